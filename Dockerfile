@@ -1,0 +1,35 @@
+# The server alone: PostgreSQL and Redis are named by SCOREBOARD_POSTGRES__URL and SCOREBOARD_REDIS__URL.
+#   docker build -t scoreboard .
+#   docker run --rm -p 8000:8000 --env-file scoreboard.env scoreboard
+ARG PYTHON=3.13
+
+FROM python:${PYTHON}-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/scoreboard
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# The dependencies first: this layer stays while only our own code changes.
+COPY pyproject.toml config/constraints.txt ./
+RUN python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > requirements.txt \
+    && /opt/scoreboard/bin/pip install -c constraints.txt -r requirements.txt
+COPY LICENSE ./
+COPY config ./config
+COPY scoreboard ./scoreboard
+RUN /opt/scoreboard/bin/pip install --no-deps .
+
+FROM python:${PYTHON}-slim
+RUN groupadd --system --gid 10001 scoreboard \
+    && useradd --system --uid 10001 --gid scoreboard --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin scoreboard
+COPY --from=build /opt/scoreboard /opt/scoreboard
+ENV PATH=/opt/scoreboard/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SCOREBOARD_ENVIRONMENT=production \
+    SCOREBOARD_SERVER__HOST=0.0.0.0 \
+    SCOREBOARD_SERVER__PORT=8000
+USER scoreboard
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['SCOREBOARD_SERVER__PORT'] + '/readyz', timeout=2)"]
+ENTRYPOINT ["scoreboard"]
+CMD ["serve"]

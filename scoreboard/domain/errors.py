@@ -1,0 +1,116 @@
+"""The one catalogue of what can be refused and what can fail.
+
+A refusal is an expected outcome and so a value: operations return it, the web writes it as problem+json. An exception is for what nobody
+expects of a request: a store out of reach, a start that cannot go on, a bug.
+
+ScoreboardError
+├── SettingsError       a setting is wrong; the message is one line that names the key (exit 2)
+├── StartError          the start cannot go on for another reason; one line (exit 1)
+└── StorageUnavailable  PostgreSQL or Redis is out of reach, or too slow
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+
+class Code(StrEnum):
+    """Error codes, as clients see them."""
+
+    INVALID_ACTION = "INVALID_ACTION"
+    INVALID_REQUEST = "INVALID_REQUEST"
+    UNAUTHORIZED = "UNAUTHORIZED"
+    INVALID_SIGNATURE = "INVALID_SIGNATURE"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
+    CONFLICT = "CONFLICT"
+    DUPLICATE_ACTION = "DUPLICATE_ACTION"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    RATE_LIMITED = "RATE_LIMITED"
+    HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
+    INTERNAL = "INTERNAL"
+    SERVICE_UNAVAILABLE = "SERVICE_UNAVAILABLE"
+
+
+STATUS: dict[Code, int] = {
+    Code.INVALID_ACTION: 400,
+    Code.INVALID_REQUEST: 400,
+    Code.UNAUTHORIZED: 401,
+    Code.INVALID_SIGNATURE: 403,
+    Code.FORBIDDEN: 403,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.REQUEST_TIMEOUT: 408,
+    Code.CONFLICT: 409,
+    Code.DUPLICATE_ACTION: 409,
+    Code.PAYLOAD_TOO_LARGE: 413,
+    Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.RATE_LIMITED: 429,
+    Code.HEADERS_TOO_LARGE: 431,
+    Code.INTERNAL: 500,
+    Code.SERVICE_UNAVAILABLE: 503,
+}
+
+TITLE: dict[Code, str] = {
+    Code.INVALID_ACTION: "The action is not valid",
+    Code.INVALID_REQUEST: "The request is not valid",
+    Code.UNAUTHORIZED: "Not logged in",
+    Code.INVALID_SIGNATURE: "The signature does not match",
+    Code.FORBIDDEN: "Not allowed",
+    Code.NOT_FOUND: "Not found",
+    Code.METHOD_NOT_ALLOWED: "Method not allowed",
+    Code.REQUEST_TIMEOUT: "The request took too long to arrive",
+    Code.CONFLICT: "Already taken",
+    Code.DUPLICATE_ACTION: "The action was processed before",
+    Code.PAYLOAD_TOO_LARGE: "The body is too large",
+    Code.UNSUPPORTED_MEDIA_TYPE: "The body must be JSON",
+    Code.RATE_LIMITED: "Too many requests",
+    Code.HEADERS_TOO_LARGE: "The request head is too large",
+    Code.INTERNAL: "Something went wrong here",
+    Code.SERVICE_UNAVAILABLE: "Temporarily out of service",
+}
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An expected "no": what the client is told, before it is anybody's JSON."""
+
+    code: Code
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    retry_after: int | None = None  # seconds, at least 1
+    layer: str | None = None  # of a rate limit: "ip", "login", "user" or "cooldown"
+
+
+Store = Literal["postgresql", "redis"]
+
+
+class ScoreboardError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class SettingsError(ScoreboardError):
+    """A setting is unknown, bad or missing; the message is one line that names the key."""
+
+
+class StartError(ScoreboardError):
+    """The process cannot start or go on; the message is one line that says why and what to do."""
+
+
+class StorageUnavailable(ScoreboardError):
+    """A store did not answer in time or not at all. Nothing more is known of the call's effect."""
+
+    def __init__(self, store: Store, why: str) -> None:
+        super().__init__(f"{store}: {why}")
+        self.store: Store = store
+        self.why = why

@@ -1,0 +1,91 @@
+"""A circuit breaker: after some failures in a row a store is left alone, and one call an interval finds out whether it is back.
+
+`Breaker` is a pure state machine: the caller passes the time and must end every allowed call with exactly one of `succeeded`, `failed`,
+`abandoned`. Synchronous, so atomic on one loop; no lock. `guard` does that round a block.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from time import monotonic
+
+from scoreboard.domain.errors import StorageUnavailable, Store
+
+FAILURES = 3  # in a row; with a deadline of 250 ms a call, a dead store costs its callers 750 ms before it is left alone
+INTERVAL = 0.5  # seconds between probes; a store that is back is noticed within it (2 s are promised)
+
+
+class State(StrEnum):
+    CLOSED = "closed"  # calls go through
+    HALF_OPEN = "half_open"  # one call is under way to find out
+    OPEN = "open"  # calls are refused at once
+
+
+class Breaker:
+    """The state of one store. `changed` is told of every new state (a metric, a log line); it must not raise."""
+
+    __slots__ = ("_changed", "_failures", "_interval", "_limit", "_next_probe", "_state", "store")
+
+    def __init__(
+        self, store: Store, *, failures: int = FAILURES, interval: float = INTERVAL, changed: Callable[[State], None] = lambda _: None
+    ) -> None:
+        self.store: Store = store
+        self._limit, self._interval, self._changed = failures, interval, changed
+        self._state, self._failures, self._next_probe = State.CLOSED, 0, 0.0
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def allow(self, now: float) -> bool:
+        """Whether a call may be made. Not closed: one probe an interval, also when the last one never reported back."""
+        if self._state is State.CLOSED:
+            return True
+        if now < self._next_probe:
+            return False
+        self._next_probe = now + self._interval
+        self._become(State.HALF_OPEN)
+        return True
+
+    def succeeded(self, now: float) -> None:
+        """The store answered. A call from before it was found dead doesn't count: only a probe closes."""
+        if self._state is not State.OPEN:
+            self._failures = 0
+            self._become(State.CLOSED)
+
+    def failed(self, now: float) -> None:
+        """The store did not answer, or not in time."""
+        self._failures += 1
+        if self._state is State.HALF_OPEN or (self._state is State.CLOSED and self._failures >= self._limit):
+            self._next_probe = now + self._interval
+            self._become(State.OPEN)
+
+    def abandoned(self, now: float) -> None:
+        """The call ended without telling anything of the store (cancelled, a bug of ours). The next call may probe at once."""
+        if self._state is State.HALF_OPEN:
+            self._next_probe = now
+            self._become(State.OPEN)
+
+    def _become(self, state: State) -> None:
+        if state is not self._state:
+            self._state = state
+            self._changed(state)
+
+
+@contextmanager
+def guard(breaker: Breaker, clock: Callable[[], float] = monotonic) -> Iterator[None]:
+    """Round one call: StorageUnavailable raised inside is a failure, anything else that ends it (Cancelled among it) says nothing.
+
+    Raises StorageUnavailable at once, without entering the block, while the breaker is open.
+    """
+    if not breaker.allow(clock()):
+        raise StorageUnavailable(breaker.store, "left alone after failures in a row")
+    try:
+        yield
+    except StorageUnavailable:
+        breaker.failed(clock())
+        raise
+    except BaseException:
+        breaker.abandoned(clock())
+        raise
+    breaker.succeeded(clock())

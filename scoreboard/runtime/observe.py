@@ -1,0 +1,185 @@
+"""What the process tells its operator: log lines on stdout, and metrics for /metrics.
+
+`configure` is called once by the command line; until then structlog's defaults hold. Every line carries the request id of the task that
+wrote it, and goes through `redact` last but one: no token, password or key leaves in a log. Metrics are the constants below, in a registry
+of our own; whoever measures imports them. A log line that can't be written is lost and counted, never an error in the work it tells of.
+"""
+
+import logging
+import platform
+import re
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# ---- metrics --------------------------------------------------------------------------------------------------------
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody reads
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)  # CPU, memory, open descriptors
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds, from a memory read to a time-out
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # actions; 256 is the committer's largest batch
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"scoreboard_{name}", text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"scoreboard_{name}", text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(f"scoreboard_{name}", text, buckets=buckets, registry=REGISTRY)
+
+
+BUILD_INFO = _gauge("build_info", "Always 1; the labels say what runs", "version", "python")
+HTTP_REQUESTS = _counter("http_requests", "Requests answered", "door", "status")  # door: express, asgi, front; status: 2xx, …
+SCORE_UPDATES = _counter("score_updates", "Actions submitted, by what became of them", "result")
+COMMIT_BATCH_SIZE = _histogram("commit_batch_size", "Actions in one group commit", BATCHES)
+COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", FAST)
+COMMIT_QUEUE = _gauge("commit_queue", "Actions that wait for a group commit")
+LEADERBOARD_SECONDS = _histogram("leaderboard_query_seconds", "Reading a board from its store", FAST)
+PUSH_LAG = _histogram("push_lag_seconds", "From hearing of a commit to the socket write", FAST)
+HINTS_DROPPED = _counter("hints_dropped", "Pub/Sub messages that came faster than they could be handed on")
+TICK_INTERVAL = _gauge("tick_interval_seconds", "Time between the last two fan-outs; above the setting when one took longer")
+WEBSOCKET_CONNECTIONS = _gauge("websocket_connections", "Open WebSockets")
+STREAM_CONNECTIONS = _gauge("stream_connections", "Open event streams")
+LONG_POLLS = _gauge("long_polls", "Long polls that wait")
+SLOW_READERS_CLOSED = _counter("slow_readers_closed", "Viewers closed because they were behind for too long")
+TASK_RESTARTS = _counter("task_restarts", "Background tasks started again after a crash", "task")
+ASYNCIO_EXCEPTIONS = _counter("asyncio_exceptions", "Exceptions that only asyncio's handler saw")
+BREAKER_STATE = _gauge("breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open", "store")
+LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
+
+
+def render() -> bytes:
+    """Everything in Prometheus' text format."""
+    return generate_latest(REGISTRY)
+
+
+# ---- what must not be in a line ---------------------------------------------------------------------------------------
+
+REDACTED = "[redacted]"
+SENSITIVE = "access_?token|refresh_?token|token|password|passwd|action_?secret|secret|api_?key|authorization|cookie|set-cookie"
+SECRET_FIELD = re.compile(rf"(?:{SENSITIVE}|(?:signing|master)_?keys?)", re.IGNORECASE)
+# In order: a query's or form's value, a JSON member, a URL's password, an Authorization header, a JWT on its own.
+SECRET_TEXT = (
+    (re.compile(rf"\b({SENSITIVE})=[^&\s\"'<>]+", re.IGNORECASE), rf"\1={REDACTED}"),
+    (re.compile(rf"([\"'](?:{SENSITIVE})[\"']\s*:\s*[\"'])[^\"']*", re.IGNORECASE), rf"\1{REDACTED}"),
+    (re.compile(r"(://[^:/@\s]*:)[^@/\s]+@"), rf"\1{REDACTED}@"),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), REDACTED),
+)
+DEEPEST = 6  # levels of a nested value that are looked into; deeper ones are shown as one redacted text
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Takes secrets out of a log line: whole fields by their name, parts of texts by their form."""
+    return {key: REDACTED if SECRET_FIELD.fullmatch(key) else _redacted(value, DEEPEST) for key, value in event.items()}
+
+
+def _redacted(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        for pattern, kept in SECRET_TEXT:
+            value = pattern.sub(kept, value)
+        return value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return _redacted(value.decode(errors="backslashreplace"), depth)
+    if depth and isinstance(value, dict):
+        return {str(key): REDACTED if SECRET_FIELD.fullmatch(str(key)) else _redacted(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(item, depth - 1) for item in value]
+    return _redacted(str(value), depth)
+
+
+# ---- log lines --------------------------------------------------------------------------------------------------------
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")  # set by the front for each request; "" outside of one
+
+
+def _request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if (request_id := REQUEST_ID.get()) and "request_id" not in event:
+        event["request_id"] = request_id
+    return event
+
+
+class _Lines:
+    """Writes finished lines to a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # the reader of our pipe is gone, or the disk is full: serving goes on
+            LOG_LINES_LOST.inc()
+
+    debug = info = warning = error = critical = msg
+
+
+class _StandardLibrary(logging.Handler):
+    """Passes what libraries log by `logging` through the same processors."""
+
+    def __init__(self, render_line: Callable[[str, EventDict], str], lines: _Lines) -> None:
+        super().__init__()
+        self._render_line, self._lines = render_line, lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event: EventDict = {"event": record.getMessage(), "logger": record.name}
+            if record.exc_info:
+                event["exc_info"] = record.exc_info
+            self._lines.msg(self._render_line(record.levelname.lower(), event))
+        except Exception:  # noqa: BLE001 – a library's bad format string must not end its caller
+            LOG_LINES_LOST.inc()
+
+
+def configure(level: str = "info", format: str = "auto", *, version: str = "", stream: TextIO | None = None) -> None:  # noqa: A002
+    """Sends all logging to `stream` (stdout): `json`, `console`, or `auto`, which is console on a terminal. May be called again."""
+    stream = stream or sys.stdout
+    console = format == "console" or (format == "auto" and stream.isatty())
+    processors: list[Processor] = [
+        _request_id,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+        structlog.processors.format_exc_info,  # never with the values of local variables
+        redact,
+    ]
+    if console:
+        colors = stream.isatty()
+        processors.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback))
+    else:
+        processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+    lines, number = _Lines(stream), logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=False,  # loggers of modules follow a later `configure`
+    )
+
+    def render_line(name: str, event: EventDict) -> str:
+        result: Any = event
+        for processor in processors:
+            result = processor(None, name, result)
+        return str(result)
+
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _StandardLibrary)]
+    root.addHandler(_StandardLibrary(render_line, lines))
+    root.setLevel(max(number, logging.INFO))  # libraries' debug lines would drown ours
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the demo's client: a line a request
+    if version:
+        BUILD_INFO.labels(version, platform.python_version()).set(1)

@@ -1,0 +1,99 @@
+"""Where settings are read from: TOML files, a folder of secrets, the environment, flags. Merged into one tree that remembers who said what.
+
+Called by settings.load_settings, which knows what the values mean; this file only knows how each place spells a key. Raises
+SettingsError when a place can't be read.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scoreboard.domain.errors import SettingsError
+
+PREFIX = "SCOREBOARD_"
+CONFIG = "SCOREBOARD_CONFIG"
+SECRETS_DIR = "SCOREBOARD_SECRETS_DIR"
+# Kubernetes gives each pod SCOREBOARD_SERVICE_HOST, SCOREBOARD_PORT_8000_TCP, … when a service is called scoreboard: not ours.
+KUBERNETES = re.compile(r"SCOREBOARD_(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))\w*")
+SECRET_BYTES = 64 * 1024  # bytes; the largest secret is a PEM of some hundred
+
+Path_ = tuple[str, ...]
+
+
+class Sources:
+    """The merged tree, and for each leaf the place that gave it."""
+
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {}
+        self._origins: dict[Path_, str] = {}
+
+    def put(self, path: Path_, value: object, origin: str) -> None:
+        """Sets a value, over whatever was there; the items of a table are set one by one."""
+        if isinstance(value, str) and len(path) > 1 and value.lstrip().startswith("{"):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise SettingsError(f"{'.'.join(path)}: is not valid JSON ({origin})") from None  # `from exc` would quote a secret
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                self.put((*path, str(key)), item, origin)
+            return
+        node = self.tree
+        for step in path[:-1]:
+            inner = node.get(step)
+            if not isinstance(inner, dict):
+                inner = node[step] = {}
+            node = inner
+        node[path[-1]] = value
+        self._origins[path] = origin
+
+    def origin(self, path: Path_) -> str:
+        """Who gave the value at `path`, or something in it; empty for a default."""
+        found = self._origins.get(path) or self._origins.get(self.leaf(path), "")
+        return found or (self.origin(path[:-1]) if len(path) > 1 else "")
+
+    def leaf(self, path: Path_) -> Path_:
+        """The first value given at or below `path`."""
+        return next((at for at in self._origins if at[: len(path)] == path), path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise SettingsError(f"the configuration file {path} can't be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"the configuration file {path} is not valid TOML: {exc}") from exc
+
+
+def read_secrets(folder: Path) -> Iterator[tuple[Path_, str, str]]:
+    """The files of a secrets folder: `section__key`, or `section__key__item` for one item of a table (which keeps its case)."""
+    try:
+        for file in sorted(folder.iterdir()):
+            if not file.name.startswith(".") and file.is_file():  # an orchestrator's own links (..data) begin with a dot
+                with file.open("rb") as opened:
+                    value = opened.read(SECRET_BYTES).decode().strip()
+                yield _path(file.name), value, f"file {file}"
+    except OSError as exc:
+        raise SettingsError(f"{SECRETS_DIR}: {exc.filename or folder} can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{SECRETS_DIR}: a file in {folder} is not text") from exc
+
+
+def read_environment(environ: Mapping[str, str]) -> Iterator[tuple[Path_, str, str]]:
+    """Every variable that begins with SCOREBOARD_, known or not, so that a misspelt one is not silently without effect."""
+    for name in sorted(environ):
+        value = environ[name]
+        if not name.startswith(PREFIX) or name in {CONFIG, SECRETS_DIR}:
+            continue
+        if "__" not in name and (KUBERNETES.fullmatch(name) or value.startswith("tcp://")):
+            continue
+        yield _path(name.removeprefix(PREFIX)), value, f"environment variable {name}"
+
+
+def _path(name: str) -> Path_:
+    section, *rest = name.split("__", maxsplit=2)
+    return (section.lower(), *(part.lower() for part in rest[:1]), *rest[1:])

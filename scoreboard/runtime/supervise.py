@@ -1,0 +1,63 @@
+"""What a crash of a background task costs: the task is started again, or the process ends. One of the two, on purpose, and said in the log.
+
+`app` starts every task that runs for ever through `supervised`; nothing else catches what such a task raises.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+import trio
+
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.runtime.observe import TASK_RESTARTS
+
+FIRST_PAUSE = 0.1  # seconds before the first restart; doubles with each crash
+LONGEST_PAUSE = 5.0  # seconds; a task that always crashes costs next to nothing
+STEADY = 30.0  # seconds; a task that ran this long begins again at the first pause
+
+log = structlog.get_logger("supervise")
+
+
+class _StartedOnce:
+    """Passes on the first `started`; later ones come from restarts that nobody waits for."""
+
+    def __init__(self, status: trio.TaskStatus[Any]) -> None:
+        self._status = status
+        self.called = False
+
+    def started(self, value: Any = None) -> None:
+        if not self.called:
+            self.called = True
+            self._status.started(value)
+
+
+async def supervised(
+    name: str,
+    function: Callable[..., Awaitable[None]],
+    *args: Any,
+    restart: bool,
+    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled through.
+
+    What it raises is logged and counted. With `restart` it runs again after a pause; without, or before it ever called `started`, the
+    exception goes on to the nursery, which ends the process: a start that fails should be seen at the start.
+    """
+    status, pause = _StartedOnce(task_status), FIRST_PAUSE
+    while True:
+        began = trio.current_time()
+        try:
+            await function(*args, task_status=status)
+            return
+        except Exception as exc:  # a group that holds a Cancelled is no Exception, so it passes
+            known = isinstance(exc, StorageUnavailable)
+            if not restart or not status.called:
+                log.critical("task failed", task=name, error=str(exc), exc_info=not known)
+                raise
+            if trio.current_time() - began >= STEADY:
+                pause = FIRST_PAUSE
+            TASK_RESTARTS.labels(name).inc()
+            log.error("task restarts", task=name, pause=pause, error=str(exc), exc_info=not known)
+        await trio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,0 +1,205 @@
+"""Real servers for every test that wants one: a PostgreSQL and a Valkey of the session, in a temporary folder, by our own launcher.
+
+`database_url` is a fresh migrated database, `empty_database_url` one without tables, `redis_url` an emptied Valkey; `fresh_valkey` is a
+process of one's own, for tests that kill it. Tests run one after the other, so the session's Valkey may be flushed for each.
+"""
+
+import asyncio
+import itertools
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import trio
+import trio_asyncio
+
+from scoreboard.runtime import embedded
+from scoreboard.runtime.embedded import Endpoints
+from scoreboard.runtime.embedded_process import free_port
+from scoreboard.runtime.embedded_servers import find_binaries
+
+# Importing trio-asyncio gives asyncio a policy whose loops outside of Trio are Trio in disguise. A browser's loop (Playwright's) stays open
+# over many tests, and every later trio.run would be "inside a run()". So outside of Trio asyncio is plain asyncio here.
+asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
+
+T = TypeVar("T")
+DATABASES = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def embedded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """Both servers, for the whole session, in a Trio loop of a thread of their own."""
+    started: queue.SimpleQueue[Endpoints | BaseException] = queue.SimpleQueue()
+    done = threading.Event()
+
+    async def run() -> None:
+        try:
+            async with embedded.running(tmp_path_factory.mktemp("stores")) as endpoints:
+                started.put(endpoints)
+                await trio.to_thread.run_sync(done.wait)
+        except BaseException as exc:
+            started.put(exc)
+            raise
+
+    thread = threading.Thread(target=trio.run, args=(run,), name="embedded servers")
+    thread.start()
+    try:
+        endpoints = started.get()
+        if isinstance(endpoints, BaseException):
+            raise endpoints
+        yield endpoints
+    finally:
+        done.set()
+        thread.join()
+
+
+def in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Runs an event loop where none can be running: a browser's test has one in the main thread."""
+
+    def plain() -> T:
+        asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())  # the policy is a thread's own
+        return work(*args)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(plain).result()
+
+
+def in_asyncio(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Runs asyncpg on a loop of asyncio's own."""
+    return in_thread(lambda: asyncio.run(work()))
+
+
+def execute(url: str, *statements: str) -> None:
+    """Runs statements on a connection of their own, one by one."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in ("SET statement_timeout = 0", "SET lock_timeout = 0", *statements):
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    in_asyncio(run)
+
+
+@contextmanager
+def database(admin_url: str, template: str = "template1") -> Iterator[str]:
+    """A new database, a copy of `template`, owned by the application's role; dropped at the end."""
+    name = f"test_{next(DATABASES)}"
+    execute(admin_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield urlsplit(admin_url)._replace(path=f"/{name}").geturl()
+    execute(admin_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(embedded_servers: Endpoints) -> Iterator[str]:
+    """A database without tables."""
+    with database(embedded_servers.postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(embedded_servers: Endpoints) -> Iterator[str]:
+    """The name of a database that the migrations have been applied to."""
+    from scoreboard.storage.migrate import migrate
+
+    async def run(url: str) -> None:
+        async with trio_asyncio.open_loop():
+            await migrate(url)
+
+    with database(embedded_servers.postgres_url) as url:
+        in_thread(trio.run, run, url)
+        yield urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture
+def database_url(embedded_servers: Endpoints, migrated_template: str) -> Iterator[str]:
+    """A migrated database without a row."""
+    with database(embedded_servers.postgres_url, migrated_template) as url:
+        yield url
+
+
+def resp(url: str, command: str) -> bytes:
+    """Sends one inline command to a Valkey and returns the first line of its answer."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection, connection.makefile("rb") as answers:
+        connection.sendall(f"AUTH {parts.password}\r\n{command}\r\n".encode())
+        answers.readline()
+        return answers.readline().rstrip()
+
+
+@pytest.fixture
+def redis_url(embedded_servers: Endpoints) -> str:
+    """The session's Valkey, emptied."""
+    assert resp(embedded_servers.redis_url, "FLUSHALL") == b"+OK"
+    return embedded_servers.redis_url
+
+
+@dataclass
+class OwnValkey:
+    """A Valkey of one test: `kill` it, `start` it again on the same port, with its data or (`forget`) empty."""
+
+    url: str
+    start: Callable[[], None]
+    kill: Callable[[], None]
+    forget: Callable[[], None]
+
+
+@pytest.fixture
+def fresh_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
+    """A Valkey that a test may do to as it likes."""
+    port, folder = free_port(), tmp_path / "valkey"
+    folder.mkdir()
+    url = f"redis://:secret@127.0.0.1:{port}/0"
+    options = (
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--requirepass",
+        "secret",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+    )
+    process: subprocess.Popen[bytes] | None = None
+
+    def start() -> None:
+        nonlocal process
+        process = subprocess.Popen([find_binaries().valkey, *options], stdout=subprocess.DEVNULL)
+        for _ in range(1000):
+            try:
+                if resp(url, "PING") == b"+PONG":
+                    return
+            except ConnectionError:
+                threading.Event().wait(0.01)
+        raise AssertionError("Valkey does not start")
+
+    def kill() -> None:
+        nonlocal process
+        if process is not None:
+            process.kill()
+            process.wait()
+            process = None
+
+    def forget() -> None:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+
+    start()
+    yield OwnValkey(url, start, kill, forget)
+    kill()
