@@ -1,0 +1,51 @@
+"""Action signatures: the HMAC that shows an action's body is what the session's client sent.
+
+Each session has an action secret per master key version, derived and never stored: HKDF(master key, user ‖ sid). The client keeps it as
+text (base64url), and the UTF-8 bytes of that text are the HMAC key, so that no client has to decode anything. Pure.
+"""
+
+import base64
+import hmac
+import re
+from collections.abc import Mapping
+from uuid import UUID
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+SECRET_BYTES = 32  # as many as SHA-256 gives back
+HEX_LENGTH = 64  # characters of an HMAC-SHA256 in hex
+_INFO = b"scoreboard action secret"  # keeps these secrets apart from whatever else is derived from the same master key
+_FORM = re.compile(r"(?:v([1-9][0-9]{0,8})\.)?([0-9a-f]{64})")
+
+
+def action_secret(master: bytes, user: UUID, sid: UUID) -> str:
+    """A session's secret under one master key: the same as long as the key is."""
+    derived = HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=_INFO + user.bytes + sid.bytes).derive(master)
+    return base64.urlsafe_b64encode(derived).rstrip(b"=").decode()
+
+
+def action_secrets(masters: Mapping[int, bytes], user: UUID, sid: UUID) -> dict[int, bytes]:
+    """The HMAC keys of a session, one a live master key version."""
+    return {version: action_secret(master, user, sid).encode() for version, master in masters.items()}
+
+
+def sign(secret: bytes, body: bytes) -> str:
+    """What a client puts into `X-Action-Signature`."""
+    return hmac.digest(secret, body, "sha256").hex()
+
+
+def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
+    """Whether the signature is this body's: under any live key when it is bare lower-case hex, under the one named by `v<n>.<hex>`."""
+    if len(signature) == HEX_LENGTH and len(secrets) == 1 and signature.isascii():  # nearly every request
+        (secret,) = secrets.values()
+        return hmac.compare_digest(hmac.digest(secret, body, "sha256").hex(), signature)
+    found = _FORM.fullmatch(signature)
+    if found is None:
+        return False
+    version, given = found.groups()
+    tried = secrets.values() if version is None else [secret for known, secret in secrets.items() if known == int(version)]
+    matched = False
+    for secret in tried:  # all of them, so that time does not tell which key it was
+        matched |= hmac.compare_digest(hmac.digest(secret, body, "sha256").hex(), given)
+    return matched

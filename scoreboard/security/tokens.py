@@ -1,0 +1,86 @@
+"""Access tokens: JWTs signed with Ed25519, and nothing else that calls itself a JWT.
+
+`issue` signs with one key; `verify` accepts a token of any live key, named by its `kid`, and gives its claims or None: whoever presents a
+bad token is told no more than that. Pure: keys, ids and now are arguments. Who was logged out is not known here; see operations.sessions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+ALGORITHM = "EdDSA"
+AUDIENCE = "scoreboard"  # a token that the same issuer makes for something else is not ours
+LIFETIME = 15 * 60  # seconds; specification P0: short-lived access tokens (15 min)
+IAT_LEEWAY = 120  # seconds that the node that issued a token may be ahead of the one that reads it
+LONGEST = 4096  # characters; ours have about 430. Longer ones are not worth parsing
+REQUIRED = ["exp", "iat", "iss", "aud", "sub", "sid", "jti"]
+
+# `exp` and `iat` are compared below with the caller's now; PyJWT would ask the clock.
+_OPTIONS: Any = {"require": REQUIRED, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """The key that signs and every key that still verifies, by kid."""
+
+    kid: str
+    signing: Ed25519PrivateKey = field(repr=False)
+    verifying: Mapping[str, Ed25519PublicKey] = field(repr=False)
+
+    @classmethod
+    def from_private(cls, private: Mapping[str, bytes], current: str) -> "TokenKeys":
+        """From the 32 private bytes of each key, by kid. `current` signs."""
+        keys = {kid: Ed25519PrivateKey.from_private_bytes(raw) for kid, raw in private.items()}
+        return cls(current, keys[current], {kid: key.public_key() for kid, key in keys.items()})
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What a valid token says. `expires` in Unix seconds."""
+
+    user: UUID
+    sid: UUID  # the session: everything that one log-in led to
+    expires: int
+
+
+def issue(keys: TokenKeys, *, issuer: str, user: UUID, sid: UUID, jti: str, now: float, lifetime: int = LIFETIME) -> str:
+    """A token for one session, valid for `lifetime` seconds from now."""
+    issued = int(now)
+    claims = {
+        "iss": issuer,
+        "aud": AUDIENCE,
+        "sub": str(user),
+        "sid": str(sid),
+        "jti": jti,
+        "iat": issued,
+        "exp": issued + lifetime,
+    }
+    return jwt.encode(claims, keys.signing, algorithm=ALGORITHM, headers={"kid": keys.kid})
+
+
+def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | None:
+    """The claims of a token that we issued and that is valid now; None for everything else, whatever it is. Never raises."""
+    if len(token) > LONGEST:
+        return None
+    try:
+        key = keys.verifying.get(jwt.get_unverified_header(token).get("kid", ""))
+        if key is None:
+            return None
+        # The algorithm is ours, never the token's: "none" and an HMAC keyed with our public key both end here.
+        claims = jwt.decode(token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=issuer, options=_OPTIONS)
+        if not (_is_whole(claims["exp"]) and _is_whole(claims["iat"])):
+            return None
+        if claims["exp"] <= now or claims["iat"] > now + IAT_LEEWAY:
+            return None
+        return Claims(UUID(claims["sub"]), UUID(claims["sid"]), claims["exp"])
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError):
+        # PyJWT's own errors; the rest comes of headers and claims that are JSON but of the wrong type (a list as `kid`, a number as `sid`).
+        return None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
