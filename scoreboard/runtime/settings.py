@@ -210,8 +210,8 @@ class Settings(Section):
 
     @property
     def issuer(self) -> str:
-        """Who the access tokens say they are from."""
-        return self.security.issuer or self.server.url
+        """Who the access tokens say they are from: the same on every node, whatever it listens on."""
+        return self.security.issuer or self.server.public_url or "scoreboard"
 
     def missing(self) -> list[str]:
         """The keys that a start needs and nobody gave."""

@@ -1,0 +1,262 @@
+"""The composition root. READ THIS FIRST: every part of a node is made here, handed what it needs, started, and ended, in this order.
+
+`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: projector, committers, housekeeping, session
+watch, the Pub/Sub reader, the batcher; inside it the web application's own, and inside that the listener. Leaving goes the other way:
+readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then the stores.
+"""
+
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+import structlog
+import trio
+
+from scoreboard import __version__
+from scoreboard.domain.boards import LEADERBOARD, Mark
+from scoreboard.domain.scoring import read_rules
+from scoreboard.live.batcher import Batcher
+from scoreboard.live.conversation import Rules as LiveRules
+from scoreboard.live.conversation import Services as LiveServices
+from scoreboard.live.hub import Hub
+from scoreboard.live.reader import Reader
+from scoreboard.live.websocket import LiveEndpoint
+from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.committer import COMMITTERS, Queue, commit_batches, end_late
+from scoreboard.operations.housekeeping import keep_house
+from scoreboard.operations.projector import Projector
+from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.operations.sessions import Sessions
+from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.runtime import observe
+from scoreboard.runtime.asgi import Asgi
+from scoreboard.runtime.breaker import Breaker, State
+from scoreboard.runtime.http1 import Front
+from scoreboard.runtime.keys import Keys
+from scoreboard.runtime.server import Server, raise_descriptor_limit
+from scoreboard.runtime.settings import Settings, config_file
+from scoreboard.runtime.supervise import supervised
+from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage.board import SharedBoard
+from scoreboard.storage.bus import Bus
+from scoreboard.storage.commit import Commit
+from scoreboard.storage.connections import Stores
+from scoreboard.storage.limits import Limits
+from scoreboard.storage.opening import stores_of
+from scoreboard.storage.probe import Probe
+from scoreboard.storage.profiles import Profiles
+from scoreboard.storage.writer import Writer
+from scoreboard.web.addresses import Addresses
+from scoreboard.web.application import Services, build_application
+from scoreboard.web.auth import AuthRoutes
+from scoreboard.web.bearer import Bearer
+from scoreboard.web.express import build_table
+from scoreboard.web.gate import Gate
+from scoreboard.web.heads import Heads
+from scoreboard.web.health import HealthRoutes
+from scoreboard.web.origins import Origins
+from scoreboard.web.pages import PageRoutes
+from scoreboard.web.problems import failed, problem
+from scoreboard.web.scores import ScoreRoutes
+from scoreboard.web.users import UserRoutes
+
+LIVE_PATH = b"/api/v1/scores/live"
+WIND_DOWN_SECONDS = 0.5  # at least: in this time a busy client hears "Connection: close" and comes back elsewhere
+FINISH_SECONDS = 3.0  # for requests at hand when the node leaves: an action's own deadline
+
+BREAKER_VALUES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+
+log = structlog.get_logger()
+
+
+# ---- a node ---------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """One process' parts, wired. Made inside open stores; `run` once."""
+
+    def __init__(self, settings: Settings, keys: Keys, stores: Stores) -> None:
+        self.settings, self.stores = settings, stores
+        self.name = f"{socket.gethostname()}-{token_hex(4)}"
+        self.leaving = trio.Event()
+        self.projector = Projector(stores, LEADERBOARD, self.name, self.hear)
+        self.redis_breaker = Breaker("redis", changed=_watch_redis)
+        self.profiles = Profiles(stores)
+        self.board = SharedBoard(LEADERBOARD, stores, self.profiles, self.redis_breaker, self.projector.suspect)
+        self.leaderboard = Leaderboard(self.board)
+        self._make_accounts(keys)
+        self._make_write_path()
+        self._make_live()
+        self._make_web()
+
+    def hear(self, mark: Mark) -> None:
+        """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
+        self.board.hear(mark)
+
+    def _make_accounts(self, keys: Keys) -> None:
+        settings = self.settings
+        token_keys = TokenKeys.from_private(keys.signing, keys.current_signing)
+        self.bus = Bus(self.stores)
+        self.sessions = Sessions(
+            self.stores, token_keys, keys.master, issuer=settings.issuer, lifetime=settings.security.access_token_seconds
+        )
+        self.accounts = Accounts(
+            self.stores,
+            self.sessions,
+            keys=token_keys,
+            masters=keys.master,
+            master=keys.current_master,
+            issuer=settings.issuer,
+            on_profile_change=self.profiles.changed,
+            publish_revoked=self.bus.publish_revoked,
+            registration=settings.accounts.registration,
+            lifetime=settings.security.access_token_seconds,
+            refresh_days=settings.security.refresh_days,
+        )
+
+    def _make_write_path(self) -> None:
+        limits = Limits(self.stores.redis, per_minute=self.settings.limits.user_per_minute, cooldowns=self.settings.limits.cooldowns)
+        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
+        self.queue = Queue()
+        self.commits = [
+            Commit(Writer(self.stores.connect), limits, self.projector.projection, self.redis_breaker) for _ in range(COMMITTERS)
+        ]
+        self.submit = SubmitAction(self.rules, self.queue)
+
+    def _make_live(self) -> None:
+        boards = {self.board.board.id: self.board}
+        self.hub = Hub(tuple(boards))
+        self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
+        self.reader = Reader(self.bus, boards, self.hub, node=self.name, revoked=self.sessions.revoke_seen)
+
+    def _make_web(self) -> None:
+        settings = self.settings
+        origins = Origins(public_url=settings.server.public_url, allowed=settings.server.allowed_origins)
+        addresses = Addresses(settings.server.trusted_proxies)
+        heads = Heads(origins, public_url=settings.server.public_url)
+        bearer = Bearer(self.sessions.authenticate)
+        scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing)
+        self.health = HealthRoutes(Probe(self.stores))
+        self.health.migrated = True
+        auth = AuthRoutes(
+            self.accounts,
+            bearer,
+            origins,
+            addresses,
+            per_minute=settings.limits.login_per_minute,
+            refresh_days=settings.security.refresh_days,
+        )
+        pages = PageRoutes(
+            self.rules,
+            self.leaderboard.snapshot,
+            per_minute=settings.limits.user_per_minute,
+            registration=settings.accounts.registration,
+        )
+        self.asgi = Asgi(build_application(Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages)))
+        live = LiveEndpoint(
+            LiveServices(self.hub, self.batcher.refresh, self.sessions.authenticate, self.sessions.is_revoked, self.leaderboard.standing),
+            LiveRules(
+                anonymous=settings.live.anonymous,
+                connections_per_ip=settings.live.connections_per_ip,
+                slow_reader_seconds=settings.live.slow_reader_seconds,
+            ),
+            origin_allowed=origins.allows,
+            client_address=addresses.counted,
+        )
+        gate = Gate(heads, addresses, settings.limits.ip_per_minute)
+        self.server = Server(
+            Front(
+                express=build_table(scores),
+                live_path=LIVE_PATH,
+                live=live.serve,
+                asgi=self.asgi.answer,
+                write_head=heads.write,
+                before=gate.before,
+                problem=problem,
+                failed=failed,
+            )
+        )
+
+    async def run(self, ready: Callable[[int], Awaitable[None]]) -> None:
+        """Serves until `leave` is called, then takes its leave. `ready(port)` runs beside it once requests are answered.
+
+        Cancelling ends everything at once; what is queued may or may not be recorded, as after a crash. Raises StartError, and whatever a
+        task that may not be restarted raises.
+        """
+        async with trio.open_nursery() as services:
+            for name, task, *args in self._tasks():
+                await services.start(partial(supervised, name, task, *args, restart=True))
+            async with self.asgi.lifespan(), trio.open_nursery() as front:
+                address = await front.start(partial(supervised, "server", self._listen, restart=False))
+                front.start_soon(ready, address[1])
+                await self.leaving.wait()
+                await self._take_leave()
+                front.cancel_scope.cancel()
+            services.cancel_scope.cancel()
+
+    def leave(self) -> None:
+        """Asks the node to take its leave."""
+        self.leaving.set()
+
+    def _tasks(self) -> list[tuple[Any, ...]]:
+        """Whatever runs for ever and may be started again after a crash: each begins from the stores."""
+        return [
+            ("projector", self.projector.run),
+            *(("committer", commit_batches, self.queue, commit, self.hear) for commit in self.commits),
+            ("late actions", end_late, self.queue),
+            ("housekeeping", keep_house, self.stores, LEADERBOARD),
+            ("sessions", self.sessions.watch),
+            ("reader", self.reader.run),
+            ("batcher", self.batcher.run),
+        ]
+
+    async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
+        await self.server.run(self.settings.server.host, self.settings.server.port, task_status=task_status)
+
+    async def _take_leave(self) -> None:
+        log.info("leaving", connections=self.server.connections)
+        self.health.draining = True
+        self.server.wind_down()
+        await trio.sleep(max(self.settings.server.drain_seconds, WIND_DOWN_SECONDS))
+        self.server.stop_listening()
+        await self.hub.leaving()
+        await self.server.drain(FINISH_SECONDS)
+
+
+async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], Awaitable[None]]) -> None:
+    """Runs one node on the settings' stores until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises SettingsError and StartError with one line each.
+    """
+    raise_descriptor_limit()
+    async with stores_of(settings) as stores, trio.open_nursery() as root:
+        node = Node(settings, keys, stores)
+        began = time.monotonic()
+
+        async def announce(port: int) -> None:
+            log.info("serving", node=node.name, port=port, version=__version__, start_seconds=round(time.monotonic() - began, 3))
+            await ready(node, port)
+
+        await root.start(_heed_signals, node, root.cancel_scope)
+        await node.run(announce)
+        root.cancel_scope.cancel()
+
+
+async def _heed_signals(node: Node, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            if node.leaving.is_set():
+                log.warning("leaving_at_once")
+                scope.cancel()
+            node.leave()
+
+
+def _watch_redis(state: State) -> None:
+    observe.BREAKER_STATE.labels("redis").set(BREAKER_VALUES[state])
+    log.log(30 if state is State.OPEN else 20, "redis_breaker", state=state)

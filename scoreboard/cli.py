@@ -1,0 +1,232 @@
+"""The command line. The only place that calls `trio.run`.
+
+Every command reads the settings the same way, so each takes --config, --data-dir and --embedded. What is wrong with a setting is one line
+and exit 2, a start that can't go on is one line and exit 1.
+"""
+
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from scoreboard import __version__, app, demo
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.errors import Refusal, SettingsError, StartError, StorageUnavailable
+from scoreboard.operations import projector, provisioning
+from scoreboard.operations.verify import differences
+from scoreboard.runtime import observe
+from scoreboard.runtime.settings import Settings, load_settings
+from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage import users as user_store
+from scoreboard.storage.opening import stores_of
+
+SHOWN = 20  # differences that `verify` prints; it counts all
+
+
+def configured() -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the shared options to a command and hands it the settings."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--config", type=click.Path(path_type=Path), help="A TOML file beside the defaults.")
+        @click.option("--embedded/--no-embedded", default=None, help="Start (or join) an own PostgreSQL and Valkey.")
+        @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded servers keep their data.  [.data]")
+        @wraps(command)
+        def run(config: Path | None, embedded: bool | None, data_dir: Path | None, **others: Any) -> None:
+            if embedded is None and data_dir is not None:
+                embedded = True  # whoever names the folder means the servers in it
+            flags = {"embedded.enabled": embedded, "embedded.data_dir": data_dir and str(data_dir)}
+            flags |= {f"server.{name}": others.pop(name) for name in ("host", "port") if name in others}
+            settings = load_settings(config, flags, environ)
+            observe.configure(settings.log.level, settings.log.format, version=__version__)
+            command(settings, **others)
+
+        return run
+
+    return decorate
+
+
+@click.group()
+@click.version_option(__version__)
+def cli() -> None:
+    """A real-time leaderboard server."""
+
+
+def main() -> None:
+    """The entry point: errors that we expect end with one line."""
+    try:
+        cli()
+    except* SettingsError as group:
+        _end(group, 2)
+    except* (StartError, StorageUnavailable) as group:
+        _end(group, 1)
+
+
+def _end(group: BaseException, code: int) -> None:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    click.echo(f"scoreboard: {group}", err=True)
+    sys.exit(code)
+
+
+# ---- serving --------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on.  [127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on, 0 for any.  [8000]")
+@click.option("--demo", "with_demo", is_flag=True, help="Have demo players complete actions, so that the board moves.")
+@configured()
+def serve(settings: Settings, with_demo: bool) -> None:
+    """Run one node of the server."""
+    if with_demo and not settings.embedded.enabled:
+        raise SettingsError("--demo: demo players live on embedded servers only (--embedded)")
+    keys = settings.security.keys(settings.embedded.data_dir)
+    trio.run(app.serve, settings, keys, partial(_announce, settings, with_demo))
+
+
+async def _announce(settings: Settings, with_demo: bool, node: app.Node, port: int) -> None:
+    """Once requests are answered: says where, and on embedded stores brings the demo players."""
+    url = settings.server.url if settings.server.port else f"http://{settings.server.host}:{port}"
+    if not settings.embedded.enabled:
+        click.echo(f"scoreboard is live: {url}")
+        return
+    await demo.load(node.accounts, await user_store.known(node.stores, list(demo.HANDLES)))
+    click.echo(f"\n  scoreboard is live: {url}\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}\n")
+    opening = not (await node.leaderboard.snapshot()).rows
+    if opening or with_demo:
+        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=with_demo)
+
+
+# ---- the stores -----------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@configured()
+def migrate(settings: Settings) -> None:
+    """Bring the database up to date. Safe from two nodes at once."""
+
+    async def run() -> None:
+        async with stores_of(settings):
+            click.echo("the database is up to date")
+
+    trio.run(run)
+
+
+@cli.command("rebuild-board")
+@configured()
+def rebuild_board(settings: Settings) -> None:
+    """Rebuild every Redis board from PostgreSQL."""
+
+    async def run() -> None:
+        async with stores_of(settings) as stores:
+            began = time.monotonic()
+            mark = await projector.rebuild_board(stores, LEADERBOARD)
+            click.echo(f"{LEADERBOARD.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {mark.epoch}")
+
+    trio.run(run)
+
+
+@cli.command()
+@configured()
+def verify(settings: Settings) -> None:
+    """Compare the action log, the scores and Redis; exit 1 if they differ."""
+
+    async def run() -> bool:
+        async with stores_of(settings) as stores:
+            found, users = await differences(stores, LEADERBOARD)
+        for about, what in list(found.items())[:SHOWN]:
+            click.echo(f"{about}: {what}")
+        if len(found) > SHOWN:
+            click.echo(f"… and {len(found) - SHOWN} more")
+        click.echo(f"{LEADERBOARD.id}: {users} users compared, {len(found)} differences")
+        return not found
+
+    if not trio.run(run):
+        sys.exit(1)
+
+
+# ---- users ----------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def users() -> None:
+    """Create users."""
+
+
+def _with_node(settings: Settings, work: Callable[[app.Node], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with stores_of(settings) as stores:
+            await work(app.Node(settings, settings.security.keys(settings.embedded.data_dir), stores))
+
+    trio.run(run)
+
+
+@users.command("create")
+@click.argument("username")
+@click.argument("email")
+@click.option("--avatar-url", help="An https address of a picture.")
+@configured()
+def create_user(settings: Settings, username: str, email: str, avatar_url: str | None) -> None:
+    """Create a user; the password is read from standard input."""
+    password = sys.stdin.readline().rstrip("\r\n")
+
+    async def work(node: app.Node) -> None:
+        created = await node.accounts.create(username, email, password, avatar_url)
+        if isinstance(created, Refusal):
+            raise StartError(created.detail)
+        click.echo(str(created[0]))
+
+    _with_node(settings, work)
+
+
+@users.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@configured()
+def import_users(settings: Settings, file: Any) -> None:
+    """Create users from FILE: JSON Lines, or CSV with a header (username, email, password, avatarUrl)."""
+    text = file.read()
+
+    async def work(node: app.Node) -> None:
+        done = await provisioning.import_users(node.stores, node.accounts, text, is_csv=str(file.name).endswith(".csv"))
+        click.echo(f"{done.created} created, {done.existing} were there, {len(done.refused)} refused")
+        for line, why in done.refused:
+            click.echo(f"line {line}: {why}", err=True)
+        if done.refused:
+            sys.exit(1)
+
+    _with_node(settings, work)
+
+
+@users.command("tokens")
+@click.option("--count", type=click.IntRange(1, 1_000_000), required=True, help="How many users.")
+@click.option(
+    "--output", type=click.File("w", encoding="utf-8"), required=True, help="Lines of userId, accessToken, actionSecret, keyVersion."
+)
+@configured()
+def tokens(settings: Settings, count: int, output: Any) -> None:
+    """Make users with ready tokens for load tests. Refused in production."""
+    if settings.production:
+        raise SettingsError("environment: tokens for load tests are not made in production")
+    keys = settings.security.keys(settings.embedded.data_dir)
+
+    async def run() -> None:
+        async with stores_of(settings) as stores:
+            made = await provisioning.development_tokens(
+                stores,
+                count,
+                keys=TokenKeys.from_private(keys.signing, keys.current_signing),
+                masters=keys.master,
+                master=keys.current_master,
+                issuer=settings.issuer,
+                now=time.time(),
+                lifetime=settings.security.access_token_seconds,
+            )
+            output.writelines(token.line for token in made)
+
+    trio.run(run)

@@ -1,0 +1,120 @@
+"""Demo players: 25 accounts, and some life on the board.
+
+`load` makes the accounts (`scripts/run` on embedded stores). `play` has them complete real signed actions through the public API of the
+running server: a few each when nobody has scored yet, so that a first visitor sees a board, and on and on with `--demo`. Nothing here has a
+way into the server that a client has not.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from hmac import digest
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import msgspec
+import structlog
+import trio
+
+from scoreboard.domain.errors import Refusal
+from scoreboard.domain.scoring import Rule, Rules
+from scoreboard.operations.accounts import Accounts, LoggedIn
+
+PASSWORD = "scoreboard-demo"  # noqa: S105 – printed at every start; demo accounts exist on embedded stores only
+LOGIN = "demo"
+HANDLES = (  # 25; the first is the visitor's own
+    *(LOGIN, "TopPlayer", "ProGamer", "NightOwl", "PixelPilot", "QuizWhiz", "LuckyLlama", "TurboTurtle", "BraveBadger", "MathMage"),
+    *("SwiftSparrow", "CodeCobra", "HappyHippo", "SilentShark", "RocketRaccoon", "WiseWalrus", "CosmicCat", "JollyJaguar"),
+    *("MightyMole", "PuzzlePanda", "ZenZebra", "EagerEagle", "FrostyFox", "GentleGiant", "IronIguana"),
+)
+OPENING = (2, 5)  # actions of each player when nobody has scored yet
+REGULARS = 12  # players who stay and play; ten actions a minute each is all that the limits allow
+PAUSE = (3.0, 12.0)  # seconds between two actions of one player: a person's pace, below the limit
+ADDRESS = "{name}@players.invalid"  # RFC 2606: never anybody's
+
+chance = Random()  # noqa: S311 – decides who plays what, nothing secret
+log = structlog.get_logger()
+
+
+async def load(accounts: Accounts, known: Collection[str]) -> None:
+    """Makes the accounts that are not there yet."""
+    async with trio.open_nursery() as nursery:
+        for name in HANDLES:
+            if name not in known:
+                nursery.start_soon(accounts.create, name, ADDRESS.format(name=name.lower()), PASSWORD, None)
+
+
+async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool, for_ever: bool) -> None:
+    """Logs players in and has them act. Returns after the opening unless `for_ever`. Errors of the server are logged, never raised."""
+    players = HANDLES[1:] if opening else HANDLES[1 : REGULARS + 1]
+    async with httpx.AsyncClient(base_url=base_url, timeout=10) as client, trio.open_nursery() as nursery:
+        for number, name in enumerate(players):
+            stays = for_ever and number < REGULARS
+            actions = chance.randint(*OPENING) if opening else 0
+            if stays or actions:
+                nursery.start_soon(_one, client, accounts, rules, name, actions, stays)
+
+
+async def _one(client: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool) -> None:
+    session = await accounts.login(name, PASSWORD)
+    if isinstance(session, Refusal):
+        return  # somebody has changed the password
+    rested: dict[str, float] = {}  # action type → when it may be done again
+    for _ in range(opening):
+        await _act(client, session, _choose(rules, rested))
+    while stays:
+        await trio.sleep(chance.uniform(*PAUSE))
+        if await _act(client, session, _choose(rules, rested)) == httpx.codes.UNAUTHORIZED:  # a quarter of an hour has passed
+            renewed = await accounts.refresh(session.refreshToken)
+            if isinstance(renewed, Refusal):
+                return
+            session = renewed
+
+
+def _choose(rules: Rules, rested: dict[str, float]) -> tuple[str, Rule]:
+    """An action that is not cooling down; some have no cooldown, else the one that rests shortest will be refused."""
+    now = trio.current_time()
+    ready = [name for name in rules if rested.get(name, 0.0) <= now] or list(rules)
+    name = chance.choice(ready)
+    rested[name] = now + rules[name].cooldown + 1
+    return name, rules[name]
+
+
+async def _act(client: httpx.AsyncClient, session: LoggedIn, chosen: tuple[str, Rule]) -> int:
+    """One signed action; its status, 0 when the server could not be reached."""
+    kind, rule = chosen
+    body = msgspec.json.encode(
+        {
+            "actionId": str(uuid4()),
+            "actionType": kind,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "metadata": _metadata(rule),
+        }
+    )
+    signature = digest(session.actionSecret.encode(), body, "sha256").hex()
+    try:
+        answer = await client.post(
+            "/api/v1/scores/action",
+            content=body,
+            headers={
+                "authorization": f"Bearer {session.accessToken}",
+                "content-type": "application/json",
+                "x-action-signature": f"v{session.actionKeyVersion}.{signature}",
+            },
+        )
+    except httpx.HTTPError as exc:
+        log.info("demo_action_failed", error=repr(exc))
+        return 0
+    return answer.status_code
+
+
+def _metadata(rule: Rule) -> Mapping[str, Any]:
+    """What a player might have done."""
+    metadata: dict[str, Any] = {}
+    if rule.difficulty:
+        metadata["difficulty"] = chance.choice(list(rule.difficulty))
+    if rule.time:
+        longest = min(rule.time.maximum, max(rule.time.minimum, rule.time.swift) * 4 + 60)
+        metadata["timeSpent"] = round(chance.uniform(rule.time.minimum, longest))
+    return metadata

@@ -1,0 +1,98 @@
+"""What a client may say it did: the body of `POST /scores/action`, decoded strictly.
+
+`parse_action` gives an Action or a Refusal, never an exception. What an action is worth is decided in `scoring`; how old it may be is
+decided by the stores' clock in `storage.limits`, with the bounds named here.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from scoreboard.domain.errors import Code, FieldError, Refusal
+
+ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
+ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
+OLDEST_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
+NEWEST_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
+
+# What decoding untrusted JSON can raise: malformed or badly typed, not UTF-8, nested deeper than the stack allows.
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    actionId: str
+    actionType: str
+    timestamp: str
+    metadata: dict[str, Any] | None = None
+    userId: str | None = None
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One action as its user claims it. `timestamp_ms` is in Unix milliseconds."""
+
+    id: str
+    type: str
+    timestamp_ms: int
+    metadata: dict[str, Any] | None
+    metadata_json: str | None  # the same as it is stored, made here: what can't be encoded must not get as far as a batch
+    user: str | None = None  # the body's userId, to be compared with the token's subject
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_NUL = b"\\u0000"
+
+
+def parse_action(body: bytes) -> Action | Refusal:
+    """The action in a request's raw body, or why it is none (400 INVALID_ACTION)."""
+    if _NUL in body:  # PostgreSQL's text and jsonb can't hold it; an escaped backslash before it is refused along
+        return invalid("body", "must not contain \\u0000")
+    try:
+        raw = _decode_body(body)
+        metadata_json = None if raw.metadata is None else _encode(raw.metadata).decode()
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at `$.")
+        return invalid(path.rstrip("`").split(".")[0].split("[")[0] or "body", message)
+    except DECODE_ERRORS as exc:
+        return invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
+    if not 1 <= len(raw.actionId) <= ACTION_ID_LENGTH:
+        return invalid("actionId", f"must have 1 to {ACTION_ID_LENGTH} characters")
+    if not 1 <= len(raw.actionType) <= ACTION_TYPE_LENGTH:
+        return invalid("actionType", f"must have 1 to {ACTION_TYPE_LENGTH} characters")
+    timestamp = parse_timestamp(raw.timestamp)
+    if timestamp is None:
+        return invalid("timestamp", "must be an ISO 8601 date and time with a zone, such as 2026-01-10T10:30:00Z")
+    return Action(raw.actionId, raw.actionType, timestamp, raw.metadata, metadata_json, raw.userId)
+
+
+def parse_timestamp(text: str) -> int | None:
+    """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could be any of 27."""
+    if len(text) > 40:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            return None
+        return round(moment.astimezone(UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+
+
+def invalid(field: str, message: str) -> Refusal:
+    """400 INVALID_ACTION that names the field."""
+    return Refusal(Code.INVALID_ACTION, f"{field} {message}", (FieldError(field, message),))
+
+
+def is_timely(timestamp_ms: int, now_ms: int) -> bool:
+    """Whether an action of that time may be submitted now."""
+    return now_ms - OLDEST_MS <= timestamp_ms <= now_ms + NEWEST_MS
+
+
+TOO_OLD_OR_AHEAD = invalid("timestamp", "must be at most 5 minutes old and at most 60 seconds ahead")
+
+
+def speaks_for(action: Action, user: UUID) -> bool:
+    """Whether the body's userId, if there is one, is the token's subject."""
+    return action.user is None or action.user.lower() == str(user)

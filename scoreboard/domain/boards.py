@@ -1,0 +1,75 @@
+"""A board and what is shown of it: values only.
+
+`leaderboard` is the first of many boards; whatever reads, numbers or sends one takes it as an argument. A `Mark` says how new something is
+and orders snapshots, messages and calls alike; a `Snapshot` is one consistent read of the first rows.
+"""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+SHOWN = 10  # rows on screen and in every frame; specification: top 10
+KEPT = 100  # rows of one read, the largest `limit` of the REST route (specification)
+
+
+class Board(NamedTuple):
+    """Names a board: its channel, its Redis keys, its rows in the ledger."""
+
+    id: str
+
+
+LEADERBOARD = Board("leaderboard")
+BOARDS: dict[str, Board] = {LEADERBOARD.id: LEADERBOARD}
+
+
+class Mark(NamedTuple):
+    """How new a board's content is: compared as a pair, the incarnation first."""
+
+    epoch: int
+    version: int
+
+
+NEVER = Mark(0, 0)  # older than every real mark: epochs start at 1
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One row, as clients read it. `avatarUrl` is left out when there is none."""
+
+    rank: int
+    userId: str
+    username: str
+    score: int
+    avatarUrl: str | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One read of a board: at most KEPT rows, in order."""
+
+    board: str
+    epoch: int
+    version: int
+    top: int  # the version at which the first SHOWN rows last changed
+    updated_ms: int  # Unix milliseconds by the store's clock, at `top`
+    rows: tuple[Entry, ...]
+    stale: bool = False  # read from PostgreSQL while Redis can't be read
+    stale_since_ms: int = 0  # Unix milliseconds; 0 when not stale
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.epoch, self.version)
+
+    @property
+    def position(self) -> str:
+        """Opaque to clients: names the content of the shown rows, the same on every node."""
+        return f"{self.epoch}-{self.top}"
+
+    @property
+    def shown(self) -> tuple[Entry, ...]:
+        return self.rows[:SHOWN]
+
+
+def rfc3339(milliseconds: int) -> str:
+    """UTC with milliseconds and Z, as every time in the API."""
+    whole, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

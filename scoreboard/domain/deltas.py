@@ -1,0 +1,59 @@
+"""What changed between two reads of a board's shown rows.
+
+`compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its changed positions, or
+the changed rows and the users that left. Pure; rows are tuples of Entry in rank order, each user at most once.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from scoreboard.domain.boards import Entry
+
+
+class RowChange(msgspec.Struct, frozen=True):
+    """A row that is new on the shown board, or differs in any member."""
+
+    entry: Entry
+    previous_rank: int | None  # None: was not shown
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """`changed` in the order of the new ranks, `removed` (rows as last shown) in that of the old ones."""
+
+    changed: tuple[RowChange, ...] = ()
+    removed: tuple[Entry, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        return not (self.changed or self.removed)
+
+
+class ChangedPosition(msgspec.Struct, frozen=True):
+    """A user whose rank on the shown board changed; `previousRank` is None on entering, `newRank` None on leaving."""
+
+    userId: str
+    previousRank: int | None
+    newRank: int | None
+    score: int
+
+
+def compare(before: Sequence[Entry], after: Sequence[Entry]) -> Comparison:
+    """What turns the rows of `before` into those of `after`."""
+    old = {entry.userId: entry for entry in before}
+    changed = []
+    for entry in after:
+        known = old.pop(entry.userId, None)
+        if known != entry:
+            changed.append(RowChange(entry, known.rank if known else None))
+    return Comparison(tuple(changed), tuple(old.values()))
+
+
+def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
+    """The part of a comparison that concerns ranks: moves, entries and exits, but no score that changed in place."""
+    moved = tuple(
+        ChangedPosition(row.entry.userId, row.previous_rank, row.entry.rank, row.entry.score)
+        for row in comparison.changed
+        if row.previous_rank != row.entry.rank
+    )
+    return moved + tuple(ChangedPosition(entry.userId, entry.rank, None, entry.score) for entry in comparison.removed)

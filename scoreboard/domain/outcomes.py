@@ -1,0 +1,67 @@
+"""What becomes of an action: the claim that goes down the write path and the outcomes that come back.
+
+Values only. `operations.submit_action` makes claims and hands outcomes to the web; `storage.commit` turns the one into the other.
+"""
+
+from uuid import UUID
+
+import msgspec
+
+from scoreboard.domain.errors import Code, FieldError, Refusal
+
+SIGNATURE_LENGTH = 500  # characters; specification: action_logs.signature is VARCHAR(500)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A verified user's signed action, not yet judged by the stores."""
+
+    user: UUID
+    action_id: str
+    action_type: str
+    timestamp_ms: int
+    metadata: str | None  # JSON text
+    signature: str
+    body_sha256: bytes
+    request_id: str
+    worth: int | Refusal  # points, or why the type's rule refuses it
+    cooldown_ms: int  # 0: none
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """The action counts. `rank` is None while Redis is out of reach or its board is being rebuilt."""
+
+    user: UUID
+    previous: int
+    points: int
+    new: int
+    rank: int | None
+    at_ms: int  # when PostgreSQL recorded it, Unix milliseconds
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """This user's actionId was processed before: `original` is its outcome with the present rank, None if the body was another one."""
+
+    original: Recorded | None
+
+
+Outcome = Recorded | Duplicate | Refusal
+
+GONE = Refusal(Code.UNAUTHORIZED, "This account no longer exists.")
+POISONED = Refusal(
+    Code.INVALID_ACTION, "The action holds a value that cannot be stored.", (FieldError("metadata", "holds a value that cannot be stored"),)
+)
+
+
+def out_of_service(detail: str) -> Refusal:
+    """503: nothing was recorded, or a retry of the same actionId tells."""
+    return Refusal(Code.SERVICE_UNAVAILABLE, detail, retry_after=1)
+
+
+WENT_AWAY = out_of_service("The database went away. Send the same actionId again to learn whether it was recorded.")
+
+
+def limited(layer: str, wait_ms: int) -> Refusal:
+    """429 of the layer "user" or "cooldown"; the wait is rounded up, so that a client that obeys it is not refused again."""
+    seconds = max(1, -(-wait_ms // 1000))
+    what = "You have used all your actions of this minute." if layer == "user" else "This action is cooling down."
+    return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)

@@ -1,0 +1,215 @@
+"""What viewers and the server say to each other on a live connection: the catalogue of events and close codes, and their bytes.
+
+The messages are the same on every transport; `text_frame` makes a WebSocket frame of one. Whatever goes to many viewers is encoded once
+(`update`, `stale`) or here, at import (`PONG`, `PING`). Pure: nothing is sent, and nothing is known of who listens.
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum, StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.boards import Entry, Snapshot, rfc3339
+from scoreboard.domain.deltas import ChangedPosition
+
+MESSAGE_BYTES = 4096  # contract: text frames of at most 4 KiB in
+
+
+# ---- the catalogue --------------------------------------------------------------------------------------------------
+
+
+class Event(StrEnum):
+    """The server's events, as `event` names them."""
+
+    UPDATE = "leaderboard:update"
+    STALE = "leaderboard:stale"
+    PERSONAL = "score:personal"
+    PONG = "pong"
+    SUBSCRIBED = "subscribed"
+    UNSUBSCRIBED = "unsubscribed"
+    AUTHENTICATED = "authenticated"
+    ERROR = "error"
+
+
+class Trouble(StrEnum):
+    """Codes of the error event. BAD_MESSAGE ends the connection, so does UNAUTHORIZED of a token; after the others it stays."""
+
+    UNKNOWN_CHANNEL = "UNKNOWN_CHANNEL"
+    UNSUPPORTED_MODE = "UNSUPPORTED_MODE"
+    BAD_MESSAGE = "BAD_MESSAGE"
+    UNAUTHORIZED = "UNAUTHORIZED"
+
+
+class CloseCode(IntEnum):
+    """Why the server closes a connection. RECONNECT has what a client does next."""
+
+    LEAVING = 1001
+    POLICY = 1008  # too many messages or bytes
+    TOO_BIG = 1009
+    RESTART = 1012
+    OVERLOADED = 1013
+    BAD_MESSAGE = 4400
+    TOKEN = 4401  # missing, expired, revoked, of another user
+    ORIGIN = 4403
+    SILENT = 4408
+    SLOW = 4413
+
+
+# True: reconnect, with jitter and the same token. False: don't, the same again would end the same way.
+RECONNECT: dict[CloseCode, bool] = {
+    CloseCode.LEAVING: True,
+    CloseCode.POLICY: False,
+    CloseCode.TOO_BIG: False,
+    CloseCode.RESTART: True,
+    CloseCode.OVERLOADED: True,
+    CloseCode.BAD_MESSAGE: False,
+    CloseCode.TOKEN: False,
+    CloseCode.ORIGIN: False,
+    CloseCode.SILENT: True,
+    CloseCode.SLOW: True,
+}
+
+WORDS: dict[CloseCode, str] = {
+    CloseCode.LEAVING: "the server is leaving",
+    CloseCode.POLICY: "too many messages",
+    CloseCode.TOO_BIG: "message too big",
+    CloseCode.RESTART: "the server restarts",
+    CloseCode.OVERLOADED: "too many connections",
+    CloseCode.BAD_MESSAGE: "bad message",
+    CloseCode.TOKEN: "no valid token",
+    CloseCode.ORIGIN: "origin not allowed",
+    CloseCode.SILENT: "nothing heard",
+    CloseCode.SLOW: "reads too slowly",
+}
+
+
+def reason(code: CloseCode) -> str:
+    """The close frame's text: why, and what to do. At most 123 bytes, as a control frame allows."""
+    return f"{WORDS[code]}; {'reconnect' if RECONNECT[code] else 'do not reconnect'}"
+
+
+# ---- from a client --------------------------------------------------------------------------------------------------
+
+
+class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True):
+    channel: str
+    mode: str = "full"
+    since: str | None = None
+
+
+class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):
+    channel: str
+
+
+class Ping(msgspec.Struct, tag_field="action", tag="ping", frozen=True):
+    pass
+
+
+class Auth(msgspec.Struct, tag_field="action", tag="auth", frozen=True):
+    token: str
+
+
+Message = Subscribe | Unsubscribe | Ping | Auth
+
+_decode_message = msgspec.json.Decoder(Message).decode
+
+
+def read_message(text: str) -> Message | None:
+    """A client's message; None when it is not JSON, not an object, or none of the actions. Unknown members are ignored."""
+    try:
+        message: Message = _decode_message(text)
+    except DECODE_ERRORS:
+        return None
+    return message
+
+
+# ---- to a client ----------------------------------------------------------------------------------------------------
+
+
+class _Envelope(msgspec.Struct):
+    event: Event
+    data: Any
+
+
+class _Board(msgspec.Struct):
+    leaderboard: Sequence[Entry]
+    changedPositions: Sequence[ChangedPosition]
+    position: str
+    timestamp: str
+
+
+class _Personal(msgspec.Struct):
+    previousScore: int
+    newScore: int
+    pointsAwarded: int
+    rank: int | None
+    position: str
+    timestamp: str
+
+
+class _Standing(msgspec.Struct):
+    userId: str
+    score: int | None
+    rank: int | None
+
+
+class _Error(msgspec.Struct):
+    code: Trouble
+    message: str
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def update(snapshot: Snapshot, changed: Sequence[ChangedPosition]) -> bytes:
+    """`leaderboard:update`: all shown rows, and whose rank changed since the update before. The same bytes on every node."""
+    board = _Board(snapshot.shown, changed, snapshot.position, rfc3339(snapshot.updated_ms))
+    return _encode(_Envelope(Event.UPDATE, board))
+
+
+def stale(since_ms: int) -> bytes:
+    """`leaderboard:stale`: the board can't be read from Redis since then. The next update ends it."""
+    return _encode(_Envelope(Event.STALE, {"since": rfc3339(since_ms)}))
+
+
+def personal(previous: int, new: int, points: int, rank: int | None, position: str, at_ms: int) -> bytes:
+    """`score:personal`, for the connections of the user who scored."""
+    return _encode(_Envelope(Event.PERSONAL, _Personal(previous, new, points, rank, position, rfc3339(at_ms))))
+
+
+def authenticated(user: UUID, score: int | None, rank: int | None) -> bytes:
+    """`authenticated`: who the viewer is and where they stand; None where no store tells."""
+    return _encode(_Envelope(Event.AUTHENTICATED, _Standing(str(user), score, rank)))
+
+
+def subscribed(channel: str) -> bytes:
+    return _encode(_Envelope(Event.SUBSCRIBED, {"channel": channel}))
+
+
+def unsubscribed(channel: str) -> bytes:
+    return _encode(_Envelope(Event.UNSUBSCRIBED, {"channel": channel}))
+
+
+def error(code: Trouble, message: str) -> bytes:
+    return _encode(_Envelope(Event.ERROR, _Error(code, message)))
+
+
+# ---- WebSocket frames -----------------------------------------------------------------------------------------------
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A server's text frame, whole and uncompressed: the same bytes for everyone (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", 0x81, size) + payload
+    if size < 65536:
+        return struct.pack("!BBH", 0x81, 126, size) + payload
+    return struct.pack("!BBQ", 0x81, 127, size) + payload
+
+
+PING = b"\x89\x00"  # an empty ping: browsers answer it and send nothing by themselves
+PONG = text_frame(b'{"event":"pong"}')

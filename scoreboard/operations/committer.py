@@ -1,0 +1,196 @@
+"""Group commit: whatever has queued goes to the stores as one batch, with no delay added.
+
+`Queue` is where submitters wait; two `commit_batches` tasks drain it, each with a connection of its own, so that one batch is judged while
+another is written. A third task, `end_late`, answers for actions whose time is up, since a time-out round each wait would cost more than
+its signature check. Never decides about an action: see `storage.commit`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+import trio
+
+from scoreboard.domain.boards import Mark
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.outcomes import Claim, Duplicate, Outcome, Recorded, out_of_service
+from scoreboard.runtime import observe
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.commit import Commit, Committed
+
+log = structlog.get_logger()
+
+COMMITTERS = 2  # two made 25–40 % more than one, three nothing more
+BATCH = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
+QUEUE = 4_096  # waiting actions, under a second of work; full: 503
+PATIENCE = 3.0  # seconds an action waits for its outcome
+LATE_CHECK = 0.1  # seconds between two looks for late ones
+RECONNECT = 0.25  # seconds between two tries while PostgreSQL is away
+
+BUSY = out_of_service("Too many actions are waiting. Try again.")
+AWAY = out_of_service("The database is out of reach. Nothing was recorded.")
+IN_DOUBT = out_of_service("The database did not answer in time. Send the same actionId again to learn whether it was recorded.")
+
+
+class Pending:
+    """One queued claim, who waits for it, and until when (Trio's clock)."""
+
+    __slots__ = ("claim", "deadline", "done", "outcome")
+
+    def __init__(self, claim: Claim, deadline: float) -> None:
+        self.claim, self.deadline = claim, deadline
+        self.done = trio.Event()
+        self.outcome: Outcome | None = None
+
+    def end(self, outcome: Outcome) -> None:
+        """The first outcome counts: a late one has been answered already."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.done.set()
+
+
+class Queue:
+    """Bounded, first in, first out. `available`: whether a committer has a connection; without one actions are refused at once."""
+
+    __slots__ = ("_idle", "_outstanding", "_waiting", "available")
+
+    def __init__(self) -> None:
+        self._waiting: deque[Pending] = deque()
+        self._outstanding: deque[Pending] = deque()  # by deadline, not answered when last looked at; at most what comes in within PATIENCE
+        self._idle = trio.lowlevel.ParkingLot()
+        self.available = 0
+
+    async def submit(self, claim: Claim) -> Outcome:
+        """Waits for the claim's outcome, at most PATIENCE. Cancelling leaves the claim queued."""
+        if not self.available:
+            return AWAY
+        if len(self._waiting) >= QUEUE:
+            return BUSY
+        pending = Pending(claim, trio.current_time() + PATIENCE)
+        self._waiting.append(pending)
+        self._outstanding.append(pending)
+        self._idle.unpark()
+        await pending.done.wait()
+        assert pending.outcome is not None  # set before the event
+        return pending.outcome
+
+    async def take(self) -> list[Pending]:
+        """The next batch, as soon as there is one. Late ones are dropped unseen, so that "nothing was recorded" is true of them."""
+        while True:
+            while not self._waiting:
+                await self._idle.park()
+            batch: list[Pending] = []
+            while self._waiting and len(batch) < BATCH:
+                pending = self._waiting.popleft()
+                if pending.outcome is None:
+                    batch.append(pending)
+            if batch:
+                observe.COMMIT_QUEUE.set(len(self._waiting))
+                return batch
+
+    def end_late(self, now: float) -> None:
+        """Answers for whatever has waited too long."""
+        while self._outstanding and (self._outstanding[0].outcome is not None or self._outstanding[0].deadline <= now):
+            self._outstanding.popleft().end(IN_DOUBT)
+
+    def refuse_waiting(self) -> None:
+        """Nobody can commit: whoever waits is told at once."""
+        while self._waiting:
+            self._waiting.popleft().end(AWAY)
+
+
+def unique(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending, Pending]]]:
+    """The first of equal (user, action id), and each later one with its first."""
+    first: dict[tuple[bytes, str], Pending] = {}
+    again = []
+    for pending in batch:
+        key = (pending.claim.user.bytes, pending.claim.action_id)
+        leader = first.setdefault(key, pending)
+        if leader is not pending:
+            again.append((pending, leader))
+    return list(first.values()), again
+
+
+def follow(follower: Claim, leader: Claim, outcome: Outcome) -> Outcome:
+    """What becomes of the second of two equal (user, action id) in one batch: a duplicate of what counted, else the same refusal."""
+    same = follower.body_sha256 == leader.body_sha256
+    match outcome:
+        case Recorded():
+            return Duplicate(outcome if same else None)
+        case Duplicate():
+            return outcome if same else Duplicate(None)
+        case _:
+            return outcome
+
+
+async def commit_batches(
+    queue: Queue,
+    commit: Commit,
+    on_mark: Callable[[Mark], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """One committer, for ever. `on_mark` hears of the board's newest mark before anybody is answered: so clients read their own writes.
+
+    Started once it has tried to connect. Cancelling ends the batch under way with its connection.
+    """
+    connected = started = False
+    try:
+        while True:
+            connected = await _connect(queue, commit)
+            if not started:
+                started = True
+                task_status.started()
+            while connected:
+                batch = await queue.take()
+                try:
+                    await _commit(batch, commit, on_mark)
+                except StorageUnavailable as exc:
+                    log.warning("commit_failed", why=exc.why, actions=len(batch))
+                    if not commit.writer.is_connected:
+                        connected = False
+                        queue.available -= 1
+            if not queue.available:
+                queue.refuse_waiting()
+            await trio.sleep(RECONNECT)
+    finally:
+        queue.available -= connected
+        commit.writer.close()
+
+
+async def _connect(queue: Queue, commit: Commit) -> bool:
+    try:
+        await crossing(commit.writer.ready)
+    except StorageUnavailable as exc:
+        log.warning("postgresql_away", why=exc.why)
+        return False
+    queue.available += 1
+    return True
+
+
+async def _commit(batch: Sequence[Pending], commit: Commit, on_mark: Callable[[Mark], None]) -> None:
+    """One batch, answered to the last: with outcomes, or 503 when PostgreSQL went away (which is raised again)."""
+    leaders, followers = unique(batch)
+    observe.COMMIT_BATCH_SIZE.observe(len(leaders))
+    try:
+        with observe.COMMIT_SECONDS.time():
+            committed: Committed = await crossing(commit.run, [pending.claim for pending in leaders])
+    except BaseException:
+        for pending in batch:
+            pending.end(IN_DOUBT)
+        raise
+    if committed.mark is not None:
+        on_mark(committed.mark)
+    became = dict(zip(leaders, committed.outcomes, strict=True))
+    for pending, outcome in became.items():
+        pending.end(outcome)
+    for pending, leader in followers:  # by what became of the leader, not by what it was told: it may have been late
+        pending.end(follow(pending.claim, leader.claim, became[leader]))
+
+
+async def end_late(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Answers late actions, for ever. Cancelling leaves them to whoever ends the committers."""
+    task_status.started()
+    while True:
+        await trio.sleep(LATE_CHECK)
+        queue.end_late(trio.current_time())

@@ -1,0 +1,56 @@
+"""A signed action becomes points: the specification's flow from the signature to the answer.
+
+Called by the web with a verified identity and the raw body. Pure checks happen here; the stores' checks (idempotency, limits, timestamp)
+happen in the committer's batch, in the specification's order. Never touches a store itself.
+"""
+
+from hashlib import sha256
+
+from scoreboard.domain.actions import parse_action, speaks_for
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.outcomes import Claim, Duplicate, Recorded
+from scoreboard.domain.scoring import Rules, award
+from scoreboard.operations.committer import Queue
+from scoreboard.operations.sessions import Identity
+from scoreboard.security.signatures import matches
+
+INVALID_SIGNATURE = Refusal(
+    Code.INVALID_SIGNATURE, "X-Action-Signature is not the HMAC-SHA256 of this body with a live key of this session."
+)
+NOT_YOURS = Refusal(Code.INVALID_SIGNATURE, "The body's userId is not the token's subject.")
+
+
+class SubmitAction:
+    """`rules` from config/actions.toml; `queue` is the committers'."""
+
+    __slots__ = ("queue", "rules")
+
+    def __init__(self, rules: Rules, queue: Queue) -> None:
+        self.rules, self.queue = rules, queue
+
+    async def __call__(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Recorded | Duplicate | Refusal:
+        """Returns when the action is recorded for good, known from before, or refused.
+
+        Cancelling does not take back what is queued: the action may count all the same, and a retry of its id tells.
+        """
+        if not matches(signature, body, identity.secrets):
+            return INVALID_SIGNATURE
+        action = parse_action(body)
+        if isinstance(action, Refusal):
+            return action
+        if not speaks_for(action, identity.user):
+            return NOT_YOURS
+        rule = self.rules.get(action.type)
+        claim = Claim(
+            user=identity.user,
+            action_id=action.id,
+            action_type=action.type,
+            timestamp_ms=action.timestamp_ms,
+            metadata=action.metadata_json,
+            signature=signature,
+            body_sha256=sha256(body).digest(),
+            request_id=request_id,
+            worth=award(action, self.rules),
+            cooldown_ms=rule.cooldown * 1000 if rule else 0,
+        )
+        return await self.queue.submit(claim)

@@ -1,0 +1,290 @@
+"""One kind of socket for everything: a `trio.abc.Stream` over a non-blocking descriptor that can also be written to at once.
+
+HTTP/1.1, trio-websocket, streams and the hub all write to the same `Socket`. Writers that may wait (`send_all`) hold a lock; `send_now` and
+`writev_now` never wait: one system call, only when nobody writes and nothing is left over. What such a call leaves over is finished by one
+task of its own; whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub can hand over what is newest.
+
+It keeps no clock and starts no time-out: `deadline` and `patience` are plain numbers that the server's sweeper compares (`sweep`).
+"""
+
+import os
+import socket as stdlib_socket
+from collections.abc import Callable
+from math import inf
+
+import structlog
+import trio
+
+READ_BYTES = 16_384  # a read takes no more; http1 relies on it: a head that came in one read is within its limit of 16 KiB
+CLOSING_SECONDS = 2.0  # `aclose` waits this long for a rest to go out: longer than a bad line's retransmission, shorter than a shutdown
+CLOSE_FRAME = b"\x88"  # first byte of an unmasked WebSocket Close frame, RFC 6455 section 5.5.1
+
+# The module's seam: tests put a descriptor here that takes one byte at a time, or blocks when it likes.
+_read, _write, _writev = os.read, os.write, os.writev
+
+log = structlog.get_logger()
+
+
+class Socket(trio.abc.Stream):
+    """A connected socket. Whoever accepted it closes it; closing is idempotent and makes every waiter raise `trio.ClosedResourceError`.
+
+    `drained(socket)` is called when bytes that a `send_now` left over have gone out, and when a refused `send_now` may be tried again.
+    `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three are forgotten when the socket closes.
+    """
+
+    __slots__ = (
+        "_finishing",
+        "_lock",
+        "_nursery",
+        "_quiet",
+        "_refused",
+        "_rest",
+        "_sock",
+        "behind_since",
+        "deadline",
+        "drained",
+        "fd",
+        "frames",
+        "on_behind",
+        "on_deadline",
+        "patience",
+        "peer",
+        "played_back",
+        "received",
+        "sent",
+    )
+
+    def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0)) -> None:
+        """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as accept() told it."""
+        self._sock = sock
+        self._nursery = nursery
+        self._lock = trio.Lock()  # held by every writer that may wait
+        self._rest = b""  # owed: what a short send_now left over (less than one message, no other is taken meanwhile), what send_all writes
+        self._finishing = False  # a task is on its way that writes the rest
+        self._refused = False  # a send_now was turned away: somebody waits for `drained`
+        self._quiet = False  # a Close frame has gone out
+        self.fd = sock.fileno()  # -1 once closed
+        self.peer = peer
+        self.played_back = b""  # read before anything from the descriptor: the rebuilt head of an upgrade and what followed it
+        self.received = 0  # bytes read from the descriptor; inbound limits count here, pings and empty fragments never become messages
+        self.sent = 0  # bytes that the kernel took
+        self.frames = True  # what is written are WebSocket frames, so a first byte of 0x88 is a Close; HTTP/1.1 says False
+        self.deadline = inf  # trio's clock, seconds
+        self.behind_since = inf  # since when it has not taken what it was sent; inf = it has
+        self.patience = inf  # seconds behind before `on_behind`
+        self.drained: Callable[[Socket], None] | None = None
+        self.on_deadline: Callable[[], None] | None = None
+        self.on_behind: Callable[[], None] | None = None
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next bytes, b"" at the end. Cancelling loses nothing. Raises ClosedResourceError (we closed) or BrokenResourceError."""
+        size = READ_BYTES if max_bytes is None else max_bytes
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self.played_back:
+            await trio.lowlevel.checkpoint()
+            data, self.played_back = self.played_back[:size], self.played_back[size:]
+            return data
+        while True:
+            if self.fd < 0:  # before Trio is asked: wait_readable(-1) is a ValueError and leaves a registration that nobody removes
+                raise trio.ClosedResourceError
+            await trio.lowlevel.wait_readable(self.fd)
+            if self.fd < 0:  # closed after the wake-up and before our turn
+                raise trio.ClosedResourceError
+            try:
+                data = _read(self.fd, size)
+            except BlockingIOError:
+                continue  # woken for nothing
+            except OSError as exc:
+                raise trio.BrokenResourceError from exc
+            self.received += len(data)
+            return data
+
+    def has_unread(self) -> bool:
+        """Whether bytes wait in the kernel, or in what is played back. A connection that has ended or broken has none."""
+        if self.played_back or self.fd < 0:
+            return bool(self.played_back)
+        try:
+            return bool(self._sock.recv(1, stdlib_socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    # ---- writing without waiting ------------------------------------------------------------------------------------
+
+    def send_now(self, data: bytes) -> bool:
+        """True: the bytes are on their way, all of them in the end. False: not one was taken; if that was because it is behind or somebody
+        else is writing, `drained` is called later."""
+        if self._quiet or self.fd < 0:
+            return False
+        if self._finishing or self._lock.locked():
+            return self._refuse()
+        try:
+            written = _write(self.fd, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            return False  # it has left; its reader finds out
+        if written == len(data):
+            self.sent += written
+            if self.frames and data[:1] == CLOSE_FRAME:
+                self._quiet = True
+            return True
+        return self._leave(data, written)
+
+    def writev_now(self, head: bytes, body: bytes) -> bool:
+        """`send_now` of both, without joining them: bodies are shared, heads are each caller's."""
+        if self._quiet or self.fd < 0:
+            return False
+        if self._finishing or self._lock.locked():
+            return self._refuse()
+        try:
+            written = _writev(self.fd, (head, body))
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            return False  # as in send_now
+        if written == len(head) + len(body):
+            self.sent += written
+            if self.frames and head[:1] == CLOSE_FRAME:
+                self._quiet = True
+            return True
+        return self._leave(head + body, written)
+
+    def _refuse(self) -> bool:
+        self._refused = True
+        if self.behind_since == inf:
+            self.behind_since = trio.current_time()
+        return False
+
+    def _leave(self, data: bytes, written: int) -> bool:
+        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits until there is room again."""
+        if written:
+            self._rest = data[written:]
+            self.sent += written
+            if self.frames and data[:1] == CLOSE_FRAME:
+                self._quiet = True
+        self._finishing = True
+        if self.behind_since == inf:
+            self.behind_since = trio.current_time()
+        self._nursery.start_soon(self._finish)
+        return written > 0
+
+    async def _finish(self) -> None:
+        """Writes the rest, then says so. Never raises into the nursery, whatever `drained` does."""
+        try:
+            async with self._lock:
+                if not self._rest and self.fd >= 0:
+                    await trio.lowlevel.wait_writable(self.fd)
+                await self._write_out(b"")
+            self._finishing = False
+            self._refused = True
+            self._settle()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is closed now; its reader finds out
+        except Exception:
+            log.exception("drained failed")
+            self.close()
+
+    def _settle(self) -> None:
+        """Called by whoever has just let go of the lock: the last of them tells that there is room again."""
+        if self._refused and not self._finishing and not self._lock.locked() and self.fd >= 0:
+            self._refused = False
+            self.behind_since = inf
+            if self.drained is not None:
+                self.drained(self)
+
+    # ---- writing and waiting ----------------------------------------------------------------------------------------
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Returns when the kernel has all of it and whatever was left over before. `send_all(b"")` waits for the rest alone.
+
+        Cancelling it, or a failure, while it writes closes the socket: what has gone out can't be taken back. After a Close frame nothing
+        more is written: a reply that trio-websocket still makes then is dropped. Raises ClosedResourceError, BrokenResourceError.
+        """
+        async with self._lock:
+            if self.fd < 0:
+                raise trio.ClosedResourceError
+            if self._quiet:
+                data = b""
+            elif self.frames and bytes(data[:1]) == CLOSE_FRAME:
+                self._quiet = True
+            await self._write_out(bytes(data))
+        self._settle()
+
+    async def _write_out(self, data: bytes) -> None:
+        """With the lock held: the rest, then `data`."""
+        self._rest += data  # until all of it is out: `aclose` asks
+        left = memoryview(self._rest)
+        try:
+            while left:
+                if self.fd < 0:
+                    raise trio.ClosedResourceError
+                try:
+                    written = _write(self.fd, left)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self.fd)
+                    continue
+                if not written:  # no stream socket answers so; a descriptor that does would be asked for ever
+                    raise trio.BrokenResourceError
+                self.sent += written
+                left = left[written:]
+            self._rest = b""
+        except OSError as exc:
+            self.close()
+            raise trio.BrokenResourceError from exc
+        except BaseException:
+            self.close()  # cancelled half-way, or closed by another meanwhile
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns when the kernel has room and nobody writes."""
+        try:
+            async with self._lock:
+                if self.fd < 0:
+                    raise trio.ClosedResourceError
+                await trio.lowlevel.wait_writable(self.fd)
+        finally:
+            self._settle()  # cancelled or not: a send_now may have been refused meanwhile
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Runs the hook of a deadline or a patience that has passed, once."""
+        if now > self.deadline:
+            self.deadline = inf
+            (self.on_deadline or self.close)()
+        elif now - self.behind_since > self.patience:
+            self.patience = inf
+            (self.on_behind or self.close)()
+
+    def shut_writing(self) -> None:
+        """The peer reads an end of file; we can still read."""
+        try:
+            self._sock.shutdown(stdlib_socket.SHUT_WR)
+        except OSError:
+            pass  # it has left, or we closed: then the end is known already
+
+    def close(self) -> None:
+        """At once: waiters raise ClosedResourceError, a rest is lost. Idempotent."""
+        if self.fd < 0:
+            return
+        fd, self.fd = self.fd, -1
+        trio.lowlevel.notify_closing(fd)  # one step with the -1 above: nobody can wait on the number of a descriptor that is gone
+        self._sock.close()
+        self._rest = self.played_back = b""
+        self.deadline = self.behind_since = inf
+        self.drained = self.on_deadline = self.on_behind = None
+
+    async def aclose(self) -> None:
+        """Closes once a rest has gone out, or after two seconds; at once when cancelled."""
+        try:
+            if self._rest:
+                with trio.move_on_after(CLOSING_SECONDS):
+                    await self.send_all(b"")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it has left before us
+        finally:
+            self.close()
+        await trio.lowlevel.checkpoint()

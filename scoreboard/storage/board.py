@@ -1,0 +1,282 @@
+"""A board as everyone on this node reads it: one newest read, shared by GETs, ticks and new viewers.
+
+`wanted` is the highest mark heard of, `have` what the newest read returned. A reader is answered at once when have ≥ wanted as of its
+arrival and the read is less than a second old; else one reads under the lock and all others share that read. `have` moves only with a
+successful read, so no error is remembered. While Redis can't be read, or has no board, PostgreSQL is read once a second, marked stale,
+under the last position.
+"""
+
+from collections.abc import Callable
+from math import inf
+from time import monotonic, time
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import trio
+
+from scoreboard.domain.boards import KEPT, NEVER, SHOWN, Board, Entry, Mark, Snapshot
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.ranking import HIGHEST, read_member
+from scoreboard.runtime import observe
+from scoreboard.runtime.breaker import Breaker, guard
+from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
+from scoreboard.storage.connections import Stores
+from scoreboard.storage.profiles import Profiles, unnamed
+from scoreboard.storage.projection import keys, script
+from scoreboard.storage.unhurried import Unhurried
+
+FRESH = 1.0  # seconds; an older read is made again though nobody tells of a change: a lost hint costs a second
+ASK_AGAIN = 0.1  # seconds between two attempts at Redis while it has no board that can be read: about a tick
+PATIENCE = 0.5  # seconds that readers wait for PostgreSQL instead; then they get the board that was read last
+
+ROWS_SQL = f"""
+SELECT s.user_id, s.total_score, u.username, u.avatar_url, (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
+FROM scores s JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {KEPT}"""  # noqa: S608 – a constant
+
+# Counts who is before: an index range, as long as the rank is high.
+STANDING_SQL = """
+SELECT s.total_score, 1 + (SELECT count(*) FROM scores o WHERE o.total_score > s.total_score
+                           OR (o.total_score = s.total_score AND o.reached < s.reached)) AS rank
+FROM scores s WHERE s.user_id = $1"""
+
+
+class Standing(NamedTuple):
+    """A user's own place: exact, or rank None and score 0 for a user who is on no board yet."""
+
+    score: int
+    rank: int | None
+
+
+class _Answer(NamedTuple):
+    """One good read of Redis: `changed_ago` seconds, by Redis' own clock, since the shown rows changed."""
+
+    snapshot: Snapshot
+    changed_ago: float
+
+
+class SharedBoard:
+    """One for each board of the process. `suspect()` is called when Redis' board is missing or fell back; it must not wait."""
+
+    __slots__ = (
+        "_ask_at",
+        "_breaker",
+        "_entries",
+        "_fallback",
+        "_fallback_at",
+        "_lock",
+        "_profiles",
+        "_read",
+        "_rows",
+        "_standing",
+        "_stores",
+        "board",
+        "changed_at",
+        "have",
+        "heard_top",
+        "newest",
+        "read_at",
+        "stale_since_ms",
+        "suspect",
+        "unshown_since",
+        "wanted",
+    )
+
+    def __init__(self, board: Board, stores: Stores, profiles: Profiles, breaker: Breaker, suspect: Callable[[], None]) -> None:
+        self.board, self.suspect = board, suspect
+        self.wanted: Mark = NEVER
+        self.have: Mark = NEVER
+        self.heard_top: Mark = NEVER  # (epoch, top) of the newest message or read: what the position will be at least
+        self.newest: Snapshot | None = None
+        self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
+        self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
+        self.unshown_since = inf  # monotonic seconds, when the first change was heard of that `changes_since` has not told yet
+        self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read
+        self._stores, self._profiles, self._breaker = stores, profiles, breaker
+        self._lock = trio.Lock()
+        self._read = stores.redis.register_script(script("read.lua"))
+        self._standing = stores.redis.register_script(script("standing.lua"))
+        self._rows: Unhurried[list[Any]] = Unhurried()
+        self._entries: dict[bytes, Entry] = {}  # member → row of the read before: most rows stay the same
+        self._fallback: Snapshot | None = None
+        self._fallback_at = self._ask_at = -inf  # monotonic seconds
+
+    # ---- what is known ----------------------------------------------------------------------------------------------
+
+    def hear(self, mark: Mark, top: int = 0) -> None:
+        """Somebody tells that the board has this mark: an own commit, or a message. Reads that arrive from now on are at least as new."""
+        self.wanted = max(self.wanted, mark)
+        if (mark.epoch, top) > self.heard_top:
+            self.heard_top = Mark(mark.epoch, top)
+            self.unshown_since = min(self.unshown_since, monotonic())
+
+    def distrust(self) -> None:
+        """Hints may have been lost: the next reader reads, however fresh the last read is."""
+        self.read_at = -inf
+
+    def is_due(self, shown: Snapshot | None) -> bool:
+        """Whether a viewer of `shown` may be missing something: its top rose, nothing was read for a second, or the board is stale."""
+        return (
+            shown is None
+            or shown.stale
+            or self.stale_since_ms > 0
+            or self.heard_top > (shown.epoch, shown.top)
+            or monotonic() - self.read_at >= FRESH
+        )
+
+    def changes_since(self, snapshot: Snapshot) -> float | None:
+        """Monotonic seconds of the oldest change since the last call that is in this snapshot; None when that is not known (stale).
+
+        By Redis' clock for the newest change, by this node's for those heard of before it in the same tick: no two machines' clocks are
+        compared.
+        """
+        since = min(self.unshown_since, self.changed_at)
+        if self.heard_top <= (snapshot.epoch, snapshot.top):
+            self.unshown_since = inf
+        return None if snapshot.stale else since
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    async def read(self) -> Snapshot:
+        """The first KEPT rows, at least as new as what was heard of before the call, or else marked stale.
+
+        Raises StorageUnavailable when neither store answers and none ever did. Cancelling ends a read that others then begin anew.
+        """
+        need = self.wanted
+        if self.stale_since_ms and self._fallback is not None and self._lock.locked():
+            return self._fallback  # somebody is asking again already; no need for everyone to wait for a store that is in trouble
+        if fresh := self._fresh(need):
+            return fresh
+        async with self._lock:
+            return self._fresh(need) or await self._read_now()
+
+    def _fresh(self, need: Mark) -> Snapshot | None:
+        """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a failure, is shared for
+        a while."""
+        now = monotonic()
+        if not self.stale_since_ms:
+            return self.newest if self.have >= need and now - self.read_at < FRESH else None
+        if now >= self._ask_at:
+            return None
+        if self._fallback is None:
+            raise StorageUnavailable("postgresql", "the board can be read from neither store")
+        return self._fallback
+
+    async def _read_now(self) -> Snapshot:
+        begun = monotonic()
+        known = self.wanted  # a commit during the call may make it look old
+        try:
+            with guard(self._breaker):
+                answer = await crossing(self._from_redis, known)
+        except StorageUnavailable:
+            pass
+        else:
+            if answer is not None:
+                observe.LEADERBOARD_SECONDS.observe(monotonic() - begun)
+                return self._take(answer, begun)
+            self.suspect()
+        self.stale_since_ms = self.stale_since_ms or round(time() * 1000)
+        try:
+            self._fallback = await self._stale()
+        finally:
+            self._ask_at = monotonic() + ASK_AGAIN
+        return self._fallback
+
+    def _take(self, answer: _Answer, begun: float) -> Snapshot:
+        snapshot = answer.snapshot
+        self.newest, self.have, self.read_at = snapshot, snapshot.mark, begun
+        self.changed_at = monotonic() - answer.changed_ago
+        self.wanted = max(self.wanted, snapshot.mark)
+        self.heard_top = max(self.heard_top, Mark(snapshot.epoch, snapshot.top))
+        self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
+        return snapshot
+
+    async def _from_redis(self, known: Mark) -> _Answer | None:
+        """None: Redis has no board (emptied, or being rebuilt), or one that is older than what is known."""
+        await self._profiles.settle()
+        with redis_errors():
+            epoch, version, top, updated, names, now, members = await self._read(
+                keys=[keys(self.board).order, keys(self.board).meta], args=[KEPT - 1]
+            )
+        if epoch is None or Mark(int(epoch), int(version or 0)) < known:
+            return None
+        if self._profiles.drop_outdated(self.board.id, int(epoch), int(names or 0)):
+            self._entries.clear()
+        rows = await self._name(members)
+        snapshot = Snapshot(self.board.id, int(epoch), int(version or 0), int(top or 0), int(updated or now), rows)
+        return _Answer(snapshot, max(0, now - snapshot.updated_ms) / 1000)
+
+    async def _name(self, members: list[bytes]) -> tuple[Entry, ...]:
+        """The rows of these members. Those of the read before are taken over: a UUID's text costs more than a row."""
+        new = [member for member in members if member not in self._entries]
+        standing = {member: read_member(member) for member in new}
+        profiles = await self._profiles.find(user for user, _, _ in standing.values()) if new else {}
+        rows, known = [], {}
+        for rank, member in enumerate(members, 1):
+            entry = self._entries.get(member)
+            if entry is None:
+                user, total, _ = standing[member]
+                profile = profiles.get(user)
+                name = profile or unnamed(user)
+                entry = Entry(rank, str(user), name.username, total, name.avatar_url)
+                if profile is not None:  # else it is asked for again
+                    known[member] = entry
+            else:
+                known[member] = entry = entry if entry.rank == rank else msgspec.structs.replace(entry, rank=rank)
+            rows.append(entry)
+        self._entries = known
+        return tuple(rows)
+
+    async def _stale(self) -> Snapshot:
+        """The board from PostgreSQL, once a second; when that is away too, the one that was shown last."""
+        now = monotonic()
+        if self._fallback is not None and now - self._fallback_at < FRESH:
+            return self._fallback
+        last = self._fallback or self.newest
+        try:
+            rows = await crossing(self._rows, PATIENCE, self._select)
+        except StorageUnavailable:
+            rows = None
+        if rows is None:
+            if last is None:
+                raise StorageUnavailable("postgresql", "the board can be read from neither store")
+            return msgspec.structs.replace(last, stale=True, stale_since_ms=self.stale_since_ms)
+        self._fallback_at = now
+        updated = max((row["updated_ms"] for row in rows[:SHOWN]), default=self.stale_since_ms)
+        return Snapshot(
+            board=self.board.id,
+            epoch=last.epoch if last else 0,
+            version=last.version if last else 0,
+            top=last.top if last else 0,
+            updated_ms=max(updated, last.updated_ms) if last else updated,
+            rows=tuple(
+                Entry(i, str(row["user_id"]), row["username"], row["total_score"], row["avatar_url"]) for i, row in enumerate(rows, 1)
+            ),
+            stale=True,
+            stale_since_ms=self.stale_since_ms,
+        )
+
+    async def _select(self) -> list[Any]:
+        with postgres_errors():
+            return list(await self._stores.pool.fetch(ROWS_SQL))
+
+    # ---- one user ---------------------------------------------------------------------------------------------------
+
+    async def standing(self, user: UUID) -> Standing:
+        """A user's exact score and rank, as new as what was heard of before the call: from Redis, or counted by PostgreSQL while that is
+        away.
+
+        Raises StorageUnavailable when neither answers.
+        """
+        need = self.wanted
+        try:
+            with guard(self._breaker):
+                epoch, version, key, rank = await self._stores.script(self._standing, list(keys(self.board)[1:4]), [user.bytes])
+        except StorageUnavailable:
+            pass
+        else:
+            if epoch is not None and Mark(int(epoch), int(version or 0)) >= need:
+                return Standing(HIGHEST - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)
+            self.suspect()
+        row = await self._stores.fetchrow(STANDING_SQL, user)
+        return Standing(row["total_score"], row["rank"]) if row is not None else Standing(0, None)

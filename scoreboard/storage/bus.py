@@ -1,0 +1,122 @@
+"""Pub/Sub between the nodes: hints that something is newer, never data that anybody depends on.
+
+One channel, one payload of lines. `board` comes from the Lua calls that change a board, `beat` from each node once a second (a half-open
+subscription is not noticed otherwise), `revoked` from a log-out. `decode` is pure; `listen` receives; nothing here knows who is told.
+"""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+
+from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.boards import Mark
+from scoreboard.storage.bridge import crossing, redis_errors
+from scoreboard.storage.connections import Stores
+from scoreboard.storage.projection import UPDATES, Told
+
+
+class Personal(msgspec.Struct, frozen=True):
+    """One recorded action, for its user's connections. `rank` as of the call that applied it."""
+
+    user: UUID
+    previous: int
+    new: int
+    points: int
+    rank: int | None
+    at_ms: int
+    request_id: str
+
+
+class Update(msgspec.Struct, frozen=True):
+    """A board has a newer version. `top` is the version at which its first rows last changed."""
+
+    board: str
+    mark: Mark
+    top: int
+    personal: tuple[Personal, ...]
+
+    @property
+    def position(self) -> str:
+        return f"{self.mark.epoch}-{self.top}"
+
+
+class Beat(msgspec.Struct, frozen=True):
+    node: str
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    sid: UUID
+
+
+Hint = Update | Beat | Revoked
+
+_decode_told = msgspec.json.Decoder(list[Told]).decode
+
+
+def decode(payload: bytes) -> Hint | None:
+    """What a payload says; None when it says nothing that this version understands."""
+    kind, _, rest = payload.partition(b"\n")
+    try:
+        match kind:
+            case b"board":
+                return _update(rest)
+            case b"beat":
+                return Beat(rest.decode())
+            case b"revoked":
+                return Revoked(UUID(rest.decode()))
+    except (ValueError, IndexError, *DECODE_ERRORS):
+        return None
+    return None
+
+
+def _update(rest: bytes) -> Update:
+    board, epoch, version, top, csv, told = rest.split(b"\n", 5)
+    ranks = [int(rank) or None for rank in csv.split(b",")] if csv else []
+    personal = tuple(
+        Personal(UUID(one.user), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
+        for one in _decode_told(told)
+    )
+    return Update(board.decode(), Mark(int(epoch), int(version)), int(top), personal)
+
+
+class Bus:
+    """Publishes and listens. Trio-flavoured; one for the process."""
+
+    __slots__ = ("_stores",)
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    async def publish_beat(self, node: str) -> None:
+        """Tells all nodes, this one too, that the channel works. Raises StorageUnavailable."""
+        await self._stores.command("PUBLISH", UPDATES, f"beat\n{node}")
+
+    async def publish_revoked(self, sid: UUID) -> None:
+        """Tells all nodes that a session has ended. Raises StorageUnavailable; they read it from PostgreSQL within 2 s anyway."""
+        await self._stores.command("PUBLISH", UPDATES, f"revoked\n{sid}")
+
+    async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+        """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever. Neither may wait.
+
+        Raises StorageUnavailable when the connection ends; a half-open one is never noticed here. Cancelling closes the subscription.
+        """
+        await crossing(self._listen, subscribed, deliver)
+
+    async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+        client = self._stores.subscriber()
+        pubsub = client.pubsub()
+        try:
+            with redis_errors():
+                await pubsub.subscribe(UPDATES)
+                while True:
+                    message = await pubsub.get_message(timeout=None)
+                    if message is None:
+                        continue
+                    if message["type"] == "subscribe":
+                        subscribed()  # again after a reconnection that redis-py made by itself
+                    else:
+                        deliver(message["data"])
+        finally:
+            await pubsub.aclose()
+            await client.aclose()

@@ -1,0 +1,173 @@
+"""A batch of claims becomes outcomes: limits, then the ledger, then the board, in one crossing.
+
+A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its number, and its turns. PostgreSQL decides; a Redis that
+is away costs ranks, never an action. Called by `operations.committer`, which waits for it; asyncio-flavoured throughout.
+"""
+
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+import msgspec
+
+from scoreboard.domain.boards import Mark
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.outcomes import GONE, WENT_AWAY, Claim, Duplicate, Outcome, Recorded
+from scoreboard.runtime.breaker import Breaker
+from scoreboard.storage import ledger
+from scoreboard.storage.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
+from scoreboard.storage.projection import Projection, Row, Span
+from scoreboard.storage.writer import Taken, Writer
+
+GAP_ROWS = 4_096  # users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What became of a batch: outcomes in the order of its claims, and the board's mark after it (None: not known)."""
+
+    outcomes: list[Outcome]
+    mark: Mark | None
+
+
+class Commit:
+    """One committer's way through the stores. Not shared: each committer has its own."""
+
+    __slots__ = ("_gap", "_gap_span", "breaker", "limits", "projection", "writer")
+
+    def __init__(self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker) -> None:
+        self.writer, self.limits, self.projection, self.breaker = writer, limits, projection, breaker
+        self._gap: dict[bytes, Row] = {}  # rows that the board has not taken yet, the newest of each user
+        self._gap_span: Span | None = None  # the turns that they cover; of a writer's former number: left to the projector
+
+    async def run(self, claims: Sequence[Claim]) -> Committed:
+        """Judges, records and projects the claims; (user, action id) is unique among them.
+
+        Raises StorageUnavailable when PostgreSQL is: nothing was recorded, or a retry of the same action ids tells. Cancelling may leave
+        the outcome unknown, which a retry tells too.
+        """
+        judgements = await self._judge(claims)
+        outcomes: list[Outcome | None] = [judgement.refusal for judgement in judgements]
+        going = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        mark = None
+        if going:
+            for taken in await self.writer.record([claims[place] for place in going]):
+                ranks, mark = await self._project(taken, mark)
+                for at, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
+                    outcomes[going[at]] = _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
+        ages = await self._look_back(claims, judgements, outcomes)
+        await self._give_back(claims, judgements, outcomes, ages)
+        return Committed([outcome or GONE for outcome in outcomes], mark)
+
+    async def _judge(self, claims: Sequence[Claim]) -> list[Judgement]:
+        """By Redis if it answers, else by the action log."""
+        if self.breaker.allow(monotonic()):
+            try:
+                judgements = await self.limits.reserve(claims)
+            except StorageUnavailable:
+                self.breaker.failed(monotonic())
+            except BaseException:
+                self.breaker.abandoned(monotonic())
+                raise
+            else:
+                self.breaker.succeeded(monotonic())
+                return judgements
+        return await self.writer.ask(lambda conn: self.limits.judge_by_log(conn, claims))
+
+    async def _project(self, taken: Taken, mark: Mark | None) -> tuple[dict[bytes, int | None], Mark | None]:
+        """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user id, and the mark."""
+        if not taken.recording.rows:
+            return {}, mark
+        rows = {row.user.bytes: row for row in taken.recording.rows}
+        missed = [row for raw, row in self._gap.items() if raw not in rows]
+        span = taken.span
+        if self._gap_span is not None and self._gap_span.writer == span.writer:
+            span = span._replace(first=self._gap_span.first)
+        applied = None
+        if self.breaker.allow(monotonic()):
+            try:
+                applied = await self.projection.apply(span, [*taken.recording.rows, *missed], taken.recording.told)
+            except StorageUnavailable:
+                self.breaker.failed(monotonic())
+            except BaseException:
+                self.breaker.abandoned(monotonic())
+                raise
+            else:
+                self.breaker.succeeded(monotonic())
+        if applied is None:
+            self._gap.update(rows)
+            self._gap_span = span
+            if len(self._gap) > GAP_ROWS:
+                self._forget_gap()
+            return {}, mark
+        self._forget_gap()
+        return dict(zip(rows, applied.ranks, strict=False)), applied.mark  # the missed rows' ranks come last: nobody waits for them
+
+    def _forget_gap(self) -> None:
+        self._gap, self._gap_span = {}, None
+
+    async def _look_back(self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: list[Outcome | None]) -> dict[int, int]:
+        """409 goes before 429 and 400: whoever was turned away or found no new key is looked up among what was recorded before.
+
+        Returns by place how long ago that was (ms).
+        """
+        asked = [place for place, outcome in enumerate(outcomes) if outcome is None or outcome is judgements[place].refusal]
+        if not asked:
+            return {}
+        try:
+            found = await self.writer.ask(lambda conn: ledger.originals(conn, [claims[place] for place in asked], self.writer.span()))
+        except StorageUnavailable:
+            if len(asked) == len(claims):
+                raise
+            for place in asked:  # the others are recorded, and are told so
+                outcomes[place] = WENT_AWAY
+            return {}
+        again = {asked[at]: before for at, before in found.items()}
+        ranks = await self._ranks([claims[place] for place in again]) if again else []
+        for (place, before), rank in zip(again.items(), ranks, strict=True):
+            original = before.duplicate.original
+            outcomes[place] = Duplicate(original and _ranked(original, rank))
+        return {place: before.age_ms for place, before in again.items()}
+
+    async def _ranks(self, claims: Sequence[Claim]) -> Sequence[int | None]:
+        if self.breaker.allow(monotonic()):
+            try:
+                ranks = await self.projection.ranks([claim.user for claim in claims])
+            except StorageUnavailable:
+                self.breaker.failed(monotonic())
+            except BaseException:
+                self.breaker.abandoned(monotonic())
+                raise
+            else:
+                self.breaker.succeeded(monotonic())
+                return ranks
+        return [None] * len(claims)
+
+    async def _give_back(
+        self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: Sequence[Outcome | None], ages: Mapping[int, int]
+    ) -> None:
+        """Slots and cooldowns that this batch newly reserved for what then did not count."""
+        given_back = []
+        for place, (claim, judgement, outcome) in enumerate(zip(claims, judgements, outcomes, strict=True)):
+            if judgement.reserved and (what := judgement.reserved & _to_return(claim, outcome, ages.get(place, 0))):
+                given_back.append((claim, what))
+        if given_back:
+            try:
+                await self.limits.release(given_back)
+            except StorageUnavailable:
+                self.breaker.failed(monotonic())  # they expire by themselves
+
+
+def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
+    return msgspec.structs.replace(recorded, rank=rank)
+
+
+def _to_return(claim: Claim, outcome: Outcome | None, age_ms: int) -> int:
+    """What a claim must not keep of its reservation, given its outcome; `age_ms` is that of the action that it repeats."""
+    match outcome:
+        case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry of what is in doubt finds its slot again
+            return 0
+        case Duplicate():  # of a young action it is that one's own: the other committer may have recorded it on this reservation
+            return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= claim.cooldown_ms else 0)
+        case Refusal() if outcome is not GONE:  # by its rule, or poisoned: the slot stays taken, like any refused action's
+            return COOLDOWN
+        case _:
+            return SLOT | COOLDOWN

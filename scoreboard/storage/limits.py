@@ -1,0 +1,129 @@
+"""Rate limits and cooldowns of a batch of actions, exact across nodes: by Redis, and from the action log while Redis is away.
+
+Called by `storage.commit` before anything is recorded. Judges in the specification's order (rate limit, cooldown, validation) by the
+stores' clock, never by the node's. asyncio-flavoured.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from scoreboard.domain.actions import NEWEST_MS, OLDEST_MS, TOO_OLD_OR_AHEAD, is_timely
+from scoreboard.domain.errors import Refusal
+from scoreboard.domain.outcomes import Claim, limited
+from scoreboard.storage.bridge import postgres_errors, redis_errors
+from scoreboard.storage.projection import script
+
+WINDOW_MS = 60_000  # specification: per minute, sliding window
+
+SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
+
+# While Redis is away: what the log knows of each (user, action type, actionId) of a batch. The action itself does not count against itself.
+LOGGED_SQL = """
+SELECT i.place,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
+       w.stamps,
+       (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
+         WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
+           AND processed_at > now() - i.cooldown * interval '1 millisecond') AS started
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
+CROSS JOIN LATERAL (SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
+                     WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds') w
+ORDER BY i.place"""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the limits say of one claim: `refusal` None = admitted. `reserved`: SLOT | COOLDOWN newly taken by this call."""
+
+    refusal: Refusal | None
+    reserved: int = 0
+
+
+class Limits:
+    """`per_minute` 0 switches the window off, `cooldowns` False the cooldowns; the timestamp and the rule are always judged."""
+
+    __slots__ = ("_release", "_reserve", "cooldowns", "per_minute")
+
+    def __init__(self, client: Any, *, per_minute: int, cooldowns: bool) -> None:
+        self._reserve = client.register_script(script("reserve.lua"))
+        self._release = client.register_script(script("release.lua"))
+        self.per_minute, self.cooldowns = per_minute, cooldowns
+
+    async def reserve(self, claims: Sequence[Claim]) -> list[Judgement]:
+        """One call for the batch. Raises StorageUnavailable; then slots may be taken, which a retry of the same actionIds finds again."""
+        args: list[Any] = [self.per_minute, WINDOW_MS, OLDEST_MS, NEWEST_MS]
+        for claim in claims:
+            args += (claim.action_id, claim.timestamp_ms, 0 if isinstance(claim.worth, Refusal) else 1, self._pause(claim))
+        with redis_errors():
+            answer = await self._reserve(keys=[key for claim in claims for key in _keys(claim)], args=args)
+        return [
+            Judgement(_refusal(claim, verdict, wait), reserved)
+            for claim, verdict, wait, reserved in zip(claims, answer[1::3], answer[2::3], answer[3::3], strict=True)
+        ]
+
+    async def release(self, given_back: Iterable[tuple[Claim, int]]) -> None:
+        """Gives back what `reserve` newly took. Raises StorageUnavailable; then the slots stay until they expire."""
+        pairs = [(claim, what) for claim, what in given_back if what]
+        if pairs:
+            with redis_errors():
+                await self._release(
+                    keys=[key for claim, _ in pairs for key in _keys(claim)],
+                    args=[value for claim, what in pairs for value in (claim.action_id, what)],
+                )
+
+    async def judge_by_log(self, conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Judgement]:
+        """The same from PostgreSQL's action log, by PostgreSQL's clock. Refused actions leave no trace there and so take no slot."""
+        with postgres_errors():
+            rows = await conn.fetch(
+                LOGGED_SQL,
+                [claim.user for claim in claims],
+                [claim.action_type for claim in claims],
+                [claim.action_id for claim in claims],
+                [self._pause(claim) for claim in claims],
+            )
+        here: dict[Any, list[int]] = {}  # what this batch admits counts against the rest of it
+        begun: dict[Any, int] = {}
+        judged = []
+        for claim, row in zip(claims, rows, strict=True):
+            now, stamps = row["now"], (row["stamps"] or []) + here.get(claim.user, [])
+            started = max(row["started"] or 0, begun.get((claim.user, claim.action_type), 0))
+            refusal = self._by_log(claim, now, stamps, started)
+            if refusal is None:
+                here.setdefault(claim.user, []).append(now)
+                begun[claim.user, claim.action_type] = now
+            judged.append(Judgement(refusal))
+        return judged
+
+    def _by_log(self, claim: Claim, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
+        if self.per_minute and len(stamps) >= self.per_minute:
+            return limited("user", stamps[-self.per_minute] + WINDOW_MS - now)
+        if started and started + self._pause(claim) > now:
+            return limited("cooldown", started + self._pause(claim) - now)
+        if not is_timely(claim.timestamp_ms, now):
+            return TOO_OLD_OR_AHEAD
+        return claim.worth if isinstance(claim.worth, Refusal) else None
+
+    def _pause(self, claim: Claim) -> int:
+        return claim.cooldown_ms if self.cooldowns else 0
+
+
+def _keys(claim: Claim) -> tuple[str, str]:
+    return f"rate_limit:user:{claim.user}", f"cooldown:{claim.user}:{claim.action_type}"
+
+
+def _refusal(claim: Claim, verdict: int, wait: int) -> Refusal | None:
+    match verdict:
+        case 1:
+            return None
+        case 2:
+            return limited("user", int(wait))
+        case 3:
+            return limited("cooldown", int(wait))
+        case 4:
+            return TOO_OLD_OR_AHEAD
+        case _:
+            assert isinstance(claim.worth, Refusal)  # the script was told so
+            return claim.worth

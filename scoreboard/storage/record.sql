@@ -1,0 +1,54 @@
+-- Records a batch of actions: one statement, one transaction.
+--
+-- Lock order of every writer: users by id, action_keys by (user, id), scores by user. A user who vanished is an outcome ("gone"), not an error.
+-- The order number of an action is its batch's commits.id * 4096 + its place: the same in every store, whatever order two nodes commit in.
+-- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests, $8 writer, $9 turn. (user, action id) is unique in it.
+WITH batch AS MATERIALIZED (
+    SELECT nextval('commit_ids') AS id
+),
+input AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::jsonb[], $7::bytea[])
+        WITH ORDINALITY AS t(user_id, action_id, action_type, points, signature, metadata, digest, place)
+),
+actors AS MATERIALIZED (
+    SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR KEY SHARE
+),
+fresh AS (
+    INSERT INTO action_keys (user_id, action_id, body_sha256)
+    SELECT user_id, action_id, digest FROM input JOIN actors ON id = user_id ORDER BY user_id, action_id
+    ON CONFLICT DO NOTHING
+    RETURNING user_id, action_id
+),
+admitted AS (
+    SELECT i.*, batch.id * 4096 + place AS seq, sum(points) OVER (PARTITION BY user_id ORDER BY place) AS running
+    FROM input i JOIN fresh USING (user_id, action_id) CROSS JOIN batch
+),
+sums AS (
+    SELECT user_id, sum(points) AS points, max(seq) AS reached FROM admitted GROUP BY user_id
+),
+totals AS (
+    INSERT INTO scores AS s (user_id, total_score, reached, version)
+    SELECT user_id, points, reached, 1 FROM sums ORDER BY user_id
+    ON CONFLICT (user_id) DO UPDATE SET
+        total_score = s.total_score + excluded.total_score,
+        reached = greatest(s.reached, excluded.reached),
+        version = s.version + 1,
+        updated_at = now()
+    RETURNING user_id, total_score, reached, version
+),
+logged AS (
+    INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature, metadata)
+    SELECT a.user_id, action_id, action_type, a.points, total_score - sums.points + running, seq, signature, metadata
+    FROM admitted a JOIN totals USING (user_id) JOIN sums USING (user_id)
+    RETURNING user_id, action_id, new_score
+),
+noted AS (
+    INSERT INTO commits (id, writer, turn, users)
+    SELECT min(batch.id), $8, $9, array_agg(user_id) FROM totals CROSS JOIN batch HAVING count(*) > 0
+)
+SELECT a.id IS NULL AS gone, l.new_score, t.total_score, t.reached, t.version, (extract(epoch FROM now()) * 1000)::bigint AS at_ms
+FROM input i
+LEFT JOIN actors a ON a.id = i.user_id
+LEFT JOIN logged l USING (user_id, action_id)
+LEFT JOIN totals t ON t.user_id = i.user_id
+ORDER BY i.place

@@ -1,0 +1,54 @@
+-- Judges a batch of actions in the specification's order: rate limit, cooldown, then validation. By Redis' own clock.
+--
+-- KEYS: window, cooldown of each action
+-- ARGV: limit (0 = off), window (ms), oldest (ms), newest (ms); then four an action: action id, timestamp (ms), rule says yes (1/0), cooldown (ms, 0 = none)
+-- Returns {now (ms), then three an action: verdict, wait (ms), what this call newly reserved (1 slot, 2 cooldown, 3 both)}
+-- verdicts: 1 admitted, 2 window full, 3 cooling down, 4 timestamp out of bounds, 5 the rule says no
+--
+-- The window's member and the cooldown's value are the action id: a retry takes no second slot, its slot is stamped anew. A slot is taken by
+-- whatever reaches the limit, even if it is then refused; a cooldown starts only with an admitted action; verdicts 2 and 3 take nothing.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local limit, window, oldest, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local answer = {now}
+for i = 1, #KEYS / 2 do
+  local slots, cooldown, at = KEYS[2 * i - 1], KEYS[2 * i], 4 * i + 1
+  local id, timestamp, allowed, pause = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
+  local verdict, wait, reserved = 1, 0, 0
+  local held = false
+  if limit > 0 then
+    redis.call('ZREMRANGEBYSCORE', slots, '-inf', now - window)
+    held = redis.call('ZSCORE', slots, id)
+    if not held and redis.call('ZCARD', slots) >= limit then
+      verdict = 2
+      wait = redis.call('ZRANGE', slots, -limit, -limit, 'WITHSCORES')[2] + window - now
+    end
+  end
+  local cooling = false
+  if verdict == 1 and pause > 0 then
+    cooling = redis.call('GET', cooldown)
+    if cooling and cooling ~= id then
+      verdict = 3
+      wait = redis.call('PTTL', cooldown)
+    end
+  end
+  if verdict == 1 then
+    if limit > 0 then
+      redis.call('ZADD', slots, now, id)
+      redis.call('PEXPIRE', slots, window)
+      if not held then reserved = 1 end
+    end
+    if timestamp < now - oldest or timestamp > now + newest then
+      verdict = 4
+    elseif allowed == '0' then
+      verdict = 5
+    elseif pause > 0 and not cooling then
+      redis.call('SET', cooldown, id, 'PX', pause)
+      reserved = reserved + 2
+    end
+  end
+  answer[#answer + 1] = verdict
+  answer[#answer + 1] = wait
+  answer[#answer + 1] = reserved
+end
+return answer

@@ -1,0 +1,102 @@
+"""Sessions in PostgreSQL: what a log-in opened, which refresh token is live, and who was logged out.
+
+Called by operations.accounts and operations.sessions. Each function is one statement, so two requests with the same token are put in order
+by the row's lock. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from scoreboard.storage.connections import Stores
+
+REMADE_SECONDS = 10  # design: within this the successor of a spent token is made again (two tabs, a lost answer)
+KEPT_DAYS = 2  # an ended session's row: for as long as an access token of it may live (at most a day), and a day more
+
+OPEN = """
+INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES ($1, $2, $3, now() + make_interval(days => $4))
+RETURNING expires_at"""
+
+OPEN_MANY = """
+INSERT INTO sessions (id, user_id, token_sha256, expires_at)
+SELECT sid, user_id, token, now() + make_interval(secs => $4) FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS t(sid, user_id, token)"""
+
+# Spends the presented token if it is the live one.
+ROTATE = """
+UPDATE sessions AS s SET token_sha256 = $3, spent_sha256 = $2, rotated_at = now(), expires_at = now() + make_interval(days => $4)
+FROM users AS u WHERE s.id = $1 AND s.token_sha256 = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.id = s.user_id
+RETURNING s.user_id, u.username, s.expires_at"""
+
+# For a token that was not the live one: what it is instead.
+JUDGE = """
+SELECT s.user_id, u.username, s.expires_at, s.token_sha256,
+       coalesce(s.spent_sha256 = $2 AND s.rotated_at > now() - make_interval(secs => $3), false) AS just_spent,
+       s.revoked_at IS NULL AND s.expires_at > now() AS live
+FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
+
+REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
+
+REVOKED = "SELECT id FROM sessions WHERE revoked_at > now() - make_interval(secs => $1)"
+
+PRUNE = "DELETE FROM sessions WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - make_interval(days => $1)"
+
+
+class Opened(NamedTuple):
+    """A session that goes on."""
+
+    user: UUID
+    username: str
+    expires_ms: int  # Unix milliseconds
+
+
+class Judged(NamedTuple):
+    """What a presented token's session says when the token is not its live one."""
+
+    opened: Opened
+    token_sha256: bytes  # the live one
+    just_spent: bool
+    live: bool
+
+
+async def open_session(stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int) -> int:
+    """Opens a session; when it will end, in Unix milliseconds. The user must exist."""
+    return _milliseconds(await stores.fetchval(OPEN, sid, user, token_sha256, days))
+
+
+async def open_many(stores: Stores, sids: list[UUID], users: list[UUID], tokens_sha256: list[bytes], seconds: int) -> None:
+    """Opens a session for each user, for so many seconds."""
+    await stores.execute(OPEN_MANY, sids, users, tokens_sha256, float(seconds))
+
+
+async def rotate(stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256: bytes, days: int) -> Opened | None:
+    """Spends the live token and puts the next in its place; None when the presented one is not live."""
+    row = await stores.fetchrow(ROTATE, sid, presented_sha256, next_sha256, days)
+    return None if row is None else Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
+
+
+async def judge(stores: Stores, sid: UUID, presented_sha256: bytes) -> Judged | None:
+    """None when there is no such session."""
+    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REMADE_SECONDS))
+    if row is None:
+        return None
+    opened = Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
+    return Judged(opened, row["token_sha256"], row["just_spent"], row["live"])
+
+
+async def revoke(stores: Stores, sid: UUID) -> None:
+    """Ends a session for good."""
+    await stores.execute(REVOKE, sid)
+
+
+async def revoked_within(stores: Stores, seconds: float) -> list[UUID]:
+    """The sessions that were revoked in the last so many seconds."""
+    return [row["id"] for row in await stores.fetch(REVOKED, seconds)]
+
+
+async def prune(stores: Stores) -> None:
+    """Deletes sessions that ended KEPT_DAYS ago or longer. Called by housekeeping."""
+    await stores.execute(PRUNE, KEPT_DAYS)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,184 @@
+"""A committer's own PostgreSQL connection, and how a batch gets through it whatever happens.
+
+Every batch of a writer has a turn (writer, 1, 2, 3 …), which is how an outcome that got lost on the way is found again. Errors of the data
+halve the batch until the bad action stands alone; deadlocks and locks are tried once more; whatever is not an error reply of PostgreSQL
+costs the connection. asyncio-flavoured; one batch at a time.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import asyncpg
+import structlog
+
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.outcomes import POISONED, WENT_AWAY, Claim, Outcome, out_of_service
+from scoreboard.storage import ledger
+from scoreboard.storage.bridge import postgres_errors
+from scoreboard.storage.ledger import Recording
+from scoreboard.storage.projection import Span
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+STATEMENT_SECONDS = 1.4  # a batch takes milliseconds; after this the connection is given up, so that two tries fit an action's 3 s
+
+_LOCKS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)  # 40P01, 55P03
+_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)  # classes 22, 23, 54
+
+
+class Taken(NamedTuple):
+    """One turn's recording; `places` are those of its claims in the batch."""
+
+    places: Sequence[int]
+    recording: Recording
+    span: Span
+
+
+class Writer:
+    """One connection, one number, and the turn that comes next."""
+
+    __slots__ = ("_connect", "conn", "number", "turn")
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        self._connect = connect
+        self.conn: asyncpg.Connection | None = None
+        self._new_number()
+
+    @property
+    def is_connected(self) -> bool:
+        return self.conn is not None and not self.conn.is_closed()
+
+    def span(self) -> Span:
+        """The turn that comes next."""
+        return Span(self.number, self.turn, self.turn)
+
+    async def ready(self) -> asyncpg.Connection:
+        """The connection, made anew if it is gone. Raises StorageUnavailable within the connect time-out."""
+        conn = self.conn
+        if conn is None or conn.is_closed():
+            conn = self.conn = await self._connect()
+        return conn
+
+    async def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Runs reads on the connection, bounded by STATEMENT_SECONDS. Raises StorageUnavailable."""
+        conn = await self.ready()
+        with postgres_errors():
+            return await self._bounded(conn, question(conn))
+
+    async def record(self, claims: Sequence[Claim]) -> list[Taken]:
+        """Records the claims, as one turn if it can be, as several where a bad one had to be set apart.
+
+        Raises StorageUnavailable when nothing of the batch was recorded or it can't be known. What is left when PostgreSQL goes away after
+        a part was recorded has outcomes instead (503). Cancelling costs the connection and the number, like any end that can't be known.
+        """
+        taken: list[Taken] = []
+        try:
+            await self._record(claims, range(len(claims)), taken)
+        except StorageUnavailable:
+            if not taken:
+                raise
+            done = {place for part in taken for place in part.places}
+            rest = [place for place in range(len(claims)) if place not in done]
+            taken.append(Taken(rest, _all(WENT_AWAY, rest), self.span()))
+        except BaseException:
+            self._new_number()
+            raise
+        return taken
+
+    def close(self) -> None:
+        """Ends the connection. Whatever was under way, the next batch starts with a new one and a new number."""
+        if self.conn is not None:
+            self.conn.terminate()
+        self._new_number()
+
+    async def _record(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken]) -> None:
+        batch, span = [claims[place] for place in places], self.span()
+        try:
+            recording = await self._once_more(batch, span)
+        except _LOCKS as exc:
+            await self._halve(claims, places, taken, out_of_service(f"The database is busy ({exc.sqlstate})."))
+            return
+        except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
+            await self._halve(claims, places, taken, POISONED)
+            return
+        if recording.rows:
+            self.turn += 1
+        taken.append(Taken(places, recording, span))
+
+    async def _halve(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], alone: Outcome) -> None:
+        if len(places) == 1:
+            taken.append(Taken(places, _all(alone, places), self.span()))
+            return
+        middle = len(places) // 2
+        await self._record(claims, places[:middle], taken)
+        await self._record(claims, places[middle:], taken)
+
+    async def _once_more(self, batch: Sequence[Claim], span: Span) -> Recording:
+        """A second try of the same turn where the first one's end is unknown or a lock's.
+
+        Raises error replies of the data, and of a second lock.
+        """
+        await self.ready()  # no doubt of a batch that was never sent
+        try:
+            try:
+                return await self._try(batch, span)
+            except _LOCKS:
+                return await self._try(batch, span)
+        except StorageUnavailable as exc:
+            if self.is_connected:
+                raise  # an error reply: PostgreSQL said no, nothing was recorded
+            log.warning("batch_in_doubt", why=exc.why, actions=len(batch))
+            return await self._resolve(batch, span)
+
+    async def _resolve(self, batch: Sequence[Claim], span: Span) -> Recording:
+        """The same turn on a new connection: the keys wait for a first try that is still under way, then tell whether it went through.
+
+        Raises StorageUnavailable when that can't be found out.
+        """
+        try:
+            try:
+                recording = await self._try(batch, span)
+            except asyncpg.UniqueViolationError as exc:
+                if exc.constraint_name != "commits_pkey":
+                    raise
+            else:
+                if recording.rows or not await self.ask(lambda conn: ledger.has_turn(conn, span)):
+                    return recording
+            return await self.ask(lambda conn: ledger.recovered(conn, batch, span))
+        except (StorageUnavailable, *_LOCKS) as exc:
+            self._new_number()  # the turn may be used or not, now or in a moment: a gap would stall the projector
+            raise exc if isinstance(exc, StorageUnavailable) else StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}") from exc
+
+    async def _try(self, batch: Sequence[Claim], span: Span) -> Recording:
+        conn = await self.ready()
+        try:
+            with postgres_errors():
+                return await self._bounded(conn, ledger.record(conn, batch, span))
+        except StorageUnavailable as exc:
+            if isinstance(exc.__cause__, _LOCKS):
+                raise exc.__cause__ from None
+            raise
+
+    async def _bounded(self, conn: asyncpg.Connection, call: Awaitable[T]) -> T:
+        """Ends the call by ending the connection. (A time-out round a call that PostgreSQL does not answer took 43.9 s to return.)"""
+        alarm = asyncio.get_running_loop().call_later(STATEMENT_SECONDS, conn.terminate)
+        try:
+            return await call
+        except asyncpg.PostgresError:
+            raise
+        except BaseException as exc:
+            if not isinstance(exc, ValueError):
+                conn.terminate()  # not an error reply: what this connection does next can't be known
+            raise
+        finally:
+            alarm.cancel()
+
+    def _new_number(self) -> None:
+        self.number, self.turn = secrets.randbits(63), 1
+
+
+def _all(outcome: Outcome, batch: Sequence[object]) -> Recording:
+    return Recording([outcome] * len(batch), [], [])

@@ -1,0 +1,1 @@
+"""What HTTP clients speak to: routes, heads, errors. It decides nothing about scores; see operations."""

@@ -1,0 +1,187 @@
+"""The Quart-Trio application: routing, the OpenAPI document, the page. Every route is a method that also http1's express table could call.
+
+`through` is the adapter: it makes a `Request` of Quart's and Quart's response of a `Response`. What Quart itself refuses (no such path,
+wrong method) becomes problem+json here. Heads are written by the front; see web.heads.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import quart
+from quart_schema import hide
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from scoreboard.domain.errors import STATUS, TITLE, Code, Refusal
+from scoreboard.runtime.messages import BODY_BYTES, Request, Response
+from scoreboard.runtime.sockets import Socket
+from scoreboard.web import openapi
+from scoreboard.web.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
+from scoreboard.web.express import LEADERBOARD_PATH, SUBMIT_PATH
+from scoreboard.web.health import HealthRoutes, Readiness
+from scoreboard.web.openapi import describe
+from scoreboard.web.pages import CLIENT, STATIC_PREFIX, PageRoutes
+from scoreboard.web.problems import failed, problem
+from scoreboard.web.scores import ScoreRoutes
+from scoreboard.web.users import ProfileChange, UserRoutes
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+# What Quart may refuse by itself, and how clients know it; any other status of its own is a request that is not valid.
+_CODES = {
+    STATUS[code]: code
+    for code in (
+        Code.NOT_FOUND,
+        Code.METHOD_NOT_ALLOWED,
+        Code.REQUEST_TIMEOUT,
+        Code.PAYLOAD_TOO_LARGE,
+        Code.UNSUPPORTED_MEDIA_TYPE,
+        Code.INTERNAL,
+    )
+}
+_DETAILS = {
+    Code.NOT_FOUND: "There is nothing at this path.",
+    Code.METHOD_NOT_ALLOWED: "This path is there, but not for this method.",
+    Code.PAYLOAD_TOO_LARGE: f"A body may have {BODY_BYTES} bytes.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The routes, put together by the composition root."""
+
+    auth: AuthRoutes
+    users: UserRoutes
+    scores: ScoreRoutes
+    health: HealthRoutes
+    pages: PageRoutes
+
+
+class _Peer(NamedTuple):
+    """Stands in for the Socket, of which a route behind ASGI knows only who is at its other end."""
+
+    peer: tuple[str, int]
+
+
+# ---- the adapter ----------------------------------------------------------------------------------------------------
+
+
+def read_head() -> Request:
+    """Quart's request as http1 would have made it, but for the body. The front has put the request id into the head."""
+    theirs = quart.request
+    client = theirs.scope.get("client") or ("", 0)
+    socket = cast("Socket", _Peer((client[0], client[1] or 0)))
+    query = bytes(theirs.query_string)
+    target = theirs.path.encode() + (b"?" + query if query else b"")
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in theirs.headers.items()]
+    return Request(socket, theirs.method.encode(), target, headers=headers, fields=dict(reversed(headers)))
+
+
+async def read_request() -> Request:
+    """The same with its body."""
+    request = read_head()
+    body = await quart.request.get_data(as_text=False)
+    assert isinstance(body, bytes)
+    request.body = body
+    return request
+
+
+def reply(answer: Response) -> quart.Response:
+    """Quart's response, with exactly the fields that the answer has."""
+    response = quart.Response(answer.body, answer.status)
+    del response.headers["content-type"]  # Quart's default
+    if answer.status in {204, 304}:
+        del response.headers["content-length"]  # it would tell of the body that there is not
+    for line in answer.fields.decode("latin-1").split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        response.headers.add(name, value)
+    return response
+
+
+def through(handler: Handler, name: str) -> Callable[[], Awaitable[quart.Response]]:
+    """A view that asks the handler, as http1 does for the express table."""
+
+    async def view() -> quart.Response:
+        request = await read_request()
+        try:
+            return reply(await handler(request))
+        except Exception as exc:  # noqa: BLE001 – logged by `failed`
+            return reply(failed(request, exc))
+
+    view.__name__, view.__doc__ = name, handler.__doc__
+    return view
+
+
+async def refused(error: HTTPException) -> quart.Response:
+    """What Quart refuses by itself."""
+    code = _CODES.get(error.code or 500, Code.INVALID_REQUEST)
+    response = reply(problem(Refusal(code, _DETAILS.get(code, TITLE[code])), read_head().request_id))
+    if code is Code.METHOD_NOT_ALLOWED:
+        response.headers["allow"] = dict(error.get_headers()).get("Allow", "GET")
+    return response
+
+
+# ---- the application ------------------------------------------------------------------------------------------------
+
+
+def build_application(services: Services) -> QuartTrio:
+    """The application with all its routes."""
+    app = QuartTrio("scoreboard.web", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # the front refuses more already
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a: a path is there or it is not
+    app.register_error_handler(HTTPException, refused)
+    app.register_error_handler(Exception, _broken)
+    openapi.install(app)
+
+    def route(method: str, path: str, handler: Handler, name: str, **described: Any) -> None:
+        view = describe(through(handler, name), **described)
+        app.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
+
+    auth, users, scores, health, pages = services.auth, services.users, services.scores, services.health, services.pages
+    logged_in = openapi.LoggedInAnswer
+    route(
+        "POST", "/api/v1/auth/register", auth.register, "register", takes=Registration, gives=logged_in, status=201, refuses=(403, 409, 415)
+    )
+    route("POST", "/api/v1/auth/login", auth.login, "login", takes=Credentials, gives=logged_in, refuses=(401, 403, 415))
+    route("POST", REFRESH_PATH, auth.refresh, "refresh", takes=Refresh, gives=logged_in, refuses=(401, 403, 415))
+    route("POST", "/api/v1/auth/logout", auth.logout, "logout", gives=openapi.Nothing, status=204, refuses=(401, 403), login="required")
+    route("GET", "/api/v1/users/me", users.read, "me", gives=openapi.MeAnswer, refuses=(401,), login="required")
+    changed = {"takes": ProfileChange, "gives": openapi.MeAnswer, "refuses": (401, 409, 415)}
+    route("PATCH", "/api/v1/users/me", users.change, "change_me", login="required", **changed)
+    submitted = {
+        "takes": openapi.ActionBody,
+        "gives": openapi.ScoredAnswer,
+        "headers": openapi.ActionHeaders,
+        "refuses": (401, 403, 409, 415),
+    }
+    route("POST", SUBMIT_PATH, scores.submit, "submit", login="required", **submitted)
+    board = {"gives": openapi.LeaderboardAnswer, "query": openapi.LeaderboardQuery, "refuses": (401,)}
+    route("GET", LEADERBOARD_PATH, scores.leaderboard, "leaderboard", login="optional", **board)
+    route("GET", "/livez", health.livez, "livez", gives=openapi.Alive)
+    route("GET", "/readyz", health.readyz, "readyz", gives=Readiness)
+    route("GET", "/metrics", health.metrics, "metrics", gives=openapi.Figures)
+    _add_pages(app, pages)
+    return app
+
+
+def _add_pages(app: QuartTrio, pages: PageRoutes) -> None:
+    @hide
+    async def index() -> quart.Response:
+        request = await read_request()
+        return reply(await pages.index(request, quart.render_template))
+
+    @hide
+    async def file(name: str) -> quart.Response:
+        request = await read_request()
+        return reply(await pages.file(request))
+
+    app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False)
+
+
+async def _broken(error: Exception) -> quart.Response:
+    """An exception outside of any handler: the page's rendering, or this module's own."""
+    return reply(failed(read_head(), error))

@@ -1,0 +1,58 @@
+"""JSON bodies, read strictly: each comes out as its type or as a Refusal, whatever was sent."""
+
+import json
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.runtime.messages import Request
+
+T = TypeVar("T")
+
+NOT_JSON = Refusal(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
+
+_NUL = b"\\u0000"  # PostgreSQL's text can't hold it; an escaped backslash before it is refused along
+_NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body calls itself JSON, or nothing at all."""
+    stated = request.header(b"content-type")
+    return not stated or stated.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def read(request: Request, decoder: "msgspec.json.Decoder[T]") -> T | Refusal:
+    """The body as the decoder's type."""
+    body = request.body
+    if not is_json(request):
+        return NOT_JSON
+    if _NUL in body:
+        return _invalid("body", "must not contain \\u0000")
+    try:
+        decoded = decoder.decode(body)
+        json.loads(body, object_pairs_hook=_no_name_twice)  # msgspec would take the last: two readers of one body could differ
+    except msgspec.ValidationError as exc:
+        return _invalid(*_named(str(exc)))
+    except (*DECODE_ERRORS, ValueError) as exc:
+        return _invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
+    return decoded
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Field and message of msgspec's "message - at `$.field`"."""
+    message, _, path = text.partition(" - at `$.")
+    if found := _NAMED.fullmatch(message):
+        return found[1][:100], "is not known here" if "unknown" in message else "is required"
+    return path.rstrip("`").split(".")[0].split("[")[0] or "body", message[:200]
+
+
+def _invalid(field: str, message: str) -> Refusal:
+    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))

@@ -1,0 +1,82 @@
+"""Every answer's head, for all doors: status line, Date, request id, security fields, CORS.
+
+`Heads.write` is called for each answer, so whatever is the same within a second is put together once a second. Bodies are shared between
+callers, heads never are.
+"""
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.web.origins import Origins
+
+# The page and everything on it comes from here, but for pictures (any https) and the live connection.
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' https: data:; connect-src 'self' ws: wss:; script-src 'self'; style-src 'self'; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+)
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"  # an answer that is no page may load nothing, wherever it ends up
+
+SHARED = (
+    "x-content-type-options: nosniff\r\n"
+    "referrer-policy: strict-origin-when-cross-origin\r\n"  # never our paths and queries to other sites
+    "cross-origin-opener-policy: same-origin\r\n"
+)
+TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only where the public URL is https
+
+EXPOSED = b"access-control-expose-headers: ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
+PREFLIGHT = (
+    b"access-control-allow-methods: GET, POST, PATCH\r\n"
+    b"access-control-allow-headers: authorization, content-type, x-action-signature, x-request-id, if-none-match, last-event-id\r\n"
+    b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours
+)
+
+
+class Heads:
+    """Writes heads. `clock` gives Unix seconds."""
+
+    __slots__ = ("_clock", "_origins", "_pages", "_second", "_shared", "_starts")
+
+    def __init__(self, origins: Origins, *, public_url: str = "", clock: Callable[[], float] = time.time) -> None:
+        self._origins, self._clock = origins, clock
+        self._shared = SHARED + (TRANSPORT if public_url.startswith("https:") else "") + ("vary: origin\r\n" if origins.others else "")
+        self._second = 0
+        self._starts: dict[int, bytes] = {}  # status → what this second's answers begin with, up to the request id; data
+        self._pages: dict[int, bytes] = {}  # the same for HTML
+
+    def write(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        """The whole head with its blank line. `fields`: ready lines of this answer; no Content-Length when `length` is None."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._starts.clear()
+            self._pages.clear()
+        is_page = fields.startswith(b"content-type: text/html")  # whoever answers with a page says so first; a search costs more
+        starts = self._pages if is_page else self._starts
+        start = starts.get(status) or starts.setdefault(status, self._start(status, is_page=is_page))
+        if self._origins.others:
+            fields += self._cors(request)
+        if length is None:
+            return b"%b%b\r\n%b\r\n" % (start, request.request_id, fields)
+        return b"%b%b\r\n%bcontent-length: %d\r\n\r\n" % (start, request.request_id, fields, length)
+
+    def preflight(self, request: Request) -> Response | None:
+        """The answer to a browser that asks whether it may (CORS); None for every other request. A foreign page gets no permission."""
+        if request.method != b"OPTIONS" or not request.header(b"access-control-request-method"):
+            return None
+        allowed = request.header(b"origin").lower() in self._origins.others
+        return Response(204, b"", PREFLIGHT if allowed else b"")
+
+    def _start(self, status: int, *, is_page: bool) -> bytes:
+        reason = HTTPStatus(status).phrase
+        date = formatdate(self._second, usegmt=True)
+        policy = PAGE_POLICY if is_page else DATA_POLICY
+        return f"HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n{self._shared}content-security-policy: {policy}\r\nx-request-id: ".encode()
+
+    def _cors(self, request: Request) -> bytes:
+        origin = request.header(b"origin")
+        if origin.lower() not in self._origins.others:
+            return b""
+        return b"access-control-allow-origin: %b\r\naccess-control-allow-credentials: true\r\n%b" % (origin, EXPOSED)

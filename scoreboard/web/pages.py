@@ -1,0 +1,110 @@
+"""The live page and its files: small, kept in memory, plain and gzipped, each with an ETag so that a browser that has it is told so.
+
+Names carry no hash, so everything is asked about each time (`no-cache`): a page never runs with the scripts of another version.
+"""
+
+import gzip
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from scoreboard.domain.actions import Action
+from scoreboard.domain.boards import Snapshot, rfc3339
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.scoring import Rule, Rules, award
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.web.page import PageAction, render_context
+from scoreboard.web.problems import problem
+from scoreboard.web.scores import conditional
+
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+STATIC_PREFIX = "/static/"
+CLIENT = "scoreboard.js"  # also at /scoreboard.js, for pages of others
+
+# A module script of another site's page is fetched with CORS; these files are the same for everybody.
+_FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
+GZIPPED = b"content-encoding: gzip\r\n"
+
+Render = Callable[..., Awaitable[str]]
+
+
+def page_actions(rules: Rules) -> list[PageAction]:
+    """A button for each action type, with metadata that its rule accepts and the points that exactly this gives."""
+    return [_button(name, rule, rules) for name, rule in rules.items()]
+
+
+def _button(name: str, rule: Rule, rules: Rules) -> PageAction:
+    metadata: dict[str, Any] = {}
+    if rule.difficulty:
+        metadata["difficulty"] = next(iter(rule.difficulty))
+    if rule.time is not None:
+        metadata["timeSpent"] = round(min(max(2 * rule.time.minimum, 1), rule.time.maximum))
+    points = award(Action("", name, 0, metadata, None), rules)
+    return PageAction(name, rule.title, "" if isinstance(points, Refusal) else str(points), rule.cooldown, metadata)
+
+
+def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
+    etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
+    kind = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
+    return Response(200, content, b"content-type: %b\r\n%b%betag: %b\r\n" % (kind, _FIELDS, coding, etag)), etag
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether the client reads gzip (RFC 9110 section 12.5.3); `q=0` says that it does not."""
+    for name, value in request.headers:
+        if name == b"accept-encoding":
+            for offer in value.lower().split(b","):
+                coding, _, weight = offer.replace(b" ", b"").partition(b";q=")
+                if coding == b"gzip":
+                    return not weight or bool(weight.strip(b"0."))
+    return False
+
+
+class PageRoutes:
+    """`read`: the board; `per_minute`: the limit of actions a user, 0 for none."""
+
+    def __init__(self, rules: Rules, read: Callable[[], Awaitable[Snapshot]], *, per_minute: int, registration: bool) -> None:
+        self._actions, self._read, self._per_minute, self._registration = page_actions(rules), read, per_minute, registration
+        folder = files("scoreboard.web").joinpath("static")
+        contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+        self._files = {name: _file(name, content) for name, content in contents.items()}
+        self._packed = {name: _file(name, gzip.compress(content, mtime=0), GZIPPED) for name, content in contents.items()}
+
+    async def context(self) -> Mapping[str, Any]:
+        """What the template is given; without a board when no store can be read."""
+        try:
+            snapshot = await self._read()
+        except StorageUnavailable:
+            snapshot = None
+        return render_context(
+            snapshot.shown if snapshot else None,
+            self._actions,
+            updated=rfc3339(snapshot.updated_ms) if snapshot else "",
+            per_minute=self._per_minute,
+            registration=self._registration,
+        )
+
+    async def index(self, request: Request, render: Render) -> Response:
+        """The page, with the present board in it."""
+        page = (await render("index.html", **await self.context())).encode()
+        etag = b'"%b"' % sha256(page).hexdigest()[:32].encode()
+        fields = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\netag: %b\r\n" % etag
+        return conditional(request, Response(200, page, fields), etag)
+
+    async def file(self, request: Request) -> Response:
+        """A file of the page."""
+        name = request.path.decode("latin-1").removeprefix(STATIC_PREFIX).removeprefix("/")
+        found = (self._packed if accepts_gzip(request) else self._files).get(name)
+        if found is None:
+            return problem(Refusal(Code.NOT_FOUND, "There is no such file."), request.request_id)
+        return conditional(request, *found)

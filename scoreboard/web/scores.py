@@ -1,0 +1,188 @@
+"""Submit an action, read the board: the two hot routes, served by the express table and by Quart through the same two methods.
+
+A board's answer is prepared once per snapshot and limit and then shared by everybody who asks without a token; with one, only the caller's
+own place is put in between. Rules are elsewhere: operations.submit_action, storage.board.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from hashlib import sha256
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from prometheus_client import Counter
+
+from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339
+from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
+from scoreboard.operations.sessions import Identity
+from scoreboard.runtime import observe
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.storage.board import Standing
+from scoreboard.web.answers import JSON, success
+from scoreboard.web.bearer import Bearer
+from scoreboard.web.bodies import NOT_JSON, is_json
+from scoreboard.web.problems import problem
+
+Submit = Callable[[Identity, str, bytes, str], Awaitable[Outcome]]
+
+REPEATED = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
+REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
+REPLAYED = b"idempotency-replayed: true\r\n"
+
+# no-cache: may be kept, must be asked about each time; the answer differs by the token, so caches keep the two apart.
+_PUBLIC = b"cache-control: no-cache\r\nvary: authorization\r\n"
+_PRIVATE = b"cache-control: private, no-cache\r\nvary: authorization\r\n"
+
+_counters: dict[str, Counter] = {}  # result → its series: prometheus_client's own look-up takes a lock
+
+_encode = msgspec.json.Encoder().encode
+_WHOLE = re.compile(r"[1-9][0-9]{0,2}").fullmatch
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """The specification's answer to an action."""
+
+    userId: str
+    previousScore: int
+    pointsAwarded: int
+    newScore: int
+    newRank: int | None
+    timestamp: str
+
+
+class _Prepared(NamedTuple):
+    """A snapshot's answer: `lead` + the caller's own place, if any, + `tail` is the body."""
+
+    snapshot: Snapshot
+    lead: bytes
+    tail: bytes
+    modified: bytes  # the Last-Modified line
+    response: Response  # to whoever asks without a token
+    etag: bytes
+
+
+# ---- pure -----------------------------------------------------------------------------------------------------------
+
+
+def scored(recorded: Recorded) -> Scored:
+    """A recorded action as clients read it."""
+    return Scored(
+        userId=str(recorded.user),
+        previousScore=recorded.previous,
+        pointsAwarded=recorded.points,
+        newScore=recorded.new,
+        newRank=recorded.rank,
+        timestamp=rfc3339(recorded.at_ms),
+    )
+
+
+def read_limit(query: bytes) -> int | Refusal:
+    """`limit` of a query string: 1 to 100, at most once, decimal digits. Other parameters are ignored."""
+    known = _LIMITS.get(query)
+    if known is not None:
+        return known
+    given = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "limit"]
+    if not given:
+        return SHOWN
+    if len(given) > 1 or not _WHOLE(given[0]) or int(given[0]) > KEPT:
+        message = f"must be a whole number from 1 to {KEPT}, given once"
+        return Refusal(Code.INVALID_REQUEST, f"limit {message}", (FieldError("limit", message),))
+    return int(given[0])
+
+
+_LIMITS = {b"": SHOWN} | {b"limit=%d" % limit: limit for limit in range(1, KEPT + 1)}
+
+
+def prepare(snapshot: Snapshot, limit: int) -> _Prepared:
+    """The answer that shows the first `limit` rows of a snapshot."""
+    lead = b'{"success":true,"data":{"leaderboard":%b' % _encode(snapshot.rows[:limit])
+    tail = b',"lastUpdated":"%b"%b}}' % (rfc3339(snapshot.updated_ms).encode(), b',"stale":true' if snapshot.stale else b"")
+    modified = b"last-modified: %b\r\n" % formatdate(snapshot.updated_ms // 1000, usegmt=True).encode()
+    response, etag = _tagged(lead + tail, _PUBLIC + modified)
+    return _Prepared(snapshot, lead, tail, modified, response, etag)
+
+
+def personal(prepared: _Prepared, standing: Standing) -> tuple[Response, bytes]:
+    """The same with the caller's own place, and its ETag."""
+    rank = b"null" if standing.rank is None else b"%d" % standing.rank
+    body = b'%b,"currentUser":{"rank":%b,"score":%d}%b' % (prepared.lead, rank, standing.score, prepared.tail)
+    return _tagged(body, _PRIVATE + prepared.modified)
+
+
+def _tagged(body: bytes, fields: bytes) -> tuple[Response, bytes]:
+    etag = b'"%b"' % sha256(body).hexdigest()[:32].encode()
+    return Response(200, body, b"%b%betag: %b\r\n" % (JSON, fields, etag)), etag
+
+
+def is_current(request: Request, etag: bytes) -> bool:
+    """Whether If-None-Match names this ETag: a list, weak ones too (RFC 9110 section 13.1.2), or `*`."""
+    if not request.header(b"if-none-match"):
+        return False
+    for name, value in request.headers:
+        if name == b"if-none-match" and (etag in (tag.strip().removeprefix(b"W/") for tag in value.split(b",")) or value.strip() == b"*"):
+            return True
+    return False
+
+
+def conditional(request: Request, response: Response, etag: bytes) -> Response:
+    """The response, or 304 when the caller has it. The fields that tell how to keep it are the same for both."""
+    return Response(304, b"", response.fields.removeprefix(JSON)) if is_current(request, etag) else response
+
+
+def _count(outcome: Outcome) -> None:
+    kind = outcome.code.lower() if isinstance(outcome, Refusal) else "recorded" if isinstance(outcome, Recorded) else "duplicate_action"
+    counter = _counters.get(kind) or _counters.setdefault(kind, observe.SCORE_UPDATES.labels(kind))
+    counter.inc()
+
+
+# ---- routes ---------------------------------------------------------------------------------------------------------
+
+
+class ScoreRoutes:
+    """`submit`: operations.submit_action; `read` and `standing`: of the shared board."""
+
+    __slots__ = ("_bearer", "_prepared", "_read", "_standing", "_submit")
+
+    def __init__(
+        self, bearer: Bearer, submit: Submit, read: Callable[[], Awaitable[Snapshot]], standing: Callable[[UUID], Awaitable[Standing]]
+    ) -> None:
+        self._bearer, self._submit, self._read, self._standing = bearer, submit, read, standing
+        self._prepared: dict[int, _Prepared] = {}  # limit → newest answer: at most 100
+
+    async def submit(self, request: Request) -> Response:
+        """Award points for an action."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        if not is_json(request):
+            return problem(NOT_JSON, request.request_id)
+        signature = request.header(b"x-action-signature").decode("latin-1")
+        outcome = await self._submit(identity, signature, request.body, request.request_id.decode())
+        _count(outcome)
+        if isinstance(outcome, Recorded):
+            return success(scored(outcome))
+        if isinstance(outcome, Duplicate):
+            if outcome.original is None:
+                return problem(REUSED, request.request_id)
+            return problem(REPEATED, request.request_id, data=scored(outcome.original), fields=REPLAYED)
+        return problem(outcome, request.request_id)
+
+    async def leaderboard(self, request: Request) -> Response:
+        """Read the best players, and one's own place."""
+        limit = read_limit(request.query)
+        if isinstance(limit, Refusal):
+            return problem(limit, request.request_id)
+        identity = self._bearer.identify(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        snapshot = await self._read()
+        prepared = self._prepared.get(limit)
+        if prepared is None or prepared.snapshot is not snapshot:
+            prepared = self._prepared[limit] = prepare(snapshot, limit)
+        if identity is None:
+            return conditional(request, prepared.response, prepared.etag)
+        return conditional(request, *personal(prepared, await self._standing(identity.user)))

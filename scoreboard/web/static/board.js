@@ -1,0 +1,113 @@
+/**
+ * Draws the board into the table that the server sent. A row belongs to a player, not to a place, so that images, focus
+ * and movement follow people. Knows no network.
+ * @typedef {import('./scoreboard.js').Entry} Entry
+ */
+const MARKED = 6_000; // ms that a change stays marked
+export const { format: digits } = new Intl.NumberFormat('en');
+
+/** As in web/page.py. @param {string} name */
+const initials = (name) => (name.replace(/\p{Lu}/gu, ' $&').match(/(?<![\p{L}\p{N}])[\p{L}\p{N}]/gu) ?? ['?']).slice(0, 2).join('').toUpperCase();
+
+export function paintFace(face, { userId, username, avatarUrl = '' }) {
+  let hue = 0;
+  for (const letter of userId) hue = (hue * 31 + letter.charCodeAt(0)) % 360;
+  face.style.setProperty('--hue', hue);
+  face.textContent = initials(username);
+  if (!avatarUrl?.startsWith('https:')) return;
+  const image = Object.assign(new Image(), { alt: '', referrerPolicy: 'no-referrer', onerror: () => image.remove(), src: avatarUrl });
+  face.append(image);
+}
+
+/** @param {Entry} entry @param {Entry} [before] what the row shows now */
+export function fill(row, entry, before) {
+  const [rank, player, , score] = row.cells;
+  const [face, name] = player.firstElementChild.children;
+  rank.firstElementChild.textContent = entry.rank ? digits(entry.rank) : '–';
+  score.textContent = digits(entry.score);
+  if (before?.username === entry.username && (before.avatarUrl ?? '') === (entry.avatarUrl ?? '')) return;
+  name.textContent = entry.username;
+  paintFace(face, entry);
+}
+
+/** Marks what changed. @param {Entry | undefined} before @param {Entry} now */
+function mark(row, before, now) {
+  const up = before ? before.rank - now.rank : 0;
+  const gain = before ? now.score - before.score : 0;
+  if (before && !up && !gain) return;
+  const span = document.createElement('span');
+  span.textContent = !before ? 'new' : up ? (up > 0 ? '▲' : '▼') + Math.abs(up) : (gain > 0 ? '+' : '') + digits(gain);
+  if (!before || up > 0) span.className = 'rise';
+  row.cells[2].replaceChildren(span);
+  setTimeout(() => span.remove(), MARKED);
+}
+
+export class BoardView {
+  /** @type {Map<string, Entry>} */ shown = new Map();
+  /** @type {Map<string, HTMLTableRowElement>} */ #rows = new Map();
+
+  /** @param {HTMLTableSectionElement} body @param {HTMLTableRowElement} spare an empty row to copy */
+  constructor(body, spare) {
+    // Some browsers take a table that is laid out as a grid for no table at all.
+    const roles = { table: 'table', 'thead, tbody, tfoot': 'rowgroup', tr: 'row', td: 'cell', th: 'rowheader', 'thead th': 'columnheader' };
+    for (const [part, role] of Object.entries(roles)) for (const each of document.querySelectorAll(part)) each.role = role;
+    this.body = body;
+    this.spare = /** @type {HTMLTableRowElement} */ (spare.cloneNode(true));
+    this.size = body.rows.length;
+    for (const row of body.rows) {
+      const userId = row.dataset.user;
+      if (!userId) continue;
+      const username = row.querySelector('bdi').textContent;
+      const entry = { rank: this.shown.size + 1, userId, username, score: Number(row.cells[3].innerText.replace(/\D/g, '')) };
+      this.#rows.set(userId, row);
+      this.shown.set(userId, entry);
+      if (!row.querySelector('img')) paintFace(row.querySelector('i'), entry);
+    }
+    this.#weigh();
+  }
+
+  /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. @param {Entry[]} entries */
+  draw(entries) {
+    const before = this.shown;
+    const rows = new Map();
+    this.shown = new Map();
+    for (const entry of entries.slice(0, this.size)) {
+      const id = entry.userId;
+      const row = this.#rows.get(id) ?? this.#copy();
+      row.dataset.user = id;
+      fill(row, entry, before.get(id));
+      if (!this.body.classList.contains('waiting')) mark(row, before.get(id), entry);
+      rows.set(id, row);
+      this.shown.set(id, entry);
+    }
+    this.#rows = rows;
+    const all = [...rows.values()];
+    while (all.length < this.size) {
+      const row = this.#copy('vacant');
+      row.ariaHidden = 'true';
+      row.cells[0].firstElementChild.textContent = String(all.push(row));
+    }
+    // A row that stays is not touched: moving a node restarts its animations and drops its focus.
+    all.forEach((row, place) => row === this.body.rows[place] || this.body.insertBefore(row, this.body.rows[place]));
+    while (this.body.rows.length > this.size) this.body.deleteRow(-1);
+    this.body.classList.remove('waiting');
+    this.#weigh();
+  }
+
+  /** @param {string} [me] whose row is set off */
+  own(me) {
+    for (const [id, row] of this.#rows) row.ariaCurrent = row.classList.toggle('me', id === me) ? 'true' : null;
+  }
+
+  /** Each row's line is as long as its score beside the leader's. */
+  #weigh() {
+    const [most] = this.shown.values();
+    for (const [id, row] of this.#rows) row.style.setProperty('--share', String(this.shown.get(id).score / (most.score || 1)));
+  }
+
+  #copy(name = '') {
+    const row = /** @type {HTMLTableRowElement} */ (this.spare.cloneNode(true));
+    row.className = name;
+    return row;
+  }
+}

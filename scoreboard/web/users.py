@@ -1,0 +1,71 @@
+"""One's own account: read it, change it."""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from scoreboard.domain.boards import rfc3339
+from scoreboard.domain.errors import Refusal
+from scoreboard.operations.accounts import Accounts
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.storage.users import Profile
+from scoreboard.web import bodies
+from scoreboard.web.answers import success
+from scoreboard.web.bearer import Bearer
+from scoreboard.web.problems import problem
+
+
+class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed; null removes the picture."""
+
+    username: str | UnsetType = UNSET
+    avatarUrl: str | UnsetType | None = UNSET
+
+
+class Me(msgspec.Struct, frozen=True):
+    """An account as its owner sees it."""
+
+    userId: str
+    username: str
+    email: str
+    avatarUrl: str | None
+    createdAt: str
+
+
+_change = msgspec.json.Decoder(ProfileChange)
+
+
+class UserRoutes:
+    """The routes of `/users/me`."""
+
+    def __init__(self, accounts: Accounts, bearer: Bearer) -> None:
+        self._accounts, self._bearer = accounts, bearer
+
+    async def read(self, request: Request) -> Response:
+        """Read one's own profile."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        return _answer(request, await self._accounts.profile(identity))
+
+    async def change(self, request: Request) -> Response:
+        """Change one's own profile; every board shows it within a second."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        body = bodies.read(request, _change)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        changed = await self._accounts.change_profile(
+            identity,
+            username=None if body.username is UNSET else body.username,
+            avatar_url=None if body.avatarUrl is UNSET else body.avatarUrl,
+            set_avatar=body.avatarUrl is not UNSET,
+        )
+        return _answer(request, changed)
+
+
+def _answer(request: Request, outcome: Profile | Refusal) -> Response:
+    if isinstance(outcome, Refusal):
+        return problem(outcome, request.request_id)
+    me = Me(str(outcome.user), outcome.username, outcome.email, outcome.avatar_url, rfc3339(outcome.created_ms))
+    return success(me)

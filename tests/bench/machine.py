@@ -1,0 +1,52 @@
+"""How busy everybody else kept the machine while a server was measured: figures from a busy machine are not worth comparing.
+
+Reads /proc twice: what all processors did, less what this benchmark's own processes did (the sender, the stores and the server among them).
+"""
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+TICKS = os.sysconf("SC_CLK_TCK")  # CPU time in /proc is counted in these, a second
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """CPU seconds since the machine started: of all its processes, and of this benchmark's."""
+
+    at: float
+    everything: float
+    own: float
+
+    def others_since(self, before: "Usage") -> float:
+        """Cores that processes outside the benchmark kept busy in between."""
+        return max(0.0, (self.everything - before.everything) - (self.own - before.own)) / (self.at - before.at)
+
+
+def stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat behind the command's name: state first, then the parent's id."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of one process with all its threads, since it began."""
+    fields = stat_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def usage() -> Usage:
+    busy = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    everything = sum(busy) - busy[3] - busy[4] - busy[7]  # without idle, iowait and what a hypervisor took
+    processes = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                processes[int(folder.name)] = stat_fields(int(folder.name))
+            except OSError:
+                pass  # it has ended meanwhile
+    own, wave = 0, {os.getpid()}
+    while wave:
+        own += sum(int(ticks) for pid in wave for ticks in processes[pid][11:15])  # itself, and the children that it has seen end
+        wave = {pid for pid, fields in processes.items() if int(fields[1]) in wave}
+    return Usage(time.monotonic(), everything / TICKS, own / TICKS)

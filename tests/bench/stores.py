@@ -1,0 +1,90 @@
+"""The stores of a benchmark: a fresh database and an emptied Valkey for each server, and afterwards what they hold.
+
+Both servers are the embedded ones, the same processes for everybody. asyncpg runs in a thread with a loop of its own: the
+benchmark itself is Trio.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import redis
+import trio
+
+from tests.bench.report import Kept
+
+T = TypeVar("T")
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+SCHEMA = Path(__file__).parents[1] / "peers" / "schema.sql"
+
+
+def named(url: str, database: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+async def _asked(url: str, work: Callable[["asyncpg.Connection[Any]"], Awaitable[T]]) -> T:
+    async def run() -> T:
+        connection = await asyncpg.connect(url)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return await trio.to_thread.run_sync(lambda: asyncio.run(run()))
+
+
+async def fresh(postgres_url: str, redis_url: str, database: str) -> str:
+    """An empty database and an empty Valkey. Returns the database's URL.
+
+    Raises RuntimeError if a commit would not be durable.
+    """
+
+    async def make(connection: "asyncpg.Connection[Any]") -> None:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        await connection.execute(f'CREATE DATABASE "{database}"')
+        await connection.execute("ALTER ROLE CURRENT_USER RESET ALL")  # what one server gave its role is not the next one's
+        for name, wanted in DURABLE.items():
+            if (found := await connection.fetchval(f"SHOW {name}")) != wanted:
+                raise RuntimeError(f"PostgreSQL has {name} = {found}: figures without durability would say nothing")
+
+    await _asked(postgres_url, make)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    return named(postgres_url, database)
+
+
+async def fill_peer(url: str, users: Sequence[uuid.UUID]) -> None:
+    """The peers' tables, and their users."""
+
+    async def make(connection: "asyncpg.Connection[Any]") -> None:
+        await connection.execute(SCHEMA.read_text())
+        rows = [(user, f"load-{number:06}", f"load-{number:06}@example.com") for number, user in enumerate(users, 1)]
+        await connection.executemany("INSERT INTO users (id, username, email) VALUES ($1, $2, $3)", rows)
+
+    await _asked(url, make)
+
+
+async def kept(url: str, redis_url: str) -> Kept:
+    async def count(connection: "asyncpg.Connection[Any]") -> tuple[int, int, int]:
+        row = await connection.fetchrow(
+            "SELECT (SELECT count(*) FROM action_logs), (SELECT coalesce(sum(points_awarded), 0)::bigint FROM action_logs),"
+            " (SELECT coalesce(sum(total_score), 0)::bigint FROM scores)"
+        )
+        assert row is not None
+        return row[0], row[1], row[2]
+
+    actions, points, totals = await _asked(url, count)
+    with redis.Redis.from_url(redis_url) as client:
+        board = sum(int(score) for _, score in client.zrange("leaderboard", 0, -1, withscores=True))
+    return Kept(actions, points, totals, board)
+
+
+def window_size(redis_url: str, user_id: str) -> int:
+    """How many slots a user's sliding window holds: above zero only if the limit's call was made."""
+    with redis.Redis.from_url(redis_url) as client:
+        return int(client.zcard(f"rate_limit:user:{user_id}"))

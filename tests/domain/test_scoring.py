@@ -1,0 +1,102 @@
+"""What an action is worth, and which rules can be loaded at all."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoreboard.domain.actions import Action
+from scoreboard.domain.errors import Refusal, SettingsError
+from scoreboard.domain.scoring import MOST_POINTS, award, greatest, read_rules
+
+SHIPPED = (Path(__file__).parents[2] / "config" / "actions.toml").read_text("utf-8")
+RULES = read_rules(SHIPPED)
+
+
+def worth(kind: str, metadata: dict[str, Any] | None = None) -> int | str:
+    """Points, or the field that is refused."""
+    found = award(Action("a", kind, 0, metadata, None), RULES)
+    return found.errors[0].field if isinstance(found, Refusal) else found
+
+
+def test_the_shipped_rules_are_those_of_the_specification_and_two_more() -> None:
+    """quiz_complete and task_finish are there, and nothing is worth more than its bounds."""
+    assert {"quiz_complete", "task_finish"} < set(RULES)
+    assert len(RULES) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "points"),
+    [
+        ("quiz_complete", None, 100),
+        ("quiz_complete", {}, 100),
+        ("quiz_complete", {"difficulty": "hard"}, 150),
+        ("quiz_complete", {"difficulty": "easy", "timeSpent": 61}, 50),
+        ("quiz_complete", {"difficulty": "hard", "timeSpent": 60}, 180),
+        ("puzzle_solve", {"difficulty": "hard", "timeSpent": 30}, 210),
+        ("puzzle_solve", {"timeSpent": 30.5}, 80),
+        ("task_finish", {"difficulty": "hard", "points": 10**6}, 100),
+        ("daily_checkin", {"difficulty": "hard"}, 10),
+        ("quiz_complete", {"difficulty": "extreme"}, "metadata.difficulty"),
+        ("quiz_complete", {"difficulty": 2}, "metadata.difficulty"),
+        ("quiz_complete", {"difficulty": ["hard"]}, "metadata.difficulty"),
+        ("quiz_complete", {"timeSpent": 4}, "metadata.timeSpent"),
+        ("quiz_complete", {"timeSpent": "60"}, "metadata.timeSpent"),
+        ("quiz_complete", {"timeSpent": True}, "metadata.timeSpent"),
+        ("quiz_complete", {"timeSpent": 10**400}, "metadata.timeSpent"),
+        ("quiz_complete", {"timeSpent": -1e308}, "metadata.timeSpent"),
+        ("puzzle_solve", None, "metadata.timeSpent"),
+        ("dance", None, "actionType"),
+    ],
+)
+def test_what_was_done_decides_what_it_gives(kind: str, metadata: dict[str, Any] | None, points: int | str) -> None:
+    """Difficulty and time spent matter; whatever else a client sends does not."""
+    assert worth(kind, metadata) == points
+
+
+anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+
+
+@given(
+    st.sampled_from(sorted(RULES)),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "difficulty": st.sampled_from(["easy", "medium", "hard"]) | anything,
+            "timeSpent": st.floats(0, 4_000) | anything,
+            "points": anything,
+        },
+    ),
+)
+def test_points_are_within_the_types_bounds(kind: str, metadata: dict[str, Any]) -> None:
+    """Whatever the metadata: a refusal, or 1 to the most that the type can give."""
+    found = award(Action("a", kind, 0, metadata, None), RULES)
+    assert isinstance(found, Refusal) or 1 <= found <= greatest(RULES[kind]) <= MOST_POINTS
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "names no action type"),
+        ("[a", "actions"),
+        ('[a]\ntitle = "A"', "points"),
+        ('[a]\ntitle = "A"\npoints = 0', "actions.a.points"),
+        ('[a]\ntitle = "A"\npoints = 100001', "actions.a.points"),
+        (f'[a]\ntitle = "A"\npoints = 1{"0" * 400}', "points"),
+        ('[a]\ntitle = "A"\npoints = 60000\ndifficulty = { hard = 2.0 }', "actions.a.points"),
+        ('[a]\ntitle = "A"\npoints = 1\ncooldown = -1', "actions.a.cooldown"),
+        ('[a]\ntitle = "A"\npoints = 1\ndifficulty = { hard = 0 }', "actions.a.difficulty"),
+        ('[a]\ntitle = "A"\npoints = 1\ndifficulty = { hard = nan }', "actions.a.difficulty"),
+        ('[a]\ntitle = "A"\npoints = 1\ntime = { minimum = 5, maximum = 4 }', "actions.a.time"),
+        ('[a]\ntitle = "A"\npoints = 1\ntime = { bonus = inf }', "actions.a.time"),
+        ('[a]\ntitle = "A"\npoints = 1\nprice = 2', "price"),
+        (f'[{"a" * 51}]\ntitle = "A"\npoints = 1', "50 characters"),
+    ],
+)
+def test_bad_rules_stop_the_start(text: str, named: str) -> None:
+    """One line that names what is wrong."""
+    with pytest.raises(SettingsError, match=named) as raised:
+        read_rules(text)
+    assert "\n" not in str(raised.value)

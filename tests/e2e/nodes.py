@@ -1,0 +1,171 @@
+"""Real server processes, as an operator starts them, and clients that speak to them as browsers do."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from hmac import digest
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """`scoreboard serve` on a port of its own. `kill` is kill -9; `start` again keeps port, stores and keys."""
+
+    def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"node-{self.port}.log"
+        self._command = [sys.executable, "-m", "scoreboard", "serve", "--port", str(self.port), *arguments]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
+        self._environment = {**inherited, "PYTHONUNBUFFERED": "1", **environment}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "ServerProcess":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended at its start: {self.log.read_text()[-3000:]}")
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK:
+                    return self
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise AssertionError(f"the server is not ready: {self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it logged so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+class Client:
+    """One user of one or several nodes."""
+
+    def __init__(self, http: httpx.AsyncClient, session: Mapping[str, Any]) -> None:
+        self.http, self.session = http, session
+        self.user: str = session["userId"]
+        self.token: str = session["accessToken"]
+        self.authorization = {"authorization": f"Bearer {self.token}"}
+
+    def body(self, **changes: Any) -> bytes:
+        action = {
+            "actionId": str(uuid4()),
+            "actionType": "task_finish",
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "metadata": {"difficulty": "medium", "timeSpent": 120},
+        }
+        return json.dumps(action | changes).encode()
+
+    def signature(self, body: bytes) -> str:
+        return digest(self.session["actionSecret"].encode(), body, sha256().name).hex()
+
+    async def act(self, body: bytes | None = None, *, base: str = "", **headers: str) -> httpx.Response:
+        body = body or self.body()
+        fields = {"x-action-signature": self.signature(body), "content-type": "application/json", **self.authorization, **headers}
+        return await self.http.post(f"{base}/api/v1/scores/action", content=body, headers=fields)
+
+    async def leaderboard(self, base: str = "", limit: int = 100) -> dict[str, Any]:
+        answer = await self.http.get(f"{base}/api/v1/scores/leaderboard", params={"limit": limit}, headers=self.authorization)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+
+async def register(http: httpx.AsyncClient, name: str = "") -> Client:
+    name = name or f"user-{uuid4().hex[:12]}"
+    body = {"username": name, "email": f"{name}@example.org", "password": "a long password"}
+    answer = await http.post("/api/v1/auth/register", json=body)
+    assert answer.status_code == httpx.codes.CREATED, answer.text
+    return Client(http, answer.json()["data"])
+
+
+class Viewer:
+    """A WebSocket of the live board."""
+
+    def __init__(self, socket: WebSocketConnection) -> None:
+        self.socket = socket
+
+    async def say(self, **message: Any) -> None:
+        await self.socket.send_message(json.dumps(message))
+
+    async def hear(self, event: str) -> dict[str, Any]:
+        """The data of the next event of that name; others are passed over."""
+        with trio.fail_after(10):
+            while True:
+                message = json.loads(await self.socket.get_message())
+                if message["event"] == event:
+                    data: dict[str, Any] = message.get("data", {})
+                    return data
+
+    async def close(self) -> None:
+        """Closes the connection, and the socket too: trio-websocket leaves that open when the server closed first."""
+        with trio.move_on_after(2, shield=True):
+            await self.socket.aclose()
+        await self.socket._stream.aclose()
+
+    async def close_code(self) -> int:
+        """Reads to the end; the server's close code."""
+        with trio.fail_after(10):
+            while True:
+                try:
+                    await self.socket.get_message()
+                except ConnectionClosed as closed:
+                    return int(closed.reason.code) if closed.reason else 0
+
+
+@asynccontextmanager
+async def viewer(server: ServerProcess, *, token: str = "", subscribe: bool = True) -> AsyncIterator[Viewer]:
+    async with open_websocket_url(f"ws://127.0.0.1:{server.port}/api/v1/scores/live") as socket:
+        watching = Viewer(socket)
+        if token:
+            await watching.say(action="auth", token=token)
+        if subscribe:
+            await watching.say(action="subscribe", channel="leaderboard")
+        try:
+            yield watching
+        finally:
+            await watching.close()

@@ -1,0 +1,5 @@
+"""Fault tests start nodes as end-to-end tests do."""
+
+from tests.e2e.conftest import start_node
+
+__all__ = ["start_node"]

@@ -1,0 +1,131 @@
+"""Ticks: at most one frame each, only when something is due, on the grid, stretched under overload."""
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoreboard.domain.boards import Snapshot
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.live.batcher import BREATH, Batcher, interval, next_tick
+from scoreboard.live.hub import Hub
+from tests.live.viewers import BOARD, FakeViewer, names, snapshot
+
+
+class FakeBoard:
+    """A board whose content and dueness a test sets; counts its reads."""
+
+    def __init__(self) -> None:
+        self.content, self.due, self.reads, self.fails = snapshot("", 0), True, 0, False
+
+    def is_due(self, shown: Snapshot | None) -> bool:
+        return self.due
+
+    def changes_since(self, shown: Snapshot) -> float | None:
+        return None
+
+    async def read(self) -> Snapshot:
+        self.reads += 1
+        await trio.lowlevel.checkpoint()
+        if self.fails:
+            raise StorageUnavailable("redis", "away")
+        return self.content
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub((BOARD,))
+
+
+@pytest.fixture
+def board() -> FakeBoard:
+    return FakeBoard()
+
+
+@pytest.fixture
+async def batcher(hub: Hub, board: FakeBoard, nursery: trio.Nursery) -> Batcher:
+    made = Batcher({BOARD: board}, hub)  # type: ignore[dict-item]
+    await nursery.start(made.run)
+    return made
+
+
+async def test_many_changes_in_a_tick_are_one_frame(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
+    """However often a board changes, its viewers get at most ten frames a second, the newest each time."""
+    viewer = FakeViewer(hub)
+    for top in range(1, 200):
+        board.content = snapshot("ab" if top % 2 else "ba", top)
+        await trio.sleep(0.005)
+    await trio.sleep(0.1)
+    assert len(viewer.events) <= 11
+    assert viewer.events[-1]["data"]["position"] == "1-199"  # type: ignore[index]
+
+
+async def test_boards_that_nobody_watches_or_that_are_not_due_are_not_read(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
+    """No viewer, no read; nothing due, no read."""
+    await trio.sleep(1)
+    assert board.reads == 0
+    FakeViewer(hub)
+    board.due = False
+    await trio.sleep(1)
+    assert board.reads == 0
+    board.due = True
+    await trio.sleep(1)
+    assert 9 <= board.reads <= 11
+
+
+async def test_an_unreadable_board_is_tried_again(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A failed read costs that tick and is not remembered."""
+    viewer = FakeViewer(hub)
+    board.fails = True
+    await trio.sleep(0.5)
+    assert viewer.events == []
+    board.fails, board.content = False, snapshot("a", 1)
+    await trio.sleep(0.15)
+    assert [names(event) for event in viewer.events] == ["a"]
+
+
+async def test_refresh_shows_at_once(hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock) -> None:
+    """A first viewer need not wait for the tick; two at once are not shown it twice."""
+    viewer = FakeViewer(hub)
+    board.content = snapshot("a", 1)
+    before = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.refresh, BOARD)
+        nursery.start_soon(batcher.refresh, BOARD)
+    assert trio.current_time() == before
+    assert [names(event) for event in viewer.events] == ["a"]
+
+
+async def test_refresh_tells_when_no_store_answers(board: FakeBoard, batcher: Batcher) -> None:
+    """Whoever subscribes then is told that the board is stale."""
+    board.fails = True
+    with pytest.raises(StorageUnavailable):
+        await batcher.refresh(BOARD)
+
+
+times = st.floats(0, 1e6, allow_nan=False)
+
+
+@given(times, times, st.floats(0.01, 10))
+def test_ticks_lie_on_the_grid_and_not_in_the_past(last: float, passed: float, every: float) -> None:
+    """The next tick is a whole number of intervals after the last, the first such that is not over."""
+    now = last + passed
+    due = next_tick(now, last, every)
+    steps = (due - last) / every
+    assert abs(steps - round(steps)) < 1e-3
+    assert due >= now - 1e-6 * max(1, now)
+    assert due <= now + every * 1.001 + 1e-6 * max(1, now)
+    assert due > last or every < 1e-9 * last
+
+
+def test_an_overlong_fan_out_stretches_the_interval() -> None:
+    """Below a tick nothing changes; above it, a part of the time is left to everything else."""
+    assert interval(0.1, 0.05) == 0.1
+    assert interval(0.1, 0.4) == pytest.approx(0.4 * BREATH)

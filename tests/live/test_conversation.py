@@ -1,0 +1,254 @@
+"""One viewer's messages, budgets and deadlines, without a network."""
+
+import json
+from uuid import UUID
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.wire import MESSAGE_BYTES, PING, CloseCode
+from scoreboard.live.conversation import CHECK_SECONDS, Conversation, Rules, Services
+from scoreboard.live.hub import Hub
+from scoreboard.storage.board import Standing
+from tests.live.viewers import BOARD, FakeViewer, kinds, names, snapshot
+
+ANN, BOB = UUID(int=1), UUID(int=2)
+SUBSCRIBE = json.dumps({"action": "subscribe", "channel": BOARD})
+
+
+class Person:
+    """Whom a token speaks for."""
+
+    def __init__(self, user: UUID, sid: int, expires: float) -> None:
+        self.user, self.sid, self.expires = user, UUID(int=sid), expires
+
+
+class Scene:
+    """A conversation and everything around it, at a test's command. Its wall clock begins at 1000 s and goes with Trio's."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.hub, self.tokens, self.revoked, self.away = Hub((BOARD,)), dict[str, Person](), set[UUID](), False
+        self.began, self.refreshed = trio.current_time(), 0
+        self.viewer = FakeViewer(self.hub, subscribed=False)
+        services = Services(self.hub, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing, self.wall)
+        self.conversation = Conversation(self.viewer, services, rules or Rules())
+        self.conversation.check()
+
+    def wall(self) -> float:
+        return 1000 + trio.current_time() - self.began
+
+    async def refresh(self, board: str) -> None:
+        self.refreshed += 1
+        if self.away:
+            raise StorageUnavailable("postgresql", "away")
+        await self.hub.show(board, snapshot("ab", 1))
+
+    async def standing(self, user: UUID) -> Standing:
+        if self.away:
+            raise StorageUnavailable("postgresql", "away")
+        return Standing(40, 7)
+
+    async def say(self, message: object) -> CloseCode | None:
+        return await self.conversation.receive(message if isinstance(message, str | bytes) else json.dumps(message))
+
+    async def pass_time(self, seconds: float, *, pongs: bool) -> None:
+        """As the sweeper does: asks twice a second whether a deadline has passed. `pongs`: the viewer answers pings."""
+        for _ in range(round(seconds * 2)):
+            await trio.sleep(0.5)
+            if trio.current_time() > self.viewer.fake.deadline:
+                pings = self.viewer.fake.taken.count(PING)
+                self.viewer.fake.deadline = float("inf")
+                self.conversation.check()
+                if pongs and self.viewer.fake.taken.count(PING) > pings:
+                    self.conversation.heard(6)
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        self.viewer.fake.taken = [frame for frame in self.viewer.fake.taken if frame != PING]
+        return self.viewer.events
+
+
+# ---- messages -----------------------------------------------------------------------------------------------------------
+
+
+async def test_subscribe_and_the_board_at_once() -> None:
+    """`subscribed`, then a full update; the only viewer has the board brought up to date first, the next is handed what is shown."""
+    scene = Scene()
+    assert await scene.say(SUBSCRIBE) is None
+    assert kinds(scene.events) == ["subscribed", "leaderboard:update"]
+    assert (names(scene.events[1]), scene.refreshed) == ("ab", 1)
+    assert await scene.say({"action": "unsubscribe", "channel": BOARD}) is None
+    await scene.hub.show(BOARD, snapshot("ba", 2))
+    assert kinds(scene.events) == ["subscribed", "leaderboard:update", "unsubscribed"]
+
+
+async def test_a_board_that_no_store_gives_is_stale() -> None:
+    """Whoever subscribes while it can't be read is told so and gets it when it can."""
+    scene = Scene()
+    scene.away = True
+    await scene.say(SUBSCRIBE)
+    await scene.hub.show(BOARD, snapshot("ab", 1))
+    assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
+
+
+@pytest.mark.parametrize("extra", [{"mode": "delta"}, {"since": "1-2"}, {"mode": "delta", "since": "1-2"}, {"mode": "other"}])
+async def test_other_modes_are_refused_and_the_connection_stays(extra: dict[str, str]) -> None:
+    """Only whole boards, from now on; the error says so and nothing is subscribed to."""
+    scene = Scene()
+    assert await scene.say({"action": "subscribe", "channel": BOARD} | extra) is None
+    assert [event["data"]["code"] for event in scene.events] == ["UNSUPPORTED_MODE"]  # type: ignore[index]
+    assert scene.hub.watched() == []
+
+
+@pytest.mark.parametrize("action", ["subscribe", "unsubscribe"])
+async def test_an_unknown_channel_is_an_error_and_the_connection_stays(action: str) -> None:
+    """A channel that names no board."""
+    scene = Scene()
+    assert await scene.say({"action": action, "channel": "nothing"}) is None
+    assert [event["data"]["code"] for event in scene.events] == ["UNKNOWN_CHANNEL"]  # type: ignore[index]
+    assert await scene.say({"action": "ping"}) is None
+    assert kinds(scene.events) == ["error", "pong"]
+
+
+@pytest.mark.parametrize("message", ["{", "[]", "7", '{"action":"dance"}', '{"action":7}', b'{"action":"ping"}', ""])
+async def test_a_bad_message_is_told_and_ends_it(message: str | bytes) -> None:
+    """Not JSON, not an object, no such action, binary: an error event, then 4400."""
+    scene = Scene()
+    assert await scene.say(message) is CloseCode.BAD_MESSAGE
+    assert [event["data"]["code"] for event in scene.events] == ["BAD_MESSAGE"]  # type: ignore[index]
+
+
+async def test_a_message_is_measured_in_bytes() -> None:
+    """4 KiB are taken, a byte more is too big, also when the characters are fewer."""
+    scene = Scene()
+    frame = json.dumps({"action": "ping", "x": ""})
+    assert await scene.say(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame))}"')) is None
+    assert await scene.say(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
+    assert await scene.say(frame.replace('""', f'"{"é" * (MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
+
+
+async def test_authenticated_tells_score_and_rank() -> None:
+    """And from then on personal events come."""
+    scene = Scene()
+    scene.tokens["t"] = Person(ANN, 1, 2000)
+    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert scene.events == [{"event": "authenticated", "data": {"userId": str(ANN), "score": 40, "rank": 7}}]
+    assert (scene.viewer.user, scene.viewer.sid) == (ANN, UUID(int=1))
+
+
+async def test_authenticated_without_stores_tells_who_and_nothing_else() -> None:
+    """Being logged in does not depend on the stores."""
+    scene = Scene()
+    scene.tokens["t"], scene.away = Person(ANN, 1, 2000), True
+    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert scene.events[0]["data"] == {"userId": str(ANN), "score": None, "rank": None}
+
+
+async def test_a_token_that_is_not_valid_or_another_user_s_ends_it() -> None:
+    """An error event, then 4401."""
+    scene = Scene()
+    assert await scene.say({"action": "auth", "token": "nonsense"}) is CloseCode.TOKEN
+    scene = Scene()
+    scene.tokens |= {"a": Person(ANN, 1, 2000), "b": Person(BOB, 2, 2000)}
+    await scene.say({"action": "auth", "token": "a"})
+    assert await scene.say({"action": "auth", "token": "b"}) is CloseCode.TOKEN
+    assert kinds(scene.events) == ["authenticated", "error"]
+    assert scene.viewer.user == ANN
+
+
+@given(st.text(max_size=30) | st.binary(max_size=30))
+def test_no_message_raises(message: str | bytes) -> None:
+    """Whatever is sent: it is answered or ends the connection."""
+
+    async def scenario() -> None:
+        await Scene().say(message)
+
+    trio.run(scenario)
+
+
+# ---- deadlines and budgets ----------------------------------------------------------------------------------------------
+
+
+async def test_who_answers_pings_stays_and_who_is_silent_goes(autojump_clock: trio.testing.MockClock) -> None:
+    """A ping every 20 s; the connection of a viewer that answers lives on, that of a silent one ends with 4408 after 60 s."""
+    scene = Scene()
+    await scene.pass_time(600, pongs=True)
+    assert scene.viewer.fake.taken.count(PING) in {28, 29, 30}
+    assert scene.viewer.ends == []
+    await scene.pass_time(59 - 20, pongs=False)
+    assert scene.viewer.ends == []
+    await scene.pass_time(21 + CHECK_SECONDS + 1, pongs=False)
+    assert scene.viewer.ends == [CloseCode.SILENT]
+
+
+async def test_a_token_that_expires_ends_it_unless_it_is_renewed(autojump_clock: trio.testing.MockClock) -> None:
+    """4401 at the moment of expiry; a newer token of the same user moves that moment."""
+    scene = Scene()
+    scene.tokens |= {"old": Person(ANN, 1, 1100), "new": Person(ANN, 2, 1200)}
+    await scene.say({"action": "auth", "token": "old"})
+    await scene.pass_time(95, pongs=True)
+    await scene.say({"action": "auth", "token": "new"})
+    await scene.pass_time(100, pongs=True)
+    assert (scene.viewer.ends, scene.viewer.sid) == ([], UUID(int=2))
+    await scene.pass_time(6, pongs=True)
+    assert scene.viewer.ends == [CloseCode.TOKEN]
+
+
+async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: trio.testing.MockClock) -> None:
+    """Within a check, by what the node has read."""
+    scene = Scene()
+    scene.tokens["t"] = Person(ANN, 1, 9000)
+    await scene.say({"action": "auth", "token": "t"})
+    scene.revoked.add(UUID(int=1))
+    await scene.pass_time(CHECK_SECONDS + 1, pongs=True)
+    assert scene.viewer.ends == [CloseCode.TOKEN]
+
+
+async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_clock: trio.testing.MockClock) -> None:
+    """Nothing is shown before; then 4401. Logged in, it stays."""
+    scene = Scene(Rules(anonymous=False))
+    assert await scene.say(SUBSCRIBE) is None
+    assert [event["data"]["code"] for event in scene.events] == ["UNAUTHORIZED"]  # type: ignore[index]
+    await scene.pass_time(9.5, pongs=True)
+    assert scene.viewer.ends == []
+    await scene.pass_time(1, pongs=True)
+    assert scene.viewer.ends == [CloseCode.TOKEN]
+
+    scene = Scene(Rules(anonymous=False))
+    scene.tokens["t"] = Person(ANN, 1, 9000)
+    await scene.say({"action": "auth", "token": "t"})
+    await scene.say(SUBSCRIBE)
+    await scene.pass_time(60, pongs=True)
+    assert (kinds(scene.events), scene.viewer.ends) == (["authenticated", "subscribed", "leaderboard:update"], [])
+
+
+async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: trio.testing.MockClock) -> None:
+    """N in ten seconds are taken, one more is 1008; in the next ten seconds N are taken again."""
+    rules = Rules()
+    scene = Scene(rules)
+    for _ in range(3):
+        assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
+        await trio.sleep(rules.window_seconds)
+        scene.conversation.heard(1)
+    assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
+    assert await scene.say({"action": "ping"}) is CloseCode.POLICY
+
+
+async def test_bytes_are_counted_whatever_they_are(autojump_clock: trio.testing.MockClock) -> None:
+    """Over the budget of a window, and over that of a message which never ends."""
+    rules = Rules(received=1000, unfinished=5000)
+    scene = Scene(rules)
+    assert scene.conversation.heard(1000)
+    assert not scene.conversation.heard(1)
+    for _ in range(4):
+        await trio.sleep(10)
+        assert scene.conversation.heard(900)
+    await trio.sleep(10)
+    assert not scene.conversation.heard(900)
+    await scene.say({"action": "ping"})
+    await trio.sleep(10)
+    assert scene.conversation.heard(900)

@@ -1,0 +1,214 @@
+"""Who is handed what: fan-out, viewers that lag, personal events, good-byes."""
+
+from time import monotonic
+from uuid import UUID
+
+import pytest
+import trio
+import trio.testing
+
+from scoreboard.domain.wire import PONG, CloseCode
+from scoreboard.live import hub as module
+from scoreboard.live.hub import PENDING, Hub
+from scoreboard.runtime import observe
+from tests.live.viewers import BOARD, FakeViewer, kinds, names, snapshot, update_for
+
+ANN, BOB = UUID(int=1), UUID(int=2)
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub((BOARD,))
+
+
+async def test_every_subscriber_gets_the_same_bytes_and_nobody_else(hub: Hub) -> None:
+    """One frame a tick, shared; viewers without a subscription, or that gave it up, get none."""
+    viewers = [FakeViewer(hub) for _ in range(3)]
+    idle, gone = FakeViewer(hub, subscribed=False), FakeViewer(hub)
+    hub.unsubscribe(gone, BOARD)
+    assert await hub.show(BOARD, snapshot("ab", 1))
+    assert not await hub.show(BOARD, snapshot("ab", 1))
+    assert viewers[0].fake.taken[0] is viewers[1].fake.taken[0] is viewers[2].fake.taken[0]
+    assert [len(viewer.fake.taken) for viewer in viewers] == [1, 1, 1]
+    assert (idle.fake.taken, gone.fake.taken) == ([], [])
+    assert hub.watched() == [BOARD]
+
+
+async def test_a_new_subscriber_is_handed_what_is_shown(hub: Hub) -> None:
+    """At once, without changed positions; and the next update fits it."""
+    FakeViewer(hub)
+    await hub.show(BOARD, snapshot("ab", 1))
+    await hub.show(BOARD, snapshot("ba", 2))
+    late = FakeViewer(hub)
+    hub.hand(late, BOARD)
+    hub.hand(late, BOARD)
+    await hub.show(BOARD, snapshot("bc", 3))
+    assert [names(event) for event in late.events] == ["ba", "bc"]
+    assert [len(event["data"]["changedPositions"]) for event in late.events] == [0, 2]  # type: ignore[index]
+
+
+async def test_subscribing_again_gives_the_whole_board_again(hub: Hub) -> None:
+    """A client that saw a gap asks again and is answered as if it were new."""
+    viewer = FakeViewer(hub)
+    await hub.show(BOARD, snapshot("ab", 1))
+    assert hub.subscribe(viewer, BOARD)
+    hub.hand(viewer, BOARD)
+    assert [names(event) for event in viewer.events] == ["ab", "ab"]
+
+
+async def test_a_lagging_viewer_gets_the_newest_and_no_queue(hub: Hub) -> None:
+    """Boards that a stuck socket missed are never sent; when it drains it gets the newest, once, and then fits in again."""
+    slow, other = FakeViewer(hub), FakeViewer(hub)
+    await hub.show(BOARD, snapshot("a", 1))
+    slow.fake.stuck = True
+    for top, users in enumerate(("b", "c", "d"), 2):
+        await hub.show(BOARD, snapshot(users, top))
+    assert slow.pending is None
+    slow.fake.release()
+    slow.fake.release()
+    await hub.show(BOARD, snapshot("e", 5))
+    assert [names(event) for event in slow.events] == ["a", "d", "e"]
+    assert [names(event) for event in other.events] == ["a", "b", "c", "d", "e"]
+    assert slow.fake.taken[-1] is other.fake.taken[-1]
+
+
+async def test_one_refused_tick_is_made_up_with_the_update_itself(hub: Hub) -> None:
+    """A tick refused because somebody held the socket costs the viewer nothing: it gets that tick's frame when it is let go."""
+    viewer, other = FakeViewer(hub), FakeViewer(hub)
+    await hub.show(BOARD, snapshot("ab", 1))
+    viewer.fake.stuck = True
+    await hub.show(BOARD, snapshot("ba", 2))
+    viewer.fake.release()
+    assert viewer.fake.taken == other.fake.taken
+
+
+async def test_events_wait_in_order_before_the_board(hub: Hub) -> None:
+    """What a stuck socket did not take goes out in order when it drains, then the newest board; ticks meanwhile don't overtake."""
+    viewer = FakeViewer(hub, user=ANN)
+    viewer.fake.stuck = True
+    hub.tell(viewer, PONG)
+    hub.personal(update_for(ANN))
+    viewer.fake.stuck = False  # there is room, but nobody has said so yet
+    await hub.show(BOARD, snapshot("a", 1))
+    hub.tell(viewer, PONG)
+    assert viewer.fake.taken == []
+    viewer.fake.release()
+    assert kinds(viewer.events) == ["pong", "score:personal", "pong", "leaderboard:update"]
+    assert viewer.pending is None
+
+
+async def test_what_waits_is_bounded(hub: Hub) -> None:
+    """More events than PENDING: the oldest go, the newest stay."""
+    viewer = FakeViewer(hub, user=ANN, subscribed=False)
+    viewer.fake.stuck = True
+    for points in range(PENDING + 5):
+        hub.tell(viewer, bytes([0x81, 2]) + b"%02d" % (points + 10))
+    viewer.fake.release()
+    assert viewer.events == list(range(15, PENDING + 15))  # type: ignore[comparison-overlap]
+
+
+async def test_personal_events_go_to_that_user_s_connections_only(hub: Hub) -> None:
+    """All of them, subscribed or not, each of the user's actions; nobody else's."""
+    first, second, other, nobody = (
+        FakeViewer(hub, user=ANN),
+        FakeViewer(hub, user=ANN, subscribed=False),
+        FakeViewer(hub, user=BOB),
+        FakeViewer(hub),
+    )
+    hub.personal(update_for(ANN, ANN))
+    assert [event["data"]["rank"] for event in first.events] == [1, 2]  # type: ignore[index]
+    assert first.events == second.events
+    assert (other.events, nobody.events) == ([], [])
+    hub.leave(first)
+    hub.leave(second)
+    hub.personal(update_for(ANN))
+    assert len(first.events) == 2
+    assert not hub._users.get(ANN)
+
+
+async def test_leaving_forgets_everything(hub: Hub) -> None:
+    """A viewer that left is in no list, and leaving twice is leaving."""
+    viewer = FakeViewer(hub, user=ANN)
+    hub.leave(viewer)
+    hub.leave(viewer)
+    await hub.show(BOARD, snapshot("a", 1))
+    assert (len(hub), hub.watched(), hub._users, viewer.fake.taken) == (0, [], {}, [])
+
+
+async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between portions others run: who leaves is not written to, who joins or drains is handed the new board once."""
+    monkeypatch.setattr(module, "YIELD_EVERY", 1)
+    first, _, _ = (FakeViewer(hub) for _ in range(3))  # three portions: by then whoever else wants to run has run
+    leaving, draining = FakeViewer(hub), FakeViewer(hub)
+    await hub.show(BOARD, snapshot("a", 1))
+    joined = []
+
+    async def meddle() -> None:
+        hub.leave(leaving)
+        draining.fake.release()
+        joined.append(FakeViewer(hub))
+        hub.hand(joined[0], BOARD)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meddle)
+        await hub.show(BOARD, snapshot("b", 2))
+    assert [names(event) for event in first.events] == ["a", "b"]
+    assert [names(event) for event in leaving.events] == ["a"]
+    assert [names(event) for event in draining.events] == ["a", "b"]
+    assert [names(event) for event in joined[0].events] == ["b"]
+
+
+async def test_a_cancelled_fan_out_is_made_good_by_the_next(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Viewers that were not reached get the whole newest board."""
+    monkeypatch.setattr(module, "YIELD_EVERY", 1)
+    viewers = [FakeViewer(hub) for _ in range(3)]
+    await hub.show(BOARD, snapshot("a", 1))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await hub.show(BOARD, snapshot("b", 2))
+    await hub.show(BOARD, snapshot("c", 3))
+    assert [[names(event) for event in viewer.events] for viewer in viewers] == [["a", "b", "c"], ["a", "c"], ["a", "c"]]
+    told = [len(viewer.events[-1]["data"]["changedPositions"]) for viewer in viewers]  # type: ignore[index]
+    assert told == [2, 0, 0]  # positions are told only to who knows those before
+
+
+async def test_lag_is_measured_only_where_it_is_known(hub: Hub) -> None:
+    """A board shown for another reason than a change counts as no push."""
+
+    def pushes() -> float:
+        return next(sample.value for metric in observe.PUSH_LAG.collect() for sample in metric.samples if sample.name.endswith("_count"))
+
+    FakeViewer(hub)
+    before = pushes()
+    await hub.show(BOARD, snapshot("a", 1))
+    assert pushes() == before
+    await hub.show(BOARD, snapshot("b", 2), changed_at=monotonic())
+    assert pushes() == before + 1
+
+
+def test_a_revoked_session_ends_its_connections(hub: Hub) -> None:
+    """All of that session, none of the same user's others."""
+    ended, kept = FakeViewer(hub, user=ANN, sid=UUID(int=8)), FakeViewer(hub, user=ANN, sid=UUID(int=9))
+    hub.revoke(UUID(int=8))
+    assert (ended.ends, kept.ends) == ([CloseCode.TOKEN], [])
+
+
+async def test_leaving_tells_everyone_within_a_second(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
+    """Each viewer is told 1012 once, spread over the second; who comes later finds the hub closing."""
+    viewers = [FakeViewer(hub) for _ in range(100)]
+    began, told = trio.current_time(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.leaving)
+        while trio.current_time() < began + 2:
+            told.append(sum(bool(viewer.ends) for viewer in viewers))
+            await trio.sleep(0.1)
+    assert all(viewer.ends == [CloseCode.RESTART] for viewer in viewers)
+    assert hub.closing
+    assert 20 <= told[5] <= 80
+    assert told[11] == 100
+
+
+async def test_leaving_with_nobody_there_takes_no_time(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
+    """A node without viewers need not wait for them."""
+    await hub.leaving()
+    assert trio.current_time() == 0

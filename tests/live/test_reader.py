@@ -1,0 +1,173 @@
+"""What is heard reaches the boards, the hub and the sessions; a subscription that dies, however quietly, is made again."""
+
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+import trio.testing
+
+from scoreboard.domain.boards import Mark
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.wire import CloseCode
+from scoreboard.live import reader as module
+from scoreboard.live.hub import Hub
+from scoreboard.live.reader import MISSED, Reader
+from scoreboard.runtime import observe
+from scoreboard.storage.bus import Bus
+from scoreboard.storage.connections import open_stores
+from tests.conftest import OwnValkey
+from tests.live.viewers import BOARD, FakeViewer, kinds
+from tests.storage.boards import World
+
+ANN = UUID(int=1)
+
+
+class FakeBoard:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Mark, int]] = []
+        self.distrusted = 0
+
+    def hear(self, mark: Mark, top: int = 0) -> None:
+        self.heard.append((mark, top))
+
+    def distrust(self) -> None:
+        self.distrusted += 1
+
+
+class FakeBus:
+    """A bus at a test's command: each subscription stands at once and lives until it is `cut`, heard or not."""
+
+    def __init__(self) -> None:
+        self.subscriptions, self.beats, self.echoes, self.refuses = 0, 0, True, False
+        self.deliver: Callable[[bytes], None] = lambda _: None
+        self.cut = trio.Event()
+
+    async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+        if self.refuses:
+            raise StorageUnavailable("redis", "refused")
+        self.subscriptions, self.deliver, self.cut = self.subscriptions + 1, deliver, trio.Event()
+        subscribed()
+        await self.cut.wait()
+        raise StorageUnavailable("redis", "cut")
+
+    async def publish_beat(self, node: str) -> None:
+        self.beats += 1
+        if self.refuses:
+            raise StorageUnavailable("redis", "refused")
+        if self.echoes:
+            self.deliver(f"beat\n{node}".encode())
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.bus, self.board, self.hub, self.revoked = FakeBus(), FakeBoard(), Hub((BOARD,)), list[UUID]()
+        self.reader = Reader(self.bus, {BOARD: self.board}, self.hub, node="here", revoked=self.revoked.append)  # type: ignore[arg-type, dict-item]
+
+
+@pytest.fixture
+async def scene(nursery: trio.Nursery) -> Scene:
+    made = Scene()
+    await nursery.start(made.reader.run)
+    return made
+
+
+async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """A board hears its mark and top, its user the score, a session's end closes its connections; the rest is ignored."""
+    await trio.sleep(0.1)
+    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
+    for payload in (
+        f'board\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
+        b"board\nof another node\n1\n7\n6\n\n[]",
+        b"nonsense",
+        f"revoked\n{UUID(int=9)}".encode(),
+    ):
+        scene.bus.deliver(payload)
+    await trio.sleep(0.1)
+    assert scene.board.heard == [(Mark(1, 7), 6)]
+    assert kinds(viewer.events) == ["score:personal"]
+    assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+
+
+async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """What was published meanwhile is lost: the boards are distrusted, each time."""
+    await trio.sleep(0.1)
+    for times in (1, 2, 3):
+        assert (scene.bus.subscriptions, scene.board.distrusted) == (times, times)
+        scene.bus.cut.set()
+        await trio.sleep(2)
+
+
+async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """While beats come back it stays; when three have not, it is dead, though no error says so."""
+    await trio.sleep(60)
+    assert (scene.bus.subscriptions, scene.reader.healthy) == (1, True)
+    scene.bus.echoes = False
+    await trio.sleep(MISSED + 3)
+    assert scene.bus.subscriptions == 2
+    scene.bus.echoes = True
+    await trio.sleep(60)
+    assert scene.bus.subscriptions in {2, 3}
+    assert scene.reader.healthy
+
+
+async def test_redis_away_for_long_costs_nothing_but_attempts(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """It tries again and again, and listens when Redis is back."""
+    await trio.sleep(0.1)
+    scene.bus.refuses = True
+    scene.bus.cut.set()
+    await trio.sleep(600)
+    assert scene.bus.subscriptions == 1
+    scene.bus.refuses = False
+    await trio.sleep(2)
+    assert (scene.bus.subscriptions, scene.reader.healthy) == (2, True)
+
+
+async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is heard."""
+    await trio.sleep(0.1)
+    before = observe.HINTS_DROPPED._value.get()
+    for version in range(module.UNREAD + 50):
+        scene.bus.deliver(f"board\n{BOARD}\n1\n{version}\n0\n\n[]".encode())
+    assert observe.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
+    await trio.sleep(0.1)
+    scene.bus.deliver(f"board\n{BOARD}\n1\n9999\n0\n\n[]".encode())
+    await trio.sleep(0.1)
+    assert scene.board.heard[-1] == (Mark(1, 9999), 0)
+
+
+@pytest.fixture
+async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[World]:
+    async with open_stores(database_url, fresh_valkey.url) as stores:
+        yield World(stores)
+
+
+async def test_it_hears_through_a_restart_of_redis(world: World, fresh_valkey: OwnValkey, nursery: trio.Nursery) -> None:
+    """On a real Valkey that is killed and comes back: messages are heard before and after."""
+    board, hub, revoked = FakeBoard(), Hub((BOARD,)), list[UUID]()
+    bus = Bus(world.stores)
+    with trio.fail_after(20):
+        await nursery.start(Reader(bus, {BOARD: board}, hub, node="here", revoked=revoked.append).run)  # type: ignore[dict-item]
+
+        async def until_heard() -> None:
+            sid = uuid4()
+            while sid not in revoked:
+                try:
+                    await bus.publish_revoked(sid)
+                except StorageUnavailable:
+                    pass  # not back yet
+                await trio.sleep(0.02)
+
+        await until_heard()
+        await world.open_board()
+        await world.score(await world.user("ann"), 10)
+        while not board.heard:
+            await trio.sleep(0.01)
+        assert board.heard == [(Mark(1, 1), 1)]
+        fresh_valkey.kill()
+        fresh_valkey.start()
+        await until_heard()
+        assert board.distrusted >= 2
+    nursery.cancel_scope.cancel()

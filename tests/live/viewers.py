@@ -1,0 +1,93 @@
+"""Viewers for the tests of live: sockets that take or refuse, and snapshots to show them."""
+
+import json
+from collections.abc import Sequence
+from uuid import UUID
+
+import trio
+
+from scoreboard.domain.boards import Entry, Snapshot
+from scoreboard.domain.wire import CloseCode
+from scoreboard.live.hub import Hub, Viewer
+from scoreboard.storage.bus import Personal, Update
+
+BOARD = "leaderboard"
+
+
+class FakeSocket:
+    """Takes whole frames, or, `stuck`, none. `release` is what a Socket does when it has drained."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.stuck = False
+        self.drained: object = None
+        self.deadline = float("inf")
+
+    def send_now(self, data: bytes) -> bool:
+        if not self.stuck:
+            self.taken.append(data)
+        return not self.stuck
+
+    def release(self) -> None:
+        self.stuck = False
+        assert callable(self.drained)
+        self.drained(self)
+
+
+class FakeViewer(Viewer):
+    """A viewer of a hub whose frames can be read again."""
+
+    __slots__ = ("ends", "fake")
+
+    def __init__(self, hub: Hub, *, user: UUID | None = None, sid: UUID | None = None, subscribed: bool = True) -> None:
+        self.fake, self.ends = FakeSocket(), list[CloseCode]()
+        super().__init__(self.fake, self.ends.append)  # type: ignore[arg-type]
+        hub.join(self)
+        if user is not None:
+            hub.identify(self, user, sid or UUID(int=0))
+        if subscribed:
+            hub.subscribe(self, BOARD)
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        return read_frames(b"".join(self.fake.taken))
+
+
+def read_frames(data: bytes) -> list[dict[str, object]]:
+    """The JSON of each of a server's text frames."""
+    events = []
+    while data:
+        size, start = data[1], 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4], "big"), 4
+        assert data[0] == 0x81
+        assert len(data) >= start + size
+        events.append(json.loads(data[start : start + size]))
+        data = data[start + size :]
+    return events
+
+
+def names(event: dict[str, object]) -> str:
+    """The user ids of an update, in order."""
+    return "".join(row["userId"] for row in event["data"]["leaderboard"])  # type: ignore[index]
+
+
+def snapshot(users: str, top: int, *, epoch: int = 1, stale_since_ms: int = 0) -> Snapshot:
+    rows = tuple(Entry(rank, user, user.upper(), 100 - rank) for rank, user in enumerate(users, 1))
+    return Snapshot(BOARD, epoch, top, top, 1_768_041_000_000, rows, stale_since_ms > 0, stale_since_ms)
+
+
+def update_for(*users: UUID) -> Update:
+    from scoreboard.domain.boards import Mark
+
+    return Update(BOARD, Mark(1, 2), 2, tuple(Personal(user, 0, 10, 10, place, 1, "r") for place, user in enumerate(users, 1)))
+
+
+async def turns(count: int = 3) -> None:
+    """Lets other tasks run."""
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
+
+
+def kinds(events: Sequence[dict[str, object]]) -> list[object]:
+    return [event["event"] for event in events]

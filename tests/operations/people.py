@@ -1,0 +1,85 @@
+"""Accounts on real stores, with keys, a clock and hooks that tests can hold in their hands."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+import pytest
+from argon2 import PasswordHasher
+
+from scoreboard.operations.accounts import Accounts, LoggedIn
+from scoreboard.operations.sessions import Sessions
+from scoreboard.runtime.embedded import Endpoints
+from scoreboard.security import passwords
+from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage.connections import Stores, open_stores
+from tests.conftest import database
+
+KEYS = TokenKeys.from_private({"k1": b"k" * 32}, "k1")
+MASTERS = {1: b"1" * 32, 2: b"2" * 32}
+ISSUER = "http://127.0.0.1:8000"
+PASSWORD = "correct horse battery"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+@dataclass
+class Node:
+    """One node's accounts and sessions, and what they told others."""
+
+    stores: Stores
+    masters: dict[int, bytes] = field(default_factory=lambda: dict(MASTERS))
+    master: int = 2
+    registration: bool = True
+    ahead: float = 0.0  # seconds that this node's clock is ahead
+    revoked: list[UUID] = field(default_factory=list)
+    changed: list[tuple[UUID, str, str | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sessions = Sessions(self.stores, KEYS, self.masters, issuer=ISSUER, clock=self.clock)
+        self.accounts = Accounts(
+            self.stores,
+            self.sessions,
+            keys=KEYS,
+            masters=self.masters,
+            master=self.master,
+            issuer=ISSUER,
+            on_profile_change=self.on_profile_change,
+            publish_revoked=self.publish_revoked,
+            registration=self.registration,
+            clock=self.clock,
+        )
+
+    def clock(self) -> float:
+        return time() + self.ahead
+
+    async def on_profile_change(self, user: UUID, username: str, avatar_url: str | None) -> None:
+        self.changed.append((user, username, avatar_url))
+
+    async def publish_revoked(self, sid: UUID) -> None:
+        self.revoked.append(sid)
+
+    async def register(self, username: str = "Ada", **others: Any) -> LoggedIn:
+        email = others.get("email", f"{username.lower()}@example.org")
+        outcome = await self.accounts.register(username, email, others.get("password", PASSWORD), others.get("avatar_url"))
+        assert isinstance(outcome, LoggedIn), outcome
+        return outcome
+
+
+@pytest.fixture(scope="module")
+def database_url(embedded_servers: Endpoints, migrated_template: str) -> Iterator[str]:
+    """One database a test module: `node` empties it."""
+    with database(embedded_servers.postgres_url, migrated_template) as url:
+        yield url
+
+
+@asynccontextmanager
+async def node(database_url: str, redis_url: str, *, hasher: PasswordHasher = CHEAP, **settings: Any) -> AsyncIterator[Node]:
+    """A node on stores of its own connections, and nobody there. Passwords cost next to nothing, unless `hasher` says otherwise."""
+    with patch.object(passwords, "_HASHER", hasher):
+        async with open_stores(database_url, redis_url) as stores:
+            await stores.execute("DELETE FROM users")
+            yield Node(stores, **settings)

@@ -1,0 +1,390 @@
+"""Accounts: who may log in, what they are given, and what a stolen refresh token is worth. On a real PostgreSQL."""
+
+import base64
+import hashlib
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import jwt
+import pytest
+import trio
+
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.operations import accounts as accounts_module
+from scoreboard.operations.accounts import LoggedIn
+from scoreboard.operations.provisioning import Imported, development_tokens, import_users
+from scoreboard.security import passwords, refresh_tokens
+from scoreboard.security.signatures import action_secret
+from tests.operations.people import CHEAP, ISSUER, KEYS, MASTERS, PASSWORD, Node, database_url, node
+
+__all__ = ["database_url"]  # the module's own fixture
+
+
+async def refreshed(someone: Node, token: str) -> LoggedIn:
+    outcome = await someone.accounts.refresh(token)
+    assert isinstance(outcome, LoggedIn), outcome
+    return outcome
+
+
+def code(outcome: object) -> Code:
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.code
+
+
+def fields(outcome: object) -> set[str]:
+    assert isinstance(outcome, Refusal), outcome
+    return {error.field for error in outcome.errors}
+
+
+async def test_registering_logs_in(database_url: str, redis_url: str) -> None:
+    """The answer holds a token of 15 minutes, the session's action secret, and a refresh token for 30 days."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register("Ada", avatar_url="https://example.org/ada.png")
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        assert str(identity.user) == given.userId
+        assert given.expiresIn == 900
+        assert given.actionKeyVersion == 2
+        assert given.actionSecret == action_secret(MASTERS[2], identity.user, identity.sid)
+        assert identity.secrets[2] == given.actionSecret.encode()
+        left = datetime.fromisoformat(given.actionSecretExpiresAt) - datetime.now(UTC)
+        assert timedelta(days=29, hours=23) < left <= timedelta(days=30, minutes=1)
+        claims = jwt.decode(given.accessToken, options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] == 900
+        profile = await one.accounts.profile(identity)
+        assert not isinstance(profile, Refusal)
+        assert (profile.username, profile.email, profile.avatar_url) == ("Ada", "ada@example.org", "https://example.org/ada.png")
+
+
+async def test_nothing_secret_is_stored_in_the_clear(database_url: str, redis_url: str) -> None:
+    """Of the password there is an argon2id hash, of the refresh token a SHA-256, of the action secret nothing."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register()
+        rows = [*await one.stores.fetch("SELECT * FROM credentials"), *await one.stores.fetch("SELECT * FROM sessions")]
+        stored = " ".join(str(value.hex() if isinstance(value, bytes) else value) for row in rows for value in row.values())
+        raw = base64.urlsafe_b64decode(given.refreshToken + "==")
+        for secret in (PASSWORD, given.refreshToken, raw.hex(), raw[16:48].hex(), given.actionSecret, given.accessToken):
+            assert secret not in stored
+        assert "$argon2id$" in stored
+        assert hashlib.sha256(given.refreshToken.encode()).hexdigest() in stored
+
+
+async def test_a_name_or_an_address_in_any_case_logs_in(database_url: str, redis_url: str) -> None:
+    """Case and the way an accent is typed are no matter."""
+    async with node(database_url, redis_url) as one:
+        mine = await one.register("Zoë", email="Zoe@example.org", password="motörhead forever")
+        for name in ("Zoë", "zoë", "ZOË", "ZOE\u0308", "zoe@example.org", "ZOE@EXAMPLE.ORG"):
+            outcome = await one.accounts.login(name, "moto\u0308rhead forever")
+            assert isinstance(outcome, LoggedIn), (name, outcome)
+            assert (outcome.userId, outcome.username) == (mine.userId, "Zoë")
+
+
+async def test_wrong_credentials_are_all_refused_alike(database_url: str, redis_url: str) -> None:
+    """Whether there is such an account, or one that has no password, does not show."""
+    async with node(database_url, redis_url) as one:
+        await one.register()
+        await one.stores.execute("INSERT INTO users (username, email) VALUES ('Tokenuser', 't@example.org')")
+        wrong = [
+            ("Ada", PASSWORD + "!"),
+            ("Ada", ""),
+            ("Ada", "x" * 5000),
+            ("Nobody", PASSWORD),
+            ("nobody@example.org", PASSWORD),
+            ("", ""),
+        ]
+        for name, password in [*wrong, ("Tokenuser", "anything")]:
+            assert await one.accounts.login(name, password) == accounts_module.WRONG
+
+
+async def test_no_account_takes_a_hash_as_well(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log-in to nobody does the same work as one with a wrong password."""
+    compared: list[str | None] = []
+
+    def verify(stored: str | None, password: str) -> bool:
+        compared.append(stored)
+        return False
+
+    monkeypatch.setattr(passwords, "verify", verify)
+    async with node(database_url, redis_url) as one:
+        await one.accounts.login("Nobody", PASSWORD)
+    assert compared == [None]
+
+
+async def test_what_is_taken_is_named(database_url: str, redis_url: str) -> None:
+    """409 tells which field; in any case of the letters."""
+    async with node(database_url, redis_url) as one:
+        await one.register("Ada")
+        for username, email, field in [
+            ("Ada", "other@example.org", "username"),
+            ("aDA", "other@example.org", "username"),
+            ("Other", "ada@example.org", "email"),
+            ("Other", "ADA@example.org", "email"),
+        ]:
+            outcome = await one.accounts.register(username, email, PASSWORD, None)
+            assert (code(outcome), fields(outcome)) == (Code.CONFLICT, {field})
+
+
+async def test_a_registration_that_breaks_rules_names_all_fields(database_url: str, redis_url: str) -> None:
+    """400 tells each of them, and nobody is created."""
+    async with node(database_url, redis_url) as one:
+        outcome = await one.accounts.register("a@b", "nowhere", "short", "http://example.org/a.png")
+        assert (code(outcome), fields(outcome)) == (Code.INVALID_REQUEST, {"username", "email", "password", "avatarUrl"})
+        assert await one.stores.fetchval("SELECT count(*) FROM users") == 0
+
+
+async def test_people_may_be_called_what_they_are_called(database_url: str, redis_url: str) -> None:
+    """Names of any script, with spaces, joined emoji and marks, are stored as they are."""
+    async with node(database_url, redis_url) as one:
+        for number, name in enumerate(["x" * 50, "李小龍", "Ж_ж", "👩\u200d👩\u200d👧 fam", "O'Neil <b>", "a b c"]):
+            assert (await one.register(name, email=f"{number}@example.org")).username == name
+
+
+async def test_registration_can_be_closed(database_url: str, redis_url: str) -> None:
+    """Then only the command line creates users."""
+    async with node(database_url, redis_url, registration=False) as one:
+        assert code(await one.accounts.register("Ada", "ada@example.org", PASSWORD, None)) is Code.FORBIDDEN
+        assert not isinstance(await one.accounts.create("Ada", "ada@example.org", PASSWORD, None), Refusal)
+
+
+async def test_too_many_in_line_are_told_to_come_back(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing has a bounded queue: beyond it 503 at once, and those in line are served."""
+    monkeypatch.setattr(accounts_module, "WAITING", 2)
+    outcomes: list[object] = []
+    async with node(database_url, redis_url) as one:
+        await one.register()
+
+        async def log_in() -> None:
+            outcomes.append(await one.accounts.login("Ada", PASSWORD))
+
+        one.accounts._hashing.total_tokens = 1
+        async with one.accounts._hashing, trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(log_in)
+            with trio.fail_after(10):
+                while one.accounts._hashing.statistics().tasks_waiting < 2:
+                    await trio.sleep(0.005)
+            assert code(await one.accounts.login("Ada", PASSWORD)) is Code.SERVICE_UNAVAILABLE
+            one.accounts._hashing.total_tokens = 2
+    assert [type(outcome) for outcome in outcomes] == [LoggedIn, LoggedIn]
+
+
+async def test_an_old_hash_is_made_anew_at_the_next_log_in(database_url: str, redis_url: str) -> None:
+    """Nobody has to choose a new password when the parameters become stronger."""
+    async with node(database_url, redis_url, hasher=passwords._HASHER) as one:
+        await one.register()
+        weak = CHEAP.hash(PASSWORD)
+        await one.stores.execute("UPDATE credentials SET password_hash = $1", weak)
+        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+        stored = await one.stores.fetchval("SELECT password_hash FROM credentials")
+        assert stored != weak
+        assert not passwords.is_outdated(stored)
+        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+
+
+# ---- refresh --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refresh_gives_a_new_pair_and_the_same_action_secret(database_url: str, redis_url: str) -> None:
+    """The session and its secret stay, so an action in flight is still signed rightly."""
+    async with node(database_url, redis_url) as one:
+        first = await one.register()
+        second = await refreshed(one, first.refreshToken)
+        third = await refreshed(one, second.refreshToken)
+        assert len({first.refreshToken, second.refreshToken, third.refreshToken}) == 3
+        assert len({first.accessToken, second.accessToken, third.accessToken}) == 3
+        assert first.actionSecret == second.actionSecret == third.actionSecret
+        identities = [one.sessions.authenticate(given.accessToken) for given in (first, second, third)]
+        assert len({identity.sid for identity in identities if identity}) == 1
+        assert third.username == "Ada"
+
+
+async def test_two_refreshes_at_once_are_given_the_same_successor(database_url: str, redis_url: str) -> None:
+    """Two tabs, on two nodes: both go on with one token, and it works."""
+    async with node(database_url, redis_url) as one:
+        other = Node(one.stores)
+        first = await one.register()
+        given: list[LoggedIn] = []
+
+        async def refresh(someone: Node) -> None:
+            given.append(await refreshed(someone, first.refreshToken))
+
+        async with trio.open_nursery() as nursery:
+            for someone in (one, other, one, other):
+                nursery.start_soon(refresh, someone)
+        (successor,) = {answer.refreshToken for answer in given}
+        await refreshed(other, successor)
+
+
+async def test_a_lost_answer_can_be_asked_for_again_for_ten_seconds(database_url: str, redis_url: str) -> None:
+    """Afterwards the same token is a spent one like any other: the session ends."""
+    async with node(database_url, redis_url) as one:
+        first = await one.register()
+        second = await refreshed(one, first.refreshToken)
+        await one.stores.execute("UPDATE sessions SET rotated_at = now() - interval '9 seconds'")
+        assert (await refreshed(one, first.refreshToken)).refreshToken == second.refreshToken
+        await one.stores.execute("UPDATE sessions SET rotated_at = now() - interval '11 seconds'")
+        assert code(await one.accounts.refresh(first.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh(second.refreshToken)) is Code.UNAUTHORIZED
+
+
+async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_url: str, redis_url: str) -> None:
+    """Whose copy it is nobody knows: the thief's token and the owner's are both dead, access tokens included."""
+    async with node(database_url, redis_url) as one:
+        first = await one.register()
+        second = await refreshed(one, first.refreshToken)
+        third = await refreshed(one, second.refreshToken)
+        assert code(await one.accounts.refresh(first.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh(third.refreshToken)) is Code.UNAUTHORIZED
+        assert one.sessions.authenticate(third.accessToken) is None
+        assert len(one.revoked) == 1
+        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+
+
+async def test_a_made_up_token_ends_nobodys_session(database_url: str, redis_url: str) -> None:
+    """Who knows a session's id, but not our keys, can do nothing with it."""
+    async with node(database_url, redis_url) as one:
+        first = await one.register()
+        sid = refresh_tokens.session_of(first.refreshToken)
+        assert sid is not None
+        forged = refresh_tokens.make(b"x" * 32, sid, b"y" * 32)
+        for token in ("", "x", "\x00", "x" * 100_000, forged, refresh_tokens.make(MASTERS[2], UUID(int=1), b"y" * 32)):
+            assert code(await one.accounts.refresh(token)) is Code.UNAUTHORIZED
+        await refreshed(one, first.refreshToken)
+        assert one.revoked == []
+
+
+async def test_sessions_end_thirty_days_after_their_last_use(database_url: str, redis_url: str) -> None:
+    """Each refresh starts the thirty days anew; afterwards the token is worth nothing."""
+    async with node(database_url, redis_url) as one:
+        first = await one.register()
+        await one.stores.execute("UPDATE sessions SET expires_at = now() + interval '1 second'")
+        second = await refreshed(one, first.refreshToken)
+        left = await one.stores.fetchval("SELECT expires_at - now() FROM sessions")
+        assert timedelta(days=29, hours=23) < left <= timedelta(days=30)
+        await one.stores.execute("UPDATE sessions SET expires_at = now()")
+        assert code(await one.accounts.refresh(second.refreshToken)) is Code.UNAUTHORIZED
+        assert one.revoked == []
+
+
+async def test_a_new_master_key_changes_the_action_secret_at_the_next_refresh(database_url: str, redis_url: str) -> None:
+    """Rotation: tokens of before stay good, a successor made under the old key is made again under it, both secrets are accepted."""
+    async with node(database_url, redis_url, masters={1: MASTERS[1]}, master=1) as old:
+        rotated = Node(old.stores)
+        first = await old.register()
+        second = await refreshed(old, first.refreshToken)
+        assert (await refreshed(rotated, first.refreshToken)).refreshToken == second.refreshToken
+        third = await refreshed(rotated, second.refreshToken)
+        assert (second.actionKeyVersion, third.actionKeyVersion) == (1, 2)
+        assert second.actionSecret != third.actionSecret
+        identity = rotated.sessions.authenticate(third.accessToken)
+        assert identity is not None
+        assert identity.secrets == {1: second.actionSecret.encode(), 2: third.actionSecret.encode()}
+
+
+async def test_logging_out_ends_one_session(database_url: str, redis_url: str) -> None:
+    """Its refresh and access tokens are dead at once; another log-in of the same user goes on."""
+    async with node(database_url, redis_url) as one:
+        mine = await one.register()
+        other = await one.accounts.login("Ada", PASSWORD)
+        assert isinstance(other, LoggedIn)
+        identity = one.sessions.authenticate(mine.accessToken)
+        assert identity is not None
+        await one.accounts.logout(identity)
+        assert one.sessions.authenticate(mine.accessToken) is None
+        assert code(await one.accounts.refresh(mine.refreshToken)) is Code.UNAUTHORIZED
+        assert one.revoked == [identity.sid]
+        assert one.sessions.authenticate(other.accessToken) is not None
+        await refreshed(one, other.refreshToken)
+
+
+# ---- profiles -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_profile_change_is_stored_and_told(database_url: str, redis_url: str) -> None:
+    """Name and picture change independently, null removes the picture, and the boards are told each time."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register("Ada", avatar_url="https://example.org/a.png")
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        await one.accounts.change_profile(identity, username="Lovelace")
+        await one.accounts.change_profile(identity, avatar_url="https://example.org/b.png", set_avatar=True)
+        changed = await one.accounts.change_profile(identity, set_avatar=True)
+        user = identity.user
+        assert one.changed == [
+            (user, "Lovelace", "https://example.org/a.png"),
+            (user, "Lovelace", "https://example.org/b.png"),
+            (user, "Lovelace", None),
+        ]
+        assert changed == await one.accounts.profile(identity)
+
+
+async def test_a_profile_change_keeps_the_rules(database_url: str, redis_url: str) -> None:
+    """A taken or forbidden name changes nothing and tells nobody; one's own name in another case is free."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register("Ada")
+        await one.register("Grace")
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        assert fields(await one.accounts.change_profile(identity, username="GRACE")) == {"username"}
+        assert fields(await one.accounts.change_profile(identity, username="a@b", avatar_url="ftp://x", set_avatar=True)) == {
+            "username",
+            "avatarUrl",
+        }
+        assert one.changed == []
+        assert not isinstance(await one.accounts.change_profile(identity, username="ADA"), Refusal)
+
+
+async def test_a_deleted_users_token_finds_nobody(database_url: str, redis_url: str) -> None:
+    """401, and the refresh token died with the user."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register()
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        await one.stores.execute("DELETE FROM users")
+        assert code(await one.accounts.profile(identity)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.change_profile(identity, username="Other")) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh(given.refreshToken)) is Code.UNAUTHORIZED
+
+
+# ---- many users -----------------------------------------------------------------------------------------------------
+
+CSV = """username,email,password,avatarUrl
+Ada,ada@example.org,correct horse battery,
+Grace,grace@example.org,correct horse battery,https://example.org/g.png
+ab,ab@example.org,correct horse battery,
+"""
+JSONL = """{"username": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
+
+{"username": "Alan", "email": "alan@example.org", "password": "correct horse battery", "avatarUrl": "https://example.org/a.png"}
+{"username": "Eve", "role": "admin"}
+not json
+"""
+
+
+async def test_an_import_creates_whoever_is_not_there_yet(database_url: str, redis_url: str) -> None:
+    """CSV and JSON Lines; a second run changes nothing; a bad line is told by its number and costs only itself."""
+    async with node(database_url, redis_url, registration=False) as one:
+        done = await import_users(one.stores, one.accounts, CSV, is_csv=True)
+        assert (done.created, done.existing, [line for line, _ in done.refused]) == (2, 0, [4])
+        done = await import_users(one.stores, one.accounts, JSONL, is_csv=False)
+        assert (done.created, done.existing, [line for line, _ in done.refused]) == (1, 1, [4, 5])
+        done = await import_users(one.stores, one.accounts, CSV.replace("Ada,", "ADA,"), is_csv=True)
+        assert (done.created, done.existing) == (0, 2)
+        assert isinstance(await one.accounts.login("alan", PASSWORD), LoggedIn)
+        assert await import_users(one.stores, one.accounts, "", is_csv=True) == Imported()
+
+
+async def test_development_tokens_are_those_of_real_sessions(database_url: str, redis_url: str) -> None:
+    """Each line's token is accepted and its secret is the session's; the same users are used again next time."""
+    async with node(database_url, redis_url) as one:
+        made = await development_tokens(one.stores, 501, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock())
+        assert len({token.user for token in made}) == 501
+        for token in (made[0], made[-1]):
+            user, access, secret, version = token.line.rstrip("\n").split("\t")
+            identity = one.sessions.authenticate(access)
+            assert identity is not None
+            assert (str(identity.user), identity.secrets[int(version)].decode()) == (user, secret)
+        assert await one.stores.fetchval("SELECT username FROM users WHERE id = $1", made[0].user) == "load-000001"
+        again = await development_tokens(one.stores, 2, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock())
+        assert [token.user for token in again] == [token.user for token in made[:2]]
+        assert await one.stores.fetchval("SELECT count(*) FROM users") == 501

@@ -1,0 +1,99 @@
+"""A signed body on its way to the queue: the pure checks in the specification's order, and the claim that they make."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.outcomes import SIGNATURE_LENGTH, Claim, Outcome, Recorded
+from scoreboard.domain.scoring import read_rules
+from scoreboard.operations.committer import AWAY, Queue
+from scoreboard.operations.sessions import Identity
+from scoreboard.operations.submit_action import NOT_YOURS, SubmitAction
+from scoreboard.security.signatures import sign
+
+USER, SID = UUID(int=1), UUID(int=2)
+KEYS = {1: b"old secret", 2: b"new secret"}
+RULES = read_rules((Path(__file__).parents[2] / "config" / "actions.toml").read_text("utf-8"))
+IDENTITY = Identity(USER, SID, float("inf"), KEYS)
+GOOD: dict[str, object] = {
+    "actionId": "a",
+    "actionType": "quiz_complete",
+    "timestamp": "2026-01-10T10:30:00Z",
+    "metadata": {"difficulty": "hard"},
+}
+
+
+class FakeQueue(Queue):
+    """Records whatever comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims: list[Claim] = []
+
+    async def submit(self, claim: Claim) -> Outcome:
+        self.claims.append(claim)
+        return Recorded(claim.user, 0, 1, 1, 1, 0)
+
+
+async def submit(queue: Queue, body: dict[str, object] | bytes, signature: str | None = None) -> Outcome:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await SubmitAction(RULES, queue)(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1")
+
+
+async def test_a_signed_action_becomes_a_claim() -> None:
+    """Everything that the stores need, the points by the rules and the body's digest."""
+    queue, raw = FakeQueue(), json.dumps(GOOD).encode()
+    assert isinstance(await submit(queue, raw, f"v1.{sign(KEYS[1], raw)}"), Recorded)
+    (claim,) = queue.claims
+    assert (claim.user, claim.action_id, claim.action_type, claim.request_id) == (USER, "a", "quiz_complete", "r-1")
+    assert (claim.worth, claim.cooldown_ms) == (150, 30_000)
+    assert claim.metadata == '{"difficulty":"hard"}'
+    assert claim.timestamp_ms == 1_768_041_000_000
+    assert claim.body_sha256 == sha256(raw).digest()
+    assert claim.signature == f"v1.{sign(KEYS[1], raw)}"
+    assert len(f"v999999999.{sign(KEYS[1], raw)}") < SIGNATURE_LENGTH
+
+
+async def test_the_signature_is_checked_before_the_body_is_read() -> None:
+    """403 for anything unsigned, readable or not; nothing is queued."""
+    queue = FakeQueue()
+    for body in (b"{", json.dumps(GOOD).encode()):
+        outcome = await submit(queue, body, "0" * 64)
+        assert isinstance(outcome, Refusal)
+        assert outcome.code is Code.INVALID_SIGNATURE
+    assert queue.claims == []
+
+
+async def test_a_body_that_cannot_be_decoded_never_reaches_the_stores() -> None:
+    """400 before idempotency and limits."""
+    queue = FakeQueue()
+    outcome = await submit(queue, b'{"actionId": 5}')
+    assert isinstance(outcome, Refusal)
+    assert outcome.code is Code.INVALID_ACTION
+    assert queue.claims == []
+
+
+async def test_an_action_of_somebody_else_is_403() -> None:
+    """The body's userId must be the token's subject."""
+    queue = FakeQueue()
+    assert await submit(queue, GOOD | {"userId": str(SID)}) is NOT_YOURS
+    assert isinstance(await submit(queue, GOOD | {"userId": str(USER)}), Recorded)
+
+
+@pytest.mark.parametrize("changes", [{"actionType": "dance"}, {"metadata": {"difficulty": "extreme"}}])
+async def test_what_the_rule_refuses_goes_to_the_stores_all_the_same(changes: dict[str, object]) -> None:
+    """409 and 429 go before it, and it takes a slot: only the stores can say which."""
+    queue = FakeQueue()
+    await submit(queue, GOOD | changes)
+    (claim,) = queue.claims
+    assert isinstance(claim.worth, Refusal)
+    assert claim.worth.code is Code.INVALID_ACTION
+
+
+async def test_the_queues_refusal_is_the_answer() -> None:
+    """503 is passed on as it is."""
+    assert await submit(Queue(), GOOD) is AWAY

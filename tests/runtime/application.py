@@ -1,0 +1,218 @@
+"""A small application behind the front, and a server that runs it."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from http import HTTPStatus
+
+import msgspec
+import trio
+import trio_websocket
+
+from scoreboard.domain.errors import STATUS, Code, Refusal
+from scoreboard.runtime.asgi import Asgi
+from scoreboard.runtime.http1 import Front, Request, Response
+from scoreboard.runtime.server import Server
+from tests.runtime.raw import HANG
+
+LIVE = b"/live"
+JSON = b"content-type: application/json\r\n"
+
+
+class Application:
+    """Handlers and what they have seen."""
+
+    def __init__(self) -> None:
+        self.seen: list[Request] = []  # every complete request, in order
+        self.failures: list[Exception] = []
+        self.gate = trio.Event()  # /slow waits for it
+        self.waiting = trio.Event()  # somebody is in /slow
+        self.disconnected = trio.Event()  # the ASGI application was told that the client has left
+        self.refused: Callable[[Request], Response | None] = lambda _: None
+
+    def front(self) -> Front:
+        express = {
+            (b"GET", b"/hello"): self.hello,
+            (b"POST", b"/echo"): self.echo,
+            (b"GET", b"/slow"): self.slow,
+            (b"GET", b"/fail"): self.fail,
+            (b"GET", b"/stream"): self.stream,
+            (b"GET", b"/torn"): self.torn,
+            (b"GET", b"/rest"): self.rest,
+            (b"GET", b"/big"): self.big,
+            (b"GET", b"/none"): self.none,
+            (b"GET", b"/same"): self.same,
+        }
+        asgi = Asgi(self.asgi)
+        return Front(express, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed)
+
+    def before(self, request: Request) -> Response | None:
+        self.seen.append(request)
+        return self.refused(request)
+
+    def failed(self, request: Request, exc: Exception) -> Response:
+        self.failures.append(exc)
+        return problem(Refusal(Code.INTERNAL, "a bug"), request.request_id)
+
+    async def hello(self, _: Request) -> Response:
+        return Response(200, b'"hello"', JSON)
+
+    async def echo(self, request: Request) -> Response:
+        return Response(200, json.dumps(described(request)).encode(), JSON)
+
+    async def slow(self, _: Request) -> Response:
+        self.waiting.set()
+        await self.gate.wait()
+        return Response(200, b'"slow"', JSON)
+
+    async def fail(self, _: Request) -> Response:
+        raise ValueError("a bug in a handler")
+
+    async def big(self, _: Request) -> Response:
+        return Response(200, b"b" * 2_000_000)
+
+    async def none(self, _: Request) -> Response:
+        return Response(204, b"")
+
+    async def same(self, _: Request) -> Response:
+        return Response(304, b"", b'etag: "1"\r\n')
+
+    async def stream(self, request: Request) -> None:
+        await request.socket.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        await request.socket.send_all(b"data: 1\n\n")
+
+    async def rest(self, request: Request) -> None:
+        assert request.socket.send_now(b"HTTP/1.1 200 OK\r\n\r\n" + b"r" * 2_000_000)
+
+    async def torn(self, request: Request) -> Response:
+        await request.socket.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        raise ValueError("in the middle of an answer")
+
+    async def live(self, request: Request) -> None:
+        """Echoes until the client closes."""
+        try:
+            async with trio.open_nursery() as nursery:
+                handshake = await trio_websocket.wrap_server_stream(nursery, request.socket)
+                websocket = await handshake.accept()
+                while True:
+                    await websocket.send_message(await websocket.get_message())
+        except* (trio_websocket.ConnectionClosed, trio_websocket.HandshakeError):
+            pass
+
+    async def asgi(self, scope, receive, send) -> None:
+        """What stands for Quart: the path says how it answers."""
+        assert scope["type"] == "http"
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        path = scope["path"]
+
+        async def start(status: int, *headers: tuple[bytes, bytes]) -> None:
+            await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+        async def piece(data: bytes = b"", more: bool = False) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        if path == "/app/chunks":
+            await start(200, (b"content-type", b"text/plain"))
+            for data in (b"one", b"", b"two"):
+                await piece(data, more=True)
+            await piece()
+        elif path == "/app/binary":
+            await start(200, (b"content-length", b"4"))
+            for data in (b"a", b"\x88b", b"c"):
+                await piece(data, more=True)
+            await piece()
+        elif path == "/app/half":  # fails in the middle of its answer
+            await start(200)
+            await piece(b"half", more=True)
+            raise ValueError("a bug in the application")
+        elif path == "/app/fail":
+            raise ValueError("a bug in the application")
+        elif path == "/app/begun":  # fails before the first byte is out
+            await start(200, (b"content-length", b"10"))
+            raise ValueError("a bug in the application")
+        elif path == "/app/short":
+            await start(200, (b"content-length", b"10"))
+            await piece(b"short")
+        elif path == "/app/long":
+            await start(200, (b"content-length", b"4"))
+            await piece(b"longer than that")
+        elif path == "/app/nothing":
+            await start(204, (b"content-length", b"0"))
+            await piece()
+        elif path == "/app/endless":
+            await start(200)
+            async with trio.open_nursery() as nursery:
+
+                async def wait() -> None:
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                    self.disconnected.set()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(wait)
+                while True:
+                    await piece(b"x" * 8192, more=True)
+                    await trio.lowlevel.checkpoint()
+        else:
+            answer = json.dumps(
+                {
+                    "app": path,
+                    "method": scope["method"],
+                    "query": scope["query_string"].decode(),
+                    "client": scope["client"][0],
+                    "headers": [[n.decode(), v.decode("latin-1")] for n, v in scope["headers"]],
+                    "body": body.decode("latin-1"),
+                }
+            ).encode()
+            # Those that the front writes itself come from here too, and must not go out twice.
+            await start(
+                200,
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(answer)),
+                (b"date", b"never"),
+                (b"x-request-id", b"the-apps-own"),
+                (b"vary", b"accept"),
+                (b"set-cookie", b"a=1"),
+                (b"set-cookie", b"b=2"),
+            )
+            await piece(answer)
+
+
+def described(request: Request) -> dict[str, object]:
+    """A request as JSON, all of it that a test compares."""
+    return {
+        "method": request.method.decode(),
+        "path": request.path.decode(),
+        "query": request.query.decode(),
+        "version": request.version,
+        "headers": [[name.decode(), value.decode("latin-1")] for name, value in request.headers],
+        "body": request.body.decode("latin-1"),
+    }
+
+
+def write_head(request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+    """As the web's: the shared fields, the caller's, the length."""
+    line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+    shared = b"date: %b\r\nx-request-id: %b\r\nvary: origin\r\n" % (formatdate(time.time(), usegmt=True).encode(), request.request_id)
+    return line + shared + fields + (b"\r\n" if length is None else b"content-length: %d\r\n\r\n" % length)
+
+
+def problem(refusal: Refusal, request_id: bytes) -> Response:
+    body = msgspec.json.encode({"code": refusal.code, "detail": refusal.detail, "requestId": request_id.decode()})
+    return Response(STATUS[refusal.code], body, b"content-type: application/problem+json\r\n")
+
+
+@asynccontextmanager
+async def serving(application: Application | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[Server]:
+    """A server on a free port, closed at the end."""
+    server = Server((application or Application()).front())
+    with trio.fail_after(HANG):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run, host, 0)
+            yield server
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,212 @@
+"""Sizes and times: what is too large or too late is told so where it can be, and the connection ends."""
+
+import pytest
+import trio
+
+from scoreboard.runtime import http1, server
+from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES
+from tests.runtime.application import Application, serving
+from tests.runtime.raw import Client, chunked, closed, connected, get, post, still_serves
+
+SOON = 0.05  # seconds; stands for limits of ten seconds and more
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A sweeper that sweeps often."""
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    return monkeypatch
+
+
+async def drip(client: Client, byte: bytes) -> None:
+    """Sends a byte again and again, until the server has had enough."""
+    try:
+        while True:
+            await client.send(byte)
+            await trio.sleep(0.005)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+# ---- sizes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/echo", "/app/x"])
+async def test_a_body_of_the_limit(path: str) -> None:
+    """16 KiB are taken, by length and in chunks."""
+    body = b"b" * BODY_BYTES
+    async with serving() as server, connected(server) as client:
+        assert len((await client.ask(post(path, body))).json()["body"]) == BODY_BYTES
+        assert len((await client.ask(chunked(path, body[:1], body[1:]))).json()["body"]) == BODY_BYTES
+
+
+@pytest.mark.parametrize("request_", [post("/echo", b"b" * 17 * 1024), chunked("/echo", *[b"b" * 1024] * 17), post("/app/x", b"b" * 10**6)])
+async def test_a_body_above_the_limit(request_: bytes) -> None:
+    """413 arrives although the body was not read, nobody is asked, and the connection ends."""
+    application = Application()
+    async with serving(application) as server, connected(server) as client:
+        await client.send(get("/hello") + request_)
+        assert (await client.answer()).status == 200
+        answer = await client.answer()
+        assert (answer.status, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+        assert answer.header("connection") == "close"
+        assert await client.rest() == b""
+        assert len(application.seen) == 1
+
+
+async def test_too_large_a_body_is_not_sent_for() -> None:
+    """`Expect: 100-continue` with too great a length gets 413 and no 100."""
+    async with serving() as server, connected(server) as client:
+        answer = await client.ask(get("/echo", f"Content-Length: {BODY_BYTES + 1}", "Expect: 100-continue", method="POST"))
+        assert answer.status == 413
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("junk", [b"1;" + b"x" * 10**6, b"0\r\n" + b"x" * 10**6, b"0\r\nx: " + b"x" * 10**6])
+async def test_what_a_chunked_body_hides(junk: bytes) -> None:
+    """Endless chunk extensions and trailers count as body."""
+    async with serving() as server, connected(server) as client:
+        await client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(suppressed, client, junk)
+            assert (await client.answer()).status == 413
+            nursery.cancel_scope.cancel()
+
+
+async def suppressed(client: Client, data: bytes) -> None:
+    try:
+        await client.send(data)
+    except trio.BrokenResourceError:
+        pass
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 16_383, 10**6])
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_head_of_the_limit(pieces: int, over: bool) -> None:
+    """A head of nearly 16 KiB is taken, a greater one gets 431, however it is cut."""
+    empty = len(get("/hello", "X: "))
+    data = get("/hello", "X: " + "x" * (HEAD_BYTES - empty + (100 if over else 0)))
+    step = max(pieces, 1) if pieces > 1 else 100
+    async with serving() as server, connected(server) as client:
+        await client.send(*(data[at : at + step] for at in range(0, len(data), step)))
+        answer = await client.answer()
+        assert answer.status == (431 if over else 200)
+        if over:
+            assert answer.json()["code"] == "HEADERS_TOO_LARGE"
+            assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nHost: t\r\nX", b"GET / HTTP/1.1\r\nHost: t\r\nX: "])
+async def test_a_head_without_an_end(start: bytes) -> None:
+    """A path, a name or a value that never ends is refused before it fills the memory."""
+    async with serving() as server, connected(server) as client:
+        await client.send(start)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(suppressed, client, b"x" * 10**6)
+            assert (await client.answer()).status == 431
+            nursery.cancel_scope.cancel()
+
+
+async def test_many_large_heads_in_a_row() -> None:
+    """Each head is counted for itself, not with its neighbours in the same read."""
+    async with serving() as server, connected(server) as client:
+        data = get("/hello", "X: " + "x" * 9000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, data * 20)
+            assert [(await client.answer()).status for _ in range(20)] == [200] * 20
+
+
+# ---- times ----------------------------------------------------------------------------------------------------------
+
+
+async def test_idle(quick: pytest.MonkeyPatch) -> None:
+    """A connection on which nothing is asked is closed without a word, before the first request and after one."""
+    quick.setattr(http1, "IDLE_SECONDS", SOON)
+    async with serving() as server, connected(server) as silent, connected(server) as client:
+        assert (await client.ask(get("/hello"))).status == 200
+        assert await client.rest() == b""
+        assert await silent.rest() == b""
+        assert server.connections == 0
+
+
+async def test_empty_lines_buy_no_time(quick: pytest.MonkeyPatch) -> None:
+    """Whoever sends only empty lines is idle."""
+    quick.setattr(http1, "IDLE_SECONDS", SOON)
+    async with serving() as server, connected(server) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(drip, client, b"\r\n")
+        assert await closed(client)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET /hello HT", b"GET /hello HTTP/1.1\r\nX: "])
+async def test_a_late_head(quick: pytest.MonkeyPatch, start: bytes) -> None:
+    """A head that comes too slowly gets 408, however many bytes have come; each further byte buys no time."""
+    quick.setattr(http1, "HEAD_SECONDS", SOON)
+    async with serving() as server, connected(server) as client:
+        assert (await client.ask(get("/hello"))).status == 200
+        await client.send(start)
+        if start.endswith(b" "):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drip, client, b"x")
+                await late(client)
+                nursery.cancel_scope.cancel()
+        else:
+            await late(client)
+            assert await client.rest() == b""
+        await still_serves(server)
+
+
+async def late(client: Client) -> None:
+    answer = await client.answer()
+    assert (answer.status, answer.json()["code"]) == (408, "REQUEST_TIMEOUT")
+    assert answer.header("connection") == "close"
+
+
+@pytest.mark.parametrize("expect", [False, True])
+async def test_a_late_body(quick: pytest.MonkeyPatch, expect: bool) -> None:
+    """A body that comes too slowly gets 408."""
+    quick.setattr(http1, "BODY_SECONDS", SOON)
+    async with serving() as server, connected(server) as client:
+        await client.send(post("/echo", b"body", *(["Expect: 100-continue"] if expect else []))[:-4])
+        if expect:
+            assert (await client.answer()).status == 100
+        await late(client)
+        assert await client.rest() == b""
+
+
+async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
+    """No deadline of reading runs while a request is at hand."""
+    for limit in ("IDLE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS"):
+        quick.setattr(http1, limit, SOON)
+    application = Application()
+    async with serving(application) as server, connected(server) as client, connected(server) as other:
+        await client.send(get("/slow"))
+        await application.waiting.wait()
+        assert await other.rest() == b""  # its idle time has passed, so the first one's would have too
+        application.gate.set()
+        assert (await client.answer()).body == b'"slow"'
+
+
+@pytest.mark.parametrize("path", ["/big", "/app/endless"])
+async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> None:
+    """A client that takes nothing of its answer is closed after a while, and the handler or application ends."""
+    quick.setattr(http1, "ANSWER_SECONDS", SOON)
+    async with serving() as server, connected(server) as client:
+        await client.send(get(path))
+        while not server.connections:
+            await trio.sleep(0.001)
+        while server.connections:
+            await trio.sleep(0.001)
+        await still_serves(server)
+
+
+async def test_parting_is_bounded(quick: pytest.MonkeyPatch) -> None:
+    """A client that neither closes nor stops sending after the last answer is closed all the same."""
+    quick.setattr(http1, "PARTING_SECONDS", SOON)
+    async with serving() as server, connected(server) as client:
+        assert (await client.ask(get("/hello", "Connection: close"))).status == 200
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip, client, b"x")
+            while server.connections:
+                await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()

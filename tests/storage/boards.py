@@ -1,0 +1,63 @@
+"""A board with content for the tests of what reads it, written as a committer would, without a committer."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.runtime.breaker import Breaker
+from scoreboard.storage.board import SharedBoard
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.connections import Stores
+from scoreboard.storage.profiles import Profiles
+from scoreboard.storage.projection import Projection, Row, Span, Told, keys
+
+NAMES = keys(LEADERBOARD)
+
+
+class World:
+    """Users, their scores in both stores, and how a node reads them. Every write is one action of one user."""
+
+    def __init__(self, stores: Stores) -> None:
+        self.stores = stores
+        self.projection = Projection(stores.redis, LEADERBOARD, lambda: None)
+        self.suspicions = 0
+        self.turn = 0
+
+    async def user(self, name: str, avatar_url: str | None = None) -> UUID:
+        sql = "INSERT INTO users (username, email, avatar_url) VALUES ($1::text, $1::text || '@example.org', $2) RETURNING id"
+        return UUID(bytes=(await self.stores.fetchval(sql, name, avatar_url)).bytes)
+
+    async def open_board(self, epoch: int = 1) -> None:
+        await self.stores.command("HSET", NAMES.meta, "epoch", epoch)
+
+    async def score(self, user: UUID, total: int, *, in_redis: bool = True, told: bool = True) -> None:
+        """The user's total, in PostgreSQL and, unless that is what fails, in Redis with its message."""
+        self.turn += 1
+        sql = """INSERT INTO scores AS s (user_id, total_score, reached, version) VALUES ($1, $2, $3, 1)
+                 ON CONFLICT (user_id) DO UPDATE SET total_score = $2, reached = $3, version = s.version + 1 RETURNING version"""
+        version = await self.stores.fetchval(sql, user, total, self.turn)
+        if in_redis:
+            story = [Told(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []
+            await crossing(self.projection.apply, Span(1, self.turn, self.turn), [Row(user, total, self.turn, version)], story)
+
+    def reader(self) -> SharedBoard:
+        """A node's view of the board, with its own caches."""
+        return self.node()[0]
+
+    def node(self) -> tuple[SharedBoard, Profiles]:
+        profiles = Profiles(self.stores)
+        return SharedBoard(LEADERBOARD, self.stores, profiles, Breaker("redis"), self.suspect), profiles
+
+    def suspect(self) -> None:
+        self.suspicions += 1
+
+
+@asynccontextmanager
+async def counted_commands(stores: Stores) -> AsyncIterator[Mapping[str, int]]:
+    """Counts what Redis is asked meanwhile; read it after the block."""
+    counts: dict[str, int] = {}
+    await stores.command("CONFIG", "RESETSTAT")
+    yield counts
+    for name, values in (await stores.command("INFO", "commandstats")).items():
+        counts[name.removeprefix("cmdstat_")] = values["calls"]

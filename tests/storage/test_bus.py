@@ -1,0 +1,112 @@
+"""What is said between nodes: decoded strictly, received by everyone."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoreboard.domain.boards import Mark
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.storage.bus import Beat, Bus, Personal, Revoked, Update, decode
+from scoreboard.storage.connections import Stores, open_stores
+from tests.conftest import OwnValkey
+from tests.storage.boards import World
+
+USER = UUID(int=5)
+
+
+@pytest.fixture
+async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
+    async with open_stores(database_url, redis_url) as opened:
+        yield opened
+
+
+def test_decoding() -> None:
+    """Each kind of payload; the rank of each action is its user's place in the call, 0 is unknown."""
+    told = f'[["{USER}",10,25,15,1768041000000,"req",1],["{USER}",0,10,10,1768041000000,"req",0]]'
+    assert decode(f"board\nleaderboard\n3\n12\n11\n0,42\n{told}".encode()) == Update(
+        "leaderboard",
+        Mark(3, 12),
+        11,
+        (
+            Personal(USER, 10, 25, 15, 42, 1768041000000, "req"),
+            Personal(USER, 0, 10, 10, None, 1768041000000, "req"),
+        ),
+    )
+    assert decode(b"board\nleaderboard\n3\n12\n11\n\n[]") == Update("leaderboard", Mark(3, 12), 11, ())
+    assert decode(b"beat\nnode-1") == Beat("node-1")
+    assert decode(f"revoked\n{USER}".encode()) == Revoked(USER)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"board",
+        b"board\nleaderboard\n3\n12\n11\n0",
+        b"board\nleaderboard\nx\n12\n11\n0\n[]",
+        b"board\nleaderboard\n3\n12\n11\n7\n[[1]]",
+        f'board\nleaderboard\n3\n12\n11\n7\n[["{USER}",1,1,1,1,"r",5]]'.encode(),
+        b'board\nleaderboard\n3\n12\n11\n7\n[["nobody",1,1,1,1,"r",0]]',
+        b"revoked\nnobody",
+        b"beat\n\xff",
+        b"something new\n1",
+    ],
+)
+def test_what_is_not_understood_is_nothing(payload: bytes) -> None:
+    """A malformed or unknown payload is ignored: another version may be running beside this one."""
+    assert decode(payload) is None
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"board\nleaderboard\n1\n2\n2\n1\n" + rest))
+def test_no_payload_raises(payload: bytes) -> None:
+    """Whatever stands on the channel."""
+    decode(payload)
+
+
+async def test_everything_published_is_heard(stores: Stores) -> None:
+    """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in order."""
+    bus, world, sid = Bus(stores), World(stores), uuid4()
+    await world.open_board()
+    ann = await world.user("ann")
+    heard: list[object] = []
+    ready = trio.Event()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bus.listen, ready.set, lambda payload: heard.append(decode(payload)))
+            await ready.wait()
+            await bus.publish_beat("here")
+            await bus.publish_revoked(sid)
+            await world.score(ann, 10)
+            while len(heard) < 3:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert heard[:2] == [Beat("here"), Revoked(sid)]
+    update = heard[2]
+    assert isinstance(update, Update)
+    assert (update.mark, update.position) == (Mark(1, 1), "1-1")
+    assert [(one.user, one.new, one.rank) for one in update.personal] == [(ann, 10, 1)]
+
+
+async def test_a_lost_connection_is_told(database_url: str, fresh_valkey: OwnValkey) -> None:
+    """Listening ends with StorageUnavailable when Redis dies, and when it is not there to begin with."""
+    async with open_stores(database_url, fresh_valkey.url) as stores:
+        failed = trio.Event()
+        ready = trio.Event()
+
+        async def listen() -> None:
+            with pytest.raises(StorageUnavailable):
+                await Bus(stores).listen(ready.set, lambda _: None)
+            failed.set()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen)
+                await ready.wait()
+                fresh_valkey.kill()
+                await failed.wait()
+            with pytest.raises(StorageUnavailable):
+                await Bus(stores).listen(ready.set, lambda _: None)

@@ -1,0 +1,330 @@
+"""A batch through limits, ledger and board: the order of the checks, what a store that is away costs, and what is given back."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+
+from scoreboard.domain.actions import TOO_OLD_OR_AHEAD, invalid
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.outcomes import GONE, POISONED, Claim, Duplicate, Outcome, Recorded
+from scoreboard.runtime.breaker import Breaker, State
+from scoreboard.storage import commit as module
+from scoreboard.storage import ledger
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.commit import Commit, Committed
+from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.limits import Judgement, Limits
+from scoreboard.storage.projection import Projection
+from scoreboard.storage.writer import Writer
+from tests.storage.proxy import Proxy, proxy_before
+from tests.storage.worlds import NAMES, claim, make_users, order_in_postgres, order_in_redis
+
+BAD = invalid("metadata", "is refused by a rule")
+
+
+class World:
+    """A node's stores with Redis behind a proxy, its projection of a board that is there, and committers."""
+
+    def __init__(self, stores: Stores, redis: Proxy) -> None:
+        self.stores, self.redis = stores, redis
+        self.projection = Projection(stores.redis, LEADERBOARD, lambda: None)
+        self.breaker = Breaker("redis", interval=0)  # every call may be the probe
+        self.made: list[Commit] = []
+
+    def committer(self, *, per_minute: int = 10) -> Commit:
+        limits = Limits(self.stores.redis, per_minute=per_minute, cooldowns=True)
+        self.made.append(Commit(Writer(self.stores.connect), limits, self.projection, self.breaker))
+        return self.made[-1]
+
+    async def applied(self) -> dict[int, int]:
+        return {int(writer): int(turn) for writer, turn in (await self.stores.command("HGETALL", NAMES.applied)).items()}
+
+    async def slots(self, user: UUID) -> set[str]:
+        return {member.decode() for member in await self.stores.command("ZRANGE", f"rate_limit:user:{user}", 0, -1)}
+
+    async def cooling(self, user: UUID) -> bytes | None:
+        held: bytes | None = await self.stores.command("GET", f"cooldown:{user}:task_finish")
+        return held
+
+
+@pytest.fixture
+async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
+    async with proxy_before(redis_url) as proxy, open_stores(database_url, proxy.url) as stores:
+        await stores.command("HSET", NAMES.meta, "epoch", 1)
+        made = World(stores, proxy)
+        yield made
+        for commit in made.made:
+            commit.writer.close()
+
+
+async def run(commit: Commit, *claims: Claim) -> list[Outcome]:
+    return (await crossing(commit.run, claims)).outcomes
+
+
+def result(outcome: Outcome) -> Any:
+    """What a test compares: rank, or "again", or the layer or code of a refusal."""
+    match outcome:
+        case Recorded():
+            return outcome.rank
+        case Duplicate():
+            return "again"
+        case Refusal():
+            return outcome.layer or outcome.code
+
+
+# ---- order ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_recorded_has_its_rank(world: World) -> None:
+    """Outcomes in the order of the claims, with ranks after the whole batch, and the board's mark."""
+    ada, bob = await make_users(world.stores, 2)
+    committed: Committed = await crossing(world.committer().run, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)])
+    assert [result(outcome) for outcome in committed.outcomes] == [2, 1, 2]
+    assert [(outcome.previous, outcome.new) for outcome in committed.outcomes if isinstance(outcome, Recorded)] == [(0, 5), (0, 7), (5, 6)]
+    assert committed.mark == world.projection.known
+    assert committed.mark.version == 1
+
+
+async def test_409_goes_before_429_and_400(world: World) -> None:
+    """A known actionId is a duplicate, whatever the limits, its timestamp or its rule say by now."""
+    (user,) = await make_users(world.stores, 1)
+    commit = world.committer(per_minute=2)
+    first, second = claim(user, action_id="a"), claim(user, action_id="b")
+    assert [result(outcome) for outcome in await run(commit, first, second)] == [1, 1]
+    await world.stores.command("DEL", f"rate_limit:user:{user}")
+    assert [result(outcome) for outcome in await run(commit, claim(user), claim(user))] == [1, 1]
+    asked = [
+        claim(user, action_id="a"),  # no slot left
+        claim(user, action_id="b", timestamp_ms=0),
+        claim(user, worth=BAD),
+        claim(user),
+    ]
+    assert [result(outcome) for outcome in await run(commit, *asked)] == ["again", "again", "user", "user"]
+    assert [result(outcome) for outcome in await run(world.committer(), claim(user, action_id="a", worth=BAD))] == ["again"]
+
+
+async def test_429_goes_before_400_and_400_tells_why(world: World) -> None:
+    """Without a free slot the rule is not asked; with one, time goes before rule."""
+    (user,) = await make_users(world.stores, 1)
+    outcomes = await run(
+        world.committer(per_minute=2), claim(user, timestamp_ms=0, worth=BAD), claim(user, worth=BAD), claim(user, worth=BAD)
+    )
+    assert outcomes[:2] == [TOO_OLD_OR_AHEAD, BAD]
+    assert result(outcomes[2]) == "user"
+    assert await world.stores.fetchval("SELECT count(*) FROM action_keys") == 0
+
+
+async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: World) -> None:
+    """The same body is told what it gave then and where its user is now; another body is told nothing."""
+    ada, bob = await make_users(world.stores, 2)
+    commit = world.committer()
+    (first,) = await run(commit, claim(ada, action_id="a", points=5))
+    await run(commit, claim(ada, points=3), claim(bob, points=100))
+    same, other = await run(commit, claim(ada, action_id="a", points=5)), await run(commit, claim(ada, action_id="a", body=b"other"))
+    assert isinstance(first, Recorded)
+    assert first.rank == 1
+    (duplicate,) = same
+    assert isinstance(duplicate, Duplicate)
+    assert duplicate.original == Recorded(ada, 0, 5, 5, 2, first.at_ms)
+    assert other == [Duplicate(None)]
+
+
+async def test_a_vanished_user_is_told_so(world: World) -> None:
+    """401, and neither slot nor cooldown is left behind."""
+    ada, gone = (await make_users(world.stores, 1))[0], uuid4()
+    outcomes = await run(world.committer(), claim(gone, cooldown_ms=9_000), claim(ada))
+    assert [result(outcome) for outcome in outcomes] == [Code.UNAUTHORIZED, 1]
+    assert outcomes[0] is GONE
+    assert await world.slots(gone) == set()
+    assert await world.cooling(gone) is None
+
+
+# ---- giving back ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_duplicate_of_an_old_action_gives_its_slot_back(world: World) -> None:
+    """Newly reserved for something that was recorded long ago: it does not count now."""
+    (user,) = await make_users(world.stores, 1)
+    commit, again = world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
+    await run(commit, again)
+    await world.stores.execute("UPDATE action_keys SET processed_at = processed_at - interval '2 minutes'")
+    await world.stores.command("DEL", f"rate_limit:user:{user}", f"cooldown:{user}:task_finish")
+    assert [result(outcome) for outcome in await run(commit, again)] == ["again"]
+    assert await world.slots(user) == set()
+    assert await world.cooling(user) is None
+
+
+async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two committers have the same action at once: one reserves, the other records on that reservation, and the slot stays its own."""
+    (user,) = await make_users(world.stores, 1)
+    one, other, again = world.committer(), world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
+    judgements = await crossing(one.limits.reserve, [again])
+    assert [result(outcome) for outcome in await run(other, again)] == [1]
+
+    async def judged_before(*_: object) -> list[Judgement]:
+        return judgements
+
+    monkeypatch.setattr(Commit, "_judge", judged_before)
+    assert [result(outcome) for outcome in await run(one, again)] == ["again"]
+    assert await world.slots(user) == {"a"}
+    assert await world.cooling(user) == b"a"
+
+
+async def test_what_is_refused_keeps_its_slot_only(world: World) -> None:
+    """By its rule or because it can't be stored: the slot is used up, no cooldown was started."""
+    (user,) = await make_users(world.stores, 1)
+    commit = world.committer()
+    await run(commit, claim(user, action_id="bad", worth=BAD, cooldown_ms=9_000))
+    assert await run(commit, claim(user, action_id="poisoned", metadata="[", cooldown_ms=9_000)) == [POISONED]
+    assert await world.slots(user) == {"bad", "poisoned"}
+    assert await world.cooling(user) is None
+    assert [result(outcome) for outcome in await run(commit, claim(user, cooldown_ms=9_000))] == [1]
+
+
+async def test_200_parallel_actions_of_one_user_record_ten(world: World) -> None:
+    """Over two committers, every actionId sent twice: exactly ten count, whatever is given back on the way."""
+    (user,) = await make_users(world.stores, 1)
+    claims = [claim(user, action_id=str(number)) for number in range(100)]
+    outcomes: list[Outcome] = []
+
+    async def send(commit: Commit, step: int) -> None:
+        for start in range(0, 100, 20):
+            outcomes.extend(await run(commit, *claims[::step][start : start + 20]))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, world.committer(), 1)
+            nursery.start_soon(send, world.committer(), -1)
+    assert sum(isinstance(outcome, Recorded) for outcome in outcomes) == 10
+    assert await world.stores.fetchval("SELECT count(*) FROM action_logs") == 10
+    assert len(await world.slots(user)) == 10
+
+
+# ---- Redis away -------------------------------------------------------------------------------------------------------
+
+
+async def test_without_redis_actions_are_recorded_without_rank(world: World) -> None:
+    """PostgreSQL decides: limits and cooldowns by its log, ranks unknown, no mark; a duplicate has no rank either."""
+    (user,) = await make_users(world.stores, 1)
+    commit = world.committer(per_minute=3)
+    (first,) = await run(commit, claim(user, action_id="a", cooldown_ms=9_000))
+    world.redis.refuse = True
+    committed: Committed = await crossing(
+        commit.run, [claim(user, action_type="other"), claim(user, cooldown_ms=9_000), claim(user, action_id="a")]
+    )
+    assert [result(outcome) for outcome in committed.outcomes] == [None, "cooldown", "again"]
+    assert committed.mark is None
+    again = committed.outcomes[2]
+    assert isinstance(again, Duplicate)
+    assert isinstance(first, Recorded)
+    assert again.original == Recorded(user, 0, 10, 10, None, first.at_ms)
+    outcomes = await run(commit, claim(user, action_type="other"), claim(user, action_type="other"))
+    assert [result(outcome) for outcome in outcomes] == [None, "user"]
+
+
+async def test_an_open_breaker_asks_redis_nothing(world: World) -> None:
+    """While Redis is left alone a batch costs no time-out."""
+    (user,) = await make_users(world.stores, 1)
+    commit = world.committer()
+    commit.breaker = Breaker("redis", failures=1, interval=3_600)
+    commit.breaker.failed(0)
+    commit.breaker.allow(0)
+    commit.breaker.failed(float("inf"))
+    assert commit.breaker.state is State.OPEN
+    before = world.redis.connections
+    world.redis.refuse = True
+    assert [result(outcome) for outcome in await run(commit, claim(user))] == [None]
+    assert world.redis.connections == before
+
+
+async def test_missed_rows_go_with_the_next_call(world: World) -> None:
+    """A committer closes its own gap: the newest row of each user it could not bring, and the turns they cover."""
+    ada, bob, carl = await make_users(world.stores, 3)
+    commit, other = world.committer(), world.committer()
+    await run(commit, claim(ada))
+    world.redis.refuse = True
+    await run(commit, claim(ada, points=20), claim(bob))
+    await run(commit, claim(bob, points=50))
+    world.redis.refuse = False
+    await run(other, claim(ada, points=1))  # the other's rows are its own: bob is still missing
+    assert len(await order_in_redis(world.stores)) == 1
+    assert await world.applied() == {commit.writer.number: 1, other.writer.number: 1}
+    (outcome,) = await run(commit, claim(carl, points=40))
+    assert result(outcome) == 2
+    assert await order_in_redis(world.stores) == await order_in_postgres(world.stores)
+    assert await world.applied() == {commit.writer.number: 4, other.writer.number: 1}
+
+
+async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: World) -> None:
+    """A new number covers its own turns only; the rows go in all the same."""
+    ada, bob = await make_users(world.stores, 2)
+    commit = world.committer()
+    world.redis.refuse = True
+    await run(commit, claim(ada))
+    commit.writer.close()
+    world.redis.refuse = False
+    await run(commit, claim(bob))
+    assert await order_in_redis(world.stores) == await order_in_postgres(world.stores)
+    assert await world.applied() == {commit.writer.number: 1}
+
+
+async def test_a_gap_that_grows_too_large_is_left_to_the_projector(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is kept, and the watermark does not pass what was forgotten."""
+    monkeypatch.setattr(module, "GAP_ROWS", 2)
+    users = await make_users(world.stores, 5)
+    commit = world.committer()
+    await run(commit, claim(users[0]))
+    world.redis.refuse = True
+    await run(commit, *[claim(user) for user in users[1:4]])
+    await run(commit, claim(users[0]))
+    world.redis.refuse = False
+    await run(commit, claim(users[4]))
+    assert {user for user, _ in await order_in_redis(world.stores)} == {str(users[0]), str(users[4])}
+    assert await world.applied() == {commit.writer.number: 1}
+
+
+async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
+    """Nobody is first of a board that is not there, and the node learns that it must be rebuilt."""
+    ada, bob = await make_users(world.stores, 2)
+    commit = world.committer()
+    suspicions: list[int] = []
+    world.projection.suspect = lambda: suspicions.append(1)
+    await run(commit, claim(ada))
+    await world.stores.command("FLUSHALL")
+    committed: Committed = await crossing(commit.run, [claim(bob)])
+    assert [result(outcome) for outcome in committed.outcomes] == [None]
+    assert committed.mark is None
+    assert suspicions
+    assert await world.stores.command("EXISTS", *NAMES) == 0
+
+
+# ---- PostgreSQL away --------------------------------------------------------------------------------------------------
+
+
+async def test_without_postgresql_nothing_is_acknowledged(redis_url: str) -> None:
+    """The batch fails as a whole; a slot that was taken is found again by a retry."""
+    async with open_stores("postgresql://nobody@127.0.0.1:1/none", redis_url) as stores:
+        commit = World(stores, Proxy("")).committer()
+        with pytest.raises(StorageUnavailable, match="postgresql"):
+            await run(commit, claim(UUID(int=1)))
+        assert await stores.command("ZCARD", f"rate_limit:user:{UUID(int=1)}") == 1
+
+
+async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded is told so, though PostgreSQL went away before the duplicates among them could be looked up."""
+    ada, bob = await make_users(world.stores, 2)
+    commit = world.committer()
+
+    async def away(*_: object) -> None:
+        raise StorageUnavailable("postgresql", "on purpose")
+
+    monkeypatch.setattr(ledger, "originals", away)
+    outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", worth=BAD))
+    assert [result(outcome) for outcome in outcomes] == [1, Code.SERVICE_UNAVAILABLE]
+    assert await world.slots(bob) == {"bad"}
+    with pytest.raises(StorageUnavailable, match="on purpose"):
+        await run(commit, claim(bob, worth=BAD))

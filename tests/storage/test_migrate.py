@@ -1,0 +1,166 @@
+"""Migrations: once each, from however many nodes, and never a file that was edited."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import trio
+
+from scoreboard.domain.errors import StartError, StorageUnavailable
+from scoreboard.storage import migrate as module
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.migrate import TIMEOUTS, Migration, is_migrated, migrate, migrations, outstanding
+from tests.storage.worlds import connection
+
+NOWHERE = "redis://127.0.0.1:1/0"  # none of these tests speaks to Redis
+
+
+@asynccontextmanager
+async def postgres(url: str) -> AsyncIterator[Stores]:
+    async with open_stores(url, NOWHERE) as stores:
+        yield stores
+
+
+async def test_each_file_is_applied_once_in_order(empty_database_url: str) -> None:
+    """The first call applies all of them by number, the second finds nothing to do."""
+    names = [migration.name for migration in migrations()]
+    assert names == sorted(names)
+    async with postgres(empty_database_url) as stores, connection(stores) as conn:
+        assert not await crossing(is_migrated, conn)
+        assert await migrate(empty_database_url) == names
+        assert await crossing(is_migrated, conn)
+        assert await migrate(empty_database_url) == []
+
+
+async def test_two_nodes_at_once_are_harmless(empty_database_url: str) -> None:
+    """Between four nodes that start together every file is applied exactly once, and nobody fails."""
+    applied: list[str] = []
+
+    async def node() -> None:
+        applied.extend(await migrate(empty_database_url))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(node)
+    assert sorted(applied) == [migration.name for migration in migrations()]
+
+
+async def test_a_failing_file_leaves_nothing_behind(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is one transaction: what came before stays, what failed is gone, and the next call goes on from there."""
+    good, bad = Migration("0001_good.sql", "CREATE TABLE good ()", "1"), Migration("0002_bad.sql", "CREATE TABLE bad (); SELECT 1 / 0", "2")
+    monkeypatch.setattr(module, "migrations", lambda: [good, bad])
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(empty_database_url)
+    async with postgres(empty_database_url) as stores:
+        assert await stores.fetchval("SELECT to_regclass('good') IS NOT NULL AND to_regclass('bad') IS NULL")
+    monkeypatch.setattr(module, "migrations", lambda: [good, bad._replace(sql="CREATE TABLE bad ()")])
+    assert await migrate(empty_database_url) == ["0002_bad.sql"]
+
+
+async def test_an_edited_file_is_refused(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was applied with another content stops the start and is named."""
+    await migrate(empty_database_url)
+    first, *others = migrations()
+    monkeypatch.setattr(module, "migrations", lambda: [first._replace(sha256="0" * 64), *others])
+    with pytest.raises(StartError, match=first.name):
+        await migrate(empty_database_url)
+
+
+def test_files_of_a_newer_version_do_not_disturb_an_older_one() -> None:
+    """During a rolling upgrade the older node starts on the newer schema: what it does not know is not its business."""
+    known = Migration("0001_a.sql", "", "1")
+    assert outstanding([known], {"0001_a.sql": "1", "0002_b.sql": "2"}) == []
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("160004", False), ("170000", True), ("180006", True)])
+async def test_an_old_postgresql_is_refused(version: str, accepted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below 17 nothing ends a half-received message that holds locks: one clear line, before anything is touched."""
+
+    class Fake:
+        async def fetchval(self, _sql: str) -> str:
+            return version
+
+        def terminate(self) -> None:
+            pass
+
+    async def connect(_url: str, **_: Any) -> Fake:
+        return Fake()
+
+    async def nothing_left(_conn: Any) -> None:
+        return None
+
+    monkeypatch.setattr(module, "connect", connect)
+    monkeypatch.setattr(module, "_apply_next", nothing_left)
+    if accepted:
+        assert await migrate("postgresql://unused") == []
+    else:
+        with pytest.raises(StartError, match="PostgreSQL 16 is too old: at least 17 is needed"):
+            await migrate("postgresql://unused")
+
+
+async def test_nobody_there_is_storage_unavailable(empty_database_url: str) -> None:
+    """Refused, unknown database, wrong password: the store is out of reach, whatever the library calls it."""
+    parts = urlsplit(empty_database_url)
+    for url in (
+        "postgresql://nobody:x@127.0.0.1:1/none",
+        parts._replace(path="/no_such_database").geturl(),
+        parts._replace(netloc=parts.netloc.replace(parts.password or "", "wrong")).geturl(),
+    ):
+        with pytest.raises(StorageUnavailable, match="postgresql"):
+            await migrate(url)
+
+
+async def test_the_roles_time_outs_hold_on_new_connections(empty_database_url: str) -> None:
+    """Every connection made after the migration has them, without a start-up parameter."""
+    await migrate(empty_database_url)
+    async with postgres(empty_database_url) as stores:
+        found = {name: await stores.fetchval("SELECT current_setting($1)", name) for name in TIMEOUTS}
+        assert found == TIMEOUTS
+        with pytest.raises(StorageUnavailable, match="QueryCanceled"):
+            await stores.execute("SET statement_timeout = '10ms'; SELECT pg_sleep(5)")
+
+
+async def test_the_columns_are_the_specifications(stores: Stores) -> None:
+    """Names, types and nullability of the specification's tables, and what was added to them."""
+    rows = await stores.fetch(
+        "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND table_name IN ('users', 'scores', 'action_logs')"
+    )
+    columns = {f"{row[0]}.{row[1]}": (row[2], row[3], row[4]) for row in rows}
+    assert columns["users.username"] == ("character varying", 50, "NO")
+    assert columns["users.email"] == ("character varying", 255, "NO")
+    assert columns["users.avatar_url"] == ("character varying", 500, "YES")
+    assert columns["scores.total_score"] == ("bigint", None, "NO")
+    assert columns["scores.user_id"] == ("uuid", None, "NO")
+    assert columns["action_logs.action_id"] == ("character varying", 100, "NO")
+    assert columns["action_logs.action_type"] == ("character varying", 50, "NO")
+    assert columns["action_logs.points_awarded"] == ("integer", None, "NO")
+    assert columns["action_logs.signature"] == ("character varying", 500, "NO")
+    assert columns["action_logs.metadata"] == ("jsonb", None, "YES")
+    assert columns["action_logs.processed_at"] == ("timestamp with time zone", None, "NO")
+
+
+async def test_rows_land_in_default_until_their_month_has_a_partition(stores: Stores) -> None:
+    """An action is never refused for want of a partition."""
+    user = await stores.fetchval("INSERT INTO users (username, email) VALUES ('ada', 'ada@example.org') RETURNING id")
+    insert = (
+        "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature, processed_at)"
+        " VALUES ($1, 'a', 't', 1, 1, 1, 's', $2::text::timestamptz) RETURNING tableoid::regclass::text"
+    )
+    assert await stores.fetchval(insert, user, "1999-12-31T00:00:00Z") == "action_logs_default"
+    await stores.execute("CREATE TABLE action_logs_2999 PARTITION OF action_logs FOR VALUES FROM ('2999-01-01') TO ('3000-01-01')")
+    assert await stores.fetchval(insert, user, "2999-12-31T00:00:00Z") == "action_logs_2999"
+
+
+async def test_a_long_migration_outlives_the_roles_time_outs(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may take as long as it needs, though the role's own statements may not."""
+    monkeypatch.setattr(module, "TIMEOUTS", dict.fromkeys(TIMEOUTS, "100ms"))
+    await migrate(empty_database_url)
+    known = [*migrations(), Migration("9999_slow.sql", "SELECT pg_sleep(0.3)", "1")]
+    monkeypatch.setattr(module, "migrations", lambda: known)
+    assert await migrate(empty_database_url) == ["9999_slow.sql"]

@@ -1,0 +1,182 @@
+"""Names and pictures: filled by readers, written through by changes, five minutes in Redis."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from scoreboard.storage import profiles as module
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.bus import Update, decode
+from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.profiles import Profiles, profile_key, unnamed
+from scoreboard.storage.projection import UPDATES
+from tests.conftest import OwnValkey
+from tests.storage.boards import NAMES, World, counted_commands
+
+
+@pytest.fixture
+async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
+    async with open_stores(database_url, redis_url) as stores:
+        world = World(stores)
+        await world.open_board()
+        yield world
+
+
+async def rename(world: World, profiles: Profiles, user: UUID, name: str, avatar_url: str | None = None) -> None:
+    """As operations.accounts does: PostgreSQL first, then every board."""
+    await world.stores.execute("UPDATE users SET username = $2, avatar_url = $3 WHERE id = $1", user, name, avatar_url)
+    await profiles.changed(user, name, avatar_url)
+
+
+async def hash_of(world: World, user: UUID) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = await world.stores.command("HGETALL", profile_key(user))
+    return fields
+
+
+async def test_readers_fill_the_hash_for_five_minutes(world: World) -> None:
+    """The first reader asks PostgreSQL and leaves the profile in Redis with its time to live; the second node asks Redis."""
+    ann = await world.user("ann", "https://example.org/a.png")
+    await world.score(ann, 10)
+    await world.reader().read()
+    assert await hash_of(world, ann) == {b"username": b"ann", b"avatarUrl": b"https://example.org/a.png"}
+    assert 0 < await world.stores.command("TTL", profile_key(ann)) <= module.TTL
+    await world.stores.execute("UPDATE users SET username = 'changed behind our back'")
+    assert (await world.reader().read()).rows[0].username == "ann"
+
+
+async def test_a_reader_never_overwrites_a_change(world: World) -> None:
+    """What a change has written stays, though a reader comes with what it read before."""
+    ann = await world.user("ann")
+    _, profiles = world.node()
+    await rename(world, profiles, ann, "anna", "https://example.org/new.png")
+    await crossing(profiles._fill, {ann: module.Profile("ann", None)})
+    assert await hash_of(world, ann) == {b"username": b"anna", b"avatarUrl": b"https://example.org/new.png"}
+
+
+async def test_a_change_is_on_every_node_s_board(world: World) -> None:
+    """It raises version, top and names, says so, and another node's read shows it although that node had the old name at hand."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    here, profiles = world.node()
+    there = world.reader()
+    before = await there.read()
+    pubsub = world.stores.subscriber().pubsub()
+    await crossing(pubsub.subscribe, UPDATES)
+    await rename(world, profiles, ann, "anna")
+
+    async def message() -> bytes:
+        while True:
+            answer = await pubsub.get_message(timeout=5)
+            if answer and answer["type"] == "message":
+                data: bytes = answer["data"]
+                return data
+
+    update = decode(await crossing(message))
+    await crossing(pubsub.aclose)
+    assert isinstance(update, Update)
+    assert (update.mark.version, update.top, update.personal) == (before.version + 1, before.version + 1, ())
+    there.hear(update.mark, update.top)
+    after = await there.read()
+    assert after.rows[0].username == "anna"
+    assert after.position != before.position
+    assert after.updated_ms >= before.updated_ms
+    here.hear(update.mark, update.top)
+    assert (await here.read()).rows[0].username == "anna"
+
+
+async def test_a_removed_picture_is_gone(world: World) -> None:
+    """A profile without a picture replaces one with it."""
+    ann = await world.user("ann", "https://example.org/a.png")
+    await world.score(ann, 10)
+    board, profiles = world.node()
+    assert (await board.read()).rows[0].avatarUrl is not None
+    await rename(world, profiles, ann, "ann")
+    board.distrust()
+    assert (await board.read()).rows[0].avatarUrl is None
+
+
+async def test_a_change_does_nothing_to_a_board_that_is_not_there(world: World) -> None:
+    """Without an epoch neither version nor top is made: the rebuilt board reads the names anew anyway."""
+    ann = await world.user("ann")
+    await world.stores.command("FLUSHALL")
+    await rename(world, world.node()[1], ann, "anna")
+    assert await world.stores.command("EXISTS", NAMES.meta) == 0
+    assert (await hash_of(world, ann))[b"username"] == b"anna"
+
+
+async def test_a_change_that_redis_missed_is_made_up_for(database_url: str, fresh_valkey: OwnValkey) -> None:
+    """A profile changed while Redis was away goes out with a later read, before the names are looked up."""
+    async with open_stores(database_url, fresh_valkey.url) as stores:
+        world = World(stores)
+        await world.open_board()
+        ann = await world.user("ann")
+        await world.score(ann, 10)
+        board, profiles = world.node()
+        await board.read()
+        fresh_valkey.kill()
+        await rename(world, profiles, ann, "anna")
+        fresh_valkey.start()
+        board.distrust()
+        assert (await board.read()).rows[0].username == "anna"
+        assert (await hash_of(world, ann))[b"username"] == b"anna"
+        assert not profiles._owed
+
+
+async def test_names_at_hand_are_dropped_after_five_minutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if nobody ever tells of a change, an old name lives no longer than that on a node."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    board, _ = world.node()
+    await board.read()
+    await world.stores.execute("UPDATE users SET username = 'anna'")
+    await world.stores.command("DEL", profile_key(ann))
+    board.distrust()
+    assert (await board.read()).rows[0].username == "ann"
+    monkeypatch.setattr(module, "TTL", 0)
+    board.distrust()
+    assert (await board.read()).rows[0].username == "anna"
+
+
+async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World, redis_url: str) -> None:
+    """Names that no store tells cost no board: the row has a stand-in, and the next read asks again."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    url, stores = "postgresql://nobody@127.0.0.1:1/nothing", world.stores
+    nowhere = await crossing(partial(asyncpg.create_pool, url, min_size=0))
+    board = World(Stores(url, redis_url, nowhere, stores.redis, pgbouncer=False)).reader()
+    assert (await board.read()).rows[0].username == unnamed(ann).username
+    await world.reader().read()  # another node fills the hash
+    board.distrust()
+    assert (await board.read()).rows[0].username == "ann"
+    nowhere.terminate()
+
+
+async def test_only_missing_names_are_looked_up(world: World) -> None:
+    """A changed score costs no profile call when the user is known."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    board, _ = world.node()
+    await board.read()
+    await world.score(ann, 20)
+    board.distrust()
+    async with counted_commands(world.stores) as counts:
+        await board.read()
+    assert "hmget" not in {name: count for name, count in counts.items() if count > 1}  # the script's own one, for the marks
+
+
+async def test_the_cache_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More users than it holds empty it; the board is right all the same."""
+    monkeypatch.setattr(module, "CACHED", 4)
+    users = [await world.user(f"u{n}") for n in range(4)]
+    for place, user in enumerate(users):
+        await world.score(user, 100 - place)
+    board, profiles = world.node()
+    assert [entry.username for entry in (await board.read()).rows] == ["u0", "u1", "u2", "u3"]
+    late = await world.user("late")
+    await world.score(late, 500)
+    board.distrust()
+    assert (await board.read()).rows[0].username == "late"
+    assert len(profiles._cache) <= 4

@@ -1,0 +1,81 @@
+"""What storage and operations tests start from: open stores, users, claims, and the two orders that must be one."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from time import time
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.outcomes import Claim
+from scoreboard.storage import ledger
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.connections import Stores
+from scoreboard.storage.projection import Projection, Span, keys
+
+NAMES = keys(LEADERBOARD)
+
+
+async def make_users(stores: Stores, count: int) -> list[UUID]:
+    rows = await stores.fetch(
+        "INSERT INTO users (username, email) SELECT 'u' || n || gen_random_uuid(), gen_random_uuid() || '@example.org' "
+        "FROM generate_series(1, $1) n RETURNING id",
+        count,
+    )
+    return [row["id"] for row in rows]
+
+
+def claim(user: UUID, *, points: int = 10, action_id: str | None = None, body: bytes | None = None, **others: object) -> Claim:
+    action = action_id or str(uuid4())
+    values: dict[str, object] = {
+        "action_type": "task_finish",
+        "timestamp_ms": round(time() * 1000),
+        "metadata": None,
+        "signature": "ab" * 32,
+        "request_id": "test",
+        "worth": points,
+        "cooldown_ms": 0,
+    }
+    return Claim(user=user, action_id=action, body_sha256=sha256(body or action.encode()).digest(), **(values | others))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def connection(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
+    conn = await crossing(stores.connect)
+    try:
+        yield conn
+    finally:
+        conn.terminate()
+
+
+class Scribe:
+    """Records batches in the ledger under turns of its own and, if told so, brings them to the board, as a committer does."""
+
+    def __init__(self, conn: asyncpg.Connection, number: int) -> None:
+        self.conn, self.number, self.turn = conn, number, 0
+
+    async def record(self, claims: Sequence[Claim]) -> tuple[Span, ledger.Recording]:
+        span = Span(self.number, self.turn + 1, self.turn + 1)
+        recording = await crossing(ledger.record, self.conn, claims, span)
+        self.turn += bool(recording.rows)
+        return span, recording
+
+    async def project(self, projection: Projection, recorded: tuple[Span, ledger.Recording]) -> object:
+        span, recording = recorded
+        return await crossing(projection.apply, span, recording.rows, recording.told)
+
+
+async def order_in_postgres(stores: Stores) -> list[tuple[str, int]]:
+    rows = await stores.fetch("SELECT user_id, total_score FROM scores ORDER BY total_score DESC, reached")
+    return [(str(row["user_id"]), row["total_score"]) for row in rows]
+
+
+async def order_in_redis(stores: Stores) -> list[tuple[str, int]]:
+    """By the exact order, each with the total that the specification's sorted set has."""
+    members = await stores.command("ZRANGE", NAMES.order, 0, -1)
+    users = [str(UUID(bytes=member[16:])) for member in members]
+    scores = [await stores.command("ZSCORE", NAMES.totals, user) for user in users]
+    assert await stores.command("ZCARD", NAMES.totals) == len(users)
+    return [(user, int(float(score))) for user, score in zip(users, scores, strict=True)]

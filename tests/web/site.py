@@ -1,0 +1,148 @@
+"""The whole web on real sockets and a real PostgreSQL, with a board and a write path that tests hold in their hands."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import trio
+
+from scoreboard.domain.boards import Entry, Snapshot
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.outcomes import Outcome
+from scoreboard.domain.scoring import read_rules
+from scoreboard.operations.sessions import Identity
+from scoreboard.runtime.asgi import Asgi
+from scoreboard.runtime.http1 import Front, Handler, Request
+from scoreboard.runtime.server import Server
+from scoreboard.storage.board import Standing
+from scoreboard.storage.probe import Probe
+from scoreboard.web.addresses import Addresses, Network
+from scoreboard.web.application import Services, build_application
+from scoreboard.web.auth import AuthRoutes
+from scoreboard.web.bearer import Bearer
+from scoreboard.web.express import build_table
+from scoreboard.web.gate import Gate
+from scoreboard.web.heads import Heads
+from scoreboard.web.health import HealthRoutes
+from scoreboard.web.origins import Origins
+from scoreboard.web.pages import PageRoutes
+from scoreboard.web.problems import failed, problem
+from scoreboard.web.scores import ScoreRoutes
+from scoreboard.web.users import UserRoutes
+from tests.operations.people import Node, node
+
+ROOT = Path(__file__).parents[2]
+ROWS = tuple(
+    Entry(rank, str(UUID(int=rank)), f"Player {rank}", 1000 - rank, "https://example.org/a.png" if rank == 1 else None)
+    for rank in range(1, 13)
+)
+SNAPSHOT = Snapshot("leaderboard", 3, 40, 38, 1_768_041_000_000, ROWS)
+NOWHERE = Standing(0, None)
+UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
+
+
+@dataclass
+class Site:
+    """A running site. `answer` is what the next submit leads to, or raises; `board` what a read gives, or raises."""
+
+    people: Node
+    http: httpx.AsyncClient
+    health: HealthRoutes
+    board: Snapshot | Exception = SNAPSHOT
+    standing: Standing = NOWHERE
+    outcome: Outcome | Exception = UNSIGNED
+    submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
+    other_door: httpx.AsyncClient | None = None
+
+    async def read(self) -> Snapshot:
+        snapshot: Snapshot = _given(self.board)
+        return snapshot
+
+    async def stand(self, user: UUID) -> Standing:
+        return self.standing
+
+    async def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Outcome:
+        self.submitted.append((identity, signature, body, request_id))
+        outcome: Outcome = _given(self.outcome)
+        return outcome
+
+    async def register(self, username: str = "Ada", **headers: str) -> dict[str, Any]:
+        """A new account's answer."""
+        body = {"username": username, "email": f"{username.lower()}@example.org", "password": "correct horse battery"}
+        answer = await self.http.post("/api/v1/auth/register", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+        data = answer.json()["data"]
+        assert isinstance(data, dict)
+        return data
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+async def _no_live(request: Request) -> None:
+    raise AssertionError("nobody asks for a WebSocket here")
+
+
+@asynccontextmanager
+async def site(
+    database_url: str,
+    redis_url: str,
+    *,
+    public_url: str = "",
+    allowed: tuple[str, ...] = (),
+    proxies: tuple[Network, ...] = (),
+    ip_per_minute: int = 0,
+    login_per_minute: int = 0,
+    both_doors: bool = False,
+    **settings: Any,
+) -> AsyncIterator[Site]:
+    """Serves until the block ends. `both_doors`: a second server without an express table stands beside the first."""
+    async with AsyncExitStack() as stack:
+        people = await stack.enter_async_context(node(database_url, redis_url, **settings))
+        health = HealthRoutes(Probe(people.stores))
+        health.migrated = True
+        made = Site(people, httpx.AsyncClient(), health)
+        origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
+        bearer, heads = Bearer(people.sessions.authenticate), Heads(origins, public_url=public_url)
+        scores = ScoreRoutes(bearer, made.submit, made.read, made.stand)
+        services = Services(
+            auth=AuthRoutes(people.accounts, bearer, origins, addresses, per_minute=login_per_minute, refresh_days=30),
+            users=UserRoutes(people.accounts, bearer),
+            scores=scores,
+            health=health,
+            pages=PageRoutes(read_rules((ROOT / "config/actions.toml").read_text()), made.read, per_minute=10, registration=True),
+        )
+        asgi = Asgi(build_application(services))
+        await stack.enter_async_context(asgi.lifespan())
+        gate = Gate(heads, addresses, ip_per_minute)
+
+        def front(express: Mapping[tuple[bytes, bytes], Handler]) -> Front:
+            return Front(
+                express=express,
+                live_path=b"/api/v1/scores/live",
+                live=_no_live,
+                asgi=asgi.answer,
+                write_head=heads.write,
+                before=gate.before,
+                problem=problem,
+                failed=failed,
+            )
+
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+
+        async def serve(express: Mapping[tuple[bytes, bytes], Handler]) -> httpx.AsyncClient:
+            _, port = await nursery.start(Server(front(express)).run, "127.0.0.1", 0)
+            return await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
+
+        made.http = await serve(build_table(scores))
+        if both_doors:
+            made.other_door = await serve({})
+        yield made

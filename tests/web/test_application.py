@@ -1,0 +1,157 @@
+"""What is not of the API's own: health, the page and its files, the description."""
+
+import trio
+
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.scoring import read_rules
+from scoreboard.web.health import HealthRoutes
+from scoreboard.web.pages import page_actions
+from tests.operations.people import database_url
+from tests.web.site import ROOT, site
+
+__all__ = ["database_url"]  # the module's own fixture
+
+
+async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> None:
+    """Ready when migrated, not draining and a store answers; alive in any case."""
+    async with site(database_url, redis_url) as here:
+        ready = await here.http.get("/readyz")
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"ready": True, "migrated": True, "draining": False, "stores": {"postgresql": "up", "redis": "up"}},
+        )
+        here.health.draining = True
+        assert (await here.http.get("/readyz")).status_code == 503
+        here.health.draining, here.health.migrated = False, False
+        assert (await here.http.get("/readyz")).status_code == 503
+        assert (await here.http.get("/livez")).status_code == 200
+
+
+async def test_one_store_is_enough_to_be_ready() -> None:
+    """Degraded is better than gone; with neither it is 503. Questions within half a second share an answer."""
+    states = [{"postgresql": True, "redis": False}, {"postgresql": False, "redis": True}, {"postgresql": False, "redis": False}]
+    asked = 0
+
+    async def probe() -> dict[str, bool]:
+        nonlocal asked
+        asked += 1
+        return states[asked - 1]
+
+    now = [0.0]
+    health = HealthRoutes(probe, clock=lambda: now[0])
+    health.migrated = True
+    nobody: object = None
+    for expected in (200, 200, 503):
+        for _ in range(3):
+            assert (await health.readyz(nobody)).status == expected  # type: ignore[arg-type]
+        now[0] += 1
+    assert asked == 3
+
+
+async def test_a_dead_redis_shows_on_readyz(database_url: str) -> None:
+    """The real probe: within its patience, and without an exception."""
+    with trio.fail_after(20):
+        async with site(database_url, "redis://127.0.0.1:1/0") as here:
+            ready = await here.http.get("/readyz", timeout=10)
+            assert (ready.status_code, ready.json()["stores"]) == (200, {"postgresql": "up", "redis": "down"})
+
+
+async def test_metrics_are_prometheus_text(database_url: str, redis_url: str) -> None:
+    """Answers to actions are counted by what became of them."""
+    async with site(database_url, redis_url) as here:
+        mine = await here.register()
+        await here.http.post("/api/v1/scores/action", json={}, headers={"authorization": f"Bearer {mine['accessToken']}"})
+        answer = await here.http.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert 'scoreboard_score_updates_total{result="invalid_signature"}' in answer.text
+
+
+async def test_the_page_holds_the_present_board(database_url: str, redis_url: str) -> None:
+    """Right without JavaScript; the same page is not sent twice; without any store it still comes."""
+    async with site(database_url, redis_url) as here:
+        page = await here.http.get("/")
+        assert page.status_code == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "Player 10" in page.text
+        assert "Player 11" not in page.text
+        again = await here.http.get("/", headers={"if-none-match": page.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        here.board = StorageUnavailable("postgresql", "neither store")
+        assert (await here.http.get("/")).status_code == 200
+
+
+async def test_files_travel_gzipped_to_those_who_read_it(database_url: str, redis_url: str) -> None:
+    """The whole page stays under 30 kB on its way; who does not read gzip, or refuses it, gets the plain file under another ETag."""
+    async with site(database_url, redis_url) as here:
+        packed = await here.http.get("/static/page.js", headers={"accept-encoding": "br, gzip;q=0.8"})
+        plain = await here.http.get("/static/page.js", headers={"accept-encoding": "gzip;q=0, br"})
+        assert packed.headers["content-encoding"] == "gzip"
+        assert "content-encoding" not in plain.headers
+        assert packed.content == plain.content
+        assert packed.headers["etag"] != plain.headers["etag"]
+        assert "accept-encoding" in packed.headers["vary"]
+        paths = ["/", *(f"/static/{entry.name}" for entry in (ROOT / "scoreboard/web/static").iterdir())]
+        assert sum([int((await here.http.get(path)).headers["content-length"]) for path in paths]) < 30_000
+
+
+async def test_the_pages_files_are_there_and_nothing_else(database_url: str, redis_url: str) -> None:
+    """Whatever the page names is served with its type and an ETag; the client stands at /scoreboard.js too, for other sites' pages."""
+    async with site(database_url, redis_url) as here:
+        for entry in (ROOT / "scoreboard/web/static").iterdir():
+            answer = await here.http.get(f"/static/{entry.name}")
+            assert (answer.status_code, answer.content) == (200, entry.read_bytes())
+            assert answer.headers["content-type"] != "application/octet-stream"
+            assert answer.headers["cache-control"] == "no-cache"
+            current = await here.http.get(f"/static/{entry.name}", headers={"if-none-match": answer.headers["etag"]})
+            assert current.status_code == 304
+        client = await here.http.get("/scoreboard.js")
+        assert client.content == (await here.http.get("/static/scoreboard.js")).content
+        assert client.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert client.headers["access-control-allow-origin"] == "*"
+        for path in ("/static/", "/static/nothing.js", "/static/%2e%2e/page.py", "/static/..%2fpage.py", "/static//etc/passwd", "/page.py"):
+            assert (await here.http.get(path)).status_code == 404
+
+
+def test_buttons_do_what_their_rule_accepts() -> None:
+    """Each action type of the configuration has one, with the points that exactly its metadata gives."""
+    rules = read_rules((ROOT / "config/actions.toml").read_text())
+    buttons = page_actions(rules)
+    assert [button.name for button in buttons] == list(rules)
+    assert all(int(button.points) > 0 for button in buttons)
+
+
+async def test_the_description_names_every_route(database_url: str, redis_url: str) -> None:
+    """An OpenAPI document without a dangling reference, errors as problem+json."""
+    async with site(database_url, redis_url) as here:
+        answer = await here.http.get("/api/v1/openapi.json")
+        document = answer.json()
+        assert document["openapi"].startswith("3.1")
+        found = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+        assert found == {
+            ("POST", "/api/v1/auth/register"),
+            ("POST", "/api/v1/auth/login"),
+            ("POST", "/api/v1/auth/refresh"),
+            ("POST", "/api/v1/auth/logout"),
+            ("GET", "/api/v1/users/me"),
+            ("PATCH", "/api/v1/users/me"),
+            ("POST", "/api/v1/scores/action"),
+            ("GET", "/api/v1/scores/leaderboard"),
+            ("GET", "/livez"),
+            ("GET", "/readyz"),
+            ("GET", "/metrics"),
+        }
+        for methods in document["paths"].values():
+            assert all(any(status.startswith("2") for status in operation["responses"]) for operation in methods.values())
+        submit = document["paths"]["/api/v1/scores/action"]["post"]
+        assert set(submit["responses"]) == {"200", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
+        assert list(submit["responses"]["409"]["content"]) == ["application/problem+json"]
+        assert submit["security"] == [{"bearer": []}]
+        assert {parameter["name"] for parameter in submit["parameters"]} == {"x-action-signature"}
+        named = {"#/components/schemas/" + name for name in document["components"]["schemas"]}
+        assert set(_references(document)) <= named
+
+
+def _references(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [value["$ref"]] if "$ref" in value else [found for item in value.values() for found in _references(item)]
+    return [found for item in value for found in _references(item)] if isinstance(value, list) else []

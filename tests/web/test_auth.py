@@ -1,0 +1,293 @@
+"""Log-in over HTTP: what browsers and programs are given, which pages may ask, and how often."""
+
+from http.cookies import SimpleCookie
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scoreboard.domain.errors import Refusal, StorageUnavailable
+from scoreboard.storage import sessions, users
+from scoreboard.web import bodies
+from scoreboard.web.auth import Credentials, Registration
+from scoreboard.web.users import ProfileChange
+from tests.operations.people import PASSWORD, database_url
+from tests.web.requests import request
+from tests.web.site import Site, site
+
+__all__ = ["database_url"]  # the module's own fixture
+
+REGISTER, LOGIN, REFRESH, LOGOUT = (f"/api/v1/auth/{name}" for name in ("register", "login", "refresh", "logout"))
+ADA = {"username": "Ada", "password": PASSWORD}
+
+
+def cookie(answer: httpx.Response) -> Any:
+    """The refresh cookie's morsel."""
+    parsed: SimpleCookie = SimpleCookie(answer.headers["set-cookie"])
+    return parsed["scoreboard_refresh"]
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_a_program_is_given_everything_in_json(database_url: str, redis_url: str) -> None:
+    """Without Origin: the refresh token in the body, no cookie, nothing to be cached."""
+    async with site(database_url, redis_url) as here:
+        await here.register()
+        answer = await here.http.post(LOGIN, json=ADA)
+        data = answer.json()["data"]
+        assert set(data) == {
+            *("userId", "username", "accessToken", "expiresIn", "refreshToken"),
+            *("actionSecret", "actionKeyVersion", "actionSecretExpiresAt"),
+        }
+        assert data["expiresIn"] == 900
+        assert "set-cookie" not in answer.headers
+        assert answer.headers["cache-control"] == "no-store"
+        again = (await here.http.post(REFRESH, json={"refreshToken": data["refreshToken"]})).json()["data"]
+        assert again["refreshToken"] != data["refreshToken"]
+        assert again["actionSecret"] == data["actionSecret"]
+
+
+async def test_a_browser_has_its_refresh_token_in_a_cookie_alone(database_url: str, redis_url: str) -> None:
+    """HttpOnly, SameSite=Strict, on the refresh path, for 30 days; Secure when its page is https. Logging out removes it."""
+    async with site(database_url, redis_url) as here:
+        await here.register()
+        page = str(here.http.base_url).rstrip("/")
+        answer = await here.http.post(LOGIN, json=ADA, headers={"origin": page})
+        assert "refreshToken" not in answer.json()["data"]
+        morsel = cookie(answer)
+        assert (morsel["path"], morsel["max-age"], morsel["samesite"]) == (REFRESH, str(30 * 86_400), "Strict")
+        assert morsel["httponly"] is True
+        assert not morsel["secure"]
+        secure = await here.http.post(LOGIN, json=ADA, headers={"origin": page.replace("http:", "https:")})
+        assert cookie(secure)["secure"] is True
+
+        here.http.cookies.clear()
+        headers = {"origin": page, "cookie": f"a=b; scoreboard_refresh={morsel.value}; c=d"}
+        fresh = await here.http.post(REFRESH, headers=headers)
+        assert fresh.status_code == 200
+        assert "refreshToken" not in fresh.json()["data"]
+        assert cookie(fresh).value not in {"", morsel.value}
+
+        token = {"authorization": f"Bearer {fresh.json()['data']['accessToken']}", "origin": page}
+        gone = await here.http.post(LOGOUT, headers=token)
+        assert (gone.status_code, gone.content, cookie(gone)["max-age"], cookie(gone)["path"]) == (204, b"", "0", REFRESH)
+        assert code(await here.http.post(LOGOUT, headers=token)) == (401, "UNAUTHORIZED")
+        here.http.cookies.clear()
+        headers["cookie"] = f"scoreboard_refresh={cookie(fresh).value}"
+        assert code(await here.http.post(REFRESH, headers=headers)) == (401, "UNAUTHORIZED")
+
+
+async def test_the_public_url_decides_whether_the_cookie_is_secure(database_url: str, redis_url: str) -> None:
+    """Whatever the page's origin says."""
+    async with site(database_url, redis_url, public_url="https://board.example") as here:
+        await here.register()
+        for origin in ("https://board.example", str(here.http.base_url).rstrip("/")):
+            assert cookie(await here.http.post(LOGIN, json=ADA, headers={"origin": origin}))["secure"] is True
+
+
+async def test_pages_of_others_are_refused(database_url: str, redis_url: str) -> None:
+    """403 on all four routes, before anything is looked at; our own and those allowed pass."""
+    async with site(database_url, redis_url, public_url="https://board.example", allowed=("https://friend.example",)) as here:
+        mine = await here.register()
+        host = here.http.base_url.host, here.http.base_url.port
+        foreign = (
+            "https://evil.example",
+            "null",
+            "https://board.example.evil.example",
+            "http://board.example",
+            f"http://{host[0]}:1",
+            "https://",
+            "x",
+        )
+        for origin in foreign:
+            headers = {"origin": origin, "authorization": f"Bearer {mine['accessToken']}"}
+            for path in (REGISTER, LOGIN, REFRESH, LOGOUT):
+                assert code(await here.http.post(path, json=ADA, headers=headers)) == (403, "FORBIDDEN")
+        for origin in ("https://board.example", "https://friend.example", "HTTPS://Friend.Example", f"http://{host[0]}:{host[1]}"):
+            assert (await here.http.post(LOGIN, json=ADA, headers={"origin": origin})).status_code == 200
+
+
+async def test_refreshing_without_a_token_is_401(database_url: str, redis_url: str) -> None:
+    """No body, an empty one, an empty or garbled cookie."""
+    async with site(database_url, redis_url) as here:
+        empty: list[dict[str, Any]] = [
+            {},
+            {"json": {}},
+            {"json": {"refreshToken": None}},
+            {"json": {"refreshToken": ""}},
+            {"headers": {"cookie": "scoreboard_refresh=; x"}},
+        ]
+        for given_nothing in empty:
+            assert code(await here.http.post(REFRESH, **given_nothing)) == (401, "UNAUTHORIZED")
+        assert code(await here.http.post(REFRESH, json={"refreshToken": 7})) == (400, "INVALID_REQUEST")
+
+
+async def test_the_limit_by_address_and_by_name(database_url: str, redis_url: str) -> None:
+    """Three a minute of each: the fourth is told the layer and when to come back."""
+
+    async def log_in(here: Site, name: str, address: str) -> httpx.Response:
+        return await here.http.post(LOGIN, json={"username": name, "password": "wrong"}, headers={"x-forwarded-for": address})
+
+    async with site(database_url, redis_url, proxies=(ip_network("127.0.0.0/8"),), login_per_minute=3) as here:
+        for number in range(3):
+            assert (await log_in(here, f"name {number}", "198.51.100.1")).status_code == 401
+        refused = await log_in(here, "name 9", "198.51.100.1")
+        assert code(refused) == (429, "RATE_LIMITED")
+        assert refused.json()["layer"] == "login"
+        assert 1 <= int(refused.headers["retry-after"]) <= 61
+        for number, name in enumerate(["Ada", "ADA", "ada"]):
+            assert (await log_in(here, name, f"203.0.113.{number}")).status_code == 401
+        assert (await log_in(here, "Ada", "203.0.113.9")).json()["layer"] == "login"
+        assert (await log_in(here, "Grace", "203.0.113.10")).status_code == 401
+        body = {"username": "aDa", "email": "a@example.org", "password": PASSWORD}
+        assert (await here.http.post(REGISTER, json=body, headers={"x-forwarded-for": "203.0.113.11"})).json()["layer"] == "login"
+
+
+async def test_the_limit_of_requests_by_address(database_url: str, redis_url: str) -> None:
+    """Every door counts; health checks don't, and other addresses go on."""
+    async with site(database_url, redis_url, proxies=(ip_network("127.0.0.0/8"),), ip_per_minute=4) as here:
+        one, other = {"x-forwarded-for": "2001:db8::1"}, {"x-forwarded-for": "2001:db8:0:1::1"}
+        for path in ("/api/v1/scores/leaderboard", "/nowhere", "/", "/metrics"):
+            assert (await here.http.get(path, headers=one)).status_code in {200, 404}
+        refused = await here.http.get("/api/v1/scores/leaderboard", headers={"x-forwarded-for": "2001:db8::2"})
+        assert code(refused) == (429, "RATE_LIMITED")
+        assert refused.json()["layer"] == "ip"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await here.http.get("/livez", headers=one)).status_code == 200
+        assert (await here.http.get("/api/v1/scores/leaderboard", headers=other)).status_code == 200
+
+
+async def test_the_own_profile(database_url: str, redis_url: str) -> None:
+    """Read and changed with a token; null removes the picture, a taken name is 409, an unknown field 400."""
+    async with site(database_url, redis_url) as here:
+        mine = await here.register()
+        await here.register("Grace")
+        token = {"authorization": f"Bearer {mine['accessToken']}"}
+        path = "/api/v1/users/me"
+        assert code(await here.http.get(path)) == (401, "UNAUTHORIZED")
+        assert code(await here.http.patch(path, json={})) == (401, "UNAUTHORIZED")
+        read = (await here.http.get(path, headers=token)).json()["data"]
+        assert (read["userId"], read["username"], read["email"], read["avatarUrl"]) == (mine["userId"], "Ada", "ada@example.org", None)
+        assert read["createdAt"].endswith("Z")
+        changed = await here.http.patch(path, headers=token, json={"username": "Lovelace", "avatarUrl": "https://example.org/a.png"})
+        assert (changed.json()["data"]["username"], changed.json()["data"]["avatarUrl"]) == ("Lovelace", "https://example.org/a.png")
+        assert (await here.http.patch(path, headers=token, json={})).json()["data"] == changed.json()["data"]
+        assert (await here.http.patch(path, headers=token, json={"avatarUrl": None})).json()["data"]["avatarUrl"] is None
+        taken = await here.http.patch(path, headers=token, json={"username": "GRACE"})
+        assert code(taken) == (409, "CONFLICT")
+        assert taken.json()["errors"] == [{"field": "username", "message": "is taken"}]
+        unknown = await here.http.patch(path, headers=token, json={"score": 1})
+        assert code(unknown) == (400, "INVALID_REQUEST")
+        assert unknown.json()["errors"] == [{"field": "score", "message": "is not known here"}]
+
+
+# ---- bodies ---------------------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    *(
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b'"x"',
+        b"NaN",
+        b'{"username":NaN}',
+        b'{"username":1e999}',
+        b"\xef\xbb\xbf{}",
+        b"\xff\xfe{\x00}\x00",
+        b"\x00",
+    ),
+    b'{"username":"a","password":"b","username":"c"}',
+    b'{"username":"\\ud800","password":"b"}',
+    b'{"username":"\xed\xa0\x80","password":"b"}',
+    b'{"username":"\\u0000","password":"b"}',
+    b'{"username":"\xff","password":"b"}',
+    b'{"username":"a","password":' + b"[" * 16_000,
+    b"[" * 16_000,
+    b'{"a":' * 3000,
+    b'{"username":"a","password":9223372036854775808}',
+    b'{"username":"a","password":"b","admin":true}',
+    b'{"username":"a"}',
+    b'{"username":"a","password":null}',
+    b'{"username":"a","password":"b"}x',
+]
+
+
+async def test_hostile_bodies_are_400_and_leave_nothing(database_url: str, redis_url: str) -> None:
+    """On every route that reads one: never 5xx, nothing stored."""
+    async with site(database_url, redis_url) as here:
+        mine = await here.register()
+        token = {"authorization": f"Bearer {mine['accessToken']}"}
+        before = (
+            await here.people.stores.fetchval("SELECT count(*) FROM users"),
+            await here.people.stores.fetchval("SELECT count(*) FROM sessions"),
+        )
+        for body in HOSTILE:
+            for method, path in (("POST", LOGIN), ("POST", REGISTER), ("POST", REFRESH), ("PATCH", "/api/v1/users/me")):
+                if body or path != REFRESH:
+                    answer = await here.http.request(method, path, content=body, headers=token)
+                    assert answer.status_code == 400, (path, body[:60], answer.text)
+                    assert answer.json()["errors"], body[:60]
+        after = (
+            await here.people.stores.fetchval("SELECT count(*) FROM users"),
+            await here.people.stores.fetchval("SELECT count(*) FROM sessions"),
+        )
+        assert before == after
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["username", "password", "email", "avatarUrl", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=80) | json_values.map(msgspec.json.encode), st.sampled_from([Registration, Credentials, ProfileChange]))
+def test_no_body_raises(body: bytes, kind: type) -> None:
+    """It is what was asked for, or a refusal with a field."""
+    read: Any = bodies.read(request(body=body), msgspec.json.Decoder(kind))
+    assert isinstance(read, kind) or (isinstance(read, Refusal) and read.errors)
+
+
+async def test_while_postgresql_is_away_accounts_say_so(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with Retry-After on every route of accounts, and nothing of the cause."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("postgresql", "secret cause")
+
+    async with site(database_url, redis_url) as here:
+        mine = await here.register()
+        for module, name in (
+            (users, "create"),
+            (users, "find"),
+            (users, "profile"),
+            (users, "change"),
+            (sessions, "rotate"),
+            (sessions, "revoke"),
+        ):
+            monkeypatch.setattr(module, name, away)
+        token = {"authorization": f"Bearer {mine['accessToken']}"}
+        grace = {"username": "Grace", "email": "grace@example.org", "password": PASSWORD}
+        for method, path, body in (
+            ("POST", REGISTER, grace),
+            ("POST", LOGIN, ADA),
+            ("POST", REFRESH, {"refreshToken": mine["refreshToken"]}),
+            ("POST", LOGOUT, None),
+            ("GET", "/api/v1/users/me", None),
+            ("PATCH", "/api/v1/users/me", {}),
+        ):
+            answer = await here.http.request(method, path, json=body, headers=token)
+            assert code(answer) == (503, "SERVICE_UNAVAILABLE")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "secret" not in answer.text

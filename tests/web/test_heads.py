@@ -1,0 +1,99 @@
+"""Heads: what every answer carries, on every door, and what browsers of other pages may do."""
+
+from scoreboard.web.heads import DATA_POLICY, PAGE_POLICY, Heads
+from scoreboard.web.origins import Origins
+from tests.operations.people import database_url
+from tests.web.requests import request
+from tests.web.site import site
+
+__all__ = ["database_url"]  # the module's own fixture
+
+BOARD = "/api/v1/scores/leaderboard"
+
+
+def test_a_head_is_whole() -> None:
+    """Status line, Date, request id, the answer's own fields, length, a blank line; no length when it is not known."""
+    heads = Heads(Origins(), clock=lambda: 1_768_041_000.9)
+    head = heads.write(request((b"x-request-id", b"abc")), 404, b"a: b\r\n", 7)
+    assert head.startswith(b"HTTP/1.1 404 Not Found\r\ndate: Sat, 10 Jan 2026 10:30:00 GMT\r\n")
+    assert head.endswith(b"x-request-id: abc\r\na: b\r\ncontent-length: 7\r\n\r\n")
+    assert heads.write(request((b"x-request-id", b"abc")), 204, b"", None).endswith(b"x-request-id: abc\r\n\r\n")
+
+
+def test_the_date_goes_on() -> None:
+    """What is put together once a second is not kept longer."""
+    now = [0.0]
+    heads = Heads(Origins(), clock=lambda: now[0])
+    assert b"00:00:00 GMT" in heads.write(request(), 200, b"", 0)
+    now[0] = 61.5
+    assert b"00:01:01 GMT" in heads.write(request(), 200, b"", 0)
+
+
+def test_a_request_id_that_could_break_a_head_is_replaced() -> None:
+    """Only [A-Za-z0-9._-]{1,128} is given back."""
+    for given in (b"", b"a b", b"x" * 129, b"a\rb", "é".encode()):
+        lines = Heads(Origins()).write(request((b"x-request-id", given)), 200, b"", 0).split(b"\r\n")
+        (found,) = [line for line in lines if line.startswith(b"x-request-id: ")]
+        assert found != b"x-request-id: " + given
+        assert len(found) == len("x-request-id: ") + 32
+
+
+def test_https_is_kept_where_it_is() -> None:
+    """Strict transport security only when the public URL is https: on plain http it would lock people out."""
+    assert b"strict-transport-security" in Heads(Origins(), public_url="https://board.example").write(request(), 200, b"", 0)
+    assert b"strict-transport-security" not in Heads(Origins(), public_url="http://127.0.0.1:8000").write(request(), 200, b"", 0)
+
+
+async def test_every_door_carries_the_security_fields(database_url: str, redis_url: str) -> None:
+    """Express, Quart, its errors, what http1 refuses: each field once, the page's policy on the page alone."""
+    async with site(database_url, redis_url) as here:
+        for method, path in (
+            ("GET", BOARD),
+            ("GET", "/livez"),
+            ("GET", "/nowhere"),
+            ("PUT", BOARD),
+            ("GET", "/"),
+            ("POST", "/api/v1/auth/login"),
+        ):
+            answer = await here.http.request(method, path, headers={"x-request-id": "mine"})
+            names = [name.lower() for name, _ in answer.headers.multi_items()]
+            assert len(names) == len(set(names)), names
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
+            assert answer.headers["x-request-id"] == "mine"
+            assert answer.headers["content-security-policy"] == (PAGE_POLICY if path == "/" else DATA_POLICY)
+            assert "date" in answer.headers
+            assert "server" not in answer.headers
+        refused = await here.http.post(BOARD, content=b"x" * 20_000)
+        assert refused.status_code == 413
+        assert refused.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_only_pages_that_are_allowed_are_told_so(database_url: str, redis_url: str) -> None:
+    """CORS names the origin that asked, on answers of all doors and on errors; nobody else is told anything."""
+    async with site(database_url, redis_url, allowed=("https://friend.example",)) as here:
+        for path in (BOARD, "/livez", "/nowhere", f"{BOARD}?limit=0"):
+            answer = await here.http.get(path, headers={"origin": "https://friend.example"})
+            assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+            assert answer.headers["access-control-allow-credentials"] == "true"
+            assert "ETag" in answer.headers["access-control-expose-headers"]
+            for headers in ({}, {"origin": "https://evil.example"}, {"origin": "null"}):
+                answer = await here.http.get(path, headers=headers)
+                assert "access-control-allow-origin" not in answer.headers
+                assert "origin" in answer.headers["vary"]
+
+
+async def test_a_preflight_is_answered_without_asking_a_route(database_url: str, redis_url: str) -> None:
+    """204 with what may be sent for an allowed page; nothing for another."""
+    async with site(database_url, redis_url, allowed=("https://friend.example",)) as here:
+        asked = {"access-control-request-method": "PATCH", "access-control-request-headers": "authorization"}
+        for path in ("/api/v1/users/me", "/api/v1/scores/action"):
+            answer = await here.http.options(path, headers=asked | {"origin": "https://friend.example"})
+            assert (answer.status_code, answer.content) == (204, b"")
+            assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+            assert "PATCH" in answer.headers["access-control-allow-methods"]
+            assert "x-action-signature" in answer.headers["access-control-allow-headers"]
+            answer = await here.http.options(path, headers=asked | {"origin": "https://evil.example"})
+            assert answer.status_code == 204
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert (await here.http.options("/api/v1/users/me")).status_code == 405
