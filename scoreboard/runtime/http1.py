@@ -1,21 +1,20 @@
 """One HTTP/1.1 connection, request by request: a proxy mixes everything on one connection.
 
 For each request `Front.before` is asked, then it goes through one of three doors: a handler of the express table, the live path (a
-WebSocket on the same Socket; the connection ends with it), or the ASGI application (asgi). The parser and what it refuses are in messages;
-deadlines are compared by the server's sweeper. Nothing here knows what a scoreboard is. Read `Connection.run` first.
+WebSocket on the same Socket; the connection ends with it), or the ASGI application (asgi). What the prompt table can answer without
+waiting is answered as the bytes come in, and the connection's task sleeps on: a quarter less for a small request. The parser and what it
+refuses are in messages; deadlines are compared by the server's sweeper. Nothing here knows what a scoreboard is. Read `run` first.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from math import inf
 
 import trio
 
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.runtime.front import Front
 from scoreboard.runtime.messages import Request, RequestParser, Response
+from scoreboard.runtime.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
 from scoreboard.runtime.sockets import READ_BYTES, Socket
-
-__all__ = ["Connection", "Front", "Handler", "Request", "Response"]
 
 IDLE_SECONDS = 75.0  # between requests: longer than a load balancer's own limit (60 s is common), so that it closes first
 HEAD_SECONDS = 10.0  # for the whole head once its first byte is here: a slow sender holds a connection, not a place for ever
@@ -29,38 +28,23 @@ CLOSE = b"connection: close\r\n"
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Handler = Callable[[Request], Awaitable[Response | None]]
-"""Answers a request of the express table. None: it has taken `request.socket` over (a stream); when it returns the connection ends.
-
-A handler of GET is asked for HEAD too, its body is left out; one that takes the socket over looks at `request.method` itself.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Front:
-    """What the composition root hands in: who answers what, and who writes heads."""
-
-    express: Mapping[tuple[bytes, bytes], Handler]  # (method, path without query)
-    live_path: bytes
-    live: Callable[[Request], Awaitable[None]]  # a WebSocket on request.socket, whose `played_back` holds the head and what followed it
-    asgi: Callable[["Connection", Request], Awaitable[bool]]  # the rest: `asgi.Asgi.answer`; True when the connection can go on
-    write_head: Callable[[Request, int, bytes, int | None], bytes]  # request, status, fields, length → the whole head with its blank line
-    before: Callable[[Request], Response | None]  # asked first; an answer ends it
-    problem: Callable[[Refusal, bytes], Response]  # a refusal and the request id → problem+json
-    failed: Callable[[Request, Exception], Response]  # an express handler raised
-
 
 class Connection:
     """The task of one connection and what the server must know of it."""
 
-    __slots__ = ("_front", "_live", "_parser", "_serving", "last", "socket")
+    __slots__ = ("_draining", "_fed", "_front", "_live", "_owed", "_parser", "_serving", "_stage", "_status", "last", "socket")
 
     def __init__(self, socket: Socket, front: Front) -> None:
         self.socket = socket
         self.last = False  # the answer at hand is the last one: the server is draining, or the application wants it so
         self._front = front
         self._parser = RequestParser(socket, front.live_path)
+        self._draining = False  # wound up
         self._serving = False  # a request is at hand, or the connection is ending
+        self._stage = 0  # the parser's, when the deadline was set last
+        self._fed = False  # `_at_once` has read and left the rest to the task
+        self._owed = b""  # an answer of `_at_once` that the kernel did not take
+        self._status = 0  # of the newest head
         self._live: Request | None = None  # becomes a WebSocket
 
     async def run(self) -> None:
@@ -75,6 +59,8 @@ class Connection:
             if not await self._read():
                 return
         finally:
+            if socket.source is not None:
+                socket.source.hook = None
             self._parser.forget()  # thousands of viewers need none
         if self._live is not None:
             await self._front.live(self._live)
@@ -84,27 +70,96 @@ class Connection:
         """Reads and serves until the last answer: True. False when the peer ends it."""
         socket, parser = self.socket, self._parser
         socket.deadline = trio.current_time() + IDLE_SECONDS
-        stage = 0
-        while data := await socket.receive_some(READ_BYTES):
-            parser.feed(data)
+        if socket.source is not None:
+            socket.source.hook = self._at_once
+        while True:
+            await socket.wait_readable()
+            if self._fed:
+                self._fed = False
+                if self._owed or socket.behind_since < inf:
+                    await self._wait(self._owed)
+                    self._owed = b""
+            elif data := socket.read_now():
+                parser.feed(data)
+            elif data is None:
+                continue
+            else:
+                return False
             if parser.queue:
                 self._serving = True
                 socket.deadline = inf
                 if not await self._serve():
                     return True
-                self._serving = False
             if parser.refusal is not None:
                 self._serving = True
                 await self._refuse(parser.refusal)
                 return True
+            self._serving = False
+            if self._draining and not parser.begun and not socket.has_unread():
+                return True  # the answer was on its way when the drain began, so it did not say that it is the last
             if parser.expects:
                 parser.expects = False
                 await self.send(CONTINUE)
-            if parser.stage != stage:  # only progress buys time: neither one more byte of a head nor an empty line between requests does
-                stage = parser.stage
-                limit = IDLE_SECONDS if not parser.begun else BODY_SECONDS if parser.in_body else HEAD_SECONDS
-                socket.deadline = trio.current_time() + limit
+            self._buy_time()
+
+    def _buy_time(self) -> None:
+        """Only progress buys time: neither one more byte of a head nor an empty line between requests does."""
+        parser = self._parser
+        if parser.stage != self._stage:
+            self._stage = parser.stage
+            limit = IDLE_SECONDS if not parser.begun else BODY_SECONDS if parser.in_body else HEAD_SECONDS
+            self.socket.deadline = trio.current_time() + limit
+
+    # ---- at once ----------------------------------------------------------------------------------------------------
+
+    def _at_once(self) -> bool:
+        """Called when bytes have come and the task waits for them: answers what can be answered without waiting.
+
+        False wakes the task, which goes on where this leaves off; what this raises, the task raises.
+        """
+        if self._serving:
+            return False  # a handler has taken the socket over and reads itself
+        socket, parser = self.socket, self._parser
+        data = socket.read_now()
+        if not data:
+            return False  # nothing after all, or the end: the task reads again and sees
+        parser.feed(data)
+        for place, request in enumerate(parser.queue):
+            if place == YIELD_EVERY or not self._prompt(request):
+                del parser.queue[:place]
+                break
+        else:
+            parser.queue.clear()
+            if parser.refusal is None and not parser.expects and not self._owed and socket.behind_since == inf:
+                self._buy_time()
+                return True
+        self._fed = self._serving = True
         return False
+
+    def _prompt(self, request: Request) -> bool:
+        """True when the request is answered."""
+        front, socket = self._front, self.socket
+        prompt = front.prompt.get((request.method, request.path))
+        if prompt is None or self._owed or self.last or not request.keep_alive or socket.behind_since < inf:
+            return False
+        door = FRONT
+        answer = front.before(request)
+        if answer is None:
+            door = PROMPT
+            request.admitted = True
+            try:
+                answer = prompt(request)
+            except Exception as exc:  # noqa: BLE001 – logged by `failed`
+                answer = front.failed(request, exc)
+        if answer is None:
+            return False
+        answered[door + answer.status // 100] += 1
+        data, _ = self._bytes(request, answer)
+        if not socket.send_now(data):
+            self._owed = data
+        return True
+
+    # ---- in turn ----------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> bool:
         """Answers what one read completed, in order. True when the connection goes on."""
@@ -118,25 +173,35 @@ class Connection:
         return True
 
     async def _answer(self, request: Request) -> bool:
-        front = self._front
-        answer = front.before(request)
+        front, door = self._front, FRONT
+        answer = None if request.admitted else front.before(request)
         if answer is None:
+            REQUEST_ID.set(request.request_id.decode())  # for every line that is logged on this request's behalf
             if request.upgrade:
+                answered[LIVE + 1] += 1
                 self._go_live(request)
                 return False
             handler = front.express.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
             if handler is None:
-                return await front.asgi(self, request)
-            sent = self.socket.sent
+                self._status = 0
+                going_on = await front.asgi(self, request)
+                answered[ASGI + self._status // 100] += 1
+                return going_on
+            door, sent = EXPRESS, self.socket.sent
             try:
                 answer = await handler(request)
             except Exception as exc:
                 if self.socket.sent != sent or self.socket.fd < 0:
+                    answered[EXPRESS + 2] += self.socket.sent != sent
                     raise  # in the middle of a stream, where no answer fits; or it has left
                 answer = front.failed(request, exc)
             if answer is None:
+                answered[EXPRESS + 2] += 1
                 return False
-        return await self._write(request, answer)
+        answered[door + answer.status // 100] += 1
+        data, going_on = self._bytes(request, answer)
+        await self.send(data)
+        return going_on
 
     def _go_live(self, request: Request) -> None:
         """The head is written anew from the parsed fields: what another parser could read differently is gone."""
@@ -155,6 +220,7 @@ class Connection:
 
     def head(self, request: Request, status: int, fields: bytes, length: int | None) -> tuple[bytes, bool]:
         """The head with its Connection field, and whether the connection goes on after this answer."""
+        self._status = status
         if self.last or not request.keep_alive:
             return self._front.write_head(request, status, fields + CLOSE, length), False
         if request.version == "1.0":
@@ -165,20 +231,13 @@ class Connection:
         """A refusal as the answer to `request`."""
         return self._front.problem(refusal, request.request_id)
 
-    async def _write(self, request: Request, answer: Response) -> bool:
+    def _bytes(self, request: Request, answer: Response) -> tuple[bytes, bool]:
+        """The whole answer, and whether the connection goes on after it. Joined: for a board's size that is faster than a writev."""
         status, body = answer.status, answer.body
         if status == 204 or status == 304:  # noqa: PLR1714 - twice as fast as a set here
-            head, going_on = self.head(request, status, answer.fields, None)
-            body = b""
-        else:
-            head, going_on = self.head(request, status, answer.fields, len(body))
-            if request.method == b"HEAD":
-                body = b""
-        if not self.socket.writev_now(head, body):
-            await self._wait(head + body)
-        elif self.socket.behind_since < inf:
-            await self._wait(b"")
-        return going_on
+            return self.head(request, status, answer.fields, None)
+        head, going_on = self.head(request, status, answer.fields, len(body))
+        return (head if request.method == b"HEAD" else head + body), going_on
 
     async def send(self, data: bytes) -> None:
         """`data`, at once if there is room, else within ANSWER_SECONDS or the sweeper closes. Raises as `Socket.send_all`."""
@@ -198,7 +257,7 @@ class Connection:
 
     def wind_up(self) -> None:
         """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after its answer."""
-        self.last = True
+        self.last = self._draining = True
         if not self._serving and not self._parser.begun and not self.socket.has_unread():
             self.socket.close()
 
@@ -206,20 +265,18 @@ class Connection:
         """The sweeper's word: the deadline has passed. Half a request is told so, as far as the kernel takes it."""
         parser = self._parser
         if not self._serving and parser.begun:
-            head, body = self._refusal(Refusal(Code.REQUEST_TIMEOUT, "the rest of the request did not come in time"))
-            self.socket.writev_now(head, body)
+            self.socket.send_now(self._refusal(Refusal(Code.REQUEST_TIMEOUT, "the rest of the request did not come in time")))
         self.socket.close()
 
-    def _refusal(self, refusal: Refusal) -> tuple[bytes, bytes]:
+    def _refusal(self, refusal: Refusal) -> bytes:
         """The answer to a request that is not complete and never will be: its body was not read, so the connection ends with it."""
         request = self._parser.request or Request(self.socket)  # either way it says that it does not keep the connection
         answer = self.problem(request, refusal)
-        head, _ = self.head(request, answer.status, answer.fields, len(answer.body))
-        return head, b"" if request.method == b"HEAD" else answer.body
+        answered[FRONT + answer.status // 100] += 1
+        return self._bytes(request, answer)[0]
 
     async def _refuse(self, refusal: Refusal) -> None:
-        head, body = self._refusal(refusal)
-        await self.send(head + body)
+        await self.send(self._refusal(refusal))
 
     async def _part(self) -> None:
         """Closing after an answer waits for its rest, then for the peer's end, for two seconds at most."""

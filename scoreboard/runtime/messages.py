@@ -40,6 +40,7 @@ class Request:
     __slots__ = (
         "_fields",
         "_request_id",
+        "admitted",
         "body",
         "headers",
         "keep_alive",
@@ -71,12 +72,23 @@ class Request:
         self._fields = {} if fields is None else fields
         self.body = b""
         self.keep_alive = False
+        self.admitted = False  # `Front.before` was asked and let it pass
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
         self._request_id = b""  # until somebody asks
 
     def header(self, name: bytes) -> bytes:
         """The first field of that (lower-case) name, b"" when absent."""
         return self._fields.get(name, b"")
+
+    def has(self, name: bytes) -> bool:
+        """Whether there is a field of that (lower-case) name."""
+        return name in self._fields
+
+    def forget(self, *kept: bytes) -> None:
+        """Lets go of the target and of every field but those `kept`: a viewer's connection outlasts its request by hours, in thousands."""
+        _ = self.request_id  # which the fields may tell
+        self.headers, self.target, self.query = [], b"", b""
+        self._fields = {name: self._fields[name] for name in kept if name in self._fields}
 
     def reframe(self) -> None:
         """The body has been decoded: its framing in the head is the length that it has now."""
@@ -218,9 +230,7 @@ class RequestParser:
         self.stage += 1
         target, headers = self._target, self._headers
         self._target, self._headers = b"", []
-        fields = dict(headers)
-        if len(fields) != len(headers):
-            fields = dict(reversed(headers))  # the first of each
+        fields = dict(reversed(headers))  # the first of each
         method, version = engine.get_method(), engine.get_http_version()
         self.request = request = Request(self._socket, method, target, version, headers, fields)
         if len(fields) != len(headers) and any(sum(name == once for name, _ in headers) > 1 for once in _ONCE):

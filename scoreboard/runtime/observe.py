@@ -9,12 +9,14 @@ import logging
 import platform
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 # ---- metrics --------------------------------------------------------------------------------------------------------
@@ -41,7 +43,6 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
 
 
 BUILD_INFO = _gauge("build_info", "Always 1; the labels say what runs", "version", "python")
-HTTP_REQUESTS = _counter("http_requests", "Requests answered", "door", "status")  # door: express, asgi, front; status: 2xx, …
 SCORE_UPDATES = _counter("score_updates", "Actions submitted, by what became of them", "result")
 COMMIT_BATCH_SIZE = _histogram("commit_batch_size", "Actions in one group commit", BATCHES)
 COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", FAST)
@@ -58,6 +59,27 @@ TASK_RESTARTS = _counter("task_restarts", "Background tasks started again after 
 ASYNCIO_EXCEPTIONS = _counter("asyncio_exceptions", "Exceptions that only asyncio's handler saw")
 BREAKER_STATE = _gauge("breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open", "store")
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
+
+# Requests answered, at `door + status // 100`: a list of numbers, since a Counter's lock would cost a request ten times as much. A stream
+# counts as 2xx when it ends, a WebSocket as 1xx when it begins; what the front refuses by itself has a door of its own.
+PROMPT, EXPRESS, ASGI, LIVE, FRONT = DOORS = range(0, 50, 10)
+DOOR_NAMES = ("prompt", "express", "asgi", "live", "front")
+answered = [0] * 50
+
+
+class _Answered(Collector):
+    """`answered`, when somebody asks."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily("scoreboard_http_requests", "Requests answered", labels=("door", "status"))
+        for door, name in zip(DOORS, DOOR_NAMES, strict=True):
+            for digit in range(1, 6):
+                if answered[door + digit]:
+                    family.add_metric((name, f"{digit}xx"), answered[door + digit])
+        yield family
+
+
+REGISTRY.register(_Answered())
 
 
 def render() -> bytes:

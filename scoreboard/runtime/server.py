@@ -12,7 +12,9 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StartError
-from scoreboard.runtime.http1 import Connection, Front
+from scoreboard.runtime.front import Front
+from scoreboard.runtime.http1 import Connection
+from scoreboard.runtime.poller import HAS_EPOLL, Poller
 from scoreboard.runtime.sockets import Socket
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel cuts it to net.core.somaxconn
@@ -91,6 +93,7 @@ class Server:
         self._leaving = False  # every answer is its connection's last
         self._draining = False
         self._nursery: trio.Nursery | None = None  # in which connections live
+        self._poller: Poller | None = None  # None where the system has no epoll
         self._scope = trio.CancelScope()
         self.port = 0  # the one actually bound
 
@@ -111,6 +114,9 @@ class Server:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
+                    if HAS_EPOLL:
+                        self._poller = Poller()
+                        nursery.start_soon(self._poller.run)
                     nursery.start_soon(self._sweep)
                     for listener in self._listeners:
                         nursery.start_soon(self._accept, listener, nursery)
@@ -118,6 +124,8 @@ class Server:
         finally:
             self._nursery = None
             self.stop_listening()
+            if self._poller is not None:
+                self._poller.close()
 
     def wind_down(self) -> None:
         """From here on every answer says "Connection: close", so that clients leave between two requests and not in the middle of one.
@@ -178,32 +186,32 @@ class Server:
             for _ in range(most):
                 sock, address = listener.accept()
                 sock.setblocking(False)
-                nursery.start_soon(self._serve, sock, _peer(address), nursery)
+                connection = Connection(Socket(sock, nursery, _peer(address)), self._front)
+                connection.last = self._leaving
+                self._connections.add(connection)  # here and not in its task: a drain that begins before the task must know of it
+                nursery.start_soon(self._serve, connection)
         except BlockingIOError:
             pass  # all are taken
         except OSError as exc:
             return exc
         return None
 
-    async def _serve(self, sock: stdlib_socket.socket, peer: tuple[str, int], nursery: trio.Nursery) -> None:
+    async def _serve(self, connection: Connection) -> None:
         """One connection, under its guard."""
-        socket = Socket(sock, nursery, peer)
+        socket = connection.socket
         try:
-            connection = Connection(socket, self._front)
-            self._connections.add(connection)
-            try:
-                connection.last = self._leaving
-                await connection.run()
-            finally:
-                self._connections.discard(connection)
-                if self._draining and not self._connections:
-                    self._empty.set()
+            if self._poller is not None and socket.fd >= 0:
+                socket.source = self._poller.watch(socket.fd)
+            await connection.run()
         except* _LEAVINGS:
             pass
         except* Exception as group:
-            log.exception("connection failed", peer=peer[0], exc_info=_alone(group))
+            log.exception("connection failed", peer=socket.peer[0], exc_info=_alone(group))
         finally:
             socket.close()
+            self._connections.discard(connection)
+            if self._draining and not self._connections:
+                self._empty.set()
 
     async def _sweep(self) -> None:
         """Compares every deadline with the clock, twice a second: a cancel scope a read costs more than parsing."""

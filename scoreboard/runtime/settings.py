@@ -178,6 +178,8 @@ class Live(Section):
     tick_seconds: Annotated[Seconds, Field(ge=0.01, le=10)] = 0.1
     anonymous: bool = True
     connections_per_ip: Limit = 100
+    connections_per_user: Limit = 20
+    connections: Limit = 20_000
     slow_reader_seconds: Annotated[Seconds, Field(ge=0.5, le=300)] = 4.0
 
 

@@ -1,8 +1,8 @@
 """One kind of socket for everything: a `trio.abc.Stream` over a non-blocking descriptor that can also be written to at once.
 
-HTTP/1.1, trio-websocket, streams and the hub all write to the same `Socket`. Writers that may wait (`send_all`) hold a lock; `send_now` and
-`writev_now` never wait: one system call, only when nobody writes and nothing is left over. What such a call leaves over is finished by one
-task of its own; whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub can hand over what is newest.
+HTTP/1.1, trio-websocket, streams and the hub all write to the same `Socket`. Writers that may wait (`send_all`) hold a lock; `send_now`
+never waits: one system call, only when nobody writes and nothing is left over. What it leaves over is finished by one task of its own;
+whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub can hand over what is newest.
 
 It keeps no clock and starts no time-out: `deadline` and `patience` are plain numbers that the server's sweeper compares (`sweep`).
 """
@@ -15,12 +15,14 @@ from math import inf
 import structlog
 import trio
 
+from scoreboard.runtime.poller import Source
+
 READ_BYTES = 16_384  # a read takes no more; http1 relies on it: a head that came in one read is within its limit of 16 KiB
 CLOSING_SECONDS = 2.0  # `aclose` waits this long for a rest to go out: longer than a bad line's retransmission, shorter than a shutdown
 CLOSE_FRAME = b"\x88"  # first byte of an unmasked WebSocket Close frame, RFC 6455 section 5.5.1
 
 # The module's seam: tests put a descriptor here that takes one byte at a time, or blocks when it likes.
-_read, _write, _writev = os.read, os.write, os.writev
+_read, _write = os.read, os.write
 
 log = structlog.get_logger()
 
@@ -52,6 +54,7 @@ class Socket(trio.abc.Stream):
         "played_back",
         "received",
         "sent",
+        "source",
     )
 
     def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0)) -> None:
@@ -64,6 +67,7 @@ class Socket(trio.abc.Stream):
         self._refused = False  # a send_now was turned away: somebody waits for `drained`
         self._quiet = False  # a Close frame has gone out
         self.fd = sock.fileno()  # -1 once closed
+        self.source: Source | None = None  # tells when there is something to read; without one Trio is asked
         self.peer = peer
         self.played_back = b""  # read before anything from the descriptor: the rebuilt head of an upgrade and what followed it
         self.received = 0  # bytes read from the descriptor; inbound limits count here, pings and empty fragments never become messages
@@ -85,22 +89,40 @@ class Socket(trio.abc.Stream):
             raise ValueError("max_bytes must be at least 1")
         if self.played_back:
             await trio.lowlevel.checkpoint()
-            data, self.played_back = self.played_back[:size], self.played_back[size:]
-            return data
+            played, self.played_back = self.played_back[:size], self.played_back[size:]
+            return played
         while True:
-            if self.fd < 0:  # before Trio is asked: wait_readable(-1) is a ValueError and leaves a registration that nobody removes
-                raise trio.ClosedResourceError
+            await self.wait_readable()
+            data = self.read_now(size)
+            if data is not None:
+                return data
+
+    async def wait_readable(self) -> None:
+        """Returns when a read is worth trying, always after giving others a turn. Raises ClosedResourceError. Cancelling loses nothing."""
+        if self.fd < 0:  # before Trio is asked: wait_readable(-1) is a ValueError and leaves a registration that nobody removes
+            raise trio.ClosedResourceError
+        if self.source is None:
             await trio.lowlevel.wait_readable(self.fd)
-            if self.fd < 0:  # closed after the wake-up and before our turn
-                raise trio.ClosedResourceError
-            try:
-                data = _read(self.fd, size)
-            except BlockingIOError:
-                continue  # woken for nothing
-            except OSError as exc:
-                raise trio.BrokenResourceError from exc
-            self.received += len(data)
-            return data
+        else:
+            await self.source.wait()
+        if self.fd < 0:  # closed after the wake-up and before our turn
+            raise trio.ClosedResourceError
+
+    def read_now(self, size: int = READ_BYTES) -> bytes | None:
+        """What the descriptor has, b"" at the end, None when it has nothing now. Raises BrokenResourceError."""
+        source = self.source
+        try:
+            data = _read(self.fd, size)
+        except BlockingIOError:  # woken for nothing
+            if source is not None:
+                source.drained()
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+        if source is not None and len(data) < size:
+            source.drained()
+        self.received += len(data)
+        return data
 
     def has_unread(self) -> bool:
         """Whether bytes wait in the kernel, or in what is played back. A connection that has ended or broken has none."""
@@ -132,25 +154,6 @@ class Socket(trio.abc.Stream):
                 self._quiet = True
             return True
         return self._leave(data, written)
-
-    def writev_now(self, head: bytes, body: bytes) -> bool:
-        """`send_now` of both, without joining them: bodies are shared, heads are each caller's."""
-        if self._quiet or self.fd < 0:
-            return False
-        if self._finishing or self._lock.locked():
-            return self._refuse()
-        try:
-            written = _writev(self.fd, (head, body))
-        except BlockingIOError:
-            written = 0
-        except OSError:
-            return False  # as in send_now
-        if written == len(head) + len(body):
-            self.sent += written
-            if self.frames and head[:1] == CLOSE_FRAME:
-                self._quiet = True
-            return True
-        return self._leave(head + body, written)
 
     def _refuse(self) -> bool:
         self._refused = True
@@ -271,6 +274,8 @@ class Socket(trio.abc.Stream):
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1
+        if self.source is not None:
+            self.source.close()
         trio.lowlevel.notify_closing(fd)  # one step with the -1 above: nobody can wait on the number of a descriptor that is gone
         self._sock.close()
         self._rest = self.played_back = b""

@@ -150,6 +150,10 @@ class SharedBoard:
         async with self._lock:
             return self._fresh(need) or await self._read_now()
 
+    def fresh(self) -> Snapshot | None:
+        """What `read` would return without waiting; None when it would have to."""
+        return None if self.stale_since_ms else self._fresh(self.wanted)
+
     def _fresh(self, need: Mark) -> Snapshot | None:
         """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a failure, is shared for
         a while."""

@@ -1,12 +1,11 @@
 """JSON bodies, read strictly: each comes out as its type or as a Refusal, whatever was sent."""
 
-import json
 import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.actions import DECODE_ERRORS, refuse_repeated_names
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.runtime.messages import Request
 
@@ -33,17 +32,12 @@ def read(request: Request, decoder: "msgspec.json.Decoder[T]") -> T | Refusal:
         return _invalid("body", "must not contain \\u0000")
     try:
         decoded = decoder.decode(body)
-        json.loads(body, object_pairs_hook=_no_name_twice)  # msgspec would take the last: two readers of one body could differ
+        refuse_repeated_names(body)
     except msgspec.ValidationError as exc:
         return _invalid(*_named(str(exc)))
     except (*DECODE_ERRORS, ValueError) as exc:
         return _invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
     return decoded
-
-
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name stands twice in one object")
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -56,7 +56,7 @@ class Heads:
         is_page = fields.startswith(b"content-type: text/html")  # whoever answers with a page says so first; a search costs more
         starts = self._pages if is_page else self._starts
         start = starts.get(status) or starts.setdefault(status, self._start(status, is_page=is_page))
-        if self._origins.others:
+        if self._origins.others and b"access-control-allow-origin:" not in fields:  # files say so themselves: they are for anybody
             fields += self._cors(request)
         if length is None:
             return b"%b%b\r\n%b\r\n" % (start, request.request_id, fields)

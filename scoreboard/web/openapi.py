@@ -1,11 +1,11 @@
 """The API's description: what each Quart route takes and gives, as an OpenAPI document made by quart-schema.
 
 Only described here: requests are decoded by the routes themselves (quart-schema's validators cost 270 µs a request). `describe` is called
-once for each route, by `application`.
+once for each route, by `application`; the event stream and the long poll, which Quart does not know, are `LIVE`.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -23,8 +23,9 @@ from quart_schema import (
 
 from scoreboard import __version__
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH
-from scoreboard.domain.boards import KEPT, SHOWN, Entry
+from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
 from scoreboard.operations.accounts import LoggedIn
+from scoreboard.web.express import POLL_PATH, STREAM_PATH
 from scoreboard.web.problems import Problem
 from scoreboard.web.scores import Scored
 from scoreboard.web.users import Me
@@ -119,11 +120,100 @@ class LeaderboardQuery(msgspec.Struct):
     limit: Annotated[int, Meta(ge=1, le=KEPT)] = SHOWN
 
 
+# ---- what only http1 serves -----------------------------------------------------------------------------------------
+
+
+class EventStream(msgspec.Struct):
+    """Server-Sent Events: those of the WebSocket, `id` is the position. It ends when the token does, or the server leaves."""
+
+
+class Polled(msgspec.Struct, omit_defaults=True):
+    """The board, when it is not the one of `since`. `stale` while it cannot be read from Redis."""
+
+    leaderboard: list[Entry]
+    position: str
+    timestamp: str
+    stale: bool = False
+
+
+class PolledAnswer(msgspec.Struct):
+    """The board is another."""
+
+    success: bool
+    data: Polled
+
+
+class Unchanged(msgspec.Struct):
+    """The board is still that of `since`."""
+
+
+class StreamQuery(msgspec.Struct):
+    """Which board, how, from which position on; a token for those who can't set headers."""
+
+    channel: str = LEADERBOARD.id
+    mode: Literal["full", "delta"] = "full"
+    since: str = ""
+    token: str = ""
+
+
+class PollQuery(msgspec.Struct):
+    """Which board, the position that the client has, and how long to wait for another, in seconds."""
+
+    channel: str = LEADERBOARD.id
+    since: str = ""
+    wait: Annotated[float, Meta(ge=0, le=30)] = 25.0
+    token: str = ""
+
+
+class StreamHeaders(msgspec.Struct):
+    """The position of the last event, as browsers send it when they reconnect."""
+
+    last_event_id: str = ""
+
+
+class _Described(NamedTuple):
+    """A GET that takes a token, or none."""
+
+    summary: str
+    query: Any
+    headers: Any
+    gives: tuple[tuple[int, Any], ...]
+
+
+LIVE = {
+    STREAM_PATH: _Described("Watch the board as a stream of events.", StreamQuery, StreamHeaders, ((200, EventStream),)),
+    POLL_PATH: _Described("Wait for the board to change.", PollQuery, None, ((200, PolledAnswer), (204, Unchanged))),
+}
+
+
 # ---- the document ---------------------------------------------------------------------------------------------------
+
+
+TEXTS: dict[Any, str] = {Figures: "text/plain", EventStream: "text/event-stream"}  # answers that are no JSON
 
 
 class Provider(OpenAPIProvider):
     """quart-schema's, but the types within a Struct are described too, errors are problem+json, and not every answer is JSON."""
+
+    def schema(self) -> dict[str, Any]:
+        document = super().schema()
+        for path, described in LIVE.items():
+            parameters, _ = self.build_querystring_parameters(described.query)
+            if described.headers is not None:
+                parameters += self.build_headers_parameters(described.headers)[0]
+            operation: dict[str, Any] = {
+                "summary": described.summary,
+                "operationId": f"get_{path.rpartition('/')[2]}",
+                "parameters": parameters,
+                "security": [{"bearer": []}, {}],
+                "responses": {},
+            }
+            problems = tuple((status, Problem) for status in sorted({*EVERYWHERE, 401, 403}))
+            for status, model in described.gives + problems:
+                operation["responses"][str(status)], components = self.build_response_object(model, None)
+                document["components"]["schemas"].update(components)
+            document["paths"][path]["get"] = operation
+        return document
 
     def build_request_body(self, model: Any, source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         schema, components = _schema(model)
@@ -131,10 +221,10 @@ class Provider(OpenAPIProvider):
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         description = (model.__doc__ or "").strip()
-        if model is Nothing:
+        if model in {Nothing, Unchanged}:
             return {"description": description}, {}
-        if model is Figures:
-            return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}, {}
+        if model in TEXTS:
+            return {"description": description, "content": {TEXTS[model]: {"schema": {"type": "string"}}}}, {}
         schema, components = _schema(model)
         kind = "application/problem+json" if model is Problem else "application/json"
         return {"description": description, "content": {kind: {"schema": schema}}}, components

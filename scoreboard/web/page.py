@@ -41,7 +41,7 @@ class PageAction:
 
 
 def initials(username: str) -> str:
-    """One or two letters for a face: of the first two words, or humps, of the name. static/board.js does the same."""
+    """One or two letters for a face: of the first two words, or humps, of the name. static/drawing.js does the same."""
     words = "".join(f" {c}" if c.isupper() else c if c.isalnum() else " " for c in username).split()
     return "".join(word[0] for word in words[:2]).upper() or "?"
 
@@ -53,11 +53,12 @@ def render_context(
     updated: str = "",
     per_minute: int = 0,
     registration: bool = True,
+    stage: bool = False,
 ) -> dict[str, Any]:
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
-    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off.
+    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -77,6 +78,7 @@ def render_context(
         "waiting": entries is None,
         "empty": entries is not None and not entries,
         "updated": updated,
+        "stage": stage,
         "per_minute": per_minute,
         "registration": registration,
         "actions": [

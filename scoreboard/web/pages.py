@@ -29,11 +29,14 @@ TYPES = {
     ".woff2": "font/woff2",
 }
 STATIC_PREFIX = "/static/"
+STAGE = b"stage"  # /?stage
 CLIENT = "scoreboard.js"  # also at /scoreboard.js, for pages of others
 
 # A module script of another site's page is fetched with CORS; these files are the same for everybody.
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
 GZIPPED = b"content-encoding: gzip\r\n"
+PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
+PAGE_LEVEL = 6  # of compression; the page is made anew for each visitor, and 9 gains nothing
 
 Render = Callable[..., Awaitable[str]]
 
@@ -80,7 +83,7 @@ class PageRoutes:
         self._files = {name: _file(name, content) for name, content in contents.items()}
         self._packed = {name: _file(name, gzip.compress(content, mtime=0), GZIPPED) for name, content in contents.items()}
 
-    async def context(self) -> Mapping[str, Any]:
+    async def context(self, *, stage: bool = False) -> Mapping[str, Any]:
         """What the template is given; without a board when no store can be read."""
         try:
             snapshot = await self._read()
@@ -92,13 +95,18 @@ class PageRoutes:
             updated=rfc3339(snapshot.updated_ms) if snapshot else "",
             per_minute=self._per_minute,
             registration=self._registration,
+            stage=stage,
         )
 
     async def index(self, request: Request, render: Render) -> Response:
-        """The page, with the present board in it."""
-        page = (await render("index.html", **await self.context())).encode()
+        """The page, with the present board in it; with `?stage` the board alone."""
+        stage = request.query == STAGE or request.query.startswith(STAGE + b"=")
+        page = (await render("index.html", **await self.context(stage=stage))).encode()
+        coding = b""
+        if accepts_gzip(request):  # nothing in it is secret, so its length may tell what it likes
+            page, coding = gzip.compress(page, PAGE_LEVEL, mtime=0), GZIPPED
         etag = b'"%b"' % sha256(page).hexdigest()[:32].encode()
-        fields = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\netag: %b\r\n" % etag
+        fields = PAGE_FIELDS + coding + b"etag: %b\r\n" % etag
         return conditional(request, Response(200, page, fields), etag)
 
     async def file(self, request: Request) -> Response:

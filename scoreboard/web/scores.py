@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from prometheus_client import Counter
 
-from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339
+from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
 from scoreboard.operations.sessions import Identity
@@ -71,7 +71,7 @@ class _Prepared(NamedTuple):
 def scored(recorded: Recorded) -> Scored:
     """A recorded action as clients read it."""
     return Scored(
-        userId=str(recorded.user),
+        userId=user_id(recorded.user),
         previousScore=recorded.previous,
         pointsAwarded=recorded.points,
         newScore=recorded.new,
@@ -143,14 +143,19 @@ def _count(outcome: Outcome) -> None:
 
 
 class ScoreRoutes:
-    """`submit`: operations.submit_action; `read` and `standing`: of the shared board."""
+    """`submit`: operations.submit_action; `read`, `standing`, `fresh`: of the shared board. `fresh` is `read` where that need not wait."""
 
-    __slots__ = ("_bearer", "_prepared", "_read", "_standing", "_submit")
+    __slots__ = ("_bearer", "_fresh", "_prepared", "_read", "_standing", "_submit")
 
     def __init__(
-        self, bearer: Bearer, submit: Submit, read: Callable[[], Awaitable[Snapshot]], standing: Callable[[UUID], Awaitable[Standing]]
+        self,
+        bearer: Bearer,
+        submit: Submit,
+        read: Callable[[], Awaitable[Snapshot]],
+        standing: Callable[[UUID], Awaitable[Standing]],
+        fresh: Callable[[], Snapshot | None],
     ) -> None:
-        self._bearer, self._submit, self._read, self._standing = bearer, submit, read, standing
+        self._bearer, self._submit, self._read, self._standing, self._fresh = bearer, submit, read, standing, fresh
         self._prepared: dict[int, _Prepared] = {}  # limit → newest answer: at most 100
 
     async def submit(self, request: Request) -> Response:
@@ -179,10 +184,24 @@ class ScoreRoutes:
         identity = self._bearer.identify(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
-        snapshot = await self._read()
-        prepared = self._prepared.get(limit)
-        if prepared is None or prepared.snapshot is not snapshot:
-            prepared = self._prepared[limit] = prepare(snapshot, limit)
+        prepared = self._prepare(await self._read(), limit)
         if identity is None:
             return conditional(request, prepared.response, prepared.etag)
         return conditional(request, *personal(prepared, await self._standing(identity.user)))
+
+    def leaderboard_at_once(self, request: Request) -> Response | None:
+        """The same for whoever asks without a token while the board at hand is new enough; None: `leaderboard` must be asked."""
+        limit = read_limit(request.query)
+        if isinstance(limit, Refusal) or request.has(b"authorization"):
+            return None
+        snapshot = self._fresh()
+        if snapshot is None:
+            return None
+        prepared = self._prepare(snapshot, limit)
+        return conditional(request, prepared.response, prepared.etag)
+
+    def _prepare(self, snapshot: Snapshot, limit: int) -> _Prepared:
+        prepared = self._prepared.get(limit)
+        if prepared is None or prepared.snapshot is not snapshot:
+            prepared = self._prepared[limit] = prepare(snapshot, limit)
+        return prepared

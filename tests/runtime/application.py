@@ -5,15 +5,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from enum import Enum
 from http import HTTPStatus
 
 import msgspec
+import pytest
 import trio
 import trio_websocket
 
 from scoreboard.domain.errors import STATUS, Code, Refusal
+from scoreboard.runtime import server as server_module
 from scoreboard.runtime.asgi import Asgi
-from scoreboard.runtime.http1 import Front, Request, Response
+from scoreboard.runtime.front import Front, Handler, Prompt
+from scoreboard.runtime.messages import Request, Response
 from scoreboard.runtime.server import Server
 from tests.runtime.raw import HANG
 
@@ -21,10 +25,23 @@ LIVE = b"/live"
 JSON = b"content-type: application/json\r\n"
 
 
+class Way(Enum):
+    """How requests reach plain handlers. Answers must not depend on it."""
+
+    PROMPT = "prompt"  # as the bytes come in
+    UNSURE = "unsure"  # the prompt table can't answer every other request
+    TASK = "task"  # by the connection's task, which the poller wakes
+    TRIO = "trio"  # which Trio wakes: without epoll
+
+
 class Application:
     """Handlers and what they have seen."""
 
-    def __init__(self) -> None:
+    way = Way.PROMPT  # of those that are not told one: `every_way` sets it
+
+    def __init__(self, way: Way | None = None) -> None:
+        self.way = way or Application.way
+        self.prompted: list[Request] = []  # which the prompt table was asked about
         self.seen: list[Request] = []  # every complete request, in order
         self.failures: list[Exception] = []
         self.gate = trio.Event()  # /slow waits for it
@@ -33,20 +50,34 @@ class Application:
         self.refused: Callable[[Request], Response | None] = lambda _: None
 
     def front(self) -> Front:
-        express = {
+        plain: dict[tuple[bytes, bytes], Callable[[Request], Response]] = {
             (b"GET", b"/hello"): self.hello,
             (b"POST", b"/echo"): self.echo,
-            (b"GET", b"/slow"): self.slow,
             (b"GET", b"/fail"): self.fail,
-            (b"GET", b"/stream"): self.stream,
-            (b"GET", b"/torn"): self.torn,
-            (b"GET", b"/rest"): self.rest,
             (b"GET", b"/big"): self.big,
             (b"GET", b"/none"): self.none,
             (b"GET", b"/same"): self.same,
         }
+        express: dict[tuple[bytes, bytes], Handler] = {
+            (b"GET", b"/slow"): self.slow,
+            (b"GET", b"/stream"): self.stream,
+            (b"GET", b"/torn"): self.torn,
+            (b"GET", b"/rest"): self.rest,
+        }
+        prompt: dict[tuple[bytes, bytes], Prompt] = {}
+        for route, handler in plain.items():
+            express[route] = waiting(handler)
+            if self.way in {Way.PROMPT, Way.UNSURE}:
+                prompt[route] = self.prompting(handler)
         asgi = Asgi(self.asgi)
-        return Front(express, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed)
+        return Front(express, prompt, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed)
+
+    def prompting(self, handler: Callable[[Request], Response]) -> Prompt:
+        def prompt(request: Request) -> Response | None:
+            self.prompted.append(request)
+            return None if self.way is Way.UNSURE and len(self.prompted) % 2 else handler(request)
+
+        return prompt
 
     def before(self, request: Request) -> Response | None:
         self.seen.append(request)
@@ -56,10 +87,10 @@ class Application:
         self.failures.append(exc)
         return problem(Refusal(Code.INTERNAL, "a bug"), request.request_id)
 
-    async def hello(self, _: Request) -> Response:
+    def hello(self, _: Request) -> Response:
         return Response(200, b'"hello"', JSON)
 
-    async def echo(self, request: Request) -> Response:
+    def echo(self, request: Request) -> Response:
         return Response(200, json.dumps(described(request)).encode(), JSON)
 
     async def slow(self, _: Request) -> Response:
@@ -67,16 +98,16 @@ class Application:
         await self.gate.wait()
         return Response(200, b'"slow"', JSON)
 
-    async def fail(self, _: Request) -> Response:
+    def fail(self, _: Request) -> Response:
         raise ValueError("a bug in a handler")
 
-    async def big(self, _: Request) -> Response:
+    def big(self, _: Request) -> Response:
         return Response(200, b"b" * 2_000_000)
 
-    async def none(self, _: Request) -> Response:
+    def none(self, _: Request) -> Response:
         return Response(204, b"")
 
-    async def same(self, _: Request) -> Response:
+    def same(self, _: Request) -> Response:
         return Response(304, b"", b'etag: "1"\r\n')
 
     async def stream(self, request: Request) -> None:
@@ -183,6 +214,15 @@ class Application:
             await piece(answer)
 
 
+def waiting(handler: Callable[[Request], Response]) -> Handler:
+    """A plain handler for the express table."""
+
+    async def handle(request: Request) -> Response:
+        return handler(request)
+
+    return handle
+
+
 def described(request: Request) -> dict[str, object]:
     """A request as JSON, all of it that a test compares."""
     return {
@@ -210,9 +250,13 @@ def problem(refusal: Refusal, request_id: bytes) -> Response:
 @asynccontextmanager
 async def serving(application: Application | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[Server]:
     """A server on a free port, closed at the end."""
-    server = Server((application or Application()).front())
+    application = application or Application()
+    server = Server(application.front())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
-            await nursery.start(server.run, host, 0)
+            with pytest.MonkeyPatch.context() as patch:
+                if application.way is Way.TRIO:
+                    patch.setattr(server_module, "HAS_EPOLL", False)
+                await nursery.start(server.run, host, 0)
             yield server
             nursery.cancel_scope.cancel()

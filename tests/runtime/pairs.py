@@ -1,12 +1,14 @@
-"""A Socket and its peer, for tests of the Socket alone."""
+"""A Socket and its peer, for tests of the Socket and the poller alone."""
 
 import os
 import socket as stdlib_socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
+from scoreboard.runtime.poller import Poller
 from scoreboard.runtime.sockets import CLOSE_FRAME, Socket
 from tests.runtime.raw import HANG
 
@@ -50,3 +52,55 @@ def fill(socket: Socket) -> None:
             os.write(socket.fd, b"." * 1000)
     except BlockingIOError:
         pass
+
+
+# ---- told of by a poller --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def polling() -> AsyncIterator[tuple[Poller, trio.Nursery]]:
+    """A poller that runs until the block ends."""
+    poller = Poller()
+    with trio.fail_after(HANG):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller.run)
+            yield poller, nursery
+            nursery.cancel_scope.cancel()
+    poller.close()
+
+
+class Pair:
+    """Our Socket, told of by the poller, and its peer over TCP, which blocks. `old` is closed, and its descriptor's number used again."""
+
+    def __init__(self, poller: Poller, nursery: trio.Nursery, old: "Pair | None" = None) -> None:
+        with stdlib_socket.create_server(("127.0.0.1", 0)) as listener:
+            self.peer = stdlib_socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+        if old is not None:
+            number = old.socket.fd
+            old.socket.close()
+            os.dup2(ours.fileno(), number)
+            ours.close()
+            ours = stdlib_socket.socket(fileno=number)
+        ours.setblocking(False)
+        self.socket = Socket(ours, nursery)
+        self.socket.source = self.source = poller.watch(ours.fileno())
+
+    def reset(self) -> None:
+        """The peer vanishes, and its kernel says so."""
+        self.peer.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+
+    def __enter__(self) -> "Pair":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self.peer.close()
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    async with polling() as (poller, nursery):
+        with Pair(poller, nursery) as both:
+            yield both

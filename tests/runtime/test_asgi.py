@@ -10,7 +10,7 @@ from quart_trio import QuartTrio
 
 from scoreboard.domain.errors import StartError
 from scoreboard.runtime.asgi import Asgi
-from scoreboard.runtime.http1 import Front
+from scoreboard.runtime.front import Front
 from scoreboard.runtime.server import Server
 from tests.runtime.application import LIVE, Application, problem, serving, write_head
 from tests.runtime.raw import HANG, ask, chunked, connected, get, post, still_serves
@@ -129,7 +129,7 @@ async def test_quart() -> None:
         ran.set()
 
     door = Asgi(app)
-    front = Front({}, LIVE, Application().live, door.answer, write_head, lambda _: None, problem, Application().failed)
+    front = Front({}, {}, LIVE, Application().live, door.answer, write_head, lambda _: None, problem, Application().failed)
     server = Server(front)
     with trio.fail_after(HANG):
         async with door.lifespan(), trio.open_nursery() as nursery:

@@ -7,7 +7,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.runtime.application import Application, serving
+from tests.runtime.application import Application, Way, serving
 from tests.runtime.raw import Answer, chunked, connected, get, post, still_serves
 
 bodies = st.binary(max_size=300)
@@ -34,12 +34,14 @@ snippets = st.sampled_from(
         b"GET /app/chunks HTTP/1.0\r\n", b"Connection: close\r\n", b"HTTP/1.1 200 OK\r\n", b"\x88\x80\0\0\0\0",
     ]
 )  # fmt: skip
+ways = st.sampled_from(Way)
 hostile = st.lists(st.one_of(snippets, snippets, st.binary(max_size=40)), max_size=25).map(b"".join)
 
 
-async def answers(data: bytes, cuts: list[int], expected: list[bytes]) -> list[tuple[object, ...]]:
-    """What `expected` are answered when `data` is sent cut like that."""
-    async with serving() as server, connected(server) as client:
+async def answers(data: bytes, cuts: list[int], expected: list[bytes], way: Way) -> list[tuple[object, ...]]:
+    """What `expected` are answered when `data` is sent cut like that. Whatever the way, `before` is asked once about each."""
+    application = Application(way)
+    async with serving(application) as server, connected(server) as client:
         edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
         async with trio.open_nursery() as nursery:
 
@@ -53,6 +55,7 @@ async def answers(data: bytes, cuts: list[int], expected: list[bytes]) -> list[t
             found = [comparable(await client.answer(head_only=request.startswith(b"HEAD"))) for request in expected]
         await client.stream.send_eof()
         assert await client.rest() == b""
+    assert len(application.seen) == len(expected)
     return found
 
 
@@ -68,26 +71,26 @@ def comparable(answer: Answer) -> tuple[object, ...]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(sequence=st.lists(requests, min_size=1, max_size=8), cuts=st.lists(st.integers(0, 5000), max_size=12))
-def test_any_split_of_valid_requests(sequence: list[bytes], cuts: list[int]) -> None:
-    """However the bytes are cut, and in one piece, the same requests get the same answers, in order, one each."""
+@given(sequence=st.lists(requests, min_size=1, max_size=8), cuts=st.lists(st.integers(0, 5000), max_size=12), way=ways)
+def test_any_split_of_valid_requests(sequence: list[bytes], cuts: list[int], way: Way) -> None:
+    """However the bytes are cut, and in one piece, and whichever way, the same requests get the same answers, in order, one each."""
     data = b"".join(sequence)
-    expected = [one for request in sequence for one in trio.run(answers, request, [], [request])]
-    assert trio.run(answers, data, [], sequence) == expected
-    assert trio.run(answers, data, cuts, sequence) == expected
+    expected = [one for request in sequence for one in trio.run(answers, request, [], [request], Way.TRIO)]
+    assert trio.run(answers, data, [], sequence, way) == expected
+    assert trio.run(answers, data, cuts, sequence, way) == expected
 
 
 @settings(max_examples=30, deadline=None)
-@given(sequence=st.lists(requests, min_size=1, max_size=3))
-def test_byte_by_byte(sequence: list[bytes]) -> None:
+@given(sequence=st.lists(requests, min_size=1, max_size=3), way=ways)
+def test_byte_by_byte(sequence: list[bytes], way: Way) -> None:
     """The same when every byte comes by itself."""
     data = b"".join(sequence)
-    assert trio.run(answers, data, list(range(len(data))), sequence) == trio.run(answers, data, [], sequence)
+    assert trio.run(answers, data, list(range(len(data))), sequence, way) == trio.run(answers, data, [], sequence, way)
 
 
-async def endure(pieces: list[bytes]) -> None:
+async def endure(pieces: list[bytes], way: Way) -> None:
     """A server that is sent `pieces`, each on a connection of its own, and serves another client afterwards."""
-    application = Application()
+    application = Application(way)
     application.gate.set()
     async with serving(application) as server, trio.open_nursery() as nursery:
 
@@ -109,7 +112,7 @@ async def endure(pieces: list[bytes]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(pieces=st.lists(hostile, min_size=1, max_size=5))
-def test_any_bytes_at_all(pieces: list[bytes]) -> None:
+@given(pieces=st.lists(hostile, min_size=1, max_size=5), way=ways)
+def test_any_bytes_at_all(pieces: list[bytes], way: Way) -> None:
     """No bytes end the server, reach its nursery, or keep a connection once the peer has left."""
-    trio.run(endure, pieces)
+    trio.run(endure, pieces, way)

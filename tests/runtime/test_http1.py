@@ -8,6 +8,8 @@ from scoreboard.domain.errors import Code, Refusal
 from tests.runtime.application import Application, problem, serving
 from tests.runtime.raw import UPGRADE, ask, chunked, closed, connected, get, post, still_serves
 
+pytestmark = pytest.mark.usefixtures("every_way")
+
 
 async def test_get() -> None:
     """A GET of the express table is answered with the shared head, its length and the handler's fields."""

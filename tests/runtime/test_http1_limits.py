@@ -8,6 +8,8 @@ from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import Client, chunked, closed, connected, get, post, still_serves
 
+pytestmark = pytest.mark.usefixtures("every_way")
+
 SOON = 0.05  # seconds; stands for limits of ten seconds and more
 
 

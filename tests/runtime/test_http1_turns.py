@@ -1,5 +1,6 @@
 """One connection with everything on it, and connections beside each other."""
 
+import pytest
 import trio
 import wsproto
 from wsproto.events import AcceptConnection, Message, Request, TextMessage
@@ -7,6 +8,8 @@ from wsproto.events import AcceptConnection, Message, Request, TextMessage
 from scoreboard.runtime.http1 import YIELD_EVERY
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import chunked, connected, get, post
+
+pytestmark = pytest.mark.usefixtures("every_way")
 
 
 async def test_everything_on_one_connection() -> None:

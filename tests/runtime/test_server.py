@@ -13,10 +13,12 @@ import trio.testing
 
 from scoreboard.domain.errors import StartError
 from scoreboard.runtime import server as server_module
-from scoreboard.runtime.http1 import Request, Response
+from scoreboard.runtime.messages import Request, Response
 from scoreboard.runtime.server import SEND_BUFFER_BYTES, Server, listen, raise_descriptor_limit
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import HANG, UPGRADE, Client, closed, connected, get, post, still_serves
+
+pytestmark = pytest.mark.usefixtures("every_way")
 
 
 async def gone(server: Server, left: int = 0) -> None:

@@ -6,6 +6,8 @@ import trio
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import UPGRADE, ask, chunked, connected, get, post, still_serves
 
+pytestmark = pytest.mark.usefixtures("every_way")
+
 INNER = get("/hello?smuggled")
 KEY = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 WEBSOCKET = f"Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}"

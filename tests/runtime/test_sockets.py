@@ -26,7 +26,6 @@ async def test_closed_is_known_before_trio_is_asked() -> None:
                 with pytest.raises(trio.ClosedResourceError):
                     await call()
         assert not socket.send_now(b"x")
-        assert not socket.writev_now(b"x", b"y")
         assert socket.fd == -1
         socket.close()
         await socket.aclose()
@@ -123,23 +122,21 @@ async def test_send_now() -> None:
     """What fits goes out at once, without a task and without anybody being behind."""
     async with paired() as (socket, peer):
         assert socket.send_now(b"one")
-        assert socket.writev_now(b"two", b"three")
-        assert await read(peer, 11) == b"onetwothree"
+        assert socket.send_now(b"two")
+        assert await read(peer, 6) == b"onetwo"
         assert socket.behind_since == inf
-        assert socket.sent == 11
+        assert socket.sent == 6
 
 
-@pytest.mark.parametrize("call", [lambda s, data: s.send_now(data), lambda s, data: s.writev_now(data[:3], data[3:])])
-async def test_a_rest_is_finished(call) -> None:
+async def test_a_rest_is_finished() -> None:
     """What did not fit goes out by itself, nothing comes between, and then `drained` is called and it is not behind any more."""
     drained: list[Socket] = []
     async with paired() as (socket, peer):
         socket.drained = drained.append
-        assert call(socket, FILL)
+        assert socket.send_now(FILL)
         assert socket.behind_since < inf
         await trio.testing.wait_all_tasks_blocked()
         assert not socket.send_now(b"no")
-        assert not socket.writev_now(b"n", b"o")
         assert await read(peer, len(FILL)) == FILL
         await until(lambda: drained)
         assert drained == [socket]
@@ -191,7 +188,6 @@ async def test_refused_while_somebody_writes(writes) -> None:
 
     def write(fd: int, data: bytes) -> int:
         assert not socket.send_now(b"tick")  # as a task that comes by while send_all waits for its turn
-        assert not socket.writev_now(b"ti", b"ck")
         assert socket.behind_since < inf
         return os.write(fd, data)
 

@@ -74,17 +74,12 @@ async def by_send_now(socket: Socket) -> None:
     assert socket.send_now(CLOSE)
 
 
-async def by_writev_now(socket: Socket) -> None:
-    assert socket.writev_now(CLOSE[:2], CLOSE[2:])
-
-
-@pytest.mark.parametrize("close", [by_send_all, by_send_now, by_writev_now])
+@pytest.mark.parametrize("close", [by_send_all, by_send_now])
 async def test_nothing_after_a_close(close) -> None:
     """Once a Close frame has gone out no tick follows it, and no reply of trio-websocket's either."""
     async with paired() as (socket, peer):
         await close(socket)
         assert not socket.send_now(b"tick")
-        assert not socket.writev_now(b"ti", b"ck")
         await socket.send_all(b"pong")
         await socket.send_all(CLOSE)
         socket.close()

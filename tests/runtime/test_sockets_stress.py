@@ -60,7 +60,6 @@ def test_ticks_beside_trio_websocket(seed: int, bite: int, blocks: float, now: b
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sockets, "_write", write)
-        patch.setattr(sockets, "_writev", lambda fd, parts: write(fd, b"".join(parts)))
         trio.run(whole_conversation, chance, now)
 
 

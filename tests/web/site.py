@@ -16,7 +16,8 @@ from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime.asgi import Asgi
-from scoreboard.runtime.http1 import Front, Handler, Request
+from scoreboard.runtime.front import Front, Handler, Prompt
+from scoreboard.runtime.messages import Request
 from scoreboard.runtime.server import Server
 from scoreboard.storage.board import Standing
 from scoreboard.storage.probe import Probe
@@ -24,7 +25,7 @@ from scoreboard.web.addresses import Addresses, Network
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.bearer import Bearer
-from scoreboard.web.express import build_table
+from scoreboard.web.express import build_prompt_table, build_table
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
@@ -56,11 +57,18 @@ class Site:
     standing: Standing = NOWHERE
     outcome: Outcome | Exception = UNSIGNED
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
-    other_door: httpx.AsyncClient | None = None
+    other_doors: list[httpx.AsyncClient] = field(default_factory=list)
+    at_once: int = 0  # how often a board was at hand
 
     async def read(self) -> Snapshot:
         snapshot: Snapshot = _given(self.board)
         return snapshot
+
+    def fresh(self) -> Snapshot | None:
+        if isinstance(self.board, Exception) or self.board.stale:
+            return None
+        self.at_once += 1
+        return self.board
 
     async def stand(self, user: UUID) -> Standing:
         return self.standing
@@ -100,10 +108,10 @@ async def site(
     proxies: tuple[Network, ...] = (),
     ip_per_minute: int = 0,
     login_per_minute: int = 0,
-    both_doors: bool = False,
+    all_doors: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Site]:
-    """Serves until the block ends. `both_doors`: a second server without an express table stands beside the first."""
+    """Serves until the block ends. `all_doors`: a server without a prompt table stands beside the first, and one without any."""
     async with AsyncExitStack() as stack:
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
         health = HealthRoutes(Probe(people.stores))
@@ -111,7 +119,7 @@ async def site(
         made = Site(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
         bearer, heads = Bearer(people.sessions.authenticate), Heads(origins, public_url=public_url)
-        scores = ScoreRoutes(bearer, made.submit, made.read, made.stand)
+        scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, per_minute=login_per_minute, refresh_days=30),
             users=UserRoutes(people.accounts, bearer),
@@ -123,9 +131,10 @@ async def site(
         await stack.enter_async_context(asgi.lifespan())
         gate = Gate(heads, addresses, ip_per_minute)
 
-        def front(express: Mapping[tuple[bytes, bytes], Handler]) -> Front:
+        def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
             return Front(
                 express=express,
+                prompt=prompt,
                 live_path=b"/api/v1/scores/live",
                 live=_no_live,
                 asgi=asgi.answer,
@@ -138,11 +147,11 @@ async def site(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
 
-        async def serve(express: Mapping[tuple[bytes, bytes], Handler]) -> httpx.AsyncClient:
-            _, port = await nursery.start(Server(front(express)).run, "127.0.0.1", 0)
+        async def serve(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> httpx.AsyncClient:
+            _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
 
-        made.http = await serve(build_table(scores))
-        if both_doors:
-            made.other_door = await serve({})
+        made.http = await serve(build_table(scores), build_prompt_table(scores))
+        if all_doors:
+            made.other_doors = [await serve(build_table(scores), {}), await serve({}, {})]
         yield made

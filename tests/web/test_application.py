@@ -136,6 +136,8 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("PATCH", "/api/v1/users/me"),
             ("POST", "/api/v1/scores/action"),
             ("GET", "/api/v1/scores/leaderboard"),
+            ("GET", "/api/v1/scores/stream"),
+            ("GET", "/api/v1/scores/poll"),
             ("GET", "/livez"),
             ("GET", "/readyz"),
             ("GET", "/metrics"),

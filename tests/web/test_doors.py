@@ -1,4 +1,4 @@
-"""Both doors, express and Quart behind Hypercorn, give the same answers; and what those answers are."""
+"""All doors, prompt, express, and Quart behind Hypercorn, give the same answers; and what those answers are."""
 
 from typing import Any
 from uuid import UUID
@@ -20,19 +20,21 @@ RECORDED = Recorded(UUID(int=7), 1500, 100, 1600, 5, 1_768_041_000_000)
 
 
 async def ask(here: Site, method: str, path: str, **request: Any) -> httpx.Response:
-    """Asks both doors; the answer, once it is known to be one."""
-    assert here.other_door is not None
+    """Asks all doors; the answer, once it is known to be one."""
+    assert len(here.other_doors) == 2
     request["headers"] = {"x-request-id": "same"} | request.get("headers", {})
-    express, quart = [await door.request(method, path, **request) for door in (here.http, here.other_door)]
-    assert express.status_code == quart.status_code
-    assert express.content == quart.content
-    fields = [
-        sorted((name.lower(), value) for name, value in answer.headers.multi_items() if name.lower() != "date")
-        for answer in (express, quart)
-    ]
-    assert fields[0] == fields[1]
-    assert isinstance(express, httpx.Response)
-    return express
+    answers = [await door.request(method, path, **request) for door in (here.http, *here.other_doors)]
+    first, *others = (
+        (
+            answer.status_code,
+            answer.content,
+            sorted((name.lower(), value) for name, value in answer.headers.multi_items() if name.lower() != "date"),
+        )
+        for answer in answers
+    )
+    for other in others:
+        assert other == first
+    return answers[0]
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -46,7 +48,7 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 async def test_the_board_is_read_alike(database_url: str, redis_url: str) -> None:
     """With limits good and bad, with and without a token, conditionally, as HEAD."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         mine = await here.register()
         here.standing = Standing(3200, 42)
         token = {"authorization": f"Bearer {mine['accessToken']}"}
@@ -70,6 +72,7 @@ async def test_the_board_is_read_alike(database_url: str, redis_url: str) -> Non
             assert current.headers["etag"] == first.headers["etag"]
             assert "content-length" not in current.headers
         assert (await ask(here, "GET", BOARD, headers={"if-none-match": '"x"'})).status_code == 200
+        assert here.at_once == 4  # whoever asks well and without a token: plain, limit=12, two with If-None-Match
 
         head = await ask(here, "HEAD", BOARD)
         assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", plain.headers["content-length"])
@@ -88,7 +91,7 @@ async def test_the_board_is_read_alike(database_url: str, redis_url: str) -> Non
 )
 async def test_a_bad_token_is_refused_even_where_none_is_needed(database_url: str, redis_url: str, authorization: str) -> None:
     """A client must notice that its log-in has ended."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         headers = {"authorization": authorization.encode("latin-1")}
         answer = await ask(here, "GET", BOARD, headers=headers)
         assert code(answer) == (401, "UNAUTHORIZED")
@@ -99,7 +102,7 @@ async def test_a_bad_token_is_refused_even_where_none_is_needed(database_url: st
 
 async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: str) -> None:
     """The raw body, the signature, the request id, and who the token speaks for."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         mine = await here.register()
         here.outcome = RECORDED
         body = b'{"actionId" :"\xc3\xa9"}'
@@ -120,7 +123,7 @@ async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: s
                 "timestamp": "2026-01-10T10:30:00.000Z",
             },
         }
-        assert len(here.submitted) == 2
+        assert len(here.submitted) == 3
         for identity, signature, raw, request_id in here.submitted:
             assert (str(identity.user), signature, raw, request_id) == (mine["userId"], "v1.ab", body, "same")
 
@@ -140,7 +143,7 @@ OUTCOMES: list[tuple[Outcome | Exception, int, str, dict[str, Any]]] = [
 
 async def test_every_outcome_has_its_answer(database_url: str, redis_url: str) -> None:
     """The specification's six, the 503, and a bug: never a trace of the cause."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         mine = await here.register()
         headers = {"authorization": f"Bearer {mine['accessToken']}"}
         for outcome, status, name, more in OUTCOMES:
@@ -156,7 +159,7 @@ async def test_every_outcome_has_its_answer(database_url: str, redis_url: str) -
 
 async def test_a_repeated_action_is_told_its_original_outcome(database_url: str, redis_url: str) -> None:
     """409 with the data of the first time, and a header that says so."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         mine = await here.register()
         here.outcome = Duplicate(msgspec.structs.replace(RECORDED, rank=None))
         answer = await ask(here, "POST", ACTION, headers={"authorization": f"Bearer {mine['accessToken']}"}, json={})
@@ -167,7 +170,7 @@ async def test_a_repeated_action_is_told_its_original_outcome(database_url: str,
 
 async def test_only_json_is_read(database_url: str, redis_url: str) -> None:
     """415 for what calls itself something else; a body without a type is taken for JSON."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         mine = await here.register()
         here.outcome = RECORDED
         headers = {"authorization": f"Bearer {mine['accessToken']}"}
@@ -182,13 +185,12 @@ async def test_only_json_is_read(database_url: str, redis_url: str) -> None:
 
 async def test_other_methods_and_paths_are_refused_alike(database_url: str, redis_url: str) -> None:
     """405 names what is allowed, 404 is JSON too, 413 comes before anything is asked."""
-    async with site(database_url, redis_url, both_doors=True) as here:
+    async with site(database_url, redis_url, all_doors=True) as here:
         wrong = await ask(here, "DELETE", BOARD)
         assert code(wrong) == (405, "METHOD_NOT_ALLOWED")
         assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
         assert code(await ask(here, "GET", ACTION)) == (405, "METHOD_NOT_ALLOWED")
         for path in ("/api/v1/scores", "/api/v1/scores/leaderboard/", "/api/v2/scores/leaderboard", "/%00", "/..%2f..%2fetc/passwd"):
             assert code(await ask(here, "GET", path)) == (404, "NOT_FOUND")
-        assert here.other_door is not None
-        for door in (here.http, here.other_door):
+        for door in (here.http, *here.other_doors):
             assert (await door.post(ACTION, content=b"x" * 16_385)).status_code == 413

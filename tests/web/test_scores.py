@@ -137,7 +137,7 @@ async def test_everybody_is_handed_the_same_bytes() -> None:
     async def unused(*_: object) -> Any:
         raise AssertionError
 
-    routes = ScoreRoutes(Bearer(lambda _: None), unused, read, unused)
+    routes = ScoreRoutes(Bearer(lambda _: None), unused, read, unused, lambda: None)
     first, second = await routes.leaderboard(request()), await routes.leaderboard(request())
     assert first is second
     board[0] = msgspec.structs.replace(SNAPSHOT, rows=SNAPSHOT.rows[:1])

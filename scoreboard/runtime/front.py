@@ -1,0 +1,32 @@
+"""What the composition root hands to http1: who answers which request, and who writes heads and refusals."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scoreboard.domain.errors import Refusal
+from scoreboard.runtime.messages import Request, Response
+
+Handler = Callable[[Request], Awaitable[Response | None]]
+"""Answers a request of the express table. None: it has taken `request.socket` over (a stream); when it returns the connection ends.
+
+A handler of GET is asked for HEAD too, its body is left out; one that takes the socket over looks at `request.method` itself.
+"""
+
+Prompt = Callable[[Request], Response | None]
+"""Answers a request of the prompt table without waiting. None: it can't now, the handler of the express table is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What the composition root hands in: who answers what, and who writes heads."""
+
+    express: Mapping[tuple[bytes, bytes], Handler]  # (method, path without query)
+    prompt: Mapping[tuple[bytes, bytes], Prompt]  # of the same paths, where it pays; no HEAD
+    live_path: bytes
+    live: Callable[[Request], Awaitable[None]]  # a WebSocket on request.socket, whose `played_back` holds the head and what followed it
+    asgi: Callable[[Any, Request], Awaitable[bool]]  # the rest, given http1's Connection: `Asgi.answer`; True when that can go on
+    write_head: Callable[[Request, int, bytes, int | None], bytes]  # request, status, fields, length → the whole head with its blank line
+    before: Callable[[Request], Response | None]  # asked first; an answer ends it
+    problem: Callable[[Refusal, bytes], Response]  # a refusal and the request id → problem+json
+    failed: Callable[[Request, Exception], Response]  # an express handler raised
