@@ -19,11 +19,16 @@ import trio
 from scoreboard import __version__
 from scoreboard.domain.boards import LEADERBOARD, Mark
 from scoreboard.domain.scoring import read_rules
+from scoreboard.live.admission import Admission
+from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
 from scoreboard.live.conversation import Rules as LiveRules
 from scoreboard.live.conversation import Services as LiveServices
 from scoreboard.live.hub import Hub
+from scoreboard.live.longpoll import PollEndpoint
 from scoreboard.live.reader import Reader
+from scoreboard.live.requests import Requests
+from scoreboard.live.stream import StreamEndpoint
 from scoreboard.live.websocket import LiveEndpoint
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.committer import COMMITTERS, Queue, commit_batches, end_late
@@ -35,7 +40,7 @@ from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.runtime import observe
 from scoreboard.runtime.asgi import Asgi
 from scoreboard.runtime.breaker import Breaker, State
-from scoreboard.runtime.http1 import Front
+from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
 from scoreboard.runtime.server import Server, raise_descriptor_limit
 from scoreboard.runtime.settings import Settings, config_file
@@ -54,7 +59,7 @@ from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.bearer import Bearer
-from scoreboard.web.express import build_table
+from scoreboard.web.express import build_live_table, build_prompt_table, build_table
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
@@ -131,7 +136,8 @@ class Node:
         boards = {self.board.board.id: self.board}
         self.hub = Hub(tuple(boards))
         self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
-        self.reader = Reader(self.bus, boards, self.hub, node=self.name, revoked=self.sessions.revoke_seen)
+        self.audience = Audience(self.hub, self.name)
+        self.reader = Reader(self.bus, boards, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen)
 
     def _make_web(self) -> None:
         settings = self.settings
@@ -139,7 +145,7 @@ class Node:
         addresses = Addresses(settings.server.trusted_proxies)
         heads = Heads(origins, public_url=settings.server.public_url)
         bearer = Bearer(self.sessions.authenticate)
-        scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing)
+        scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
         self.health = HealthRoutes(Probe(self.stores))
         self.health.migrated = True
         auth = AuthRoutes(
@@ -157,20 +163,12 @@ class Node:
             registration=settings.accounts.registration,
         )
         self.asgi = Asgi(build_application(Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages)))
-        live = LiveEndpoint(
-            LiveServices(self.hub, self.batcher.refresh, self.sessions.authenticate, self.sessions.is_revoked, self.leaderboard.standing),
-            LiveRules(
-                anonymous=settings.live.anonymous,
-                connections_per_ip=settings.live.connections_per_ip,
-                slow_reader_seconds=settings.live.slow_reader_seconds,
-            ),
-            origin_allowed=origins.allows,
-            client_address=addresses.counted,
-        )
+        live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         gate = Gate(heads, addresses, settings.limits.ip_per_minute)
         self.server = Server(
             Front(
-                express=build_table(scores),
+                express=build_table(scores) | build_live_table(stream.serve, poll.answer),
+                prompt=build_prompt_table(scores),
                 live_path=LIVE_PATH,
                 live=live.serve,
                 asgi=self.asgi.answer,
@@ -179,6 +177,29 @@ class Node:
                 problem=problem,
                 failed=failed,
             )
+        )
+
+    def _make_transports(
+        self, origins: Origins, addresses: Addresses, heads: Heads, bearer: Bearer
+    ) -> tuple[LiveEndpoint, StreamEndpoint, PollEndpoint]:
+        """The three ways to watch, with what they need of the web."""
+        settings = self.settings.live
+        services = LiveServices(
+            hub=self.hub,
+            admission=Admission(
+                per_address=settings.connections_per_ip, per_user=settings.connections_per_user, per_node=settings.connections
+            ),
+            refresh=self.batcher.refresh,
+            authenticate=self.sessions.authenticate,
+            is_revoked=self.sessions.is_revoked,
+            standing=self.leaderboard.standing,
+        )
+        rules = LiveRules(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
+        requests = Requests(services, rules, origin_allowed=origins.allows, client_address=addresses.counted, identify=bearer.identify)
+        return (
+            LiveEndpoint(services, rules, origin_allowed=origins.allows, client_address=addresses.counted),
+            StreamEndpoint(requests, services, rules, write_head=heads.write, problem=problem),
+            PollEndpoint(requests, services, problem=problem),
         )
 
     async def run(self, ready: Callable[[int], Awaitable[None]]) -> None:
@@ -212,6 +233,7 @@ class Node:
             ("sessions", self.sessions.watch),
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),
+            ("audience", self.audience.run),
         ]
 
     async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:

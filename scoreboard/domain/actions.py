@@ -4,6 +4,7 @@
 decided by the stores' clock in `storage.limits`, with the bounds named here.
 """
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from scoreboard.domain.errors import Code, FieldError, Refusal
 ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
 ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
 OLDEST_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
+DEEPEST = 32  # levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
 NEWEST_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
 # What decoding untrusted JSON can raise: malformed or badly typed, not UTF-8, nested deeper than the stack allows.
@@ -51,11 +53,15 @@ def parse_action(body: bytes) -> Action | Refusal:
         return invalid("body", "must not contain \\u0000")
     try:
         raw = _decode_body(body)
+        if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(raw.metadata) > DEEPEST:
+            return invalid("metadata", f"must not be nested deeper than {DEEPEST} levels")
         metadata_json = None if raw.metadata is None else _encode(raw.metadata).decode()
+        if _may_repeat(body, raw, metadata_json):
+            refuse_repeated_names(body)
     except msgspec.ValidationError as exc:
         message, _, path = str(exc).partition(" - at `$.")
         return invalid(path.rstrip("`").split(".")[0].split("[")[0] or "body", message)
-    except DECODE_ERRORS as exc:
+    except (*DECODE_ERRORS, ValueError) as exc:
         return invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
     if not 1 <= len(raw.actionId) <= ACTION_ID_LENGTH:
         return invalid("actionId", f"must have 1 to {ACTION_ID_LENGTH} characters")
@@ -65,6 +71,30 @@ def parse_action(body: bytes) -> Action | Refusal:
     if timestamp is None:
         return invalid("timestamp", "must be an ISO 8601 date and time with a zone, such as 2026-01-10T10:30:00Z")
     return Action(raw.actionId, raw.actionType, timestamp, raw.metadata, metadata_json, raw.userId)
+
+
+def _depth(value: object) -> int:
+    """How many containers stand in one another, without recursion."""
+    depth, level = 0, [value]
+    while level := [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]:
+        depth += 1
+    return depth
+
+
+def _may_repeat(body: bytes, raw: _Body, metadata_json: str | None) -> bool:
+    """False only if no object has a name twice: every string that came is then there after decoding, so there are as many quotes."""
+    strings = 6 + 2 * (raw.userId is not None) + (metadata_json is not None)  # names and texts outside of the metadata
+    return b"\\" in body or body.count(b'"') != 2 * strings + (metadata_json.count('"') if metadata_json else 0)
+
+
+def refuse_repeated_names(body: bytes) -> None:
+    """Raises ValueError when an object has a name twice: msgspec would take the last one, and two readers of one body could differ."""
+    json.loads(body, object_pairs_hook=_once_each)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in one object")
 
 
 def parse_timestamp(text: str) -> int | None:

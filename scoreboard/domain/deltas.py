@@ -1,7 +1,8 @@
 """What changed between two reads of a board's shown rows.
 
 `compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its changed positions, or
-the changed rows and the users that left. Pure; rows are tuples of Entry in rank order, each user at most once.
+the changed rows and the users that left. `Recent` remembers what the last positions stood for, so that a viewer who comes with one of them
+is told the difference. Pure; rows are tuples of Entry in rank order, each user at most once.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 import msgspec
 
 from scoreboard.domain.boards import Entry
+
+REMEMBERED = 100  # positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, who comes with it gets the whole board
 
 
 class RowChange(msgspec.Struct, frozen=True):
@@ -57,3 +60,24 @@ def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
         if row.previous_rank != row.entry.rank
     )
     return moved + tuple(ChangedPosition(entry.userId, entry.rank, None, entry.score) for entry in comparison.removed)
+
+
+class Recent:
+    """The rows that a board's last positions stood for. Positions name content, so it does not matter which node a viewer has one from."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[Entry, ...] | None] = {}  # oldest first
+
+    def remember(self, position: str, rows: tuple[Entry, ...]) -> None:
+        """These rows are shown under that position. One that stood for other rows before (a name that no store told at first) stands for
+        none any more: nobody can say which of them its viewers have."""
+        known = self._rows.pop(position, rows)
+        self._rows[position] = rows if known == rows else None
+        if len(self._rows) > REMEMBERED:
+            del self._rows[next(iter(self._rows))]
+
+    def find(self, position: str) -> tuple[Entry, ...] | None:
+        """The rows that a viewer of that position has; None when that is not known (any more)."""
+        return self._rows.get(position)

@@ -1,12 +1,14 @@
 """What viewers and the server say to each other on a live connection: the catalogue of events and close codes, and their bytes.
 
-The messages are the same on every transport; `text_frame` makes a WebSocket frame of one. Whatever goes to many viewers is encoded once
-(`update`, `stale`) or here, at import (`PONG`, `PING`). Pure: nothing is sent, and nothing is known of who listens.
+The messages are the same on every transport: `websocket` makes a frame of one, `event_stream` an event of a Server-Sent stream. Whatever
+goes to many viewers is encoded once (`update`, `delta`, `stale`) or here, at import (`PONG`, `PING`). Pure: nothing is sent, and nothing is
+known of who listens.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +16,10 @@ import msgspec
 
 from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import Entry, Snapshot, rfc3339
-from scoreboard.domain.deltas import ChangedPosition
+from scoreboard.domain.deltas import ChangedPosition, Comparison
 
 MESSAGE_BYTES = 4096  # contract: text frames of at most 4 KiB in
+SUBPROTOCOL = "scoreboard.v1"  # names these messages; echoed to a client that offers it
 
 
 # ---- the catalogue --------------------------------------------------------------------------------------------------
@@ -26,7 +29,9 @@ class Event(StrEnum):
     """The server's events, as `event` names them."""
 
     UPDATE = "leaderboard:update"
+    DELTA = "leaderboard:delta"
     STALE = "leaderboard:stale"
+    VIEWERS = "viewers"
     PERSONAL = "score:personal"
     PONG = "pong"
     SUBSCRIBED = "subscribed"
@@ -142,6 +147,30 @@ class _Board(msgspec.Struct):
     timestamp: str
 
 
+class _DeltaRow(msgspec.Struct, omit_defaults=True):
+    userId: str
+    username: str
+    score: int
+    rank: int
+    previousRank: int | None
+    avatarUrl: str | None = None
+
+
+class _Delta(msgspec.Struct):
+    position: str
+    previousPosition: str
+    changed: Sequence[_DeltaRow]
+    removed: Sequence[str]
+    timestamp: str
+
+
+class _Polled(msgspec.Struct, omit_defaults=True):
+    leaderboard: Sequence[Entry]
+    position: str
+    timestamp: str
+    stale: bool = False
+
+
 class _Personal(msgspec.Struct):
     previousScore: int
     newScore: int
@@ -165,10 +194,36 @@ class _Error(msgspec.Struct):
 _encode = msgspec.json.Encoder().encode
 
 
+def position(snapshot: Snapshot) -> str:
+    """Names the rows that are shown, the same on every node. Rows that PostgreSQL tells have no version, so they stand for themselves."""
+    return f"stale-{sha256(_encode(snapshot.shown)).hexdigest()[:16]}" if snapshot.stale else snapshot.position
+
+
 def update(snapshot: Snapshot, changed: Sequence[ChangedPosition]) -> bytes:
     """`leaderboard:update`: all shown rows, and whose rank changed since the update before. The same bytes on every node."""
-    board = _Board(snapshot.shown, changed, snapshot.position, rfc3339(snapshot.updated_ms))
+    board = _Board(snapshot.shown, changed, position(snapshot), rfc3339(snapshot.updated_ms))
     return _encode(_Envelope(Event.UPDATE, board))
+
+
+def delta(previous: str, comparison: Comparison, snapshot: Snapshot) -> bytes:
+    """`leaderboard:delta`: what turns the rows of the position `previous` into the snapshot's; each changed row is whole."""
+    changed = [
+        _DeltaRow(row.entry.userId, row.entry.username, row.entry.score, row.entry.rank, row.previous_rank, row.entry.avatarUrl)
+        for row in comparison.changed
+    ]
+    removed = [entry.userId for entry in comparison.removed]
+    return _encode(_Envelope(Event.DELTA, _Delta(position(snapshot), previous, changed, removed, rfc3339(snapshot.updated_ms))))
+
+
+def polled(snapshot: Snapshot) -> bytes:
+    """The body of a long poll's answer, in the envelope of the REST routes."""
+    data = _Polled(snapshot.shown, position(snapshot), rfc3339(snapshot.updated_ms), snapshot.stale)
+    return b'{"success":true,"data":%b}' % _encode(data)
+
+
+def viewers(count: int) -> bytes:
+    """`viewers`: how many watch, on all nodes."""
+    return _encode(_Envelope(Event.VIEWERS, {"count": count}))
 
 
 def stale(since_ms: int) -> bytes:
@@ -198,7 +253,10 @@ def error(code: Trouble, message: str) -> bytes:
     return _encode(_Envelope(Event.ERROR, _Error(code, message)))
 
 
-# ---- WebSocket frames -----------------------------------------------------------------------------------------------
+# ---- transports -----------------------------------------------------------------------------------------------------
+
+Wrap = Callable[[Event, bytes, str], bytes]
+"""Makes what a transport sends of a message: its event, its JSON, and the position that a viewer has after it, "" for none."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -211,5 +269,16 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, size) + payload
 
 
+def websocket(_event: Event, payload: bytes, _position: str = "") -> bytes:
+    """A WebSocket frame: the JSON says all of it."""
+    return text_frame(payload)
+
+
+def event_stream(event: Event, payload: bytes, position: str = "") -> bytes:
+    """An event of a Server-Sent stream. A browser sends the newest `id` back when it reconnects. JSON has no line breaks."""
+    return b"event: %b\n%bdata: %b\n\n" % (event.encode(), b"id: %b\n" % position.encode() if position else b"", payload)
+
+
 PING = b"\x89\x00"  # an empty ping: browsers answer it and send nothing by themselves
 PONG = text_frame(b'{"event":"pong"}')
+HEARTBEAT = b": heartbeat\n\n"  # a comment: it keeps proxies from closing a stream that is silent, and finds out whether anybody is there

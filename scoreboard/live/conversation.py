@@ -15,19 +15,21 @@ import trio
 
 from scoreboard.domain import wire
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.wire import CloseCode, Trouble
-from scoreboard.live.hub import Hub, Viewer
+from scoreboard.domain.wire import CloseCode, Event, Trouble
+from scoreboard.live.admission import Admission
+from scoreboard.live.hub import Hub
+from scoreboard.live.viewer import Viewer
 from scoreboard.storage.board import Standing
 
 CHECK_SECONDS = 5.0  # between two looks at a connection's deadlines: what is late by then is late by at most this
+MODES = ("full", "delta")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a connection may do. 0 or False switches a limit of the settings off."""
+    """What a connection may do, whatever its transport; how many there may be is a matter of admission."""
 
     anonymous: bool = True
-    connections_per_ip: int = 100
     slow_reader_seconds: float = 4.0  # behind for so long: closed, counted as 4413
     window_seconds: float = 10.0  # contract: too many messages per 10 s
     messages: int = 60  # a window; a client needs three to begin with, and one now and then
@@ -36,6 +38,7 @@ class Rules:
     silent_seconds: float = 60.0  # contract
     ping_seconds: float = 20.0  # contract
     auth_seconds: float = 10.0  # contract: with anonymous = False
+    heartbeat_seconds: float = 15.0  # between two comments on a stream: proxies close what is silent for 60 s, some after 30
 
 
 class Identity(Protocol):
@@ -54,11 +57,32 @@ class Services:
     """What conversations ask: handed in by app.py, the same for all."""
 
     hub: Hub
+    admission: Admission
     refresh: Callable[[str], Awaitable[None]]  # brings the hub up to date with a board; raises StorageUnavailable
     authenticate: Callable[[str], Identity | None]
     is_revoked: Callable[[UUID], bool]
     standing: Callable[[UUID], Awaitable[Standing]]  # raises StorageUnavailable
     clock: Callable[[], float] = time  # Unix seconds
+
+    async def introduce(self, viewer: Viewer, user: UUID) -> None:
+        """Tells a viewer who it is and where that user stands."""
+        score = rank = None
+        try:
+            score, rank = await self.standing(user)
+        except StorageUnavailable:
+            pass  # it is told with the first action, or by the board
+        self.hub.tell(viewer, viewer.wrap(Event.AUTHENTICATED, wire.authenticated(user, score, rank), ""))
+
+    async def show_to(self, viewer: Viewer, board: str, *, delta: bool, since: str) -> None:
+        """Subscribes a viewer to a board, says so, and gives it what it lacks of it. Returns when it has been handed that."""
+        is_cold = self.hub.subscribe(viewer, board, delta=delta, since=since)  # first: whatever is shown from here on reaches it
+        self.hub.tell(viewer, viewer.wrap(Event.SUBSCRIBED, wire.subscribed(board), ""))
+        if is_cold:
+            try:
+                await self.refresh(board)
+            except StorageUnavailable:
+                self.hub.tell(viewer, viewer.wrap(Event.STALE, wire.stale(round(self.clock() * 1000)), ""))
+        self.hub.hand(viewer, board)
 
 
 class Conversation:
@@ -152,35 +176,28 @@ class Conversation:
         if viewer.user is not None and viewer.user != identity.user:
             self._trouble(Trouble.UNAUTHORIZED, "the token is another user's")
             return CloseCode.TOKEN
+        if viewer.user is None:
+            if self._services.admission.refuses_user(identity.user):
+                return CloseCode.OVERLOADED
+            self._services.admission.identify(identity.user)
         self._services.hub.identify(viewer, identity.user, identity.sid)
         self._auth_by, self._expires = inf, identity.expires
         self.check()
-        score = rank = None
-        try:
-            score, rank = await self._services.standing(identity.user)
-        except StorageUnavailable:
-            pass  # it is told with the first action, or by the board
-        self._tell(wire.text_frame(wire.authenticated(identity.user, score, rank)))
+        await self._services.introduce(viewer, identity.user)
         return None
 
     async def _subscribe(self, message: wire.Subscribe) -> None:
-        hub, board = self._services.hub, message.channel
+        board = message.channel
         if not self._is_board(board):
             return
-        if message.mode != "full" or message.since is not None:
-            self._trouble(Trouble.UNSUPPORTED_MODE, "only mode full, without since")
+        if message.mode not in MODES:
+            self._trouble(Trouble.UNSUPPORTED_MODE, "the mode is full or delta")
             return
         if self._auth_by != inf:
             self._trouble(Trouble.UNAUTHORIZED, "log in first")
             return
-        is_first = hub.subscribe(self.viewer, board)  # joins first: whatever is shown from here on reaches it
-        self._tell(wire.text_frame(wire.subscribed(board)))
-        if is_first:
-            try:
-                await self._services.refresh(board)
-            except StorageUnavailable:
-                self._tell(wire.text_frame(wire.stale(round(self._services.clock() * 1000))))
-        hub.hand(self.viewer, board)
+        delta = message.mode == "delta"
+        await self._services.show_to(self.viewer, board, delta=delta, since=message.since or "" if delta else "")
 
     def _is_board(self, channel: str) -> bool:
         known = self._services.hub.knows(channel)

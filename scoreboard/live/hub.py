@@ -1,12 +1,12 @@
 """Who listens to which board, what they were handed, and the one loop that writes to all of them.
 
-Transports register a `Viewer` each; the batcher calls `show` with a board's newest snapshot, the reader `personal` and `revoke`. Nothing
-here waits for a socket: bytes go out by `send_now`, and whoever could not take them is handed what is newest when the socket has drained.
-Every method but `show` and `leaving` is synchronous, so atomic.
+Transports register a `Viewer` each, a long poll a `Poll`; the batcher calls `show` with a board's newest snapshot, the reader `personal`
+and `revoke`. Nothing here waits for a socket: bytes go out by `send_now`, and whoever could not take them is handed what is newest when the
+socket has drained. Every method that does not await is atomic.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
 from uuid import UUID
 
@@ -15,10 +15,10 @@ import trio
 
 from scoreboard.domain import wire
 from scoreboard.domain.boards import Snapshot
-from scoreboard.domain.wire import CloseCode
-from scoreboard.live.prepared import Prepared, prepare
+from scoreboard.domain.wire import CloseCode, Event
+from scoreboard.live.prepared import FORMS, SINCE_LENGTH, Form, Handed, Prepared, prepare
+from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.runtime import observe
-from scoreboard.runtime.sockets import Socket
 from scoreboard.storage.bus import Update
 
 YIELD_EVERY = 256  # writes, about 2 ms: how long a fan-out may hold the loop that also answers HTTP
@@ -29,57 +29,57 @@ LEAVING_STEPS = 20  # good-byes go out in so many portions
 log = structlog.get_logger()
 
 
-class Viewer:
-    """One connection. Made by its transport, which calls `Hub.join` and, in the end, `Hub.leave`.
-
-    `end` closes the connection with a code, without waiting; it may be called more than once.
-    """
-
-    __slots__ = ("end", "pending", "sid", "socket", "user")
-
-    def __init__(self, socket: Socket, end: Callable[[CloseCode], None]) -> None:
-        self.socket = socket
-        self.end = end
-        self.user: UUID | None = None  # None: anonymous
-        self.sid: UUID | None = None
-        self.pending: deque[bytes] | None = None  # frames that the socket did not take, in order; None: none (most viewers, always)
-
-
 class _Watch:
-    """One board's viewers, each with the serial of the frames that it was handed last, and the newest frames."""
+    """One board: its viewers by the form that they want, each with what it was handed last; who polls; the newest frames."""
 
-    __slots__ = ("prepared", "viewers")
+    __slots__ = ("forms", "polls", "prepared", "warm")
 
     def __init__(self) -> None:
-        self.viewers: dict[Viewer, int] = {}
+        self.forms: dict[Form, dict[Viewer, Handed]] = {form: {} for form in FORMS}
+        self.polls: set[Poll] = set()
         self.prepared: Prepared | None = None
+        self.warm = False  # somebody has been watching since it was read last: `prepared` is a tick old at most
+
+    @property
+    def is_watched(self) -> bool:
+        return bool(self.polls) or any(self.forms.values())
+
+    def drop(self, one: Viewer | Poll) -> None:
+        if isinstance(one, Poll):
+            self.polls.discard(one)
+        else:
+            for viewers in self.forms.values():
+                viewers.pop(one, None)
+        self.warm = self.warm and self.is_watched
 
 
 class Hub:
     """All viewers of this node."""
 
-    __slots__ = ("_users", "_viewers", "_watches", "closing", "spent")
+    __slots__ = ("_caught_up", "_users", "_viewers", "_watches", "closing", "spent")
 
     def __init__(self, boards: Iterable[str]) -> None:
         """`boards`: the ids of every board that there is; an unknown one can't be subscribed to."""
         self._watches = {board: _Watch() for board in boards}
         self._viewers: set[Viewer] = set()
         self._users: dict[UUID, set[Viewer]] = {}
+        self._caught_up = self._catch_up  # one method object for all viewers
         self.closing = False  # `leaving` has begun: who comes now is sent away at once
-        self.spent = 0.0  # seconds that the last fan-out took
+        self.spent = 0.0  # seconds that fan-outs took since the batcher set it to 0: those of a tick, of all boards
 
     # ---- who is there -----------------------------------------------------------------------------------------------
 
     def join(self, viewer: Viewer) -> None:
         """From now on it gets personal events (once identified) and what it subscribes to."""
         self._viewers.add(viewer)
-        viewer.socket.drained = lambda _socket: self._catch_up(viewer)
+        viewer.catch_up = self._caught_up
+        viewer.socket.drained = viewer.drained
 
     def leave(self, viewer: Viewer) -> None:
         """Forgets it, whatever it had. Idempotent."""
         self._viewers.discard(viewer)
         for watch in self._watches.values():
-            watch.viewers.pop(viewer, None)
+            watch.drop(viewer)
         if viewer.user is not None:
             others = self._users.get(viewer.user, set())
             others.discard(viewer)
@@ -94,45 +94,75 @@ class Hub:
     def knows(self, board: str) -> bool:
         return board in self._watches
 
-    def subscribe(self, viewer: Viewer, board: str) -> bool:
-        """It listens to the board, as if nothing of it had been handed over yet. True when it is the only one: the board may not be up
-        to date."""
+    def subscribe(self, viewer: Viewer, board: str, *, delta: bool = False, since: str = "") -> bool:
+        """It listens to the board, in this form only, as if nothing of it had been handed over yet but, if given, the position `since`.
+
+        True when nobody has been listening: what is shown may be out of date.
+        """
         watch = self._watches[board]
-        watch.viewers[viewer] = 0
-        return len(watch.viewers) == 1
+        for viewers in watch.forms.values():
+            viewers.pop(viewer, None)
+        watch.forms[Form(viewer.wrap, delta)][viewer] = since if 0 < len(since) <= SINCE_LENGTH else 0
+        return not watch.warm
 
     def unsubscribe(self, viewer: Viewer, board: str) -> None:
-        self._watches[board].viewers.pop(viewer, None)
+        self._watches[board].drop(viewer)
+
+    def wait(self, poll: Poll, board: str) -> bool:
+        """The poll is woken whenever the board has new frames, until `forget`. True as for `subscribe`."""
+        watch = self._watches[board]
+        watch.polls.add(poll)
+        return not watch.warm
+
+    def forget(self, poll: Poll, board: str) -> None:
+        self._watches[board].drop(poll)
 
     def watched(self) -> list[str]:
         """The boards that somebody listens to."""
-        return [board for board, watch in self._watches.items() if watch.viewers]
+        return [board for board, watch in self._watches.items() if watch.is_watched]
+
+    def subscribers(self) -> set[Viewer]:
+        """Everyone who listens to a board; polls left out."""
+        return {viewer for watch in self._watches.values() for viewers in watch.forms.values() for viewer in viewers}
+
+    def audience(self) -> int:
+        """How many watch here, waiting polls included."""
+        return len(self.subscribers()) + sum(len(watch.polls) for watch in self._watches.values())
 
     def shown(self, board: str) -> Snapshot | None:
         """What its viewers were given last."""
         prepared = self._watches[board].prepared
         return prepared.snapshot if prepared else None
 
+    def prepared(self, board: str) -> Prepared | None:
+        """The same with its frames."""
+        return self._watches[board].prepared
+
     def __len__(self) -> int:
         return len(self._viewers)
 
     # ---- one viewer -------------------------------------------------------------------------------------------------
 
-    def tell(self, viewer: Viewer, frame: bytes) -> None:
-        """Sends it one event, behind those that still wait for its socket."""
+    def tell(self, viewer: Viewer, message: bytes) -> None:
+        """Sends it one message, wrapped for its transport, behind those that still wait for its socket."""
         if viewer.pending is not None:
-            viewer.pending.append(frame)
-        elif not viewer.socket.send_now(frame):
-            viewer.pending = deque((frame,), maxlen=PENDING)
+            viewer.pending.append(message)
+        elif not viewer.socket.send_now(message):
+            viewer.pending = deque((message,), maxlen=PENDING)
 
     def hand(self, viewer: Viewer, board: str) -> None:
         """Gives it the board's newest frames, unless it has them, or has events to take first."""
         watch = self._watches[board]
-        prepared, handed = watch.prepared, watch.viewers.get(viewer)
-        if prepared is None or handed is None or handed == prepared.serial or viewer.pending is not None:
+        prepared = watch.prepared
+        if prepared is None or viewer.pending is not None:
             return
-        if viewer.socket.send_now(prepared.update if handed == prepared.serial - 1 else prepared.current):
-            watch.viewers[viewer] = prepared.serial
+        for form, viewers in watch.forms.items():
+            handed = viewers.get(viewer, prepared.serial)
+            if handed == prepared.serial:
+                continue  # it has them, or does not want this form
+            frames = prepared.update(form) if handed and handed == prepared.serial - 1 else prepared.catch_up(form, handed)
+            if not frames or viewer.socket.send_now(frames):
+                viewers[viewer] = prepared.serial
 
     def _catch_up(self, viewer: Viewer) -> None:
         """Its socket has room again, or the one who held it has let go: what waits, then whatever is newest of its boards."""
@@ -140,9 +170,8 @@ class Hub:
             if not viewer.socket.send_now(b"".join(viewer.pending)):
                 return  # asked again when it has drained
             viewer.pending = None
-        for board, watch in self._watches.items():
-            if viewer in watch.viewers:
-                self.hand(viewer, board)
+        for board in self._watches:
+            self.hand(viewer, board)
 
     # ---- everyone ---------------------------------------------------------------------------------------------------
 
@@ -154,22 +183,35 @@ class Hub:
         frames, and the next call brings them the newest.
         """
         watch = self._watches[board]
+        watch.warm = watch.is_watched
         prepared = prepare(watch.prepared, snapshot)
         if prepared is None:
             return False
-        watch.prepared = prepared  # first of all: who joins during the loop below is handed this
-        begun = monotonic()
-        viewers, serial, update = watch.viewers, prepared.serial, prepared.update
-        for count, viewer in enumerate(list(viewers), 1):
-            handed = viewers.get(viewer)  # None: left meanwhile; serial: joined or drained meanwhile
-            wants = handed is not None and handed != serial and viewer.pending is None
-            if wants and viewer.socket.send_now(update if handed == serial - 1 else prepared.current):
-                viewers[viewer] = serial
+        watch.prepared = prepared  # first of all: who joins during the loops below is handed this
+        begun, count, serial = monotonic(), 0, prepared.serial
+        before = serial - 1 or None  # never 0: that is what a viewer has who was handed nothing
+        for form, viewers in watch.forms.items():
+            if not viewers:
+                continue
+            update = prepared.update(form)
+            for viewer in list(viewers):
+                handed = viewers.get(viewer, serial)  # serial: left meanwhile, or joined or drained meanwhile
+                if handed != serial and viewer.pending is None:
+                    frames = update if handed == before else prepared.catch_up(form, handed)
+                    if not frames or viewer.socket.send_now(frames):
+                        viewers[viewer] = serial
+                count += 1
+                if not count % YIELD_EVERY:
+                    _measure(changed_at)
+                    await trio.lowlevel.checkpoint()
+        for poll in list(watch.polls):
+            poll.wake()
+            count += 1
             if not count % YIELD_EVERY:
                 _measure(changed_at)
                 await trio.lowlevel.checkpoint()
         _measure(changed_at)
-        self.spent = monotonic() - begun
+        self.spent += monotonic() - begun
         return True
 
     def personal(self, update: Update) -> None:
@@ -177,10 +219,23 @@ class Hub:
         for one in update.personal:
             viewers = self._users.get(one.user)
             if viewers:
-                frame = wire.text_frame(wire.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms))
+                message = wire.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms)
                 for viewer in viewers:
-                    self.tell(viewer, frame)
+                    self.tell(viewer, viewer.wrap(Event.PERSONAL, message, ""))  # no id: of the board it has what it had before
                 log.debug("score_pushed", request_id=one.request_id, connections=len(viewers))
+
+    async def count_viewers(self, count: int) -> None:
+        """Tells subscribers how many watch on all nodes, unless they know. Who is behind is told another time; one call at a time."""
+        messages: dict[wire.Wrap, bytes] = {}
+        for written, viewer in enumerate(self.subscribers(), 1):
+            if viewer.told != count and viewer.pending is None:
+                message = messages.get(viewer.wrap)
+                if message is None:
+                    message = messages[viewer.wrap] = viewer.wrap(Event.VIEWERS, wire.viewers(count), "")
+                if viewer.socket.send_now(message):
+                    viewer.told = count
+            if not written % YIELD_EVERY:
+                await trio.lowlevel.checkpoint()
 
     def revoke(self, sid: UUID) -> None:
         """Ends every connection of a session that was ended."""
@@ -190,13 +245,13 @@ class Hub:
     async def leaving(self) -> None:
         """Tells everyone to reconnect elsewhere (1012), spread over a second. Returns when all were told, not when they have gone."""
         self.closing = True
-        viewers = list(self._viewers)
+        everyone: list[Viewer | Poll] = [*self._viewers, *(poll for watch in self._watches.values() for poll in watch.polls)]
         for step in range(LEAVING_STEPS):
-            portion = viewers[step::LEAVING_STEPS]
+            portion = everyone[step::LEAVING_STEPS]
             if not portion:
                 break  # fewer viewers than portions: no need to take the whole second
-            for viewer in portion:
-                viewer.end(CloseCode.RESTART)
+            for one in portion:
+                one.end(CloseCode.RESTART)
             await trio.sleep(LEAVING_SECONDS / LEAVING_STEPS)
 
 

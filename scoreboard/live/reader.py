@@ -1,8 +1,8 @@
 """Hears what other nodes, and this one, publish: boards that have changed, sessions that were ended, beats.
 
-One task receives and one hands on, with a bounded channel between them; a third publishes a beat a second and reconnects when three have
-not come back: a half-open subscription is not noticed otherwise. Everything heard is a hint; what is missed costs a second (see
-storage.board).
+One task receives and one hands on, with a bounded channel between them; a third publishes a beat a second, with the number of those who
+watch here, and reconnects when three have not come back: a half-open subscription is not noticed otherwise. Everything heard is a hint;
+what is missed costs a second (see storage.board).
 """
 
 import random
@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.live.audience import Audience
 from scoreboard.live.hub import Hub
 from scoreboard.runtime import observe
 from scoreboard.storage import bus
@@ -30,10 +31,19 @@ log = structlog.get_logger()
 class Reader:
     """One for the process. `revoked(sid)` is told of sessions that ended elsewhere, before the hub is."""
 
-    __slots__ = ("_boards", "_bus", "_heard", "_hub", "_listening", "_node", "_revoked")
+    __slots__ = ("_audience", "_boards", "_bus", "_heard", "_hub", "_listening", "_node", "_revoked")
 
-    def __init__(self, hints: bus.Bus, boards: Mapping[str, SharedBoard], hub: Hub, *, node: str, revoked: Callable[[UUID], None]) -> None:
-        self._bus, self._boards, self._hub, self._node, self._revoked = hints, boards, hub, node, revoked
+    def __init__(
+        self,
+        hints: bus.Bus,
+        boards: Mapping[str, SharedBoard],
+        hub: Hub,
+        audience: Audience,
+        *,
+        node: str,
+        revoked: Callable[[UUID], None],
+    ) -> None:
+        self._bus, self._boards, self._hub, self._audience, self._node, self._revoked = hints, boards, hub, audience, node, revoked
         self._heard = 0.0  # trio's clock, when the last payload came or the attempt began
         self._listening: trio.CancelScope | None = None
 
@@ -88,7 +98,7 @@ class Reader:
         while True:
             await trio.sleep(BEAT)
             try:
-                await self._bus.publish_beat(self._node)
+                await self._bus.publish_beat(self._node, self._audience.here())
             except StorageUnavailable:
                 pass  # no beat comes back then, and that is what counts
             if trio.current_time() - self._heard >= MISSED and self._listening is not None:
@@ -105,5 +115,7 @@ class Reader:
                 case bus.Revoked(sid):
                     self._revoked(sid)
                     self._hub.revoke(sid)
+                case bus.Beat(node, viewers):
+                    self._audience.hear(node, viewers)
                 case _:
-                    pass  # a beat, a board that only other nodes know, or another version's message
+                    pass  # a board that only other nodes know, or another version's message

@@ -5,8 +5,7 @@ prepared frame that goes out by the hub. One task here reads messages; what they
 library is touched.
 """
 
-from collections.abc import Callable
-from urllib.parse import parse_qs
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -14,9 +13,10 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
-from scoreboard.domain.wire import MESSAGE_BYTES, CloseCode, reason
+from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, reason
 from scoreboard.live.conversation import Conversation, Rules, Services
-from scoreboard.live.hub import Viewer
+from scoreboard.live.requests import query_token
+from scoreboard.live.viewer import Viewer
 from scoreboard.runtime import observe
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.sockets import Socket
@@ -29,8 +29,9 @@ FLOOD_PAUSE = 0.05  # seconds between reads from a viewer over its budget, until
 # What the handshake needs and nothing else. Cookies, tokens and the like need not be kept as long as the connection.
 HEAD = (
     b"GET / HTTP/1.1\r\nhost: live\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-    b"sec-websocket-version: 13\r\nsec-websocket-key: %b\r\n\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: %b\r\n%b\r\n"
 )
+PROTOCOL = b"sec-websocket-protocol: %b\r\n" % SUBPROTOCOL.encode()  # for a client that offers it, whatever else that offers
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ log = structlog.get_logger()
 class LiveEndpoint:
     """All WebSockets of this node. `origin_allowed` and `client_address` come from the web."""
 
-    __slots__ = ("_client_address", "_origin_allowed", "_rules", "_services", "connections")
+    __slots__ = ("_client_address", "_origin_allowed", "_rules", "_services")
 
     def __init__(
         self,
@@ -50,33 +51,21 @@ class LiveEndpoint:
     ) -> None:
         self._services, self._rules = services, rules
         self._origin_allowed, self._client_address = origin_allowed, client_address
-        self.connections: dict[str, int] = {}  # open ones by client address; bounded by the descriptors of the process
 
-    async def serve(self, request: Request) -> None:
+    def serve(self, request: Request) -> Awaitable[None]:
         """Runs a WebSocket on the request's socket until it ends, whoever ends it. The socket is closed then.
 
         The request is a whole handshake (http1 sees to that), and the socket's `played_back` holds its head and what followed it.
 
         Cancelling closes the connection without a Close frame. Raises nothing that a client can cause.
         """
-        socket, key = request.socket, request.header(b"sec-websocket-key")
-        address, token = self._client_address(request), _token(request.query)
+        connection = _Connection(request.socket, self._services, self._rules)
+        connection.head = HEAD % (request.header(b"sec-websocket-key"), PROTOCOL if _offers(request) else b"")
+        address, token = self._client_address(request), query_token(request)
         refused = self._refused(request, address)
-        extra = [(b"x-request-id", request.request_id)]
-        _, _, socket.played_back = socket.played_back.partition(b"\r\n\r\n")
-        request.headers, request.target, request.query = [], b"", b""  # kept by http1 as long as the connection, for nothing
-        self.connections[address] = self.connections.get(address, 0) + 1
-        observe.WEBSOCKET_CONNECTIONS.inc()
-        try:
-            await _Connection(socket, self._services, self._rules).run(HEAD % key, extra, token, refused)
-        except* (ConnectionClosed, ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as left:
-            log.debug("viewer_left", error=repr(left.exceptions[0]))
-        finally:
-            socket.close()
-            observe.WEBSOCKET_CONNECTIONS.dec()
-            self.connections[address] -= 1
-            if not self.connections[address]:
-                del self.connections[address]
+        _, _, request.socket.played_back = request.socket.played_back.partition(b"\r\n\r\n")
+        request.forget()  # http1 keeps it as long as the connection
+        return connection.run(address, request.request_id, token, refused)  # no coroutine of its own: there are thousands
 
     def _refused(self, request: Request, address: str) -> CloseCode | None:
         """Why this connection is closed as soon as it is open. A code says more to a script than a failed handshake, which says nothing."""
@@ -84,15 +73,13 @@ class LiveEndpoint:
             return CloseCode.RESTART
         if not self._origin_allowed(request):
             return CloseCode.ORIGIN
-        if 0 < self._rules.connections_per_ip <= self.connections.get(address, 0):
-            return CloseCode.OVERLOADED
-        return None
+        return CloseCode.OVERLOADED if self._services.admission.refuses(address) else None
 
 
-def _token(query: bytes) -> str | None:
-    """The query's token; None without one. An empty one is one, and not valid."""
-    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("token") if b"token" in query else None
-    return values[0] if values else None
+def _offers(request: Request) -> bool:
+    """Whether the client offers our subprotocol."""
+    offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
+    return SUBPROTOCOL.encode() in [one.strip() for one in offered.split(b",")]
 
 
 class _Connection(trio.abc.Stream):
@@ -102,72 +89,80 @@ class _Connection(trio.abc.Stream):
         "_accepted",
         "_conversation",
         "_ending",
-        "_head",
-        "_is_over",
         "_is_read",
         "_lingered",
+        "_nursery",
         "_rules",
-        "_scope",
         "_services",
         "_socket",
+        "_websocket",
+        "head",
     )
 
     def __init__(self, socket: Socket, services: Services, rules: Rules) -> None:
         self._socket, self._services, self._rules = socket, services, rules
         self._conversation = Conversation(Viewer(socket, self.end), services, rules)
-        self._head = b""
+        self.head = b""  # of the handshake, until the library has read it
         self._accepted: trio.Event | None = trio.Event()
         self._is_read = False  # somebody waits for bytes
         self._lingered: trio.Event | None = None  # after our Close: set when all that still came was thrown away
         self._ending: CloseCode | None = None
-        self._scope = trio.CancelScope()  # of the conversation; closing comes after it
+        self._nursery: trio.Nursery | None = None  # from the handshake until it is being closed
+        self._websocket: WebSocketConnection | None = None
 
     # ---- its life ---------------------------------------------------------------------------------------------------
 
-    async def run(self, head: bytes, extra: list[tuple[bytes, bytes]], token: str | None, refused: CloseCode | None) -> None:
-        viewer, self._head = self._conversation.viewer, head
-        async with trio.open_nursery() as nursery:
-            with trio.fail_after(HANDSHAKE_SECONDS):
-                proposal = await trio_websocket.wrap_server_stream(nursery, self, max_message_size=MESSAGE_BYTES)
-                websocket = await proposal.accept(extra_headers=extra)
-            del proposal
-            if self._accepted is not None:
-                self._accepted.set()
-                self._accepted = None
-            try:
-                if refused is None:
-                    self._join(viewer)
-                    with self._scope:
-                        self._ending = self._ending or await self._converse(websocket, token)
-                else:
-                    self._ending = refused
-            finally:
-                self._services.hub.leave(viewer)
-            await self._close(websocket, viewer)
-            self._socket.close()
-            nursery.cancel_scope.cancel()  # the library's reader, if it still waits
+    async def run(self, address: str, request_id: bytes, token: str | None, refused: CloseCode | None) -> None:
+        socket, viewer, admission = self._socket, self._conversation.viewer, self._services.admission
+        admission.enter(address)
+        observe.WEBSOCKET_CONNECTIONS.inc()
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(HANDSHAKE_SECONDS):
+                    proposal = await trio_websocket.wrap_server_stream(nursery, self, max_message_size=MESSAGE_BYTES)
+                    subprotocol = next(iter(proposal.proposed_subprotocols), None)
+                    websocket = await proposal.accept(subprotocol=subprotocol, extra_headers=[(b"x-request-id", request_id)])
+                del proposal
+                if self._accepted is not None:
+                    self._accepted.set()
+                    self._accepted = None
+                self._nursery, self._websocket = nursery, websocket
+                try:
+                    code = refused
+                    if refused is None:
+                        self._join(viewer)
+                        if token is not None:
+                            code, token = await self._conversation.authenticate(token), None
+                        while code is None and self._ending is None:
+                            code = await self._conversation.receive(await websocket.get_message())
+                    if code is not None:
+                        self.end(code)
+                except ConnectionClosed:
+                    pass  # the viewer has left, or is being told to
+                finally:
+                    self._services.hub.leave(viewer)
+                if self._ending is None:
+                    await self._close()
+        except* (ConnectionClosed, ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as left:
+            log.debug("viewer_left", error=repr(left.exceptions[0]))
+        finally:
+            socket.close()
+            observe.WEBSOCKET_CONNECTIONS.dec()
+            admission.leave(address, viewer.user)
 
     def _join(self, viewer: Viewer) -> None:
         socket = self._socket
         self._services.hub.join(viewer)
         socket.on_deadline, socket.on_behind, socket.patience = self._conversation.check, self._behind, self._rules.slow_reader_seconds
         self._conversation.check()
-
-    async def _converse(self, websocket: WebSocketConnection, token: str | None) -> CloseCode | None:
-        """Until the viewer leaves (None) or must (the code)."""
-        try:
-            code = None if token is None else await self._conversation.authenticate(token)
-            while code is None:
-                code = await self._conversation.receive(await websocket.get_message())
-        except ConnectionClosed:
-            return None
-        return code
+        if self._services.hub.closing:  # its good-byes have been said while hands were shaken
+            self.end(CloseCode.RESTART)
 
     def end(self, code: CloseCode) -> None:
-        """Closes it with this code; the first one counts."""
-        if self._ending is None:
+        """Closes it with this code, in a task of its own; the first one counts, and none once it is being closed."""
+        if self._ending is None and self._nursery is not None:
             self._ending = code
-            self._scope.cancel()
+            self._nursery.start_soon(self._close)  # a cancel scope round the conversation instead would cost 0.7 KiB a viewer
 
     def _behind(self) -> None:
         """It reads too slowly: closed at once, since not even a Close frame would fit. Counted as 4413."""
@@ -175,9 +170,13 @@ class _Connection(trio.abc.Stream):
         log.debug("viewer_too_slow", code=CloseCode.SLOW)
         self._socket.close()
 
-    async def _close(self, websocket: WebSocketConnection, viewer: Viewer) -> None:
-        """Says what is still to be said, then Close, waits for its echo, all within CLOSING_SECONDS."""
-        socket = self._socket
+    async def _close(self) -> None:
+        """Says what is still to be said, then Close, waits for its echo, all within CLOSING_SECONDS; then nothing of it goes on."""
+        socket, viewer, websocket, nursery = self._socket, self._conversation.viewer, self._websocket, self._nursery
+        assert websocket is not None
+        assert nursery is not None
+        self._nursery = None
+        self._services.hub.leave(viewer)
         socket.drained = socket.on_deadline = socket.on_behind = None
         with trio.move_on_after(CLOSING_SECONDS):
             if self._ending is not None:
@@ -190,14 +189,16 @@ class _Connection(trio.abc.Stream):
                 if not self._is_read:
                     await self.receive_some()
                 await self._lingered.wait()
+        socket.close()
+        nursery.cancel_scope.cancel()  # the library's reader, and the conversation, if they still wait
 
     # ---- the stream -------------------------------------------------------------------------------------------------
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Nothing of the viewer's before the 101 has gone out: the library would lose it."""
-        if self._head:
-            data, self._head = self._head, b""
-            return data
+        if self.head:
+            head, self.head = self.head, b""
+            return head
         if self._accepted is not None:
             await self._accepted.wait()
         if self._is_read:  # only after our Close: `_close` lingers already
@@ -206,7 +207,10 @@ class _Connection(trio.abc.Stream):
             return b""
         self._is_read = True
         try:
-            data = await self._socket.receive_some(max_bytes)
+            data: bytes | None = await self._socket.receive_some(max_bytes) if self._socket.played_back else None
+            while data is None:  # as the socket does, with a coroutine less for each of thousands
+                await self._socket.wait_readable()
+                data = self._socket.read_now()
             if not self._conversation.heard(len(data)) and self._lingered is None:
                 self.end(CloseCode.POLICY)
                 while data:  # a flood is not parsed, not even for the echo of our Close

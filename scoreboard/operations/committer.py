@@ -35,18 +35,34 @@ IN_DOUBT = out_of_service("The database did not answer in time. Send the same ac
 class Pending:
     """One queued claim, who waits for it, and until when (Trio's clock)."""
 
-    __slots__ = ("claim", "deadline", "done", "outcome")
+    __slots__ = ("_waiter", "claim", "deadline", "outcome")
 
     def __init__(self, claim: Claim, deadline: float) -> None:
         self.claim, self.deadline = claim, deadline
-        self.done = trio.Event()
         self.outcome: Outcome | None = None
+        self._waiter: trio.lowlevel.Task | None = None  # there is one at most; an Event for each would cost twice as much
 
     def end(self, outcome: Outcome) -> None:
         """The first outcome counts: a late one has been answered already."""
         if self.outcome is None:
             self.outcome = outcome
-            self.done.set()
+            if self._waiter is not None:
+                trio.lowlevel.reschedule(self._waiter)
+                self._waiter = None
+
+    async def wait(self) -> Outcome:
+        """The outcome, once there is one. Cancelling leaves the claim queued."""
+        if self.outcome is None:
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        else:
+            await trio.lowlevel.checkpoint()
+        assert self.outcome is not None  # set before the waiter is rescheduled
+        return self.outcome
+
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Queue:
@@ -69,10 +85,9 @@ class Queue:
         pending = Pending(claim, trio.current_time() + PATIENCE)
         self._waiting.append(pending)
         self._outstanding.append(pending)
-        self._idle.unpark()
-        await pending.done.wait()
-        assert pending.outcome is not None  # set before the event
-        return pending.outcome
+        if self._idle:
+            self._idle.unpark()
+        return await pending.wait()
 
     async def take(self) -> list[Pending]:
         """The next batch, as soon as there is one. Late ones are dropped unseen, so that "nothing was recorded" is true of them."""

@@ -1,7 +1,8 @@
 """Pub/Sub between the nodes: hints that something is newer, never data that anybody depends on.
 
 One channel, one payload of lines. `board` comes from the Lua calls that change a board, `beat` from each node once a second (a half-open
-subscription is not noticed otherwise), `revoked` from a log-out. `decode` is pure; `listen` receives; nothing here knows who is told.
+subscription is not noticed otherwise) with its number of viewers, `revoked` from a log-out. `decode` is pure; `listen` receives; nothing
+here knows who is told.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class Update(msgspec.Struct, frozen=True):
 
 class Beat(msgspec.Struct, frozen=True):
     node: str
+    viewers: int = 0  # who watch on it
 
 
 class Revoked(msgspec.Struct, frozen=True):
@@ -62,7 +64,8 @@ def decode(payload: bytes) -> Hint | None:
             case b"board":
                 return _update(rest)
             case b"beat":
-                return Beat(rest.decode())
+                node, _, viewers = rest.decode().partition("\n")
+                return Beat(node, max(0, int(viewers))) if viewers else Beat(node)
             case b"revoked":
                 return Revoked(UUID(rest.decode()))
     except (ValueError, IndexError, *DECODE_ERRORS):
@@ -88,9 +91,9 @@ class Bus:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
-    async def publish_beat(self, node: str) -> None:
-        """Tells all nodes, this one too, that the channel works. Raises StorageUnavailable."""
-        await self._stores.command("PUBLISH", UPDATES, f"beat\n{node}")
+    async def publish_beat(self, node: str, viewers: int = 0) -> None:
+        """Tells all nodes, this one too, that the channel works, and how many watch here. Raises StorageUnavailable."""
+        await self._stores.command("PUBLISH", UPDATES, f"beat\n{node}\n{viewers}")
 
     async def publish_revoked(self, sid: UUID) -> None:
         """Tells all nodes that a session has ended. Raises StorageUnavailable; they read it from PostgreSQL within 2 s anyway."""

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from scoreboard.domain.boards import user_id
 from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded
 from scoreboard.storage.projection import Row, Span, Told
 
@@ -112,7 +113,7 @@ async def standings(conn: asyncpg.Connection, users: Iterable[UUID]) -> list[Row
 
 def _note(recording: Recording, claim: Claim, points: int, new: int, at_ms: int, places: dict[UUID, int]) -> None:
     recording.outcomes.append(Recorded(claim.user, new - points, points, new, None, at_ms))
-    recording.told.append(Told(str(claim.user), new - points, new, points, at_ms, claim.request_id, places[claim.user]))
+    recording.told.append(Told(user_id(claim.user), new - points, new, points, at_ms, claim.request_id, places[claim.user]))
 
 
 def _original(claim: Claim, row: asyncpg.Record) -> Duplicate:

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from scoreboard.domain.actions import NEWEST_MS, OLDEST_MS, TOO_OLD_OR_AHEAD, is_timely
+from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Claim, limited
 from scoreboard.storage.bridge import postgres_errors, redis_errors
@@ -111,7 +112,8 @@ class Limits:
 
 
 def _keys(claim: Claim) -> tuple[str, str]:
-    return f"rate_limit:user:{claim.user}", f"cooldown:{claim.user}:{claim.action_type}"
+    user = user_id(claim.user)
+    return f"rate_limit:user:{user}", f"cooldown:{user}:{claim.action_type}"
 
 
 def _refusal(claim: Claim, verdict: int, wait: int) -> Refusal | None:

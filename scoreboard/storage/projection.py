@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.boards import NEVER, Board, Mark
+from scoreboard.domain.boards import NEVER, Board, Mark, user_id
 from scoreboard.domain.ranking import order_key
 from scoreboard.storage.bridge import redis_errors
 
@@ -129,7 +129,7 @@ class Projection:
         args: list[Any] = [epoch, self.board.id, span.writer, span.first, span.last, _encode(told)]
         for row in rows:
             args += (
-                str(row.user),
+                user_id(row.user),
                 "" if row.total is None else row.total,
                 b"" if row.total is None else order_key(row.total, row.reached),
                 row.version.to_bytes(8, "big"),

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions
+from tests.bench import actions, fanout
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"actions": actions.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"actions": actions.main, "fanout": fanout.main}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,12 +8,9 @@ Everything listens on 127.0.0.1, every child is ended by its id, and the whole r
 
 import argparse
 import itertools
-import shutil
-import signal
-import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -22,7 +19,8 @@ from scoreboard.domain.errors import StartError
 from scoreboard.runtime import embedded
 from tests.bench import load, machine, plot, probe, report, servers, stores
 from tests.bench.report import Figure
-from tests.bench.servers import CONTENDERS, ROOT, Contender, Running, Site
+from tests.bench.run import ROOT, own_folder, progress, until_stopped
+from tests.bench.servers import CONTENDERS, Contender, Running, Site
 
 WARM_UP = 2.0  # seconds: statements are prepared, pools filled, code compiled; not counted
 WARM_UP_RATE = 15_000  # actions signed a second of warm-up; more than anybody takes here, and a file at its end only ends the warm-up
@@ -33,10 +31,6 @@ OVERHEAD = 60.0  # seconds a server for its start, its users, the probe, signing
 
 class UnequalCountError(Exception):
     """The database does not hold what was answered: no figure is worth printing."""
-
-
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---- one server --------------------------------------------------------------------------------------------------------------------
@@ -115,25 +109,6 @@ async def run(contenders: Sequence[Contender], connection_counts: Sequence[int],
     return report.middle(figures)
 
 
-async def until_stopped(
-    contenders: Sequence[Contender], connection_counts: Sequence[int], seconds: float, rounds: int, folder: Path
-) -> list[Figure] | None:
-    """`run`, but SIGINT and SIGTERM end it, and with it every child: then None."""
-    figures = None
-    async with trio.open_nursery() as nursery:
-
-        async def listen() -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    progress("stopping")
-                    nursery.cancel_scope.cancel()
-
-        nursery.start_soon(listen)
-        figures = await run(contenders, connection_counts, seconds, rounds, folder)
-        nursery.cancel_scope.cancel()
-    return figures
-
-
 def summary(figures: Sequence[Figure], seconds: float, rounds: int) -> str:
     found = report.expectations(figures)
     parts = [
@@ -182,23 +157,19 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     options.output.mkdir(parents=True, exist_ok=True)
-    (ROOT / ".data").mkdir(exist_ok=True)
-    # Beside the ordinary data, not in a folder of the system's that may be memory: a commit must reach a disk.
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / ".data"))
-    folder.chmod(0o755)  # PostgreSQL may run as another account
     figures = None
     try:
-        figures = trio.run(until_stopped, options.contenders, options.connections, options.seconds, options.rounds, folder)
+        with own_folder() as folder:
+            work = partial(run, options.contenders, options.connections, options.seconds, options.rounds, folder)
+            figures = trio.run(until_stopped, work)
     except* (RuntimeError, StartError, probe.UnequalWorkError, UnequalCountError, trio.TooSlowError) as group:
         for error in group.exceptions:
             progress(f"no result: {type(error).__name__}: {error}")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if figures is None:
         return 1
     text = summary(figures, options.seconds, options.rounds)
     (options.output / "actions.md").write_text(text)
-    plot.draw(figures, options.output / "actions.svg")
+    plot.draw_actions(figures, options.output / "actions.svg")
     print(text)
     progress(f"written: {options.output}/actions.md and actions.svg")
     return 0

@@ -35,9 +35,24 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def usage() -> Usage:
-    busy = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    everything = sum(busy) - busy[3] - busy[4] - busy[7]  # without idle, iowait and what a hypervisor took
+def tree(pid: int) -> list[int]:
+    """A process and whatever it has started, now."""
+    parents = {child: int(fields[1]) for child, fields in _processes().items()}
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def pss_kib(pid: int) -> int:
+    """Memory of a process, pages that it shares with others counted in part. The kernel's socket buffers are not in it."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    raise OSError(f"the kernel does not tell the memory of process {pid}")
+
+
+def _processes() -> dict[int, list[str]]:
     processes = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -45,6 +60,13 @@ def usage() -> Usage:
                 processes[int(folder.name)] = stat_fields(int(folder.name))
             except OSError:
                 pass  # it has ended meanwhile
+    return processes
+
+
+def usage() -> Usage:
+    busy = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    everything = sum(busy) - busy[3] - busy[4] - busy[7]  # without idle, iowait and what a hypervisor took
+    processes = _processes()
     own, wave = 0, {os.getpid()}
     while wave:
         own += sum(int(ticks) for pid in wave for ticks in processes[pid][11:15])  # itself, and the children that it has seen end

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,8 +24,8 @@ import trio
 
 from tests.bench import stores
 from tests.bench.load import Actor
+from tests.bench.run import ROOT
 
-ROOT = Path(__file__).parents[2]
 USERS = 1_000
 UNLIMITED = "1000000000"
 START = 30.0  # seconds until a server must be ready: migrations, pools, a cold interpreter
@@ -129,9 +129,9 @@ def peer_actors(keys: Mapping[str, str], users: list[uuid.UUID]) -> list[Actor]:
     ]
 
 
-async def our_actors(site: Site) -> list[Actor]:
+async def our_actors(site: Site, count: int = USERS) -> list[Actor]:
     file = site.folder / "tokens.tsv"
-    arguments = [sys.executable, "-m", "scoreboard", "users", "tokens", "--count", str(USERS), "--output", str(file)]
+    arguments = [sys.executable, "-m", "scoreboard", "users", "tokens", "--count", str(count), "--output", str(file)]
     done = await trio.run_process(
         arguments, cwd=ROOT, env=os.environ | our_environ(site), capture_stdout=True, stderr=subprocess.STDOUT, check=False
     )
@@ -143,19 +143,34 @@ async def our_actors(site: Site) -> list[Actor]:
 # ---- life --------------------------------------------------------------------------------------------------------------------------
 
 
-async def until_ready(process: trio.Process, port: int, log: Path) -> None:
+async def answers(port: int) -> bool:
+    """Whether the server says that it is ready."""
     async with httpx.AsyncClient() as client:
-        with trio.move_on_after(START):
-            while process.poll() is None:
-                try:
-                    if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass  # it does not listen yet
-                await trio.sleep(0.1)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+
+
+async def listens(port: int) -> bool:
+    """Whether anybody takes a connection: for a server that has nothing to say but WebSocket."""
+    async with await trio.open_tcp_stream("127.0.0.1", port):
+        return True
+
+
+async def until_ready(process: trio.Process, port: int, log: Path, ready: Callable[[int], Awaitable[bool]]) -> None:
+    with trio.move_on_after(START):
+        while process.poll() is None:
+            try:
+                if await ready(port):
+                    return
+            except (httpx.TransportError, OSError):
+                pass  # it does not listen yet
+            await trio.sleep(0.1)
     state = f"ended with {process.returncode}" if process.returncode is not None else f"was not ready after {START:.0f} s"
-    raise RuntimeError(f"the server {state}; the end of its log:\n{tail}")
+    raise RuntimeError(f"the server {state}; {last_words(log)}")
+
+
+def last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-20:]
+    return "the end of its log:\n" + "\n".join(lines) if lines else "it logged nothing"
 
 
 async def stop(process: trio.Process) -> None:
@@ -170,27 +185,39 @@ async def stop(process: trio.Process) -> None:
 
 
 @asynccontextmanager
-async def running(contender: Contender, site: Site) -> AsyncIterator[Running]:
-    """Starts one server with its users and yields when it answers; ends it on the way out, whatever happened.
+async def child(
+    title: str,
+    arguments: list[str],
+    environ: Mapping[str, str],
+    site: Site,
+    ready: Callable[[int], Awaitable[bool]] = answers,
+) -> AsyncIterator[trio.Process]:
+    """Starts a server and yields when it is ready; ends it on the way out, whatever happened.
 
     Raises RuntimeError if it does not start, or has ended by itself.
     """
-    keys = {"JWT_SECRET": secrets.token_hex(32), "ACTION_SECRET": secrets.token_hex(32)}
-    users = [uuid.uuid4() for _ in range(USERS)]
-    if contender is not OURS:
-        await stores.fill_peer(site.postgres_url, users)
-    arguments, environ = command(contender, site, keys)
     log = site.folder / "server.log"
     with log.open("wb") as output:
         process = await trio.lowlevel.open_process(
             arguments, cwd=ROOT, env=os.environ | environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        await until_ready(process, site.port, log)
-        actors = await our_actors(site) if contender is OURS else peer_actors(keys, users)
-        yield Running(process.pid, site, actors)
+        await until_ready(process, site.port, log, ready)
+        yield process
         if process.poll() is not None:
-            raise RuntimeError(f"{contender.title} ended during the run with {process.returncode}; see {log}")
+            raise RuntimeError(f"{title} ended during the run with {process.returncode}; {last_words(log)}")
     finally:
         with trio.CancelScope(shield=True):  # bounded by STOP
             await stop(process)
+
+
+@asynccontextmanager
+async def running(contender: Contender, site: Site) -> AsyncIterator[Running]:
+    """One server with its users, as `child`."""
+    keys = {"JWT_SECRET": secrets.token_hex(32), "ACTION_SECRET": secrets.token_hex(32)}
+    users = [uuid.uuid4() for _ in range(USERS)]
+    if contender is not OURS:
+        await stores.fill_peer(site.postgres_url, users)
+    async with child(contender.title, *command(contender, site, keys), site) as process:
+        actors = await our_actors(site) if contender is OURS else peer_actors(keys, users)
+        yield Running(process.pid, site, actors)

@@ -60,6 +60,55 @@ def test_a_bad_field_is_refused_by_name(changes: dict[str, object], field: str) 
     assert refused(body(**changes)) == field
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        body().replace(b'"actionId": "a-1"', b'"actionId": "a-1", "actionId": "a-2"'),
+        body().replace(b'"actionId": "a-1"', b'"actionId": "a-1", "action\\u0049d": "a-1"'),
+        body(metadata={"a": 1}).replace(b'"a": 1', b'"a": 1, "a": 1'),
+        body(metadata={"a": {"b": [{"c": 1}]}}).replace(b'"c": 1', b'"c": 1, "c": 2'),
+        body(metadata={"a": "\\", "b": "\\"}).replace(b'"a"', b'"a": 1, "a"'),
+        body(metadata=None).replace(b"null", b'null, "metadata": null'),
+        body(userId="x").replace(b'"userId"', b'"userId": "y", "userId"'),
+    ],
+)
+def test_a_name_stands_once(raw: bytes) -> None:
+    """Two readers of one body must not read two different actions."""
+    assert refused(raw) == "body"
+
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    metadata=st.none() | st.dictionaries(st.sampled_from("abc"), _values),
+    user=st.sampled_from([..., None, str(USER)]),
+    escaped=st.booleans(),
+)
+def test_different_names_are_no_repetition(metadata: object, user: object, escaped: bool) -> None:
+    """Whatever the metadata hold, quotes and backslashes in texts too, a body without a repeated name is read."""
+    fields = GOOD | {"metadata": metadata} | ({} if user is ... else {"userId": user})
+    assert isinstance(parse_action(json.dumps(fields, ensure_ascii=escaped).encode()), Action)
+
+
+def test_nesting_is_bounded_by_a_number() -> None:
+    """32 levels are read, 33 are not, on every Python; many containers side by side are not deep."""
+    nested = b"[" * 31 + b"1" + b"]" * 31
+    assert isinstance(parse_action(body(metadata={"a": 0}).replace(b"0}", nested + b"}")), Action)
+    assert refused(body(metadata={"a": 0}).replace(b"0}", b"[" + nested + b"]}")) == "metadata"
+    assert isinstance(parse_action(body(metadata={"a": [[1]] * 100})), Action)
+
+
 def test_lengths_count_characters() -> None:
     """100 characters are 100 characters, however many bytes they take: so counts PostgreSQL."""
     assert isinstance(parse_action(body(actionId="🏆" * 100, actionType="ß" * 50)), Action)

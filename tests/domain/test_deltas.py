@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Entry
-from scoreboard.domain.deltas import ChangedPosition, Comparison, changed_positions, compare
+from scoreboard.domain.deltas import REMEMBERED, ChangedPosition, Comparison, Recent, changed_positions, compare
 
 NAMES = "abcdefgh"
 
@@ -66,3 +66,29 @@ def test_a_score_that_changes_in_place_moves_nobody() -> None:
     comparison = compare(before, after)
     assert [row.entry.userId for row in comparison.changed] == ["a"]
     assert changed_positions(comparison) == (ChangedPosition("c", 3, None, 1),)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest position goes first; one that is shown again is new again."""
+    recent = Recent()
+    rows = [board(["a"], {"a": turn}) for turn in range(REMEMBERED + 2)]
+    for turn in range(REMEMBERED):
+        recent.remember(f"1-{turn}", rows[turn])
+    recent.remember("1-0", rows[0])
+    recent.remember("1-x", rows[-1])
+    recent.remember("1-y", rows[-2])
+    found = [turn for turn in range(REMEMBERED) if recent.find(f"1-{turn}") is None]
+    assert found == [1, 2]
+    assert recent.find("1-0") == rows[0]
+
+
+def test_a_position_that_stood_for_two_boards_stands_for_none() -> None:
+    """Nobody can say which of them a viewer has; the same rows again are no other board."""
+    recent = Recent()
+    recent.remember("1-1", board(["a"], {}))
+    recent.remember("1-1", board(["a"], {}))
+    assert recent.find("1-1") == board(["a"], {})
+    recent.remember("1-1", board(["a"], {"a": 5}))
+    assert recent.find("1-1") is None
+    recent.remember("1-1", board(["a"], {"a": 5}))
+    assert recent.find("1-1") is None

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from scoreboard import demo
+from tests.e2e.browsing import browser, visitor  # noqa: F401 – fixtures
 from tests.e2e.nodes import ServerProcess
 
 HIGH = "1000000"  # a limit that is in force and that a test does not reach

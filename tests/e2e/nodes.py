@@ -1,4 +1,8 @@
-"""Real server processes, as an operator starts them, and clients that speak to them as browsers do."""
+"""Real server processes, as an operator starts them, and clients that speak to them.
+
+`Client` signs with scoreboard.client but sends each request once and shows every answer as it is; `Viewer` shows every frame. For whoever
+wants the board and not the conversation there is scoreboard.client itself. `provision` makes users without the cost of their passwords.
+"""
 
 import json
 import os
@@ -10,15 +14,20 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
-from hmac import digest
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+from scoreboard.client import Credentials, Session
+from scoreboard.operations.provisioning import development_tokens
+from scoreboard.runtime.settings import Settings, load_settings
+from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage.opening import stores_of
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -42,6 +51,11 @@ class ServerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
         self._environment = {**inherited, "PYTHONUNBUFFERED": "1", **environment}
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings, as it reads them; of a node on stores that it was named."""
+        return load_settings(None, {"server.port": self.port, "embedded.enabled": False}, self._environment)
 
     def start(self) -> "ServerProcess":
         with self.log.open("ab") as log:
@@ -87,9 +101,10 @@ class Client:
 
     def __init__(self, http: httpx.AsyncClient, session: Mapping[str, Any]) -> None:
         self.http, self.session = http, session
-        self.user: str = session["userId"]
-        self.token: str = session["accessToken"]
-        self.authorization = {"authorization": f"Bearer {self.token}"}
+        self.signing = Session(http, msgspec.convert(session, Credentials))
+        self.user = self.signing.user
+        self.token = self.signing.credentials.accessToken
+        self.authorization = self.signing.headers()
 
     def body(self, **changes: Any) -> bytes:
         action = {
@@ -100,13 +115,9 @@ class Client:
         }
         return json.dumps(action | changes).encode()
 
-    def signature(self, body: bytes) -> str:
-        return digest(self.session["actionSecret"].encode(), body, sha256().name).hex()
-
     async def act(self, body: bytes | None = None, *, base: str = "", **headers: str) -> httpx.Response:
         body = body or self.body()
-        fields = {"x-action-signature": self.signature(body), "content-type": "application/json", **self.authorization, **headers}
-        return await self.http.post(f"{base}/api/v1/scores/action", content=body, headers=fields)
+        return await self.http.post(f"{base}/api/v1/scores/action", content=body, headers=self.signing.headers(body) | headers)
 
     async def leaderboard(self, base: str = "", limit: int = 100) -> dict[str, Any]:
         answer = await self.http.get(f"{base}/api/v1/scores/leaderboard", params={"limit": limit}, headers=self.authorization)
@@ -121,6 +132,34 @@ async def register(http: httpx.AsyncClient, name: str = "") -> Client:
     answer = await http.post("/api/v1/auth/register", json=body)
     assert answer.status_code == httpx.codes.CREATED, answer.text
     return Client(http, answer.json()["data"])
+
+
+async def provision(node: ServerProcess, http: httpx.AsyncClient, count: int) -> list[Client]:
+    """So many users of the node with ready tokens, by its own stores and keys: no password is hashed."""
+    settings = node.settings
+    keys = settings.security.keys(settings.embedded.data_dir)
+    async with stores_of(settings) as stores:
+        made = await development_tokens(
+            stores,
+            count,
+            keys=TokenKeys.from_private(keys.signing, keys.current_signing),
+            masters=keys.master,
+            master=keys.current_master,
+            issuer=settings.issuer,
+            now=time.time(),
+        )
+    return [
+        Client(
+            http,
+            {
+                "userId": str(token.user),
+                "accessToken": token.access_token,
+                "actionSecret": token.action_secret,
+                "actionKeyVersion": token.key_version,
+            },
+        )
+        for token in made
+    ]
 
 
 class Viewer:

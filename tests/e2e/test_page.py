@@ -7,92 +7,27 @@ any demo data will do; each test plays another one, with an action that has no c
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jinja2
-import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from scoreboard.web.page import SHOWN, PageAction, render_context
+from tests.e2e.browsing import FREE, PATIENCE, act, in_browser, listen, log_in, open_page, player, row, says, score
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 10_000  # ms; bounds a hang, measures nothing
-FREE = "[data-action][data-cooldown^='0']"  # the button of an action that can be done at any time
 TEMPLATES = Path(__file__).parents[2] / "scoreboard" / "web" / "templates"
 
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def visitor(browser: Browser) -> Iterator[BrowserContext]:
-    """A visitor, who may open several tabs; `complaints` of each tab are what its console and its CSP said."""
-    context = browser.new_context()
-    context.set_default_timeout(PATIENCE)
-    context.add_init_script(
-        "addEventListener('securitypolicyviolation', (e) => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI))"
-    )
-    yield context
-    context.close()
-
-
-def listen(page: Page) -> list[str]:
-    """Everything that goes wrong in this tab from now on, in words."""
-    complaints: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            complaints.append(message.text)
-
-    page.on("console", heard)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return complaints
-
-
-def open_page(visitor: BrowserContext, url: str) -> Page:
-    page = visitor.new_page()
-    page.goto(url)
-    expect(page.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
-    return page
-
-
-def player(page: Page, live_server: Any, rank: int) -> tuple[str, str]:
-    """User name and password of whoever has this rank now."""
-    username, password = live_server.user(page.locator(f"#board tr:nth-child({rank}) bdi").inner_text())
-    return username, password
-
-
-def log_in(page: Page, username: str, password: str) -> None:
-    page.get_by_label("User name").fill(username)
-    page.get_by_label("Password", exact=True).fill(password)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
-    expect(page.locator("#score")).to_have_text(re.compile(r"\d"), timeout=PATIENCE)
-
-
-def score(page: Page, username: str) -> int:
-    row = page.locator("#board tr").filter(has=page.get_by_text(username, exact=True))
-    return int(row.locator("td").last.inner_text().replace(",", ""))
+# Records every movement on the page.
+WATCH_MOVEMENT = """
+window.moves = [];
+const { animate } = Element.prototype;
+Element.prototype.animate = function (frames, options) {
+  moves.push({ what: Object.keys(frames).sort().join(), duration: options.duration });
+  return animate.call(this, frames, options);
+};
+"""
 
 
 @in_browser
@@ -134,6 +69,8 @@ def test_keyboard_alone_is_enough(visitor: BrowserContext, live_server: Any) -> 
     """Log-in and action work without a pointer, and the focus is where one goes on."""
     page = open_page(visitor, live_server.url)
     username, password = player(page, live_server, 2)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Stage")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.type(username)
     page.keyboard.press("Tab")
@@ -192,40 +129,113 @@ def test_refusals_are_words(visitor: BrowserContext, live_server: Any) -> None:
 
 
 @in_browser
-def test_without_a_socket_the_board_is_polled(visitor: BrowserContext, live_server: Any) -> None:
-    """Cut off from the WebSocket the page says so and still shows what happens; it is live again once it can be."""
-    network = SimpleNamespace(cut=False, open=[])
+def test_what_moves_travels(visitor: BrowserContext, live_server: Any) -> None:
+    """A row that rises travels to its place by transform alone, within 400 ms, and its change is marked."""
+    visitor.add_init_script(WATCH_MOVEMENT)
+    moves = climb(visitor, live_server)
+    assert moves
+    assert {move["what"] for move in moves} == {"transform,zIndex"}
+    assert all(300 <= move["duration"] <= 400 for move in moves)
 
-    def dialled(socket: WebSocketRoute) -> None:
-        if network.cut:
-            socket.close(code=1013)
-            return
-        socket.connect_to_server()
-        network.open.append(socket)
 
-    watching = visitor.new_page()
-    watching.route_web_socket("**/api/v1/scores/live", dialled)
-    watching.goto(live_server.url)
-    expect(watching.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
-    network.cut = True
-    for socket in network.open:
-        socket.close(code=1012)
-    expect(watching.locator("#state")).to_contain_text("Polling", timeout=PATIENCE)
+@in_browser
+def test_with_reduced_motion_nothing_moves(browser: Browser, live_server: Any) -> None:
+    """Who asked for reduced motion sees the same board and the same marks, and no movement."""
+    context = browser.new_context(reduced_motion="reduce")
+    context.add_init_script(WATCH_MOVEMENT)
+    assert climb(context, live_server) == []
+    context.close()
 
-    acting = open_page(visitor, live_server.url)
+
+def climb(visitor: BrowserContext, live_server: Any) -> list[dict[str, Any]]:
+    """Has the player on rank 5 climb in front of a watcher; what moved there."""
+    watching, acting = open_page(visitor, live_server.url), open_page(visitor, live_server.url)
     username, password = player(acting, live_server, 5)
     log_in(acting, username, password)
     before = score(watching, username)
-    acting.locator(FREE).click()
-    expect(acting.locator("#note")).to_have_text(re.compile(r"^\+\d+ points"), timeout=PATIENCE)
-    points = int(re.search(r"\d+", acting.locator("#note").inner_text())[0])  # type: ignore[index]
-    row = watching.locator("#board tr").filter(has=watching.get_by_text(username, exact=True))
-    expect(row.locator("td").last).to_have_text(f"{before + points:,}", timeout=PATIENCE)
-    expect(watching.locator("#state")).to_contain_text("Polling")
+    ahead = int(watching.locator("#board tr:nth-child(4) td").last.inner_text().replace(",", ""))
+    points = 0
+    while before + points <= ahead:
+        points += act(acting)
+        expect(row(watching, username).locator("td").last).to_have_text(f"{before + points:,}", timeout=PATIENCE)
+    expect(row(watching, username).locator("td").nth(1)).to_have_text(re.compile("▲"), timeout=PATIENCE)
+    moves: list[dict[str, Any]] = watching.evaluate("moves")
+    return moves
 
-    network.cut = False
-    watching.evaluate("dispatchEvent(new Event('online'))")  # what the browser says when the network is back
-    expect(watching.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
+
+@in_browser
+def test_i_see_where_i_stand(visitor: BrowserContext, live_server: Any) -> None:
+    """Who is logged in sees how far the next rank is, their true rank below the shown rows, and what this session gave."""
+    page = open_page(visitor, live_server.url)
+    leader, password = player(page, live_server, 1)
+    last, _ = player(page, live_server, 2)
+    log_in(page, last, password)
+    missing = score(page, leader) - score(page, last) + 1
+    expect(page.locator("#ahead")).to_have_text(re.compile(rf"^{missing:,} to pass .?{leader}"))
+    expect(page.locator("#mine tr")).to_be_hidden()
+    points = act(page)
+    expect(page.locator("#gained")).to_have_text(f"+{points} this session")
+    assert len(page.locator("#sparkline polyline").get_attribute("points").split()) > 2  # type: ignore[union-attr]
+    page.get_by_role("button", name="Log out").click()
+    log_in(page, *live_server.user("demo"))  # whom nobody plays: not among the first
+    act(page)
+    expect(page.locator("#mine tr td").first).to_have_text(re.compile(r"^\d+$"), timeout=PATIENCE)
+    expect(page.locator("#ahead")).to_have_text(re.compile(r"^[\d,]+ to pass "), timeout=PATIENCE)
+
+
+@in_browser
+def test_the_stage_is_the_board_alone(visitor: BrowserContext, live_server: Any) -> None:
+    """`/?stage`: ten rows fill the screen, alone, the screen stays awake, the pointer goes; keys fill it and leave it."""
+    visitor.grant_permissions(["screen-wake-lock"])
+    page = visitor.new_page()
+    complaints = listen(page)
+    page.add_init_script(
+        "const { request } = navigator.wakeLock; window.locks = [];"
+        "navigator.wakeLock.request = (type) => (locks.push(type), request.call(navigator.wakeLock, type));"
+    )
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto(f"{live_server.url}/?stage")
+    says(page, "Live")
+    expect(page.locator("aside")).to_have_count(0)
+    assert page.evaluate("locks") == ["screen"]
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    bottom = page.locator("#board tr").last.bounding_box()
+    assert bottom is not None
+    assert bottom["y"] + bottom["height"] > 720 * 0.9
+    expect(page.locator("body")).to_have_css("cursor", "none", timeout=PATIENCE)
+    page.mouse.move(300, 300)
+    expect(page.get_by_role("button", name="Full screen")).to_be_visible()
+    page.keyboard.press("f")
+    expect(page.locator("html:fullscreen")).to_have_count(1, timeout=PATIENCE)
+    page.keyboard.press("f")
+    expect(page.locator("html:fullscreen")).to_have_count(0, timeout=PATIENCE)
+    page.keyboard.press("Escape")
+    page.wait_for_url(live_server.url + "/")
+    assert complaints == []
+
+
+@in_browser
+def test_a_long_name_is_whole(browser: Browser, live_server: Any) -> None:
+    """The leader's name, set tight and large, ends inside its box: no letter is cut where there is room."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = open_page(context, live_server.url)
+    reach = (
+        page.locator("#board tr")
+        .first.locator("bdi")
+        .evaluate(
+            """(name) => {
+          name.textContent = 'SwiftSparrow';
+          const style = getComputedStyle(name);
+          const pen = document.createElement('canvas').getContext('2d');
+          pen.font = style.font;
+          pen.letterSpacing = style.letterSpacing;
+          const ink = pen.measureText('SwiftSparrow');
+          return name.clientWidth - Math.max(ink.actualBoundingBoxRight, ink.width);
+        }"""
+        )
+    )
+    assert reach >= 0
+    context.close()
 
 
 def test_names_are_never_markup() -> None:

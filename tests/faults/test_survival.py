@@ -4,7 +4,7 @@ The times are short here. By hand, longer: FAULT_SECONDS=30 FAULT_ACTORS=200 scr
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import httpx
@@ -13,7 +13,7 @@ import trio
 
 from scoreboard.storage.connections import open_stores
 from tests.conftest import OwnValkey
-from tests.e2e.nodes import Client, ServerProcess, Viewer, register, viewer
+from tests.e2e.nodes import Client, ServerProcess, Viewer, provision, viewer
 from tests.faults.ledger import Ledger, act_for, board_of, check
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "6"))
@@ -28,10 +28,10 @@ async def actors(stack: AsyncExitStack, node: ServerProcess) -> list[Client]:
     http = await stack.enter_async_context(
         httpx.AsyncClient(base_url=node.url, timeout=10, limits=httpx.Limits(max_connections=ACTORS, max_keepalive_connections=ACTORS))
     )
-    return [await register(http) for _ in range(ACTORS)]
+    return await provision(node, http, ACTORS)
 
 
-async def shows(watching: Viewer, expected: list[tuple[object, int]]) -> None:
+async def shows(watching: Viewer, expected: Sequence[tuple[object, int]]) -> None:
     """Returns when the viewer has been given this board."""
     with trio.fail_after(HEALED + 5):
         while True:

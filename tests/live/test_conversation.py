@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.wire import MESSAGE_BYTES, PING, CloseCode
+from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import CHECK_SECONDS, Conversation, Rules, Services
 from scoreboard.live.hub import Hub
 from scoreboard.storage.board import Standing
@@ -34,7 +35,8 @@ class Scene:
         self.hub, self.tokens, self.revoked, self.away = Hub((BOARD,)), dict[str, Person](), set[UUID](), False
         self.began, self.refreshed = trio.current_time(), 0
         self.viewer = FakeViewer(self.hub, subscribed=False)
-        services = Services(self.hub, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing, self.wall)
+        self.admission = Admission(per_user=3)
+        services = Services(self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing, self.wall)
         self.conversation = Conversation(self.viewer, services, rules or Rules())
         self.conversation.check()
 
@@ -95,13 +97,56 @@ async def test_a_board_that_no_store_gives_is_stale() -> None:
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
-@pytest.mark.parametrize("extra", [{"mode": "delta"}, {"since": "1-2"}, {"mode": "delta", "since": "1-2"}, {"mode": "other"}])
-async def test_other_modes_are_refused_and_the_connection_stays(extra: dict[str, str]) -> None:
-    """Only whole boards, from now on; the error says so and nothing is subscribed to."""
+async def test_another_mode_is_refused_and_the_connection_stays() -> None:
+    """Whole boards or deltas; the error says so and nothing is subscribed to."""
     scene = Scene()
-    assert await scene.say({"action": "subscribe", "channel": BOARD} | extra) is None
+    assert await scene.say({"action": "subscribe", "channel": BOARD, "mode": "other"}) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNSUPPORTED_MODE"]  # type: ignore[index]
     assert scene.hub.watched() == []
+
+
+async def test_deltas_from_the_position_that_the_viewer_has() -> None:
+    """With `since`: the difference from it, nothing when it is current, the whole board when it is not known; then deltas."""
+    scene = Scene()
+    other = FakeViewer(scene.hub)
+    await scene.hub.show(BOARD, snapshot("ab", 1))
+    await scene.hub.show(BOARD, snapshot("ba", 2))
+    subscribe = {"action": "subscribe", "channel": BOARD, "mode": "delta"}
+    for since in ("1-1", "1-2", "1-9", "x" * 4000, ""):
+        assert await scene.say(subscribe | {"since": since}) is None
+    told = scene.events
+    assert kinds(told) == ["subscribed", "leaderboard:delta", "subscribed"] + ["subscribed", "leaderboard:update"] * 3
+    assert told[1]["data"]["previousPosition"] == "1-1"  # type: ignore[index]
+    await scene.hub.show(BOARD, snapshot("ab", 3))
+    assert kinds(scene.events)[len(told) :] == ["leaderboard:delta"]
+    assert kinds(other.events) == ["leaderboard:update"] * 3
+
+
+async def test_another_mode_takes_the_place_of_the_one_before() -> None:
+    """Subscribing again changes the form; the whole board comes at once, `since` or not, in full mode."""
+    scene = Scene()
+    await scene.say({"action": "subscribe", "channel": BOARD, "mode": "delta"})
+    await scene.say({"action": "subscribe", "channel": BOARD, "mode": "full", "since": "1-1"})
+    await scene.hub.show(BOARD, snapshot("ba", 2))
+    assert kinds(scene.events) == ["subscribed", "leaderboard:update", "subscribed", "leaderboard:update", "leaderboard:update"]
+
+
+async def test_connections_of_a_user_are_capped() -> None:
+    """One more than allowed ends with 1013; renewing a token is no other connection."""
+    scene = Scene()
+    scene.tokens["t"] = Person(ANN, 1, 2000)
+    scene.admission.identify(ANN)
+    scene.admission.identify(ANN)
+    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.say({"action": "auth", "token": "t"}) is None
+    scene.admission.identify(ANN)
+    assert await scene.say({"action": "auth", "token": "t"}) is None
+    late = Scene()
+    late.tokens["t"] = Person(ANN, 1, 2000)
+    for _ in range(3):
+        late.admission.identify(ANN)
+    assert await late.say({"action": "auth", "token": "t"}) is CloseCode.OVERLOADED
+    assert late.viewer.user is None
 
 
 @pytest.mark.parametrize("action", ["subscribe", "unsubscribe"])

@@ -7,11 +7,13 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.wire import PONG, CloseCode
+from scoreboard.domain import wire
+from scoreboard.domain.wire import PONG, CloseCode, event_stream
 from scoreboard.live import hub as module
 from scoreboard.live.hub import PENDING, Hub
+from scoreboard.live.viewer import Poll
 from scoreboard.runtime import observe
-from tests.live.viewers import BOARD, FakeViewer, kinds, names, snapshot, update_for
+from tests.live.viewers import BOARD, FakeViewer, kinds, names, read_stream, snapshot, update_for
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 
@@ -51,7 +53,7 @@ async def test_subscribing_again_gives_the_whole_board_again(hub: Hub) -> None:
     """A client that saw a gap asks again and is answered as if it were new."""
     viewer = FakeViewer(hub)
     await hub.show(BOARD, snapshot("ab", 1))
-    assert hub.subscribe(viewer, BOARD)
+    hub.subscribe(viewer, BOARD)
     hub.hand(viewer, BOARD)
     assert [names(event) for event in viewer.events] == ["ab", "ab"]
 
@@ -212,3 +214,54 @@ async def test_leaving_with_nobody_there_takes_no_time(hub: Hub, autojump_clock:
     """A node without viewers need not wait for them."""
     await hub.leaving()
     assert trio.current_time() == 0
+
+
+async def test_a_stream_gets_the_same_events_in_its_own_form(hub: Hub) -> None:
+    """Boards with the position as id, personal events without one; a WebSocket beside it gets frames."""
+    stream, socket = FakeViewer(hub, user=ANN, wrap=event_stream), FakeViewer(hub, user=ANN)
+    await hub.show(BOARD, snapshot("ab", 1))
+    hub.personal(update_for(ANN))
+    told = read_stream(b"".join(stream.fake.taken))
+    assert [(kind, id_) for kind, id_, _ in told] == [("leaderboard:update", "1-1"), ("score:personal", "")]
+    assert [event for _, _, event in told] == socket.events
+
+
+async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each form that somebody has is encoded once, whatever the number of viewers."""
+    made: list[str] = []
+
+    def count(name: str) -> None:
+        encode = getattr(wire, name)
+
+        def counted(*given: object) -> object:
+            made.append(name)
+            return encode(*given)
+
+        monkeypatch.setattr(wire, name, counted)
+
+    for name in ("update", "delta", "polled"):
+        count(name)
+    for _ in range(3):
+        FakeViewer(hub)
+    await hub.show(BOARD, snapshot("ab", 1))
+    await hub.show(BOARD, snapshot("ba", 2))
+    assert made == ["update", "update"]
+    for _ in range(3):
+        hub.hand(FakeViewer(hub, delta=True), BOARD)
+    await hub.show(BOARD, snapshot("ab", 3))
+    assert made[2:] == ["update", "update", "delta"]  # the whole board for those who came, then each form once
+
+
+async def test_a_board_that_nobody_watched_is_out_of_date(hub: Hub) -> None:
+    """Whoever comes first is told to have it read; not those who come while it is watched; again when all have left."""
+    poll = Poll()
+    assert hub.wait(poll, BOARD)
+    await hub.show(BOARD, snapshot("ab", 1))
+    viewer = FakeViewer(hub, subscribed=False)
+    assert not hub.subscribe(viewer, BOARD)
+    hub.forget(poll, BOARD)
+    assert not hub.wait(poll, BOARD)
+    hub.forget(poll, BOARD)
+    hub.leave(viewer)
+    await hub.show(BOARD, snapshot("ba", 2))
+    assert hub.subscribe(viewer, BOARD)

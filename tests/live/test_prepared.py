@@ -4,8 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
-from scoreboard.live.prepared import Prepared, prepare
+from scoreboard.domain.wire import websocket
+from scoreboard.live.prepared import Form, Prepared, prepare
 from tests.live.viewers import kinds, names, read_frames, snapshot
+
+FULL, DELTA = Form(websocket, delta=False), Form(websocket, delta=True)
 
 
 def after(before: Prepared | None, shown: Snapshot) -> Prepared:
@@ -21,21 +24,21 @@ def changed(frame: bytes) -> list[object]:
 def test_the_first_frames_are_the_whole_board() -> None:
     """Nothing was shown before: no position has changed, and both forms are one."""
     prepared = after(None, snapshot("abc", 1))
-    assert (prepared.serial, names(read_frames(prepared.current)[0]), changed(prepared.current)) == (1, "abc", [])
-    assert prepared.update == prepared.current
+    assert (prepared.serial, names(read_frames(prepared.catch_up(FULL, 0))[0]), changed(prepared.catch_up(FULL, 0))) == (1, "abc", [])
+    assert prepared.update(FULL) == prepared.catch_up(FULL, 0) == prepared.update(DELTA)
 
 
 def test_an_update_tells_changed_positions_and_the_current_form_does_not() -> None:
     """Who had the frames before is told what moved; who had others gets the board alone."""
     prepared = after(after(None, snapshot("abc", 1)), snapshot("bad", 2))
-    assert changed(prepared.update) == [
+    assert changed(prepared.update(FULL)) == [
         {"userId": "b", "previousRank": 2, "newRank": 1, "score": 99},
         {"userId": "a", "previousRank": 1, "newRank": 2, "score": 98},
         {"userId": "d", "previousRank": None, "newRank": 3, "score": 97},
         {"userId": "c", "previousRank": 3, "newRank": None, "score": 97},
     ]
-    assert (changed(prepared.current), names(read_frames(prepared.current)[0])) == ([], "bad")
-    assert prepared.current is prepared.current  # encoded once
+    assert (changed(prepared.catch_up(FULL, 0)), names(read_frames(prepared.catch_up(FULL, 0))[0])) == ([], "bad")
+    assert prepared.catch_up(FULL, 0) is prepared.catch_up(DELTA, 0)  # encoded once
 
 
 def test_nothing_new_is_nothing() -> None:
@@ -48,19 +51,19 @@ def test_nothing_new_is_nothing() -> None:
 
 def test_another_position_is_told_though_the_rows_are_the_same() -> None:
     """A rebuilt board has a new position: who asks with it, elsewhere, must know it."""
-    assert read_frames(after(after(None, snapshot("ab", 5)), snapshot("ab", 1, epoch=2)).update)[0]["data"]["position"] == "2-1"  # type: ignore[index]
+    assert read_frames(after(after(None, snapshot("ab", 5)), snapshot("ab", 1, epoch=2)).update(FULL))[0]["data"]["position"] == "2-1"  # type: ignore[index]
 
 
 def test_a_stale_board_says_so_after_each_of_its_updates() -> None:
     """Under its last position the board may go on; the stale event follows every update, and an update alone ends it."""
     live = after(None, snapshot("ab", 5))
     stale = after(live, snapshot("ab", 5, stale_since_ms=1_000))
-    assert kinds(read_frames(stale.update)) == ["leaderboard:update", "leaderboard:stale"]
-    assert read_frames(stale.update)[1]["data"] == {"since": "1970-01-01T00:00:01.000Z"}
+    assert kinds(read_frames(stale.update(FULL))) == ["leaderboard:update", "leaderboard:stale"]
+    assert read_frames(stale.update(FULL))[1]["data"] == {"since": "1970-01-01T00:00:01.000Z"}
     assert prepare(stale, snapshot("ab", 5, stale_since_ms=1_000)) is None
     moved = after(stale, snapshot("ba", 5, stale_since_ms=1_000))
-    assert kinds(read_frames(moved.current)) == ["leaderboard:update", "leaderboard:stale"]
-    assert kinds(read_frames(after(moved, snapshot("ba", 6)).update)) == ["leaderboard:update"]
+    assert kinds(read_frames(moved.catch_up(FULL, 0))) == ["leaderboard:update", "leaderboard:stale"]
+    assert kinds(read_frames(after(moved, snapshot("ba", 6)).update(FULL))) == ["leaderboard:update"]
 
 
 boards = st.builds(
@@ -83,9 +86,10 @@ def test_whoever_is_handed_the_newest_has_the_newest(reads: list[Snapshot], data
         prepared = news
         positions.append((news.snapshot.epoch, news.snapshot.top))
         if data.draw(st.booleans()):
-            event = read_frames(news.update if handed == news.serial - 1 else news.current)[0]
+            event = read_frames(news.update(FULL) if handed == news.serial - 1 else news.catch_up(FULL, 0))[0]
             assert names(event) == "".join(entry.userId for entry in read.shown)
-            assert event["data"]["position"] == read.position  # type: ignore[index]
+            assert event["data"]["position"] == news.position  # type: ignore[index]
+            assert read.stale or news.position == read.position
             handed = news.serial
     fresh = [position for position, read in zip(positions, reads, strict=False) if not read.stale]
     assert len(fresh) <= len(positions)

@@ -11,6 +11,7 @@ from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.wire import CloseCode
 from scoreboard.live import reader as module
+from scoreboard.live.audience import Audience
 from scoreboard.live.hub import Hub
 from scoreboard.live.reader import MISSED, Reader
 from scoreboard.runtime import observe
@@ -42,6 +43,7 @@ class FakeBus:
 
     def __init__(self) -> None:
         self.subscriptions, self.beats, self.echoes, self.refuses = 0, 0, True, False
+        self.viewers = 0  # as the last beat told
         self.deliver: Callable[[bytes], None] = lambda _: None
         self.cut = trio.Event()
 
@@ -53,8 +55,9 @@ class FakeBus:
         await self.cut.wait()
         raise StorageUnavailable("redis", "cut")
 
-    async def publish_beat(self, node: str) -> None:
+    async def publish_beat(self, node: str, viewers: int = 0) -> None:
         self.beats += 1
+        self.viewers = viewers
         if self.refuses:
             raise StorageUnavailable("redis", "refused")
         if self.echoes:
@@ -64,7 +67,15 @@ class FakeBus:
 class Scene:
     def __init__(self) -> None:
         self.bus, self.board, self.hub, self.revoked = FakeBus(), FakeBoard(), Hub((BOARD,)), list[UUID]()
-        self.reader = Reader(self.bus, {BOARD: self.board}, self.hub, node="here", revoked=self.revoked.append)  # type: ignore[arg-type, dict-item]
+        self.audience = Audience(self.hub, "here")
+        self.reader = Reader(
+            self.bus,  # type: ignore[arg-type]
+            {BOARD: self.board},  # type: ignore[dict-item]
+            self.hub,
+            self.audience,
+            node="here",
+            revoked=self.revoked.append,
+        )
 
 
 @pytest.fixture
@@ -89,6 +100,17 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     assert scene.board.heard == [(Mark(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
     assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+
+
+async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """This node's number goes out with its beat; those of others are added up, that of an older version counts as none."""
+    viewers = [FakeViewer(scene.hub) for _ in range(3)]
+    await trio.sleep(1.5)
+    assert scene.bus.viewers == len(viewers)
+    for payload in (b"beat\nthere\n40", b"beat\nelsewhere", b"beat\nhere\n3"):
+        scene.bus.deliver(payload)
+    await trio.sleep(0.1)
+    assert scene.audience.everywhere() == 43
 
 
 async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
@@ -149,7 +171,8 @@ async def test_it_hears_through_a_restart_of_redis(world: World, fresh_valkey: O
     board, hub, revoked = FakeBoard(), Hub((BOARD,)), list[UUID]()
     bus = Bus(world.stores)
     with trio.fail_after(20):
-        await nursery.start(Reader(bus, {BOARD: board}, hub, node="here", revoked=revoked.append).run)  # type: ignore[dict-item]
+        reader = Reader(bus, {BOARD: board}, hub, Audience(hub, "here"), node="here", revoked=revoked.append)  # type: ignore[dict-item]
+        await nursery.start(reader.run)
 
         async def until_heard() -> None:
             sid = uuid4()

@@ -1,12 +1,12 @@
 """WebSockets over real connections: the server's listener and http1, trio-websocket's client, raw bytes where no client would do it."""
 
+import dataclasses
 import json
 import os
 import socket as stdlib_socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -14,117 +14,20 @@ import pytest
 import structlog.testing
 import trio
 import trio.lowlevel
-import trio_websocket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from scoreboard.domain.errors import STATUS
 from scoreboard.domain.wire import PING, CloseCode, text_frame
 from scoreboard.live import websocket as module
-from scoreboard.live.conversation import Rules, Services
-from scoreboard.live.hub import Hub
-from scoreboard.live.websocket import LiveEndpoint
-from scoreboard.runtime.http1 import Front
-from scoreboard.runtime.messages import Request, Response
-from scoreboard.runtime.server import Server
+from scoreboard.live.admission import Admission
+from scoreboard.live.conversation import Rules
 from scoreboard.storage.board import Standing
+from tests.live.nodes import running
 from tests.live.test_conversation import Person
-from tests.live.viewers import BOARD, kinds, names, snapshot, update_for
+from tests.live.viewers import BOARD, kinds, names, update_for
 
-HANG = 20  # seconds; a bound on hangs, not a measure
 ANN, BOB = UUID(int=1), UUID(int=2)
-UPGRADE = (
-    "GET /live{query} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-class LiveNode:
-    """A listener whose live path is real and whose board a test sets."""
-
-    def __init__(self, rules: Rules) -> None:
-        self.hub, self.tokens, self.board, self.top = Hub((BOARD,)), dict[str, Person](), "abc", 1
-        self.revoked = set[UUID]()
-        self.streams: list[trio.SocketStream] = []  # raw clients, closed at the end
-        services = Services(self.hub, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing)
-        self.endpoint = LiveEndpoint(
-            services,
-            rules,
-            origin_allowed=lambda request: request.header(b"origin") != b"https://evil.example",
-            client_address=lambda request: request.header(b"x-address").decode() or request.socket.peer[0],
-        )
-        self.server = Server(
-            Front(
-                express={},
-                live_path=b"/live",
-                live=self.endpoint.serve,
-                asgi=not_asked,
-                write_head=write_head,
-                before=lambda _: None,
-                problem=lambda refusal, _: Response(STATUS[refusal.code], refusal.detail.encode()),
-                failed=lambda _, exc: Response(500, repr(exc).encode()),
-            )
-        )
-
-    async def refresh(self, board: str) -> None:
-        await self.hub.show(board, snapshot(self.board, self.top))
-
-    async def show(self, users: str) -> None:
-        self.board, self.top = users, self.top + 1
-        await self.hub.show(BOARD, snapshot(users, self.top))
-
-    async def standing(self, user: UUID) -> Standing:
-        return Standing(40, 7)
-
-    async def until(self, viewers: int) -> None:
-        while len(self.hub) != viewers or sum(self.endpoint.connections.values()) != viewers:
-            await trio.sleep(0.005)
-
-    @asynccontextmanager
-    async def client(self, query: str = "", **headers: str) -> AsyncIterator[WebSocketConnection]:
-        extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        url = f"ws://127.0.0.1:{self.server.port}/live{query}"
-        async with trio_websocket.open_websocket_url(url, extra_headers=extra) as client:
-            try:
-                yield client
-            finally:
-                await client.aclose()
-                await client._stream.aclose()  # which it leaves open when the server closed first
-
-    async def raw(self, query: str = "", fields: str = "", *, receive_buffer: int = 0, behind: bytes = b"") -> trio.SocketStream:
-        """A connection that has asked for the upgrade; `behind` follows in the same segment."""
-        sock = trio.socket.socket()
-        if receive_buffer:
-            sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVBUF, receive_buffer)
-        await sock.connect(("127.0.0.1", self.server.port))
-        stream = trio.SocketStream(sock)
-        self.streams.append(stream)
-        head = UPGRADE.format(query=query, fields=fields)
-        await stream.send_all(head.encode() + behind)
-        return stream
-
-
-def write_head(request: Request, status: int, fields: bytes, length: int | None) -> bytes:
-    return b"HTTP/1.1 %d X\r\n%bcontent-length: %d\r\n\r\n" % (status, fields, length or 0)
-
-
-async def not_asked(connection: object, request: Request) -> bool:
-    raise AssertionError(f"{request.path!r} goes to the live path")
-
-
-@asynccontextmanager
-async def running(rules: Rules | None = None) -> AsyncIterator[LiveNode]:
-    node = LiveNode(rules or Rules())
-    with trio.fail_after(HANG):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node.server.run, "127.0.0.1", 0)
-            try:
-                yield node
-            finally:
-                for stream in node.streams:
-                    stream.socket.close()
-                nursery.cancel_scope.cancel()
 
 
 @pytest.fixture(autouse=True)
@@ -188,9 +91,9 @@ async def test_a_viewer_from_beginning_to_end() -> None:
             assert (names(update), len(update["data"]["changedPositions"])) == ("bac", 2)
             await say(client, action="ping")
             assert (await hear(client)) == {"event": "pong"}
-            assert node.endpoint.connections == {"127.0.0.1": 1}
+            assert node.admission.addresses == {"127.0.0.1": 1}
         await node.until(viewers=0)
-        assert node.endpoint.connections == {}
+        assert node.admission.addresses == {}
 
 
 async def test_the_token_may_come_in_the_query() -> None:
@@ -228,14 +131,14 @@ async def test_a_foreign_origin_is_closed_with_4403() -> None:
 
 async def test_connections_per_address_are_capped() -> None:
     """One more than allowed is closed with 1013; another address is not; whoever leaves makes room."""
-    async with running(Rules(connections_per_ip=2)) as node, node.client() as one, node.client():
+    async with running(admission=Admission(per_address=2)) as node, node.client() as one, node.client():
         async with node.client() as third:
             assert (await closed(third))[0] == CloseCode.OVERLOADED
         async with node.client(x_address="192.0.2.7") as other:
             await say(other, action="ping")
             assert await hear(other) == {"event": "pong"}
         await one.aclose()
-        while node.endpoint.connections["127.0.0.1"] > 1:
+        while node.admission.addresses["127.0.0.1"] > 1:
             await trio.sleep(0.005)
         async with node.client() as again:
             await say(again, action="ping")
@@ -250,6 +153,56 @@ async def test_the_answer_to_an_upgrade_has_the_request_id() -> None:
         assert head.startswith(b"http/1.1 101 ")
         assert b"\r\nx-request-id: abc-1\r\n" in head
         assert b"s3pplmbitxaq9kygzzhzrbk+xoo=" in head
+
+
+async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
+    """One more is closed with 1013 and told to come back; whoever leaves makes room, whatever it was counted as."""
+    async with running(admission=Admission(per_user=1, per_node=3)) as node:
+        node.tokens |= {"t": Person(ANN, 1, 9e9), "u": Person(BOB, 2, 9e9)}
+        async with node.client("?token=t") as ann, node.client("?token=t") as again:
+            assert (await hear(ann))["event"] == "authenticated"
+            assert (await closed(again))[:2] == (CloseCode.OVERLOADED, "too many connections; reconnect")
+            await node.until(viewers=1)
+            async with node.client("?token=u") as bob, node.client():
+                assert (await hear(bob))["event"] == "authenticated"
+                async with node.client() as fourth:
+                    assert (await closed(fourth))[0] == CloseCode.OVERLOADED
+        await node.until(viewers=0)
+        assert (node.admission.addresses, node.admission.users, node.admission.total) == ({}, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("scoreboard.v1", b"scoreboard.v1"),
+        ("other, scoreboard.v1", b"scoreboard.v1"),
+        ("other\r\nSec-WebSocket-Protocol: scoreboard.v1", b"scoreboard.v1"),
+        ("other", b""),
+        ("", b""),
+    ],
+)
+async def test_the_subprotocol_is_echoed_when_offered(offered: str, chosen: bytes) -> None:
+    """Ours and no other; a client that offers none gets none."""
+    async with running() as node:
+        stream = await node.raw(fields=f"Sec-WebSocket-Protocol: {offered}\r\n" if offered else "")
+        head = (await stream.receive_some(4096)).lower()
+        assert head.startswith(b"http/1.1 101 ")
+        fields = dict(line.partition(b": ")[::2] for line in head.split(b"\r\n"))
+        assert fields.get(b"sec-websocket-protocol", b"") == chosen
+
+
+async def test_deltas_over_a_real_connection() -> None:
+    """Subscribed with `mode: delta`: the whole board first, then what changes; another viewer goes on with whole ones."""
+    async with running() as node, node.client() as client, node.client() as whole:
+        await say(client, action="subscribe", channel=BOARD, mode="delta")
+        await say(whole, action="subscribe", channel=BOARD)
+        for viewer in (client, whole):
+            assert kinds([await hear(viewer), await hear(viewer)]) == ["subscribed", "leaderboard:update"]
+        await node.show("bac")
+        delta = await hear(client)
+        assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == ("leaderboard:delta", "1-1", "1-2")
+        assert [(row["userId"], row["rank"], row["previousRank"]) for row in delta["data"]["changed"]] == [("b", 1, 2), ("a", 2, 1)]
+        assert (await hear(whole))["event"] == "leaderboard:update"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5])
@@ -343,6 +296,26 @@ async def test_what_waits_goes_out_once_before_our_close() -> None:
             node.hub.revoke(UUID(int=1))
             code, _, events = await closed(client)
             assert (code, kinds(events)) == (CloseCode.TOKEN, ["waiting"])
+
+
+async def test_a_close_does_not_wait_for_a_store() -> None:
+    """Who is told to go while a store is being asked for them goes at once, and what they asked for is forgotten."""
+    async with running() as node:
+        asked = trio.Event()
+
+        async def standing(user: UUID) -> Standing:
+            asked.set()
+            await trio.sleep_forever()
+
+        node.tokens["t"] = Person(ANN, 1, 9e9)
+        node.endpoint._services = dataclasses.replace(node.endpoint._services, standing=standing)
+        async with node.client("?token=t") as client:
+            await asked.wait()
+            node.hub.revoke(UUID(int=1))
+            node.hub.revoke(UUID(int=1))
+            assert (await closed(client))[0] == CloseCode.TOKEN
+        await node.until(viewers=0)
+        assert node.admission.users == {}
 
 
 async def test_nothing_follows_our_close() -> None:

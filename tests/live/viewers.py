@@ -7,8 +7,9 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.boards import Entry, Snapshot
-from scoreboard.domain.wire import CloseCode
-from scoreboard.live.hub import Hub, Viewer
+from scoreboard.domain.wire import CloseCode, Wrap, websocket
+from scoreboard.live.hub import Hub
+from scoreboard.live.viewer import Viewer
 from scoreboard.storage.bus import Personal, Update
 
 BOARD = "leaderboard"
@@ -39,18 +40,29 @@ class FakeViewer(Viewer):
 
     __slots__ = ("ends", "fake")
 
-    def __init__(self, hub: Hub, *, user: UUID | None = None, sid: UUID | None = None, subscribed: bool = True) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        user: UUID | None = None,
+        sid: UUID | None = None,
+        subscribed: bool = True,
+        wrap: Wrap = websocket,
+        delta: bool = False,
+        since: str = "",
+    ) -> None:
         self.fake, self.ends = FakeSocket(), list[CloseCode]()
-        super().__init__(self.fake, self.ends.append)  # type: ignore[arg-type]
+        super().__init__(self.fake, self.ends.append, wrap)  # type: ignore[arg-type]
         hub.join(self)
         if user is not None:
             hub.identify(self, user, sid or UUID(int=0))
         if subscribed:
-            hub.subscribe(self, BOARD)
+            hub.subscribe(self, BOARD, delta=delta, since=since)
 
     @property
     def events(self) -> list[dict[str, object]]:
-        return read_frames(b"".join(self.fake.taken))
+        data = b"".join(self.fake.taken)
+        return read_frames(data) if self.wrap is websocket else [event for _, _, event in read_stream(data)]
 
 
 def read_frames(data: bytes) -> list[dict[str, object]]:
@@ -64,6 +76,16 @@ def read_frames(data: bytes) -> list[dict[str, object]]:
         assert len(data) >= start + size
         events.append(json.loads(data[start : start + size]))
         data = data[start + size :]
+    return events
+
+
+def read_stream(data: bytes) -> list[tuple[str, str, dict[str, object]]]:
+    """Name, id and JSON of each event of a Server-Sent stream; comments and advice are passed over."""
+    events = []
+    for block in data.decode().split("\n\n"):
+        fields = dict(line.partition(": ")[::2] for line in block.split("\n"))
+        if "data" in fields:
+            events.append((fields["event"], fields.get("id", ""), json.loads(fields["data"])))
     return events
 
 

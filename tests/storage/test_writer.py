@@ -1,7 +1,7 @@
 """A batch gets through one connection whatever happens to it: each action is recorded once, and the outcomes tell what is true."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -141,8 +141,8 @@ async def test_a_lock_that_is_held_costs_its_user_only(writer: Writer, stores: S
 async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """40P01 falls on who waited first; when it is ours the second try records the batch."""
     ada, bob = sorted(await make_users(stores, 2))
-    claims = [claim(ada), claim(bob), claim(ada), claim(bob)]
-    await record(writer, claims[:2])
+    claims = [claim(ada), claim(bob)]
+    await record(writer, claims)
     assert writer.conn is not None
     await crossing(writer.conn.execute, "SET lock_timeout = '10s'")
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 10)
@@ -157,20 +157,23 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
 
     monkeypatch.setattr(ledger, "record", noting)
 
-    async def write() -> None:
-        outcomes.extend(await record(writer, claims[2:]))
+    async def write(batch: list[Claim]) -> None:
+        outcomes.extend(await record(writer, batch))
 
-    async with (
-        locked(stores, bob) as other,
-        trio.open_nursery() as nursery,
-    ):  # has bob's score, and will want ada's, which the batch has by then
-        nursery.start_soon(write)
-        with trio.fail_after(20):
-            while not await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                await trio.sleep(0.005)
-            await crossing(other.execute, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
-            await crossing(other.execute, "UPDATE scores SET version = version WHERE user_id = $1", ada)
-            await crossing(other.execute, "ROLLBACK")
+    for _ in range(10):  # on a busy machine the other may come so late that PostgreSQL finds it to be the one
+        batch = [claim(ada), claim(bob)]
+        claims += batch
+        async with locked(stores, bob) as other, trio.open_nursery() as nursery:  # it has bob's score, and will want ada's
+            nursery.start_soon(write, batch)
+            with trio.fail_after(20):
+                while not await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    await trio.sleep(0.005)
+                await crossing(other.execute, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+                with suppress(asyncpg.DeadlockDetectedError):
+                    await crossing(other.execute, "UPDATE scores SET version = version WHERE user_id = $1", ada)
+                await crossing(other.execute, "ROLLBACK")
+        if failed:
+            break
     assert failed == ["40P01"]
     assert all(isinstance(outcome, Recorded) for outcome in outcomes)
     assert await recorded_once(stores, claims)

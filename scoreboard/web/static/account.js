@@ -3,13 +3,15 @@
  * token in a cookie that no script sees; `localStorage` holds the user's id, as the sign of a session and as news for other
  * tabs. Event: change.
  */
-import { ask, Refused } from './scoreboard.js';
+import { Refused } from './actions.js';
+import { ask } from './scoreboard.js';
 
 const MARK = 'scoreboard.user';
 const EARLY = 60_000; // ms; a token is renewed this long before its end
 const AGAIN = 5_000; // ms after a renewal that found nobody; also the clock's error that matters to nobody
 
-function mark(/** @type {string} */ value = undefined) {
+/** @param {string} [value] empty: nobody */
+function mark(value) {
   try {
     if (value) localStorage.setItem(MARK, value);
     else if (value === '') localStorage.removeItem(MARK);
@@ -21,10 +23,10 @@ function mark(/** @type {string} */ value = undefined) {
 
 export class Account extends EventTarget {
   /** @type {{userId: string, username: string} | null} */ user = null;
-  /** @type {import('./scoreboard.js').Credentials | null} */ #session = null;
+  /** @type {import('./actions.js').Credentials | null} */ #session = null;
   /** @type {Promise<void> | null} */ #renewing = null;
   #renewAt = 0;
-  #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
   constructor() {
     super();
@@ -40,7 +42,7 @@ export class Account extends EventTarget {
     return Boolean(this.user || mark());
   }
 
-  /** @param {string} path login or register */
+  /** @param {string} path login or register @param {object} fields */
   async enter(path, fields) {
     const answer = await ask('auth/' + path, { body: JSON.stringify(fields) });
     const { said, head } = answer;
@@ -57,7 +59,7 @@ export class Account extends EventTarget {
   }
 
   async leave() {
-    const token = this.#session?.token;
+    const token = this.#session?.token ?? '';
     this.#forget();
     await ask('auth/logout', { body: '{}', token });
   }
@@ -79,8 +81,9 @@ export class Account extends EventTarget {
     try {
       await this.enter('refresh', {});
     } catch (error) {
-      if (error.status === 401) this.#forget();
-      else this.#later(Math.max(AGAIN, error.wait));
+      const { status = 0, wait = 0 } = /** @type {Refused} */ (error);
+      if (status === 401) this.#forget();
+      else this.#later(Math.max(AGAIN, wait));
       throw error;
     } finally {
       this.#renewing = null;
@@ -95,7 +98,7 @@ export class Account extends EventTarget {
     this.dispatchEvent(new Event('change'));
   }
 
-  #later(ms) {
+  #later(ms = 0) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.token(true).catch(() => {}), ms);
   }

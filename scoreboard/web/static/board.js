@@ -3,34 +3,22 @@
  * and movement follow people. Knows no network.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
+import { count, digits, paintFace, travel } from './drawing.js';
+
 const MARKED = 6_000; // ms that a change stays marked
-export const { format: digits } = new Intl.NumberFormat('en');
 
-/** As in web/page.py. @param {string} name */
-const initials = (name) => (name.replace(/\p{Lu}/gu, ' $&').match(/(?<![\p{L}\p{N}])[\p{L}\p{N}]/gu) ?? ['?']).slice(0, 2).join('').toUpperCase();
-
-export function paintFace(face, { userId, username, avatarUrl = '' }) {
-  let hue = 0;
-  for (const letter of userId) hue = (hue * 31 + letter.charCodeAt(0)) % 360;
-  face.style.setProperty('--hue', hue);
-  face.textContent = initials(username);
-  if (!avatarUrl?.startsWith('https:')) return;
-  const image = Object.assign(new Image(), { alt: '', referrerPolicy: 'no-referrer', onerror: () => image.remove(), src: avatarUrl });
-  face.append(image);
-}
-
-/** @param {Entry} entry @param {Entry} [before] what the row shows now */
+/** @param {HTMLTableRowElement} row @param {Omit<Entry, 'rank'> & {rank?: number | null}} entry @param {Entry} [before] what the row shows now */
 export function fill(row, entry, before) {
   const [rank, player, , score] = row.cells;
-  const [face, name] = player.firstElementChild.children;
-  rank.firstElementChild.textContent = entry.rank ? digits(entry.rank) : '–';
-  score.textContent = digits(entry.score);
+  const [face, name] = /** @type {HTMLCollectionOf<HTMLElement>} */ (player.children[0].children);
+  rank.children[0].textContent = entry.rank ? digits(entry.rank) : '–';
+  count(score, entry.score);
   if (before?.username === entry.username && (before.avatarUrl ?? '') === (entry.avatarUrl ?? '')) return;
   name.textContent = entry.username;
   paintFace(face, entry);
 }
 
-/** Marks what changed. @param {Entry | undefined} before @param {Entry} now */
+/** Marks what changed. @param {HTMLTableRowElement} row @param {Entry | undefined} before @param {Entry} now */
 function mark(row, before, now) {
   const up = before ? before.rank - now.rank : 0;
   const gain = before ? now.score - before.score : 0;
@@ -57,17 +45,26 @@ export class BoardView {
     for (const row of body.rows) {
       const userId = row.dataset.user;
       if (!userId) continue;
-      const username = row.querySelector('bdi').textContent;
-      const entry = { rank: this.shown.size + 1, userId, username, score: Number(row.cells[3].innerText.replace(/\D/g, '')) };
+      const [face, name] = /** @type {HTMLCollectionOf<HTMLElement>} */ (row.cells[1].children[0].children);
+      const score = Number(row.cells[3].textContent?.replace(/\D/g, ''));
+      const entry = { rank: this.shown.size + 1, userId, username: name.textContent ?? '', score };
       this.#rows.set(userId, row);
       this.shown.set(userId, entry);
-      if (!row.querySelector('img')) paintFace(row.querySelector('i'), entry);
+      count(row.cells[3], score);
+      if (!row.querySelector('img')) paintFace(face, entry);
     }
     this.#weigh();
   }
 
   /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. @param {Entry[]} entries */
   draw(entries) {
+    if (this.body.classList.contains('waiting')) this.#draw(entries, false);
+    else travel(this.body, () => this.#draw(entries, true));
+    this.body.classList.remove('waiting');
+  }
+
+  /** @param {Entry[]} entries @param {boolean} marked */
+  #draw(entries, marked) {
     const before = this.shown;
     const rows = new Map();
     this.shown = new Map();
@@ -76,7 +73,7 @@ export class BoardView {
       const row = this.#rows.get(id) ?? this.#copy();
       row.dataset.user = id;
       fill(row, entry, before.get(id));
-      if (!this.body.classList.contains('waiting')) mark(row, before.get(id), entry);
+      if (marked) mark(row, before.get(id), entry);
       rows.set(id, row);
       this.shown.set(id, entry);
     }
@@ -85,12 +82,11 @@ export class BoardView {
     while (all.length < this.size) {
       const row = this.#copy('vacant');
       row.ariaHidden = 'true';
-      row.cells[0].firstElementChild.textContent = String(all.push(row));
+      row.cells[0].children[0].textContent = String(all.push(row));
     }
-    // A row that stays is not touched: moving a node restarts its animations and drops its focus.
+    // A row that stays is not touched: moving a node drops its focus.
     all.forEach((row, place) => row === this.body.rows[place] || this.body.insertBefore(row, this.body.rows[place]));
     while (this.body.rows.length > this.size) this.body.deleteRow(-1);
-    this.body.classList.remove('waiting');
     this.#weigh();
   }
 
@@ -102,7 +98,7 @@ export class BoardView {
   /** Each row's line is as long as its score beside the leader's. */
   #weigh() {
     const [most] = this.shown.values();
-    for (const [id, row] of this.#rows) row.style.setProperty('--share', String(this.shown.get(id).score / (most.score || 1)));
+    for (const [id, row] of this.#rows) row.style.setProperty('--share', String((this.shown.get(id)?.score ?? 0) / (most.score || 1)));
   }
 
   #copy(name = '') {

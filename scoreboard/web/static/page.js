@@ -1,47 +1,47 @@
 /** The live page: joins board, account and buttons, and says everything in words. The rules live on the server. */
-import { connect, Refused, submitAction } from './scoreboard.js';
 import { Account } from './account.js';
-import { BoardView, digits, fill, paintFace } from './board.js';
+import { BoardView, fill } from './board.js';
+import { count, digits, paintFace } from './drawing.js';
+import { ask, connect, submitAction } from './scoreboard.js';
+import { aheadWords, Sparkline } from './standing.js';
+import { drawState, seconds, write } from './words.js';
 
+/** @typedef {import('./actions.js').Refused} Refused */
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
-const write = (/** @type {any} */ element, /** @type {string} */ text) => element.textContent === text || (element.textContent = text);
+
+const LOOK = 15_000; // ms; below the shown top others pass me without a frame
+const LADDER = 100; // rows of one look
 
 const account = new Account();
 const pinned = $('mine').rows[0];
 const board = new BoardView($('board'), pinned);
+const sparkline = new Sparkline($('sparkline'));
 const live = connect({ token: (renew) => account.token(renew) });
 /** @type {HTMLButtonElement[]} */ const buttons = [...$('me').querySelectorAll('[data-action]')];
 const safe = Boolean(globalThis.crypto?.subtle); // missing on plain http, but for localhost
 const { perMinute, updated } = document.body.dataset;
 
 /** @type {{score: number, rank: number | null} | null} */ let mine = null;
+/** @type {import('./scoreboard.js').Entry[]} */ let ladder = []; // the best as last looked up, while I am not among the shown
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let looking;
 let told = 0; // the score that was said last
-let changed = updated; // time of the last change
+let changed = updated ?? ''; // time of the last change
 let known = ''; // whose numbers `mine` are
 let note = { words: '', until: 0 };
 
 // ---- words --------------------------------------------------------------------------------------------------------
 
-const clock = (time) => new Date(time).toLocaleTimeString();
-const seconds = (until) => Math.max(0, Math.ceil((until - Date.now()) / 1000));
-
-function stateWords({ name, transport, retryAt, stale, code }) {
-  if (name === 'stopped') return code === 4403 ? 'Not live: this address may not watch' : 'Not live: log in to watch';
-  if (stale) return `Stale since ${clock(stale)}`;
-  if (name === 'live') return 'Live';
-  const words = name === 'waiting' ? `reconnecting in ${seconds(retryAt)} s` : code ? 'reconnecting' : 'connecting';
-  return transport ? 'Polling · ' + words : words[0].toUpperCase() + words.slice(1);
-}
-
 /** @param {Refused} refused @param {string} [title] of the action; none: log-in or registration */
 function refusalWords({ code, layer, status, errors, message }, title) {
+  /** @type {Record<string, string>} */
   const limits = {
     user: `You have used your ${perMinute} actions this minute.`,
     cooldown: `“${title}” needs a pause.`,
     login: 'Too many attempts to log in.',
     ip: 'Too many requests from your network.',
   };
+  /** @type {Record<string, string>} */
   const words = {
     RATE_LIMITED: limits[layer],
     UNAUTHORIZED: title ? 'Your session has ended. Please log in again.' : 'User name or password is wrong.',
@@ -60,7 +60,7 @@ function say(words, wait = 0) {
   $('said').textContent = words + next(note.until);
   tick();
 }
-const next = (until) => (seconds(until) ? ` Next in ${seconds(until)} s.` : '');
+const next = (until = 0) => (seconds(until) ? ` Next in ${seconds(until)} s.` : '');
 
 // ---- what is shown ------------------------------------------------------------------------------------------------
 
@@ -77,16 +77,32 @@ function showMe() {
   paintFace($('me').querySelector('i'), user);
   fill(pinned, { ...user, rank: mine?.rank, score: mine?.score ?? 0 });
   write($('rank'), mine?.rank ? digits(mine.rank) : '–');
-  write($('score'), mine ? digits(mine.score) : '–');
+  if (!mine) return write($('score'), '–');
+  count($('score'), mine.score);
+  write($('ahead'), aheadWords(mine, place ? [...board.shown.values()] : ladder));
+  sparkline.add(mine.score);
+  sparkline.draw();
+  write($('gained'), sparkline.gained ? `${sparkline.gained > 0 ? '+' : ''}${digits(sparkline.gained)} this session` : '');
+}
+
+/** Below the shown top only the server knows who is next, and who has passed me. */
+async function look() {
+  clearTimeout(looking);
+  looking = setTimeout(look, LOOK);
+  const { user } = account;
+  if (!user || document.hidden || board.shown.has(user.userId)) return;
+  const token = await account.token().catch(() => null);
+  const { said } = await ask('scores/leaderboard?limit=' + LADDER, { token: token ?? '' });
+  if (!said?.data?.currentUser || account.user !== user) return;
+  ladder = said.data.leaderboard;
+  mine = said.data.currentUser;
+  showMe();
 }
 
 /** Counts down whatever waits. */
 function tick() {
-  const { state } = live;
-  const [dot, words, more] = $('state').children;
-  dot.className = state.stale ? 'waiting' : state.name;
-  write(words, stateWords(state));
-  write(more, (state.name === 'live' ? 'WebSocket · ' : '') + (changed ? `last change ${clock(changed)}` : ''));
+  drawState($('state'), live.state, changed);
+  if (!$('me').hidden) sparkline.draw();
 
   if (note.until && !seconds(note.until)) note = { words: '', until: 0 };
   const hint = !safe
@@ -99,7 +115,7 @@ function tick() {
     const wait = seconds(until);
     button.ariaDisabled = wait ? 'true' : null;
     button.style.setProperty('--left', String((until - Date.now()) / Number(button.dataset.whole)));
-    write(button.lastElementChild, !wait ? '' : wait < 100 ? `${wait}` : wait < 5940 ? Math.ceil(wait / 60) + 'm' : Math.ceil(wait / 3600) + 'h');
+    write(/** @type {Element} */ (button.lastElementChild), !wait ? '' : wait < 100 ? `${wait}` : wait < 5940 ? Math.ceil(wait / 60) + 'm' : Math.ceil(wait / 3600) + 'h');
   }
 }
 
@@ -110,16 +126,19 @@ live.addEventListener('board', (/** @type {any} */ { detail }) => {
   board.draw(detail.leaderboard);
   changed = detail.timestamp || changed;
   $('vacancy').hidden = detail.leaderboard.length > 0;
-  if (placed && !board.shown.has(me)) live.refresh(); // fallen out: only the server knows how far
   showMe();
+  if (placed && !board.shown.has(me)) look(); // fallen out: only the server knows how far
   tick();
 });
 live.addEventListener('personal', (/** @type {any} */ { detail }) => scored(detail));
 
-/** Told twice of an own action, by its answer and by the live event; said once. */
+/** Told twice of an own action, by its answer and by the live event; said once. @param {{score: number, rank: number | null, points?: number}} now */
 function scored({ score, rank, points = 0 }) {
+  if (score === null) return; // no store could tell
+  const news = mine?.score !== score || mine.rank !== rank;
   mine = { score, rank };
   showMe();
+  if (news) look();
   if (!points || told === score) return;
   told = score;
   say(`+${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
@@ -137,18 +156,19 @@ async function act(button) {
   if (button.ariaDisabled || button.ariaBusy) return;
   button.ariaBusy = 'true';
   const slow = setTimeout(() => say('No answer yet. Trying again …'), 1500);
-  const { action: actionType, metadata, cooldown } = button.dataset;
+  const { action: actionType = '', metadata = '{}', cooldown } = button.dataset;
   try {
-    const credentials = (renew) => account.credentials(renew);
+    const credentials = (/** @type {boolean} */ renew) => account.credentials(renew);
     const { newScore, newRank, pointsAwarded } = await submitAction({ actionType, metadata: JSON.parse(metadata), credentials });
     clearTimeout(slow);
     cool(button, Number(cooldown) * 1000);
     scored({ score: newScore, rank: newRank, points: pointsAwarded });
   } catch (error) {
     clearTimeout(slow);
-    const { code, layer, wait } = error;
+    const refused = /** @type {Refused} */ (error);
+    const { code, layer, wait } = refused;
     if (code === 'RATE_LIMITED') for (const each of layer === 'cooldown' ? [button] : buttons) cool(each, wait);
-    say(refusalWords(error, button.children[1].textContent), wait);
+    say(refusalWords(refused, button.children[1].textContent ?? ''), wait);
   }
   button.ariaBusy = null;
 }
@@ -174,6 +194,7 @@ function showForm() {
   write($('form-error'), '');
 }
 
+/** @param {HTMLInputElement} input */
 function complain(input, words = '') {
   input.ariaInvalid = words ? 'true' : null;
   write($(input.id + '-error'), words);
@@ -189,8 +210,8 @@ $('reveal').addEventListener('click', () => {
   write($('reveal'), hide ? 'Show' : 'Hide');
   $('reveal').ariaPressed = String(!hide);
 });
-form.addEventListener('input', ({ target }) => complain(target));
-form.addEventListener('submit', async (event) => {
+form.addEventListener('input', (/** @type {any} */ { target }) => complain(target));
+form.addEventListener('submit', async (/** @type {Event} */ event) => {
   event.preventDefault();
   const inputs = [...form.querySelectorAll('input:enabled')];
   for (const input of inputs) complain(input, input.validationMessage);
@@ -203,10 +224,11 @@ form.addEventListener('submit', async (event) => {
     form.reset();
     buttons[0]?.focus();
   } catch (error) {
-    const fields = error.errors.filter(({ field }) => inputs.includes($(field)));
+    const refused = /** @type {Refused} */ (error);
+    const fields = refused.errors.filter(({ field }) => inputs.includes($(field)));
     for (const { field, message } of fields) complain($(field), message);
     if (fields[0]) $(fields[0].field).focus();
-    else write($('form-error'), refusalWords(error) + (error.wait ? ` Try again in ${error.wait / 1000} s.` : ''));
+    else write($('form-error'), refusalWords(refused) + (refused.wait ? ` Try again in ${refused.wait / 1000} s.` : ''));
   }
   $('submit').disabled = false;
 });
@@ -219,7 +241,13 @@ $('leave').addEventListener('click', () => {
 account.addEventListener('change', async () => {
   const id = account.user?.userId ?? '';
   const other = known && known !== id;
-  if (known !== id) mine = null;
+  if (known !== id) {
+    mine = null;
+    ladder = [];
+    sparkline.clear();
+    write($('ahead'), '');
+    write($('gained'), '');
+  }
   known = id;
   if (other) {
     say('');
@@ -227,6 +255,7 @@ account.addEventListener('change', async () => {
     live.redial(); // a socket belongs to one user
   } else if (id) live.identify((await account.token()) ?? '');
   showMe();
+  look();
 });
 
 showForm();

@@ -1,242 +1,270 @@
 /**
- * The scoreboard's browser client: one live board, signed actions. No dependency; touches no document, holds no words.
+ * The browser client: a live board over whatever gets through, and signed actions. No dependency, no words, no looks.
  *
- *   const live = connect({ token });   // events: board, personal, state
+ *   const live = connect({ token });   // events: board, personal, viewers, state
  *   live.addEventListener('board', ({ detail }) => draw(detail.leaderboard));
  *
+ * The rest comes when needed: fallback.js (other transports), actions.js, element.js (<live-scoreboard>).
+ *
  * @typedef {{rank: number, userId: string, username: string, score: number, avatarUrl?: string | null}} Entry
- * @typedef {{name: 'connecting' | 'live' | 'waiting' | 'stopped', transport: string, retryAt: number, stale: string, code: number}} State
- * @typedef {(renew: boolean) => Promise<string | null> | string | null} TokenSource   renew: the last one was refused
- * @typedef {{userId: string, token: string, secret: string, keyVersion: number, skew: number}} Credentials   skew: server's clock - ours, ms
+ * @typedef {{leaderboard: Entry[], position: string, timestamp: string, stale?: boolean}} Board
+ * @typedef {{changed: (Entry & {previousRank: number | null})[], removed: string[]}} Delta
+ * @typedef {string | null | ((renew: boolean) => Promise<string | null> | string | null)} Token   renew: the last one was refused
+ * @typedef {ReturnType<typeof setTimeout>} Timer
+ * @typedef {{url: string, mode: string, level: number, token?: string, signal: AbortSignal, began: number, close(): void, since(): string,
+ *   subscribe(): boolean, send(message: object): boolean, hear(message: any): void, lost(code: number, wait?: number): void}} Link
  */
-
-const PING = 25_000; // ms of silence; the server closes what is silent for 60 s
-const ANSWER = 10_000; // ms for a pong, a first frame, an HTTP answer; then it counts as lost
-const POLL = 3_000; // ms between polls while there is no socket
-const RANK = 15_000; // ms; below the top others pass me without a frame
+const PROOF = 3_000; // ms for a transport's first message
+const PING = 25_000; // ms of silence until a ping; heartbeats come sooner
+const ANSWER = 10_000; // ms for a pong or an HTTP answer
+const HIDE = 5_000; // ms out of sight until it pauses
+const CLIMB = [60_000, 600_000]; // ms until a better transport is tried: at first, at most
+const STEADY = 10_000; // ms; what lasted longer was no failure
 const BACKOFF = [500, 30_000]; // ms; ceiling of the first wait and of any
-const TRIES = 4; // of one action, about 8 s; its timestamp is good for 5 min
+/** @type {Record<string, string>} */ let memory = {};
+try {
+  memory = sessionStorage;
+} catch {} // switched off
 
-/** Full jitter: a crowd that was cut off together comes back spread out. @param {number} attempt */
-const jittered = (attempt) => Math.random() * Math.min(BACKOFF[1], BACKOFF[0] * 2 ** attempt);
+/** Full jitter: a crowd that was cut off together comes back spread out. */
+const jittered = (attempt = 0) => Math.random() * Math.min(BACKOFF[1], BACKOFF[0] * 2 ** attempt);
 
 /** One request to the API; never rejects: status 0 is no answer. `wait` is Retry-After in ms. */
-export async function ask(/** @type {string} */ path, { url = location.origin, body = '', token = '', headers = {} } = {}) {
-  const answer = await fetch(new URL('/api/v1/' + path, url), {
-    method: body ? 'POST' : 'GET',
-    body: body || null,
-    cache: 'no-store', // the ETag is ours: a 304 must reach us
-    headers: { ...headers, ...(body && { 'Content-Type': 'application/json' }), ...(token && { Authorization: 'Bearer ' + token }) },
-    signal: AbortSignal.timeout(ANSWER),
-  }).catch(() => null);
-  const head = (/** @type {string} */ name) => answer?.headers.get(name) ?? '';
-  return { status: answer?.status ?? 0, head, wait: 1000 * Number(head('Retry-After')) || 0, said: await answer?.json().catch(() => null) };
+export async function ask(path = '', { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER) } = {}) {
+  const type = body && { 'Content-Type': 'application/json' };
+  const proof = token && { Authorization: 'Bearer ' + token };
+  const to = new URL('/api/v1/' + path, url || location.origin);
+  /** @type {RequestInit} */
+  const options = { method: body ? 'POST' : 'GET', body: body || null, headers: { ...headers, ...type, ...proof }, signal, cache: 'no-store' };
+  const answer = await fetch(to, options).catch(() => null);
+  const head = (name = '') => answer?.headers.get(name) ?? '';
+  const stream = head('Content-Type').startsWith('text/event') && answer?.body;
+  const said = stream ? null : await answer?.json().catch(() => null);
+  return { status: answer?.status ?? 0, head, wait: 1000 * Number(head('Retry-After')) || 0, said, stream };
 }
 
-/** A refusal by the server, or, with status 0, no answer at all. */
-export class Refused extends Error {
-  code = '';
-  layer = '';
-  errors = /** @type {{field: string, message: string}[]} */ ([]);
-
-  /** @param {{status: number, wait?: number, said?: any}} answer */
-  constructor({ status, wait = 0, said }) {
-    super(said?.detail);
-    this.status = status;
-    this.wait = wait;
-    for (const member of ['code', 'layer', 'errors']) if (said?.[member]) this[member] = said[member];
-  }
+/** The rows after a delta. @param {Entry[]} rows @param {Delta} delta */
+export function applyDelta(rows, { changed, removed }) {
+  const gone = new Set([...removed, ...changed.map((row) => row.userId)]);
+  const now = changed.map(({ previousRank, ...row }) => row);
+  return [...rows.filter((row) => !gone.has(row.userId)), ...now].sort((a, b) => a.rank - b.rank);
 }
 
-/** What to do about a lost socket. @param {number} code of its close @param {number} attempt failures before, in a row */
-export function afterClose(code, attempt, anonymous = true) {
+/** What to do about a lost connection: its close code, how many failed before. */
+export function afterClose(code = 0, attempt = 0, { anonymous = true, proven = true } = {}) {
   const renew = code === 4401;
-  const stop = code === 4403 || (renew && anonymous);
-  const quick = attempt < 2 && (renew || code === 1001 || code === 1012);
-  return { stop, renew, delay: quick ? Math.random() * 1000 : 200 + jittered(code === 1013 ? attempt + 3 : attempt) };
+  const asked = renew || code === 1001 || code === 1012; // the server's wish, not a failure
+  return {
+    renew,
+    stop: code === 4403 || (renew && anonymous),
+    down: [1008, 1009, 4400].includes(code) || !(proven || asked || code === 1013), // not by this transport
+    delay: asked && attempt < 2 ? Math.random() * 1000 : 200 + jittered(code === 1013 ? attempt + 3 : attempt),
+  };
 }
 
-export class LiveBoard extends EventTarget {
-  /** @type {State} */ state = { name: 'connecting', transport: '', retryAt: 0, stale: '', code: 0 };
-  /** @type {WebSocket | null} */ #socket = null;
-  #timers = {};
-  #attempt = 0; // failures since the last board
-  #dials = 0; // an older dial that wakes up late gives way
-  /** @type {string | null} */ #proof = null; // the token that the socket is given; none: a stranger
-  #etag = '';
-  #away = false; // the last poll found nobody
+// ---- transports ----
 
-  /** @param {{url?: string, token?: string | null | TokenSource}} options */
-  constructor({ url = location.origin, token = null } = {}) {
-    super();
-    this.url = url;
-    /** @type {TokenSource} */ this.token = typeof token === 'function' ? token : () => token;
-    // Browsers freeze hidden tabs and machines sleep: whatever waited is due now.
-    document.addEventListener('visibilitychange', () => document.hidden || this.#wake());
-    addEventListener('online', () => this.#wake());
-    addEventListener('pageshow', (event) => event.persisted && this.redial());
+/** @param {Link} link */
+async function overWebSocket(link) {
+  const socket = new WebSocket(new URL('/api/v1/scores/live', link.url).href.replace('http', 'ws'));
+  link.send = (message) => (socket.readyState === 1 && socket.send(JSON.stringify(message)), true);
+  socket.onopen = () => {
+    if (link.token) link.send({ action: 'auth', token: link.token });
+    link.subscribe();
+  };
+  socket.onmessage = ({ data }) => link.hear(JSON.parse(data));
+  socket.onclose = ({ code }) => link.lost(code);
+  link.signal.onabort = () => (socket.readyState ? socket.close() : (socket.onopen = () => socket.close()));
+}
+
+const beside = (name = '') => import(new URL('/static/' + name, import.meta.url).href);
+/** @type {Promise<typeof import('./fallback.js')>} */ const fallback = beside('fallback.js'); // now: the network may fail
+fallback.catch(() => {});
+const NAMES = ['WebSocket', 'SSE', 'polling'];
+
+/** @param {Link} link */
+const start = async (link) => (link.level ? (await fallback).start(link, ask) : overWebSocket(link));
+
+// ---- the live board ----
+
+/**
+ * A board that keeps itself current until it is closed. `state.name`: connecting, live, waiting, paused (out of sight), stopped.
+ * @param {{url?: string, token?: Token, mode?: 'delta' | 'full'}} [options]
+ */
+export function connect({ url = location.origin, token = null, mode = 'delta' } = {}) {
+  const events = new EventTarget();
+  const end = new AbortController();
+  const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', code: 0, viewers: 0 };
+  /** @type {Board | null} */ let board = null;
+  /** @type {Link | null} */ let link = null; // has proven itself
+  /** @type {Link | null} */ let trial = null; // has not yet; perhaps a better one beside it
+  /** @type {Record<string, Timer>} */ const timers = {};
+  /** @type {Timer | undefined} */ let hiding;
+  let attempt = 0; // failures in a row
+  let climb = CLIMB[0];
+  let best = Math.max(0, NAMES.indexOf(memory.transport)); // worked last
+
+  const emit = (type = '', detail = {}) => events.dispatchEvent(new CustomEvent(type, { detail }));
+  const tell = (change = {}) => emit('state', Object.assign(state, change));
+  const after = (name = '', ms = 0, act = () => {}) => {
+    clearTimeout(timers[name]);
+    timers[name] = setTimeout(act, ms);
+  };
+  /** No token to be had: better to watch as a stranger than not at all. */
+  const prove = async (renew = false) => (typeof token === 'function' ? Promise.resolve(token(renew)).catch(() => '') : token);
+
+  async function open(level = 0, renew = false) {
+    trial?.close();
+    clearTimeout(timers.dial);
+    const control = new AbortController();
+    const { signal } = control;
+    /** @type {Link} */ const mine = {
+      url, mode, level, signal, began: Infinity,
+      close: () => control.abort(),
+      since: () => board?.position ?? '',
+      subscribe: () => mine.send({ action: 'subscribe', channel: 'leaderboard', mode, since: board?.position }),
+      send: () => false,
+      hear: (message) => signal.aborted || hear(mine, message),
+      lost: (code, wait) => signal.aborted || lost(mine, code, wait),
+    };
+    trial = mine;
+    if (!link) tell({ name: 'connecting' });
+    mine.token = (await prove(renew)) || '';
+    if (signal.aborted) return;
+    after('proof', PROOF, () => mine.lost(0));
+    start(mine).catch(() => mine.lost(0));
   }
 
-  /** Proves the user on the open socket: after log-in, and with every new token. @param {string} token */
-  identify(token) {
-    this.#proof = token;
-    this.#send({ action: 'auth', token });
-    this.refresh();
+  function hear(/** @type {Link} */ from, { event = '', data = /** @type {any} */ (0) }) {
+    if (from === trial && event !== 'error') adopt(from);
+    if (from !== link) return;
+    beat();
+    if (event === 'leaderboard:update') show(data);
+    if (event === 'leaderboard:stale') tell({ stale: data.since });
+    if (event === 'authenticated') emit('personal', data);
+    if (event === 'score:personal') emit('personal', { score: data.newScore, rank: data.rank, points: data.pointsAwarded });
+    if (event === 'viewers') {
+      tell({ viewers: data.count });
+      emit(event, data);
+    }
+    if (event !== 'leaderboard:delta') return;
+    if (board && data.previousPosition === board.position) show({ ...data, leaderboard: applyDelta(board.leaderboard, data) });
+    else if (data.position !== board?.position) link.subscribe() || open(link.level); // a gap: asks for the rest
+  }
+
+  function show(/** @type {Board} */ now) {
+    board = now;
+    tell({ stale: now.stale ? state.stale || now.timestamp : '' });
+    emit('board', now);
+  }
+
+  function adopt(/** @type {Link} */ proven) {
+    link?.close();
+    [link, trial, best] = [proven, null, proven.level];
+    link.began = Date.now();
+    clearTimeout(timers.proof);
+    clearTimeout(timers.climb);
+    if (best) after('climb', climb, () => open(0));
+    else climb = CLIMB[0];
+    tell({ name: 'live', transport: (memory.transport = NAMES[best]), code: 0, viewers: 0 });
+  }
+
+  function beat(ms = PING) {
+    after('beat', ms, () => {
+      link?.send({ action: 'ping' });
+      after('beat', ANSWER, () => link?.lost(4408));
+    });
+  }
+
+  function lost(/** @type {Link} */ dead, code = 0, wait = 0) {
+    const proven = dead === link;
+    const next = dead.level + 1;
+    dead.close();
+    if (proven) link = null;
+    else trial = null;
+    if (link || trial) {
+      if (link && next < link.level) open(next);
+      else if (link) after('climb', (climb = Math.min(CLIMB[1], climb * 2)), () => open(0));
+      return;
+    }
+    if (Date.now() - dead.began > STEADY) attempt = 0;
+    const { stop, renew, down, delay } = afterClose(code, attempt, { anonymous: !dead.token, proven });
+    if (down && !stop && next < NAMES.length) return open(next);
+    drop();
+    if (stop) return tell({ name: 'stopped', code, transport: '' });
+    attempt++;
+    const pause = Math.max(delay, wait);
+    after('dial', pause, () => open(down ? 0 : dead.level, renew));
+    tell({ name: 'waiting', code: code || 1006, retryAt: Date.now() + pause });
+  }
+
+  function drop() {
+    Object.values(timers).forEach(clearTimeout);
+    link?.close();
+    trial?.close();
+    link = trial = null;
+  }
+
+  /** Tabs freeze, machines sleep: whatever waited is due now. */
+  function wake() {
+    if (document.hidden) return;
+    if (link) link.level ? open(0) : beat(0);
+    else if (!trial && state.name !== 'stopped') open(best);
+  }
+
+  function seen() {
+    clearTimeout(hiding);
+    if (!document.hidden) return wake();
+    hiding = setTimeout(() => {
+      if (state.name === 'stopped') return;
+      drop();
+      tell({ name: 'paused' });
+    }, HIDE);
   }
 
   /** Starts over, as another user or none. */
-  redial() {
-    this.#attempt = 0;
-    this.#etag = '';
-    this.#dial();
+  function redial() {
+    drop();
+    attempt = 0;
+    open(best);
+    if (document.hidden) seen();
   }
 
-  /** Asks for the present rank at once, and goes on asking. */
-  refresh() {
-    this.#after('poll', 0, () => this.#poll());
-  }
-
-  async #dial(renew = false) {
-    const dial = ++this.#dials;
-    this.#drop();
-    this.#tell({ name: 'connecting' });
-    const token = await this.#token(renew);
-    if (dial !== this.#dials) return;
-    const socket = (this.#socket = new WebSocket(new URL('/api/v1/scores/live', this.url).href.replace('http', 'ws')));
-    this.#proof = token;
-    socket.onopen = () => {
-      if (this.#proof) this.#send({ action: 'auth', token: this.#proof });
-      this.#send({ action: 'subscribe', channel: 'leaderboard' });
-    };
-    socket.onmessage = ({ data }) => this.#hear(JSON.parse(data));
-    socket.onclose = ({ code }) => this.#lost(code);
-    this.#after('beat', ANSWER, () => this.#lost(4408));
-  }
-
-  /** No token to be had: better to watch as a stranger than not at all. */
-  #token(renew = false) {
-    return Promise.resolve(this.token(renew)).catch(() => null);
-  }
-
-  #drop() {
-    clearTimeout(this.#timers.beat);
-    clearTimeout(this.#timers.dial);
-    const socket = this.#socket;
-    this.#socket = null;
-    if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
-  }
-
-  /** @param {number} code */
-  #lost(code) {
-    this.#drop();
-    const { stop, renew, delay } = afterClose(code, this.#attempt++, !this.#proof);
-    if (stop) return this.#tell({ name: 'stopped', code, transport: '' });
-    if (this.state.transport !== 'polling') this.#after('poll', Math.min(delay, POLL), () => this.#poll());
-    this.#after('dial', delay, () => this.#dial(renew));
-    this.#tell({ name: 'waiting', code, retryAt: Date.now() + delay });
-  }
-
-  #hear({ event, data }) {
-    this.#after('beat', PING, () => this.#ping());
-    if (event === 'leaderboard:update') {
-      this.#attempt = 0;
-      this.#tell({ name: 'live', transport: 'WebSocket', stale: data.stale ? this.state.stale : '' });
-      this.#emit('board', data);
-    } else if (event === 'leaderboard:stale') this.#tell({ stale: data.since });
-    else if (event === 'score:personal') this.#emit('personal', { score: data.newScore, rank: data.rank, points: data.pointsAwarded });
-    else if (event === 'authenticated') this.#emit('personal', data);
-  }
-
-  /** Reads by HTTP: the board while there is no socket, my own rank beside it. */
-  async #poll() {
-    const token = (await this.#token()) ?? '';
-    const headers = this.#etag ? { 'If-None-Match': this.#etag } : {};
-    const { status, head, wait, said } = await ask('scores/leaderboard', { url: this.url, token, headers });
-    const { name } = this.state;
-    if (name === 'stopped') return;
-    if (status === 401) await this.#token(true);
-    const here = status === 200 || status === 304;
-    if (name !== 'live') this.#tell({ transport: here ? 'polling' : '' });
-    if (name === 'waiting' && here && this.#away) this.redial(); // it is back: no need to wait out the backoff
-    this.#away = !here;
-    if (status === 200) {
-      const { leaderboard, lastUpdated, currentUser, stale } = said.data;
-      this.#etag = head('ETag');
-      if (name !== 'live') {
-        this.#tell({ stale: stale || said.stale ? lastUpdated : '' });
-        this.#emit('board', { leaderboard, timestamp: lastUpdated });
-      }
-      if (currentUser) this.#emit('personal', currentUser);
+  /** Proves the user on the open connection: at log-in, with every new token. */
+  function identify(renewed = '') {
+    if (state.name === 'stopped') redial();
+    for (const each of [link, trial]) {
+      if (!each || each.token === undefined || each.token === renewed) continue;
+      each.token = renewed;
+      each.send({ action: 'auth', token: renewed }) || open(each.level);
     }
-    if (name !== 'live' || token) this.#after('poll', Math.max(wait, name === 'live' ? RANK : POLL), () => this.#poll());
   }
 
-  #ping() {
-    this.#send({ action: 'ping' });
-    this.#after('beat', ANSWER, () => this.#lost(4408));
-  }
-
-  #wake() {
-    if (this.state.name === 'waiting') this.#dial();
-    else if (this.state.name === 'live') this.#ping();
-  }
-
-  #send(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
-  }
-
-  #after(name, ms, act) {
-    clearTimeout(this.#timers[name]);
-    this.#timers[name] = setTimeout(act, ms);
-  }
-
-  /** @param {Partial<State>} change */
-  #tell(change) {
-    Object.assign(this.state, change);
-    this.#emit('state', this.state);
-  }
-
-  #emit(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
+  document.addEventListener('visibilitychange', seen, end);
+  addEventListener('online', wake, end);
+  addEventListener('pageshow', (event) => event.persisted && redial(), end);
+  redial();
+  return Object.assign(events, { state, identify, redial, close: () => (end.abort(), clearTimeout(hiding), drop()) });
 }
 
-/** A board that keeps itself current until the page goes. @param {ConstructorParameters<typeof LiveBoard>[0]} [options] */
-export function connect(options) {
-  const live = new LiveBoard(options);
-  live.redial();
-  return live;
+/** See actions.js. @param {import('./actions.js').Action} action */
+export async function submitAction(action) {
+  /** @type {typeof import('./actions.js')} */ const { submit } = await beside('actions.js');
+  return submit(action, ask);
 }
 
-/** The value of X-Action-Signature for exactly this body. @param {string} body @param {string} secret @param {number} keyVersion */
-export async function signAction(body, secret, keyVersion) {
-  const [key, data] = [secret, body].map((text) => new TextEncoder().encode(text));
-  const hmac = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
-  const mac = new Uint8Array(await crypto.subtle.sign('HMAC', hmac, data));
-  return `v${keyVersion}.` + Array.from(mac, (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
+/** <live-scoreboard src limit theme>; how it looks is fetched with the first one. */
+class LiveScoreboard extends HTMLElement {
+  unmount = () => {};
 
-/**
- * Submits one action, once: while nobody answers or nothing can be recorded, the same body goes out again.
- * Resolves to the specification's `data`, also when an earlier try had gone through; rejects with Refused.
- * @param {{url?: string, actionType: string, metadata?: object, credentials: (renew: boolean) => Promise<Credentials>}} action
- */
-export async function submitAction({ url, actionType, metadata, credentials }) {
-  let { token, secret, keyVersion, userId, skew } = await credentials(false);
-  const timestamp = new Date(Date.now() + skew).toISOString();
-  const body = JSON.stringify({ actionId: crypto.randomUUID(), actionType, timestamp, metadata, userId });
-  for (let attempt = 1, renewed = false; ; attempt++) {
-    const headers = { 'X-Action-Signature': await signAction(body, secret, keyVersion) };
-    const answer = await ask('scores/action', { url, body, token, headers });
-    const { status, said, head, wait } = answer;
-    if (said?.data && (status === 200 || head('Idempotency-Replayed') === 'true')) return said.data;
-    if (!renewed && (status === 401 || said?.code === 'INVALID_SIGNATURE')) {
-      renewed = true; // an expired token, a rotated key
-      ({ token, secret, keyVersion } = await credentials(true));
-    } else if (attempt < TRIES && [0, 200, 502, 503, 504].includes(status)) {
-      await new Promise((done) => setTimeout(done, Math.max(wait, 300 + jittered(attempt))));
-    } else throw new Refused(answer);
+  async connectedCallback() {
+    /** @type {typeof import('./element.js')} */ const { mount } = await beside('element.js');
+    this.unmount();
+    if (this.isConnected) this.unmount = mount(this, connect);
+  }
+
+  disconnectedCallback() {
+    this.unmount();
   }
 }
+customElements.get('live-scoreboard') ?? customElements.define('live-scoreboard', LiveScoreboard);

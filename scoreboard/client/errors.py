@@ -1,0 +1,82 @@
+"""What the client raises. Everything else that comes out of it is a bug or a cancellation.
+
+ClientError
+├── Refused      the server said no, with a status; trying the same again would end the same way, or only later (`retry_after`)
+├── Unreachable  no answer in the time that the caller gave; what was asked may have been done
+└── Closed       the live connection was ended for good
+"""
+
+from typing import Any
+
+import msgspec
+
+from scoreboard.domain.errors import ScoreboardError
+
+
+class ClientError(ScoreboardError):
+    """Root of the client's errors."""
+
+
+class Refused(ClientError):
+    """An answer of 400 and above: `status`, and what problem+json says of it.
+
+    `code` is one of domain.errors.Code ("" when a proxy answered), `layer` the limit of a 429, `retry_after` in seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str = "",
+        detail: str = "",
+        *,
+        layer: str = "",
+        retry_after: float | None = None,
+        errors: tuple[dict[str, Any], ...] = (),
+        request_id: str = "",
+    ) -> None:
+        super().__init__(f"{status} {code}: {detail}" if code else f"{status} {detail}")
+        self.status, self.code, self.detail, self.layer = status, code, detail, layer
+        self.retry_after, self.errors, self.request_id = retry_after, errors, request_id
+
+
+class Unreachable(ClientError):
+    """Nobody answered. `action_id`, if it was an action: submitting it again under this id can't count it twice."""
+
+    def __init__(self, why: str, action_id: str = "") -> None:
+        super().__init__(why)
+        self.action_id = action_id
+
+
+class Closed(ClientError):
+    """The server ended the live connection with a code after which one does not reconnect (domain.wire.RECONNECT)."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}")
+        self.code, self.reason = code, reason
+
+
+class _Problem(msgspec.Struct):
+    """The members of problem+json that are of use."""
+
+    code: str = ""
+    detail: str = ""
+    layer: str = ""
+    errors: tuple[dict[str, Any], ...] = ()
+    requestId: str = ""
+
+
+def refused(status: int, body: bytes, retry_after: float | None) -> Refused:
+    """The error that an answer stands for, whoever wrote it."""
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a proxy's page
+        problem = _Problem(detail="not an answer of the scoreboard's")
+    return Refused(
+        status,
+        problem.code,
+        problem.detail,
+        layer=problem.layer,
+        retry_after=retry_after,
+        errors=problem.errors,
+        request_id=problem.requestId,
+    )

@@ -1,0 +1,147 @@
+"""One side of the live conversation, without a connection: what to say, what was heard, what follows (Sans-I/O).
+
+`Follower` outlives connections: each begins with `opening`, then every frame goes through `receive`, which returns what to answer. The
+board is right whatever was missed in between: deltas that don't fit are thrown away and the server is asked again.
+"""
+
+from collections import deque
+from typing import Any, Literal
+
+import msgspec
+
+from scoreboard.client.board import Board, Delta, Update
+from scoreboard.client.errors import Refused
+from scoreboard.domain.wire import Event, Trouble
+
+Mode = Literal["full", "delta"]
+
+PERSONAL = 16  # events not yet fetched; full: the oldest goes, the newest score counts
+
+
+class Personal(msgspec.Struct, frozen=True):
+    """What an action of one's own gave: points, totals, the present rank (None while the server can't tell)."""
+
+    previousScore: int
+    newScore: int
+    pointsAwarded: int
+    rank: int | None
+    position: str = ""
+    timestamp: str = ""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Who one is, with score and rank; None where no store tells, or (rank) without a score."""
+
+    userId: str
+    score: int | None = None
+    rank: int | None = None
+
+
+class _Frame(msgspec.Struct):
+    event: str
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Stale(msgspec.Struct):
+    since: str
+
+
+class _Viewers(msgspec.Struct):
+    count: int
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str = ""
+
+
+_frame = msgspec.json.Decoder(_Frame)
+_update = msgspec.json.Decoder(Update)
+_delta = msgspec.json.Decoder(Delta)
+_personal = msgspec.json.Decoder(Personal)
+_standing = msgspec.json.Decoder(Standing)
+_stale = msgspec.json.Decoder(_Stale)
+_viewers = msgspec.json.Decoder(_Viewers)
+_error = msgspec.json.Decoder(_Error)
+
+
+class Follower:
+    """What is known of one channel."""
+
+    def __init__(self, channel: str = "leaderboard", mode: Mode = "delta") -> None:
+        self.channel, self.mode = channel, mode
+        self.board = Board()
+        self.standing: Standing | None = None  # of the authenticated user
+        self.stale_since = ""  # RFC 3339; "" while the board is fresh
+        self.viewers: int | None = None  # who watch, on all nodes; None until told
+        self.personal: deque[Personal] = deque(maxlen=PERSONAL)
+        self.is_subscribed = False  # on this connection, and the board is the server's
+        self.is_authenticated = False  # on this connection
+        self._asked = 0  # times asked again since a frame fitted last
+        self._waiting = False  # asked again, and the answer has not begun
+
+    def opening(self, token: str | None) -> list[str]:
+        """What to say first on a new connection."""
+        self.is_subscribed = self.is_authenticated = False
+        self._asked, self._waiting = 0, False
+        first = [say(action="auth", token=token)] if token is not None else []
+        return [*first, self._subscribe(with_since=True)]
+
+    def receive(self, text: str | bytes) -> list[str]:
+        """Takes one frame in; what is to be answered. Events that it does not know are passed over.
+
+        Raises msgspec.MsgspecError when it is no frame of this protocol, Refused when there is no such channel.
+        """
+        frame = _frame.decode(text)
+        match frame.event:
+            case Event.UPDATE:
+                self._is_at(self.board.apply_update(_update.decode(frame.data)))
+            case "leaderboard:delta":
+                return self._delta(_delta.decode(frame.data))
+            case Event.SUBSCRIBED:
+                # Behind it comes the board, or the deltas since ours, or nothing because ours is the newest.
+                self.is_subscribed = bool(self.board.position)
+                self._waiting = False
+            case Event.STALE:
+                self.stale_since = _stale.decode(frame.data).since
+            case Event.PERSONAL:
+                self._personal(_personal.decode(frame.data))
+            case Event.AUTHENTICATED:
+                self.standing, self.is_authenticated = _standing.decode(frame.data), True
+            case "viewers":
+                self.viewers = _viewers.decode(frame.data).count
+            case Event.ERROR:
+                error = _error.decode(frame.data)
+                if error.code == Trouble.UNKNOWN_CHANNEL:
+                    raise Refused(404, error.code, error.message)
+        return []
+
+    def _delta(self, delta: Delta) -> list[str]:
+        board = self.board.apply_delta(delta)
+        if board is not None:
+            self._is_at(board)
+            return []
+        if self._waiting:
+            return []  # sent before the server read our question
+        self._waiting, self._asked = True, self._asked + 1
+        return [self._subscribe(with_since=self._asked == 1)]  # the second time in a row nothing is presumed
+
+    def _is_at(self, board: Board) -> None:
+        self.board, self.is_subscribed, self.stale_since = board, True, ""
+        self._waiting, self._asked = False, 0
+
+    def _personal(self, personal: Personal) -> None:
+        self.personal.append(personal)
+        if self.standing is not None:
+            self.standing = Standing(self.standing.userId, personal.newScore, personal.rank)
+
+    def _subscribe(self, *, with_since: bool) -> str:
+        if self.mode == "full":
+            return say(action="subscribe", channel=self.channel)
+        since = {"since": self.board.position} if with_since and self.board.position else {}
+        return say(action="subscribe", channel=self.channel, mode=self.mode, **since)
+
+
+def say(**message: Any) -> str:
+    """A client's message as text."""
+    return msgspec.json.encode(message).decode()

@@ -1,0 +1,62 @@
+"""How many connections there may be: of one address, of one user, of this node. WebSockets, streams and waiting polls count alike.
+
+Counts are this node's and in memory. A WebSocket that is refused hears why in its close code, a stream and a poll in a problem (requests).
+"""
+
+from enum import Enum
+from typing import TypeVar
+from uuid import UUID
+
+Key = TypeVar("Key")
+
+
+class Full(Enum):
+    """Which limit is reached."""
+
+    NODE = "node"
+    ADDRESS = "ip"
+    USER = "user"
+
+
+class Admission:
+    """0 switches a limit off. Whoever enters leaves, whatever happened between."""
+
+    __slots__ = ("_per_address", "_per_node", "_per_user", "addresses", "total", "users")
+
+    def __init__(self, *, per_address: int = 0, per_user: int = 0, per_node: int = 0) -> None:
+        self._per_address, self._per_user, self._per_node = per_address, per_user, per_node
+        self.total = 0
+        self.addresses: dict[str, int] = {}  # open ones by client address; both are bounded by the descriptors of the process
+        self.users: dict[UUID, int] = {}
+
+    def refuses(self, address: str) -> Full | None:
+        """Why one more from this address may not come."""
+        if 0 < self._per_node <= self.total:
+            return Full.NODE
+        if 0 < self._per_address <= self.addresses.get(address, 0):
+            return Full.ADDRESS
+        return None
+
+    def refuses_user(self, user: UUID) -> Full | None:
+        """Why one more of this user may not come."""
+        return Full.USER if 0 < self._per_user <= self.users.get(user, 0) else None
+
+    def enter(self, address: str) -> None:
+        self.total += 1
+        self.addresses[address] = self.addresses.get(address, 0) + 1
+
+    def identify(self, user: UUID) -> None:
+        """One that has entered is this user's."""
+        self.users[user] = self.users.get(user, 0) + 1
+
+    def leave(self, address: str, user: UUID | None) -> None:
+        self.total -= 1
+        _count_down(self.addresses, address)
+        if user is not None:
+            _count_down(self.users, user)
+
+
+def _count_down(counts: dict[Key, int], key: Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

@@ -1,0 +1,105 @@
+"""What a stream or a long poll is asked for, and by whom; what is refused becomes a problem like everywhere else.
+
+Read once, before anything is promised: `Requests.read` gives what was `Asked`, or a Refusal. A token may come as `?token=`, since an
+EventSource of a browser can't set headers; the header counts when both are there.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.live.admission import Full
+from scoreboard.live.conversation import MODES, Identity, Rules, Services
+from scoreboard.runtime.messages import Request
+
+WAIT = 25.0  # seconds a long poll waits unless it says otherwise: below the 30 s after which many proxies give up
+LONGEST_WAIT = 30.0  # seconds; contract
+RETRY_AFTER = 5  # seconds; a place is free when somebody has left
+
+FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
+UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
+FULL = {
+    Full.NODE: Refusal(Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER),
+    Full.ADDRESS: Refusal(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER, layer="ip"),
+    Full.USER: Refusal(Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER, layer="user"),
+}
+
+_SECONDS = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?").fullmatch
+
+
+class Asked(NamedTuple):
+    """A request that may be served."""
+
+    board: str
+    since: str  # the position that the client has; "" for none
+    delta: bool
+    wait: float  # seconds
+    identity: Identity | None
+    address: str  # under which the client is counted
+
+
+class Requests:
+    """`origin_allowed`, `client_address` and `identify` (of the Authorization header; None: there is none) come from the web."""
+
+    __slots__ = ("_client_address", "_identify", "_origin_allowed", "_rules", "_services")
+
+    def __init__(
+        self,
+        services: Services,
+        rules: Rules,
+        *,
+        origin_allowed: Callable[[Request], bool],
+        client_address: Callable[[Request], str],
+        identify: Callable[[Request], Identity | Refusal | None],
+    ) -> None:
+        self._services, self._rules = services, rules
+        self._origin_allowed, self._client_address, self._identify = origin_allowed, client_address, identify
+
+    def read(self, request: Request) -> Asked | Refusal:
+        """What is asked for, or why it is refused: a foreign page, a bad value, no valid token, no room, in this order."""
+        if not self._origin_allowed(request):  # CORS would hide the answer from that page, but not keep it from holding connections
+            return FOREIGN
+        query = parse_qs(request.query.decode("latin-1"), keep_blank_values=True)
+        asked = self._values(query)
+        if isinstance(asked, Refusal):
+            return asked
+        identity = self._identify(request)
+        if identity is None and "token" in query:
+            identity = self._services.authenticate(query["token"][0]) or UNAUTHORIZED
+        if isinstance(identity, Refusal):
+            return identity
+        if identity is None and not self._rules.anonymous:
+            return UNAUTHORIZED
+        address, admission = self._client_address(request), self._services.admission
+        full = admission.refuses(address) or (admission.refuses_user(identity.user) if identity else None)
+        return FULL[full] if full else asked._replace(identity=identity, address=address)
+
+    def _values(self, query: dict[str, list[str]]) -> Asked | Refusal:
+        for name in ("channel", "mode", "since", "token", "wait"):
+            if len(query.get(name, ())) > 1:
+                return _bad(name, "may be given once")
+        board, mode, wait = (
+            query.get(name, [default])[0] for name, default in (("channel", LEADERBOARD.id), ("mode", "full"), ("wait", ""))
+        )
+        if not self._services.hub.knows(board):
+            return _bad("channel", "there is no such channel")
+        if mode not in MODES:
+            return _bad("mode", "must be full or delta")
+        if "wait" in query and (not _SECONDS(wait) or float(wait) > LONGEST_WAIT):
+            return _bad("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
+        return Asked(board, query.get("since", [""])[0], mode == "delta", float(wait) if wait else WAIT, None, "")
+
+
+def query_token(request: Request) -> str | None:
+    """The query's token; None without one. An empty one is one, and not valid."""
+    if b"token" not in request.query:
+        return None
+    values = parse_qs(request.query.decode("latin-1"), keep_blank_values=True).get("token")
+    return values[0] if values else None
+
+
+def _bad(field: str, message: str) -> Refusal:
+    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))

@@ -1,0 +1,70 @@
+"""Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits. Made by their transports, told by the
+hub. Small: there are thousands.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from uuid import UUID
+
+import trio
+
+from scoreboard.domain import wire
+from scoreboard.domain.wire import CloseCode, Wrap
+from scoreboard.runtime.sockets import Socket
+
+
+class Viewer:
+    """One connection. Its transport calls `Hub.join` and, in the end, `Hub.leave`.
+
+    `end` closes the connection with a code, without waiting; it may be called more than once.
+    """
+
+    __slots__ = ("catch_up", "end", "pending", "sid", "socket", "told", "user", "wrap")
+
+    def __init__(self, socket: Socket, end: Callable[[CloseCode], None], wrap: Wrap = wire.websocket) -> None:
+        self.socket = socket
+        self.end = end
+        self.catch_up: Callable[[Viewer], None] | None = None  # the hub's
+        self.wrap = wrap  # makes its transport's bytes of a message
+        self.user: UUID | None = None  # None: anonymous
+        self.sid: UUID | None = None
+        self.pending: deque[bytes] | None = None  # messages that the socket did not take, in order; None: none (most viewers, always)
+        self.told = 0  # how many watch, as it was told last
+
+    def drained(self, _socket: Socket) -> None:
+        """Its socket has room again, or the one who held it has let go."""
+        if self.catch_up is not None:
+            self.catch_up(self)
+
+
+class Poll:
+    """One request that waits for a board's next frames."""
+
+    __slots__ = ("_task", "over")
+
+    def __init__(self) -> None:
+        self.over = False  # `end` was called: no use in waiting any longer
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Returns when there are new frames, or it is over. Cancelling loses nothing."""
+        if self.over:
+            await trio.lowlevel.checkpoint()
+            return
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wake(self) -> None:
+        """There are new frames."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def end(self, _code: CloseCode = CloseCode.RESTART) -> None:
+        """Its time has passed, or the node is leaving."""
+        self.over = True
+        self.wake()
+
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED

@@ -1,0 +1,59 @@
+/** What a row is drawn with, on the page and in <live-scoreboard>: numbers, faces, movement. Knows no network. */
+
+const MOVE = 350; // ms; long enough to follow, over before the next change is read
+const still = matchMedia('(prefers-reduced-motion: reduce)');
+const quiet = () => still.matches || document.hidden;
+
+export const { format: digits } = new Intl.NumberFormat('en');
+
+/** As in web/page.py. @param {string} name */
+const initials = (name) => (name.replace(/\p{Lu}/gu, ' $&').match(/(?<![\p{L}\p{N}])[\p{L}\p{N}]/gu) ?? ['?']).slice(0, 2).join('').toUpperCase();
+
+/** A picture, or initials on a colour of the user's own. @param {HTMLElement} face @param {{userId: string, username: string, avatarUrl?: string | null}} user */
+export function paintFace(face, { userId, username, avatarUrl }) {
+  let hue = 0;
+  for (const letter of userId) hue = (hue * 31 + letter.charCodeAt(0)) % 360;
+  face.style.setProperty('--hue', String(hue));
+  face.textContent = initials(username);
+  if (!avatarUrl?.startsWith('https:')) return;
+  const image = Object.assign(new Image(), { alt: '', referrerPolicy: 'no-referrer', onerror: () => image.remove(), src: avatarUrl });
+  face.append(image);
+}
+
+/** @type {WeakMap<Element, {shown: number, goal: number}>} */ const counters = new WeakMap();
+
+/** Counts from the number that is shown to another; the first one stands at once. @param {Element} element @param {number} goal */
+export function count(element, goal) {
+  const running = counters.get(element);
+  if (running?.goal === goal) return;
+  const from = running?.shown ?? goal;
+  const counter = { shown: from, goal };
+  counters.set(element, counter);
+  const begun = performance.now();
+  const step = () => {
+    if (counters.get(element) !== counter) return; // another goal has been set
+    const part = quiet() ? 1 : Math.min(1, (performance.now() - begun) / MOVE);
+    counter.shown = Math.round(from + (goal - from) * (1 - (1 - part) ** 3));
+    element.textContent = digits(counter.shown);
+    if (part < 1) requestAnimationFrame(step);
+  };
+  step();
+}
+
+/** Has rows travel to where `rearrange` puts them (FLIP); new ones come from below. @param {Element} list @param {() => void} rearrange */
+export function travel(list, rearrange) {
+  if (quiet()) return rearrange();
+  const top = () => list.getBoundingClientRect().top;
+  const places = () => new Map(/** @type {HTMLElement[]} */ ([...list.children]).filter((row) => row.dataset.user).map((row) => [row, row.getBoundingClientRect().top - top()]));
+  const before = places();
+  rearrange();
+  for (const row of [...before.keys(), ...list.children]) for (const each of row.getAnimations()) if (each.id === 'travel') each.cancel();
+  const below = list.getBoundingClientRect().height;
+  for (const [row, place] of places()) {
+    const far = (before.get(row) ?? below) - place;
+    if (Math.abs(far) < 1) continue;
+    const layer = far > 0 ? 1 : 0; // who rises passes in front
+    const frames = { transform: [`translateY(${far}px)`, 'none'], zIndex: [layer, layer] };
+    row.animate(frames, { id: 'travel', duration: MOVE, easing: 'cubic-bezier(0.2, 0.7, 0.2, 1)' });
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * <live-scoreboard src limit theme>: the board on anybody's page. Loaded by scoreboard.js with the first one.
+ *
+ * src: the server (default: where the script comes from); limit: rows, 1 to 10 (5); theme: light or dark (default: the page's color-scheme).
+ * Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the colours.
+ * @typedef {import('./scoreboard.js').Entry} Entry
+ */
+import { count, digits, paintFace, travel } from './drawing.js';
+import { drawState } from './words.js';
+
+const MOST = 10; // what a live board shows
+const USUAL = 5;
+const LOOKS = `
+:host {
+  display: block;
+  container-type: inline-size;
+  min-width: 0;
+  border-radius: 0.875rem;
+  color: var(--scoreboard-ink, light-dark(#17150f, #f5f1e6));
+  font-variant-numeric: tabular-nums;
+  --mute: var(--scoreboard-mute, light-dark(#666052, #a49d8d));
+  --line: var(--scoreboard-line, light-dark(#17150f1f, #f5f1e621));
+  --accent: var(--scoreboard-accent, #ffb51f);
+}
+:host([hidden]) { display: none; }
+:host([theme="light"]) { color-scheme: light; }
+:host([theme="dark"]) { color-scheme: dark; }
+* { box-sizing: border-box; margin: 0; padding: 0; }
+section { border-radius: inherit; padding: 0.5rem 1rem; background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4; }
+ol { list-style: none; }
+li { --face: 2.4em; position: relative; display: flex; align-items: center; gap: 0.6em; height: 3em; border-block-end: 1px solid var(--line); }
+li::after { content: ""; position: absolute; inset: auto auto -1px 0; width: calc(100% * var(--share, 0)); border-block-end: 2px solid; opacity: 0.4; }
+b { flex: none; display: grid; place-items: center; min-width: 1.9em; height: 1.9em; padding: 0 0.3em; border: 2px solid #0000; border-radius: 1em; font-size: 0.85em; font-weight: 500; color: var(--mute); }
+li:nth-child(-n + 3) b { border-color: currentcolor; font-weight: 700; color: inherit; }
+li:nth-child(2) b { background: currentcolor; }
+li:nth-child(2) b span { color: light-dark(#fffefa, #1c1a15); }
+li:first-child { height: 4em; font-size: 1.15em; font-weight: 700; }
+li:first-child b { background: var(--accent); border-color: var(--accent); color: #1d1400; }
+i { position: relative; flex: none; display: grid; place-items: center; width: var(--face); height: var(--face); border-radius: 50%; overflow: hidden; background: oklch(48% 0.08 var(--hue, 90)); color: #fff; font-size: 0.7em; font-style: normal; font-weight: 600; letter-spacing: 0; }
+img { position: absolute; width: 100%; height: 100%; object-fit: cover; }
+bdi { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+data { font-weight: 700; }
+.empty i { visibility: hidden; }
+.waiting li bdi { height: 0.7em; border-radius: 1em; background: var(--line); }
+p { display: flex; align-items: center; flex-wrap: wrap; gap: 0 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
+p b { min-width: 0; width: 0.65em; height: 0.65em; padding: 0; border: 2px solid; border-radius: 50%; }
+p .live { color: var(--accent); background: var(--accent); }
+p .stopped { color: light-dark(#a3200c, #ff9d8c); background: currentcolor; }
+@container (width < 20rem) {
+  section { padding: 0.25rem 0.75rem; }
+  i, p span + span { display: none; }
+}
+@container (width >= 32rem) {
+  section { padding: 0.75rem 1.5rem; }
+  li { gap: 1em; height: 3.25em; }
+  li:first-child { height: 5em; font-size: 1.5em; letter-spacing: -0.02em; }
+}
+`;
+
+/** @type {CSSStyleSheet | undefined} */ let sheet;
+
+/** Its parts, without markup in strings. @param {string} name @param {Node[]} parts */
+function make(name, ...parts) {
+  const element = document.createElement(name);
+  element.append(...parts);
+  return element;
+}
+
+const makeRow = () => make('li', make('b', make('span')), make('i'), make('bdi'), make('data'));
+
+/** Brings an element to life; what it returns ends that. @param {HTMLElement} host @param {typeof import('./scoreboard.js').connect} connect */
+export function mount(host, connect) {
+  const root = host.shadowRoot ?? host.attachShadow({ mode: 'open' });
+  if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(LOOKS); // not a <style>: the page's CSP may forbid those
+  root.adoptedStyleSheets = [sheet];
+  const list = make('ol');
+  const line = make('p', make('b'), make('span'), make('span'));
+  root.replaceChildren(make('section', list, line));
+  list.role = 'list'; // Safari forgets it with list-style: none
+  line.firstElementChild?.setAttribute('aria-hidden', 'true');
+
+  /** @type {Map<string, HTMLElement>} */ let rows = new Map();
+  /** @type {ReturnType<typeof connect> | undefined} */ let live;
+  /** @type {Entry[]} */ let entries = [];
+  let changed = '';
+
+  const limit = () => Math.min(MOST, Math.max(1, Math.floor(Number(host.getAttribute('limit') ?? USUAL)) || USUAL));
+  const state = () => live && drawState(line, live.state, changed);
+
+  function draw() {
+    const size = limit();
+    const before = rows;
+    rows = new Map();
+    for (const entry of entries.slice(0, size)) {
+      const row = before.get(entry.userId) ?? makeRow();
+      const [rank, face, name, score] = /** @type {HTMLCollectionOf<HTMLElement>} */ (row.children);
+      row.dataset.user = entry.userId;
+      row.style.setProperty('--share', String(entry.score / (entries[0].score || 1)));
+      rank.children[0].textContent = digits(entry.rank);
+      count(score, entry.score);
+      const look = entry.username + ' ' + (entry.avatarUrl ?? '');
+      if (row.dataset.look !== look) paintFace(face, entry);
+      row.dataset.look = look;
+      face.ariaHidden = 'true';
+      name.textContent = entry.username;
+      rows.set(entry.userId, row);
+    }
+    const all = [...rows.values()];
+    while (all.length < size) {
+      const row = makeRow();
+      row.className = 'empty';
+      row.ariaHidden = 'true';
+      all.push(row);
+    }
+    list.ariaLabel = `Top ${size}`;
+    all.forEach((row, place) => row === list.children[place] || list.insertBefore(row, list.children[place]));
+    while (list.children.length > size) list.lastChild?.remove();
+  }
+
+  function dial() {
+    live?.close();
+    live = connect({ url: new URL(host.getAttribute('src') || import.meta.url, location.href).origin });
+    live.addEventListener('state', state);
+    live.addEventListener('board', (/** @type {any} */ { detail }) => {
+      const first = !entries.length;
+      entries = detail.leaderboard;
+      changed = detail.timestamp;
+      list.classList.remove('waiting');
+      if (first) draw();
+      else travel(list, draw);
+      state();
+    });
+  }
+
+  list.classList.add('waiting');
+  draw();
+  dial();
+  state();
+  const clock = setInterval(state, 1000);
+  const watch = new MutationObserver((changes) => (changes.some(({ attributeName }) => attributeName === 'src') ? dial() : draw()));
+  watch.observe(host, { attributes: true, attributeFilter: ['src', 'limit'] });
+  return () => {
+    watch.disconnect();
+    clearInterval(clock);
+    live?.close();
+  };
+}

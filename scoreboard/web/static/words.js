@@ -1,0 +1,33 @@
+/** What the state of a live board is in words, for the page, the stage and <live-scoreboard>: never a silent failure. */
+import { digits } from './drawing.js';
+
+/** @typedef {ReturnType<typeof import('./scoreboard.js').connect>['state']} State */
+
+/** @param {string | number} time */
+export const clock = (time) => new Date(time).toLocaleTimeString();
+export const seconds = (until = 0) => Math.max(0, Math.ceil((until - Date.now()) / 1000));
+
+/** @param {State} state */
+export function stateWords({ name, transport, retryAt, stale, code }) {
+  if (name === 'stopped') return code === 4403 ? 'Not live: this address may not watch' : 'Not live: log in to watch';
+  if (name === 'paused') return 'Paused';
+  if (name === 'waiting') return `Reconnecting in ${seconds(retryAt)} s`;
+  if (name === 'connecting') return code ? 'Reconnecting' : 'Connecting';
+  if (stale) return `Stale since ${clock(stale)}`;
+  return transport === 'polling' ? 'Polling' : 'Live';
+}
+
+/** Dot, words, details. @param {Element} line @param {State} state @param {string} changed time of the last change */
+export function drawState(line, state, changed) {
+  const [dot, words, more] = line.children;
+  const watching = state.viewers && `${digits(state.viewers)} watching`;
+  const details = [state.name === 'live' && state.transport !== 'polling' && state.transport, watching, changed && `last change ${clock(changed)}`];
+  dot.className = state.stale ? 'waiting' : state.name;
+  write(words, stateWords(state));
+  write(more, details.filter(Boolean).join(' · '));
+}
+
+/** Leaves alone what says it already: no mutation, nothing read out twice. @param {Element} element @param {string} text */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

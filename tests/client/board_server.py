@@ -1,0 +1,152 @@
+"""A small live server for the tests of the client: it shows the boards that a test gives it and misbehaves as told.
+
+It keeps the last boards and so can resume; `lose` swallows what the next boards would send, `close` ends every connection with a code.
+"""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
+
+from scoreboard.domain.boards import Entry
+from scoreboard.domain.deltas import compare
+
+KEPT = 4  # boards that can be resumed from
+
+
+def rows(users: str) -> tuple[Entry, ...]:
+    """A board of one-letter users."""
+    return tuple(Entry(rank, user, user.upper(), 100 - rank) for rank, user in enumerate(users, 1))
+
+
+def frame(event: str, **data: Any) -> str:
+    return json.dumps({"event": event, "data": data})
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    raw = {"rank": entry.rank, "userId": entry.userId, "username": entry.username, "score": entry.score, "avatarUrl": entry.avatarUrl}
+    return {name: value for name, value in raw.items() if value is not None}
+
+
+def update_frame(position: str, entries: Sequence[Entry]) -> str:
+    board = [entry_json(entry) for entry in entries]
+    return frame("leaderboard:update", leaderboard=board, changedPositions=[], position=position, timestamp="2026-01-10T10:30:00.000Z")
+
+
+def delta_frame(previous: tuple[str, Sequence[Entry]], current: tuple[str, Sequence[Entry]]) -> str:
+    comparison = compare(previous[1], current[1])
+    changed = [{**entry_json(row.entry), "previousRank": row.previous_rank} for row in comparison.changed]
+    return frame(
+        "leaderboard:delta",
+        position=current[0],
+        previousPosition=previous[0],
+        changed=changed,
+        removed=[entry.userId for entry in comparison.removed],
+        timestamp="2026-01-10T10:30:00.000Z",
+    )
+
+
+class BoardServer:
+    """Every connection's messages are in `heard`, one list a connection."""
+
+    def __init__(self) -> None:
+        self.boards: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
+        self.heard: list[list[dict[str, Any]]] = []
+        self.tokens = {"good"}
+        self.rejections: list[tuple[int, list[tuple[bytes, bytes]]]] = []  # of the next handshakes
+        self.url = ""
+        self._sockets: dict[WebSocketConnection, str] = {}  # subscribed ones → mode
+        self._all: set[WebSocketConnection] = set()
+        self.losing = False
+
+    async def show(self, users: str) -> None:
+        """A new board, to every subscriber."""
+        self.boards.append((f"1-{len(self.boards)}", rows(users)))
+        for socket, mode in list(self._sockets.items()):
+            if not self.losing:
+                await self._send(socket, delta_frame(*self.boards[-2:]) if mode == "delta" else update_frame(*self.boards[-1]))
+
+    async def say(self, text: str) -> None:
+        for socket in list(self._all):
+            await self._send(socket, text)
+
+    async def close(self, code: int) -> None:
+        for socket in list(self._all):
+            with trio.move_on_after(1):
+                await socket.aclose(code, "as the test wants")
+
+    async def connections(self, count: int) -> None:
+        """Returns when so many connections have been opened, ever, and the last one has said something."""
+        with trio.fail_after(10):
+            while len(self.heard) < count or not self.heard[count - 1]:
+                await trio.sleep(0.005)
+
+    async def subscriptions(self, count: int) -> None:
+        """Returns when there have been so many `subscribe`s on all connections together."""
+        with trio.fail_after(10):
+            while sum(message["action"] == "subscribe" for heard in self.heard for message in heard) < count:
+                await trio.sleep(0.005)
+
+    async def _send(self, socket: WebSocketConnection, text: str) -> None:
+        try:
+            await socket.send_message(text)
+        except ConnectionClosed:
+            self._sockets.pop(socket, None)
+
+    async def _serve(self, request: WebSocketRequest) -> None:
+        if self.rejections:
+            status, headers = self.rejections.pop(0)
+            await request.reject(status, extra_headers=headers)
+            return
+        socket = await request.accept(subprotocol=next(iter(request.proposed_subprotocols), None))
+        heard: list[dict[str, Any]] = []
+        self.heard.append(heard)
+        self._all.add(socket)
+        try:
+            while True:
+                message = json.loads(await socket.get_message())
+                await self._answer(socket, message)
+                heard.append(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._all.discard(socket)
+            self._sockets.pop(socket, None)
+
+    async def _answer(self, socket: WebSocketConnection, message: dict[str, Any]) -> None:
+        if message["action"] == "auth":
+            if message["token"] not in self.tokens:
+                await socket.aclose(4401, "no valid token")
+            else:
+                await self._send(socket, frame("authenticated", userId="a", score=99, rank=1))
+        elif message["channel"] != "leaderboard":
+            await self._send(socket, frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
+        else:
+            self._sockets[socket] = message.get("mode", "full")
+            await self._send(socket, frame("subscribed", channel="leaderboard"))
+            for text in answer_to(self.boards, message):
+                await self._send(socket, text)
+
+
+def answer_to(boards: Sequence[tuple[str, tuple[Entry, ...]]], message: dict[str, Any]) -> list[str]:
+    """What follows `subscribed`: the deltas since a position that is still known, in delta mode, else the whole board."""
+    kept = boards[-KEPT:]
+    places = [position for position, _ in kept]
+    if message.get("mode") == "delta" and message.get("since") in places:
+        start = places.index(message["since"])
+        return [delta_frame(before, after) for before, after in zip(kept[start:], kept[start + 1 :], strict=False)]
+    return [update_frame(*boards[-1])]
+
+
+@asynccontextmanager
+async def board_server() -> AsyncIterator[BoardServer]:
+    server = BoardServer()
+    async with trio.open_nursery() as nursery:
+        serving = await nursery.start(partial(serve_websocket, server._serve, "127.0.0.1", 0, ssl_context=None))
+        server.url = f"http://127.0.0.1:{serving.port}"
+        yield server
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,289 @@
+"""`connect` against a server that misbehaves as told: it follows, resumes, renews, and gives up only when that is right."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import trio
+
+from scoreboard.client import Board, Closed, Credentials, LiveBoard, Refused, Session, backoff, connect
+from scoreboard.client import connection as connections
+from scoreboard.client.protocol import Mode
+from tests.client.board_server import BoardServer, board_server, frame, rows
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[BoardServer]:
+    async with board_server() as serving:
+        yield serving
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reconnects come within a twentieth of a second."""
+    monkeypatch.setattr(backoff, "BASE", 0.02)
+    monkeypatch.setattr(backoff, "LONGEST", 0.05)
+
+
+async def shows(board: LiveBoard, users: str) -> None:
+    with trio.fail_after(10):
+        while board.entries != rows(users):
+            await board.changed()
+
+
+@pytest.mark.parametrize("mode", ["full", "delta"])
+async def test_it_follows(server: BoardServer, mode: Mode) -> None:
+    """The block begins with the board there; each change is given, and the attributes are the newest."""
+    await server.show("ab")
+    async with connect(server.url, mode=mode) as board:
+        assert (board.state, board.entries, board.position) == ("live", rows("ab"), "1-1")
+        seen: list[Board] = []
+        with trio.fail_after(10):
+            async for update in board:
+                seen.append(update)
+                if len(seen) == 3:
+                    break
+                await server.show("ba" if len(seen) == 1 else "cab")
+        assert [update.entries for update in seen] == [rows("ab"), rows("ba"), rows("cab")]
+        assert board.current == seen[-1]
+    assert board.state == "closed"
+    assert [message["action"] for heard in server.heard for message in heard] == ["subscribe"]
+
+
+async def test_a_slow_iteration_gets_the_newest(server: BoardServer) -> None:
+    """Boards that came while the caller was busy are left out."""
+    async with connect(server.url) as board:
+        updates = aiter(board)
+        assert (await anext(updates)).position == "1-0"
+        for users in ("a", "ab", "abc"):
+            await server.show(users)
+        await shows(board, "abc")
+        assert (await anext(updates)).entries == rows("abc")
+
+
+@pytest.mark.parametrize("code", [1001, 1012, 1013, 4408, 4413, 1000])
+async def test_it_resumes_after_a_close(server: BoardServer, code: int) -> None:
+    """After a close that allows it, it connects again and asks for what came since its position."""
+    await server.show("a")
+    async with connect(server.url) as board:
+        await server.close(code)
+        await server.show("ba")
+        await shows(board, "ba")
+        await server.connections(2)
+        assert server.heard[1][0]["since"] == "1-1"
+
+
+async def test_a_gap_is_closed(server: BoardServer) -> None:
+    """A delta that does not fit is asked about on the same connection, and the board is right again."""
+    async with connect(server.url) as board:
+        await server.show("a")
+        await shows(board, "a")
+        server.losing = True
+        await server.show("ab")
+        server.losing = False
+        await server.show("abc")
+        await shows(board, "abc")
+        assert [message.get("since") for message in server.heard[0]] == [None, "1-1"]
+
+
+@pytest.mark.parametrize("code", [1008, 4400, 4403, 1009])
+async def test_some_closes_are_final(server: BoardServer, code: int) -> None:
+    """After a close that forbids it, it does not connect again: whoever iterates is told, and the last board stays readable."""
+    await server.show("a")
+    async with connect(server.url) as board:
+        await server.close(code)
+        with trio.fail_after(10), pytest.raises(Closed) as raised:
+            async for _ in board:
+                pass
+        assert raised.value.code == code
+        assert (board.state, board.entries) == ("closed", rows("a"))
+    assert len(server.heard) == 1
+
+
+async def test_a_refused_token_is_final_without_a_session(server: BoardServer) -> None:
+    """A bare token that is not valid can't be renewed: connecting raises."""
+    with trio.fail_after(10), pytest.raises(Closed) as raised:
+        async with connect(server.url, "bad"):
+            raise AssertionError("there is no board")
+    assert raised.value.code == 4401
+
+
+async def test_retry_after_is_honoured(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake refused with 503 or 429 is tried again, no sooner than told; the waits are the server's plus a random part."""
+    waits: list[float | None] = []
+    original = backoff.Backoff.next
+
+    def next_wait(self: backoff.Backoff, retry_after: float | None = None) -> float:
+        waits.append(retry_after)
+        return original(self, 0.0)
+
+    monkeypatch.setattr(backoff.Backoff, "next", next_wait)
+    server.rejections = [(503, [(b"retry-after", b"7")]), (429, [(b"Retry-After", b"3")]), (502, [])]
+    with trio.fail_after(10):
+        async with connect(server.url) as board:
+            assert board.state == "live"
+    assert waits == [7.0, 3.0, None]
+
+
+async def test_a_refused_handshake_is_final(server: BoardServer) -> None:
+    """An answer that says no, rather than later, is raised as it is."""
+    server.rejections = [(403, [])]
+    with trio.fail_after(10), pytest.raises(Refused) as raised:
+        async with connect(server.url):
+            raise AssertionError("there is no board")
+    assert raised.value.status == 403
+
+
+async def test_an_unknown_channel_is_raised(server: BoardServer) -> None:
+    """A board that does not exist is not waited for."""
+    with trio.fail_after(10), pytest.raises(Refused, match="UNKNOWN_CHANNEL"):
+        async with connect(server.url, channel="nowhere"):
+            raise AssertionError("there is no board")
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for() -> None:
+    """Nobody listens: it tries until its caller's patience ends, and the caller sees its own cancellation only."""
+    with trio.move_on_after(0.2) as scope:
+        async with connect("http://127.0.0.1:1"):
+            raise AssertionError("there is no board")
+    assert scope.cancelled_caught
+
+
+async def test_a_silent_connection_is_given_up(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no pong comes, the connection is dead and another one is made."""
+    monkeypatch.setattr(connections, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "PONG_SECONDS", 0.0)
+    async with connect(server.url) as board:
+        await server.connections(3)
+        assert board.entries == ()
+
+
+async def test_nonsense_ends_the_connection_and_not_the_board(server: BoardServer) -> None:
+    """A frame that is none makes it connect again."""
+    await server.show("a")
+    async with connect(server.url) as board:
+        await server.say("}")
+        await server.connections(2)
+        await server.show("ab")
+        await shows(board, "ab")
+
+
+async def test_personal_events_and_standing(server: BoardServer) -> None:
+    """With a token the user's standing is known at once, and each of one's own events is given once, in order."""
+    async with connect(server.url, "good") as board:
+        assert board.standing is not None
+        assert (board.standing.score, board.standing.rank) == (99, 1)
+        for score in (100, 150):
+            await server.say(
+                frame("score:personal", previousScore=0, newScore=score, pointsAwarded=50, rank=1, position="1-1", timestamp="")
+            )
+        events = board.personal
+        with trio.fail_after(10):
+            assert [(await anext(events)).newScore for _ in range(2)] == [100, 150]
+        assert board.standing.score == 150
+        with pytest.raises(RuntimeError, match="session"):
+            await board.submit("task_finish")
+
+
+async def test_staleness_is_a_state(server: BoardServer) -> None:
+    """While the server can't read the board it is stale; the next frame ends that."""
+    async with connect(server.url) as board:
+        await server.say(frame("leaderboard:stale", since="2026-01-10T10:30:00.000Z"))
+        with trio.fail_after(10):
+            while board.state != "stale":
+                await board.changed()
+        await server.show("a")
+        await shows(board, "a")
+        assert str(board.state) == "live"
+
+
+async def test_a_session_renews_what_is_refused(server: BoardServer) -> None:
+    """A token that ended while away is renewed once, and the connection comes back; a session that has ended is final."""
+    spent: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        spent.append(request.content)
+        if len(spent) > 1:
+            return httpx.Response(401, json={"code": "UNAUTHORIZED", "detail": "This session has ended."})
+        renewed = {
+            "userId": "a",
+            "accessToken": "good",
+            "actionSecret": "s",
+            "actionKeyVersion": 1,
+            "expiresIn": 900,
+            "refreshToken": "two",
+        }
+        return httpx.Response(200, json={"success": True, "data": renewed})
+
+    async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
+        session = Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
+        with trio.fail_after(10):
+            async with connect(server.url, session=session) as board:
+                assert [heard[0]["token"] for heard in server.heard] == ["old", "good"]
+                server.tokens.clear()
+                await server.close(4401)
+                with pytest.raises(Refused) as raised:
+                    async for _ in board:
+                        pass
+    assert raised.value.status == 401
+    assert spent == [b'{"refreshToken":"one"}', b'{"refreshToken":"two"}']
+
+
+async def test_a_renewed_token_that_is_refused_is_final(server: BoardServer) -> None:
+    """When a fresh token is not accepted either, nothing is gained by another one: it ends after one refresh."""
+    spent: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        spent.append(request.content)
+        renewed = {"userId": "a", "accessToken": "bad", "actionSecret": "s", "actionKeyVersion": 1, "expiresIn": 900, "refreshToken": "r"}
+        return httpx.Response(200, json={"success": True, "data": renewed})
+
+    async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
+        session = Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
+        with trio.fail_after(10), pytest.raises(Closed) as raised:
+            async with connect(server.url, session=session):
+                raise AssertionError("there is no board")
+    assert (raised.value.code, len(spent)) == (4401, 1)
+
+
+async def test_a_live_connection_is_told_of_new_tokens(server: BoardServer) -> None:
+    """A token is renewed before it ends, and the open connection is authenticated anew with it."""
+    server.tokens = {"one", "two"}
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        renewed = {"userId": "a", "accessToken": "two", "actionSecret": "s", "actionKeyVersion": 1, "expiresIn": 900, "refreshToken": "r2"}
+        return httpx.Response(200, json={"success": True, "data": renewed})
+
+    async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
+        session = Session(http, Credentials("a", "one", "s", 1, expiresIn=0.5, refreshToken="r1"))
+        async with connect(server.url, session=session):
+            with trio.fail_after(10):
+                while len(server.heard[0]) < 3:
+                    await trio.sleep(0.01)
+    assert [message.get("token") for message in server.heard[0]] == ["one", None, "two"]
+
+
+async def test_an_error_in_the_block_comes_out_as_it_is(server: BoardServer) -> None:
+    """What the caller raises is not wrapped in a group, and the iterations of other tasks end."""
+    ended = trio.Event()
+
+    async def watch(board: LiveBoard) -> None:
+        async for _ in board:
+            pass
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(KeyError, match="mine"):
+            async with connect(server.url) as board:
+                nursery.start_soon(watch, board)
+                raise KeyError("mine")
+        with trio.fail_after(10):
+            await ended.wait()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", ""])
+async def test_an_address_that_is_none_is_a_mistake(url: str) -> None:
+    """It raises at once instead of trying for ever."""
+    with pytest.raises(ValueError, match="address"):
+        async with connect(url):
+            raise AssertionError("there is no board")

@@ -1,0 +1,141 @@
+"""The conversation without a connection: a delta follower ends where a full one does, whatever is lost on the way."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoreboard.client.errors import Refused
+from scoreboard.client.protocol import PERSONAL, Follower
+from scoreboard.domain.boards import Entry
+from tests.client.board_server import answer_to, delta_frame, frame, rows, update_frame
+
+SUBSCRIBED = frame("subscribed", channel="leaderboard")
+USERS = "abcdefghijklmn"
+
+
+def hear(follower: Follower, *texts: str) -> list[dict[str, Any]]:
+    return [json.loads(reply) for text in texts for reply in follower.receive(text)]
+
+
+def entries(order: list[str], bonus: int, names: str) -> tuple[Entry, ...]:
+    """Ten rows; scores change without the order, names without either."""
+    return tuple(
+        Entry(rank, user, user * 2 if user in names else user, 1000 - rank * 20 + bonus) for rank, user in enumerate(order[:10], 1)
+    )
+
+
+boards = st.builds(
+    entries, st.permutations(USERS).flatmap(lambda p: st.integers(0, 14).map(lambda n: list(p[:n]))), st.integers(0, 9), st.text(USERS)
+)
+# What happens to each board on its way to the delta follower.
+fates = st.sampled_from(["delta", "delta", "lost", "update", "twice", "answer late", "reconnect"])
+
+
+@settings(max_examples=300)
+@given(steps=st.lists(st.tuples(boards, fates), max_size=25))
+def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...], str]]) -> None:
+    """For any boards, and any of their deltas lost, repeated, replaced by a whole board, or arriving before the answer to a question, a
+    delta follower shows the server's board of its position and, once all is answered, exactly the full follower's."""
+    shown: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
+    delta, full = Follower(mode="delta"), Follower(mode="full")
+    questions = [json.loads(text) for text in delta.opening(None)]
+    hear(full, *[text for message in full.opening(None) for text in answer_to(shown, json.loads(message))])
+
+    def answer() -> None:
+        while questions:
+            questions.extend(hear(delta, SUBSCRIBED, *answer_to(shown, questions.pop(0))))
+
+    answer()
+    for number, (board, fate) in enumerate(steps, 1):
+        shown.append((f"1-{number}", board))
+        hear(full, update_frame(*shown[-1]))
+        text = delta_frame(*shown[-2:])
+        if fate == "reconnect":
+            questions = [json.loads(message) for message in delta.opening(None)]
+        elif fate != "lost":
+            texts = {"update": [update_frame(*shown[-1])], "twice": [text, text]}.get(fate, [text])
+            questions.extend(hear(delta, *texts))
+        if fate != "answer late":
+            answer()
+        assert delta.board.entries == dict(shown)[delta.board.position]
+    shown.append(("1-last", entries(list(USERS), 3, "")))
+    hear(full, update_frame(*shown[-1]))
+    questions.extend(hear(delta, delta_frame(*shown[-2:])))
+    answer()
+    assert delta.board == full.board
+
+
+def test_it_resumes_from_its_position() -> None:
+    """A new connection begins with the token, then asks for what came after the position that is known; a first one has none."""
+    follower = Follower()
+    assert [json.loads(text) for text in follower.opening("t")] == [
+        {"action": "auth", "token": "t"},
+        {"action": "subscribe", "channel": "leaderboard", "mode": "delta"},
+    ]
+    assert not hear(follower, SUBSCRIBED)
+    assert follower.board.position == ""
+    hear(follower, update_frame("1-3", rows("ab")))
+    assert json.loads(follower.opening(None)[0])["since"] == "1-3"
+    before = follower.is_subscribed
+    hear(follower, SUBSCRIBED)  # nothing more comes: it is the newest
+    assert (before, follower.is_subscribed) == (False, True)
+
+
+def test_a_full_follower_asks_for_whole_boards() -> None:
+    """In full mode neither mode nor position is named: any server of the protocol understands it."""
+    follower = Follower(mode="full")
+    hear(follower, update_frame("1-3", rows("ab")))
+    assert [json.loads(text) for text in follower.opening(None)] == [{"action": "subscribe", "channel": "leaderboard"}]
+
+
+def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
+    """Deltas that were under way do not make more questions; if the answer doesn't fit either, the whole board is asked for."""
+    follower, shown = Follower(), [(f"1-{number}", rows("abc"[:number])) for number in range(4)]
+    hear(follower, update_frame(*shown[0]))
+    assert [question["since"] for question in hear(follower, delta_frame(*shown[1:3]), delta_frame(*shown[2:4]))] == ["1-0"]
+    (question,) = hear(follower, SUBSCRIBED, delta_frame(*shown[2:4]))
+    assert "since" not in question
+    assert not hear(follower, SUBSCRIBED, update_frame(*shown[3]), delta_frame(shown[3], ("1-4", rows("cab"))))
+    assert follower.board.entries == rows("cab")
+
+
+def test_what_else_is_told_is_remembered() -> None:
+    """Standing, personal events (the newest 16), viewers and staleness; the next frame ends the latter; unknown events are passed over."""
+    follower = Follower()
+    hear(
+        follower,
+        frame("authenticated", userId="a", score=None, rank=None),
+        frame("viewers", count=7),
+        frame("news", text="!"),
+        '{"event":"pong"}',
+    )
+    assert (follower.viewers, follower.is_authenticated) == (7, True)
+    for score in range(PERSONAL + 2):
+        hear(follower, frame("score:personal", previousScore=0, newScore=score, pointsAwarded=1, rank=2, position="1-1", timestamp="now"))
+    assert [event.newScore for event in follower.personal] == list(range(2, PERSONAL + 2))
+    assert follower.standing is not None
+    assert (follower.standing.score, follower.standing.rank) == (PERSONAL + 1, 2)
+    hear(follower, frame("leaderboard:stale", since="then"))
+    assert follower.stale_since == "then"
+    hear(follower, update_frame("1-1", rows("a")))
+    assert not follower.stale_since
+
+
+def test_an_unknown_channel_is_an_error() -> None:
+    """A board that does not exist is told to the caller instead of waited for."""
+    with pytest.raises(Refused, match="UNKNOWN_CHANNEL"):
+        Follower("nowhere").receive(frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"event":"leaderboard:update","data":{"position":7}}', '{"event":"leaderboard:delta"}'])
+def test_nonsense_is_no_frame(text: str) -> None:
+    """What is not the protocol raises, and the connection is given up; the board stays."""
+    follower = Follower()
+    hear(follower, update_frame("1-1", rows("a")))
+    with pytest.raises(msgspec.MsgspecError):
+        follower.receive(text)
+    assert follower.board.entries == rows("a")

@@ -1,0 +1,130 @@
+"""<live-scoreboard> on somebody else's page: another origin, a strict content security policy, and whatever room there is."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.e2e.browsing import PATIENCE, Player, in_browser, listen
+from tests.e2e.nodes import ServerProcess
+
+StartNode = Callable[..., ServerProcess]
+
+
+@contextmanager
+def foreign_site() -> Iterator[Any]:
+    """A web site of somebody else; set its `page` and `policy`. Its origin is `origin`."""
+
+    class Site(ThreadingHTTPServer):
+        page = policy = origin = ""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = site.page.encode() if self.path == "/" else b""
+            self.send_response(200)
+            self.send_header("content-type", "text/html; charset=utf-8")
+            self.send_header("content-length", str(len(page)))
+            self.send_header("content-security-policy", site.policy)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    site = Site(("127.0.0.1", 0), Handler)
+    site.origin = f"http://127.0.0.1:{site.server_port}"
+    thread = threading.Thread(target=site.serve_forever, daemon=True)
+    thread.start()
+    yield site
+    site.shutdown()
+    thread.join()
+    site.server_close()
+
+
+def embed(site: Any, node: ServerProcess, body: str) -> None:
+    """Its page with the two lines that the documentation gives, under a policy that allows nothing else."""
+    site.policy = f"default-src 'none'; script-src {node.url}; connect-src {node.url} ws://127.0.0.1:{node.port}; frame-ancestors 'none'"
+    site.page = f"<!doctype html><title>Somebody's</title><script type=module src={node.url}/scoreboard.js></script>{body}"
+
+
+def visit(visitor: BrowserContext, site: Any) -> Page:
+    page = visitor.new_page()
+    page.goto(site.origin)
+    return page
+
+
+@in_browser
+def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: StartNode) -> None:
+    """A page of an allowed origin shows the board and what changes, as a list that a screen reader reads; its console has no complaint."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
+        ada, grace = Player(node.url, "Ada"), Player(node.url, "Grace")
+        first = ada.act()
+        grace.act()
+        embed(site, node, "<live-scoreboard limit=5></live-scoreboard>")
+        page = visitor.new_page()
+        complaints = listen(page)
+        page.goto(site.origin)
+        board = page.get_by_role("list", name="Top 5")
+        expect(board.get_by_role("listitem")).to_have_count(2, timeout=PATIENCE)  # places that nobody has are not read out
+        expect(board.locator("li")).to_have_count(5)
+        expect(board.locator("li").first).to_contain_text("Ada")
+        expect(board.locator("li").first).to_contain_text(f"{first:,}")
+        total = grace.act()
+        expect(board.locator("li").first).to_contain_text("Grace", timeout=PATIENCE)
+        expect(board.locator("li").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
+        expect(page.locator("live-scoreboard p")).to_contain_text("Live")
+        page.evaluate("document.querySelector('live-scoreboard').setAttribute('limit', '1')")
+        expect(page.locator("live-scoreboard li")).to_have_count(1)
+        page.evaluate("document.body.append(Object.assign(document.createElement('live-scoreboard'), { id: 'later' }))")
+        expect(page.locator("#later li").first).to_contain_text("Grace", timeout=PATIENCE)
+        assert complaints == []
+
+
+@in_browser
+def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node: StartNode) -> None:
+    """A page of another origin sees no board; the element says why, and asks no more."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins="http://allowed.test", limits__user_per_minute="0")
+        Player(node.url, "Ada").act()
+        embed(site, node, "<live-scoreboard></live-scoreboard>")
+        page = visit(visitor, site)
+        expect(page.locator("live-scoreboard p")).to_contain_text("Not live: this address may not watch", timeout=PATIENCE)
+        expect(page.locator("live-scoreboard")).not_to_contain_text("Ada")
+
+
+@in_browser
+def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: StartNode) -> None:
+    """Font, radius and colour scheme are the page's, colours can be set, and from 240 pixels on nothing is wider than its place."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
+        Player(node.url, "A very long name that ends somewhere").act()
+        embed(site, node, "<live-scoreboard></live-scoreboard><live-scoreboard id=own theme=dark></live-scoreboard>")
+        page = visit(visitor, site)
+        expect(page.locator("live-scoreboard li").first).to_contain_text("A very long", timeout=PATIENCE)
+        looks = page.evaluate(
+            """() => {
+              const [host, own] = document.querySelectorAll('live-scoreboard');
+              const look = (host, part) => getComputedStyle(host.shadowRoot.querySelector(part));
+              document.body.style.fontFamily = 'monospace';
+              host.style.borderRadius = '3px';
+              host.style.setProperty('--scoreboard-accent', 'rgb(1, 2, 3)');
+              const light = look(host, 'section').backgroundColor;
+              const wide = [240, 320, 480, 900].map((width) => {
+                host.style.width = width + 'px';
+                const inside = host.shadowRoot.querySelectorAll('section, li, data, p');
+                return Math.max(...[...inside].map((each) => each.getBoundingClientRect().right)) <= host.getBoundingClientRect().right;
+              });
+              document.documentElement.style.colorScheme = 'dark';
+              return {
+                font: look(host, 'bdi').fontFamily, radius: look(host, 'section').borderRadius, accent: look(host, 'li b').backgroundColor,
+                dark: look(host, 'section').backgroundColor, own: look(own, 'section').backgroundColor, light, wide,
+              };
+            }"""
+        )
+        assert (looks["font"], looks["radius"], looks["accent"]) == ("monospace", "3px", "rgb(1, 2, 3)")
+        assert looks["light"] != looks["dark"] == looks["own"]
+        assert looks["wide"] == [True] * 4

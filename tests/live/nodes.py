@@ -1,0 +1,158 @@
+"""A listener whose live path, event stream and long poll are real, and whose board a test sets; clients that speak to it."""
+
+import socket as stdlib_socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import trio
+import trio_websocket
+from trio_websocket import WebSocketConnection
+
+from scoreboard.domain.errors import STATUS, Code, Refusal, StorageUnavailable
+from scoreboard.live.admission import Admission
+from scoreboard.live.conversation import Rules, Services
+from scoreboard.live.hub import Hub
+from scoreboard.live.longpoll import PollEndpoint
+from scoreboard.live.requests import Requests
+from scoreboard.live.stream import StreamEndpoint
+from scoreboard.live.websocket import LiveEndpoint
+from scoreboard.runtime.front import Front
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.runtime.server import Server
+from scoreboard.storage.board import Standing
+from tests.live.test_conversation import Person
+from tests.live.viewers import BOARD, snapshot
+
+HANG = 20  # seconds; a bound on hangs, not a measure
+UPGRADE = (
+    "GET /live{query} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class LiveNode:
+    """A listener whose live path is real and whose board a test sets."""
+
+    def __init__(self, rules: Rules, admission: Admission | None = None) -> None:
+        self.hub, self.tokens, self.board, self.top = Hub((BOARD,)), dict[str, Person](), "abc", 1
+        self.revoked = set[UUID]()
+        self.refreshed, self.away = 0, False
+        self.streams: list[trio.SocketStream] = []  # raw clients, closed at the end
+        self.admission = admission or Admission()
+        services = Services(self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing)
+        requests = Requests(services, rules, origin_allowed=origin_allowed, client_address=client_address, identify=self.identify)
+        self.endpoint = LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address)
+        self.server = Server(
+            Front(
+                express={
+                    (b"GET", b"/stream"): StreamEndpoint(requests, services, rules, write_head=write_head, problem=refuse).serve,
+                    (b"GET", b"/poll"): PollEndpoint(requests, services, problem=refuse).answer,
+                },
+                prompt={},
+                live_path=b"/live",
+                live=self.endpoint.serve,
+                asgi=not_asked,
+                write_head=write_head,
+                before=lambda _: None,
+                problem=refuse,
+                failed=lambda _, exc: Response(503 if isinstance(exc, StorageUnavailable) else 500, repr(exc).encode()),
+            )
+        )
+
+    def identify(self, request: Request) -> Person | Refusal | None:
+        token = request.header(b"authorization").removeprefix(b"Bearer ").decode()
+        return (self.tokens.get(token) or Refusal(Code.UNAUTHORIZED, "no")) if token else None
+
+    async def refresh(self, board: str) -> None:
+        self.refreshed += 1
+        if self.away:
+            raise StorageUnavailable("postgresql", "away")
+        await self.hub.show(board, snapshot(self.board, self.top))
+
+    async def show(self, users: str) -> None:
+        self.board, self.top = users, self.top + 1
+        await self.hub.show(BOARD, snapshot(users, self.top))
+
+    async def standing(self, user: UUID) -> Standing:
+        return Standing(40, 7)
+
+    async def until(self, viewers: int) -> None:
+        while len(self.hub) != viewers or self.admission.total != viewers:
+            await trio.sleep(0.005)
+
+    @asynccontextmanager
+    async def client(self, query: str = "", **headers: str) -> AsyncIterator[WebSocketConnection]:
+        extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        url = f"ws://127.0.0.1:{self.server.port}/live{query}"
+        async with trio_websocket.open_websocket_url(url, extra_headers=extra) as client:
+            try:
+                yield client
+            finally:
+                await client.aclose()
+                await client._stream.aclose()  # which it leaves open when the server closed first
+
+    async def ask(self, target: str, *fields: str, method: str = "GET", receive_buffer: int = 0) -> trio.SocketStream:
+        """A connection that has sent one request."""
+        stream = await self.connect(receive_buffer)
+        head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: t", *fields, "", ""])
+        await stream.send_all(head.encode())
+        return stream
+
+    async def raw(self, query: str = "", fields: str = "", *, receive_buffer: int = 0, behind: bytes = b"") -> trio.SocketStream:
+        """A connection that has asked for the upgrade; `behind` follows in the same segment."""
+        stream = await self.connect(receive_buffer)
+        head = UPGRADE.format(query=query, fields=fields)
+        await stream.send_all(head.encode() + behind)
+        return stream
+
+    async def connect(self, receive_buffer: int = 0) -> trio.SocketStream:
+        sock = trio.socket.socket()
+        if receive_buffer:
+            sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", self.server.port))
+        stream = trio.SocketStream(sock)
+        self.streams.append(stream)
+        return stream
+
+
+def origin_allowed(request: Request) -> bool:
+    return request.header(b"origin") != b"https://evil.example"
+
+
+def client_address(request: Request) -> str:
+    return request.header(b"x-address").decode() or request.socket.peer[0]
+
+
+def write_head(request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+    told = b"" if length is None else b"content-length: %d\r\n" % length
+    return b"HTTP/1.1 %d X\r\nx-request-id: %b\r\nx-for: %b\r\n%b%b\r\n" % (
+        status,
+        request.request_id,
+        request.header(b"origin"),
+        fields,
+        told,
+    )
+
+
+def refuse(refusal: Refusal, request_id: bytes) -> Response:
+    retry = b"" if refusal.retry_after is None else b"retry-after: %d\r\n" % refusal.retry_after
+    return Response(STATUS[refusal.code], refusal.code.encode(), retry)
+
+
+async def not_asked(connection: object, request: Request) -> bool:
+    raise AssertionError(f"{request.path!r} goes to the live path")
+
+
+@asynccontextmanager
+async def running(rules: Rules | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
+    node = LiveNode(rules or Rules(), admission)
+    with trio.fail_after(HANG):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.server.run, "127.0.0.1", 0)
+            try:
+                yield node
+            finally:
+                for stream in node.streams:
+                    stream.socket.close()
+                nursery.cancel_scope.cancel()

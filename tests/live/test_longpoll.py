@@ -1,0 +1,283 @@
+"""The long poll over real connections: who is answered when, with what, and that the connection goes on."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+import trio
+
+from scoreboard.domain.boards import Snapshot
+from scoreboard.live import longpoll as module
+from scoreboard.live.admission import Admission
+from scoreboard.live.conversation import Rules
+from scoreboard.live.longpoll import is_ahead
+from tests.live.nodes import LiveNode, running
+from tests.live.test_conversation import Person
+from tests.live.viewers import BOARD, FakeViewer, snapshot
+
+ANN = UUID(int=1)
+
+
+class Poller:
+    """One connection that polls again and again."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream, self.data = stream, b""
+
+    @classmethod
+    async def connect(cls, node: LiveNode) -> "Poller":
+        return cls(await node.connect())
+
+    async def ask(self, query: str = "", *fields: str, method: str = "GET") -> None:
+        await self.stream.send_all("\r\n".join([f"{method} /poll{query} HTTP/1.1", "Host: t", *fields, "", ""]).encode())
+
+    async def answer(self, *, has_body: bool = True) -> tuple[int, dict[str, str], Any]:
+        """Status, fields, JSON of the next answer."""
+        while b"\r\n\r\n" not in self.data:
+            await self._more()
+        head, _, self.data = self.data.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        fields = dict(line.partition(": ")[::2] for line in lines)
+        size = int(fields.get("content-length", 0)) if has_body else 0
+        while len(self.data) < size:
+            await self._more()
+        body, self.data = self.data[:size], self.data[size:]
+        return int(first.split()[1]), fields, json.loads(body) if body.startswith(b"{") else body
+
+    async def _more(self) -> None:
+        more = await self.stream.receive_some(65536)
+        assert more, "the connection has ended"
+        self.data += more
+
+
+async def waiting(node: LiveNode, polls: int = 1) -> None:
+    while node.hub.audience() != polls:
+        await trio.sleep(0.005)
+
+
+async def test_the_board_at_once_and_then_when_it_changes() -> None:
+    """Without `since`, or with another position: at once. With the present one: when it is another. All on one connection."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        for query in ("", "?since=", "?since=0-9", "?since=nonsense"):
+            await poller.ask(query)
+            status, fields, body = await poller.answer()
+            assert (status, fields["content-type"], fields["cache-control"]) == (200, "application/json", "no-store")
+            assert body["success"] is True
+            assert set(body["data"]) == {"leaderboard", "position", "timestamp"}
+            assert ([row["userId"] for row in body["data"]["leaderboard"]], body["data"]["position"]) == (["a", "b", "c"], "1-1")
+        await poller.ask("?since=1-1")
+        await waiting(node)
+        await node.show("bac")
+        status, _, body = await poller.answer()
+        assert (status, body["data"]["position"]) == (200, "1-2")
+        await node.until(viewers=0)
+
+
+async def test_nothing_new_is_204_after_the_wait() -> None:
+    """And at once with `wait=0`; the connection goes on."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        for wait in ("0", "0.2", "0.0"):
+            await poller.ask(f"?since=1-1&wait={wait}")
+            assert (await poller.answer())[::2] == (204, b"")
+        await poller.ask("?since=1-0&wait=0")
+        assert (await poller.answer())[0] == 200
+
+
+async def test_all_who_wait_share_one_body() -> None:
+    """Encoded once a tick, whoever asks; the heads are each caller's."""
+    async with running() as node:
+        pollers = [await Poller.connect(node) for _ in range(5)]
+        for place, poller in enumerate(pollers):
+            await poller.ask("?since=1-1", f"X-Request-ID: r{place}", f"Origin: https://{place}.example")
+        await waiting(node, len(pollers))
+        await node.show("ba")
+        prepared = node.hub.prepared(BOARD)
+        assert prepared is not None
+        body = prepared.answer
+        answers = [await poller.answer() for poller in pollers]
+        assert [fields["x-request-id"] for _, fields, _ in answers] == ["r0", "r1", "r2", "r3", "r4"]
+        assert [fields["x-for"] for _, fields, _ in answers] == [f"https://{place}.example" for place in range(5)]
+        assert all(told == json.loads(body) for _, _, told in answers)
+        assert prepared.answer is body
+
+
+async def test_a_tick_wakes_everyone_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowd that polls is answered as a whole, and others have their turn meanwhile."""
+    monkeypatch.setattr("scoreboard.live.hub.YIELD_EVERY", 2)
+    async with running() as node:
+        pollers = [await Poller.connect(node) for _ in range(9)]
+        for poller in pollers:
+            await poller.ask("?since=1-1")
+        await waiting(node, len(pollers))
+        await node.show("ba")
+        assert [(await poller.answer())[0] for poller in pollers] == [200] * 9
+
+
+async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position of another node that is newer is no reason to show an older board: it comes when this node has it, or after a second."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-3")
+        await waiting(node)
+        await node.show("ba")  # 1-2: still older than what the client has
+        await node.show("bac")  # 1-3: what it has
+        await trio.testing.wait_all_tasks_blocked()
+        assert node.hub.audience() == 1
+        await node.show("cab")
+        assert (await poller.answer())[2]["data"]["position"] == "1-4"
+        monkeypatch.setattr(module, "AHEAD_SECONDS", 0.1)
+        await poller.ask("?since=7-7")
+        assert (await poller.answer())[2]["data"]["position"] == "1-4"
+
+
+def test_what_is_ahead() -> None:
+    """Positions are compared as pairs; what is none, and a stale board's, is never ahead."""
+    shown: Snapshot = snapshot("ab", 5, epoch=2)
+    told = {since: is_ahead(since, shown) for since in ("2-5", "2-6", "3-0", "1-9", "2-4", "", "x", "2-6-1", "stale-ab", "9" * 40 + "-1")}
+    assert [since for since, ahead in told.items() if ahead] == ["2-6", "3-0"]
+    assert not is_ahead("9-9", snapshot("ab", 5, stale_since_ms=7))
+
+
+async def test_an_unwatched_board_is_read_first() -> None:
+    """Whoever comes when nobody watches is not shown what was on screen an hour ago; while somebody does, nothing is read for a poll."""
+    async with running() as node:
+        await node.show("ab")
+        node.board, node.top = "abcd", 9
+        poller = await Poller.connect(node)
+        await poller.ask()
+        assert (await poller.answer())[2]["data"]["position"] == "1-9"
+        FakeViewer(node.hub)
+        await node.refresh(BOARD)
+        before = node.refreshed
+        await poller.ask()
+        assert (await poller.answer())[0] == 200
+        assert node.refreshed == before
+
+
+async def test_no_store_is_503() -> None:
+    """Nothing was read and nothing can be; nobody is left waiting."""
+    async with running() as node:
+        node.away = True
+        poller = await Poller.connect(node)
+        await poller.ask()
+        assert (await poller.answer())[0] == 503
+        assert (node.hub.audience(), node.admission.total) == (0, 0)
+
+
+async def test_a_stale_board_says_so() -> None:
+    """Under a position of its own, the same for the same rows on every node: it is told when the rows change, and when it is over."""
+    async with running() as node:
+        FakeViewer(node.hub)
+        poller = await Poller.connect(node)
+        await node.hub.show(BOARD, snapshot("ab", 5, stale_since_ms=7))
+        await poller.ask()
+        first = (await poller.answer())[2]["data"]
+        assert first["stale"] is True
+        await poller.ask(f"?since={first['position']}&wait=0")
+        assert (await poller.answer())[0] == 204
+        await node.hub.show(BOARD, snapshot("ba", 5, stale_since_ms=7))
+        await poller.ask(f"?since={first['position']}&wait=0")
+        second = (await poller.answer())[2]["data"]
+        assert second["position"] != first["position"]
+        await node.hub.show(BOARD, snapshot("ba", 5))
+        await poller.ask(f"?since={second['position']}")
+        assert (await poller.answer())[2]["data"]["position"] == "1-5"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("?wait=31", 400),
+        ("?wait=-1", 400),
+        ("?wait=x", 400),
+        ("?wait=", 400),
+        ("?wait=1e1", 400),
+        ("?wait=nan", 400),
+        ("?wait=1&wait=2", 400),
+        ("?since=1&since=2", 400),
+        ("?channel=nothing", 400),
+        ("?token=nonsense", 401),
+    ],
+)
+async def test_bad_values(query: str, status: int) -> None:
+    """A problem, at once; the next request on the connection is answered."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask(query)
+        assert (await poller.answer())[0] == status
+        await poller.ask()
+        assert (await poller.answer())[0] == 200
+        assert node.admission.total == 0
+
+
+async def test_who_may_wait_and_how_many() -> None:
+    """A foreign page may not, nobody may without a token where one is needed, and waiting polls count as connections."""
+    async with running(Rules(anonymous=False), Admission(per_user=1)) as node:
+        node.tokens["t"] = Person(ANN, 1, 9e9)
+        one, two = await Poller.connect(node), await Poller.connect(node)
+        await one.ask("", "Origin: https://evil.example")
+        assert (await one.answer())[0] == 403
+        await one.ask()
+        assert (await one.answer())[0] == 401
+        await one.ask("?since=1-1&token=t")
+        await waiting(node)
+        await two.ask("", "Authorization: Bearer t")
+        status, fields, _ = await two.answer()
+        assert (status, fields["retry-after"]) == (429, "5")
+        await node.show("ba")
+        assert (await one.answer())[0] == 200
+        await two.ask("", "Authorization: Bearer t")
+        assert (await two.answer())[0] == 200
+
+
+async def test_head_does_not_wait() -> None:
+    """The head of what there is now."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-1", method="HEAD")
+        assert (await poller.answer())[0] == 204
+        await poller.ask(method="HEAD")
+        status, fields, _ = await poller.answer(has_body=False)
+        assert (status, int(fields["content-length"]) > 0) == (200, True)
+        await poller.ask()
+        assert (await poller.answer())[0] == 200
+
+
+async def test_leaving_answers_all_who_wait() -> None:
+    """204, and the advice to come back in a second: elsewhere. Who comes after that does not wait."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-1")
+        await waiting(node)
+        await node.hub.leaving()
+        for _ in range(2):
+            status, fields, _ = await poller.answer()
+            assert (status, fields["retry-after"]) == (204, "1")
+            await poller.ask("?since=1-1")
+
+
+async def test_a_pipelined_request_waits_its_turn() -> None:
+    """What comes behind a poll is answered after it."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-1")
+        await waiting(node)
+        await poller.ask("?wait=0")
+        await node.show("ba")
+        assert [(await poller.answer())[2]["data"]["position"] for _ in range(2)] == ["1-2", "1-2"]
+
+
+async def test_a_client_that_left_is_forgotten_when_it_would_be_answered() -> None:
+    """A poll does not watch its socket; the answer finds out, and nothing is left."""
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-1")
+        await waiting(node)
+        await poller.stream.aclose()
+        await node.show("ba")
+        await waiting(node, 0)
+        while node.server.connections:
+            await trio.sleep(0.005)

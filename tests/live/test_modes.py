@@ -1,0 +1,205 @@
+"""Deltas and whole boards come to the same, whatever happens between: two nodes, viewers of every form, gaps, changes of node."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoreboard.domain.boards import SHOWN, Entry, Snapshot
+from scoreboard.domain.wire import Wrap, event_stream, websocket
+from scoreboard.live.hub import Hub
+from tests.live.viewers import BOARD, FakeViewer, read_frames, read_stream
+
+PLAYERS = 14  # more than are shown
+
+
+@dataclass
+class World:
+    """The board as the stores have it."""
+
+    scores: dict[int, int] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    epoch: int = 1
+    top: int = 0
+    shown: tuple[Entry, ...] = ()
+
+    def rows(self) -> tuple[Entry, ...]:
+        order = sorted(self.scores, key=lambda user: (-self.scores[user], user))
+        return tuple(
+            Entry(rank, f"u{user}", self.names.get(user, f"U{user}"), self.scores[user], "https://example.org/p" if user % 3 else None)
+            for rank, user in enumerate(order, 1)
+        )
+
+    def settle(self) -> None:
+        """As the stores do: `top` moves when what is shown does."""
+        if self.rows()[:SHOWN] != self.shown:
+            self.shown, self.top = self.rows()[:SHOWN], self.top + 1
+
+    def snapshot(self, *, stale: bool) -> Snapshot:
+        return Snapshot(BOARD, self.epoch, self.top, self.top, 1_768_041_000_000, self.rows(), stale, 7 if stale else 0)
+
+
+class Client:
+    """One that watches as the contract says: applies what it reads, and comes back with the position that it has."""
+
+    def __init__(self, hub: Hub, wrap: Wrap, *, delta: bool) -> None:
+        self.wrap, self.delta = wrap, delta
+        self.rows: dict[str, Any] = {}
+        self.position = ""
+        self.join(hub)
+
+    def join(self, hub: Hub) -> None:
+        """A new connection. What the one before had not read yet is lost."""
+        since = self.position if self.delta or self.wrap is event_stream else ""
+        self.hub, self.viewer = hub, FakeViewer(hub, wrap=self.wrap, delta=self.delta, since=since)
+        hub.hand(self.viewer, BOARD)
+
+    def read(self) -> None:
+        data = b"".join(self.viewer.fake.taken)
+        self.viewer.fake.taken = []
+        events = read_frames(data) if self.wrap is websocket else [event for _, _, event in read_stream(data)]
+        for event in events:
+            self.apply(event["event"], event["data"])
+        if self.wrap is event_stream and (ids := [id_ for _, id_, _ in read_stream(data) if id_]):
+            assert ids[-1] == self.position
+
+    def apply(self, kind: object, told: Any) -> None:
+        if kind == "leaderboard:update":
+            self.rows = {row["userId"]: row for row in told["leaderboard"]}
+        elif kind == "leaderboard:delta":
+            assert self.delta
+            assert told["previousPosition"] == self.position, "a gap that the server made"
+            for user in told["removed"]:
+                del self.rows[user]
+            for row in told["changed"]:
+                had = self.rows.get(row["userId"])
+                assert row["previousRank"] == (had["rank"] if had else None)
+                self.rows[row["userId"]] = {name: value for name, value in row.items() if name != "previousRank"}
+        else:
+            return
+        self.position = told["position"]
+
+    @property
+    def board(self) -> list[Any]:
+        return sorted(self.rows.values(), key=lambda row: row["rank"])
+
+
+async def play(steps: list[tuple[str, int, int]]) -> None:
+    """Each step: what, and two numbers that say whom it concerns."""
+    world, hubs = World(), [Hub((BOARD,)), Hub((BOARD,))]
+    clients = [Client(hubs[0], wrap, delta=delta) for wrap in (websocket, event_stream) for delta in (False, True, True)]
+
+    def score(user: int, points: int) -> None:
+        world.scores[user % PLAYERS] = world.scores.get(user % PLAYERS, 0) + points - 20  # totals may fall
+
+    def rename(user: int, name: int) -> None:
+        world.names[user % PLAYERS] = f"Name {name}"
+
+    def drop_out(user: int, _: int) -> None:
+        world.scores.pop(user % PLAYERS, None)
+
+    def rebuild(_: int, __: int) -> None:
+        world.epoch, world.top = world.epoch + 1, 0
+        world.shown = ()
+
+    changes: dict[str, Callable[[int, int], None]] = {"score": score, "rename": rename, "drop": drop_out, "rebuild": rebuild}
+    for what, one, other in steps:
+        client, hub = clients[one % len(clients)], hubs[other % 2]
+        if what in changes:
+            changes[what](one, other)
+            world.settle()
+        elif what in {"show", "stale"}:
+            await hub.show(BOARD, world.snapshot(stale=what == "stale"))
+        elif what == "stick":
+            client.viewer.fake.stuck = True
+        elif what == "release":
+            client.viewer.fake.release()
+        elif what == "read":
+            client.read()
+        elif what == "move":
+            client.hub.leave(client.viewer)
+            client.join(hub)
+        else:
+            client.hub.subscribe(client.viewer, BOARD, delta=client.delta, since=client.position if other % 2 else "")
+            client.viewer.fake.taken = []  # what it had not read belongs to the subscription before
+            client.hub.hand(client.viewer, BOARD)
+    for hub in hubs:
+        await hub.show(BOARD, world.snapshot(stale=False))
+    for client in clients:
+        client.viewer.fake.release()
+        client.read()
+        expected = client_rows(world)
+        assert client.board == expected, (client.wrap.__name__, client.delta)
+        assert client.position == f"{world.epoch}-{world.top}"
+
+
+def client_rows(world: World) -> list[dict[str, object]]:
+    """The rows as JSON has them."""
+    rows = []
+    for entry in world.shown:
+        row: dict[str, object] = {"rank": entry.rank, "userId": entry.userId, "username": entry.username, "score": entry.score}
+        rows.append(row | ({"avatarUrl": entry.avatarUrl} if entry.avatarUrl else {}))
+    return rows
+
+
+kinds_of_steps = st.sampled_from(
+    ["score"] * 6
+    + ["show"] * 6
+    + ["read"] * 4
+    + ["rename", "drop", "rebuild", "stale", "stick", "stick", "release", "move", "move", "again"]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(kinds_of_steps, st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60))
+def test_every_form_ends_with_the_same_board(steps: list[tuple[str, int, int]]) -> None:
+    """Score changes, joins, new names, drop-outs, rebuilds, outages, slow readers, lost frames, other nodes: all see the board that is."""
+    trio.run(play, steps)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> None:
+    """In delta mode too, and after it deltas again; a stale board, and the one that ends it, come whole."""
+    hub, world = Hub((BOARD,)), World({1: 10, 2: 20})
+    world.settle()
+    client = Client(hub, websocket, delta=True)
+    await hub.show(BOARD, world.snapshot(stale=False))
+    for points in (30, 40):
+        client.viewer.fake.stuck = points == 30 and not stale
+        world.scores[1] = points
+        world.settle()
+        await hub.show(BOARD, world.snapshot(stale=stale and points == 30))
+    client.viewer.fake.release()
+    world.scores[1] = 50
+    world.settle()
+    await hub.show(BOARD, world.snapshot(stale=False))
+    told = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
+    wholly = (
+        ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"] if stale else ["leaderboard:update"] * 2
+    )
+    assert told == [*wholly, "leaderboard:delta"]
+    client.read()
+    assert client.board == client_rows(world)
+
+
+async def test_a_position_of_another_node_is_known_here() -> None:
+    """Whoever comes with a position that this node has shown too is told the difference alone, in one delta, wherever it is from."""
+    here, there, world = Hub((BOARD,)), Hub((BOARD,)), World({user: user for user in range(5)})
+    client = Client(there, websocket, delta=True)
+    for turn in range(4):
+        world.scores[turn] = 100 + turn
+        world.settle()
+        await here.show(BOARD, world.snapshot(stale=False))
+        if turn < 2:
+            await there.show(BOARD, world.snapshot(stale=False))
+    client.read()
+    had = client.position
+    client.join(here)
+    (delta,) = read_frames(b"".join(client.viewer.fake.taken))
+    assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == ("leaderboard:delta", had, "1-4")  # type: ignore[index]
+    client.read()
+    assert client.board == client_rows(world)

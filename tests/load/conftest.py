@@ -1,0 +1,5 @@
+"""Load tests start nodes as end-to-end tests do."""
+
+from tests.e2e.conftest import start_node
+
+__all__ = ["start_node"]
