@@ -12,7 +12,7 @@ import msgspec
 from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE, WENT_AWAY, Claim, Duplicate, Outcome, Recorded
-from scoreboard.runtime.breaker import Breaker
+from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage import ledger
 from scoreboard.storage.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
 from scoreboard.storage.projection import Projection, Row, Span
@@ -59,17 +59,11 @@ class Commit:
 
     async def _judge(self, claims: Sequence[Claim]) -> list[Judgement]:
         """By Redis if it answers, else by the action log."""
-        if self.breaker.allow(monotonic()):
-            try:
-                judgements = await self.limits.reserve(claims)
-            except StorageUnavailable:
-                self.breaker.failed(monotonic())
-            except BaseException:
-                self.breaker.abandoned(monotonic())
-                raise
-            else:
-                self.breaker.succeeded(monotonic())
-                return judgements
+        try:
+            with guard(self.breaker):
+                return await self.limits.reserve(claims)
+        except StorageUnavailable:
+            pass
         return await self.writer.ask(lambda conn: self.limits.judge_by_log(conn, claims))
 
     async def _project(self, taken: Taken, mark: Mark | None) -> tuple[dict[bytes, int | None], Mark | None]:
@@ -81,17 +75,11 @@ class Commit:
         span = taken.span
         if self._gap_span is not None and self._gap_span.writer == span.writer:
             span = span._replace(first=self._gap_span.first)
-        applied = None
-        if self.breaker.allow(monotonic()):
-            try:
+        try:
+            with guard(self.breaker):
                 applied = await self.projection.apply(span, [*taken.recording.rows, *missed], taken.recording.told)
-            except StorageUnavailable:
-                self.breaker.failed(monotonic())
-            except BaseException:
-                self.breaker.abandoned(monotonic())
-                raise
-            else:
-                self.breaker.succeeded(monotonic())
+        except StorageUnavailable:
+            applied = None
         if applied is None:
             self._gap.update(rows)
             self._gap_span = span
@@ -128,18 +116,11 @@ class Commit:
         return {place: before.age_ms for place, before in again.items()}
 
     async def _ranks(self, claims: Sequence[Claim]) -> Sequence[int | None]:
-        if self.breaker.allow(monotonic()):
-            try:
-                ranks = await self.projection.ranks([claim.user for claim in claims])
-            except StorageUnavailable:
-                self.breaker.failed(monotonic())
-            except BaseException:
-                self.breaker.abandoned(monotonic())
-                raise
-            else:
-                self.breaker.succeeded(monotonic())
-                return ranks
-        return [None] * len(claims)
+        try:
+            with guard(self.breaker):
+                return await self.projection.ranks([claim.user for claim in claims])
+        except StorageUnavailable:
+            return [None] * len(claims)
 
     async def _give_back(
         self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: Sequence[Outcome | None], ages: Mapping[int, int]
