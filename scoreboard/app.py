@@ -124,7 +124,7 @@ class Node:
         )
 
     def _make_write_path(self) -> None:
-        limits = Limits(self.stores.redis, per_minute=self.settings.limits.user_per_minute, cooldowns=self.settings.limits.cooldowns)
+        limits = Limits(self.stores.redis_direct, per_minute=self.settings.limits.user_per_minute, cooldowns=self.settings.limits.cooldowns)
         self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
         self.queue = Queue()
         self.commits = [

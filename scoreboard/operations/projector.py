@@ -81,7 +81,7 @@ class Projector:
     def __init__(self, stores: Stores, board: Board, node: str, on_mark: Callable[[Mark], None]) -> None:
         self.stores, self.board, self.node, self.on_mark = stores, board, node, on_mark
         self._woken = trio.Event()
-        self.projection = Projection(stores.redis, board, self.suspect)  # shared with the node's committers
+        self.projection = Projection(stores.redis_direct, board, self.suspect)  # shared with the node's committers
 
     def suspect(self) -> None:
         self._woken.set()

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.runtime import observe
 from scoreboard.storage.bridge import asyncio_loop, crossing, postgres_errors, redis_errors
+from scoreboard.storage.direct import DirectClient
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,14 +33,15 @@ IDLE_SECONDS = 60.0  # unused pool connections are closed after this
 
 
 class Stores:
-    """PostgreSQL's pool and Redis' client. Made by `open_stores`; usable from Trio while that is open."""
+    """PostgreSQL's pool and Redis' clients. Made by `open_stores`; usable from Trio while that is open."""
 
-    __slots__ = ("pgbouncer", "pool", "postgres_url", "redis", "redis_url")
+    __slots__ = ("pgbouncer", "pool", "postgres_url", "redis", "redis_direct", "redis_url")
 
-    def __init__(self, postgres_url: str, redis_url: str, pool: Any, client: Any, *, pgbouncer: bool) -> None:
+    def __init__(self, postgres_url: str, redis_url: str, pool: Any, client: Any, direct: DirectClient, *, pgbouncer: bool) -> None:
         self.postgres_url, self.redis_url, self.pgbouncer = postgres_url, redis_url, pgbouncer
         self.pool = pool
         self.redis = client
+        self.redis_direct = direct  # for the committers and the projector
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         return await crossing(self._pooled, "fetch", sql, args)
@@ -136,13 +138,19 @@ async def open_stores(postgres_url: str, redis_url: str, *, pool_size: int = POO
         )
         return redis.asyncio.Redis(connection_pool=pool)
 
+    async def open_direct() -> DirectClient:
+        pool = redis.asyncio.ConnectionPool.from_url(
+            redis_url, connection_class=_PackedInC, socket_timeout=None, retry=Retry(NoBackoff(), 0)
+        )
+        return DirectClient(pool, REDIS_SECONDS)
+
     async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
         pool = await crossing(open_pool)
-        client = await crossing(open_client)
+        client, direct = await crossing(open_client), await crossing(open_direct)
         try:
-            yield Stores(postgres_url, redis_url, pool, client, pgbouncer=pgbouncer)
+            yield Stores(postgres_url, redis_url, pool, client, direct, pgbouncer=pgbouncer)
         finally:
-            await crossing(_close, pool, client)
+            await crossing(_close, pool, client, direct)
 
 
 class _PackedInC(redis.asyncio.Connection):
@@ -153,8 +161,9 @@ class _PackedInC(redis.asyncio.Connection):
         return [hiredis.pack_command((*name.split(), *args[1:]))]
 
 
-async def _close(pool: Any, client: Any) -> None:
+async def _close(pool: Any, client: Any, direct: DirectClient) -> None:
     pool.terminate()  # whoever uses a connection has ended before; nothing is worth waiting for
+    await direct.aclose()
     await client.aclose()
     await client.connection_pool.disconnect()
 

@@ -26,7 +26,7 @@ async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
 
 
 def projection(stores: Stores) -> Projection:
-    return Projection(stores.redis, LEADERBOARD, lambda: None)
+    return Projection(stores.redis_direct, LEADERBOARD, lambda: None)
 
 
 async def look(stores: Stores, projection: Projection) -> Remedy:

@@ -20,7 +20,7 @@ class World:
 
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
-        self.projection = Projection(stores.redis, LEADERBOARD, lambda: None)
+        self.projection = Projection(stores.redis_direct, LEADERBOARD, lambda: None)
         self.suspicions = 0
         self.turn = 0
 

@@ -113,7 +113,9 @@ class Players:
         self.called, self.late = list[Call](), list[Call]()
         self.projections = [Unreliable(stores, self.called, self.late) for _ in range(COMMITTERS)]
         self.commits = [
-            Commit(Writer(stores.connect), Limits(stores.redis, per_minute=0, cooldowns=False), projection, Breaker("redis", interval=0))
+            Commit(
+                Writer(stores.connect), Limits(stores.redis_direct, per_minute=0, cooldowns=False), projection, Breaker("redis", interval=0)
+            )
             for projection in self.projections
         ]
         self.awarded = dict.fromkeys(users, 0)

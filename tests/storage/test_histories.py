@@ -45,7 +45,7 @@ async def test_an_emptied_redis_is_rebuilt_to_the_same_order(database_url: str, 
     """Redis may lose everything at any time: one look of the projector afterwards, and both stores agree, whatever still arrives."""
     with trio.fail_after(30):
         async with open_stores(database_url, redis_url) as stores, connection(stores) as conn, played(stores, history) as players:
-            projection = Projection(stores.redis, LEADERBOARD, lambda: None)
+            projection = Projection(stores.redis_direct, LEADERBOARD, lambda: None)
             await crossing(mend, conn, stores, LEADERBOARD, projection)
             await players.close_gaps()
             for call in players.called:  # all of it once more, onto the new board

@@ -25,7 +25,7 @@ N = 10  # specification: actions a minute
 
 
 def limits_of(stores: Stores, per_minute: int = N, *, cooldowns: bool = True) -> Limits:
-    return Limits(stores.redis, per_minute=per_minute, cooldowns=cooldowns)
+    return Limits(stores.redis_direct, per_minute=per_minute, cooldowns=cooldowns)
 
 
 def action(number: object = None, **others: Any) -> Claim:

@@ -146,7 +146,7 @@ async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World, 
     await world.score(ann, 10)
     url, stores = "postgresql://nobody@127.0.0.1:1/nothing", world.stores
     nowhere = await crossing(partial(asyncpg.create_pool, url, min_size=0))
-    board = World(Stores(url, redis_url, nowhere, stores.redis, pgbouncer=False)).reader()
+    board = World(Stores(url, redis_url, nowhere, stores.redis, stores.redis_direct, pgbouncer=False)).reader()
     assert (await board.read()).rows[0].username == unnamed(ann).username
     await world.reader().read()  # another node fills the hash
     board.distrust()

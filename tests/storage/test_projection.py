@@ -30,7 +30,7 @@ class World:
         self.projection = self.another_node()
 
     def another_node(self) -> Projection:
-        return Projection(self.stores.redis, LEADERBOARD, self.suspect)
+        return Projection(self.stores.redis_direct, LEADERBOARD, self.suspect)
 
     def suspect(self) -> None:
         self.suspicions += 1
