@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from scoreboard.domain.boards import Mark
-from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.errors import Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import Claim, Duplicate, Outcome, Recorded, out_of_service
 from scoreboard.runtime import observe
 from scoreboard.storage.bridge import crossing
@@ -35,34 +35,34 @@ IN_DOUBT = out_of_service("The database did not answer in time. Send the same ac
 class Pending:
     """One queued claim, who waits for it, and until when (Trio's clock)."""
 
-    __slots__ = ("_waiter", "claim", "deadline", "outcome")
+    __slots__ = ("_then", "claim", "deadline", "outcome")
 
     def __init__(self, claim: Claim, deadline: float) -> None:
         self.claim, self.deadline = claim, deadline
         self.outcome: Outcome | None = None
-        self._waiter: trio.lowlevel.Task | None = None  # there is one at most; an Event for each would cost twice as much
+        self._then: Callable[[Outcome], None] | None = None
 
     def end(self, outcome: Outcome) -> None:
         """The first outcome counts: a late one has been answered already."""
         if self.outcome is None:
             self.outcome = outcome
-            if self._waiter is not None:
-                trio.lowlevel.reschedule(self._waiter)
-                self._waiter = None
+            if self._then is not None:
+                self._then(outcome)
+
+    def then(self, tell: Callable[[Outcome], None]) -> None:
+        """Has the outcome told by whoever ends it, without a task that waits. `tell` must not raise: it is the committer that calls."""
+        self._then = tell
 
     async def wait(self) -> Outcome:
         """The outcome, once there is one. Cancelling leaves the claim queued."""
         if self.outcome is None:
-            self._waiter = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+            ended = trio.Event()
+            self.then(lambda _: ended.set())
+            await ended.wait()
         else:
             await trio.lowlevel.checkpoint()
-        assert self.outcome is not None  # set before the waiter is rescheduled
+        assert self.outcome is not None  # set before anybody is told
         return self.outcome
-
-    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._waiter = None
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Queue:
@@ -76,8 +76,8 @@ class Queue:
         self._idle = trio.lowlevel.ParkingLot()
         self.available = 0
 
-    async def submit(self, claim: Claim) -> Outcome:
-        """Waits for the claim's outcome, at most PATIENCE. Cancelling leaves the claim queued."""
+    def submit(self, claim: Claim) -> Pending | Refusal:
+        """Queues the claim, whose outcome is there within PATIENCE, whoever still waits for it."""
         if not self.available:
             return AWAY
         if len(self._waiting) >= QUEUE:
@@ -87,7 +87,7 @@ class Queue:
         self._outstanding.append(pending)
         if self._idle:
             self._idle.unpark()
-        return await pending.wait()
+        return pending
 
     async def take(self) -> list[Pending]:
         """The next batch, as soon as there is one. Late ones are dropped unseen, so that "nothing was recorded" is true of them."""

@@ -8,9 +8,9 @@ from hashlib import sha256
 
 from scoreboard.domain.actions import parse_action, speaks_for
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.outcomes import Claim, Duplicate, Recorded
+from scoreboard.domain.outcomes import Claim
 from scoreboard.domain.scoring import Rules, award
-from scoreboard.operations.committer import Queue
+from scoreboard.operations.committer import Pending, Queue
 from scoreboard.operations.sessions import Identity
 from scoreboard.security.signatures import matches
 
@@ -28,10 +28,10 @@ class SubmitAction:
     def __init__(self, rules: Rules, queue: Queue) -> None:
         self.rules, self.queue = rules, queue
 
-    async def __call__(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Recorded | Duplicate | Refusal:
-        """Returns when the action is recorded for good, known from before, or refused.
+    def __call__(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
+        """Why the action is refused already, or the queued action, whose outcome tells when it is recorded for good.
 
-        Cancelling does not take back what is queued: the action may count all the same, and a retry of its id tells.
+        Nobody takes back what is queued: the action counts though nobody waits for it any more, and a retry of its id tells.
         """
         if not matches(signature, body, identity.secrets):
             return INVALID_SIGNATURE
@@ -53,4 +53,4 @@ class SubmitAction:
             worth=award(action, self.rules),
             cooldown_ms=rule.cooldown * 1000 if rule else 0,
         )
-        return await self.queue.submit(claim)
+        return self.queue.submit(claim)

@@ -20,7 +20,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from scoreboard.domain.errors import Code, Refusal, StartError
-from scoreboard.runtime.http1 import Connection
+from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.messages import Request
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
@@ -40,7 +40,7 @@ class Asgi:
         self._config.errorlog = logging.getLogger("scoreboard.hypercorn")  # no handlers of its own, no access log
         self._context = WorkerContext(None)
 
-    async def answer(self, connection: Connection, request: Request) -> bool:
+    async def answer(self, connection: Answering, request: Request) -> bool:
         """Has the application answer; True when the connection can go on. Returns once the application's task has ended.
 
         Never raises because the client has left: the application is told by `http.disconnect`.
@@ -117,7 +117,7 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 class _Exchange:
     """One answer on its way from Hypercorn's events to bytes."""
 
-    def __init__(self, connection: Connection, request: Request) -> None:
+    def __init__(self, connection: Answering, request: Request) -> None:
         self.over = trio.Event()
         self.going_on = False  # until the answer's end is known to be on the wire as its head said
         self._connection = connection

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from scoreboard.domain.errors import Refusal
@@ -13,8 +14,24 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 A handler of GET is asked for HEAD too, its body is left out; one that takes the socket over looks at `request.method` itself.
 """
 
-Prompt = Callable[[Request], Response | None]
-"""Answers a request of the prompt table without waiting. None: it can't now, the handler of the express table is asked."""
+
+class Later(Enum):
+    """What a prompt answers that has begun to wait without a task."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+
+Reply = Callable[[Callable[[], Response]], None]
+"""Takes what makes the answer, and writes it; an exception is answered as a handler's would be. Never raises, never waits."""
+
+Prompt = Callable[[Request, Reply], Response | Later | None]
+"""Answers a request of the prompt table without waiting.
+
+LATER: it has kept the reply and calls it once, whatever happens meanwhile; until then the connection answers nothing else. None: it can't,
+the handler of the express table is asked.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +42,7 @@ class Front:
     prompt: Mapping[tuple[bytes, bytes], Prompt]  # of the same paths, where it pays; no HEAD
     live_path: bytes
     live: Callable[[Request], Awaitable[None]]  # a WebSocket on request.socket, whose `played_back` holds the head and what followed it
-    asgi: Callable[[Any, Request], Awaitable[bool]]  # the rest, given http1's Connection: `Asgi.answer`; True when that can go on
+    asgi: Callable[[Any, Request], Awaitable[bool]]  # the rest, given the connection: `Asgi.answer`; True when that can go on
     write_head: Callable[[Request, int, bytes, int | None], bytes]  # request, status, fields, length → the whole head with its blank line
     before: Callable[[Request], Response | None]  # asked first; an answer ends it
     problem: Callable[[Refusal, bytes], Response]  # a refusal and the request id → problem+json

@@ -2,16 +2,19 @@
 
 For each request `Front.before` is asked, then it goes through one of three doors: a handler of the express table, the live path (a
 WebSocket on the same Socket; the connection ends with it), or the ASGI application (asgi). What the prompt table can answer without
-waiting is answered as the bytes come in, and the connection's task sleeps on: a quarter less for a small request. The parser and what it
-refuses are in messages; deadlines are compared by the server's sweeper. Nothing here knows what a scoreboard is. Read `run` first.
+waiting is answered as the bytes come in, and the connection's task sleeps on: a quarter less for a small request; so it does if the prompt
+table replies later. The parser and what it refuses are in messages, writing is in answering; deadlines are compared by the server's
+sweeper. Nothing here knows what a scoreboard is. Read `run` first.
 """
 
+from collections.abc import Callable
 from math import inf
 
 import trio
 
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.runtime.front import Front
+from scoreboard.runtime.answering import ANSWER_SECONDS, Answering
+from scoreboard.runtime.front import LATER, Front
 from scoreboard.runtime.messages import Request, RequestParser, Response
 from scoreboard.runtime.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
 from scoreboard.runtime.sockets import READ_BYTES, Socket
@@ -19,32 +22,29 @@ from scoreboard.runtime.sockets import READ_BYTES, Socket
 IDLE_SECONDS = 75.0  # between requests: longer than a load balancer's own limit (60 s is common), so that it closes first
 HEAD_SECONDS = 10.0  # for the whole head once its first byte is here: a slow sender holds a connection, not a place for ever
 BODY_SECONDS = 10.0  # for the whole body once the head is here
-ANSWER_SECONDS = 30.0  # for each piece of an answer that the kernel did not take at once: 16 KiB and less, so 0.5 KiB/s will do
 PARTING_SECONDS = 2.0  # after the last answer: what the peer still sends is read, else the kernel resets and the answer is lost
 PARTING_BYTES = 1_048_576  # of that, so much: whoever sends more is not listening
 YIELD_EVERY = 16  # requests; a buffer full of them must not hold the loop
 
-CLOSE = b"connection: close\r\n"
-KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Connection:
+class Connection(Answering):
     """The task of one connection and what the server must know of it."""
 
-    __slots__ = ("_draining", "_fed", "_front", "_live", "_owed", "_parser", "_serving", "_stage", "_status", "last", "socket")
+    __slots__ = ("_draining", "_ended", "_fed", "_later", "_live", "_owed", "_parser", "_replied", "_serving", "_stage")
 
     def __init__(self, socket: Socket, front: Front) -> None:
-        self.socket = socket
-        self.last = False  # the answer at hand is the last one: the server is draining, or the application wants it so
-        self._front = front
+        super().__init__(socket, front)
         self._parser = RequestParser(socket, front.live_path)
         self._draining = False  # wound up
         self._serving = False  # a request is at hand, or the connection is ending
         self._stage = 0  # the parser's, when the deadline was set last
-        self._fed = False  # `_at_once` has read and left the rest to the task
-        self._owed = b""  # an answer of `_at_once` that the kernel did not take
-        self._status = 0  # of the newest head
+        self._fed = False  # what was read without the task was left to it, or what became of it
+        self._owed = b""  # an answer that was written without the task, but the kernel did not take it
+        self._ended = False  # that was the last one
+        self._later: Request | None = None  # the prompt table replies to it later
+        self._replied: trio.Event | None = None  # the task waits for that
         self._live: Request | None = None  # becomes a WebSocket
 
     async def run(self) -> None:
@@ -74,11 +74,17 @@ class Connection:
             socket.source.hook = self._at_once
         while True:
             await socket.wait_readable()
+            if self._later is not None:  # more has come, or the peer has left: what was begun is not taken back
+                self._replied = trio.Event()
+                await self._replied.wait()
+                self._replied = None
             if self._fed:
                 self._fed = False
                 if self._owed or socket.behind_since < inf:
-                    await self._wait(self._owed)
+                    await self.wait_sent(self._owed)
                     self._owed = b""
+                if self._ended:
+                    return True
             elif data := socket.read_now():
                 parser.feed(data)
             elif data is None:
@@ -125,19 +131,27 @@ class Connection:
             return False  # nothing after all, or the end: the task reads again and sees
         parser.feed(data)
         for place, request in enumerate(parser.queue):
-            if place == YIELD_EVERY or not self._prompt(request):
+            if place == YIELD_EVERY or self._later is not None or not self._prompt(request):
                 del parser.queue[:place]
                 break
         else:
             parser.queue.clear()
-            if parser.refusal is None and not parser.expects and not self._owed and socket.behind_since == inf:
+            if self._later is not None and parser.refusal is None and not parser.expects:
+                self._serving = True
+                return True
+            if self._is_done():
                 self._buy_time()
                 return True
         self._fed = self._serving = True
         return False
 
+    def _is_done(self) -> bool:
+        """Whether the next thing to do is to wait for bytes."""
+        parser = self._parser
+        return not (parser.queue or parser.refusal or parser.expects or self._owed or self._later) and self.socket.behind_since == inf
+
     def _prompt(self, request: Request) -> bool:
-        """True when the request is answered."""
+        """True when the request is answered, or will be."""
         front, socket = self._front, self.socket
         prompt = front.prompt.get((request.method, request.path))
         if prompt is None or self._owed or self.last or not request.keep_alive or socket.behind_since < inf:
@@ -147,17 +161,47 @@ class Connection:
         if answer is None:
             door = PROMPT
             request.admitted = True
+            socket.deadline = inf
             try:
-                answer = prompt(request)
+                made = prompt(request, self._reply)
             except Exception as exc:  # noqa: BLE001 – logged by `failed`
-                answer = front.failed(request, exc)
-        if answer is None:
-            return False
-        answered[door + answer.status // 100] += 1
-        data, _ = self._bytes(request, answer)
-        if not socket.send_now(data):
-            self._owed = data
+                made = front.failed(request, exc)
+            if made is LATER:
+                self._later = request
+                return True
+            if made is None:
+                return False
+            answer = made
+        self._put(request, answer, door)
         return True
+
+    def _put(self, request: Request, answer: Response, door: int) -> bool:
+        """Writes the answer as far as that goes without waiting. True when the connection goes on after it."""
+        answered[door + answer.status // 100] += 1
+        data, going_on = self.whole(request, answer)
+        if not self.socket.send_now(data):
+            self._owed = data
+        return going_on
+
+    def _reply(self, make: Callable[[], Response]) -> None:
+        """The prompt table's reply to `_later`, called by whoever has it. The task is woken if there is more to do."""
+        request, socket = self._later, self.socket
+        assert request is not None  # one reply to each
+        try:
+            answer = make()
+        except Exception as exc:  # noqa: BLE001 – logged by `failed`
+            answer = self._front.failed(request, exc)
+        self._later = None
+        self._ended = not self._put(request, answer, PROMPT)
+        if not self._fed and not self._ended and self._is_done():
+            self._serving = False
+            self._buy_time()
+        else:
+            self._fed = True
+            if socket.source is not None:
+                socket.source.rouse()
+        if self._replied is not None:
+            self._replied.set()
 
     # ---- in turn ----------------------------------------------------------------------------------------------------
 
@@ -183,9 +227,9 @@ class Connection:
                 return False
             handler = front.express.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
             if handler is None:
-                self._status = 0
+                self.status = 0
                 going_on = await front.asgi(self, request)
-                answered[ASGI + self._status // 100] += 1
+                answered[ASGI + self.status // 100] += 1
                 return going_on
             door, sent = EXPRESS, self.socket.sent
             try:
@@ -199,7 +243,7 @@ class Connection:
                 answered[EXPRESS + 2] += 1
                 return False
         answered[door + answer.status // 100] += 1
-        data, going_on = self._bytes(request, answer)
+        data, going_on = self.whole(request, answer)
         await self.send(data)
         return going_on
 
@@ -215,43 +259,6 @@ class Connection:
         socket.played_back = b"\r\n".join(lines)
         socket.frames = True
         self._live = request
-
-    # ---- writing ----------------------------------------------------------------------------------------------------
-
-    def head(self, request: Request, status: int, fields: bytes, length: int | None) -> tuple[bytes, bool]:
-        """The head with its Connection field, and whether the connection goes on after this answer."""
-        self._status = status
-        if self.last or not request.keep_alive:
-            return self._front.write_head(request, status, fields + CLOSE, length), False
-        if request.version == "1.0":
-            fields += KEEP_ALIVE
-        return self._front.write_head(request, status, fields, length), True
-
-    def problem(self, request: Request, refusal: Refusal) -> Response:
-        """A refusal as the answer to `request`."""
-        return self._front.problem(refusal, request.request_id)
-
-    def _bytes(self, request: Request, answer: Response) -> tuple[bytes, bool]:
-        """The whole answer, and whether the connection goes on after it. Joined: for a board's size that is faster than a writev."""
-        status, body = answer.status, answer.body
-        if status == 204 or status == 304:  # noqa: PLR1714 - twice as fast as a set here
-            return self.head(request, status, answer.fields, None)
-        head, going_on = self.head(request, status, answer.fields, len(body))
-        return (head if request.method == b"HEAD" else head + body), going_on
-
-    async def send(self, data: bytes) -> None:
-        """`data`, at once if there is room, else within ANSWER_SECONDS or the sweeper closes. Raises as `Socket.send_all`."""
-        if not self.socket.send_now(data):
-            await self._wait(data)
-        elif self.socket.behind_since < inf:
-            await self._wait(b"")
-
-    async def _wait(self, data: bytes) -> None:
-        """Until `data`, and what was left over before it, is out."""
-        socket = self.socket
-        socket.deadline = trio.current_time() + ANSWER_SECONDS
-        await socket.send_all(data)
-        socket.deadline = inf
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -273,7 +280,7 @@ class Connection:
         request = self._parser.request or Request(self.socket)  # either way it says that it does not keep the connection
         answer = self.problem(request, refusal)
         answered[FRONT + answer.status // 100] += 1
-        return self._bytes(request, answer)[0]
+        return self.whole(request, answer)[0]
 
     async def _refuse(self, refusal: Refusal) -> None:
         await self.send(self._refusal(refusal))

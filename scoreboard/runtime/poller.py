@@ -60,8 +60,12 @@ class Source:
                     return
             except Exception as exc:  # noqa: BLE001 - raised where the connection's own guard is, not in the poller
                 self._failure = exc
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Wakes the waiter, if anybody waits, whether or not there is something to read."""
         waiter, self._waiter = self._waiter, None
-        if waiter is not None:  # nobody waits; or the hook has closed the socket, and so has woken it
+        if waiter is not None:  # else the hook has closed the socket, and so has woken it
             trio.lowlevel.reschedule(waiter)
 
     def end(self) -> None:

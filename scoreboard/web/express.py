@@ -1,4 +1,4 @@
-"""Routes that http1 answers without ASGI, or even without waiting.
+"""Routes that http1 answers without ASGI, or even without waking the connection's task.
 
 Submit and leaderboard are Quart routes too, with the same handlers. The event stream and the long poll are not: one keeps its Socket, and
 thousands of either wait at the same time.
@@ -37,5 +37,5 @@ async def _not_allowed(request: Request) -> Response:
 
 
 def build_prompt_table(scores: ScoreRoutes) -> dict[tuple[bytes, bytes], Prompt]:
-    """(method, path) → what may be answered at once."""
-    return {(b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_at_once}
+    """(method, path) → what needs no task to wait."""
+    return {(b"POST", SUBMIT_PATH.encode()): scores.submit_at_once, (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_at_once}

@@ -7,6 +7,7 @@ own place is put in between. Rules are elsewhere: operations.submit_action, stor
 import re
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -18,8 +19,10 @@ from prometheus_client import Counter
 from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
+from scoreboard.operations.committer import Pending
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime import observe
+from scoreboard.runtime.front import LATER, Later, Reply
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.storage.board import Standing
 from scoreboard.web.answers import JSON, success
@@ -27,7 +30,7 @@ from scoreboard.web.bearer import Bearer
 from scoreboard.web.bodies import NOT_JSON, is_json
 from scoreboard.web.problems import problem
 
-Submit = Callable[[Identity, str, bytes, str], Awaitable[Outcome]]
+Submit = Callable[[Identity, str, bytes, str], Pending | Refusal]
 
 REPEATED = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
 REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
@@ -133,6 +136,18 @@ def conditional(request: Request, response: Response, etag: bytes) -> Response:
     return Response(304, b"", response.fields.removeprefix(JSON)) if is_current(request, etag) else response
 
 
+def _told(request: Request, outcome: Outcome) -> Response:
+    """What became of an action, counted and as its sender hears it."""
+    _count(outcome)
+    if isinstance(outcome, Recorded):
+        return success(scored(outcome))
+    if isinstance(outcome, Duplicate):
+        if outcome.original is None:
+            return problem(REUSED, request.request_id)
+        return problem(REPEATED, request.request_id, data=scored(outcome.original), fields=REPLAYED)
+    return problem(outcome, request.request_id)
+
+
 def _count(outcome: Outcome) -> None:
     kind = outcome.code.lower() if isinstance(outcome, Refusal) else "recorded" if isinstance(outcome, Recorded) else "duplicate_action"
     counter = _counters.get(kind) or _counters.setdefault(kind, observe.SCORE_UPDATES.labels(kind))
@@ -160,21 +175,26 @@ class ScoreRoutes:
 
     async def submit(self, request: Request) -> Response:
         """Award points for an action."""
+        begun = self._begin(request)
+        return begun if isinstance(begun, Response) else _told(request, await begun.wait())
+
+    def submit_at_once(self, request: Request, reply: Reply) -> Response | Later:
+        """The same without a task that waits for the outcome."""
+        begun = self._begin(request)
+        if isinstance(begun, Response):
+            return begun
+        begun.then(lambda outcome: reply(partial(_told, request, outcome)))
+        return LATER
+
+    def _begin(self, request: Request) -> Pending | Response:
         identity = self._bearer.require(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
         if not is_json(request):
             return problem(NOT_JSON, request.request_id)
         signature = request.header(b"x-action-signature").decode("latin-1")
-        outcome = await self._submit(identity, signature, request.body, request.request_id.decode())
-        _count(outcome)
-        if isinstance(outcome, Recorded):
-            return success(scored(outcome))
-        if isinstance(outcome, Duplicate):
-            if outcome.original is None:
-                return problem(REUSED, request.request_id)
-            return problem(REPEATED, request.request_id, data=scored(outcome.original), fields=REPLAYED)
-        return problem(outcome, request.request_id)
+        begun = self._submit(identity, signature, request.body, request.request_id.decode())
+        return _told(request, begun) if isinstance(begun, Refusal) else begun
 
     async def leaderboard(self, request: Request) -> Response:
         """Read the best players, and one's own place."""
@@ -189,7 +209,7 @@ class ScoreRoutes:
             return conditional(request, prepared.response, prepared.etag)
         return conditional(request, *personal(prepared, await self._standing(identity.user)))
 
-    def leaderboard_at_once(self, request: Request) -> Response | None:
+    def leaderboard_at_once(self, request: Request, _reply: Reply) -> Response | None:
         """The same for whoever asks without a token while the board at hand is new enough; None: `leaderboard` must be asked."""
         limit = read_limit(request.query)
         if isinstance(limit, Refusal) or request.has(b"authorization"):

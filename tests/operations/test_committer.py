@@ -15,6 +15,7 @@ from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded
 from scoreboard.operations import committer as module
 from scoreboard.operations.committer import AWAY, BATCH, BUSY, IN_DOUBT, PATIENCE, Pending, Queue, commit_batches, end_late, follow, unique
 from scoreboard.storage.commit import Committed
+from tests.operations.outcomes import submit
 from tests.storage.worlds import claim
 
 ADA, BOB = UUID(int=1), UUID(int=2)
@@ -71,17 +72,17 @@ def test_every_answer_of_the_queue_is_a_503() -> None:
 
 
 async def submitted(queue: Queue, claims: Sequence[Claim], outcomes: list[Outcome], nursery: trio.Nursery) -> None:
-    async def submit(each: Claim) -> None:
-        outcomes.append(await queue.submit(each))
+    async def one(each: Claim) -> None:
+        outcomes.append(await submit(queue, each))
 
     for each in claims:
-        nursery.start_soon(submit, each)
+        nursery.start_soon(one, each)
         await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_without_a_committer_actions_are_refused_at_once() -> None:
     """Nobody waits for a database that nobody is connected to."""
-    assert await Queue().submit(claim(ADA)) is AWAY
+    assert await submit(Queue(), claim(ADA)) is AWAY
 
 
 async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,9 +201,9 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
         await nursery.start(commit_batches, queue, commit, lambda _: None)
         commit.fails = lambda: StorageUnavailable("postgresql", "cancelled")
-        assert await queue.submit(claim(ADA)) is IN_DOUBT
+        assert await submit(queue, claim(ADA)) is IN_DOUBT
         commit.fails = None
-        assert isinstance(await queue.submit(claim(ADA)), Recorded)
+        assert isinstance(await submit(queue, claim(ADA)), Recorded)
         assert queue.available == 1
         nursery.cancel_scope.cancel()
 
@@ -225,11 +226,11 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
                 for each in (claim(ADA), claim(BOB), claim(ADA)):
                     waiting.start_soon(partial(submitted, queue, [each], outcomes, waiting))
             assert sorted(outcomes, key=str) == sorted([IN_DOUBT, AWAY, AWAY], key=str)
-            assert await queue.submit(claim(ADA)) is AWAY
+            assert await submit(queue, claim(ADA)) is AWAY
             commit.fails, commit.writer.there = None, True
             while not queue.available:
                 await trio.sleep(0.005)
-            assert isinstance(await queue.submit(claim(ADA)), Recorded)
+            assert isinstance(await submit(queue, claim(ADA)), Recorded)
             nursery.cancel_scope.cancel()
 
 
@@ -240,7 +241,7 @@ async def test_the_mark_is_heard_before_the_answer() -> None:
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
         await nursery.start(commit_batches, queue, commit, lambda mark: heard.append((mark, mine.outcome is None)))
         queue._waiting.append(mine)
-        await queue.submit(claim(BOB))
+        await submit(queue, claim(BOB))
         assert mine.outcome is not None
         nursery.cancel_scope.cancel()
     assert heard == [(Mark(1, 1), True)]

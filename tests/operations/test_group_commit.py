@@ -19,6 +19,7 @@ from scoreboard.storage.connections import Stores, connect, open_stores
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.projection import Projection
 from scoreboard.storage.writer import Writer
+from tests.operations.outcomes import submit
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.worlds import NAMES, claim, make_users
 
@@ -32,9 +33,9 @@ class World:
         self.marks: list[Mark] = []
 
     async def start(self, committers: int = 2) -> None:
-        projection, breaker = Projection(self.stores.redis, LEADERBOARD, lambda: None), Breaker("redis")
+        projection, breaker = Projection(self.stores.redis_direct, LEADERBOARD, lambda: None), Breaker("redis")
         for _ in range(committers):
-            limits = Limits(self.stores.redis, per_minute=0, cooldowns=False)
+            limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             commit = Commit(Writer(lambda: connect(self.postgres.url)), limits, projection, breaker)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
@@ -47,12 +48,12 @@ class World:
     async def submit_all(self, claims: Sequence[Claim]) -> list[Outcome]:
         outcomes: list[Any] = [None] * len(claims)
 
-        async def submit(place: int, each: Claim) -> None:
-            outcomes[place] = await self.queue.submit(each)
+        async def one(place: int, each: Claim) -> None:
+            outcomes[place] = await submit(self.queue, each)
 
         async with trio.open_nursery() as nursery:
             for place, each in enumerate(claims):
-                nursery.start_soon(submit, place, each)
+                nursery.start_soon(one, place, each)
         return outcomes
 
 
@@ -110,7 +111,7 @@ async def test_who_hangs_up_cancels_nothing(world: World) -> None:
 
     async def leave(user: UUID) -> None:
         with trio.move_on_after(0):
-            await world.queue.submit(claim(user))
+            await submit(world.queue, claim(user))
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -135,7 +136,7 @@ async def test_postgresql_away_is_refused_at_once_and_back_by_itself(world: Worl
             commit.writer.conn.terminate()
         while world.queue.available:
             assert kinds(await world.submit_all([claim(user) for _ in range(3)])) == {"SERVICE_UNAVAILABLE": 3}
-        assert await world.queue.submit(claim(user)) is AWAY
+        assert await submit(world.queue, claim(user)) is AWAY
         world.postgres.refuse = False
         await world.connected()
         assert kinds(await world.submit_all([claim(user)])) == {"Recorded": 1}
@@ -149,7 +150,7 @@ async def test_a_start_without_postgresql_waits_for_it(world: World, monkeypatch
     world.postgres.refuse = True
     with trio.fail_after(30):
         await world.start()
-        assert await world.queue.submit(claim(user)) is AWAY
+        assert await submit(world.queue, claim(user)) is AWAY
         world.postgres.refuse = False
         await world.connected()
         assert kinds(await world.submit_all([claim(user)])) == {"Recorded": 1}

@@ -10,10 +10,11 @@ import pytest
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import SIGNATURE_LENGTH, Claim, Outcome, Recorded
 from scoreboard.domain.scoring import read_rules
-from scoreboard.operations.committer import AWAY, Queue
+from scoreboard.operations.committer import AWAY, Pending, Queue
 from scoreboard.operations.sessions import Identity
 from scoreboard.operations.submit_action import NOT_YOURS, SubmitAction
 from scoreboard.security.signatures import sign
+from tests.operations.outcomes import outcome
 
 USER, SID = UUID(int=1), UUID(int=2)
 KEYS = {1: b"old secret", 2: b"new secret"}
@@ -34,14 +35,16 @@ class FakeQueue(Queue):
         super().__init__()
         self.claims: list[Claim] = []
 
-    async def submit(self, claim: Claim) -> Outcome:
+    def submit(self, claim: Claim) -> Pending:
         self.claims.append(claim)
-        return Recorded(claim.user, 0, 1, 1, 1, 0)
+        pending = Pending(claim, 0)
+        pending.end(Recorded(claim.user, 0, 1, 1, 1, 0))
+        return pending
 
 
 async def submit(queue: Queue, body: dict[str, object] | bytes, signature: str | None = None) -> Outcome:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await SubmitAction(RULES, queue)(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1")
+    return await outcome(SubmitAction(RULES, queue)(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1"))
 
 
 async def test_a_signed_action_becomes_a_claim() -> None:
@@ -62,18 +65,18 @@ async def test_the_signature_is_checked_before_the_body_is_read() -> None:
     """403 for anything unsigned, readable or not; nothing is queued."""
     queue = FakeQueue()
     for body in (b"{", json.dumps(GOOD).encode()):
-        outcome = await submit(queue, body, "0" * 64)
-        assert isinstance(outcome, Refusal)
-        assert outcome.code is Code.INVALID_SIGNATURE
+        refusal = await submit(queue, body, "0" * 64)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.INVALID_SIGNATURE
     assert queue.claims == []
 
 
 async def test_a_body_that_cannot_be_decoded_never_reaches_the_stores() -> None:
     """400 before idempotency and limits."""
     queue = FakeQueue()
-    outcome = await submit(queue, b'{"actionId": 5}')
-    assert isinstance(outcome, Refusal)
-    assert outcome.code is Code.INVALID_ACTION
+    refusal = await submit(queue, b'{"actionId": 5}')
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is Code.INVALID_ACTION
     assert queue.claims == []
 
 

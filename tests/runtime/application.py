@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -16,7 +17,7 @@ import trio_websocket
 from scoreboard.domain.errors import STATUS, Code, Refusal
 from scoreboard.runtime import server as server_module
 from scoreboard.runtime.asgi import Asgi
-from scoreboard.runtime.front import Front, Handler, Prompt
+from scoreboard.runtime.front import LATER, Front, Handler, Later, Prompt, Reply
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.runtime.server import Server
 from tests.runtime.raw import HANG
@@ -30,8 +31,16 @@ class Way(Enum):
 
     PROMPT = "prompt"  # as the bytes come in
     UNSURE = "unsure"  # the prompt table can't answer every other request
+    LATER = "later"  # the prompt table replies a little later
     TASK = "task"  # by the connection's task, which the poller wakes
     TRIO = "trio"  # which Trio wakes: without epoll
+
+
+async def replying(reply: Reply, make: Callable[[], Response]) -> None:
+    """Not at once, but before anybody has nothing to do."""
+    for _ in range(3):
+        await trio.lowlevel.checkpoint()
+    reply(make)
 
 
 class Application:
@@ -47,6 +56,7 @@ class Application:
         self.gate = trio.Event()  # /slow waits for it
         self.waiting = trio.Event()  # somebody is in /slow
         self.disconnected = trio.Event()  # the ASGI application was told that the client has left
+        self.held: list[Reply] = []  # of /held, which whoever tests replies to
         self.refused: Callable[[Request], Response | None] = lambda _: None
 
     def front(self) -> Front:
@@ -60,21 +70,40 @@ class Application:
         }
         express: dict[tuple[bytes, bytes], Handler] = {
             (b"GET", b"/slow"): self.slow,
+            (b"GET", b"/held"): self.held_by_task,
             (b"GET", b"/stream"): self.stream,
             (b"GET", b"/torn"): self.torn,
             (b"GET", b"/rest"): self.rest,
         }
-        prompt: dict[tuple[bytes, bytes], Prompt] = {}
+        prompt: dict[tuple[bytes, bytes], Prompt] = {(b"GET", b"/held"): self.hold}
         for route, handler in plain.items():
             express[route] = waiting(handler)
-            if self.way in {Way.PROMPT, Way.UNSURE}:
+            if self.way in {Way.PROMPT, Way.UNSURE, Way.LATER}:
                 prompt[route] = self.prompting(handler)
         asgi = Asgi(self.asgi)
         return Front(express, prompt, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed)
 
+    def hold(self, _: Request, reply: Reply) -> Later:
+        self.held.append(reply)
+        return LATER
+
+    async def held_by_task(self, request: Request) -> Response:
+        replied, made = trio.Event(), list[Callable[[], Response]]()
+
+        def reply(make: Callable[[], Response]) -> None:
+            made.append(make)
+            replied.set()
+
+        self.hold(request, reply)
+        await replied.wait()
+        return made[0]()
+
     def prompting(self, handler: Callable[[Request], Response]) -> Prompt:
-        def prompt(request: Request) -> Response | None:
+        def prompt(request: Request, reply: Reply) -> Response | Later | None:
             self.prompted.append(request)
+            if self.way is Way.LATER:
+                trio.lowlevel.spawn_system_task(replying, reply, partial(handler, request))
+                return LATER
             return None if self.way is Way.UNSURE and len(self.prompted) % 2 else handler(request)
 
         return prompt

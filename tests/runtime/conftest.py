@@ -9,7 +9,7 @@ from scoreboard.runtime.http1 import Connection
 from tests.runtime.application import Application, Way
 
 
-@pytest.fixture(params=[Way.PROMPT, Way.TASK, Way.TRIO], ids=lambda way: way.value)
+@pytest.fixture(params=[Way.PROMPT, Way.LATER, Way.TASK, Way.TRIO], ids=lambda way: way.value)
 def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Applications in this test are asked in each of the ways in turn."""
     monkeypatch.setattr(Application, "way", request.param)

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from scoreboard.runtime import http1, server
+from scoreboard.runtime import answering, http1, server
 from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import Client, chunked, closed, connected, get, post, still_serves
@@ -192,7 +192,7 @@ async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", ["/big", "/app/endless"])
 async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> None:
     """A client that takes nothing of its answer is closed after a while, and the handler or application ends."""
-    quick.setattr(http1, "ANSWER_SECONDS", SOON)
+    quick.setattr(answering, "ANSWER_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         await client.send(get(path))
         while not server.connections:

@@ -14,6 +14,7 @@ from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.scoring import read_rules
+from scoreboard.operations.committer import Pending
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime.asgi import Asgi
 from scoreboard.runtime.front import Front, Handler, Prompt
@@ -35,6 +36,7 @@ from scoreboard.web.problems import failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
 from tests.operations.people import Node, node
+from tests.storage.worlds import claim
 
 ROOT = Path(__file__).parents[2]
 ROWS = tuple(
@@ -73,10 +75,15 @@ class Site:
     async def stand(self, user: UUID) -> Standing:
         return self.standing
 
-    async def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Outcome:
+    def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
+        """A refusal at once; all else as the committers give it, later."""
         self.submitted.append((identity, signature, body, request_id))
         outcome: Outcome = _given(self.outcome)
-        return outcome
+        if isinstance(outcome, Refusal):
+            return outcome
+        pending = Pending(claim(identity.user), 0)
+        trio.lowlevel.spawn_system_task(_end, pending, outcome)
+        return pending
 
     async def register(self, username: str = "Ada", **headers: str) -> dict[str, Any]:
         """A new account's answer."""
@@ -92,6 +99,11 @@ def _given(value: Any) -> Any:
     if isinstance(value, Exception):
         raise value
     return value
+
+
+async def _end(pending: Pending, outcome: Outcome) -> None:
+    await trio.lowlevel.checkpoint()
+    pending.end(outcome)
 
 
 async def _no_live(request: Request) -> None:
