@@ -42,7 +42,8 @@ from scoreboard.runtime.asgi import Asgi
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
-from scoreboard.runtime.server import Server, raise_descriptor_limit
+from scoreboard.runtime.process import collect_rarely, raise_descriptor_limit
+from scoreboard.runtime.server import Server
 from scoreboard.runtime.settings import Settings, config_file
 from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
@@ -168,7 +169,7 @@ class Node:
         self.server = Server(
             Front(
                 express=build_table(scores) | build_live_table(stream.serve, poll.answer),
-                prompt=build_prompt_table(scores),
+                prompt=build_prompt_table(scores, poll.answer_at_once),
                 live_path=LIVE_PATH,
                 live=live.serve,
                 asgi=self.asgi.answer,
@@ -260,6 +261,7 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
         began = time.monotonic()
 
         async def announce(port: int) -> None:
+            collect_rarely()  # all that is here now stays
             log.info("serving", node=node.name, port=port, version=__version__, start_seconds=round(time.monotonic() - began, 3))
             await ready(node, port)
 

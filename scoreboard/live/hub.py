@@ -110,12 +110,15 @@ class Hub:
 
     def wait(self, poll: Poll, board: str) -> bool:
         """The poll is woken whenever the board has new frames, until `forget`. True as for `subscribe`."""
-        watch = self._watches[board]
-        watch.polls.add(poll)
-        return not watch.warm
+        self._watches[board].polls.add(poll)
+        return not self.is_warm(board)
 
     def forget(self, poll: Poll, board: str) -> None:
         self._watches[board].drop(poll)
+
+    def is_warm(self, board: str) -> bool:
+        """Whether somebody has been listening, so that what is shown is a tick old at most."""
+        return self._watches[board].warm
 
     def watched(self) -> list[str]:
         """The boards that somebody listens to."""

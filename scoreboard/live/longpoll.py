@@ -1,7 +1,8 @@
 """The long poll: a request that is answered when its board is another than the one that the client has.
 
-`PollEndpoint.answer` is a handler of the express table. It waits as a `Poll` in the hub and does not watch the socket: its wait is bounded,
-and the connection goes on after it. All who wait for one tick share its body.
+`PollEndpoint.answer_at_once` is of the prompt table: it waits as a `Poll` in the hub, without a task, and is replied to by whoever brings
+the news. `answer` does the same for whoever must have the board read first. Neither watches the socket: a wait is bounded, and the
+connection goes on after it. All who wait for one tick share its body.
 """
 
 import re
@@ -16,8 +17,8 @@ from scoreboard.live.conversation import Services
 from scoreboard.live.requests import Asked, Requests
 from scoreboard.live.viewer import Poll
 from scoreboard.runtime import observe
+from scoreboard.runtime.front import LATER, Later, Reply
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.runtime.sockets import Socket
 
 # A client that was on another node may know a newer board than this node has shown. A watched board is read once a second, whatever is
 # heard of it: after that long, and a tick, a position that we still don't have is none of this board.
@@ -54,38 +55,97 @@ class PollEndpoint:
             return self._problem(asked, request.request_id)
         if request.method == b"HEAD":
             asked = asked._replace(wait=0.0)
-        services, socket, poll = self._services, request.socket, Poll()
-        user = asked.identity.user if asked.identity else None
-        request.forget(b"origin")  # which the head of the answer depends on
-        services.admission.enter(asked.address)
-        if user is not None:
-            services.admission.identify(user)
-        late, socket.on_deadline = socket.on_deadline, poll.end
-        observe.LONG_POLLS.inc()
-        try:
-            if services.hub.wait(poll, asked.board):
-                await services.refresh(asked.board)
-            return await self._news(poll, asked, socket)
-        finally:
-            observe.LONG_POLLS.dec()
-            services.hub.forget(poll, asked.board)
-            services.admission.leave(asked.address, user)
-            if socket.fd >= 0:
-                socket.on_deadline, socket.deadline = late, inf
+        replied, made = trio.Event(), list[Callable[[], Response]]()
 
-    async def _news(self, poll: Poll, asked: Asked, socket: Socket) -> Response:
-        hub, begun = self._services.hub, trio.current_time()
-        while True:
-            prepared = hub.prepared(asked.board)
-            assert prepared is not None  # refreshed, or watched already
-            is_current = prepared.position == asked.since
-            if not is_current and not is_ahead(asked.since, prepared.snapshot):
-                break
-            until = begun + (asked.wait if is_current else min(asked.wait, AHEAD_SECONDS))
-            if poll.over or hub.closing or trio.current_time() >= until:
-                break
-            socket.deadline = until  # the sweeper's, half a second late at most: a scope a poll would cost a kilobyte
-            await poll.wait()
+        def reply(make: Callable[[], Response]) -> None:
+            made.append(make)
+            replied.set()
+
+        waiting = _Waiting(request, asked, self._services)
+        try:
+            if waiting.is_cold:
+                await self._services.refresh(asked.board)
+            answer = waiting.begin(reply)
+            if answer is None:
+                await replied.wait()
+                answer = made[0]()
+            return answer
+        finally:
+            waiting.leave()
+
+    def answer_at_once(self, request: Request, reply: Reply) -> Response | Later | None:
+        """The same without a task. None: the board must be read first."""
+        asked = self._requests.read(request)
+        if isinstance(asked, Refusal):
+            return self._problem(asked, request.request_id)
+        if not self._services.hub.is_warm(asked.board):
+            return None
+        waiting = _Waiting(request, asked, self._services)
+        answer = waiting.begin(reply)
+        if answer is None:
+            return LATER
+        waiting.leave()
+        return answer
+
+
+class _Waiting(Poll):
+    """One poll, from its coming to its answer."""
+
+    __slots__ = ("_asked", "_begun", "_has_left", "_late", "_reply", "_services", "_socket", "is_cold")
+
+    def __init__(self, request: Request, asked: Asked, services: Services) -> None:
+        super().__init__()
+        request.forget(b"origin")  # which the head of the answer depends on
+        self._asked, self._services, self._socket = asked, services, request.socket
+        self._reply: Reply | None = None  # until it waits
+        self._has_left = False
+        self._begun = trio.current_time()
+        self._late, self._socket.on_deadline = self._socket.on_deadline, self.end
+        services.admission.enter(asked.address)
+        if asked.identity is not None:
+            services.admission.identify(asked.identity.user)
+        observe.LONG_POLLS.inc()
+        self.is_cold = services.hub.wait(self, asked.board)  # what is shown may be out of date
+
+    def begin(self, reply: Reply) -> Response | None:
+        """The answer, if there is one now; else it waits, and leaves with its reply."""
+        answer = self._look()
+        if answer is None:
+            self._reply = reply
+        return answer
+
+    def _look(self) -> Response | None:
+        """The answer, if it is time for one; else the sweeper is told until when to wait."""
+        asked, hub = self._asked, self._services.hub
+        prepared = hub.prepared(asked.board)
+        assert prepared is not None  # refreshed, or watched already
+        is_current = prepared.position == asked.since
+        if is_current or is_ahead(asked.since, prepared.snapshot):
+            until = self._begun + (asked.wait if is_current else min(asked.wait, AHEAD_SECONDS))
+            if not (self.over or hub.closing or trio.current_time() >= until):
+                self._socket.deadline = until  # half a second late at most: a timer each would cost a kilobyte
+                return None
         if is_current:
             return LEAVING if hub.closing else NOTHING
         return Response(200, prepared.answer, FIELDS)
+
+    def leave(self) -> None:
+        """Counts no more, and gives the socket's deadline back. Idempotent."""
+        if self._has_left:
+            return
+        self._has_left = True
+        observe.LONG_POLLS.dec()
+        asked, services, socket = self._asked, self._services, self._socket
+        services.hub.forget(self, asked.board)
+        services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
+        if socket.fd >= 0:
+            socket.on_deadline, socket.deadline = self._late, inf
+
+    def wake(self) -> None:
+        """Replies, if it is time to."""
+        if self._reply is None or self._has_left:
+            return  # it looks for itself when the board has been read; or was answered while the hub was on its way to it
+        answer = self._look()
+        if answer is not None:
+            self.leave()
+            self._reply(lambda: answer)

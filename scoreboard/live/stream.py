@@ -93,8 +93,6 @@ class _Stream:
         if request.method == b"HEAD":
             return None
         request.forget()  # http1 keeps it as long as the connection
-        if socket.source is not None:
-            socket.source.hook = None  # http1's, which would take what the viewer sends for requests
         endpoint.enter(asked)
         try:
             self._join(asked.identity)
@@ -108,6 +106,7 @@ class _Stream:
             log.debug("viewer_left", error=repr(left))
         finally:
             endpoint.services.hub.leave(viewer)
+            viewer.forget()
             endpoint.leave(asked)
             socket.drained = socket.on_deadline = socket.on_behind = None
             socket.patience = inf

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
-import trio
-
 from scoreboard.domain import wire
 from scoreboard.domain.wire import CloseCode, Wrap
 from scoreboard.runtime.sockets import Socket
@@ -16,7 +14,7 @@ from scoreboard.runtime.sockets import Socket
 class Viewer:
     """One connection. Its transport calls `Hub.join` and, in the end, `Hub.leave`.
 
-    `end` closes the connection with a code, without waiting; it may be called more than once.
+    `end` closes the connection with a code, without waiting; it may be called more than once, and does nothing once `forget` was called.
     """
 
     __slots__ = ("catch_up", "end", "pending", "sid", "socket", "told", "user", "wrap")
@@ -31,40 +29,32 @@ class Viewer:
         self.pending: deque[bytes] | None = None  # messages that the socket did not take, in order; None: none (most viewers, always)
         self.told = 0  # how many watch, as it was told last
 
+    def forget(self) -> None:
+        """Its transport has ended: lets go of it, so that neither outlives the other until the collector comes."""
+        self.end = _has_ended
+
     def drained(self, _socket: Socket) -> None:
         """Its socket has room again, or the one who held it has let go."""
         if self.catch_up is not None:
             self.catch_up(self)
 
 
+def _has_ended(_code: CloseCode) -> None:
+    pass
+
+
 class Poll:
     """One request that waits for a board's next frames."""
 
-    __slots__ = ("_task", "over")
+    __slots__ = ("over",)
 
     def __init__(self) -> None:
         self.over = False  # `end` was called: no use in waiting any longer
-        self._task: trio.lowlevel.Task | None = None
-
-    async def wait(self) -> None:
-        """Returns when there are new frames, or it is over. Cancelling loses nothing."""
-        if self.over:
-            await trio.lowlevel.checkpoint()
-            return
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def wake(self) -> None:
-        """There are new frames."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+        """Called when there are new frames, and when it is over. Must not wait."""
 
     def end(self, _code: CloseCode = CloseCode.RESTART) -> None:
         """Its time has passed, or the node is leaving."""
         self.over = True
         self.wake()
-
-    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED

@@ -147,6 +147,8 @@ class _Connection(trio.abc.Stream):
             log.debug("viewer_left", error=repr(left.exceptions[0]))
         finally:
             socket.close()
+            viewer.forget()
+            self._websocket = None  # which holds us
             observe.WEBSOCKET_CONNECTIONS.dec()
             admission.leave(address, viewer.user)
 

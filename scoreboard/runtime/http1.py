@@ -59,11 +59,15 @@ class Connection(Answering):
             if not await self._read():
                 return
         finally:
+            self._serving = True  # the connection is ending, or not ours any more
             if socket.source is not None:
                 socket.source.hook = None
-            self._parser.forget()  # thousands of viewers need none
+            self._later = None
+            self._parser.forget()
+            del self._parser  # thousands of viewers need none, nor the request that made them
         if self._live is not None:
-            await self._front.live(self._live)
+            session, self._live = self._front.live(self._live), None
+            await session
         await self._part()
 
     async def _read(self) -> bool:
@@ -98,7 +102,7 @@ class Connection(Answering):
                     return True
             if parser.refusal is not None:
                 self._serving = True
-                await self._refuse(parser.refusal)
+                await self.send(self._refusal(parser.refusal))
                 return True
             self._serving = False
             if self._draining and not parser.begun and not socket.has_unread():
@@ -185,8 +189,9 @@ class Connection(Answering):
 
     def _reply(self, make: Callable[[], Response]) -> None:
         """The prompt table's reply to `_later`, called by whoever has it. The task is woken if there is more to do."""
-        request, socket = self._later, self.socket
-        assert request is not None  # one reply to each
+        request = self._later
+        if request is None:
+            return  # the connection has ended
         try:
             answer = make()
         except Exception as exc:  # noqa: BLE001 – logged by `failed`
@@ -198,8 +203,8 @@ class Connection(Answering):
             self._buy_time()
         else:
             self._fed = True
-            if socket.source is not None:
-                socket.source.rouse()
+            if self.socket.source is not None:
+                self.socket.source.rouse()
         if self._replied is not None:
             self._replied.set()
 
@@ -250,13 +255,8 @@ class Connection(Answering):
     def _go_live(self, request: Request) -> None:
         """The head is written anew from the parsed fields: what another parser could read differently is gone."""
         socket = self.socket
-        lines = [
-            b"%b %b HTTP/1.1" % (request.method, request.target),
-            *(b"%b: %b" % field for field in request.headers),
-            b"",
-            self._parser.rest,
-        ]
-        socket.played_back = b"\r\n".join(lines)
+        fields = b"".join(b"%b: %b\r\n" % field for field in request.headers)
+        socket.played_back = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method, request.target, fields, self._parser.rest)
         socket.frames = True
         self._live = request
 
@@ -281,9 +281,6 @@ class Connection(Answering):
         answer = self.problem(request, refusal)
         answered[FRONT + answer.status // 100] += 1
         return self.whole(request, answer)[0]
-
-    async def _refuse(self, refusal: Refusal) -> None:
-        await self.send(self._refusal(refusal))
 
     async def _part(self) -> None:
         """Closing after an answer waits for its rest, then for the peer's end, for two seconds at most."""

@@ -7,7 +7,6 @@ the epoll's own descriptor alone, and this task wakes whoever the kernel names, 
 
 import select
 from collections.abc import Callable
-from functools import partial
 
 import trio
 
@@ -22,10 +21,10 @@ _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if HAS_EPOLL else 0
 class Source:
     """One descriptor's side of it. One task at a time may wait."""
 
-    __slots__ = ("_ended", "_failure", "_forget", "_ready", "_waiter", "hook")
+    __slots__ = ("_ended", "_failure", "_fd", "_poller", "_ready", "_waiter", "hook")
 
-    def __init__(self, forget: Callable[[], object]) -> None:
-        self._forget = forget
+    def __init__(self, poller: "Poller", fd: int) -> None:
+        self._poller, self._fd = poller, fd
         self._ready = False  # the kernel may have something that has not been read
         self._ended = False  # no further edge comes: whoever reads on must find the end
         self._failure: Exception | None = None  # what the hook raised, for the waiter
@@ -45,7 +44,10 @@ class Source:
         await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it holds this frame: a circle that only the collector would find
 
     def drained(self) -> None:
         """A read found less than it asked for: the next byte makes a new edge."""
@@ -75,7 +77,7 @@ class Source:
 
     def close(self) -> None:
         """Before the descriptor is closed, as its number may soon be another's: nothing more is heard of it, whoever waits is woken."""
-        self._forget()
+        self._poller.forget(self._fd)
         self.hook = None
         self.wake()
 
@@ -94,11 +96,12 @@ class Poller:
     def watch(self, fd: int) -> Source:
         """From now on the source hears of the descriptor, until the source is closed. Raises OSError when the system watches too many."""
         self._epoll.register(fd, _EDGES)
-        source = self._sources[fd] = Source(partial(self._forget, fd))
+        source = self._sources[fd] = Source(self, fd)
         return source
 
-    def _forget(self, fd: int) -> None:
-        """Told to the kernel too: a process that is being started holds the connection a moment longer, which could speak up as another."""
+    def forget(self, fd: int) -> None:
+        """Asked by the source. Told to the kernel too: a process that is being started holds the connection a moment longer, which could
+        speak up as another."""
         if self._sources.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 

@@ -5,7 +5,6 @@ connection does, it ends that connection alone: nothing reaches the nursery. Wha
 """
 
 import errno
-import resource
 import socket as stdlib_socket
 
 import structlog
@@ -26,18 +25,6 @@ SWEEP_SECONDS = 0.5  # deadlines are seconds, so half a second late is no matter
 _LEAVINGS = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError)  # how peers leave; not worth a line
 
 log = structlog.get_logger()
-
-
-def raise_descriptor_limit() -> int:
-    """Raises RLIMIT_NOFILE to its hard limit, a descriptor a viewer; returns what holds now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as exc:  # a system without a hard limit may refuse "infinity"
-            log.warning("descriptor limit stays", soft=soft, error=str(exc))
-            return soft
-    return hard
 
 
 async def listen(host: str, port: int) -> list[stdlib_socket.socket]:

@@ -36,6 +36,10 @@ async def _not_allowed(request: Request) -> Response:
     return problem(NOT_ALLOWED, request.request_id, fields=b"allow: GET, HEAD\r\n")
 
 
-def build_prompt_table(scores: ScoreRoutes) -> dict[tuple[bytes, bytes], Prompt]:
+def build_prompt_table(scores: ScoreRoutes, poll: Prompt) -> dict[tuple[bytes, bytes], Prompt]:
     """(method, path) → what needs no task to wait."""
-    return {(b"POST", SUBMIT_PATH.encode()): scores.submit_at_once, (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_at_once}
+    return {
+        (b"POST", SUBMIT_PATH.encode()): scores.submit_at_once,
+        (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_at_once,
+        (b"GET", POLL_PATH.encode()): poll,
+    }

@@ -34,6 +34,8 @@ UPGRADE = (
 class LiveNode:
     """A listener whose live path is real and whose board a test sets."""
 
+    polls_at_once = True  # False: each poll has its task
+
     def __init__(self, rules: Rules, admission: Admission | None = None) -> None:
         self.hub, self.tokens, self.board, self.top = Hub((BOARD,)), dict[str, Person](), "abc", 1
         self.revoked = set[UUID]()
@@ -43,13 +45,14 @@ class LiveNode:
         services = Services(self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing)
         requests = Requests(services, rules, origin_allowed=origin_allowed, client_address=client_address, identify=self.identify)
         self.endpoint = LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address)
+        poll = PollEndpoint(requests, services, problem=refuse)
         self.server = Server(
             Front(
                 express={
                     (b"GET", b"/stream"): StreamEndpoint(requests, services, rules, write_head=write_head, problem=refuse).serve,
-                    (b"GET", b"/poll"): PollEndpoint(requests, services, problem=refuse).answer,
+                    (b"GET", b"/poll"): poll.answer,
                 },
-                prompt={},
+                prompt={(b"GET", b"/poll"): poll.answer_at_once} if self.polls_at_once else {},
                 live_path=b"/live",
                 live=self.endpoint.serve,
                 asgi=not_asked,

@@ -19,6 +19,12 @@ from tests.live.viewers import BOARD, FakeViewer, snapshot
 ANN = UUID(int=1)
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["at once", "task"])
+def _every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls wait without a task or with one; nobody can tell."""
+    monkeypatch.setattr(LiveNode, "polls_at_once", request.param)
+
+
 class Poller:
     """One connection that polls again and again."""
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import socket as stdlib_socket
 import struct
 
@@ -14,7 +13,7 @@ import trio.testing
 from scoreboard.domain.errors import StartError
 from scoreboard.runtime import server as server_module
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.runtime.server import SEND_BUFFER_BYTES, Server, listen, raise_descriptor_limit
+from scoreboard.runtime.server import SEND_BUFFER_BYTES, Server, listen
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import HANG, UPGRADE, Client, closed, connected, get, post, still_serves
 
@@ -83,17 +82,6 @@ async def test_started_with_the_address() -> None:
         async with trio.open_nursery() as nursery:
             assert await nursery.start(server.run, "127.0.0.1", 0) == ("127.0.0.1", server.port)
             nursery.cancel_scope.cancel()
-
-
-def test_descriptor_limit() -> None:
-    """The soft limit is raised to the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
-        assert raise_descriptor_limit() == hard
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # ---- accepting ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.committer import Pending
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime.asgi import Asgi
-from scoreboard.runtime.front import Front, Handler, Prompt
+from scoreboard.runtime.front import Front, Handler, Prompt, Reply
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.server import Server
 from scoreboard.storage.board import Standing
@@ -106,6 +106,10 @@ async def _end(pending: Pending, outcome: Outcome) -> None:
     pending.end(outcome)
 
 
+def _no_poll(request: Request, reply: Reply) -> None:
+    raise AssertionError("nobody polls here")
+
+
 async def _no_live(request: Request) -> None:
     raise AssertionError("nobody asks for a WebSocket here")
 
@@ -163,7 +167,7 @@ async def site(
             _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
 
-        made.http = await serve(build_table(scores), build_prompt_table(scores))
+        made.http = await serve(build_table(scores), build_prompt_table(scores, _no_poll))
         if all_doors:
             made.other_doors = [await serve(build_table(scores), {}), await serve({}, {})]
         yield made
