@@ -1,0 +1,38 @@
+"""The page's modules as files: the client's size, and what TypeScript says of all of them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+STATIC = Path(__file__).parents[2] / "scoreboard" / "web" / "static"
+TSC = shutil.which("tsc")
+
+
+def test_the_client_stays_small() -> None:
+    """scoreboard.js is under 12 kB as it stands."""
+    assert (STATIC / "scoreboard.js").stat().st_size < 12_000
+
+
+@pytest.mark.skipif(TSC is None, reason="no TypeScript compiler on this machine (npm install --global typescript)")
+def test_types_are_right(tmp_path: Path) -> None:
+    """TypeScript, strict, has no objection to any module of the page."""
+    assert TSC is not None
+    options = {
+        "allowJs": True,
+        "checkJs": True,
+        "noEmit": True,
+        "strict": True,
+        "noUnusedLocals": True,
+        "target": "es2024",
+        "lib": ["es2024", "dom", "dom.iterable", "dom.asynciterable"],
+        "module": "esnext",
+        "moduleResolution": "bundler",
+        "types": [],
+    }
+    project = tmp_path / "tsconfig.json"
+    project.write_text(json.dumps({"compilerOptions": options, "files": sorted(map(str, STATIC.glob("*.js")))}))
+    checked = subprocess.run([TSC, "--project", str(project)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
