@@ -81,6 +81,8 @@ async def measure(served: Served, clients: int, seconds: float) -> Figure:
             busy = machine.usage().others_since(others)
             full = waiting if contender.transport == "poll" else served.memory_kib()
             await trio.sleep(SETTLE)  # for the answers of the last actions
+    await trio.sleep(SETTLE)
+    idle = (idle + await cores_without_viewers(served, seconds)) / 2  # before and after: the machine's speed changes within seconds
     delivered = sum(fanout_lag.deliveries(each.rows) for each in reports)
     if not delivered:
         raise RuntimeError("no board came to any viewer")

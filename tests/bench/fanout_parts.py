@@ -21,7 +21,9 @@ from tests.bench.report import Expectation
 from tests.bench.servers import Site
 
 WARM_UP = 2.0  # seconds of boards that do not count
+TURNS = 3  # without slow readers and with them: the machine's speed changes, and a p99 is one board's in a hundred
 SLOW, AMONG, RECEIVE_BUFFER = 50, 1_000, 4_096  # readers of a byte a second, of so many in all; bytes of their SO_RCVBUF
+CLOSED = "scoreboard_slow_readers_closed_total"
 CLOSED_WITHIN, LOOK = 15.0, 1.0  # seconds until the slow ones must be gone, and between two looks
 RATIO, GROWTH_MB = 1.2, 50.0  # the others' p99 with slow readers over that without; memory
 RETURNING, BACK_WITHIN = 5_000, 6.0  # viewers, seconds
@@ -55,14 +57,15 @@ async def ours(place: Place) -> AsyncIterator[Served]:
 
 async def watch(served: Served, seconds: float) -> tuple[float, float, float]:
     """Looks on for so long: slow readers closed, seconds until the last of them was, the most memory seen (MB)."""
-    begun, closed, at, memory = trio.current_time(), 0.0, 0.0, 0.0
+    begun, at, memory = trio.current_time(), 0.0, 0.0
+    before = closed = await served.metric(CLOSED)
     while trio.current_time() - begun < seconds:
         await trio.sleep(LOOK)
-        now = await served.metric("scoreboard_slow_readers_closed_total")
+        now = await served.metric(CLOSED)
         if now > closed:
             closed, at = now, trio.current_time() - begun
         memory = max(memory, served.memory_kib() / 1000)
-    return closed, at, memory
+    return closed - before, at, memory
 
 
 async def lags_of(viewers: Crowd, drive: Drive) -> Lags:
@@ -74,29 +77,29 @@ async def lags_of(viewers: Crowd, drive: Drive) -> Lags:
 
 
 async def slow_readers(place: Place) -> list[Expectation]:
-    async with (
-        ours(place) as served,
-        crowd(served.site.port) as others,
-        crowd(served.site.port) as slow,
-        fanout_servers.sending(served) as drive,
-    ):
+    without, beside = list[Lags](), list[Lags]()
+    closed, at, grown = float(SLOW), 0.0, 0.0
+    async with ours(place) as served, crowd(served.site.port) as others, fanout_servers.sending(served) as drive:
         await OURS.open(others, AMONG - SLOW)
         await trio.sleep(WARM_UP)
-        await others.begin()
-        _, _, before = await watch(served, CLOSED_WITHIN)
-        without = await lags_of(others, drive)
-        await others.begin()
-        await slow.open(SLOW, path=LIVE, mode="full", receive_buffer=RECEIVE_BUFFER, trickle=True)
-        closed, at, memory = await watch(served, CLOSED_WITHIN)
-        beside = await lags_of(others, drive)
-    p99, p99_without = beside.percentile(0.99), without.percentile(0.99)
+        for _ in range(TURNS):
+            await others.begin()
+            _, _, before = await watch(served, CLOSED_WITHIN)
+            without.append(await lags_of(others, drive))
+            async with crowd(served.site.port) as slow:
+                await others.begin()
+                await slow.open(SLOW, path=LIVE, mode="full", receive_buffer=RECEIVE_BUFFER, trickle=True)
+                now_closed, last, memory = await watch(served, CLOSED_WITHIN)
+                beside.append(await lags_of(others, drive))
+            closed, at, grown = min(closed, now_closed), max(at, last), max(grown, memory - before)
+    p99, p99_without = fanout_lag.merged(beside).percentile(0.99), fanout_lag.merged(without).percentile(0.99)
     text = f"{SLOW} readers of 1 byte/s among {AMONG:,}"
     return [
         Expectation(f"{text}: the others' p99 lag over that without them", RATIO, p99 / max(p99_without, 1), most=True),
         Expectation(f"{text}: the others' p99 lag", LAG_MS, p99, "ms", most=True),
         Expectation(f"{text}: closed and counted as 4413 within {CLOSED_WITHIN:.0f} s", SLOW, closed, "readers"),
         Expectation(f"{text}: seconds until the last was closed", CLOSED_WITHIN, at, "s", most=True),
-        Expectation(f"{text}: memory more than before", GROWTH_MB, memory - before, "MB", most=True),
+        Expectation(f"{text}: memory more than before", GROWTH_MB, grown, "MB", most=True),
     ]
 
 
