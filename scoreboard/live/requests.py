@@ -6,6 +6,7 @@ EventSource of a browser can't set headers; the header counts when both are ther
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -30,13 +31,23 @@ FULL = {
 _SECONDS = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?").fullmatch
 
 
-class Asked(NamedTuple):
-    """A request that may be served."""
+class Query(NamedTuple):
+    """What a query string says; its board may be unknown."""
 
     board: str
     since: str  # the position that the client has; "" for none
     delta: bool
     wait: float  # seconds
+    token: str | None
+
+
+class Asked(NamedTuple):
+    """A request that may be served."""
+
+    board: str
+    since: str
+    delta: bool
+    wait: float
     identity: Identity | None
     address: str  # under which the client is counted
 
@@ -62,35 +73,38 @@ class Requests:
         """What is asked for, or why it is refused: a foreign page, a bad value, no valid token, no room, in this order."""
         if not self._origin_allowed(request):  # CORS would hide the answer from that page, but not keep it from holding connections
             return FOREIGN
-        query = parse_qs(request.query.decode("latin-1"), keep_blank_values=True)
-        asked = self._values(query)
+        asked = read_query(request.query)
         if isinstance(asked, Refusal):
             return asked
+        if not self._services.hub.knows(asked.board):
+            return _bad("channel", "there is no such channel")
         identity = self._identify(request)
-        if identity is None and "token" in query:
-            identity = self._services.authenticate(query["token"][0]) or UNAUTHORIZED
+        if identity is None and asked.token is not None:
+            identity = self._services.authenticate(asked.token) or UNAUTHORIZED
         if isinstance(identity, Refusal):
             return identity
         if identity is None and not self._rules.anonymous:
             return UNAUTHORIZED
         address, admission = self._client_address(request), self._services.admission
         full = admission.refuses(address) or (admission.refuses_user(identity.user) if identity else None)
-        return FULL[full] if full else asked._replace(identity=identity, address=address)
+        return FULL[full] if full else Asked(asked.board, asked.since, asked.delta, asked.wait, identity, address)
 
-    def _values(self, query: dict[str, list[str]]) -> Asked | Refusal:
-        for name in ("channel", "mode", "since", "token", "wait"):
-            if len(query.get(name, ())) > 1:
-                return _bad(name, "may be given once")
-        board, mode, wait = (
-            query.get(name, [default])[0] for name, default in (("channel", LEADERBOARD.id), ("mode", "full"), ("wait", ""))
-        )
-        if not self._services.hub.knows(board):
-            return _bad("channel", "there is no such channel")
-        if mode not in MODES:
-            return _bad("mode", "must be full or delta")
-        if "wait" in query and (not _SECONDS(wait) or float(wait) > LONGEST_WAIT):
-            return _bad("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
-        return Asked(board, query.get("since", [""])[0], mode == "delta", float(wait) if wait else WAIT, None, "")
+
+@lru_cache(maxsize=256)  # all who wait for the same change ask alike; reading it costs as much as a write to a socket
+def read_query(query: bytes) -> Query | Refusal:
+    """What a query string asks for. Unknown parameters are ignored."""
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    for name in ("channel", "mode", "since", "token", "wait"):
+        if len(values.get(name, ())) > 1:
+            return _bad(name, "may be given once")
+    board, since, mode, wait = (
+        values.get(name, [default])[0] for name, default in (("channel", LEADERBOARD.id), ("since", ""), ("mode", "full"), ("wait", ""))
+    )
+    if mode not in MODES:
+        return _bad("mode", "must be full or delta")
+    if "wait" in values and (not _SECONDS(wait) or float(wait) > LONGEST_WAIT):
+        return _bad("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
+    return Query(board, since, mode == "delta", float(wait) if wait else WAIT, values["token"][0] if "token" in values else None)
 
 
 def query_token(request: Request) -> str | None:

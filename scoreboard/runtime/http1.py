@@ -236,12 +236,14 @@ class Connection(Answering):
                 going_on = await front.asgi(self, request)
                 answered[ASGI + self.status // 100] += 1
                 return going_on
-            door, sent = EXPRESS, self.socket.sent
+            door = EXPRESS
+            self.socket.has_written()  # from here on
             try:
                 answer = await handler(request)
             except Exception as exc:
-                if self.socket.sent != sent or self.socket.fd < 0:
-                    answered[EXPRESS + 2] += self.socket.sent != sent
+                wrote = self.socket.has_written()
+                if wrote or self.socket.fd < 0:
+                    answered[EXPRESS + 2] += wrote
                     raise  # in the middle of a stream, where no answer fits; or it has left
                 answer = front.failed(request, exc)
             if answer is None:

@@ -10,6 +10,7 @@ It keeps no clock and starts no time-out: `deadline` and `patience` are plain nu
 import os
 import socket as stdlib_socket
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 
 import structlog
@@ -34,8 +35,10 @@ class Socket(trio.abc.Stream):
     `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three are forgotten when the socket closes.
     """
 
-    __slots__ = (
+    __slots__ = (  # CPython lays them out by name: what `send_now` needs comes first, in one cache line
+        "_clear",
         "_finishing",
+        "_has_written",
         "_lock",
         "_nursery",
         "_quiet",
@@ -53,12 +56,13 @@ class Socket(trio.abc.Stream):
         "peer",
         "played_back",
         "received",
-        "sent",
         "source",
     )
 
     def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0)) -> None:
         """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as accept() told it."""
+        self._clear = sock.fileno()  # the descriptor while nobody writes and nothing is left over or forbidden, else -1
+        self._has_written = False
         self._sock = sock
         self._nursery = nursery
         self._lock = trio.Lock()  # held by every writer that may wait
@@ -71,7 +75,6 @@ class Socket(trio.abc.Stream):
         self.peer = peer
         self.played_back = b""  # read before anything from the descriptor: the rebuilt head of an upgrade and what followed it
         self.received = 0  # bytes read from the descriptor; inbound limits count here, pings and empty fragments never become messages
-        self.sent = 0  # bytes that the kernel took
         self.frames = True  # what is written are WebSocket frames, so a first byte of 0x88 is a Close; HTTP/1.1 says False
         self.deadline = inf  # trio's clock, seconds
         self.behind_since = inf  # since when it has not taken what it was sent; inf = it has
@@ -91,11 +94,10 @@ class Socket(trio.abc.Stream):
             await trio.lowlevel.checkpoint()
             played, self.played_back = self.played_back[:size], self.played_back[size:]
             return played
-        while True:
+        await self.wait_readable()
+        while (data := self.read_now(size)) is None:
             await self.wait_readable()
-            data = self.read_now(size)
-            if data is not None:
-                return data
+        return data
 
     async def wait_readable(self) -> None:
         """Returns when a read is worth trying, always after giving others a turn. Raises ClosedResourceError. Cancelling loses nothing."""
@@ -126,36 +128,35 @@ class Socket(trio.abc.Stream):
 
     def has_unread(self) -> bool:
         """Whether bytes wait in the kernel, or in what is played back. A connection that has ended or broken has none."""
-        if self.played_back or self.fd < 0:
-            return bool(self.played_back)
-        try:
-            return bool(self._sock.recv(1, stdlib_socket.MSG_PEEK))
-        except OSError:
-            return False
+        if self.fd >= 0 and not self.played_back:
+            with suppress(OSError):
+                return bool(self._sock.recv(1, stdlib_socket.MSG_PEEK))
+        return bool(self.played_back)
 
     # ---- writing without waiting ------------------------------------------------------------------------------------
 
     def send_now(self, data: bytes) -> bool:
         """True: the bytes are on their way, all of them in the end. False: not one was taken; if that was because it is behind or somebody
         else is writing, `drained` is called later."""
-        if self._quiet or self.fd < 0:
-            return False
-        if self._finishing or self._lock.locked():
+        fd = self._clear
+        if fd < 0:
             return self._refuse()
         try:
-            written = _write(self.fd, data)
+            written = _write(fd, data)
         except BlockingIOError:
             written = 0
         except OSError:
             return False  # it has left; its reader finds out
-        if written == len(data):
-            self.sent += written
-            if self.frames and data[:1] == CLOSE_FRAME:
-                self._quiet = True
-            return True
-        return self._leave(data, written)
+        if written != len(data):
+            return self._leave(data, written)
+        self._has_written = True
+        if data[:1] == CLOSE_FRAME and self.frames:
+            self._quiet, self._clear = True, -1
+        return True
 
     def _refuse(self) -> bool:
+        if self._quiet or self.fd < 0:
+            return False
         self._refused = True
         if self.behind_since == inf:
             self.behind_since = trio.current_time()
@@ -164,11 +165,9 @@ class Socket(trio.abc.Stream):
     def _leave(self, data: bytes, written: int) -> bool:
         """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits until there is room again."""
         if written:
-            self._rest = data[written:]
-            self.sent += written
-            if self.frames and data[:1] == CLOSE_FRAME:
-                self._quiet = True
-        self._finishing = True
+            self._rest, self._has_written = data[written:], True
+            self._quiet = self.frames and data[:1] == CLOSE_FRAME
+        self._finishing, self._clear = True, -1
         if self.behind_since == inf:
             self.behind_since = trio.current_time()
         self._nursery.start_soon(self._finish)
@@ -192,7 +191,11 @@ class Socket(trio.abc.Stream):
 
     def _settle(self) -> None:
         """Called by whoever has just let go of the lock: the last of them tells that there is room again."""
-        if self._refused and not self._finishing and not self._lock.locked() and self.fd >= 0:
+        if self._finishing or self._lock.locked() or self.fd < 0:
+            return
+        if not self._quiet:
+            self._clear = self.fd
+        if self._refused:
             self._refused = False
             self.behind_since = inf
             if self.drained is not None:
@@ -209,6 +212,7 @@ class Socket(trio.abc.Stream):
         async with self._lock:
             if self.fd < 0:
                 raise trio.ClosedResourceError
+            self._clear = -1
             if self._quiet:
                 data = b""
             elif self.frames and bytes(data[:1]) == CLOSE_FRAME:
@@ -231,7 +235,7 @@ class Socket(trio.abc.Stream):
                     continue
                 if not written:  # no stream socket answers so; a descriptor that does would be asked for ever
                     raise trio.BrokenResourceError
-                self.sent += written
+                self._has_written = True
                 left = left[written:]
             self._rest = b""
         except OSError as exc:
@@ -240,6 +244,11 @@ class Socket(trio.abc.Stream):
         except BaseException:
             self.close()  # cancelled half-way, or closed by another meanwhile
             raise
+
+    def has_written(self) -> bool:
+        """Whether the kernel has taken anything since this was asked last."""
+        wrote, self._has_written = self._has_written, False
+        return wrote
 
     async def wait_send_all_might_not_block(self) -> None:
         """Returns when the kernel has room and nobody writes."""
@@ -264,16 +273,14 @@ class Socket(trio.abc.Stream):
 
     def shut_writing(self) -> None:
         """The peer reads an end of file; we can still read."""
-        try:
+        with suppress(OSError):  # it has left, or we closed: then the end is known already
             self._sock.shutdown(stdlib_socket.SHUT_WR)
-        except OSError:
-            pass  # it has left, or we closed: then the end is known already
 
     def close(self) -> None:
         """At once: waiters raise ClosedResourceError, a rest is lost. Idempotent."""
         if self.fd < 0:
             return
-        fd, self.fd = self.fd, -1
+        fd, self.fd, self._clear = self.fd, -1, -1
         if self.source is not None:
             self.source.close()
         trio.lowlevel.notify_closing(fd)  # one step with the -1 above: nobody can wait on the number of a descriptor that is gone
@@ -286,10 +293,8 @@ class Socket(trio.abc.Stream):
         """Closes once a rest has gone out, or after two seconds; at once when cancelled."""
         try:
             if self._rest:
-                with trio.move_on_after(CLOSING_SECONDS):
-                    await self.send_all(b"")
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it has left before us
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(CLOSING_SECONDS):
+                    await self.send_all(b"")  # it may leave before us
         finally:
             self.close()
         await trio.lowlevel.checkpoint()
