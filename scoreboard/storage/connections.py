@@ -13,6 +13,7 @@ import hiredis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.runtime import observe
@@ -87,9 +88,7 @@ class Stores:
 
     def subscriber(self) -> Any:
         """A Redis client for Pub/Sub, without a time-out: silence is normal there. The caller closes it (asyncio: `aclose`)."""
-        return redis.asyncio.Redis.from_url(
-            self.redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=CONNECT_SECONDS
-        )
+        return redis.asyncio.Redis.from_url(self.redis_url, socket_timeout=None, socket_connect_timeout=CONNECT_SECONDS, **_plain())
 
     async def connect(self) -> asyncpg.Connection:
         """asyncio-flavoured: a PostgreSQL connection outside the pool. The caller closes or terminates it."""
@@ -112,7 +111,7 @@ async def connect(postgres_url: str, *, pgbouncer: bool = False) -> asyncpg.Conn
 
 @asynccontextmanager
 async def open_stores(postgres_url: str, redis_url: str, *, pool_size: int = POOL_SIZE, pgbouncer: bool = False) -> AsyncIterator[Stores]:
-    """Opens the asyncio loop, the pool and the client, and closes them in the end. Waits for no server: calls tell whether one is there."""
+    """Opens the asyncio loop, the pool and two clients, closed in the end. Waits for no server: calls tell whether one is there."""
 
     async def open_pool() -> Any:
         # min_size 0: a node starts, and says so on /readyz, while PostgreSQL is away.
@@ -134,14 +133,12 @@ async def open_stores(postgres_url: str, redis_url: str, *, pool_size: int = POO
             timeout=REDIS_SECONDS,  # waiting for a free connection
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # by default redis-py repeats commands, scripts too
+            **_plain(),
         )
         return redis.asyncio.Redis(connection_pool=pool)
 
     async def open_direct() -> DirectClient:
-        pool = redis.asyncio.ConnectionPool.from_url(
-            redis_url, connection_class=_PackedInC, socket_timeout=None, retry=Retry(NoBackoff(), 0)
-        )
+        pool = redis.asyncio.ConnectionPool.from_url(redis_url, connection_class=_PackedInC, socket_timeout=None, **_plain())
         return DirectClient(pool, REDIS_SECONDS)
 
     async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
@@ -163,7 +160,7 @@ class _PackedInC(redis.asyncio.Connection):
 
 async def _close(pool: Any, client: Any, direct: DirectClient) -> None:
     pool.terminate()  # whoever uses a connection has ended before; nothing is worth waiting for
-    await direct.aclose()
+    await direct.close()
     await client.aclose()
     await client.connection_pool.disconnect()
 
@@ -171,3 +168,9 @@ async def _close(pool: Any, client: Any, direct: DirectClient) -> None:
 def _options(*, pgbouncer: bool) -> dict[str, Any]:
     """PgBouncer's transaction pooling hands a session's prepared statements to others: none are kept then."""
     return {"statement_cache_size": 0} if pgbouncer else {}
+
+
+def _plain() -> dict[str, Any]:
+    """By default redis-py repeats commands, scripts too; and while it listens for a vendor's maintenance notices it hands out connections
+    that have ended, as all have after a restart of Redis."""
+    return {"retry": Retry(NoBackoff(), 0), "maint_notifications_config": MaintNotificationsConfig(enabled=False)}

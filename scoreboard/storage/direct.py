@@ -1,41 +1,62 @@
 """The write path's way to Redis: few callers, each batch waits for it twice, so nothing stands between a call and its connection.
 
 redis-py's pool and time-outs cost a call five timers and tasks, each a turn of the loop on trio-asyncio. Here a call takes an idle
-connection or makes one, and has one deadline over all it does.
+connection or makes one, and has one deadline over all it does. asyncio-flavoured.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+from typing import Any, Protocol
 
 import redis.asyncio
+from redis.exceptions import NoScriptError
 
 
-class DirectClient(redis.asyncio.Redis):
-    """A Redis client without a bound on its connections: there are as many as calls at the same time. Scripts work as on any other.
+class Script(Protocol):
+    """A Lua script of a client: of redis-py's as of this one's."""
 
-    A call raises TimeoutError after `seconds`; its connection is closed then, as after any end but an answer, and made anew for the next.
-    """
+    async def __call__(self, keys: Sequence[str], args: Iterable[Any]) -> Any: ...
+
+
+class DirectClient:
+    """As many connections as there are calls at the same time."""
+
+    __slots__ = ("_idle", "_pool", "_seconds")
 
     def __init__(self, pool: redis.asyncio.ConnectionPool, seconds: float) -> None:
-        """`pool` only makes the connections. They need no time-outs of their own."""
-        super().__init__(connection_pool=pool)
-        self._seconds = seconds
+        """`pool` only makes the connections, which need no time-outs of their own. `seconds`: for a call, connecting included."""
+        self._pool, self._seconds = pool, seconds
         self._idle: list[Any] = []
 
-    async def execute_command(self, *args: Any, **_: Any) -> Any:
-        """The answer as Redis gives it; an error reply is raised."""
-        pool = self.connection_pool
-        conn = self._idle.pop() if self._idle else pool.make_connection()  # type: ignore[no-untyped-call]
+    async def execute_command(self, *args: Any) -> Any:
+        """The answer as Redis gives it. An error reply is raised as redis-py's exception, TimeoutError after `seconds`.
+
+        After any other end than a reply, cancelling among them, the connection is closed, and made anew for the next call.
+        """
+        conn = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(self._seconds):
-                await pool.ensure_connection(conn)
+                await self._pool.ensure_connection(conn)
                 await conn.send_packed_command(conn.pack_command(*args), check_health=False)
                 return await conn.read_response()
         finally:
             self._idle.append(conn)
 
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+    def register_script(self, text: str) -> Script:
+        """The script, sent whole only to a Redis that does not know it."""
+        digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+        async def call(keys: Sequence[str], args: Iterable[Any]) -> Any:
+            call_of = (len(keys), *keys, *args)
+            try:
+                return await self.execute_command("EVALSHA", digest, *call_of)
+            except NoScriptError:
+                return await self.execute_command("EVAL", text, *call_of)
+
+        return call
+
+    async def close(self) -> None:
         """Closes what is idle. Nobody may be waiting for an answer any more."""
         while self._idle:
             await self._idle.pop().disconnect()
-        await super().aclose(close_connection_pool)
