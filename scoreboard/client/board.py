@@ -55,10 +55,8 @@ class Board(msgspec.Struct, frozen=True):
 
     def apply_delta(self, delta: Delta) -> "Board | None":
         """The board after the delta; this one if it is there already; None on a gap: the delta starts elsewhere, or doesn't fit."""
-        if delta.position == self.position:
-            return self
         if delta.previousPosition != self.position:
-            return None
+            return self if delta.position == self.position else None
         rows = {entry.userId: entry for entry in self.entries}
         for user in delta.removed:
             if rows.pop(user, None) is None:

@@ -17,10 +17,9 @@ from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
 from scoreboard.client.protocol import Follower, say
 from scoreboard.client.session import Session
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.wire import CloseCode
+from scoreboard.domain.wire import SUBPROTOCOL, CloseCode
 
 PATH = "/api/v1/scores/live"
-SUBPROTOCOL = "scoreboard.v1"
 CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
 HEARTBEAT_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
 PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says

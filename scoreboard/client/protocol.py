@@ -96,7 +96,7 @@ class Follower:
         match frame.event:
             case Event.UPDATE:
                 self._is_at(self.board.apply_update(_update.decode(frame.data)))
-            case "leaderboard:delta":
+            case Event.DELTA:
                 return self._delta(_delta.decode(frame.data))
             case Event.SUBSCRIBED:
                 # Behind it comes the board, or the deltas since ours, or nothing because ours is the newest.
@@ -108,7 +108,7 @@ class Follower:
                 self._personal(_personal.decode(frame.data))
             case Event.AUTHENTICATED:
                 self.standing, self.is_authenticated = _standing.decode(frame.data), True
-            case "viewers":
+            case Event.VIEWERS:
                 self.viewers = _viewers.decode(frame.data).count
             case Event.ERROR:
                 error = _error.decode(frame.data)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -17,7 +17,10 @@ import trio
 
 from scoreboard.client.backoff import Backoff, seconds
 from scoreboard.client.errors import ClientError, Unreachable, refused
+from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.security.signatures import sign
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 10.0  # for one answer; the server gives up after 3 s
 PATIENCE = 30.0  # seconds that a request is tried again; far less than the 5 minutes after which an action is too old
@@ -113,7 +116,7 @@ class Session:
             answer = await self._authorized("POST", SUBMIT, body)
         except Unreachable as exc:
             raise Unreachable(str(exc), action["actionId"]) from exc
-        outcome = _recorded.decode(answer.content).data if answer.status_code in {200, 409} else None
+        outcome = _read(_recorded, answer).data if answer.status_code in {200, 409} else None
         if outcome is None:
             raise _refused(answer)
         return outcome if answer.status_code == httpx.codes.OK else msgspec.structs.replace(outcome, replayed=True)
@@ -148,7 +151,7 @@ class Session:
             answer = await request(self._http, "POST", REFRESH, body, {"content-type": "application/json"}, patience=self._patience)
             if answer.status_code != httpx.codes.OK:
                 raise _refused(answer)
-            self._take(_logged_in.decode(answer.content).data)
+            self._take(_read(_logged_in, answer).data)
 
     async def log_out(self) -> None:
         """Ends the session: its tokens are void, on every node within two seconds. Raises Refused and Unreachable."""
@@ -177,7 +180,7 @@ async def log_in(url: str, username: str, password: str, *, patience: float = PA
         answer = await request(http, "POST", LOG_IN, body, {"content-type": "application/json"}, patience=patience)
         if answer.status_code != httpx.codes.OK:
             raise _refused(answer)
-        session = Session(http, _logged_in.decode(answer.content).data, patience=patience)
+        session = Session(http, _read(_logged_in, answer).data, patience=patience)
         try:
             yield session
         finally:
@@ -218,6 +221,14 @@ async def request(
 
 def _retry_after(answer: httpx.Response) -> float | None:
     return seconds(answer.headers.get("retry-after"))
+
+
+def _read(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
+    """The body of an answer of the scoreboard's. Raises Refused for a page of some portal or proxy on the way."""
+    try:
+        return decoder.decode(answer.content)
+    except DECODE_ERRORS as exc:
+        raise _refused(answer) from exc
 
 
 def _refused(answer: httpx.Response) -> ClientError:

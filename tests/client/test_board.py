@@ -29,6 +29,13 @@ def test_a_delta_that_is_applied_already_changes_nothing() -> None:
     assert KNOWN.apply_delta(Delta("1-5", "1-4", (row("a", 1, 1),))) is KNOWN
 
 
+def test_a_delta_may_keep_the_position() -> None:
+    """A name that no store told at first comes later, under the same position."""
+    board = KNOWN.apply_delta(Delta("1-5", "1-5", (Row("a", "Ada", 30, 1),)))
+    assert board is not None
+    assert (board.position, board.entries[0]) == ("1-5", Entry(1, "a", "Ada", 30))
+
+
 @pytest.mark.parametrize(
     "delta",
     [

@@ -124,6 +124,8 @@ async def test_patience_ends(autojump_clock: MockClock) -> None:
         (problem(409, "DUPLICATE_ACTION"), "DUPLICATE_ACTION"),
         (problem(500, "INTERNAL"), "INTERNAL"),
         (httpx.Response(418, text="<html>"), ""),
+        (httpx.Response(200, text="<html>log in to this network"), ""),
+        (httpx.Response(409, text="<html>"), ""),
     ],
 )
 async def test_a_no_is_raised_and_not_repeated(answer: httpx.Response, code: str) -> None:

@@ -1,9 +1,11 @@
-"""A node leaves while users post and watch through nginx, then HAProxy, as shipped: stopped or killed, it costs no action."""
+"""A node leaves while users post and watch, over every transport, through nginx, then HAProxy, as shipped: it costs no action."""
 
+import json
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import h11
 import httpx
 import trio
 from trio_websocket import ConnectionClosed
@@ -31,7 +33,7 @@ class Load:
     others: int = 0  # board reads, changes of a profile, refreshes
     others_failed: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)  # with which viewers were closed; 1006: without a word
-    boards: dict[int, int] = field(default_factory=dict)  # viewer → the best score that it was shown last
+    boards: dict[int, int] = field(default_factory=dict)  # viewer → the best score that it was shown last, over whatever transport
 
 
 async def failure(request: Awaitable[httpx.Response]) -> str:
@@ -89,14 +91,42 @@ async def under_load(site: Site, balancer: Balancer, leave: Callable[[], Awaitab
                     except ConnectionClosed as closed:
                         load.codes.append(closed.reason.code if closed.reason else 1006)
 
+        async def stream(number: int) -> None:
+            """A stream that ends is opened again where it was."""
+            since: dict[str, str] = {}
+            while True:
+                try:
+                    async with balancer.streaming(**since) as events:
+                        while True:
+                            event = await events.next("leaderboard:update")
+                            since = {"last_event_id": event["id"]}
+                            load.boards[number] = json.loads(event["data"])["data"]["leaderboard"][0]["score"]
+                except (AssertionError, h11.RemoteProtocolError, trio.BrokenResourceError):
+                    await trio.sleep(0.1)  # it has ended, or the node is not known to be gone yet
+
+        async def poll(number: int) -> None:
+            """Asks again, wherever that leads, with the position that it has."""
+            since = ""
+            async with balancer.client(site.address()) as http:
+                while True:
+                    answer = await http.get("/api/v1/scores/poll", params={"since": since, "wait": "2"})
+                    if answer.status_code == httpx.codes.OK:
+                        board = answer.json()["data"]
+                        since, load.boards[number] = board["position"], board["leaderboard"][0]["score"]
+                    elif answer.status_code != httpx.codes.NO_CONTENT:
+                        load.others_failed.append(f"poll: {answer.status_code} {answer.text}")
+                    await trio.sleep(0.2)
+
         for number in range(SPREAD):
             watchers.start_soon(watch, number)
+        watchers.start_soon(stream, SPREAD)
+        watchers.start_soon(poll, SPREAD + 1)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for _ in range(POSTERS):
                     nursery.start_soon(post)
                 nursery.start_soon(do_else)
-                while load.actions < 50 or len(load.boards) < SPREAD:
+                while load.actions < 50 or len(load.boards) < SPREAD + 2:
                     await trio.sleep(0.01)
                 await leave()
                 while not left():

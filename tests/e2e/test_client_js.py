@@ -116,6 +116,21 @@ def test_close_codes_say_what_comes_next(visitor: BrowserContext, live_server: A
 
 
 @in_browser
+def test_a_token_that_is_refused_is_let_go(visitor: BrowserContext, live_server: Any) -> None:
+    """One that is a mere string can't be renewed: the board is watched without it, not asked for with it for ever."""
+    page = open_page(visitor, live_server.url)
+    state = page.evaluate(
+        """() => import('/scoreboard.js').then(({ connect }) => new Promise((done) => {
+          const live = connect({ token: 'nonsense' });
+          const codes = [];
+          live.addEventListener('state', ({ detail }) => codes.push(detail.code));
+          live.addEventListener('board', () => (live.close(), done({ codes, name: live.state.name })));
+        }))"""
+    )
+    assert 4401 in state["codes"]
+
+
+@in_browser
 def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
     """A delta that does not fit changes nothing: the client subscribes again with the position that it has."""
     ada = {"userId": "a", "username": "Ada", "rank": 1, "score": 10}

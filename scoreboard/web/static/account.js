@@ -59,7 +59,8 @@ export class Account extends EventTarget {
   }
 
   async leave() {
-    const token = this.#session?.token ?? '';
+    await this.#renewing?.catch(() => {}); // it would log in again
+    const token = (await this.token().catch(() => null)) ?? '';
     this.#forget();
     await ask('auth/logout', { body: '{}', token });
   }

@@ -46,7 +46,7 @@ export async function submit({ url, actionType, metadata, credentials }, ask) {
       renewed = true; // an expired token, a rotated key
       ({ token, secret, keyVersion } = await credentials(true));
     } else if (attempt < TRIES && [0, 200, 502, 503, 504].includes(status)) {
-      const pause = Math.max(wait, 300 + Math.random() * FIRST * 2 ** attempt);
+      const pause = wait + 300 + Math.random() * FIRST * 2 ** attempt;
       await new Promise((done) => setTimeout(done, pause));
     } else throw new Refused(answer);
   }

@@ -39,7 +39,7 @@ async function overPoll({ url, token, signal, since, hear, lost }, ask) {
     const path = `scores/poll?wait=${hold}` + (since() && '&since=' + encodeURIComponent(since()));
     const limit = AbortSignal.any([signal, AbortSignal.timeout(1000 * hold + GRACE)]);
     const { status, wait, said } = await ask(path, { url, token, signal: limit });
-    if (said?.data) hear({ event: 'leaderboard:update', data: { stale: said.stale, ...said.data } });
+    if (said?.data) hear({ event: 'leaderboard:update', data: said.data });
     else if (status === 204) hear({});
     else return lost(closing(status), wait);
     if (said?.data && token) {

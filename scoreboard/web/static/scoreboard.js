@@ -1,5 +1,5 @@
 /**
- * The browser client: a live board over whatever gets through, and signed actions. No dependency, no words, no looks.
+ * The browser client: a live board over whatever gets through, and signed actions.
  *
  *   const live = connect({ token });   // events: board, personal, viewers, state
  *   live.addEventListener('board', ({ detail }) => draw(detail.leaderboard));
@@ -15,8 +15,8 @@
  *   subscribe(): boolean, send(message: object): boolean, hear(message: any): void, lost(code: number, wait?: number): void}} Link
  */
 const PROOF = 3_000; // ms for a transport's first message
-const PING = 25_000; // ms of silence until a ping; heartbeats come sooner
-const ANSWER = 10_000; // ms for a pong or an HTTP answer
+const PING = 25_000; // ms of silence until a ping
+const ANSWER = 10_000; // ms for a pong or an answer
 const HIDE = 5_000; // ms out of sight until it pauses
 const CLIMB = [60_000, 600_000]; // ms until a better transport is tried: at first, at most
 const STEADY = 10_000; // ms; what lasted longer was no failure
@@ -24,9 +24,9 @@ const BACKOFF = [500, 30_000]; // ms; ceiling of the first wait and of any
 /** @type {Record<string, string>} */ let memory = {};
 try {
   memory = sessionStorage;
-} catch {} // switched off
+} catch {}
 
-/** Full jitter: a crowd that was cut off together comes back spread out. */
+/** Full jitter: a crowd comes back spread out. */
 const jittered = (attempt = 0) => Math.random() * Math.min(BACKOFF[1], BACKOFF[0] * 2 ** attempt);
 
 /** One request to the API; never rejects: status 0 is no answer. `wait` is Retry-After in ms. */
@@ -83,7 +83,10 @@ fallback.catch(() => {});
 const NAMES = ['WebSocket', 'SSE', 'polling'];
 
 /** @param {Link} link */
-const start = async (link) => (link.level ? (await fallback).start(link, ask) : overWebSocket(link));
+const start = async (link) => {
+  if (!link.level) return overWebSocket(link);
+  (await fallback.catch(() => beside('fallback.js?' + Date.now()))).start(link, ask);
+};
 
 // ---- the live board ----
 
@@ -97,12 +100,12 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
   const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', code: 0, viewers: 0 };
   /** @type {Board | null} */ let board = null;
   /** @type {Link | null} */ let link = null; // has proven itself
-  /** @type {Link | null} */ let trial = null; // has not yet; perhaps a better one beside it
+  /** @type {Link | null} */ let trial = null; // not yet
   /** @type {Record<string, Timer>} */ const timers = {};
   /** @type {Timer | undefined} */ let hiding;
   let attempt = 0; // failures in a row
   let climb = CLIMB[0];
-  let best = Math.max(0, NAMES.indexOf(memory.transport)); // worked last
+  let best = Math.max(0, NAMES.indexOf(memory.transport));
 
   const emit = (type = '', detail = {}) => events.dispatchEvent(new CustomEvent(type, { detail }));
   const tell = (change = {}) => emit('state', Object.assign(state, change));
@@ -110,8 +113,9 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     clearTimeout(timers[name]);
     timers[name] = setTimeout(act, ms);
   };
-  /** No token to be had: better to watch as a stranger than not at all. */
-  const prove = async (renew = false) => (typeof token === 'function' ? Promise.resolve(token(renew)).catch(() => '') : token);
+  /** No token, or a fixed one refused: it watches as a stranger. */
+  const prove = async (renew = false) =>
+    typeof token === 'function' ? Promise.resolve(token(renew)).catch(() => '') : renew ? (token = null) : token;
 
   async function open(level = 0, renew = false) {
     trial?.close();
@@ -149,12 +153,12 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     }
     if (event !== 'leaderboard:delta') return;
     if (board && data.previousPosition === board.position) show({ ...data, leaderboard: applyDelta(board.leaderboard, data) });
-    else if (data.position !== board?.position) link.subscribe() || open(link.level); // a gap: asks for the rest
+    else if (data.position !== board?.position) link.subscribe() || open(link.level); // a gap
   }
 
   function show(/** @type {Board} */ now) {
     board = now;
-    tell({ stale: now.stale ? state.stale || now.timestamp : '' });
+    tell({ stale: now.stale ? state.stale || new Date().toISOString() : '' });
     emit('board', now);
   }
 
@@ -183,6 +187,7 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     if (proven) link = null;
     else trial = null;
     if (link || trial) {
+      if (!link) tell({ name: 'connecting' });
       if (link && next < link.level) open(next);
       else if (link) after('climb', (climb = Math.min(CLIMB[1], climb * 2)), () => open(0));
       return;
@@ -193,7 +198,7 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     drop();
     if (stop) return tell({ name: 'stopped', code, transport: '' });
     attempt++;
-    const pause = Math.max(delay, wait);
+    const pause = wait + delay;
     after('dial', pause, () => open(down ? 0 : dead.level, renew));
     tell({ name: 'waiting', code: code || 1006, retryAt: Date.now() + pause });
   }
@@ -205,7 +210,7 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     link = trial = null;
   }
 
-  /** Tabs freeze, machines sleep: whatever waited is due now. */
+  /** Whatever waited while the tab slept is due. */
   function wake() {
     if (document.hidden) return;
     if (link) link.level ? open(0) : beat(0);
@@ -232,6 +237,7 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
 
   /** Proves the user on the open connection: at log-in, with every new token. */
   function identify(renewed = '') {
+    if (typeof token !== 'function') token = renewed;
     if (state.name === 'stopped') redial();
     for (const each of [link, trial]) {
       if (!each || each.token === undefined || each.token === renewed) continue;
