@@ -82,6 +82,7 @@ class Services:
                 await self.refresh(board)
             except StorageUnavailable:
                 self.hub.tell(viewer, viewer.wrap(Event.STALE, wire.stale(round(self.clock() * 1000)), ""))
+                self.hub.subscribe(viewer, board, delta=delta)  # whole, when it can be read: that alone says that it is live again
         self.hub.hand(viewer, board)
 
 

@@ -21,7 +21,7 @@ from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.runtime import observe
 from scoreboard.storage.bus import Update
 
-YIELD_EVERY = 256  # writes, about 2 ms: how long a fan-out may hold the loop that also answers HTTP
+YIELD_EVERY = 256  # writes, about 2 ms, or answers to polls, about 5: how long a fan-out may hold the loop that also answers HTTP
 PENDING = 16  # events that wait for a viewer's socket, about 4 KiB; full: the oldest goes, the newest scores count
 LEAVING_SECONDS = 1.0  # design: good-byes are spread over this, so that the other nodes are not asked by all at once
 LEAVING_STEPS = 20  # good-byes go out in so many portions

@@ -88,24 +88,24 @@ class PollEndpoint:
         return answer
 
 
-class _Waiting(Poll):
+class _Waiting:
     """One poll, from its coming to its answer."""
 
-    __slots__ = ("_asked", "_begun", "_has_left", "_late", "_reply", "_services", "_socket", "is_cold")
+    __slots__ = ("_asked", "_begun", "_has_left", "_late", "_poll", "_reply", "_services", "_socket", "is_cold")
 
     def __init__(self, request: Request, asked: Asked, services: Services) -> None:
-        super().__init__()
         request.forget(b"origin")  # which the head of the answer depends on
         self._asked, self._services, self._socket = asked, services, request.socket
         self._reply: Reply | None = None  # until it waits
         self._has_left = False
+        self._poll = Poll(self._wake)
         self._begun = trio.current_time()
-        self._late, self._socket.on_deadline = self._socket.on_deadline, self.end
+        self._late, self._socket.on_deadline = self._socket.on_deadline, self._poll.end
         services.admission.enter(asked.address)
         if asked.identity is not None:
             services.admission.identify(asked.identity.user)
         observe.LONG_POLLS.inc()
-        self.is_cold = services.hub.wait(self, asked.board)  # what is shown may be out of date
+        self.is_cold = services.hub.wait(self._poll, asked.board)  # what is shown may be out of date
 
     def begin(self, reply: Reply) -> Response | None:
         """The answer, if there is one now; else it waits, and leaves with its reply."""
@@ -122,7 +122,7 @@ class _Waiting(Poll):
         is_current = prepared.position == asked.since
         if is_current or is_ahead(asked.since, prepared.snapshot):
             until = self._begun + (asked.wait if is_current else min(asked.wait, AHEAD_SECONDS))
-            if not (self.over or hub.closing or trio.current_time() >= until):
+            if not (self._poll.over or hub.closing or trio.current_time() >= until):
                 self._socket.deadline = until  # half a second late at most: a timer each would cost a kilobyte
                 return None
         if is_current:
@@ -136,13 +136,13 @@ class _Waiting(Poll):
         self._has_left = True
         observe.LONG_POLLS.dec()
         asked, services, socket = self._asked, self._services, self._socket
-        services.hub.forget(self, asked.board)
+        services.hub.forget(self._poll, asked.board)
+        self._poll.forget()
         services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
         if socket.fd >= 0:
             socket.on_deadline, socket.deadline = self._late, inf
 
-    def wake(self) -> None:
-        """Replies, if it is time to."""
+    def _wake(self) -> None:
         if self._reply is None or self._has_left:
             return  # it looks for itself when the board has been read; or was answered while the hub was on its way to it
         answer = self._look()

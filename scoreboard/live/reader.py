@@ -47,11 +47,6 @@ class Reader:
         self._heard = 0.0  # trio's clock, when the last payload came or the attempt began
         self._listening: trio.CancelScope | None = None
 
-    @property
-    def healthy(self) -> bool:
-        """Whether anything was heard lately."""
-        return trio.current_time() - self._heard < MISSED
-
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Listens for ever. Started at once: a node that hears nothing yet reads its watched boards every second.
 

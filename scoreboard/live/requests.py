@@ -18,6 +18,7 @@ from scoreboard.runtime.messages import Request
 
 WAIT = 25.0  # seconds a long poll waits unless it says otherwise: below the 30 s after which many proxies give up
 LONGEST_WAIT = 30.0  # seconds; contract
+SAME = 128  # bytes of a query that others may send too
 RETRY_AFTER = 5  # seconds; a place is free when somebody has left
 
 FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
@@ -90,9 +91,14 @@ class Requests:
         return FULL[full] if full else Asked(asked.board, asked.since, asked.delta, asked.wait, identity, address)
 
 
-@lru_cache(maxsize=256)  # all who wait for the same change ask alike; reading it costs as much as a write to a socket
 def read_query(query: bytes) -> Query | Refusal:
     """What a query string asks for. Unknown parameters are ignored."""
+    if len(query) > SAME or b"token" in query:
+        return _read_query(query)  # nobody else's
+    return _read_same(query)
+
+
+def _read_query(query: bytes) -> Query | Refusal:
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     for name in ("channel", "mode", "since", "token", "wait"):
         if len(values.get(name, ())) > 1:
@@ -107,12 +113,17 @@ def read_query(query: bytes) -> Query | Refusal:
     return Query(board, since, mode == "delta", float(wait) if wait else WAIT, values["token"][0] if "token" in values else None)
 
 
+_read_same = lru_cache(maxsize=256)(
+    _read_query
+)  # at most 0.2 MB; who wait for the same change ask alike, and reading costs as much as a write
+
+
 def query_token(request: Request) -> str | None:
-    """The query's token; None without one. An empty one is one, and not valid."""
+    """The query's token; None without one. An empty one is one, and not valid; so are two."""
     if b"token" not in request.query:
         return None
-    values = parse_qs(request.query.decode("latin-1"), keep_blank_values=True).get("token")
-    return values[0] if values else None
+    values = parse_qs(request.query.decode("latin-1"), keep_blank_values=True).get("token", [])
+    return None if not values else values[0] if len(values) == 1 else ""
 
 
 def _bad(field: str, message: str) -> Refusal:

@@ -88,13 +88,13 @@ class _Stream:
             return endpoint.problem(asked, request.request_id)
         since = request.header(b"last-event-id")  # newer than the query's: a browser keeps the address when it reconnects
         asked = asked._replace(since=since.decode("latin-1") or asked.since)
-        socket.deadline = trio.current_time() + HEAD_SECONDS
-        await socket.send_all(endpoint.write_head(request, 200, FIELDS, None))
-        if request.method == b"HEAD":
-            return None
-        request.forget()  # http1 keeps it as long as the connection
-        endpoint.enter(asked)
+        endpoint.enter(asked)  # in one step with the question whether there is room
         try:
+            socket.deadline = trio.current_time() + HEAD_SECONDS
+            await socket.send_all(endpoint.write_head(request, 200, FIELDS, None))
+            if request.method == b"HEAD":
+                return None
+            request.forget()  # http1 keeps it as long as the connection
             self._join(asked.identity)
             await self._begin(asked)
             enough = socket.received + UNASKED_BYTES

@@ -43,18 +43,24 @@ def _has_ended(_code: CloseCode) -> None:
     pass
 
 
+def _nothing() -> None:
+    pass
+
+
 class Poll:
-    """One request that waits for a board's next frames."""
+    """One request that waits for a board's next frames. `wake` is called when there are some, and when it is over; it must not wait."""
 
-    __slots__ = ("over",)
+    __slots__ = ("over", "wake")
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
         self.over = False  # `end` was called: no use in waiting any longer
-
-    def wake(self) -> None:
-        """Called when there are new frames, and when it is over. Must not wait."""
 
     def end(self, _code: CloseCode = CloseCode.RESTART) -> None:
         """Its time has passed, or the node is leaving."""
         self.over = True
         self.wake()
+
+    def forget(self) -> None:
+        """As for a viewer."""
+        self.wake = _nothing

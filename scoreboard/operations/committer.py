@@ -47,10 +47,15 @@ class Pending:
         if self.outcome is None:
             self.outcome = outcome
             if self._then is not None:
-                self._then(outcome)
+                then, self._then = self._then, None  # who is told lets go of this one, and this one of it
+                then(outcome)
 
     def then(self, tell: Callable[[Outcome], None]) -> None:
-        """Has the outcome told by whoever ends it, without a task that waits. `tell` must not raise: it is the committer that calls."""
+        """Has the outcome told by whoever ends it, once, without a task that waits. `tell` must not raise: it is the committer that calls.
+
+        Not for one that has ended already.
+        """
+        assert self.outcome is None
         self._then = tell
 
     async def wait(self) -> Outcome:

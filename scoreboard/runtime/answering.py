@@ -1,6 +1,6 @@
 """How one HTTP/1.1 connection's answers get out: their heads, whether one is the last, at once if the kernel has room and in time if not.
 
-The half of http1's `Connection` that only writes; `asgi` gets nothing else of it.
+All that http1's `Connection` and asgi write goes through here.
 """
 
 from math import inf
@@ -10,9 +10,11 @@ import trio
 from scoreboard.domain.errors import Refusal
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.runtime.sockets import Socket
+from scoreboard.runtime.sockets import READ_BYTES, Socket
 
 ANSWER_SECONDS = 30.0  # for each piece of an answer that the kernel did not take at once: 16 KiB and less, so 0.5 KiB/s will do
+PARTING_SECONDS = 2.0  # after the last answer: what the peer still sends is read, else the kernel resets and the answer is lost
+PARTING_BYTES = 1_048_576  # of that, so much: whoever sends more is not listening
 
 CLOSE = b"connection: close\r\n"
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
@@ -21,13 +23,16 @@ KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
 class Answering:
     """Writes answers to `socket`. One at a time."""
 
-    __slots__ = ("_front", "last", "socket", "status")
+    __slots__ = ("_front", "_owed", "last", "socket", "status")
 
     def __init__(self, socket: Socket, front: Front) -> None:
         self.socket = socket
         self.last = False  # the answer at hand is the last one: the server is draining, or the application wants it so
         self.status = 0  # of the newest head
         self._front = front
+        self._owed = b""  # an answer of `put` that the kernel did not take
+
+    # ---- what is written --------------------------------------------------------------------------------------------
 
     def head(self, request: Request, status: int, fields: bytes, length: int | None) -> tuple[bytes, bool]:
         """The head with its Connection field, and whether the connection goes on after this answer."""
@@ -50,16 +55,51 @@ class Answering:
         """A refusal as the answer to `request`."""
         return self._front.problem(refusal, request.request_id)
 
+    # ---- without waiting --------------------------------------------------------------------------------------------
+
+    def put(self, request: Request, answer: Response) -> bool:
+        """Writes the answer as far as that goes now; `finish` does the rest. True when the connection goes on after it."""
+        data, going_on = self.whole(request, answer)
+        if not self.socket.send_now(data):
+            self._owed = data
+        return going_on
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the kernel has all that was written."""
+        return not self._owed and self.socket.behind_since == inf
+
+    # ---- and waiting ------------------------------------------------------------------------------------------------
+
+    async def finish(self) -> None:
+        """Until all that was put is out. Raises as `Socket.send_all`."""
+        if not self.is_out:
+            await self._wait(self._owed)
+            self._owed = b""
+
     async def send(self, data: bytes) -> None:
         """`data`, at once if there is room, else within ANSWER_SECONDS or the sweeper closes. Raises as `Socket.send_all`."""
         if not self.socket.send_now(data):
-            await self.wait_sent(data)
+            await self._wait(data)
         elif self.socket.behind_since < inf:
-            await self.wait_sent(b"")
+            await self._wait(b"")
 
-    async def wait_sent(self, data: bytes) -> None:
+    async def _wait(self, data: bytes) -> None:
         """Until `data`, and what was left over before it, is out."""
         socket = self.socket
         socket.deadline = trio.current_time() + ANSWER_SECONDS
         await socket.send_all(data)
         socket.deadline = inf
+
+    async def part(self) -> None:
+        """Closing after an answer waits for its rest, then for the peer's end, for two seconds at most."""
+        socket = self.socket
+        if socket.fd < 0:
+            return
+        socket.on_deadline = None
+        await self._wait(b"")
+        socket.shut_writing()
+        socket.deadline = trio.current_time() + PARTING_SECONDS
+        enough = socket.received + PARTING_BYTES
+        while socket.received < enough and await socket.receive_some(READ_BYTES):
+            pass

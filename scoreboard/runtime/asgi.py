@@ -40,12 +40,12 @@ class Asgi:
         self._config.errorlog = logging.getLogger("scoreboard.hypercorn")  # no handlers of its own, no access log
         self._context = WorkerContext(None)
 
-    async def answer(self, connection: Answering, request: Request) -> bool:
+    async def answer(self, answers: Answering, request: Request) -> bool:
         """Has the application answer; True when the connection can go on. Returns once the application's task has ended.
 
         Never raises because the client has left: the application is told by `http.disconnect`.
         """
-        exchange = _Exchange(connection, request)
+        exchange = _Exchange(answers, request)
         headers = [field for field in request.headers if field[0] != b"x-request-id"]
         headers.append((b"x-request-id", request.request_id))
         async with TaskGroup() as tasks:
@@ -117,10 +117,10 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 class _Exchange:
     """One answer on its way from Hypercorn's events to bytes."""
 
-    def __init__(self, connection: Answering, request: Request) -> None:
+    def __init__(self, answers: Answering, request: Request) -> None:
         self.over = trio.Event()
         self.going_on = False  # until the answer's end is known to be on the wire as its head said
-        self._connection = connection
+        self._answers = answers
         self._request = request
         self._held: list[bytes] = []  # the head waits for the first piece of the body: one system call for both
         self._chunked = False
@@ -150,7 +150,7 @@ class _Exchange:
                 pass  # informational responses and pushes are not for HTTP/1.1
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        request, connection = self._request, self._connection
+        request, answers = self._request, self._answers
         if status == 500 and headers == _HYPERCORN_FAILED:
             self._fail()
             return
@@ -168,9 +168,9 @@ class _Exchange:
                 framing = b"transfer-encoding: chunked\r\n"
             else:
                 request.keep_alive = False
-        ours = {line.partition(b":")[0].lower() for line in connection.head(request, status, b"", None)[0].split(b"\r\n")[1:]} - _REPEATABLE
+        ours = {line.partition(b":")[0].lower() for line in answers.head(request, status, b"", None)[0].split(b"\r\n")[1:]} - _REPEATABLE
         fields = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers if name not in _HOP_BY_HOP and name not in ours)
-        head, self._keep = connection.head(request, status, fields + framing, length)
+        head, self._keep = answers.head(request, status, fields + framing, length)
         self._held.append(head)
         self._left = None if bodiless else length
 
@@ -178,8 +178,8 @@ class _Exchange:
         """The application has ended without an answer."""
         request = self._request
         request.keep_alive = False
-        answer = self._connection.problem(request, Refusal(Code.INTERNAL, "the request could not be answered"))
-        head, _ = self._connection.head(request, answer.status, answer.fields, len(answer.body))
+        answer = self._answers.problem(request, Refusal(Code.INTERNAL, "the request could not be answered"))
+        head, _ = self._answers.head(request, answer.status, answer.fields, len(answer.body))
         self._held = [head if request.method == b"HEAD" else head + answer.body]
 
     def _piece(self, data: bytes) -> None:
@@ -195,7 +195,7 @@ class _Exchange:
         if self._gone or not data:
             return
         try:
-            await self._connection.send(data)
+            await self._answers.send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone = True
             self.over.set()  # the application is told by StreamClosed; what it still sends is dropped

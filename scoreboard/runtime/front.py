@@ -29,8 +29,8 @@ Reply = Callable[[Callable[[], Response]], None]
 Prompt = Callable[[Request, Reply], Response | Later | None]
 """Answers a request of the prompt table without waiting.
 
-LATER: it has kept the reply and calls it once, whatever happens meanwhile; until then the connection answers nothing else. None: it can't,
-the handler of the express table is asked.
+LATER: it has kept the reply and calls it once, whatever happens meanwhile, but not before it has returned; until then the connection
+answers nothing else. None: it can't, the handler of the express table is asked.
 """
 
 
@@ -42,7 +42,7 @@ class Front:
     prompt: Mapping[tuple[bytes, bytes], Prompt]  # of the same paths, where it pays; no HEAD
     live_path: bytes
     live: Callable[[Request], Awaitable[None]]  # a WebSocket on request.socket, whose `played_back` holds the head and what followed it
-    asgi: Callable[[Any, Request], Awaitable[bool]]  # the rest, given the connection: `Asgi.answer`; True when that can go on
+    asgi: Callable[[Any, Request], Awaitable[bool]]  # the rest, given Answering: `Asgi.answer`; True when that can go on
     write_head: Callable[[Request, int, bytes, int | None], bytes]  # request, status, fields, length → the whole head with its blank line
     before: Callable[[Request], Response | None]  # asked first; an answer ends it
     problem: Callable[[Refusal, bytes], Response]  # a refusal and the request id → problem+json

@@ -10,39 +10,54 @@ sweeper. Nothing here knows what a scoreboard is. Read `run` first.
 from collections.abc import Callable
 from math import inf
 
+import structlog
 import trio
 
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.runtime.answering import ANSWER_SECONDS, Answering
+from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.front import LATER, Front
 from scoreboard.runtime.messages import Request, RequestParser, Response
 from scoreboard.runtime.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
-from scoreboard.runtime.sockets import READ_BYTES, Socket
+from scoreboard.runtime.sockets import Socket
 
 IDLE_SECONDS = 75.0  # between requests: longer than a load balancer's own limit (60 s is common), so that it closes first
 HEAD_SECONDS = 10.0  # for the whole head once its first byte is here: a slow sender holds a connection, not a place for ever
 BODY_SECONDS = 10.0  # for the whole body once the head is here
-PARTING_SECONDS = 2.0  # after the last answer: what the peer still sends is read, else the kernel resets and the answer is lost
-PARTING_BYTES = 1_048_576  # of that, so much: whoever sends more is not listening
 YIELD_EVERY = 16  # requests; a buffer full of them must not hold the loop
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+log = structlog.get_logger()
 
-class Connection(Answering):
+
+class Connection:
     """The task of one connection and what the server must know of it."""
 
-    __slots__ = ("_draining", "_ended", "_fed", "_later", "_live", "_owed", "_parser", "_replied", "_serving", "_stage")
+    __slots__ = (
+        "_draining",
+        "_ended",
+        "_fed",
+        "_front",
+        "_later",
+        "_live",
+        "_parser",
+        "_replied",
+        "_serving",
+        "_stage",
+        "answers",
+        "socket",
+    )
 
     def __init__(self, socket: Socket, front: Front) -> None:
-        super().__init__(socket, front)
+        self.socket = socket
+        self.answers = Answering(socket, front)
+        self._front = front
         self._parser = RequestParser(socket, front.live_path)
         self._draining = False  # wound up
         self._serving = False  # a request is at hand, or the connection is ending
         self._stage = 0  # the parser's, when the deadline was set last
         self._fed = False  # what was read without the task was left to it, or what became of it
-        self._owed = b""  # an answer that was written without the task, but the kernel did not take it
-        self._ended = False  # that was the last one
+        self._ended = False  # the last answer was written without it
         self._later: Request | None = None  # the prompt table replies to it later
         self._replied: trio.Event | None = None  # the task waits for that
         self._live: Request | None = None  # becomes a WebSocket
@@ -68,7 +83,7 @@ class Connection(Answering):
         if self._live is not None:
             session, self._live = self._front.live(self._live), None
             await session
-        await self._part()
+        await self.answers.part()
 
     async def _read(self) -> bool:
         """Reads and serves until the last answer: True. False when the peer ends it."""
@@ -84,9 +99,7 @@ class Connection(Answering):
                 self._replied = None
             if self._fed:
                 self._fed = False
-                if self._owed or socket.behind_since < inf:
-                    await self.wait_sent(self._owed)
-                    self._owed = b""
+                await self.answers.finish()
                 if self._ended:
                     return True
             elif data := socket.read_now():
@@ -102,14 +115,14 @@ class Connection(Answering):
                     return True
             if parser.refusal is not None:
                 self._serving = True
-                await self.send(self._refusal(parser.refusal))
+                await self.answers.send(self._refusal(parser.refusal))
                 return True
             self._serving = False
             if self._draining and not parser.begun and not socket.has_unread():
                 return True  # the answer was on its way when the drain began, so it did not say that it is the last
             if parser.expects:
                 parser.expects = False
-                await self.send(CONTINUE)
+                await self.answers.send(CONTINUE)
             self._buy_time()
 
     def _buy_time(self) -> None:
@@ -152,20 +165,20 @@ class Connection(Answering):
     def _is_done(self) -> bool:
         """Whether the next thing to do is to wait for bytes."""
         parser = self._parser
-        return not (parser.queue or parser.refusal or parser.expects or self._owed or self._later) and self.socket.behind_since == inf
+        return not (parser.queue or parser.refusal or parser.expects or self._later) and self.answers.is_out
 
     def _prompt(self, request: Request) -> bool:
         """True when the request is answered, or will be."""
-        front, socket = self._front, self.socket
+        front, answers = self._front, self.answers
         prompt = front.prompt.get((request.method, request.path))
-        if prompt is None or self._owed or self.last or not request.keep_alive or socket.behind_since < inf:
+        if prompt is None or answers.last or not request.keep_alive or not answers.is_out:
             return False
         door = FRONT
         answer = front.before(request)
         if answer is None:
             door = PROMPT
             request.admitted = True
-            socket.deadline = inf
+            self.socket.deadline = inf
             try:
                 made = prompt(request, self._reply)
             except Exception as exc:  # noqa: BLE001 – logged by `failed`
@@ -176,35 +189,32 @@ class Connection(Answering):
             if made is None:
                 return False
             answer = made
-        self._put(request, answer, door)
+        answered[door + answer.status // 100] += 1
+        answers.put(request, answer)
         return True
 
-    def _put(self, request: Request, answer: Response, door: int) -> bool:
-        """Writes the answer as far as that goes without waiting. True when the connection goes on after it."""
-        answered[door + answer.status // 100] += 1
-        data, going_on = self.whole(request, answer)
-        if not self.socket.send_now(data):
-            self._owed = data
-        return going_on
-
     def _reply(self, make: Callable[[], Response]) -> None:
-        """The prompt table's reply to `_later`, called by whoever has it. The task is woken if there is more to do."""
-        request = self._later
+        """The prompt table's reply to `_later`, called by whoever has it, who serves others too. Wakes the task if there is more to do."""
+        request, self._later = self._later, None
         if request is None:
             return  # the connection has ended
         try:
-            answer = make()
-        except Exception as exc:  # noqa: BLE001 – logged by `failed`
-            answer = self._front.failed(request, exc)
-        self._later = None
-        self._ended = not self._put(request, answer, PROMPT)
-        if not self._fed and not self._ended and self._is_done():
-            self._serving = False
-            self._buy_time()
-        else:
-            self._fed = True
-            if self.socket.source is not None:
-                self.socket.source.rouse()
+            try:
+                answer = make()
+            except Exception as exc:  # noqa: BLE001 – logged by `failed`
+                answer = self._front.failed(request, exc)
+            answered[PROMPT + answer.status // 100] += 1
+            self._ended = not self.answers.put(request, answer)
+            if self._fed or self._ended or not self._is_done():
+                self._fed = True
+                if self.socket.source is not None:
+                    self.socket.source.rouse()
+            else:
+                self._serving = False
+                self._buy_time()
+        except Exception:
+            log.exception("reply failed", request_id=request.request_id.decode())
+            self.socket.close()
         if self._replied is not None:
             self._replied.set()
 
@@ -232,9 +242,9 @@ class Connection(Answering):
                 return False
             handler = front.express.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
             if handler is None:
-                self.status = 0
-                going_on = await front.asgi(self, request)
-                answered[ASGI + self.status // 100] += 1
+                self.answers.status = 0
+                going_on = await front.asgi(self.answers, request)
+                answered[ASGI + self.answers.status // 100] += 1
                 return going_on
             door = EXPRESS
             self.socket.has_written()  # from here on
@@ -250,8 +260,8 @@ class Connection(Answering):
                 answered[EXPRESS + 2] += 1
                 return False
         answered[door + answer.status // 100] += 1
-        data, going_on = self.whole(request, answer)
-        await self.send(data)
+        data, going_on = self.answers.whole(request, answer)
+        await self.answers.send(data)
         return going_on
 
     def _go_live(self, request: Request) -> None:
@@ -266,34 +276,19 @@ class Connection(Answering):
 
     def wind_up(self) -> None:
         """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after its answer."""
-        self.last = self._draining = True
+        self.answers.last = self._draining = True
         if not self._serving and not self._parser.begun and not self.socket.has_unread():
             self.socket.close()
 
     def _late(self) -> None:
         """The sweeper's word: the deadline has passed. Half a request is told so, as far as the kernel takes it."""
-        parser = self._parser
-        if not self._serving and parser.begun:
+        if not self._serving and self._parser.begun:
             self.socket.send_now(self._refusal(Refusal(Code.REQUEST_TIMEOUT, "the rest of the request did not come in time")))
         self.socket.close()
 
     def _refusal(self, refusal: Refusal) -> bytes:
         """The answer to a request that is not complete and never will be: its body was not read, so the connection ends with it."""
         request = self._parser.request or Request(self.socket)  # either way it says that it does not keep the connection
-        answer = self.problem(request, refusal)
+        answer = self.answers.problem(request, refusal)
         answered[FRONT + answer.status // 100] += 1
-        return self.whole(request, answer)[0]
-
-    async def _part(self) -> None:
-        """Closing after an answer waits for its rest, then for the peer's end, for two seconds at most."""
-        socket = self.socket
-        if socket.fd < 0:
-            return
-        socket.on_deadline = None
-        socket.deadline = trio.current_time() + ANSWER_SECONDS
-        await socket.send_all(b"")
-        socket.shut_writing()
-        socket.deadline = trio.current_time() + PARTING_SECONDS
-        enough = socket.received + PARTING_BYTES
-        while socket.received < enough and await socket.receive_some(READ_BYTES):
-            pass
+        return self.answers.whole(request, answer)[0]

@@ -126,7 +126,9 @@ def _redacted(value: Any, depth: int) -> Any:
 
 # ---- log lines --------------------------------------------------------------------------------------------------------
 
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")  # set by the front for each request; "" outside of one
+REQUEST_ID: ContextVar[str] = ContextVar(
+    "request_id", default=""
+)  # set by the front for each request that has a task; prompt handlers tell theirs
 
 
 def _request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-EVENTS = 64  # taken in one go, each answered at once perhaps: about a millisecond, then everything else on the loop has its turn
+EVENTS = 64  # taken in one go, each answered at once perhaps: one to five milliseconds, then everything else on the loop has its turn
 HAS_EPOLL = hasattr(select, "epoll")
 
 # RDHUP: an end that arrives together with data makes no edge of its own. A reset is one too, and comes with it.
@@ -34,7 +34,7 @@ class Source:
         self.hook: Callable[[], bool] | None = None
 
     async def wait(self) -> None:
-        """Returns when a read is worth trying, always after giving others a turn. Cancelling loses nothing."""
+        """Returns when a read is worth trying or `rouse` was called, always after giving others a turn. Cancelling loses nothing."""
         if self._ready:
             await trio.lowlevel.checkpoint()
             return
@@ -67,7 +67,7 @@ class Source:
     def rouse(self) -> None:
         """Wakes the waiter, if anybody waits, whether or not there is something to read."""
         waiter, self._waiter = self._waiter, None
-        if waiter is not None:  # else the hook has closed the socket, and so has woken it
+        if waiter is not None:
             trio.lowlevel.reschedule(waiter)
 
     def end(self) -> None:

@@ -121,7 +121,7 @@ class Server:
         """
         self._leaving = True
         for connection in self._connections:
-            connection.last = True
+            connection.answers.last = True
 
     def stop_listening(self) -> None:
         """No new connection from here on; those that are open stay, and so do those that the kernel has accepted for us."""
@@ -174,7 +174,7 @@ class Server:
                 sock, address = listener.accept()
                 sock.setblocking(False)
                 connection = Connection(Socket(sock, nursery, _peer(address)), self._front)
-                connection.last = self._leaving
+                connection.answers.last = self._leaving
                 self._connections.add(connection)  # here and not in its task: a drain that begins before the task must know of it
                 nursery.start_soon(self._serve, connection)
         except BlockingIOError:

@@ -61,7 +61,7 @@ class Socket(trio.abc.Stream):
 
     def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0)) -> None:
         """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as accept() told it."""
-        self._clear = sock.fileno()  # the descriptor while nobody writes and nothing is left over or forbidden, else -1
+        self._clear = sock.fileno()  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
         self._has_written = False
         self._sock = sock
         self._nursery = nursery
@@ -100,7 +100,7 @@ class Socket(trio.abc.Stream):
         return data
 
     async def wait_readable(self) -> None:
-        """Returns when a read is worth trying, always after giving others a turn. Raises ClosedResourceError. Cancelling loses nothing."""
+        """Returns when a read is worth trying, or is no longer all there is to do. Raises ClosedResourceError. Cancelling loses nothing."""
         if self.fd < 0:  # before Trio is asked: wait_readable(-1) is a ValueError and leaves a registration that nobody removes
             raise trio.ClosedResourceError
         if self.source is None:

@@ -21,7 +21,7 @@ class Origins:
         self.others = frozenset(origin.encode() for origin in allowed)  # these are told so by CORS; our own needs none
 
     def allows(self, request: Request) -> bool:
-        """Whether the page that asks may. Used for log-ins and for WebSockets, where browsers ask nobody first."""
+        """Whether the page that asks may. Asked where browsers ask nobody first: log-in, refresh, log-out, and whatever watches."""
         origin = request.header(b"origin").lower()
         return not origin or self.is_own(origin, request) or origin in self.others
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-SHOWN = 10  # rows; the specification's "top 10". The page always has this many, so that nothing jumps when they fill
+from scoreboard.domain.boards import SHOWN
 
 
 class Shown(Protocol):

@@ -1,4 +1,4 @@
-"""Submit an action, read the board: the two hot routes, served by the express table and by Quart through the same two methods.
+"""Submit an action, read the board: the two hot routes, served by the prompt table, the express table and Quart alike.
 
 A board's answer is prepared once per snapshot and limit and then shared by everybody who asks without a token; with one, only the caller's
 own place is put in between. Rules are elsewhere: operations.submit_action, storage.board.

@@ -29,6 +29,7 @@ from tests.bench.run import ROOT, own_folder, progress, until_stopped
 from tests.bench.servers import Site
 
 WARM_UP = 2.0  # seconds of boards that do not count
+VIEWERS = ("scoreboard_websocket_connections", "scoreboard_stream_connections", "scoreboard_long_polls")
 FRAME_HEAD = 4  # bytes before a WebSocket message of ours or a peer's
 SETTLE = 1.0  # seconds after the last viewer has come, and for the last answers after the viewers' report
 FEW, STRETCH = 5, 4  # with fewer boards (a server that sends one a second, or in two) it takes longer, so many times at most
@@ -51,6 +52,8 @@ async def cores_without_viewers(served: Served, seconds: float) -> float:
     """What the actions and the reads cost by themselves: no fan-out. 0 for peers, which do nothing else."""
     if not served.contender.is_ours:
         return 0.0
+    while sum([await served.metric(name) for name in VIEWERS]):  # those before have left the server, too
+        await trio.sleep(SETTLE / 4)
     async with fanout_servers.sending(served):
         await trio.sleep(SETTLE)
         begun, cpu = trio.current_time(), served.cpu_seconds()
@@ -81,7 +84,6 @@ async def measure(served: Served, clients: int, seconds: float) -> Figure:
             busy = machine.usage().others_since(others)
             full = waiting if contender.transport == "poll" else served.memory_kib()
             await trio.sleep(SETTLE)  # for the answers of the last actions
-    await trio.sleep(SETTLE)
     idle = (idle + await cores_without_viewers(served, seconds)) / 2  # before and after: the machine's speed changes within seconds
     delivered = sum(fanout_lag.deliveries(each.rows) for each in reports)
     if not delivered:

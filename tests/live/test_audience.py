@@ -26,7 +26,7 @@ async def test_subscribers_are_told_at_most_every_five_seconds(nursery: trio.Nur
     assert (counts(one), counts(other), counts(idle)) == ([42], [42], [])
     assert other.fake.taken[0].startswith(b"event: viewers\ndata: {")
     late = FakeViewer(hub)
-    hub.wait(Poll(), BOARD)
+    hub.wait(Poll(lambda: None), BOARD)
     await trio.sleep(TELL)
     assert (counts(one), counts(late)) == ([42, 4], [4])  # the other node was not heard of any more
 

@@ -97,6 +97,15 @@ async def test_a_board_that_no_store_gives_is_stale() -> None:
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
+async def test_a_stale_viewer_hears_that_it_is_over() -> None:
+    """Even if nothing has changed: the whole board, under the position that it had."""
+    scene = Scene()
+    scene.away = True
+    await scene.say({"action": "subscribe", "channel": BOARD, "since": "1-1", "mode": "delta"})
+    await scene.hub.show(BOARD, snapshot("ab", 1))
+    assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
+
+
 async def test_another_mode_is_refused_and_the_connection_stays() -> None:
     """Whole boards or deltas; the error says so and nothing is subscribed to."""
     scene = Scene()

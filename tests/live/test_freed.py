@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from tests.live.nodes import LiveNode, running
-from tests.live.viewers import BOARD
+from tests.live.viewers import BOARD, FakeViewer
 
 MASK = b"\0\0\0\0"
 TIMES = 20
@@ -27,7 +27,8 @@ WAYS = {
     "websocket": (HANDSHAKE, masked(b'{"action":"subscribe","channel":"leaderboard"}')),
     "stream": (b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n",),
     "poll": (b"GET /poll HTTP/1.1\r\nHost: t\r\n\r\n",),
-    "waiting poll": (b"GET /poll?since=1-2&wait=0.1 HTTP/1.1\r\nHost: t\r\n\r\n",),
+    "waiting poll": (b"GET /poll?since=1-1&wait=0.1 HTTP/1.1\r\nHost: t\r\n\r\n",),
+    "poll that is left": (b"GET /poll?since=1-1&wait=0.3 HTTP/1.1\r\nHost: t\r\n\r\n",),
     "nothing": (b"\r\n",),
 }
 
@@ -61,7 +62,8 @@ async def come_and_go(node: LiveNode, messages: tuple[bytes, ...], *, abruptly: 
 async def test_nothing_is_left_to_the_collector(way: str, abruptly: bool) -> None:
     """Not one object a connection."""
     async with running() as node:
-        await node.show("ab")
+        FakeViewer(node.hub)  # somebody watches, so that polls need no task
+        await node.refresh(BOARD)
         await come_and_go(node, WAYS[way], abruptly=abruptly)
         gc.collect()
         for _ in range(TIMES):

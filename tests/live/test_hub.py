@@ -254,7 +254,7 @@ async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: py
 
 async def test_a_board_that_nobody_watched_is_out_of_date(hub: Hub) -> None:
     """Whoever comes first is told to have it read; not those who come while it is watched; again when all have left."""
-    poll = Poll()
+    poll = Poll(lambda: None)
     assert hub.wait(poll, BOARD)
     await hub.show(BOARD, snapshot("ab", 1))
     viewer = FakeViewer(hub, subscribed=False)

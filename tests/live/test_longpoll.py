@@ -1,12 +1,15 @@
 """The long poll over real connections: who is answered when, with what, and that the connection goes on."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
 import trio
 
+from scoreboard.domain import wire
 from scoreboard.domain.boards import Snapshot
 from scoreboard.live import longpoll as module
 from scoreboard.live.admission import Admission
@@ -57,14 +60,26 @@ class Poller:
         self.data += more
 
 
+@asynccontextmanager
+async def polling(rules: Rules | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
+    """A node whose board somebody watches already if polls are to be answered at once: nothing is read for them then."""
+    async with running(rules, admission) as node:
+        if node.polls_at_once:
+            FakeViewer(node.hub)
+            await node.refresh(BOARD)
+        before = node.refreshed
+        yield node
+        assert not node.polls_at_once or node.refreshed == before
+
+
 async def waiting(node: LiveNode, polls: int = 1) -> None:
-    while node.hub.audience() != polls:
+    while node.hub.audience() - len(node.hub.subscribers()) != polls:
         await trio.sleep(0.005)
 
 
 async def test_the_board_at_once_and_then_when_it_changes() -> None:
     """Without `since`, or with another position: at once. With the present one: when it is another. All on one connection."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         for query in ("", "?since=", "?since=0-9", "?since=nonsense"):
             await poller.ask(query)
@@ -78,12 +93,12 @@ async def test_the_board_at_once_and_then_when_it_changes() -> None:
         await node.show("bac")
         status, _, body = await poller.answer()
         assert (status, body["data"]["position"]) == (200, "1-2")
-        await node.until(viewers=0)
+        await waiting(node, 0)
 
 
 async def test_nothing_new_is_204_after_the_wait() -> None:
     """And at once with `wait=0`; the connection goes on."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         for wait in ("0", "0.2", "0.0"):
             await poller.ask(f"?since=1-1&wait={wait}")
@@ -92,46 +107,56 @@ async def test_nothing_new_is_204_after_the_wait() -> None:
         assert (await poller.answer())[0] == 200
 
 
-async def test_all_who_wait_share_one_body() -> None:
+async def test_all_who_wait_share_one_body(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoded once a tick, whoever asks; the heads are each caller's."""
-    async with running() as node:
+    encoded: list[Snapshot] = []
+    encode = wire.polled
+    monkeypatch.setattr(wire, "polled", lambda snapshot: encoded.append(snapshot) or encode(snapshot))
+    async with polling() as node:
         pollers = [await Poller.connect(node) for _ in range(5)]
         for place, poller in enumerate(pollers):
             await poller.ask("?since=1-1", f"X-Request-ID: r{place}", f"Origin: https://{place}.example")
         await waiting(node, len(pollers))
         await node.show("ba")
-        prepared = node.hub.prepared(BOARD)
-        assert prepared is not None
-        body = prepared.answer
         answers = [await poller.answer() for poller in pollers]
         assert [fields["x-request-id"] for _, fields, _ in answers] == ["r0", "r1", "r2", "r3", "r4"]
         assert [fields["x-for"] for _, fields, _ in answers] == [f"https://{place}.example" for place in range(5)]
-        assert all(told == json.loads(body) for _, _, told in answers)
-        assert prepared.answer is body
+        assert all(told == answers[0][2] for _, _, told in answers)
+        assert len(encoded) == 1
 
 
 async def test_a_tick_wakes_everyone_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crowd that polls is answered as a whole, and others have their turn meanwhile."""
     monkeypatch.setattr("scoreboard.live.hub.YIELD_EVERY", 2)
-    async with running() as node:
+    left: set[int] = set()
+
+    async def look(node: LiveNode) -> None:
+        while True:
+            left.add(node.hub.audience() - len(node.hub.subscribers()))
+            await trio.lowlevel.checkpoint()
+
+    async with polling() as node, trio.open_nursery() as nursery:
         pollers = [await Poller.connect(node) for _ in range(9)]
         for poller in pollers:
             await poller.ask("?since=1-1")
         await waiting(node, len(pollers))
+        nursery.start_soon(look, node)
         await node.show("ba")
         assert [(await poller.answer())[0] for poller in pollers] == [200] * 9
+        assert left & {1, 2, 3, 4, 5, 6, 7, 8}
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A position of another node that is newer is no reason to show an older board: it comes when this node has it, or after a second."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-3")
         await waiting(node)
         await node.show("ba")  # 1-2: still older than what the client has
         await node.show("bac")  # 1-3: what it has
         await trio.testing.wait_all_tasks_blocked()
-        assert node.hub.audience() == 1
+        await waiting(node)
         await node.show("cab")
         assert (await poller.answer())[2]["data"]["position"] == "1-4"
         monkeypatch.setattr(module, "AHEAD_SECONDS", 0.1)
@@ -175,7 +200,7 @@ async def test_no_store_is_503() -> None:
 
 async def test_a_stale_board_says_so() -> None:
     """Under a position of its own, the same for the same rows on every node: it is told when the rows change, and when it is over."""
-    async with running() as node:
+    async with polling() as node:
         FakeViewer(node.hub)
         poller = await Poller.connect(node)
         await node.hub.show(BOARD, snapshot("ab", 5, stale_since_ms=7))
@@ -210,7 +235,7 @@ async def test_a_stale_board_says_so() -> None:
 )
 async def test_bad_values(query: str, status: int) -> None:
     """A problem, at once; the next request on the connection is answered."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask(query)
         assert (await poller.answer())[0] == status
@@ -221,7 +246,7 @@ async def test_bad_values(query: str, status: int) -> None:
 
 async def test_who_may_wait_and_how_many() -> None:
     """A foreign page may not, nobody may without a token where one is needed, and waiting polls count as connections."""
-    async with running(Rules(anonymous=False), Admission(per_user=1)) as node:
+    async with polling(Rules(anonymous=False), Admission(per_user=1)) as node:
         node.tokens["t"] = Person(ANN, 1, 9e9)
         one, two = await Poller.connect(node), await Poller.connect(node)
         await one.ask("", "Origin: https://evil.example")
@@ -241,7 +266,7 @@ async def test_who_may_wait_and_how_many() -> None:
 
 async def test_head_does_not_wait() -> None:
     """The head of what there is now."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1", method="HEAD")
         assert (await poller.answer())[0] == 204
@@ -254,7 +279,7 @@ async def test_head_does_not_wait() -> None:
 
 async def test_leaving_answers_all_who_wait() -> None:
     """204, and the advice to come back in a second: elsewhere. Who comes after that does not wait."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
         await waiting(node)
@@ -267,7 +292,7 @@ async def test_leaving_answers_all_who_wait() -> None:
 
 async def test_a_pipelined_request_waits_its_turn() -> None:
     """What comes behind a poll is answered after it."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
         await waiting(node)
@@ -278,7 +303,7 @@ async def test_a_pipelined_request_waits_its_turn() -> None:
 
 async def test_a_client_that_left_is_forgotten_when_it_would_be_answered() -> None:
     """A poll does not watch its socket; the answer finds out, and nothing is left."""
-    async with running() as node:
+    async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
         await waiting(node)

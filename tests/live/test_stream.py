@@ -1,5 +1,6 @@
 """Server-Sent Events over real connections: what is told, when it ends, and that it costs the others nothing."""
 
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -210,6 +211,18 @@ async def test_no_room(admission: Admission, status: int) -> None:
 
 
 # ---- how it ends --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_crowd_that_comes_at_once_finds_no_more_room_than_there_is() -> None:
+    """Being asked whether there is room and taking it is one step, whoever else is on the way."""
+    async with running(admission=Admission(per_address=3)) as node:
+        streams = [await trio.open_tcp_stream("127.0.0.1", node.server.port) for _ in range(8)]
+        for stream in streams:  # no turn for the server between them
+            os.write(stream.socket.fileno(), b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
+        answers = [(await stream.receive_some(12))[9:] for stream in streams]
+        assert sorted(answers) == [b"200"] * 3 + [b"429"] * 5
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_leaving_ends_the_body() -> None:

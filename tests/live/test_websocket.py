@@ -22,6 +22,7 @@ from scoreboard.domain.wire import PING, CloseCode, text_frame
 from scoreboard.live import websocket as module
 from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import Rules
+from scoreboard.runtime import observe
 from scoreboard.storage.board import Standing
 from tests.live.nodes import running
 from tests.live.test_conversation import Person
@@ -339,6 +340,7 @@ async def test_nothing_follows_our_close() -> None:
 
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed, counted as 4413; another viewer gets every board meanwhile."""
+    before = observe.SLOW_READERS_CLOSED._value.get()
     async with running(Rules(slow_reader_seconds=0.6)) as node, node.client() as client:
         await say(client, action="subscribe", channel=BOARD)
         assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
@@ -352,6 +354,7 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
             assert names(await hear(client)) == node.board
         assert turn > 1
         assert node.hub.watched() == [BOARD]
+    assert observe.SLOW_READERS_CLOSED._value.get() == before + 1
 
 
 async def test_a_stuck_viewer_ends_with_its_connection() -> None:

@@ -56,6 +56,7 @@ class Application:
         self.gate = trio.Event()  # /slow waits for it
         self.waiting = trio.Event()  # somebody is in /slow
         self.disconnected = trio.Event()  # the ASGI application was told that the client has left
+        self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is answered later
         self.held: list[Reply] = []  # of /held, which whoever tests replies to
         self.refused: Callable[[Request], Response | None] = lambda _: None
 
@@ -101,8 +102,8 @@ class Application:
     def prompting(self, handler: Callable[[Request], Response]) -> Prompt:
         def prompt(request: Request, reply: Reply) -> Response | Later | None:
             self.prompted.append(request)
-            if self.way is Way.LATER:
-                trio.lowlevel.spawn_system_task(replying, reply, partial(handler, request))
+            if self.way is Way.LATER and self.nursery is not None:
+                self.nursery.start_soon(replying, reply, partial(handler, request))
                 return LATER
             return None if self.way is Way.UNSURE and len(self.prompted) % 2 else handler(request)
 
@@ -283,6 +284,7 @@ async def serving(application: Application | None = None, *, host: str = "127.0.
     server = Server(application.front())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
+            application.nursery = nursery
             with pytest.MonkeyPatch.context() as patch:
                 if application.way is Way.TRIO:
                     patch.setattr(server_module, "HAS_EPOLL", False)

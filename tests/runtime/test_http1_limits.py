@@ -204,7 +204,7 @@ async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> 
 
 async def test_parting_is_bounded(quick: pytest.MonkeyPatch) -> None:
     """A client that neither closes nor stops sending after the last answer is closed all the same."""
-    quick.setattr(http1, "PARTING_SECONDS", SOON)
+    quick.setattr(answering, "PARTING_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello", "Connection: close"))).status == 200
         async with trio.open_nursery() as nursery:

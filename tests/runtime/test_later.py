@@ -1,14 +1,18 @@
 """Replies that come later, without a task that waits: in order, once, whatever the peer or the server does meanwhile."""
 
+import errno
+import os
+from collections.abc import Callable
 from math import inf
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
 from scoreboard.runtime import http1
 from scoreboard.runtime import server as server_module
-from scoreboard.runtime.messages import Response
+from scoreboard.runtime.messages import Request, Response
 from scoreboard.runtime.server import Server
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import Client, closed, connected, get, still_serves
@@ -44,7 +48,10 @@ async def test_the_task_sleeps_on() -> None:
             await asked(application, client)
             assert connection._serving
             assert connection.socket.deadline == inf
+            assert connection._replied is None  # else the task waits for it
             application.held[reply](said)
+            assert connection.socket.source is not None
+            assert connection.socket.source._waiter is not None
             assert (await client.answer()).body == b"said"
             assert not connection._serving
             assert not connection._fed
@@ -136,18 +143,45 @@ async def test_more_than_the_kernel_takes() -> None:
         assert (await client.answer()).body == b'"hello"'
 
 
-async def test_the_kernel_takes_nothing() -> None:
+@pytest.mark.parametrize("failure", [BlockingIOError(), OSError(errno.ENOMEM, "no buffers just now")])
+async def test_the_kernel_takes_nothing(writes: Callable[[Callable[[int, bytes], int]], None], failure: OSError) -> None:
     """An answer that was refused as a whole is not lost."""
+    failures = [failure]
+
+    def write(fd: int, data: bytes) -> int:
+        if failures and b"said" in bytes(data):
+            raise failures.pop()
+        return os.write(fd, data)
+
     application = Application()
     async with serving(application) as server, connected(server) as client:
+        writes(write)
         await asked(application, client)
-        (connection,) = server._connections
-        await connection.socket._lock.acquire()  # somebody writes
         application.held[0](said)
-        await settled()
-        connection.socket._lock.release()
+        assert not failures
         assert (await client.answer()).body == b"said"
         assert (await client.ask(HELLO)).status == 200
+
+
+async def test_a_bug_behind_the_answer_ends_this_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever replies, a committer or the hub, never hears of it."""
+    application = Application()
+
+    def fail(_: Request, exc: Exception) -> Response:
+        raise exc
+
+    monkeypatch.setattr(application, "failed", fail)
+
+    def make() -> Response:
+        raise ValueError("a bug")
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving(application) as server, connected(server) as client:
+            await asked(application, client)
+            application.held[0](make)
+            assert await closed(client)
+            await still_serves(server)
+    assert [line["event"] for line in logs] == ["reply failed"]
 
 
 async def drained(server: Server) -> None:

@@ -8,7 +8,7 @@ import structlog
 import trio
 import trio.testing
 
-from scoreboard.runtime import http1
+from scoreboard.runtime import answering
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.runtime.poller import Poller
 from scoreboard.runtime.server import Server
@@ -50,7 +50,7 @@ async def test_wind_down(left_over: list[object]) -> None:
 
 async def test_a_drain_while_an_answer_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that did not say that it is the last one is so all the same: the connection ends behind it and does not hold the drain."""
-    monkeypatch.setattr(http1, "PARTING_SECONDS", 10.0)
+    monkeypatch.setattr(answering, "PARTING_SECONDS", 10.0)
     application = Application()
     server = Server(application.front())
     with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:

@@ -8,6 +8,7 @@ from math import inf
 import pytest
 import structlog
 import trio
+import trio.lowlevel
 import trio.testing
 
 from scoreboard.runtime import sockets
@@ -199,6 +200,23 @@ async def test_refused_while_somebody_writes(writes) -> None:
         assert drained == [socket]
         assert socket.behind_since == inf
         assert await read(peer, 4) == b"pong"
+
+
+async def test_refused_before_somebody_waits_for_room() -> None:
+    """Whoever waits for room gets the lock from the last writer, and so tells in its place."""
+    drained: list[Socket] = []
+    async with paired() as (socket, peer), trio.open_nursery() as nursery:
+        socket.drained = drained.append
+        nursery.start_soon(socket.send_all, b"x" * 1_000_000)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(socket.wait_send_all_might_not_block)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not socket.send_now(b"tick")
+        while not drained:
+            await peer.receive_some()
+            await trio.lowlevel.checkpoint()
+        assert socket.send_now(b"tock")
+    assert drained == [socket]
 
 
 async def test_refused_while_somebody_waits_for_room() -> None:

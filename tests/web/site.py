@@ -60,6 +60,7 @@ class Site:
     outcome: Outcome | Exception = UNSIGNED
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_doors: list[httpx.AsyncClient] = field(default_factory=list)
+    nursery: trio.Nursery | None = None
     at_once: int = 0  # how often a board was at hand
 
     async def read(self) -> Snapshot:
@@ -82,7 +83,8 @@ class Site:
         if isinstance(outcome, Refusal):
             return outcome
         pending = Pending(claim(identity.user), 0)
-        trio.lowlevel.spawn_system_task(_end, pending, outcome)
+        assert self.nursery is not None
+        self.nursery.start_soon(_end, pending, outcome)
         return pending
 
     async def register(self, username: str = "Ada", **headers: str) -> dict[str, Any]:
@@ -160,7 +162,7 @@ async def site(
                 failed=failed,
             )
 
-        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
 
         async def serve(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> httpx.AsyncClient:
