@@ -81,8 +81,10 @@ class Services:
             try:
                 await self.refresh(board)
             except StorageUnavailable:
+                self.hub.hand(viewer, board)  # what was shown last, if anything was
                 self.hub.tell(viewer, viewer.wrap(Event.STALE, wire.stale(round(self.clock() * 1000)), ""))
-                self.hub.subscribe(viewer, board, delta=delta)  # whole, when it can be read: that alone says that it is live again
+                self.hub.subscribe(viewer, board, delta=delta)  # whole, with the next news: that alone says that it is live again
+                return
         self.hub.hand(viewer, board)
 
 

@@ -113,9 +113,8 @@ def _read_query(query: bytes) -> Query | Refusal:
     return Query(board, since, mode == "delta", float(wait) if wait else WAIT, values["token"][0] if "token" in values else None)
 
 
-_read_same = lru_cache(maxsize=256)(
-    _read_query
-)  # at most 0.2 MB; who wait for the same change ask alike, and reading costs as much as a write
+# Who wait for the same change ask alike, and reading costs as much as a write to a socket. At most 0.2 MB.
+_read_same = lru_cache(maxsize=256)(_read_query)
 
 
 def query_token(request: Request) -> str | None:

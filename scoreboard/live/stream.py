@@ -53,8 +53,7 @@ class StreamEndpoint:
     def serve(self, request: Request) -> Awaitable[Response | None]:
         """Runs a stream on the request's socket until it ends, whoever ends it: None. An answer when there is none to be had.
 
-        Cancelling leaves the socket for the caller to close. Raises BrokenResourceError and ClosedResourceError when the viewer leaves
-        before the stream has begun.
+        Cancelling leaves the socket for the caller to close. Raises nothing that a viewer can cause.
         """
         return _Stream(request.socket, self).run(request)  # no coroutine of its own: there are thousands
 

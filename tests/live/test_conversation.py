@@ -106,6 +106,16 @@ async def test_a_stale_viewer_hears_that_it_is_over() -> None:
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
+async def test_an_old_board_is_handed_before_it_is_called_stale() -> None:
+    """The other way round it would be taken for live."""
+    scene = Scene()
+    await scene.hub.show(BOARD, snapshot("ab", 1))
+    scene.away = True
+    await scene.say(SUBSCRIBE)
+    await scene.hub.show(BOARD, snapshot("ba", 2))
+    assert kinds(scene.events) == ["subscribed", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
+
+
 async def test_another_mode_is_refused_and_the_connection_stays() -> None:
     """Whole boards or deltas; the error says so and nothing is subscribed to."""
     scene = Scene()
