@@ -1,8 +1,9 @@
 """The composition root. READ THIS FIRST: every part of a node is made here, handed what it needs, started, and ended, in this order.
 
-`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: projector, committers, housekeeping, session
-watch, the Pub/Sub reader, the batcher; inside it the web application's own, and inside that the listener. Leaving goes the other way:
-readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then the stores.
+`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: projector, committers, late actions,
+housekeeping, session watch, the Pub/Sub reader, the batcher, the audience; inside it the web application's own, and inside that the
+listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then
+the stores.
 """
 
 import signal

@@ -126,9 +126,8 @@ def _redacted(value: Any, depth: int) -> Any:
 
 # ---- log lines --------------------------------------------------------------------------------------------------------
 
-REQUEST_ID: ContextVar[str] = ContextVar(
-    "request_id", default=""
-)  # set by the front for each request that has a task; prompt handlers tell theirs
+# Set by the front for each request that a task answers; who answers without one names the request in the line itself.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def _request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

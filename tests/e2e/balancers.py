@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from trio_websocket import open_websocket
 
-from tests.e2e.nodes import ServerProcess, Viewer, free_port
+from tests.e2e.nodes import ServerProcess, Viewer, free_port, watching
 
 PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy"}  # → Debian's package
 PUBLIC_URL = "https://scoreboard.test"
@@ -164,22 +164,15 @@ class Balancer:
     @asynccontextmanager
     async def viewer(self, *, token: str = "", subscribe: bool = True, origin: str = PUBLIC_URL) -> AsyncIterator[Viewer]:
         """A browser's WebSocket."""
-        async with open_websocket(
+        opened = open_websocket(
             "127.0.0.1",
             self.port,
             "/api/v1/scores/live",
             use_ssl=self.certificate.context,
             extra_headers=[(b"origin", origin.encode())],
-        ) as socket:
-            watching = Viewer(socket)
-            if token:
-                await watching.say(action="auth", token=token)
-            if subscribe:
-                await watching.say(action="subscribe", channel="leaderboard")
-            try:
-                yield watching
-            finally:
-                await watching.close()
+        )
+        async with opened as socket, watching(socket, token=token, subscribe=subscribe) as made:
+            yield made
 
     @asynccontextmanager
     async def streaming(self, **headers: str) -> AsyncIterator["Events"]:

@@ -197,14 +197,21 @@ class Viewer:
 
 
 @asynccontextmanager
+async def watching(socket: WebSocketConnection, *, token: str = "", subscribe: bool = True) -> AsyncIterator[Viewer]:
+    """A viewer on an open WebSocket, closed at the end."""
+    made = Viewer(socket)
+    if token:
+        await made.say(action="auth", token=token)
+    if subscribe:
+        await made.say(action="subscribe", channel="leaderboard")
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
 async def viewer(server: ServerProcess, *, token: str = "", subscribe: bool = True) -> AsyncIterator[Viewer]:
-    async with open_websocket_url(f"ws://127.0.0.1:{server.port}/api/v1/scores/live") as socket:
-        watching = Viewer(socket)
-        if token:
-            await watching.say(action="auth", token=token)
-        if subscribe:
-            await watching.say(action="subscribe", channel="leaderboard")
-        try:
-            yield watching
-        finally:
-            await watching.close()
+    address = f"ws://127.0.0.1:{server.port}/api/v1/scores/live"
+    async with open_websocket_url(address) as socket, watching(socket, token=token, subscribe=subscribe) as made:
+        yield made
