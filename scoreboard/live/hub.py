@@ -6,7 +6,8 @@ socket has drained. Every method that does not await is atomic.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from time import monotonic
 from uuid import UUID
 
@@ -16,12 +17,13 @@ import trio
 from scoreboard.domain import wire
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.wire import CloseCode, Event
-from scoreboard.live.prepared import FORMS, SINCE_LENGTH, Form, Handed, Prepared, prepare
+from scoreboard.live.listeners import Listeners
+from scoreboard.live.prepared import FORMS, SINCE_LENGTH, Form, Prepared, prepare
 from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.runtime import observe
 from scoreboard.storage.bus import Update
 
-YIELD_EVERY = 256  # writes, about 2 ms, or answers to polls, about 5: how long a fan-out may hold the loop that also answers HTTP
+YIELD_EVERY = 256  # writes, about 2 ms, or answers to polls, about 5: for how long a fan-out holds the loop that also answers HTTP
 PENDING = 16  # events that wait for a viewer's socket, about 4 KiB; full: the oldest goes, the newest scores count
 LEAVING_SECONDS = 1.0  # design: good-byes are spread over this, so that the other nodes are not asked by all at once
 LEAVING_STEPS = 20  # good-byes go out in so many portions
@@ -30,26 +32,26 @@ log = structlog.get_logger()
 
 
 class _Watch:
-    """One board: its viewers by the form that they want, each with what it was handed last; who polls; the newest frames."""
+    """One board: its viewers by the form that they want; who polls; the newest frames."""
 
-    __slots__ = ("forms", "polls", "prepared", "warm")
+    __slots__ = ("listeners", "polls", "prepared", "warm")
 
     def __init__(self) -> None:
-        self.forms: dict[Form, dict[Viewer, Handed]] = {form: {} for form in FORMS}
+        self.listeners = {form: Listeners(form) for form in FORMS}
         self.polls: set[Poll] = set()
         self.prepared: Prepared | None = None
         self.warm = False  # somebody has been watching since it was read last: `prepared` is a tick old at most
 
     @property
     def is_watched(self) -> bool:
-        return bool(self.polls) or any(self.forms.values())
+        return bool(self.polls) or any(self.listeners.values())
 
     def drop(self, one: Viewer | Poll) -> None:
         if isinstance(one, Poll):
             self.polls.discard(one)
         else:
-            for viewers in self.forms.values():
-                viewers.pop(one, None)
+            for listeners in self.listeners.values():
+                listeners.discard(one)
         self.warm = self.warm and self.is_watched
 
 
@@ -100,9 +102,9 @@ class Hub:
         True when nobody has been listening: what is shown may be out of date.
         """
         watch = self._watches[board]
-        for viewers in watch.forms.values():
-            viewers.pop(viewer, None)
-        watch.forms[Form(viewer.wrap, delta)][viewer] = since if 0 < len(since) <= SINCE_LENGTH else 0
+        for listeners in watch.listeners.values():
+            listeners.discard(viewer)
+        watch.listeners[Form(viewer.wrap, delta)].add(viewer, since if 0 < len(since) <= SINCE_LENGTH else 0)
         return not watch.warm
 
     def unsubscribe(self, viewer: Viewer, board: str) -> None:
@@ -126,7 +128,7 @@ class Hub:
 
     def subscribers(self) -> set[Viewer]:
         """Everyone who listens to a board; polls left out."""
-        return {viewer for watch in self._watches.values() for viewers in watch.forms.values() for viewer in viewers}
+        return {viewer for watch in self._watches.values() for listeners in watch.listeners.values() for viewer in listeners}
 
     def audience(self) -> int:
         """How many watch here, waiting polls included."""
@@ -156,16 +158,9 @@ class Hub:
     def hand(self, viewer: Viewer, board: str) -> None:
         """Gives it the board's newest frames, unless it has them, or has events to take first."""
         watch = self._watches[board]
-        prepared = watch.prepared
-        if prepared is None or viewer.pending is not None:
-            return
-        for form, viewers in watch.forms.items():
-            handed = viewers.get(viewer, prepared.serial)
-            if handed == prepared.serial:
-                continue  # it has them, or does not want this form
-            frames = prepared.update(form) if handed and handed == prepared.serial - 1 else prepared.catch_up(form, handed)
-            if not frames or viewer.socket.send_now(frames):
-                viewers[viewer] = prepared.serial
+        if watch.prepared is not None:
+            for listeners in watch.listeners.values():
+                listeners.hand(viewer, watch.prepared)
 
     def _catch_up(self, viewer: Viewer) -> None:
         """Its socket has room again, or the one who held it has let go: what waits, then whatever is newest of its boards."""
@@ -191,26 +186,11 @@ class Hub:
         if prepared is None:
             return False
         watch.prepared = prepared  # first of all: who joins during the loops below is handed this
-        begun, count, serial = monotonic(), 0, prepared.serial
-        before = serial - 1 or None  # never 0: that is what a viewer has who was handed nothing
-        for form, viewers in watch.forms.items():
-            if not viewers:
-                continue
-            update = prepared.update(form)
-            for viewer in list(viewers):
-                handed = viewers.get(viewer, serial)  # serial: left meanwhile, or joined or drained meanwhile
-                if handed != serial and viewer.pending is None:
-                    frames = update if handed == before else prepared.catch_up(form, handed)
-                    if not frames or viewer.socket.send_now(frames):
-                        viewers[viewer] = serial
-                count += 1
-                if not count % YIELD_EVERY:
-                    _measure(changed_at)
-                    await trio.lowlevel.checkpoint()
-        for poll in list(watch.polls):
-            poll.wake()
-            count += 1
-            if not count % YIELD_EVERY:
+        begun, count = monotonic(), 0
+        for portion in chain(*(listeners.hand_all(prepared) for listeners in watch.listeners.values()), _wake(watch.polls)):
+            count += portion
+            if count >= YIELD_EVERY:
+                count = 0
                 _measure(changed_at)
                 await trio.lowlevel.checkpoint()
         _measure(changed_at)
@@ -256,6 +236,13 @@ class Hub:
             for one in portion:
                 one.end(CloseCode.RESTART)
             await trio.sleep(LEAVING_SECONDS / LEAVING_STEPS)
+
+
+def _wake(polls: set[Poll]) -> Iterator[int]:
+    """Wakes all who wait, and yields after each."""
+    for poll in tuple(polls):
+        poll.wake()
+        yield 1
 
 
 def _measure(changed_at: float | None) -> None:

@@ -10,7 +10,8 @@ import trio
 from scoreboard.domain.errors import Refusal
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.runtime.sockets import READ_BYTES, Socket
+from scoreboard.runtime.reading import READ_BYTES
+from scoreboard.runtime.sockets import Socket
 
 ANSWER_SECONDS = 30.0  # for each piece of an answer that the kernel did not take at once: 16 KiB and less, so 0.5 KiB/s will do
 PARTING_SECONDS = 2.0  # after the last answer: what the peer still sends is read, else the kernel resets and the answer is lost

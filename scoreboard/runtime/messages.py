@@ -12,12 +12,12 @@ import msgspec
 import uuid_utils
 
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.runtime.sockets import READ_BYTES, Socket
+from scoreboard.runtime.reading import READ_BYTES
+from scoreboard.runtime.sockets import Socket
 
 HEAD_BYTES = 16_384  # request line and fields
 BODY_BYTES = 16_384  # contract: 413 above it
 CODED_BYTES = 8 * BODY_BYTES  # a chunked body as it travels: chunks of one byte take six; the rest is for extensions and trailers
-
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch  # contract: the caller's is kept if it looks like this

@@ -2,40 +2,54 @@
 
 HTTP/1.1, trio-websocket, streams and the hub all write to the same `Socket`. Writers that may wait (`send_all`) hold a lock; `send_now`
 never waits: one system call, only when nobody writes and nothing is left over. What it leaves over is finished by one task of its own;
-whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub can hand over what is newest.
+whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub can hand over what is newest. Who writes the same
+to thousands borrows their descriptors (`lend`, `write_each`).
 
 It keeps no clock and starts no time-out: `deadline` and `patience` are plain numbers that the server's sweeper compares (`sweep`).
 """
 
 import os
 import socket as stdlib_socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import inf
 
 import structlog
 import trio
 
-from scoreboard.runtime.poller import Source
+from scoreboard.runtime.reading import Readable
 
-READ_BYTES = 16_384  # a read takes no more; http1 relies on it: a head that came in one read is within its limit of 16 KiB
 CLOSING_SECONDS = 2.0  # `aclose` waits this long for a rest to go out: longer than a bad line's retransmission, shorter than a shutdown
 CLOSE_FRAME = b"\x88"  # first byte of an unmasked WebSocket Close frame, RFC 6455 section 5.5.1
 
-# The module's seam: tests put a descriptor here that takes one byte at a time, or blocks when it likes.
-_read, _write = os.read, os.write
+_write = os.write  # the module's seam: tests put a descriptor here that takes one byte at a time, or blocks when it likes
 
 log = structlog.get_logger()
 
 
-class Socket(trio.abc.Stream):
+def write_each(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
+    """Writes one message to descriptors that sockets have lent. Returns those that did not take all of it, with how many bytes they took.
+    Those less than 0 have been left by the peer; the reader finds out."""
+    write, size, short = _write, len(data), []
+    for fd in fds:
+        try:
+            written = write(fd, data)
+        except OSError as exc:
+            written = 0 if isinstance(exc, BlockingIOError) else -1
+        if written != size:
+            short.append((fd, written))
+    return short
+
+
+class Socket(Readable, trio.abc.Stream):
     """A connected socket. Whoever accepted it closes it; closing is idempotent and makes every waiter raise `trio.ClosedResourceError`.
 
     `drained(socket)` is called when bytes that a `send_now` left over have gone out, and when a refused `send_now` may be tried again.
     `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three are forgotten when the socket closes.
     """
 
-    __slots__ = (  # CPython lays them out by name: what `send_now` needs comes first, in one cache line
+    __slots__ = (
+        "_borrower",
         "_clear",
         "_finishing",
         "_has_written",
@@ -44,37 +58,29 @@ class Socket(trio.abc.Stream):
         "_quiet",
         "_refused",
         "_rest",
-        "_sock",
         "behind_since",
         "deadline",
         "drained",
-        "fd",
         "frames",
         "on_behind",
         "on_deadline",
         "patience",
         "peer",
-        "played_back",
-        "received",
-        "source",
     )
 
     def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0)) -> None:
         """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as accept() told it."""
-        self._clear = sock.fileno()  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
+        super().__init__(sock)
+        self._clear = self.fd  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
+        self._borrower: Callable[[int], None] | None = None  # told when it is no longer clear
         self._has_written = False
-        self._sock = sock
         self._nursery = nursery
         self._lock = trio.Lock()  # held by every writer that may wait
         self._rest = b""  # owed: what a short send_now left over (less than one message, no other is taken meanwhile), what send_all writes
         self._finishing = False  # a task is on its way that writes the rest
         self._refused = False  # a send_now was turned away: somebody waits for `drained`
         self._quiet = False  # a Close frame has gone out
-        self.fd = sock.fileno()  # -1 once closed
-        self.source: Source | None = None  # tells when there is something to read; without one Trio is asked
         self.peer = peer
-        self.played_back = b""  # read before anything from the descriptor: the rebuilt head of an upgrade and what followed it
-        self.received = 0  # bytes read from the descriptor; inbound limits count here, pings and empty fragments never become messages
         self.frames = True  # what is written are WebSocket frames, so a first byte of 0x88 is a Close; HTTP/1.1 says False
         self.deadline = inf  # trio's clock, seconds
         self.behind_since = inf  # since when it has not taken what it was sent; inf = it has
@@ -82,56 +88,6 @@ class Socket(trio.abc.Stream):
         self.drained: Callable[[Socket], None] | None = None
         self.on_deadline: Callable[[], None] | None = None
         self.on_behind: Callable[[], None] | None = None
-
-    # ---- reading ----------------------------------------------------------------------------------------------------
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """The next bytes, b"" at the end. Cancelling loses nothing. Raises ClosedResourceError (we closed) or BrokenResourceError."""
-        size = READ_BYTES if max_bytes is None else max_bytes
-        if size < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self.played_back:
-            await trio.lowlevel.checkpoint()
-            played, self.played_back = self.played_back[:size], self.played_back[size:]
-            return played
-        await self.wait_readable()
-        while (data := self.read_now(size)) is None:
-            await self.wait_readable()
-        return data
-
-    async def wait_readable(self) -> None:
-        """Returns when a read is worth trying, or is no longer all there is to do. Raises ClosedResourceError. Cancelling loses nothing."""
-        if self.fd < 0:  # before Trio is asked: wait_readable(-1) is a ValueError and leaves a registration that nobody removes
-            raise trio.ClosedResourceError
-        if self.source is None:
-            await trio.lowlevel.wait_readable(self.fd)
-        else:
-            await self.source.wait()
-        if self.fd < 0:  # closed after the wake-up and before our turn
-            raise trio.ClosedResourceError
-
-    def read_now(self, size: int = READ_BYTES) -> bytes | None:
-        """What the descriptor has, b"" at the end, None when it has nothing now. Raises BrokenResourceError."""
-        source = self.source
-        try:
-            data = _read(self.fd, size)
-        except BlockingIOError:  # woken for nothing
-            if source is not None:
-                source.drained()
-            return None
-        except OSError as exc:
-            raise trio.BrokenResourceError from exc
-        if source is not None and len(data) < size:
-            source.drained()
-        self.received += len(data)
-        return data
-
-    def has_unread(self) -> bool:
-        """Whether bytes wait in the kernel, or in what is played back. A connection that has ended or broken has none."""
-        if self.fd >= 0 and not self.played_back:
-            with suppress(OSError):
-                return bool(self._sock.recv(1, stdlib_socket.MSG_PEEK))
-        return bool(self.played_back)
 
     # ---- writing without waiting ------------------------------------------------------------------------------------
 
@@ -148,10 +104,11 @@ class Socket(trio.abc.Stream):
         except OSError:
             return False  # it has left; its reader finds out
         if written != len(data):
-            return self._leave(data, written)
+            return self.took(data, written)
         self._has_written = True
         if data[:1] == CLOSE_FRAME and self.frames:
-            self._quiet, self._clear = True, -1
+            self._quiet = True
+            self._busy()
         return True
 
     def _refuse(self) -> bool:
@@ -162,12 +119,13 @@ class Socket(trio.abc.Stream):
             self.behind_since = trio.current_time()
         return False
 
-    def _leave(self, data: bytes, written: int) -> bool:
-        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits until there is room again."""
+    def took(self, data: bytes, written: int) -> bool:
+        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits for room. True as above."""
         if written:
             self._rest, self._has_written = data[written:], True
             self._quiet = self.frames and data[:1] == CLOSE_FRAME
-        self._finishing, self._clear = True, -1
+        self._finishing = True
+        self._busy()
         if self.behind_since == inf:
             self.behind_since = trio.current_time()
         self._nursery.start_soon(self._finish)
@@ -188,6 +146,27 @@ class Socket(trio.abc.Stream):
         except Exception:
             log.exception("drained failed")
             self.close()
+
+    # ---- writing by the descriptor ----------------------------------------------------------------------------------
+
+    def lend(self, borrower: Callable[[int], None]) -> bool:
+        """True: whole messages may be written to `fd` directly (and `took` be told of what was left over), until `borrower(fd)` is called,
+        in the step in which the socket gets busy or closes: the number may be another's in the next. False: it is busy, or lent already."""
+        if self._clear < 0 or self._borrower is not None:
+            return False
+        self._borrower = borrower
+        return True
+
+    def reclaim(self) -> None:
+        """Ends it. Idempotent."""
+        borrower, self._borrower = self._borrower, None
+        if borrower is not None:
+            borrower(self.fd)
+
+    def _busy(self) -> None:
+        """From now on nobody writes without waiting."""
+        self._clear = -1
+        self.reclaim()
 
     def _settle(self) -> None:
         """Called by whoever has just let go of the lock: the last of them tells that there is room again."""
@@ -212,7 +191,7 @@ class Socket(trio.abc.Stream):
         async with self._lock:
             if self.fd < 0:
                 raise trio.ClosedResourceError
-            self._clear = -1
+            self._busy()
             if self._quiet:
                 data = b""
             elif self.frames and bytes(data[:1]) == CLOSE_FRAME:
@@ -280,7 +259,8 @@ class Socket(trio.abc.Stream):
         """At once: waiters raise ClosedResourceError, a rest is lost. Idempotent."""
         if self.fd < 0:
             return
-        fd, self.fd, self._clear = self.fd, -1, -1
+        self._busy()
+        fd, self.fd = self.fd, -1
         if self.source is not None:
             self.source.close()
         trio.lowlevel.notify_closing(fd)  # one step with the -1 above: nobody can wait on the number of a descriptor that is gone

@@ -10,6 +10,7 @@ import trio.testing
 from scoreboard.domain import wire
 from scoreboard.domain.wire import PONG, CloseCode, event_stream
 from scoreboard.live import hub as module
+from scoreboard.live import listeners
 from scoreboard.live.hub import PENDING, Hub
 from scoreboard.live.viewer import Poll
 from scoreboard.runtime import observe
@@ -21,6 +22,12 @@ ANN, BOB = UUID(int=1), UUID(int=2)
 @pytest.fixture
 def hub() -> Hub:
     return Hub((BOARD,))
+
+
+def yield_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fan-out lets others run after every viewer."""
+    monkeypatch.setattr(module, "YIELD_EVERY", 1)
+    monkeypatch.setattr(listeners, "PORTION", 1)
 
 
 async def test_every_subscriber_gets_the_same_bytes_and_nobody_else(hub: Hub) -> None:
@@ -139,7 +146,7 @@ async def test_leaving_forgets_everything(hub: Hub) -> None:
 
 async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between portions others run: who leaves is not written to, who joins or drains is handed the new board once."""
-    monkeypatch.setattr(module, "YIELD_EVERY", 1)
+    yield_after_each(monkeypatch)
     first, _, _ = (FakeViewer(hub) for _ in range(3))  # three portions: by then whoever else wants to run has run
     leaving, draining = FakeViewer(hub), FakeViewer(hub)
     await hub.show(BOARD, snapshot("a", 1))
@@ -162,7 +169,7 @@ async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(hub: Hub,
 
 async def test_a_cancelled_fan_out_is_made_good_by_the_next(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Viewers that were not reached get the whole newest board."""
-    monkeypatch.setattr(module, "YIELD_EVERY", 1)
+    yield_after_each(monkeypatch)
     viewers = [FakeViewer(hub) for _ in range(3)]
     await hub.show(BOARD, snapshot("a", 1))
     with trio.CancelScope() as scope:

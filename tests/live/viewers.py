@@ -1,6 +1,8 @@
 """Viewers for the tests of live: sockets that take or refuse, and snapshots to show them."""
 
 import json
+import socket as stdlib_socket
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -9,10 +11,13 @@ import trio
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.wire import CloseCode, Wrap, websocket
 from scoreboard.live.hub import Hub
+from scoreboard.live.listeners import Listeners
+from scoreboard.live.prepared import Form
 from scoreboard.live.viewer import Viewer
+from scoreboard.runtime.sockets import Socket
 from scoreboard.storage.bus import Personal, Update
 
-BOARD = "leaderboard"
+BOARD, OTHER = "leaderboard", "other"
 
 
 class FakeSocket:
@@ -28,6 +33,13 @@ class FakeSocket:
         if not self.stuck:
             self.taken.append(data)
         return not self.stuck
+
+    def lend(self, _borrower: object) -> bool:
+        """It has no descriptor to write to."""
+        return False
+
+    def reclaim(self) -> None:
+        pass
 
     def release(self) -> None:
         self.stuck = False
@@ -65,14 +77,68 @@ class FakeViewer(Viewer):
         return read_frames(data) if self.wrap is websocket else [event for _, _, event in read_stream(data)]
 
 
-def read_frames(data: bytes) -> list[dict[str, object]]:
-    """The JSON of each of a server's text frames."""
+class RealViewer(Viewer):
+    """A viewer over a socket pair, whose peer reads when the test does."""
+
+    __slots__ = ("asked", "peer", "received")
+
+    def __init__(self, hub: Hub, nursery: trio.Nursery, *boards: str) -> None:
+        ours, self.peer = stdlib_socket.socketpair()
+        for end in (ours, self.peer):
+            end.setblocking(False)
+        super().__init__(Socket(ours, nursery), lambda _: None)
+        self.received = b""
+        self.asked = Counter[str]()  # how often it subscribed to each board
+        hub.join(self)
+        for board in boards:
+            self.subscribe(hub, board)
+
+    def subscribe(self, hub: Hub, board: str) -> None:
+        hub.subscribe(self, board)
+        hub.hand(self, board)
+        self.asked[board] += 1
+
+    def collect(self) -> None:
+        """Reads what there is."""
+        try:
+            while data := self.peer.recv(65_536):
+                self.received += data
+        except BlockingIOError:
+            pass
+
+    def read(self) -> list[str]:
+        """The boards that came since it was asked last."""
+        self.collect()
+        data, self.received = self.received, b""
+        return [names(event) for event in read_frames(data)]
+
+    async def skip(self, before: bytes) -> list[str]:
+        """The same, once these bytes have come before them."""
+        while len(self.received) < len(before):
+            self.collect()
+            await trio.lowlevel.checkpoint()
+        assert self.received.startswith(before)
+        await turns()
+        self.collect()
+        self.received = self.received[len(before) :]
+        return self.read()
+
+
+def listeners(hub: Hub, board: str = BOARD) -> Listeners:
+    """Those who want whole boards in WebSocket frames."""
+    return hub._watches[board].listeners[Form(websocket, delta=False)]
+
+
+def read_frames(data: bytes, *, cut: bool = False) -> list[dict[str, object]]:
+    """The JSON of each of a server's text frames. `cut`: the last may have been cut short, by a close."""
     events = []
     while data:
-        size, start = data[1], 2
+        size, start = (data + b"\0")[1], 2
         if size == 126:
             size, start = int.from_bytes(data[2:4], "big"), 4
         assert data[0] == 0x81
+        if cut and len(data) < start + size:
+            break
         assert len(data) >= start + size
         events.append(json.loads(data[start : start + size]))
         data = data[start + size :]

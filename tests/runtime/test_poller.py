@@ -8,7 +8,8 @@ import trio
 import trio.testing
 
 from scoreboard.runtime import poller as module
-from scoreboard.runtime.sockets import READ_BYTES, Socket
+from scoreboard.runtime.reading import READ_BYTES
+from scoreboard.runtime.sockets import Socket
 from tests.runtime.pairs import Pair, pair, polling, until
 
 

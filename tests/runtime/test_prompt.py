@@ -14,7 +14,7 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.runtime import server as server_module
 from scoreboard.runtime.http1 import YIELD_EVERY
 from scoreboard.runtime.messages import Request
-from scoreboard.runtime.sockets import READ_BYTES
+from scoreboard.runtime.reading import READ_BYTES
 from tests.runtime.application import Application, Way, problem, serving
 from tests.runtime.raw import UPGRADE, Client, connected, get, post, still_serves
 

@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from scoreboard.runtime import sockets
+from scoreboard.runtime import reading
 from scoreboard.runtime.sockets import Socket
 from tests.runtime.pairs import FILL, fill, paired, read, until
 
@@ -76,7 +76,7 @@ async def test_a_reset_while_reading(monkeypatch: pytest.MonkeyPatch) -> None:
         raise failures.pop(0)
 
     async with paired() as (socket, peer):
-        monkeypatch.setattr(sockets, "_read", fail)
+        monkeypatch.setattr(reading, "_read", fail)
         await peer.send_all(b"x")
         with pytest.raises(trio.BrokenResourceError):
             await socket.receive_some()

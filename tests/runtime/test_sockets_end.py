@@ -1,4 +1,4 @@
-"""The Socket's contract: writers that wait, nothing after a Close, closing, deadlines, being behind."""
+"""The Socket's contract: writers that wait, nothing after a Close, closing, deadlines, being behind, lending."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import trio.testing
 
 from scoreboard.runtime import sockets
 from scoreboard.runtime.sockets import Socket
-from tests.runtime.pairs import CLOSE, FILL, paired, read, until
+from tests.runtime.pairs import CLOSE, FILL, fill, paired, read, until
 
 # ---- send_all ---------------------------------------------------------------------------------------------------------
 
@@ -183,3 +183,81 @@ async def test_behind() -> None:
         socket.on_behind, socket.patience = None, 4.0
         socket.sweep(socket.behind_since + 5)
         assert socket.fd == -1
+
+
+# ---- lending the descriptor -------------------------------------------------------------------------------------------
+
+
+async def test_a_lent_descriptor_is_written_to_directly() -> None:
+    """One borrower at a time, until it is reclaimed; other writes that take no time change nothing."""
+    returned: list[int] = []
+    async with paired() as (socket, peer):
+        assert socket.lend(returned.append)
+        assert not socket.lend(returned.append)
+        assert sockets.write_each([socket.fd], b"abc") == []
+        assert socket.send_now(b"def")
+        await peer.receive_some()
+        assert returned == []
+        socket.reclaim()
+        socket.reclaim()
+        assert returned == [socket.fd]
+        assert socket.lend(returned.append)
+
+
+@pytest.mark.parametrize("way", ["send_all", "close", "a Close frame", "a short write", "a full buffer"])
+async def test_a_busy_socket_takes_its_descriptor_back(way: str) -> None:
+    """In the same step, while the number is still its own; and lends it again only when it is free."""
+    returned: list[int] = []
+    async with paired() as (socket, _), trio.open_nursery() as nursery:
+        number = socket.fd
+        if way == "a full buffer":
+            fill(socket)
+        assert socket.lend(lambda fd: returned.append(fd if os.fstat(fd) else -1))
+        match way:
+            case "send_all":
+                nursery.start_soon(socket.send_all, FILL)
+                await trio.testing.wait_all_tasks_blocked()
+            case "close":
+                socket.close()
+            case "a Close frame":
+                assert socket.send_now(CLOSE)
+            case "a short write":
+                ((_, written),) = sockets.write_each([number], FILL)
+                assert 0 < written < len(FILL)
+                assert socket.took(FILL, written)
+            case "a full buffer":
+                assert sockets.write_each([number], b"x") == [(number, 0)]
+                assert not socket.took(b"x", 0)
+        assert returned == [number]
+        assert not socket.lend(returned.append)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_rest_of_a_borrowers_write_follows() -> None:
+    """What the kernel did not take goes out before anything else, and `drained` tells when the socket may be lent again."""
+    drained = trio.Event()
+    async with paired() as (socket, peer):
+        socket.drained = lambda _: drained.set()
+        assert socket.lend(lambda _: None)
+        ((_, written),) = sockets.write_each([socket.fd], FILL)
+        socket.took(FILL, written)
+        assert await read(peer, len(FILL)) == FILL
+        await drained.wait()
+        assert socket.lend(lambda _: None)
+
+
+async def test_writing_to_each_tells_who_did_not_take_it(writes) -> None:
+    """The others get it whole, whatever happens to one."""
+    async with paired() as (one, one_peer), paired() as (blocked, _), paired() as (gone, _), paired() as (last, last_peer):
+
+        def write(fd: int, data: bytes) -> int:
+            if fd == blocked.fd:
+                raise BlockingIOError
+            if fd == gone.fd:
+                raise ConnectionResetError(errno.ECONNRESET, "reset")
+            return os.write(fd, data)
+
+        writes(write)
+        short = sockets.write_each([one.fd, blocked.fd, gone.fd, last.fd], b"abc")
+        assert short == [(blocked.fd, 0), (gone.fd, -1)]
+        assert await read(one_peer, 3) == await read(last_peer, 3) == b"abc"

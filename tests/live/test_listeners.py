@@ -1,0 +1,186 @@
+"""Viewers whose descriptors are written to in groups, on real sockets: who leaves a group, when, and what they are handed."""
+
+import os
+import socket as stdlib_socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from scoreboard.live import hub as hub_module
+from scoreboard.live import listeners as module
+from scoreboard.live.hub import Hub
+from scoreboard.live.viewer import Viewer
+from scoreboard.runtime import sockets
+from tests.live.viewers import BOARD, OTHER, RealViewer, listeners, snapshot, turns
+from tests.runtime.pairs import FILL
+
+ROOM = 5  # viewers, which is more than one group of the tests
+
+
+@asynccontextmanager
+async def watching(count: int = ROOM) -> AsyncIterator[tuple[Hub, list[RealViewer]]]:
+    """A hub with viewers who have been handed the board "a", in groups of two."""
+    with pytest.MonkeyPatch.context() as patch, trio.fail_after(10):
+        patch.setattr(module, "PORTION", 2)
+        async with trio.open_nursery() as nursery:
+            hub = Hub((BOARD, OTHER))
+            viewers = [RealViewer(hub, nursery, BOARD) for _ in range(count)]
+            await hub.show(BOARD, snapshot("a", 1))
+            assert [viewer.read() for viewer in viewers] == [["a"]] * count
+            try:
+                yield hub, viewers
+            finally:
+                for viewer in viewers:
+                    viewer.socket.close()
+                    viewer.peer.close()
+
+
+def grouped(hub: Hub, board: str = BOARD) -> list[Viewer]:
+    return [viewer for group in listeners(hub, board)._groups for viewer in group.members.values()]
+
+
+def alone(hub: Hub) -> list[Viewer]:
+    return list(listeners(hub)._others)
+
+
+@pytest.fixture
+def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "YIELD_EVERY", 1)
+
+
+async def test_who_was_handed_the_newest_is_in_a_group() -> None:
+    """As many groups as are needed, and each viewer in one; they get every board once."""
+    async with watching() as (hub, viewers):
+        assert grouped(hub) == viewers
+        assert [len(group.members) for group in listeners(hub)._groups] == [2, 2, 1]
+        for top, users in enumerate("bc", 2):
+            await hub.show(BOARD, snapshot(users, top))
+        assert [viewer.read() for viewer in viewers] == [["b", "c"]] * ROOM
+        assert set(listeners(hub)) == set(viewers)
+        assert len(listeners(hub)) == ROOM
+
+
+async def test_a_place_in_a_group_is_used_again() -> None:
+    """Viewers come and go without leaving groups behind."""
+    async with watching() as (hub, viewers):
+        for top in range(2, 12):
+            hub.unsubscribe(viewers[top % ROOM], BOARD)
+            await hub.show(BOARD, snapshot("ab", top))
+            hub.subscribe(viewers[top % ROOM], BOARD)
+            await hub.show(BOARD, snapshot("ba", top))
+        assert sorted(map(id, grouped(hub))) == sorted(map(id, viewers))
+        assert len(listeners(hub)._groups) == 3
+
+
+async def test_who_leaves_is_not_written_to() -> None:
+    """It gave up the board, or is gone for good."""
+    async with watching() as (hub, viewers):
+        hub.unsubscribe(viewers[0], BOARD)
+        hub.leave(viewers[1])
+        await hub.show(BOARD, snapshot("b", 2))
+        assert [viewer.read() for viewer in viewers] == [[], [], ["b"], ["b"], ["b"]]
+        assert hub.audience() == 3
+
+
+@pytest.mark.usefixtures("_one_at_a_time")
+async def test_a_descriptor_that_is_used_again_is_nobody_elses() -> None:
+    """A viewer's socket closes in the middle of a fan-out and its number becomes another connection's: that one gets nothing."""
+    async with watching() as (hub, viewers):
+        last, stranger = viewers[-1], stdlib_socket.socketpair()
+
+        async def swap() -> None:
+            number = last.socket.fd
+            last.socket.close()
+            os.dup2(stranger[0].fileno(), number)
+            stranger[0].close()
+            stranger[0].__init__(fileno=number)  # type: ignore[misc] - closed with the pair
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(swap)
+            await hub.show(BOARD, snapshot("b", 2))
+        await hub.show(BOARD, snapshot("c", 3))
+        stranger[1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            stranger[1].recv(1)
+        assert last.read() == []
+        assert [viewer.read() for viewer in viewers[:-1]] == [["b", "c"]] * (ROOM - 1)
+        for end in stranger:
+            end.close()
+
+
+async def test_whoever_is_being_written_to_is_handed_the_board_later() -> None:
+    """While another writes to its socket, a member is left alone; when that is done it gets the newest, and then fits in again."""
+    async with watching() as (hub, viewers), trio.open_nursery() as nursery:
+        viewer = viewers[0]
+        nursery.start_soon(viewer.socket.send_all, FILL)
+        await turns()
+        assert alone(hub) == [viewer]
+        await hub.show(BOARD, snapshot("b", 2))
+        await hub.show(BOARD, snapshot("c", 3))
+        assert (await viewer.skip(FILL)) == ["c"]
+        await hub.show(BOARD, snapshot("d", 4))
+        assert viewer.read() == ["d"]
+        assert set(grouped(hub)) == set(viewers)
+
+
+async def test_a_part_of_a_board_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who took a part gets the rest, not the board again; who took nothing gets it when there is room; the others notice nothing."""
+    async with watching() as (hub, viewers):
+        whims = {viewers[0].socket.fd: 7, viewers[1].socket.fd: 0}
+
+        def write(fd: int, data: bytes) -> int:
+            room = whims.pop(fd, len(data))
+            if not room:
+                raise BlockingIOError
+            return os.write(fd, data[:room])
+
+        monkeypatch.setattr(sockets, "_write", write)
+        await hub.show(BOARD, snapshot("b", 2))
+        assert not whims
+        assert alone(hub) == viewers[:2]
+        await turns(10)
+        assert [viewer.read() for viewer in viewers] == [["b"]] * ROOM
+        await hub.show(BOARD, snapshot("c", 3))
+        assert [viewer.read() for viewer in viewers] == [["c"]] * ROOM
+        assert set(grouped(hub)) == set(viewers)
+
+
+async def test_a_peer_that_has_left_harms_nobody() -> None:
+    """The write fails: it is left to whoever reads that socket, and out of the group."""
+    async with watching() as (hub, viewers):
+        viewers[0].peer.close()
+        for top, users in enumerate("bc", 2):
+            await hub.show(BOARD, snapshot(users, top))
+        assert alone(hub) == viewers[:1]
+        assert viewers[0].socket.fd >= 0
+        assert [viewer.read() for viewer in viewers[1:]] == [["b", "c"]] * (ROOM - 1)
+
+
+async def test_a_viewer_of_two_boards_gets_both() -> None:
+    """Its socket is lent for one of them, and written to by itself for the other."""
+    async with watching() as (hub, viewers):
+        hub.subscribe(viewers[0], OTHER)
+        for top, users in enumerate("xy", 1):
+            await hub.show(OTHER, snapshot(users, top))
+            await hub.show(BOARD, snapshot(users, top + 1))
+        assert viewers[0].read() == ["x", "x", "y", "y"]
+        assert [viewers[0] in grouped(hub, board) for board in (BOARD, OTHER)].count(True) == 1
+        hub.unsubscribe(viewers[0], BOARD)
+        await hub.show(OTHER, snapshot("z", 3))
+        await hub.show(BOARD, snapshot("z", 4))
+        assert viewers[0].read() == ["z"]
+        assert grouped(hub, OTHER) == viewers[:1]
+
+
+@pytest.mark.usefixtures("_one_at_a_time")
+async def test_a_group_that_was_not_reached_gets_the_whole_board_next_time() -> None:
+    """The fan-out was cancelled between two groups; changed positions are told only to who knows those before."""
+    async with watching() as (hub, viewers):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await hub.show(BOARD, snapshot("b", 2))
+        await hub.show(BOARD, snapshot("c", 3))
+        assert [viewer.read() for viewer in viewers] == [["b", "c"]] * 2 + [["c"]] * 3
+        assert set(grouped(hub)) == set(viewers)
