@@ -75,7 +75,7 @@ class Server:
     def __init__(self, front: Front) -> None:
         self._front = front
         self._listeners: list[stdlib_socket.socket] = []
-        self._connections: set[Connection] = set()
+        self._connections: dict[Socket, Connection] = {}
         self._empty = trio.Event()  # while draining: nobody is left
         self._leaving = False  # every answer is its connection's last
         self._draining = False
@@ -120,7 +120,7 @@ class Server:
         New connections are still taken: a balancer hears of our leaving only with its next probe.
         """
         self._leaving = True
-        for connection in self._connections:
+        for connection in self._connections.values():
             connection.answers.last = True
 
     def stop_listening(self) -> None:
@@ -137,7 +137,7 @@ class Server:
         closes what is left. WebSockets and streams are ended by live before; what it left counts as left. Then `run` returns."""
         self._draining = self._leaving = True
         self.stop_listening()
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             connection.wind_up()
         if self._connections:
             with trio.move_on_after(grace):
@@ -173,9 +173,10 @@ class Server:
             for _ in range(most):
                 sock, address = listener.accept()
                 sock.setblocking(False)
-                connection = Connection(Socket(sock, nursery, _peer(address)), self._front)
+                socket = Socket(sock, nursery, _peer(address))
+                connection = Connection(socket, self._front)
                 connection.answers.last = self._leaving
-                self._connections.add(connection)  # here and not in its task: a drain that begins before the task must know of it
+                self._connections[socket] = connection  # here and not in its task: a drain that begins before the task must know of it
                 nursery.start_soon(self._serve, connection)
         except BlockingIOError:
             pass  # all are taken
@@ -196,7 +197,7 @@ class Server:
             log.exception("connection failed", peer=socket.peer[0], exc_info=_alone(group))
         finally:
             socket.close()
-            self._connections.discard(connection)
+            self._connections.pop(socket, None)
             if self._draining and not self._connections:
                 self._empty.set()
 
@@ -205,12 +206,14 @@ class Server:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now = trio.current_time()
-            for connection in list(self._connections):
+            for socket in list(self._connections):
+                if now <= socket.deadline and now - socket.behind_since <= socket.patience:
+                    continue  # asked here: thousands of calls cost more than their answers
                 try:
-                    connection.socket.sweep(now)
+                    socket.sweep(now)
                 except Exception:
                     log.exception("a deadline's hook failed")
-                    connection.socket.close()
+                    socket.close()
 
 
 def _peer(address: tuple[str, int]) -> tuple[str, int]:

@@ -43,7 +43,7 @@ async def test_the_task_sleeps_on() -> None:
     """It is not woken for the request, nor for the reply, and afterwards the connection is between requests."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
-        (connection,) = server._connections
+        (connection,) = server._connections.values()
         for reply in range(3):
             await asked(application, client)
             assert connection._serving
@@ -136,7 +136,7 @@ async def test_more_than_the_kernel_takes() -> None:
         await asked(application, client)
         application.held[0](lambda: Response(200, b"b" * 2_000_000))
         await settled()
-        (connection,) = server._connections
+        (connection,) = server._connections.values()
         assert trio.current_time() < connection.socket.deadline < inf
         await client.send(HELLO)
         assert len((await client.answer()).body) == 2_000_000

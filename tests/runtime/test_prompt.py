@@ -33,7 +33,7 @@ async def test_without_waking_the_task() -> None:
         await client.send(HELLO[10:] + HELLO + post("/echo", b"x"))
         assert [(await client.answer()).status for _ in range(3)] == [200] * 3
         assert application.prompted == application.seen
-        (connection,) = server._connections
+        (connection,) = server._connections.values()
         assert not connection._serving
 
 
