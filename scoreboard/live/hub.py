@@ -1,8 +1,8 @@
-"""Who listens to which board, what they were handed, and the one loop that writes to all of them.
+"""Who listens to which board, and the one loop that hands everyone what is new.
 
 Transports register a `Viewer` each, a long poll a `Poll`; the batcher calls `show` with a board's newest snapshot, the reader `personal`
-and `revoke`. Nothing here waits for a socket: bytes go out by `send_now`, and whoever could not take them is handed what is newest when the
-socket has drained. Every method that does not await is atomic.
+and `revoke`. Nothing here waits for a socket: what one takes at once goes out (see subscribers), and whoever could not take it is handed
+what is newest when the socket has drained. Every method that does not await is atomic.
 """
 
 from collections import deque
@@ -17,13 +17,13 @@ import trio
 from scoreboard.domain import wire
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.wire import CloseCode, Event
-from scoreboard.live.listeners import Listeners
 from scoreboard.live.prepared import FORMS, SINCE_LENGTH, Form, Prepared, prepare
+from scoreboard.live.subscribers import Subscribers
 from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.runtime import observe
 from scoreboard.storage.bus import Update
 
-YIELD_EVERY = 256  # writes, about 2 ms, or answers to polls, about 5: for how long a fan-out holds the loop that also answers HTTP
+YIELD_EVERY = 256  # writes, in whole portions, about 2 ms, or answers to polls, about 5: then whatever else waits for the loop has its turn
 PENDING = 16  # events that wait for a viewer's socket, about 4 KiB; full: the oldest goes, the newest scores count
 LEAVING_SECONDS = 1.0  # design: good-byes are spread over this, so that the other nodes are not asked by all at once
 LEAVING_STEPS = 20  # good-byes go out in so many portions
@@ -34,24 +34,24 @@ log = structlog.get_logger()
 class _Watch:
     """One board: its viewers by the form that they want; who polls; the newest frames."""
 
-    __slots__ = ("listeners", "polls", "prepared", "warm")
+    __slots__ = ("polls", "prepared", "subscribers", "warm")
 
     def __init__(self) -> None:
-        self.listeners = {form: Listeners(form) for form in FORMS}
+        self.subscribers = {form: Subscribers(form) for form in FORMS}
         self.polls: set[Poll] = set()
         self.prepared: Prepared | None = None
         self.warm = False  # somebody has been watching since it was read last: `prepared` is a tick old at most
 
     @property
     def is_watched(self) -> bool:
-        return bool(self.polls) or any(self.listeners.values())
+        return bool(self.polls) or any(self.subscribers.values())
 
     def drop(self, one: Viewer | Poll) -> None:
         if isinstance(one, Poll):
             self.polls.discard(one)
         else:
-            for listeners in self.listeners.values():
-                listeners.discard(one)
+            for subscribers in self.subscribers.values():
+                subscribers.discard(one)
         self.warm = self.warm and self.is_watched
 
 
@@ -102,9 +102,9 @@ class Hub:
         True when nobody has been listening: what is shown may be out of date.
         """
         watch = self._watches[board]
-        for listeners in watch.listeners.values():
-            listeners.discard(viewer)
-        watch.listeners[Form(viewer.wrap, delta)].add(viewer, since if 0 < len(since) <= SINCE_LENGTH else 0)
+        for subscribers in watch.subscribers.values():
+            subscribers.discard(viewer)
+        watch.subscribers[Form(viewer.wrap, delta)].add(viewer, since if 0 < len(since) <= SINCE_LENGTH else 0)
         return not watch.warm
 
     def unsubscribe(self, viewer: Viewer, board: str) -> None:
@@ -128,7 +128,7 @@ class Hub:
 
     def subscribers(self) -> set[Viewer]:
         """Everyone who listens to a board; polls left out."""
-        return {viewer for watch in self._watches.values() for listeners in watch.listeners.values() for viewer in listeners}
+        return {viewer for watch in self._watches.values() for subscribers in watch.subscribers.values() for viewer in subscribers}
 
     def audience(self) -> int:
         """How many watch here, waiting polls included."""
@@ -156,11 +156,11 @@ class Hub:
             viewer.pending = deque((message,), maxlen=PENDING)
 
     def hand(self, viewer: Viewer, board: str) -> None:
-        """Gives it the board's newest frames, unless it has them, or has events to take first."""
+        """Gives it the board's newest frames, unless it has them, gets them with its group, or has events to take first."""
         watch = self._watches[board]
         if watch.prepared is not None:
-            for listeners in watch.listeners.values():
-                listeners.hand(viewer, watch.prepared)
+            for subscribers in watch.subscribers.values():
+                subscribers.hand(viewer, watch.prepared)
 
     def _catch_up(self, viewer: Viewer) -> None:
         """Its socket has room again, or the one who held it has let go: what waits, then whatever is newest of its boards."""
@@ -187,7 +187,7 @@ class Hub:
             return False
         watch.prepared = prepared  # first of all: who joins during the loops below is handed this
         begun, count = monotonic(), 0
-        for portion in chain(*(listeners.hand_all(prepared) for listeners in watch.listeners.values()), _wake(watch.polls)):
+        for portion in chain(*(subscribers.hand_all(prepared) for subscribers in watch.subscribers.values()), _wake(watch.polls)):
             count += portion
             if count >= YIELD_EVERY:
                 count = 0

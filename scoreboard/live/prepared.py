@@ -1,7 +1,7 @@
 """What the viewers of a board are sent next, each form encoded once for all who want it, and only if somebody does.
 
-A form is a transport's bytes (WebSocket frame, Server-Sent event) of whole boards or of deltas; a long poll has its answer. Pure; asked by
-the hub once a tick.
+A form is a transport's bytes (WebSocket frame, Server-Sent event) of whole boards or of deltas; a long poll has its answer. Pure; asked
+once a tick by those who write them.
 """
 
 from collections.abc import Callable

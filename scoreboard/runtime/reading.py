@@ -17,7 +17,7 @@ _read = os.read  # the module's seam
 
 
 class Readable(trio.abc.ReceiveStream):
-    """What a Socket is to whoever reads it; closing is the Socket's."""
+    """What a Socket is to whoever reads it. A base class only because the two halves need not know each other; closing is the Socket's."""
 
     __slots__ = ("_sock", "fd", "played_back", "received", "source")
 

@@ -28,8 +28,8 @@ log = structlog.get_logger()
 
 
 def write_each(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
-    """Writes one message to descriptors that sockets have lent. Returns those that did not take all of it, with how many bytes they took.
-    Those less than 0 have been left by the peer; the reader finds out."""
+    """Writes one message to descriptors that sockets have lent. Returns those that did not take all of it, with how many bytes they took;
+    -1: the peer has left, its reader finds out."""
     write, size, short = _write, len(data), []
     for fd in fds:
         try:
@@ -44,7 +44,8 @@ def write_each(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
 class Socket(Readable, trio.abc.Stream):
     """A connected socket. Whoever accepted it closes it; closing is idempotent and makes every waiter raise `trio.ClosedResourceError`.
 
-    `drained(socket)` is called when bytes that a `send_now` left over have gone out, and when a refused `send_now` may be tried again.
+    `drained(socket)` is called when bytes that a `send_now` or a borrower left over are out, and when a refused `send_now` may be tried
+    again.
     `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three are forgotten when the socket closes.
     """
 
@@ -102,6 +103,7 @@ class Socket(Readable, trio.abc.Stream):
         except BlockingIOError:
             written = 0
         except OSError:
+            self.reclaim()
             return False  # it has left; its reader finds out
         if written != len(data):
             return self.took(data, written)
@@ -120,7 +122,8 @@ class Socket(Readable, trio.abc.Stream):
         return False
 
     def took(self, data: bytes, written: int) -> bool:
-        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits for room. True as above."""
+        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits for room. True when some were
+        taken."""
         if written:
             self._rest, self._has_written = data[written:], True
             self._quiet = self.frames and data[:1] == CLOSE_FRAME
@@ -150,8 +153,9 @@ class Socket(Readable, trio.abc.Stream):
     # ---- writing by the descriptor ----------------------------------------------------------------------------------
 
     def lend(self, borrower: Callable[[int], None]) -> bool:
-        """True: whole messages may be written to `fd` directly (and `took` be told of what was left over), until `borrower(fd)` is called,
-        in the step in which the socket gets busy or closes: the number may be another's in the next. False: it is busy, or lent already."""
+        """True: whole messages but no Close frame may be written to `fd` directly (and `took` be told of what was left over), until
+        `borrower(fd)` is called, in the step in which the socket gets busy, breaks or closes: the number may be another's in the next.
+        `has_written` does not tell of them. False: it is busy, or lent already."""
         if self._clear < 0 or self._borrower is not None:
             return False
         self._borrower = borrower
@@ -242,7 +246,7 @@ class Socket(Readable, trio.abc.Stream):
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Runs the hook of a deadline or a patience that has passed, once."""
+        """Runs the hook of a deadline or a patience that has passed, once. The server asks the same before it calls."""
         if now > self.deadline:
             self.deadline = inf
             (self.on_deadline or self.close)()

@@ -10,7 +10,7 @@ import trio.testing
 from scoreboard.domain import wire
 from scoreboard.domain.wire import PONG, CloseCode, event_stream
 from scoreboard.live import hub as module
-from scoreboard.live import listeners
+from scoreboard.live import subscribers
 from scoreboard.live.hub import PENDING, Hub
 from scoreboard.live.viewer import Poll
 from scoreboard.runtime import observe
@@ -27,7 +27,7 @@ def hub() -> Hub:
 def yield_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fan-out lets others run after every viewer."""
     monkeypatch.setattr(module, "YIELD_EVERY", 1)
-    monkeypatch.setattr(listeners, "PORTION", 1)
+    monkeypatch.setattr(subscribers, "PORTION", 1)
 
 
 async def test_every_subscriber_gets_the_same_bytes_and_nobody_else(hub: Hub) -> None:

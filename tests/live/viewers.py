@@ -11,8 +11,8 @@ import trio
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.wire import CloseCode, Wrap, websocket
 from scoreboard.live.hub import Hub
-from scoreboard.live.listeners import Listeners
 from scoreboard.live.prepared import Form
+from scoreboard.live.subscribers import Subscribers
 from scoreboard.live.viewer import Viewer
 from scoreboard.runtime.sockets import Socket
 from scoreboard.storage.bus import Personal, Update
@@ -82,19 +82,19 @@ class RealViewer(Viewer):
 
     __slots__ = ("asked", "peer", "received")
 
-    def __init__(self, hub: Hub, nursery: trio.Nursery, *boards: str) -> None:
+    def __init__(self, hub: Hub, nursery: trio.Nursery, *boards: str, wrap: Wrap = websocket, delta: bool = False) -> None:
         ours, self.peer = stdlib_socket.socketpair()
         for end in (ours, self.peer):
             end.setblocking(False)
-        super().__init__(Socket(ours, nursery), lambda _: None)
+        super().__init__(Socket(ours, nursery), lambda _: None, wrap)
         self.received = b""
         self.asked = Counter[str]()  # how often it subscribed to each board
         hub.join(self)
         for board in boards:
-            self.subscribe(hub, board)
+            self.subscribe(hub, board, delta=delta)
 
-    def subscribe(self, hub: Hub, board: str) -> None:
-        hub.subscribe(self, board)
+    def subscribe(self, hub: Hub, board: str, *, delta: bool = False) -> None:
+        hub.subscribe(self, board, delta=delta)
         hub.hand(self, board)
         self.asked[board] += 1
 
@@ -106,11 +106,15 @@ class RealViewer(Viewer):
         except BlockingIOError:
             pass
 
-    def read(self) -> list[str]:
-        """The boards that came since it was asked last."""
+    def read_events(self) -> list[dict[str, object]]:
+        """The events that came since it was asked last."""
         self.collect()
         data, self.received = self.received, b""
-        return [names(event) for event in read_frames(data)]
+        return read_frames(data) if self.wrap is websocket else [event for _, _, event in read_stream(data)]
+
+    def read(self) -> list[str]:
+        """The boards that came since it was asked last."""
+        return [names(event) for event in self.read_events()]
 
     async def skip(self, before: bytes) -> list[str]:
         """The same, once these bytes have come before them."""
@@ -124,9 +128,9 @@ class RealViewer(Viewer):
         return self.read()
 
 
-def listeners(hub: Hub, board: str = BOARD) -> Listeners:
+def subscribers(hub: Hub, board: str = BOARD) -> Subscribers:
     """Those who want whole boards in WebSocket frames."""
-    return hub._watches[board].listeners[Form(websocket, delta=False)]
+    return hub._watches[board].subscribers[Form(websocket, delta=False)]
 
 
 def read_frames(data: bytes, *, cut: bool = False) -> list[dict[str, object]]:

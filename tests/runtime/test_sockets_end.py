@@ -196,7 +196,7 @@ async def test_a_lent_descriptor_is_written_to_directly() -> None:
         assert not socket.lend(returned.append)
         assert sockets.write_each([socket.fd], b"abc") == []
         assert socket.send_now(b"def")
-        await peer.receive_some()
+        assert await read(peer, 6) == b"abcdef"
         assert returned == []
         socket.reclaim()
         socket.reclaim()

@@ -1,4 +1,4 @@
-"""Who listens to a board in one form, and what each of them was handed last.
+"""Who subscribed to a board in one form, and what each of them was handed last.
 
 Nearly all, nearly always, have the newest frames and take the next at once. They are kept in groups, by the descriptors that their sockets
 lend: a loop over bare descriptors saves reaching for each viewer's objects all over the memory, an eighth of what a message costs. The
@@ -16,24 +16,25 @@ PORTION = 128  # writes in one step, about 1 ms
 
 
 class _Group:
-    """Up to PORTION viewers who were handed the same, by descriptor. Whose socket gets busy or closes is among the others in that step."""
+    """Up to PORTION viewers who were handed the same, by descriptor. Whose socket takes it back is among the others in that step; so no
+    member has anything pending: for that its socket had to refuse."""
 
-    __slots__ = ("_others", "_when_busy", "handed", "members")
+    __slots__ = ("_others", "_when_reclaimed", "handed", "members")
 
     def __init__(self, others: dict[Viewer, Handed], handed: int) -> None:
         self.members: dict[int, Viewer] = {}
         self.handed = handed
         self._others = others
-        self._when_busy = self._left  # one method object for all members
+        self._when_reclaimed = self._left  # one method object for all members
 
     def admit(self, viewer: Viewer) -> None:
-        """Unless its socket is busy, or lent to a group of another board."""
-        if viewer.socket.lend(self._when_busy):
+        """Unless its socket is busy, or lent for another board."""
+        if viewer.socket.lend(self._when_reclaimed):
             self.members[viewer.socket.fd] = viewer
             del self._others[viewer]
 
     def hand(self, frames: bytes, serial: int) -> None:
-        """Gives all of them the frames of this serial, which are no bytes when there is nothing to tell."""
+        """Gives all of them the frames of this serial; b"" to none."""
         begun = []
         for fd, written in write_each(self.members, frames) if frames else ():
             viewer = self.members[fd]
@@ -49,7 +50,7 @@ class _Group:
         self._others[self.members.pop(fd)] = self.handed
 
 
-class Listeners:
+class Subscribers:
     """The viewers of one board in one form. Every method is atomic but `hand_all`, which is in portions."""
 
     __slots__ = ("_form", "_groups", "_others")
@@ -66,17 +67,16 @@ class Listeners:
         return chain(self._others, *(group.members.values() for group in self._groups))
 
     def add(self, viewer: Viewer, handed: Handed) -> None:
-        """It listens from now on, and has been handed this."""
+        """It is a subscriber from now on, and has been handed this."""
         self._others[viewer] = handed
 
     def discard(self, viewer: Viewer) -> None:
         """Idempotent."""
-        viewer.socket.reclaim()  # so it is in no group
+        viewer.socket.reclaim()  # so it is in no group, of any board; another's takes it back with its next frames
         self._others.pop(viewer, None)
 
     def hand(self, viewer: Viewer, prepared: Prepared) -> bool:
-        """Gives it the newest frames. True: it has them now. False: it can't take them, is going to get them with its group, or does not
-        listen."""
+        """Gives it the newest frames. True: it has them now. False: it can't take them, or is in a group, or no subscriber."""
         handed = self._others.get(viewer)
         if handed is None or viewer.pending is not None:
             return False
@@ -90,11 +90,12 @@ class Listeners:
     def hand_all(self, prepared: Prepared) -> Iterator[int]:
         """Gives everyone the newest frames who can take them. Yields after each portion: how many were in it.
 
-        Viewers may come and go between two portions. Leaving it half-way leaves some with older frames, until the next call.
+        One call at a time. Viewers may come and go between two portions. Leaving it half-way leaves some with older frames, until the next.
         """
         for group in self._groups:
-            group.hand(self._frames(prepared, group.handed) if group.members else b"", prepared.serial)
-            yield len(group.members)
+            size = len(group.members)  # now: who could not take them is no member afterwards
+            group.hand(self._frames(prepared, group.handed) if size else b"", prepared.serial)
+            yield size
         groups = self._with_room(prepared.serial)  # by now all of them were handed this
         others = tuple(self._others)
         for start in range(0, len(others), PORTION):
