@@ -45,8 +45,7 @@ class Socket(Readable, trio.abc.Stream):
     """A connected socket. Whoever accepted it closes it; closing is idempotent and makes every waiter raise `trio.ClosedResourceError`.
 
     `drained(socket)` is called when bytes that a `send_now` or a borrower left over are out, and when a refused `send_now` may be tried
-    again.
-    `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three are forgotten when the socket closes.
+    again. `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three are forgotten when the socket closes.
     """
 
     __slots__ = (
@@ -122,8 +121,7 @@ class Socket(Readable, trio.abc.Stream):
         return False
 
     def took(self, data: bytes, written: int) -> bool:
-        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits for room. True when some were
-        taken."""
+        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits for room. True when some were."""
         if written:
             self._rest, self._has_written = data[written:], True
             self._quiet = self.frames and data[:1] == CLOSE_FRAME
