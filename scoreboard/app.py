@@ -90,10 +90,26 @@ class Node:
         self.settings, self.stores = settings, stores
         self.name = f"{socket.gethostname()}-{token_hex(4)}"
         self.leaving = trio.Event()
-        self.projector = Projector(stores, LEADERBOARD, self.name, self.hear)
+        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
+        self.limits = Limits(
+            stores.redis_direct,
+            per_minute=settings.limits.user_per_minute,
+            cooldowns=settings.limits.cooldowns,
+            longest_ms=1000 * max((rule.cooldown for rule in self.rules.values()), default=0),
+            namespace=stores.namespace,
+        )
+        self.projector = Projector(stores, LEADERBOARD, self.name, self.limits, self.hear)
         self.redis_breaker = Breaker("redis", changed=_watch_redis)
         self.profiles = Profiles(stores)
-        self.board = SharedBoard(LEADERBOARD, stores, self.profiles, self.redis_breaker, self.projector.suspect)
+        self.board = SharedBoard(
+            LEADERBOARD,
+            stores,
+            self.profiles,
+            self.redis_breaker,
+            self.projector.agreement,
+            self.projector.suspect,
+            lambda: stores.installation,
+        )
         self.leaderboard = Leaderboard(self.board)
         self._make_accounts(keys)
         self._make_write_path()
@@ -102,7 +118,7 @@ class Node:
 
     def hear(self, mark: Mark) -> None:
         """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
-        self.board.hear(mark)
+        self.board.note_version(mark)
 
     def _make_accounts(self, keys: Keys) -> None:
         settings = self.settings
@@ -126,12 +142,19 @@ class Node:
         )
 
     def _make_write_path(self) -> None:
-        limits = Limits(self.stores.redis_direct, per_minute=self.settings.limits.user_per_minute, cooldowns=self.settings.limits.cooldowns)
-        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
         self.queue = Queue()
+        agreement = self.projector.agreement
         self.commits = [
-            Commit(Writer(self.stores.connect), limits, self.projector.projection, self.redis_breaker) for _ in range(COMMITTERS)
+            Commit(
+                Writer(self.stores.connect_committer, self.limits.judge_by_log, agreement),
+                self.limits,
+                self.projector.projection,
+                self.redis_breaker,
+                agreement,
+            )
+            for _ in range(COMMITTERS)
         ]
+        self.projector.writers = lambda: [commit.writer.number for commit in self.commits]
         self.submit = SubmitAction(self.rules, self.queue)
 
     def _make_live(self) -> None:

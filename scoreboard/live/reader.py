@@ -103,7 +103,7 @@ class Reader:
 
     async def _hand_on(self, heard: "trio.MemoryReceiveChannel[bytes]") -> None:
         async for payload in heard:
-            match bus.decode(payload):
+            match self._bus.decode(payload):
                 case bus.Update() as update if update.board in self._boards:
                     self._boards[update.board].hear(update.mark, update.top)
                     self._hub.personal(update)

@@ -8,10 +8,11 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage import outbox, rebuild, sessions
+from scoreboard.storage import outbox, sessions
 from scoreboard.storage.bridge import crossing, postgres_errors
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.partitions import make_partitions
+from scoreboard.storage.rebuild import Rebuilder
 
 ROUND = 60.0  # seconds; a partition is made three months ahead, a turn is kept an hour: neither is urgent
 
@@ -40,7 +41,7 @@ async def _round(stores: Stores, board: Board) -> tuple[list[str], int]:
     conn = await stores.connect()
     try:
         made = await make_partitions(conn)
-        applied = (await rebuild.state(stores.redis, board)).applied
+        applied = (await Rebuilder(stores.redis, board, stores.namespace, lambda: stores.installation).state()).applied
         pruned = 0
         with postgres_errors():
             while gone := await outbox.prune(conn, applied):

@@ -86,3 +86,11 @@ def redis_errors() -> Iterator[None]:
         yield
     except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
         raise StorageUnavailable("redis", f"{type(exc).__name__}: {exc}") from exc
+
+
+def must_reconnect(exc: StorageUnavailable) -> bool:
+    """Whether the store's answer means "not here": the connection leads to a server that can't do what is asked."""
+    return isinstance(
+        exc.__cause__,
+        asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError | asyncpg.CrashShutdownError | asyncpg.CannotConnectNowError,
+    )

@@ -4,6 +4,7 @@
 `StorageUnavailable` when a store does not answer in time. The committers have PostgreSQL connections of their own (`connect`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -17,8 +18,10 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.runtime import observe
+from scoreboard.storage import outbox
 from scoreboard.storage.bridge import asyncio_loop, crossing, postgres_errors, redis_errors
 from scoreboard.storage.direct import DirectClient
+from scoreboard.storage.namespace import Namespace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,16 +33,22 @@ COMMAND_SECONDS = 5.0  # one statement of the pool; the role's statement_timeout
 POOL_SIZE = 8  # connections for everything but the write path
 REDIS_SECONDS = 0.25  # design: a call's deadline; Redis answers in well under a millisecond
 REDIS_CONNECTIONS = 16
+LOCK_MS = 200  # a committer's batch waits for a row; longer than any other batch holds one, short enough for the rest of the batch
+COMMITTER = "scoreboard committer"  # application_name of the committers; the triggers of migration 0003 know it
 IDLE_SECONDS = 60.0  # unused pool connections are closed after this
 
 
 class Stores:
     """PostgreSQL's pool and Redis' clients. Made by `open_stores`; usable from Trio while that is open."""
 
-    __slots__ = ("pgbouncer", "pool", "postgres_url", "redis", "redis_direct", "redis_url")
+    __slots__ = ("installation", "namespace", "pgbouncer", "pool", "postgres_url", "redis", "redis_direct", "redis_url")
 
-    def __init__(self, postgres_url: str, redis_url: str, pool: Any, client: Any, direct: DirectClient, *, pgbouncer: bool) -> None:
+    def __init__(
+        self, postgres_url: str, redis_url: str, pool: Any, client: Any, direct: DirectClient, *, pgbouncer: bool, prefix: str = ""
+    ) -> None:
         self.postgres_url, self.redis_url, self.pgbouncer = postgres_url, redis_url, pgbouncer
+        self.namespace = Namespace(prefix, int(client.connection_pool.connection_kwargs.get("db") or 0))
+        self.installation = ""  # whose boards these are, as the last connection of `connect` said
         self.pool = pool
         self.redis = client
         self.redis_direct = direct  # for the committers and the projector
@@ -92,7 +101,20 @@ class Stores:
 
     async def connect(self) -> asyncpg.Connection:
         """asyncio-flavoured: a PostgreSQL connection outside the pool. The caller closes or terminates it."""
-        return await connect(self.postgres_url, pgbouncer=self.pgbouncer)
+        return await self._identified(await connect(self.postgres_url, pgbouncer=self.pgbouncer))
+
+    async def connect_committer(self) -> asyncpg.Connection:
+        """The same for a committer: it must be able to write, waits for locks a moment only, and is known by its name to the triggers."""
+        return await self._identified(await connect(self.postgres_url, pgbouncer=self.pgbouncer, committer=True))
+
+    async def _identified(self, conn: asyncpg.Connection) -> asyncpg.Connection:
+        try:
+            with postgres_errors():
+                self.installation = await asyncio.wait_for(outbox.identity(conn), CONNECT_SECONDS)
+        except BaseException:
+            conn.terminate()
+            raise
+        return conn
 
     async def _pooled(self, method: str, sql: str, args: tuple[object, ...]) -> Any:
         with postgres_errors():
@@ -100,17 +122,29 @@ class Stores:
                 return await getattr(conn, method)(sql, *args)
 
 
-async def connect(postgres_url: str, *, pgbouncer: bool = False) -> asyncpg.Connection:
+async def connect(postgres_url: str, *, pgbouncer: bool = False, committer: bool = False) -> asyncpg.Connection:
     """asyncio-flavoured: one connection. Raises StorageUnavailable when PostgreSQL is not there within CONNECT_SECONDS."""
+    options = _options(pgbouncer=pgbouncer)
+    if committer:
+        options["target_session_attrs"] = "read-write"
+        options["server_settings"] = {"application_name": COMMITTER}
+        if not pgbouncer:  # which refuses unknown start-up parameters: the role's lock_timeout holds then
+            options["server_settings"]["lock_timeout"] = f"{LOCK_MS}ms"
     with postgres_errors():
         try:
-            return await asyncpg.connect(postgres_url, timeout=CONNECT_SECONDS, **_options(pgbouncer=pgbouncer))
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as exc:
+            return await asyncpg.connect(postgres_url, timeout=CONNECT_SECONDS, **options)
+        except (
+            asyncpg.InvalidAuthorizationSpecificationError,
+            asyncpg.InvalidCatalogNameError,
+            asyncpg.TargetServerAttributeNotMatched,
+        ) as exc:
             raise StorageUnavailable("postgresql", str(exc)) from exc
 
 
 @asynccontextmanager
-async def open_stores(postgres_url: str, redis_url: str, *, pool_size: int = POOL_SIZE, pgbouncer: bool = False) -> AsyncIterator[Stores]:
+async def open_stores(
+    postgres_url: str, redis_url: str, *, pool_size: int = POOL_SIZE, pgbouncer: bool = False, prefix: str = ""
+) -> AsyncIterator[Stores]:
     """Opens the asyncio loop, the pool and two clients, closed in the end. Waits for no server: calls tell whether one is there."""
 
     async def open_pool() -> Any:
@@ -145,7 +179,7 @@ async def open_stores(postgres_url: str, redis_url: str, *, pool_size: int = POO
         pool = await crossing(open_pool)
         client, direct = await crossing(open_client), await crossing(open_direct)
         try:
-            yield Stores(postgres_url, redis_url, pool, client, direct, pgbouncer=pgbouncer)
+            yield Stores(postgres_url, redis_url, pool, client, direct, pgbouncer=pgbouncer, prefix=prefix)
         finally:
             await crossing(_close, pool, client, direct)
 

@@ -14,7 +14,7 @@ from scoreboard.domain.boards import BOARDS
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
 from scoreboard.storage.connections import Stores
-from scoreboard.storage.projection import UPDATES, keys, script
+from scoreboard.storage.projection import script
 from scoreboard.storage.unhurried import Unhurried
 
 TTL = 300  # seconds; specification: caching table
@@ -28,10 +28,6 @@ NAMES_SQL = "SELECT id, username, avatar_url FROM users WHERE id = ANY($1::uuid[
 class Profile(NamedTuple):
     username: str
     avatar_url: str | None
-
-
-def profile_key(user: UUID) -> str:
-    return f"profile:{user}"
 
 
 def unnamed(user: UUID) -> Profile:
@@ -91,7 +87,7 @@ class Profiles:
     async def _from_redis(self, whom: list[UUID]) -> dict[UUID, Profile]:
         pipe = self._stores.redis.pipeline(transaction=False)  # the keys lie in different slots
         for user in whom:
-            pipe.hmget(profile_key(user), "username", "avatarUrl")
+            pipe.hmget(self._stores.namespace.profile(user), "username", "avatarUrl")
         with redis_errors():
             answers = await pipe.execute()
         return {
@@ -122,7 +118,7 @@ class Profiles:
             return
         pipe = self._stores.redis.pipeline(transaction=False)
         for user, profile in found.items():
-            key = profile_key(user)
+            key = self._stores.namespace.profile(user)
             pipe.hsetnx(key, "username", profile.username)
             pipe.hsetnx(key, "avatarUrl", profile.avatar_url or "")
             pipe.expire(key, TTL, nx=True)
@@ -152,12 +148,13 @@ class Profiles:
         owed = dict(self._owed)
         pipe: Any = self._stores.redis.pipeline(transaction=False)
         for user, profile in owed.items():
-            pipe.hset(profile_key(user), mapping={"username": profile.username, "avatarUrl": profile.avatar_url or ""})
-            pipe.expire(profile_key(user), TTL)
+            pipe.hset(self._stores.namespace.profile(user), mapping={"username": profile.username, "avatarUrl": profile.avatar_url or ""})
+            pipe.expire(self._stores.namespace.profile(user), TTL)
         with redis_errors():
             await pipe.execute()
             for board in BOARDS.values():
-                await self._bump(keys=[keys(board).meta, UPDATES], args=[board.id])
+                names = self._stores.namespace
+                await self._bump(keys=[names.board(board).meta, names.updates], args=[self._stores.installation, board.id])
         for user, profile in owed.items():
             if self._owed.get(user) is profile:
                 del self._owed[user]
