@@ -5,6 +5,7 @@ subscription is not noticed otherwise) with its number of viewers, `revoked` fro
 here knows who is told.
 """
 
+import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
@@ -102,11 +103,25 @@ class Bus:
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever. Neither may wait.
 
-        Raises StorageUnavailable when the connection ends; a half-open one is never noticed here. Cancelling closes the subscription.
+        When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection ends; a half-open
+        one is never noticed here. Cancelling closes the subscription.
         """
         await crossing(self._listen, subscribed, deliver)
 
     async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+        while True:
+            replaced = asyncio.ensure_future(self._stores.redis_generation.ended())
+            receiving = asyncio.ensure_future(self._receive(subscribed, deliver))
+            try:
+                await asyncio.wait({receiving, replaced}, return_when=asyncio.FIRST_COMPLETED)
+                if receiving.done():
+                    receiving.result()
+            finally:
+                replaced.cancel()
+                receiving.cancel()
+                await asyncio.gather(receiving, replaced, return_exceptions=True)
+
+    async def _receive(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         client = self._stores.subscriber()
         pubsub = client.pubsub()
         try:

@@ -24,9 +24,13 @@ class Fault(Enum):
 
 @dataclass
 class Proxy:
-    """`fault` goes back to None when a cut was made; `refuse` closes whoever connects or says a word."""
+    """`fault` goes back to None when a cut was made; `refuse` closes whoever connects or says a word.
+
+    `target` is the URL of the server that new connections are led to; those that are open stay where they are.
+    """
 
     url: str
+    target: str
     fault: Fault | None = None
     refuse: bool = False
     cuts: int = 0
@@ -46,14 +50,15 @@ async def proxy_before(url: str) -> AsyncIterator[Proxy]:
     parts = urlsplit(url)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
-    proxy = Proxy(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl())
+    proxy = Proxy(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl(), url)
 
     async def handle(client: trio.SocketStream) -> None:
         proxy.connections += 1
         if proxy.refuse:
             await client.aclose()
             return
-        async with client, await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as server, trio.open_nursery() as nursery:
+        target = urlsplit(proxy.target)
+        async with client, await trio.open_tcp_stream(target.hostname or "", target.port or 0) as server, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(_forward, server, client, proxy, Fault.CUT_ANSWER, nursery.cancel_scope)
                 await _forward(client, server, proxy, Fault.CUT_REQUEST, nursery.cancel_scope)
