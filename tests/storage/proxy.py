@@ -33,9 +33,17 @@ class Proxy:
     target: str
     fault: Fault | None = None
     refuse: bool = False
+    swallow_after: int | None = None  # so many more answers arrive, then `fault` is SWALLOW
     cuts: int = 0
     connections: int = 0
     on_cut: Callable[[], None] = field(default=lambda: None)
+
+    def count_answer(self) -> None:
+        if self.swallow_after is not None:
+            if self.swallow_after == 0:
+                self.fault = Fault.SWALLOW
+            else:
+                self.swallow_after -= 1
 
     def cut(self) -> bool:
         self.fault = None
@@ -77,6 +85,8 @@ async def _forward(source: trio.SocketStream, target: trio.SocketStream, proxy: 
         async for data in source:
             if proxy.refuse or (proxy.fault is mine and proxy.cut()):
                 break
+            if mine is Fault.CUT_ANSWER:
+                proxy.count_answer()
             if proxy.fault is Fault.SWALLOW and mine is Fault.CUT_ANSWER:
                 continue
             await target.send_all(data)

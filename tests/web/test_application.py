@@ -41,7 +41,7 @@ async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> 
     ],
 )
 async def test_one_store_that_serves_reads_is_enough_to_be_ready(postgresql: StoreCondition, redis: StoreCondition, status: int) -> None:
-    """Degraded is better than gone; with neither it is 503. The body names the store that takes no writes, what to change, which board is stale."""
+    """Degraded is better than gone; with neither it is 503. The body tells of stores, warnings and boards."""
     health = HealthRoutes(lambda: {"postgresql": postgresql, "redis": redis}, lambda: ("Mind this.",), lambda: {"leaderboard": "stale"})
     health.migrated = True
     nobody: object = None
