@@ -66,7 +66,12 @@ async def proxy_before(url: str) -> AsyncIterator[Proxy]:
             await client.aclose()
             return
         target = urlsplit(proxy.target)
-        async with client, await trio.open_tcp_stream(target.hostname or "", target.port or 0) as server, trio.open_nursery() as nursery:
+        try:
+            server = await trio.open_tcp_stream(target.hostname or "", target.port or 0)
+        except OSError:  # it is not there: its clients find out as they would without us
+            await client.aclose()
+            return
+        async with client, server, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(_forward, server, client, proxy, Fault.CUT_ANSWER, nursery.cancel_scope)
                 await _forward(client, server, proxy, Fault.CUT_REQUEST, nursery.cancel_scope)

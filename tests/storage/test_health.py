@@ -105,6 +105,7 @@ async def test_a_node_may_start_before_its_stores(stores: Stores, postgres: Prox
 )
 async def test_what_redis_says(monitor: HealthMonitor, stores: Stores, command: str, back: str, expected: StoreCondition) -> None:
     """Nobody need write for it to be known; each change is one line and moves the metric; the keys are as before."""
+    await crossing(stores.redis_direct.execute_command, "PING")  # a connection that is logged in
     with capture_logs() as lines:
         await stores.command(*command.split())
         await until(monitor, redis=expected)
@@ -147,9 +148,8 @@ async def test_an_address_that_moves(
     monitor: HealthMonitor, stores: Stores, valkey: Proxy, fresh_valkey: OwnValkey, redis_url: str
 ) -> None:
     """The old server still answers every call happily; within seconds no connection leads there any more."""
-    old = b"old"
-    assert await stores.command("SET", "server", old) == b"OK"
-    assert await crossing(stores.redis_direct.execute_command, "GET", "server") == old
+    await stores.command("SET", "server", "old")
+    assert await crossing(stores.redis_direct.execute_command, "GET", "server") == b"old"
     resp(redis_url, "ACL SETUSER default >secret")
     resp(redis_url, "SET server new")
     try:
