@@ -17,6 +17,8 @@ from scoreboard.storage.bridge import crossing, redis_errors
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.projection import UPDATES, Told
 
+SUBSCRIBE_SECONDS = 0.5  # from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
+
 
 class Personal(msgspec.Struct, frozen=True):
     """One recorded action, for its user's connections. `rank` as of the call that applied it."""
@@ -126,15 +128,15 @@ class Bus:
         pubsub = client.pubsub()
         try:
             with redis_errors():
-                await pubsub.subscribe(UPDATES)
-                while True:
+                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                    await pubsub.subscribe(UPDATES)
                     message = await pubsub.get_message(timeout=None)
-                    if message is None:
-                        continue
-                    if message["type"] == "subscribe":
+                while True:
+                    if message is not None and message["type"] == "subscribe":
                         subscribed()  # again after a reconnection that redis-py made by itself
-                    else:
+                    elif message is not None:
                         deliver(message["data"])
+                    message = await pubsub.get_message(timeout=None)
         finally:
             await pubsub.aclose()
             await client.aclose()

@@ -21,8 +21,9 @@ from scoreboard.storage.deadline import bounded
 from scoreboard.storage.generation import Generation
 from scoreboard.storage.redis_connections import make_pool
 
-CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with CHECK_SECONDS a change is known within two seconds
-CHECK_SECONDS = 0.8  # for one check, connecting included
+CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
+CHECK_SECONDS = 0.6  # for one check on a new connection
+POOLED_SECONDS = 0.3  # for a connection that is open already, when the new one had no answer: a busy node is slow in making one
 REPORTED_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
 
 # Whether a new session may write, and whether the tables are there and may be read. No row is read: each condition is false.
@@ -95,12 +96,13 @@ class HealthMonitor:
 
     async def _check_postgres(self) -> None:
         before = self.conditions["postgresql"]
+        began = asyncio.get_running_loop().time()
         try:
             found, why = await self._ask_postgres(is_full=before is StoreCondition.FULL), ""
         except StorageUnavailable as exc:
             found, why = exc.condition, exc.why
-        if found is StoreCondition.BUSY:  # no connection was to be had, or a lock is held: not a condition of the store
-            found, why = await self._ask_pool()
+            if found is StoreCondition.BUSY or _is_late(began):  # too many connections, a lock, or silence
+                found, why = await self._ask_pool(before, why)
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
             return  # somebody met a full disk during this check, which asked for no space: the next one does
         if found is StoreCondition.UP and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY} and self._has_checked:
@@ -121,23 +123,36 @@ class HealthMonitor:
         finally:
             conn.terminate()
 
-    async def _ask_pool(self) -> tuple[StoreCondition, str]:
+    async def _ask_pool(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
+        """When a new connection could not tell: one that is open shows that the store is there. What it may write is as it was."""
         try:
-            await self._stores.pool.call(lambda conn: conn.fetchval("SELECT 1"), seconds=CHECK_SECONDS)
+            await self._stores.pool.call(lambda conn: conn.fetchval("SELECT 1"), seconds=POOLED_SECONDS)
         except StorageUnavailable as exc:
-            return StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
-        return StoreCondition.UP, ""
+            return (StoreCondition.DOWN, why) if exc.condition is StoreCondition.BUSY else (exc.condition, exc.why)
+        return (StoreCondition.UP if before is StoreCondition.DOWN else before), why
 
     # ---- Redis ------------------------------------------------------------------------------------------------------
 
     async def _check_redis(self) -> None:
+        before = self.conditions["redis"]
+        began = asyncio.get_running_loop().time()
         try:
             with redis_errors():
                 async with asyncio.timeout(CHECK_SECONDS):
                     found, why = await self._ask_redis()
         except StorageUnavailable as exc:
             found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
+            if _is_late(began) and await self._answers():
+                found = StoreCondition.UP if before is StoreCondition.DOWN else before
         self._note("redis", found, why)
+
+    async def _answers(self) -> bool:
+        try:
+            with redis_errors():
+                async with asyncio.timeout(POOLED_SECONDS):
+                    return bool(await self._stores.redis_direct.execute_command("PING"))
+        except StorageUnavailable:
+            return False
 
     async def _ask_redis(self) -> tuple[StoreCondition, str]:
         conn = self._check_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -180,6 +195,11 @@ class HealthMonitor:
         if found is not before and not (found is StoreCondition.UP and not self._has_checked):
             level = log.info if found is StoreCondition.UP else log.warning
             level("store_condition_changed", store=store, condition=found, before=before, why=why)
+
+
+def _is_late(began: float) -> bool:
+    """Whether a check ended by its time-out, so that nobody said anything."""
+    return asyncio.get_running_loop().time() - began >= CHECK_SECONDS
 
 
 async def _take_space(conn: asyncpg.Connection) -> None:
