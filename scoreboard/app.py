@@ -1,6 +1,6 @@
 """The composition root. READ THIS FIRST: every part of a node is made here, handed what it needs, started, and ended, in this order.
 
-`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: projector, committers, late actions,
+`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: health, projector, committers, late actions,
 housekeeping, session watch, the Pub/Sub reader, the batcher, the audience; inside it the web application's own, and inside that the
 listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then
 the stores.
@@ -52,9 +52,9 @@ from scoreboard.storage.board import SharedBoard
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections import Stores
+from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.opening import stores_of
-from scoreboard.storage.probe import Probe
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.writer import Writer
 from scoreboard.web.addresses import Addresses
@@ -90,6 +90,7 @@ class Node:
         self.settings, self.stores = settings, stores
         self.name = f"{socket.gethostname()}-{token_hex(4)}"
         self.leaving = trio.Event()
+        self.monitor = HealthMonitor(stores)
         self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
         self.limits = Limits(
             stores.redis_direct,
@@ -171,7 +172,7 @@ class Node:
         heads = Heads(origins, public_url=settings.server.public_url)
         bearer = Bearer(self.sessions.authenticate)
         scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
-        self.health = HealthRoutes(Probe(self.stores))
+        self.health = HealthRoutes(lambda: self.monitor.conditions, lambda: self.monitor.warnings, dict)
         self.health.migrated = True
         auth = AuthRoutes(
             self.accounts,
@@ -251,6 +252,7 @@ class Node:
     def _tasks(self) -> list[tuple[Any, ...]]:
         """Whatever runs for ever and may be started again after a crash: each begins from the stores."""
         return [
+            ("health", self.monitor.run),  # first: it learns which Redis this node's connections lead to
             ("projector", self.projector.run),
             *(("committer", commit_batches, self.queue, commit, self.hear) for commit in self.commits),
             ("late actions", end_late, self.queue),

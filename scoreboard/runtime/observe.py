@@ -61,6 +61,8 @@ SLOW_READERS_CLOSED = _counter("slow_readers_closed", "Viewers closed because th
 TASK_RESTARTS = _counter("task_restarts", "Background tasks started again after a crash", "task")
 ASYNCIO_EXCEPTIONS = _counter("asyncio_exceptions", "Exceptions that only asyncio's handler saw")
 BREAKER_STATE = _gauge("breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open", "store")
+STORE_CONDITION = _gauge("store_condition", "1 for the condition that a store is in, 0 for the others", "store", "condition")
+CONNECTIONS_REPLACED = _counter("store_connections_replaced", "Times that all connections to a store were given up", "store")
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at `door + status // 100`: a list of numbers, since a Counter's lock would cost a request ten times as much. A stream

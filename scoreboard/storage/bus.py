@@ -5,6 +5,7 @@ each node once a second (a half-open subscription is not noticed otherwise) with
 is pure; `listen` receives; nothing here knows who is told.
 """
 
+import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from scoreboard.domain.boards import Mark
 from scoreboard.storage.bridge import crossing, redis_errors
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.projection import Told
+
+SUBSCRIBE_SECONDS = 0.5  # from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -112,24 +115,38 @@ class Bus:
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever. Neither may wait.
 
-        Raises StorageUnavailable when the connection ends; a half-open one is never noticed here. Cancelling closes the subscription.
+        When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection ends; a half-open
+        one is never noticed here. Cancelling closes the subscription.
         """
         await crossing(self._listen, subscribed, deliver)
 
     async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+        while True:
+            replaced = asyncio.ensure_future(self._stores.redis_generation.ended())
+            receiving = asyncio.ensure_future(self._receive(subscribed, deliver))
+            try:
+                await asyncio.wait({receiving, replaced}, return_when=asyncio.FIRST_COMPLETED)
+                if receiving.done():
+                    receiving.result()
+            finally:
+                replaced.cancel()
+                receiving.cancel()
+                await asyncio.gather(receiving, replaced, return_exceptions=True)
+
+    async def _receive(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         client = self._stores.subscriber()
         pubsub = client.pubsub()
         try:
             with redis_errors():
-                await pubsub.subscribe(self._stores.namespace.updates)
-                while True:
+                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                    await pubsub.subscribe(self._stores.namespace.updates)
                     message = await pubsub.get_message(timeout=None)
-                    if message is None:
-                        continue
-                    if message["type"] == "subscribe":
+                while True:
+                    if message is not None and message["type"] == "subscribe":
                         subscribed()  # again after a reconnection that redis-py made by itself
-                    else:
+                    elif message is not None:
                         deliver(message["data"])
+                    message = await pubsub.get_message(timeout=None)
         finally:
             await pubsub.aclose()
             await client.aclose()

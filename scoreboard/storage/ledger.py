@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard.domain.boards import user_id
-from scoreboard.domain.errors import Refusal
+from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded
 from scoreboard.storage.projection import Row, Span, Told
 
@@ -53,11 +53,11 @@ class Recording(NamedTuple):
     told: list[Told]
 
 
-class HistoryLost(Exception):
+class HistoryLost(ScoreboardError):
     """The writer's last turn is not in the database any more: an older one was restored. Nothing was recorded."""
 
 
-class LimitsUnchecked(Exception):
+class LimitsUnchecked(ScoreboardError):
     """Another writer can't reach Redis, so the rate limits must be asked of the database. Nothing was recorded."""
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage.projection import Span
 
 KEPT = "1 hour"  # design: long enough for any replay, short enough to stay small
@@ -56,7 +57,7 @@ class Missing(NamedTuple):
     age: float  # seconds, of the oldest turn
 
 
-class Pruned(Exception):
+class Pruned(ScoreboardError):
     """Turns that a projection lacks are no longer kept: it must be rebuilt."""
 
 

@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard.domain.boards import Board, Mark
+from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage import ledger, outbox
 from scoreboard.storage.bridge import postgres_errors, redis_errors
 from scoreboard.storage.namespace import BoardKeys, Namespace
@@ -42,7 +43,7 @@ EPOCH_SQL = "SELECT nextval('board_epochs')"
 RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
 
-class Superseded(Exception):
+class Superseded(ScoreboardError):
     """The board that was being mended is not there any more: emptied again, or another projector was faster."""
 
 

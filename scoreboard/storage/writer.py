@@ -6,7 +6,6 @@ session holds are set apart; a deadlock is tried once more; whatever is not an e
 asyncio-flavoured; one batch at a time.
 """
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -18,7 +17,9 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import LOCKED, POISONED, WENT_AWAY, Claim, Outcome, out_of_service
 from scoreboard.storage import ledger
 from scoreboard.storage.agreement import Agreement, Doubt
-from scoreboard.storage.bridge import must_reconnect, postgres_errors
+from scoreboard.storage.bridge import postgres_errors
+from scoreboard.storage.conditions import costs_connection
+from scoreboard.storage.deadline import bounded
 from scoreboard.storage.ledger import HistoryLost, Judge, LimitsUnchecked, Recording
 from scoreboard.storage.projection import Span
 
@@ -69,7 +70,7 @@ class Writer:
         """Runs statements on the connection, bounded by STATEMENT_SECONDS. Raises StorageUnavailable."""
         conn = await self.ready()
         with postgres_errors():
-            return await self._bounded(conn, question(conn))
+            return await bounded(conn, STATEMENT_SECONDS, question(conn))
 
     async def record(self, claims: Sequence[Claim], *, by_log: bool = False, cautious: bool = False) -> list[Taken]:
         """Records the claims, as one turn if it can be, as several where a bad one had to be set apart.
@@ -162,7 +163,7 @@ class Writer:
                 return await self._try(batch, span, judge)
         except StorageUnavailable as exc:
             if self.is_connected:
-                if must_reconnect(exc):
+                if costs_connection(exc):
                     self.conn.terminate()  # type: ignore[union-attr]  # it is connected
                 raise  # an error reply: PostgreSQL said no, nothing was recorded
             log.warning("batch_in_doubt", why=exc.why, actions=len(batch))
@@ -191,25 +192,11 @@ class Writer:
         conn = await self.ready()
         try:
             with postgres_errors():
-                return await self._bounded(conn, ledger.record(conn, batch, span, judge))
+                return await bounded(conn, STATEMENT_SECONDS, ledger.record(conn, batch, span, judge))
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, _LOCKS):
                 raise exc.__cause__ from None
             raise
-
-    async def _bounded(self, conn: asyncpg.Connection, call: Awaitable[T]) -> T:
-        """Ends the call by ending the connection. (A time-out round a call that PostgreSQL does not answer took 43.9 s to return.)"""
-        alarm = asyncio.get_running_loop().call_later(STATEMENT_SECONDS, conn.terminate)
-        try:
-            return await call
-        except (asyncpg.PostgresError, HistoryLost, LimitsUnchecked):
-            raise
-        except BaseException as exc:
-            if not isinstance(exc, ValueError):
-                conn.terminate()  # not an error reply: what this connection does next can't be known
-            raise
-        finally:
-            alarm.cancel()
 
     def _new_number(self) -> None:
         self.number, self.turn = secrets.randbits(63), 1

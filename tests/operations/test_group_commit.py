@@ -15,7 +15,7 @@ from scoreboard.operations import committer as module
 from scoreboard.operations.committer import AWAY, Queue, commit_batches, end_late
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections import Stores, connect, open_stores
+from scoreboard.storage.connections import Stores, connect_committer, open_stores
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.projection import Projection
 from scoreboard.storage.writer import Writer
@@ -37,7 +37,7 @@ class World:
         for _ in range(committers):
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
-            writer = Writer(lambda: connect(self.postgres.url, committer=True), limits.judge_by_log, agreement)
+            writer = Writer(lambda: connect_committer(self.postgres.url), limits.judge_by_log, agreement)
             commit = Commit(writer, limits, projection, breaker, agreement)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)

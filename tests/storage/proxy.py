@@ -24,14 +24,26 @@ class Fault(Enum):
 
 @dataclass
 class Proxy:
-    """`fault` goes back to None when a cut was made; `refuse` closes whoever connects or says a word."""
+    """`fault` goes back to None when a cut was made; `refuse` closes whoever connects or says a word.
+
+    `target` is the URL of the server that new connections are led to; those that are open stay where they are.
+    """
 
     url: str
+    target: str
     fault: Fault | None = None
     refuse: bool = False
+    swallow_after: int | None = None  # so many more answers arrive, then `fault` is SWALLOW
     cuts: int = 0
     connections: int = 0
     on_cut: Callable[[], None] = field(default=lambda: None)
+
+    def count_answer(self) -> None:
+        if self.swallow_after is not None:
+            if self.swallow_after == 0:
+                self.fault = Fault.SWALLOW
+            else:
+                self.swallow_after -= 1
 
     def cut(self) -> bool:
         self.fault = None
@@ -46,14 +58,20 @@ async def proxy_before(url: str) -> AsyncIterator[Proxy]:
     parts = urlsplit(url)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
-    proxy = Proxy(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl())
+    proxy = Proxy(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl(), url)
 
     async def handle(client: trio.SocketStream) -> None:
         proxy.connections += 1
         if proxy.refuse:
             await client.aclose()
             return
-        async with client, await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as server, trio.open_nursery() as nursery:
+        target = urlsplit(proxy.target)
+        try:
+            server = await trio.open_tcp_stream(target.hostname or "", target.port or 0)
+        except OSError:  # it is not there: its clients find out as they would without us
+            await client.aclose()
+            return
+        async with client, server, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(_forward, server, client, proxy, Fault.CUT_ANSWER, nursery.cancel_scope)
                 await _forward(client, server, proxy, Fault.CUT_REQUEST, nursery.cancel_scope)
@@ -72,6 +90,8 @@ async def _forward(source: trio.SocketStream, target: trio.SocketStream, proxy: 
         async for data in source:
             if proxy.refuse or (proxy.fault is mine and proxy.cut()):
                 break
+            if mine is Fault.CUT_ANSWER:
+                proxy.count_answer()
             if proxy.fault is Fault.SWALLOW and mine is Fault.CUT_ANSWER:
                 continue
             await target.send_all(data)

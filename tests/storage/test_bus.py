@@ -14,6 +14,7 @@ from scoreboard.storage.bus import Beat, Bus, Personal, Revoked, Update, decode
 from scoreboard.storage.connections import Stores, open_stores
 from tests.conftest import OwnValkey
 from tests.storage.boards import World
+from tests.storage.proxy import Fault, proxy_before
 
 USER = UUID(int=5)
 
@@ -111,3 +112,11 @@ async def test_a_lost_connection_is_told(database_url: str, fresh_valkey: OwnVal
                 await failed.wait()
             with pytest.raises(StorageUnavailable):
                 await Bus(stores).listen(ready.set, lambda _: None)
+
+
+async def test_a_silent_address_is_given_up_soon(database_url: str, redis_url: str) -> None:
+    """A server that takes the connection and never answers ends the attempt, so that the next one may lead elsewhere."""
+    async with proxy_before(redis_url) as proxy, open_stores(database_url, proxy.url) as stores:
+        proxy.fault = Fault.SWALLOW
+        with trio.fail_after(5), pytest.raises(StorageUnavailable):
+            await Bus(stores).listen(lambda: None, lambda _: None)

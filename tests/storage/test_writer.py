@@ -14,7 +14,7 @@ from scoreboard.domain.outcomes import POISONED, Claim, Outcome, Recorded
 from scoreboard.storage import ledger
 from scoreboard.storage import writer as module
 from scoreboard.storage.bridge import crossing
-from scoreboard.storage.connections import Stores, connect
+from scoreboard.storage.connections import Stores, connect_committer
 from scoreboard.storage.projection import Span
 from scoreboard.storage.writer import Taken, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
@@ -34,7 +34,7 @@ async def proxy(stores: Stores) -> AsyncIterator[Proxy]:
 async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
-    made = Writer(lambda: connect(proxy.url, committer=True), nobody_refused, agreed())
+    made = Writer(lambda: connect_committer(proxy.url), nobody_refused, agreed())
     await crossing(made.record, [claim(user)])
     yield made
     made.close()
