@@ -98,6 +98,8 @@ class Node:
             cooldowns=settings.limits.cooldowns,
             longest_ms=1000 * max((rule.cooldown for rule in self.rules.values()), default=0),
             namespace=stores.namespace,
+            may_have_forgotten=lambda: self.monitor.redis_evicts,
+            reconnects=lambda: stores.redis_generation.reconnects,
         )
         self.projector = Projector(stores, LEADERBOARD, self.name, self.limits, self.hear)
         self.redis_breaker = Breaker("redis", changed=_watch_redis)
@@ -120,6 +122,14 @@ class Node:
     def hear(self, mark: Mark) -> None:
         """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
         self.board.note_version(mark)
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What an operator should change, for /readyz."""
+        return (*self.monitor.warnings, *self.projector.warnings)
+
+    def _boards(self) -> dict[str, str]:
+        """Whether each board is known to agree with PostgreSQL, for /readyz."""
+        return {self.board.board.id: "stale" if self.board.is_stale else "current"}
 
     def _make_accounts(self, keys: Keys) -> None:
         settings = self.settings
@@ -172,7 +182,7 @@ class Node:
         heads = Heads(origins, public_url=settings.server.public_url)
         bearer = Bearer(self.sessions.authenticate)
         scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
-        self.health = HealthRoutes(lambda: self.monitor.conditions, lambda: self.monitor.warnings, dict)
+        self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
         self.health.migrated = True
         auth = AuthRoutes(
             self.accounts,

@@ -37,6 +37,11 @@ LEASE_MS = 2_000  # a dead node's work is taken over after this
 LEASE_INTERVAL_SECONDS = 0.5  # between two renewals during long work
 LOOK_TIMEOUT_SECONDS = 3.0  # for a comparison; PostgreSQL's silence must not keep the next one from trying a new connection
 
+SHARED = (
+    "Another installation uses the same keys of this Redis: this one's boards come from PostgreSQL, and are stale. "
+    "Give each installation a redis.prefix or a database of its own."
+)
+
 
 # ---- pure: decides ------------------------------------------------------------------------------------------------
 
@@ -125,6 +130,11 @@ class Projector:
         self._lease = stores.redis.register_script(script("lease.lua"))
         self._lease_until = self._seen_at = 0.0  # trio's clock
         self._refused = ""  # why the last comparison failed; logged once
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should change, in sentences."""
+        return (SHARED,) if self.is_shared else ()
 
     def suspect(self) -> None:
         self._woken.set()
@@ -239,7 +249,7 @@ class Projector:
         self._lease_until = trio.current_time() + LEASE_MS / 1000
         is_shared = found.rpartition(b"|")[0] != self.stores.installation.encode()
         if is_shared and not self.is_shared:
-            log.error("redis_shared", store="redis", board=self.board.id, hint="give each installation its own redis.prefix or database")
+            log.error("redis_shared", store="redis", board=self.board.id, hint=SHARED)
         self.is_shared = is_shared
         return bool(found == holder)
 

@@ -159,6 +159,11 @@ class SharedBoard:
             self.unshown_since = inf
         return None if snapshot.stale else since
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether what is shown may not agree with PostgreSQL."""
+        return self.stale_since_ms > 0 or self._agreement.in_doubt
+
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self) -> Snapshot:

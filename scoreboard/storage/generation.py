@@ -20,11 +20,12 @@ log = structlog.get_logger()
 class Generation:
     """A number that connections take when they are opened."""
 
-    __slots__ = ("_replaced", "_replaced_at", "number", "store")
+    __slots__ = ("_replaced", "_replaced_at", "number", "reconnects", "store")
 
     def __init__(self, store: Store) -> None:
         self.store: Store = store
         self.number = 0
+        self.reconnects = 0  # connections that had ended and were made anew, for whatever reason
         self._replaced: asyncio.Event | None = None
         self._replaced_at = float("-inf")
 

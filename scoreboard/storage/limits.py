@@ -60,18 +60,40 @@ class Limits:
     `longest_ms`: the longest window or cooldown that there is.
     """
 
-    __slots__ = ("_namespace", "_release", "_reserve", "_since", "_trusted_from", "cooldowns", "evicting", "longest_ms", "per_minute")
+    __slots__ = (
+        "_may_have_forgotten",
+        "_namespace",
+        "_reconnects",
+        "_release",
+        "_reserve",
+        "_seen_reconnects",
+        "_since",
+        "_trusted_from",
+        "cooldowns",
+        "longest_ms",
+        "per_minute",
+    )
 
     def __init__(
-        self, client: Any, *, per_minute: int, cooldowns: bool, longest_ms: int = WINDOW_MS, namespace: Namespace = SPECIFIED
+        self,
+        client: Any,
+        *,
+        per_minute: int,
+        cooldowns: bool,
+        longest_ms: int = WINDOW_MS,
+        namespace: Namespace = SPECIFIED,
+        may_have_forgotten: Callable[[], bool] = lambda: False,
+        reconnects: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`may_have_forgotten`: whether Redis throws keys away when it is full. `reconnects` counts the connections that were made anew: a
+        Redis that was started anew comes back with what it had saved."""
         self._reserve = client.register_script(script("reserve.lua"))
         self._release = client.register_script(script("release.lua"))
         self._since = client.register_script(script("since.lua"))
-        self._namespace = namespace
+        self._namespace, self._may_have_forgotten, self._reconnects = namespace, may_have_forgotten, reconnects
         self._trusted_from = 0.0  # monotonic seconds
+        self._seen_reconnects = 0
         self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
-        self.evicting: Callable[[], bool] = lambda: False  # whether Redis throws keys away when it is full
 
     async def reserve(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
         """One call for the batch: the judgements, and whether they are complete. If not, the log must be asked about what was admitted.
@@ -89,8 +111,11 @@ class Limits:
             Judgement(_refusal(claim, verdict, wait), reserved)
             for claim, verdict, wait, reserved in zip(claims, answer[2::3], answer[3::3], answer[4::3], strict=True)
         ]
+        if self._reconnects() != self._seen_reconnects:
+            self._seen_reconnects = self._reconnects()
+            self.distrust()
         is_young = answer[0] - answer[1] < self.longest_ms
-        return judgements, not (is_young or monotonic() < self._trusted_from or self.evicting())
+        return judgements, not (is_young or monotonic() < self._trusted_from or self._may_have_forgotten())
 
     def distrust(self) -> None:
         """Redis may have forgotten, or missed, what happened until now: the log is asked too until all of that is over."""

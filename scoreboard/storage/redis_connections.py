@@ -38,9 +38,11 @@ class _OfGeneration(AbstractConnection):
         """Opens the connection, if it is not. All ways to connect lead here."""
         if self.is_connected:
             return
-        number, self._is_logged_in = self._generation.number, False
+        number, was_open = self._generation.number, self._is_logged_in
+        self._is_logged_in = False
         await super().connect_check_health(check_health, retry_socket_connect)
         self._number, self._is_logged_in = number, True
+        self._generation.reconnects += was_open
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """The reply. One that means "not here" makes whoever holds the connection close it after the call, and replaces all others.

@@ -309,7 +309,7 @@ async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
 async def test_without_postgresql_nothing_is_acknowledged(redis_url: str) -> None:
     """The batch fails as a whole; a slot that was taken is found again by a retry."""
     async with open_stores("postgresql://nobody@127.0.0.1:1/none", redis_url) as stores:
-        commit = World(stores, Proxy("")).committer()
+        commit = World(stores, Proxy("", "")).committer()
         with pytest.raises(StorageUnavailable, match="postgresql"):
             await run(commit, claim(UUID(int=1)))
         assert await stores.command("ZCARD", f"rate_limit:user:{UUID(int=1)}") == 1

@@ -168,7 +168,7 @@ async def test_the_subscription_is_made_anew(stores: Stores, proxy: Proxy, fresh
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(
-                    Bus(stores).listen, lambda: subscribed.append(trio.current_time()), lambda payload: heard.append(decode(payload))
+                    Bus(stores).listen, lambda: subscribed.append(trio.current_time()), lambda payload: heard.append(decode(payload, ""))
                 )
                 while not subscribed:
                     await trio.sleep(0.01)
@@ -176,8 +176,8 @@ async def test_the_subscription_is_made_anew(stores: Stores, proxy: Proxy, fresh
                 await crossing(_replace, stores.redis_generation)
                 while len(subscribed) < 2:
                     await trio.sleep(0.01)
-                assert resp(fresh_valkey.url, 'PUBLISH scoreboard:updates "beat\\nold"') == b":0"
-                assert resp(f"redis://:secret@{other}", 'PUBLISH scoreboard:updates "beat\\nnew"') == b":1"
+                assert resp(fresh_valkey.url, 'PUBLISH scoreboard:updates "beat\\n\\nold"') == b":0"
+                assert resp(f"redis://:secret@{other}", 'PUBLISH scoreboard:updates "beat\\n\\nnew"') == b":1"
                 while not heard:
                     await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
