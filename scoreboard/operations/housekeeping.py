@@ -54,7 +54,7 @@ async def _round(stores: Stores, board: Board) -> tuple[list[str], int]:
 
 async def _work(conn: Connection, stores: Stores, board: Board) -> tuple[list[str], int]:
     made = await make_partitions(conn)
-    applied = (await Rebuilder(stores.redis, board, stores.namespace, lambda: stores.installation).state()).applied
+    applied = (await Rebuilder(stores, board).state()).applied
     pruned = 0
     while gone := await outbox.prune(conn, applied):
         pruned += gone

@@ -180,9 +180,7 @@ class Projector:
         if self._conn is None or self._conn.is_closed():
             self._conn = await self.stores.connect()
         with ConnectionDeadline(self._conn, LOOK_TIMEOUT_SECONDS) as deadline:
-            rebuilder = Rebuilder(
-                self.stores.redis, self.board, self.stores.namespace, lambda: self.stores.installation, partial(self._go_on, deadline)
-            )
+            rebuilder = Rebuilder(self.stores, self.board, partial(self._go_on, deadline))
             known = self.projection.known  # before the comparison: the committers may learn of more during it
             try:
                 seen = await self._compare(self._conn, rebuilder)
@@ -294,7 +292,7 @@ async def rebuild_board(stores: Stores, board: Board) -> Mark:
     async def run() -> Mark:
         conn = await stores.connect()
         try:
-            return await Rebuilder(stores.redis, board, stores.namespace, lambda: stores.installation).rebuild(conn)
+            return await Rebuilder(stores, board).rebuild(conn)
         finally:
             conn.terminate()
 

@@ -31,13 +31,25 @@ POOL_SIZE = 8  # connections for everything but the write path
 LOCK_MS = 200  # a committer's batch waits for a row; longer than any other batch holds one, short enough for the rest of the batch
 COMMITTER = "scoreboard committer"  # application_name of the committers; the triggers of migration 0003 know it
 REDIS_SECONDS = 0.25  # design: a call's deadline; Redis answers in well under a millisecond
+BULK_SECONDS = 3.0  # for a pipeline of some thousand users: milliseconds, but Redis may be enlarging a table, or forking
 REDIS_CONNECTIONS = 16
 
 
 class Stores:
     """PostgreSQL's pool and Redis' clients. Made by `open_stores`; usable from Trio while that is open."""
 
-    __slots__ = ("installation", "namespace", "pgbouncer", "pool", "postgres_url", "redis", "redis_direct", "redis_generation", "redis_url")
+    __slots__ = (
+        "installation",
+        "namespace",
+        "pgbouncer",
+        "pool",
+        "postgres_url",
+        "redis",
+        "redis_bulk",
+        "redis_direct",
+        "redis_generation",
+        "redis_url",
+    )
 
     def __init__(
         self,
@@ -45,6 +57,7 @@ class Stores:
         redis_url: str,
         pool: Any,
         client: Any,
+        bulk: Any,
         direct: DirectClient,
         *,
         pgbouncer: bool,
@@ -56,6 +69,7 @@ class Stores:
         self.installation = ""  # whose boards these are, as the last connection of `connect` said
         self.pool = pool
         self.redis = client
+        self.redis_bulk = bulk  # for work that takes Redis longer than a call's deadline: a board that is built
         self.redis_direct = direct  # for the committers and the projector
         self.redis_generation = redis_generation or Generation("redis")
 
@@ -170,8 +184,9 @@ async def open_stores(
             socket_connect_timeout=REDIS_SECONDS,
         )
         direct = DirectClient(make_pool(redis.asyncio.ConnectionPool, redis_url, generation, socket_timeout=None), REDIS_SECONDS)
-        client = redis.asyncio.Redis(connection_pool=shared)
-        return Stores(postgres_url, redis_url, pool, client, direct, pgbouncer=pgbouncer, prefix=prefix, redis_generation=generation)
+        slow = make_pool(redis.asyncio.ConnectionPool, redis_url, generation, socket_timeout=BULK_SECONDS)
+        client, bulk = (redis.asyncio.Redis(connection_pool=each) for each in (shared, slow))
+        return Stores(postgres_url, redis_url, pool, client, bulk, direct, pgbouncer=pgbouncer, prefix=prefix, redis_generation=generation)
 
     async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
         stores = await crossing(make)
@@ -184,8 +199,9 @@ async def open_stores(
 async def _close(stores: Stores) -> None:
     stores.pool.terminate()  # whoever uses a connection has ended before; nothing is worth waiting for
     await stores.redis_direct.close()
-    await stores.redis.aclose()
-    await stores.redis.connection_pool.disconnect()
+    for client in (stores.redis, stores.redis_bulk):
+        await client.aclose()
+        await client.connection_pool.disconnect()
 
 
 def _options(*, pgbouncer: bool) -> dict[str, Any]:

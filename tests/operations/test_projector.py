@@ -42,7 +42,7 @@ def projector_of(stores: Stores, node: str = "a") -> Projector:
 
 
 def rebuilder_of(stores: Stores) -> Rebuilder:
-    return Rebuilder(stores.redis, LEADERBOARD, stores.namespace, lambda: stores.installation)
+    return Rebuilder(stores, LEADERBOARD)
 
 
 def projection_of(stores: Stores) -> Projection:
@@ -464,7 +464,7 @@ async def test_a_holder_that_wakes_up_late_changes_nothing(stores: Stores) -> No
                 await trio_asyncio.trio_as_aio(woken.wait)()
                 await super()._put_in_place(epoch, expected, aside)
 
-        late = Stopped(stores.redis, LEADERBOARD, stores.namespace, lambda: stores.installation)
+        late = Stopped(stores, LEADERBOARD)
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
 
