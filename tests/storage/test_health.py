@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.runtime import embedded
 from scoreboard.runtime.embedded import Endpoints
 from scoreboard.runtime.observe import REGISTRY
 from scoreboard.storage import health
@@ -202,6 +205,28 @@ async def test_read_only_for_new_sessions(monitor: HealthMonitor, stores: Stores
     assert not await at_once(stores) & opened
     for _ in range(5):
         await stores.execute(INSERT)
+
+
+async def test_an_address_of_postgresql_that_moves(
+    monitor: HealthMonitor, stores: Stores, postgres: Proxy, database_url: str, tmp_path: Path
+) -> None:
+    """The old server would still record: connections in the pool and outside end, and new ones lead to the other server."""
+    outside = await crossing(stores.connect)
+    old = await stores.fetchval("SELECT pg_postmaster_start_time()")
+    assert await crossing(outside.fetchval, "SELECT pg_postmaster_start_time()") == old
+    async with embedded.running(tmp_path / "other") as endpoints:
+        name, password = database_url.rpartition("/")[2], urlsplit(database_url).password
+        execute(endpoints.postgres_url, f"ALTER ROLE CURRENT_USER PASSWORD '{password}'")
+        parts = urlsplit(endpoints.postgres_url)
+        there = parts._replace(netloc=f"{parts.username}:{password}@{parts.hostname}:{parts.port}")
+        execute(there.geturl(), f"CREATE DATABASE {name}")
+        there = there._replace(path=f"/{name}")
+        await migrate(there.geturl())
+        postgres.target = there.geturl()
+        with trio.fail_after(KNOWN_WITHIN_SECONDS):
+            while not outside.is_closed() or await stores.fetchval("SELECT pg_postmaster_start_time()") == old:
+                await trio.sleep(0.05)
+        await until(monitor)
 
 
 async def test_missing_tables(monitor: HealthMonitor, database_url: str) -> None:
