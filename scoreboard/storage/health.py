@@ -110,7 +110,9 @@ class HealthMonitor:
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
             return  # somebody met a full disk during this check, which asked for no space: the next one does
         if found is StoreCondition.UP and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY} and self._has_checked:
-            self._stores.pool.replace("postgresql can be written again", at_once=True)  # sessions of that time may be read-only
+            self._stores.pool.replace(
+                "postgresql can be written again", at_once=True
+            )  # sessions of that time may be read-only or half-open
         self._note("postgresql", found, why)
 
     async def _ask_postgres(self, *, is_full: bool) -> StoreCondition:
@@ -147,8 +149,8 @@ class HealthMonitor:
     # ---- Redis ------------------------------------------------------------------------------------------------------
 
     async def _check_redis(self) -> None:
-        before = self.conditions["redis"]
-        began = asyncio.get_running_loop().time()
+        before, generation = self.conditions["redis"], self._stores.redis_generation
+        began, number = asyncio.get_running_loop().time(), generation.number
         try:
             with redis_errors():
                 async with asyncio.timeout(CHECK_SECONDS):
@@ -157,6 +159,8 @@ class HealthMonitor:
             found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
             if _is_late(began) and await self._answers():
                 found = StoreCondition.UP if before is StoreCondition.DOWN else before
+        if found is StoreCondition.UP and before is StoreCondition.DOWN and self._has_checked and number == generation.number:
+            generation.replace("redis answers again", at_once=True)  # those of that time may be half-open: nobody would hear of it
         self._note("redis", found, why)
 
     async def _answers(self) -> bool:

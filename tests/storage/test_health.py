@@ -15,6 +15,7 @@ from scoreboard.runtime.embedded import Endpoints
 from scoreboard.runtime.observe import REGISTRY
 from scoreboard.storage import health
 from scoreboard.storage.bridge import crossing
+from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.migrate import migrate
@@ -135,6 +136,26 @@ async def test_valkey_dies_and_comes_back(monitor: HealthMonitor, fresh_valkey: 
     await until(monitor, redis=DOWN)
     await trio.to_thread.run_sync(fresh_valkey.start)
     await until(monitor)
+
+
+async def test_valkey_is_silent_for_a_while(monitor: HealthMonitor, stores: Stores, valkey: Proxy) -> None:
+    """Down; when it answers again no connection from before is used, since one may be half-open: the subscription is made anew as well."""
+    before = await stores.command("CLIENT", "ID")
+    subscribed: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Bus(stores).listen, lambda: subscribed.append(trio.current_time()), lambda _: None)
+        with trio.fail_after(KNOWN_WITHIN_SECONDS):
+            while not subscribed:
+                await trio.sleep(0.01)
+        valkey.fault = Fault.SWALLOW
+        await until(monitor, redis=DOWN)
+        valkey.fault = None
+        await until(monitor)
+        with trio.fail_after(KNOWN_WITHIN_SECONDS):
+            while len(subscribed) < 2:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert await stores.command("CLIENT", "ID") != before
 
 
 async def test_a_full_redis_is_told_by_whoever_meets_it(stores: Stores, fresh_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> None:
