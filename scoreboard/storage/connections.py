@@ -7,6 +7,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 import redis.asyncio
@@ -39,6 +40,7 @@ class Stores:
     """PostgreSQL's pool and Redis' clients. Made by `open_stores`; usable from Trio while that is open."""
 
     __slots__ = (
+        "_outside",
         "installation",
         "namespace",
         "pgbouncer",
@@ -72,6 +74,7 @@ class Stores:
         self.redis_bulk = bulk  # for work that takes Redis longer than a call's deadline: a board that is built
         self.redis_direct = direct  # for the committers and the projector
         self.redis_generation = redis_generation or Generation("redis")
+        self._outside: WeakSet[asyncpg.Connection] = WeakSet()
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         return list(await self._call("fetch", sql, args))
@@ -130,7 +133,7 @@ class Stores:
         return redis.asyncio.Redis.from_pool(pool)  # which closes the pool with the client
 
     async def connect(self) -> asyncpg.Connection:
-        """asyncio-flavoured: a PostgreSQL connection outside the pool. The caller closes or terminates it."""
+        """asyncio-flavoured: a PostgreSQL connection outside the pool. The caller closes or terminates it; `replace_postgres` may too."""
         return await self._identified(await connect(self.postgres_url, pgbouncer=self.pgbouncer))
 
     async def connect_committer(self) -> asyncpg.Connection:
@@ -144,7 +147,17 @@ class Stores:
         except BaseException:
             conn.terminate()
             raise
+        self._outside.add(conn)
         return conn
+
+    def replace_postgres(self, why: str) -> None:
+        """Called when the address leads to another server: what the old one would still record is lost there.
+
+        Ends connections outside the pool at once, their calls too; those of the pool when their call has ended.
+        """
+        self.pool.replace(why, at_once=True)
+        for conn in tuple(self._outside):
+            conn.terminate()
 
     async def _call(self, method: str, sql: str, args: tuple[object, ...]) -> Any:
         return await crossing(self.pool.call, lambda conn: getattr(conn, method)(sql, *args))

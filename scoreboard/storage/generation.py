@@ -37,7 +37,9 @@ class Generation:
         self._replaced_at = now
         self.number += 1
         observe.CONNECTIONS_REPLACED.labels(self.store).inc()
-        log.info("connections_replaced", store=self.store, why=why)
+        (log.info if at_once else log.debug)(
+            "connections_replaced", store=self.store, why=why
+        )  # else once a second for as long as it lasts
         if self._replaced is not None:
             self._replaced.set()
             self._replaced = None

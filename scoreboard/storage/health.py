@@ -6,6 +6,7 @@ board and changes nothing in the stores.
 """
 
 import asyncio
+from datetime import datetime
 
 import asyncpg
 import redis.asyncio
@@ -26,9 +27,9 @@ CHECK_SECONDS = 0.6  # for one check on a new connection
 POOLED_SECONDS = 0.3  # for a connection that is open already, when the new one had no answer: a busy node is slow in making one
 REPORTED_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
 
-# Whether a new session may write, and whether the tables are there and may be read. No row is read: each condition is false.
+# Whether a new session may write, which server this is, and whether the tables are there and may be read (no row is: WHERE false).
 SESSION_SQL = """
-SELECT current_setting('transaction_read_only') = 'on',
+SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, pg_postmaster_start_time() AS started,
        (SELECT count(*) FROM users WHERE false), (SELECT count(*) FROM scores WHERE false),
        (SELECT count(*) FROM action_keys WHERE false), (SELECT count(*) FROM action_logs WHERE false),
        (SELECT count(*) FROM commits WHERE false), (SELECT count(*) FROM sessions WHERE false)"""
@@ -44,13 +45,15 @@ EVICTS = (
     "Set maxmemory-policy to noeviction."
 )
 
+MOVED = "a new connection leads to another server"
+
 log = structlog.get_logger()
 
 
 class HealthMonitor:
     """One for the process. `conditions` and `warnings` are what /readyz shows; before the first check both stores count as down."""
 
-    __slots__ = ("_check_pool", "_has_checked", "_reported", "_run_id", "_stores", "conditions", "redis_evicts")
+    __slots__ = ("_check_pool", "_has_checked", "_postgres_started", "_reported", "_run_id", "_stores", "conditions", "redis_evicts")
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -58,7 +61,8 @@ class HealthMonitor:
         self.redis_evicts = False
         self._has_checked = False
         self._reported = trio.Event()
-        self._run_id: bytes | None = None  # of the server that a new connection to Redis led to last
+        self._postgres_started: datetime | None = None  # of the server that the last new connection led to and that takes writes
+        self._run_id: bytes | None = None  # of the server that the last new connection to Redis led to
         # A generation of its own: what a check's connection is told replaces no other connection.
         self._check_pool = make_pool(redis.asyncio.ConnectionPool, stores.redis_url, Generation("redis"), socket_timeout=None)
 
@@ -106,7 +110,9 @@ class HealthMonitor:
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
             return  # somebody met a full disk during this check, which asked for no space: the next one does
         if found is StoreCondition.UP and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY} and self._has_checked:
-            self._stores.pool.replace("postgresql can be written again", at_once=True)  # sessions of that time may be read-only
+            self._stores.pool.replace(
+                "postgresql can be written again", at_once=True
+            )  # sessions of that time may be read-only or half-open
         self._note("postgresql", found, why)
 
     async def _ask_postgres(self, *, is_full: bool) -> StoreCondition:
@@ -115,13 +121,22 @@ class HealthMonitor:
         conn = await connect(self._stores.postgres_url, pgbouncer=self._stores.pgbouncer, seconds=CHECK_SECONDS)
         try:
             with postgres_errors():
-                if await bounded(conn, deadline - loop.time(), conn.fetchval(SESSION_SQL)):
+                session = await bounded(conn, deadline - loop.time(), conn.fetchrow(SESSION_SQL))
+                assert session is not None  # a SELECT without FROM has one row
+                if session["is_read_only"]:
                     return StoreCondition.READ_ONLY
+                self._compare_postgres(session["started"])
                 if is_full:
                     await bounded(conn, deadline - loop.time(), _take_space(conn))
             return StoreCondition.UP
         finally:
             conn.terminate()
+
+    def _compare_postgres(self, started: datetime) -> None:
+        """Another server than last time: the address has moved, or the server was started anew. What was opened before leads elsewhere."""
+        if started != self._postgres_started and self._has_checked:
+            self._stores.replace_postgres(MOVED)
+        self._postgres_started = started
 
     async def _ask_pool(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
         """When a new connection could not tell: one that is open shows that the store is there. What it may write is as it was."""
@@ -134,8 +149,8 @@ class HealthMonitor:
     # ---- Redis ------------------------------------------------------------------------------------------------------
 
     async def _check_redis(self) -> None:
-        before = self.conditions["redis"]
-        began = asyncio.get_running_loop().time()
+        before, generation = self.conditions["redis"], self._stores.redis_generation
+        began, number = asyncio.get_running_loop().time(), generation.number
         try:
             with redis_errors():
                 async with asyncio.timeout(CHECK_SECONDS):
@@ -144,6 +159,8 @@ class HealthMonitor:
             found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
             if _is_late(began) and await self._answers():
                 found = StoreCondition.UP if before is StoreCondition.DOWN else before
+        if found is StoreCondition.UP and before is StoreCondition.DOWN and self._has_checked and number == generation.number:
+            generation.replace("redis answers again", at_once=True)  # those of that time may be half-open: nobody would hear of it
         self._note("redis", found, why)
 
     async def _answers(self) -> bool:
@@ -160,7 +177,7 @@ class HealthMonitor:
             await conn.connect()
             await conn.send_command("INFO", "server", "memory", "replication")
             info = _fields(await conn.read_response())
-            self._compare(info[b"run_id"])
+            self._compare_redis(info[b"run_id"])
             self._learn_policy(info[b"maxmemory_policy"])
             if info[b"role"] != b"master":
                 return StoreCondition.READ_ONLY, "its role is that of a replica"
@@ -173,10 +190,10 @@ class HealthMonitor:
         finally:
             await conn.disconnect(nowait=True)
 
-    def _compare(self, run_id: bytes) -> None:
-        """Another server than last time: the address has moved, or Redis was started anew. What was opened before leads elsewhere."""
-        if run_id != self._run_id and self._run_id is not None:
-            self._stores.redis_generation.replace("a new connection leads to another server", at_once=True)
+    def _compare_redis(self, run_id: bytes) -> None:
+        """As with PostgreSQL."""
+        if run_id != self._run_id and self._has_checked:
+            self._stores.redis_generation.replace(MOVED, at_once=True)
         self._run_id = run_id
 
     def _learn_policy(self, policy: bytes) -> None:

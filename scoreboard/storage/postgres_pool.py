@@ -57,8 +57,8 @@ class PostgresPool:
             except BaseException as exc:
                 if costs_connection(exc):
                     conn.terminate()
-                if isinstance(exc, StorageUnavailable) and costs_connection(exc):
-                    self.replace(exc.why)
+                if isinstance(exc, StorageUnavailable) and costs_connection(exc) and loop.time() < deadline:
+                    self.replace(exc.why)  # not after the deadline: a slow statement tells nothing of other connections
                 raise
             finally:
                 self._give_back(conn)

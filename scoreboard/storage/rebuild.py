@@ -33,8 +33,8 @@ ASIDE_SECONDS = 60  # a board built aside goes away by itself so long after its 
 UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
 
-# Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order: Redis puts a member at
-# the end of a sorted set several times faster than anywhere in it.
+# Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order: Redis puts a member
+# at the end of a sorted set several times faster than anywhere in it.
 SCORES_SQL = """
 SELECT user_id::text::bytea, total_score::text::bytea, int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
        int8send(version), uuid_send(user_id)

@@ -30,7 +30,7 @@ class Proxy:
     """
 
     url: str
-    target: str
+    target: str = ""
     fault: Fault | None = None
     refuse: bool = False
     swallow_after: int | None = None  # so many more answers arrive, then `fault` is SWALLOW

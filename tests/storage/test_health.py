@@ -2,16 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.runtime import embedded
 from scoreboard.runtime.embedded import Endpoints
 from scoreboard.runtime.observe import REGISTRY
 from scoreboard.storage import health
 from scoreboard.storage.bridge import crossing
+from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.migrate import migrate
@@ -134,6 +138,26 @@ async def test_valkey_dies_and_comes_back(monitor: HealthMonitor, fresh_valkey: 
     await until(monitor)
 
 
+async def test_valkey_is_silent_for_a_while(monitor: HealthMonitor, stores: Stores, valkey: Proxy) -> None:
+    """Down; when it answers again no connection from before is used, since one may be half-open: the subscription is made anew as well."""
+    before = await stores.command("CLIENT", "ID")
+    subscribed: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Bus(stores).listen, lambda: subscribed.append(trio.current_time()), lambda _: None)
+        with trio.fail_after(KNOWN_WITHIN_SECONDS):
+            while not subscribed:
+                await trio.sleep(0.01)
+        valkey.fault = Fault.SWALLOW
+        await until(monitor, redis=DOWN)
+        valkey.fault = None
+        await until(monitor)
+        with trio.fail_after(KNOWN_WITHIN_SECONDS):
+            while len(subscribed) < 2:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert await stores.command("CLIENT", "ID") != before
+
+
 async def test_a_full_redis_is_told_by_whoever_meets_it(stores: Stores, fresh_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, without waiting for the next check."""
     monkeypatch.setattr(health, "CHECK_INTERVAL_SECONDS", 1000.0)
@@ -202,6 +226,28 @@ async def test_read_only_for_new_sessions(monitor: HealthMonitor, stores: Stores
     assert not await at_once(stores) & opened
     for _ in range(5):
         await stores.execute(INSERT)
+
+
+async def test_an_address_of_postgresql_that_moves(
+    monitor: HealthMonitor, stores: Stores, postgres: Proxy, database_url: str, tmp_path: Path
+) -> None:
+    """The old server would still record: connections in the pool and outside end, and new ones lead to the other server."""
+    outside = await crossing(stores.connect)
+    old = await stores.fetchval("SELECT pg_postmaster_start_time()")
+    assert await crossing(outside.fetchval, "SELECT pg_postmaster_start_time()") == old
+    async with embedded.running(tmp_path / "other") as endpoints:
+        name, password = database_url.rpartition("/")[2], urlsplit(database_url).password
+        execute(endpoints.postgres_url, f"ALTER ROLE CURRENT_USER PASSWORD '{password}'")
+        parts = urlsplit(endpoints.postgres_url)
+        there = parts._replace(netloc=f"{parts.username}:{password}@{parts.hostname}:{parts.port}")
+        execute(there.geturl(), f"CREATE DATABASE {name}")
+        there = there._replace(path=f"/{name}")
+        await migrate(there.geturl())
+        postgres.target = there.geturl()
+        with trio.fail_after(KNOWN_WITHIN_SECONDS):
+            while not outside.is_closed() or await stores.fetchval("SELECT pg_postmaster_start_time()") == old:
+                await trio.sleep(0.05)
+        await until(monitor)
 
 
 async def test_missing_tables(monitor: HealthMonitor, database_url: str) -> None:

@@ -99,6 +99,14 @@ async def test_swallowed_answers(stores: Stores, proxy: Proxy, warm: bool) -> No
         assert len(await at_once(stores)) == POOL
 
 
+async def test_a_slow_statement_costs_its_own_connection_alone(stores: Stores) -> None:
+    """It says nothing of the server."""
+    before = await at_once(stores)
+    with trio.fail_after(CALL_SECONDS + 1.5), pytest.raises(StorageUnavailable):
+        await stores.fetchval("SELECT pg_sleep(30)")
+    assert len(await at_once(stores) & before) == POOL - 1
+
+
 async def test_no_free_connection(stores: Stores) -> None:
     """Who waits for one has the same deadline, and is told that PostgreSQL is busy, not that it is gone."""
 
