@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +155,7 @@ async def _run(command: tuple[str | Path, ...], data: Path, stdin: str, server: 
         raise StartError(f"a PostgreSQL data folder could not be made in {data.parent}: {words}")
 
 
-def postgres_command(server: Server, binaries: Binaries, port: int) -> tuple[str | Path, ...]:
+def postgres_command(server: Server, binaries: Binaries, port: int, settings: Mapping[str, str]) -> tuple[str | Path, ...]:
     """fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, here as in production."""
     options = {
         "listen_addresses": "127.0.0.1",
@@ -165,6 +166,7 @@ def postgres_command(server: Server, binaries: Binaries, port: int) -> tuple[str
         "timezone": "UTC",
         "log_timezone": "UTC",
         "jit": "off",
+        **settings,
     }
     return (binaries.postgres / "postgres", "-D", Folder.NAME, *(f"--{name}={value}" for name, value in options.items()))
 
