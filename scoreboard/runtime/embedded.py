@@ -75,7 +75,7 @@ class Stack:
 async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None) -> AsyncIterator[Endpoints]:
     """Inside, both servers run and answer. Leaving, also by cancellation, stops them unless another process still uses them; bounded.
 
-    `postgres_settings` go before PostgreSQL's own (benchmarks compare them); whoever joins a running stack finds those that it was started with.
+    `postgres_settings` go before our own (benchmarks compare them); whoever joins a running stack finds those that it was started with.
     Raises StartError (one line) when they are not installed, the folder can't be used, or they don't answer within START_SECONDS.
     """
     binaries, data_dir = servers.find_binaries(), data_dir.absolute()

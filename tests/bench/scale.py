@@ -1,10 +1,12 @@
-"""`scripts/bench scale`: the same clients act on a few and on many users, in turn, in one run.
+"""`scripts/bench scale`: the same clients act on few users and on many, in turn, in one run.
 
-Each size has a PostgreSQL, a Valkey and a server of its own, and users with scores made in SQL; the server builds the board itself when it
-starts. Then wrk sends signed actions to one size after the other, round by round, so that whatever else the machine does meets all sizes;
-the servers that are not measured stand idle. The actors are as many at each size and spread evenly over all ids: what their tokens
-and their limits cost is the same, and with a million users they still touch nearly every page of the tables and their indexes (ten thousand
-actors; a page of scores has a hundred rows). A figure is printed only if the database holds what was accepted (as `actions`).
+Each size has a PostgreSQL, a Valkey and a server of its own, and users with scores made in SQL; the server builds the board itself when
+it starts. Then wrk sends signed actions to one size after the other, round by round, so that whatever else the machine does meets all
+sizes; the servers that are not measured stand idle. A figure is printed only if the database holds what was accepted (as `actions`).
+
+The actors are as many at each size and spread evenly over all ids: tokens and limits cost the same, and ten thousand of a million users
+still touch nearly every page of the tables and their indexes. A round begins with a checkpoint, because afterwards each page goes whole
+into the WAL when it is first written. With many users that is about a page an action, and every round has it.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from tests.bench.servers import OURS, Running, Site
 
 SIZES = (10_000, 1_000_000)
 ACTORS = 10_000  # at each size; the server remembers 20,000 tokens
-WARM_UP = 30.0  # seconds at most, for two actions an actor: tokens are verified, statements planned, pages read; not counted
+WARM_UP = 20.0  # seconds at most, for two actions an actor: tokens are verified, statements planned, pages read; not counted
 FIRST_RATE = 4_000  # actions signed a second for the first round; a file at its end only ends the round
 SPARE = 2.0  # times as many actions as the fastest rate so far asks for are signed
 BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
@@ -86,8 +88,8 @@ async def stack(users: int, history: int, actors: int, settings: dict[str, str],
         await scale_stores.fill(url, users, history)
         filled = time.monotonic()
         acting = sessions(site, await scale_stores.actors(url, users, actors))
+        started = time.monotonic()
         async with servers.child(OURS.title, *servers.command(OURS, site, {}), site) as process:
-            started = time.monotonic()
             while scale_stores.board_size(site.redis_url) < users:
                 await trio.sleep(0.5)
             progress(f"{users:,} users: made in {filled - began:.0f} s, board built in {time.monotonic() - started:.0f} s")
@@ -103,7 +105,9 @@ async def send(one: Stack, run: str, count: int, connections: int, seconds: floa
     return done
 
 
-async def measure(one: Stack, turn: int, connections: int, seconds: float) -> Round:
+async def measure(one: Stack, turn: int, connections: int, seconds: float, checkpoint: bool) -> Round:
+    if checkpoint:
+        await scale_stores.checkpoint(one.running.site.postgres_url)
     pid = one.running.pid
     before, cpu, work, (size, commits) = machine.usage(), machine.cpu_seconds(pid), await one.work(), await one.running.batches()
     done = await send(one, f"round-{turn}", int(one.rate * seconds * SPARE), connections, seconds)
@@ -156,39 +160,57 @@ async def run(options: argparse.Namespace, folder: Path) -> list[Round]:
                 await send(one, "warm", 2 * len(one.running.actors), options.connections, WARM_UP)
             for turn in range(1, options.rounds + 1):
                 progress(f"round {turn} of {options.rounds}")
-                for one in stacks if turn % 2 else reversed(stacks):
-                    figures.append(await measure(one, turn, options.connections, options.seconds))
+                in_turn = stacks if turn % 2 else stacks[::-1]
+                figures += [await measure(one, turn, options.connections, options.seconds, options.checkpoint) for one in in_turn]
             for one in stacks:
                 await check(one)
     return figures
 
 
 def summary(figures: Sequence[Round], options: argparse.Namespace) -> str:
-    given = ", ".join(f"{name} = {value}" for name, value in options.postgres.items())
-    parts = [
-        f"Actions for {options.seconds:g} s by {options.connections} connections, {options.actors:,} actors spread over all users, "
-        f"{options.history} earlier actions a user, {options.rounds} rounds in turn (medians; the ratio is the median of the rounds' own), "
-        f"sent by {load.sender()}, all on one machine{f', PostgreSQL with {given}' if given else ''}; "
-        "each accepted action was found in the database.",
-        scale_report.table(figures),
+    given = [f"{name} = {value}" for name, value in options.postgres.items()]
+    conditions = [
+        f"Actions for {options.seconds:g} s by {options.connections} connections",
+        f"{options.actors:,} actors spread over all users",
+        f"{options.history} earlier actions a user",
+        f"{options.rounds} rounds in turn (medians; the ratio is the median of the rounds' own)",
+        "a checkpoint before each" if options.checkpoint else "checkpoints as they come",
+        *([f"PostgreSQL with {' and '.join(given)}"] if given else []),
+        f"sent by {load.sender()}",
+        "all on one machine; each accepted action was found in the database.",
     ]
+    parts = [", ".join(conditions), scale_report.table(figures)]
     if found := scale_report.expectations(figures):
         parts.append(report.verdicts(found))
     if (busiest := max(figure.others for figure in figures)) > BUSY:
-        parts.append(f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low; compare the ratio only.")
+        parts.append(
+            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low; compare the ratio only."
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench scale", description="This server under signed actions, with few and with many users.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench scale", description="This server under signed actions, with few and with many users."
+    )
     sizes = ",".join(map(str, SIZES))
-    parser.add_argument("--sizes", default=sizes, help=f"numbers of users; the smallest is what the others are compared with (default: {sizes})")
+    parser.add_argument(
+        "--sizes", default=sizes, help=f"numbers of users; the smallest is what the others are compared with (default: {sizes})"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of actions at each size in each round (default: 20)")
     parser.add_argument("--connections", type=int, default=128, help="of the clients (default: 128)")
     parser.add_argument("--rounds", type=int, default=3, help="all sizes in turn so many times; medians count (default: 3)")
     parser.add_argument("--history", type=int, default=1, help="actions that each user has already (default: 1)")
     parser.add_argument("--actors", type=int, default=ACTORS, help=f"users that act, as many at each size (default: {ACTORS})")
-    parser.add_argument("--postgres", default="", help="settings of PostgreSQL to compare: NAME=VALUE,… (default: the embedded server's own)")
+    parser.add_argument(
+        "--postgres", default="", help="settings of PostgreSQL to compare: NAME=VALUE,… (default: the embedded server's own)"
+    )
+    parser.add_argument(
+        "--no-checkpoint",
+        dest="checkpoint",
+        action="store_false",
+        help="begin no round with a checkpoint (long rounds meet PostgreSQL's own)",
+    )
     parser.add_argument("--output", type=Path, default=ROOT / ".data" / "bench", help="folder for scale.md (default: .data/bench)")
     options = parser.parse_args(argv)
     try:

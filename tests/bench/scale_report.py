@@ -34,16 +34,13 @@ def medians(rounds: Sequence[Round]) -> list[Round]:
     for one in rounds:
         sizes.setdefault(one.users, []).append(one)
     fields = Round.__struct_fields__[1:]
-    return [
-        Round(users, **{name: float(median(getattr(one, name) for one in sizes[users])) for name in fields})
-        for users in sorted(sizes)
-    ]
+    return [Round(users, **{name: float(median(getattr(one, name) for one in sizes[users])) for name in fields}) for users in sorted(sizes)]
 
 
 def ratios(rounds: Sequence[Round]) -> dict[int, float]:
     """For each size: its actions a second by those of the smallest size in the same round, and of the rounds the median.
 
-    Rounds are compared with themselves since what else the machine does changes from one to the next. Each size must have all rounds, in order.
+    Rounds are compared with themselves, since what else the machine does changes from one to the next. Every size needs every round.
     """
     sizes: dict[int, list[float]] = {}
     for one in rounds:

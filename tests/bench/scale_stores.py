@@ -86,6 +86,20 @@ async def actors(url: str, users: int, count: int) -> list[UUID]:
     return await stores.asked(url, choose)
 
 
+async def checkpoint(url: str) -> None:
+    """Makes PostgreSQL write out all that is dirty, so that the next write of each page goes whole into the WAL.
+
+    CHECKPOINT wants a role that the embedded server does not give; dropping a database does the same.
+    """
+
+    async def make(connection: "asyncpg.Connection[Any]") -> None:
+        await connection.execute("DROP DATABASE IF EXISTS bench_checkpoint")
+        await connection.execute("CREATE DATABASE bench_checkpoint")
+        await connection.execute("DROP DATABASE bench_checkpoint")
+
+    await stores.asked(url, make)
+
+
 def board_size(redis_url: str) -> int:
     """How many users the board in Redis has; 0 until it is in place."""
     with redis.Redis.from_url(redis_url) as client:
