@@ -170,6 +170,8 @@ class Projector:
             if str(exc) != self._refused:
                 self._refused = str(exc)
                 log.warning("board_unchecked", board=self.board.id, why=str(exc))
+            if isinstance(exc, StorageUnavailable) and exc.store == "redis":
+                self.agreement.unchecked()
             self.agreement.report()
             return None
 

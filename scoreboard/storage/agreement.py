@@ -1,6 +1,7 @@
 """What this node knows of whether a board in Redis agrees with PostgreSQL. While it is in doubt, the board is shown as stale.
 
-1. A committer notes each turn that PostgreSQL has recorded, before its actions are answered (`acknowledge`).
+1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are answered
+   (`acknowledge`).
 2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn `unprojected`, until an
    answer covers it.
 3. The projector compares all writers' turns in both stores several times a second (`set_doubts`), and says when it could (`checked`).
@@ -117,6 +118,11 @@ class Agreement:
         self._doubts |= {reason}
         self.report()
         self.on_doubt()
+
+    def unchecked(self) -> None:
+        """Redis could not be compared: whatever it says when it is back, only a comparison proves it."""
+        self._doubts |= {Doubt.UNCHECKED}
+        self.report()
 
     def set_doubts(self, found: Iterable[Doubt]) -> None:
         """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are concerned."""

@@ -23,7 +23,7 @@ from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
 from scoreboard.storage.connections import Stores
-from scoreboard.storage.profiles import Profiles, unnamed
+from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.projection import board_script
 from scoreboard.storage.unhurried import Unhurried
 
@@ -233,7 +233,6 @@ class SharedBoard:
 
     async def _from_redis(self, known: Mark) -> _Answer | None:
         """None: Redis has no whole board of ours (emptied, damaged, being rebuilt), or one that is older than what is known."""
-        await self._profiles.settle()
         expected = self._agreement.expected()
         with redis_errors():
             answer = await self._read(keys=self._keys, args=[self._installation(), KEPT - 1, *expected])
@@ -265,7 +264,7 @@ class SharedBoard:
             if entry is None:
                 user, total, _ = standing[member]
                 profile = profiles.get(user)
-                name = profile or unnamed(user)
+                name = profile or self._profiles.last_known(user)
                 entry = Entry(rank, str(user), name.username, total, name.avatar_url)
                 if profile is not None:  # else it is asked for again
                     known[member] = entry

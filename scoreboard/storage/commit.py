@@ -82,7 +82,6 @@ class Commit:
         rows = {row.user.bytes: row for row in taken.recording.rows}
         missed = [row for raw, row in self._gap.items() if raw not in rows]
         span = taken.span
-        self.agreement.acknowledge(span.writer, span.last)
         if self._gap_span is not None and self._gap_span.writer == span.writer:
             span = span._replace(first=self._gap_span.first)
         try:
@@ -94,6 +93,7 @@ class Commit:
             self.limits.distrust()
             with suppress(StorageUnavailable):  # of PostgreSQL, just after it has recorded: the next turn tries again
                 await self._detach()
+        self.agreement.acknowledge(span.writer, span.last)  # not earlier: a read that is under way may be older than this call
         if applied is None:
             self.agreement.unprojected(span.writer, span.last)
             self._gap.update(rows)
