@@ -44,6 +44,10 @@ class Update(msgspec.Struct, frozen=True):
     def position(self) -> str:
         return f"{self.mark.epoch}-{self.top}"
 
+    def without_ranks(self) -> "Update":
+        """The same with ranks that are not known."""
+        return msgspec.structs.replace(self, personal=tuple(msgspec.structs.replace(one, rank=None) for one in self.personal))
+
 
 class Beat(msgspec.Struct, frozen=True):
     node: str

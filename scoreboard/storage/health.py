@@ -40,8 +40,9 @@ SELECT repeat(md5(n::text), 50) AS filler FROM generate_series(1, 640) n"""
 
 NO_SUCH_LIST = "{leaderboard}:health"  # never written. LPUSHX on it changes nothing, and is refused as every write would be
 
+NO_EVICTION = "noeviction"
 EVICTS = (
-    "Redis evicts keys when its memory is full (maxmemory-policy is not noeviction): boards and limits can lose entries. "
+    "Redis evicts keys when its memory is full (maxmemory-policy is {}): boards and limits can lose entries. "
     "Set maxmemory-policy to noeviction."
 )
 
@@ -53,12 +54,12 @@ log = structlog.get_logger()
 class HealthMonitor:
     """One for the process. `conditions` and `warnings` are what /readyz shows; before the first check both stores count as down."""
 
-    __slots__ = ("_check_pool", "_has_checked", "_postgres_started", "_reported", "_run_id", "_stores", "conditions", "redis_evicts")
+    __slots__ = ("_check_pool", "_has_checked", "_postgres_started", "_reported", "_run_id", "_stores", "conditions")
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self.conditions: dict[Store, StoreCondition] = {"postgresql": StoreCondition.DOWN, "redis": StoreCondition.DOWN}
-        self.redis_evicts = False
+        self._policy = NO_EVICTION  # as Redis said last
         self._has_checked = False
         self._reported = trio.Event()
         self._postgres_started: datetime | None = None  # of the server that the last new connection led to and that takes writes
@@ -69,7 +70,12 @@ class HealthMonitor:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should change, in sentences."""
-        return (EVICTS,) if self.redis_evicts else ()
+        return (EVICTS.format(self._policy),) if self.redis_evicts else ()
+
+    @property
+    def redis_evicts(self) -> bool:
+        """Whether Redis throws keys away when its memory is full."""
+        return self._policy != NO_EVICTION
 
     def report(self, failure: StorageUnavailable) -> None:
         """Somebody's call failed. The next check comes at once; a full store is believed, since a read can't tell it."""
@@ -197,10 +203,10 @@ class HealthMonitor:
         self._run_id = run_id
 
     def _learn_policy(self, policy: bytes) -> None:
-        evicts = policy != b"noeviction"
-        if evicts and not self.redis_evicts:
-            log.warning("redis_evicts_keys", policy=policy.decode(), hint=EVICTS)
-        self.redis_evicts = evicts
+        if policy.decode() != self._policy:
+            self._policy = policy.decode()
+            if self.redis_evicts:
+                log.warning("redis_evicts_keys", policy=self._policy, hint=EVICTS.format(self._policy))
 
     # ---- both -------------------------------------------------------------------------------------------------------
 

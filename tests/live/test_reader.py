@@ -31,6 +31,7 @@ class FakeBoard:
     def __init__(self) -> None:
         self.heard: list[tuple[Mark, int]] = []
         self.distrusted = 0
+        self.is_stale = False
 
     def hear(self, mark: Mark, top: int = 0) -> None:
         self.heard.append((mark, top))
@@ -104,6 +105,17 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     assert scene.board.heard == [(Mark(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
     assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+
+
+async def test_no_rank_is_passed_on_while_the_board_is_stale(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """The message may come of a call that its sender had given up: the score counts, the rank may be none that ever was."""
+    await trio.sleep(0.1)
+    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
+    scene.board.is_stale = True
+    scene.bus.deliver(f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    await trio.sleep(0.1)
+    assert b'"newScore":10' in viewer.events[0]
+    assert b'"rank":null' in viewer.events[0]
 
 
 async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
