@@ -21,7 +21,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_key_is_deleted(pair: Pair, key: str) -> None:
-    """Each of a board's five keys in turn: nothing is shown without it, nobody is told a rank by what is left, and it is back within 10 s."""
+    """Each of a board's five keys in turn: nothing is shown without it, no rank is told by what is left, and it is back within 10 s."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         run.valkey.do(f"DEL {key}")
         await trio.sleep(lasting(1.5))
@@ -38,7 +38,7 @@ async def test_keys_are_deleted_while_nobody_acts(pair: Pair) -> None:
 
 @pytest.mark.parametrize("what", BY_HAND)
 async def test_a_part_is_removed_by_hand(pair: Pair, what: str) -> None:
-    """Somebody takes one member out of one key, or puts one in: the keys belong together no more, and the board is made again within 10 s."""
+    """Somebody takes one member out of one key, or puts one in: the keys do not belong together, and the board is rebuilt within 10 s."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         run.valkey.do(BY_HAND[what])
         await trio.sleep(lasting(1.5))

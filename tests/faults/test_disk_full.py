@@ -1,4 +1,4 @@
-"""PostgreSQL's disk is full: no 200 without a commit, `/readyz` says so, and it goes on without a restart of the node when there is room."""
+"""PostgreSQL's disk is full: no 200 without a commit, `/readyz` says so, and nodes go on without a restart when there is room."""
 
 import os
 import subprocess
@@ -68,8 +68,7 @@ def grow(pair: Pair) -> None:
     import asyncpg
 
     try:
-        pair.sql(
-            "CREATE TABLE filler (x text)", *["INSERT INTO filler SELECT repeat(md5(g::text), 200) FROM generate_series(1, 5000) g"] * 50
-        )
+        more = "INSERT INTO filler SELECT repeat(md5(g::text), 200) FROM generate_series(1, 5000) g"
+        pair.sql("CREATE TABLE IF NOT EXISTS filler (x text)", *[more] * 50)
     except (asyncpg.PostgresError, OSError):
         pass  # it is full

@@ -118,7 +118,7 @@ async def test_limits_hold_while_valkey(limited: Pair, fault: Callable[[Pair], A
 
 
 async def test_limits_are_exact_without_a_fault(limited: Pair) -> None:
-    """200 parallel posts of one user over both nodes: ten are accepted; of a pair within a cooldown one; Retry-After is true to a second."""
+    """200 parallel posts of one user over both nodes: ten are accepted; of a pair within a cooldown one; Retry-After is true."""
     async with two_users(limited) as (one, other):
         answers: list[httpx.Response] = []
 

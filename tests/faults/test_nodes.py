@@ -1,4 +1,4 @@
-"""Nodes that die, stand still, leave, start at once or have a wrong clock; clients that leave and connections that end at the worst moment."""
+"""Nodes that die, stand still, leave, start at once or have a wrong clock; clients and connections that end at the worst moment."""
 
 import os
 import signal
@@ -22,6 +22,15 @@ from tests.storage.proxy import Fault
 
 KILLS = int(os.environ.get("FAULT_KILLS", "3"))
 ERRORS = {"error", "critical"}
+SWITCH_SQL = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'commits'::regclass AND mode IN ('ShareLock', 'ShareRowExclusiveLock',
+                                    'ExclusiveLock', 'AccessExclusiveLock') AND granted AND pid <> pg_backend_pid())"""
+DROP_PARTITIONS = """
+DO $$ DECLARE part text; BEGIN
+    FOR part IN SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'action_logs'::regclass LOOP
+        IF part NOT LIKE '%default' THEN EXECUTE 'DROP TABLE ' || part; END IF;
+    END LOOP;
+END $$"""
 
 
 @asynccontextmanager
@@ -37,8 +46,8 @@ async def still(run: Run, number: int) -> AsyncIterator[None]:
 
 
 async def test_a_node_is_killed_again_and_again(pair: Pair) -> None:
-    """kill -9 in the middle of the load: nothing acknowledged is missing or doubled, and viewers are up to date 5 s after they come back."""
-    async with under_fault(pair, unavailable=True) as run:
+    """kill -9 in the middle of the load: nothing acknowledged is missing or doubled; viewers are up to date 5 s after they come back."""
+    async with under_fault(pair, unavailable=True):
         for turn in range(KILLS):
             node = pair.nodes[turn % 2]
             node.kill()
@@ -87,10 +96,9 @@ def _wait_for_switch(url: str) -> None:
 
     async def run() -> None:
         conn = await asyncpg.connect(url)
-        sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'commits'::regclass AND mode LIKE 'Share%Lock' AND granted AND pid <> pg_backend_pid())"
         try:
             for _ in range(2000):
-                if await conn.fetchval(sql):
+                if await conn.fetchval(SWITCH_SQL):
                     return
         finally:
             await conn.close()
@@ -158,9 +166,7 @@ async def test_three_nodes_start_at_once(empty_database_url: str, tmp_path: Path
         await trio.to_thread.run_sync(start_all)
         for node in nodes:
             node.kill()
-        months = "SELECT inhrelid::regclass::text AS part FROM pg_inherits WHERE inhparent = 'action_logs'::regclass"
-        drop = f"DO $$ DECLARE m text; BEGIN FOR m IN {months} LOOP IF m NOT LIKE '%default' THEN EXECUTE 'DROP TABLE ' || m; END IF; END LOOP; END $$"
-        await trio.to_thread.run_sync(execute, empty_database_url, drop)
+        await trio.to_thread.run_sync(execute, empty_database_url, DROP_PARTITIONS)
         await trio.to_thread.run_sync(start_all)
         assert [line for node in nodes for line in node.lines() if line["level"] in ERRORS] == []
     finally:

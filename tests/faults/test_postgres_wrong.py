@@ -91,7 +91,7 @@ async def test_answers_are_swallowed(pair: Pair) -> None:
 
 
 async def test_swallowed_while_valkey_is_emptied(pair: Pair) -> None:
-    """PostgreSQL falls silent, Valkey is emptied, and both are well again: the board is rebuilt though its builder waited on a dead line."""
+    """PostgreSQL falls silent, Valkey is emptied, both are well again: the board is rebuilt though its builder waited on a dead line."""
     async with under_fault(pair, bound=10.0, unavailable=True) as run:
         links = [link for (_, store), link in pair.links.items() if store == "postgres"]
         for link in links:

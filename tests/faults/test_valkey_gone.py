@@ -45,7 +45,7 @@ async def test_valkey_comes_back_with_an_old_state(pair: Pair, tmp_path: Path) -
 
 
 async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) -> None:
-    """The address leads to the new primary, the old one lives on as its replica and keeps its connections: all are found to be wrong in 2 s.
+    """The address leads to the new primary, the old one lives on as its replica and keeps its connections: all move over in 2 s.
 
     The promoted one lacks the last writes.
     """
