@@ -204,6 +204,7 @@ class Pair:
     valkey: Valkey
     nodes: list[ServerProcess]
     links: dict[tuple[int, str], Proxy]
+    newcomers: int = 0  # users who acted for the first time in a test before
     is_clean: bool = True  # False: a test failed; the next one gets fresh processes
 
     def __post_init__(self) -> None:

@@ -71,8 +71,7 @@ class Run:
 
     def newcomers_act(self) -> None:
         """From now on the newcomers act too."""
-        for client in self.newcomers:
-            self.ledger.base.setdefault(client.user, 0)
+        self.pair.newcomers += len(self.newcomers)
         self.load.start_soon(self._act, self.newcomers, 7)
 
     async def _act(self, clients: list[Client], seed: int) -> None:
@@ -120,8 +119,7 @@ async def under_fault(
         assert not wrong, ["before the fault", *wrong]
         connections = httpx.Limits(max_connections=200, max_keepalive_connections=100)
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=pair.nodes[0].url, timeout=CLIENT_SECONDS, limits=connections))
-        made = await provision(pair.nodes[0], http, actors + NEWCOMERS)
-        await stores.execute("DELETE FROM action_logs WHERE user_id = ANY($1::uuid[])", [one.user for one in made[actors:]])
+        made = await provision(pair.nodes[0], http, actors + pair.newcomers + NEWCOMERS)
         ledger, seen = await begin(stores), Reads()
         async with trio.open_nursery() as lookers:
             watchers = [
@@ -137,7 +135,7 @@ async def under_fault(
                     pair,
                     stores,
                     made[:actors],
-                    made[actors:],
+                    made[-NEWCOMERS:],
                     ledger,
                     seen,
                     watchers,

@@ -1,0 +1,89 @@
+"""A backup of some seconds ago is restored: what it took back is on no board, in no rank and under no position any more.
+
+As operators do it: pg_dump, then pg_restore --clean into the database, or into a new one of the same name.
+"""
+
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import trio
+
+from scoreboard.runtime.embedded_servers import find_binaries
+from tests.conftest import execute
+from tests.faults.servers import Pair
+from tests.faults.site import Run, lasting, under_fault
+
+HEALED_SECONDS = 10.0  # until boards, Redis and viewers agree with the new history
+OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
+
+
+def dump(pair: Pair, file: Path) -> None:
+    _run("pg_dump", "--format=custom", f"--file={file}", pair.postgres)
+
+
+def restore(pair: Pair, file: Path, *, into_new: bool) -> None:
+    """Blocking. `into_new`: the database is dropped and created first."""
+    parts = urlsplit(pair.postgres)
+    name, admin = parts.path[1:], parts._replace(path="/scoreboard").geturl()
+    if into_new:
+        execute(admin, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+        _run("pg_restore", "--no-owner", "--single-transaction", f"--dbname={pair.postgres}", str(file))
+    else:
+        execute(admin, OTHERS_SQL.format(name))
+        _run("pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction", f"--dbname={pair.postgres}", str(file))
+
+
+def _run(program: str, *arguments: str) -> None:
+    done = subprocess.run([find_binaries().postgres / program, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+async def go_back(run: Run, file: Path, *, into_new: bool) -> None:
+    """Restores, and tells the ledger what that takes back."""
+    begun = trio.current_time()
+    await trio.to_thread.run_sync(lambda: restore(run.pair, file, into_new=into_new))
+    ended = trio.current_time()
+    run.ledger.went_back = (begun, ended)
+    run.ignore = (begun, ended + HEALED_SECONDS)
+
+
+@pytest.mark.parametrize("into_new", [False, True], ids=["cleaned", "created anew"])
+async def test_a_backup_is_restored_while_nodes_run(pair: Pair, tmp_path: Path, into_new: bool) -> None:
+    """A dump of seconds ago is restored under load: within 10 s all agree with it, and what is acknowledged after it stays."""
+    async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run:
+        await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
+        await trio.sleep(lasting(2.0))
+        await go_back(run, tmp_path / "dump", into_new=into_new)
+        await trio.sleep(lasting(1.0))
+
+
+async def test_a_backup_is_restored_while_nobody_acts(pair: Pair, tmp_path: Path) -> None:
+    """It is found out without anybody's action, and no position and no ETag of the lost future is honoured afterwards."""
+    async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run, httpx.AsyncClient(timeout=10) as http:
+        await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
+        await trio.sleep(lasting(2.0))
+        run.over.set()
+        await trio.sleep(1.0)
+        board = pair.nodes[0].url + "/api/v1/scores/leaderboard"
+        etag = (await http.get(board)).headers["etag"]
+        position = (await http.get(pair.nodes[0].url + "/api/v1/scores/poll", params={"wait": 0})).json()["data"]["position"]
+        await go_back(run, tmp_path / "dump", into_new=False)
+    for node in pair.nodes:
+        async with httpx.AsyncClient(base_url=node.url, timeout=10) as http:
+            assert (await http.get("/api/v1/scores/leaderboard", headers={"If-None-Match": etag})).status_code == httpx.codes.OK
+            again = await http.get("/api/v1/scores/poll", params={"since": position, "wait": 2})
+            assert again.status_code == httpx.codes.OK
+            assert again.json()["data"]["position"] != position
+
+
+async def test_a_backup_is_restored_while_the_nodes_are_down(pair: Pair, tmp_path: Path) -> None:
+    """Nodes stopped, dump restored, nodes started, with the Valkey that knows the lost future: the board is PostgreSQL's."""
+    async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run:
+        await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
+        await trio.sleep(lasting(2.0))
+        pair.kill_nodes()
+        await go_back(run, tmp_path / "dump", into_new=False)
+        await trio.to_thread.run_sync(pair.start_nodes)
