@@ -54,7 +54,7 @@ log = structlog.get_logger()
 class HealthMonitor:
     """One for the process. `conditions` and `warnings` are what /readyz shows; before the first check both stores count as down."""
 
-    __slots__ = ("_check_pool", "_has_checked", "_postgres_started", "_reported", "_run_id", "_stores", "conditions")
+    __slots__ = ("_check_pool", "_has_checked", "_policy", "_postgres_started", "_reported", "_run_id", "_stores", "conditions")
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
