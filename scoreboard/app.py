@@ -50,6 +50,7 @@ from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.board import SharedBoard
 from scoreboard.storage.bus import Bus
+from scoreboard.storage.clock import DatabaseClock
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.health import HealthMonitor
@@ -136,7 +137,12 @@ class Node:
         token_keys = TokenKeys.from_private(keys.signing, keys.current_signing)
         self.bus = Bus(self.stores)
         self.sessions = Sessions(
-            self.stores, token_keys, keys.master, issuer=settings.issuer, lifetime=settings.security.access_token_seconds
+            self.stores,
+            token_keys,
+            keys.master,
+            issuer=settings.issuer,
+            lifetime=settings.security.access_token_seconds,
+            clock=DatabaseClock(),
         )
         self.accounts = Accounts(
             self.stores,
@@ -150,6 +156,7 @@ class Node:
             registration=settings.accounts.registration,
             lifetime=settings.security.access_token_seconds,
             refresh_days=settings.security.refresh_days,
+            clock=self.sessions.clock.now,
         )
 
     def _make_write_path(self) -> None:
@@ -229,6 +236,7 @@ class Node:
             authenticate=self.sessions.authenticate,
             is_revoked=self.sessions.is_revoked,
             standing=self.leaderboard.standing,
+            clock=self.sessions.clock.now,
         )
         rules = LiveRules(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
         requests = Requests(services, rules, origin_allowed=origins.allows, client_address=addresses.counted, identify=bearer.identify)

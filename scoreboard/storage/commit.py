@@ -5,9 +5,10 @@ is away costs ranks, never an action, and the board is then in doubt before anyb
 `operations.committer`, which waits for it; asyncio-flavoured throughout.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
+from uuid import UUID
 
 import msgspec
 
@@ -142,20 +143,31 @@ class Commit:
                 outcomes[place] = WENT_AWAY
             return {}
         again = {asked[at]: before for at, before in found.items()}
-        ranks = await self._ranks([claims[place] for place in again]) if again else []
-        for (place, before), rank in zip(again.items(), ranks, strict=True):
+        ranks = await self._bring({claims[place].user for place in again}) if again else {}
+        for place, before in again.items():
             original = before.duplicate.original
-            outcomes[place] = Duplicate(original and _ranked(original, rank))
+            outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
         return {place: before.age_ms for place, before in again.items()}
 
-    async def _ranks(self, claims: Sequence[Claim]) -> Sequence[int | None]:
-        if self.agreement.in_doubt:
-            return [None] * len(claims)
+    async def _bring(self, users: Collection[UUID]) -> dict[bytes, int | None]:
+        """Brings users' present rows to the board, before they are told of an earlier outcome: whoever recorded it may have died then.
+
+        Returns their ranks by raw user id, as far as they are certain.
+        """
+        applied = None
         try:
+            standings = await self.writer.ask(lambda conn: ledger.standings(conn, dict.fromkeys(users, 0)))
+            rows = [row for row in standings if row.total is not None]  # who is deleted is noted in the outbox
             with guard(self.breaker):
-                return await self.projection.ranks([claim.user for claim in claims])
+                applied = await self.projection.apply(Span(self.writer.number, 1, 0), rows, [])
         except StorageUnavailable:
-            return [None] * len(claims)
+            pass
+        if applied is None:
+            self.agreement.doubt(Doubt.BEHIND)
+            return {}
+        if not applied.is_complete or self.agreement.in_doubt:
+            return {}
+        return {row.user.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
 
     async def _give_back(
         self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: Sequence[Outcome | None], ages: Mapping[int, int]

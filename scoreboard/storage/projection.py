@@ -81,7 +81,7 @@ class Projection:
     `suspect` is called when the board is not what it was: emptied, damaged, or back with an older content. The projector mends it.
     """
 
-    __slots__ = ("_apply", "_prefix", "_ranks", "board", "installation", "keys", "known", "suspect")
+    __slots__ = ("_apply", "_prefix", "board", "installation", "keys", "known", "suspect")
 
     def __init__(
         self,
@@ -99,7 +99,6 @@ class Projection:
         self.keys = target or namespace.board(board)
         self.known = NEVER  # the newest mark that a call returned
         self._apply = client.register_script(board_script("apply.lua"))
-        self._ranks = client.register_script(board_script("ranks.lua"))
         self._prefix = [*self.keys, channel or namespace.updates]
 
     async def apply(self, span: Span, rows: Sequence[Row], told: Sequence[Told]) -> Applied | None:
@@ -118,12 +117,6 @@ class Projection:
             return None
         self.known = max(self.known, answer.mark)
         return answer
-
-    async def ranks(self, users: Sequence[UUID]) -> list[int | None]:
-        """The exact ranks of users, None for who is not on the board or while it is not there. Raises StorageUnavailable."""
-        with redis_errors():
-            epoch, *ranks = await self._ranks(keys=list(self.keys), args=[self.installation(), *(user.bytes for user in users)])
-        return [rank or None if epoch >= self.known.epoch else None for rank in ranks]
 
     async def call(self, epoch: int, span: Span, rows: Sequence[Row], told: Sequence[Told]) -> Applied | int:
         """The one call, judged by nobody: the outcome, or the epoch found (0: none) when it is another one and nothing was done.

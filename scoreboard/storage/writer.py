@@ -110,7 +110,7 @@ class Writer:
         try:
             recording = await self._once_more(batch, span, judge)
         except HistoryLost:
-            log.error("history_lost", store="postgresql", writer=self.number, turn=self.turn - 1)
+            log.warning("writer_renumbered", store="postgresql", writer=self.number, lost_turn=self.turn - 1)
             self.agreement.doubt(Doubt.HISTORY)
             self._new_number()
             await self._record(claims, places, taken, judge)

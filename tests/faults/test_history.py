@@ -1,6 +1,6 @@
 """A backup of some seconds ago is restored: what it took back is on no board, in no rank and under no position any more.
 
-As operators do it: pg_dump, then pg_restore --clean into the database, or into a new one of the same name.
+As operators do it: pg_dump, then pg_restore into the emptied database, or into a new one of the same name.
 """
 
 import subprocess
@@ -32,8 +32,10 @@ def restore(pair: Pair, file: Path, *, into_new: bool) -> None:
         execute(admin, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
         _run("pg_restore", "--no-owner", "--single-transaction", f"--dbname={pair.postgres}", str(file))
     else:
+        # Not `pg_restore --clean`: it can't drop the constraint that a partition has from its table.
         execute(admin, OTHERS_SQL.format(name))
-        _run("pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction", f"--dbname={pair.postgres}", str(file))
+        execute(pair.postgres, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        _run("pg_restore", "--no-owner", "--single-transaction", f"--dbname={pair.postgres}", str(file))
 
 
 def _run(program: str, *arguments: str) -> None:
@@ -47,6 +49,7 @@ async def go_back(run: Run, file: Path, *, into_new: bool) -> None:
     await trio.to_thread.run_sync(lambda: restore(run.pair, file, into_new=into_new))
     ended = trio.current_time()
     run.ledger.went_back = (begun, ended)
+    run.errors_allowed = True  # what was acknowledged is lost: no less than an error
     run.ignore = (begun, ended + HEALED_SECONDS)
 
 

@@ -41,9 +41,6 @@ class World:
         self.turn += span is None
         return await crossing((by or self.projection).apply, span or Span(9, self.turn, self.turn), rows, told)
 
-    async def ranks(self, *users: UUID) -> list[int | None]:
-        return await crossing(self.projection.ranks, users)
-
     async def meta(self, field: str) -> int:
         return int(await self.stores.command("HGET", NAMES.meta, field) or 0)
 
@@ -64,7 +61,6 @@ async def test_rows_are_ranked_by_total_then_by_who_was_first(world: World) -> N
     assert applied is not None
     assert applied.ranks == (3, 2, 1)
     assert await order_in_redis(world.stores) == [(str(CARL), 11), (str(BOB), 10), (str(ADA), 10)]
-    assert await world.ranks(ADA, UUID(int=99), CARL) == [3, None, 1]
 
 
 async def test_the_largest_total_is_exact_in_the_sorted_set(world: World) -> None:
@@ -72,7 +68,6 @@ async def test_the_largest_total_is_exact_in_the_sorted_set(world: World) -> Non
     await world.apply(Row(ADA, HIGHEST - 1, 1, 1), Row(BOB, HIGHEST, 2, 1))
     scores = [await world.stores.command("ZSCORE", "leaderboard", str(user)) for user in (ADA, BOB)]
     assert [int(score) for score in scores] == [HIGHEST - 1, HIGHEST]
-    assert await world.ranks(ADA, BOB) == [2, 1]
 
 
 async def test_an_older_version_changes_nothing(world: World) -> None:
@@ -151,7 +146,6 @@ async def test_another_epoch_does_nothing(world: World) -> None:
     assert await world.apply(Row(BOB, 1, 2, 1)) is None
     assert await world.stores.command("DBSIZE") == 0
     assert world.suspicions == 1
-    assert await world.ranks(ADA) == [None]
 
 
 async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
@@ -163,7 +157,6 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
     assert applied.mark.epoch == world.projection.known.epoch == 5
     await world.stores.command("HSET", NAMES.meta, "epoch", 4)
     assert await world.apply(Row(CARL, 1, 3, 1)) is None
-    assert await world.ranks(ADA) == [None]
     assert world.suspicions == 1
 
 
@@ -255,8 +248,6 @@ async def test_redis_away_is_storage_unavailable() -> None:
         world = World(stores)
         with pytest.raises(StorageUnavailable, match="redis"):
             await world.apply(Row(ADA, 1, 1, 1))
-        with pytest.raises(StorageUnavailable, match="redis"):
-            await world.ranks(ADA)
     assert world.projection.known == NEVER
 
 
