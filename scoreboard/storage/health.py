@@ -116,9 +116,8 @@ class HealthMonitor:
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
             return  # somebody met a full disk during this check, which asked for no space: the next one does
         if found is StoreCondition.UP and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY} and self._has_checked:
-            self._stores.pool.replace(
-                "postgresql can be written again", at_once=True
-            )  # sessions of that time may be read-only or half-open
+            # Sessions of that time may be read-only or half-open.
+            self._stores.pool.replace("postgresql can be written again", at_once=True)
         self._note("postgresql", found, why)
 
     async def _ask_postgres(self, *, is_full: bool) -> StoreCondition:
