@@ -203,7 +203,7 @@ async def test_eviction_is_warned_of(fresh_valkey: OwnValkey, stores: Stores) ->
     with capture_logs() as lines:
         async with monitoring(stores) as monitor:
             assert monitor.redis_evicts
-            assert monitor.warnings == (health.EVICTS,)
+            assert monitor.warnings == (health.EVICTS.format("allkeys-lru"),)
             await trio.sleep(2 * health.CHECK_INTERVAL_SECONDS)
             resp(fresh_valkey.url, "CONFIG SET maxmemory-policy noeviction")
             with trio.fail_after(KNOWN_WITHIN_SECONDS):
