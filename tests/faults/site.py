@@ -74,6 +74,12 @@ class Run:
         self.pair.newcomers += len(self.newcomers)
         self.load.start_soon(self._act, self.newcomers, 7)
 
+    async def stop_load(self) -> None:
+        """Returns when every poster has had its last answer."""
+        self.over.set()
+        while self.load.child_tasks:
+            await trio.sleep(0.02)
+
     async def _act(self, clients: list[Client], seed: int) -> None:
         random = Random(seed)
 
@@ -153,9 +159,7 @@ async def under_fault(
                 yield run
                 run.ended = trio.current_time()
                 await trio.sleep(CALM_SECONDS)
-                run.over.set()
-                while load.child_tasks:
-                    await trio.sleep(0.02)
+                await run.stop_load()
                 readers.cancel_scope.cancel()
             run.healed_after, wrong = await converged(
                 stores, pair.nodes, watchers, run.bound - (trio.current_time() - run.ended), log_counts=run.log_counts

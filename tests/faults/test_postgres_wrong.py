@@ -130,13 +130,15 @@ async def test_rows_of_three_users_are_locked(pair: Pair, table: str, capsys: py
         begun = trio.current_time()
         names = ", ".join(f"'{user}'" for user in locked)
         await trio.to_thread.run_sync(held, pair.postgres, [f"SELECT FROM {table} WHERE {column} IN ({names}) FOR UPDATE"], seconds)
+        ended = trio.current_time()
+        await run.stop_load()  # so that who waited is counted too
         others = [one for one in run.ledger.answers if one.user not in locked]
-        before = [one.answered - one.sent for one in others if one.sent < begun]
-        during = [one for one in others if one.sent >= begun]
-        if refused := [one for one in during if one.status != 200]:
+        before = [one.answered - one.sent for one in others if one.answered < begun]
+        during = [one for one in others if begun <= one.sent < ended]
+        if refused := [one for one in during if one.status != httpx.codes.OK]:
             run.found.append(f"{len(refused)} of {len(during)} requests of others were answered {refused[0].status}")
+        took = statistics.median(one.answered - one.sent for one in during)
         with capsys.disabled():
-            took = statistics.median(one.answered - one.sent for one in during)
             print(f"\n{table}: others' p50 {took * 1000:.0f} ms, before {statistics.median(before) * 1000:.0f} ms, {len(during)} requests")
 
 
