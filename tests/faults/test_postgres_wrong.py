@@ -4,7 +4,7 @@ Meanwhile 200 or 503 and never a wrong one; who is not concerned does not notice
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from tests.conftest import in_asyncio, resp
+from tests.conftest import execute, in_asyncio
 from tests.e2e.nodes import Client
 from tests.faults.ledger import act
 from tests.faults.servers import Pair
@@ -166,8 +166,6 @@ async def test_connections_are_used_up(pair: Pair) -> None:
 
 
 def _unlimited(url: str, name: str) -> None:
-    from tests.conftest import execute
-
     execute(urlsplit(url)._replace(path="/scoreboard").geturl(), f"ALTER DATABASE {name} CONNECTION LIMIT -1")
 
 
@@ -182,9 +180,21 @@ async def test_users_are_deleted(pair: Pair) -> None:
         run.ledger.excuse(*gone)
         await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in gone))
         await trio.sleep(lasting(SHORT))
-    pair.is_clean = True
 
 
+@pytest.fixture
+def logged_totals(pair: Pair) -> Iterator[None]:
+    """Afterwards the totals are those of the action log again, so that the next test's sums are right."""
+    yield
+    log = "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
+    pair.sql(
+        f"INSERT INTO scores (user_id, total_score, reached, version) SELECT user_id, points, reached, 1000000 FROM {log} l "
+        "ON CONFLICT (user_id) DO UPDATE SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000"
+    )
+    pair.valkey.do("FLUSHALL")
+
+
+@pytest.mark.usefixtures("logged_totals")
 async def test_scores_are_deleted(pair: Pair) -> None:
     """Another client deletes rows of `scores`: the users leave the board, and who acts again comes back."""
     async with under_fault(pair) as run:
@@ -193,10 +203,9 @@ async def test_scores_are_deleted(pair: Pair) -> None:
         run.ledger.excuse(*gone)
         await sql(run, *(f"DELETE FROM scores WHERE user_id = '{user}'" for user in gone))
         await trio.sleep(lasting(SHORT))
-    pair.is_clean = False  # the next test's sums must be right: see `undo`
-    await _as_logged(pair)
 
 
+@pytest.mark.usefixtures("logged_totals")
 async def test_scores_are_truncated(pair: Pair) -> None:
     """Another client truncates `scores`: the board is empty, and fills again with those who act."""
     async with under_fault(pair) as run:
@@ -204,9 +213,9 @@ async def test_scores_are_truncated(pair: Pair) -> None:
         run.ledger.excuse(*run.ledger.base, *(client.user for client in run.clients))
         await sql(run, "TRUNCATE scores")
         await trio.sleep(lasting(SHORT))
-    await _as_logged(pair)
 
 
+@pytest.mark.usefixtures("logged_totals")
 async def test_totals_are_corrected_by_hand(pair: Pair) -> None:
     """An operator halves totals in SQL: every board follows, though totals fall and nobody acted."""
     async with under_fault(pair) as run:
@@ -217,32 +226,24 @@ async def test_totals_are_corrected_by_hand(pair: Pair) -> None:
             run, *(f"UPDATE scores SET total_score = total_score / 2, version = version + 1 WHERE user_id = '{user}'" for user in corrected)
         )
         await trio.sleep(lasting(SHORT))
-    await _as_logged(pair)
-
-
-async def _as_logged(pair: Pair) -> None:
-    """Makes the totals those of the action log again, so that the next test's sums are right."""
-    log = "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
-    await trio.to_thread.run_sync(
-        pair.sql,
-        f"INSERT INTO scores (user_id, total_score, reached, version) SELECT user_id, points, reached, 1000000 FROM {log} l "
-        "ON CONFLICT (user_id) DO UPDATE SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000",
-    )
-    await trio.to_thread.run_sync(pair.renew)
 
 
 async def test_a_user_is_renamed_while_valkey_is_away(pair: Pair) -> None:
     """The new name is on every board as soon as Valkey is back, wherever an old one was remembered."""
-    async with under_fault(pair) as run:
-        run.valkey.kill()
-        user = run.clients[0]
-        name = f"renamed-{run.ledger.base.get(user.user, 0)}"
-        answer = await user.http.patch("/api/v1/users/me", json={"username": name}, headers=user.authorization)
-        assert answer.status_code == httpx.codes.OK, answer.text
-        await trio.sleep(lasting(1.0))
-        await trio.to_thread.run_sync(run.valkey.start)
-    await trio.to_thread.run_sync(pair.sql, f"UPDATE users SET username = 'load-000001' WHERE id = '{user.user}'")
-    resp(pair.valkey.url, "FLUSHALL")
+    user = ""
+    try:
+        async with under_fault(pair) as run:
+            client = run.clients[0]
+            user = client.user
+            run.valkey.kill()
+            answer = await client.http.patch("/api/v1/users/me", json={"username": "a-new-name"}, headers=client.authorization)
+            assert answer.status_code == httpx.codes.OK, answer.text
+            await trio.sleep(lasting(1.0))
+            await trio.to_thread.run_sync(run.valkey.start)
+    finally:
+        if user:  # the next test looks for the old name
+            await trio.to_thread.run_sync(pair.sql, f"UPDATE users SET username = 'load-000001' WHERE id = '{user}'")
+            pair.is_clean = False  # and nobody was told
 
 
 async def test_names_are_kept_while_postgresql_is_away(pair: Pair) -> None:
