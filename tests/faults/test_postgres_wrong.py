@@ -20,7 +20,7 @@ from tests.faults.servers import Pair
 from tests.faults.site import Run, lasting, under_fault
 from tests.storage.proxy import Fault
 
-SHORT = 2.0  # seconds of most faults
+SHORT = 1.5  # seconds of most faults
 BACK_SECONDS = 2.0  # after the fault until an action is accepted
 OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 WRITABLE = "SET default_transaction_read_only = off"
@@ -120,16 +120,16 @@ def held(url: str, statements: Sequence[str], seconds: float) -> None:
     in_asyncio(run)
 
 
-@pytest.mark.parametrize("table", ["scores", "users"])
-async def test_rows_of_three_users_are_locked(pair: Pair, table: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another session holds three users' rows for five seconds: nobody else is refused."""
-    seconds = lasting(5.0)
-    column = {"scores": "user_id", "users": "id"}[table]
+async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another session holds rows of three users in `scores` and of three in `users` for five seconds: nobody else is refused."""
     async with under_fault(pair, unavailable=True) as run:
-        locked = {client.user for client in run.clients[:3]}
-        begun = trio.current_time()
-        names = ", ".join(f"'{user}'" for user in locked)
-        await trio.to_thread.run_sync(held, pair.postgres, [f"SELECT FROM {table} WHERE {column} IN ({names}) FOR UPDATE"], seconds)
+        users = [client.user for client in run.clients[:6]]
+        locked, begun = {*users}, trio.current_time()
+        lock = [
+            "SELECT FROM scores WHERE user_id IN ('{}', '{}', '{}') FOR UPDATE".format(*users[:3]),
+            "SELECT FROM users WHERE id IN ('{}', '{}', '{}') FOR UPDATE".format(*users[3:]),
+        ]
+        await trio.to_thread.run_sync(held, pair.postgres, lock, lasting(5.0))
         ended = trio.current_time()
         await run.stop_load()  # so that who waited is counted too
         others = [one for one in run.ledger.answers if one.user not in locked]
@@ -139,7 +139,7 @@ async def test_rows_of_three_users_are_locked(pair: Pair, table: str, capsys: py
             run.found.append(f"{len(refused)} of {len(during)} requests of others were answered {refused[0].status}")
         took = statistics.median(one.answered - one.sent for one in during)
         with capsys.disabled():
-            print(f"\n{table}: others' p50 {took * 1000:.0f} ms, before {statistics.median(before) * 1000:.0f} ms, {len(during)} requests")
+            print(f"\nlocked rows: others' p50 {took * 1000:.0f} ms, {statistics.median(before) * 1000:.0f} before, {len(during)} requests")
 
 
 async def test_the_table_is_locked(pair: Pair) -> None:
@@ -172,16 +172,6 @@ def _unlimited(url: str, name: str) -> None:
 # ---- rows that change behind our back ----------------------------------------------------------------------------------
 
 
-async def test_users_are_deleted(pair: Pair) -> None:
-    """Another client deletes users, the leader among them: they leave every board, and the others' ranks are right."""
-    async with under_fault(pair) as run:
-        run.allowed |= {401}
-        gone = [client.user for client in run.clients[:3]]
-        run.ledger.excuse(*gone)
-        await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in gone))
-        await trio.sleep(lasting(SHORT))
-
-
 @pytest.fixture
 def logged_totals(pair: Pair) -> Iterator[None]:
     """Afterwards the totals are those of the action log again, so that the next test's sums are right."""
@@ -195,14 +185,24 @@ def logged_totals(pair: Pair) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("logged_totals")
-async def test_scores_are_deleted(pair: Pair) -> None:
-    """Another client deletes rows of `scores`: the users leave the board, and who acts again comes back."""
+async def test_rows_are_changed_by_somebody_else(pair: Pair) -> None:
+    """Another client deletes users and scores, the leader's too, and corrects totals: every board follows, whoever acts again is back."""
     async with under_fault(pair) as run:
+        run.allowed |= {401}
         run.log_counts = False
-        gone = [client.user for client in run.clients[:3]]
-        run.ledger.excuse(*gone)
-        await sql(run, *(f"DELETE FROM scores WHERE user_id = '{user}'" for user in gone))
-        await trio.sleep(lasting(SHORT))
+        leader = max(run.ledger.base, key=lambda user: run.ledger.base[user], default=run.clients[0].user)
+        users = [leader, *(client.user for client in run.clients if client.user != leader)][:6]
+        run.ledger.excuse(*users)
+        run.mark("users deleted")
+        await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in users[:2]))
+        await trio.sleep(lasting(1.0))
+        run.mark("scores deleted")
+        await sql(run, *(f"DELETE FROM scores WHERE user_id = '{user}'" for user in users[2:4]))
+        await trio.sleep(lasting(1.0))
+        run.mark("totals halved")
+        halved = "UPDATE scores SET total_score = total_score / 2, version = version + 1 WHERE user_id = '{}'"
+        await sql(run, *(halved.format(user) for user in users[4:]))
+        await trio.sleep(lasting(1.0))
 
 
 @pytest.mark.usefixtures("logged_totals")
@@ -212,19 +212,6 @@ async def test_scores_are_truncated(pair: Pair) -> None:
         run.log_counts = False
         run.ledger.excuse(*run.ledger.base, *(client.user for client in run.clients))
         await sql(run, "TRUNCATE scores")
-        await trio.sleep(lasting(SHORT))
-
-
-@pytest.mark.usefixtures("logged_totals")
-async def test_totals_are_corrected_by_hand(pair: Pair) -> None:
-    """An operator halves totals in SQL: every board follows, though totals fall and nobody acted."""
-    async with under_fault(pair) as run:
-        run.log_counts = False
-        corrected = [client.user for client in run.clients[:3]]
-        run.ledger.excuse(*corrected)
-        await sql(
-            run, *(f"UPDATE scores SET total_score = total_score / 2, version = version + 1 WHERE user_id = '{user}'" for user in corrected)
-        )
         await trio.sleep(lasting(SHORT))
 
 
