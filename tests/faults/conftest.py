@@ -1,4 +1,4 @@
-"""Fault tests start nodes as end-to-end tests do, or share a pair of nodes for a whole file: starting them must not be most of the time."""
+"""Fault tests start nodes as end-to-end tests do, or share one pair of nodes: starting them must not be most of the time."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.faults.servers import Pair, Postgres, Valkey, pair_on, postgres_of_on
 __all__ = ["start_node"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pair(embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two nodes on a database of the session's PostgreSQL and a Valkey of their own. After a test that failed the next has fresh ones."""
     folder = tmp_path_factory.mktemp("pair")

@@ -66,8 +66,8 @@ async def _wrong(stores: Stores, nodes: Sequence[ServerProcess], watchers: Seque
         except (httpx.HTTPError, KeyError) as exc:
             wrong.append(f"node {number} gives no board: {exc!r}")
             continue
-        if ready["stores"] != {"postgresql": "up", "redis": "up"}:
-            wrong.append(f"node {number} says of the stores {ready['stores']}")
+        if ready.get("stores") != {"postgresql": "up", "redis": "up"}:
+            wrong.append(f"node {number} says of the stores {ready.get('stores')}")
         if data.get("stale"):
             wrong.append(f"node {number}'s board is stale")
         elif board := _difference(_told(data["leaderboard"]), right):

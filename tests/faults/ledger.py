@@ -47,6 +47,7 @@ class Told:
     answered: float
     score: int
     rank: int | None
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ async def act(
         if status in {200, 409}:
             data = answer.json()["data"]
             action.points, action.acknowledged = data["pointsAwarded"], answered
-            ledger.told.append(Told(client.user, node, action.sent, sent, answered, data["newScore"], data["newRank"]))
+            ledger.told.append(Told(client.user, node, action.sent, sent, answered, data["newScore"], data["newRank"], status))
             if after is not None:
                 await after(client, node)
             return action
@@ -198,9 +199,9 @@ class Totals:
         self._lower = {user: _steps(changes) for user, changes in surely.items()}
         self.users = sorted({*ledger.base, *raised})
 
-    def lower(self, user: str, at: float) -> int:
-        """At least so much was acknowledged by then."""
-        return 0 if self.ledger.is_excused(user, at) else self.ledger.base.get(user, 0) + _at(self._lower.get(user), at)
+    def lower(self, user: str, at: float, until: float) -> int:
+        """At least so much was acknowledged by then; 0 when the user's rows may be gone `until` then."""
+        return 0 if self.ledger.is_excused(user, until) else self.ledger.base.get(user, 0) + _at(self._lower.get(user), at)
 
     def upper(self, user: str, at: float) -> int:
         """At most so much was submitted by then."""

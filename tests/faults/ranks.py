@@ -14,7 +14,7 @@ from tests.faults.reads import OTHER_NODE_LAG_SECONDS, Reads, Violation
 def bounds(totals: Totals, user: str, least: int, most: int, begin: float, end: float) -> tuple[int, int]:
     """The lowest and the highest rank that a user with a total of `least` to `most` can have had between the two times."""
     others = [other for other in totals.users if other != user]
-    surely = sum(totals.lower(other, begin) > most for other in others)
+    surely = sum(totals.lower(other, begin, end) > most for other in others)
     possibly = sum(totals.upper(other, end) >= max(least, 1) for other in others)
     return 1 + surely, 1 + possibly
 

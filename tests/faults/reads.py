@@ -154,11 +154,12 @@ def _judge(shown: Shown, reads: Reads, ledger: Ledger, floors: Floors, totals: T
             yield violation("missing", user, f"acknowledged {least(user)}", f"{len(scores)} rows down to {lowest}")
 
 
-def summary(found: Sequence[Violation]) -> list[str]:
-    """How many of each kind, with examples."""
+def summary(found: Sequence[Violation], marks: Sequence[tuple[float, str]] = ()) -> list[str]:
+    """How many of each kind, with examples. `marks`: what began how many seconds after the first fault, in order."""
     kinds: dict[str, list[Violation]] = defaultdict(list)
     for one in found:
-        kinds[one.kind].append(one)
+        begun = [name for after, name in marks if after <= one.after]
+        kinds[f"{one.kind}{f', {begun[-1]}' if begun else ''}"].append(one)
     lines = []
     for kind, several in kinds.items():
         lines.append(f"{len(several)} × {kind}, from {several[0].after:+.2f} s to {several[-1].after:+.2f} s after the fault began")

@@ -31,7 +31,7 @@ PAUSE = 0.25  # seconds between two actions of one actor, on average
 READ_PAUSE = 0.1  # seconds between two readings of one reader
 GREET_PAUSE = 0.3  # the same for those who connect anew each time
 CLIENT_SECONDS = 6.0  # for one answer; the server gives up after 3 s
-CALM_SECONDS = 0.8  # of load before the fault, and after it
+CALM_SECONDS = 0.5  # of load before the fault, and after it
 HEALED_SECONDS = 5.0  # after the fault until everything agrees
 READY_SECONDS = 20.0  # for a pair to be in order before a test begins
 OWN_READS = 0.5  # share of answers after which the same user reads at once
@@ -59,7 +59,7 @@ class Run:
     bound: float
     log_counts: bool = True
     ignore: tuple[float, float] | None = None
-    errors_allowed: bool = False
+    marks: list[tuple[float, str]] = field(default_factory=list)
     began: float = inf
     ended: float = inf
     healed_after: float = inf
@@ -73,6 +73,16 @@ class Run:
         """From now on the newcomers act too."""
         self.pair.newcomers += len(self.newcomers)
         self.load.start_soon(self._act, self.newcomers, 7)
+
+    def mark(self, name: str) -> None:
+        """From here on another fault lasts; violations are reported under its name."""
+        self.marks.append((trio.current_time() - self.began, name))
+
+    async def stop_load(self) -> None:
+        """Returns when every poster has had its last answer."""
+        self.over.set()
+        while self.load.child_tasks:
+            await trio.sleep(0.02)
 
     async def _act(self, clients: list[Client], seed: int) -> None:
         random = Random(seed)
@@ -93,7 +103,7 @@ class Run:
         for node in nodes:
             told = ""
             with trio.move_on_after(within + 1.0):  # one second for a busy machine
-                while (told := (await self.readyz(node))["stores"].get(store, "")) != state:
+                while (told := (await self.readyz(node)).get("stores", {}).get(store, "")) != state:
                     await trio.sleep(0.1)
             if told != state:
                 self.found.append(f"/readyz of node {node} says {store}: {told!r}, expected {state!r} within {within:.0f} s")
@@ -153,9 +163,7 @@ async def under_fault(
                 yield run
                 run.ended = trio.current_time()
                 await trio.sleep(CALM_SECONDS)
-                run.over.set()
-                while load.child_tasks:
-                    await trio.sleep(0.02)
+                await run.stop_load()
                 readers.cancel_scope.cancel()
             run.healed_after, wrong = await converged(
                 stores, pair.nodes, watchers, run.bound - (trio.current_time() - run.ended), log_counts=run.log_counts
@@ -168,10 +176,9 @@ async def under_fault(
             lookers.cancel_scope.cancel()
         run.found += wrong
         await _judge(run)
-        if not run.errors_allowed:
-            for number, node in enumerate(pair.nodes):
-                errors = [line for line in node.lines()[logged[number] :] if line["level"] in {"error", "critical"}]
-                run.found += [f"node {number} logged {len(errors)} errors, {str(error)[:300]}" for error in errors[:1]]
+        for number, node in enumerate(pair.nodes):
+            errors = [line for line in node.lines()[logged[number] :] if line["level"] in {"error", "critical"}]
+            run.found += [f"node {number} logged {len(errors)} errors, {str(error)[:300]}" for error in errors[:1]]
     assert not run.found, "\n".join(["", *run.found, _figures(run)])
     pair.is_clean = True
 
@@ -185,7 +192,7 @@ async def _judge(run: Run) -> None:
         lost = frozenset(run.ledger.actions) - {row["action_id"] for row in rows}
     totals = Totals(run.ledger, lost)
     for check in (reads.violations, ranks.violations):
-        run.found += reads.summary(check(run.reads, run.ledger, totals, run.began, ignore=run.ignore))
+        run.found += reads.summary(check(run.reads, run.ledger, totals, run.began, ignore=run.ignore), run.marks)
     if strange := set(run.ledger.statuses) - run.allowed:
         run.found.append(f"answers of {strange}: {dict(run.ledger.statuses)}")
     if run.ledger.statuses[200] < len(run.clients):

@@ -20,7 +20,7 @@ COOLDOWN_SECONDS = 30.0
 WINDOW_SQL = """
 SELECT max(n) FROM (SELECT count(*) OVER (PARTITION BY user_id ORDER BY processed_at RANGE interval '59.999 seconds' PRECEDING) AS n
                     FROM action_logs WHERE user_id = $1) w"""
-SHORT = 1.5
+SHORT = 1.0  # seconds of a fault
 
 Act = Callable[[], Awaitable[None]]
 
@@ -105,7 +105,7 @@ async def test_limits_hold_while_valkey(limited: Pair, fault: Callable[[Pair], A
                 await trio.sleep(0.2)
                 await burst(6)
         await burst(12)
-        await trio.sleep(1.0)
+        await trio.sleep(0.5)
         await burst(12)
         async with open_stores(limited.postgres, limited.valkey.url) as stores:
             accepted = await stores.fetchval(WINDOW_SQL, one.user)

@@ -2,11 +2,14 @@
 
 import signal
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import trio
 
-from tests.faults.ledger import UNKNOWN
+from tests.conftest import execute
+from tests.faults.ledger import UNKNOWN, Action
 from tests.faults.servers import Pair, Postgres, Valkey, pair_on
 from tests.faults.site import Run, lasting, under_fault
 
@@ -85,3 +88,31 @@ async def test_postgresql_stands_still_and_valkey_comes_back_empty(mortal: Pair,
             await trio.sleep(lasting(AWAY_SECONDS))
         finally:
             own_postgres.signal(signal.SIGCONT)
+
+
+OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()"
+
+
+async def test_the_role_may_not_log_in_any_more(mortal: Pair, own_postgres: Postgres) -> None:
+    """Somebody changed the role's password: 503 with Retry-After on every route that needs PostgreSQL, no 500, and `/readyz` tells."""
+    parts = urlsplit(own_postgres.url)
+    another = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":another@")).geturl()
+    async with under_fault(mortal, unavailable=True) as run:
+        await trio.to_thread.run_sync(execute, own_postgres.url, "ALTER ROLE scoreboard PASSWORD 'another'", OTHERS_SQL)
+        try:
+            await run.says("postgresql", "down")
+            user = run.clients[0]
+            body = user.body()
+            run.ledger.actions[httpx.Response(200, content=body).json()["actionId"]] = Action(user.user, trio.current_time())
+            async with httpx.AsyncClient(base_url=mortal.nodes[0].url, timeout=20) as http:
+                answers = [
+                    await http.post("/api/v1/auth/login", json={"username": "somebody", "password": "a long password"}),
+                    await http.get("/api/v1/users/me", headers=user.authorization),
+                    await user.act(body),
+                ]
+            statuses = [(answer.status_code, "retry-after" in answer.headers) for answer in answers]
+            run.found += [f"log-in, profile and action were answered {statuses}"] if statuses != [(503, True)] * 3 else []
+            await trio.sleep(lasting(1.0))
+        finally:
+            await trio.to_thread.run_sync(execute, another, f"ALTER ROLE scoreboard PASSWORD '{parts.password}'")
+        await accepts_within(run, 4.0)  # a breaker's interval more

@@ -4,7 +4,7 @@ Meanwhile 200 or 503 and never a wrong one; who is not concerned does not notice
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from urllib.parse import urlsplit
 
@@ -13,14 +13,14 @@ import httpx
 import pytest
 import trio
 
-from tests.conftest import in_asyncio, resp
+from tests.conftest import execute, in_asyncio
 from tests.e2e.nodes import Client
 from tests.faults.ledger import act
 from tests.faults.servers import Pair
 from tests.faults.site import Run, lasting, under_fault
 from tests.storage.proxy import Fault
 
-SHORT = 2.0  # seconds of most faults
+SHORT = 1.5  # seconds of most faults
 BACK_SECONDS = 2.0  # after the fault until an action is accepted
 OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 WRITABLE = "SET default_transaction_read_only = off"
@@ -120,24 +120,26 @@ def held(url: str, statements: Sequence[str], seconds: float) -> None:
     in_asyncio(run)
 
 
-@pytest.mark.parametrize("table", ["scores", "users"])
-async def test_rows_of_three_users_are_locked(pair: Pair, table: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another session holds three users' rows for five seconds: nobody else is refused."""
-    seconds = lasting(5.0)
-    column = {"scores": "user_id", "users": "id"}[table]
+async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another session holds rows of three users in `scores` and of three in `users` for five seconds: nobody else is refused."""
     async with under_fault(pair, unavailable=True) as run:
-        locked = {client.user for client in run.clients[:3]}
-        begun = trio.current_time()
-        names = ", ".join(f"'{user}'" for user in locked)
-        await trio.to_thread.run_sync(held, pair.postgres, [f"SELECT FROM {table} WHERE {column} IN ({names}) FOR UPDATE"], seconds)
+        users = [client.user for client in run.clients[:6]]
+        locked, begun = {*users}, trio.current_time()
+        lock = [
+            "SELECT FROM scores WHERE user_id IN ('{}', '{}', '{}') FOR UPDATE".format(*users[:3]),
+            "SELECT FROM users WHERE id IN ('{}', '{}', '{}') FOR UPDATE".format(*users[3:]),
+        ]
+        await trio.to_thread.run_sync(held, pair.postgres, lock, lasting(5.0))
+        ended = trio.current_time()
+        await run.stop_load()  # so that who waited is counted too
         others = [one for one in run.ledger.answers if one.user not in locked]
-        before = [one.answered - one.sent for one in others if one.sent < begun]
-        during = [one for one in others if one.sent >= begun]
-        if refused := [one for one in during if one.status != 200]:
+        before = [one.answered - one.sent for one in others if one.answered < begun]
+        during = [one for one in others if begun <= one.sent < ended]
+        if refused := [one for one in during if one.status != httpx.codes.OK]:
             run.found.append(f"{len(refused)} of {len(during)} requests of others were answered {refused[0].status}")
+        took = statistics.median(one.answered - one.sent for one in during)
         with capsys.disabled():
-            took = statistics.median(one.answered - one.sent for one in during)
-            print(f"\n{table}: others' p50 {took * 1000:.0f} ms, before {statistics.median(before) * 1000:.0f} ms, {len(during)} requests")
+            print(f"\nlocked rows: others' p50 {took * 1000:.0f} ms, {statistics.median(before) * 1000:.0f} before, {len(during)} requests")
 
 
 async def test_the_table_is_locked(pair: Pair) -> None:
@@ -164,37 +166,46 @@ async def test_connections_are_used_up(pair: Pair) -> None:
 
 
 def _unlimited(url: str, name: str) -> None:
-    from tests.conftest import execute
-
     execute(urlsplit(url)._replace(path="/scoreboard").geturl(), f"ALTER DATABASE {name} CONNECTION LIMIT -1")
 
 
 # ---- rows that change behind our back ----------------------------------------------------------------------------------
 
 
-async def test_users_are_deleted(pair: Pair) -> None:
-    """Another client deletes users, the leader among them: they leave every board, and the others' ranks are right."""
+@pytest.fixture
+def logged_totals(pair: Pair) -> Iterator[None]:
+    """Afterwards the totals are those of the action log again, so that the next test's sums are right."""
+    yield
+    log = "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
+    pair.sql(
+        f"INSERT INTO scores (user_id, total_score, reached, version) SELECT user_id, points, reached, 1000000 FROM {log} l "
+        "ON CONFLICT (user_id) DO UPDATE SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000"
+    )
+    pair.valkey.do("FLUSHALL")
+
+
+@pytest.mark.usefixtures("logged_totals")
+async def test_rows_are_changed_by_somebody_else(pair: Pair) -> None:
+    """Another client deletes users and scores, the leader's too, and corrects totals: every board follows, whoever acts again is back."""
     async with under_fault(pair) as run:
         run.allowed |= {401}
-        gone = [client.user for client in run.clients[:3]]
-        run.ledger.excuse(*gone)
-        await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in gone))
-        await trio.sleep(lasting(SHORT))
-    pair.is_clean = True
-
-
-async def test_scores_are_deleted(pair: Pair) -> None:
-    """Another client deletes rows of `scores`: the users leave the board, and who acts again comes back."""
-    async with under_fault(pair) as run:
         run.log_counts = False
-        gone = [client.user for client in run.clients[:3]]
-        run.ledger.excuse(*gone)
-        await sql(run, *(f"DELETE FROM scores WHERE user_id = '{user}'" for user in gone))
-        await trio.sleep(lasting(SHORT))
-    pair.is_clean = False  # the next test's sums must be right: see `undo`
-    await _as_logged(pair)
+        leader = max(run.ledger.base, key=lambda user: run.ledger.base[user], default=run.clients[0].user)
+        users = [leader, *(client.user for client in run.clients if client.user != leader)][:6]
+        run.ledger.excuse(*users)
+        run.mark("users deleted")
+        await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in users[:2]))
+        await trio.sleep(lasting(1.0))
+        run.mark("scores deleted")
+        await sql(run, *(f"DELETE FROM scores WHERE user_id = '{user}'" for user in users[2:4]))
+        await trio.sleep(lasting(1.0))
+        run.mark("totals halved")
+        halved = "UPDATE scores SET total_score = total_score / 2, version = version + 1 WHERE user_id = '{}'"
+        await sql(run, *(halved.format(user) for user in users[4:]))
+        await trio.sleep(lasting(1.0))
 
 
+@pytest.mark.usefixtures("logged_totals")
 async def test_scores_are_truncated(pair: Pair) -> None:
     """Another client truncates `scores`: the board is empty, and fills again with those who act."""
     async with under_fault(pair) as run:
@@ -202,45 +213,24 @@ async def test_scores_are_truncated(pair: Pair) -> None:
         run.ledger.excuse(*run.ledger.base, *(client.user for client in run.clients))
         await sql(run, "TRUNCATE scores")
         await trio.sleep(lasting(SHORT))
-    await _as_logged(pair)
-
-
-async def test_totals_are_corrected_by_hand(pair: Pair) -> None:
-    """An operator halves totals in SQL: every board follows, though totals fall and nobody acted."""
-    async with under_fault(pair) as run:
-        run.log_counts = False
-        corrected = [client.user for client in run.clients[:3]]
-        run.ledger.excuse(*corrected)
-        await sql(
-            run, *(f"UPDATE scores SET total_score = total_score / 2, version = version + 1 WHERE user_id = '{user}'" for user in corrected)
-        )
-        await trio.sleep(lasting(SHORT))
-    await _as_logged(pair)
-
-
-async def _as_logged(pair: Pair) -> None:
-    """Makes the totals those of the action log again, so that the next test's sums are right."""
-    log = "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
-    await trio.to_thread.run_sync(
-        pair.sql,
-        f"INSERT INTO scores (user_id, total_score, reached, version) SELECT user_id, points, reached, 1000000 FROM {log} l "
-        "ON CONFLICT (user_id) DO UPDATE SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000",
-    )
-    await trio.to_thread.run_sync(pair.renew)
 
 
 async def test_a_user_is_renamed_while_valkey_is_away(pair: Pair) -> None:
     """The new name is on every board as soon as Valkey is back, wherever an old one was remembered."""
-    async with under_fault(pair) as run:
-        run.valkey.kill()
-        user = run.clients[0]
-        name = f"renamed-{run.ledger.base.get(user.user, 0)}"
-        answer = await user.http.patch("/api/v1/users/me", json={"username": name}, headers=user.authorization)
-        assert answer.status_code == httpx.codes.OK, answer.text
-        await trio.sleep(lasting(1.0))
-        await trio.to_thread.run_sync(run.valkey.start)
-    await trio.to_thread.run_sync(pair.sql, f"UPDATE users SET username = 'load-000001' WHERE id = '{user.user}'")
-    resp(pair.valkey.url, "FLUSHALL")
+    user = ""
+    try:
+        async with under_fault(pair) as run:
+            client = run.clients[0]
+            user = client.user
+            run.valkey.kill()
+            answer = await client.http.patch("/api/v1/users/me", json={"username": "a-new-name"}, headers=client.authorization)
+            assert answer.status_code == httpx.codes.OK, answer.text
+            await trio.sleep(lasting(1.0))
+            await trio.to_thread.run_sync(run.valkey.start)
+    finally:
+        if user:  # the next test looks for the old name
+            await trio.to_thread.run_sync(pair.sql, f"UPDATE users SET username = 'load-000001' WHERE id = '{user}'")
+            pair.is_clean = False  # and nobody was told
 
 
 async def test_names_are_kept_while_postgresql_is_away(pair: Pair) -> None:
