@@ -13,7 +13,20 @@ from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import Code, StorageUnavailable
 from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded, limited
 from scoreboard.operations import committer as module
-from scoreboard.operations.committer import AWAY, BATCH, BUSY, IN_DOUBT, PATIENCE, Pending, Queue, commit_batches, end_late, follow, unique
+from scoreboard.operations.committer import (
+    AWAY,
+    BATCH,
+    BUSY,
+    IN_DOUBT,
+    LOCKED_INTERVAL,
+    PATIENCE,
+    Pending,
+    Queue,
+    commit_batches,
+    end_late,
+    follow,
+    unique,
+)
 from scoreboard.storage.commit import Committed
 from tests.operations.outcomes import submit
 from tests.storage.worlds import claim
@@ -147,6 +160,56 @@ async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.te
 
 
 # ---- committers with a commit that does as it is told -------------------------------------------------------------------
+
+
+async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    """They are set apart with all that comes after, and tried together now and then, without waiting for the lock."""
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
+        ((ada, bob), cautious) = await queue.take()
+        assert not cautious
+        queue.postpone(ada)
+        bob.end(POINTS)
+        await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
+        ((another,), cautious) = await queue.take()
+        assert (another.claim.user, cautious) == (BOB, False)
+        another.end(POINTS)
+        begun = trio.current_time()
+        (batch, cautious) = await queue.take()
+        assert ([each.claim.user for each in batch], cautious) == ([ADA, ADA], True)
+        assert LOCKED_INTERVAL <= trio.current_time() - begun + 0.001 <= LOCKED_INTERVAL + 0.2
+        for each in batch:
+            queue.unlocked(each.claim.user)
+            each.end(POINTS)
+        await submitted(queue, [claim(ADA)], outcomes, nursery)
+        ((again,), cautious) = await queue.take()
+        assert not cautious
+        again.end(POINTS)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert outcomes == [POINTS] * 5
+
+
+async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that lasts: IN_DOUBT after the usual time, and nobody grows a queue of them."""
+    monkeypatch.setattr(module, "QUEUE", 2)
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        await submitted(queue, [claim(ADA), claim(ADA)], outcomes, nursery)
+        (batch, _) = await queue.take()
+        for each in batch:
+            queue.postpone(each)
+        assert queue.submit(claim(BOB)) is BUSY
+        await trio.sleep(PATIENCE + 0.2)
+        assert outcomes == [IN_DOUBT, IN_DOUBT]
+        nursery.cancel_scope.cancel()
 
 
 class FakeWriter:

@@ -16,7 +16,8 @@ from scoreboard.domain.outcomes import Claim
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
-from tests.storage.worlds import claim, connection, make_users
+from scoreboard.storage.namespace import SPECIFIED
+from tests.storage.worlds import Scribe, claim, complete_windows, connection, make_users
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # what is asked of Redis alone
 USER = UUID(int=7)
@@ -307,3 +308,61 @@ async def test_a_retry_does_not_count_against_itself_in_the_log(stores: Stores) 
     await stores.execute(LOG_SQL, user, ["a"], ["task_finish"])
     assert await by_log(limits_of(stores, 1), stores, [again]) == [None]
     assert [told(refusal) for refusal in await by_log(limits_of(stores, 0), stores, [claim(user, cooldown_ms=30_000)])] == ["cooldown"]
+
+
+# ---- windows that may lack something ------------------------------------------------------------------------------------
+
+
+async def is_complete(limits: Limits) -> bool:
+    _, complete = await crossing(limits.reserve, [action()])
+    return complete
+
+
+async def test_windows_that_begin_without_their_past_are_not_complete(stores: Stores) -> None:
+    """A Redis that was emptied says since when it counts; for the longest window from then on the log is asked too."""
+    limits = Limits(stores.redis_direct, per_minute=0, cooldowns=True, longest_ms=120_000)
+    await complete_windows(stores)
+    assert await is_complete(limits)
+    await stores.command("FLUSHALL")
+    assert not await is_complete(limits)
+    await stores.command("INCRBY", SPECIFIED.limits_since, -119_000)
+    assert not await is_complete(limits)
+    await stores.command("INCRBY", SPECIFIED.limits_since, -1_000)
+    assert await is_complete(limits)
+
+
+async def test_windows_begun_when_nobody_had_acted_are_complete(stores: Stores) -> None:
+    """A first start, or a night without actions: there is nothing that Redis could lack."""
+    (user,) = await make_users(stores, 1)
+    limits = limits_of(stores)
+    async with connection(stores) as conn:
+        await crossing(limits.settle, conn)
+        assert await is_complete(limits)
+        await Scribe(conn, 7).record([claim(user)])
+        await stores.command("FLUSHALL")
+        await crossing(limits.settle, conn)
+        assert not await is_complete(limits)
+        await stores.execute("UPDATE commits SET committed_at = committed_at - interval '61 seconds'")
+        await crossing(limits.settle, conn)
+        assert await is_complete(limits)
+
+
+async def test_an_outage_begins_the_windows_anew_on_all_nodes(stores: Stores) -> None:
+    """Redis lacks what was recorded meanwhile."""
+    here, there = limits_of(stores), limits_of(stores)
+    await complete_windows(stores)
+    await crossing(here.begin_anew)
+    assert not await is_complete(there)
+
+
+async def test_a_connection_that_was_made_anew_is_distrusted(stores: Stores) -> None:
+    """A Redis that was started anew has what it had saved, and that may be a second old."""
+    reconnects, evicts = 0, False
+    limits = Limits(stores.redis_direct, per_minute=N, cooldowns=True, reconnects=lambda: reconnects, may_have_forgotten=lambda: evicts)
+    await complete_windows(stores)
+    assert await is_complete(limits)
+    evicts = True
+    assert not await is_complete(limits)
+    evicts, reconnects = False, 1
+    assert not await is_complete(limits)
+    assert not await is_complete(limits)

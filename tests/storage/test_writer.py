@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +11,13 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import POISONED, Claim, Outcome, Recorded
-from scoreboard.storage import ledger
+from scoreboard.domain.outcomes import LOCKED, POISONED, Claim, Outcome, Recorded, limited
+from scoreboard.storage import ledger, outbox
 from scoreboard.storage import writer as module
+from scoreboard.storage.agreement import Doubt
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores, connect_committer
+from scoreboard.storage.limits import Limits
 from scoreboard.storage.projection import Span
 from scoreboard.storage.writer import Taken, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
@@ -353,3 +356,80 @@ async def test_taken_parts_cover_the_batch(writer: Writer, stores: Stores) -> No
     assert sorted(place for part in parts for place in part.places) == list(range(9))
     used = [part.span.last for part in parts if part.recording.rows]
     assert used == list(range(2, 2 + len(used)))
+
+
+# ---- other histories, other sessions ------------------------------------------------------------------------------------
+
+
+async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_number(writer: Writer, stores: Stores) -> None:
+    """An older database was restored: the batch is recorded once, under a number that no board knows, and the board is in doubt."""
+    (user,) = await make_users(stores, 1)
+    await record(writer, [claim(user)])
+    number = writer.number
+    await stores.execute("DELETE FROM commits")
+    claims = [claim(user, points=3)]
+    assert all(isinstance(outcome, Recorded) for outcome in await record(writer, claims))
+    assert writer.number != number
+    assert (await turns(stores, number), await turns(stores, writer.number)) == ([], [1])
+    assert Doubt.HISTORY in writer.agreement.doubts()
+
+
+async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Proxy, stores: Stores) -> None:
+    """Nothing is recorded that only Redis has admitted: its windows lack the other's actions."""
+    one, other = await make_users(stores, 2)
+    asked: list[UUID] = []
+
+    async def refuse_other(_conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Refusal | None]:
+        asked.extend(each.user for each in claims)
+        return [limited("user", 1000) if each.user == other else None for each in claims]
+
+    writer = Writer(lambda: connect_committer(proxy.url), refuse_other, agreed())
+    outcomes = await record(writer, [claim(one), claim(other)])
+    assert (asked, [type(outcome) for outcome in outcomes]) == ([], [Recorded, Recorded])
+    async with connection(stores) as conn:
+        await crossing(outbox.detach, conn, [99])
+    outcomes = await record(writer, [claim(one), claim(other)])
+    assert asked == [one, other]
+    assert isinstance(outcomes[0], Recorded)
+    assert refused(outcomes[1], Code.RATE_LIMITED)
+    assert Doubt.DETACHED in writer.agreement.doubts()
+    writer.close()
+
+
+async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores: Stores) -> None:
+    """Two writers at once, each asked to let one action of a user through: together they let exactly one through."""
+    (user,) = await make_users(stores, 1)
+    limits = Limits(stores.redis_direct, per_minute=1, cooldowns=True)
+    writers = [Writer(lambda: connect_committer(proxy.url), limits.judge_by_log, agreed()) for _ in range(2)]
+    outcomes: list[Outcome | None] = []
+
+    async def act(writer: Writer) -> None:
+        for _ in range(5):
+            for taken in await crossing(partial(writer.record, by_log=True), [claim(user)]):
+                outcomes.extend(taken.recording.outcomes)
+
+    async with trio.open_nursery() as nursery:
+        for writer in writers:
+            nursery.start_soon(act, writer)
+    assert [isinstance(outcome, Recorded) for outcome in outcomes].count(True) == 1
+    for writer in writers:
+        writer.close()
+
+
+@pytest.mark.parametrize("table", ["users", "scores"])
+async def test_whose_rows_are_locked_is_set_apart(table: str, writer: Writer, stores: Stores) -> None:
+    """Another session holds a user's row: the others of the batch are recorded, and nothing of that user is."""
+    free, held = await make_users(stores, 2)
+    await record(writer, [claim(free), claim(held)])
+    key = "id" if table == "users" else "user_id"
+    async with connection(stores) as other:
+        await crossing(other.execute, f"BEGIN; SELECT 1 FROM {table} WHERE {key} = '{held}' FOR UPDATE")
+        outcomes = await record(writer, [claim(free), claim(held), claim(free)])
+        assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, False, True]
+        assert outcomes[1] is LOCKED
+        again = [claim(held)]
+        (taken,) = await crossing(partial(writer.record, cautious=True), again)
+        assert taken.recording.outcomes == [LOCKED]
+        await crossing(other.execute, "ROLLBACK")
+    assert all(isinstance(outcome, Recorded) for outcome in await record(writer, again))
+    assert await stores.fetchval("SELECT count(*) FROM action_logs WHERE user_id = $1", held) == 2

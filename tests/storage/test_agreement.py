@@ -1,0 +1,101 @@
+"""What a node knows of its board's agreement with PostgreSQL: doubt comes at once, and goes only with proof."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from scoreboard.storage import agreement as module
+from scoreboard.storage.agreement import WRITERS, Agreement, Doubt
+from tests.storage.worlds import agreed
+
+
+def test_a_node_begins_in_doubt() -> None:
+    """Until the stores were compared once, nothing is known."""
+    assert Agreement("leaderboard").doubts() == {Doubt.UNCHECKED}
+
+
+def test_a_call_that_failed_is_in_doubt_until_an_answer_covers_it() -> None:
+    """An answer for an earlier turn proves nothing, nor does a comparison that finds nothing else."""
+    agreement = agreed()
+    agreement.acknowledge(7, 3)
+    agreement.unprojected(7, 3)
+    assert agreement.doubts() == {Doubt.UNPROJECTED}
+    agreement.projected(7, 2)
+    agreement.set_doubts(())
+    assert agreement.in_doubt
+    agreement.projected(7, 4)
+    assert not agreement.in_doubt
+
+
+def test_an_answer_that_lacks_an_acknowledged_turn_is_not_believed() -> None:
+    """Redis came back without it, though the call that brought it had been answered."""
+    agreement = agreed()
+    agreement.acknowledge(7, 3)
+    agreement.acknowledge(8, 1)
+    expected = agreement.expected()
+    assert agreement.confirm(expected, [3, 1])
+    assert not agreement.confirm(expected, [2, 1])
+    assert agreement.in_doubt
+    assert agreement.confirm(expected, [3, 1])
+    assert not agreement.in_doubt
+
+
+def test_what_was_acknowledged_during_a_read_is_not_expected_of_it() -> None:
+    """The read may be older than that call."""
+    agreement = agreed()
+    agreement.acknowledge(7, 3)
+    expected = agreement.expected()
+    agreement.acknowledge(7, 4)
+    assert agreement.confirm(expected, [3])
+    assert not agreement.in_doubt
+
+
+def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL can't be reached: others may have committed meanwhile."""
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    agreement = Agreement("leaderboard")
+    agreement.set_doubts(())
+    assert not agreement.in_doubt
+    now += module.UNCHECKED_SECONDS + 0.1
+    assert agreement.in_doubt
+    assert agreement.doubts() == {Doubt.UNCHECKED}
+    agreement.set_doubts(())
+    assert not agreement.in_doubt
+
+
+def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
+    """PostgreSQL does not know them any more, so no board will ever confirm them; living writers and open turns stay."""
+    agreement = agreed()
+    for writer in (1, 2, 3, 4):
+        agreement.acknowledge(writer, 5)
+    agreement.unprojected(1, 5)
+    agreement.unprojected(2, 5)
+    agreement.forget(lost=[1], alive=[3])
+    assert agreement.expected() == {2: 5, 3: 5}
+    agreement.projected(2, 5)
+    assert not agreement.in_doubt
+
+
+def test_the_writers_that_are_remembered_are_bounded() -> None:
+    """Over the bound the oldest goes, and only a comparison ends the doubt of it."""
+    agreement = agreed()
+    for writer in range(WRITERS + 1):
+        agreement.acknowledge(writer, 1)
+    assert len(agreement.expected()) == WRITERS
+    assert agreement.doubts() == {Doubt.BEHIND}
+
+
+def test_a_change_is_told_once() -> None:
+    """One line when doubt comes, one when it has gone, and somebody is asked to compare."""
+    asked = []
+    agreement = Agreement("leaderboard", lambda: asked.append(1))
+    agreement.set_doubts(())
+    with capture_logs() as lines:
+        for _ in range(3):
+            agreement.doubt(Doubt.MISSING)
+        agreement.set_doubts({Doubt.MISSING})
+        agreement.set_doubts(())
+        agreement.set_doubts(())
+    assert [line["event"] for line in lines] == ["board_in_doubt", "board_agrees"]
+    assert lines[0]["reasons"] == ["missing"]
+    assert len(asked) == 3
