@@ -28,7 +28,7 @@ from scoreboard.storage.rebuild import BoardState, Rebuilder, Superseded
 
 log = structlog.get_logger()
 
-CHECK_INTERVAL_SECONDS = 0.3  # between two comparisons: twelve queries a second on four nodes, a third of a millisecond each
+CHECK_INTERVAL_SECONDS = 0.4  # between two comparisons, of a millisecond each: two of them show a change within a second
 MIN_INTERVAL_SECONDS = 0.05  # between two comparisons, however often it is woken
 SETTLED_SECONDS = 0.3  # a committer has this long to bring its own turns to the board: longer than a call to Redis may take
 BEHIND_SECONDS = 1.0  # a turn that is missing for longer puts the board in doubt: whoever has the lease had time to bring it
@@ -205,13 +205,12 @@ class Projector:
         found = await rebuilder.state()
         missing, is_pruned = list[Missing](), False
         with postgres_errors():
-            committed = await outbox.last_turns(conn)
+            committed, detached = await outbox.last_turns_and_detached(conn)
             try:
                 if found.is_whole:
                     missing = await outbox.missing(conn, found.applied, committed, SETTLED_SECONDS)
             except outbox.Pruned:
                 is_pruned = True
-            detached = await outbox.detached(conn)
         lost = outbox.lost_turns(found.applied, committed)
         lost_here = outbox.lost_turns(expected, committed)
         if (lost or lost_here) and Doubt.HISTORY not in self.agreement.doubts():

@@ -61,6 +61,7 @@ class Limits:
     """
 
     __slots__ = (
+        "_is_young",
         "_may_have_forgotten",
         "_namespace",
         "_reconnects",
@@ -93,6 +94,7 @@ class Limits:
         self._namespace, self._may_have_forgotten, self._reconnects = namespace, may_have_forgotten, reconnects
         self._trusted_from = 0.0  # monotonic seconds
         self._seen_reconnects = 0
+        self._is_young = True  # as far as is known: whether the windows began less than the longest one ago
         self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
 
     async def reserve(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
@@ -114,8 +116,8 @@ class Limits:
         if self._reconnects() != self._seen_reconnects:
             self._seen_reconnects = self._reconnects()
             self.distrust()
-        is_young = answer[0] - answer[1] < self.longest_ms
-        return judgements, not (is_young or monotonic() < self._trusted_from or self._may_have_forgotten())
+        self._is_young = answer[0] - answer[1] < self.longest_ms
+        return judgements, not (self._is_young or monotonic() < self._trusted_from or self._may_have_forgotten())
 
     def distrust(self) -> None:
         """Redis may have forgotten, or missed, what happened until now: the log is asked too until all of that is over."""
@@ -131,10 +133,13 @@ class Limits:
 
         Raises StorageUnavailable.
         """
+        if not self._is_young:
+            return
         key = self._namespace.limits_since
         with redis_errors():
             since, now = await self._since(keys=[key], args=["look"])
-        if now - since < self.longest_ms:
+        self._is_young = now - since < self.longest_ms
+        if self._is_young:
             with postgres_errors():
                 recent = await conn.fetchval(RECENT_SQL, since, self.longest_ms)
             if not recent:

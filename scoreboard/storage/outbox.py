@@ -16,7 +16,6 @@ from scoreboard.storage.projection import Span
 KEPT = "1 hour"  # design: long enough for any replay, short enough to stay small
 PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
 TURNS_AT_ONCE = 500  # turns one replay call covers; at most 1000 users each
-SEEN_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
 
 # A loose index scan: one probe a writer, however many turns are kept.
 WRITERS_SQL = """
@@ -26,6 +25,12 @@ WITH RECURSIVE w(writer) AS (
     SELECT (SELECT c.writer FROM commits c WHERE c.writer > w.writer ORDER BY c.writer LIMIT 1) FROM w WHERE w.writer IS NOT NULL
 )
 SELECT w.writer, (SELECT max(turn) FROM commits c WHERE c.writer = w.writer) AS last FROM w WHERE w.writer IS NOT NULL"""
+
+SEEN_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
+WRITERS_AND_DETACHED_SQL = f"""
+SELECT writer, last, NULL AS dead FROM ({WRITERS_SQL}) AS writers
+UNION ALL
+SELECT writer, NULL, seen_at < clock_timestamp() - interval '{SEEN_SECONDS} seconds' FROM detached_writers"""  # noqa: S608 – constants
 
 TURNS_SQL = """
 SELECT turn, id, users, names, extract(epoch FROM clock_timestamp() - committed_at)::float AS age FROM commits
@@ -42,8 +47,6 @@ DETACH_SQL = """
 INSERT INTO detached_writers (writer) SELECT unnest($1::bigint[])
 ON CONFLICT (writer) DO UPDATE SET seen_at = clock_timestamp()"""
 ATTACH_SQL = "DELETE FROM detached_writers WHERE writer = ANY($1)"
-DETACHED_SQL = f"""
-SELECT writer, seen_at < clock_timestamp() - interval '{SEEN_SECONDS} seconds' AS dead FROM detached_writers"""  # noqa: S608 – a constant
 
 IDENTITY_SQL = "SELECT id || ':' || (SELECT oid FROM pg_database WHERE datname = current_database()) FROM installation"
 
@@ -118,6 +121,10 @@ async def attach(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
     await conn.execute(ATTACH_SQL, list(writers))
 
 
-async def detached(conn: asyncpg.Connection) -> dict[int, bool]:
-    """The writers without Redis, and whether each is dead."""
-    return {row["writer"]: row["dead"] for row in await conn.fetch(DETACHED_SQL)}
+async def last_turns_and_detached(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
+    """Each writer's last committed turn; the writers without Redis, and whether each is dead."""
+    rows = await conn.fetch(WRITERS_AND_DETACHED_SQL)
+    return (
+        {row["writer"]: row["last"] for row in rows if row["last"] is not None},
+        {row["writer"]: row["dead"] for row in rows if row["dead"] is not None},
+    )
