@@ -25,7 +25,7 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CACHE = Path("/var/cache/scoreboard")  # root's own and readable by all
 CONNECTIONS = 200  # several nodes with their pools on one development machine; a slot costs some KiB
 MEMORY_SHARE = 8  # PostgreSQL's own cache gets an eighth of the machine's memory: a laptop has more to do than to keep a board
-SHARED_BUFFERS_MIB = (128, 1024)  # least and most: PostgreSQL's default; and a million users with all their indexes, which take about 800
+SHARED_BUFFERS_MIB = (128, 1024)  # least and most: PostgreSQL's default; and what actions of a million users touch, about 600
 # WAL between two checkpoints: at least PostgreSQL's default, and twice the cache. More of it means fewer page images, and more to replay
 # after a crash; but with more cache that is faster: 1 GiB took 16 s with 1 GiB of cache, half of it 19 s with 128 MiB.
 MAX_WAL_MIB, WAL_TO_CACHE = 1024, 2
