@@ -21,7 +21,9 @@ from scoreboard.domain.errors import StartError
 from scoreboard.runtime import embedded_servers as servers
 from scoreboard.runtime.embedded_process import POLL, Server, account_for, free_port
 
-START_SECONDS = 30.0  # seconds for all of a start; 1 is usual, crash recovery after heavy writing takes longest
+# Seconds for all of a start; 1 is usual. Recovery from a crash after heavy writing takes longest: 16 for 1 GiB of WAL on two busy cores,
+# and there may be two. A recovery that is given up begins anew at the next start: too short a time would keep the stores down for ever.
+START_SECONDS = 120.0
 STOP_SECONDS = 25.0  # seconds for all of a stop: longer than the signals of both servers together need
 LAUNCHES = 3  # a free port can be lost between looking and binding, hardly twice
 STACK = "stack.json"

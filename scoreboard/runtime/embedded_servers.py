@@ -25,8 +25,10 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CACHE = Path("/var/cache/scoreboard")  # root's own and readable by all
 CONNECTIONS = 200  # several nodes with their pools on one development machine; a slot costs some KiB
 MEMORY_SHARE = 8  # PostgreSQL's own cache gets an eighth of the machine's memory: a laptop has more to do than to keep a board
-SHARED_BUFFERS = (128, 1024)  # MiB, least and most: PostgreSQL's default; and a million users with all their indexes, which take about 800
-MAX_WAL_SIZE = 2048  # MiB between two checkpoints, about; twice PostgreSQL's default, and a crash is still recovered within START_SECONDS
+SHARED_BUFFERS_MIB = (128, 1024)  # least and most: PostgreSQL's default; and what actions of a million users touch, about 600
+# WAL between two checkpoints: at least PostgreSQL's default, and twice the cache. More of it means fewer page images, and more to replay
+# after a crash; but with more cache that is faster: 1 GiB took 16 s with 1 GiB of cache, half of it 19 s with 128 MiB.
+MAX_WAL_MIB, WAL_TO_CACHE = 1024, 2
 ROLE = DATABASE = "scoreboard"  # what the application logs in as; it may create databases (tests do), it is no superuser
 
 
@@ -172,12 +174,21 @@ def machine_memory() -> int:
 
 def shared_buffers(memory: int) -> int:
     """MiB of PostgreSQL's cache on a machine with so many bytes. What is never used is never taken from the machine."""
-    least, most = SHARED_BUFFERS
+    least, most = SHARED_BUFFERS_MIB
     return min(max(memory // MEMORY_SHARE // 2**20, least), most)
 
 
+def max_wal_size(cache: int) -> int:
+    """MiB of WAL that PostgreSQL lets grow between two checkpoints, for so many MiB of cache."""
+    return max(cache * WAL_TO_CACHE, MAX_WAL_MIB)
+
+
 def postgres_command(server: Server, binaries: Binaries, port: int, settings: Mapping[str, str]) -> tuple[str | Path, ...]:
-    """`settings` go before ours. fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, here as in production."""
+    """`settings` go before ours. fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, here as in production.
+
+    wal_compression stays off: the wheel has only pglz, which took PostgreSQL twice the CPU an action with a million users.
+    """
+    cache = shared_buffers(machine_memory())
     options = {
         "listen_addresses": "127.0.0.1",
         "port": port,
@@ -187,8 +198,8 @@ def postgres_command(server: Server, binaries: Binaries, port: int, settings: Ma
         "timezone": "UTC",
         "log_timezone": "UTC",
         "jit": "off",
-        "shared_buffers": f"{shared_buffers(machine_memory())}MB",
-        "max_wal_size": f"{MAX_WAL_SIZE}MB",
+        "shared_buffers": f"{cache}MB",
+        "max_wal_size": f"{max_wal_size(cache)}MB",
         **settings,
     }
     return (binaries.postgres / "postgres", "-D", Folder.NAME, *(f"--{name}={value}" for name, value in options.items()))

@@ -18,7 +18,7 @@ import trio
 from scoreboard.domain.errors import StartError
 from scoreboard.runtime import embedded
 from tests.bench import load, machine, plot, probe, report, servers, stores
-from tests.bench.report import Figure
+from tests.bench.report import Figure, UnequalCountError
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
 from tests.bench.servers import CONTENDERS, Contender, Running, Site
 
@@ -27,10 +27,6 @@ WARM_UP_RATE = 15_000  # actions signed a second of warm-up; more than anybody t
 SPARE = 3.0  # times as many actions as the fastest rate so far asks for are signed: warm code and more connections may double it
 BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
 OVERHEAD = 60.0  # seconds a server for its start, its users, the probe, signing and its end
-
-
-class UnequalCountError(Exception):
-    """The database does not hold what was answered: no figure is worth printing."""
 
 
 # ---- one server --------------------------------------------------------------------------------------------------------------------

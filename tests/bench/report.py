@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import msgspec
 
 
+class UnequalCountError(Exception):
+    """The database does not hold what was answered: no figure is worth printing."""
+
+
 class Figure(msgspec.Struct, frozen=True):
     """One server at one number of connections. Only made when every accepted answer was found in the database."""
 

@@ -28,8 +28,8 @@ from scoreboard.security import tokens
 from scoreboard.security.signatures import action_secret
 from scoreboard.security.tokens import TokenKeys
 from tests.bench import load, machine, report, scale_report, scale_stores, servers, stores
-from tests.bench.actions import UnequalCountError
 from tests.bench.load import Actor
+from tests.bench.report import UnequalCountError
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
 from tests.bench.scale_report import Round
 from tests.bench.servers import OURS, Running, Site

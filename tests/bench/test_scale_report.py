@@ -59,7 +59,7 @@ def test_the_larger_size_is_judged() -> None:
 
 
 def test_the_table_has_a_line_a_size() -> None:
-    """Actions a second, their ratio, and what each action cost and wrote."""
+    """Actions a second, their ratio, and what each action cost, in all and by process, and wrote."""
     lines = scale_report.table([MANY, FEW]).splitlines()
     assert [line.split(" | ")[:3] for line in lines[2:]] == [["| 10,000", "3,000", "1.00"], ["| 1,000,000", "2,400", "0.80"]]
-    assert " | 48.0 | 5.5 | " in lines[3]
+    assert " | 410 | 160 | 190 | 60 | 45 | 48.0 | 5.5 | " in lines[3]
