@@ -1,6 +1,6 @@
 """The composition root. READ THIS FIRST: every part of a node is made here, handed what it needs, started, and ended, in this order.
 
-`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: projector, committers, late actions,
+`serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: health, projector, committers, late actions,
 housekeeping, session watch, the Pub/Sub reader, the batcher, the audience; inside it the web application's own, and inside that the
 listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then
 the stores.
@@ -50,11 +50,12 @@ from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.board import SharedBoard
 from scoreboard.storage.bus import Bus
+from scoreboard.storage.clock import DatabaseClock
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections import Stores
+from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.opening import stores_of
-from scoreboard.storage.probe import Probe
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.writer import Writer
 from scoreboard.web.addresses import Addresses
@@ -90,10 +91,29 @@ class Node:
         self.settings, self.stores = settings, stores
         self.name = f"{socket.gethostname()}-{token_hex(4)}"
         self.leaving = trio.Event()
-        self.projector = Projector(stores, LEADERBOARD, self.name, self.hear)
+        self.monitor = HealthMonitor(stores)
+        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
+        self.limits = Limits(
+            stores.redis_direct,
+            per_minute=settings.limits.user_per_minute,
+            cooldowns=settings.limits.cooldowns,
+            longest_ms=1000 * max((rule.cooldown for rule in self.rules.values()), default=0),
+            namespace=stores.namespace,
+            may_have_forgotten=lambda: self.monitor.redis_evicts,
+            reconnects=lambda: stores.redis_generation.reconnects,
+        )
+        self.projector = Projector(stores, LEADERBOARD, self.name, self.limits, self.hear)
         self.redis_breaker = Breaker("redis", changed=_watch_redis)
         self.profiles = Profiles(stores)
-        self.board = SharedBoard(LEADERBOARD, stores, self.profiles, self.redis_breaker, self.projector.suspect)
+        self.board = SharedBoard(
+            LEADERBOARD,
+            stores,
+            self.profiles,
+            self.redis_breaker,
+            self.projector.agreement,
+            self.projector.suspect,
+            lambda: stores.installation,
+        )
         self.leaderboard = Leaderboard(self.board)
         self._make_accounts(keys)
         self._make_write_path()
@@ -102,14 +122,27 @@ class Node:
 
     def hear(self, mark: Mark) -> None:
         """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
-        self.board.hear(mark)
+        self.board.note_version(mark)
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What an operator should change, for /readyz."""
+        return (*self.monitor.warnings, *self.projector.warnings)
+
+    def _boards(self) -> dict[str, str]:
+        """Whether each board is known to agree with PostgreSQL, for /readyz."""
+        return {self.board.board.id: "stale" if self.board.is_stale else "current"}
 
     def _make_accounts(self, keys: Keys) -> None:
         settings = self.settings
         token_keys = TokenKeys.from_private(keys.signing, keys.current_signing)
         self.bus = Bus(self.stores)
         self.sessions = Sessions(
-            self.stores, token_keys, keys.master, issuer=settings.issuer, lifetime=settings.security.access_token_seconds
+            self.stores,
+            token_keys,
+            keys.master,
+            issuer=settings.issuer,
+            lifetime=settings.security.access_token_seconds,
+            clock=DatabaseClock(),
         )
         self.accounts = Accounts(
             self.stores,
@@ -123,15 +156,23 @@ class Node:
             registration=settings.accounts.registration,
             lifetime=settings.security.access_token_seconds,
             refresh_days=settings.security.refresh_days,
+            clock=self.sessions.clock.now,
         )
 
     def _make_write_path(self) -> None:
-        limits = Limits(self.stores.redis_direct, per_minute=self.settings.limits.user_per_minute, cooldowns=self.settings.limits.cooldowns)
-        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
         self.queue = Queue()
+        agreement = self.projector.agreement
         self.commits = [
-            Commit(Writer(self.stores.connect), limits, self.projector.projection, self.redis_breaker) for _ in range(COMMITTERS)
+            Commit(
+                Writer(self.stores.connect_committer, self.limits.judge_by_log, agreement),
+                self.limits,
+                self.projector.projection,
+                self.redis_breaker,
+                agreement,
+            )
+            for _ in range(COMMITTERS)
         ]
+        self.projector.writers = lambda: [commit.writer.number for commit in self.commits]
         self.submit = SubmitAction(self.rules, self.queue)
 
     def _make_live(self) -> None:
@@ -148,7 +189,7 @@ class Node:
         heads = Heads(origins, public_url=settings.server.public_url)
         bearer = Bearer(self.sessions.authenticate)
         scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
-        self.health = HealthRoutes(Probe(self.stores))
+        self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
         self.health.migrated = True
         auth = AuthRoutes(
             self.accounts,
@@ -195,6 +236,7 @@ class Node:
             authenticate=self.sessions.authenticate,
             is_revoked=self.sessions.is_revoked,
             standing=self.leaderboard.standing,
+            clock=self.sessions.clock.now,
         )
         rules = LiveRules(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
         requests = Requests(services, rules, origin_allowed=origins.allows, client_address=addresses.counted, identify=bearer.identify)
@@ -228,6 +270,7 @@ class Node:
     def _tasks(self) -> list[tuple[Any, ...]]:
         """Whatever runs for ever and may be started again after a crash: each begins from the stores."""
         return [
+            ("health", self.monitor.run),  # first: it learns which Redis this node's connections lead to
             ("projector", self.projector.run),
             *(("committer", commit_batches, self.queue, commit, self.hear) for commit in self.commits),
             ("late actions", end_late, self.queue),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LONGEST = 300  # lines a file; longer ones stop having a first screen that is their map
+LONGEST = 450  # lines a file; about 300 is usual. Longer ones stop having a first screen that is their map
 
 # What a layer may import of ours, besides itself. Files on top (app, cli, demo) may import everything below.
 BELOW = {
@@ -96,7 +96,7 @@ def test_imports_go_one_way() -> None:
         ({"domain.a": "async def f(): pass"}, "domain.a line 1 is async"),
         ({"app": "import trio\ntrio.run(print)"}, "app calls trio.run"),
         ({"helpers": ""}, "helpers is in no layer"),
-        ({"web.a": "x = 1\n" * 301}, "web.a has 301 lines"),
+        ({"web.a": "x = 1\n" * 451}, "web.a has 451 lines"),
         ({"web.a": "import scoreboard.web.b", "web.b": "from scoreboard.web import a"}, "cycle: web.a → web.b → web.a"),
     ],
 )

@@ -6,7 +6,7 @@ expects of a request: a store out of reach, a start that cannot go on, a bug.
 ScoreboardError
 ├── SettingsError       a setting is wrong; the message is one line that names the key (exit 2)
 ├── StartError          the start cannot go on for another reason; one line (exit 1)
-└── StorageUnavailable  PostgreSQL or Redis is out of reach, or too slow
+└── StorageUnavailable  PostgreSQL or Redis can't be used, and its `condition` says in which way
 """
 
 from enum import StrEnum
@@ -107,10 +107,24 @@ class StartError(ScoreboardError):
     """The process cannot start or go on; the message is one line that says why and what to do."""
 
 
-class StorageUnavailable(ScoreboardError):
-    """A store did not answer in time or not at all. Nothing more is known of the call's effect."""
+class StoreCondition(StrEnum):
+    """In which condition a store is, or was when a call failed."""
 
-    def __init__(self, store: Store, why: str) -> None:
+    UP = "up"  # reads and writes; never the condition of a failure
+    DOWN = "down"  # out of reach, silent, starting, without its tables, or it refuses our role
+    READ_ONLY = "read_only"  # it answers reads and refuses writes: a replica, or told to be so
+    FULL = "full"  # it answers reads and has no room for a write
+    BUSY = "busy"  # it works, but not for this call: a lock, a cancelled statement, no free connection
+
+
+class StorageUnavailable(ScoreboardError):
+    """A store refused a call for a reason of its own, did not answer in time, or not at all.
+
+    After DOWN nothing is known of the call's effect. After the other conditions the store said no: there was no effect.
+    """
+
+    def __init__(self, store: Store, why: str, condition: StoreCondition = StoreCondition.DOWN) -> None:
         super().__init__(f"{store}: {why}")
         self.store: Store = store
         self.why = why
+        self.condition = condition

@@ -59,6 +59,8 @@ def out_of_service(detail: str) -> Refusal:
 
 WENT_AWAY = out_of_service("The database went away. Send the same actionId again to learn whether it was recorded.")
 
+LOCKED = out_of_service("Another session of the database holds this account's rows. Nothing was recorded.")
+
 
 def limited(layer: str, wait_ms: int) -> Refusal:
     """429 of the layer "user" or "cooldown"; the wait is rounded up, so that a client that obeys it is not refused again."""

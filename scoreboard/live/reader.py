@@ -103,10 +103,12 @@ class Reader:
 
     async def _hand_on(self, heard: "trio.MemoryReceiveChannel[bytes]") -> None:
         async for payload in heard:
-            match bus.decode(payload):
+            match self._bus.decode(payload):
                 case bus.Update() as update if update.board in self._boards:
-                    self._boards[update.board].hear(update.mark, update.top)
-                    self._hub.personal(update)
+                    board = self._boards[update.board]
+                    board.hear(update.mark, update.top)
+                    # A rank on a board that lacks something is none: the message may come of a call that its sender had given up.
+                    self._hub.personal(update.without_ranks() if board.is_stale else update)
                 case bus.Revoked(sid):
                     self._revoked(sid)
                     self._hub.revoke(sid)

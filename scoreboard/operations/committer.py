@@ -7,13 +7,16 @@ its signature check. Never decides about an action: see `storage.commit`.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
+from typing import NamedTuple
+from uuid import UUID
 
 import structlog
 import trio
 
 from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import Claim, Duplicate, Outcome, Recorded, out_of_service
+from scoreboard.domain.outcomes import LOCKED, Claim, Duplicate, Outcome, Recorded, out_of_service
 from scoreboard.runtime import observe
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.commit import Commit, Committed
@@ -24,6 +27,7 @@ COMMITTERS = 2  # two made 25–40 % more than one, three nothing more
 BATCH = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
 QUEUE = 4_096  # waiting actions, under a second of work; full: 503
 PATIENCE = 3.0  # seconds an action waits for its outcome
+LOCKED_INTERVAL = 0.2  # seconds between two tries of actions whose users' rows another session holds
 LATE_CHECK = 0.1  # seconds between two looks for late ones
 RECONNECT = 0.25  # seconds between two tries while PostgreSQL is away
 
@@ -70,13 +74,27 @@ class Pending:
         return self.outcome
 
 
-class Queue:
-    """Bounded, first in, first out. `available`: whether a committer has a connection; without one actions are refused at once."""
+class Batch(NamedTuple):
+    """What goes to the stores together. `cautious`: other sessions held the rows of these users the last time; nobody waits for them."""
 
-    __slots__ = ("_idle", "_outstanding", "_waiting", "available")
+    pending: list[Pending]
+    cautious: bool = False
+
+
+class Queue:
+    """Bounded, first in, first out. `available`: whether a committer has a connection; without one actions are refused at once.
+
+    Users whose rows another session of the database holds are set apart, so that nobody else waits: their actions are tried together, now
+    and then, without waiting for a lock, until they are recorded or their time is up.
+    """
+
+    __slots__ = ("_apart", "_apart_at", "_idle", "_locked", "_outstanding", "_waiting", "available")
 
     def __init__(self) -> None:
         self._waiting: deque[Pending] = deque()
+        self._apart: deque[Pending] = deque()  # of locked users; at most QUEUE together with those that wait
+        self._locked: set[UUID] = set()
+        self._apart_at = inf  # when those set apart are tried again, Trio's clock
         self._outstanding: deque[Pending] = deque()  # by deadline, not answered when last looked at; at most what comes in within PATIENCE
         self._idle = trio.lowlevel.ParkingLot()
         self.available = 0
@@ -85,7 +103,7 @@ class Queue:
         """Queues the claim, whose outcome is there within PATIENCE, whoever still waits for it."""
         if not self.available:
             return AWAY
-        if len(self._waiting) >= QUEUE:
+        if len(self._waiting) + len(self._apart) >= QUEUE:
             return BUSY
         pending = Pending(claim, trio.current_time() + PATIENCE)
         self._waiting.append(pending)
@@ -94,29 +112,56 @@ class Queue:
             self._idle.unpark()
         return pending
 
-    async def take(self) -> list[Pending]:
+    async def take(self) -> Batch:
         """The next batch, as soon as there is one. Late ones are dropped unseen, so that "nothing was recorded" is true of them."""
         while True:
-            while not self._waiting:
+            while not self._waiting and trio.current_time() < self._apart_at:
                 await self._idle.park()
+            cautious = trio.current_time() >= self._apart_at
+            if cautious:
+                self._apart_at = inf
+            source = self._apart if cautious else self._waiting
             batch: list[Pending] = []
-            while self._waiting and len(batch) < BATCH:
-                pending = self._waiting.popleft()
-                if pending.outcome is None:
+            while source and len(batch) < BATCH:
+                pending = source.popleft()
+                if pending.outcome is not None:
+                    continue
+                if not cautious and pending.claim.user in self._locked:
+                    self._set_apart(pending)
+                else:
                     batch.append(pending)
+            if cautious:
+                self._locked = {pending.claim.user for pending in (*batch, *self._apart)}  # whoever has nothing waiting is nobody's matter
             if batch:
                 observe.COMMIT_QUEUE.set(len(self._waiting))
-                return batch
+                return Batch(batch, cautious)
+
+    def postpone(self, pending: Pending) -> None:
+        """Another session holds the user's rows; nothing was recorded. It is tried again until its time is up."""
+        if pending.outcome is None:
+            self._locked.add(pending.claim.user)
+            self._set_apart(pending)
+
+    def unlocked(self, user: UUID) -> None:
+        """The user's rows are free again."""
+        self._locked.discard(user)
+
+    def _set_apart(self, pending: Pending) -> None:
+        self._apart.append(pending)
+        self._apart_at = min(self._apart_at, trio.current_time() + LOCKED_INTERVAL)
 
     def end_late(self, now: float) -> None:
-        """Answers for whatever has waited too long."""
+        """Answers for whatever has waited too long. Has those who were set apart tried again when it is time."""
+        if now >= self._apart_at and self._idle:
+            self._idle.unpark()
         while self._outstanding and (self._outstanding[0].outcome is not None or self._outstanding[0].deadline <= now):
             self._outstanding.popleft().end(IN_DOUBT)
 
     def refuse_waiting(self) -> None:
         """Nobody can commit: whoever waits is told at once."""
-        while self._waiting:
-            self._waiting.popleft().end(AWAY)
+        for waiting in (self._waiting, self._apart):
+            while waiting:
+                waiting.popleft().end(AWAY)
 
 
 def unique(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending, Pending]]]:
@@ -164,9 +209,9 @@ async def commit_batches(
             while connected:
                 batch = await queue.take()
                 try:
-                    await _commit(batch, commit, on_mark)
+                    await _commit(batch, queue, commit, on_mark)
                 except StorageUnavailable as exc:
-                    log.warning("commit_failed", why=exc.why, actions=len(batch))
+                    log.warning("commit_failed", why=exc.why, actions=len(batch.pending))
                     if not commit.writer.is_connected:
                         connected = False
                         queue.available -= 1
@@ -188,24 +233,36 @@ async def _connect(queue: Queue, commit: Commit) -> bool:
     return True
 
 
-async def _commit(batch: Sequence[Pending], commit: Commit, on_mark: Callable[[Mark], None]) -> None:
-    """One batch, answered to the last: with outcomes, or 503 when PostgreSQL went away (which is raised again)."""
-    leaders, followers = unique(batch)
+async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[[Mark], None]) -> None:
+    """One batch, answered to the last: with outcomes, or 503 when PostgreSQL went away (which is raised again).
+
+    But for those whose rows another session holds: they go back to the queue.
+    """
+    leaders, followers = unique(batch.pending)
     observe.COMMIT_BATCH_SIZE.observe(len(leaders))
     try:
         with observe.COMMIT_SECONDS.time():
-            committed: Committed = await crossing(commit.run, [pending.claim for pending in leaders])
+            claims = [pending.claim for pending in leaders]
+            committed: Committed = await crossing(commit.run, claims, cautious=batch.cautious)
     except BaseException:
-        for pending in batch:
+        for pending in batch.pending:
             pending.end(IN_DOUBT)
         raise
     if committed.mark is not None:
         on_mark(committed.mark)
     became = dict(zip(leaders, committed.outcomes, strict=True))
     for pending, outcome in became.items():
-        pending.end(outcome)
+        if outcome is LOCKED:
+            queue.postpone(pending)
+        else:
+            if batch.cautious:
+                queue.unlocked(pending.claim.user)
+            pending.end(outcome)
     for pending, leader in followers:  # by what became of the leader, not by what it was told: it may have been late
-        pending.end(follow(pending.claim, leader.claim, became[leader]))
+        if became[leader] is LOCKED:
+            queue.postpone(pending)
+        else:
+            pending.end(follow(pending.claim, leader.claim, became[leader]))
 
 
 async def end_late(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

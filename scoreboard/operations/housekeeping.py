@@ -1,6 +1,7 @@
 """What must be done now and then: partitions of the action log ahead of time, an outbox and sessions that do not pile up.
 
-One task on every node; each job is safe from several nodes at once. A store that is away costs a round, nothing else.
+One task on every node; each job is safe from several nodes at once. A store that is away, a lock that somebody holds, a statement or a
+session that somebody ended cost a round, nothing else: they are warned of once, until a round succeeds again.
 """
 
 import structlog
@@ -8,28 +9,34 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage import outbox, rebuild, sessions
+from scoreboard.storage import outbox, sessions
 from scoreboard.storage.bridge import crossing, postgres_errors
-from scoreboard.storage.connections import Stores
+from scoreboard.storage.connections import Connection, Stores
+from scoreboard.storage.deadline import bounded
 from scoreboard.storage.partitions import make_partitions
+from scoreboard.storage.rebuild import Rebuilder
 
 ROUND = 60.0  # seconds; a partition is made three months ahead, a turn is kept an hour: neither is urgent
+ROUND_SECONDS = 300.0  # for the work of a round; rows that waited for their partition for months are moved in one statement
 
 log = structlog.get_logger()
 
 
 async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """A round a minute, for ever; started after the first. Cancelling rolls back what is under way."""
-    started = False
+    started = waits = False
     while True:
         try:
             made, pruned = await crossing(_round, stores, board)
             await sessions.prune(stores)
         except StorageUnavailable as exc:
-            log.warning("housekeeping_waits", why=exc.why)
+            if not waits:
+                log.warning("housekeeping_waits", store=exc.store, condition=exc.condition, why=exc.why)
+            waits = True
         else:
-            if made or pruned:
+            if made or pruned or waits:
                 log.info("house_kept", partitions=made, commits_pruned=pruned)
+            waits = False
         if not started:
             started = True
             task_status.started()
@@ -39,12 +46,16 @@ async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStat
 async def _round(stores: Stores, board: Board) -> tuple[list[str], int]:
     conn = await stores.connect()
     try:
-        made = await make_partitions(conn)
-        applied = (await rebuild.state(stores.redis, board)).applied
-        pruned = 0
         with postgres_errors():
-            while gone := await outbox.prune(conn, applied):
-                pruned += gone
-        return made, pruned
+            return await bounded(conn, ROUND_SECONDS, _work(conn, stores, board))
     finally:
         conn.terminate()
+
+
+async def _work(conn: Connection, stores: Stores, board: Board) -> tuple[list[str], int]:
+    made = await make_partitions(conn)
+    applied = (await Rebuilder(stores, board).state()).applied
+    pruned = 0
+    while gone := await outbox.prune(conn, applied):
+        pruned += gone
+    return made, pruned

@@ -1,135 +1,291 @@
-"""Keeps a board in Redis what PostgreSQL says: fills gaps, mends a board that came back old, builds one that is gone.
+"""Keeps a board in Redis what PostgreSQL says, and says when it is not: compares the two, fills gaps, builds a board that is gone.
 
-Runs on every node, works on one at a time (a lease in Redis; correctness does not rest on it). Committers close their own gaps; what is
-left after two seconds (dead writers, outages) is filled here. Never talks to clients.
+Runs on every node. Each compares for itself, several times a second; one of them repairs (it has a lease in Redis; correctness does not
+rest on it). Committers close their own gaps; what is left after a moment (dead writers, outages, changes that others made) is filled
+here. Never talks to clients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from enum import Enum, auto
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 import trio
 
 from scoreboard.domain.boards import Board, Mark
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage import outbox, rebuild
-from scoreboard.storage.bridge import crossing, redis_errors
+from scoreboard.runtime import observe
+from scoreboard.storage import outbox
+from scoreboard.storage.agreement import Agreement, Doubt
+from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
 from scoreboard.storage.connections import Connection, Stores
-from scoreboard.storage.projection import Projection, keys
-from scoreboard.storage.rebuild import BoardState, Superseded
+from scoreboard.storage.deadline import ConnectionDeadline
+from scoreboard.storage.limits import Limits
+from scoreboard.storage.outbox import Missing
+from scoreboard.storage.projection import Projection, script
+from scoreboard.storage.rebuild import BoardState, Rebuilder, Superseded
 
 log = structlog.get_logger()
 
-ROUND = 1.0  # seconds between two looks
-AT_LEAST = 0.1  # seconds between two looks, however often it is woken
-SETTLED = 2.0  # seconds a committer has to close its own gap
-LEASE_MS = 5_000  # a dead node's work is taken over after this
+CHECK_INTERVAL_SECONDS = 0.3  # between two comparisons: twelve queries a second on four nodes, a third of a millisecond each
+MIN_INTERVAL_SECONDS = 0.05  # between two comparisons, however often it is woken
+SETTLED_SECONDS = 0.3  # a committer has this long to bring its own turns to the board: longer than a call to Redis may take
+BEHIND_SECONDS = 1.0  # a turn that is missing for longer puts the board in doubt: whoever has the lease had time to bring it
+SEEN_INTERVAL_SECONDS = 1.0  # how often a node says that it still can't reach Redis
+LEASE_MS = 2_000  # a dead node's work is taken over after this
+LEASE_INTERVAL_SECONDS = 0.5  # between two renewals during long work
+LOOK_TIMEOUT_SECONDS = 3.0  # for a comparison; PostgreSQL's silence must not keep the next one from trying a new connection
+
+SHARED = (
+    "Another installation uses the same keys of this Redis: this one's boards come from PostgreSQL, and are stale. "
+    "Give each installation a redis.prefix or a database of its own."
+)
 
 
 # ---- pure: decides ------------------------------------------------------------------------------------------------
 
 
-class Remedy(Enum):
+class Repair(Enum):
     """What a board needs."""
 
     REPLAY = auto()  # it is sound: fill gaps, if any
-    RENEW = auto()  # it came back with an older content: fill, then a new epoch, so that everybody forgets the newer marks
-    REBUILD = auto()  # there is none
+    RENEW = auto()  # it came back with an older content: a new epoch, so that everybody forgets the newer marks, and fill
+    COMPLETE = auto()  # whoever put it in place was stopped before it was complete
+    REBUILD = auto()  # there is none, a part is missing, or PostgreSQL's history went back
 
 
-def remedy(found: BoardState, known: Mark) -> Remedy:
+class Comparison(NamedTuple):
+    """What both stores say at one time. `lost`: turns that the board has and PostgreSQL does not, by writer."""
+
+    found: BoardState
+    lost: dict[int, int]
+    missing: list[Missing]
+    is_pruned: bool  # what is missing is no longer kept
+    detached: dict[int, bool]  # writers without Redis → dead
+
+
+def needed(seen: Comparison, known: Mark) -> Repair:
     """`known` is the newest mark that this node ever saw of the board."""
-    if found.epoch == 0:
-        return Remedy.REBUILD
+    found = seen.found
+    if not found.is_whole or seen.lost or seen.is_pruned:
+        return Repair.REBUILD
     if found.run_id != found.server or Mark(found.epoch, found.version) < known:
-        return Remedy.RENEW
-    return Remedy.REPLAY
+        return Repair.RENEW
+    return Repair.COMPLETE if found.is_incomplete else Repair.REPLAY
+
+
+def doubts(seen: Comparison, known: Mark, own: Set[int]) -> set[Doubt]:
+    """Why the board may not agree with PostgreSQL. `own` writers mind their turns themselves."""
+    found, reasons = seen.found, set[Doubt]()
+    if not found.is_whole:
+        reasons.add(Doubt.MISSING)
+    elif found.run_id != found.server or Mark(found.epoch, found.version) < known:
+        reasons.add(Doubt.OLD)
+    if seen.lost:
+        reasons.add(Doubt.HISTORY)
+    if found.is_incomplete:
+        reasons.add(Doubt.INCOMPLETE)
+    if seen.is_pruned or any(lack.age > BEHIND_SECONDS for lack in seen.missing):
+        reasons.add(Doubt.BEHIND)
+    if any(not dead for writer, dead in seen.detached.items() if writer not in own):
+        reasons.add(Doubt.DETACHED)
+    return reasons
 
 
 # ---- I/O: acts ----------------------------------------------------------------------------------------------------
 
 
-async def mend(conn: Connection, stores: Stores, board: Board, projection: Projection) -> Remedy:
-    """asyncio-flavoured: one look and what follows from it. Raises StorageUnavailable."""
-    known = projection.known  # before the look: the committers may learn of more during it
-    found = await rebuild.state(stores.redis, board)
-    needed = remedy(found, known)
-    try:
-        if needed is Remedy.REPLAY:
-            await rebuild.replay(conn, projection, found.epoch, found.applied, SETTLED)
-        elif needed is Remedy.RENEW:
-            projection.known = await rebuild.renew(conn, stores.redis, board)
-    except outbox.Pruned:
-        needed = Remedy.REBUILD
-    except Superseded:
-        return needed  # the next look tells
-    if needed is Remedy.REBUILD:
-        try:
-            projection.known = await rebuild.rebuild(conn, stores.redis, board)
-        except Superseded:
-            return needed
-    if needed is not Remedy.REPLAY:
-        log.info("board_mended", board=board.id, remedy=needed.name.lower(), epoch=projection.known.epoch)
-    return needed
-
-
 class Projector:
-    """`suspect` may be called from anywhere on the loop: the next look comes at once."""
+    """`suspect` may be called from anywhere on the loop: the next comparison comes at once."""
 
-    __slots__ = ("_woken", "board", "node", "on_mark", "projection", "stores")
+    __slots__ = (
+        "_conn",
+        "_lease",
+        "_lease_until",
+        "_refused",
+        "_seen_at",
+        "_woken",
+        "agreement",
+        "board",
+        "is_shared",
+        "limits",
+        "node",
+        "on_mark",
+        "projection",
+        "stores",
+        "writers",
+    )
 
-    def __init__(self, stores: Stores, board: Board, node: str, on_mark: Callable[[Mark], None]) -> None:
-        self.stores, self.board, self.node, self.on_mark = stores, board, node, on_mark
+    def __init__(self, stores: Stores, board: Board, node: str, limits: Limits, on_mark: Callable[[Mark], None]) -> None:
+        self.stores, self.board, self.node, self.limits, self.on_mark = stores, board, node, limits, on_mark
+        self.agreement = Agreement(board.id, self.suspect)
+        self.projection = Projection(  # shared with the committers
+            stores.redis_direct, board, self.suspect, namespace=stores.namespace, installation=lambda: stores.installation
+        )
+        self.writers: Callable[[], list[int]] = list  # the numbers of this node's writers
         self._woken = trio.Event()
-        self.projection = Projection(stores.redis_direct, board, self.suspect)  # shared with the node's committers
+        self._conn: Connection | None = None
+        self.is_shared = False  # another installation repairs the same keys
+        self._lease = stores.redis.register_script(script("lease.lua"))
+        self._lease_until = self._seen_at = 0.0  # trio's clock
+        self._refused = ""  # why the last comparison failed; logged once
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should change, in sentences."""
+        return (SHARED,) if self.is_shared else ()
 
     def suspect(self) -> None:
         self._woken.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Looks once a round, for ever; started after the first look.
+        """Compares and repairs, for ever; started after the first comparison.
 
         Cancelling leaves a half-built board aside, which goes away by itself.
         """
-        conn: Connection | None = None
         started = False
         try:
             while True:
                 self._woken = trio.Event()
-                try:
-                    if conn is None or conn.is_closed():
-                        conn = await crossing(self.stores.connect)
-                    await self._look(conn)
-                except StorageUnavailable as exc:
-                    log.warning("projector_waits", board=self.board.id, why=exc.why)
+                await self.check_once()
                 if not started:
                     started = True
                     task_status.started()
-                await trio.sleep(AT_LEAST)
-                with trio.move_on_after(ROUND - AT_LEAST):
+                await trio.sleep(MIN_INTERVAL_SECONDS)
+                with trio.move_on_after(CHECK_INTERVAL_SECONDS - MIN_INTERVAL_SECONDS):
                     await self._woken.wait()
         finally:
-            if conn is not None:
-                conn.terminate()
+            self.close()
 
-    async def _look(self, conn: Connection) -> None:
-        if await crossing(hold, self.stores, self.board, self.node):
-            before = self.projection.known
-            await crossing(mend, conn, self.stores, self.board, self.projection)
-            if self.projection.known > before:
-                self.on_mark(self.projection.known)
+    async def check_once(self) -> Repair | None:
+        """Compares both stores, and repairs the board if it is this node's turn: what was done, or None. Cancelling is harmless."""
+        try:
+            done = await crossing(self._check)
+            self._refused = ""
+            return done
+        except (StorageUnavailable, Superseded, outbox.Pruned) as exc:  # after the last two the next comparison tells
+            if isinstance(exc, StorageUnavailable) and exc.store == "postgresql":
+                self.close()
+            if str(exc) != self._refused:
+                self._refused = str(exc)
+                log.warning("board_unchecked", board=self.board.id, why=str(exc))
+            if isinstance(exc, StorageUnavailable) and exc.store == "redis":
+                self.agreement.unchecked()
+            self.agreement.report()
+            return None
 
+    # ---- asyncio-flavoured ------------------------------------------------------------------------------------------
 
-async def hold(stores: Stores, board: Board, node: str) -> bool:
-    """asyncio-flavoured: takes or keeps the lease. Two holders at the turn of a lease do no harm: the newer epoch wins."""
-    name = f"{keys(board).meta}:projector"
-    with redis_errors():
-        if await stores.redis.set(name, node, nx=True, px=LEASE_MS):
-            return True
-        if await stores.redis.get(name) != node.encode():
-            return False
-        await stores.redis.pexpire(name, LEASE_MS)
-        return True
+    async def _check(self) -> Repair | None:
+        """One comparison and what follows from it. Raises StorageUnavailable, Superseded, Pruned."""
+        if self._conn is None or self._conn.is_closed():
+            self._conn = await self.stores.connect()
+        with ConnectionDeadline(self._conn, LOOK_TIMEOUT_SECONDS) as deadline:
+            rebuilder = Rebuilder(self.stores, self.board, partial(self._go_on, deadline))
+            known = self.projection.known  # before the comparison: the committers may learn of more during it
+            try:
+                seen = await self._compare(self._conn, rebuilder)
+                self.agreement.set_doubts(doubts(seen, known, {*self.writers(), *self.agreement.detached}))
+                await self._attach(self._conn)
+                await self.limits.settle(self._conn)
+            except StorageUnavailable as exc:
+                if exc.store == "redis":
+                    await self._stay_detached(self._conn)
+                raise
+            repair = needed(seen, known)
+            if (repair is not Repair.REPLAY or seen.missing or any(seen.detached.values())) and await self._take_lease():
+                await self._repair(self._conn, rebuilder, repair, seen)
+                return repair
+            return None
+
+    async def _compare(self, conn: Connection, rebuilder: Rebuilder) -> Comparison:
+        """Redis is asked first: a turn is on the board, and acknowledged, only after its commit."""
+        expected = self.agreement.expected()
+        found = await rebuilder.state()
+        missing, is_pruned = list[Missing](), False
+        with postgres_errors():
+            committed = await outbox.last_turns(conn)
+            try:
+                if found.is_whole:
+                    missing = await outbox.missing(conn, found.applied, committed, SETTLED_SECONDS)
+            except outbox.Pruned:
+                is_pruned = True
+            detached = await outbox.detached(conn)
+        lost = outbox.lost_turns(found.applied, committed)
+        lost_here = outbox.lost_turns(expected, committed)
+        if (lost or lost_here) and Doubt.HISTORY not in self.agreement.doubts():
+            observe.LOST_TURNS.inc(sum((lost | lost_here).values()))
+            log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
+        self.agreement.forget(lost_here, self.writers())
+        if found.is_whole:
+            held = {writer: turn for writer, turn in expected.items() if writer not in lost_here}
+            self.agreement.confirm(held, [found.applied.get(writer, 0) for writer in held])
+        return Comparison(found, lost, missing, is_pruned, detached)
+
+    async def _attach(self, conn: Connection) -> None:
+        """Redis can be reached. Once the board has what this node's writers committed, all others may trust it again."""
+        if self.agreement.detached and Doubt.UNPROJECTED not in self.agreement.doubts():
+            numbers = list(self.agreement.detached)
+            await self.limits.begin_anew()
+            with postgres_errors():
+                await outbox.attach(conn, numbers)
+            self.agreement.detached.difference_update(numbers)
+        elif self.agreement.detached:
+            await self._stay_detached(conn)
+
+    async def _stay_detached(self, conn: Connection) -> None:
+        """Says that this node's writers live, and still can't reach Redis."""
+        if self.agreement.detached and trio.current_time() >= self._seen_at + SEEN_INTERVAL_SECONDS:
+            with postgres_errors():
+                await outbox.detach(conn, list(self.agreement.detached))
+            self._seen_at = trio.current_time()
+
+    async def _take_lease(self) -> bool:
+        """Takes or keeps the lease. Two holders at the turn of a lease do no harm: the newer epoch wins. Raises StorageUnavailable."""
+        holder = f"{self.stores.installation}|{self.node}".encode()
+        with redis_errors():
+            found = await self._lease(keys=[self.stores.namespace.lease(self.board)], args=[holder, LEASE_MS])
+        self._lease_until = trio.current_time() + LEASE_MS / 1000
+        is_shared = found.rpartition(b"|")[0] != self.stores.installation.encode()
+        if is_shared and not self.is_shared:
+            log.error("redis_shared", store="redis", board=self.board.id, hint=SHARED)
+        self.is_shared = is_shared
+        return bool(found == holder)
+
+    async def _go_on(self, deadline: ConnectionDeadline) -> None:
+        """Between two parts of long work: keeps the lease, or raises Superseded when another node has it."""
+        deadline.extend()
+        if trio.current_time() > self._lease_until - LEASE_MS / 1000 + LEASE_INTERVAL_SECONDS and not await self._take_lease():
+            raise Superseded
+
+    async def _repair(self, conn: Connection, rebuilder: Rebuilder, repair: Repair, seen: Comparison) -> None:
+        known, found = self.projection.known, seen.found
+        match repair:
+            case Repair.REPLAY:
+                await rebuilder.apply(conn, self.projection, found.epoch, seen.missing)
+            case Repair.RENEW:
+                await self.limits.begin_anew()  # they came back old too
+                self.projection.known = await rebuilder.renew(conn, found.epoch)
+            case Repair.COMPLETE:
+                self.projection.known = await rebuilder.complete(conn, found.epoch)
+            case Repair.REBUILD:
+                self.projection.known = await rebuilder.rebuild(conn)
+        with postgres_errors():
+            dead = [writer for writer, is_dead in seen.detached.items() if is_dead]
+            if dead and not seen.missing:
+                await outbox.attach(conn, dead)
+        if repair is not Repair.REPLAY:
+            log.info("board_repaired", board=self.board.id, repair=repair.name.lower(), epoch=self.projection.known.epoch)
+        if self.projection.known > known:
+            self.on_mark(self.projection.known)
+        self.suspect()  # compare again at once: that alone ends the doubt
+
+    def close(self) -> None:
+        """Ends the connection; the next comparison makes a new one."""
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None
 
 
 async def rebuild_board(stores: Stores, board: Board) -> Mark:
@@ -138,7 +294,7 @@ async def rebuild_board(stores: Stores, board: Board) -> Mark:
     async def run() -> Mark:
         conn = await stores.connect()
         try:
-            return await rebuild.rebuild(conn, stores.redis, board)
+            return await Rebuilder(stores, board).rebuild(conn)
         finally:
             conn.terminate()
 

@@ -4,8 +4,7 @@
 ways: at once on the node that revoked, by message from others, and by `watch`, which reads PostgreSQL and so needs no message at all.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from scoreboard.security import tokens
 from scoreboard.security.signatures import action_secrets
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage import sessions
+from scoreboard.storage.clock import DatabaseClock
 from scoreboard.storage.connections import Stores
 
 REMEMBERED = 20_000  # tokens, about 2 kB each; full: the one remembered longest goes, and is verified again (150 µs) when it comes back
@@ -39,7 +39,7 @@ class Identity:
 class Sessions:
     """Verified tokens and revoked sessions of this node."""
 
-    __slots__ = ("_clock", "_issuer", "_keys", "_known", "_lifetime", "_masters", "_revoked", "_stores")
+    __slots__ = ("_issuer", "_keys", "_known", "_lifetime", "_masters", "_revoked", "_stores", "clock")
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Sessions:
         *,
         issuer: str,
         lifetime: int = tokens.LIFETIME,
-        clock: Callable[[], float] = time.time,
+        clock: DatabaseClock,
     ) -> None:
-        """`lifetime`: the longest that an access token lives, in seconds. `clock` gives Unix seconds."""
-        self._stores, self._keys, self._masters, self._issuer, self._clock = stores, keys, masters, issuer, clock
+        """`lifetime`: the longest that an access token lives, in seconds. `clock` is measured here, and used by all."""
+        self._stores, self._keys, self._masters, self._issuer, self.clock = stores, keys, masters, issuer, clock
         self._lifetime = lifetime + tokens.IAT_LEEWAY  # after this no token of a revoked session is valid any more
         self._known: dict[str, Identity] = {}
         self._revoked: dict[UUID, float] = {}  # sid → when it may be forgotten, Unix seconds; in that order
@@ -60,19 +60,19 @@ class Sessions:
     def authenticate(self, token: str) -> Identity | None:
         """Whom the token speaks for; None when it is not ours, not valid now, or of a session that was ended."""
         identity = self._known.get(token) or self._verify(token)
-        if identity is None or identity.sid in self._revoked or identity.expires <= self._clock():
+        if identity is None or identity.sid in self._revoked or identity.expires <= self.clock.now():
             return None
         return identity
 
     def revoke_seen(self, sid: UUID) -> None:
         """From now on no token of that session is accepted on this node."""
-        self._revoked[sid] = self._clock() + self._lifetime
+        self._revoked[sid] = self.clock.now() + self._lifetime
 
     def is_revoked(self, sid: UUID) -> bool:
         return sid in self._revoked
 
     async def watch(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Reads revoked sessions from PostgreSQL for ever. Started when the first reading is done, or has failed.
+        """Reads revoked sessions and the time from PostgreSQL for ever. Started when the first reading is done, or has failed.
 
         An outage of PostgreSQL costs nothing: nobody can be logged out while it lasts, and the next reading reaches back over it.
         """
@@ -80,8 +80,11 @@ class Sessions:
         while True:
             began = trio.current_time()
             try:
-                for sid in await sessions.revoked_within(self._stores, within + began - since):
-                    self._revoked.setdefault(sid, self._clock() + self._lifetime)
+                asked = self.clock.node_now()
+                revoked, now = await sessions.revoked_within(self._stores, within + began - since)
+                self.clock.measure(asked, now, self.clock.node_now())
+                for sid in revoked:
+                    self._revoked.setdefault(sid, self.clock.now() + self._lifetime)
                 within, since, failing = OVERLAP, began, False
             except StorageUnavailable as exc:
                 if not failing:
@@ -93,7 +96,7 @@ class Sessions:
             await trio.sleep(REREAD)
 
     def _verify(self, token: str) -> Identity | None:
-        claims = tokens.verify(self._keys, token, issuer=self._issuer, now=self._clock())
+        claims = tokens.verify(self._keys, token, issuer=self._issuer, now=self.clock.now())
         if claims is None:
             return None
         identity = Identity(claims.user, claims.sid, claims.expires, action_secrets(self._masters, claims.user, claims.sid))
@@ -104,7 +107,7 @@ class Sessions:
 
     def _forget(self) -> None:
         """Oldest first, and only as far as they are outdated; a token out of that order waits for those before it."""
-        now = self._clock()
+        now = self.clock.now()
         while self._revoked and self._revoked[sid := next(iter(self._revoked))] <= now:
             del self._revoked[sid]
         while self._known and self._known[token := next(iter(self._known))].expires <= now:

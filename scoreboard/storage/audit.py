@@ -11,7 +11,7 @@ import asyncpg
 from scoreboard.domain.boards import Board
 from scoreboard.domain.ranking import read_member
 from scoreboard.storage.bridge import postgres_errors, redis_errors
-from scoreboard.storage.projection import keys
+from scoreboard.storage.namespace import BoardKeys
 
 CHUNK = 5_000  # rows a round trip
 UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
@@ -33,7 +33,7 @@ class Differences(dict[str, str]):
         self[name] = f"{self[name]}; {what}" if name in self else what
 
 
-async def differences(conn: asyncpg.Connection, client: Any, board: Board) -> tuple[Differences, int]:
+async def differences(conn: asyncpg.Connection, client: Any, board: Board, names: BoardKeys) -> tuple[Differences, int]:
     """What differs, and how many users were compared. Raises StorageUnavailable."""
     found = Differences()
     ledger: list[tuple[UUID, int, int]] = []
@@ -47,12 +47,11 @@ async def differences(conn: asyncpg.Connection, client: Any, board: Board) -> tu
             async for user, logged in conn.cursor(UNSCORED_SQL, prefetch=CHUNK):
                 found.note(user, f"has no score, the action log adds up to {logged}")
     with redis_errors():
-        await _board(client, board, ledger, found)
+        await _board(client, board, names, ledger, found)
     return found, len(ledger)
 
 
-async def _board(client: Any, board: Board, ledger: list[tuple[UUID, int, int]], found: "Differences") -> None:
-    names = keys(board)
+async def _board(client: Any, board: Board, names: BoardKeys, ledger: list[tuple[UUID, int, int]], found: "Differences") -> None:
     if await client.hget(names.meta, "epoch") is None:
         found.note(board.id, "the board is not in Redis (being rebuilt?)")
         return

@@ -1,9 +1,9 @@
 """A board as everyone on this node reads it: one newest read, shared by GETs, ticks and new viewers.
 
-`wanted` is the highest mark heard of, `have` what the newest read returned. A reader is answered at once when have ≥ wanted as of its
-arrival and the read is less than a second old; else one reads under the lock and all others share that read. `have` moves only with a
-successful read, so no error is remembered. While Redis can't be read, or has no board, PostgreSQL is read once a second, marked stale,
-under the last position.
+`wanted` is the highest mark that Redis itself has answered, `have` what the newest read returned. A reader is answered at once when
+have ≥ wanted as of its arrival, the read is less than a second old and was begun after the last hint; else one reads under the lock and
+all others share that read. `have` moves only with a successful read, so no error is remembered. While Redis can't be read, or its board is
+not known to agree with PostgreSQL (see agreement), PostgreSQL is read once a second, marked stale, under the last position.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,11 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ranking import HIGHEST, read_member
 from scoreboard.runtime import observe
 from scoreboard.runtime.breaker import Breaker, guard
+from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
 from scoreboard.storage.connections import Stores
-from scoreboard.storage.profiles import Profiles, unnamed
-from scoreboard.storage.projection import keys, script
+from scoreboard.storage.profiles import Profiles
+from scoreboard.storage.projection import board_script
 from scoreboard.storage.unhurried import Unhurried
 
 FRESH = 1.0  # seconds; an older read is made again though nobody tells of a change: a lost hint costs a second
@@ -59,11 +60,15 @@ class SharedBoard:
     """One for each board of the process. `suspect()` is called when Redis' board is missing or fell back; it must not wait."""
 
     __slots__ = (
+        "_agreement",
         "_ask_at",
         "_breaker",
         "_entries",
         "_fallback",
         "_fallback_at",
+        "_hint_at",
+        "_installation",
+        "_keys",
         "_lock",
         "_profiles",
         "_read",
@@ -82,7 +87,17 @@ class SharedBoard:
         "wanted",
     )
 
-    def __init__(self, board: Board, stores: Stores, profiles: Profiles, breaker: Breaker, suspect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        stores: Stores,
+        profiles: Profiles,
+        breaker: Breaker,
+        agreement: Agreement,
+        suspect: Callable[[], None],
+        installation: Callable[[], str],
+    ) -> None:
+        """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
         self.board, self.suspect = board, suspect
         self.wanted: Mark = NEVER
         self.have: Mark = NEVER
@@ -91,21 +106,29 @@ class SharedBoard:
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
         self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
         self.unshown_since = inf  # monotonic seconds, when the first change was heard of that `changes_since` has not told yet
-        self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read
+        self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read, and agrees
         self._stores, self._profiles, self._breaker = stores, profiles, breaker
+        self._agreement, self._installation = agreement, installation
+        self._keys = list(stores.namespace.board(board))
         self._lock = trio.Lock()
-        self._read = stores.redis.register_script(script("read.lua"))
-        self._standing = stores.redis.register_script(script("standing.lua"))
+        self._read = stores.redis.register_script(board_script("read.lua"))
+        self._standing = stores.redis.register_script(board_script("standing.lua"))
         self._rows: Unhurried[list[Any]] = Unhurried()
         self._entries: dict[bytes, Entry] = {}  # member → row of the read before: most rows stay the same
         self._fallback: Snapshot | None = None
-        self._fallback_at = self._ask_at = -inf  # monotonic seconds
+        self._fallback_at = self._ask_at = self._hint_at = -inf  # monotonic seconds
 
     # ---- what is known ----------------------------------------------------------------------------------------------
 
-    def hear(self, mark: Mark, top: int = 0) -> None:
-        """Somebody tells that the board has this mark: an own commit, or a message. Reads that arrive from now on are at least as new."""
+    def note_version(self, mark: Mark) -> None:
+        """Redis has answered that the board has this mark. Reads that arrive from now on are at least as new."""
         self.wanted = max(self.wanted, mark)
+        self.hear(mark)
+
+    def hear(self, mark: Mark, top: int = 0) -> None:
+        """A message says that the board has this mark. That is a hint: reads that arrive from now on ask Redis, whose answer counts."""
+        if mark > self.have:
+            self._hint_at = monotonic()
         if (mark.epoch, top) > self.heard_top:
             self.heard_top = Mark(mark.epoch, top)
             self.unshown_since = min(self.unshown_since, monotonic())
@@ -121,6 +144,7 @@ class SharedBoard:
             or shown.stale
             or self.stale_since_ms > 0
             or self.heard_top > (shown.epoch, shown.top)
+            or self._agreement.in_doubt
             or monotonic() - self.read_at >= FRESH
         )
 
@@ -135,6 +159,11 @@ class SharedBoard:
             self.unshown_since = inf
         return None if snapshot.stale else since
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether what is shown may not agree with PostgreSQL."""
+        return self.stale_since_ms > 0 or self._agreement.in_doubt
+
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self) -> Snapshot:
@@ -142,24 +171,25 @@ class SharedBoard:
 
         Raises StorageUnavailable when neither store answers and none ever did. Cancelling ends a read that others then begin anew.
         """
-        need = self.wanted
+        need, since = self.wanted, self._hint_at
         if self.stale_since_ms and self._fallback is not None and self._lock.locked():
             return self._fallback  # somebody is asking again already; no need for everyone to wait for a store that is in trouble
-        if fresh := self._fresh(need):
+        if fresh := self._fresh(need, since):
             return fresh
         async with self._lock:
-            return self._fresh(need) or await self._read_now()
+            return self._fresh(need, since) or await self._read_now()
 
     def fresh(self) -> Snapshot | None:
         """What `read` would return without waiting; None when it would have to."""
-        return None if self.stale_since_ms else self._fresh(self.wanted)
+        return None if self.stale_since_ms else self._fresh(self.wanted, self._hint_at)
 
-    def _fresh(self, need: Mark) -> Snapshot | None:
+    def _fresh(self, need: Mark, since: float) -> Snapshot | None:
         """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a failure, is shared for
         a while."""
         now = monotonic()
         if not self.stale_since_ms:
-            return self.newest if self.have >= need and now - self.read_at < FRESH else None
+            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH
+            return self.newest if is_new and not self._agreement.in_doubt else None
         if now >= self._ask_at:
             return None
         if self._fallback is None:
@@ -169,19 +199,21 @@ class SharedBoard:
     async def _read_now(self) -> Snapshot:
         begun = monotonic()
         known = self.wanted  # a commit during the call may make it look old
+        answer = None
         try:
             with guard(self._breaker):
                 answer = await crossing(self._from_redis, known)
         except StorageUnavailable:
             pass
         else:
-            if answer is not None:
+            if answer is None:
+                self.suspect()
+            elif not self._agreement.in_doubt:
                 observe.LEADERBOARD_SECONDS.observe(monotonic() - begun)
                 return self._take(answer, begun)
-            self.suspect()
         self.stale_since_ms = self.stale_since_ms or round(time() * 1000)
         try:
-            self._fallback = await self._stale()
+            self._fallback = await self._stale(answer.snapshot if answer else None)
         finally:
             self._ask_at = monotonic() + ASK_AGAIN
         return self._fallback
@@ -191,23 +223,34 @@ class SharedBoard:
         self.newest, self.have, self.read_at = snapshot, snapshot.mark, begun
         self.changed_at = monotonic() - answer.changed_ago
         self.wanted = max(self.wanted, snapshot.mark)
-        self.heard_top = max(self.heard_top, Mark(snapshot.epoch, snapshot.top))
+        heard, read = self.heard_top, Mark(snapshot.epoch, snapshot.top)
+        if heard > read and begun > self._hint_at:
+            observe.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
+            heard = NEVER
+        self.heard_top = max(heard, read)
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
         return snapshot
 
     async def _from_redis(self, known: Mark) -> _Answer | None:
-        """None: Redis has no board (emptied, or being rebuilt), or one that is older than what is known."""
-        await self._profiles.settle()
+        """None: Redis has no whole board of ours (emptied, damaged, being rebuilt), or one that is older than what is known."""
+        expected = self._agreement.expected()
         with redis_errors():
-            epoch, version, top, updated, names, now, members = await self._read(
-                keys=[keys(self.board).order, keys(self.board).meta], args=[KEPT - 1]
-            )
-        if epoch is None or Mark(int(epoch), int(version or 0)) < known:
+            answer = await self._read(keys=self._keys, args=[self._installation(), KEPT - 1, *expected])
+        if not answer:
+            self._agreement.doubt(Doubt.MISSING)
             return None
-        if self._profiles.drop_outdated(self.board.id, int(epoch), int(names or 0)):
+        epoch, version, top, updated, names, now, incomplete, members, applied = answer
+        if not self._agreement.confirm(expected, applied):
+            return None
+        if incomplete:
+            self._agreement.doubt(Doubt.INCOMPLETE)
+        if Mark(epoch, version) < known:
+            self._agreement.doubt(Doubt.OLD)
+            return None
+        if self._profiles.drop_outdated(self.board.id, epoch, names):
             self._entries.clear()
         rows = await self._name(members)
-        snapshot = Snapshot(self.board.id, int(epoch), int(version or 0), int(top or 0), int(updated or now), rows)
+        snapshot = Snapshot(self.board.id, epoch, version, top, updated or now, rows)
         return _Answer(snapshot, max(0, now - snapshot.updated_ms) / 1000)
 
     async def _name(self, members: list[bytes]) -> tuple[Entry, ...]:
@@ -221,7 +264,7 @@ class SharedBoard:
             if entry is None:
                 user, total, _ = standing[member]
                 profile = profiles.get(user)
-                name = profile or unnamed(user)
+                name = profile or self._profiles.last_known(user)
                 entry = Entry(rank, str(user), name.username, total, name.avatar_url)
                 if profile is not None:  # else it is asked for again
                     known[member] = entry
@@ -231,8 +274,8 @@ class SharedBoard:
         self._entries = known
         return tuple(rows)
 
-    async def _stale(self) -> Snapshot:
-        """The board from PostgreSQL, once a second; when that is away too, the one that was shown last."""
+    async def _stale(self, from_redis: Snapshot | None) -> Snapshot:
+        """The board from PostgreSQL, once a second; when that is away too, what Redis has, or else the one that was shown last."""
         now = monotonic()
         if self._fallback is not None and now - self._fallback_at < FRESH:
             return self._fallback
@@ -242,6 +285,7 @@ class SharedBoard:
         except StorageUnavailable:
             rows = None
         if rows is None:
+            last = from_redis or last
             if last is None:
                 raise StorageUnavailable("postgresql", "the board can be read from neither store")
             return msgspec.structs.replace(last, stale=True, stale_since_ms=self.stale_since_ms)
@@ -272,15 +316,25 @@ class SharedBoard:
 
         Raises StorageUnavailable when neither answers.
         """
-        need = self.wanted
-        try:
-            with guard(self._breaker):
-                epoch, version, key, rank = await self._stores.script(self._standing, list(keys(self.board)[1:4]), [user.bytes])
-        except StorageUnavailable:
-            pass
-        else:
-            if epoch is not None and Mark(int(epoch), int(version or 0)) >= need:
-                return Standing(HIGHEST - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)
-            self.suspect()
+        if not self._agreement.in_doubt:
+            need, expected = self.wanted, self._agreement.expected()
+            try:
+                with guard(self._breaker):
+                    answer = await self._stores.script(self._standing, self._keys, [self._installation(), user.bytes, *expected])
+            except StorageUnavailable:
+                pass
+            else:
+                if standing := self._standing_of(answer, need, expected):
+                    return standing
+                self.suspect()
         row = await self._stores.fetchrow(STANDING_SQL, user)
         return Standing(row["total_score"], row["rank"]) if row is not None else Standing(0, None)
+
+    def _standing_of(self, answer: list[Any], need: Mark, expected: dict[int, int]) -> Standing | None:
+        """What Redis' answer says; None when it is not to be believed."""
+        if not answer:
+            return None
+        epoch, version, incomplete, key, rank, applied = answer
+        if not self._agreement.confirm(expected, applied) or incomplete or Mark(epoch, version) < need:
+            return None
+        return Standing(HIGHEST - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)

@@ -10,29 +10,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
-import asyncpg
-import redis.exceptions
 import structlog
 import trio_asyncio
 
-from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
+from scoreboard.storage.conditions import postgres_condition, redis_condition
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
-# Error replies that say nothing of the statement but "not now": classes 08 (connection), 53 (resources), 57 (shutdown, cancel), 58 (its
-# system), 25 (transaction_timeout, read-only standby), and the two of locks. https://www.postgresql.org/docs/current/errcodes-appendix.html
-PASSING = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.PostgresSystemError,
-    asyncpg.InvalidTransactionStateError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.DeadlockDetectedError,
-)
+_observers: set[Callable[[StorageUnavailable], None]] = set()  # as many as monitors run in this process: one
 
 
 async def crossing(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -67,16 +56,25 @@ async def asyncio_loop(on_error: Callable[[], None]) -> AsyncIterator[None]:
 
 
 @contextmanager
-def postgres_errors() -> Iterator[None]:
-    """Inside asyncio code: turns "PostgreSQL is out of reach or too slow" into StorageUnavailable; data errors pass."""
+def observed(observer: Callable[[StorageUnavailable], None]) -> Iterator[None]:
+    """Tells `observer` of each failure that this module makes of a library's, whoever met it. It may not wait."""
+    _observers.add(observer)
     try:
         yield
-    except PASSING as exc:
-        raise StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}") from exc
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, EOFError) as exc:
-        if isinstance(exc, ValueError):  # asyncpg's own DataError: an argument that can't be sent
+    finally:
+        _observers.discard(observer)
+
+
+@contextmanager
+def postgres_errors() -> Iterator[None]:
+    """Inside asyncio code: turns whatever keeps PostgreSQL from being used into StorageUnavailable; data errors pass."""
+    try:
+        yield
+    except Exception as exc:
+        condition = postgres_condition(exc)
+        if condition is None:
             raise
-        raise StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}") from exc
+        raise _unavailable("postgresql", exc, condition) from exc
 
 
 @contextmanager
@@ -84,5 +82,15 @@ def redis_errors() -> Iterator[None]:
     """Inside asyncio code: turns every failure of a Redis call into StorageUnavailable: Redis refuses, is full, is loading, or is gone."""
     try:
         yield
-    except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
-        raise StorageUnavailable("redis", f"{type(exc).__name__}: {exc}") from exc
+    except Exception as exc:
+        condition = redis_condition(exc)
+        if condition is None:
+            raise
+        raise _unavailable("redis", exc, condition) from exc
+
+
+def _unavailable(store: Store, exc: Exception, condition: StoreCondition) -> StorageUnavailable:
+    failure = StorageUnavailable(store, f"{type(exc).__name__}: {exc}", condition)
+    for observer in tuple(_observers):
+        observer(failure)
+    return failure

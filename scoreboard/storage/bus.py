@@ -1,10 +1,11 @@
 """Pub/Sub between the nodes: hints that something is newer, never data that anybody depends on.
 
-One channel, one payload of lines. `board` comes from the Lua calls that change a board, `beat` from each node once a second (a half-open
-subscription is not noticed otherwise) with its number of viewers, `revoked` from a log-out. `decode` is pure; `listen` receives; nothing
-here knows who is told.
+One channel, one payload of lines; the second one names the installation. `board` comes from the Lua calls that change a board, `beat` from
+each node once a second (a half-open subscription is not noticed otherwise) with its number of viewers, `revoked` from a log-out. `decode`
+is pure; `listen` receives; nothing here knows who is told.
 """
 
+import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
@@ -14,7 +15,9 @@ from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import Mark
 from scoreboard.storage.bridge import crossing, redis_errors
 from scoreboard.storage.connections import Stores
-from scoreboard.storage.projection import UPDATES, Told
+from scoreboard.storage.projection import Told
+
+SUBSCRIBE_SECONDS = 0.5  # from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -41,6 +44,10 @@ class Update(msgspec.Struct, frozen=True):
     def position(self) -> str:
         return f"{self.mark.epoch}-{self.top}"
 
+    def without_ranks(self) -> "Update":
+        """The same with ranks that are not known."""
+        return msgspec.structs.replace(self, personal=tuple(msgspec.structs.replace(one, rank=None) for one in self.personal))
+
 
 class Beat(msgspec.Struct, frozen=True):
     node: str
@@ -56,9 +63,12 @@ Hint = Update | Beat | Revoked
 _decode_told = msgspec.json.Decoder(list[Told]).decode
 
 
-def decode(payload: bytes) -> Hint | None:
-    """What a payload says; None when it says nothing that this version understands."""
+def decode(payload: bytes, installation: str) -> Hint | None:
+    """What a payload says; None when it says nothing that this version understands, or is another installation's."""
     kind, _, rest = payload.partition(b"\n")
+    sender, _, rest = rest.partition(b"\n")
+    if sender != installation.encode():
+        return None
     try:
         match kind:
             case b"board":
@@ -91,35 +101,56 @@ class Bus:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
+    def decode(self, payload: bytes) -> Hint | None:
+        """What a payload says to this installation."""
+        return decode(payload, self._stores.installation)
+
     async def publish_beat(self, node: str, viewers: int = 0) -> None:
         """Tells all nodes, this one too, that the channel works, and how many watch here. Raises StorageUnavailable."""
-        await self._stores.command("PUBLISH", UPDATES, f"beat\n{node}\n{viewers}")
+        await self._publish(f"beat\n{self._stores.installation}\n{node}\n{viewers}")
 
     async def publish_revoked(self, sid: UUID) -> None:
         """Tells all nodes that a session has ended. Raises StorageUnavailable; they read it from PostgreSQL within 2 s anyway."""
-        await self._stores.command("PUBLISH", UPDATES, f"revoked\n{sid}")
+        await self._publish(f"revoked\n{self._stores.installation}\n{sid}")
+
+    async def _publish(self, payload: str) -> None:
+        await self._stores.command("PUBLISH", self._stores.namespace.updates, payload)
 
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever. Neither may wait.
 
-        Raises StorageUnavailable when the connection ends; a half-open one is never noticed here. Cancelling closes the subscription.
+        When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection ends; a half-open
+        one is never noticed here. Cancelling closes the subscription.
         """
         await crossing(self._listen, subscribed, deliver)
 
     async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+        while True:
+            replaced = asyncio.ensure_future(self._stores.redis_generation.ended())
+            receiving = asyncio.ensure_future(self._receive(subscribed, deliver))
+            try:
+                await asyncio.wait({receiving, replaced}, return_when=asyncio.FIRST_COMPLETED)
+                if receiving.done():
+                    receiving.result()
+            finally:
+                replaced.cancel()
+                receiving.cancel()
+                await asyncio.gather(receiving, replaced, return_exceptions=True)
+
+    async def _receive(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         client = self._stores.subscriber()
         pubsub = client.pubsub()
         try:
             with redis_errors():
-                await pubsub.subscribe(UPDATES)
-                while True:
+                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                    await pubsub.subscribe(self._stores.namespace.updates)
                     message = await pubsub.get_message(timeout=None)
-                    if message is None:
-                        continue
-                    if message["type"] == "subscribe":
+                while True:
+                    if message is not None and message["type"] == "subscribe":
                         subscribed()  # again after a reconnection that redis-py made by itself
-                    else:
+                    elif message is not None:
                         deliver(message["data"])
+                    message = await pubsub.get_message(timeout=None)
         finally:
             await pubsub.aclose()
             await client.aclose()

@@ -1,19 +1,23 @@
 """A batch of claims becomes outcomes: limits, then the ledger, then the board, in one crossing.
 
 A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its number, and its turns. PostgreSQL decides; a Redis that
-is away costs ranks, never an action. Called by `operations.committer`, which waits for it; asyncio-flavoured throughout.
+is away costs ranks, never an action, and the board is then in doubt before anybody is answered (see agreement). Called by
+`operations.committer`, which waits for it; asyncio-flavoured throughout.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
+from uuid import UUID
 
 import msgspec
 
 from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import GONE, WENT_AWAY, Claim, Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import GONE, POISONED, WENT_AWAY, Claim, Duplicate, Outcome, Recorded
 from scoreboard.runtime.breaker import Breaker, guard
-from scoreboard.storage import ledger
+from scoreboard.storage import ledger, outbox
+from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
 from scoreboard.storage.projection import Projection, Row, Span
 from scoreboard.storage.writer import Taken, Writer
@@ -31,43 +35,49 @@ class Committed(msgspec.Struct, frozen=True):
 class Commit:
     """One committer's way through the stores. Not shared: each committer has its own."""
 
-    __slots__ = ("_gap", "_gap_span", "breaker", "limits", "projection", "writer")
+    __slots__ = ("_gap", "_gap_span", "agreement", "breaker", "limits", "projection", "writer")
 
-    def __init__(self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker) -> None:
-        self.writer, self.limits, self.projection, self.breaker = writer, limits, projection, breaker
+    def __init__(self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker, agreement: Agreement) -> None:
+        self.writer, self.limits, self.projection, self.breaker, self.agreement = writer, limits, projection, breaker, agreement
         self._gap: dict[bytes, Row] = {}  # rows that the board has not taken yet, the newest of each user
         self._gap_span: Span | None = None  # the turns that they cover; of a writer's former number: left to the projector
 
-    async def run(self, claims: Sequence[Claim]) -> Committed:
+    async def run(self, claims: Sequence[Claim], *, cautious: bool = False) -> Committed:
         """Judges, records and projects the claims; (user, action id) is unique among them.
 
+        `cautious`: rows that another session holds are not waited for (see Writer.record); the outcome is LOCKED then.
         Raises StorageUnavailable when PostgreSQL is: nothing was recorded, or a retry of the same action ids tells. Cancelling may leave
         the outcome unknown, which a retry tells too.
         """
-        judgements = await self._judge(claims)
+        judgements, is_judged = await self._judge(claims)
         outcomes: list[Outcome | None] = [judgement.refusal for judgement in judgements]
         going = [place for place, outcome in enumerate(outcomes) if outcome is None]
         mark = None
         if going:
-            for taken in await self.writer.record([claims[place] for place in going]):
+            by_log = not is_judged or Doubt.DETACHED in self.agreement.doubts()
+            for taken in await self.writer.record([claims[place] for place in going], by_log=by_log, cautious=cautious):
                 ranks, mark = await self._project(taken, mark)
                 for at, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
                     outcomes[going[at]] = _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
-        ages = await self._look_back(claims, judgements, outcomes)
+        ages = await self._look_back(claims, outcomes)
         await self._give_back(claims, judgements, outcomes, ages)
         return Committed([outcome or GONE for outcome in outcomes], mark)
 
-    async def _judge(self, claims: Sequence[Claim]) -> list[Judgement]:
-        """By Redis if it answers, else by the action log."""
+    async def _judge(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
+        """By Redis, and whether that is enough. While Redis is away, the action log decides alone, when the claims are recorded."""
         try:
             with guard(self.breaker):
                 return await self.limits.reserve(claims)
         except StorageUnavailable:
-            pass
-        return await self.writer.ask(lambda conn: self.limits.judge_by_log(conn, claims))
+            self.limits.distrust()
+            await self._detach()
+        return [Judgement(None)] * len(claims), False
 
     async def _project(self, taken: Taken, mark: Mark | None) -> tuple[dict[bytes, int | None], Mark | None]:
-        """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user id, and the mark."""
+        """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user id, and the mark.
+
+        Ranks are told only if the board is known to have all that was committed.
+        """
         if not taken.recording.rows:
             return {}, mark
         rows = {row.user.bytes: row for row in taken.recording.rows}
@@ -80,24 +90,48 @@ class Commit:
                 applied = await self.projection.apply(span, [*taken.recording.rows, *missed], taken.recording.told)
         except StorageUnavailable:
             applied = None
+            self.agreement.unprojected(span.writer, span.last)
+            self.limits.distrust()
+            with suppress(StorageUnavailable):  # of PostgreSQL, just after it has recorded: the next turn tries again
+                await self._detach()
+        self.agreement.acknowledge(span.writer, span.last)  # not earlier: a read that is under way may be older than this call
         if applied is None:
+            self.agreement.unprojected(span.writer, span.last)
             self._gap.update(rows)
             self._gap_span = span
             if len(self._gap) > GAP_ROWS:
                 self._forget_gap()
             return {}, mark
         self._forget_gap()
+        if applied.sequence >= span.last:
+            self.agreement.projected(span.writer, applied.sequence)
+        else:
+            self.agreement.unprojected(span.writer, span.last)  # turns before it are missing; the projector brings them
+        if not applied.is_complete or self.agreement.in_doubt:
+            return {}, applied.mark
         return dict(zip(rows, applied.ranks, strict=False)), applied.mark  # the missed rows' ranks come last: nobody waits for them
 
     def _forget_gap(self) -> None:
         self._gap, self._gap_span = {}, None
 
-    async def _look_back(self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: list[Outcome | None]) -> dict[int, int]:
+    async def _detach(self) -> None:
+        """Tells all writers, by way of PostgreSQL, that this one can't reach Redis. Until then they don't know what they miss.
+
+        Raises StorageUnavailable. The projector calls it off.
+        """
+        number = self.writer.number
+        if number not in self.agreement.detached:
+            await self.writer.ask(lambda conn: outbox.detach(conn, [number]))
+            self.agreement.detached.add(number)
+
+    # ---- what was there before --------------------------------------------------------------------------------------
+
+    async def _look_back(self, claims: Sequence[Claim], outcomes: list[Outcome | None]) -> dict[int, int]:
         """409 goes before 429 and 400: whoever was turned away or found no new key is looked up among what was recorded before.
 
         Returns by place how long ago that was (ms).
         """
-        asked = [place for place, outcome in enumerate(outcomes) if outcome is None or outcome is judgements[place].refusal]
+        asked = [place for place, outcome in enumerate(outcomes) if outcome is None or _was_turned_away(outcome)]
         if not asked:
             return {}
         try:
@@ -109,18 +143,31 @@ class Commit:
                 outcomes[place] = WENT_AWAY
             return {}
         again = {asked[at]: before for at, before in found.items()}
-        ranks = await self._ranks([claims[place] for place in again]) if again else []
-        for (place, before), rank in zip(again.items(), ranks, strict=True):
+        ranks = await self._bring({claims[place].user for place in again}) if again else {}
+        for place, before in again.items():
             original = before.duplicate.original
-            outcomes[place] = Duplicate(original and _ranked(original, rank))
+            outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
         return {place: before.age_ms for place, before in again.items()}
 
-    async def _ranks(self, claims: Sequence[Claim]) -> Sequence[int | None]:
+    async def _bring(self, users: Collection[UUID]) -> dict[bytes, int | None]:
+        """Brings users' present rows to the board, before they are told of an earlier outcome: whoever recorded it may have died then.
+
+        Returns their ranks by raw user id, as far as they are certain.
+        """
+        applied = None
         try:
+            standings = await self.writer.ask(lambda conn: ledger.standings(conn, dict.fromkeys(users, 0)))
+            rows = [row for row in standings if row.total is not None]  # who is deleted is noted in the outbox
             with guard(self.breaker):
-                return await self.projection.ranks([claim.user for claim in claims])
+                applied = await self.projection.apply(Span(self.writer.number, 1, 0), rows, [])
         except StorageUnavailable:
-            return [None] * len(claims)
+            pass
+        if applied is None:
+            self.agreement.doubt(Doubt.BEHIND)
+            return {}
+        if not applied.is_complete or self.agreement.in_doubt:
+            return {}
+        return {row.user.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
 
     async def _give_back(
         self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: Sequence[Outcome | None], ages: Mapping[int, int]
@@ -141,6 +188,11 @@ def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
     return msgspec.structs.replace(recorded, rank=rank)
 
 
+def _was_turned_away(outcome: Outcome) -> bool:
+    """By a limit or a rule, in the stores."""
+    return isinstance(outcome, Refusal) and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION} and outcome is not POISONED
+
+
 def _to_return(claim: Claim, outcome: Outcome | None, age_ms: int) -> int:
     """What a claim must not keep of its reservation, given its outcome; `age_ms` is that of the action that it repeats."""
     match outcome:
@@ -148,6 +200,8 @@ def _to_return(claim: Claim, outcome: Outcome | None, age_ms: int) -> int:
             return 0
         case Duplicate():  # of a young action it is that one's own: the other committer may have recorded it on this reservation
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= claim.cooldown_ms else 0)
+        case Refusal(code=Code.RATE_LIMITED):  # by the action log, which knows more than Redis
+            return SLOT | COOLDOWN
         case Refusal() if outcome is not GONE:  # by its rule, or poisoned: the slot stays taken, like any refused action's
             return COOLDOWN
         case _:

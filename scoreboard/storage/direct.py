@@ -32,7 +32,8 @@ class DirectClient:
     async def execute_command(self, *args: Any) -> Any:
         """The answer as Redis gives it. An error reply is raised as redis-py's exception, TimeoutError after `seconds`.
 
-        After any other end than a reply, cancelling among them, the connection is closed, and made anew for the next call.
+        After any other end than a reply, cancelling among them, the connection is closed, and made anew for the next call; after a reply
+        that means "not here" too.
         """
         conn = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
@@ -41,6 +42,8 @@ class DirectClient:
                 await conn.send_packed_command(conn.pack_command(*args), check_health=False)
                 return await conn.read_response()
         finally:
+            if conn.should_reconnect():
+                await conn.disconnect(nowait=True)
             self._idle.append(conn)
 
     def register_script(self, text: str) -> Script:

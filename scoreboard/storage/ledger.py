@@ -3,7 +3,7 @@
 Called by `storage.commit` on a committer's own connection. asyncio-flavoured; error replies pass (the caller halves, retries or gives up).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import NamedTuple
 from uuid import UUID
@@ -11,8 +11,11 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard.domain.boards import user_id
+from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded
 from scoreboard.storage.projection import Row, Span, Told
+
+BATCH_VERSIONS = 4096  # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
 
 RECORD_SQL = files("scoreboard.storage").joinpath("record.sql").read_text("utf-8")
 
@@ -24,6 +27,19 @@ SELECT i.place, k.body_sha256, l.points_awarded, l.new_score, (extract(epoch FRO
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
 JOIN action_keys k USING (user_id, action_id)
 LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id"""
+
+# Whose rows can be locked now, and whose nobody holds for longer than a moment.
+LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+FREE_SQL = """
+WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED),
+     held AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) EXCEPT SELECT id FROM free),
+     scored AS MATERIALIZED (SELECT user_id FROM scores WHERE user_id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)
+SELECT id FROM held UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
+
+# Why `record` recorded nothing.
+REFUSED_SQL = """
+SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1) AS continues,
+       EXISTS (SELECT FROM detached_writers) AS detached"""
 
 HAS_TURN_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
 ROWS_SQL = "SELECT user_id, total_score, reached, version FROM scores WHERE user_id = ANY($1)"
@@ -37,6 +53,17 @@ class Recording(NamedTuple):
     told: list[Told]
 
 
+class HistoryLost(ScoreboardError):
+    """The writer's last turn is not in the database any more: an older one was restored. Nothing was recorded."""
+
+
+class LimitsUnchecked(ScoreboardError):
+    """Another writer can't reach Redis, so the rate limits must be asked of the database. Nothing was recorded."""
+
+
+Judge = Callable[[asyncpg.Connection, Sequence[Claim]], Awaitable[Sequence[Refusal | None]]]
+
+
 class Before(NamedTuple):
     """What was recorded before under a claim's actionId."""
 
@@ -45,8 +72,24 @@ class Before(NamedTuple):
     age_ms: int
 
 
-async def record(conn: asyncpg.Connection, claims: Sequence[Claim], span: Span) -> Recording:
-    """Records the claims under the writer's turn `span.last`; the turn is used up only if `rows` is not empty."""
+async def record(conn: asyncpg.Connection, claims: Sequence[Claim], span: Span, judge: Judge | None = None) -> Recording:
+    """Records the claims under the writer's turn `span.last`; the turn is used up only if `rows` is not empty.
+
+    With `judge`, the users' rows are locked first, and what it refuses is not recorded: so its decision is exact on all nodes. Without,
+    the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
+    """
+    if judge is None:
+        return await _record(conn, claims, span, limits_checked=False)
+    async with conn.transaction():
+        await conn.fetch(LOCK_SQL, [claim.user for claim in claims])
+        refusals = await judge(conn, claims)
+        admitted = [claim for claim, refusal in zip(claims, refusals, strict=True) if refusal is None]
+        recording = await _record(conn, admitted, span, limits_checked=True) if admitted else Recording([], [], [])
+    outcomes = iter(recording.outcomes)
+    return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
+
+
+async def _record(conn: asyncpg.Connection, claims: Sequence[Claim], span: Span, *, limits_checked: bool) -> Recording:
     rows = await conn.fetch(
         RECORD_SQL,
         [claim.user for claim in claims],
@@ -58,7 +101,13 @@ async def record(conn: asyncpg.Connection, claims: Sequence[Claim], span: Span) 
         [claim.body_sha256 for claim in claims],
         span.writer,
         span.last,
+        limits_checked,
     )
+    if not rows:
+        why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
+        if why is not None and not why["continues"]:
+            raise HistoryLost
+        raise LimitsUnchecked  # or it was so a moment ago: then the check costs little
     recording = Recording([], [], [])
     places: dict[UUID, int] = {}
     for claim, row in zip(claims, rows, strict=True):
@@ -72,6 +121,11 @@ async def record(conn: asyncpg.Connection, claims: Sequence[Claim], span: Span) 
                 recording.rows.append(Row(claim.user, row["total_score"], row["reached"], row["version"]))
             _note(recording, claim, int(claim.worth), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
     return recording
+
+
+async def locked(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
+    """Those of the users whose rows another session holds now. Waits for nobody."""
+    return {row["id"] for row in await conn.fetch(FREE_SQL, list(users))}
 
 
 async def originals(conn: asyncpg.Connection, claims: Sequence[Claim], span: Span) -> dict[int, Before]:
@@ -104,11 +158,14 @@ async def has_turn(conn: asyncpg.Connection, span: Span) -> bool:
     return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
 
 
-async def standings(conn: asyncpg.Connection, users: Iterable[UUID]) -> list[Row]:
-    """The ledger's rows of these users; who has none is on no board any more (`total` None)."""
-    wanted = list(users)
-    rows = {row["user_id"]: Row(*row) for row in await conn.fetch(ROWS_SQL, wanted)}
-    return [rows.get(user, Row(user, None, 0, 0)) for user in wanted]
+async def standings(conn: asyncpg.Connection, users: Mapping[UUID, int]) -> list[Row]:
+    """The ledger's rows of these users; who has none is on no board any more (`total` None).
+
+    `users`: each with the id of the last row of `commits` that names the user. That row is newer than a score that was deleted before it,
+    and older than one that was made later: the version of a removal.
+    """
+    rows = {row["user_id"]: Row(*row) for row in await conn.fetch(ROWS_SQL, list(users))}
+    return [rows.get(user) or Row(user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
 
 
 def _note(recording: Recording, claim: Claim, points: int, new: int, at_ms: int, places: dict[UUID, int]) -> None:

@@ -1,11 +1,15 @@
-"""Rate limits and cooldowns of a batch of actions, exact across nodes: by Redis, and from the action log while Redis is away.
+"""Rate limits and cooldowns of a batch of actions, exact across nodes: by Redis, and by the action log where Redis may have forgotten.
 
-Called by `storage.commit` before anything is recorded. Judges in the specification's order (rate limit, cooldown, validation) by the
-stores' clock, never by the node's. asyncio-flavoured.
+Called by `storage.commit`, by Redis before anything is recorded, by the log in the transaction that records, with the users' rows locked.
+Judges in the specification's order (rate limit, cooldown, validation) by the stores' clock, never by the node's. asyncio-flavoured.
+
+Redis keeps since when its windows are complete. While that is less than the longest window ago (it was emptied, restarted, or out of
+reach), whatever Redis admits must be admitted by the log too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -15,16 +19,18 @@ from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Claim, limited
 from scoreboard.storage.bridge import postgres_errors, redis_errors
+from scoreboard.storage.namespace import SPECIFIED, Namespace
 from scoreboard.storage.projection import script
 
 WINDOW_MS = 60_000  # specification: per minute, sliding window
 
 SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
 
-# While Redis is away: what the log knows of each (user, action type, actionId) of a batch. The action itself does not count against itself.
+# What the log knows of each (user, action type, actionId) of a batch. The action itself does not count against itself. Time is that of the
+# transaction, as in the rows that it records: so no 60 seconds of the log ever hold more actions than the limit.
 LOGGED_SQL = """
 SELECT i.place,
-       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
+       (extract(epoch FROM now()) * 1000)::bigint AS now,
        w.stamps,
        (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
          WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
@@ -33,6 +39,11 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS
 CROSS JOIN LATERAL (SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
                      WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds') w
 ORDER BY i.place"""
+
+
+# Whether anybody recorded an action in the time that Redis' windows should know and don't.
+RECENT_SQL = """
+SELECT EXISTS (SELECT FROM commits WHERE committed_at > to_timestamp($1::bigint / 1000.0) - $2 * interval '1 millisecond')"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +55,91 @@ class Judgement:
 
 
 class Limits:
-    """`per_minute` 0 switches the window off, `cooldowns` False the cooldowns; the timestamp and the rule are always judged."""
+    """`per_minute` 0 switches the window off, `cooldowns` False the cooldowns; the timestamp and the rule are always judged.
 
-    __slots__ = ("_release", "_reserve", "cooldowns", "per_minute")
+    `longest_ms`: the longest window or cooldown that there is.
+    """
 
-    def __init__(self, client: Any, *, per_minute: int, cooldowns: bool) -> None:
+    __slots__ = (
+        "_may_have_forgotten",
+        "_namespace",
+        "_reconnects",
+        "_release",
+        "_reserve",
+        "_seen_reconnects",
+        "_since",
+        "_trusted_from",
+        "cooldowns",
+        "longest_ms",
+        "per_minute",
+    )
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        per_minute: int,
+        cooldowns: bool,
+        longest_ms: int = WINDOW_MS,
+        namespace: Namespace = SPECIFIED,
+        may_have_forgotten: Callable[[], bool] = lambda: False,
+        reconnects: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`may_have_forgotten`: whether Redis throws keys away when it is full. `reconnects` counts the connections that were made anew: a
+        Redis that was started anew comes back with what it had saved."""
         self._reserve = client.register_script(script("reserve.lua"))
         self._release = client.register_script(script("release.lua"))
-        self.per_minute, self.cooldowns = per_minute, cooldowns
+        self._since = client.register_script(script("since.lua"))
+        self._namespace, self._may_have_forgotten, self._reconnects = namespace, may_have_forgotten, reconnects
+        self._trusted_from = 0.0  # monotonic seconds
+        self._seen_reconnects = 0
+        self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
 
-    async def reserve(self, claims: Sequence[Claim]) -> list[Judgement]:
-        """One call for the batch. Raises StorageUnavailable; then slots may be taken, which a retry of the same actionIds finds again."""
+    async def reserve(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
+        """One call for the batch: the judgements, and whether they are complete. If not, the log must be asked about what was admitted.
+
+        Raises StorageUnavailable; then slots may be taken, which a retry of the same actionIds finds again.
+        """
         args: list[Any] = [self.per_minute, WINDOW_MS, OLDEST_MS, NEWEST_MS]
         for claim in claims:
             args += (claim.action_id, claim.timestamp_ms, 0 if isinstance(claim.worth, Refusal) else 1, self._pause(claim))
         with redis_errors():
-            answer = await self._reserve(keys=[key for claim in claims for key in _keys(claim)], args=args)
-        return [
+            answer = await self._reserve(
+                keys=[self._namespace.limits_since, *(key for claim in claims for key in self._keys(claim))], args=args
+            )
+        judgements = [
             Judgement(_refusal(claim, verdict, wait), reserved)
-            for claim, verdict, wait, reserved in zip(claims, answer[1::3], answer[2::3], answer[3::3], strict=True)
+            for claim, verdict, wait, reserved in zip(claims, answer[2::3], answer[3::3], answer[4::3], strict=True)
         ]
+        if self._reconnects() != self._seen_reconnects:
+            self._seen_reconnects = self._reconnects()
+            self.distrust()
+        is_young = answer[0] - answer[1] < self.longest_ms
+        return judgements, not (is_young or monotonic() < self._trusted_from or self._may_have_forgotten())
+
+    def distrust(self) -> None:
+        """Redis may have forgotten, or missed, what happened until now: the log is asked too until all of that is over."""
+        self._trusted_from = monotonic() + self.longest_ms / 1000
+
+    async def begin_anew(self) -> None:
+        """Redis' windows lack actions that were recorded until now. Tells all nodes. Raises StorageUnavailable."""
+        with redis_errors():
+            await self._since(keys=[self._namespace.limits_since], args=["reset"])
+
+    async def settle(self, conn: asyncpg.Connection) -> None:
+        """Redis' windows count from now on as complete if nobody acted in the time before them, as at a first start.
+
+        Raises StorageUnavailable.
+        """
+        key = self._namespace.limits_since
+        with redis_errors():
+            since, now = await self._since(keys=[key], args=["look"])
+        if now - since < self.longest_ms:
+            with postgres_errors():
+                recent = await conn.fetchval(RECENT_SQL, since, self.longest_ms)
+            if not recent:
+                with redis_errors():
+                    await self._since(keys=[key], args=["complete", since, self.longest_ms])
 
     async def release(self, given_back: Iterable[tuple[Claim, int]]) -> None:
         """Gives back what `reserve` newly took. Raises StorageUnavailable; then the slots stay until they expire."""
@@ -71,23 +147,25 @@ class Limits:
         if pairs:
             with redis_errors():
                 await self._release(
-                    keys=[key for claim, _ in pairs for key in _keys(claim)],
+                    keys=[key for claim, _ in pairs for key in self._keys(claim)],
                     args=[value for claim, what in pairs for value in (claim.action_id, what)],
                 )
 
-    async def judge_by_log(self, conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Judgement]:
-        """The same from PostgreSQL's action log, by PostgreSQL's clock. Refused actions leave no trace there and so take no slot."""
-        with postgres_errors():
-            rows = await conn.fetch(
-                LOGGED_SQL,
-                [claim.user for claim in claims],
-                [claim.action_type for claim in claims],
-                [claim.action_id for claim in claims],
-                [self._pause(claim) for claim in claims],
-            )
+    async def judge_by_log(self, conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Refusal | None]:
+        """The same from PostgreSQL's action log, by PostgreSQL's clock; exact if the users' rows are locked in the transaction.
+
+        Refused actions leave no trace there and so take no slot.
+        """
+        rows = await conn.fetch(
+            LOGGED_SQL,
+            [claim.user for claim in claims],
+            [claim.action_type for claim in claims],
+            [claim.action_id for claim in claims],
+            [self._pause(claim) for claim in claims],
+        )
         here: dict[Any, list[int]] = {}  # what this batch admits counts against the rest of it
         begun: dict[Any, int] = {}
-        judged = []
+        refusals = []
         for claim, row in zip(claims, rows, strict=True):
             now, stamps = row["now"], (row["stamps"] or []) + here.get(claim.user, [])
             started = max(row["started"] or 0, begun.get((claim.user, claim.action_type), 0))
@@ -95,8 +173,8 @@ class Limits:
             if refusal is None:
                 here.setdefault(claim.user, []).append(now)
                 begun[claim.user, claim.action_type] = now
-            judged.append(Judgement(refusal))
-        return judged
+            refusals.append(refusal)
+        return refusals
 
     def _by_log(self, claim: Claim, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
         if self.per_minute and len(stamps) >= self.per_minute:
@@ -110,10 +188,9 @@ class Limits:
     def _pause(self, claim: Claim) -> int:
         return claim.cooldown_ms if self.cooldowns else 0
 
-
-def _keys(claim: Claim) -> tuple[str, str]:
-    user = user_id(claim.user)
-    return f"rate_limit:user:{user}", f"cooldown:{user}:{claim.action_type}"
+    def _keys(self, claim: Claim) -> tuple[str, str]:
+        user = user_id(claim.user)
+        return self._namespace.window(user), self._namespace.cooldown(user, claim.action_type)
 
 
 def _refusal(claim: Claim, verdict: int, wait: int) -> Refusal | None:

@@ -31,7 +31,13 @@ async def stores_of(settings: Settings) -> AsyncIterator[Stores]:
             postgres_url, redis_url = endpoints.postgres_url, endpoints.redis_url
         await _migrate_patiently(postgres_url, pgbouncer=settings.postgres.pgbouncer)
         yield await stack.enter_async_context(
-            open_stores(postgres_url, redis_url, pool_size=settings.postgres.pool_size, pgbouncer=settings.postgres.pgbouncer)
+            open_stores(
+                postgres_url,
+                redis_url,
+                pool_size=settings.postgres.pool_size,
+                pgbouncer=settings.postgres.pgbouncer,
+                prefix=settings.redis.prefix,
+            )
         )
 
 

@@ -7,12 +7,22 @@ move to their month when it is made. asyncio-flavoured.
 from datetime import UTC, datetime
 
 import asyncpg
+import structlog
 
 from scoreboard.storage.bridge import postgres_errors
 
 AHEAD = 3  # months; design: three months ahead plus a DEFAULT partition
 LOCK = 0x5C0BEB0B  # key of the advisory lock: one node at a time
 UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL lock_timeout = '3s'"
+
+ABSENT_SQL = """
+SELECT t.name, (SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.relname = t.name AND n.nspname = current_schema()) AS oid
+FROM unnest($1::text[]) AS t(name)
+WHERE NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                  WHERE i.inhparent = 'action_logs'::regclass AND c.relname = t.name)"""
+
+log = structlog.get_logger()
 
 
 def months(now: datetime) -> list[tuple[str, str, str]]:
@@ -23,23 +33,36 @@ def months(now: datetime) -> list[tuple[str, str, str]]:
 
 
 async def make_partitions(conn: asyncpg.Connection) -> list[str]:
-    """Makes what is missing; returns the new partitions' names.
+    """Makes what is missing; returns the new partitions' names. A table of such a name that somebody detached is left alone, and warned of.
 
     Raises StorageUnavailable, also when another session holds the log's locks.
     """
     made = []
     with postgres_errors():
-        now = await conn.fetchval("SELECT now()")
-        for name, first, after in months(now):
-            if await conn.fetchval("SELECT to_regclass($1) IS NOT NULL", name):
-                continue
+        wanted = months(await conn.fetchval("SELECT now()"))
+        names = [name for name, _, _ in wanted]
+        if not await _absent(conn, names):
+            return []
+        for name, first, after in wanted:
             async with conn.transaction():
                 await conn.execute(UNHURRIED)
                 await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-                if not await conn.fetchval("SELECT to_regclass($1) IS NOT NULL", name):
+                absent = await _absent(conn, [name])  # asked again: another node may have made it before we had the lock
+                if absent.get(name) is not None:
+                    log.warning("partition_detached", table=name, hint="attach it to action_logs, or rename it")
+                elif absent:
                     await _make(conn, name, first, after)
                     made.append(name)
     return made
+
+
+async def _absent(conn: asyncpg.Connection, names: list[str]) -> dict[str, int | None]:
+    """Those that are no partitions of the log, each with the oid of the table that has the name, if any.
+
+    From the catalogs' rows, as of now: `to_regclass` answers from a cache of the session, which does not hear of other sessions' tables
+    before the session locks one.
+    """
+    return {row["name"]: row["oid"] for row in await conn.fetch(ABSENT_SQL, names)}
 
 
 async def _make(conn: asyncpg.Connection, name: str, first: str, after: str) -> None:

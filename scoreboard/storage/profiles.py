@@ -2,24 +2,26 @@
 
 Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update. Readers fill `profile:<user id>` with HSETNX and so
 never overwrite what a change has written; a change writes through and raises `names` of every board's meta, which drops the nodes' own
-caches. `storage.board` asks while it reads; `operations.accounts` calls `changed`.
+caches. What can't be written through is done by the projector: PostgreSQL notes each change in the outbox. `storage.board` asks while it
+reads; `operations.accounts` calls `changed`.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from scoreboard.domain.boards import BOARDS
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
+from scoreboard.storage.bridge import crossing, redis_errors
 from scoreboard.storage.connections import Stores
-from scoreboard.storage.projection import UPDATES, keys, script
+from scoreboard.storage.projection import script
 from scoreboard.storage.unhurried import Unhurried
 
 TTL = 300  # seconds; specification: caching table
 CACHED = 4096  # profiles on this node, about 1 MiB; full: all dropped, the next read asks Redis for its hundred again
-OWED = 1024  # changes that Redis has not taken; full: the oldest is dropped and seen when its hash expires
+KNOWN = 4096  # names that were known before the cache was dropped, about 1 MiB; full: only those of the last cache are kept
 PATIENCE = 0.25  # seconds that a board's read waits for PostgreSQL's names: as long as for Redis itself
 
 NAMES_SQL = "SELECT id, username, avatar_url FROM users WHERE id = ANY($1::uuid[])"
@@ -30,19 +32,15 @@ class Profile(NamedTuple):
     avatar_url: str | None
 
 
-def profile_key(user: UUID) -> str:
-    return f"profile:{user}"
-
-
 def unnamed(user: UUID) -> Profile:
-    """Stands in for a user whose name no store tells now, or who is just being deleted."""
+    """Stands in for a user whose name this node never knew and no store tells now, or who is just being deleted."""
     return Profile(f"user-{user.hex[:8]}", None)
 
 
 class Profiles:
     """One for the process; shared by all boards."""
 
-    __slots__ = ("_bump", "_cache", "_cached_since", "_filling", "_names", "_owed", "_stores")
+    __slots__ = ("_bump", "_cache", "_cached_since", "_filling", "_known", "_names", "_stores")
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -50,7 +48,7 @@ class Profiles:
         self._cache: dict[UUID, Profile] = {}
         self._cached_since = monotonic()
         self._names: dict[str, tuple[int, int]] = {}  # board → (epoch, names) as last read
-        self._owed: dict[UUID, Profile] = {}
+        self._known: dict[UUID, Profile] = {}  # of the caches before, for when nobody tells a name
         self._filling: Unhurried[dict[UUID, Profile]] = Unhurried()
 
     # ---- reading: asyncio-flavoured, within a board's read ----------------------------------------------------------
@@ -61,9 +59,15 @@ class Profiles:
         outdated = self._names.get(board) != (epoch, names) or now - self._cached_since >= TTL
         if outdated:
             self._names[board] = (epoch, names)
+            known = self._known | self._cache
+            self._known = known if len(known) <= KNOWN else self._cache
             self._cache = {}
             self._cached_since = now
         return outdated
+
+    def last_known(self, user: UUID) -> Profile:
+        """The name that was known last, for when no store tells it; it may have changed."""
+        return self._cache.get(user) or self._known.get(user) or unnamed(user)
 
     async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
         """The profiles of these users; those that no store tells in time are missing.
@@ -91,7 +95,7 @@ class Profiles:
     async def _from_redis(self, whom: list[UUID]) -> dict[UUID, Profile]:
         pipe = self._stores.redis.pipeline(transaction=False)  # the keys lie in different slots
         for user in whom:
-            pipe.hmget(profile_key(user), "username", "avatarUrl")
+            pipe.hmget(self._stores.namespace.profile(user), "username", "avatarUrl")
         with redis_errors():
             answers = await pipe.execute()
         return {
@@ -101,20 +105,18 @@ class Profiles:
         }
 
     async def _from_postgres(self, whom: list[UUID]) -> dict[UUID, Profile]:
-        """Raises StorageUnavailable only of Redis, which is filled along."""
+        """Nothing where PostgreSQL can't be asked, or not in time. Redis is filled along; one that takes no writes costs a query again."""
 
         async def select() -> dict[UUID, Profile]:
-            with postgres_errors():
-                rows = await self._stores.pool.fetch(NAMES_SQL, whom)
+            rows = await self._stores.pool.fetch(NAMES_SQL, whom)
             found = {UUID(bytes=row["id"].bytes): Profile(row["username"], row["avatar_url"]) for row in rows}
-            await self._fill(found)
+            with suppress(StorageUnavailable):
+                await self._fill(found)
             return found
 
         try:
             return await self._filling(PATIENCE, select) or {}
-        except StorageUnavailable as exc:
-            if exc.store == "redis":
-                raise
+        except StorageUnavailable:
             return {}
 
     async def _fill(self, found: Mapping[UUID, Profile]) -> None:
@@ -122,7 +124,7 @@ class Profiles:
             return
         pipe = self._stores.redis.pipeline(transaction=False)
         for user, profile in found.items():
-            key = profile_key(user)
+            key = self._stores.namespace.profile(user)
             pipe.hsetnx(key, "username", profile.username)
             pipe.hsetnx(key, "avatarUrl", profile.avatar_url or "")
             pipe.expire(key, TTL, nx=True)
@@ -134,30 +136,17 @@ class Profiles:
     async def changed(self, user: UUID, username: str, avatar_url: str | None) -> None:
         """Brings a profile that PostgreSQL has just committed to every node's boards. Trio-flavoured, one crossing.
 
-        Returns also when Redis is out of reach: then the change is owed and goes out with a later read. Cancelling leaves it owed.
+        Returns also when Redis is out of reach, and may be cancelled: the projector brings it then, and boards are stale meanwhile.
         """
-        self._owed.pop(user, None)
-        if len(self._owed) >= OWED:
-            self._owed.pop(next(iter(self._owed)))
-        self._owed[user] = Profile(username, avatar_url)
-        try:
-            await crossing(self.settle)
-        except StorageUnavailable:
-            pass  # boards come from PostgreSQL meanwhile, with the new name
+        with suppress(StorageUnavailable):
+            await crossing(self._write_through, user, Profile(username, avatar_url))
 
-    async def settle(self) -> None:
-        """asyncio-flavoured: writes through what is owed. Raises StorageUnavailable; then it stays owed."""
-        if not self._owed:
-            return
-        owed = dict(self._owed)
-        pipe: Any = self._stores.redis.pipeline(transaction=False)
-        for user, profile in owed.items():
-            pipe.hset(profile_key(user), mapping={"username": profile.username, "avatarUrl": profile.avatar_url or ""})
-            pipe.expire(profile_key(user), TTL)
+    async def _write_through(self, user: UUID, profile: Profile) -> None:
+        names = self._stores.namespace
         with redis_errors():
-            await pipe.execute()
+            async with self._stores.redis.pipeline(transaction=False) as pipe:
+                pipe.hset(names.profile(user), mapping={"username": profile.username, "avatarUrl": profile.avatar_url or ""})
+                pipe.expire(names.profile(user), TTL)
+                await pipe.execute()
             for board in BOARDS.values():
-                await self._bump(keys=[keys(board).meta, UPDATES], args=[board.id])
-        for user, profile in owed.items():
-            if self._owed.get(user) is profile:
-                del self._owed[user]
+                await self._bump(keys=[names.board(board).meta, names.updates], args=[self._stores.installation, board.id])

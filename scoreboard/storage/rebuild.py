@@ -1,160 +1,241 @@
 """How a board in Redis is brought back to what PostgreSQL says: by replaying missed turns, or by building it anew beside the live one.
 
-Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. Whatever it does may be done twice, by two nodes, or be cut
-off at any point: rows go in by version, and a board built aside gets in place only under a newer epoch than the live one's.
+Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. No lock is held, in either store: whoever stops half-way, or
+wakes up much later, harms nobody.
+
+1. A board is built aside from one snapshot of the scores, with each writer's last turn in that snapshot; replayed until little is missing.
+2. The switch puts it in place in one step, if it is whole and its epoch is newer than the live one's. It is marked incomplete: what was
+   committed between the last replay and the switch went to the old board, so ranks are null and reads are stale.
+3. What is missing then is replayed. Whoever commits after the switch finds the new epoch. So one replay that begins after the switch
+   finds everything, and the mark goes.
+
+A board that came back with an older content is renumbered in the same way, without step 1: so that everybody forgets the newer marks.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 
 from scoreboard.domain.boards import Board, Mark
-from scoreboard.domain.ranking import order_key
+from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage import ledger, outbox
 from scoreboard.storage.bridge import postgres_errors, redis_errors
-from scoreboard.storage.projection import UPDATES, BoardKeys, Projection, keys, script
+from scoreboard.storage.connections import Stores
+from scoreboard.storage.namespace import BoardKeys
+from scoreboard.storage.outbox import Missing
+from scoreboard.storage.projection import Projection, board_script, script
 
-CHUNK = 2_000  # users a pipeline: a few milliseconds of Redis
-ASIDE_SECONDS = 600  # a board built aside and never finished goes away by itself
+CHUNK = 2_000  # users a pipeline: about 10 ms of Redis
+ASIDE_SECONDS = 60  # a board built aside goes away by itself so long after its last chunk
 UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '60s'"
-LOCKED = "SET LOCAL lock_timeout = '2s'; LOCK TABLE commits IN SHARE MODE"  # nobody commits between the last replay and the switch
-CLOSE_ENOUGH = 20  # rounds of replay before the lock is taken anyway
+REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
 
-SCORES_SQL = "SELECT user_id, total_score, reached, version FROM scores"
+# Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order: Redis puts a member
+# at the end of a sorted set several times faster than anywhere in it.
+SCORES_SQL = """
+SELECT user_id::text::bytea, total_score::text::bytea, int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
+       int8send(version), uuid_send(user_id)
+FROM scores ORDER BY total_score DESC, scores.reached"""
+# Redis keeps names and pictures for five minutes.
+RENAMED_SQL = "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
 EPOCH_SQL = "SELECT nextval('board_epochs')"
 RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
 
-class Superseded(Exception):
+class Superseded(ScoreboardError):
     """The board that was being mended is not there any more: emptied again, or another projector was faster."""
 
 
 class BoardState(NamedTuple):
-    """What Redis says of a board and of itself. `epoch` 0: there is no board."""
+    """What Redis says of a board and of itself. `is_whole`: it is this installation's, and its keys belong together."""
 
-    epoch: int
+    is_whole: bool
+    epoch: int  # 0: there is none
     version: int
     run_id: str  # of the server that made the board
     server: str  # run id of the server that answers
-    applied: Mapping[int, int]
+    is_incomplete: bool
+    applied: Mapping[int, int]  # of a whole board
 
 
-async def state(client: Any, board: Board) -> BoardState:
-    """Raises StorageUnavailable."""
-    names = keys(board)
-    with redis_errors():
-        async with client.pipeline(transaction=True) as pipe:
-            pipe.info("server")
-            pipe.hgetall(names.meta)
-            pipe.hgetall(names.applied)
-            info, meta, applied = await pipe.execute()
-    return BoardState(
-        int(meta.get(b"epoch", 0)),
-        int(meta.get(b"version", 0)),
-        meta.get(b"run_id", b"").decode(),
-        str(info["run_id"]),
-        {int(writer): int(turn) for writer, turn in applied.items()},
-    )
+class Rebuilder:
+    """Repairs one board. `renew_lease` is called between two chunks of long work; it raises Superseded when the lease is lost."""
 
+    __slots__ = ("_complete", "_names_changed", "_state", "_switch", "board", "namespace", "renew_lease", "stores")
 
-async def replay(conn: asyncpg.Connection, projection: Projection, epoch: int, applied: Mapping[int, int], settled: float) -> int:
-    """Applies the turns that are missing. Returns how many users' rows went out.
+    def __init__(self, stores: Stores, board: Board, renew_lease: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.stores, self.board, self.namespace, self.renew_lease = stores, board, stores.namespace, renew_lease
+        self._names_changed = stores.redis.register_script(script("profile_changed.lua"))
+        self._state = stores.redis.register_script(board_script("state.lua"))
+        self._switch = stores.redis_bulk.register_script(board_script("switch.lua"))
+        self._complete = stores.redis.register_script(board_script("complete.lua"))
 
-    Raises outbox.Pruned, Superseded, StorageUnavailable.
-    """
-    count = 0
-    for lack in await outbox.missing(conn, applied, settled):
-        rows = await ledger.standings(conn, lack.users)
-        for start in range(0, len(rows), CHUNK):  # only the last part says that the turns are in
-            last = start + CHUNK >= len(rows)
-            span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
-            if isinstance(await projection.call(epoch, span, rows[start : start + CHUNK], []), int):
+    async def state(self, keys: BoardKeys | None = None) -> BoardState:
+        """Of the live board, unless other keys are named. Raises StorageUnavailable."""
+        with redis_errors():
+            info = await self.stores.redis.info("server")
+            whole, epoch, version, run_id, incomplete, applied = await self._state(
+                keys=list(keys or self.namespace.board(self.board)), args=[self.stores.installation]
+            )
+        turns = {int(writer): int(turn) for writer, turn in zip(applied[::2], applied[1::2], strict=True)}
+        return BoardState(bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), turns)
+
+    async def apply(self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]) -> int:
+        """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises Superseded, StorageUnavailable."""
+        count = 0
+        for lack in missing:
+            if lack.renamed:
+                await self._forget_names(list(lack.renamed))
+            with postgres_errors():
+                rows = await ledger.standings(conn, lack.users)
+            for start in range(0, max(1, len(rows)), CHUNK):  # only the last part says that the turns are in
+                last = start + CHUNK >= len(rows)
+                span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
+                if isinstance(await projection.call(epoch, span, rows[start : start + CHUNK], []), int):
+                    raise Superseded
+                await self._keep_lease()
+            count += len(rows)
+        return count
+
+    async def rebuild(self, conn: asyncpg.Connection) -> Mark:
+        """Builds the board anew from PostgreSQL and puts it in place. Returns its mark.
+
+        Raises Superseded and StorageUnavailable; then the live board is as it was, or marked incomplete.
+        """
+        with postgres_errors():
+            epoch = await self._next_epoch(conn)
+            aside = self.namespace.next_board(self.board, epoch)
+            await self._clear_aside(epoch)
+            await self._forget_names([row["user_id"] for row in await conn.fetch(RENAMED_SQL)])
+            async with conn.transaction(isolation="repeatable_read", readonly=True):
+                await conn.execute(UNHURRIED)
+                turns = await outbox.last_turns(conn)
+                await self._fill(conn, aside, epoch, turns)
+            projection = self._projection(aside, channel=f"{aside.meta}:nobody")
+            for _ in range(REPLAYS):
+                if not await self._replay(conn, projection, epoch, aside):
+                    break
+            await self._put_in_place(epoch, epoch, aside)
+            return await self.complete(conn, epoch)
+
+    async def renew(self, conn: asyncpg.Connection, found: int) -> Mark:
+        """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises outbox.Pruned too."""
+        with postgres_errors():
+            epoch = await self._next_epoch(conn)
+            await self._put_in_place(epoch, found)
+            return await self.complete(conn, epoch)
+
+    async def complete(self, conn: asyncpg.Connection, epoch: int) -> Mark:
+        """Brings what was committed before the switch to the board, and takes the mark away. Raises outbox.Pruned, Superseded,
+        StorageUnavailable."""
+        live = self.namespace.board(self.board)
+        with postgres_errors():
+            await self._replay(conn, self._projection(live), epoch, live)
+        with redis_errors():
+            version = await self._complete(keys=[*live, self.namespace.updates], args=[self.stores.installation, epoch, self.board.id])
+        if not version:
+            raise Superseded
+        return Mark(epoch, int(version))
+
+    async def _replay(self, conn: asyncpg.Connection, projection: Projection, epoch: int, keys: BoardKeys) -> int:
+        """Until all that was committed before the call is in. Returns how many rows went out."""
+        committed, count = await outbox.last_turns(conn), 0
+        while True:
+            found = await self.state(keys)
+            if not found.is_whole or found.epoch != epoch:
                 raise Superseded
-        count += len(rows)
-    return count
+            missing = await outbox.missing(conn, found.applied, committed, 0.0)
+            if not missing:
+                return count
+            count += await self.apply(conn, projection, epoch, missing)
 
+    async def _forget_names(self, users: Sequence[UUID]) -> None:
+        """Names and pictures of these users are read anew, from PostgreSQL, by all nodes. Raises StorageUnavailable."""
+        with redis_errors():
+            for start in range(0, len(users), CHUNK):
+                await self.stores.redis_bulk.unlink(*(self.namespace.profile(user) for user in users[start : start + CHUNK]))
+            if users:
+                names = [self.namespace.board(self.board).meta, self.namespace.updates]
+                await self._names_changed(keys=names, args=[self.stores.installation, self.board.id])
 
-async def rebuild(conn: asyncpg.Connection, client: Any, board: Board) -> Mark:
-    """Builds the board anew from PostgreSQL and puts it in place. Returns its mark.
+    def _projection(self, keys: BoardKeys, channel: str = "") -> Projection:
+        return Projection(
+            self.stores.redis_bulk,
+            self.board,
+            lambda: None,
+            namespace=self.namespace,
+            installation=lambda: self.stores.installation,
+            target=keys,
+            channel=channel,
+        )
 
-    Raises Superseded and StorageUnavailable; then the live board is as it was.
-    """
-    with postgres_errors():
-        before = await state(client, board)
-        epoch = await _next_epoch(conn, before.epoch)
-        aside = _aside(board, epoch)
-        async with conn.transaction(isolation="repeatable_read", readonly=True):
-            await conn.execute(UNHURRIED)
-            turns = await outbox.last_turns(conn)
-            await _fill(conn, client, aside, epoch, turns)
-        return await _close(conn, client, board, aside, before.epoch, epoch)
+    async def _next_epoch(self, conn: asyncpg.Connection) -> int:
+        """A number that no board had; a PostgreSQL restored from a backup may have forgotten some."""
+        found = (await self.state()).epoch
+        epoch = int(await conn.fetchval(EPOCH_SQL))
+        return epoch if epoch > found else int(await conn.fetchval(RAISE_EPOCH_SQL, found + 1))
 
+    async def _clear_aside(self, epoch: int) -> None:
+        """Says which board is built aside now, and clears one that was never finished: at most one is there."""
+        with redis_errors():
+            before = await self.stores.redis_bulk.set(self.namespace.building(self.board), epoch, get=True)
+            if before is not None:
+                await self.stores.redis_bulk.unlink(*self.namespace.next_board(self.board, int(before)))
 
-async def renew(conn: asyncpg.Connection, client: Any, board: Board) -> Mark:
-    """Replays what a board that came back old lacks, then gives it a new epoch. As `rebuild`; raises outbox.Pruned too."""
-    with postgres_errors():
-        before = await state(client, board)
-        return await _close(conn, client, board, keys(board), before.epoch, await _next_epoch(conn, before.epoch))
+    async def _put_in_place(self, epoch: int, expected: int, aside: BoardKeys | None = None) -> None:
+        server = (await self.state()).server
+        keys = [*self.namespace.board(self.board), self.namespace.updates, *(aside or ())]
+        with redis_errors():
+            if not await self._switch(keys=keys, args=[self.stores.installation, epoch, self.board.id, server, expected]):
+                raise Superseded
 
-
-async def _next_epoch(conn: asyncpg.Connection, found: int) -> int:
-    """A number that no board had; a PostgreSQL restored from a backup may have forgotten some."""
-    epoch = int(await conn.fetchval(EPOCH_SQL))
-    return epoch if epoch > found else int(await conn.fetchval(RAISE_EPOCH_SQL, found + 1))
-
-
-def _aside(board: Board, epoch: int) -> BoardKeys:
-    tag = f"{{{board.id}}}:next:{epoch}"
-    return BoardKeys(f"{tag}:totals", f"{tag}:order", f"{tag}:entry", f"{tag}:meta", f"{tag}:applied")
-
-
-async def _fill(conn: asyncpg.Connection, client: Any, aside: BoardKeys, epoch: int, turns: Mapping[int, int]) -> None:
-    with redis_errors():
-        async with client.pipeline(transaction=False) as pipe:
-            pipe.hset(aside.meta, "epoch", epoch)
-            if turns:
-                pipe.hset(aside.applied, mapping=turns)
-            await pipe.execute()
+    async def _fill(self, conn: asyncpg.Connection, aside: BoardKeys, epoch: int, turns: Mapping[int, int]) -> None:
+        """Redis takes a chunk while the next one is read. The sizes are said last: until then the board is not whole."""
+        size = 0
+        sending: asyncio.Task[None] | None = None
+        try:
             cursor = await conn.cursor(SCORES_SQL)
             while rows := await cursor.fetch(CHUNK):
-                totals, order, entry = {}, {}, {}
-                for user, total, reached, version in rows:
-                    key = order_key(total, reached)
-                    totals[str(user)] = total
-                    order[key + user.bytes] = 0
-                    entry[user.bytes] = key + version.to_bytes(8, "big")
-                pipe.zadd(aside.totals, totals)
-                pipe.zadd(aside.order, order)
-                pipe.hset(aside.entry, mapping=entry)
-                await pipe.execute()
-            for name in aside:
-                pipe.expire(name, ASIDE_SECONDS)
-            await pipe.execute()
-
-
-async def _close(conn: asyncpg.Connection, client: Any, board: Board, target: BoardKeys, found: int, epoch: int) -> Mark:
-    """Replays until little is missing, then the rest and the switch while nobody commits."""
-    names = keys(board)
-    aside = target != names
-    projection = Projection(client, board, lambda: None, target=target, channel=f"{target.meta}:nobody" if aside else UPDATES)
-    current = epoch if aside else found
-    for _ in range(CLOSE_ENOUGH):
-        if not await replay(conn, projection, current, await _applied(client, target), 0.0):
-            break
-    switch = client.register_script(script("switch.lua"))
-    async with conn.transaction():
-        await conn.execute(f"{UNHURRIED}; {LOCKED}")
-        while await replay(conn, projection, current, await _applied(client, target), 0.0):
-            pass
-        server = (await state(client, board)).server
+                size += len(rows)
+                totals: list[bytes] = []
+                order: list[Any] = []
+                entry: list[bytes] = []
+                for user, total, key, version, raw in rows:
+                    totals += (total, user)
+                    order += (0, key + raw)
+                    entry += (raw, key + version)
+                if sending is not None:
+                    await sending
+                    await self._keep_lease()
+                sending = asyncio.ensure_future(self._send(aside, totals, order, entry))
+            if sending is not None:
+                await sending
+        finally:
+            if sending is not None and not sending.done():
+                sending.cancel()
         with redis_errors():
-            version = await switch(keys=[*names, UPDATES, *(target if aside else ())], args=[epoch, board.id, server, current])
-    if not version:
-        raise Superseded
-    return Mark(epoch, int(version))
+            async with self.stores.redis_bulk.pipeline(transaction=False) as pipe:
+                if turns:
+                    pipe.hset(aside.applied, mapping=turns)
+                meta = {"epoch": epoch, "installation": self.stores.installation, "size": size, "removed": 0, "writers": len(turns)}
+                pipe.hset(aside.meta, mapping=meta)
+                for name in aside:
+                    pipe.expire(name, ASIDE_SECONDS)
+                await pipe.execute()
 
+    async def _send(self, aside: BoardKeys, totals: list[bytes], order: list[Any], entry: list[bytes]) -> None:
+        with redis_errors():
+            async with self.stores.redis_bulk.pipeline(transaction=False) as pipe:
+                pipe.execute_command("ZADD", aside.totals, *totals)
+                pipe.execute_command("ZADD", aside.order, *order)
+                pipe.execute_command("HSET", aside.entry, *entry)
+                for name in (aside.totals, aside.order, aside.entry):
+                    pipe.expire(name, ASIDE_SECONDS)
+                await pipe.execute()
 
-async def _applied(client: Any, target: BoardKeys) -> dict[int, int]:
-    with redis_errors():
-        return {int(writer): int(turn) for writer, turn in (await client.hgetall(target.applied)).items()}
+    async def _keep_lease(self) -> None:
+        if self.renew_lease is not None:
+            await self.renew_lease()

@@ -2,12 +2,17 @@
 --
 -- Lock order of every writer: users by id, action_keys by (user, id), scores by user. A user who vanished is an outcome ("gone"), not an error.
 -- The order number of an action is its batch's commits.id * 4096 + its place: the same in every store, whatever order two nodes commit in.
--- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests, $8 writer, $9 turn. (user, action id) is unique in it.
+-- A new score's version is that number too: newer than any version of a score that the user had and that was deleted.
+-- Nothing is recorded and no row is returned when the writer's sequence before $9 is not there (this database is an older one that was
+-- restored), or when a writer can't reach Redis now and $10 does not say that the rate limits were asked of this database.
+-- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests, $8 writer, $9 sequence, $10 limits are checked.
+-- (user, action id) is unique in it.
 WITH batch AS MATERIALIZED (
     SELECT nextval('commit_ids') AS id
+    WHERE ($9 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $8 AND turn = $9 - 1)) AND ($10 OR NOT EXISTS (SELECT FROM detached_writers))
 ),
 input AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::jsonb[], $7::bytea[])
+    SELECT * FROM batch, unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::jsonb[], $7::bytea[])
         WITH ORDINALITY AS t(user_id, action_id, action_type, points, signature, metadata, digest, place)
 ),
 actors AS MATERIALIZED (
@@ -15,20 +20,20 @@ actors AS MATERIALIZED (
 ),
 fresh AS (
     INSERT INTO action_keys (user_id, action_id, body_sha256)
-    SELECT user_id, action_id, digest FROM input JOIN actors ON id = user_id ORDER BY user_id, action_id
+    SELECT user_id, action_id, digest FROM input JOIN actors ON actors.id = user_id ORDER BY user_id, action_id
     ON CONFLICT DO NOTHING
     RETURNING user_id, action_id
 ),
 admitted AS (
-    SELECT i.*, batch.id * 4096 + place AS seq, sum(points) OVER (PARTITION BY user_id ORDER BY place) AS running
-    FROM input i JOIN fresh USING (user_id, action_id) CROSS JOIN batch
+    SELECT i.*, i.id * 4096 + place AS seq, sum(points) OVER (PARTITION BY user_id ORDER BY place) AS running
+    FROM input i JOIN fresh USING (user_id, action_id)
 ),
 sums AS (
     SELECT user_id, sum(points) AS points, max(seq) AS reached FROM admitted GROUP BY user_id
 ),
 totals AS (
     INSERT INTO scores AS s (user_id, total_score, reached, version)
-    SELECT user_id, points, reached, 1 FROM sums ORDER BY user_id
+    SELECT user_id, points, reached, reached FROM sums ORDER BY user_id
     ON CONFLICT (user_id) DO UPDATE SET
         total_score = s.total_score + excluded.total_score,
         reached = greatest(s.reached, excluded.reached),

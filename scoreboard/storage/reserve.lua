@@ -1,8 +1,8 @@
 -- Judges a batch of actions in the specification's order: rate limit, cooldown, then validation. By Redis' own clock.
 --
--- KEYS: window, cooldown of each action
+-- KEYS: since when the windows are complete; then window, cooldown of each action
 -- ARGV: limit (0 = off), window (ms), oldest (ms), newest (ms); then four an action: action id, timestamp (ms), rule says yes (1/0), cooldown (ms, 0 = none)
--- Returns {now (ms), then three an action: verdict, wait (ms), what this call newly reserved (1 slot, 2 cooldown, 3 both)}
+-- Returns {now (ms), since when the windows are complete (ms), then three an action: verdict, wait (ms), what this call newly reserved (1 slot, 2 cooldown, 3 both)}
 -- verdicts: 1 admitted, 2 window full, 3 cooling down, 4 timestamp out of bounds, 5 the rule says no
 --
 -- The window's member and the cooldown's value are the action id: a retry takes no second slot, its slot is stamped anew. A slot is taken by
@@ -10,9 +10,14 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, window, oldest, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local answer = {now}
-for i = 1, #KEYS / 2 do
-  local slots, cooldown, at = KEYS[2 * i - 1], KEYS[2 * i], 4 * i + 1
+local since = tonumber(redis.call('GET', KEYS[1]) or 0)
+if since == 0 then  -- emptied, or new: what happened before is not known here
+  since = now
+  redis.call('SET', KEYS[1], string.format('%d', now))
+end
+local answer = {now, since}
+for i = 1, (#KEYS - 1) / 2 do
+  local slots, cooldown, at = KEYS[2 * i], KEYS[2 * i + 1], 4 * i + 1
   local id, timestamp, allowed, pause = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
   local verdict, wait, reserved = 1, 0, 0
   local held = false

@@ -36,7 +36,10 @@ FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
 
 REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
 
-REVOKED = "SELECT id FROM sessions WHERE revoked_at > now() - make_interval(secs => $1)"
+# At least one row, for the time.
+REVOKED = """
+SELECT id, extract(epoch FROM clock_timestamp())::float AS now
+FROM (VALUES (1)) AS one LEFT JOIN sessions ON revoked_at > now() - make_interval(secs => $1)"""
 
 PRUNE = "DELETE FROM sessions WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - make_interval(days => $1)"
 
@@ -88,9 +91,10 @@ async def revoke(stores: Stores, sid: UUID) -> None:
     await stores.execute(REVOKE, sid)
 
 
-async def revoked_within(stores: Stores, seconds: float) -> list[UUID]:
-    """The sessions that were revoked in the last so many seconds."""
-    return [row["id"] for row in await stores.fetch(REVOKED, seconds)]
+async def revoked_within(stores: Stores, seconds: float) -> tuple[list[UUID], float]:
+    """The sessions that were revoked in the last so many seconds, and PostgreSQL's time in Unix seconds."""
+    rows = await stores.fetch(REVOKED, seconds)
+    return [row["id"] for row in rows if row["id"] is not None], rows[0]["now"]
 
 
 async def prune(stores: Stores) -> None:

@@ -1,7 +1,12 @@
--- One user's place on a board. KEYS: order, entry, meta. ARGV: raw user id.
--- Returns {epoch, version, order key (nil: never on the board), rank (0: not on the board)}.
-local meta = redis.call('HMGET', KEYS[3], 'epoch', 'version')
-local entry = redis.call('HGET', KEYS[2], ARGV[1])
+-- One user's place on a board, and how far the board has come with some writers.
+-- KEYS: totals, order, entry, meta, applied. ARGV: installation, raw user id, then writers.
+-- Returns {epoch, version, incomplete (1/0), order key ('': never on the board), rank (0: not on the board), applied sequence of each writer};
+-- an empty list without a whole board.
+local epoch, version, _, _, _, _, incomplete = whole(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1])
+if not epoch then return {} end
+local entry = redis.call('HGET', KEYS[3], ARGV[2])
 local key = entry and string.sub(entry, 1, 16)
-local rank = key and redis.call('ZRANK', KEYS[1], key .. ARGV[1])
-return {meta[1], meta[2], key, rank and rank + 1 or 0}
+local rank = key and redis.call('ZRANK', KEYS[2], key .. ARGV[2])
+local applied = {}
+for i = 3, #ARGV do applied[i - 2] = tonumber(redis.call('HGET', KEYS[5], ARGV[i]) or 0) end
+return {epoch, version, incomplete and 1 or 0, key or '', rank and rank + 1 or 0, applied}

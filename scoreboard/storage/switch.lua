@@ -1,31 +1,29 @@
--- Puts a whole board in place under a new epoch, and tells everybody.
+-- Puts a whole board in place under a new epoch, marked incomplete until `complete.lua` says that nothing is missing, and tells everybody.
 --
 -- KEYS: totals, order, entry, meta, applied, channel; then the same five of a board built aside (absent: the live one stays and is renumbered)
--- ARGV: new epoch, board, run id of this server, epoch that the board being put in place must have
--- Returns the new version; 0 when the live board is as new already, or the other one is not there any more.
+-- ARGV: installation, new epoch, board, run id of this server, epoch that the board being put in place must have
+-- Returns the new version; 0 when the live board is as new already, or the other one is not whole any more. So whoever was stopped while
+-- building, and wakes up later, changes nothing.
 local META, CHANNEL, ASIDE_META = KEYS[4], KEYS[6], KEYS[10]
-local found = redis.call('HMGET', META, 'epoch', 'version', 'names')
-if tonumber(found[1] or 0) >= tonumber(ARGV[1]) then return 0 end
-if redis.call('HGET', ASIDE_META or META, 'epoch') ~= ARGV[4] then return 0 end
+local found = redis.pcall('HMGET', META, 'epoch', 'version', 'names')
+if found.err then found = {} end
+if tonumber(found[1] or 0) >= tonumber(ARGV[2]) then return 0 end
+local at = ASIDE_META and 6 or 0
+if whole(KEYS[at + 1], KEYS[at + 2], KEYS[at + 3], KEYS[at + 4], KEYS[at + 5], ARGV[1]) ~= tonumber(ARGV[5]) then return 0 end
 
 if ASIDE_META then
-  for i, live in ipairs({KEYS[1], KEYS[2], KEYS[3], false, KEYS[5]}) do
-    local aside = KEYS[6 + i]
-    if live then
-      redis.call('UNLINK', live)
-      if redis.call('EXISTS', aside) == 1 then  -- an empty board has no keys
-        redis.call('RENAME', aside, live)
-        redis.call('PERSIST', live)
-      end
-    else
-      redis.call('UNLINK', aside)
+  for i = 1, 5 do
+    redis.call('UNLINK', KEYS[i])
+    if redis.call('EXISTS', KEYS[6 + i]) == 1 then  -- an empty board has no order
+      redis.call('RENAME', KEYS[6 + i], KEYS[i])
+      redis.call('PERSIST', KEYS[i])
     end
   end
 end
 
 local now = redis.call('TIME')
 local version = tonumber(found[2] or 0) + 1
-redis.call('HSET', META, 'epoch', ARGV[1], 'version', version, 'top', version, 'names', tonumber(found[3] or 0) + 1,
-  'updated', now[1] * 1000 + math.floor(now[2] / 1000), 'run_id', ARGV[3])
-redis.call('PUBLISH', CHANNEL, table.concat({'board', ARGV[2], ARGV[1], version, version, '', '[]'}, '\n'))
+redis.call('HSET', META, 'epoch', ARGV[2], 'version', version, 'top', version, 'names', tonumber(found[3] or 0) + 1,
+  'updated', now[1] * 1000 + math.floor(now[2] / 1000), 'run_id', ARGV[4], 'incomplete', 1)
+redis.call('PUBLISH', CHANNEL, table.concat({'board', ARGV[1], ARGV[3], ARGV[2], version, version, '', '[]'}, '\n'))
 return version

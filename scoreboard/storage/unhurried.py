@@ -1,7 +1,7 @@
 """A PostgreSQL call that nobody waits for longer than they can afford, and that is never made twice at once.
 
-For reads that have an answer without it (an older board, an older name). Cancelling a pool call instead would wait for PostgreSQL to hear
-of the cancellation: 43.9 s were seen. asyncio-flavoured throughout.
+For reads that have an answer without it (an older board, an older name). Cancelling a pool call instead would cost its connection, and the
+next caller would begin anew. asyncio-flavoured throughout.
 """
 
 import asyncio

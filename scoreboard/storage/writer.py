@@ -1,11 +1,11 @@
 """A committer's own PostgreSQL connection, and how a batch gets through it whatever happens.
 
-Every batch of a writer has a turn (writer, 1, 2, 3 …), which is how an outcome that got lost on the way is found again. Errors of the data
-halve the batch until the bad action stands alone; deadlocks and locks are tried once more; whatever is not an error reply of PostgreSQL
-costs the connection. asyncio-flavoured; one batch at a time.
+Every batch of a writer has a turn (writer, 1, 2, 3 …), which is how an outcome that got lost on the way is found again, and how the writer
+notices that an older database was restored. Errors of the data halve the batch until the bad action stands alone; users whose rows another
+session holds are set apart; a deadlock is tried once more; whatever is not an error reply of PostgreSQL costs the connection.
+asyncio-flavoured; one batch at a time.
 """
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -14,10 +14,13 @@ import asyncpg
 import structlog
 
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.outcomes import POISONED, WENT_AWAY, Claim, Outcome, out_of_service
+from scoreboard.domain.outcomes import LOCKED, POISONED, WENT_AWAY, Claim, Outcome, out_of_service
 from scoreboard.storage import ledger
+from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.bridge import postgres_errors
-from scoreboard.storage.ledger import Recording
+from scoreboard.storage.conditions import costs_connection
+from scoreboard.storage.deadline import bounded
+from scoreboard.storage.ledger import HistoryLost, Judge, LimitsUnchecked, Recording
 from scoreboard.storage.projection import Span
 
 T = TypeVar("T")
@@ -40,10 +43,11 @@ class Taken(NamedTuple):
 class Writer:
     """One connection, one number, and the turn that comes next."""
 
-    __slots__ = ("_connect", "conn", "number", "turn")
+    __slots__ = ("_connect", "agreement", "conn", "judge", "number", "turn")
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], judge: Judge, agreement: Agreement) -> None:
+        """`connect` makes a committer's connection. `judge` decides by the action log who has used up a rate limit."""
+        self._connect, self.judge, self.agreement = connect, judge, agreement
         self.conn: asyncpg.Connection | None = None
         self._new_number()
 
@@ -63,20 +67,27 @@ class Writer:
         return conn
 
     async def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        """Runs reads on the connection, bounded by STATEMENT_SECONDS. Raises StorageUnavailable."""
+        """Runs statements on the connection, bounded by STATEMENT_SECONDS. Raises StorageUnavailable."""
         conn = await self.ready()
         with postgres_errors():
-            return await self._bounded(conn, question(conn))
+            return await bounded(conn, STATEMENT_SECONDS, question(conn))
 
-    async def record(self, claims: Sequence[Claim]) -> list[Taken]:
+    async def record(self, claims: Sequence[Claim], *, by_log: bool = False, cautious: bool = False) -> list[Taken]:
         """Records the claims, as one turn if it can be, as several where a bad one had to be set apart.
+
+        `by_log`: the action log decides who has used up a rate limit. `cautious`: rows that another session holds are not waited for.
+        Whoever's rows are held for longer than a moment is set apart with the outcome LOCKED: nothing of it was recorded.
 
         Raises StorageUnavailable when nothing of the batch was recorded or it can't be known. What is left when PostgreSQL goes away after
         a part was recorded has outcomes instead (503). Cancelling costs the connection and the number, like any end that can't be known.
         """
         taken: list[Taken] = []
+        places: Sequence[int] = range(len(claims))
         try:
-            await self._record(claims, range(len(claims)), taken)
+            if cautious:
+                places = await self._set_apart(claims, places, taken)
+            if places:
+                await self._record(claims, places, taken, self.judge if by_log else None)
         except StorageUnavailable:
             if not taken:
                 raise
@@ -94,53 +105,78 @@ class Writer:
             self.conn.terminate()
         self._new_number()
 
-    async def _record(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken]) -> None:
+    async def _record(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None) -> None:
         batch, span = [claims[place] for place in places], self.span()
         try:
-            recording = await self._once_more(batch, span)
+            recording = await self._once_more(batch, span, judge)
+        except HistoryLost:
+            log.warning("writer_renumbered", store="postgresql", writer=self.number, lost_turn=self.turn - 1)
+            self.agreement.doubt(Doubt.HISTORY)
+            self._new_number()
+            await self._record(claims, places, taken, judge)
+            return
+        except LimitsUnchecked:
+            self.agreement.doubt(Doubt.DETACHED)
+            await self._record(claims, places, taken, self.judge)
+            return
         except _LOCKS as exc:
-            await self._halve(claims, places, taken, out_of_service(f"The database is busy ({exc.sqlstate})."))
+            free = await self._set_apart(claims, places, taken)
+            if len(free) == len(places):  # it is no user's row that is held, or not any more
+                await self._halve(claims, places, taken, judge, out_of_service(f"The database is busy ({exc.sqlstate})."))
+            elif free:
+                await self._record(claims, free, taken, judge)
             return
         except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
-            await self._halve(claims, places, taken, POISONED)
+            await self._halve(claims, places, taken, judge, POISONED)
             return
         if recording.rows:
             self.turn += 1
         taken.append(Taken(places, recording, span))
 
-    async def _halve(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], alone: Outcome) -> None:
+    async def _set_apart(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken]) -> list[int]:
+        """The places of those whose rows nobody holds. The others are LOCKED."""
+        users = {claims[place].user for place in places}
+        held = await self.ask(lambda conn: ledger.locked(conn, users))
+        apart = [place for place in places if claims[place].user in held]
+        if apart:
+            taken.append(Taken(apart, _all(LOCKED, apart), self.span()))
+        return [place for place in places if claims[place].user not in held]
+
+    async def _halve(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None, alone: Outcome) -> None:
         if len(places) == 1:
             taken.append(Taken(places, _all(alone, places), self.span()))
             return
         middle = len(places) // 2
-        await self._record(claims, places[:middle], taken)
-        await self._record(claims, places[middle:], taken)
+        await self._record(claims, places[:middle], taken, judge)
+        await self._record(claims, places[middle:], taken, judge)
 
-    async def _once_more(self, batch: Sequence[Claim], span: Span) -> Recording:
-        """A second try of the same turn where the first one's end is unknown or a lock's.
+    async def _once_more(self, batch: Sequence[Claim], span: Span, judge: Judge | None) -> Recording:
+        """A second try of the same turn where the first one's end is unknown, or a deadlock.
 
-        Raises error replies of the data, and of a second lock.
+        Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked.
         """
         await self.ready()  # no doubt of a batch that was never sent
         try:
             try:
-                return await self._try(batch, span)
-            except _LOCKS:
-                return await self._try(batch, span)
+                return await self._try(batch, span, judge)
+            except asyncpg.DeadlockDetectedError:
+                return await self._try(batch, span, judge)
         except StorageUnavailable as exc:
             if self.is_connected:
+                if costs_connection(exc):
+                    self.conn.terminate()  # type: ignore[union-attr]  # it is connected
                 raise  # an error reply: PostgreSQL said no, nothing was recorded
             log.warning("batch_in_doubt", why=exc.why, actions=len(batch))
-            return await self._resolve(batch, span)
+            return await self._resolve(batch, span, judge)
 
-    async def _resolve(self, batch: Sequence[Claim], span: Span) -> Recording:
+    async def _resolve(self, batch: Sequence[Claim], span: Span, judge: Judge | None) -> Recording:
         """The same turn on a new connection: the keys wait for a first try that is still under way, then tell whether it went through.
 
         Raises StorageUnavailable when that can't be found out.
         """
         try:
             try:
-                recording = await self._try(batch, span)
+                recording = await self._try(batch, span, judge or self.judge)  # a refusal now says nothing of the first try
             except asyncpg.UniqueViolationError as exc:
                 if exc.constraint_name != "commits_pkey":
                     raise
@@ -148,33 +184,19 @@ class Writer:
                 if recording.rows or not await self.ask(lambda conn: ledger.has_turn(conn, span)):
                     return recording
             return await self.ask(lambda conn: ledger.recovered(conn, batch, span))
-        except (StorageUnavailable, *_LOCKS) as exc:
+        except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:
             self._new_number()  # the turn may be used or not, now or in a moment: a gap would stall the projector
             raise exc if isinstance(exc, StorageUnavailable) else StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}") from exc
 
-    async def _try(self, batch: Sequence[Claim], span: Span) -> Recording:
+    async def _try(self, batch: Sequence[Claim], span: Span, judge: Judge | None) -> Recording:
         conn = await self.ready()
         try:
             with postgres_errors():
-                return await self._bounded(conn, ledger.record(conn, batch, span))
+                return await bounded(conn, STATEMENT_SECONDS, ledger.record(conn, batch, span, judge))
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, _LOCKS):
                 raise exc.__cause__ from None
             raise
-
-    async def _bounded(self, conn: asyncpg.Connection, call: Awaitable[T]) -> T:
-        """Ends the call by ending the connection. (A time-out round a call that PostgreSQL does not answer took 43.9 s to return.)"""
-        alarm = asyncio.get_running_loop().call_later(STATEMENT_SECONDS, conn.terminate)
-        try:
-            return await call
-        except asyncpg.PostgresError:
-            raise
-        except BaseException as exc:
-            if not isinstance(exc, ValueError):
-                conn.terminate()  # not an error reply: what this connection does next can't be known
-            raise
-        finally:
-            alarm.cancel()
 
     def _new_number(self) -> None:
         self.number, self.turn = secrets.randbits(63), 1

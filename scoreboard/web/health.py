@@ -1,15 +1,12 @@
 """What orchestrators and Prometheus ask: is the process alive, may it be sent requests, how is it doing."""
 
-from collections.abc import Awaitable, Callable
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-import trio
 
+from scoreboard.domain.errors import Store, StoreCondition
 from scoreboard.runtime import observe
 from scoreboard.runtime.messages import Request, Response
-
-REMEMBERED = 0.5  # seconds; many balancers ask at once, and each question costs the stores a round trip
 
 _FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
 _METRICS = b"content-type: %b\r\ncache-control: no-store\r\n" % observe.CONTENT_TYPE.encode()
@@ -23,32 +20,36 @@ class Readiness(msgspec.Struct, frozen=True):
     ready: bool
     migrated: bool
     draining: bool
-    stores: dict[str, str]  # "up" or "down"
+    stores: Mapping[Store, StoreCondition]
+    warnings: Sequence[str]  # what an operator should change
+    boards: Mapping[str, str]  # "current" or "stale", by board id
 
 
 class HealthRoutes:
-    """`probe` tells which stores answer; it must bound its own time. `migrated` and `draining` are set by the composition root."""
+    """Answers from what this node knows: no question costs a store a call.
 
-    def __init__(self, probe: Callable[[], Awaitable[dict[str, bool]]], *, clock: Callable[[], float] = trio.current_time) -> None:
+    `conditions`, `warnings` and `boards` are asked for each answer. `migrated` and `draining` are set by the composition root.
+    """
+
+    def __init__(
+        self,
+        conditions: Callable[[], Mapping[Store, StoreCondition]],
+        warnings: Callable[[], Sequence[str]],
+        boards: Callable[[], Mapping[str, str]],
+    ) -> None:
         self.migrated = False
         self.draining = False
-        self._probe, self._clock = probe, clock
-        self._asking = trio.Lock()
-        self._stores: dict[str, bool] = {}
-        self._until = -inf
+        self._conditions, self._warnings, self._boards = conditions, warnings, boards
 
     async def livez(self, request: Request) -> Response:
         """Whether the process is alive."""
         return Response(200, b'{"alive":true}', _FIELDS)
 
     async def readyz(self, request: Request) -> Response:
-        """Whether requests may be sent here: migrated, not draining, and at least one store answers."""
-        async with self._asking:  # whoever comes meanwhile shares the answer
-            if self._clock() >= self._until:
-                self._stores = await self._probe()
-                self._until = self._clock() + REMEMBERED
-        ready = self.migrated and not self.draining and any(self._stores.values())
-        body = Readiness(ready, self.migrated, self.draining, {store: "up" if up else "down" for store, up in self._stores.items()})
+        """Whether requests may be sent here: migrated, not draining, and at least one store can serve reads."""
+        stores = self._conditions()
+        ready = self.migrated and not self.draining and any(condition is not StoreCondition.DOWN for condition in stores.values())
+        body = Readiness(ready, self.migrated, self.draining, stores, self._warnings(), self._boards())
         return Response(200 if ready else 503, _encode(body), _FIELDS)
 
     async def metrics(self, request: Request) -> Response:

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, fanout
+from tests.bench import actions, fanout, scale
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"actions": actions.main, "fanout": fanout.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"actions": actions.main, "fanout": fanout.main, "scale": scale.main}
 
 
 def main(argv: Sequence[str]) -> int:

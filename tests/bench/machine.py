@@ -35,6 +35,18 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """User and system time of a process and of whatever it has started, ended children included."""
+    parent = stat_fields(pid)
+    ticks = sum(int(field) for field in parent[11:15])
+    for child in tree(pid)[1:]:
+        try:
+            ticks += sum(int(field) for field in stat_fields(child)[11:15])
+        except OSError:
+            pass  # it has ended meanwhile; its parent counts it from now on
+    return ticks / TICKS
+
+
 def tree(pid: int) -> list[int]:
     """A process and whatever it has started, now."""
     parents = {child: int(fields[1]) for child, fields in _processes().items()}

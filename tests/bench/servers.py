@@ -129,14 +129,23 @@ def peer_actors(keys: Mapping[str, str], users: list[uuid.UUID]) -> list[Actor]:
     ]
 
 
-async def our_actors(site: Site, count: int = USERS) -> list[Actor]:
-    file = site.folder / "tokens.tsv"
-    arguments = [sys.executable, "-m", "scoreboard", "users", "tokens", "--count", str(count), "--output", str(file)]
+async def our_command(site: Site, *words: str) -> None:
+    """Runs `scoreboard WORDS…` with the server's settings. Raises RuntimeError when it fails."""
     done = await trio.run_process(
-        arguments, cwd=ROOT, env=os.environ | our_environ(site), capture_stdout=True, stderr=subprocess.STDOUT, check=False
+        [sys.executable, "-m", "scoreboard", *words],
+        cwd=ROOT,
+        env=os.environ | our_environ(site),
+        capture_stdout=True,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"`scoreboard users tokens` failed:\n{done.stdout.decode(errors='replace')}")
+        raise RuntimeError(f"`scoreboard {' '.join(words[:2])}` failed:\n{done.stdout.decode(errors='replace')}")
+
+
+async def our_actors(site: Site, count: int = USERS) -> list[Actor]:
+    file = site.folder / "tokens.tsv"
+    await our_command(site, "users", "tokens", "--count", str(count), "--output", str(file))
     return [Actor(*line.split("\t")[:3]) for line in file.read_text().splitlines()]
 
 

@@ -54,6 +54,7 @@ async def go_back(run: Run, file: Path, *, into_new: bool) -> None:
     await trio.to_thread.run_sync(lambda: restore(run.pair, file, into_new=into_new))
     ended = trio.current_time()
     run.ledger.went_back = (begun, ended)
+    run.errors_allowed = True  # what was acknowledged is lost: no less than an error
     run.ignore = (begun, ended + HEALED_SECONDS)
 
 

@@ -62,7 +62,7 @@ async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) 
             other.do("REPLICAOF NO ONE")
             await trio.sleep(0.3)  # these writes are lost
             for link in links:
-                link.target = f"127.0.0.1:{other.port}"
+                link.target = other.url
             old.do(f"REPLICAOF 127.0.0.1 {other.port}")
             run.stores.redis_direct  # noqa: B018 – the checks below must read the new one
             pair.valkey = other
@@ -71,7 +71,7 @@ async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) 
     finally:
         pair.valkey = old
         for link in links:
-            link.target = f"127.0.0.1:{old.port}"
+            link.target = old.url
         old.say("REPLICAOF NO ONE")
         other.kill()
         for link in links:

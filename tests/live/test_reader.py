@@ -15,6 +15,7 @@ from scoreboard.live.audience import Audience
 from scoreboard.live.hub import Hub
 from scoreboard.live.reader import MISSED, Reader
 from scoreboard.runtime import observe
+from scoreboard.storage import bus
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections import open_stores
 from tests.conftest import OwnValkey
@@ -30,6 +31,7 @@ class FakeBoard:
     def __init__(self) -> None:
         self.heard: list[tuple[Mark, int]] = []
         self.distrusted = 0
+        self.is_stale = False
 
     def hear(self, mark: Mark, top: int = 0) -> None:
         self.heard.append((mark, top))
@@ -47,6 +49,9 @@ class FakeBus:
         self.deliver: Callable[[bytes], None] = lambda _: None
         self.cut = trio.Event()
 
+    def decode(self, payload: bytes) -> bus.Hint | None:
+        return bus.decode(payload, "")
+
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         if self.refuses:
             raise StorageUnavailable("redis", "refused")
@@ -61,7 +66,7 @@ class FakeBus:
         if self.refuses:
             raise StorageUnavailable("redis", "refused")
         if self.echoes:
-            self.deliver(f"beat\n{node}".encode())
+            self.deliver(f"beat\n\n{node}".encode())
 
 
 class Scene:
@@ -90,10 +95,10 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
     for payload in (
-        f'board\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
-        b"board\nof another node\n1\n7\n6\n\n[]",
+        f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
+        b"board\n\nof another node\n1\n7\n6\n\n[]",
         b"nonsense",
-        f"revoked\n{UUID(int=9)}".encode(),
+        f"revoked\n\n{UUID(int=9)}".encode(),
     ):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
@@ -102,12 +107,23 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
 
 
+async def test_no_rank_is_passed_on_while_the_board_is_stale(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """The message may come of a call that its sender had given up: the score counts, the rank may be none that ever was."""
+    await trio.sleep(0.1)
+    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
+    scene.board.is_stale = True
+    scene.bus.deliver(f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    await trio.sleep(0.1)
+    (event,) = viewer.events
+    assert (event["data"]["newScore"], event["data"]["rank"]) == (10, None)
+
+
 async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
     """This node's number goes out with its beat; those of others are added up, that of an older version counts as none."""
     viewers = [FakeViewer(scene.hub) for _ in range(3)]
     await trio.sleep(1.5)
     assert scene.bus.viewers == len(viewers)
-    for payload in (b"beat\nthere\n40", b"beat\nelsewhere", b"beat\nhere\n3"):
+    for payload in (b"beat\n\nthere\n40", b"beat\n\nelsewhere", b"beat\n\nhere\n3"):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
     assert scene.audience.everywhere() == 43
@@ -154,10 +170,10 @@ async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_cloc
     await trio.sleep(0.1)
     before = observe.HINTS_DROPPED._value.get()
     for version in range(module.UNREAD + 50):
-        scene.bus.deliver(f"board\n{BOARD}\n1\n{version}\n0\n\n[]".encode())
+        scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n0\n\n[]".encode())
     assert observe.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
     await trio.sleep(0.1)
-    scene.bus.deliver(f"board\n{BOARD}\n1\n9999\n0\n\n[]".encode())
+    scene.bus.deliver(f"board\n\n{BOARD}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)
     assert scene.board.heard[-1] == (Mark(1, 9999), 0)
 

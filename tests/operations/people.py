@@ -16,6 +16,7 @@ from scoreboard.operations.sessions import Sessions
 from scoreboard.runtime.embedded import Endpoints
 from scoreboard.security import passwords
 from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage.clock import DatabaseClock
 from scoreboard.storage.connections import Stores, open_stores
 from tests.conftest import database
 
@@ -39,7 +40,7 @@ class Node:
     changed: list[tuple[UUID, str, str | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sessions = Sessions(self.stores, KEYS, self.masters, issuer=ISSUER, clock=self.clock)
+        self.sessions = Sessions(self.stores, KEYS, self.masters, issuer=ISSUER, clock=DatabaseClock(self.clock))
         self.accounts = Accounts(
             self.stores,
             self.sessions,
@@ -50,7 +51,7 @@ class Node:
             on_profile_change=self.on_profile_change,
             publish_revoked=self.publish_revoked,
             registration=self.registration,
-            clock=self.clock,
+            clock=self.sessions.clock.now,
         )
 
     def clock(self) -> float:

@@ -93,7 +93,7 @@ async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     async with trio.open_nursery() as nursery:
         await submitted(queue, claims, outcomes, nursery)
         assert outcomes == [BUSY]
-        batch = await queue.take()
+        batch, _ = await queue.take()
         assert [each.claim for each in batch] == claims[:3]
         for each in batch:
             each.end(POINTS)
@@ -109,7 +109,7 @@ async def test_a_batch_is_bounded() -> None:
 
         async def take() -> None:
             while sum(sizes) < BATCH + 5:
-                batch = await queue.take()
+                batch, _ = await queue.take()
                 sizes.append(len(batch))
                 for each in batch:
                     each.end(POINTS)
@@ -133,14 +133,14 @@ async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.te
         async with trio.open_nursery() as waiting:
             begun = trio.current_time()
             await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
-            (under_way, _) = await queue.take()
+            ((under_way, _), _) = await queue.take()
             await submitted(queue, [claim(ADA)], outcomes, waiting)
         assert outcomes == [IN_DOUBT] * 3
         assert PATIENCE <= trio.current_time() - begun <= PATIENCE + 0.5
         under_way.end(POINTS)
         async with trio.open_nursery() as waiting:
             await submitted(queue, [fresh := claim(BOB)], outcomes, waiting)
-            (taken,) = await queue.take()
+            ((taken,), _) = await queue.take()
             assert taken.claim is fresh
             taken.end(POINTS)
         nursery.cancel_scope.cancel()
@@ -171,7 +171,7 @@ class FakeCommit:
         self.batches: list[Sequence[Claim]] = []
         self.fails: Callable[[], Exception] | None = None
 
-    async def run(self, claims: Sequence[Claim]) -> Committed:
+    async def run(self, claims: Sequence[Claim], *, cautious: bool = False) -> Committed:
         self.batches.append(claims)
         if self.fails is not None:
             raise self.fails()

@@ -15,13 +15,13 @@ from scoreboard.operations import committer as module
 from scoreboard.operations.committer import AWAY, Queue, commit_batches, end_late
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections import Stores, connect, open_stores
+from scoreboard.storage.connections import Stores, connect_committer, open_stores
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.projection import Projection
 from scoreboard.storage.writer import Writer
 from tests.operations.outcomes import submit
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.worlds import NAMES, claim, make_users
+from tests.storage.worlds import agreed, claim, make_users, open_board
 
 
 class World:
@@ -36,7 +36,9 @@ class World:
         projection, breaker = Projection(self.stores.redis_direct, LEADERBOARD, lambda: None), Breaker("redis")
         for _ in range(committers):
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
-            commit = Commit(Writer(lambda: connect(self.postgres.url)), limits, projection, breaker)
+            agreement = agreed()
+            writer = Writer(lambda: connect_committer(self.postgres.url), limits.judge_by_log, agreement)
+            commit = Commit(writer, limits, projection, breaker, agreement)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
         self.nursery.start_soon(end_late, self.queue)
@@ -60,7 +62,7 @@ class World:
 @pytest.fixture
 async def world(database_url: str, redis_url: str, nursery: trio.Nursery) -> AsyncIterator[World]:
     async with proxy_before(database_url) as proxy, open_stores(database_url, redis_url) as stores, trio.open_nursery() as tasks:
-        await stores.command("HSET", NAMES.meta, "epoch", 1)
+        await open_board(stores)
         yield World(stores, proxy, tasks)
         tasks.cancel_scope.cancel()
 

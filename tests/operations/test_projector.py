@@ -1,37 +1,52 @@
-"""The projector: gaps, old boards, absent boards, and two of it at once."""
+"""The projector: gaps, old boards, damaged and absent boards, a history that went back, and two of it at once."""
 
 from collections.abc import AsyncIterator
 from random import Random
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import trio
+import trio_asyncio
 
 from scoreboard.domain.boards import LEADERBOARD, NEVER, Mark
 from scoreboard.operations.housekeeping import keep_house
-from scoreboard.operations.projector import Projector, Remedy, hold, mend, remedy
+from scoreboard.operations.projector import BEHIND_SECONDS, Comparison, Projector, Repair, doubts, needed
 from scoreboard.operations.verify import differences
 from scoreboard.storage import outbox, rebuild
+from scoreboard.storage.agreement import Doubt
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.limits import Limits
+from scoreboard.storage.namespace import BoardKeys
+from scoreboard.storage.outbox import Missing
 from scoreboard.storage.projection import Projection, Span
-from scoreboard.storage.rebuild import BoardState
-from tests.storage.worlds import NAMES, Scribe, claim, connection, make_users, order_in_postgres, order_in_redis
+from scoreboard.storage.rebuild import BoardState, Rebuilder, Superseded
+from tests.storage.worlds import NAMES, Scribe, claim, complete_windows, connection, make_users, order_in_postgres, order_in_redis
+
+MADE: list[Projector] = []  # by a test, closed at its end
 
 
 @pytest.fixture
 async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
     async with open_stores(database_url, redis_url) as opened:
+        await complete_windows(opened)
         yield opened
+        while MADE:
+            MADE.pop().close()
 
 
-def projection(stores: Stores) -> Projection:
-    return Projection(stores.redis_direct, LEADERBOARD, lambda: None)
+def projector_of(stores: Stores, node: str = "a") -> Projector:
+    made = Projector(stores, LEADERBOARD, node, Limits(stores.redis_direct, per_minute=10, cooldowns=True), lambda _: None)
+    MADE.append(made)
+    return made
 
 
-async def look(stores: Stores, projection: Projection) -> Remedy:
-    async with connection(stores) as conn:
-        return await crossing(mend, conn, stores, LEADERBOARD, projection)
+def rebuilder_of(stores: Stores) -> Rebuilder:
+    return Rebuilder(stores, LEADERBOARD)
+
+
+def projection_of(stores: Stores) -> Projection:
+    return Projection(stores.redis_direct, LEADERBOARD, lambda: None, installation=lambda: stores.installation)
 
 
 async def settle(stores: Stores) -> None:
@@ -39,20 +54,37 @@ async def settle(stores: Stores) -> None:
     await stores.execute("UPDATE commits SET committed_at = committed_at - interval '3 seconds'")
 
 
+def state(epoch: int, version: int, run_id: str = "s", *, is_whole: bool = True, is_incomplete: bool = False) -> BoardState:
+    return BoardState(is_whole, epoch, version, run_id, "s", is_incomplete, {})
+
+
+def missing(age: float) -> Missing:
+    return Missing(Span(7, 1, 1), {}, frozenset(), age)
+
+
 @pytest.mark.parametrize(
-    ("found", "known", "expected"),
+    ("seen", "known", "expected", "reasons"),
     [
-        (BoardState(0, 0, "", "a", {}), NEVER, Remedy.REBUILD),
-        (BoardState(1, 5, "a", "a", {}), Mark(1, 5), Remedy.REPLAY),
-        (BoardState(1, 5, "a", "b", {}), Mark(1, 5), Remedy.RENEW),
-        (BoardState(1, 4, "a", "a", {}), Mark(1, 5), Remedy.RENEW),
-        (BoardState(1, 9, "a", "a", {}), Mark(2, 1), Remedy.RENEW),
-        (BoardState(2, 1, "a", "a", {}), Mark(1, 9), Remedy.REPLAY),
+        (Comparison(state(0, 0, is_whole=False), {}, [], False, {}), NEVER, Repair.REBUILD, {Doubt.MISSING}),
+        (Comparison(state(3, 9, is_whole=False), {}, [], False, {}), Mark(3, 9), Repair.REBUILD, {Doubt.MISSING}),
+        (Comparison(state(1, 5), {}, [], False, {}), Mark(1, 5), Repair.REPLAY, set()),
+        (Comparison(state(1, 5, "before"), {}, [], False, {}), Mark(1, 5), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(1, 4), {}, [], False, {}), Mark(1, 5), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(1, 9), {}, [], False, {}), Mark(2, 1), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(2, 1), {}, [], False, {}), Mark(1, 9), Repair.REPLAY, set()),
+        (Comparison(state(2, 1, is_incomplete=True), {}, [], False, {}), Mark(1, 9), Repair.COMPLETE, {Doubt.INCOMPLETE}),
+        (Comparison(state(1, 5), {7: 2}, [], False, {}), Mark(1, 5), Repair.REBUILD, {Doubt.HISTORY}),
+        (Comparison(state(1, 5), {}, [], True, {}), Mark(1, 5), Repair.REBUILD, {Doubt.BEHIND}),
+        (Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS / 2)], False, {}), Mark(1, 5), Repair.REPLAY, set()),
+        (Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS * 2)], False, {}), Mark(1, 5), Repair.REPLAY, {Doubt.BEHIND}),
+        (Comparison(state(1, 5), {}, [], False, {7: False}), Mark(1, 5), Repair.REPLAY, {Doubt.DETACHED}),
+        (Comparison(state(1, 5), {}, [], False, {7: True, 8: False}), Mark(1, 5), Repair.REPLAY, set()),
     ],
 )
-def test_remedy(found: BoardState, known: Mark, expected: Remedy) -> None:
-    """No board is built anew; a restarted server or a fallen version is renewed; anything else has gaps at most."""
-    assert remedy(found, known) is expected
+def test_what_a_comparison_leads_to(seen: Comparison, known: Mark, expected: Repair, reasons: set[Doubt]) -> None:
+    """A part missing, a lost history: built anew. A restarted server, a fallen version: renumbered. An old gap puts a board in doubt."""
+    assert needed(seen, known) is expected
+    assert doubts(seen, known, {8}) == reasons
 
 
 async def test_an_absent_board_is_built(stores: Stores) -> None:
@@ -62,23 +94,25 @@ async def test_an_absent_board_is_built(stores: Stores) -> None:
         scribe = Scribe(conn, 1)
         for user in users:
             await scribe.record([claim(user, points=10 + user.int % 3)])
-    board = projection(stores)
-    assert await look(stores, board) is Remedy.REBUILD
-    assert board.known > NEVER
+    projector = projector_of(stores)
+    assert await projector.check_once() is Repair.REBUILD
+    assert projector.projection.known > NEVER
     assert await order_in_redis(stores) == await order_in_postgres(stores)
-    assert await look(stores, board) is Remedy.REPLAY
+    assert projector.agreement.in_doubt, "only the next comparison proves that they agree"
+    assert await projector.check_once() is None
+    assert not projector.agreement.in_doubt
     assert await stores.command("KEYS", "*:next:*") == []
     assert await stores.command("TTL", NAMES.order) == -1, "the board itself must not expire"
 
 
 async def test_a_board_without_users_is_built(stores: Stores) -> None:
     """A service that nobody has used yet has an empty board, not an absent one, and the first action goes in."""
-    board = projection(stores)
-    await look(stores, board)
+    projector = projector_of(stores)
+    await projector.check_once()
     (user,) = await make_users(stores, 1)
     async with connection(stores) as conn:
         scribe = Scribe(conn, 1)
-        applied = await scribe.project(board, await scribe.record([claim(user)]))
+        applied = await scribe.project(projector.projection, await scribe.record([claim(user)]))
     assert applied is not None
     assert await order_in_redis(stores) == [(str(user), 10)]
 
@@ -86,46 +120,186 @@ async def test_a_board_without_users_is_built(stores: Stores) -> None:
 async def test_a_dead_writers_turns_are_replayed(stores: Stores) -> None:
     """What a killed node committed and never brought to the board goes in, once it is old enough to be nobody's."""
     users = await make_users(stores, 5)
-    board = projection(stores)
-    await look(stores, board)
+    projector = projector_of(stores)
+    await projector.check_once()
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
-        await scribe.project(board, await scribe.record([claim(users[0])]))
+        await scribe.project(projector.projection, await scribe.record([claim(users[0])]))
         for user in users[1:]:
             await scribe.record([claim(user, points=20)])
-    await look(stores, board)
-    assert len(await order_in_redis(stores)) == 1, "a committer has two seconds to close its own gap"
+    await projector.check_once()
+    assert len(await order_in_redis(stores)) == 1, "a committer has a moment to close its own gap"
     await settle(stores)
-    before = board.known
-    assert await look(stores, board) is Remedy.REPLAY
+    before = projector.projection.known
+    assert await projector.check_once() is Repair.REPLAY
     assert await order_in_redis(stores) == await order_in_postgres(stores)
-    assert board.known.epoch == before.epoch
-    assert (await crossing(rebuild.state, stores.redis, LEADERBOARD)).applied == {7: 5}
+    assert projector.projection.known.epoch == before.epoch
+    assert (await crossing(rebuilder_of(stores).state)).applied == {7: 5}
 
 
-async def test_a_deleted_user_leaves_the_board(stores: Stores) -> None:
-    """Whoever deletes a user notes it in the outbox; the entry goes and does not come back with a late row."""
+# ---- damaged boards -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", NAMES)
+async def test_a_board_of_which_a_key_is_lost_is_built_anew(stores: Stores, key: str) -> None:
+    """Whichever of the five: nothing is written to the rest, no rank is told, and the board is whole again under a new epoch."""
+    users = await make_users(stores, 12)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user) for user in users[:11]]))
+        await stores.command("DEL", key)
+        assert await scribe.project(projector.projection, await scribe.record([claim(users[11], points=99)])) is None
+        assert await crossing(projector.projection.ranks, users[:1]) == [None]
+    epoch = projector.projection.known.epoch
+    assert await projector.check_once() is Repair.REBUILD
+    assert projector.projection.known.epoch > epoch
+    assert await order_in_redis(stores) == await order_in_postgres(stores)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("ZREM", NAMES.totals, "user"),
+        ("ZREM", NAMES.order, "member"),
+        ("HDEL", NAMES.entry, "raw"),
+        ("HDEL", NAMES.meta, "size"),
+        ("HDEL", NAMES.applied, "7"),
+        ("ZADD", NAMES.totals, "1", "somebody else"),
+        ("SET", NAMES.order, "another type"),
+        ("SET", NAMES.meta, "another type"),
+        ("HSET", NAMES.meta, "installation", "another"),
+    ],
+)
+async def test_a_board_that_does_not_add_up_is_built_anew(stores: Stores, damage: tuple[str, ...]) -> None:
+    """One member taken out or put in by hand, a key of another type, another installation's board."""
+    users = await make_users(stores, 3)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user) for user in users]))
+        (member,) = await stores.command("ZRANGE", NAMES.order, 1, 1)
+        named = {"user": str(UUID(bytes=member[16:])), "member": member, "raw": member[16:]}
+        await stores.command(*(named.get(part, part) for part in damage))
+        assert await scribe.project(projector.projection, await scribe.record([claim(users[0])])) is None
+    assert await projector.check_once() is Repair.REBUILD
+    assert await order_in_redis(stores) == await order_in_postgres(stores)
+    await projector.check_once()
+    assert not projector.agreement.in_doubt
+
+
+# ---- changes by others ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM users WHERE id = $1", "DELETE FROM scores WHERE user_id = $1"])
+async def test_whoever_is_deleted_by_hand_leaves_the_board(stores: Stores, statement: str) -> None:
+    """Another client of the database deletes a user or a score: the entry goes and does not come back with a late row."""
     users = await make_users(stores, 2)
-    board = projection(stores)
-    await look(stores, board)
+    projector = projector_of(stores)
+    await projector.check_once()
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
         late = await scribe.record([claim(user) for user in users])
-        await scribe.project(board, late)
-        await stores.execute("DELETE FROM users WHERE id = $1", users[0])
-        await stores.execute("INSERT INTO commits (id, writer, turn, users) VALUES (nextval('commit_ids'), 99, 1, $1)", [users[0]])
+        await scribe.project(projector.projection, late)
+        await stores.execute(statement, users[0])
         await settle(stores)
-        await look(stores, board)
+        await projector.check_once()
         assert [user for user, _ in await order_in_redis(stores)] == [str(users[1])]
-        await scribe.project(board, late)
+        await scribe.project(projector.projection, late)
     assert [user for user, _ in await order_in_redis(stores)] == [str(users[1])]
+
+
+async def test_whose_score_was_deleted_comes_back_with_the_next_action(stores: Stores) -> None:
+    """The new score's version is newer than the removal."""
+    users = await make_users(stores, 2)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user, points=50) for user in users]))
+        for _ in range(5):
+            await scribe.project(projector.projection, await scribe.record([claim(users[0])]))
+        await stores.execute("DELETE FROM scores WHERE user_id = $1", users[0])
+        await settle(stores)
+        await projector.check_once()
+        await scribe.project(projector.projection, await scribe.record([claim(users[0], points=3)]))
+    assert await order_in_redis(stores) == [(str(users[1]), 50), (str(users[0]), 3)]
+
+
+async def test_scores_written_by_hand_are_on_the_board(stores: Stores) -> None:
+    """An operator corrects a total, and copies a deleted score back: both are newer than anything the board has."""
+    users = await make_users(stores, 3)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user, points=50) for user in users]))
+    await stores.execute("UPDATE scores SET total_score = 7 WHERE user_id = $1", users[0])
+    await stores.execute("CREATE TABLE copy AS SELECT * FROM scores WHERE user_id = $1", users[1])
+    await stores.execute("DELETE FROM scores WHERE user_id = $1", users[1])
+    await settle(stores)
+    await projector.check_once()
+    await stores.execute("INSERT INTO scores SELECT * FROM copy")
+    await settle(stores)
+    await projector.check_once()
+    assert await order_in_redis(stores) == await order_in_postgres(stores)
+    assert len(await order_in_redis(stores)) == 3
+
+
+async def test_truncated_scores_leave_an_empty_board(stores: Stores) -> None:
+    """TRUNCATE tells no rows, so the board is built anew."""
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user) for user in await make_users(stores, 3)]))
+    await stores.execute("TRUNCATE scores")
+    await settle(stores)
+    assert await projector.check_once() is Repair.REBUILD
+    assert await order_in_redis(stores) == []
+    await projector.check_once()
+    assert not projector.agreement.in_doubt
+
+
+async def test_a_committers_own_rows_are_noted_once(stores: Stores) -> None:
+    """The triggers are for others: a committer's batch has one row in the outbox, under its own number."""
+    async with connection(stores) as conn:
+        await Scribe(conn, 7).record([claim(user) for user in await make_users(stores, 3)])
+    assert [row["writer"] for row in await stores.fetch("SELECT writer FROM commits")] == [7]
+
+
+async def test_a_rename_while_redis_was_away_is_on_the_board(stores: Stores) -> None:
+    """Redis comes back with the old name in its cache: it goes before the board agrees, and every node reads the name anew."""
+    (user,) = await make_users(stores, 1)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user)]))
+    profile = stores.namespace.profile(user)
+    await stores.command("HSET", profile, "username", "old", "avatarUrl", "")
+    await stores.execute("UPDATE users SET username = 'new' WHERE id = $1", user)
+    await settle(stores)
+    names = int(await stores.command("HGET", NAMES.meta, "names") or 0)
+    assert await projector.check_once() is Repair.REPLAY
+    assert Doubt.BEHIND in projector.agreement.doubts()
+    assert await stores.command("EXISTS", profile) == 0
+    assert int(await stores.command("HGET", NAMES.meta, "names")) > names
+    await projector.check_once()
+    assert not projector.agreement.in_doubt
+
+
+# ---- histories ------------------------------------------------------------------------------------------------------
 
 
 async def test_an_old_board_is_renewed(stores: Stores) -> None:
     """A Redis that came back with an older content gets what it lacks and a new epoch; nobody trusts it before."""
     users = await make_users(stores, 12)
-    board = projection(stores)
-    await look(stores, board)
+    projector = projector_of(stores)
+    board = projector.projection
+    await projector.check_once()
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
         await scribe.project(board, await scribe.record([claim(user) for user in users]))
@@ -137,36 +311,100 @@ async def test_an_old_board_is_renewed(stores: Stores) -> None:
             await stores.command("RESTORE", name, 0, content, "REPLACE")
         answer = await scribe.project(board, await scribe.record([claim(users[6], points=99)]))
         assert answer is None, "a rank on a board that fell back may be wrong"
-    assert await look(stores, board) is Remedy.RENEW
+    assert await projector.check_once() is Repair.RENEW
     assert board.known.epoch > known.epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
+
+
+async def test_a_history_that_went_back_is_noticed_without_anybody_acting(stores: Stores) -> None:
+    """An older database was restored: the board has turns that PostgreSQL does not know, and is built anew under a new epoch."""
+    users = await make_users(stores, 3)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user) for user in users]))
+        await stores.execute("CREATE TABLE old_scores AS TABLE scores; CREATE TABLE old_commits AS TABLE commits")
+        await scribe.project(projector.projection, await scribe.record([claim(users[0], points=1000)]))
+    await stores.execute("ALTER TABLE scores DISABLE TRIGGER USER")  # a restored database has no rows of its own making
+    await stores.execute(
+        "UPDATE scores s SET total_score = o.total_score, reached = o.reached, version = o.version"
+        " FROM old_scores o WHERE o.user_id = s.user_id"
+    )
+    await stores.execute("DELETE FROM commits c WHERE NOT EXISTS (SELECT FROM old_commits o WHERE o.writer = c.writer AND o.turn = c.turn)")
+    epoch = projector.projection.known.epoch
+    assert await projector.check_once() is Repair.REBUILD
+    assert Doubt.HISTORY in projector.agreement.doubts()
+    assert projector.projection.known.epoch > epoch
+    assert await order_in_redis(stores) == await order_in_postgres(stores)
+    await projector.check_once()
+    assert not projector.agreement.in_doubt
+
+
+async def test_turns_that_were_acknowledged_and_lost_are_not_waited_for(stores: Stores) -> None:
+    """A node that had answered for a turn that is gone says so once, and its board agrees again when the history is settled."""
+    projector = projector_of(stores)
+    projector.agreement.acknowledge(7, 3)
+    await projector.check_once()
+    await projector.check_once()
+    assert not projector.agreement.in_doubt
+    assert projector.agreement.expected() == {}
+
+
+async def test_another_database_is_another_installation(stores: Stores) -> None:
+    """A board that was made from a database of another identity is nobody's here."""
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.record([claim(user) for user in await make_users(stores, 2)])
+    projector = projector_of(stores)
+    await projector.check_once()
+    await stores.execute("UPDATE installation SET id = $1", uuid4())
+    another = projector_of(stores, "b")
+    await stores.command("DEL", stores.namespace.lease(LEADERBOARD))
+    assert await another.check_once() is Repair.REBUILD
+    assert await order_in_redis(stores) == await order_in_postgres(stores)
+
+
+async def test_a_board_that_another_installation_repairs_is_left_alone(stores: Stores) -> None:
+    """Two installations without prefixes on one database: whoever comes second finds no board, never takes the other's, and says so."""
+    projector = projector_of(stores)
+    await projector.check_once()
+    before = await stores.command("HGETALL", NAMES.meta)
+    await stores.execute("UPDATE installation SET id = $1", uuid4())
+    second = projector_of(stores, "b")
+    assert await second.check_once() is None
+    assert second.is_shared
+    assert second.agreement.doubts() == {Doubt.MISSING}
+    assert await stores.command("HGETALL", NAMES.meta) == before
 
 
 async def test_a_board_older_than_the_outbox_is_rebuilt(stores: Stores) -> None:
     """When the turns that a board lacks are no longer kept, it is built anew."""
     users = await make_users(stores, 3)
-    board = projection(stores)
-    await look(stores, board)
+    projector = projector_of(stores)
+    await projector.check_once()
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
         for user in users:
             await scribe.record([claim(user)])
     await stores.execute("DELETE FROM commits WHERE turn < 3")
     await settle(stores)
-    epoch = board.known.epoch
-    assert await look(stores, board) is Remedy.REBUILD
-    assert board.known.epoch > epoch
+    epoch = projector.projection.known.epoch
+    assert await projector.check_once() is Repair.REBUILD
+    assert projector.projection.known.epoch > epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
 
 
 async def test_an_epoch_is_never_used_again(stores: Stores) -> None:
     """A PostgreSQL restored from a backup that has forgotten epochs does not hand them out twice."""
-    board = projection(stores)
-    await look(stores, board)
+    await projector_of(stores).check_once()
     await stores.command("HSET", NAMES.meta, "epoch", 1_000)
     async with connection(stores) as conn:
-        mark = await crossing(rebuild.rebuild, conn, stores.redis, LEADERBOARD)
+        mark = await crossing(rebuilder_of(stores).rebuild, conn)
     assert mark.epoch == 1_001
+
+
+# ---- rebuilding -----------------------------------------------------------------------------------------------------
 
 
 async def test_two_rebuild_at_once(stores: Stores) -> None:
@@ -177,20 +415,75 @@ async def test_two_rebuild_at_once(stores: Stores) -> None:
     async def build() -> None:
         async with connection(stores) as conn:
             try:
-                await crossing(rebuild.rebuild, conn, stores.redis, LEADERBOARD)
-            except rebuild.Superseded:
+                await crossing(rebuilder_of(stores).rebuild, conn)
+            except Superseded:
                 pass
 
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(build)
+    projector = projector_of(stores)
+    with trio.fail_after(10):
+        while await projector.check_once() or projector.agreement.in_doubt:  # none of them may have come through
+            await trio.sleep(0.01)
+    assert await order_in_redis(stores) == await order_in_postgres(stores)
+
+
+async def test_an_unfinished_board_is_cleared_by_the_next_and_expires(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is stopped while building leaves one board aside at most, and that one only for a while."""
+    monkeypatch.setattr(rebuild, "CHUNK", 2)
+    async with connection(stores) as conn:
+        await Scribe(conn, 7).record([claim(user) for user in await make_users(stores, 5)])
+        for _ in range(4):
+            rebuilder = rebuilder_of(stores)
+
+            async def stop() -> None:
+                raise Superseded
+
+            rebuilder.renew_lease = stop
+            with pytest.raises(Superseded):
+                await crossing(rebuilder.rebuild, conn)
+        left = await stores.command("KEYS", "*:next:*")
+        assert 0 < len(left) <= 5
+        assert min([await stores.command("TTL", key) for key in left]) > 0
+        await crossing(rebuilder_of(stores).rebuild, conn)
+    assert await stores.command("KEYS", "*:next:*") == []
+
+
+async def test_a_holder_that_wakes_up_late_changes_nothing(stores: Stores) -> None:
+    """A projector that was stopped between building and switching finds a newer board in place, and leaves it there."""
+    users = await make_users(stores, 4)
+    async with connection(stores) as conn, connection(stores) as late_conn:
+        scribe = Scribe(conn, 7)
+        await scribe.record([claim(user) for user in users])
+        woken, stopped = trio.Event(), trio.Event()
+
+        class Stopped(Rebuilder):
+            async def _put_in_place(self, epoch: int, expected: int, aside: BoardKeys | None = None) -> None:
+                stopped.set()
+                await trio_asyncio.trio_as_aio(woken.wait)()
+                await super()._put_in_place(epoch, expected, aside)
+
+        late = Stopped(stores, LEADERBOARD)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+
+                async def build_late() -> None:
+                    with pytest.raises(Superseded):
+                        await crossing(late.rebuild, late_conn)
+
+                nursery.start_soon(build_late)
+                await stopped.wait()
+                mark = await crossing(rebuilder_of(stores).rebuild, conn)
+                woken.set()
+    assert int(await stores.command("HGET", NAMES.meta, "epoch")) == mark.epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
 
 
 async def test_writes_during_a_rebuild(stores: Stores) -> None:
     """Whatever is committed while the board is built is on it when it is in place, and never on half a board."""
     users = await make_users(stores, 300)
-    boards = [projection(stores), projection(stores)]
+    boards = [projection_of(stores), projection_of(stores)]
     random = Random(5)
     done = trio.Event()
 
@@ -204,9 +497,9 @@ async def test_writes_during_a_rebuild(stores: Stores) -> None:
     async def rebuild_twice() -> None:
         async with connection(stores) as conn:
             for _ in range(3):
-                await crossing(rebuild.rebuild, conn, stores.redis, LEADERBOARD)
+                await crossing(rebuilder_of(stores).rebuild, conn)
                 await stores.command("UNLINK", *NAMES)
-                await crossing(rebuild.rebuild, conn, stores.redis, LEADERBOARD)
+                await crossing(rebuilder_of(stores).rebuild, conn)
         done.set()
 
     with trio.fail_after(60):
@@ -215,15 +508,18 @@ async def test_writes_during_a_rebuild(stores: Stores) -> None:
             nursery.start_soon(write, 1)
             await rebuild_twice()
     await settle(stores)
-    await look(stores, projection(stores))
+    await projector_of(stores).check_once()
     assert await order_in_redis(stores) == await order_in_postgres(stores)
 
 
 async def test_one_projector_at_a_time(stores: Stores) -> None:
     """The lease is one node's until it stops renewing it."""
-    assert await crossing(hold, stores, LEADERBOARD, "a")
-    assert not await crossing(hold, stores, LEADERBOARD, "b")
-    assert await crossing(hold, stores, LEADERBOARD, "a")
+    first, second = projector_of(stores, "a"), projector_of(stores, "b")
+    assert await first.check_once() is Repair.REBUILD
+    await stores.command("DEL", NAMES.order, NAMES.meta)
+    assert await second.check_once() is None
+    assert not second.is_shared
+    assert await first.check_once() is Repair.REBUILD
 
 
 async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
@@ -232,7 +528,8 @@ async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
     (user,) = await make_users(stores, 1)
     async with connection(stores) as conn:
         await Scribe(conn, 7).record([claim(user)])
-    projector = Projector(stores, LEADERBOARD, "a", heard.append)
+    projector = projector_of(stores)
+    projector.on_mark = heard.append
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await nursery.start(projector.run)
@@ -250,12 +547,11 @@ async def test_verify_tells_each_kind_of_difference(stores: Stores, monkeypatch:
     """Sums, totals, order and strangers: what is wrong is named by user, and nothing is when all agree."""
     monkeypatch.setattr("scoreboard.operations.verify.PAUSE", 0.01)
     users = await make_users(stores, 4)
-    board = projection(stores)
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
         for n, user in enumerate(users):
             await scribe.record([claim(user, points=100 - n)])
-    await look(stores, board)
+    await projector_of(stores).check_once()
     assert await differences(stores, LEADERBOARD) == ({}, 4)
 
     await stores.execute("UPDATE action_logs SET points_awarded = 1 WHERE user_id = $1", users[3])
@@ -285,10 +581,11 @@ async def test_the_outbox_is_pruned(stores: Stores) -> None:
         assert await crossing(outbox.prune, conn, {1: 4, 2: 1}) == 4
         kept = await stores.fetch("SELECT writer, turn FROM commits ORDER BY writer, turn")
         assert [tuple(row) for row in kept] == [(1, 4), (2, 2), (2, 3), (2, 4)]
-        lacks = await crossing(outbox.missing, conn, {1: 4, 2: 1}, 0.0)
+        committed = await crossing(outbox.last_turns, conn)
+        lacks = await crossing(outbox.missing, conn, {1: 4, 2: 1}, committed, 0.0)
         assert [lack.span for lack in lacks] == [Span(2, 2, 4)]
         with pytest.raises(outbox.Pruned):
-            await crossing(outbox.missing, conn, {1: 4}, 0.0)
+            await crossing(outbox.missing, conn, {1: 4}, committed, 0.0)
 
 
 async def test_housekeeping_makes_partitions(stores: Stores) -> None:

@@ -9,6 +9,7 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.operations import sessions as sessions_module
 from scoreboard.security import tokens
 from scoreboard.storage import sessions as storage
+from scoreboard.storage.clock import DatabaseClock
 from tests.operations.people import ISSUER, KEYS, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -36,7 +37,7 @@ async def test_a_token_is_verified_once(database_url: str, redis_url: str, monke
 
 
 async def test_a_remembered_token_expires_all_the_same(database_url: str, redis_url: str) -> None:
-    """To the second, by the node's clock."""
+    """To the second, by PostgreSQL's clock, or the node's before that was asked."""
     async with node(database_url, redis_url) as one:
         token = token_of(one, lifetime=60)
         assert one.sessions.authenticate(token) is not None
@@ -140,6 +141,7 @@ async def test_what_is_outdated_is_forgotten(database_url: str, redis_url: str, 
         one.sessions.revoke_seen(uuid4())
         await nursery.start(one.sessions.watch)
         assert len(one.sessions._known) == len(one.sessions._revoked) == 1
+        monkeypatch.setattr(DatabaseClock, "measure", lambda *_: None)  # or PostgreSQL would set the clock right
         one.ahead = 900 + tokens.IAT_LEEWAY + 1
         await eventually(lambda: not one.sessions._known and not one.sessions._revoked)
         nursery.cancel_scope.cancel()
@@ -156,3 +158,29 @@ async def test_ended_sessions_are_pruned_and_living_ones_stay(database_url: str,
         await storage.prune(one.stores)
         left = {str(row["user_id"]) for row in await one.stores.fetch("SELECT user_id FROM sessions")}
         assert left == {given["Lately"].userId, given["Living"].userId}
+
+
+@pytest.mark.parametrize("ahead", [90.0, -90.0, 86_400.0])
+async def test_nodes_with_wrong_clocks_judge_tokens_alike(database_url: str, redis_url: str, ahead: float) -> None:
+    """A clock that is off by a minute and a half, or a day: what one node issues is good on the other, and ends at the same moment."""
+    async with node(database_url, redis_url) as right, trio.open_nursery() as nursery:
+        wrong = Node(right.stores, ahead=ahead)
+        for one in (right, wrong):
+            await nursery.start(one.sessions.watch)
+        assert abs(wrong.sessions.clock.now() - right.sessions.clock.now()) < 2
+        for issuer, reader in ((right, wrong), (wrong, right)):
+            now = issuer.sessions.clock.now()
+            token = tokens.issue(KEYS, issuer=ISSUER, user=uuid4(), sid=uuid4(), jti="1", now=now, lifetime=100)
+            identity = reader.sessions.authenticate(token)
+            assert identity is not None
+            assert 98 < identity.expires - reader.sessions.clock.now() <= 101
+        nursery.cancel_scope.cancel()
+
+
+def test_a_slow_answer_says_nothing_of_the_time() -> None:
+    """Half a second on the way: PostgreSQL may have read its clock at any time in it."""
+    clock = DatabaseClock(lambda: 1000.0)
+    clock.measure(1000.0, 1100.05, 1000.1)
+    assert clock.now() == pytest.approx(1100.0)
+    clock.measure(1000.0, 5000.0, 1001.0)
+    assert clock.now() == pytest.approx(1100.0)

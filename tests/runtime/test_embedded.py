@@ -21,7 +21,7 @@ import trio
 from scoreboard.domain.errors import StartError
 from scoreboard.runtime import embedded, embedded_servers
 from scoreboard.runtime.embedded_process import Account, account_for, command_of
-from scoreboard.runtime.embedded_servers import find_binaries, reachable
+from scoreboard.runtime.embedded_servers import MAX_WAL_SIZE, find_binaries, machine_memory, reachable, shared_buffers
 from tests.conftest import execute, in_asyncio, resp
 
 ROOT = os.geteuid() == 0
@@ -191,7 +191,11 @@ async def test_settings_of_the_servers(folder: Path) -> None:
     with trio.fail_after(HANG):
         async with embedded.running(folder) as endpoints:
             found = await trio.to_thread.run_sync(_settings, endpoints.postgres_url)
+            memory = f"{shared_buffers(machine_memory())}MB"
             assert found | {"server_version_num": 0} == {
+                "shared_buffers": memory if memory != "1024MB" else "1GB",
+                "max_wal_size": "2GB",
+                "work_mem": "4MB",
                 "fsync": "on",
                 "synchronous_commit": "on",
                 "full_page_writes": "on",
@@ -223,13 +227,41 @@ async def test_settings_of_the_servers(folder: Path) -> None:
             assert readable == []
 
 
+@pytest.mark.parametrize(("gib", "mib"), [(0.5, 128), (1, 128), (2, 256), (6, 768), (8, 1024), (512, 1024)])
+def test_postgresql_caches_in_an_eighth_of_the_memory(gib: float, mib: int) -> None:
+    """An eighth between PostgreSQL's own default and what a million users need, however much there is."""
+    assert shared_buffers(int(gib * 2**30)) == mib
+
+
+def test_a_container_has_what_its_limit_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit counts where there is one; without one, or with one above the machine's memory, the machine's memory does."""
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(embedded_servers, "CONTAINER_LIMIT", limit)
+    machine = machine_memory()
+    for text, expected in (("1073741824\n", 2**30), ("max\n", machine), (f"{2 * machine}\n", machine)):
+        limit.write_text(text)
+        assert machine_memory() == expected
+
+
+async def test_given_settings_go_before_the_servers_own(folder: Path) -> None:
+    """A benchmark can start PostgreSQL with other settings; what it does not name stays."""
+    with trio.fail_after(HANG):
+        async with embedded.running(folder, postgres_settings={"shared_buffers": "32MB", "work_mem": "5MB"}) as endpoints:
+            found = await trio.to_thread.run_sync(_settings, endpoints.postgres_url)
+    assert (found["shared_buffers"], found["work_mem"], found["max_wal_size"]) == ("32MB", "5MB", f"{MAX_WAL_SIZE // 1024}GB")
+
+
 def _settings(url: str) -> dict[str, Any]:
     names = "fsync synchronous_commit full_page_writes listen_addresses password_encryption server_encoding"
+    tuned = "shared_buffers max_wal_size work_mem"
 
     async def run() -> dict[str, Any]:
         connection = await asyncpg.connect(url)
         try:
-            return {name: await connection.fetchval(f"SHOW {name}") for name in (*names.split(), "is_superuser", "server_version_num")}
+            return {
+                name: await connection.fetchval(f"SHOW {name}")
+                for name in (*names.split(), *tuned.split(), "is_superuser", "server_version_num")
+            }
         finally:
             await connection.close()
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.runtime.observe import REGISTRY
@@ -55,6 +56,33 @@ async def test_a_start_that_fails_is_not_repeated() -> None:
 
     with pytest.raises(StorageUnavailable):
         await supervised("unready", unready, restart=True)
+
+
+UNAVAILABLE = StorageUnavailable("postgresql", "gone")
+
+
+@pytest.mark.parametrize(
+    ("raised", "level", "has_traceback"),
+    [
+        (UNAVAILABLE, "warning", False),
+        (ExceptionGroup("of a nursery", [UNAVAILABLE, ExceptionGroup("inner", [UNAVAILABLE])]), "warning", False),
+        (ExceptionGroup("of a nursery", [UNAVAILABLE, ValueError("a bug")]), "error", True),
+        (ValueError("a bug"), "error", True),
+    ],
+)
+async def test_what_is_expected_is_no_error(
+    autojump_clock: trio.testing.MockClock, raised: Exception, level: str, has_traceback: bool
+) -> None:
+    """A store that can't be used is a warning without a traceback, alone or out of a nursery; anything else is an error with one."""
+
+    async def once(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        if not lines:
+            raise raised
+
+    with capture_logs() as lines:
+        await supervised("expected", once, restart=True)
+    assert [(line["log_level"], line["exc_info"]) for line in lines] == [(level, has_traceback)]
 
 
 @pytest.mark.parametrize("after", [0.5, 1.05, 1.5])

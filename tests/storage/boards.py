@@ -10,9 +10,10 @@ from scoreboard.storage.board import SharedBoard
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.profiles import Profiles
-from scoreboard.storage.projection import Projection, Row, Span, Told, keys
+from scoreboard.storage.projection import Projection, Row, Span, Told
+from tests.storage.worlds import NAMES, agreed, open_board
 
-NAMES = keys(LEADERBOARD)
+__all__ = ["NAMES", "World", "counted_commands"]
 
 
 class World:
@@ -29,7 +30,7 @@ class World:
         return UUID(bytes=(await self.stores.fetchval(sql, name, avatar_url)).bytes)
 
     async def open_board(self, epoch: int = 1) -> None:
-        await self.stores.command("HSET", NAMES.meta, "epoch", epoch)
+        await open_board(self.stores, epoch)
 
     async def score(self, user: UUID, total: int, *, in_redis: bool = True, told: bool = True) -> None:
         """The user's total, in PostgreSQL and, unless that is what fails, in Redis with its message."""
@@ -47,7 +48,9 @@ class World:
 
     def node(self) -> tuple[SharedBoard, Profiles]:
         profiles = Profiles(self.stores)
-        return SharedBoard(LEADERBOARD, self.stores, profiles, Breaker("redis"), self.suspect), profiles
+        self.agreement = agreed()
+        breaker, installation = Breaker("redis"), lambda: ""
+        return SharedBoard(LEADERBOARD, self.stores, profiles, breaker, self.agreement, self.suspect, installation), profiles
 
     def suspect(self) -> None:
         self.suspicions += 1

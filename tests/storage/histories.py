@@ -25,7 +25,7 @@ from scoreboard.storage.connections import Stores
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.projection import Applied, Projection, Row, Span, Told
 from scoreboard.storage.writer import Writer
-from tests.storage.worlds import NAMES, claim, connection, make_users
+from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused, open_board
 
 USERS, IDS, COMMITTERS = 5, 6, 2
 LATEST = 10  # steps that a late board call is late at most
@@ -112,9 +112,14 @@ class Players:
         self.stores, self.users = stores, users
         self.called, self.late = list[Call](), list[Call]()
         self.projections = [Unreliable(stores, self.called, self.late) for _ in range(COMMITTERS)]
+        self.agreement = agreed()
         self.commits = [
             Commit(
-                Writer(stores.connect), Limits(stores.redis_direct, per_minute=0, cooldowns=False), projection, Breaker("redis", interval=0)
+                Writer(stores.connect_committer, nobody_refused, self.agreement),
+                Limits(stores.redis_direct, per_minute=0, cooldowns=False),
+                projection,
+                Breaker("redis", interval=0),
+                self.agreement,
             )
             for projection in self.projections
         ]
@@ -148,7 +153,7 @@ class Players:
         self.corrections += 1
         self.taken_back[user] += lost
         async with connection(self.stores) as conn:
-            rows = await crossing(ledger.standings, conn, [user])
+            rows = await crossing(ledger.standings, conn, {user: 0})
         self.late.insert(max(0, len(self.late) - late), Call(Span(1, self.corrections, self.corrections), rows, []))
 
     async def arrive(self, call: Call) -> None:
@@ -184,7 +189,7 @@ class Players:
 async def played(stores: Stores, history: Sequence[Step]) -> AsyncIterator[Players]:
     """Acts the history out on a board of epoch 1 that is there, with users of its own. The block ends it with `close_gaps`."""
     await stores.command("FLUSHALL")
-    await stores.command("HSET", NAMES.meta, "epoch", 1)
+    await open_board(stores)
     await stores.execute("TRUNCATE users, commits CASCADE")
     players = Players(stores, await make_users(stores, USERS))
     try:

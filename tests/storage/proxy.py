@@ -31,8 +31,9 @@ class Proxy:
     """`fault` goes back to None when a cut was made; `refuse` closes whoever connects or says a word."""
 
     url: str
-    target: str  # host:port of the server; a change concerns new connections, those that are open stay where they are
+    target: str = ""  # URL of the server; a change concerns new connections, those that are open stay where they are
     fault: Fault | None = None
+    swallow_after: int | None = None  # so many more answers arrive, then `fault` is SWALLOW
     refuse: bool = False
     latency: float = 0.0  # seconds that every answer waits
     jitter: float = 0.0  # seconds; up to so many are added by chance
@@ -42,6 +43,13 @@ class Proxy:
     random: Random = field(default_factory=lambda: Random(1))
     _open: set[trio.CancelScope] = field(default_factory=set)
     _token: trio.lowlevel.TrioToken | None = None  # of the loop that the proxy runs in
+
+    def count_answer(self) -> None:
+        if self.swallow_after is not None:
+            if self.swallow_after == 0:
+                self.fault = Fault.SWALLOW
+            else:
+                self.swallow_after -= 1
 
     def strike(self) -> bool:
         self.fault = None
@@ -83,18 +91,18 @@ async def proxy_before(url: str) -> AsyncIterator[Proxy]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     address = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl()
-    proxy = Proxy(address, f"{parts.hostname}:{parts.port}", _token=trio.lowlevel.current_trio_token())
+    proxy = Proxy(address, url, _token=trio.lowlevel.current_trio_token())
 
     async def handle(client: trio.SocketStream) -> None:
         proxy.connections += 1
         if proxy.refuse:
             await client.aclose()
             return
-        host, _, number = proxy.target.rpartition(":")
+        target = urlsplit(proxy.target)
         async with client:
             try:
                 with trio.fail_after(CONNECT_SECONDS):
-                    server = await trio.open_tcp_stream(host, int(number))
+                    server = await trio.open_tcp_stream(target.hostname or "", target.port or 0)
             except (OSError, trio.TooSlowError):
                 return  # nobody is there: as good as a refusal
             async with server, trio.open_nursery() as nursery:
@@ -119,6 +127,7 @@ async def _forward(source: trio.SocketStream, target: trio.SocketStream, proxy: 
             if proxy.refuse or (proxy.fault is mine and proxy.strike()):
                 break
             if mine is Fault.CUT_ANSWER:
+                proxy.count_answer()
                 if proxy.fault is Fault.SWALLOW:
                     continue
                 await proxy.delay()

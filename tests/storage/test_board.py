@@ -17,6 +17,7 @@ from scoreboard.storage.connections import open_stores
 from scoreboard.storage.projection import Row, Span
 from tests.conftest import OwnValkey
 from tests.storage.boards import NAMES, World, counted_commands
+from tests.storage.worlds import agreed
 
 
 @pytest.fixture
@@ -32,9 +33,10 @@ def names(rows: tuple[Entry, ...]) -> list[tuple[int, str, int]]:
 
 
 async def until_read(board: SharedBoard, *, stale: bool) -> None:
-    """Reads until the board is (not) stale."""
+    """Reads until the board is (not) stale; the projector finds nothing that speaks against it."""
     with trio.fail_after(10):
         while (await board.read()).stale is not stale:
+            board._agreement.set_doubts(())
             await trio.sleep(0.02)
 
 
@@ -295,7 +297,7 @@ async def test_a_removed_user_has_no_standing(world: World) -> None:
     """Whoever was taken from the board is not on it, though registered."""
     ann = await world.user("ann")
     await world.score(ann, 10)
-    await crossing(world.projection.apply, Span(1, 2, 2), [Row(ann, None, 0, 99)], [])
+    await crossing(world.projection.apply, Span(1, 2, 2), [Row(ann, None, 0, 2**62)], [])
     assert await world.reader().standing(ann) == Standing(0, None)
 
 
@@ -311,12 +313,12 @@ async def test_standing_is_counted_by_postgresql_without_a_board(world: World) -
 
 
 async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(world: World) -> None:
-    """A node that has heard of a newer version does not believe an older board about its own user."""
+    """A node that Redis has told of a newer version does not believe an older board about its own user."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     await world.score(ann, 35, in_redis=False)
     board = world.reader()
-    board.hear(Mark(1, 9))
+    board.note_version(Mark(1, 9))
     assert await board.standing(ann) == Standing(35, 1)
     assert world.suspicions == 1
 
@@ -325,7 +327,7 @@ async def test_an_open_breaker_keeps_redis_alone(world: World) -> None:
     """While the breaker is open, reads go to PostgreSQL without a Redis call."""
     await world.score(await world.user("ann"), 10)
     breaker = Breaker("redis", failures=1, interval=60)
-    board = SharedBoard(LEADERBOARD, world.stores, world.node()[1], breaker, world.suspect)
+    board = SharedBoard(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.suspect, lambda: "")
     breaker.failed(monotonic())
     async with counted_commands(world.stores) as counts:
         assert (await board.read()).stale

@@ -14,6 +14,7 @@ from scoreboard.storage.bus import Beat, Bus, Personal, Revoked, Update, decode
 from scoreboard.storage.connections import Stores, open_stores
 from tests.conftest import OwnValkey
 from tests.storage.boards import World
+from tests.storage.proxy import Fault, proxy_before
 
 USER = UUID(int=5)
 
@@ -27,7 +28,7 @@ async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
 def test_decoding() -> None:
     """Each kind of payload; the rank of each action is its user's place in the call, 0 is unknown."""
     told = f'[["{USER}",10,25,15,1768041000000,"req",1],["{USER}",0,10,10,1768041000000,"req",0]]'
-    assert decode(f"board\nleaderboard\n3\n12\n11\n0,42\n{told}".encode()) == Update(
+    assert decode(f"board\nhere\nleaderboard\n3\n12\n11\n0,42\n{told}".encode(), "here") == Update(
         "leaderboard",
         Mark(3, 12),
         11,
@@ -36,9 +37,9 @@ def test_decoding() -> None:
             Personal(USER, 0, 10, 10, None, 1768041000000, "req"),
         ),
     )
-    assert decode(b"board\nleaderboard\n3\n12\n11\n\n[]") == Update("leaderboard", Mark(3, 12), 11, ())
-    assert decode(b"beat\nnode-1") == Beat("node-1")
-    assert decode(f"revoked\n{USER}".encode()) == Revoked(USER)
+    assert decode(b"board\nhere\nleaderboard\n3\n12\n11\n\n[]", "here") == Update("leaderboard", Mark(3, 12), 11, ())
+    assert decode(b"beat\nhere\nnode-1", "here") == Beat("node-1")
+    assert decode(f"revoked\nhere\n{USER}".encode(), "here") == Revoked(USER)
 
 
 @pytest.mark.parametrize(
@@ -46,25 +47,26 @@ def test_decoding() -> None:
     [
         b"",
         b"board",
-        b"board\nleaderboard\n3\n12\n11\n0",
-        b"board\nleaderboard\nx\n12\n11\n0\n[]",
-        b"board\nleaderboard\n3\n12\n11\n7\n[[1]]",
-        f'board\nleaderboard\n3\n12\n11\n7\n[["{USER}",1,1,1,1,"r",5]]'.encode(),
-        b'board\nleaderboard\n3\n12\n11\n7\n[["nobody",1,1,1,1,"r",0]]',
-        b"revoked\nnobody",
-        b"beat\n\xff",
-        b"something new\n1",
+        b"board\nhere\nleaderboard\n3\n12\n11\n0",
+        b"board\nhere\nleaderboard\nx\n12\n11\n0\n[]",
+        b"board\nhere\nleaderboard\n3\n12\n11\n7\n[[1]]",
+        f'board\nhere\nleaderboard\n3\n12\n11\n7\n[["{USER}",1,1,1,1,"r",5]]'.encode(),
+        b'board\nhere\nleaderboard\n3\n12\n11\n7\n[["nobody",1,1,1,1,"r",0]]',
+        b"revoked\nhere\nnobody",
+        b"beat\nhere\n\xff",
+        b"beat\nelsewhere\nnode-1",
+        b"something new\nhere\n1",
     ],
 )
 def test_what_is_not_understood_is_nothing(payload: bytes) -> None:
-    """A malformed or unknown payload is ignored: another version may be running beside this one."""
-    assert decode(payload) is None
+    """A malformed or unknown payload is ignored, and one of another installation: it may share the Redis."""
+    assert decode(payload, "here") is None
 
 
-@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"board\nleaderboard\n1\n2\n2\n1\n" + rest))
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"board\nhere\nleaderboard\n1\n2\n2\n1\n" + rest))
 def test_no_payload_raises(payload: bytes) -> None:
     """Whatever stands on the channel."""
-    decode(payload)
+    decode(payload, "here")
 
 
 async def test_everything_published_is_heard(stores: Stores) -> None:
@@ -76,7 +78,7 @@ async def test_everything_published_is_heard(stores: Stores) -> None:
     ready = trio.Event()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(bus.listen, ready.set, lambda payload: heard.append(decode(payload)))
+            nursery.start_soon(bus.listen, ready.set, lambda payload: heard.append(bus.decode(payload)))
             await ready.wait()
             await bus.publish_beat("here")
             await bus.publish_revoked(sid)
@@ -110,3 +112,11 @@ async def test_a_lost_connection_is_told(database_url: str, fresh_valkey: OwnVal
                 await failed.wait()
             with pytest.raises(StorageUnavailable):
                 await Bus(stores).listen(ready.set, lambda _: None)
+
+
+async def test_a_silent_address_is_given_up_soon(database_url: str, redis_url: str) -> None:
+    """A server that takes the connection and never answers ends the attempt, so that the next one may lead elsewhere."""
+    async with proxy_before(redis_url) as proxy, open_stores(database_url, proxy.url) as stores:
+        proxy.fault = Fault.SWALLOW
+        with trio.fail_after(5), pytest.raises(StorageUnavailable):
+            await Bus(stores).listen(lambda: None, lambda _: None)

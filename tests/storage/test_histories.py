@@ -4,12 +4,11 @@ import trio
 from hypothesis import HealthCheck, given, settings
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.operations.projector import mend
-from scoreboard.storage.bridge import crossing
+from scoreboard.operations.projector import Projector
 from scoreboard.storage.connections import Stores, open_stores
-from scoreboard.storage.projection import Projection
+from scoreboard.storage.limits import Limits
 from tests.storage.histories import Players, Step, histories, played
-from tests.storage.worlds import NAMES, connection, order_in_postgres, order_in_redis
+from tests.storage.worlds import NAMES, order_in_postgres, order_in_redis
 
 QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 
@@ -44,12 +43,14 @@ async def test_lost_late_and_repeated_board_calls_and_corrections_leave_one_orde
 async def test_an_emptied_redis_is_rebuilt_to_the_same_order(database_url: str, redis_url: str, history: list[Step]) -> None:
     """Redis may lose everything at any time: one look of the projector afterwards, and both stores agree, whatever still arrives."""
     with trio.fail_after(30):
-        async with open_stores(database_url, redis_url) as stores, connection(stores) as conn, played(stores, history) as players:
-            projection = Projection(stores.redis_direct, LEADERBOARD, lambda: None)
-            await crossing(mend, conn, stores, LEADERBOARD, projection)
+        async with open_stores(database_url, redis_url) as stores, played(stores, history) as players:
+            limits = Limits(stores.redis_direct, per_minute=0, cooldowns=False)
+            projector = Projector(stores, LEADERBOARD, "a", limits, lambda _: None)
+            await projector.check_once()
             await players.close_gaps()
             for call in players.called:  # all of it once more, onto the new board
                 await players.arrive(call)
             await stores.execute("UPDATE commits SET committed_at = committed_at - interval '3 seconds'")
-            await crossing(mend, conn, stores, LEADERBOARD, projection)
+            await projector.check_once()
+            projector.close()
             await agree(stores, players)

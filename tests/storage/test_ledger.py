@@ -52,7 +52,7 @@ async def test_a_first_action_counts(stores: Stores) -> None:
     assert row["seq"] == row["batch"] * 4096 + 1
     assert row["together"]
     assert outcome.at_ms == await stores.fetchval("SELECT (extract(epoch FROM processed_at) * 1000)::bigint FROM action_logs")
-    assert recording.rows == [Row(user, 30, row["seq"], 1)]
+    assert recording.rows == [Row(user, 30, row["seq"], row["seq"])]
     assert span == Span(7, 1, 1)
 
 
@@ -100,7 +100,10 @@ async def test_two_actions_of_a_user_in_a_batch_have_running_totals(stores: Stor
             [claim(ada, points=100), claim(bob, points=5), known, claim(ada, points=20), claim(bob, points=6), claim(ada, points=3)]
         )
     assert ranked(recording) == [(1, 101), (0, 5), None, (101, 121), (5, 11), (121, 124)]
-    assert {row.user: (row.total, row.version) for row in recording.rows} == {ada: (124, 2), bob: (11, 1)}
+    (first, second) = recording.rows
+    assert ((first.user, first.total), (second.user, second.total)) == ((ada, 124), (bob, 11))
+    assert second.version == second.reached, "a first version is the order number of the action"
+    assert first.version == 1 + await stores.fetchval("SELECT min(seq) FROM action_logs WHERE user_id = $1", ada)
     logged = await stores.fetch("SELECT new_score FROM action_logs WHERE user_id = $1 ORDER BY seq", ada)
     assert [row[0] for row in logged] == [1, 101, 121, 124]
 
@@ -140,7 +143,8 @@ async def test_two_writers_in_whatever_order_agree_on_reached(stores: Stores) ->
     async with connection(stores) as conn:
         await stores.execute("INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, 5, 2^40, 1)", user)
         _, recording = await Scribe(conn, 7).record([claim(user, points=5)])
-    assert recording.rows == [Row(user, 10, 2**40, 2)]
+    (row,) = recording.rows
+    assert (row.total, row.reached) == (10, 2**40)
 
 
 async def test_a_total_stays_within_what_json_holds(stores: Stores) -> None:
@@ -196,7 +200,7 @@ async def test_standings_tell_who_is_on_the_board(stores: Stores) -> None:
     ada, bob = await make_users(stores, 2)
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record([claim(ada)])
-        assert await crossing(ledger.standings, conn, [bob, ada]) == [Row(bob, None, 0, 0), *recording.rows]
+        assert await crossing(ledger.standings, conn, {bob: 3, ada: 1}) == [Row(bob, None, 0, 3 * 4096), *recording.rows]
 
 
 batches = st.lists(

@@ -12,9 +12,8 @@ import trio
 from scoreboard.domain.errors import StartError, StorageUnavailable
 from scoreboard.storage import migrate as module
 from scoreboard.storage.bridge import crossing
-from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.connections import Stores, connect, open_stores
 from scoreboard.storage.migrate import TIMEOUTS, Migration, is_migrated, migrate, migrations, outstanding
-from tests.storage.worlds import connection
 
 NOWHERE = "redis://127.0.0.1:1/0"  # none of these tests speaks to Redis
 
@@ -29,11 +28,13 @@ async def test_each_file_is_applied_once_in_order(empty_database_url: str) -> No
     """The first call applies all of them by number, the second finds nothing to do."""
     names = [migration.name for migration in migrations()]
     assert names == sorted(names)
-    async with postgres(empty_database_url) as stores, connection(stores) as conn:
+    async with postgres(empty_database_url):
+        conn = await crossing(connect, empty_database_url)
         assert not await crossing(is_migrated, conn)
         assert await migrate(empty_database_url) == names
         assert await crossing(is_migrated, conn)
         assert await migrate(empty_database_url) == []
+        conn.terminate()
 
 
 async def test_two_nodes_at_once_are_harmless(empty_database_url: str) -> None:

@@ -1,20 +1,20 @@
 """Names and pictures: filled by readers, written through by changes, five minutes in Redis."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from scoreboard.storage import profiles as module
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.bus import Update, decode
 from scoreboard.storage.connections import Stores, open_stores
-from scoreboard.storage.profiles import Profiles, profile_key, unnamed
-from scoreboard.storage.projection import UPDATES
+from scoreboard.storage.namespace import SPECIFIED
+from scoreboard.storage.postgres_pool import PostgresPool, opening
+from scoreboard.storage.profiles import Profiles, unnamed
 from tests.conftest import OwnValkey
 from tests.storage.boards import NAMES, World, counted_commands
+from tests.storage.worlds import UPDATES
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def rename(world: World, profiles: Profiles, user: UUID, name: str, avatar
 
 
 async def hash_of(world: World, user: UUID) -> dict[bytes, bytes]:
-    fields: dict[bytes, bytes] = await world.stores.command("HGETALL", profile_key(user))
+    fields: dict[bytes, bytes] = await world.stores.command("HGETALL", SPECIFIED.profile(user))
     return fields
 
 
@@ -42,7 +42,7 @@ async def test_readers_fill_the_hash_for_five_minutes(world: World) -> None:
     await world.score(ann, 10)
     await world.reader().read()
     assert await hash_of(world, ann) == {b"username": b"ann", b"avatarUrl": b"https://example.org/a.png"}
-    assert 0 < await world.stores.command("TTL", profile_key(ann)) <= module.TTL
+    assert 0 < await world.stores.command("TTL", SPECIFIED.profile(ann)) <= module.TTL
     await world.stores.execute("UPDATE users SET username = 'changed behind our back'")
     assert (await world.reader().read()).rows[0].username == "ann"
 
@@ -74,7 +74,7 @@ async def test_a_change_is_on_every_node_s_board(world: World) -> None:
                 data: bytes = answer["data"]
                 return data
 
-    update = decode(await crossing(message))
+    update = decode(await crossing(message), "")
     await crossing(pubsub.aclose)
     assert isinstance(update, Update)
     assert (update.mark.version, update.top, update.personal) == (before.version + 1, before.version + 1, ())
@@ -107,22 +107,33 @@ async def test_a_change_does_nothing_to_a_board_that_is_not_there(world: World) 
     assert (await hash_of(world, ann))[b"username"] == b"anna"
 
 
-async def test_a_change_that_redis_missed_is_made_up_for(database_url: str, fresh_valkey: OwnValkey) -> None:
-    """A profile changed while Redis was away goes out with a later read, before the names are looked up."""
+async def test_a_change_that_redis_missed_is_left_to_the_projector(database_url: str, fresh_valkey: OwnValkey) -> None:
+    """The change returns though Redis is away, and stands in the outbox as one of names."""
     async with open_stores(database_url, fresh_valkey.url) as stores:
         world = World(stores)
         await world.open_board()
         ann = await world.user("ann")
         await world.score(ann, 10)
-        board, profiles = world.node()
-        await board.read()
+        _, profiles = world.node()
         fresh_valkey.kill()
         await rename(world, profiles, ann, "anna")
-        fresh_valkey.start()
-        board.distrust()
-        assert (await board.read()).rows[0].username == "anna"
-        assert (await hash_of(world, ann))[b"username"] == b"anna"
-        assert not profiles._owed
+    async with open_stores(database_url, fresh_valkey.url) as stores:
+        assert [list(row["users"]) for row in await stores.fetch("SELECT users FROM commits WHERE names")] == [[ann]]
+
+
+@pytest.mark.parametrize("setting", ["maxmemory 1", "min-replicas-to-write 1"])
+async def test_a_redis_that_takes_no_writes_costs_no_board(world: World, setting: str) -> None:
+    """Names come from PostgreSQL then, and are only not kept in Redis."""
+    name, value = setting.split()
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    await world.stores.command("CONFIG", "SET", name, value)
+    try:
+        snapshot = await world.reader().read()
+    finally:
+        await world.stores.command("CONFIG", "SET", name, 0)
+    assert (snapshot.rows[0].username, snapshot.stale) == ("ann", False)
+    assert await hash_of(world, ann) == {}
 
 
 async def test_names_at_hand_are_dropped_after_five_minutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +143,7 @@ async def test_names_at_hand_are_dropped_after_five_minutes(world: World, monkey
     board, _ = world.node()
     await board.read()
     await world.stores.execute("UPDATE users SET username = 'anna'")
-    await world.stores.command("DEL", profile_key(ann))
+    await world.stores.command("DEL", SPECIFIED.profile(ann))
     board.distrust()
     assert (await board.read()).rows[0].username == "ann"
     monkeypatch.setattr(module, "TTL", 0)
@@ -140,18 +151,43 @@ async def test_names_at_hand_are_dropped_after_five_minutes(world: World, monkey
     assert (await board.read()).rows[0].username == "anna"
 
 
-async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World, redis_url: str) -> None:
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+def without_postgresql(stores: Stores) -> Stores:
+    """The same Redis, and a PostgreSQL that is not there."""
+    pool = PostgresPool(opening(NOWHERE), 1)
+    return Stores(NOWHERE, stores.redis_url, pool, stores.redis, stores.redis_bulk, stores.redis_direct, pgbouncer=False)
+
+
+async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) -> None:
     """Names that no store tells cost no board: the row has a stand-in, and the next read asks again."""
     ann = await world.user("ann")
     await world.score(ann, 10)
-    url, stores = "postgresql://nobody@127.0.0.1:1/nothing", world.stores
-    nowhere = await crossing(partial(asyncpg.create_pool, url, min_size=0))
-    board = World(Stores(url, redis_url, nowhere, stores.redis, stores.redis_direct, pgbouncer=False)).reader()
+    board = World(without_postgresql(world.stores)).reader()
     assert (await board.read()).rows[0].username == unnamed(ann).username
     await world.reader().read()  # another node fills the hash
     board.distrust()
     assert (await board.read()).rows[0].username == "ann"
-    nowhere.terminate()
+
+
+async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL is away for longer than names are kept anywhere: the row keeps the name that this node knew, and asks again each time."""
+    ann = await world.user("ann", "https://example.org/a.png")
+    await world.score(ann, 10)
+    board = World(without_postgresql(world.stores)).reader()
+    await world.reader().read()  # fills the hash
+    await board.read()
+    await world.stores.command("DEL", SPECIFIED.profile(ann))
+    monkeypatch.setattr(module, "TTL", 0)
+    for _ in range(3):
+        board.distrust()
+        (row,) = (await board.read()).rows
+        assert (row.username, row.avatarUrl) == ("ann", "https://example.org/a.png")
+    monkeypatch.setattr(module, "TTL", 300)
+    await world.stores.command("HSET", SPECIFIED.profile(ann), "username", "anna", "avatarUrl", "")
+    board.distrust()
+    assert (await board.read()).rows[0].username == "anna"
 
 
 async def test_only_missing_names_are_looked_up(world: World) -> None:
@@ -164,7 +200,7 @@ async def test_only_missing_names_are_looked_up(world: World) -> None:
     board.distrust()
     async with counted_commands(world.stores) as counts:
         await board.read()
-    assert "hmget" not in {name: count for name, count in counts.items() if count > 1}  # the script's own one, for the marks
+    assert "hmget" not in {name: count for name, count in counts.items() if count > 2}  # the script's own two, for the marks
 
 
 async def test_the_cache_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

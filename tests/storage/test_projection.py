@@ -14,8 +14,8 @@ from scoreboard.domain.boards import LEADERBOARD, NEVER, Mark
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores, open_stores
-from scoreboard.storage.projection import UPDATES, Applied, Projection, Row, Span, Told
-from tests.storage.worlds import NAMES, order_in_redis
+from scoreboard.storage.projection import Applied, Projection, Row, Span, Told
+from tests.storage.worlds import NAMES, UPDATES, open_board, order_in_redis
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a projection asks Redis alone
 ADA, BOB, CARL = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -41,9 +41,6 @@ class World:
         self.turn += span is None
         return await crossing((by or self.projection).apply, span or Span(9, self.turn, self.turn), rows, told)
 
-    async def ranks(self, *users: UUID) -> list[int | None]:
-        return await crossing(self.projection.ranks, users)
-
     async def meta(self, field: str) -> int:
         return int(await self.stores.command("HGET", NAMES.meta, field) or 0)
 
@@ -54,7 +51,7 @@ class World:
 @pytest.fixture
 async def world(redis_url: str) -> AsyncIterator[World]:
     async with open_stores(NOWHERE, redis_url) as stores:
-        await stores.command("HSET", NAMES.meta, "epoch", 1)
+        await open_board(stores)
         yield World(stores)
 
 
@@ -64,7 +61,6 @@ async def test_rows_are_ranked_by_total_then_by_who_was_first(world: World) -> N
     assert applied is not None
     assert applied.ranks == (3, 2, 1)
     assert await order_in_redis(world.stores) == [(str(CARL), 11), (str(BOB), 10), (str(ADA), 10)]
-    assert await world.ranks(ADA, UUID(int=99), CARL) == [3, None, 1]
 
 
 async def test_the_largest_total_is_exact_in_the_sorted_set(world: World) -> None:
@@ -72,7 +68,6 @@ async def test_the_largest_total_is_exact_in_the_sorted_set(world: World) -> Non
     await world.apply(Row(ADA, HIGHEST - 1, 1, 1), Row(BOB, HIGHEST, 2, 1))
     scores = [await world.stores.command("ZSCORE", "leaderboard", str(user)) for user in (ADA, BOB)]
     assert [int(score) for score in scores] == [HIGHEST - 1, HIGHEST]
-    assert await world.ranks(ADA, BOB) == [2, 1]
 
 
 async def test_an_older_version_changes_nothing(world: World) -> None:
@@ -81,7 +76,7 @@ async def test_an_older_version_changes_nothing(world: World) -> None:
     version, top = await world.meta("version"), await world.meta("top")
     for old in (Row(ADA, 10, 1, 1), Row(ADA, 20, 3, 2), Row(ADA, 30, 5, 3)):
         applied = await world.apply(old)
-        assert applied == Applied(Mark(1, version), top, (1,))
+        assert applied == Applied(Mark(1, version), top, world.turn, True, (1,))
     assert await order_in_redis(world.stores) == [(str(ADA), 30), (str(BOB), 20)]
 
 
@@ -105,14 +100,26 @@ async def test_versions_are_compared_as_64_bit_numbers(world: World) -> None:
 async def test_a_removed_user_stays_removed(world: World) -> None:
     """The entry goes from both orders, and no row that comes late brings it back."""
     await world.apply(Row(ADA, 30, 1, 1), Row(BOB, 20, 2, 1))
-    applied = await world.apply(Row(ADA, None, 0, 0), Row(BOB, 20, 2, 1))
+    applied = await world.apply(Row(ADA, None, 0, 3), Row(BOB, 20, 2, 1))
     assert applied is not None
     assert applied.ranks == (None, 1)
     version = await world.meta("version")
-    for late in (Row(ADA, 40, 3, 2), Row(ADA, None, 0, 0)):
+    for late in (Row(ADA, 40, 3, 2), Row(ADA, None, 0, 3)):
         await world.apply(late)
     assert await order_in_redis(world.stores) == [(str(BOB), 20)]
     assert await world.meta("version") == version
+
+
+async def test_a_removed_user_comes_back_with_a_newer_score(world: World) -> None:
+    """Whose score was deleted and who acts again is on the board again; an older removal that comes late changes nothing."""
+    await world.apply(Row(ADA, 30, 1, 1), Row(BOB, 20, 2, 1))
+    await world.apply(Row(ADA, None, 0, 5))
+    applied = await world.apply(Row(ADA, 3, 9, 8))
+    assert applied is not None
+    assert applied.ranks == (2,)
+    await world.apply(Row(ADA, None, 0, 5))
+    assert await order_in_redis(world.stores) == [(str(BOB), 20), (str(ADA), 3)]
+    assert [await world.meta(field) for field in ("size", "removed")] == [2, 0]
 
 
 async def test_the_top_moves_only_with_the_first_ten(world: World) -> None:
@@ -139,7 +146,6 @@ async def test_another_epoch_does_nothing(world: World) -> None:
     assert await world.apply(Row(BOB, 1, 2, 1)) is None
     assert await world.stores.command("DBSIZE") == 0
     assert world.suspicions == 1
-    assert await world.ranks(ADA) == [None]
 
 
 async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
@@ -151,7 +157,6 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
     assert applied.mark.epoch == world.projection.known.epoch == 5
     await world.stores.command("HSET", NAMES.meta, "epoch", 4)
     assert await world.apply(Row(CARL, 1, 3, 1)) is None
-    assert await world.ranks(ADA) == [None]
     assert world.suspicions == 1
 
 
@@ -229,12 +234,12 @@ async def test_the_message_says_what_happened(world: World) -> None:
             nursery.start_soon(crossing, listen)
             await ready.wait()
             await world.apply(Row(ADA, 10, 1, 1), Row(BOB, 20, 2, 1), told=told)
-            await world.apply(Row(ADA, 10, 1, 1), told=told)  # no news
-            await world.apply(Row(ADA, None, 0, 0))
+            await world.apply(Row(ADA, 10, 1, 1))  # no news
+            await world.apply(Row(ADA, None, 0, 2))
     first, second = (message.split(b"\n") for message in messages)
-    assert first[:6] == [b"board", b"leaderboard", b"1", b"1", b"1", b"2,1"]
-    assert json.loads(first[6]) == [list(each) for each in told]
-    assert second == [b"board", b"leaderboard", b"1", b"2", b"2", b"0", b"[]"]
+    assert first[:7] == [b"board", b"", b"leaderboard", b"1", b"1", b"1", b"2,1"]
+    assert json.loads(first[7]) == [list(each) for each in told]
+    assert second == [b"board", b"", b"leaderboard", b"1", b"2", b"2", b"0", b"[]"]
 
 
 async def test_redis_away_is_storage_unavailable() -> None:
@@ -243,8 +248,6 @@ async def test_redis_away_is_storage_unavailable() -> None:
         world = World(stores)
         with pytest.raises(StorageUnavailable, match="redis"):
             await world.apply(Row(ADA, 1, 1, 1))
-        with pytest.raises(StorageUnavailable, match="redis"):
-            await world.ranks(ADA)
     assert world.projection.known == NEVER
 
 
@@ -252,7 +255,7 @@ async def test_redis_away_is_storage_unavailable() -> None:
 
 totals = st.integers(0, 3) | st.integers(HIGHEST - 2, HIGHEST)
 rows = st.builds(
-    lambda user, total, reached, version: Row(UUID(int=user), total, reached, 0 if total is None else version),
+    lambda user, total, reached, version: Row(UUID(int=user), total, reached, version),
     st.integers(1, 14),
     st.one_of(totals, totals, totals, st.none()),
     st.integers(0, 3) | st.integers(2**63 - 3, 2**63 - 1),
@@ -267,13 +270,13 @@ async def test_any_calls_leave_the_newest_rows_in_their_exact_order(redis_url: s
     newest: dict[UUID, Row] = {}
     async with open_stores(NOWHERE, redis_url) as stores:
         await stores.command("FLUSHALL")
-        await stores.command("HSET", NAMES.meta, "epoch", 1)
+        await open_board(stores)
         world, changes = World(stores), 0
         for call in calls:
             before = dict(newest)
             for row in call:
                 old = newest.get(row.user)
-                if old is None or (old.total is not None and (row.total is None or row.version > old.version)):
+                if old is None or row.version > old.version:
                     newest[row.user] = row
             changes += newest != before
             board = sorted(

@@ -14,11 +14,11 @@ from scoreboard.domain.outcomes import POISONED, Claim, Outcome, Recorded
 from scoreboard.storage import ledger
 from scoreboard.storage import writer as module
 from scoreboard.storage.bridge import crossing
-from scoreboard.storage.connections import Stores, connect
+from scoreboard.storage.connections import Stores, connect_committer
 from scoreboard.storage.projection import Span
 from scoreboard.storage.writer import Taken, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.worlds import claim, connection, make_users
+from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused
 
 HIGHEST = 2**53 - 1  # the largest total
 PATIENT = "SET lock_timeout = '20s'; SET statement_timeout = 0; SET transaction_timeout = 0"  # of a try that is to be under way for long
@@ -34,7 +34,7 @@ async def proxy(stores: Stores) -> AsyncIterator[Proxy]:
 async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
-    made = Writer(lambda: connect(proxy.url))
+    made = Writer(lambda: connect_committer(proxy.url), nobody_refused, agreed())
     await crossing(made.record, [claim(user)])
     yield made
     made.close()
@@ -148,9 +148,9 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 10)
     real, failed, outcomes = ledger.record, list[str](), list[Outcome | None]()
 
-    async def noting(conn: asyncpg.Connection, batch: Sequence[Claim], span: Span) -> ledger.Recording:
+    async def noting(conn: asyncpg.Connection, batch: Sequence[Claim], span: Span, judge: ledger.Judge | None) -> ledger.Recording:
         try:
-            return await real(conn, batch, span)
+            return await real(conn, batch, span, judge)
         except asyncpg.PostgresError as exc:
             failed.append(exc.sqlstate or "")
             raise
@@ -316,13 +316,13 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
     claims = [claim(user) for user in users[:-1]] + [claim(users[-1], metadata="[")]
     real, calls = ledger.record, 0
 
-    async def going(conn: asyncpg.Connection, batch: Sequence[Claim], span: Span) -> ledger.Recording:
+    async def going(conn: asyncpg.Connection, batch: Sequence[Claim], span: Span, judge: ledger.Judge | None) -> ledger.Recording:
         nonlocal calls
         calls += 1
         if calls == 3:  # the whole batch, its first half, its second half
             proxy.refuse = True
             conn.terminate()
-        return await real(conn, batch, span)
+        return await real(conn, batch, span, judge)
 
     monkeypatch.setattr(ledger, "record", going)
     outcomes = await record(writer, claims)

@@ -3,19 +3,24 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from math import inf
 from time import time
 from uuid import UUID, uuid4
 
 import asyncpg
 
 from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Claim
 from scoreboard.storage import ledger
+from scoreboard.storage.agreement import Agreement
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores
-from scoreboard.storage.projection import Projection, Span, keys
+from scoreboard.storage.namespace import SPECIFIED
+from scoreboard.storage.projection import Projection, Span
 
-NAMES = keys(LEADERBOARD)
+NAMES = SPECIFIED.board(LEADERBOARD)
+UPDATES = SPECIFIED.updates
 
 
 async def make_users(stores: Stores, count: int) -> list[UUID]:
@@ -41,9 +46,32 @@ def claim(user: UUID, *, points: int = 10, action_id: str | None = None, body: b
     return Claim(user=user, action_id=action, body_sha256=sha256(body or action.encode()).digest(), **(values | others))  # type: ignore[arg-type]
 
 
+async def open_board(stores: Stores, epoch: int = 1) -> None:
+    """An empty board, whole and complete, and windows of the rate limits that are complete too."""
+    await stores.command("HSET", NAMES.meta, "epoch", epoch, "installation", "")
+    await complete_windows(stores)
+
+
+async def complete_windows(stores: Stores) -> None:
+    """Redis knows all that happened in the windows of the rate limits."""
+    await stores.command("SET", SPECIFIED.limits_since, 1)
+
+
+def agreed() -> Agreement:
+    """What a node knows of a board that its projector finds right, for as long as nothing else is said."""
+    agreement = Agreement(LEADERBOARD.id, unchecked_seconds=inf)
+    agreement.set_doubts(())
+    return agreement
+
+
+async def nobody_refused(_conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Refusal | None]:
+    """No limit is used up."""
+    return [None] * len(claims)
+
+
 @asynccontextmanager
 async def connection(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
-    conn = await crossing(stores.connect)
+    conn = await crossing(stores.connect_committer)
     try:
         yield conn
     finally:

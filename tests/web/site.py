@@ -21,7 +21,7 @@ from scoreboard.runtime.front import Front, Handler, Prompt, Reply
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.server import Server
 from scoreboard.storage.board import Standing
-from scoreboard.storage.probe import Probe
+from scoreboard.storage.health import HealthMonitor
 from scoreboard.web.addresses import Addresses, Network
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
@@ -132,7 +132,8 @@ async def site(
     """Serves until the block ends. `all_doors`: a server without a prompt table stands beside the first, and one without any."""
     async with AsyncExitStack() as stack:
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
-        health = HealthRoutes(Probe(people.stores))
+        monitor = HealthMonitor(people.stores)
+        health = HealthRoutes(lambda: monitor.conditions, lambda: monitor.warnings, lambda: {"leaderboard": "current"})
         health.migrated = True
         made = Site(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
@@ -164,6 +165,8 @@ async def site(
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
+
+        await nursery.start(monitor.run)
 
         async def serve(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> httpx.AsyncClient:
             _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)

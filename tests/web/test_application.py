@@ -1,8 +1,10 @@
 """What is not of the API's own: health, the page and its files, the description."""
 
+import msgspec
+import pytest
 import trio
 
-from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.domain.scoring import read_rules
 from scoreboard.web.health import HealthRoutes
 from scoreboard.web.pages import page_actions
@@ -18,7 +20,8 @@ async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> 
         ready = await here.http.get("/readyz")
         assert (ready.status_code, ready.json()) == (
             200,
-            {"ready": True, "migrated": True, "draining": False, "stores": {"postgresql": "up", "redis": "up"}},
+            {"ready": True, "migrated": True, "draining": False, "stores": {"postgresql": "up", "redis": "up"}}
+            | {"warnings": [], "boards": {"leaderboard": "current"}},
         )
         here.health.draining = True
         assert (await here.http.get("/readyz")).status_code == 503
@@ -27,29 +30,35 @@ async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> 
         assert (await here.http.get("/livez")).status_code == 200
 
 
-async def test_one_store_is_enough_to_be_ready() -> None:
-    """Degraded is better than gone; with neither it is 503. Questions within half a second share an answer."""
-    states = [{"postgresql": True, "redis": False}, {"postgresql": False, "redis": True}, {"postgresql": False, "redis": False}]
-    asked = 0
-
-    async def probe() -> dict[str, bool]:
-        nonlocal asked
-        asked += 1
-        return states[asked - 1]
-
-    now = [0.0]
-    health = HealthRoutes(probe, clock=lambda: now[0])
+@pytest.mark.parametrize(
+    ("postgresql", "redis", "status"),
+    [
+        (StoreCondition.UP, StoreCondition.DOWN, 200),
+        (StoreCondition.DOWN, StoreCondition.UP, 200),
+        (StoreCondition.READ_ONLY, StoreCondition.DOWN, 200),
+        (StoreCondition.DOWN, StoreCondition.FULL, 200),
+        (StoreCondition.DOWN, StoreCondition.DOWN, 503),
+    ],
+)
+async def test_one_store_that_serves_reads_is_enough_to_be_ready(postgresql: StoreCondition, redis: StoreCondition, status: int) -> None:
+    """Degraded is better than gone; with neither it is 503. The body tells of stores, warnings and boards."""
+    health = HealthRoutes(lambda: {"postgresql": postgresql, "redis": redis}, lambda: ("Mind this.",), lambda: {"leaderboard": "stale"})
     health.migrated = True
     nobody: object = None
-    for expected in (200, 200, 503):
-        for _ in range(3):
-            assert (await health.readyz(nobody)).status == expected  # type: ignore[arg-type]
-        now[0] += 1
-    assert asked == 3
+    answer = await health.readyz(nobody)  # type: ignore[arg-type]
+    assert answer.status == status
+    assert msgspec.json.decode(answer.body) == {
+        "ready": status == 200,
+        "migrated": True,
+        "draining": False,
+        "stores": {"postgresql": postgresql.value, "redis": redis.value},
+        "warnings": ["Mind this."],
+        "boards": {"leaderboard": "stale"},
+    }
 
 
 async def test_a_dead_redis_shows_on_readyz(database_url: str) -> None:
-    """The real probe: within its patience, and without an exception."""
+    """As the monitor learned at its first check, without an exception."""
     with trio.fail_after(20):
         async with site(database_url, "redis://127.0.0.1:1/0") as here:
             ready = await here.http.get("/readyz", timeout=10)

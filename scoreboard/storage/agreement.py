@@ -1,0 +1,143 @@
+"""What this node knows of whether a board in Redis agrees with PostgreSQL. While it is in doubt, the board is shown as stale.
+
+1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are answered
+   (`acknowledge`).
+2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn `unprojected`, until an
+   answer covers it.
+3. The projector compares all writers' turns in both stores several times a second (`set_doubts`), and says when it could (`checked`).
+4. The board agrees when nothing of this is open. So doubt ends when agreement is proven, never because time has passed.
+
+Synchronous, so every method is atomic on one loop.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from time import monotonic
+
+import structlog
+
+from scoreboard.runtime import observe
+
+UNCHECKED_SECONDS = 3.0  # without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
+WRITERS = 64  # whose turns are remembered; more were given up without an answer: all of them stay in doubt until a comparison finds them
+
+log = structlog.get_logger()
+
+
+class Doubt(StrEnum):
+    """Why a board is not known to agree with PostgreSQL."""
+
+    UNPROJECTED = "unprojected"  # turns of this node that the board has not confirmed
+    BEHIND = "behind"  # turns of any node that are committed and not on the board
+    DETACHED = "detached"  # another node can't reach Redis: its actions reach the board late
+    HISTORY = "history_lost"  # the board has turns that PostgreSQL does not know: an older database was restored
+    INCOMPLETE = "incomplete"  # the board was just put in place and lacks what was committed meanwhile
+    MISSING = "missing"  # there is no board, a part of it is missing, or it is another installation's
+    OLD = "old"  # Redis came back with an older content
+    UNCHECKED = "unchecked"  # the stores could not be compared
+
+
+class Agreement:
+    """One for each board of the process."""
+
+    __slots__ = ("_acknowledged", "_checked_at", "_doubts", "_logged", "_unprojected", "board", "detached", "on_doubt", "unchecked_seconds")
+
+    def __init__(self, board: str, on_doubt: Callable[[], None] = lambda: None, unchecked_seconds: float = UNCHECKED_SECONDS) -> None:
+        """`on_doubt` is called when something else than a comparison finds a reason: it should have the stores compared soon."""
+        self.board, self.on_doubt, self.unchecked_seconds = board, on_doubt, unchecked_seconds
+        self.detached: set[int] = set()  # this node's writers of which all others were told that they can't reach Redis
+        self._acknowledged: dict[int, int] = {}  # writer → last turn that PostgreSQL has recorded
+        self._unprojected: dict[int, int] = {}  # writer → last turn that the board may lack
+        self._doubts: frozenset[Doubt] = frozenset({Doubt.UNCHECKED})  # found by the last comparison
+        self._checked_at = monotonic()
+        self._logged: frozenset[Doubt] = self._doubts
+
+    @property
+    def in_doubt(self) -> bool:
+        return bool(self._unprojected or self._doubts) or monotonic() - self._checked_at > self.unchecked_seconds
+
+    def doubts(self) -> frozenset[Doubt]:
+        """All that is open now."""
+        found = self._doubts | {Doubt.UNPROJECTED} if self._unprojected else self._doubts
+        return found | {Doubt.UNCHECKED} if monotonic() - self._checked_at > self.unchecked_seconds else found
+
+    # ---- turns of this node ------------------------------------------------------------------------------------------
+
+    def acknowledge(self, writer: int, turn: int) -> None:
+        """PostgreSQL has recorded that turn. Called before its actions are answered."""
+        if writer not in self._acknowledged and len(self._acknowledged) >= WRITERS:
+            oldest = next(iter(self._acknowledged))
+            del self._acknowledged[oldest]
+            self._unprojected.pop(oldest, None)
+            self.doubt(Doubt.BEHIND)  # the next comparison tells
+        self._acknowledged[writer] = turn
+
+    def unprojected(self, writer: int, turn: int) -> None:
+        """The board refused that turn, or did not answer: it may lack it."""
+        self._unprojected[writer] = turn
+        self.report()
+        self.on_doubt()
+
+    def projected(self, writer: int, turn: int) -> None:
+        """The board has all turns of that writer up to this one."""
+        if self._unprojected and self._unprojected.get(writer, turn + 1) <= turn:
+            del self._unprojected[writer]
+            self.report()
+
+    def expected(self) -> dict[int, int]:
+        """The turns that any answer of the board from now on must have, by writer."""
+        return dict(self._acknowledged)
+
+    def confirm(self, expected: Mapping[int, int], applied: Iterable[int]) -> bool:
+        """Compares an answer of the board with what was `expected` before the call. False: the board lacks something."""
+        whole = True
+        for (writer, turn), done in zip(expected.items(), applied, strict=True):
+            if done >= turn:
+                self.projected(writer, done)
+            else:
+                whole = False
+                self._unprojected.setdefault(writer, turn)
+        if not whole:
+            self.report()
+            self.on_doubt()
+        return whole
+
+    def forget(self, lost: Iterable[int], alive: Iterable[int]) -> None:
+        """`lost`: writers whose turns PostgreSQL does not know any more; no board will ever confirm them. Of all others, only `alive` ones
+        and those that the board may lack are remembered."""
+        lost, alive = set(lost), set(alive)
+        for writer in list(self._acknowledged):
+            if writer in lost or not (writer in alive or writer in self._unprojected):
+                del self._acknowledged[writer]
+                self._unprojected.pop(writer, None)
+
+    # ---- comparisons -------------------------------------------------------------------------------------------------
+
+    def doubt(self, reason: Doubt) -> None:
+        """Something other than a comparison says so; the next comparison tells."""
+        self._doubts |= {reason}
+        self.report()
+        self.on_doubt()
+
+    def unchecked(self) -> None:
+        """Redis could not be compared: whatever it says when it is back, only a comparison proves it."""
+        self._doubts |= {Doubt.UNCHECKED}
+        self.report()
+
+    def set_doubts(self, found: Iterable[Doubt]) -> None:
+        """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are concerned."""
+        self._doubts, self._checked_at = frozenset(found), monotonic()
+        self.report()
+
+    def report(self) -> None:
+        """One log line for each change of what is in doubt, and a count for each new reason."""
+        found = self.doubts()
+        if found == self._logged:
+            return
+        for reason in found - self._logged:
+            observe.BOARD_DOUBTS.labels(self.board, reason).inc()
+        if found:
+            log.warning("board_in_doubt", board=self.board, store="redis", reasons=sorted(found))
+        else:
+            log.info("board_agrees", board=self.board)
+        self._logged = found

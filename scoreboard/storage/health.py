@@ -1,0 +1,238 @@
+"""Learns about once a second in which condition each store is, for /readyz, the log and the metrics.
+
+Each check uses a new connection, as it would be opened for the next call: one that was opened earlier may lead to a server that has moved,
+or be a session from before a setting was changed. A failure that anybody meets makes the next check come at once. Reads nothing of the
+board and changes nothing in the stores.
+"""
+
+import asyncio
+from datetime import datetime
+
+import asyncpg
+import redis.asyncio
+import redis.exceptions
+import structlog
+import trio
+
+from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
+from scoreboard.runtime import observe
+from scoreboard.storage.bridge import crossing, observed, postgres_errors, redis_errors
+from scoreboard.storage.connections import Stores, connect
+from scoreboard.storage.deadline import bounded
+from scoreboard.storage.generation import Generation
+from scoreboard.storage.redis_connections import make_pool
+
+CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
+CHECK_SECONDS = 0.6  # for one check on a new connection
+POOLED_SECONDS = 0.3  # for a connection that is open already, when the new one had no answer: a busy node is slow in making one
+REPORTED_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
+
+# Whether a new session may write, which server this is, and whether the tables are there and may be read (no row is: WHERE false).
+SESSION_SQL = """
+SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, pg_postmaster_start_time() AS started,
+       (SELECT count(*) FROM users WHERE false), (SELECT count(*) FROM scores WHERE false),
+       (SELECT count(*) FROM action_keys WHERE false), (SELECT count(*) FROM action_logs WHERE false),
+       (SELECT count(*) FROM commits WHERE false), (SELECT count(*) FROM sessions WHERE false)"""
+# A megabyte that is written to a file and given back: PostgreSQL has room again when this succeeds. Rows of 1.6 kB stay uncompressed.
+SPACE_SQL = """
+CREATE TEMPORARY TABLE scoreboard_space ON COMMIT DROP AS
+SELECT repeat(md5(n::text), 50) AS filler FROM generate_series(1, 640) n"""
+
+NO_SUCH_LIST = "{leaderboard}:health"  # never written. LPUSHX on it changes nothing, and is refused as every write would be
+
+NO_EVICTION = "noeviction"
+EVICTS = (
+    "Redis evicts keys when its memory is full (maxmemory-policy is {}): boards and limits can lose entries. "
+    "Set maxmemory-policy to noeviction."
+)
+
+MOVED = "a new connection leads to another server"
+
+log = structlog.get_logger()
+
+
+class HealthMonitor:
+    """One for the process. `conditions` and `warnings` are what /readyz shows; before the first check both stores count as down."""
+
+    __slots__ = ("_check_pool", "_has_checked", "_policy", "_postgres_started", "_reported", "_run_id", "_stores", "conditions")
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self.conditions: dict[Store, StoreCondition] = {"postgresql": StoreCondition.DOWN, "redis": StoreCondition.DOWN}
+        self._policy = NO_EVICTION  # as Redis said last
+        self._has_checked = False
+        self._reported = trio.Event()
+        self._postgres_started: datetime | None = None  # of the server that the last new connection led to and that takes writes
+        self._run_id: bytes | None = None  # of the server that the last new connection to Redis led to
+        # A generation of its own: what a check's connection is told replaces no other connection.
+        self._check_pool = make_pool(redis.asyncio.ConnectionPool, stores.redis_url, Generation("redis"), socket_timeout=None)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should change, in sentences."""
+        return (EVICTS.format(self._policy),) if self.redis_evicts else ()
+
+    @property
+    def redis_evicts(self) -> bool:
+        """Whether Redis throws keys away when its memory is full."""
+        return self._policy != NO_EVICTION
+
+    def report(self, failure: StorageUnavailable) -> None:
+        """Somebody's call failed. The next check comes at once; a full store is believed, since a read can't tell it."""
+        if failure.condition is StoreCondition.FULL:
+            self._note(failure.store, StoreCondition.FULL, failure.why)
+            self._reported.set()
+        if failure.condition not in {StoreCondition.BUSY, self.conditions[failure.store]}:
+            self._reported.set()
+
+    async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
+        """Checks both stores for ever; started after the first check. Cancelling loses nothing."""
+        with observed(self.report):
+            began = trio.current_time()
+            await crossing(self._check)
+            self._has_checked = True
+            task_status.started()
+            while True:
+                await trio.sleep_until(began + REPORTED_INTERVAL_SECONDS)
+                with trio.move_on_at(began + CHECK_INTERVAL_SECONDS):
+                    await self._reported.wait()
+                began, self._reported = trio.current_time(), trio.Event()
+                await crossing(self._check)
+
+    async def _check(self) -> None:
+        await asyncio.gather(self._check_postgres(), self._check_redis())
+
+    # ---- PostgreSQL -------------------------------------------------------------------------------------------------
+
+    async def _check_postgres(self) -> None:
+        before = self.conditions["postgresql"]
+        began = asyncio.get_running_loop().time()
+        try:
+            found, why = await self._ask_postgres(is_full=before is StoreCondition.FULL), ""
+        except StorageUnavailable as exc:
+            found, why = exc.condition, exc.why
+            if found is StoreCondition.BUSY or _is_late(began):  # too many connections, a lock, or silence
+                found, why = await self._ask_pool(before, why)
+        if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
+            return  # somebody met a full disk during this check, which asked for no space: the next one does
+        if found is StoreCondition.UP and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY} and self._has_checked:
+            # Sessions of that time may be read-only or half-open.
+            self._stores.pool.replace("postgresql can be written again", at_once=True)
+        self._note("postgresql", found, why)
+
+    async def _ask_postgres(self, *, is_full: bool) -> StoreCondition:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CHECK_SECONDS
+        conn = await connect(self._stores.postgres_url, pgbouncer=self._stores.pgbouncer, seconds=CHECK_SECONDS)
+        try:
+            with postgres_errors():
+                session = await bounded(conn, deadline - loop.time(), conn.fetchrow(SESSION_SQL))
+                assert session is not None  # a SELECT without FROM has one row
+                if session["is_read_only"]:
+                    return StoreCondition.READ_ONLY
+                self._compare_postgres(session["started"])
+                if is_full:
+                    await bounded(conn, deadline - loop.time(), _take_space(conn))
+            return StoreCondition.UP
+        finally:
+            conn.terminate()
+
+    def _compare_postgres(self, started: datetime) -> None:
+        """Another server than last time: the address has moved, or the server was started anew. What was opened before leads elsewhere."""
+        if started != self._postgres_started and self._has_checked:
+            self._stores.replace_postgres(MOVED)
+        self._postgres_started = started
+
+    async def _ask_pool(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
+        """When a new connection could not tell: one that is open shows that the store is there. What it may write is as it was."""
+        try:
+            await self._stores.pool.call(lambda conn: conn.fetchval("SELECT 1"), seconds=POOLED_SECONDS)
+        except StorageUnavailable as exc:
+            return (StoreCondition.DOWN, why) if exc.condition is StoreCondition.BUSY else (exc.condition, exc.why)
+        return (StoreCondition.UP if before is StoreCondition.DOWN else before), why
+
+    # ---- Redis ------------------------------------------------------------------------------------------------------
+
+    async def _check_redis(self) -> None:
+        before, generation = self.conditions["redis"], self._stores.redis_generation
+        began, number = asyncio.get_running_loop().time(), generation.number
+        try:
+            with redis_errors():
+                async with asyncio.timeout(CHECK_SECONDS):
+                    found, why = await self._ask_redis()
+        except StorageUnavailable as exc:
+            found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
+            if _is_late(began) and await self._answers():
+                found = StoreCondition.UP if before is StoreCondition.DOWN else before
+        if found is StoreCondition.UP and before is StoreCondition.DOWN and self._has_checked and number == generation.number:
+            generation.replace("redis answers again", at_once=True)  # those of that time may be half-open: nobody would hear of it
+        self._note("redis", found, why)
+
+    async def _answers(self) -> bool:
+        try:
+            with redis_errors():
+                async with asyncio.timeout(POOLED_SECONDS):
+                    return bool(await self._stores.redis_direct.execute_command("PING"))
+        except StorageUnavailable:
+            return False
+
+    async def _ask_redis(self) -> tuple[StoreCondition, str]:
+        conn = self._check_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await conn.connect()
+            await conn.send_command("INFO", "server", "memory", "replication")
+            info = _fields(await conn.read_response())
+            self._compare_redis(info[b"run_id"])
+            self._learn_policy(info[b"maxmemory_policy"])
+            if info[b"role"] != b"master":
+                return StoreCondition.READ_ONLY, "its role is that of a replica"
+            await conn.send_command("LPUSHX", NO_SUCH_LIST, "")
+            try:
+                await conn.read_response()
+            except redis.exceptions.NoPermissionError:
+                pass  # our role may have no right to this command alone
+            return StoreCondition.UP, ""
+        finally:
+            await conn.disconnect(nowait=True)
+
+    def _compare_redis(self, run_id: bytes) -> None:
+        """As with PostgreSQL."""
+        if run_id != self._run_id and self._has_checked:
+            self._stores.redis_generation.replace(MOVED, at_once=True)
+        self._run_id = run_id
+
+    def _learn_policy(self, policy: bytes) -> None:
+        if policy.decode() != self._policy:
+            self._policy = policy.decode()
+            if self.redis_evicts:
+                log.warning("redis_evicts_keys", policy=self._policy, hint=EVICTS.format(self._policy))
+
+    # ---- both -------------------------------------------------------------------------------------------------------
+
+    def _note(self, store: Store, found: StoreCondition, why: str) -> None:
+        before, self.conditions[store] = self.conditions[store], found
+        for condition in StoreCondition:
+            if condition is not StoreCondition.BUSY:
+                observe.STORE_CONDITION.labels(store, condition).set(condition is found)
+        if found is not before and not (found is StoreCondition.UP and not self._has_checked):
+            level = log.info if found is StoreCondition.UP else log.warning
+            level("store_condition_changed", store=store, condition=found, before=before, why=why)
+
+
+def _is_late(began: float) -> bool:
+    """Whether a check ended by its time-out, so that nobody said anything."""
+    return asyncio.get_running_loop().time() - began >= CHECK_SECONDS
+
+
+async def _take_space(conn: asyncpg.Connection) -> None:
+    """Raises StorageUnavailable with FULL when there is none. A role that may not make temporary tables is not asked further."""
+    try:
+        async with conn.transaction():
+            await conn.execute(SPACE_SQL)
+    except asyncpg.InsufficientPrivilegeError:
+        pass
+
+
+def _fields(info: bytes) -> dict[bytes, bytes]:
+    """The fields of an INFO reply."""
+    return dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
