@@ -201,7 +201,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=128, help="of the clients (default: 128)")
     parser.add_argument("--rounds", type=int, default=3, help="all sizes in turn so many times; medians count (default: 3)")
     parser.add_argument("--history", type=int, default=1, help="actions that each user has already (default: 1)")
-    parser.add_argument("--actors", type=int, default=ACTORS, help=f"users that act, as many at each size (default: {ACTORS})")
+    parser.add_argument(
+        "--actors",
+        type=int,
+        default=ACTORS,
+        help=f"users that act, as many at each size; above 20,000 a server verifies tokens anew (default: {ACTORS})",
+    )
     parser.add_argument(
         "--postgres", default="", help="settings of PostgreSQL to compare: NAME=VALUE,… (default: the embedded server's own)"
     )
