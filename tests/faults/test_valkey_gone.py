@@ -64,7 +64,6 @@ async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) 
             for link in links:
                 link.target = other.url
             old.do(f"REPLICAOF 127.0.0.1 {other.port}")
-            run.stores.redis_direct  # noqa: B018 – the checks below must read the new one
             pair.valkey = other
             await run.says("redis", "up", within=3.0)
             await trio.sleep(lasting(2.0))
