@@ -19,7 +19,7 @@ from scoreboard.storage import sessions
 from scoreboard.storage.clock import DatabaseClock
 from scoreboard.storage.connections import Stores
 
-REMEMBERED = 20_000  # tokens, about 2 kB each; full: the one remembered longest goes, and is verified again (150 µs) when it comes back
+REMEMBERED = 50_000  # tokens, 1.1 kB each; full: the one remembered longest goes, and is verified again (150 µs) when it comes back
 REREAD = 1.5  # seconds between two looks for revoked sessions; design: seen on every node within 2 s, the query included
 OVERLAP = 10.0  # seconds read again each time: a revocation is stamped when its transaction begins and seen when it ends, at most 5 s later
 
