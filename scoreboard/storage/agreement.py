@@ -4,7 +4,7 @@
    (`acknowledge`).
 2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn `unprojected`, until an
    answer covers it.
-3. The projector compares all writers' turns in both stores several times a second (`set_doubts`), and says when it could (`checked`).
+3. The projector compares all writers' turns in both stores several times a second, and says what it found (`set_doubts`).
 4. The board agrees when nothing of this is open. So doubt ends when agreement is proven, never because time has passed.
 
 Synchronous, so every method is atomic on one loop.
@@ -12,6 +12,7 @@ Synchronous, so every method is atomic on one loop.
 
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from math import inf
 from time import monotonic
 
 import structlog
@@ -40,7 +41,18 @@ class Doubt(StrEnum):
 class Agreement:
     """One for each board of the process."""
 
-    __slots__ = ("_acknowledged", "_checked_at", "_doubts", "_logged", "_unprojected", "board", "detached", "on_doubt", "unchecked_seconds")
+    __slots__ = (
+        "_acknowledged",
+        "_checked_at",
+        "_doubts",
+        "_logged",
+        "_unprojected",
+        "agrees_until",
+        "board",
+        "detached",
+        "on_doubt",
+        "unchecked_seconds",
+    )
 
     def __init__(self, board: str, on_doubt: Callable[[], None] = lambda: None, unchecked_seconds: float = UNCHECKED_SECONDS) -> None:
         """`on_doubt` is called when something else than a comparison finds a reason: it should have the stores compared soon."""
@@ -51,10 +63,11 @@ class Agreement:
         self._doubts: frozenset[Doubt] = frozenset({Doubt.UNCHECKED})  # found by the last comparison
         self._checked_at = monotonic()
         self._logged: frozenset[Doubt] = self._doubts
+        self.agrees_until = -inf  # monotonic seconds; until then nothing is in doubt, unless something happens
 
     @property
     def in_doubt(self) -> bool:
-        return bool(self._unprojected or self._doubts) or monotonic() - self._checked_at > self.unchecked_seconds
+        return monotonic() >= self.agrees_until
 
     def doubts(self) -> frozenset[Doubt]:
         """All that is open now."""
@@ -110,6 +123,7 @@ class Agreement:
             if writer in lost or not (writer in alive or writer in self._unprojected):
                 del self._acknowledged[writer]
                 self._unprojected.pop(writer, None)
+        self.report()
 
     # ---- comparisons -------------------------------------------------------------------------------------------------
 
@@ -130,7 +144,8 @@ class Agreement:
         self.report()
 
     def report(self) -> None:
-        """One log line for each change of what is in doubt, and a count for each new reason."""
+        """Called after each change. One log line for each change of what is in doubt, and a count for each new reason."""
+        self.agrees_until = -inf if self._unprojected or self._doubts else self._checked_at + self.unchecked_seconds
         found = self.doubts()
         if found == self._logged:
             return

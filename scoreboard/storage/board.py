@@ -188,8 +188,8 @@ class SharedBoard:
         a while."""
         now = monotonic()
         if not self.stale_since_ms:
-            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH
-            return self.newest if is_new and not self._agreement.in_doubt else None
+            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH and now < self._agreement.agrees_until
+            return self.newest if is_new else None
         if now >= self._ask_at:
             return None
         if self._fallback is None:
