@@ -23,6 +23,7 @@ from scoreboard.operations.verify import differences
 from scoreboard.runtime import observe
 from scoreboard.runtime.settings import Settings, load_settings
 from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage import sessions
 from scoreboard.storage import users as user_store
 from scoreboard.storage.opening import stores_of
 
@@ -224,7 +225,7 @@ def tokens(settings: Settings, count: int, output: Any) -> None:
                 masters=keys.master,
                 master=keys.current_master,
                 issuer=settings.issuer,
-                now=time.time(),
+                now=await sessions.now(stores),  # the nodes judge these tokens by PostgreSQL's clock
                 lifetime=settings.security.access_token_seconds,
             )
             output.writelines(token.line for token in made)

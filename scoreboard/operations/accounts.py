@@ -25,7 +25,7 @@ from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage import sessions, users
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.sessions import Opened
-from scoreboard.storage.users import Profile
+from scoreboard.storage.users import Changed, Profile
 
 REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
 HASHING = 2  # passwords hashed at once: each takes 64 MiB, and four threads of its own
@@ -168,7 +168,10 @@ class Accounts:
     async def change_profile(
         self, identity: Identity, *, username: str | None = None, avatar_url: str | None = None, set_avatar: bool = False
     ) -> Profile | Refusal:
-        """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). Every board shows it within a second."""
+        """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). Every board shows it within a second.
+
+        What is the same as before is told to nobody.
+        """
         name = None if username is None else profiles.username(username)
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url)
         if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
@@ -176,9 +179,12 @@ class Accounts:
         assert not isinstance(name, FieldError)
         assert not isinstance(picture, FieldError)
         changed = await users.change(self._stores, identity.user, name, picture, set_avatar=set_avatar)
-        if isinstance(changed, Profile):
-            await self._on_profile_change(changed.user, changed.username, changed.avatar_url)
-        return changed or GONE
+        if not isinstance(changed, Changed):
+            return changed or GONE
+        profile = changed.profile
+        if changed.is_new:
+            await self._on_profile_change(profile.user, profile.username, profile.avatar_url)
+        return profile
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 

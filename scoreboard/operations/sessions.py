@@ -55,7 +55,7 @@ class Sessions:
         self._stores, self._keys, self._masters, self._issuer, self.clock = stores, keys, masters, issuer, clock
         self._lifetime = lifetime + tokens.IAT_LEEWAY  # after this no token of a revoked session is valid any more
         self._known: dict[str, Identity] = {}
-        self._revoked: dict[UUID, float] = {}  # sid → when it may be forgotten, Unix seconds; in that order
+        self._revoked: dict[UUID, float] = {}  # sid → when it may be forgotten, Trio's clock (nobody sets that); in that order
 
     def authenticate(self, token: str) -> Identity | None:
         """Whom the token speaks for; None when it is not ours, not valid now, or of a session that was ended."""
@@ -66,7 +66,7 @@ class Sessions:
 
     def revoke_seen(self, sid: UUID) -> None:
         """From now on no token of that session is accepted on this node."""
-        self._revoked[sid] = self.clock.now() + self._lifetime
+        self._revoked[sid] = trio.current_time() + self._lifetime
 
     def is_revoked(self, sid: UUID) -> bool:
         return sid in self._revoked
@@ -84,7 +84,7 @@ class Sessions:
                 revoked, now = await sessions.revoked_within(self._stores, within + began - since)
                 self.clock.measure(asked, now, self.clock.node_now())
                 for sid in revoked:
-                    self._revoked.setdefault(sid, self.clock.now() + self._lifetime)
+                    self._revoked.setdefault(sid, trio.current_time() + self._lifetime)
                 within, since, failing = OVERLAP, began, False
             except StorageUnavailable as exc:
                 if not failing:
@@ -107,8 +107,8 @@ class Sessions:
 
     def _forget(self) -> None:
         """Oldest first, and only as far as they are outdated; a token out of that order waits for those before it."""
-        now = self.clock.now()
-        while self._revoked and self._revoked[sid := next(iter(self._revoked))] <= now:
+        steady, now = trio.current_time(), self.clock.now()
+        while self._revoked and self._revoked[sid := next(iter(self._revoked))] <= steady:
             del self._revoked[sid]
         while self._known and self._known[token := next(iter(self._known))].expires <= now:
             del self._known[token]

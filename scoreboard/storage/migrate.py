@@ -1,7 +1,8 @@
 """Applies `migrations/NNNN_name.sql` in order, once each, and gives the app's role its time-outs.
 
-Called by `scoreboard migrate` and by every start of the server. Safe from two nodes at once: whoever comes second waits for the first and
-finds nothing to do. Each file is one transaction; there is no way back but a new file.
+Called by `scoreboard migrate` and by every start of the server. Safe from many nodes at once: whoever comes second waits for the first and
+finds nothing to do. Where nothing is to be done nothing is locked or written, so a node starts on a database that is read-only or full.
+Each file is one transaction; there is no way back but a new file.
 """
 
 from collections.abc import Iterable
@@ -11,17 +12,23 @@ from typing import NamedTuple
 
 import asyncpg
 
-from scoreboard.domain.errors import StartError
+from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
 from scoreboard.runtime import observe
 from scoreboard.storage.bridge import asyncio_loop, crossing, postgres_errors
 from scoreboard.storage.connections import connect
+from scoreboard.storage.deadline import bounded
 
 OLDEST_POSTGRES = 170_000  # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 LOCK = 0x5C0BEB0A  # key of the advisory lock: one migrating session at a time
 PATIENCE = "60s"  # how long a second node waits for the first
+CHECK_SECONDS = 5.0  # for looking whether there is anything to do; longer means "not there"
 
 # By role, since PgBouncer refuses unknown start-up parameters. They hold for connections made afterwards.
 TIMEOUTS = {"transaction_timeout": "5s", "lock_timeout": "1s", "statement_timeout": "4s", "idle_in_transaction_session_timeout": "5s"}
+
+_SETTINGS_SQL = """
+SELECT coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())), '{}')"""
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -72,18 +79,19 @@ async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
 
 
 async def is_migrated(conn: asyncpg.Connection) -> bool:
-    """asyncio-flavoured: whether every migration of this package is applied."""
+    """asyncio-flavoured: whether every migration of this package is applied. Raises StartError when one was edited afterwards."""
     if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
         return False
-    applied = {row["name"] for row in await conn.fetch("SELECT name FROM schema_migrations")}
-    return all(migration.name in applied for migration in migrations())
+    return not outstanding(migrations(), await _applied(conn))
 
 
 async def _migrate(postgres_url: str, *, pgbouncer: bool) -> list[str]:
     conn = await connect(postgres_url, pgbouncer=pgbouncer)
     try:
         with postgres_errors():
-            await _refuse_old(conn)
+            await bounded(conn, CHECK_SECONDS, _refuse_old(conn))
+            if await bounded(conn, CHECK_SECONDS, _is_current(conn)):
+                return []
             done = []
             while name := await _apply_next(conn):
                 done.append(name)
@@ -106,8 +114,7 @@ async def _apply_next(conn: asyncpg.Connection) -> str | None:
             await conn.execute(f"SET LOCAL {setting} = '{value}'")
         await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await conn.execute(_TABLE)
-        applied = {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM schema_migrations")}
-        todo = outstanding(migrations(), applied)
+        todo = outstanding(migrations(), await _applied(conn))
         if not todo:
             await _give_timeouts(conn)
             return None
@@ -116,7 +123,27 @@ async def _apply_next(conn: asyncpg.Connection) -> str | None:
         return todo[0].name
 
 
+async def _applied(conn: asyncpg.Connection) -> dict[str, str]:
+    """Name → SHA-256 of what was applied."""
+    return {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM schema_migrations")}
+
+
+async def _is_current(conn: asyncpg.Connection) -> bool:
+    """Whether there is nothing to do. Locks and writes nothing."""
+    return await is_migrated(conn) and await _has_timeouts(conn)
+
+
+async def _has_timeouts(conn: asyncpg.Connection) -> bool:
+    return {f"{setting}={value}" for setting, value in TIMEOUTS.items()} <= set(await conn.fetchval(_SETTINGS_SQL))
+
+
 async def _give_timeouts(conn: asyncpg.Connection) -> None:
+    """Written only where they differ. Raises StorageUnavailable when somebody without our lock changes the role's settings just now."""
+    if await _has_timeouts(conn):
+        return
     database = await conn.fetchval("SELECT quote_ident(current_database())")
-    for setting, value in TIMEOUTS.items():
-        await conn.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET {setting} = '{value}'")
+    try:
+        for setting, value in TIMEOUTS.items():
+            await conn.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET {setting} = '{value}'")
+    except (asyncpg.InternalServerError, asyncpg.UniqueViolationError) as exc:  # "tuple concurrently updated", or made at the same time
+        raise StorageUnavailable("postgresql", f"the role's settings are being changed: {exc}", StoreCondition.BUSY) from exc

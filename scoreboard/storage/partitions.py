@@ -10,10 +10,13 @@ import asyncpg
 import structlog
 
 from scoreboard.storage.bridge import postgres_errors
+from scoreboard.storage.conditions import postgres_condition
 
 AHEAD = 3  # months; design: three months ahead plus a DEFAULT partition
 LOCK = 0x5C0BEB0B  # key of the advisory lock: one node at a time
-UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL lock_timeout = '3s'"
+TURN_SECONDS = 10  # that a node waits for the others' turn; nobody else waits meanwhile
+TABLES_MS = 500  # that it waits for tables which others use, while its turn lasts: whoever asks for the tables then waits behind it
+UNHURRIED = f"SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL lock_timeout = '{TURN_SECONDS}s'"
 
 ABSENT_SQL = """
 SELECT t.name, (SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -24,6 +27,8 @@ WHERE NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhreli
 
 log = structlog.get_logger()
 
+_warned: set[str] = set()  # partitions that this process has warned of; bounded by the months that it sees
+
 
 def months(now: datetime) -> list[tuple[str, str, str]]:
     """(partition's name, first moment, first moment after) of this month and the next AHEAD, in UTC."""
@@ -33,25 +38,27 @@ def months(now: datetime) -> list[tuple[str, str, str]]:
 
 
 async def make_partitions(conn: asyncpg.Connection) -> list[str]:
-    """Makes what is missing; returns the new partitions' names. A table of such a name that somebody detached is left alone, and warned of.
+    """Makes what is missing, all or none; returns the new partitions' names.
 
-    Raises StorageUnavailable, also when another session holds the log's locks.
+    What can't be made (its name belongs to a table that somebody detached, its month to a partition of another name) is warned of once and
+    left as it is: its rows land in the DEFAULT partition, or in that other one. Raises StorageUnavailable, also when other sessions hold
+    the locks for too long.
     """
-    made = []
     with postgres_errors():
         wanted = months(await conn.fetchval("SELECT now()"))
         names = [name for name, _, _ in wanted]
         if not await _absent(conn, names):
             return []
-        for name, first, after in wanted:
-            async with conn.transaction():
-                await conn.execute(UNHURRIED)
-                await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-                absent = await _absent(conn, [name])  # asked again: another node may have made it before we had the lock
+        made = []
+        async with conn.transaction():
+            await conn.execute(UNHURRIED)
+            await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            await conn.execute(f"SET LOCAL lock_timeout = '{TABLES_MS}ms'")
+            absent = await _absent(conn, names)  # asked again: another node may have made them before we had the lock
+            for name, first, after in wanted:
                 if absent.get(name) is not None:
-                    log.warning("partition_detached", table=name, hint="attach it to action_logs, or rename it")
-                elif absent:
-                    await _make(conn, name, first, after)
+                    _warn(name, "a table, a view or an index has this name: attach it to action_logs, or rename it")
+                elif name in absent and await _make(conn, name, first, after):
                     made.append(name)
     return made
 
@@ -65,12 +72,29 @@ async def _absent(conn: asyncpg.Connection, names: list[str]) -> dict[str, int |
     return {row["name"]: row["oid"] for row in await conn.fetch(ABSENT_SQL, names)}
 
 
-async def _make(conn: asyncpg.Connection, name: str, first: str, after: str) -> None:
-    """Names and bounds are ours (`months`), so they may stand in the text: DDL takes no parameters."""
-    await conn.execute(f"""
-        LOCK TABLE action_logs_default IN ACCESS EXCLUSIVE MODE;
-        CREATE TABLE {name} (LIKE action_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
-        WITH moved AS (DELETE FROM action_logs_default WHERE processed_at >= '{first}' AND processed_at < '{after}' RETURNING *)
-        INSERT INTO {name} SELECT * FROM moved;
-        ALTER TABLE action_logs ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{after}');
-    """)  # noqa: S608
+async def _make(conn: asyncpg.Connection, name: str, first: str, after: str) -> bool:
+    """False when PostgreSQL refuses the partition as such. Then nothing of it is left, and the transaction goes on.
+
+    Names and bounds are ours (`months`), so they may stand in the text: DDL takes no parameters.
+    """
+    try:
+        async with conn.transaction():
+            await conn.execute(f"""
+                LOCK TABLE action_logs_default IN ACCESS EXCLUSIVE MODE;
+                CREATE TABLE {name} (LIKE action_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
+                WITH moved AS (DELETE FROM action_logs_default WHERE processed_at >= '{first}' AND processed_at < '{after}' RETURNING *)
+                INSERT INTO {name} SELECT * FROM moved;
+                ALTER TABLE action_logs ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{after}');
+            """)  # noqa: S608
+    except asyncpg.PostgresError as exc:
+        if postgres_condition(exc) is not None:  # of PostgreSQL, not of this partition: the next round tries all again
+            raise
+        _warn(name, str(exc))
+        return False
+    return True
+
+
+def _warn(name: str, why: str) -> None:
+    if name not in _warned:
+        _warned.add(name)
+        log.warning("partition_not_made", table=name, why=why)

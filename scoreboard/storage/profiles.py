@@ -15,14 +15,15 @@ from uuid import UUID
 from scoreboard.domain.boards import BOARDS
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.bridge import crossing, redis_errors
+from scoreboard.storage.conditions import reply_code
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.projection import script
 from scoreboard.storage.unhurried import Unhurried
 
 TTL = 300  # seconds; specification: caching table
 CACHED = 4096  # profiles on this node, about 1 MiB; full: all dropped, the next read asks Redis for its hundred again
-KNOWN = 4096  # names that were known before the cache was dropped, about 1 MiB; full: only those of the last cache are kept
-PATIENCE = 0.25  # seconds that a board's read waits for PostgreSQL's names: as long as for Redis itself
+KNOWN = 4096  # names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
+PATIENCE = 0.25  # seconds that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
 
 NAMES_SQL = "SELECT id, username, avatar_url FROM users WHERE id = ANY($1::uuid[])"
 
@@ -40,7 +41,7 @@ def unnamed(user: UUID) -> Profile:
 class Profiles:
     """One for the process; shared by all boards."""
 
-    __slots__ = ("_bump", "_cache", "_cached_since", "_filling", "_known", "_names", "_stores")
+    __slots__ = ("_asking", "_bump", "_cache", "_cached_since", "_filling", "_known", "_names", "_stores")
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -49,7 +50,8 @@ class Profiles:
         self._cached_since = monotonic()
         self._names: dict[str, tuple[int, int]] = {}  # board → (epoch, names) as last read
         self._known: dict[UUID, Profile] = {}  # of the caches before, for when nobody tells a name
-        self._filling: Unhurried[dict[UUID, Profile]] = Unhurried()
+        self._asking: Unhurried[dict[UUID, Profile]] = Unhurried()
+        self._filling: Unhurried[None] = Unhurried()
 
     # ---- reading: asyncio-flavoured, within a board's read ----------------------------------------------------------
 
@@ -59,9 +61,7 @@ class Profiles:
         outdated = self._names.get(board) != (epoch, names) or now - self._cached_since >= TTL
         if outdated:
             self._names[board] = (epoch, names)
-            known = self._known | self._cache
-            self._known = known if len(known) <= KNOWN else self._cache
-            self._cache = {}
+            self._drop_cache()
             self._cached_since = now
         return outdated
 
@@ -70,9 +70,9 @@ class Profiles:
         return self._cache.get(user) or self._known.get(user) or unnamed(user)
 
     async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
-        """The profiles of these users; those that no store tells in time are missing.
+        """The profiles of these users; those that no store tells in time are missing, and are asked for again by the next call.
 
-        Raises StorageUnavailable when Redis fails; PostgreSQL's failing costs names, not the board.
+        Raises StorageUnavailable when Redis can't be read; that it takes no writes, or that PostgreSQL fails, costs no board.
         """
         cache = self._cache
         found, missing = {}, []
@@ -87,41 +87,47 @@ class Profiles:
                 fresh |= await self._from_postgres(unknown)
             if cache is self._cache:  # else a name changed meanwhile, and what was read before is not kept
                 if len(cache) + len(fresh) > CACHED:
-                    cache.clear()
-                cache |= fresh
+                    self._drop_cache()
+                self._cache |= fresh
             found |= fresh
         return found
+
+    def _drop_cache(self) -> None:
+        known = self._known | self._cache
+        self._known = known if len(known) <= KNOWN else self._cache
+        self._cache = {}
 
     async def _from_redis(self, whom: list[UUID]) -> dict[UUID, Profile]:
         pipe = self._stores.redis.pipeline(transaction=False)  # the keys lie in different slots
         for user in whom:
             pipe.hmget(self._stores.namespace.profile(user), "username", "avatarUrl")
+        found = {}
         with redis_errors():
-            answers = await pipe.execute()
-        return {
-            user: Profile(username.decode(), avatar_url.decode() if avatar_url else None)
-            for user, (username, avatar_url) in zip(whom, answers, strict=True)
-            if username is not None
-        }
+            for user, answer in zip(whom, await pipe.execute(raise_on_error=False), strict=True):
+                if isinstance(answer, Exception):
+                    if reply_code(answer) == "WRONGTYPE":  # somebody else's key has the name: as good as none
+                        continue
+                    raise answer
+                username, avatar_url = answer
+                if username is not None:
+                    found[user] = Profile(username.decode(), avatar_url.decode() if avatar_url else None)
+        return found
 
     async def _from_postgres(self, whom: list[UUID]) -> dict[UUID, Profile]:
-        """Nothing where PostgreSQL can't be asked, or not in time. Redis is filled along; one that takes no writes costs a query again."""
+        """Nothing where PostgreSQL can't be asked, or not in time. Fills Redis; one that takes no writes costs a query again."""
 
         async def select() -> dict[UUID, Profile]:
             rows = await self._stores.pool.fetch(NAMES_SQL, whom)
-            found = {UUID(bytes=row["id"].bytes): Profile(row["username"], row["avatar_url"]) for row in rows}
-            with suppress(StorageUnavailable):
-                await self._fill(found)
-            return found
+            return {UUID(bytes=row["id"].bytes): Profile(row["username"], row["avatar_url"]) for row in rows}
 
-        try:
-            return await self._filling(PATIENCE, select) or {}
-        except StorageUnavailable:
-            return {}
+        found: dict[UUID, Profile] = {}
+        with suppress(StorageUnavailable):
+            found = await self._asking(PATIENCE, select) or {}
+            if found:
+                await self._filling(PATIENCE, lambda: self._fill(found))
+        return found
 
     async def _fill(self, found: Mapping[UUID, Profile]) -> None:
-        if not found:
-            return
         pipe = self._stores.redis.pipeline(transaction=False)
         for user, profile in found.items():
             key = self._stores.namespace.profile(user)

@@ -41,6 +41,8 @@ REVOKED = """
 SELECT id, extract(epoch FROM clock_timestamp())::float AS now
 FROM (VALUES (1)) AS one LEFT JOIN sessions ON revoked_at > now() - make_interval(secs => $1)"""
 
+NOW = "SELECT extract(epoch FROM clock_timestamp())::float"
+
 PRUNE = "DELETE FROM sessions WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - make_interval(days => $1)"
 
 
@@ -95,6 +97,11 @@ async def revoked_within(stores: Stores, seconds: float) -> tuple[list[UUID], fl
     """The sessions that were revoked in the last so many seconds, and PostgreSQL's time in Unix seconds."""
     rows = await stores.fetch(REVOKED, seconds)
     return [row["id"] for row in rows if row["id"] is not None], rows[0]["now"]
+
+
+async def now(stores: Stores) -> float:
+    """PostgreSQL's time in Unix seconds, for those who ask once; a node has a clock (storage.clock)."""
+    return float(await stores.fetchval(NOW))
 
 
 async def prune(stores: Stores) -> None:

@@ -30,8 +30,11 @@ WHERE lower(email COLLATE pg_c_utf8) = lower($1 COLLATE pg_c_utf8)"""
 
 # $4: whether avatar_url is to be set at all, since NULL is a value of it.
 CHANGE = """
-UPDATE users SET username = coalesce($2, username), avatar_url = CASE WHEN $4 THEN $3 ELSE avatar_url END, updated_at = now()
-WHERE id = $1 RETURNING id, username, email, avatar_url, created_at"""
+WITH before AS (SELECT username, avatar_url FROM users WHERE id = $1 FOR NO KEY UPDATE)
+UPDATE users AS u SET username = coalesce($2, u.username), avatar_url = CASE WHEN $4 THEN $3 ELSE u.avatar_url END, updated_at = now()
+FROM before WHERE u.id = $1
+RETURNING u.id, u.username, u.email, u.avatar_url, u.created_at,
+          (u.username, u.avatar_url) IS DISTINCT FROM (before.username, before.avatar_url) AS is_new"""
 
 REPLACE_HASH = "UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3"
 
@@ -59,6 +62,13 @@ class Profile(NamedTuple):
     email: str
     avatar_url: str | None
     created_ms: int  # Unix milliseconds
+
+
+class Changed(NamedTuple):
+    """A profile that was written. `is_new`: its name or its picture is another than before."""
+
+    profile: Profile
+    is_new: bool
 
 
 class Account(NamedTuple):
@@ -89,13 +99,13 @@ async def profile(stores: Stores, user: UUID) -> Profile | None:
     return None if row is None else _profile(row)
 
 
-async def change(stores: Stores, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool) -> Profile | Refusal | None:
+async def change(stores: Stores, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool) -> Changed | Refusal | None:
     """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such user."""
     try:
         row = await stores.fetchrow(CHANGE, user, username, avatar_url, set_avatar)
     except asyncpg.UniqueViolationError as exc:
         return taken(exc.constraint_name)
-    return None if row is None else _profile(row)
+    return None if row is None else Changed(_profile(row), is_new=row["is_new"])
 
 
 async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> None:

@@ -318,6 +318,21 @@ async def test_a_profile_change_is_stored_and_told(database_url: str, redis_url:
         assert changed == await one.accounts.profile(identity)
 
 
+async def test_a_profile_that_stays_the_same_is_told_to_nobody(database_url: str, redis_url: str) -> None:
+    """The same name and picture again, or no picture where there is none: the answer is the profile, and no board reads its names anew."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register("Ada")
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        for unchanged in ({"username": "Ada"}, {"set_avatar": True}, {}):
+            outcome = await one.accounts.change_profile(identity, **unchanged)
+            assert outcome == await one.accounts.profile(identity)
+        assert one.changed == []
+        await one.accounts.change_profile(identity, username="Ada", avatar_url="https://example.org/a.png", set_avatar=True)
+        await one.accounts.change_profile(identity, username="Ada", avatar_url="https://example.org/a.png", set_avatar=True)
+        assert one.changed == [(identity.user, "Ada", "https://example.org/a.png")]
+
+
 async def test_a_profile_change_keeps_the_rules(database_url: str, redis_url: str) -> None:
     """A taken or forbidden name changes nothing and tells nobody; one's own name in another case is free."""
     async with node(database_url, redis_url) as one:

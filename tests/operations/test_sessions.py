@@ -1,5 +1,6 @@
 """Sessions: a token is verified once and asked for ever whether its session was ended, on whatever node. On a real PostgreSQL."""
 
+from time import time
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +10,7 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.operations import sessions as sessions_module
 from scoreboard.security import tokens
 from scoreboard.storage import sessions as storage
-from scoreboard.storage.clock import DatabaseClock
+from scoreboard.storage.clock import DatabaseClock, steady_clock
 from tests.operations.people import ISSUER, KEYS, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -142,6 +143,7 @@ async def test_what_is_outdated_is_forgotten(database_url: str, redis_url: str, 
         await nursery.start(one.sessions.watch)
         assert len(one.sessions._known) == len(one.sessions._revoked) == 1
         monkeypatch.setattr(DatabaseClock, "measure", lambda *_: None)  # or PostgreSQL would set the clock right
+        one.sessions._revoked = dict.fromkeys(one.sessions._revoked, trio.current_time())
         one.ahead = 900 + tokens.IAT_LEEWAY + 1
         await eventually(lambda: not one.sessions._known and not one.sessions._revoked)
         nursery.cancel_scope.cancel()
@@ -160,27 +162,73 @@ async def test_ended_sessions_are_pruned_and_living_ones_stay(database_url: str,
         assert left == {given["Lately"].userId, given["Living"].userId}
 
 
-@pytest.mark.parametrize("ahead", [90.0, -90.0, 86_400.0])
-async def test_nodes_with_wrong_clocks_judge_tokens_alike(database_url: str, redis_url: str, ahead: float) -> None:
-    """A clock that is off by a minute and a half, or a day: what one node issues is good on the other, and ends at the same moment."""
-    async with node(database_url, redis_url) as right, trio.open_nursery() as nursery:
-        wrong = Node(right.stores, ahead=ahead)
-        for one in (right, wrong):
-            await nursery.start(one.sessions.watch)
-        assert abs(wrong.sessions.clock.now() - right.sessions.clock.now()) < 2
-        for issuer, reader in ((right, wrong), (wrong, right)):
-            now = issuer.sessions.clock.now()
-            token = tokens.issue(KEYS, issuer=ISSUER, user=uuid4(), sid=uuid4(), jti="1", now=now, lifetime=100)
-            identity = reader.sessions.authenticate(token)
-            assert identity is not None
-            assert 98 < identity.expires - reader.sessions.clock.now() <= 101
+@pytest.mark.parametrize(("one", "other"), [(0, 90), (0, -90), (90, -90), (0, 86_400), (-86_400, 0)])
+async def test_nodes_with_wrong_clocks_judge_tokens_alike(database_url: str, redis_url: str, one: float, other: float) -> None:
+    """90 seconds, three minutes, a day apart: what one node issues is good on the other, and ends at the same moment."""
+    async with node(database_url, redis_url, ahead=one) as first, trio.open_nursery() as nursery:
+        second = Node(first.stores, ahead=other)
+        for each in (first, second):
+            await nursery.start(each.sessions.watch)
+        for number, (issuer, reader) in enumerate([(first, second), (second, first)]):
+            given = await issuer.register(f"Ada{number}")
+            here, there = issuer.sessions.authenticate(given.accessToken), reader.sessions.authenticate(given.accessToken)
+            assert here is not None
+            assert there is not None
+            database_now = await storage.now(first.stores)
+            assert 898 <= there.expires - database_now <= 900
+            ends = [identity.expires - each.sessions.clock.now() for identity, each in ((here, issuer), (there, reader))]
+            assert abs(ends[0] - ends[1]) < 2
         nursery.cancel_scope.cancel()
 
 
-def test_a_slow_answer_says_nothing_of_the_time() -> None:
-    """Half a second on the way: PostgreSQL may have read its clock at any time in it."""
+async def test_a_clock_that_is_set_while_the_node_runs_is_followed(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next measurement, a day forwards or backwards: a token of before is good all the same."""
+    monkeypatch.setattr(sessions_module, "REREAD", 0.01)
+    async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
+        await nursery.start(one.sessions.watch)
+        given = await one.register()
+        for ahead in (86_400, -86_400):
+            one.ahead = ahead
+            assert abs(one.sessions.clock.now() - time()) > 1000
+            await eventually(lambda: abs(one.sessions.clock.now() - time()) < 2)  # PostgreSQL runs on this machine
+            assert one.sessions.authenticate(given.accessToken) is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_ended_stays_ended_when_the_clock_is_set(database_url: str, redis_url: str) -> None:
+    """How long an ended session is remembered does not depend on a clock that somebody sets."""
+    async with node(database_url, redis_url) as one:
+        token = token_of(one)
+        identity = one.sessions.authenticate(token)
+        assert identity is not None
+        one.ahead = -86_400
+        one.sessions.revoke_seen(identity.sid)
+        one.ahead = 0
+        one.sessions._forget()
+        assert one.sessions.is_revoked(identity.sid)
+
+
+def test_a_node_s_time_goes_on_evenly() -> None:
+    """Whoever sets the clock of a node that runs does not change it."""
+    wall, monotonic = [1_000.0], [5.0]
+    clock = steady_clock(lambda: wall[0], lambda: monotonic[0])
+    assert clock() == 1_000.0
+    wall[0], monotonic[0] = 90_000.0, 7.0
+    assert clock() == 1_002.0
+
+
+def test_a_slow_answer_is_believed_only_as_far_as_it_proves() -> None:
+    """PostgreSQL may have read its clock at any time on the way. The first answer is better than none."""
     clock = DatabaseClock(lambda: 1000.0)
+    clock.measure(1000.0, 5000.0, 1004.0)
+    assert clock.now() == pytest.approx(4998.0)
     clock.measure(1000.0, 1100.05, 1000.1)
     assert clock.now() == pytest.approx(1100.0)
-    clock.measure(1000.0, 5000.0, 1001.0)
+    clock.measure(1000.0, 1101.0, 1002.0)  # the offset is between 99 and 101
     assert clock.now() == pytest.approx(1100.0)
+    clock.measure(1000.0, 1201.0, 1002.0)  # it is at least 199
+    assert clock.now() == pytest.approx(1199.0)
+    clock.measure(1000.0, 5000.0, 998.0)  # the node's clock was set back meanwhile
+    assert clock.now() == pytest.approx(1199.0)

@@ -9,11 +9,12 @@ import asyncpg
 import pytest
 import trio
 
-from scoreboard.domain.errors import StartError, StorageUnavailable
+from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
 from scoreboard.storage import migrate as module
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores, connect, open_stores
 from scoreboard.storage.migrate import TIMEOUTS, Migration, is_migrated, migrate, migrations, outstanding
+from tests.conftest import execute
 
 NOWHERE = "redis://127.0.0.1:1/0"  # none of these tests speaks to Redis
 
@@ -89,13 +90,20 @@ async def test_an_old_postgresql_is_refused(version: str, accepted: bool, monkey
         def terminate(self) -> None:
             pass
 
+        def is_closed(self) -> bool:
+            return False
+
     async def connect(_url: str, **_: Any) -> Fake:
         return Fake()
 
     async def nothing_left(_conn: Any) -> None:
         return None
 
+    async def is_current(_conn: Any) -> bool:
+        return False
+
     monkeypatch.setattr(module, "connect", connect)
+    monkeypatch.setattr(module, "_is_current", is_current)
     monkeypatch.setattr(module, "_apply_next", nothing_left)
     if accepted:
         assert await migrate("postgresql://unused") == []
@@ -165,3 +173,71 @@ async def test_a_long_migration_outlives_the_roles_time_outs(empty_database_url:
     known = [*migrations(), Migration("9999_slow.sql", "SELECT pg_sleep(0.3)", "1")]
     monkeypatch.setattr(module, "migrations", lambda: known)
     assert await migrate(empty_database_url) == ["9999_slow.sql"]
+
+
+async def test_a_node_starts_on_a_migrated_database_that_is_read_only(empty_database_url: str) -> None:
+    """Where nothing is to be done nothing is written; where something is, the store is unavailable and the start waits."""
+    name = urlsplit(empty_database_url).path.removeprefix("/")
+    read_only = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    writable = "SET default_transaction_read_only = off"
+    await trio.to_thread.run_sync(execute, empty_database_url, read_only)
+    with pytest.raises(StorageUnavailable) as caught:
+        await migrate(empty_database_url)
+    assert caught.value.condition is StoreCondition.READ_ONLY
+    await trio.to_thread.run_sync(execute, empty_database_url, writable, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await migrate(empty_database_url)
+    await trio.to_thread.run_sync(execute, empty_database_url, read_only)
+    assert await migrate(empty_database_url) == []
+
+
+async def test_time_outs_that_somebody_took_away_are_given_again(empty_database_url: str) -> None:
+    """Each start looks whether the role has them."""
+    await migrate(empty_database_url)
+    name = urlsplit(empty_database_url).path.removeprefix("/")
+    await trio.to_thread.run_sync(execute, empty_database_url, f"ALTER ROLE CURRENT_USER IN DATABASE {name} RESET lock_timeout")
+    assert await migrate(empty_database_url) == []
+    async with postgres(empty_database_url) as stores:
+        assert await stores.fetchval("SELECT current_setting('lock_timeout')") == TIMEOUTS["lock_timeout"]
+
+
+async def test_a_role_that_somebody_else_changes_makes_the_start_wait(empty_database_url: str) -> None:
+    """PostgreSQL says "tuple concurrently updated" and no SQLSTATE of a lock: the store is busy, and the next try finds it right."""
+    await migrate(empty_database_url)
+    name = urlsplit(empty_database_url).path.removeprefix("/")
+    await trio.to_thread.run_sync(execute, empty_database_url, f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET lock_timeout = '9s'")
+    async with postgres(empty_database_url):
+        other, watcher = await crossing(connect, empty_database_url), await crossing(connect, empty_database_url)
+        await crossing(other.execute, "BEGIN")
+        await crossing(other.execute, f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET work_mem = '8MB'")
+
+        async def commit_when_awaited() -> None:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            while not await crossing(watcher.fetchval, waiting):
+                await trio.sleep(0.01)
+            await crossing(other.execute, "COMMIT")
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(commit_when_awaited)
+                with pytest.raises(StorageUnavailable) as caught:
+                    await migrate(empty_database_url)
+        assert caught.value.condition is StoreCondition.BUSY
+        assert await migrate(empty_database_url) == []
+        assert await migrate(empty_database_url) == []
+        for conn in (other, watcher):
+            conn.terminate()
+
+
+async def test_a_migration_that_another_node_does_not_end_is_storage_unavailable(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for too long says so, and nothing is applied."""
+    monkeypatch.setattr(module, "PATIENCE", "50ms")
+    async with postgres(empty_database_url) as stores:
+        holder = await crossing(connect, empty_database_url)
+        await crossing(holder.fetchval, "SELECT pg_advisory_lock($1)", module.LOCK)
+        with pytest.raises(StorageUnavailable) as caught:
+            await migrate(empty_database_url)
+        assert caught.value.condition is StoreCondition.BUSY
+        assert await stores.fetchval("SELECT to_regclass('schema_migrations') IS NULL")
+        holder.terminate()

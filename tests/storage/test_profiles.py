@@ -190,6 +190,44 @@ async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(world: World,
     assert (await board.read()).rows[0].username == "anna"
 
 
+async def test_a_key_of_somebody_else_costs_no_board(world: World) -> None:
+    """What has a profile's name in Redis and is none counts as missing: the name comes from PostgreSQL."""
+    ann, bob = await world.user("ann"), await world.user("bob")
+    await world.score(ann, 20)
+    await world.score(bob, 10)
+    await world.stores.command("SET", SPECIFIED.profile(ann), "not ours")
+    snapshot = await world.reader().read()
+    assert ([row.username for row in snapshot.rows], snapshot.stale) == (["ann", "bob"], False)
+
+
+async def test_names_outlive_a_full_cache(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is emptied because it is full forgets no name for good: without any store that tells it, it is the last one known."""
+    monkeypatch.setattr(module, "CACHED", 2)
+    users = [await world.user(name) for name in ("ann", "bob", "cid")]
+    profiles = Profiles(without_postgresql(world.stores))
+    other = Profiles(world.stores)
+    await crossing(other.find, users)  # fills Redis
+    for user in users:
+        await crossing(profiles.find, [user])
+    assert len(profiles._cache) <= 2
+    await world.stores.command("FLUSHALL")
+    assert await crossing(profiles.find, [users[0]]) == {}
+    assert [profiles.last_known(user).username for user in users] == ["ann", "bob", "cid"]
+
+
+async def test_the_names_that_were_known_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than KNOWN: only those of the last cache are kept, and who was known before that gets a stand-in."""
+    monkeypatch.setattr(module, "KNOWN", 3)
+    users = [await world.user(f"u{n}") for n in range(4)]
+    profiles = Profiles(world.stores)
+    for turn, two in enumerate((users[:2], users[2:])):
+        await crossing(profiles.find, two)
+        profiles.drop_outdated("leaderboard", 1, turn)
+    assert len(profiles._known) <= 3
+    assert [profiles.last_known(user).username for user in users[2:]] == ["u2", "u3"]
+    assert profiles.last_known(users[0]) == unnamed(users[0])
+
+
 async def test_only_missing_names_are_looked_up(world: World) -> None:
     """A changed score costs no profile call when the user is known."""
     ann = await world.user("ann")
