@@ -111,7 +111,7 @@ class Node:
             self.profiles,
             self.redis_breaker,
             self.projector.agreement,
-            self.projector.suspect,
+            self.projector.request_repair,
             lambda: stores.installation,
         )
         self.leaderboard = Leaderboard(self.board)

@@ -97,7 +97,7 @@ def doubts(seen: Comparison, known: Mark, own: Set[int]) -> set[Doubt]:
 
 
 class Projector:
-    """`suspect` may be called from anywhere on the loop: the next comparison comes at once."""
+    """`request_repair` may be called from anywhere on the loop: the next comparison comes at once."""
 
     __slots__ = (
         "_conn",
@@ -119,9 +119,9 @@ class Projector:
 
     def __init__(self, stores: Stores, board: Board, node: str, limits: Limits, on_mark: Callable[[Mark], None]) -> None:
         self.stores, self.board, self.node, self.limits, self.on_mark = stores, board, node, limits, on_mark
-        self.agreement = Agreement(board.id, self.suspect)
+        self.agreement = Agreement(board.id, self.request_repair)
         self.projection = Projection(  # shared with the committers
-            stores.redis_direct, board, self.suspect, namespace=stores.namespace, installation=lambda: stores.installation
+            stores.redis_direct, board, self.request_repair, namespace=stores.namespace, installation=lambda: stores.installation
         )
         self.writers: Callable[[], list[int]] = list  # the numbers of this node's writers
         self._woken = trio.Event()
@@ -136,7 +136,7 @@ class Projector:
         """What an operator should change, in sentences."""
         return (SHARED,) if self.is_shared else ()
 
-    def suspect(self) -> None:
+    def request_repair(self) -> None:
         self._woken.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -278,7 +278,7 @@ class Projector:
             log.info("board_repaired", board=self.board.id, repair=repair.name.lower(), epoch=self.projection.known.epoch)
         if self.projection.known > known:
             self.on_mark(self.projection.known)
-        self.suspect()  # compare again at once: that alone ends the doubt
+        self.request_repair()  # compare again at once: that alone ends the doubt
 
     def close(self) -> None:
         """Ends the connection; the next comparison makes a new one."""

@@ -57,7 +57,7 @@ class _Answer(NamedTuple):
 
 
 class SharedBoard:
-    """One for each board of the process. `suspect()` is called when Redis' board is missing or fell back; it must not wait."""
+    """One for each board of the process. `request_repair()` is called when Redis' board is missing or fell back; it must not wait."""
 
     __slots__ = (
         "_agreement",
@@ -81,8 +81,8 @@ class SharedBoard:
         "heard_top",
         "newest",
         "read_at",
+        "request_repair",
         "stale_since_ms",
-        "suspect",
         "unshown_since",
         "wanted",
     )
@@ -94,11 +94,11 @@ class SharedBoard:
         profiles: Profiles,
         breaker: Breaker,
         agreement: Agreement,
-        suspect: Callable[[], None],
+        request_repair: Callable[[], None],
         installation: Callable[[], str],
     ) -> None:
         """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
-        self.board, self.suspect = board, suspect
+        self.board, self.request_repair = board, request_repair
         self.wanted: Mark = NEVER
         self.have: Mark = NEVER
         self.heard_top: Mark = NEVER  # (epoch, top) of the newest message or read: what the position will be at least
@@ -207,7 +207,7 @@ class SharedBoard:
             pass
         else:
             if answer is None:
-                self.suspect()
+                self.request_repair()
             elif not self._agreement.in_doubt:
                 observe.LEADERBOARD_SECONDS.observe(monotonic() - begun)
                 return self._take(answer, begun)
@@ -326,7 +326,7 @@ class SharedBoard:
             else:
                 if standing := self._standing_of(answer, need, expected):
                     return standing
-                self.suspect()
+                self.request_repair()
         row = await self._stores.fetchrow(STANDING_SQL, user)
         return Standing(row["total_score"], row["rank"]) if row is not None else Standing(0, None)
 

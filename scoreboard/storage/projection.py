@@ -78,16 +78,16 @@ def board_script(name: str) -> str:
 class Projection:
     """Applies rows to one board, by the epoch it knows. asyncio-flavoured; shared by the node's committers.
 
-    `suspect` is called when the board is not what it was: emptied, damaged, or back with an older content. The projector mends it.
+    `request_repair` is called when the board is not what it was: emptied, damaged, or back with an older content. The projector mends it.
     """
 
-    __slots__ = ("_apply", "_prefix", "board", "installation", "keys", "known", "suspect")
+    __slots__ = ("_apply", "_prefix", "board", "installation", "keys", "known", "request_repair")
 
     def __init__(
         self,
         client: Any,
         board: Board,
-        suspect: Callable[[], None],
+        request_repair: Callable[[], None],
         *,
         namespace: Namespace = SPECIFIED,
         installation: Callable[[], str] = str,
@@ -95,7 +95,7 @@ class Projection:
         channel: str = "",
     ) -> None:
         """`target` and `channel` are the board's own unless it is being built aside. `installation` tells whose boards these are."""
-        self.board, self.suspect, self.installation = board, suspect, installation
+        self.board, self.request_repair, self.installation = board, request_repair, installation
         self.keys = target or namespace.board(board)
         self.known = NEVER  # the newest mark that a call returned
         self._apply = client.register_script(board_script("apply.lua"))
@@ -113,7 +113,7 @@ class Projection:
             before = max(self.known, Mark(answer, 0))
             answer = await self.call(answer, span, rows, told)
         if isinstance(answer, int) or answer.mark < before:
-            self.suspect()
+            self.request_repair()
             return None
         self.known = max(self.known, answer.mark)
         return answer

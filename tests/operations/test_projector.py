@@ -534,7 +534,7 @@ async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
             await nursery.start(projector.run)
             assert len(await order_in_redis(stores)) == 1
             await stores.command("FLUSHALL")
-            projector.suspect()
+            projector.request_repair()
             while len(heard) < 2:
                 await trio.sleep(0.01)
             assert await order_in_redis(stores) == [(str(user), 10)]

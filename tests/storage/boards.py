@@ -22,7 +22,7 @@ class World:
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
         self.projection = Projection(stores.redis_direct, LEADERBOARD, lambda: None)
-        self.suspicions = 0
+        self.repair_requests = 0
         self.turn = 0
 
     async def user(self, name: str, avatar_url: str | None = None) -> UUID:
@@ -50,10 +50,10 @@ class World:
         profiles = Profiles(self.stores)
         self.agreement = agreed()
         breaker, installation = Breaker("redis"), lambda: ""
-        return SharedBoard(LEADERBOARD, self.stores, profiles, breaker, self.agreement, self.suspect, installation), profiles
+        return SharedBoard(LEADERBOARD, self.stores, profiles, breaker, self.agreement, self.request_repair, installation), profiles
 
-    def suspect(self) -> None:
-        self.suspicions += 1
+    def request_repair(self) -> None:
+        self.repair_requests += 1
 
 
 @asynccontextmanager

@@ -193,7 +193,7 @@ async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(worl
     assert snapshot.stale_since_ms > 0
     assert (snapshot.position, snapshot.mark) == (last.position, last.mark)
     assert snapshot.updated_ms >= last.updated_ms
-    assert world.suspicions == 1
+    assert world.repair_requests == 1
     assert board.have == last.mark
 
 
@@ -226,7 +226,7 @@ async def test_a_board_that_fell_back_is_not_believed(world: World, fields: dict
     assert snapshot.stale
     assert names(snapshot.rows) == [(1, "ann", 30)]
     assert (board.have, board.wanted) == (known, known)
-    assert world.suspicions == 1
+    assert world.repair_requests == 1
 
 
 async def test_while_redis_is_away_postgresql_is_read_once_a_second(database_url: str, fresh_valkey: OwnValkey) -> None:
@@ -320,14 +320,14 @@ async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(worl
     board = world.reader()
     board.note_version(Mark(1, 9))
     assert await board.standing(ann) == Standing(35, 1)
-    assert world.suspicions == 1
+    assert world.repair_requests == 1
 
 
 async def test_an_open_breaker_keeps_redis_alone(world: World) -> None:
     """While the breaker is open, reads go to PostgreSQL without a Redis call."""
     await world.score(await world.user("ann"), 10)
     breaker = Breaker("redis", failures=1, interval=60)
-    board = SharedBoard(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.suspect, lambda: "")
+    board = SharedBoard(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.request_repair, lambda: "")
     breaker.failed(monotonic())
     async with counted_commands(world.stores) as counts:
         assert (await board.read()).stale

@@ -292,14 +292,14 @@ async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
     """Nobody is first of a board that is not there, and the node learns that it must be rebuilt."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
-    suspicions: list[int] = []
-    world.projection.suspect = lambda: suspicions.append(1)
+    repair_requests: list[int] = []
+    world.projection.request_repair = lambda: repair_requests.append(1)
     await run(commit, claim(ada))
     await world.stores.command("FLUSHALL")
     committed: Committed = await crossing(commit.run, [claim(bob)])
     assert [result(outcome) for outcome in committed.outcomes] == [None]
     assert committed.mark is None
-    assert suspicions
+    assert repair_requests
     assert await world.stores.command("EXISTS", *NAMES) == 0
 
 

@@ -26,14 +26,14 @@ class World:
     """One board of epoch 1 and one node's projection of it. Each call is the next turn of writer 9 unless it says another span."""
 
     def __init__(self, stores: Stores) -> None:
-        self.stores, self.suspicions, self.turn = stores, 0, 0
+        self.stores, self.repair_requests, self.turn = stores, 0, 0
         self.projection = self.another_node()
 
     def another_node(self) -> Projection:
-        return Projection(self.stores.redis_direct, LEADERBOARD, self.suspect)
+        return Projection(self.stores.redis_direct, LEADERBOARD, self.request_repair)
 
-    def suspect(self) -> None:
-        self.suspicions += 1
+    def request_repair(self) -> None:
+        self.repair_requests += 1
 
     async def apply(
         self, *rows: Row, span: Span | None = None, told: tuple[Told, ...] = (), by: Projection | None = None
@@ -145,7 +145,7 @@ async def test_another_epoch_does_nothing(world: World) -> None:
     await world.stores.command("FLUSHALL")
     assert await world.apply(Row(BOB, 1, 2, 1)) is None
     assert await world.stores.command("DBSIZE") == 0
-    assert world.suspicions == 1
+    assert world.repair_requests == 1
 
 
 async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
@@ -157,7 +157,7 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
     assert applied.mark.epoch == world.projection.known.epoch == 5
     await world.stores.command("HSET", NAMES.meta, "epoch", 4)
     assert await world.apply(Row(CARL, 1, 3, 1)) is None
-    assert world.suspicions == 1
+    assert world.repair_requests == 1
 
 
 async def test_a_fallen_version_is_suspect(world: World) -> None:
@@ -166,7 +166,7 @@ async def test_a_fallen_version_is_suspect(world: World) -> None:
         await world.apply(Row(ADA, 10 * version, version, version))
     await world.stores.command("HSET", NAMES.meta, "version", 1)
     assert await world.apply(Row(BOB, 1, 9, 1)) is None
-    assert world.suspicions == 1
+    assert world.repair_requests == 1
     assert world.projection.known == Mark(1, 3)
 
 
@@ -182,7 +182,7 @@ async def test_two_committers_of_a_node_do_not_suspect_each_other(world: World) 
     async with trio.open_nursery() as nursery:
         for seed in range(4):
             nursery.start_soon(commit, seed)
-    assert world.suspicions == 0
+    assert world.repair_requests == 0
     assert await world.applied() == dict.fromkeys(range(4), 29)
 
 
