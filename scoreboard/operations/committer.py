@@ -130,8 +130,10 @@ class Queue:
                     self._set_apart(pending)
                 else:
                     batch.append(pending)
+            if self._apart:
+                self._apart_at = min(self._apart_at, trio.current_time() + LOCKED_INTERVAL)  # more than a batch was set apart
             if cautious:
-                self._locked = {pending.claim.user for pending in (*batch, *self._apart)}  # whoever has nothing waiting is nobody's matter
+                self._locked = {pending.claim.user for pending in (*batch, *self._apart)}
             if batch:
                 observe.COMMIT_QUEUE.set(len(self._waiting))
                 return Batch(batch, cautious)

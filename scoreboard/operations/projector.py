@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from scoreboard.domain.boards import Board, Mark
-from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.runtime import observe
 from scoreboard.storage import outbox
 from scoreboard.storage.agreement import Agreement, Doubt
@@ -35,7 +35,8 @@ BEHIND_SECONDS = 1.0  # a turn that is missing for longer puts the board in doub
 SEEN_INTERVAL_SECONDS = 1.0  # how often a node says that it still can't reach Redis
 LEASE_MS = 2_000  # a dead node's work is taken over after this
 LEASE_INTERVAL_SECONDS = 0.5  # between two renewals during long work
-LOOK_TIMEOUT_SECONDS = 3.0  # for a comparison; PostgreSQL's silence must not keep the next one from trying a new connection
+REBUILD_TRIES = 5  # of the command, beside nodes that build the board too
+CHECK_TIMEOUT_SECONDS = 3.0  # for a comparison; PostgreSQL's silence must not keep the next one from trying a new connection
 
 SHARED = (
     "Another installation uses the same keys of this Redis: this one's boards come from PostgreSQL, and are stale. "
@@ -75,8 +76,9 @@ def needed(seen: Comparison, known: Mark) -> Repair:
     return Repair.COMPLETE if found.is_incomplete else Repair.REPLAY
 
 
-def doubts(seen: Comparison, known: Mark, own: Set[int]) -> set[Doubt]:
-    """Why the board may not agree with PostgreSQL. `own` writers mind their turns themselves."""
+def doubts(seen: Comparison, known: Mark, own: Set[int], *, was_behind: bool = False) -> set[Doubt]:
+    """Why the board may not agree with PostgreSQL. `own`: writers of this node, whose turns the agreement has. `was_behind`: a gap was
+    found before; then a young one is none that a committer is just closing."""
     found, reasons = seen.found, set[Doubt]()
     if not found.is_whole:
         reasons.add(Doubt.MISSING)
@@ -86,7 +88,7 @@ def doubts(seen: Comparison, known: Mark, own: Set[int]) -> set[Doubt]:
         reasons.add(Doubt.HISTORY)
     if found.is_incomplete:
         reasons.add(Doubt.INCOMPLETE)
-    if seen.is_pruned or any(lack.age > BEHIND_SECONDS for lack in seen.missing):
+    if seen.is_pruned or any(was_behind or lack.age > BEHIND_SECONDS for lack in seen.missing):
         reasons.add(Doubt.BEHIND)
     if any(not dead for writer, dead in seen.detached.items() if writer not in own):
         reasons.add(Doubt.DETACHED)
@@ -181,12 +183,13 @@ class Projector:
         """One comparison and what follows from it. Raises StorageUnavailable, Superseded, Pruned."""
         if self._conn is None or self._conn.is_closed():
             self._conn = await self.stores.connect()
-        with ConnectionDeadline(self._conn, LOOK_TIMEOUT_SECONDS) as deadline:
+        with ConnectionDeadline(self._conn, CHECK_TIMEOUT_SECONDS) as deadline:
             rebuilder = Rebuilder(self.stores, self.board, partial(self._go_on, deadline))
             known = self.projection.known  # before the comparison: the committers may learn of more during it
             try:
                 seen = await self._compare(self._conn, rebuilder)
-                self.agreement.set_doubts(doubts(seen, known, {*self.writers(), *self.agreement.detached}))
+                own, was_behind = {*self.writers(), *self.agreement.detached}, Doubt.BEHIND in self.agreement.doubts()
+                self.agreement.set_doubts(doubts(seen, known, own, was_behind=was_behind))
                 await self._attach(self._conn)
                 await self.limits.settle(self._conn)
             except StorageUnavailable as exc:
@@ -201,6 +204,7 @@ class Projector:
 
     async def _compare(self, conn: Connection, rebuilder: Rebuilder) -> Comparison:
         """Redis is asked first: a turn is on the board, and acknowledged, only after its commit."""
+        self.agreement.begin_comparison()
         expected = self.agreement.expected()
         found = await rebuilder.state()
         missing, is_pruned = list[Missing](), False
@@ -216,10 +220,10 @@ class Projector:
         if (lost or lost_here) and Doubt.HISTORY not in self.agreement.doubts():
             observe.LOST_TURNS.inc(sum((lost | lost_here).values()))
             log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
-        self.agreement.forget(lost_here, self.writers())
         if found.is_whole:
             held = {writer: turn for writer, turn in expected.items() if writer not in lost_here}
             self.agreement.confirm(held, [found.applied.get(writer, 0) for writer in held])
+        self.agreement.forget(lost_here, self.writers())
         return Comparison(found, lost, missing, is_pruned, detached)
 
     async def _attach(self, conn: Connection) -> None:
@@ -270,9 +274,10 @@ class Projector:
                 self.projection.known = await rebuilder.complete(conn, found.epoch)
             case Repair.REBUILD:
                 self.projection.known = await rebuilder.rebuild(conn)
-        with postgres_errors():
-            dead = [writer for writer, is_dead in seen.detached.items() if is_dead]
-            if dead and not seen.missing:
+        dead = [writer for writer, is_dead in seen.detached.items() if is_dead]
+        if dead and not seen.missing:
+            await self.limits.begin_anew()  # what they recorded is in no window
+            with postgres_errors():
                 await outbox.attach(conn, dead)
         if repair is not Repair.REPLAY:
             log.info("board_repaired", board=self.board.id, repair=repair.name.lower(), epoch=self.projection.known.epoch)
@@ -288,7 +293,7 @@ class Projector:
 
 
 async def rebuild_board(stores: Stores, board: Board) -> Mark:
-    """Builds the board anew whatever it looks like, for `scoreboard rebuild-board`. Raises StorageUnavailable, Superseded."""
+    """Builds the board anew whatever it looks like, for `scoreboard rebuild-board`. Raises StorageUnavailable."""
 
     async def run() -> Mark:
         conn = await stores.connect()
@@ -297,4 +302,9 @@ async def rebuild_board(stores: Stores, board: Board) -> Mark:
         finally:
             conn.terminate()
 
-    return await crossing(run)
+    for _ in range(REBUILD_TRIES):
+        try:
+            return await crossing(run)
+        except (Superseded, outbox.Pruned):  # a running node was faster, or TRUNCATE came in between
+            await trio.sleep(MIN_INTERVAL_SECONDS)
+    raise StorageUnavailable("redis", "others build the board at the same time", StoreCondition.BUSY)

@@ -46,7 +46,9 @@ class Agreement:
         "_checked_at",
         "_doubts",
         "_logged",
+        "_new",
         "_unprojected",
+        "agreed_at",
         "agrees_until",
         "board",
         "detached",
@@ -61,9 +63,11 @@ class Agreement:
         self._acknowledged: dict[int, int] = {}  # writer → last turn that PostgreSQL has recorded
         self._unprojected: dict[int, int] = {}  # writer → last turn that the board may lack
         self._doubts: frozenset[Doubt] = frozenset({Doubt.UNCHECKED})  # found by the last comparison
+        self._new: frozenset[Doubt] = frozenset()  # found by others since the comparison that is under way began
         self._checked_at = monotonic()
         self._logged: frozenset[Doubt] = self._doubts
         self.agrees_until = -inf  # monotonic seconds; until then nothing is in doubt, unless something happens
+        self.agreed_at = inf  # monotonic seconds, when doubt ended last: what was read before may lack something
 
     @property
     def in_doubt(self) -> bool:
@@ -109,7 +113,8 @@ class Agreement:
                 self.projected(writer, done)
             else:
                 whole = False
-                self._unprojected.setdefault(writer, turn)
+                if writer in self._acknowledged:  # else its turns were found to be lost since the call began
+                    self._unprojected.setdefault(writer, turn)
         if not whole:
             self.report()
             self.on_doubt()
@@ -130,6 +135,7 @@ class Agreement:
     def doubt(self, reason: Doubt) -> None:
         """Something other than a comparison says so; the next comparison tells."""
         self._doubts |= {reason}
+        self._new |= {reason}
         self.report()
         self.on_doubt()
 
@@ -138,14 +144,23 @@ class Agreement:
         self._doubts |= {Doubt.UNCHECKED}
         self.report()
 
+    def begin_comparison(self) -> None:
+        """What is found from now on by others is not ended by this comparison: it may have asked the stores before."""
+        self._new = frozenset()
+
     def set_doubts(self, found: Iterable[Doubt]) -> None:
         """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are concerned."""
-        self._doubts, self._checked_at = frozenset(found), monotonic()
+        self._doubts, self._checked_at = frozenset(found) | self._new, monotonic()
         self.report()
 
     def report(self) -> None:
         """Called after each change. One log line for each change of what is in doubt, and a count for each new reason."""
+        was_in_doubt = self.in_doubt
         self.agrees_until = -inf if self._unprojected or self._doubts else self._checked_at + self.unchecked_seconds
+        if self.in_doubt:
+            self.agreed_at = inf
+        elif was_in_doubt:
+            self.agreed_at = monotonic()
         found = self.doubts()
         if found == self._logged:
             return

@@ -35,15 +35,18 @@ ROWS_SQL = f"""
 SELECT s.user_id, s.total_score, u.username, u.avatar_url, (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
 FROM scores s JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {KEPT}"""  # noqa: S608 – a constant
 
+COUNTED = 10_000  # ranks that PostgreSQL is asked to count, about a millisecond; who is further down has none until Redis tells it
+
 # Counts who is before: an index range, as long as the rank is high.
-STANDING_SQL = """
-SELECT s.total_score, 1 + (SELECT count(*) FROM scores o WHERE o.total_score > s.total_score
-                           OR (o.total_score = s.total_score AND o.reached < s.reached)) AS rank
-FROM scores s WHERE s.user_id = $1"""
+STANDING_SQL = f"""
+SELECT s.total_score, 1 + (SELECT count(*) FROM (
+    SELECT FROM scores o WHERE o.total_score > s.total_score OR (o.total_score = s.total_score AND o.reached < s.reached) LIMIT {COUNTED}
+) AS before) AS rank
+FROM scores s WHERE s.user_id = $1"""  # noqa: S608 – a constant
 
 
 class Standing(NamedTuple):
-    """A user's own place: exact, or rank None and score 0 for a user who is on no board yet."""
+    """A user's own place: exact; rank None while it is not known, and for a user who is on no board yet, whose score is 0."""
 
     score: int
     rank: int | None
@@ -188,8 +191,9 @@ class SharedBoard:
         a while."""
         now = monotonic()
         if not self.stale_since_ms:
-            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH and now < self._agreement.agrees_until
-            return self.newest if is_new else None
+            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH
+            agrees = now < self._agreement.agrees_until and self.read_at >= self._agreement.agreed_at
+            return self.newest if is_new and agrees else None
         if now >= self._ask_at:
             return None
         if self._fallback is None:
@@ -208,7 +212,7 @@ class SharedBoard:
         else:
             if answer is None:
                 self.request_repair()
-            elif not self._agreement.in_doubt:
+            elif not self._agreement.in_doubt and begun >= self._agreement.agreed_at:
                 observe.LEADERBOARD_SECONDS.observe(monotonic() - begun)
                 return self._take(answer, begun)
         self.stale_since_ms = self.stale_since_ms or round(time() * 1000)
@@ -328,7 +332,9 @@ class SharedBoard:
                     return standing
                 self.request_repair()
         row = await self._stores.fetchrow(STANDING_SQL, user)
-        return Standing(row["total_score"], row["rank"]) if row is not None else Standing(0, None)
+        if row is None:
+            return Standing(0, None)
+        return Standing(row["total_score"], row["rank"] if row["rank"] <= COUNTED else None)
 
     def _standing_of(self, answer: list[Any], need: Mark, expected: dict[int, int]) -> Standing | None:
         """What Redis' answer says; None when it is not to be believed."""

@@ -97,19 +97,27 @@ class Commit:
         self.agreement.acknowledge(span.writer, span.last)  # not earlier: a read that is under way may be older than this call
         if applied is None:
             self.agreement.unprojected(span.writer, span.last)
-            self._gap.update(rows)
-            self._gap_span = span
-            if len(self._gap) > GAP_ROWS:
-                self._forget_gap()
+            self._keep(rows, span)
             return {}, mark
-        self._forget_gap()
         if applied.sequence >= span.last:
+            self._forget_gap()
             self.agreement.projected(span.writer, applied.sequence)
-        else:
-            self.agreement.unprojected(span.writer, span.last)  # turns before it are missing; the projector brings them
+        else:  # turns before it are missing: the projector brings them, if they are not in the gap
+            self.agreement.unprojected(span.writer, span.last)
+            self._keep(rows, span)
         if not applied.is_complete or self.agreement.in_doubt:
             return {}, applied.mark
         return dict(zip(rows, applied.ranks, strict=False)), applied.mark  # the missed rows' ranks come last: nobody waits for them
+
+    def _keep(self, rows: Mapping[bytes, Row], span: Span) -> None:
+        """They go out again with the next turn, which then covers these turns too: so a gap closes however soon the next turn comes.
+
+        Over the bound the rows are left to the projector, and the turns wait for it.
+        """
+        self._gap.update(rows)
+        self._gap_span = span
+        if len(self._gap) > GAP_ROWS:
+            self._forget_gap()
 
     def _forget_gap(self) -> None:
         self._gap, self._gap_span = {}, None

@@ -37,9 +37,9 @@ async def bounded(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) 
     except ScoreboardError:  # ours, raised on purpose
         raise
     except asyncio.CancelledError as exc:
-        task = asyncio.current_task()
+        was_closed = conn.is_closed()
         conn.terminate()
-        if expired and (task is None or not task.cancelling()):  # asyncpg's own, not our caller's
+        if was_closed and not _is_cancelled():  # asyncpg's own, not our caller's
             raise _lost(exc, seconds) from exc
         raise
     except Exception as exc:
@@ -89,8 +89,16 @@ class ConnectionDeadline:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         assert self._alarm is not None
         self._alarm.cancel()
-        if self._over and isinstance(exc, Exception):
+        if not (self._over or self._conn.is_closed()) or exc is None or isinstance(exc, ScoreboardError):
+            return
+        if isinstance(exc, Exception) or (isinstance(exc, asyncio.CancelledError) and not _is_cancelled()):
             raise _lost(exc, self.seconds) from exc
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels the present task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _lost(exc: BaseException, seconds: float) -> StorageUnavailable:

@@ -183,8 +183,8 @@ class HealthMonitor:
             await conn.send_command("INFO", "server", "memory", "replication")
             info = _fields(await conn.read_response())
             self._compare_redis(info[b"run_id"])
-            self._learn_policy(info[b"maxmemory_policy"])
-            if info[b"role"] != b"master":
+            self._learn_policy(info.get(b"maxmemory_policy", NO_EVICTION.encode()))
+            if info.get(b"role", b"master") != b"master":
                 return StoreCondition.READ_ONLY, "its role is that of a replica"
             await conn.send_command("LPUSHX", NO_SUCH_LIST, "")
             try:

@@ -24,6 +24,8 @@ from scoreboard.storage.projection import script
 
 WINDOW_MS = 60_000  # specification: per minute, sliding window
 
+SETTLE_INTERVAL_SECONDS = 1.0  # between two questions whether young windows are complete: PostgreSQL looks through an hour of commits
+
 SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
 
 # What the log knows of each (user, action type, actionId) of a batch. The action itself does not count against itself. Time is that of the
@@ -32,6 +34,7 @@ LOGGED_SQL = """
 SELECT i.place,
        (extract(epoch FROM now()) * 1000)::bigint AS now,
        w.stamps,
+       EXISTS (SELECT FROM action_keys k WHERE k.user_id = i.user_id AND k.action_id = i.action_id) AS is_known,
        (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
          WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
            AND processed_at > now() - i.cooldown * interval '1 millisecond') AS started
@@ -43,7 +46,7 @@ ORDER BY i.place"""
 
 # Whether anybody recorded an action in the time that Redis' windows should know and don't.
 RECENT_SQL = """
-SELECT EXISTS (SELECT FROM commits WHERE committed_at > to_timestamp($1::bigint / 1000.0) - $2 * interval '1 millisecond')"""
+SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::bigint * interval '1 millisecond')"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Limits:
         "_release",
         "_reserve",
         "_seen_reconnects",
+        "_settle_at",
         "_since",
         "_trusted_from",
         "cooldowns",
@@ -94,6 +98,7 @@ class Limits:
         self._namespace, self._may_have_forgotten, self._reconnects = namespace, may_have_forgotten, reconnects
         self._trusted_from = 0.0  # monotonic seconds
         self._seen_reconnects = 0
+        self._settle_at = 0.0  # monotonic seconds
         self._is_young = True  # as far as is known: whether the windows began less than the longest one ago
         self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
 
@@ -133,15 +138,16 @@ class Limits:
 
         Raises StorageUnavailable.
         """
-        if not self._is_young:
+        if not self._is_young or monotonic() < self._settle_at:
             return
+        self._settle_at = monotonic() + SETTLE_INTERVAL_SECONDS
         key = self._namespace.limits_since
         with redis_errors():
             since, now = await self._since(keys=[key], args=["look"])
         self._is_young = now - since < self.longest_ms
         if self._is_young:
             with postgres_errors():
-                recent = await conn.fetchval(RECENT_SQL, since, self.longest_ms)
+                recent = await conn.fetchval(RECENT_SQL, now - since + self.longest_ms)  # an age: the stores' clocks may differ
             if not recent:
                 with redis_errors():
                     await self._since(keys=[key], args=["complete", since, self.longest_ms])
@@ -175,7 +181,7 @@ class Limits:
             now, stamps = row["now"], (row["stamps"] or []) + here.get(claim.user, [])
             started = max(row["started"] or 0, begun.get((claim.user, claim.action_type), 0))
             refusal = self._by_log(claim, now, stamps, started)
-            if refusal is None:
+            if refusal is None and not row["is_known"]:  # a repetition counts already
                 here.setdefault(claim.user, []).append(now)
                 begun[claim.user, claim.action_type] = now
             refusals.append(refusal)

@@ -34,7 +34,8 @@ SELECT writer, NULL, seen_at < clock_timestamp() - interval '{SEEN_SECONDS} seco
 
 TURNS_SQL = """
 SELECT turn, id, users, names, extract(epoch FROM clock_timestamp() - committed_at)::float AS age FROM commits
-WHERE writer = $1 AND turn > $2 AND committed_at <= clock_timestamp() - $3 * interval '1 second' ORDER BY turn LIMIT $4"""
+WHERE writer = $1 AND turn > $2 AND (committed_at <= clock_timestamp() - $3 * interval '1 second' OR committed_at > clock_timestamp())
+ORDER BY turn LIMIT $4"""  # a time to come: PostgreSQL failed over to a server whose clock is behind
 
 PRUNE_SQL = f"""
 DELETE FROM commits WHERE (writer, turn) IN (

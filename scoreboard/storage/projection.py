@@ -7,6 +7,7 @@ newer than the one registered, so repetition and reordering are harmless and tot
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -65,6 +66,7 @@ class Applied:
     ranks: tuple[int | None, ...]
 
 
+@cache
 def script(name: str) -> str:
     """The text of a Lua script beside this file."""
     return files("scoreboard.storage").joinpath(name).read_text("utf-8")

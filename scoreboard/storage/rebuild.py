@@ -103,7 +103,7 @@ class Rebuilder:
     async def rebuild(self, conn: asyncpg.Connection) -> Mark:
         """Builds the board anew from PostgreSQL and puts it in place. Returns its mark.
 
-        Raises Superseded and StorageUnavailable; then the live board is as it was, or marked incomplete.
+        Raises Superseded, outbox.Pruned and StorageUnavailable; then the live board is as it was, or marked incomplete.
         """
         with postgres_errors():
             epoch = await self._next_epoch(conn)
@@ -214,8 +214,9 @@ class Rebuilder:
             if sending is not None:
                 await sending
         finally:
-            if sending is not None and not sending.done():
+            if sending is not None:
                 sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
         with redis_errors():
             async with self.stores.redis_bulk.pipeline(transaction=False) as pipe:
                 if turns:

@@ -126,6 +126,13 @@ class Writer:
             elif free:
                 await self._record(claims, free, taken, judge)
             return
+        except asyncpg.UniqueViolationError as exc:
+            if exc.constraint_name != "commits_pkey":
+                await self._halve(claims, places, taken, judge, POISONED)
+                return
+            self._new_number()  # an earlier try of another batch came late, and used this turn
+            await self._record(claims, places, taken, judge)
+            return
         except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
             await self._halve(claims, places, taken, judge, POISONED)
             return
@@ -181,7 +188,10 @@ class Writer:
                 if exc.constraint_name != "commits_pkey":
                     raise
             else:
-                if recording.rows or not await self.ask(lambda conn: ledger.has_turn(conn, span)):
+                if recording.rows:
+                    return recording
+                if not await self.ask(lambda conn: ledger.has_turn(conn, span)):
+                    self._new_number()  # the first try may still begin, and use this turn
                     return recording
             return await self.ask(lambda conn: ledger.recovered(conn, batch, span))
         except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:

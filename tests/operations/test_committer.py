@@ -193,6 +193,32 @@ async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.t
     assert outcomes == [POINTS] * 5
 
 
+async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that had locked many users for a moment: each of them has its turn."""
+    monkeypatch.setattr(module, "BATCH", 2)
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    users = [UUID(int=n) for n in range(10, 15)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        await submitted(queue, [claim(user) for user in users], outcomes, nursery)
+        for _ in range(3):
+            for each in (await queue.take()).pending:
+                queue.postpone(each)
+        while len(outcomes) < len(users):
+            with trio.fail_after(PATIENCE):
+                batch, cautious = await queue.take()
+            assert cautious
+            for each in batch:
+                queue.unlocked(each.claim.user)
+                each.end(POINTS)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert outcomes == [POINTS] * len(users)
+
+
 async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

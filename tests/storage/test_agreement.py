@@ -94,8 +94,48 @@ def test_a_change_is_told_once() -> None:
         for _ in range(3):
             agreement.doubt(Doubt.MISSING)
         agreement.set_doubts({Doubt.MISSING})
-        agreement.set_doubts(())
-        agreement.set_doubts(())
+        for _ in range(2):
+            agreement.begin_comparison()
+            agreement.set_doubts(())
     assert [line["event"] for line in lines] == ["board_in_doubt", "board_agrees"]
     assert lines[0]["reasons"] == ["missing"]
     assert len(asked) == 3
+
+
+def test_a_comparison_does_not_end_what_was_found_since_it_began() -> None:
+    """It may have asked Redis before the keys were lost."""
+    agreement = agreed()
+    agreement.begin_comparison()
+    agreement.doubt(Doubt.MISSING)
+    agreement.set_doubts(())
+    assert agreement.doubts() == {Doubt.MISSING}
+    agreement.begin_comparison()
+    agreement.set_doubts(())
+    assert not agreement.in_doubt
+
+
+def test_an_answer_that_is_late_leaves_no_doubt_of_a_writer_that_is_gone() -> None:
+    """Its turns were found to be lost while the read was under way: nothing would ever confirm them."""
+    agreement = agreed()
+    agreement.acknowledge(7, 3)
+    expected = agreement.expected()
+    agreement.forget(lost=[7], alive=[])
+    assert not agreement.confirm(expected, [1])
+    assert not agreement.in_doubt
+
+
+def test_what_was_read_in_doubt_is_too_old_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment when doubt ended is kept; without doubt it does not move."""
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    agreement = agreed()
+    assert agreement.agreed_at == 100.0
+    now = 101.0
+    agreement.begin_comparison()
+    agreement.set_doubts(())
+    assert agreement.agreed_at == 100.0
+    agreement.doubt(Doubt.OLD)
+    now = 102.0
+    agreement.begin_comparison()
+    agreement.set_doubts(())
+    assert agreement.agreed_at == 102.0

@@ -36,6 +36,7 @@ async def until_read(board: SharedBoard, *, stale: bool) -> None:
     """Reads until the board is (not) stale; the projector finds nothing that speaks against it."""
     with trio.fail_after(10):
         while (await board.read()).stale is not stale:
+            board._agreement.begin_comparison()
             board._agreement.set_doubts(())
             await trio.sleep(0.02)
 

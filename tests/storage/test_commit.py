@@ -253,6 +253,7 @@ async def test_missed_rows_go_with_the_next_call(world: World) -> None:
     await run(other, claim(ada, points=1))  # the other's rows are its own: bob is still missing
     assert len(await order_in_redis(world.stores)) == 1
     assert await world.applied() == {commit.writer.number: 1, other.writer.number: 1}
+    world.agreement.begin_comparison()
     world.agreement.set_doubts(())  # nothing else is found by the projector
     (outcome,) = await run(commit, claim(carl, points=40))
     assert result(outcome) == 2
@@ -329,3 +330,19 @@ async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch
     assert await world.slots(bob) == {"bad"}
     with pytest.raises(StorageUnavailable, match="on purpose"):
         await run(commit, claim(bob, worth=BAD))
+
+
+async def test_a_gap_closes_however_soon_the_next_turn_comes(world: World) -> None:
+    """The board lacks an earlier turn of the writer: its rows and turns go with each next call until all are in, without the projector."""
+    ada, bob = await make_users(world.stores, 2)
+    commit = world.committer()
+    await run(commit, claim(ada))
+    await world.stores.command("HDEL", NAMES.applied, commit.writer.number)
+    await world.stores.command("HINCRBY", NAMES.meta, "writers", -1)
+    assert [result(outcome) for outcome in await run(commit, claim(bob, points=3))] == [None]
+    assert await world.applied() == {}
+    await world.stores.command("HSET", NAMES.applied, commit.writer.number, 1)  # the projector has brought the first turn
+    await world.stores.command("HINCRBY", NAMES.meta, "writers", 1)
+    assert [result(outcome) for outcome in await run(commit, claim(ada))] == [1]
+    assert await world.applied() == {commit.writer.number: 3}
+    assert not world.agreement.in_doubt

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scoreboard.domain.actions import TOO_OLD_OR_AHEAD, invalid
 from scoreboard.domain.errors import Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import Claim
+from scoreboard.storage import limits as module
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
@@ -331,8 +332,9 @@ async def test_windows_that_begin_without_their_past_are_not_complete(stores: St
     assert await is_complete(limits)
 
 
-async def test_windows_begun_when_nobody_had_acted_are_complete(stores: Stores) -> None:
+async def test_windows_begun_when_nobody_had_acted_are_complete(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first start, or a night without actions: there is nothing that Redis could lack."""
+    monkeypatch.setattr(module, "SETTLE_INTERVAL_SECONDS", 0)
     (user,) = await make_users(stores, 1)
     limits = limits_of(stores)
     async with connection(stores) as conn:
@@ -366,3 +368,13 @@ async def test_a_connection_that_was_made_anew_is_distrusted(stores: Stores) -> 
     evicts, reconnects = False, 1
     assert not await is_complete(limits)
     assert not await is_complete(limits)
+
+
+async def test_a_repeated_action_counts_once_in_its_batch(stores: Stores) -> None:
+    """One below the limit: an action that the log has already, sent again beside a new one, does not use up the last slot."""
+    (user,) = await make_users(stores, 1)
+    limits = limits_of(stores, 3)
+    known = [claim(user, action_id=str(n)) for n in range(2)]
+    async with connection(stores) as conn:
+        await Scribe(conn, 7).record(known)
+    assert await by_log(limits, stores, [known[0], claim(user)]) == [None, None]

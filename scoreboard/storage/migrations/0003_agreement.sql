@@ -17,18 +17,18 @@ CREATE TABLE detached_writers (
 -- Whether the row is about names or pictures.
 ALTER TABLE commits ADD COLUMN names BOOLEAN NOT NULL DEFAULT false;
 
--- Writes a row of `commits` for a change that no committer made. Each database session is a writer of its own: it runs one transaction at a
--- time, so its sequence has no gap.
-CREATE FUNCTION note_change(changed UUID[], of_names BOOLEAN) RETURNS VOID LANGUAGE sql AS $$
+-- Writes a row of `commits` for a change that no committer made. Each server process is a writer of its own: it runs one transaction at a
+-- time, so its sequence has no gap, also when its number is used again. These functions run with our rights and our search path, whoever
+-- changes the tables, by whatever means.
+CREATE FUNCTION note_change(changed UUID[], of_names BOOLEAN) RETURNS VOID LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
     INSERT INTO commits (id, writer, turn, users, names)
     SELECT nextval('commit_ids'), session.writer,
            coalesce((SELECT max(turn) FROM commits WHERE writer = session.writer), 0) + 1, changed, of_names
-    FROM (SELECT hashtextextended(pid::text || backend_start::text, 0) & 9223372036854775807 AS writer
-          FROM pg_stat_get_activity(pg_backend_pid())) session
+    FROM (SELECT hashtextextended(pg_backend_pid()::text || pg_postmaster_start_time()::text, 0) & 9223372036854775807 AS writer) session
 $$;
 
 -- A score that anybody but a committer writes gets the newest version, so that every projection takes it.
-CREATE FUNCTION note_score() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_score() RETURNS TRIGGER LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     NEW.version := nextval('commit_ids') * 4096;
     PERFORM note_change(ARRAY[NEW.user_id], false);
@@ -40,7 +40,7 @@ CREATE TRIGGER scores_written BEFORE INSERT OR UPDATE ON scores FOR EACH ROW
     WHEN (current_setting('application_name') <> 'scoreboard committer') EXECUTE FUNCTION note_score();
 
 -- Deleted scores, those of deleted users among them; a thousand users a row.
-CREATE FUNCTION note_deleted_scores() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_deleted_scores() RETURNS TRIGGER LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM note_change(portion.users, false) FROM (
         SELECT array_agg(user_id) AS users FROM (SELECT user_id, row_number() OVER () AS place FROM deleted) numbered GROUP BY place / 1000
@@ -51,8 +51,8 @@ $$;
 
 CREATE TRIGGER scores_deleted AFTER DELETE ON scores REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION note_deleted_scores();
 
--- TRUNCATE tells no rows. A sequence that begins at 2 is one whose beginning is lost: every projection is built anew.
-CREATE FUNCTION note_truncated_scores() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+-- TRUNCATE has no rows. A sequence that begins at 2 is one whose beginning is lost: every projection is built anew.
+CREATE FUNCTION note_truncated_scores() RETURNS TRIGGER LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO commits (id, writer, turn, users)
     VALUES (nextval('commit_ids'), hashtextextended(gen_random_uuid()::text, 0) & 9223372036854775807, 2, '{}');
@@ -63,7 +63,7 @@ $$;
 CREATE TRIGGER scores_truncated AFTER TRUNCATE ON scores FOR EACH STATEMENT EXECUTE FUNCTION note_truncated_scores();
 
 -- A name or a picture that is on a board.
-CREATE FUNCTION note_name() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_name() RETURNS TRIGGER LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM note_change(ARRAY[NEW.id], true) FROM scores WHERE user_id = NEW.id;
     RETURN NULL;
