@@ -78,7 +78,7 @@ class HealthMonitor:
         return self._policy != NO_EVICTION
 
     def report(self, failure: StorageUnavailable) -> None:
-        """Somebody's call failed. The next check comes at once; a full store is believed, since a read can't tell it."""
+        """Somebody's call failed. The next check comes at once; that a store is full is taken as it is, since no check can see it."""
         if failure.condition is StoreCondition.FULL:
             self._note(failure.store, StoreCondition.FULL, failure.why)
             self._reported.set()

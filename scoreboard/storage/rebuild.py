@@ -114,7 +114,7 @@ class Rebuilder:
                 await conn.execute(UNHURRIED)
                 turns = await outbox.last_turns(conn)
                 await self._fill(conn, aside, epoch, turns)
-            projection = self._projection(aside, channel=f"{aside.meta}:nobody")
+            projection = self._projection(aside, channel=f"{aside.meta}:updates")
             for _ in range(REPLAYS):
                 if not await self._replay(conn, projection, epoch, aside):
                     break
