@@ -179,11 +179,13 @@ class Rebuilder:
         return epoch if epoch > found else int(await conn.fetchval(RAISE_EPOCH_SQL, found + 1))
 
     async def _clear_aside(self, epoch: int) -> None:
-        """Says which board is built aside now, and clears one that was never finished: at most one is there."""
+        """Clears a board that was never finished, and only then says which one is built now: at most one is there."""
+        name = self.namespace.building(self.board)
         with redis_errors():
-            before = await self.stores.redis_bulk.set(self.namespace.building(self.board), epoch, get=True)
+            before = await self.stores.redis_bulk.get(name)
             if before is not None:
                 await self.stores.redis_bulk.unlink(*self.namespace.next_board(self.board, int(before)))
+            await self.stores.redis_bulk.set(name, epoch)
 
     async def _put_in_place(self, epoch: int, expected: int, aside: BoardKeys | None = None) -> None:
         server = (await self.state()).server
@@ -218,7 +220,7 @@ class Rebuilder:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
         with redis_errors():
-            async with self.stores.redis_bulk.pipeline(transaction=False) as pipe:
+            async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 if turns:
                     pipe.hset(aside.applied, mapping=turns)
                 meta = {"epoch": epoch, "installation": self.stores.installation, "size": size, "removed": 0, "writers": len(turns)}
@@ -229,7 +231,7 @@ class Rebuilder:
 
     async def _send(self, aside: BoardKeys, totals: list[bytes], order: list[Any], entry: list[bytes]) -> None:
         with redis_errors():
-            async with self.stores.redis_bulk.pipeline(transaction=False) as pipe:
+            async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:  # so that no key is left without its end
                 pipe.execute_command("ZADD", aside.totals, *totals)
                 pipe.execute_command("ZADD", aside.order, *order)
                 pipe.execute_command("HSET", aside.entry, *entry)

@@ -12,6 +12,7 @@ import msgspec
 import redis
 
 from scoreboard.storage import partitions
+from scoreboard.storage.connections import COMMITTER
 from tests.bench import machine, stores
 
 HIGHEST_POINTS = 100_000  # of one action: a million users have mostly different totals, so that an action of 50 points passes some of them
@@ -65,6 +66,7 @@ async def fill(url: str, users: int, history: int) -> None:
 
     async def make(connection: "asyncpg.Connection[Any]") -> None:
         await partitions.make_partitions(connection)
+        await connection.execute(f"SET application_name = '{COMMITTER}'")  # or triggers would note each row as a change by others
         async with connection.transaction():
             await connection.execute(USERS_SQL, users)
             await connection.execute(LOGS_SQL, history, HIGHEST_POINTS)
