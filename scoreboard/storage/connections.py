@@ -4,6 +4,7 @@
 `StorageUnavailable` when a store does not answer in time. The committers have PostgreSQL connections of their own (`connect`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -34,6 +35,7 @@ COMMITTER = "scoreboard committer"  # application_name of the committers; the tr
 REDIS_SECONDS = 0.25  # design: a call's deadline; Redis answers in well under a millisecond
 BULK_SECONDS = 3.0  # for a pipeline of some thousand users: milliseconds, but Redis may be enlarging a table, or forking
 REDIS_CONNECTIONS = 16
+CLOSING_TURNS = 3  # of the loop: a transport that was closed lets go of its socket in one of the next
 
 
 class Stores:
@@ -215,6 +217,8 @@ async def _close(stores: Stores) -> None:
     for client in (stores.redis, stores.redis_bulk):
         await client.aclose()
         await client.connection_pool.disconnect()
+    for _ in range(CLOSING_TURNS):
+        await asyncio.sleep(0)
 
 
 def _options(*, pgbouncer: bool) -> dict[str, Any]:
