@@ -16,6 +16,7 @@ from tests.faults.servers import Valkey, node_on
 from tests.faults.site import lasting
 
 STEPS = 20  # of actions, in each of which the first installation acts ten times as often as the second
+COUNTED_SECONDS = 15.0  # for the number of viewers, which is told every five seconds
 SETTLED_SECONDS = 3.0  # a heard version that no read confirms is dropped by then
 
 
@@ -92,6 +93,9 @@ async def never_concern_each_other(nodes: list[ServerProcess]) -> None:
         assert [[row["userId"] for row in board["leaderboard"]] for board in boards] == [[client.user] for client in clients]
         assert boards[0]["currentUser"]["score"] == 50 * 10 * STEPS
         assert boards[1]["currentUser"]["score"] == 50 * len(range(0, STEPS, 4))
+        with trio.fail_after(COUNTED_SECONDS):
+            while not all(told):
+                await trio.sleep(0.05)
         nursery.cancel_scope.cancel()
     assert {count for one in told for count in one} == {1}
 
