@@ -1,4 +1,4 @@
-"""A deadline that binds: one call on a PostgreSQL connection, ended by ending the connection.
+"""Deadlines that bind: a call on a PostgreSQL connection (`bounded`), or work of many calls, is ended by ending the connection.
 
 A time-out round a call cancels it, and asyncpg then waits until PostgreSQL has heard of the cancellation: 43.9 s were seen when answers
 disappeared on the way. A connection that is terminated waits for nobody. asyncio-flavoured.
