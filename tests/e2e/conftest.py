@@ -41,10 +41,13 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
 
 @pytest.fixture
 def start_node(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a node on this test's stores; settings as `limits__user_per_minute="10"`. All nodes share their keys."""
+    """Starts a node on this test's stores; settings as `limits__user_per_minute="10"`. All nodes share their keys.
+
+    `descriptors`: how many the process may have.
+    """
     nodes: list[ServerProcess] = []
 
-    def start(*, redis: str = redis_url, postgres: str = database_url, **settings: str) -> ServerProcess:
+    def start(*, redis: str = redis_url, postgres: str = database_url, descriptors: int = 0, **settings: str) -> ServerProcess:
         environment = {
             "postgres__url": postgres,
             "redis__url": redis,
@@ -56,6 +59,7 @@ def start_node(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Ca
         } | settings
         (tmp_path / "keys").mkdir(exist_ok=True)
         node = ServerProcess(tmp_path, ["--no-embedded"], {f"SCOREBOARD_{name.upper()}": value for name, value in environment.items()})
+        node.descriptors = descriptors
         nodes.append(node.start())
         return node
 

@@ -6,6 +6,7 @@ wants the board and not the conversation there is scoreboard.client itself. `pro
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -51,6 +52,7 @@ class ServerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
         self._environment = {**inherited, "PYTHONUNBUFFERED": "1", **environment}
         self.process: subprocess.Popen[bytes] | None = None
+        self.descriptors = 0  # that it may have; 0: as many as this process
 
     @property
     def settings(self) -> Settings:
@@ -59,7 +61,8 @@ class ServerProcess:
 
     def start(self) -> "ServerProcess":
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+            limit = self._limit if self.descriptors else None
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log, preexec_fn=limit)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -70,6 +73,9 @@ class ServerProcess:
             except httpx.HTTPError:
                 time.sleep(0.05)
         raise AssertionError(f"the server is not ready: {self.log.read_text()[-3000:]}")
+
+    def _limit(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
     def kill(self) -> None:
         assert self.process is not None

@@ -27,7 +27,7 @@ from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.connection_limits import ConnectionLimits
-from scoreboard.web.express import build_prompt_table, build_table
+from scoreboard.web.express import build_plain_table, build_probe_table, build_prompt_probes, build_prompt_table, build_table
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
@@ -178,7 +178,8 @@ async def site(
             _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
 
-        made.http = await serve(build_table(scores), build_prompt_table(scores, _no_poll))
+        express = build_table(scores) | build_plain_table(services.pages, services.description.read) | build_probe_table(health, metrics=True)
+        made.http = await serve(express, build_prompt_table(scores, _no_poll) | build_prompt_probes(health))
         if all_doors:
-            made.other_doors = [await serve(build_table(scores), {}), await serve({}, {})]
+            made.other_doors = [await serve(express, {}), await serve({}, {})]
         yield made

@@ -162,6 +162,39 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
         assert set(_references(document)) <= named
 
 
+async def test_the_description_is_made_once(database_url: str, redis_url: str) -> None:
+    """It is the same bytes at every door, has an ETag, and comes gzipped to whoever takes that."""
+    async with site(database_url, redis_url, all_doors=True) as here:
+        first = await here.http.get("/api/v1/openapi.json")
+        for door in (here.http, *here.other_doors):
+            answer = await door.get("/api/v1/openapi.json", headers={"accept-encoding": "identity"})
+            assert (answer.status_code, answer.json()) == (200, first.json())
+            again = await door.get("/api/v1/openapi.json", headers={"if-none-match": first.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+        assert first.headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/v1/scores/leaderboard", 400), ("/api/v1/nothing", 400), ("/", 200), ("/livez", 200)])
+async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, path: str, status: int) -> None:
+    """More than a kilobyte is refused before anybody reads it; the page's own may be longer, as other sites add to it."""
+    async with site(database_url, redis_url) as here:
+        answer = await here.http.get(f"{path}?{'a=1&' * 300}")
+        assert answer.status_code == status
+        if status == 400:
+            assert (answer.json()["code"], answer.json()["errors"][0]["field"]) == ("INVALID_REQUEST", "query")
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "POST", "DELETE", "PROPFIND", "QUERY", "M-SEARCH"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/scoreboard.js", "/static/page.css", "/api/v1/openapi.json"])
+async def test_other_methods_are_refused_alike(database_url: str, redis_url: str, method: str, path: str) -> None:
+    """405 with the methods that are allowed, whichever door answers."""
+    async with site(database_url, redis_url, all_doors=True) as here:
+        for door in (here.http, *here.other_doors):
+            answer = await door.request(method, path)
+            assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+            assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
 def _references(value: object) -> list[str]:
     if isinstance(value, dict):
         return [value["$ref"]] if "$ref" in value else [found for item in value.values() for found in _references(item)]
