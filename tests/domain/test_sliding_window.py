@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoreboard.web import limits
-from scoreboard.web.limits import SlidingWindow
+from scoreboard.domain import sliding_window
+from scoreboard.domain.sliding_window import SlidingWindow
 
 
 def test_the_limit_holds_for_each_key_alone() -> None:
@@ -26,11 +26,11 @@ def test_memory_is_bounded_and_the_key_not_seen_for_longest_goes() -> None:
     """A flood of addresses pushes out those that are silent, not those that are at work."""
     window = SlidingWindow(1)
     window.admit("busy", 0.0)
-    for number in range(limits.KEYS + 10):
+    for number in range(sliding_window.MAX_KEYS + 10):
         window.admit(f"other {number}", 1.0)
         if number % 1000 == 0:
             assert window.admit("busy", 1.0) > 0
-    assert len(window._windows) == limits.KEYS
+    assert len(window._windows) == sliding_window.MAX_KEYS
     assert window.admit("busy", 2.0) > 0
 
 
