@@ -61,7 +61,7 @@ async def test_every_door_carries_the_security_fields(database_url: str, redis_u
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
             assert answer.headers["x-request-id"] == "mine"
-            assert answer.headers["content-security-policy"] == (PAGE_POLICY if path == "/" else DATA_POLICY)
+            assert answer.headers["content-security-policy"] == (PAGE_POLICY.format(live="") if path == "/" else DATA_POLICY)
             assert "date" in answer.headers
             assert "server" not in answer.headers
         refused = await here.http.post(BOARD, content=b"x" * 20_000)
