@@ -22,7 +22,7 @@ from quart_schema import (
 )
 
 from scoreboard import __version__
-from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH
+from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
 from scoreboard.operations.accounts import LoggedIn
 from scoreboard.web.express import POLL_PATH, STREAM_PATH
@@ -103,9 +103,9 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
 
     actionId: Annotated[str, Meta(min_length=1, max_length=ACTION_ID_LENGTH)]
     actionType: Annotated[str, Meta(min_length=1, max_length=ACTION_TYPE_LENGTH)]
-    timestamp: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    timestamp: Annotated[str, Meta(max_length=TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
     metadata: dict[str, Any] | None = None
-    userId: str | None = None
+    userId: Annotated[str, Meta(max_length=USER_ID_LENGTH)] | None = None
 
 
 class ActionHeaders(msgspec.Struct):
