@@ -56,6 +56,8 @@ class SlidingWindow:
         window = self._windows.get(key)
         if window is not None:
             window.remove(int(taken))
+            if not window.total:
+                del self._windows[key]  # tries that came to nothing push out no key that counts
 
 
 class _Window:

@@ -10,8 +10,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.web.origins import Origins
-from scoreboard.web.pages import FOR_OTHER_SITES
+from scoreboard.web.origins import FOR_ANYBODY, STATIC, Origins
 
 # The page and everything on it comes from here, but for pictures. {live}: the public URL as a WebSocket's; 'self' means that already, but
 # older browsers don't know it.
@@ -29,9 +28,10 @@ SHARED = (
     "cross-origin-opener-policy: same-origin\r\n"
 )
 SAME_ORIGIN = "cross-origin-resource-policy: same-origin\r\n"  # no picture or script of another site; what CORS allows is not concerned
+CROSS_ORIGIN = "cross-origin-resource-policy: cross-origin\r\n"  # of files that are for anybody
 TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only where the public URL is https
 
-JSON, PAGE = b"content-type: application/", b"content-type: text/html"
+PAGE = b"content-type: text/html"
 
 EXPOSED = b"access-control-expose-headers: ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
 PREFLIGHT = (
@@ -64,9 +64,11 @@ class Heads:
             self._starts.clear()
             self._pages.clear()
             self._files.clear()
-        starts = self._starts
-        if not fields.startswith(JSON):  # whoever answers with anything else says so first; a search costs more
-            starts = self._pages if fields.startswith(PAGE) else self._files if fields.startswith(FOR_OTHER_SITES) else starts
+        path = request.path
+        if path[: len(STATIC)] == STATIC or path == FOR_ANYBODY:
+            starts = self._files
+        else:  # whoever answers with a page says so first; a search costs more
+            starts = self._pages if fields.startswith(PAGE) else self._starts
         start = starts.get(status) or starts.setdefault(status, self._start(status, starts))
         if self._origins.others and b"access-control-allow-origin:" not in fields:  # files say so themselves: they are for anybody
             fields += self._cors(request)
@@ -85,7 +87,7 @@ class Heads:
         reason = HTTPStatus(status).phrase
         date = formatdate(self._second, usegmt=True)
         policy = self._page_policy if starts is self._pages else DATA_POLICY
-        shared = self._shared + ("" if starts is self._files else SAME_ORIGIN)
+        shared = self._shared + (CROSS_ORIGIN if starts is self._files else SAME_ORIGIN)
         return f"HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n{shared}content-security-policy: {policy}\r\nx-request-id: ".encode()
 
     def _cors(self, request: Request) -> bytes:

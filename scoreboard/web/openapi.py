@@ -24,6 +24,8 @@ from quart_schema import (
 from scoreboard import __version__
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
+from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.domain.wire import CHANNEL_LENGTH
 from scoreboard.operations.accounts import LoggedIn
 from scoreboard.web.express import POLL_PATH, STREAM_PATH
 from scoreboard.web.problems import Problem
@@ -147,22 +149,26 @@ class Unchanged(msgspec.Struct):
     """The board is still that of `since`."""
 
 
+Channel = Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+InQuery = Annotated[str, Meta(max_length=QUERY_BYTES)]  # the whole query has no more
+
+
 class StreamQuery(msgspec.Struct):
     """Which board, how, from which position on; a token for those who can't set headers."""
 
-    channel: str = LEADERBOARD.id
+    channel: Channel = LEADERBOARD.id
     mode: Literal["full", "delta"] = "full"
-    since: str = ""
-    token: str = ""
+    since: InQuery = ""
+    token: InQuery = ""
 
 
 class PollQuery(msgspec.Struct):
     """Which board, the position that the client has, and how long to wait for another, in seconds."""
 
-    channel: str = LEADERBOARD.id
-    since: str = ""
+    channel: Channel = LEADERBOARD.id
+    since: InQuery = ""
     wait: Annotated[float, Meta(ge=0, le=30)] = 25.0
-    token: str = ""
+    token: InQuery = ""
 
 
 class StreamHeaders(msgspec.Struct):

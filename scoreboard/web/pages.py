@@ -32,8 +32,7 @@ STATIC_PREFIX = "/static/"
 STAGE = b"stage"  # /?stage
 CLIENT = "scoreboard.js"  # also at /scoreboard.js, for pages of others
 
-# A module script of another site's page is fetched with CORS, a picture or a style sheet without; these files are the same for everybody.
-FOR_OTHER_SITES = b"cross-origin-resource-policy: cross-origin\r\n"  # comes first: the head is told by it
+# A module script of another site's page is fetched with CORS; these files are the same for everybody.
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
 GZIPPED = b"content-encoding: gzip\r\n"
 PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
@@ -61,7 +60,7 @@ def _button(name: str, rule: Rule, rules: Rules) -> PageAction:
 def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
     etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
     kind = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
-    return Response(200, content, b"%bcontent-type: %b\r\n%b%betag: %b\r\n" % (FOR_OTHER_SITES, kind, _FIELDS, coding, etag)), etag
+    return Response(200, content, b"content-type: %b\r\n%b%betag: %b\r\n" % (kind, _FIELDS, coding, etag)), etag
 
 
 def accepts_gzip(request: Request) -> bool:

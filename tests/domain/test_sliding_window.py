@@ -22,6 +22,25 @@ def test_zero_is_no_limit() -> None:
     assert not window._windows
 
 
+def test_what_is_given_back_was_never_taken() -> None:
+    """The limit counts without it, in whatever order; what left the window by itself can't be given back a second time."""
+    window = SlidingWindow(2)
+    for moment in (0.0, 5.0):
+        window.take("a", moment)
+    assert window.wait("a", 6.0) == 55
+    assert window.wait("a", 6.0, times=2) == 0
+    window.give_back("a", 0.0)
+    assert window.wait("a", 6.0) == 0
+    window.take("a", 6.0)
+    assert window.wait("a", 6.0) == 60
+    window.give_back("a", 0.0)
+    window.give_back("b", 5.0)
+    assert window.wait("a", 6.0) == 60
+    for moment in (5.0, 6.0):
+        window.give_back("a", moment)
+    assert not window._windows  # nothing is kept of tries that came to nothing
+
+
 def test_memory_is_bounded_and_the_key_not_seen_for_longest_goes() -> None:
     """A flood of addresses pushes out those that are silent, not those that are at work."""
     window = SlidingWindow(1)

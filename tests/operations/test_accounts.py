@@ -191,6 +191,28 @@ async def test_a_burst_is_bounded_however_it_comes(database_url: str, redis_url:
         assert one.accounts._hashing.taken == 0
 
 
+async def test_a_log_in_that_is_given_up_gives_its_place_back(database_url: str, redis_url: str) -> None:
+    """A client that leaves while it waits in line takes nothing: neither the place nor the try of its address."""
+    async with node(database_url, redis_url, login_per_minute=1) as one:
+        await one.register()
+        queue, client = one.accounts._hashing, Client("192.0.2.1")
+        running = [place for _ in range(HASHING) if (place := queue.reserve())]
+        queue._idle = 0  # both threads are at work
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.accounts.login, "Ada", PASSWORD, client)
+            with trio.fail_after(10):
+                while not queue._strangers_line:
+                    await trio.sleep(0.005)
+            assert queue.taken == HASHING + 1
+            assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
+            nursery.cancel_scope.cancel()
+        assert (queue.taken, len(queue._strangers_line)) == (HASHING, 0)
+        for place in running:
+            queue.leave(place)
+        queue._idle = HASHING
+        assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
+
+
 async def test_a_password_that_is_hashed_anew_keeps_its_place(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outdated hash costs a log-in two hashes, and it is counted until both are done."""
     taken: list[int] = []
