@@ -10,7 +10,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.web.origins import FOR_ANYBODY, STATIC, Origins
+from scoreboard.web.origins import FOR_ANYBODY, Origins
 
 # The page and everything on it comes from here, but for pictures. {live}: the public URL as a WebSocket's; 'self' means that already, but
 # older browsers don't know it.
@@ -64,8 +64,7 @@ class Heads:
             self._starts.clear()
             self._pages.clear()
             self._files.clear()
-        path = request.path
-        if path[: len(STATIC)] == STATIC or path == FOR_ANYBODY:
+        if request.path.startswith(FOR_ANYBODY):
             starts = self._files
         else:  # whoever answers with a page says so first; a search costs more
             starts = self._pages if fields.startswith(PAGE) else self._starts

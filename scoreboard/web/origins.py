@@ -15,8 +15,7 @@ from scoreboard.web.pages import CLIENT, STATIC_PREFIX
 FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
 
 API = b"/api/"
-FOR_ANYBODY = f"/{CLIENT}".encode()  # and what is under STATIC: other sites' pages load these files
-STATIC = STATIC_PREFIX.encode()
+FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode())  # beginnings of paths: other sites' pages load these files
 HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
@@ -52,7 +51,7 @@ class Origins:
         if not site or site == b"none":
             return False  # no browser, or a person who typed the address
         path = request.path
-        if path == FOR_ANYBODY or path.startswith(STATIC) or request.method == b"OPTIONS":
+        if path.startswith(FOR_ANYBODY) or request.method == b"OPTIONS":
             return False
         if site == b"same-origin":
             return not self._public_url and path.startswith(API) and not self._is_our_host(request.header(b"host"))
