@@ -39,12 +39,14 @@ from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.sessions import Sessions
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.runtime import observe
+from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.asgi import Asgi
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
+from scoreboard.runtime.messages import Request
 from scoreboard.runtime.process import collect_rarely, raise_descriptor_limit
-from scoreboard.runtime.server import Server
+from scoreboard.runtime.server import Server, viewer_places
 from scoreboard.runtime.settings import Settings, config_file
 from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
@@ -62,13 +64,22 @@ from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.bearer import Bearer
-from scoreboard.web.express import build_live_table, build_prompt_table, build_table
+from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.express import (
+    build_live_table,
+    build_plain_table,
+    build_probe_table,
+    build_prompt_probes,
+    build_prompt_table,
+    build_table,
+)
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
+from scoreboard.web.openapi import Description
 from scoreboard.web.origins import Origins
 from scoreboard.web.pages import PageRoutes
-from scoreboard.web.problems import failed, problem
+from scoreboard.web.problems import NOT_FOUND, failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
 
@@ -200,18 +211,39 @@ class Node:
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
         )
-        self.asgi = Asgi(build_application(Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages)))
+        description, apart = Description(), settings.server.metrics_port > 0
+        routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, description, metrics=not apart)
+        self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
-        gate = Gate(heads, addresses, settings.limits.ip_per_minute)
+        connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
+        gate = Gate(heads, addresses, connections, settings.limits.ip_per_minute)
         self.server = Server(
             Front(
-                express=build_table(scores) | build_live_table(stream.serve, poll.answer),
-                prompt=build_prompt_table(scores, poll.answer_at_once),
+                express=build_table(scores)
+                | build_live_table(stream.serve, poll.answer)
+                | build_plain_table(pages, description.read)
+                | build_probe_table(self.health, metrics=not apart),
+                prompt=build_prompt_table(scores, poll.answer_at_once) | build_prompt_probes(self.health),
                 live_path=LIVE_PATH,
                 live=live.serve,
                 asgi=self.asgi.answer,
                 write_head=heads.write,
                 before=gate.before,
+                problem=problem,
+                failed=failed,
+                admit=connections.admit,
+                released=connections.released,
+            )
+        )
+        self.metrics_server = Server(
+            Front(
+                express=build_probe_table(self.health, metrics=True),
+                prompt={},
+                live_path=b"",
+                live=live.serve,
+                asgi=_nothing_else,
+                write_head=heads.write,
+                before=lambda _request: None,
                 problem=problem,
                 failed=failed,
             )
@@ -225,7 +257,9 @@ class Node:
         services = LiveServices(
             hub=self.hub,
             admission=Admission(
-                per_address=settings.connections_per_ip, per_user=settings.connections_per_user, per_node=settings.connections
+                per_address=settings.connections_per_ip,
+                per_user=settings.connections_per_user,
+                per_node=viewer_places(settings.connections),
             ),
             refresh=self.batcher.refresh,
             authenticate=self.sessions.authenticate,
@@ -251,6 +285,8 @@ class Node:
             for name, task, *args in self._tasks():
                 await services.start(partial(supervised, name, task, *args, restart=True))
             async with self.asgi.lifespan(), trio.open_nursery() as front:
+                if self.settings.server.metrics_port:
+                    await front.start(partial(supervised, "metrics", self._listen_for_metrics, restart=False))
                 address = await front.start(partial(supervised, "server", self._listen, restart=False))
                 front.start_soon(ready, address[1])
                 await self.leaving.wait()
@@ -279,6 +315,10 @@ class Node:
     async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
         await self.server.run(self.settings.server.host, self.settings.server.port, task_status=task_status)
 
+    async def _listen_for_metrics(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
+        server = self.settings.server
+        await self.metrics_server.run(server.metrics_host or server.host, server.metrics_port, task_status=task_status)
+
     async def _take_leave(self) -> None:
         log.info("leaving", connections=self.server.connections)
         self.health.draining = True
@@ -287,6 +327,14 @@ class Node:
         self.server.stop_listening()
         await self.hub.leaving()
         await self.server.drain(FINISH_SECONDS)
+        await self.metrics_server.drain(0)
+
+
+async def _nothing_else(answers: Answering, request: Request) -> bool:
+    """What the metrics' listener answers to all other paths."""
+    going_on = answers.put(request, problem(NOT_FOUND, request.request_id))
+    await answers.finish()
+    return going_on
 
 
 async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], Awaitable[None]]) -> None:

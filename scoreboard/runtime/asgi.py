@@ -1,7 +1,11 @@
 """The door to the ASGI application (Quart-Trio): Hypercorn's `HTTPStream` over our sockets, and the application's lifespan.
 
 http1 has parsed the request; `HTTPStream` speaks ASGI with the application and hands back events, which are framed here: by length, by
-chunks, or by closing (HTTP/1.0). Heads go through `Front.write_head` like all others. Only here is Hypercorn imported.
+chunks, or by closing (HTTP/1.0). An answer is collected and written when the application has ended: a client that reads slowly holds the
+bytes and nothing else. Heads go through `Front.write_head` like all others. Only here is Hypercorn imported.
+
+The application finds http1's Request as `scope["state"]["request"]`. Its own `Host` field is always HOST: a framework that builds addresses
+from what the client wrote there can be made to fail, or to point elsewhere.
 """
 
 import logging
@@ -24,10 +28,13 @@ from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.messages import Request
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
+HOST = b"localhost"
+COLLECTED_BYTES = 262_144  # of an answer; what is longer is written as it comes, and the application waits for its client
 
 # How a body is framed and whether the connection stays is decided here, so the application's word on it is dropped.
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"content-length"))
 _HYPERCORN_FAILED = [(b"content-length", b"0"), (b"connection", b"close")]  # with 500: the application ended without an answer
+_REPLACED = frozenset((b"host", b"x-request-id"))
 _REPEATABLE = frozenset((b"vary", b"set-cookie"))  # the application's stand beside ours
 
 
@@ -45,9 +52,20 @@ class Asgi:
 
         Never raises because the client has left: the application is told by `http.disconnect`.
         """
+        data, going_on = await self._ask(answers, request)
+        if data:
+            request.forget()  # the answer may wait for a client that does not read
+            try:
+                await answers.send(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+        return going_on
+
+    async def _ask(self, answers: Answering, request: Request) -> tuple[bytes, bool]:
+        """What is left to be written when the application has ended, and whether the connection can go on after it."""
         exchange = _Exchange(answers, request)
-        headers = [field for field in request.headers if field[0] != b"x-request-id"]
-        headers.append((b"x-request-id", request.request_id))
+        headers = [field for field in request.headers if field[0] not in _REPLACED]
+        headers += ((b"host", HOST), (b"x-request-id", request.request_id))
         async with TaskGroup() as tasks:
             stream = HTTPStream(self._app, self._config, self._context, tasks, False, request.socket.peer, None, exchange.take, STREAM_ID)
             await stream.handle(
@@ -57,7 +75,7 @@ class Asgi:
                     http_version=request.version,
                     method=request.method.decode("ascii"),
                     raw_path=request.target,
-                    state=ConnectionState({}),
+                    state=ConnectionState({"request": request}),
                 )
             )
             if request.body:
@@ -65,7 +83,7 @@ class Asgi:
             await stream.handle(events.EndBody(stream_id=STREAM_ID))
             await exchange.over.wait()
             await stream.handle(events.StreamClosed(stream_id=STREAM_ID))
-        return exchange.going_on
+        return exchange.collected(), exchange.going_on
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -122,10 +140,13 @@ class _Exchange:
         self.going_on = False  # until the answer's end is known to be on the wire as its head said
         self._answers = answers
         self._request = request
-        self._held: list[bytes] = []  # the head waits for the first piece of the body: one system call for both
+        self._held: list[bytes] = []
+        self._size = 0  # bytes held
+        self._written = False  # some of the answer is out
         self._chunked = False
         self._left: int | None = None  # bytes that the head promised and that have not come yet
         self._keep = False
+        self._ended = False
         self._gone = False
 
     async def take(self, event: events.Event) -> None:
@@ -135,16 +156,16 @@ class _Exchange:
                 self._begin(event.status_code, event.headers)
             case events.Body():
                 self._piece(event.data)
-                await self._flush()
+                if self._size > COLLECTED_BYTES:
+                    await self._write()
             case events.EndBody():
                 if self._chunked:
-                    self._held.append(b"0\r\n\r\n")
-                await self._flush()
+                    self._hold(b"0\r\n\r\n")
+                self._ended = True
                 self.going_on = self._keep and not self._left and not self._gone
             case events.StreamClosed():  # without an EndBody the answer has failed half-way, and the connection ends
-                if self._held:  # nothing but the head, and that has not gone out yet
+                if not self._ended and not self._written:
                     self._fail()
-                    await self._flush()
                 self.over.set()
             case _:
                 pass  # informational responses and pushes are not for HTTP/1.1
@@ -171,7 +192,7 @@ class _Exchange:
         ours = {line.partition(b":")[0].lower() for line in answers.head(request, status, b"", None)[0].split(b"\r\n")[1:]} - _REPEATABLE
         fields = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers if name not in _HOP_BY_HOP and name not in ours)
         head, self._keep = answers.head(request, status, fields + framing, length)
-        self._held.append(head)
+        self._hold(head)
         self._left = None if bodiless else length
 
     def _fail(self) -> None:
@@ -180,22 +201,31 @@ class _Exchange:
         request.keep_alive = False
         answer = self._answers.problem(request, Refusal(Code.INTERNAL, "the request could not be answered"))
         head, _ = self._answers.head(request, answer.status, answer.fields, len(answer.body))
-        self._held = [head if request.method == b"HEAD" else head + answer.body]
+        self._held, self._ended = [head if request.method == b"HEAD" else head + answer.body], True
 
     def _piece(self, data: bytes) -> None:
         if self._left is not None:
             if len(data) > self._left:  # more than promised would be read as the next answer
                 data, self._keep = data[: self._left], False
             self._left -= len(data)
-        self._held.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._hold(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
-    async def _flush(self) -> None:
-        data = b"".join(self._held)
-        self._held.clear()
-        if self._gone or not data:
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._size += len(data)
+
+    def collected(self) -> bytes:
+        """What has not been written. It is not kept here any longer."""
+        data = b"" if self._gone else b"".join(self._held)
+        self._held, self._size = [], 0
+        return data
+
+    async def _write(self) -> None:
+        data, self._written = self.collected(), True
+        if not data:
             return
         try:
             await self._answers.send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._gone = True
+            self._gone, self.going_on = True, False
             self.over.set()  # the application is told by StreamClosed; what it still sends is dropped

@@ -16,10 +16,11 @@ import trio
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.front import LATER, Front
-from scoreboard.runtime.messages import Request, RequestParser, Response
+from scoreboard.runtime.messages import NORMAL_PATH, Request, RequestParser, Response
 from scoreboard.runtime.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
 from scoreboard.runtime.sockets import Socket
 
+FIRST_SECONDS = 10.0  # for the first byte of a new connection: whoever connects has something to ask
 IDLE_SECONDS = 75.0  # between requests: longer than a load balancer's own limit (60 s is common), so that it closes first
 HEAD_SECONDS = 10.0  # for the whole head once its first byte is here: a slow sender holds a connection, not a place for ever
 BODY_SECONDS = 10.0  # for the whole body once the head is here
@@ -88,7 +89,7 @@ class Connection:
     async def _read(self) -> bool:
         """Reads and serves until the last answer: True. False when the peer ends it."""
         socket, parser = self.socket, self._parser
-        socket.deadline = trio.current_time() + IDLE_SECONDS
+        socket.deadline = trio.current_time() + FIRST_SECONDS
         if socket.source is not None:
             socket.source.hook = self._at_once
         while True:
@@ -102,17 +103,16 @@ class Connection:
                 await self.answers.finish()
                 if self._ended:
                     return True
-            elif data := socket.read_now():
-                parser.feed(data)
-            elif data is None:
-                continue
             else:
-                return False
-            if parser.queue:
-                self._serving = True
-                socket.deadline = inf
-                if not await self._serve():
-                    return True
+                data = socket.read_now()
+                if data is None:
+                    continue
+                if not data:
+                    return False
+                parser.feed(data)
+                del data  # a request may take long
+            if not await self._serve():
+                return True
             if parser.refusal is not None:
                 self._serving = True
                 await self.answers.send(self._refusal(parser.refusal))
@@ -147,25 +147,28 @@ class Connection:
         if not data:
             return False  # nothing after all, or the end: the task reads again and sees
         parser.feed(data)
-        for place, request in enumerate(parser.queue):
-            if place == YIELD_EVERY or self._later is not None or not self._prompt(request):
-                del parser.queue[:place]
+        queue, answered_here = parser.queue, 0
+        while queue and answered_here < YIELD_EVERY and self._later is None and self._prompt(queue[0]):
+            answered_here += 1
+            del queue[0]
+            if self._ended:
                 break
-        else:
-            parser.queue.clear()
-            if self._later is not None and parser.refusal is None and not parser.expects:
+            if not queue and parser.unparsed and self._later is None:
+                parser.resume()
+        if self._later is not None:
+            if not (queue or parser.unparsed or parser.refusal or parser.expects):
                 self._serving = True
                 return True
-            if self._is_done():
-                self._buy_time()
-                return True
+        elif self._is_done() and not self._ended:
+            self._buy_time()
+            return True
         self._fed = self._serving = True
         return False
 
     def _is_done(self) -> bool:
         """Whether the next thing to do is to wait for bytes."""
         parser = self._parser
-        return not (parser.queue or parser.refusal or parser.expects or self._later) and self.answers.is_out
+        return not (parser.queue or parser.unparsed or parser.refusal or parser.expects or self._later) and self.answers.is_out
 
     def _prompt(self, request: Request) -> bool:
         """True when the request is answered, or will be."""
@@ -190,7 +193,7 @@ class Connection:
                 return False
             answer = made
         answered[door + answer.status // 100] += 1
-        answers.put(request, answer)
+        self._ended = not answers.put(request, answer)
         return True
 
     def _reply(self, make: Callable[[], Response]) -> None:
@@ -222,13 +225,18 @@ class Connection:
 
     async def _serve(self) -> bool:
         """Answers what one read completed, in order. True when the connection goes on."""
-        queue = self._parser.queue
-        for place, request in enumerate(queue, 1):
-            if not await self._answer(request):
+        parser, queue, answered_here = self._parser, self._parser.queue, 0
+        parser.resume()
+        if queue:
+            self._serving = True
+            self.socket.deadline = inf
+        while queue:
+            if not await self._answer(queue.pop(0)):
                 return False
-            if not place % YIELD_EVERY:
+            answered_here += 1
+            if not answered_here % YIELD_EVERY:
                 await trio.lowlevel.checkpoint()
-        queue.clear()
+            parser.resume()
         return True
 
     async def _answer(self, request: Request) -> bool:
@@ -242,10 +250,12 @@ class Connection:
                 return False
             handler = front.express.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
             if handler is None:
-                self.answers.status = 0
-                going_on = await front.asgi(self.answers, request)
-                answered[ASGI + self.answers.status // 100] += 1
-                return going_on
+                if NORMAL_PATH(request.path):
+                    self.answers.status = 0
+                    going_on = await front.asgi(self.answers, request)
+                    answered[ASGI + self.answers.status // 100] += 1
+                    return going_on
+                handler = self._not_found
             door = EXPRESS
             self.socket.has_written()  # from here on
             try:
@@ -260,9 +270,16 @@ class Connection:
                 answered[EXPRESS + 2] += 1
                 return False
         answered[door + answer.status // 100] += 1
-        data, going_on = self.answers.whole(request, answer)
-        await self.answers.send(data)
+        going_on = self.answers.put(request, answer)
+        if not self.answers.is_out:  # the client may never read it: nothing else is kept for it
+            request.forget()
+            del answer
+            await self.answers.finish()
         return going_on
+
+    async def _not_found(self, request: Request) -> Response:
+        """A path has one spelling: another one, which a proxy may have let through, leads nowhere."""
+        return self.answers.problem(request, Refusal(Code.NOT_FOUND, "There is nothing at this path."))
 
     def _go_live(self, request: Request) -> None:
         """The head is written anew from the parsed fields: what another parser could read differently is gone."""
@@ -273,6 +290,16 @@ class Connection:
         self._live = request
 
     # ---- the end ----------------------------------------------------------------------------------------------------
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn: it has asked nothing, or not all, or does not read the answer. Not told of WebSockets."""
+        return not self._serving or not (self.answers.is_out or self.socket.frames)
+
+    @property
+    def eviction_order(self) -> tuple[bool, float]:
+        """Of connections that wait for their clients the least goes first: those without a request, by when they would be closed for it."""
+        return self._serving, self.socket.deadline
 
     def wind_up(self) -> None:
         """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after its answer."""
@@ -289,6 +316,7 @@ class Connection:
     def _refusal(self, refusal: Refusal) -> bytes:
         """The answer to a request that is not complete and never will be: its body was not read, so the connection ends with it."""
         request = self._parser.request or Request(self.socket)  # either way it says that it does not keep the connection
+        request.unpack()
         answer = self.answers.problem(request, refusal)
         answered[FRONT + answer.status // 100] += 1
         return self.answers.whole(request, answer)[0]

@@ -17,11 +17,25 @@ from scoreboard.runtime.sockets import Socket
 
 HEAD_BYTES = 16_384  # request line and fields
 BODY_BYTES = 16_384  # contract: 413 above it
+REQUEST_BYTES = 20_480  # head and body together: most of what one connection can have us keep
+MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
+PACK_FIELDS = 20  # a head that waits for its rest with more fields than these is kept as one text: each takes 230 bytes more if it is not
 CODED_BYTES = 8 * BODY_BYTES  # a chunked body as it travels: chunks of one byte take six; the rest is for extensions and trailers
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch  # contract: the caller's is kept if it looks like this
+# RFC 3986 section 3.2.2, without what no browser sends: a name of labels, an IPv4 address, an IPv6 address in brackets; then the port.
+HOST = re.compile(rb"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]{0,5})?").fullmatch
+HOST_BYTES = 262  # a name of 255 with its port
 WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch  # 16 bytes in base64
+
+# RFC 3986 section 6.2.2: no empty, "." or ".." segment, no escape of what needs none, escapes in capitals. Nor an escape of a slash, a
+# backslash or a control character, which others may have decoded before us.
+NORMAL_PATH = re.compile(
+    rb"(?:/(?!\.\.?(?:/|\Z))(?:[A-Za-z0-9._~!$&'()*+,;=:@-]"
+    rb"|%(?![01]|2[DEF]|3[0-9]|4[1-9A-F]|5[0-9ACF]|6[1-9A-F]|7[0-9AEF])[0-9A-F]{2})+)*/?"
+).fullmatch
+END_OF_HEAD = b"\r\n\r\n"
 
 _ONCE = (b"host", b"content-length", b"transfer-encoding")  # twice, and two parsers could disagree on which one counts
 
@@ -39,6 +53,7 @@ class Request:
 
     __slots__ = (
         "_fields",
+        "_packed",
         "_request_id",
         "admitted",
         "body",
@@ -74,6 +89,7 @@ class Request:
         self.keep_alive = False
         self.admitted = False  # `Front.before` was asked and let it pass
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
+        self._packed = b""  # the fields, while the body comes
         self._request_id = b""  # until somebody asks
 
     def header(self, name: bytes) -> bytes:
@@ -89,6 +105,16 @@ class Request:
         _ = self.request_id  # which the fields may tell
         self.headers, self.target, self.query = [], b"", b""
         self._fields = {name: self._fields[name] for name in kept if name in self._fields}
+
+    def pack(self) -> None:
+        """Keeps the fields as one text until `unpack`. Meanwhile none is found."""
+        self._packed, self.headers, self._fields = pack_fields(self.headers), [], {}
+
+    def unpack(self) -> None:
+        """Undoes `pack`. Does nothing without one."""
+        if self._packed:
+            self.headers, self._packed = unpack_fields(self._packed), b""
+            self._fields = dict(reversed(self.headers))
 
     def reframe(self) -> None:
         """The body has been decoded: its framing in the head is the length that it has now."""
@@ -107,6 +133,16 @@ class Request:
         return self._request_id
 
 
+def pack_fields(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """Parsed fields as one text: no name holds a colon, and neither names nor values hold a line feed."""
+    return b"".join(b"%b:%b\n" % field for field in fields)
+
+
+def unpack_fields(packed: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields that `pack_fields` was given."""
+    return [(name, value) for name, _, value in (line.partition(b":") for line in packed.split(b"\n")[:-1])]
+
+
 def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
     """A handshake that is complete, RFC 6455 section 4.2.1: on half a one trio-websocket waits for ever."""
     return (
@@ -116,6 +152,9 @@ def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
     )
 
 
+TOO_MANY_FIELDS = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {MAX_FIELDS} fields")
+
+
 class RefusedError(Exception):
     """Raised in a callback to stop the parser; `RequestParser.refusal` says why."""
 
@@ -123,18 +162,23 @@ class RefusedError(Exception):
 class RequestParser:
     """Feed it; take finished requests from `queue`. Once `refusal` is set it takes nothing more: answer the queue, then that, then close.
 
-    `queue` is bounded by what one `feed` of READ_BYTES can hold (about 900 of the shortest requests): http1 empties it before it reads on.
+    It parses no further than to the end of the next head: `queue` holds two requests at most (one whose body ended, one without a body).
+    What followed them waits in `unparsed`, as the bytes that came. http1 empties the queue, calls `resume` until nothing is unparsed, and
+    only then reads and feeds again.
     """
 
     __slots__ = (
+        "_body",
         "_chunked",
         "_coded",
-        "_decoded",
         "_engine",
         "_head",
         "_headers",
+        "_host",
         "_live_path",
-        "_parts",
+        "_most",
+        "_packed",
+        "_packed_fields",
         "_socket",
         "_spanned",
         "_target",
@@ -146,6 +190,7 @@ class RequestParser:
         "request",
         "rest",
         "stage",
+        "unparsed",
     )
 
     def __init__(self, socket: Socket, live_path: bytes) -> None:
@@ -154,11 +199,14 @@ class RequestParser:
         self._live_path = live_path
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._packed = b""  # fields of the head at hand that came with earlier feeds, and how many they are
+        self._packed_fields = 0
+        self._host = b""  # the last one that was found valid: a connection's requests name the same
         self._spanned = False  # the message at hand began in an earlier feed
         self._head = 0  # bytes of later feeds that lay wholly in its head
         self._coded = 0  # the same of its body, as it travels
-        self._decoded = 0  # bytes of its body
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""  # the bytes itself if it came in one part, as most do
+        self._most = BODY_BYTES  # that it may have
         self._chunked = False
         self.queue: list[Request] = []
         self.refusal: Refusal | None = None
@@ -168,11 +216,29 @@ class RequestParser:
         self.expects = False  # it waits for "100 Continue" before it sends the body
         self.stage = 0  # rises whenever a message begins, its head is complete, it is complete: what buys time
         self.rest = b""  # what followed the upgrade to a WebSocket
+        self.unparsed = b""  # at most READ_BYTES that were fed and not parsed yet
 
     # ---- feeding ----------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Takes at most READ_BYTES. Never raises, whatever the bytes: a bad message ends up in `refusal`."""
+        """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up in `refusal`."""
+        if data.count(END_OF_HEAD) > 1:  # more than one message, or a body that looks so
+            self.unparsed = data
+            self.resume()
+        else:
+            self._parse(data)
+
+    def resume(self) -> None:
+        """Goes on with what is unparsed, until a request is complete or nothing is left."""
+        while self.unparsed and not self.queue and self.refusal is None:
+            data = self.unparsed
+            end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+            if end < len(END_OF_HEAD):
+                end = len(data)
+            self.unparsed = data[end:]
+            self._parse(data[:end])
+
+    def _parse(self, data: bytes) -> None:
         in_body = self.in_body
         self._spanned = self.begun
         while True:
@@ -181,7 +247,7 @@ class RequestParser:
             except httptools.HttpParserUpgrade as exc:
                 data = data[exc.args[0] :]
                 if self.queue[-1].upgrade:
-                    self.rest = data
+                    self.rest, self.unparsed = data + self.unparsed, b""
                     return
                 if data:  # an upgrade that nobody here offers is ignored, RFC 9110 section 7.8: what follows is the next request
                     continue
@@ -189,8 +255,23 @@ class RequestParser:
                 self.refusal = self.refusal or Refusal(Code.INVALID_REQUEST, "this is not a valid HTTP/1.1 request")
                 return
             break
-        if self._spanned and self.begun:
-            self._count(len(data), in_body=in_body)
+        if self.begun:
+            if self._spanned:
+                self._count(len(data), in_body=in_body)
+            self._keep()
+
+    def _keep(self) -> None:
+        """A message is not complete: what of it must be kept is made small, as the rest may not come for a long time."""
+        if self.in_body:
+            request = self.request
+            if request is not None and len(request.headers) > PACK_FIELDS:
+                request.pack()
+        elif len(self._headers) > PACK_FIELDS:
+            self._packed_fields += len(self._headers)
+            if self._packed_fields > MAX_FIELDS:
+                self.refusal = self.refusal or TOO_MANY_FIELDS
+            self._packed += pack_fields(self._headers)
+            self._headers = []
 
     def _count(self, size: int, *, in_body: bool) -> None:
         """Bounds what callbacks don't see until it is complete: half a field, chunk extensions, trailers."""
@@ -206,6 +287,11 @@ class RequestParser:
     def forget(self) -> None:
         """Lets go of llhttp and of the ring of callbacks through which it holds this object. Nothing may be fed from here on."""
         del self._engine
+
+    def _too_large(self) -> RefusedError:
+        if self._most < BODY_BYTES:
+            return self._refuse(f"head and body may have {REQUEST_BYTES} bytes together", Code.PAYLOAD_TOO_LARGE)
+        return self._refuse(f"a body may have {BODY_BYTES} bytes", Code.PAYLOAD_TOO_LARGE)
 
     def _refuse(self, detail: str, code: Code = Code.INVALID_REQUEST) -> RefusedError:
         self.refusal = Refusal(code, detail)
@@ -230,6 +316,10 @@ class RequestParser:
         self.stage += 1
         target, headers = self._target, self._headers
         self._target, self._headers = b"", []
+        if self._packed:
+            headers, self._packed, self._packed_fields = unpack_fields(self._packed) + headers, b"", 0
+        if len(headers) > MAX_FIELDS:
+            raise self._refuse(TOO_MANY_FIELDS.detail, TOO_MANY_FIELDS.code)
         fields = dict(reversed(headers))  # the first of each
         method, version = engine.get_method(), engine.get_http_version()
         self.request = request = Request(self._socket, method, target, version, headers, fields)
@@ -241,8 +331,15 @@ class RequestParser:
             raise self._refuse("the version must be HTTP/1.1 or HTTP/1.0")
         if target[:1] != b"/" or b"#" in target:
             self._locate(request)
-        if version == "1.1" and b"host" not in fields:
-            raise self._refuse("Host must be there")
+        host = fields.get(b"host")
+        if host != self._host:
+            if host is None:
+                if version == "1.1":
+                    raise self._refuse("Host must be there")
+            elif len(host) > HOST_BYTES or not HOST(host):
+                raise self._refuse("Host must be a name or an address, and a port at most")
+            else:
+                self._host = host
         framed = b"content-length" in fields or b"transfer-encoding" in fields
         if engine.should_upgrade():
             # llhttp skips the body of such a message, and the body would come back as the next request.
@@ -272,29 +369,40 @@ class RequestParser:
             raise self._refuse("Content-Length must be one number, without Transfer-Encoding")
         if coding is not None and (version != "1.1" or coding.lower() != b"chunked"):
             raise self._refuse("Transfer-Encoding must be chunked, in HTTP/1.1")
-        if length is not None and int(length) > BODY_BYTES:
-            raise self._refuse(f"a body may have {BODY_BYTES} bytes", Code.PAYLOAD_TOO_LARGE)
         self._chunked = coding is not None
+        if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:  # else it fits beside any head
+            request = self.request
+            assert request is not None
+            head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+            self._most = min(BODY_BYTES, REQUEST_BYTES - head)
+            if length is not None and (len(length) > 9 or int(length) > self._most):  # many digits take the square of their number to read
+                raise self._too_large()
         self.expects = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
 
     def on_body(self, part: bytes) -> None:
-        self._decoded += len(part)
-        if self._decoded > BODY_BYTES:
-            raise self._refuse(f"a body may have {BODY_BYTES} bytes", Code.PAYLOAD_TOO_LARGE)
-        self._parts.append(part)
+        body = self._body
+        if len(body) + len(part) > self._most:
+            raise self._too_large()
+        if not body:
+            self._body = part
+        elif isinstance(body, bytearray):
+            body += part
+        else:
+            self._body = bytearray(body) + part
 
     def on_message_complete(self) -> None:
         request = self.request
         assert request is not None
-        if self._parts:
-            request.body = b"".join(self._parts)
-            self._parts.clear()
+        request.unpack()
+        if self._body:
+            request.body, self._body = bytes(self._body), b""
         if self._chunked:  # whoever reads the head next finds the framing that the body has now
             self._chunked = False
             request.reframe()
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
         self.request = None
-        self._head = self._coded = self._decoded = 0
+        self._head = self._coded = 0
+        self._most = BODY_BYTES
         self._spanned = self.begun = self.in_body = self.expects = False
         self.stage += 1

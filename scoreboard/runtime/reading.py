@@ -11,7 +11,7 @@ import trio
 
 from scoreboard.runtime.poller import Source
 
-READ_BYTES = 16_384  # a read takes no more; http1 relies on it: a head that came in one read is within its limit of 16 KiB
+READ_BYTES = 8_192  # a read takes no more; http1 relies on it: a head that came in one read is within its limit of 16 KiB
 
 _read = os.read  # the module's seam
 

@@ -5,12 +5,17 @@ connection does, it ends that connection alone: nothing reaches the nursery. Wha
 """
 
 import errno
+import heapq
+import resource
 import socket as stdlib_socket
+import struct
+from collections.abc import Container
 
 import structlog
 import trio
 
 from scoreboard.domain.errors import StartError
+from scoreboard.runtime import observe
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.http1 import Connection
 from scoreboard.runtime.poller import HAS_EPOLL, Poller
@@ -21,6 +26,9 @@ SEND_BUFFER_BYTES = 16_384  # with the kernel's default a slow reader hides behi
 ACCEPT_BATCH = 64  # connections taken in one go, so that a crowd that arrives does not hold those who are here
 ACCEPT_PAUSE = 0.1  # seconds, when descriptors or memory have run out: accept would fail at once again, and the listener stays readable
 SWEEP_SECONDS = 0.5  # deadlines are seconds, so half a second late is no matter
+RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process; clients never have these
+EVICTED_SHARE = 64  # when all places are taken, one in so many is freed at once: to look for them walks through all
+NO_LINGER = struct.pack("ii", 1, 0)  # a refused connection ends with a reset and leaves no TIME_WAIT
 
 _LEAVINGS = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError)  # how peers leave; not worth a line
 
@@ -70,10 +78,17 @@ def _listener(family: int, kind: int, protocol: int, address: tuple[object, ...]
 
 
 class Server:
-    """One node's listener and its connections."""
+    """One listener and its connections.
 
-    def __init__(self, front: Front) -> None:
+    There is always room for one more. When as many connections are open as the process has descriptors for (less a reserve), some of those
+    that wait for their clients are closed: first the ones that would time out next. Connections at work and viewers are left alone; there
+    are fewer viewers than places (`viewer_places`).
+    """
+
+    def __init__(self, front: Front, places: int | None = None) -> None:
+        """`places`: how many connections there may be; None: as many as the process has descriptors for."""
         self._front = front
+        self.places = places or connection_places()
         self._listeners: list[stdlib_socket.socket] = []
         self._connections: dict[Socket, Connection] = {}
         self._empty = trio.Event()  # while draining: nobody is left
@@ -169,20 +184,45 @@ class Server:
 
     def _take_waiting(self, listener: stdlib_socket.socket, nursery: trio.Nursery, most: int) -> OSError | None:
         """Starts a task for each connection that waits to be accepted. Returns what stopped it, None when nothing is wrong."""
+        front = self._front
+        newcomers: set[Socket] = set()  # whose bytes have not been looked at yet
         try:
             for _ in range(most):
+                if len(self._connections) >= self.places and not self._evict(newcomers):
+                    return OSError(errno.EMFILE, "all connections are at work")
                 sock, address = listener.accept()
+                peer = _peer(address)
+                if not front.admit(peer[0]):
+                    sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, NO_LINGER)
+                    sock.close()
+                    continue
                 sock.setblocking(False)
-                socket = Socket(sock, nursery, _peer(address))
-                connection = Connection(socket, self._front)
+                socket = Socket(sock, nursery, peer)
+                connection = Connection(socket, front)
                 connection.answers.last = self._leaving
+                newcomers.add(socket)
                 self._connections[socket] = connection  # here and not in its task: a drain that begins before the task must know of it
                 nursery.start_soon(self._serve, connection)
         except BlockingIOError:
             pass  # all are taken
         except OSError as exc:
-            return exc
+            if exc.errno not in {errno.EMFILE, errno.ENFILE} or not self._evict(newcomers):
+                return exc
         return None
+
+    def _evict(self, spared: Container[Socket]) -> bool:
+        """Closes connections that wait for their clients, those that would be closed for it next. True when there was one."""
+        waiting = [each for each in self._connections.values() if each.waits_for_client and each.socket not in spared]
+        for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=lambda each: each.eviction_order):
+            self._release(connection.socket)
+            connection.socket.close()
+            observe.CONNECTIONS_EVICTED.inc()
+        return bool(waiting)
+
+    def _release(self, socket: Socket) -> None:
+        """Its place is another's from now on. Idempotent."""
+        if self._connections.pop(socket, None) is not None:
+            self._front.released(socket.peer[0])
 
     async def _serve(self, connection: Connection) -> None:
         """One connection, under its guard."""
@@ -197,7 +237,7 @@ class Server:
             log.exception("connection failed", peer=socket.peer[0], exc_info=_alone(group))
         finally:
             socket.close()
-            self._connections.pop(socket, None)
+            self._release(socket)
             if self._draining and not self._connections:
                 self._empty.set()
 
@@ -214,6 +254,19 @@ class Server:
                 except Exception:
                     log.exception("a deadline's hook failed")
                     socket.close()
+
+
+def connection_places() -> int:
+    """How many connections the process has descriptors for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else max(soft - RESERVED_DESCRIPTORS, soft // 2)
+
+
+def viewer_places(wanted: int) -> int:
+    """How many connections may watch: as many as wanted (0: any number), but one place in sixteen is left to those who ask and go."""
+    places = connection_places()
+    most = places - max(places // 16, 1)
+    return min(wanted, most) if wanted else most
 
 
 def _peer(address: tuple[str, int]) -> tuple[str, int]:

@@ -93,9 +93,16 @@ class Server(Section):
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = ()
     drain_seconds: Annotated[Seconds, Field(ge=0, le=300)] = 0.0
+    connections_per_ip: Limit = 400
+    metrics_host: str = ""  # "": where the server listens
+    metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served where all else is
 
     _check_public_url = field_validator("public_url")(lambda value: _origin(value) if value else "")
     _check_origins = field_validator("allowed_origins")(lambda value: tuple(_origin(item) for item in value))
+
+    def most_connections_per_ip(self, viewers: int) -> int:
+        """Connections of one address at once, 0 for no limit: room beside the viewers, of whom it may have so many (0: any number)."""
+        return max(self.connections_per_ip, 2 * viewers) if self.connections_per_ip and viewers else 0
 
     @property
     def url(self) -> str:

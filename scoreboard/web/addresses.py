@@ -30,6 +30,10 @@ class Addresses:
 
         self._is_trusted = is_trusted
 
+    def trusts(self, address: str) -> bool:
+        """Whether it is a trusted proxy's."""
+        return self._trusts and self._is_trusted(address)
+
     def client(self, request: Request) -> str:
         """The client's address. A hop that is no address ends the search: the proxy that wrote it is answered for."""
         address = request.socket.peer[0]

@@ -1,12 +1,12 @@
 """The Quart-Trio application: routing, the OpenAPI document, the page. Every route is a method that also http1's express table could call.
 
-`through` is the adapter: it makes a `Request` of Quart's and Quart's response of a `Response`. What Quart itself refuses (no such path,
-wrong method) becomes problem+json here. Heads are written by the front; see web.heads.
+`through` is the adapter: it hands a handler the `Request` that http1 made, and makes Quart's response of its `Response`. What Quart itself
+refuses (no such path, wrong method) becomes problem+json here. Heads are written by the front; see web.heads.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import quart
 from quart_schema import hide
@@ -15,12 +15,11 @@ from werkzeug.exceptions import HTTPException
 
 from scoreboard.domain.errors import STATUS, TITLE, Code, Refusal
 from scoreboard.runtime.messages import BODY_BYTES, Request, Response
-from scoreboard.runtime.sockets import Socket
 from scoreboard.web import openapi
 from scoreboard.web.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
-from scoreboard.web.express import LEADERBOARD_PATH, SUBMIT_PATH
+from scoreboard.web.express import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
 from scoreboard.web.health import HealthRoutes, Readiness
-from scoreboard.web.openapi import describe
+from scoreboard.web.openapi import Description, describe
 from scoreboard.web.pages import CLIENT, STATIC_PREFIX, PageRoutes
 from scoreboard.web.problems import failed, problem
 from scoreboard.web.scores import ScoreRoutes
@@ -56,34 +55,17 @@ class Services:
     scores: ScoreRoutes
     health: HealthRoutes
     pages: PageRoutes
-
-
-class _Peer(NamedTuple):
-    """Stands in for the Socket, of which a route behind ASGI knows only who is at its other end."""
-
-    peer: tuple[str, int]
+    description: Description
+    metrics: bool = True  # served here, and not at an address of their own
 
 
 # ---- the adapter ----------------------------------------------------------------------------------------------------
 
 
-def read_head() -> Request:
-    """Quart's request as http1 would have made it, but for the body. The front has put the request id into the head."""
-    theirs = quart.request
-    client = theirs.scope.get("client") or ("", 0)
-    socket = cast("Socket", _Peer((client[0], client[1] or 0)))
-    query = bytes(theirs.query_string)
-    target = theirs.path.encode() + (b"?" + query if query else b"")
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in theirs.headers.items()]
-    return Request(socket, theirs.method.encode(), target, headers=headers, fields=dict(reversed(headers)))
-
-
-async def read_request() -> Request:
-    """The same with its body."""
-    request = read_head()
-    body = await quart.request.get_data(as_text=False)
-    assert isinstance(body, bytes)
-    request.body = body
+def read_request() -> Request:
+    """The request as http1 made it."""
+    request = quart.request.scope["state"]["request"]  # runtime.asgi puts it there
+    assert isinstance(request, Request)
     return request
 
 
@@ -103,7 +85,7 @@ def through(handler: Handler, name: str) -> Callable[[], Awaitable[quart.Respons
     """A view that asks the handler, as http1 does for the express table."""
 
     async def view() -> quart.Response:
-        request = await read_request()
+        request = read_request()
         try:
             return reply(await handler(request))
         except Exception as exc:  # noqa: BLE001 – logged by `failed`
@@ -116,7 +98,7 @@ def through(handler: Handler, name: str) -> Callable[[], Awaitable[quart.Respons
 async def refused(error: HTTPException) -> quart.Response:
     """What Quart refuses by itself."""
     code = _CODES.get(error.code or 500, Code.INVALID_REQUEST)
-    response = reply(problem(Refusal(code, _DETAILS.get(code, TITLE[code])), read_head().request_id))
+    response = reply(problem(Refusal(code, _DETAILS.get(code, TITLE[code])), read_request().request_id))
     if code is Code.METHOD_NOT_ALLOWED:
         response.headers["allow"] = dict(error.get_headers()).get("Allow", "GET")
     return response
@@ -133,7 +115,7 @@ def build_application(services: Services) -> QuartTrio:
     app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a: a path is there or it is not
     app.register_error_handler(HTTPException, refused)
     app.register_error_handler(Exception, _broken)
-    openapi.install(app)
+    provider = openapi.install(app)
 
     def route(method: str, path: str, handler: Handler, name: str, **described: Any) -> None:
         view = describe(through(handler, name), **described)
@@ -159,24 +141,28 @@ def build_application(services: Services) -> QuartTrio:
     route("POST", SUBMIT_PATH, scores.submit, "submit", login="required", **submitted)
     board = {"gives": openapi.LeaderboardAnswer, "query": openapi.LeaderboardQuery, "refuses": (401,)}
     route("GET", LEADERBOARD_PATH, scores.leaderboard, "leaderboard", login="optional", **board)
-    route("GET", "/livez", health.livez, "livez", gives=openapi.Alive)
-    route("GET", "/readyz", health.readyz, "readyz", gives=Readiness)
-    route("GET", "/metrics", health.metrics, "metrics", gives=openapi.Figures)
-    _add_pages(app, pages)
+    route("GET", LIVEZ_PATH, health.livez, "livez", gives=openapi.Alive)
+    route("GET", READYZ_PATH, health.readyz, "readyz", gives=Readiness)
+    if services.metrics:
+        route("GET", METRICS_PATH, health.metrics, "metrics", gives=openapi.Figures)
+    _add_pages(app, pages, services.description)
+    services.description.render(provider.schema())
     return app
 
 
-def _add_pages(app: QuartTrio, pages: PageRoutes) -> None:
+def _add_pages(app: QuartTrio, pages: PageRoutes, description: Description) -> None:
     @hide
     async def index() -> quart.Response:
-        request = await read_request()
+        request = read_request()
         return reply(await pages.index(request, quart.render_template))
 
     @hide
     async def file(name: str) -> quart.Response:
-        request = await read_request()
+        request = read_request()
         return reply(await pages.file(request))
 
+    document = hide(through(description.read, "openapi"))
+    app.add_url_rule(OPENAPI_PATH, "openapi", document, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False)
@@ -184,4 +170,4 @@ def _add_pages(app: QuartTrio, pages: PageRoutes) -> None:
 
 async def _broken(error: Exception) -> quart.Response:
     """An exception outside of any handler: the page's rendering, or this module's own."""
-    return reply(failed(read_head(), error))
+    return reply(failed(read_request(), error))

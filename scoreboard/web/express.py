@@ -1,12 +1,16 @@
 """Routes that http1 answers without ASGI, or even without waking the connection's task.
 
-Submit and leaderboard are Quart routes too, with the same handlers. The event stream and the long poll are not: one keeps its Socket, and
-thousands of either wait at the same time.
+Nearly all are Quart routes too, with the same handlers. The event stream and the long poll are not: one keeps its Socket, and thousands of
+either wait at the same time.
 """
+
+from collections.abc import Mapping
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.runtime.front import Handler, Prompt
 from scoreboard.runtime.messages import Request, Response
+from scoreboard.web.health import HealthRoutes
+from scoreboard.web.pages import PageRoutes
 from scoreboard.web.problems import problem
 from scoreboard.web.scores import ScoreRoutes
 
@@ -14,22 +18,48 @@ SUBMIT_PATH = "/api/v1/scores/action"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 STREAM_PATH = "/api/v1/scores/stream"
 POLL_PATH = "/api/v1/scores/poll"
+OPENAPI_PATH = "/api/v1/openapi.json"
+LIVEZ_PATH = "/livez"
+READYZ_PATH = "/readyz"
+METRICS_PATH = "/metrics"
 
 NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")
 
+# All that llhttp knows besides GET and HEAD. Any other is no valid request.
+OTHER_METHODS = (
+    *("DELETE", "POST", "PUT", "OPTIONS", "TRACE", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "BIND"),
+    *("REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PATCH"),
+    *("PURGE", "MKCALENDAR", "LINK", "UNLINK", "SOURCE", "QUERY"),
+)
 
-def build_table(scores: ScoreRoutes) -> dict[tuple[bytes, bytes], Handler]:
+Table = dict[tuple[bytes, bytes], Handler]
+
+
+def build_table(scores: ScoreRoutes) -> Table:
     """(method, path) → handler."""
     return {(b"POST", SUBMIT_PATH.encode()): scores.submit, (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard}
 
 
-def build_live_table(stream: Handler, poll: Handler) -> dict[tuple[bytes, bytes], Handler]:
-    """The same for what only http1 can answer; other methods are refused as Quart does."""
-    paths = {STREAM_PATH.encode(): stream, POLL_PATH.encode(): poll}
-    refused: dict[tuple[bytes, bytes], Handler] = {
-        (method, path): _not_allowed for path in paths for method in (b"POST", b"PUT", b"PATCH", b"DELETE")
-    }
-    return refused | {(b"GET", path): handler for path, handler in paths.items()}
+def build_live_table(stream: Handler, poll: Handler) -> Table:
+    """The same for what only http1 can answer."""
+    return only_get({STREAM_PATH: stream, POLL_PATH: poll})
+
+
+def build_plain_table(pages: PageRoutes, description: Handler) -> Table:
+    """The same for files and the API's description: bytes at hand."""
+    return only_get({OPENAPI_PATH: description} | dict.fromkeys(pages.paths, pages.file))
+
+
+def build_probe_table(health: HealthRoutes, *, metrics: bool) -> Table:
+    """The same for what orchestrators and, unless it asks elsewhere, Prometheus ask."""
+    paths: dict[str, Handler] = {LIVEZ_PATH: health.livez, READYZ_PATH: health.readyz}
+    return only_get(paths | ({METRICS_PATH: health.metrics} if metrics else {}))
+
+
+def only_get(paths: Mapping[str, Handler]) -> Table:
+    """The table of these GET routes: other methods are refused as Quart does."""
+    refused: Table = {(method.encode(), path.encode()): _not_allowed for path in paths for method in OTHER_METHODS}
+    return refused | {(b"GET", path.encode()): handler for path, handler in paths.items()}
 
 
 async def _not_allowed(request: Request) -> Response:
@@ -42,4 +72,12 @@ def build_prompt_table(scores: ScoreRoutes, poll: Prompt) -> dict[tuple[bytes, b
         (b"POST", SUBMIT_PATH.encode()): scores.submit_at_once,
         (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_at_once,
         (b"GET", POLL_PATH.encode()): poll,
+    }
+
+
+def build_prompt_probes(health: HealthRoutes) -> dict[tuple[bytes, bytes], Prompt]:
+    """The same for the probes: they are answered whatever the node is busy with."""
+    return {
+        (b"GET", LIVEZ_PATH.encode()): lambda _request, _reply: health.alive(),
+        (b"GET", READYZ_PATH.encode()): lambda _request, _reply: health.ready(),
     }

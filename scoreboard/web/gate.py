@@ -1,34 +1,57 @@
-"""What every request passes before any door: the limit per address, and the answer to a browser's preflight."""
+"""What every request passes before any door: its number and its form, and the answer to a browser's preflight."""
 
 from collections.abc import Callable
 
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.addresses import Addresses
+from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.heads import Heads
 from scoreboard.web.limits import SlidingWindow
 from scoreboard.web.problems import problem
 
-UNCOUNTED = frozenset({b"/livez", b"/readyz"})  # a flood from the orchestrator's address must not make the node look dead
+PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
+PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
+API = b"/api/"
+QUERY_BYTES = 1024  # of a route of the API: a token has half of it
+
+QUERY_TOO_LONG = Refusal(
+    Code.INVALID_REQUEST, f"query may have {QUERY_BYTES} bytes", (FieldError("query", f"may have {QUERY_BYTES} bytes"),)
+)
 
 
 class Gate:
-    """`per_minute`: requests of one address, 0 for no limit. `clock` gives seconds and never goes back."""
+    """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes back."""
 
-    __slots__ = ("_addresses", "_clock", "_heads", "_limit", "_window")
+    __slots__ = ("_addresses", "_clock", "_connections", "_heads", "_limit", "_probes", "_window")
 
-    def __init__(self, heads: Heads, addresses: Addresses, per_minute: int, *, clock: Callable[[], float] = trio.current_time) -> None:
-        self._heads, self._addresses, self._clock = heads, addresses, clock
+    def __init__(
+        self,
+        heads: Heads,
+        addresses: Addresses,
+        connections: ConnectionLimits,
+        per_minute: int,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._heads, self._addresses, self._connections, self._clock = heads, addresses, connections, clock
         self._limit, self._window = per_minute, SlidingWindow(per_minute)
+        self._probes = SlidingWindow(PROBES_PER_MINUTE)
 
     def before(self, request: Request) -> Response | None:
-        """The answer that ends this request here, or None: it may go on."""
-        if self._limit and request.path not in UNCOUNTED:
-            wait = self._window.admit(self._addresses.counted(request), self._clock())
+        """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too, and blocks the address."""
+        if self._limit:
+            key = self._addresses.counted(request)
+            window = self._probes if request.path in PROBES else self._window
+            wait = window.admit(key, self._clock())
             if wait:
+                if self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
+                    request.keep_alive = False
                 return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
+        if len(request.query) > QUERY_BYTES and request.path.startswith(API):
+            return problem(QUERY_TOO_LONG, request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
         return None

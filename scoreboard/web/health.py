@@ -8,6 +8,8 @@ from scoreboard.domain.errors import Store, StoreCondition
 from scoreboard.runtime import observe
 from scoreboard.runtime.messages import Request, Response
 
+ALIVE = b'{"alive":true}'
+
 _FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
 _METRICS = b"content-type: %b\r\ncache-control: no-store\r\n" % observe.CONTENT_TYPE.encode()
 
@@ -43,10 +45,18 @@ class HealthRoutes:
 
     async def livez(self, request: Request) -> Response:
         """Whether the process is alive."""
-        return Response(200, b'{"alive":true}', _FIELDS)
+        return self.alive()
 
     async def readyz(self, request: Request) -> Response:
         """Whether requests may be sent here: migrated, not draining, and at least one store can serve reads."""
+        return self.ready()
+
+    def alive(self) -> Response:
+        """The answer of /livez."""
+        return Response(200, ALIVE, _FIELDS)
+
+    def ready(self) -> Response:
+        """The answer of /readyz."""
         stores = self._conditions()
         ready = self.migrated and not self.draining and any(condition is not StoreCondition.DOWN for condition in stores.values())
         body = Readiness(ready, self.migrated, self.draining, stores, self._warnings(), self._boards())

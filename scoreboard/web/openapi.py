@@ -4,7 +4,10 @@ Only described here: requests are decoded by the routes themselves (quart-schema
 once for each route, by `application`; the event stream and the long poll, which Quart does not know, are `LIVE`.
 """
 
-from collections.abc import Callable
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -27,12 +30,14 @@ from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.domain.wire import CHANNEL_LENGTH
 from scoreboard.operations.accounts import LoggedIn
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.web.answers import JSON
 from scoreboard.web.express import POLL_PATH, STREAM_PATH
+from scoreboard.web.pages import GZIPPED, accepts_gzip
 from scoreboard.web.problems import Problem
-from scoreboard.web.scores import Scored
+from scoreboard.web.scores import Scored, conditional
 from scoreboard.web.users import Me
 
-PATH = "/api/v1/openapi.json"
 EVERYWHERE = (400, 413, 429, 500, 503)  # what any route may answer, besides what is told of it
 REFERENCE = "#/components/schemas/{name}"
 
@@ -241,11 +246,35 @@ def _schema(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return schema, components
 
 
-def install(app: Any) -> None:
-    """Serves the document; no user interface, which would load scripts from elsewhere."""
-    QuartSchema(
+class Description:
+    """The document, rendered once, when all routes are there."""
+
+    def __init__(self) -> None:
+        self._plain: tuple[Response, bytes] | None = None
+        self._packed: tuple[Response, bytes] | None = None
+
+    def render(self, document: Mapping[str, Any]) -> None:
+        """From now on it is this one."""
+        content = json.dumps(document).encode()
+        self._plain, self._packed = _document(content), _document(gzip.compress(content, mtime=0), GZIPPED)
+
+    async def read(self, request: Request) -> Response:
+        """The API's description."""
+        found = self._packed if accepts_gzip(request) else self._plain
+        assert found is not None  # rendered before anything is served
+        return conditional(request, *found)
+
+
+def _document(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
+    etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
+    return Response(200, content, JSON + b"cache-control: no-cache\r\nvary: accept-encoding\r\n%betag: %b\r\n" % (coding, etag)), etag
+
+
+def install(app: Any) -> OpenAPIProvider:
+    """Collects what is described; the provider makes the document. No user interface, which would load scripts from elsewhere."""
+    schema = QuartSchema(
         app,
-        openapi_path=PATH,
+        openapi_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,
         swagger_ui_path=None,
@@ -254,6 +283,7 @@ def install(app: Any) -> None:
         conversion_preference="msgspec",
         openapi_provider_class=Provider,
     )
+    return schema.openapi_provider
 
 
 def describe(

@@ -83,6 +83,7 @@ class PageRoutes:
         contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
         self._files = {name: _file(name, content) for name, content in contents.items()}
         self._packed = {name: _file(name, gzip.compress(content, mtime=0), GZIPPED) for name, content in contents.items()}
+        self.paths = (f"/{CLIENT}", *(STATIC_PREFIX + name for name in contents))  # of `file`
 
     async def context(self, *, stage: bool = False) -> Mapping[str, Any]:
         """What the template is given; without a board when no store can be read."""

@@ -65,6 +65,7 @@ class Application:
             (b"GET", b"/hello"): self.hello,
             (b"POST", b"/echo"): self.echo,
             (b"GET", b"/fail"): self.fail,
+            (b"GET", b"/kilobytes"): self.kilobytes,
             (b"GET", b"/big"): self.big,
             (b"GET", b"/none"): self.none,
             (b"GET", b"/same"): self.same,
@@ -128,6 +129,9 @@ class Application:
         await self.gate.wait()
         return Response(200, b'"slow"', JSON)
 
+    def kilobytes(self, _: Request) -> Response:
+        return Response(200, b"b" * 15_000)
+
     def fail(self, _: Request) -> Response:
         raise ValueError("a bug in a handler")
 
@@ -190,6 +194,11 @@ class Application:
         elif path == "/app/half":  # fails in the middle of its answer
             await start(200)
             await piece(b"half", more=True)
+            raise ValueError("a bug in the application")
+        elif path == "/app/great-half":  # the same when much of it is out
+            await start(200)
+            for _ in range(100):
+                await piece(b"half" * 1024, more=True)
             raise ValueError("a bug in the application")
         elif path == "/app/fail":
             raise ValueError("a bug in the application")

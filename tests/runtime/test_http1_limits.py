@@ -2,11 +2,12 @@
 
 import pytest
 import trio
+import trio.testing
 
 from scoreboard.runtime import answering, http1, server
-from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES
+from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, MAX_FIELDS
 from tests.runtime.application import Application, serving
-from tests.runtime.raw import Client, chunked, closed, connected, get, post, still_serves
+from tests.runtime.raw import Client, ask, chunked, closed, connected, get, post, still_serves
 
 pytestmark = pytest.mark.usefixtures("every_way")
 
@@ -118,22 +119,135 @@ async def test_many_large_heads_in_a_row() -> None:
             assert [(await client.answer()).status for _ in range(20)] == [200] * 20
 
 
+@pytest.mark.parametrize("pieces", [1, 300, 10**6])
+@pytest.mark.parametrize("over", [False, True])
+async def test_the_number_of_fields(pieces: int, over: bool) -> None:
+    """A hundred fields are taken, one more gets 431, however they are cut; all that are taken arrive in order."""
+    own = MAX_FIELDS - 2 + over  # Host and Content-Length are two
+    data = post("/echo", b"", *(f"X-{number}: {number}" for number in range(own)))
+    async with serving() as server, connected(server) as client:
+        await client.send(*(data[at : at + pieces] for at in range(0, len(data), pieces)))
+        answer = await client.answer()
+        assert answer.status == (431 if over else 200)
+        if not over:
+            seen = answer.json()["headers"]
+            assert [value for name, value in seen if name.startswith("x-")] == [str(number) for number in range(own)]
+
+
+async def test_fields_wait_for_a_body() -> None:
+    """A request with many fields whose body comes later is the same request."""
+    names = [f"X-{number}: {number}" for number in range(60)]
+    async with serving() as server, connected(server) as client:
+        data = post("/echo", b"body", *names)
+        for piece in (data[:-3], data[-3:-1], data[-1:]):
+            await client.send(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        seen = (await client.answer()).json()
+        assert seen["body"] == "body"
+        assert [value for name, value in seen["headers"] if name.startswith("x-")] == [str(number) for number in range(60)]
+
+
+async def test_head_and_body_together() -> None:
+    """A great head leaves less room for the body: 413, by length and in chunks."""
+    head = "X: " + "x" * 10_000
+    async with serving() as server:
+        async with connected(server) as client:
+            assert (await client.ask(post("/echo", b"b" * 10_000, head))).status == 200
+            assert (await client.ask(post("/echo", b"b" * 12_000, head))).status == 413
+        async with connected(server) as client:
+            data = chunked("/echo", *[b"b" * 1000] * 12).replace(b"Host: t\r\n", b"Host: t\r\n" + head.encode() + b"\r\n")
+            assert (await client.ask(data)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("t", 200), ("board.example:8000", 200), ("a_b.c-d.", 200), ("127.0.0.1:1", 200), ("[::1]:8000", 200), ("", 200), ("t:", 200)),
+        *(("a..b", 400), (".a", 400), ("a b", 400), ("a/b", 400), ("a@b", 400), ("[::1", 400), ("a:b", 400), ("a:123456", 400)),
+        *(("ü", 400), ("a" * 64, 400), ("%41", 400), (".".join(["a" * 60] * 5), 400), ("a,b", 400), ("a?b", 400)),
+    ],
+)
+@pytest.mark.parametrize("path", ["/hello", "/app/x"])
+async def test_host(host: str, status: int, path: str) -> None:
+    """A Host that is no name or address is 400 before anybody is asked."""
+    application = Application()
+    async with serving(application) as server:
+        data = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        assert (await ask(server, data)).status == status
+        assert len(application.seen) == (status == 200)
+
+
+async def test_the_application_gets_one_host() -> None:
+    """The framework behind ASGI never sees what the client wrote as Host."""
+    async with serving() as server:
+        seen = (await ask(server, b"GET /app/x HTTP/1.1\r\nHost: evil.example\r\n\r\n")).json()
+        assert [value for name, value in seen["headers"] if name == "host"] == ["localhost"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("//app/x", "/app//x", "/./app/x", "/app/../app/x", "/app/..", "/%61pp/x", "/app/%7E", "/app%2Fx", "/app/%2f", "/app/%5Cx"),
+        *("/app/%00", "/app/\\x", "/app/x%", "/app/%zz", "/app/x^", '/app/"x'),
+    ],
+)
+async def test_a_path_has_one_spelling(path: str) -> None:
+    """Another spelling of a path is 404 and reaches nobody: what a proxy guards can't be asked for in other letters."""
+    async with serving() as server, connected(server) as client:
+        answer = await client.ask(get(path))
+        assert answer.status in {404, 400}
+        assert b"app" not in answer.body
+        if answer.status == 404:
+            assert (await client.ask(get("/hello"))).status == 200
+
+
+@pytest.mark.parametrize("path", ["/app/x", "/app/x/", "/app/a%20b", "/app/a%40b", "/app/~a.b-c_d", "/app/...", "/app/.x", "/app/a;b=c,d"])
+async def test_a_path_in_its_own_spelling(path: str) -> None:
+    """What RFC 3986 calls normal goes on as it is."""
+    async with serving() as server:
+        assert (await ask(server, get(path))).status == 200
+
+
+async def test_pipelined_requests_wait_as_bytes() -> None:
+    """Of hundreds of requests in one read two at most are parsed ahead."""
+    application = Application()
+    async with serving(application) as server, connected(server) as client:
+        await client.send(get("/slow") + get("/hello") * 200)
+        await application.waiting.wait()
+        assert len(application.seen) == 1
+        (connection,) = server._connections.values()
+        assert len(connection._parser.queue) <= 1
+        assert connection._parser.unparsed
+        application.gate.set()
+        assert [(await client.answer()).body for _ in range(201)] == [b'"slow"'] + [b'"hello"'] * 200
+
+
 # ---- times ----------------------------------------------------------------------------------------------------------
 
 
 async def test_idle(quick: pytest.MonkeyPatch) -> None:
-    """A connection on which nothing is asked is closed without a word, before the first request and after one."""
+    """A connection on which nothing more is asked is closed without a word."""
     quick.setattr(http1, "IDLE_SECONDS", SOON)
-    async with serving() as server, connected(server) as silent, connected(server) as client:
+    async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
         assert await client.rest() == b""
-        assert await silent.rest() == b""
-        assert server.connections == 0
+        while server.connections:
+            await trio.sleep(0.001)
+
+
+async def test_the_first_byte(quick: pytest.MonkeyPatch) -> None:
+    """A connection that asks nothing from the beginning is closed sooner than one that has asked before."""
+    quick.setattr(http1, "FIRST_SECONDS", SOON)
+    async with serving() as server, connected(server) as client:
+        assert (await client.ask(get("/hello"))).status == 200
+        async with connected(server) as silent:
+            assert await silent.rest() == b""
+        assert (await client.ask(get("/hello"))).status == 200
 
 
 async def test_empty_lines_buy_no_time(quick: pytest.MonkeyPatch) -> None:
     """Whoever sends only empty lines is idle."""
-    quick.setattr(http1, "IDLE_SECONDS", SOON)
+    quick.setattr(http1, "FIRST_SECONDS", SOON)
     async with serving() as server, connected(server) as client, trio.open_nursery() as nursery:
         nursery.start_soon(drip, client, b"\r\n")
         assert await closed(client)
@@ -178,7 +292,7 @@ async def test_a_late_body(quick: pytest.MonkeyPatch, expect: bool) -> None:
 
 async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
     """No deadline of reading runs while a request is at hand."""
-    for limit in ("IDLE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS"):
+    for limit in ("FIRST_SECONDS", "IDLE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS"):
         quick.setattr(http1, limit, SOON)
     application = Application()
     async with serving(application) as server, connected(server) as client, connected(server) as other:

@@ -26,10 +26,12 @@ from scoreboard.web.addresses import Addresses, Network
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.bearer import Bearer
+from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.express import build_prompt_table, build_table
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
+from scoreboard.web.openapi import Description
 from scoreboard.web.origins import Origins
 from scoreboard.web.pages import PageRoutes
 from scoreboard.web.problems import failed, problem
@@ -144,10 +146,12 @@ async def site(
             scores=scores,
             health=health,
             pages=PageRoutes(read_rules((ROOT / "config/actions.toml").read_text()), made.read, per_minute=10, registration=True),
+            description=Description(),
         )
         asgi = Asgi(build_application(services))
         await stack.enter_async_context(asgi.lifespan())
-        gate = Gate(heads, addresses, ip_per_minute)
+        connections = ConnectionLimits(addresses, 0)
+        gate = Gate(heads, addresses, connections, ip_per_minute)
 
         def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
             return Front(
@@ -160,6 +164,8 @@ async def site(
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                admit=connections.admit,
+                released=connections.released,
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())

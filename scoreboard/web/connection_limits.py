@@ -1,0 +1,82 @@
+"""Which addresses may open connections: so many at once each, and none for a while after a flood of refused requests.
+
+Asked by `runtime.server` as connections are accepted, before a byte is read, and told by web.gate of every request that was refused for its
+number. A trusted proxy opens connections for everybody behind it and is exempt. Pure: the time comes in.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import trio
+
+from scoreboard.runtime import observe
+from scoreboard.web.addresses import Addresses, group
+
+FLOOD_REFUSALS = 200  # refused requests of one address within FLOOD_SECONDS: a client that waits for Retry-After never comes near
+FLOOD_SECONDS = 10.0
+BLOCKED_SECONDS = 5.0  # short: an orchestrator may share the address, and three missed probes restart a node
+ADDRESSES = 20_000  # that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
+
+
+class ConnectionLimits:
+    """`per_address`: connections of one address at once, 0 for no limit. `clock` gives seconds and never goes back."""
+
+    __slots__ = ("_addresses", "_blocked", "_clock", "_open", "_per_address", "_refusals")
+
+    def __init__(self, addresses: Addresses, per_address: int, *, clock: Callable[[], float] = trio.current_time) -> None:
+        self._addresses, self._per_address, self._clock = addresses, per_address, clock
+        self._open: dict[str, int] = {}  # by the key of an address; bounded by the descriptors of the process
+        self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many
+        self._blocked: dict[str, float] = {}  # until when
+
+    def admit(self, address: str) -> bool:
+        """Whether one more connection from there is taken. If so, `released` must be called once when it has ended."""
+        if self._addresses.trusts(address):
+            return True
+        key = group(address)
+        if self._blocked and self._is_blocked(key):
+            observe.CONNECTIONS_REFUSED.labels("flood").inc()
+            return False
+        count = self._open.get(key, 0)
+        if 0 < self._per_address <= count:
+            observe.CONNECTIONS_REFUSED.labels("address").inc()
+            return False
+        self._open[key] = count + 1
+        return True
+
+    def released(self, address: str) -> None:
+        """A connection that was admitted has ended."""
+        if self._addresses.trusts(address):
+            return
+        key = group(address)
+        left = self._open.get(key, 0) - 1
+        if left > 0:
+            self._open[key] = left
+        else:
+            self._open.pop(key, None)
+
+    def count_refusal(self, key: str) -> bool:
+        """Counts a request that was refused for its number, under the key that it was counted under. True: this is a flood, hang up."""
+        now = self._clock()
+        since, count = self._refusals.get(key, (now, 0))
+        if now - since > FLOOD_SECONDS:
+            since, count = now, 0
+        if key not in self._refusals and len(self._refusals) >= ADDRESSES:
+            self._refusals.popitem(last=False)
+        self._refusals[key] = (since, count + 1)
+        if count < FLOOD_REFUSALS:
+            return False
+        if len(self._blocked) >= ADDRESSES:
+            self._blocked = {each: until for each, until in self._blocked.items() if until > now}
+        if len(self._blocked) < ADDRESSES:
+            self._blocked[key] = now + BLOCKED_SECONDS
+        return True
+
+    def _is_blocked(self, key: str) -> bool:
+        until = self._blocked.get(key)
+        if until is None:
+            return False
+        if self._clock() < until:
+            return True
+        del self._blocked[key]
+        return False

@@ -1,0 +1,90 @@
+"""When all places are taken: who waits for its client goes, whoever comes is served."""
+
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+import trio.testing
+
+from scoreboard.runtime import server as server_module
+from scoreboard.runtime.server import Server, connection_places, viewer_places
+from tests.runtime.application import Application, serving
+from tests.runtime.raw import UPGRADE, Client, closed, connected, get, still_serves
+
+pytestmark = pytest.mark.usefixtures("every_way")
+
+
+@pytest.fixture(autouse=True)
+def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with descriptors for eight connections."""
+    monkeypatch.setattr(server_module, "connection_places", lambda: 8)
+
+
+async def opened(server: Server, stack: AsyncExitStack, *data: bytes) -> Client:
+    client = await stack.enter_async_context(connected(server))
+    await client.send(*data)
+    await trio.testing.wait_all_tasks_blocked()
+    return client
+
+
+async def test_silent_connections_keep_nobody_out() -> None:
+    """However many are opened and stay silent, whoever asks is answered, and no more are kept than there are places for."""
+    async with serving() as server, AsyncExitStack() as stack:
+        for _ in range(30):
+            await opened(server, stack)
+            assert server.connections <= 8
+        for _ in range(20):
+            await still_serves(server)
+
+
+async def test_who_has_never_asked_goes_first() -> None:
+    """Of a client that has asked before, one that is silent, and one in the middle of its head, the first is left."""
+    async with serving() as server, AsyncExitStack() as stack:
+        known = await opened(server, stack)
+        assert (await known.ask(get("/hello"))).status == 200
+        silent = [await opened(server, stack) for _ in range(4)]
+        half = [await opened(server, stack, b"GET /hello HTTP/1.1\r\n") for _ in range(3)]
+        for _ in range(7):
+            await opened(server, stack)
+        for client in (*silent, *half):
+            assert await closed(client)
+        assert (await known.ask(get("/hello"))).status == 200
+
+
+async def test_work_and_viewers_are_left_alone() -> None:
+    """A request at hand and a WebSocket outlast any number of newcomers; when nobody waits for a client, newcomers wait."""
+    application = Application()
+    async with serving(application) as server, AsyncExitStack() as stack:
+        viewer = await opened(server, stack, UPGRADE)
+        assert (await viewer.answer()).status == 101
+        busy = [await opened(server, stack, get("/slow")) for _ in range(6)]
+        for _ in range(10):
+            await opened(server, stack)
+        await still_serves(server)
+        last = await opened(server, stack, get("/slow"))
+        late = await opened(server, stack, get("/hello"))
+        application.gate.set()
+        for client in (*busy, last, late):
+            assert (await client.answer()).status == 200
+        await viewer.send(b"\x81\x82\0\0\0\0hi")
+        assert await viewer._exactly(4) == b"\x81\x02hi"
+
+
+async def test_who_does_not_read_goes_before_newcomers_wait() -> None:
+    """Connections whose clients take nothing of their answers give their places up."""
+    async with serving() as server, AsyncExitStack() as stack:
+        for _ in range(8):
+            await opened(server, stack, get("/big"))
+        for _ in range(10):
+            await still_serves(server)
+
+
+def test_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process keeps descriptors for itself, and viewers leave places to those who ask and go."""
+    monkeypatch.undo()
+    for limit, places in ((256, 192), (100, 50), (1024, 960), (server_module.resource.RLIM_INFINITY, 1_000_000)):
+        monkeypatch.setattr(server_module.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert connection_places() == places
+        assert 0 < viewer_places(0) < places
+        assert viewer_places(10) == 10
+        assert viewer_places(10**7) == viewer_places(0)

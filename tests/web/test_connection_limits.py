@@ -1,0 +1,84 @@
+"""Which addresses may open connections, and when one may not for a while."""
+
+from ipaddress import ip_network
+
+from scoreboard.web import connection_limits
+from scoreboard.web.addresses import Addresses
+from scoreboard.web.connection_limits import BLOCKED_SECONDS, FLOOD_REFUSALS, FLOOD_SECONDS, ConnectionLimits
+
+
+class Clock:
+    """A time that the test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_so_many_of_one_address() -> None:
+    """One more than the limit is refused, another address is not, and a place that was left is free again."""
+    limits = ConnectionLimits(Addresses(), 2)
+    assert [limits.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert limits.admit("192.0.2.2")
+    limits.released("192.0.2.1")
+    assert limits.admit("192.0.2.1")
+
+
+def test_a_household_is_one_address() -> None:
+    """IPv6 addresses count by their network, and an IPv4 address is the same in either notation."""
+    limits = ConnectionLimits(Addresses(), 1)
+    assert limits.admit("2001:db8::1")
+    assert not limits.admit("2001:db8::2")
+    assert limits.admit("192.0.2.1")
+    assert not limits.admit("::ffff:192.0.2.1")
+
+
+def test_zero_is_no_limit() -> None:
+    """And a trusted proxy has none in any case."""
+    assert all(ConnectionLimits(Addresses(), 0).admit("192.0.2.1") for _ in range(1000))
+    proxied = ConnectionLimits(Addresses([ip_network("10.0.0.0/8")]), 1)
+    assert all(proxied.admit("10.0.0.1") for _ in range(1000))
+    proxied.released("10.0.0.1")
+    assert not proxied._open
+
+
+def test_nothing_is_kept_of_who_has_left() -> None:
+    """An address without a connection takes no memory."""
+    limits = ConnectionLimits(Addresses(), 5)
+    for number in range(100):
+        assert limits.admit(f"192.0.2.{number}")
+        limits.released(f"192.0.2.{number}")
+    assert not limits._open
+
+
+def test_a_flood_blocks_its_address_for_a_while() -> None:
+    """Who goes on asking after so many refusals is not accepted; then it is again."""
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 0, clock=clock)
+    assert not any(limits.count_refusal("192.0.2.1") for _ in range(FLOOD_REFUSALS))
+    assert limits.admit("192.0.2.1")
+    assert limits.count_refusal("192.0.2.1")
+    assert not limits.admit("192.0.2.1")
+    assert limits.admit("192.0.2.2")
+    clock.now += BLOCKED_SECONDS
+    assert limits.admit("192.0.2.1")
+    assert not limits._blocked
+
+
+def test_refusals_now_and_then_are_no_flood() -> None:
+    """A client that asks again each time it is told to is never blocked."""
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 0, clock=clock)
+    for _ in range(20 * FLOOD_REFUSALS):
+        clock.now += 2 * FLOOD_SECONDS / FLOOD_REFUSALS
+        assert not limits.count_refusal("192.0.2.1")
+
+
+def test_memory_is_bounded() -> None:
+    """A flood from everywhere pushes out what was refused first, and blocks no more than can be kept."""
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 0, clock=clock)
+    for number in range(connection_limits.ADDRESSES + 10):
+        limits.count_refusal(str(number))
+    assert len(limits._refusals) == connection_limits.ADDRESSES
