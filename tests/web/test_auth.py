@@ -350,6 +350,24 @@ async def test_hostile_bodies_are_400_and_leave_nothing(database_url: str, redis
         assert before == after
 
 
+async def test_what_is_too_long_is_named_and_nothing_is_done_with_it(database_url: str, redis_url: str) -> None:
+    """400 tells the field and how long it may be, before anything is done with it. The API's description says it too."""
+    long = {"username": 200, "email": 255, "password": 1024, "avatarUrl": 500}
+    whole = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD, "avatarUrl": None}
+    async with site(database_url, redis_url) as here:
+        for field, length in long.items():
+            refused = await here.http.post(REGISTER, json=whole | {field: "\u0301" * (length + 1)})
+            assert code(refused) == (400, "INVALID_REQUEST")
+            assert refused.json()["errors"] == [{"field": field, "message": f"must have at most {length} characters"}]
+        decomposed = "e\u0301\u0302\u0323" * 50  # each becomes one character with a mark
+        assert code(await here.http.post(LOGIN, json={"username": decomposed, "password": "x" * 1024})) == (401, "UNAUTHORIZED")
+        assert code(await here.http.post(LOGIN, json={"username": "x" * 256, "password": "x"})) == (400, "INVALID_REQUEST")
+        assert code(await here.http.post(REFRESH, json={"refreshToken": "x" * 1024})) == (401, "UNAUTHORIZED")
+        schemas = (await here.http.get("/api/v1/openapi.json")).json()["components"]["schemas"]
+        told = schemas["Registration"]["properties"]
+        assert {field: told[field].get("maxLength") or told[field]["anyOf"][0]["maxLength"] for field in long} == long
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (
