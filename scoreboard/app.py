@@ -165,6 +165,7 @@ class Node:
             on_profile_change=self.profiles.changed,
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
+            login_per_minute=settings.limits.login_per_minute,
             lifetime=settings.security.access_token_seconds,
             refresh_days=settings.security.refresh_days,
             clock=self.sessions.clock.now,
@@ -195,21 +196,15 @@ class Node:
 
     def _make_web(self) -> None:
         settings = self.settings
-        origins = Origins(public_url=settings.server.public_url, allowed=settings.server.allowed_origins)
+        server = settings.server
+        origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
         addresses = Addresses(settings.server.trusted_proxies)
         heads = Heads(origins, public_url=settings.server.public_url)
         bearer = Bearer(self.sessions.authenticate)
         scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
         self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
         self.health.migrated = True
-        auth = AuthRoutes(
-            self.accounts,
-            bearer,
-            origins,
-            addresses,
-            per_minute=settings.limits.login_per_minute,
-            refresh_days=settings.security.refresh_days,
-        )
+        auth = AuthRoutes(self.accounts, bearer, origins, addresses, refresh_days=settings.security.refresh_days)
         pages = PageRoutes(
             self.rules,
             self.leaderboard.snapshot,

@@ -5,16 +5,21 @@ decided by the stores' clock in `storage.limits`, with the bounds named here.
 """
 
 import json
+import re
 from datetime import UTC, datetime
-from typing import Any
+from math import isinf
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
 
 ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
 ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
+TIMESTAMP_LENGTH = 40  # characters; with nanoseconds and a zone it has 35
+USER_ID_LENGTH = 100  # characters; a UUID has 36, and another user's id is refused for what it is, not for its length
 OLDEST_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
 DEEPEST = 32  # levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
 NEWEST_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
@@ -24,11 +29,11 @@ DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    actionId: str
-    actionType: str
-    timestamp: str
+    actionId: Annotated[str, Meta(min_length=1, max_length=ACTION_ID_LENGTH)]
+    actionType: Annotated[str, Meta(min_length=1, max_length=ACTION_TYPE_LENGTH)]
+    timestamp: Annotated[str, Meta(max_length=TIMESTAMP_LENGTH)]
     metadata: dict[str, Any] | None = None
-    userId: str | None = None
+    userId: Annotated[str, Meta(max_length=USER_ID_LENGTH)] | None = None
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -42,8 +47,17 @@ class Action(msgspec.Struct, frozen=True):
     user: str | None = None  # the body's userId, to be compared with the token's subject
 
 
+def _read_float(text: str) -> float:
+    """What msgspec reads by itself, in a tenth of the time where that takes longest: 6 µs for `1e-320`, and a body holds 2,300."""
+    number = float(text)
+    if isinf(number):
+        raise ValueError("Number out of range")
+    return number
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_body = msgspec.json.Decoder(_Body, float_hook=_read_float).decode
+_LENGTH = re.compile(r"Expected `str` of length ([<>])= ([0-9]+)").fullmatch
 _NUL = b"\\u0000"
 
 
@@ -59,18 +73,21 @@ def parse_action(body: bytes) -> Action | Refusal:
         if _may_repeat(body, raw, metadata_json):
             refuse_repeated_names(body)
     except msgspec.ValidationError as exc:
-        message, _, path = str(exc).partition(" - at `$.")
-        return invalid(path.rstrip("`").split(".")[0].split("[")[0] or "body", message)
+        return invalid(*field_and_message(exc))
     except (*DECODE_ERRORS, ValueError) as exc:
         return invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
-    if not 1 <= len(raw.actionId) <= ACTION_ID_LENGTH:
-        return invalid("actionId", f"must have 1 to {ACTION_ID_LENGTH} characters")
-    if not 1 <= len(raw.actionType) <= ACTION_TYPE_LENGTH:
-        return invalid("actionType", f"must have 1 to {ACTION_TYPE_LENGTH} characters")
     timestamp = parse_timestamp(raw.timestamp)
     if timestamp is None:
         return invalid("timestamp", "must be an ISO 8601 date and time with a zone, such as 2026-01-10T10:30:00Z")
     return Action(raw.actionId, raw.actionType, timestamp, raw.metadata, metadata_json, raw.userId)
+
+
+def field_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
+    """The field that is not as its type says, and what is wrong with it, of msgspec's "message - at `$.field`"."""
+    message, _, path = str(error).partition(" - at `$.")
+    if found := _LENGTH(message):
+        message = f"must have at {'most' if found[1] == '<' else 'least'} {found[2]} character{'' if found[2] == '1' else 's'}"
+    return path.rstrip("`").split(".")[0].split("[")[0] or "body", message[:200]
 
 
 def _depth(value: object) -> int:
@@ -99,7 +116,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> None:
 
 def parse_timestamp(text: str) -> int | None:
     """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could be any of 27."""
-    if len(text) > 40:
+    if len(text) > TIMESTAMP_LENGTH:
         return None
     try:
         moment = datetime.fromisoformat(text)

@@ -12,6 +12,7 @@ from scoreboard.domain.errors import FieldError
 
 USERNAME_SHORTEST = 3  # characters; contract
 USERNAME_LONGEST = 50  # characters; specification: VARCHAR(50)
+USERNAME_RAW_LONGEST = 4 * USERNAME_LONGEST  # characters as they come: composing turns at most four into one
 EMAIL_LONGEST = 255  # characters; specification: VARCHAR(255)
 AVATAR_LONGEST = 500  # characters; specification: VARCHAR(500)
 PASSWORD_SHORTEST = 10  # characters; contract

@@ -9,16 +9,20 @@ import struct
 from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import Entry, Snapshot, rfc3339
 from scoreboard.domain.deltas import ChangedPosition, Comparison
 
 MESSAGE_BYTES = 4096  # contract: text frames of at most 4 KiB in
+CHANNEL_LENGTH = 255  # characters; a channel that we don't have is told so and costs no connection, up to here
+MODE_LENGTH = 32  # characters; the same for a mode
+POSITION_LENGTH = MESSAGE_BYTES  # characters; one that is none of ours is only compared, and a full board is sent
 SUBPROTOCOL = "scoreboard.v1"  # names these messages; echoed to a client that offers it
 
 
@@ -101,13 +105,13 @@ def reason(code: CloseCode) -> str:
 
 
 class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True):
-    channel: str
-    mode: str = "full"
-    since: str | None = None
+    channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+    mode: Annotated[str, Meta(max_length=MODE_LENGTH)] = "full"
+    since: Annotated[str, Meta(max_length=POSITION_LENGTH)] | None = None
 
 
 class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):
-    channel: str
+    channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
 
 
 class Ping(msgspec.Struct, tag_field="action", tag="ping", frozen=True):
@@ -115,7 +119,10 @@ class Ping(msgspec.Struct, tag_field="action", tag="ping", frozen=True):
 
 
 class Auth(msgspec.Struct, tag_field="action", tag="auth", frozen=True):
-    token: str
+    token: Annotated[str, Meta(max_length=MESSAGE_BYTES)]
+
+    def __repr__(self) -> str:
+        return "Auth()"  # never the token
 
 
 Message = Subscribe | Unsubscribe | Ping | Auth

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import parse_qs
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.queries import TOO_LONG, parse_query
 from scoreboard.live.admission import Full
 from scoreboard.live.conversation import MODES, Identity, Rules, Services
 from scoreboard.runtime.messages import Request
@@ -40,6 +40,9 @@ class Query(NamedTuple):
     delta: bool
     wait: float  # seconds
     token: str | None
+
+    def __repr__(self) -> str:
+        return f"Query({self.board!r}, {self.since!r})"  # never the token
 
 
 class Asked(NamedTuple):
@@ -99,7 +102,9 @@ def read_query(query: bytes) -> Query | Refusal:
 
 
 def _read_query(query: bytes) -> Query | Refusal:
-    values = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    values = parse_query(query)
+    if values is None:
+        return _bad("query", TOO_LONG)
     for name in ("channel", "mode", "since", "token", "wait"):
         if len(values.get(name, ())) > 1:
             return _bad(name, "may be given once")
@@ -118,10 +123,13 @@ _read_same = lru_cache(maxsize=256)(_read_query)
 
 
 def query_token(request: Request) -> str | None:
-    """The query's token; None without one. An empty one is one, and not valid; so are two."""
+    """The query's token; None without one. An empty one is one, and not valid; so are two, and any in a query beyond its bounds."""
     if b"token" not in request.query:
         return None
-    values = parse_qs(request.query.decode("latin-1"), keep_blank_values=True).get("token", [])
+    parsed = parse_query(request.query)
+    if parsed is None:
+        return ""
+    values = parsed.get("token", [])
     return None if not values else values[0] if len(values) == 1 else ""
 
 

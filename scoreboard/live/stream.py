@@ -24,6 +24,7 @@ from scoreboard.runtime.sockets import Socket
 HEAD_SECONDS = 10.0  # for the head to go out
 PARTING_SECONDS = 2.0  # for the viewer to close after we have ended the stream
 UNASKED_BYTES = 4096  # that a viewer may still send; a stream is not spoken to
+SINCE_BYTES = 64  # of a position; ours have at most 37, so of a longer one nothing is lost
 RETRY_MS = (1000, 3000)  # our advice when to reconnect, drawn for each stream, so that not all come back at once
 
 # no-transform and X-Accel-Buffering: a proxy that compresses or collects would hold events back.
@@ -85,7 +86,8 @@ class _Stream:
         asked = CLOSING if endpoint.services.hub.closing else endpoint.requests.read(request)
         if isinstance(asked, Refusal):
             return endpoint.problem(asked, request.request_id)
-        since = request.header(b"last-event-id")  # newer than the query's: a browser keeps the address when it reconnects
+        # Newer than the query's: a browser keeps the address when it reconnects. Kept as long as the stream, so a longer one is not.
+        since = request.header(b"last-event-id")[:SINCE_BYTES]
         asked = asked._replace(since=since.decode("latin-1") or asked.since)
         endpoint.enter(asked)  # in one step with the question whether there is room
         try:

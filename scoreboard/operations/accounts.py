@@ -1,12 +1,16 @@
 """Accounts: register, log in, refresh, log out, read and change a profile.
 
 One method a route of `/auth` and `/users`; each returns what the client is told or a Refusal. Read `refresh` for how stolen tokens are
-noticed. Passwords are hashed in threads, two at a time. Everything here may raise StorageUnavailable.
+noticed, `login` for the order in which its limits are asked. Passwords are hashed in threads, two at a time (hashing). Everything here may
+raise StorageUnavailable.
 """
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,8 +21,11 @@ from scoreboard.domain import profiles
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE
+from scoreboard.operations.hashing import HashingQueue, Place
+from scoreboard.operations.login_limits import Attempt, LoginLimits
 from scoreboard.operations.sessions import Identity, Sessions
-from scoreboard.security import passwords, refresh_tokens, tokens
+from scoreboard.security import device_cookies, passwords, refresh_tokens, tokens
+from scoreboard.security.device_cookies import NONCE_BYTES
 from scoreboard.security.refresh_tokens import VALUE_BYTES
 from scoreboard.security.signatures import action_secret
 from scoreboard.security.tokens import TokenKeys
@@ -28,8 +35,7 @@ from scoreboard.storage.sessions import Opened
 from scoreboard.storage.users import Changed, Profile
 
 REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
-HASHING = 2  # passwords hashed at once: each takes 64 MiB, and four threads of its own
-WAITING = 64  # more than these in line, about a second of work: refused with 503
+TOKENS_TRIED = 4  # refresh tokens of one request: a sibling domain can plant cookies, and each that has the form costs a look-up
 
 WRONG = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
 SPENT = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
@@ -51,6 +57,22 @@ class LoggedIn(msgspec.Struct, frozen=True, omit_defaults=True):
     actionSecretExpiresAt: str
     refreshToken: str = ""
 
+    def __repr__(self) -> str:
+        return f"LoggedIn({self.userId})"  # whatever prints it, the secrets stay
+
+
+class Client(NamedTuple):
+    """Who asks, as the web knows them: the address ("": this process), and the values of device cookies that came along."""
+
+    address: str = ""
+    devices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Client({self.address}, {len(self.devices)} device cookies)"
+
+
+THIS_PROCESS = Client()
+
 
 class Accounts:
     """The accounts of one installation, as one node serves them."""
@@ -67,41 +89,53 @@ class Accounts:
         on_profile_change: Callable[[UUID, str, str | None], Awaitable[None]],
         publish_revoked: Callable[[UUID], Awaitable[None]],
         registration: bool = True,
+        login_per_minute: int = 0,
         lifetime: int = tokens.LIFETIME,
         refresh_days: int = REFRESH_DAYS,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = trio.current_time,
     ) -> None:
         """`master`: the version of `masters` in use. `on_profile_change` brings a profile to the boards, `publish_revoked` tells others.
 
-        The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it.
+        The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it. `login_per_minute`: see
+        login_limits; 0 for no limit. `clock` gives Unix seconds, `steady` seconds that never go back.
         """
         self._stores, self._active = stores, active
         self._keys, self._masters, self._master, self._issuer = keys, masters, master, issuer
         self._on_profile_change, self._publish_revoked = on_profile_change, publish_revoked
         self._registration, self._lifetime, self._refresh_days, self._clock = registration, lifetime, refresh_days, clock
-        self._hashing = trio.CapacityLimiter(HASHING)
+        self._limits, self._steady = LoginLimits(login_per_minute), steady
+        self._hashing = HashingQueue()
         self._provisioning = trio.CapacityLimiter(1)  # an import of thousands goes on beside those who log in, not before them
 
     # ---- logging in -------------------------------------------------------------------------------------------------
 
-    async def register(self, username: str, email: str, password: str, avatar_url: str | None) -> LoggedIn | Refusal:
+    async def register(
+        self, username: str, email: str, password: str, avatar_url: str | None, client: Client = THIS_PROCESS
+    ) -> LoggedIn | Refusal:
         """A new user, logged in."""
         if not self._registration:
             return CLOSED
-        if self._is_busy():
-            return BUSY
-        created = await self._create(username, email, password, avatar_url, self._hashing)
-        if isinstance(created, Refusal):
-            return created
-        user, name = created
-        return await self._log_in(user, name)
+        with self._admit(client, known=False) as admitted:
+            if isinstance(admitted, Refusal):
+                return admitted
+            _, place = admitted
+            created = await self._create(username, email, password, avatar_url, partial(place.run, passwords.hash_password))
+            if isinstance(created, Refusal):
+                return created
+            user, name = created
+            return await self._log_in(user, name)
 
     async def create(self, username: str, email: str, password: str, avatar_url: str | None) -> tuple[UUID, str] | Refusal:
         """A new user, whether registration is open or not: the id, and the name as stored. Nobody who logs in waits for it."""
-        return await self._create(username, email, password, avatar_url, self._provisioning)
+
+        async def hash_password(secret: str) -> str:
+            return await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=self._provisioning)
+
+        return await self._create(username, email, password, avatar_url, hash_password)
 
     async def _create(
-        self, username: str, email: str, password: str, avatar_url: str | None, limiter: trio.CapacityLimiter
+        self, username: str, email: str, password: str, avatar_url: str | None, hash_password: Callable[[str], Awaitable[str]]
     ) -> tuple[UUID, str] | Refusal:
         name, address, secret = profiles.username(username), profiles.email(email), profiles.password(password)
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url)
@@ -111,38 +145,70 @@ class Accounts:
         assert not isinstance(address, FieldError)
         assert not isinstance(secret, FieldError)
         assert not isinstance(picture, FieldError)
-        hashed = await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=limiter)
+        hashed = await hash_password(secret)
         user = await users.create(self._stores, name, address, picture, hashed)
         return user if isinstance(user, Refusal) else (user, name)
 
-    async def login(self, name: str, password: str) -> LoggedIn | Refusal:
-        """A new session for whoever knows the password. That there is no such account shows neither in the answer nor in its time."""
-        if self._is_busy():
-            return BUSY
-        account = await users.find(self._stores, profiles.composed(name))
-        stored = account.password_hash if account else None
-        if not await trio.to_thread.run_sync(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1], limiter=self._hashing):
-            return WRONG
-        assert account is not None
-        assert stored is not None  # `verify` is False without a hash
-        if passwords.is_outdated(stored):
-            hashed = await trio.to_thread.run_sync(passwords.hash_password, password, limiter=self._hashing)
-            await users.replace_hash(self._stores, account.user, stored, hashed)
-        return await self._log_in(account.user, account.username)
+    async def login(self, name: str, password: str, client: Client = THIS_PROCESS) -> LoggedIn | Refusal:
+        """A new session for whoever knows the password. That there is no such account shows neither in the answer nor in its time.
 
-    async def refresh(self, token: str) -> LoggedIn | Refusal:
-        """Spends a refresh token for a new pair.
+        1. The address has tries left, and there is a place in the hashing queue: decided at once, nothing is awaited before.
+        2. The account is found. A device cookie counts only if it is of this account.
+        3. The account has failures left for this network or browser; this one is counted until the password turns out to be right.
+        4. The password is hashed and compared.
+        """
+        devices = self._devices(client)
+        with self._admit(client, known=bool(devices)) as admitted:
+            if isinstance(admitted, Refusal):
+                return admitted
+            attempt, place = admitted
+            account = await users.find(self._stores, profiles.composed(name))
+            user = account.user if account else None
+            device = next((device.nonce for device in devices if device.user == user), None)
+            if not place.confirm(user if device else None):
+                attempt.withdraw()
+                return BUSY
+            if user is not None and (wait := attempt.against(user, device, self._steady())):
+                return _limited("Too many wrong passwords for this account.", wait)
+            stored = account.password_hash if account else None
+            if not await place.run(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1]):
+                return WRONG
+            assert account is not None
+            assert stored is not None  # `verify` is False without a hash
+            attempt.succeed()
+            if passwords.is_outdated(stored):
+                hashed = await place.run(passwords.hash_password, password)
+                await users.replace_hash(self._stores, account.user, stored, hashed)
+            return await self._log_in(account.user, account.username)
+
+    def device_cookie(self, logged_in: LoggedIn) -> str:
+        """What the browser that has just logged in shows the next time, so that it is known."""
+        return device_cookies.make(self._masters[self._master], UUID(logged_in.userId), secrets.token_bytes(NONCE_BYTES))
+
+    async def refresh(self, *presented: str) -> LoggedIn | Refusal:
+        """Spends a refresh token for a new pair: of several, since a browser may have been given others, the first that is live.
 
         The token spent last gives the same successor again for ten seconds: two tabs, or an answer that was lost. Any other spent token of
-        ours is somebody's copy, and whose copy is not known: the session ends for both.
+        ours is somebody's copy, and whose copy is not known: the session ends for both. This is asked only when none is live.
         """
-        sid = refresh_tokens.session_of(token)
-        if sid is None:
-            return SPENT
-        presented, following = refresh_tokens.digest(token), refresh_tokens.successor(self._masters[self._master], token)
-        opened = await sessions.rotate(self._stores, sid, presented, refresh_tokens.digest(following), self._refresh_days)
-        if opened is not None:
-            return self._logged_in(opened, sid, following)
+        found = [(token, sid) for token in presented if (sid := refresh_tokens.session_of(token)) is not None]
+        if len(found) > TOKENS_TRIED:  # those that we made come first; one of a retired master key does not show that
+            found = sorted(found, key=lambda each: not refresh_tokens.is_ours(self._masters, each[0]))[:TOKENS_TRIED]
+        for token, sid in found:
+            following = refresh_tokens.successor(self._masters[self._master], token)
+            next_sha256 = refresh_tokens.digest(following)
+            opened = await sessions.rotate(self._stores, sid, refresh_tokens.digest(token), next_sha256, self._refresh_days)
+            if opened is not None:
+                return self._logged_in(opened, sid, following)
+        for token, sid in found:
+            outcome = await self._refresh_spent(token, sid)
+            if isinstance(outcome, LoggedIn):
+                return outcome
+        return SPENT
+
+    async def _refresh_spent(self, token: str, sid: UUID) -> LoggedIn | Refusal:
+        """The successor of a token that was spent just now; of one that was spent before, the end of its session."""
+        presented = refresh_tokens.digest(token)
         judged = await sessions.judge(self._stores, sid, presented)
         if judged is None or not judged.live:
             return SPENT
@@ -188,6 +254,26 @@ class Accounts:
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _admit(self, client: Client, *, known: bool) -> Iterator[tuple[Attempt, Place] | Refusal]:
+        """A try and a place in the hashing queue, both taken in this step; or what is lacking, and neither is taken."""
+        attempt = self._limits.begin(client.address, self._steady())
+        if isinstance(attempt, int):
+            yield _limited("Too many log-ins from this address.", attempt)
+            return
+        place = self._hashing.reserve(known=known)
+        if place is None:
+            attempt.withdraw()
+            yield BUSY
+            return
+        with attempt, place:
+            yield attempt, place
+
+    def _devices(self, client: Client) -> list[device_cookies.Device]:
+        """The device cookies that we made."""
+        read = (device_cookies.read(self._masters, value) for value in client.devices)
+        return [device for device in read if device is not None]
+
     async def _log_in(self, user: UUID, username: str) -> LoggedIn:
         sid = uuid4()
         token = refresh_tokens.make(self._masters[self._master], sid, secrets.token_bytes(VALUE_BYTES))
@@ -216,10 +302,12 @@ class Accounts:
         except StorageUnavailable as exc:
             log.warning("revocation_untold", error=str(exc))  # other nodes read it from PostgreSQL within two seconds
 
-    def _is_busy(self) -> bool:
-        return self._hashing.statistics().tasks_waiting >= WAITING
-
 
 def invalid(errors: list[FieldError]) -> Refusal:
     """400 INVALID_REQUEST that names the fields."""
     return Refusal(Code.INVALID_REQUEST, "; ".join(f"{error.field} {error.message}" for error in errors), tuple(errors))
+
+
+def _limited(what: str, seconds: int) -> Refusal:
+    """429 of the layer "login"."""
+    return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer="login")

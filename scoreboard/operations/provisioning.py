@@ -32,6 +32,9 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str
     avatarUrl: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Person({self.username!r})"  # never the password
+
 
 @dataclass(slots=True)
 class Imported:
@@ -103,8 +106,8 @@ class DevelopmentToken:
     """A user of a load test, ready to act."""
 
     user: UUID
-    access_token: str
-    action_secret: str
+    access_token: str = field(repr=False)
+    action_secret: str = field(repr=False)
     key_version: int
 
     @property

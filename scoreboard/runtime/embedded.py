@@ -42,8 +42,8 @@ class Stack:
     """What is kept of a data folder's servers: the word on their command lines, their passwords, the ports that they had last."""
 
     mark: str
-    postgres_password: str
-    redis_password: str
+    postgres_password: str = field(repr=False)
+    redis_password: str = field(repr=False)
     postgres_port: int = 0
     redis_port: int = 0
 

@@ -1,13 +1,13 @@
 """What the process tells its operator: log lines on stdout, and metrics for /metrics.
 
 `configure` is called once by the command line; until then structlog's defaults hold. Every line carries the request id of the task that
-wrote it, and goes through `redact` last but one: no token, password or key leaves in a log. Metrics are the constants below, in a registry
-of our own; whoever measures imports them. A log line that can't be written is lost and counted, never an error in the work it tells of.
+wrote it, and goes through `redact` (redaction) last but one: no token, password or key leaves in a log. Metrics are the constants below, in
+a registry of our own; whoever measures imports them. A log line that can't be written is lost and counted, never an error in the work it
+tells of.
 """
 
 import logging
 import platform
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from scoreboard.runtime.redaction import redact
 
 # ---- metrics --------------------------------------------------------------------------------------------------------
 
@@ -92,43 +94,6 @@ REGISTRY.register(_Answered())
 def render() -> bytes:
     """Everything in Prometheus' text format."""
     return generate_latest(REGISTRY)
-
-
-# ---- what must not be in a line ---------------------------------------------------------------------------------------
-
-REDACTED = "[redacted]"
-SENSITIVE = "access_?token|refresh_?token|token|password|passwd|action_?secret|secret|api_?key|authorization|cookie|set-cookie"
-SECRET_FIELD = re.compile(rf"(?:{SENSITIVE}|(?:signing|master)_?keys?)", re.IGNORECASE)
-# In order: a query's or form's value, a JSON member, a URL's password, an Authorization header, a JWT on its own.
-SECRET_TEXT = (
-    (re.compile(rf"\b({SENSITIVE})=[^&\s\"'<>]+", re.IGNORECASE), rf"\1={REDACTED}"),
-    (re.compile(rf"([\"'](?:{SENSITIVE})[\"']\s*:\s*[\"'])[^\"']*", re.IGNORECASE), rf"\1{REDACTED}"),
-    (re.compile(r"(://[^:/@\s]*:)[^@/\s]+@"), rf"\1{REDACTED}@"),
-    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), REDACTED),
-)
-DEEPEST = 6  # levels of a nested value that are looked into; deeper ones are shown as one redacted text
-
-
-def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Takes secrets out of a log line: whole fields by their name, parts of texts by their form."""
-    return {key: REDACTED if SECRET_FIELD.fullmatch(key) else _redacted(value, DEEPEST) for key, value in event.items()}
-
-
-def _redacted(value: Any, depth: int) -> Any:
-    if isinstance(value, str):
-        for pattern, kept in SECRET_TEXT:
-            value = pattern.sub(kept, value)
-        return value
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, bytes):
-        return _redacted(value.decode(errors="backslashreplace"), depth)
-    if depth and isinstance(value, dict):
-        return {str(key): REDACTED if SECRET_FIELD.fullmatch(str(key)) else _redacted(item, depth - 1) for key, item in value.items()}
-    if depth and isinstance(value, list | tuple | set | frozenset):
-        return [_redacted(item, depth - 1) for item in value]
-    return _redacted(str(value), depth)
 
 
 # ---- log lines --------------------------------------------------------------------------------------------------------

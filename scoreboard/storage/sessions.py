@@ -62,6 +62,9 @@ class Judged(NamedTuple):
     just_spent: bool
     live: bool
 
+    def __repr__(self) -> str:
+        return f"Judged({self.opened}, just_spent={self.just_spent}, live={self.live})"  # never the token's hash
+
 
 async def open_session(stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int) -> int:
     """Opens a session; when it will end, in Unix milliseconds. The user must exist."""

@@ -5,12 +5,12 @@ The address is the right-most hop of X-Forwarded-For that is no trusted proxy: w
 
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 
+from scoreboard.domain.networks import ADDRESS_LENGTH, CACHE_SIZE, networks_of, parse_address
 from scoreboard.runtime.messages import Request
 
-IPV6_PREFIX = 64  # bits; a household or a server is given at least a /64, so an address of it says nothing of who
-CACHED = 16_384  # addresses whose parsing is remembered, about 3 MB
+MAX_HOPS = 16  # hops of X-Forwarded-For that are looked at, from the right: more proxies of ours in a row there are not
 
 Network = IPv4Network | IPv6Network
 
@@ -23,9 +23,9 @@ class Addresses:
     def __init__(self, trusted_proxies: Sequence[Network] = ()) -> None:
         self._trusts = bool(trusted_proxies)
 
-        @lru_cache(CACHED)
+        @lru_cache(CACHE_SIZE)
         def is_trusted(address: str) -> bool:
-            parsed = _parse(address)
+            parsed = parse_address(address)
             return parsed is not None and any(parsed in network for network in trusted_proxies)
 
         self._is_trusted = is_trusted
@@ -40,9 +40,9 @@ class Addresses:
         if not self._trusts or not self._is_trusted(address):
             return address
         forwarded = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
-        for hop in reversed(forwarded.decode("latin-1").split(",")):
+        for hop in reversed(forwarded.decode("latin-1").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
             cleaned = _without_port(hop.strip())
-            if _parse(cleaned) is None:
+            if parse_address(cleaned) is None:
                 return address
             address = cleaned
             if not self._is_trusted(address):
@@ -54,22 +54,14 @@ class Addresses:
         return group(self.client(request))
 
 
-@lru_cache(CACHED)
 def group(address: str) -> str:
     """IPv4 addresses stand for themselves, IPv6 ones for their /64."""
-    parsed = _parse(address)
-    if isinstance(parsed, IPv6Address):
-        return str(ip_network((parsed, IPV6_PREFIX), strict=False))
-    return address if parsed is None else str(parsed)
+    return _group(address) if len(address) <= ADDRESS_LENGTH else address[:ADDRESS_LENGTH]
 
 
-@lru_cache(CACHED)
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        parsed = ip_address(text.partition("%")[0])  # a zone ("fe80::1%eth0") is the reader's business
-    except ValueError:
-        return None
-    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
+@lru_cache(CACHE_SIZE)
+def _group(address: str) -> str:
+    return networks_of(address)[0]
 
 
 def _without_port(hop: str) -> str:

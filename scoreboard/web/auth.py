@@ -1,59 +1,71 @@
 """Register, log in, refresh, log out.
 
 A browser (a request with `Origin`) is given its refresh token in a cookie that scripts can't read and that is sent to the refresh route
-alone; everybody else in the JSON. Pages of foreign origins are refused. Log-ins are limited by address and by account name.
+alone, and a device cookie that makes it known at its next log-in; everybody else is given all in the JSON. Pages of foreign origins are
+refused. How often one may log in is decided in operations.accounts.
+
+On https the cookies' names begin with `__Secure-`: a page on plain http can't plant those. `__Host-` would keep out sibling domains, but
+demands `Path=/`: the token would travel with every request. So all cookies of the name are looked at instead.
 """
 
 import re
-import unicodedata
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
-import trio
+from msgspec import Meta
 
 from scoreboard.domain.errors import Refusal
-from scoreboard.operations.accounts import SPENT, Accounts, LoggedIn
+from scoreboard.domain.profiles import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
+from scoreboard.operations.accounts import SPENT, Accounts, Client, LoggedIn
 from scoreboard.runtime.messages import Request, Response
+from scoreboard.security.device_cookies import LIFETIME_SECONDS
 from scoreboard.web import bodies
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.answers import PRIVATE, nothing, success
 from scoreboard.web.bearer import Bearer
-from scoreboard.web.gate import limited
-from scoreboard.web.limits import SlidingWindow
 from scoreboard.web.origins import FOREIGN, Origins
 from scoreboard.web.problems import problem
 
+LOGIN_PATH = "/api/v1/auth/login"
 REFRESH_PATH = "/api/v1/auth/refresh"
-COOKIE = "scoreboard_refresh"
-KEY_CHARACTERS = 255  # of an account name, as the key that its log-ins are counted under: the longest that exists is an address of 255
-
-_COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE}=\"?([A-Za-z0-9_-]*)".encode())
+REFRESH_COOKIE = "scoreboard_refresh"
+DEVICE_COOKIE = "scoreboard_device"
+COOKIES_READ = 64  # of one name: as many as a browser may hold for a domain and more; which of them are ours costs no look-up
+SECURE_PREFIX = "__Secure-"  # RFC 6265bis: browsers take a cookie of such a name from https alone
+# Characters. Ours have 86; what is longer is refused as any token that is not ours (401), up to here. Nothing but the length is looked at.
+REFRESH_TOKEN_LONGEST = 1024
 
 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A new account."""
 
-    username: str
-    email: str
-    password: str
-    avatarUrl: str | None = None
+    username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)]
+    email: Annotated[str, Meta(max_length=EMAIL_LONGEST)]
+    password: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+    avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | None = None
+
+    def __repr__(self) -> str:
+        return f"Registration({self.username!r})"
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A user name, or an e-mail address, and the password."""
 
-    username: str
-    password: str
+    username: Annotated[str, Meta(max_length=EMAIL_LONGEST)]
+    password: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.username!r})"
 
 
 class Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The refresh token, unless it is in the cookie."""
 
-    refreshToken: str | None = None
+    refreshToken: Annotated[str, Meta(max_length=REFRESH_TOKEN_LONGEST)] | None = None
 
+    def __repr__(self) -> str:
+        return "Refresh()"
 
-Named = TypeVar("Named", Registration, Credentials)
 
 _registration = msgspec.json.Decoder(Registration)
 _credentials = msgspec.json.Decoder(Credentials)
@@ -61,36 +73,32 @@ _refresh = msgspec.json.Decoder(Refresh)
 
 
 class AuthRoutes:
-    """`per_minute`: log-ins and registrations of one address, and of one account name; 0 for no limit. `clock` never goes back."""
+    """The routes of `/auth`."""
 
-    def __init__(
-        self,
-        accounts: Accounts,
-        bearer: Bearer,
-        origins: Origins,
-        addresses: Addresses,
-        *,
-        per_minute: int,
-        refresh_days: int,
-        clock: Callable[[], float] = trio.current_time,
-    ) -> None:
-        self._accounts, self._bearer, self._origins, self._addresses, self._clock = accounts, bearer, origins, addresses, clock
-        self._by_address, self._by_name = SlidingWindow(per_minute), SlidingWindow(per_minute)
-        self._cookie_seconds = refresh_days * 86_400
+    def __init__(self, accounts: Accounts, bearer: Bearer, origins: Origins, addresses: Addresses, *, refresh_days: int) -> None:
+        self._accounts, self._bearer, self._origins, self._addresses = accounts, bearer, origins, addresses
+        self._refresh_seconds = refresh_days * 86_400
 
     async def register(self, request: Request) -> Response:
         """Create an account and log in."""
-        body = self._admitted(request, _registration)
+        if not self._origins.allows(request):
+            return problem(FOREIGN, request.request_id)
+        body = bodies.read(request, _registration)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        return self._answer(request, await self._accounts.register(body.username, body.email, body.password, body.avatarUrl), 201)
+        client = Client(self._addresses.client(request))
+        outcome = await self._accounts.register(body.username, body.email, body.password, body.avatarUrl, client)
+        return self._answer(request, outcome, 201, is_log_in=True)
 
     async def login(self, request: Request) -> Response:
         """Log in."""
-        body = self._admitted(request, _credentials)
+        if not self._origins.allows(request):
+            return problem(FOREIGN, request.request_id)
+        body = bodies.read(request, _credentials)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        return self._answer(request, await self._accounts.login(body.username, body.password))
+        client = Client(self._addresses.client(request), read_cookies(request, self._name(request, DEVICE_COOKIE)))
+        return self._answer(request, await self._accounts.login(body.username, body.password, client), is_log_in=True)
 
     async def refresh(self, request: Request) -> Response:
         """Exchange a refresh token for a new pair of tokens."""
@@ -101,8 +109,8 @@ class AuthRoutes:
             body = bodies.read(request, _refresh)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        token = body.refreshToken or _cookie(request)
-        return self._answer(request, await self._accounts.refresh(token) if token else SPENT)
+        presented = (body.refreshToken,) if body.refreshToken else self._refresh_cookies(request)
+        return self._answer(request, await self._accounts.refresh(*presented) if presented else SPENT)
 
     async def logout(self, request: Request) -> Response:
         """End the session."""
@@ -112,39 +120,51 @@ class AuthRoutes:
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
         await self._accounts.logout(identity)
-        return nothing(self._cookie(request, "", 0) if request.header(b"origin") else b"")
+        return nothing(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
 
-    def _admitted(self, request: Request, decoder: "msgspec.json.Decoder[Named]") -> Named | Refusal:
-        """The body, once neither its origin nor the limits are against it."""
-        if not self._origins.allows(request):
-            return FOREIGN
-        now = self._clock()
-        if wait := self._by_address.admit(self._addresses.counted(request), now):
-            return limited("login", "Too many log-ins from this address.", wait)
-        body = bodies.read(request, decoder)
-        if not isinstance(body, Refusal) and (wait := self._by_name.admit(_key(body.username), now)):
-            return limited("login", "Too many log-ins to this account.", wait)
-        return body
-
-    def _answer(self, request: Request, outcome: LoggedIn | Refusal, status: int = 200) -> Response:
+    def _answer(self, request: Request, outcome: LoggedIn | Refusal, status: int = 200, *, is_log_in: bool = False) -> Response:
         if isinstance(outcome, Refusal):
             return problem(outcome, request.request_id)
         if not request.header(b"origin"):
             return success(outcome, status=status)
-        cookie = self._cookie(request, outcome.refreshToken, self._cookie_seconds)
-        return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=PRIVATE + cookie)
+        fields = PRIVATE + self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
+        if is_log_in:
+            device = self._accounts.device_cookie(outcome)
+            fields += self._cookie(request, self._name(request, DEVICE_COOKIE), device, LOGIN_PATH, LIFETIME_SECONDS)
+        return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=fields)
 
-    def _cookie(self, request: Request, token: str, seconds: int) -> bytes:
+    def _refresh_cookies(self, request: Request) -> tuple[str, ...]:
+        """The refresh tokens in cookies. On https the plain name, from before there was a prefix, comes last."""
+        plain = read_cookies(request, REFRESH_COOKIE)
+        return read_cookies(request, SECURE_PREFIX + REFRESH_COOKIE) + plain if self._origins.is_secure(request) else plain
+
+    def _refresh_cookie(self, request: Request, token: str, seconds: int) -> bytes:
+        """Sets the refresh cookie. On https the one of the plain name is removed along."""
+        line = self._cookie(request, self._name(request, REFRESH_COOKIE), token, REFRESH_PATH, seconds)
+        return line + (self._cookie(request, REFRESH_COOKIE, "", REFRESH_PATH, 0) if self._origins.is_secure(request) else b"")
+
+    def _name(self, request: Request, name: str) -> str:
+        return SECURE_PREFIX + name if self._origins.is_secure(request) else name
+
+    def _cookie(self, request: Request, name: str, value: str, path: str, seconds: int) -> bytes:
         secure = "; Secure" if self._origins.is_secure(request) else ""
-        return f"set-cookie: {COOKIE}={token}; Path={REFRESH_PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}\r\n".encode()
+        return f"set-cookie: {name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}\r\n".encode()
 
 
-def _cookie(request: Request) -> str:
-    for name, value in request.headers:
-        if name == b"cookie" and (found := _COOKIE.search(value)):
-            return found[1].decode()
-    return ""
+def read_cookies(request: Request, name: str) -> tuple[str, ...]:
+    """The values of the cookies of that name: at most COOKIES_READ, each once, in the browser's order."""
+    find = _COOKIES[name]
+    values: dict[str, None] = {}
+    for field, text in request.headers:
+        if field == b"cookie":
+            for found in find(text):
+                values.setdefault(found[1].decode())
+                if len(values) == COOKIES_READ:
+                    return tuple(values)
+    return tuple(values)
 
 
-def _key(username: str) -> str:
-    return unicodedata.normalize("NFC", username[:KEY_CHARACTERS]).casefold()
+_COOKIES = {
+    name: re.compile(rf"(?:^|;)[ \t]*{name}=\"?([A-Za-z0-9_-]+)".encode()).finditer
+    for name in (REFRESH_COOKIE, DEVICE_COOKIE, SECURE_PREFIX + REFRESH_COOKIE, SECURE_PREFIX + DEVICE_COOKIE)
+}

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from scoreboard.domain.actions import DECODE_ERRORS, refuse_repeated_names
+from scoreboard.domain.actions import DECODE_ERRORS, field_and_message, refuse_repeated_names
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.runtime.messages import Request
 
@@ -34,18 +34,18 @@ def read(request: Request, decoder: "msgspec.json.Decoder[T]") -> T | Refusal:
         decoded = decoder.decode(body)
         refuse_repeated_names(body)
     except msgspec.ValidationError as exc:
-        return _invalid(*_named(str(exc)))
+        return _invalid(*_named(exc))
     except (*DECODE_ERRORS, ValueError) as exc:
         return _invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
     return decoded
 
 
-def _named(text: str) -> tuple[str, str]:
-    """Field and message of msgspec's "message - at `$.field`"."""
-    message, _, path = text.partition(" - at `$.")
+def _named(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Field and message; what msgspec tells of a whole object is about a field too."""
+    field, message = field_and_message(error)
     if found := _NAMED.fullmatch(message):
         return found[1][:100], "is not known here" if "unknown" in message else "is required"
-    return path.rstrip("`").split(".")[0].split("[")[0] or "body", message[:200]
+    return field, message
 
 
 def _invalid(field: str, message: str) -> Refusal:

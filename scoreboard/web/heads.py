@@ -10,12 +10,15 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.web.origins import Origins
+from scoreboard.web.origins import FOR_ANYBODY, Origins
 
-# The page and everything on it comes from here, but for pictures (any https) and the live connection.
+# The page and everything on it comes from here, but for pictures. {live}: the public URL as a WebSocket's; 'self' means that already, but
+# older browsers don't know it.
+# Forms are sent by script. No text becomes markup ("trusted types"); browsers that don't know that pass over it.
 PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' https: data:; connect-src 'self' ws: wss:; script-src 'self'; style-src 'self'; "
-    "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; "
+    "img-src 'self' https: data:; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"  # an answer that is no page may load nothing, wherever it ends up
 
@@ -24,7 +27,11 @@ SHARED = (
     "referrer-policy: strict-origin-when-cross-origin\r\n"  # never our paths and queries to other sites
     "cross-origin-opener-policy: same-origin\r\n"
 )
+SAME_ORIGIN = "cross-origin-resource-policy: same-origin\r\n"  # no picture or script of another site; what CORS allows is not concerned
+CROSS_ORIGIN = "cross-origin-resource-policy: cross-origin\r\n"  # of files that are for anybody
 TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only where the public URL is https
+
+PAGE = b"content-type: text/html"
 
 EXPOSED = b"access-control-expose-headers: ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
 PREFLIGHT = (
@@ -37,14 +44,17 @@ PREFLIGHT = (
 class Heads:
     """Writes heads. `clock` gives Unix seconds."""
 
-    __slots__ = ("_clock", "_origins", "_pages", "_second", "_shared", "_starts")
+    __slots__ = ("_clock", "_files", "_origins", "_page_policy", "_pages", "_second", "_shared", "_starts")
 
     def __init__(self, origins: Origins, *, public_url: str = "", clock: Callable[[], float] = time.time) -> None:
         self._origins, self._clock = origins, clock
         self._shared = SHARED + (TRANSPORT if public_url.startswith("https:") else "") + ("vary: origin\r\n" if origins.others else "")
+        live = " ws" + public_url.removeprefix("http") if public_url else ""  # of http: ws:, of https: wss:
+        self._page_policy = PAGE_POLICY.format(live=live)
         self._second = 0
         self._starts: dict[int, bytes] = {}  # status → what this second's answers begin with, up to the request id; data
         self._pages: dict[int, bytes] = {}  # the same for HTML
+        self._files: dict[int, bytes] = {}  # the same for what other sites may load
 
     def write(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
         """The whole head with its blank line. `fields`: ready lines of this answer; no Content-Length when `length` is None."""
@@ -53,9 +63,12 @@ class Heads:
             self._second = second
             self._starts.clear()
             self._pages.clear()
-        is_page = fields.startswith(b"content-type: text/html")  # whoever answers with a page says so first; a search costs more
-        starts = self._pages if is_page else self._starts
-        start = starts.get(status) or starts.setdefault(status, self._start(status, is_page=is_page))
+            self._files.clear()
+        if request.path.startswith(FOR_ANYBODY):
+            starts = self._files
+        else:  # whoever answers with a page says so first; a search costs more
+            starts = self._pages if fields.startswith(PAGE) else self._starts
+        start = starts.get(status) or starts.setdefault(status, self._start(status, starts))
         if self._origins.others and b"access-control-allow-origin:" not in fields:  # files say so themselves: they are for anybody
             fields += self._cors(request)
         if length is None:
@@ -69,11 +82,12 @@ class Heads:
         allowed = request.header(b"origin").lower() in self._origins.others
         return Response(204, b"", PREFLIGHT if allowed else b"")
 
-    def _start(self, status: int, *, is_page: bool) -> bytes:
+    def _start(self, status: int, starts: dict[int, bytes]) -> bytes:
         reason = HTTPStatus(status).phrase
         date = formatdate(self._second, usegmt=True)
-        policy = PAGE_POLICY if is_page else DATA_POLICY
-        return f"HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n{self._shared}content-security-policy: {policy}\r\nx-request-id: ".encode()
+        policy = self._page_policy if starts is self._pages else DATA_POLICY
+        shared = self._shared + (CROSS_ORIGIN if starts is self._files else SAME_ORIGIN)
+        return f"HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n{shared}content-security-policy: {policy}\r\nx-request-id: ".encode()
 
     def _cors(self, request: Request) -> bytes:
         origin = request.header(b"origin")

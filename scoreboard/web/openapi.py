@@ -25,8 +25,10 @@ from quart_schema import (
 )
 
 from scoreboard import __version__
-from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH
+from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
+from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.domain.wire import CHANNEL_LENGTH
 from scoreboard.operations.accounts import LoggedIn
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.answers import JSON
@@ -108,9 +110,9 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
 
     actionId: Annotated[str, Meta(min_length=1, max_length=ACTION_ID_LENGTH)]
     actionType: Annotated[str, Meta(min_length=1, max_length=ACTION_TYPE_LENGTH)]
-    timestamp: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    timestamp: Annotated[str, Meta(max_length=TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
     metadata: dict[str, Any] | None = None
-    userId: str | None = None
+    userId: Annotated[str, Meta(max_length=USER_ID_LENGTH)] | None = None
 
 
 class ActionHeaders(msgspec.Struct):
@@ -152,22 +154,26 @@ class Unchanged(msgspec.Struct):
     """The board is still that of `since`."""
 
 
+Channel = Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+InQuery = Annotated[str, Meta(max_length=QUERY_BYTES)]  # the whole query has no more
+
+
 class StreamQuery(msgspec.Struct):
     """Which board, how, from which position on; a token for those who can't set headers."""
 
-    channel: str = LEADERBOARD.id
+    channel: Channel = LEADERBOARD.id
     mode: Literal["full", "delta"] = "full"
-    since: str = ""
-    token: str = ""
+    since: InQuery = ""
+    token: InQuery = ""
 
 
 class PollQuery(msgspec.Struct):
     """Which board, the position that the client has, and how long to wait for another, in seconds."""
 
-    channel: str = LEADERBOARD.id
-    since: str = ""
+    channel: Channel = LEADERBOARD.id
+    since: InQuery = ""
     wait: Annotated[float, Meta(ge=0, le=30)] = 25.0
-    token: str = ""
+    token: InQuery = ""
 
 
 class StreamHeaders(msgspec.Struct):

@@ -1,38 +1,92 @@
 """Which web pages may speak to us: our own, and those that the settings name.
 
-A request without `Origin` is no browser's and may pass: the header protects people from pages, not us from programs. Pure.
+A request without `Origin` and `Sec-Fetch-Site` is no browser's and may pass: these headers protect people from pages, not us from programs.
+`Host` is believed only where no public URL is set, and only when it is no name that somebody else could own: a page of evil.example whose
+name suddenly leads here (DNS rebinding) sends `Host: evil.example`. Pure.
 """
 
 from collections.abc import Collection
 
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.networks import parse_address
 from scoreboard.runtime.messages import Request
+from scoreboard.web.pages import CLIENT, STATIC_PREFIX
 
 FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
 
+API = b"/api/"
+FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode())  # beginnings of paths: other sites' pages load these files
+HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
+DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+
 
 class Origins:
-    """`public_url` and `allowed` as the settings give them: scheme://host[:port] in lower case, "" for none."""
+    """`public_url` and `allowed` as the settings give them: scheme://host[:port] in lower case, "" for none.
 
-    __slots__ = ("_public_url", "others")
+    `names` are host names that lead to this server besides `localhost` and any address; of no matter with a public URL.
+    """
 
-    def __init__(self, *, public_url: str = "", allowed: Collection[str] = ()) -> None:
-        self._public_url = public_url.encode()
-        self.others = frozenset(origin.encode() for origin in allowed)  # these are told so by CORS; our own needs none
+    __slots__ = ("_names", "_public_url", "others")
+
+    def __init__(self, *, public_url: str = "", allowed: Collection[str] = (), names: Collection[str] = ()) -> None:
+        self._public_url = _canonical(public_url.encode())
+        self._names = {b"localhost", *(name.lower().encode() for name in names)}
+        self.others = frozenset(_canonical(origin.encode()) for origin in allowed)  # these are told so by CORS; our own needs none
 
     def allows(self, request: Request) -> bool:
         """Whether the page that asks may. Asked where browsers ask nobody first: log-in, refresh, log-out, and whatever watches."""
         origin = request.header(b"origin").lower()
-        return not origin or self.is_own(origin, request) or origin in self.others
+        if origin:
+            return self.is_own(origin, request) or origin in self.others
+        return not self.refuses_site(request)
+
+    def refuses_site(self, request: Request) -> bool:
+        """Whether a browser says that a foreign page asks for what is not meant for it (`Sec-Fetch-Site`), such as a poll as a picture.
+
+        1. Files that are for anybody pass, so do preflights, and WebSockets: those are closed with 4403, which a script understands.
+        2. A page of another site passes if its `Origin` is allowed, or if a person followed its link to a page of ours.
+        3. Our own page passes unless its host is a name that we don't know: DNS rebinding.
+        """
+        site = request.header(b"sec-fetch-site")
+        if not site or site == b"none":
+            return False  # no browser, or a person who typed the address
+        path = request.path
+        if path.startswith(FOR_ANYBODY) or request.method == b"OPTIONS":
+            return False
+        if site == b"same-origin":
+            return not self._public_url and path.startswith(API) and not self._is_our_host(request.header(b"host"))
+        if request.header(b"sec-fetch-mode") == b"websocket":
+            return False
+        if origin := request.header(b"origin").lower():
+            return not (self.is_own(origin, request) or origin in self.others)
+        followed = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
+        return not followed or path.startswith(API)
 
     def is_own(self, origin: bytes, request: Request) -> bool:
-        """Whether a page of that origin comes from where the request went. The scheme is not compared: a load balancer ends TLS."""
-        if origin == self._public_url:
-            return True
-        scheme, _, host = origin.partition(b"://")
-        port = {b"http": b":80", b"https": b":443"}.get(scheme)
-        return port is not None and bool(host) and host.removesuffix(port) == request.header(b"host").lower().removesuffix(port)
+        """Whether a page of that origin, in lower case, comes from here.
+
+        Without a public URL: from the host and port where the request went. The scheme can't be compared, a load balancer may end TLS.
+        """
+        if self._public_url:
+            return origin == self._public_url
+        scheme, _, host = _canonical(origin).partition(b"://")
+        asked = request.header(b"host").lower()
+        return scheme in DEFAULT_PORTS and host == asked.removesuffix(DEFAULT_PORTS[scheme]) and self._is_our_host(asked)
 
     def is_secure(self, request: Request) -> bool:
         """Whether the browser sees https: as `public_url` says, or else the page's own origin, which a browser never misstates."""
         return (self._public_url or request.header(b"origin").lower()).startswith(b"https:")
+
+    def _is_our_host(self, host: bytes) -> bool:
+        """Whether a Host field has an address, or a name that we know: no name that somebody else could lead here."""
+        if len(host) > HOST_BYTES:
+            return False
+        name = host.lower()
+        name = name[1:].partition(b"]")[0] if name.startswith(b"[") else name.partition(b":")[0]
+        return name in self._names or parse_address(name.decode("latin-1")) is not None
+
+
+def _canonical(origin: bytes) -> bytes:
+    """As browsers write it: without the scheme's own port."""
+    port = DEFAULT_PORTS.get(origin.partition(b"://")[0])
+    return origin.removesuffix(port) if port else origin

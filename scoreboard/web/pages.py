@@ -36,6 +36,7 @@ CLIENT = "scoreboard.js"  # also at /scoreboard.js, for pages of others
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
 GZIPPED = b"content-encoding: gzip\r\n"
 PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
+MAX_CODINGS = 16  # of one Accept-Encoding: browsers name four
 PAGE_LEVEL = 6  # of compression; the page is made anew for each visitor, and 9 gains nothing
 
 Render = Callable[..., Awaitable[str]]
@@ -65,8 +66,8 @@ def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, byt
 def accepts_gzip(request: Request) -> bool:
     """Whether the client reads gzip (RFC 9110 section 12.5.3); `q=0` says that it does not."""
     for name, value in request.headers:
-        if name == b"accept-encoding":
-            for offer in value.lower().split(b","):
+        if name == b"accept-encoding" and b"gzip" in value.lower():
+            for offer in value.lower().split(b",", MAX_CODINGS)[:MAX_CODINGS]:
                 coding, _, weight = offer.replace(b" ", b"").partition(b";q=")
                 if coding == b"gzip":
                     return not weight or bool(weight.strip(b"0."))

@@ -10,7 +10,6 @@ from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -19,6 +18,7 @@ from prometheus_client import Counter
 from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
+from scoreboard.domain.queries import TOO_LONG, parse_query
 from scoreboard.operations.committer import Pending
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime import observe
@@ -88,7 +88,10 @@ def read_limit(query: bytes) -> int | Refusal:
     known = _LIMITS.get(query)
     if known is not None:
         return known
-    given = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "limit"]
+    values = parse_query(query)
+    if values is None:
+        return Refusal(Code.INVALID_REQUEST, f"query {TOO_LONG}", (FieldError("query", TOO_LONG),))
+    given = values.get("limit", [])
     if not given:
         return SHOWN
     if len(given) > 1 or not _WHOLE(given[0]) or int(given[0]) > KEPT:
@@ -122,13 +125,13 @@ def _tagged(body: bytes, fields: bytes) -> tuple[Response, bytes]:
 
 
 def is_current(request: Request, etag: bytes) -> bool:
-    """Whether If-None-Match names this ETag: a list, weak ones too (RFC 9110 section 13.1.2), or `*`."""
+    """Whether If-None-Match names this ETag: a list, weak ones too (RFC 9110 section 13.1.2), or `*`.
+
+    The list is not taken apart: an ETag of ours is a hash in quotes, which is found in it as it is.
+    """
     if not request.header(b"if-none-match"):
         return False
-    for name, value in request.headers:
-        if name == b"if-none-match" and (etag in (tag.strip().removeprefix(b"W/") for tag in value.split(b",")) or value.strip() == b"*"):
-            return True
-    return False
+    return any(name == b"if-none-match" and (etag in value or value.strip() == b"*") for name, value in request.headers)
 
 
 def conditional(request: Request, response: Response, etag: bytes) -> Response:

@@ -1,10 +1,13 @@
 """One's own account: read it, change it."""
 
+from typing import Annotated
+
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Refusal
+from scoreboard.domain.profiles import AVATAR_LONGEST, USERNAME_RAW_LONGEST
 from scoreboard.operations.accounts import Accounts
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.storage.users import Profile
@@ -17,8 +20,8 @@ from scoreboard.web.problems import problem
 class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be changed; null removes the picture."""
 
-    username: str | UnsetType = UNSET
-    avatarUrl: str | UnsetType | None = UNSET
+    username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)] | UnsetType = UNSET
+    avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | UnsetType | None = UNSET
 
 
 class Me(msgspec.Struct, frozen=True):

@@ -52,7 +52,7 @@ def start_node(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Ca
             "postgres__url": postgres,
             "redis__url": redis,
             "embedded__data_dir": str(tmp_path / "keys"),
-            "server__public_url": "http://scoreboard.test",
+            "security__issuer": "http://scoreboard.test",  # and no public URL: browsers ask each node by its address
             "limits__login_per_minute": HIGH,
             "limits__ip_per_minute": HIGH,
             "log__format": "json",

@@ -18,6 +18,8 @@ __all__ = ["balancer", "site"]  # fixtures
 
 # ---- transports -----------------------------------------------------------------------------------------------------
 
+REFRESH_COOKIE = "__Secure-scoreboard_refresh"
+
 
 async def test_a_websocket_goes_through(site: Site, balancer: Balancer) -> None:
     """Over wss a viewer is given the board, then each change of it and its own points, whichever node has which request."""
@@ -122,15 +124,15 @@ async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> N
         answer = await http.post("/api/v1/auth/login", json=body, headers={"origin": PUBLIC_URL})
         assert answer.status_code == httpx.codes.OK, answer.text
         assert answer.headers["strict-transport-security"]
-        cookies = SimpleCookie(next(value for value in answer.headers.get_list("set-cookie") if value.startswith("scoreboard_refresh=")))
-        assert cookies["scoreboard_refresh"]["secure"]
-        assert cookies["scoreboard_refresh"]["httponly"]
-        cookie = {"cookie": f"scoreboard_refresh={cookies['scoreboard_refresh'].value}"}
+        cookies = SimpleCookie("\r\n".join(answer.headers.get_list("set-cookie")))
+        assert cookies[REFRESH_COOKIE]["secure"]
+        assert cookies[REFRESH_COOKIE]["httponly"]
+        cookie = {"cookie": f"{REFRESH_COOKIE}={cookies[REFRESH_COOKIE].value}"}
         tokens = []
         for _ in range(6):  # the same successor each time: on whatever node, so a retry is safe
             answer = await http.post("/api/v1/auth/refresh", headers={"origin": PUBLIC_URL} | cookie)
             assert answer.status_code == httpx.codes.OK, answer.text
-            found = next(value for value in answer.headers.get_list("set-cookie") if value.startswith("scoreboard_refresh="))
+            found = next(value for value in answer.headers.get_list("set-cookie") if value.startswith(f"{REFRESH_COOKIE}="))
             tokens.append(found.partition(";")[0])
         assert len(set(tokens)) == 1
         assert (await http.post("/api/v1/auth/login", json=body, headers={"origin": "https://foreign.test"})).status_code == 403

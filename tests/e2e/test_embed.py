@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.e2e.browsing import PATIENCE, Player, in_browser, listen
@@ -128,3 +129,28 @@ def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: Sta
         assert (looks["font"], looks["radius"], looks["accent"]) == ("monospace", "3px", "rgb(1, 2, 3)")
         assert looks["light"] != looks["dark"] == looks["own"]
         assert looks["wide"] == [True] * 4
+
+
+@in_browser
+def test_a_page_of_others_holds_no_poll_by_a_picture(visitor: BrowserContext, start_node: StartNode) -> None:
+    """Pictures send no Origin: the browser's Sec-Fetch-Site has a poll and a stream refused at once. Our files are still for anybody."""
+    with foreign_site() as site:
+        node = start_node()
+        watched = ("/api/v1/scores/poll?since=1-1", "/api/v1/scores/stream")
+        site.policy = f"default-src 'none'; img-src {node.url}"
+        site.page = "".join(f"<img src='{node.url}{path}'>" for path in (*watched, "/static/favicon.svg"))
+        before = refused(node)
+        page = visitor.new_page()
+        failed: set[str] = set()
+        page.on("requestfailed", lambda request: failed.add(request.url.removeprefix(node.url)))
+        page.goto(site.origin)
+        assert failed == set(watched)  # the page isn't told what came either
+        assert refused(node) == before + len(watched)
+        assert page.evaluate("[...document.images].map((image) => image.naturalWidth > 0)") == [False, False, True]
+
+
+def refused(node: ServerProcess) -> int:
+    """How many requests of hot routes the node has answered with 4xx."""
+    lines = httpx.get(f"{node.url}/metrics").text.splitlines()
+    named = [line for line in lines if line.startswith("scoreboard_http_requests_total") and 'status="4xx"' in line and "asgi" not in line]
+    return round(sum(float(line.rpartition(" ")[2]) for line in named))

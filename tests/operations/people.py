@@ -35,6 +35,7 @@ class Node:
     masters: dict[int, bytes] = field(default_factory=lambda: dict(MASTERS))
     master: int = 2
     registration: bool = True
+    login_per_minute: int = 0
     ahead: float = 0.0  # seconds that this node's clock is ahead
     revoked: list[UUID] = field(default_factory=list)
     changed: list[tuple[UUID, str, str | None]] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Node:
             on_profile_change=self.on_profile_change,
             publish_revoked=self.publish_revoked,
             registration=self.registration,
+            login_per_minute=self.login_per_minute,
             clock=self.sessions.clock.now,
         )
 

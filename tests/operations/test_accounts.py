@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import threading
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,12 +10,14 @@ import jwt
 import pytest
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.operations import accounts as accounts_module
-from scoreboard.operations.accounts import LoggedIn
+from scoreboard.operations.accounts import Client, LoggedIn
+from scoreboard.operations.hashing import HASHING, KEPT_FOR_KNOWN, WAITING
 from scoreboard.operations.provisioning import Imported, development_tokens, import_users
-from scoreboard.security import passwords, refresh_tokens
+from scoreboard.security import device_cookies, passwords, refresh_tokens
 from scoreboard.security.signatures import action_secret
+from scoreboard.storage import users
 from tests.operations.people import CHEAP, ISSUER, KEYS, MASTERS, PASSWORD, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -146,26 +149,141 @@ async def test_registration_can_be_closed(database_url: str, redis_url: str) -> 
         assert not isinstance(await one.accounts.create("Ada", "ada@example.org", PASSWORD, None), Refusal)
 
 
-async def test_too_many_in_line_are_told_to_come_back(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashing has a bounded queue: beyond it 503 at once, and those in line are served."""
-    monkeypatch.setattr(accounts_module, "WAITING", 2)
+async def test_a_burst_is_bounded_however_it_comes(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300 log-ins and registrations at once as many are accepted as have a place; the rest are told at once when to come back."""
+    running, going = 0, threading.Event()
+    most = 0
+
+    def verify(stored: str | None, password: str) -> bool:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        going.wait(20)
+        running -= 1
+        return False
+
+    monkeypatch.setattr(passwords, "verify", verify)
     outcomes: list[object] = []
     async with node(database_url, redis_url) as one:
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def ask(number: int) -> None:
+                    if number % 10:
+                        outcomes.append(await one.accounts.login(f"user {number}", PASSWORD))
+                    else:
+                        outcomes.append(await one.accounts.register(f"user {number}", f"{number}@example.org", PASSWORD, None))
+
+                for number in range(300):
+                    nursery.start_soon(ask, number)
+                strangers = HASHING + WAITING - KEPT_FOR_KNOWN
+                with trio.fail_after(20):
+                    while len(outcomes) < 300 - strangers:
+                        await trio.sleep(0.005)
+                assert outcomes == [accounts_module.BUSY] * (300 - strangers)
+                assert accounts_module.BUSY.retry_after is not None
+                going.set()
+        finally:
+            going.set()
+        accepted = [outcome for outcome in outcomes if outcome != accounts_module.BUSY]
+        assert len(accepted) == strangers
+        assert most <= HASHING
+        assert one.accounts._hashing.taken == 0
+
+
+async def test_a_log_in_that_is_given_up_gives_its_place_back(database_url: str, redis_url: str) -> None:
+    """A client that leaves while it waits in line takes nothing: neither the place nor the try of its address."""
+    async with node(database_url, redis_url, login_per_minute=1) as one:
         await one.register()
-
-        async def log_in() -> None:
-            outcomes.append(await one.accounts.login("Ada", PASSWORD))
-
-        one.accounts._hashing.total_tokens = 1
-        async with one.accounts._hashing, trio.open_nursery() as nursery:
-            for _ in range(2):
-                nursery.start_soon(log_in)
+        queue, client = one.accounts._hashing, Client("192.0.2.1")
+        running = [place for _ in range(HASHING) if (place := queue.reserve())]
+        queue._idle = 0  # both threads are at work
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.accounts.login, "Ada", PASSWORD, client)
             with trio.fail_after(10):
-                while one.accounts._hashing.statistics().tasks_waiting < 2:
+                while not queue._strangers_line:
                     await trio.sleep(0.005)
-            assert code(await one.accounts.login("Ada", PASSWORD)) is Code.SERVICE_UNAVAILABLE
-            one.accounts._hashing.total_tokens = 2
-    assert [type(outcome) for outcome in outcomes] == [LoggedIn, LoggedIn]
+            assert queue.taken == HASHING + 1
+            assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
+            nursery.cancel_scope.cancel()
+        assert (queue.taken, len(queue._strangers_line)) == (HASHING, 0)
+        for place in running:
+            queue.leave(place)
+        queue._idle = HASHING
+        assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
+
+
+async def test_a_password_that_is_hashed_anew_keeps_its_place(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outdated hash costs a log-in two hashes, and it is counted until both are done."""
+    taken: list[int] = []
+    async with node(database_url, redis_url, hasher=passwords._HASHER) as one:
+        await one.register()
+        await one.stores.execute("UPDATE credentials SET password_hash = $1", CHEAP.hash(PASSWORD))
+        hash_password = passwords.hash_password
+
+        def noting(password: str) -> str:
+            taken.append(one.accounts._hashing.taken)
+            return hash_password(password)
+
+        monkeypatch.setattr(passwords, "hash_password", noting)
+        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+        assert taken == [1]
+        assert one.accounts._hashing.taken == 0
+
+
+async def test_the_right_password_is_never_counted_as_a_failure(database_url: str, redis_url: str) -> None:
+    """However often it is given; a failed store counts nothing either."""
+    async with node(database_url, redis_url, login_per_minute=2) as one:
+        await one.register()
+        for number in range(30):
+            client = Client(f"198.51.{number}.1")
+            assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
+        for number in range(20):
+            assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1")) == accounts_module.WRONG
+        assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
+
+
+async def test_a_try_that_is_refused_takes_nothing(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 of a full queue or of PostgreSQL, 429 of the account: the address has its tries left."""
+
+    async def away(*_: object) -> None:
+        raise StorageUnavailable("postgresql", "gone")
+
+    async with node(database_url, redis_url, login_per_minute=2) as one:
+        await one.register()
+        client = Client("192.0.2.1")
+        with monkeypatch.context() as patched:
+            patched.setattr(users, "find", away)
+            for _ in range(5):
+                with pytest.raises(StorageUnavailable):
+                    await one.accounts.login("Ada", PASSWORD, client)
+        places = [place for _ in range(HASHING + WAITING) if (place := one.accounts._hashing.reserve())]
+        for _ in range(5):
+            assert await one.accounts.login("Ada", PASSWORD, client) == accounts_module.BUSY
+        for place in places:
+            one.accounts._hashing.leave(place)
+        for number in range(20):
+            await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
+        for _ in range(5):
+            assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
+        for _ in range(2):
+            assert await one.accounts.login("Nobody", PASSWORD, client) == accounts_module.WRONG
+        assert code(await one.accounts.login("Nobody", PASSWORD, client)) is Code.RATE_LIMITED
+
+
+async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, redis_url: str) -> None:
+    """Made for another account, by other keys, or garbled: its bearer is a stranger like all."""
+    async with node(database_url, redis_url, login_per_minute=1) as one:
+        mine, other = await one.register("Ada"), await one.register("Eve")
+        forged = device_cookies.make(b"x" * 32, UUID(mine.userId), b"n" * 16)
+        cookies = (one.accounts.device_cookie(other), forged, "", "x" * 64, "é" * 64)
+        for number in range(10):
+            assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies)) == accounts_module.WRONG
+        assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
+        own = one.accounts.device_cookie(mine)
+        assert isinstance(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.2", (*cookies, own))), LoggedIn)
+        rotated = Node(one.stores, masters={2: MASTERS[2], 3: b"3" * 32}, master=3, login_per_minute=1)
+        assert isinstance(await rotated.accounts.login("Ada", PASSWORD, Client("192.0.2.3", (own,))), LoggedIn)
 
 
 async def test_an_old_hash_is_made_anew_at_the_next_log_in(database_url: str, redis_url: str) -> None:

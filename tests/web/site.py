@@ -127,7 +127,6 @@ async def site(
     allowed: tuple[str, ...] = (),
     proxies: tuple[Network, ...] = (),
     ip_per_minute: int = 0,
-    login_per_minute: int = 0,
     all_doors: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Site]:
@@ -142,7 +141,7 @@ async def site(
         bearer, heads = Bearer(people.sessions.authenticate), Heads(origins, public_url=public_url)
         scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
-            auth=AuthRoutes(people.accounts, bearer, origins, addresses, per_minute=login_per_minute, refresh_days=30),
+            auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer),
             scores=scores,
             health=health,

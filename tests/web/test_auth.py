@@ -1,6 +1,7 @@
 """Log-in over HTTP: what browsers and programs are given, which pages may ask, and how often."""
 
-from http.cookies import SimpleCookie
+from hashlib import sha256
+from http.cookies import Morsel, SimpleCookie
 from ipaddress import ip_network
 from typing import Any
 
@@ -22,13 +23,18 @@ from tests.web.site import Site, site
 __all__ = ["database_url"]  # the module's own fixture
 
 REGISTER, LOGIN, REFRESH, LOGOUT = (f"/api/v1/auth/{name}" for name in ("register", "login", "refresh", "logout"))
+PROXIES = (ip_network("127.0.0.0/8"),)
 ADA = {"username": "Ada", "password": PASSWORD}
 
 
-def cookie(answer: httpx.Response) -> Any:
-    """The refresh cookie's morsel."""
-    parsed: SimpleCookie = SimpleCookie(answer.headers["set-cookie"])
-    return parsed["scoreboard_refresh"]
+def cookies(answer: httpx.Response) -> dict[str, "Morsel[str]"]:
+    """What is set, by name."""
+    return {name: morsel for line in answer.headers.get_list("set-cookie") for name, morsel in SimpleCookie(line).items()}
+
+
+def cookie(answer: httpx.Response, name: str = "scoreboard_refresh") -> Any:
+    """A cookie's morsel."""
+    return cookies(answer)[name]
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -65,7 +71,7 @@ async def test_a_browser_has_its_refresh_token_in_a_cookie_alone(database_url: s
         assert morsel["httponly"] is True
         assert not morsel["secure"]
         secure = await here.http.post(LOGIN, json=ADA, headers={"origin": page.replace("http:", "https:")})
-        assert cookie(secure)["secure"] is True
+        assert cookie(secure, "__Secure-scoreboard_refresh")["secure"] is True
 
         here.http.cookies.clear()
         headers = {"origin": page, "cookie": f"a=b; scoreboard_refresh={morsel.value}; c=d"}
@@ -84,11 +90,18 @@ async def test_a_browser_has_its_refresh_token_in_a_cookie_alone(database_url: s
 
 
 async def test_the_public_url_decides_whether_the_cookie_is_secure(database_url: str, redis_url: str) -> None:
-    """Whatever the page's origin says."""
-    async with site(database_url, redis_url, public_url="https://board.example") as here:
+    """On https the names of both cookies begin with `__Secure-`, whoever is allowed to ask."""
+    async with site(database_url, redis_url, public_url="https://board.example", allowed=("http://friend.example",)) as here:
         await here.register()
-        for origin in ("https://board.example", str(here.http.base_url).rstrip("/")):
-            assert cookie(await here.http.post(LOGIN, json=ADA, headers={"origin": origin}))["secure"] is True
+        for origin in ("https://board.example", "http://friend.example"):
+            answer = await here.http.post(LOGIN, json=ADA, headers={"origin": origin})
+            for name in ("__Secure-scoreboard_refresh", "__Secure-scoreboard_device"):
+                assert cookie(answer, name)["secure"] is True
+    async with site(database_url, redis_url, public_url="http://board.example") as here:
+        await here.register()
+        answer = await here.http.post(LOGIN, json=ADA, headers={"origin": "http://board.example"})
+        assert set(cookies(answer)) == {"scoreboard_refresh", "scoreboard_device"}
+        assert not cookie(answer)["secure"]
 
 
 async def test_pages_of_others_are_refused(database_url: str, redis_url: str) -> None:
@@ -102,6 +115,7 @@ async def test_pages_of_others_are_refused(database_url: str, redis_url: str) ->
             "https://board.example.evil.example",
             "http://board.example",
             f"http://{host[0]}:1",
+            f"http://{host[0]}:{host[1]}",  # where the request went: with a public URL, Host has no say
             "https://",
             "x",
         )
@@ -109,7 +123,7 @@ async def test_pages_of_others_are_refused(database_url: str, redis_url: str) ->
             headers = {"origin": origin, "authorization": f"Bearer {mine['accessToken']}"}
             for path in (REGISTER, LOGIN, REFRESH, LOGOUT):
                 assert code(await here.http.post(path, json=ADA, headers=headers)) == (403, "FORBIDDEN")
-        for origin in ("https://board.example", "https://friend.example", "HTTPS://Friend.Example", f"http://{host[0]}:{host[1]}"):
+        for origin in ("https://board.example", "https://friend.example", "HTTPS://Friend.Example"):
             assert (await here.http.post(LOGIN, json=ADA, headers={"origin": origin})).status_code == 200
 
 
@@ -128,25 +142,119 @@ async def test_refreshing_without_a_token_is_401(database_url: str, redis_url: s
         assert code(await here.http.post(REFRESH, json={"refreshToken": 7})) == (400, "INVALID_REQUEST")
 
 
-async def test_the_limit_by_address_and_by_name(database_url: str, redis_url: str) -> None:
-    """Three a minute of each: the fourth is told the layer and when to come back."""
+async def test_another_refresh_cookie_does_not_end_the_session(database_url: str, redis_url: str) -> None:
+    """A sibling domain plants cookies of the same name: garbage, one of another session that has ended. The live one is found."""
+    async with site(database_url, redis_url) as here:
+        ended = (await here.register("Grace"))["refreshToken"]
+        spent = (await here.register())["refreshToken"]
+        live = (await here.http.post(REFRESH, json={"refreshToken": spent})).json()["data"]["refreshToken"]
+        await here.people.stores.execute("UPDATE sessions SET revoked_at = now() WHERE token_sha256 = $1", sha256(ended.encode()).digest())
+        planted = [*("x" * 86 for _ in range(1)), *(f"{number:086}" for number in range(40)), ended]
+        page = str(here.http.base_url).rstrip("/")
+        crowd = "; ".join(f"scoreboard_refresh={value}" for value in (*planted, live))
+        answer = await here.http.post(REFRESH, headers={"origin": page, "cookie": crowd})
+        assert answer.status_code == 200
+        assert answer.json()["data"]["username"] == "Ada"
+        following = cookie(answer).value
+        again = await here.http.post(
+            REFRESH,
+            headers=[("origin", page), ("cookie", f"scoreboard_refresh={planted[0]}"), ("cookie", f"a=b; scoreboard_refresh={following}")],
+        )
+        assert again.status_code == 200
+        assert here.people.revoked == []
 
-    async def log_in(here: Site, name: str, address: str) -> httpx.Response:
-        return await here.http.post(LOGIN, json={"username": name, "password": "wrong"}, headers={"x-forwarded-for": address})
 
-    async with site(database_url, redis_url, proxies=(ip_network("127.0.0.0/8"),), login_per_minute=3) as here:
-        for number in range(3):
-            assert (await log_in(here, f"name {number}", "198.51.100.1")).status_code == 401
-        refused = await log_in(here, "name 9", "198.51.100.1")
-        assert code(refused) == (429, "RATE_LIMITED")
-        assert refused.json()["layer"] == "login"
-        assert 1 <= int(refused.headers["retry-after"]) <= 61
-        for number, name in enumerate(["Ada", "ADA", "ada"]):
-            assert (await log_in(here, name, f"203.0.113.{number}")).status_code == 401
-        assert (await log_in(here, "Ada", "203.0.113.9")).json()["layer"] == "login"
-        assert (await log_in(here, "Grace", "203.0.113.10")).status_code == 401
-        body = {"username": "aDa", "email": "a@example.org", "password": PASSWORD}
-        assert (await here.http.post(REGISTER, json=body, headers={"x-forwarded-for": "203.0.113.11"})).json()["layer"] == "login"
+async def test_a_refresh_cookie_of_before_the_prefix_is_taken_once(database_url: str, redis_url: str) -> None:
+    """On https the plain name's token is exchanged for one under the new name, and the old cookie is removed: no new log-in."""
+    async with site(database_url, redis_url, public_url="https://board.example") as here:
+        token = (await here.register())["refreshToken"]
+        headers = {"origin": "https://board.example"}
+        upgraded = await here.http.post(REFRESH, headers=headers | {"cookie": f"scoreboard_refresh={token}"})
+        assert upgraded.status_code == 200
+        fresh, old = cookie(upgraded, "__Secure-scoreboard_refresh"), cookie(upgraded, "scoreboard_refresh")
+        assert (fresh["secure"], fresh["path"], old.value, old["max-age"], old["path"]) == (True, REFRESH, "", "0", REFRESH)
+        both = f"scoreboard_refresh={token}; __Secure-scoreboard_refresh={fresh.value}"
+        again = await here.http.post(REFRESH, headers=headers | {"cookie": both})  # the browser has not removed it
+        assert again.status_code == 200
+        headers |= {"authorization": f"Bearer {again.json()['data']['accessToken']}"}
+        gone = cookies(await here.http.post(LOGOUT, headers=headers))
+        assert {name: morsel["max-age"] for name, morsel in gone.items()} == {"__Secure-scoreboard_refresh": "0", "scoreboard_refresh": "0"}
+
+
+async def test_a_device_cookie_is_for_browsers_and_the_login_path(database_url: str, redis_url: str) -> None:
+    """HttpOnly, SameSite=Strict, a year, another at each log-in; a refresh gives none."""
+    async with site(database_url, redis_url) as here:
+        page = {"origin": str(here.http.base_url).rstrip("/")}
+        body = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD}
+        registered = await here.http.post(REGISTER, json=body, headers=page)
+        logged_in = await here.http.post(LOGIN, json=ADA, headers=page)
+        first, second = cookie(registered, "scoreboard_device"), cookie(logged_in, "scoreboard_device")
+        assert (second["path"], second["max-age"], second["samesite"], second["httponly"]) == (LOGIN, str(365 * 86_400), "Strict", True)
+        assert first.value != second.value
+        assert set(cookies(await here.http.post(REFRESH, headers=page))) == {"scoreboard_refresh"}
+
+
+# ---- how often ------------------------------------------------------------------------------------------------------
+
+
+async def log_in(here: Site, name: str, address: str, password: str = "wrong", **headers: str) -> httpx.Response:
+    """A log-in from that address."""
+    body = {"username": name, "password": password}
+    return await here.http.post(LOGIN, json=body, headers={"x-forwarded-for": address} | headers)
+
+
+async def test_the_limit_by_address(database_url: str, redis_url: str) -> None:
+    """Three a minute, log-ins and registrations together, right or wrong: the fourth is told the layer and when to come back."""
+    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as here:
+        body = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD}
+        assert (await here.http.post(REGISTER, json=body, headers={"x-forwarded-for": "198.51.100.1"})).status_code == 201
+        assert (await log_in(here, "Ada", "198.51.100.1", PASSWORD)).status_code == 200
+        assert (await log_in(here, "nobody", "198.51.100.1")).status_code == 401
+        for refused in (
+            await log_in(here, "somebody", "198.51.100.1"),
+            await here.http.post(REGISTER, json=body, headers={"x-forwarded-for": "198.51.100.1"}),
+        ):
+            assert code(refused) == (429, "RATE_LIMITED")
+            assert refused.json()["layer"] == "login"
+            assert 1 <= int(refused.headers["retry-after"]) <= 61
+        assert (await log_in(here, "somebody", "198.51.100.2")).status_code == 401
+
+
+async def test_an_account_is_limited_under_whatever_name_it_is_found(database_url: str, redis_url: str) -> None:
+    """PostgreSQL finds `pixi` under names that Python folds otherwise, and under the e-mail address: all of them count as one."""
+    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as here:
+        await here.register("pixi")
+        names = ["pixi", "PIXI", "p\u0130xi", "pixi@example.org", "PIXI@Example.org"]
+        found = [name for name in names if await users.find(here.people.stores, name) is not None]
+        assert len(found) >= 4
+        statuses = [(await log_in(here, name, "203.0.113.1")).status_code for name in found[:3]]
+        assert statuses == [401] * 3
+        for number in range(9):  # its /24 has three times as many left
+            assert (await log_in(here, found[number % len(found)], f"203.0.113.{number + 2}")).status_code == 401
+        for name in found:
+            refused = await log_in(here, name, "203.0.113.99")
+            assert (refused.status_code, refused.json()["layer"]) == (429, "login")
+
+
+async def test_a_stranger_does_not_lock_the_owner_out(database_url: str, redis_url: str) -> None:
+    """Wrong passwords from everywhere: the owner logs in from elsewhere unless they are many, and from a known browser always."""
+    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as here:
+        page = {"origin": str(here.http.base_url).rstrip("/")}
+        await here.register()
+        known = cookie(await log_in(here, "Ada", "192.0.2.1", PASSWORD, **page), "scoreboard_device").value
+        here.http.cookies.clear()
+        for number in range(20):
+            assert (await log_in(here, "Ada", f"198.51.{number}.1")).status_code == 401
+            if number == 10:
+                assert (await log_in(here, "Ada", "192.0.2.2", PASSWORD)).status_code == 200
+        assert (await log_in(here, "Ada", "192.0.2.3", PASSWORD)).status_code == 429
+        device = page | {"cookie": f"scoreboard_device=garbage; scoreboard_device={known}"}
+        assert (await log_in(here, "Ada", "192.0.2.4", PASSWORD, **device)).status_code == 200
+        for number in range(2):
+            assert (await log_in(here, "Ada", f"192.0.2.{5 + number}", **device)).status_code == 401
+        assert (
+            await log_in(here, "Ada", "192.0.2.7", PASSWORD, **device)
+        ).status_code == 429  # a stolen browser guesses no more than others
 
 
 async def test_the_limit_of_requests_by_address(database_url: str, redis_url: str) -> None:
@@ -240,6 +348,24 @@ async def test_hostile_bodies_are_400_and_leave_nothing(database_url: str, redis
             await here.people.stores.fetchval("SELECT count(*) FROM sessions"),
         )
         assert before == after
+
+
+async def test_what_is_too_long_is_named_and_nothing_is_done_with_it(database_url: str, redis_url: str) -> None:
+    """400 tells the field and how long it may be, before anything is done with it. The API's description says it too."""
+    long = {"username": 200, "email": 255, "password": 1024, "avatarUrl": 500}
+    whole = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD, "avatarUrl": None}
+    async with site(database_url, redis_url) as here:
+        for field, length in long.items():
+            refused = await here.http.post(REGISTER, json=whole | {field: "\u0301" * (length + 1)})
+            assert code(refused) == (400, "INVALID_REQUEST")
+            assert refused.json()["errors"] == [{"field": field, "message": f"must have at most {length} characters"}]
+        decomposed = "e\u0301\u0302\u0323" * 50  # each becomes one character with a mark
+        assert code(await here.http.post(LOGIN, json={"username": decomposed, "password": "x" * 1024})) == (401, "UNAUTHORIZED")
+        assert code(await here.http.post(LOGIN, json={"username": "x" * 256, "password": "x"})) == (400, "INVALID_REQUEST")
+        assert code(await here.http.post(REFRESH, json={"refreshToken": "x" * 1024})) == (401, "UNAUTHORIZED")
+        schemas = (await here.http.get("/api/v1/openapi.json")).json()["components"]["schemas"]
+        told = schemas["Registration"]["properties"]
+        assert {field: told[field].get("maxLength") or told[field]["anyOf"][0]["maxLength"] for field in long} == long
 
 
 json_values = st.recursive(

@@ -2,6 +2,7 @@
 
 from scoreboard.web.heads import DATA_POLICY, PAGE_POLICY, Heads
 from scoreboard.web.origins import Origins
+from scoreboard.web.pages import PAGE_FIELDS
 from tests.operations.people import database_url
 from tests.web.requests import request
 from tests.web.site import site
@@ -44,6 +45,36 @@ def test_https_is_kept_where_it_is() -> None:
     assert b"strict-transport-security" not in Heads(Origins(), public_url="http://127.0.0.1:8000").write(request(), 200, b"", 0)
 
 
+def test_the_page_may_connect_to_its_own_host_alone() -> None:
+    """To the public URL, as http and as a WebSocket; no host that a script could be talked into. Nothing is loaded that is not named."""
+    for public_url, sources in (
+        ("", "'self'"),
+        ("https://board.example", "'self' wss://board.example"),
+        ("http://board.example:8080", "'self' ws://board.example:8080"),
+    ):
+        head = Heads(Origins(public_url=public_url), public_url=public_url).write(request(), 200, PAGE_FIELDS, 0).decode()
+        (policy,) = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("content-security-policy: ")]
+        directives = {name: rest for name, _, rest in (directive.partition(" ") for directive in policy.split("; "))}
+        assert directives["connect-src"] == sources
+        assert directives["default-src"] == "'none'"
+        assert {name for name, rest in directives.items() if rest == "'self'"} <= {"script-src", "style-src", "connect-src"}
+        assert "unsafe" not in policy
+
+
+async def test_other_sites_load_files_and_nothing_else(database_url: str, redis_url: str) -> None:
+    """Cross-Origin-Resource-Policy: a picture or a script tag of another site gets our files, never an answer of the API or the page."""
+    async with site(database_url, redis_url, all_doors=True) as here:
+        for door in (here.http, *here.other_doors):
+            for path in (BOARD, f"{BOARD}?limit=0", "/livez", "/nowhere", "/", "/metrics", "/api/v1/openapi.json"):
+                answer = await door.get(path)
+                assert answer.headers.get_list("cross-origin-resource-policy") == ["same-origin"], path
+            for path in ("/scoreboard.js", "/static/favicon.svg", "/static/page.css"):
+                answer = await door.get(path)
+                assert answer.headers.get_list("cross-origin-resource-policy") == ["cross-origin"], path
+                kept = await door.get(path, headers={"if-none-match": answer.headers["etag"]})
+                assert (kept.status_code, kept.headers["cross-origin-resource-policy"]) == (304, "cross-origin")
+
+
 async def test_every_door_carries_the_security_fields(database_url: str, redis_url: str) -> None:
     """Express, Quart, its errors, what http1 refuses: each field once, the page's policy on the page alone."""
     async with site(database_url, redis_url) as here:
@@ -61,7 +92,7 @@ async def test_every_door_carries_the_security_fields(database_url: str, redis_u
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
             assert answer.headers["x-request-id"] == "mine"
-            assert answer.headers["content-security-policy"] == (PAGE_POLICY if path == "/" else DATA_POLICY)
+            assert answer.headers["content-security-policy"] == (PAGE_POLICY.format(live="") if path == "/" else DATA_POLICY)
             assert "date" in answer.headers
             assert "server" not in answer.headers
         refused = await here.http.post(BOARD, content=b"x" * 20_000)

@@ -35,6 +35,14 @@ def test_a_limit_from_1_to_100_is_read(query: bytes, limit: int) -> None:
     assert read_limit(query) == limit
 
 
+@pytest.mark.parametrize("query", [b"x" * 1025, b"&".join([b"a=1"] * 17), b"&" * 1000 + b"limit=5"])
+def test_a_query_beyond_its_bounds_is_not_taken_apart(query: bytes) -> None:
+    """400 that names the query."""
+    refusal = read_limit(query)
+    assert isinstance(refusal, Refusal)
+    assert [error.field for error in refusal.errors] == ["query"]
+
+
 @pytest.mark.parametrize(
     "limit",
     [

@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoreboard.web import limits
-from scoreboard.web.limits import SlidingWindow
+from scoreboard.domain import sliding_window
+from scoreboard.domain.sliding_window import SlidingWindow
 
 
 def test_the_limit_holds_for_each_key_alone() -> None:
@@ -22,15 +22,34 @@ def test_zero_is_no_limit() -> None:
     assert not window._windows
 
 
+def test_what_is_given_back_was_never_taken() -> None:
+    """The limit counts without it, in whatever order; what left the window by itself can't be given back a second time."""
+    window = SlidingWindow(2)
+    for moment in (0.0, 5.0):
+        window.take("a", moment)
+    assert window.wait("a", 6.0) == 55
+    assert window.wait("a", 6.0, times=2) == 0
+    window.give_back("a", 0.0)
+    assert window.wait("a", 6.0) == 0
+    window.take("a", 6.0)
+    assert window.wait("a", 6.0) == 60
+    window.give_back("a", 0.0)
+    window.give_back("b", 5.0)
+    assert window.wait("a", 6.0) == 60
+    for moment in (5.0, 6.0):
+        window.give_back("a", moment)
+    assert not window._windows  # nothing is kept of tries that came to nothing
+
+
 def test_memory_is_bounded_and_the_key_not_seen_for_longest_goes() -> None:
     """A flood of addresses pushes out those that are silent, not those that are at work."""
     window = SlidingWindow(1)
     window.admit("busy", 0.0)
-    for number in range(limits.KEYS + 10):
+    for number in range(sliding_window.MAX_KEYS + 10):
         window.admit(f"other {number}", 1.0)
         if number % 1000 == 0:
             assert window.admit("busy", 1.0) > 0
-    assert len(window._windows) == limits.KEYS
+    assert len(window._windows) == sliding_window.MAX_KEYS
     assert window.admit("busy", 2.0) > 0
 
 

@@ -1,0 +1,33 @@
+"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under. Pure."""
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+IPV6_PREFIXES = (64, 56, 48)  # bits; what a device, a household and a site are usually given, so whoever has one has all its addresses
+IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, as one rents it to have many addresses
+ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
+CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address, an IPv4 one also where it is written as IPv6 (`::ffff:192.0.2.1`); None for what is none."""
+    return _parse(text) if len(text) <= ADDRESS_LENGTH else None  # asked before the cache: it must not hold a header's length
+
+
+def networks_of(address: str) -> tuple[str, ...]:
+    """The networks that count an address, the smallest first: IPv6 /64, /56, /48; IPv4 the address itself, then its /24."""
+    parsed = parse_address(address)
+    if parsed is None:
+        return (address[:ADDRESS_LENGTH],)
+    if isinstance(parsed, IPv6Address):
+        return tuple(str(ip_network((parsed, prefix), strict=False)) for prefix in IPV6_PREFIXES)
+    return str(parsed), str(ip_network((parsed, IPV4_PREFIX), strict=False))
+
+
+@lru_cache(CACHE_SIZE)
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        parsed = ip_address(text.partition("%")[0])  # a zone ("fe80::1%eth0") is the reader's business
+    except ValueError:
+        return None
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed

@@ -1,0 +1,91 @@
+"""Limits by key in memory: so many in any 60 seconds, a sliding window. Pure: the time is an argument.
+
+A node's own count on purpose: the exact limits, per user and across nodes, are in storage.limits.
+"""
+
+from collections import OrderedDict, deque
+
+WINDOW_SECONDS = 60
+MAX_KEYS = 50_000  # about 20 MB; full: the key not used for longest is forgotten. Entries are at most the requests of the last minute
+
+
+class SlidingWindow:
+    """At most `limit` admissions a key in any 60 seconds; 0: no limit. Refused ones count nothing.
+
+    Counts by whole seconds and errs on the side of refusing: a second's admissions leave when all of them are more than 60 s old.
+    `now` is always in seconds, of a clock that never goes back.
+    """
+
+    __slots__ = ("_limit", "_windows")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+
+    def admit(self, key: str, now: float) -> int:
+        """0 when admitted, else after how many seconds another try is worth making."""
+        wait = self.wait(key, now)
+        if not wait:
+            self.take(key, now)
+        return wait
+
+    def wait(self, key: str, now: float, times: int = 1) -> int:
+        """0 when one more is within `times` the limit, else after how many seconds it will be. Counts nothing."""
+        window = self._windows.get(key) if self._limit else None
+        if window is None:
+            return 0
+        self._windows.move_to_end(key)  # whoever is refused goes on being remembered
+        window.drop(int(now) - WINDOW_SECONDS - 1)
+        if window.total < self._limit * times:
+            return 0
+        return window.seconds[0][0] + WINDOW_SECONDS + 1 - int(now)
+
+    def take(self, key: str, now: float) -> None:
+        """Counts one, whatever the limit."""
+        if not self._limit:
+            return
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= MAX_KEYS:
+                self._windows.popitem(last=False)
+            window = self._windows[key] = _Window()
+        window.add(int(now))
+
+    def give_back(self, key: str, taken: float) -> None:
+        """One that was taken at that time was none after all."""
+        window = self._windows.get(key)
+        if window is not None:
+            window.remove(int(taken))
+            if not window.total:
+                del self._windows[key]  # tries that came to nothing push out no key that counts
+
+
+class _Window:
+    """Admissions of one key: [second, how many], oldest first, and their sum."""
+
+    __slots__ = ("seconds", "total")
+
+    def __init__(self) -> None:
+        self.seconds: deque[list[int]] = deque()
+        self.total = 0
+
+    def drop(self, until: int) -> None:
+        while self.seconds and self.seconds[0][0] <= until:
+            self.total -= self.seconds.popleft()[1]
+
+    def add(self, second: int) -> None:
+        if self.seconds and self.seconds[-1][0] == second:
+            self.seconds[-1][1] += 1
+        else:
+            self.seconds.append([second, 1])
+        self.total += 1
+
+    def remove(self, second: int) -> None:
+        """Does nothing when that second has left already, or its count was forgotten with the key. At most 62 entries are looked at."""
+        for entry in self.seconds:
+            if entry[0] == second and entry[1]:
+                entry[1] -= 1
+                self.total -= 1
+                if not entry[1]:
+                    self.seconds.remove(entry)
+                return

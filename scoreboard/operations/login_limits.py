@@ -1,0 +1,104 @@
+"""How often an address may try to log in or register, and how often an account may be guessed at. Pure: the time is an argument.
+
+`begin` counts a try under the client's networks; `Attempt.against` counts it as a failure of the account that was found, until the
+password turns out to be right (`succeed`). Whoever refuses takes nothing: all buckets are asked first, and what was taken is given back.
+
+1. An address: `per_minute` tries of any kind a minute. IPv6 by /64, by /56 twice as many, by /48 four times, since one household has a
+   /56 and one rented server a /48.
+2. An account: `per_minute` failures a minute from one network, rising in the same way, an IPv4 /24 four times. So nobody locks the owner
+   out from elsewhere.
+3. An account from everywhere: EVERYWHERE_TIMES as many, which bounds a botnet's guesses.
+4. A browser that has logged in to that account before (device cookie) has `per_minute` failures of its own and is not held up by 2 and 3.
+
+Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours.
+"""
+
+from types import TracebackType
+from uuid import UUID
+
+from scoreboard.domain.networks import IPV6_PREFIXES, networks_of
+from scoreboard.domain.sliding_window import SlidingWindow
+
+RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their order
+IPV4_TIMES = (1, 4)  # the same for an address and its /24: of failures alone, as strangers share a /24
+EVERYWHERE_TIMES = 10  # times the limit: failures of one account from all networks, 100 a minute by default
+
+assert len(RISING_TIMES) == len(IPV6_PREFIXES)
+
+_Bucket = tuple[str, int]  # key, times the limit
+
+
+class LoginLimits:
+    """`per_minute`: as above; 0 for no limit."""
+
+    __slots__ = ("_failures", "_tries")
+
+    def __init__(self, per_minute: int) -> None:
+        self._tries, self._failures = SlidingWindow(per_minute), SlidingWindow(per_minute)
+
+    def begin(self, address: str, now: float) -> "Attempt | int":
+        """An attempt from that address ("": from this process, never refused for where it comes from); else seconds until the next."""
+        networks = networks_of(address) if address else ()
+        is_ipv6 = len(networks) == len(RISING_TIMES)
+        buckets = list(zip(networks, RISING_TIMES if is_ipv6 else IPV4_TIMES, strict=False))
+        attempt = Attempt(self._failures, buckets)
+        return attempt.take(self._tries, buckets if is_ipv6 else buckets[:1], now) or attempt
+
+
+class Attempt:
+    """One log-in or registration. As a context manager: what raises was no attempt, and nothing of it stays counted."""
+
+    __slots__ = ("_failures", "_taken", "networks")
+
+    def __init__(self, failures: SlidingWindow, networks: list[_Bucket]) -> None:
+        self._failures = failures
+        self.networks = networks
+        self._taken: list[tuple[SlidingWindow, str, float]] = []
+
+    def take(self, window: SlidingWindow, buckets: list[_Bucket], now: float) -> int:
+        """Counts one in each bucket: 0. Or in none: the seconds until all have room."""
+        wait = max((window.wait(key, now, times) for key, times in buckets), default=0)
+        if not wait:
+            for key, _ in buckets:
+                window.take(key, now)
+                self._taken.append((window, key, now))
+        return wait
+
+    def against(self, user: UUID, device: str | None, now: float) -> int:
+        """Counts it as a failure of that account: 0. Refused: the seconds until the next, and nothing of it stays counted.
+
+        `device` names a browser that has logged in to this account before.
+        """
+        if device is not None:
+            buckets = [(f"{user} browser {device}", 1)]
+        else:
+            buckets = [(f"{user} {network}", times) for network, times in self.networks]
+            buckets.append((f"{user} everywhere", EVERYWHERE_TIMES))
+        wait = self.take(self._failures, buckets, now)
+        if wait:
+            self.withdraw()
+        return wait
+
+    def succeed(self) -> None:
+        """The password was right: no failure. The try of the address stays counted."""
+        self._give_back(self._failures)
+
+    def withdraw(self) -> None:
+        """Nothing was tried: nothing stays counted. May be called again."""
+        self._give_back()
+
+    def _give_back(self, only: SlidingWindow | None = None) -> None:
+        kept = []
+        for window, key, taken in self._taken:
+            if only is None or window is only:
+                window.give_back(key, taken)
+            else:
+                kept.append((window, key, taken))
+        self._taken = kept
+
+    def __enter__(self) -> "Attempt":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self.withdraw()

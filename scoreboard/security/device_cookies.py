@@ -1,0 +1,59 @@
+"""Device cookies (OWASP): what a browser keeps to show that somebody has logged in to an account with it before.
+
+It gives no access. It only keeps strangers' wrong passwords from being counted against the owner's own browser. A cookie is
+base64url(user ‖ nonce ‖ tag); the nonce tells one log-in's cookie from another's. Pure: keys and nonces are arguments.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import UUID
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+NONCE_BYTES = 16  # 128 bits: no two log-ins have the same
+LIFETIME_SECONDS = 365 * 86_400  # a year
+_TAG_BYTES = 16  # 128 bits: only to be unforgeable within a cookie's life
+_BYTES = 16 + NONCE_BYTES + _TAG_BYTES
+_CHARACTERS = _BYTES * 4 // 3  # base64; 48 bytes need no padding
+_INFO = b"scoreboard device cookie"  # keeps its keys apart from whatever else is derived from the same master key
+
+
+class Device(NamedTuple):
+    """A browser that has logged in before."""
+
+    user: UUID
+    nonce: str  # hex
+
+
+def make(master: bytes, user: UUID, nonce: bytes) -> str:
+    """The cookie's value."""
+    content = user.bytes + nonce
+    return base64.urlsafe_b64encode(content + _tag(master, content)).decode()
+
+
+def read(masters: Mapping[int, bytes], value: str) -> Device | None:
+    """Whose browser a value speaks of; None when we did not make it, under any live master key. Never raises."""
+    if len(value) != _CHARACTERS or not value.isascii():
+        return None
+    try:
+        raw = base64.b64decode(value, altchars=b"-_", validate=True)
+    except binascii.Error:
+        return None
+    content, tag = raw[:-_TAG_BYTES], raw[-_TAG_BYTES:]
+    if not any(hmac.compare_digest(_tag(master, content), tag) for master in masters.values()):
+        return None
+    return Device(UUID(bytes=content[:16]), content[16:].hex())
+
+
+def _tag(master: bytes, content: bytes) -> bytes:
+    return hmac.digest(_key(master), content, "sha256")[:_TAG_BYTES]
+
+
+@lru_cache(16)  # master keys: there are one or two; deriving takes ten times as long as the tag
+def _key(master: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_INFO).derive(master)

@@ -1,0 +1,221 @@
+"""Work that grows faster than its input: every decoder, query parser and header reader has its worst 16 kB and does not hold the loop.
+
+The one timed test of this project, since nothing else shows it. It counts CPU time of this thread alone and takes the best of several runs,
+so that a busy machine changes nothing; LONGEST_MS is many times what any of them takes.
+"""
+
+import base64
+from collections.abc import Callable, Iterable
+from ipaddress import ip_network
+from time import thread_time
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from scoreboard.domain import profiles, wire
+from scoreboard.domain.actions import parse_action
+from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.live.requests import query_token, read_query
+from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, Request
+from scoreboard.security import device_cookies, passwords, refresh_tokens, signatures, tokens
+from scoreboard.web import bodies
+from scoreboard.web.addresses import Addresses
+from scoreboard.web.auth import Credentials, Refresh, Registration, read_cookies
+from scoreboard.web.bearer import Bearer
+from scoreboard.web.heads import Heads
+from scoreboard.web.origins import Origins
+from scoreboard.web.pages import accepts_gzip
+from scoreboard.web.scores import is_current, read_limit
+from scoreboard.web.users import ProfileChange
+from tests.operations.people import ISSUER, KEYS, MASTERS
+from tests.web.requests import request
+
+LONGEST_MS = 3.0  # CPU time; a fan-out's tick is 100 ms, and each of a thousand requests a minute may be such a one
+RUNS = 7
+USER = UUID(int=7)
+MARKS = "\u0345\u0334"  # combining marks in the order in which composing them has most to do
+
+
+def spent_ms(work: Callable[[], object]) -> float:
+    """The least CPU time of several runs."""
+    best = float("inf")
+    for _ in range(RUNS):
+        began = thread_time()
+        work()
+        best = min(best, thread_time() - began)
+    return best * 1000
+
+
+def filled(start: str | bytes, unit: str | bytes, end: str | bytes = b"", size: int = BODY_BYTES) -> bytes:
+    """As many of the unit as there is room for."""
+    first, again, last = (part.encode() if isinstance(part, str) else part for part in (start, unit, end))
+    return first + again * ((size - len(first) - len(last)) // len(again)) + last
+
+
+def check(inputs: Iterable[tuple[str, Callable[[], object]]]) -> None:
+    slow = {name: round(spent, 2) for name, work in inputs if (spent := spent_ms(work)) > LONGEST_MS}
+    assert slow == {}
+
+
+# ---- bodies ---------------------------------------------------------------------------------------------------------
+
+ACTION = '{"actionId":"a","actionType":"b","timestamp":"2026-01-10T10:30:00Z","metadata":'
+NUMBERS = ("1", "0.1", "1e-320", "5e-324", "1.7976931348623158e308", "2.2250738585072011e-308", "1e23", "9" * 25, "0." + "9" * 700)
+BODIES = {
+    "usual": b'{"username":"Ada","password":"correct horse battery"}',
+    "an usual action": f'{ACTION}{{"difficulty":"medium","timeSpent":120.5}}}}'.encode(),
+    **{
+        f"{what} in {name}": filled(f'{{"username":"a","email":"a@b.c","password":"b","{name}":"', unit, '"}')
+        for name in ("username", "password", "email", "avatarUrl", "refreshToken", "actionId", "timestamp", "userId")
+        for what, unit in (("marks", MARKS), ("letters", "x"), ("escapes", "\\u0301"), ("digits", "2"))
+    },
+    "marks as a name": filled('{"username":"', MARKS, '","password":"b"}'),
+    "marks as a password": filled('{"username":"a","password":"', MARKS, '"}'),
+    "open brackets": filled("", "["),
+    "open braces": filled("", '{"a":'),
+    "open brackets in a field": filled('{"username":"a","password":', "["),
+    "closed brackets": b"[" * 8000 + b"]" * 8000,
+    "deep metadata": (ACTION + '{"a":' * 2600 + "1" + "}" * 2600 + "}").encode(),
+    "wide metadata": filled(ACTION + '{"a":[[]', ",[]", "]}}"),
+    "objects": filled(ACTION + '{"a":[{}', ",{}", "]}}"),
+    "a name again and again": filled(ACTION + '{"a":0', ',"a":0', "}}"),
+    "names": (ACTION + "{" + ",".join(f'"{number:x}":0' for number in range(1700)) + "}}").encode(),
+    "escapes": filled(ACTION + '{"a":"', "\\u00e9", '"}}'),
+    "one long number": filled(ACTION + '{"a":', "9", "}}"),
+    "one long fraction": filled(ACTION + '{"a":0.', "9", "}}"),
+    **{f"numbers {number[:24]}": filled(f'{ACTION}{{"a":[{number}', f",{number}", "]}}") for number in NUMBERS},
+    **{f"numbers {number[:24]} as a name": filled(f'{{"username":[{number}', f",{number}", "]}") for number in NUMBERS},
+    "an unknown name": filled('{"', "x", '":1}'),
+    "unknown names": filled('{"a":1', ',"a":1', "}"),
+    "spaces": filled("{", " ", "}"),
+    "nearly NUL": filled("", "\\u000"),
+}
+STRUCTS = (Registration, Credentials, Refresh, ProfileChange)
+
+
+@pytest.mark.parametrize("kind", STRUCTS)
+def test_bodies(kind: type) -> None:
+    """Log-in, registration, refresh, profile."""
+    decoder: Any = msgspec.json.Decoder(kind)
+    check((name, lambda body=body: bodies.read(request(body=body), decoder)) for name, body in BODIES.items())
+
+
+def test_actions() -> None:
+    """From raw bytes to an action or a refusal, signed or not."""
+    check((name, lambda body=body: parse_action(body)) for name, body in BODIES.items())
+    secrets = signatures.action_secrets(MASTERS, USER, USER)
+    check((name, lambda body=body: signatures.matches("a" * 64, body, secrets)) for name, body in BODIES.items())
+
+
+def test_live_messages() -> None:
+    """Of a WebSocket: 4 KiB."""
+    texts = {name: body.decode("utf-8", "replace")[: wire.MESSAGE_BYTES] for name, body in BODIES.items()}
+    texts |= {
+        f"{name} of a message": filled(f'{{"action":"subscribe","{name}":"', MARKS, '"}', wire.MESSAGE_BYTES).decode()
+        for name in ("channel", "mode", "since", "x")
+    }
+    check((name, lambda text=text: wire.read_message(text)) for name, text in texts.items())
+
+
+def test_what_the_structs_let_through() -> None:
+    """The rules for names, addresses, pictures and passwords, on the longest texts that get as far."""
+    longest = {name: unit * 1024 for name, unit in (("marks", MARKS), ("letters", "x"), ("dots", "a."), ("at", "@"), ("spaces", " a"))}
+    rules: dict[str, tuple[Callable[[str], object], int]] = {
+        "username": (profiles.username, profiles.USERNAME_RAW_LONGEST),
+        "name of a log-in": (profiles.composed, profiles.EMAIL_LONGEST),
+        "email": (profiles.email, profiles.EMAIL_LONGEST),
+        "avatarUrl": (profiles.avatar_url, profiles.AVATAR_LONGEST),
+        "password": (passwords._bytes, profiles.PASSWORD_LONGEST),
+    }
+    check(
+        (f"{rule}: {name}", lambda read=read, text=text[:length]: read(text))
+        for rule, (read, length) in rules.items()
+        for name, text in longest.items()
+    )
+
+
+# ---- heads ----------------------------------------------------------------------------------------------------------
+
+
+def jwt(header: bytes, payload: bytes = b"{}", signature: bytes = b"A" * 86) -> bytes:
+    return b".".join((*(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload)), signature))
+
+
+VALUES = {
+    "usual": b"x",
+    **{
+        f"{unit!r} again and again": filled(b"", unit, size=HEAD_BYTES)
+        for unit in (b",", b", ", b" ", b"; ", b'"', b":", b"1:", b"1.", b"[")
+    },
+    **{
+        f"{unit!r} in a list": filled(b"", unit, size=HEAD_BYTES)
+        for unit in (b"gzip;q=0,", b"10.0.0.1,", b'W/"x", ', b"%41", b"a=&", b"token=&")
+    },
+    **{f"cookies {unit!r}": filled(b"", unit, size=HEAD_BYTES) for unit in (b"scoreboard_refresh=a;", b";scoreboard_device", b"; \t \t")},
+    "refresh cookies": b"; ".join(b"scoreboard_refresh=%086d" % number for number in range(150)),
+    "device cookies": b"; ".join(
+        b"scoreboard_device=" + device_cookies.make(MASTERS[1], UUID(int=number), b"n" * 16).encode() for number in range(190)
+    ),
+    "letters": b"x" * HEAD_BYTES,
+    "an origin": filled(b"https://", b"a.", size=HEAD_BYTES),
+    "a long token": b"Bearer " + b"x" * HEAD_BYTES,
+    "dots": b"Bearer " + b"." * tokens.LONGEST,
+    "deep token": b"Bearer " + jwt(b'{"kid":' + b"[" * 2800),
+    "deep claims": b"Bearer " + jwt(b'{"alg":"EdDSA","kid":"k1"}', b'{"a":' * 550),
+    "a header of numbers": b"Bearer " + jwt(b'{"kid":[' + b"1e-320," * 400 + b"1]}"),
+    "claims of numbers": b"Bearer " + jwt(b'{"alg":"EdDSA","kid":"k1"}', b'{"a":[' + b"1e-320," * 400 + b"1]}"),
+    "a long key id": b"Bearer " + jwt(b'{"alg":"EdDSA","kid":"' + b"k" * 2800 + b'"}'),
+    "a long signature": b"v1." + b"a" * HEAD_BYTES,
+}
+ORIGINS = Origins(names=("board.lan",), allowed=("https://friend.example",))
+PROXIES = Addresses((ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")))
+HEADS = Heads(ORIGINS)
+BEARER = Bearer(lambda token: tokens.verify(KEYS, token, issuer=ISSUER, now=0.0) and None)
+READERS: dict[str, tuple[bytes, Callable[[Request], object]]] = {
+    "ETag": (b"if-none-match", lambda made: is_current(made, b'"' + b"a" * 32 + b'"')),
+    "gzip": (b"accept-encoding", accepts_gzip),
+    "refresh cookie": (
+        b"cookie",
+        lambda made: [refresh_tokens.is_ours(MASTERS, value) for value in read_cookies(made, "scoreboard_refresh")],
+    ),
+    "device cookie": (b"cookie", lambda made: [device_cookies.read(MASTERS, value) for value in read_cookies(made, "scoreboard_device")]),
+    "address": (b"x-forwarded-for", PROXIES.counted),
+    "log-in's address": (b"x-forwarded-for", lambda made: LoginLimits(10).begin(PROXIES.client(made), 0.0)),
+    "token": (b"authorization", BEARER.identify),
+    "origin": (b"origin", ORIGINS.allows),
+    "host": (b"host", lambda made: ORIGINS.is_own(b"http://127.0.0.1", made)),
+    "site": (b"sec-fetch-site", ORIGINS.refuses_site),
+    "type": (b"content-type", bodies.is_json),
+    "signature": (
+        b"x-action-signature",
+        lambda made: signatures.matches(made.header(b"x-action-signature").decode("latin-1"), b"", {1: b"a"}),
+    ),
+    "request id": (b"x-request-id", lambda made: made.request_id),
+    "head of the answer": (b"origin", lambda made: HEADS.write(made, 200, b"", 0)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_headers(reader: str) -> None:
+    """One field of 16 kB, and as many fields as a head has room for."""
+    name, read = READERS[reader]
+    inputs = {what: request((name, value)) for what, value in VALUES.items()}
+    inputs["many fields"] = request(*[(name, b"a")] * (HEAD_BYTES // (len(name) + 4)))
+    check((what, lambda made=made: read(made)) for what, made in inputs.items())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [read_query, read_limit, lambda query: query_token(request(target=b"/?token&" + query))],
+    ids=["watching", "limit", "token"],
+)
+def test_queries(read: Callable[[bytes], object]) -> None:
+    """As long as a head, and as long as a query may be."""
+    check(
+        (f"{what}, {size} bytes", lambda query=value[:size]: read(query))
+        for what, value in VALUES.items()
+        for size in (HEAD_BYTES, QUERY_BYTES)
+    )
