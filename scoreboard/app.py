@@ -216,7 +216,7 @@ class Node:
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
-        gate = Gate(heads, addresses, connections, settings.limits.ip_per_minute)
+        gate = Gate(heads, origins, addresses, connections, settings.limits.ip_per_minute)
         self.server = Server(
             Front(
                 express=build_table(scores)

@@ -1,22 +1,22 @@
-"""What every request passes before any door: its number and its form, and the answer to a browser's preflight."""
+"""What every request passes before any door: its number, which page asks, its form, and the answer to a browser's preflight."""
 
 from collections.abc import Callable
 
 import trio
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.heads import Heads
-from scoreboard.web.limits import SlidingWindow
+from scoreboard.web.origins import FOREIGN, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
 PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 API = b"/api/"
-QUERY_BYTES = 1024  # of a route of the API: a token has half of it
-
 QUERY_TOO_LONG = Refusal(
     Code.INVALID_REQUEST, f"query may have {QUERY_BYTES} bytes", (FieldError("query", f"may have {QUERY_BYTES} bytes"),)
 )
@@ -25,18 +25,19 @@ QUERY_TOO_LONG = Refusal(
 class Gate:
     """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes back."""
 
-    __slots__ = ("_addresses", "_clock", "_connections", "_heads", "_limit", "_probes", "_window")
+    __slots__ = ("_addresses", "_clock", "_connections", "_heads", "_limit", "_origins", "_probes", "_window")
 
     def __init__(
         self,
         heads: Heads,
+        origins: Origins,
         addresses: Addresses,
         connections: ConnectionLimits,
         per_minute: int,
         *,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._heads, self._addresses, self._connections, self._clock = heads, addresses, connections, clock
+        self._heads, self._origins, self._addresses, self._connections, self._clock = heads, origins, addresses, connections, clock
         self._limit, self._window = per_minute, SlidingWindow(per_minute)
         self._probes = SlidingWindow(PROBES_PER_MINUTE)
 
@@ -50,6 +51,8 @@ class Gate:
                 if self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
                     request.keep_alive = False
                 return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
+        if self._origins.refuses_site(request):
+            return problem(FOREIGN, request.request_id)
         if len(request.query) > QUERY_BYTES and request.path.startswith(API):
             return problem(QUERY_TOO_LONG, request.request_id)
         if request.method == b"OPTIONS":

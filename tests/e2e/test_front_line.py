@@ -113,12 +113,8 @@ def test_metrics_at_a_port_of_their_own(start_node: Callable[..., ServerProcess]
     node = start_node(server__metrics_port=str(port))
     assert honest(node, "/metrics").status_code == 404
     assert httpx.get(f"http://127.0.0.1:{port}/metrics").text.startswith("# HELP")
-    assert [httpx.get(f"http://127.0.0.1:{port}{path}").status_code for path in ("/livez", "/readyz", "/", "/api/v1/scores/leaderboard")] == [
-        200,
-        200,
-        404,
-        404,
-    ]
+    paths = ("/livez", "/readyz", "/", "/api/v1/scores/leaderboard")
+    assert [httpx.get(f"http://127.0.0.1:{port}{path}").status_code for path in paths] == [200, 200, 404, 404]
     assert "/metrics" not in honest(node, "/api/v1/openapi.json").json()["paths"]
 
 

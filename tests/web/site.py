@@ -151,7 +151,7 @@ async def site(
         asgi = Asgi(build_application(services))
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = Gate(heads, addresses, connections, ip_per_minute)
+        gate = Gate(heads, origins, addresses, connections, ip_per_minute)
 
         def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
             return Front(
@@ -177,7 +177,8 @@ async def site(
             _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
 
-        express = build_table(scores) | build_plain_table(services.pages, services.description.read) | build_probe_table(health, metrics=True)
+        files = build_plain_table(services.pages, services.description.read)
+        express = build_table(scores) | files | build_probe_table(health, metrics=True)
         made.http = await serve(express, build_prompt_table(scores, _no_poll) | build_prompt_probes(health))
         if all_doors:
             made.other_doors = [await serve(express, {}), await serve({}, {})]
