@@ -57,7 +57,9 @@ class CloseCode(IntEnum):
     """Why the server closes a connection. RECONNECT has what a client does next."""
 
     LEAVING = 1001
-    POLICY = 1008  # too many messages or bytes
+    PROTOCOL = 1002  # frames that RFC 6455 forbids
+    NOT_UTF8 = 1007
+    POLICY = 1008  # too many messages, frames or bytes
     TOO_BIG = 1009
     RESTART = 1012
     OVERLOADED = 1013
@@ -71,6 +73,8 @@ class CloseCode(IntEnum):
 # True: reconnect, with jitter and the same token. False: don't, the same again would end the same way.
 RECONNECT: dict[CloseCode, bool] = {
     CloseCode.LEAVING: True,
+    CloseCode.PROTOCOL: False,
+    CloseCode.NOT_UTF8: False,
     CloseCode.POLICY: False,
     CloseCode.TOO_BIG: False,
     CloseCode.RESTART: True,
@@ -84,6 +88,8 @@ RECONNECT: dict[CloseCode, bool] = {
 
 WORDS: dict[CloseCode, str] = {
     CloseCode.LEAVING: "the server is leaving",
+    CloseCode.PROTOCOL: "protocol error",
+    CloseCode.NOT_UTF8: "text that is not UTF-8",
     CloseCode.POLICY: "too many messages",
     CloseCode.TOO_BIG: "message too big",
     CloseCode.RESTART: "the server restarts",
@@ -274,6 +280,12 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return struct.pack("!BBH", 0x81, 126, size) + payload
     return struct.pack("!BBQ", 0x81, 127, size) + payload
+
+
+def close_frame(code: CloseCode) -> bytes:
+    """A server's Close frame (RFC 6455, 5.5.1)."""
+    payload = struct.pack("!H", code) + reason(code).encode()
+    return struct.pack("!BB", 0x88, len(payload)) + payload
 
 
 def websocket(_event: Event, payload: bytes, _position: str = "") -> bytes:

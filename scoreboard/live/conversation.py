@@ -17,6 +17,7 @@ from scoreboard.domain import wire
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.wire import CloseCode, Event, Trouble
 from scoreboard.live.admission import Admission
+from scoreboard.live.frames import FrameBuffer
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer import Viewer
 from scoreboard.storage.board import Standing
@@ -33,8 +34,9 @@ class Rules:
     slow_reader_seconds: float = 4.0  # behind for so long: closed, counted as 4413
     window_seconds: float = 10.0  # contract: too many messages per 10 s
     messages: int = 60  # a window; a client needs three to begin with, and one now and then
-    received: int = 65_536  # bytes a window, pings and empty fragments included
-    unfinished: int = 1_048_576  # bytes without a whole message: years of pongs, but empty fragments pile up in memory
+    frames: int = 120  # a window; a message is one, and a browser answers one ping in 20 s
+    reads: int = 240  # a window; whoever sends a byte at a time costs a wake-up for each
+    received: int = 65_536  # bytes a window
     silent_seconds: float = 60.0  # contract
     ping_seconds: float = 20.0  # contract
     auth_seconds: float = 10.0  # contract: with anonymous = False
@@ -94,13 +96,14 @@ class Conversation:
     __slots__ = (
         "_auth_by",
         "_expires",
+        "_frames",
         "_heard_at",
         "_messages",
         "_ping_at",
+        "_reads",
         "_received",
         "_rules",
         "_services",
-        "_unfinished",
         "_window_ends",
         "viewer",
     )
@@ -113,7 +116,8 @@ class Conversation:
         self._auth_by = inf if rules.anonymous else now + rules.auth_seconds
         self._expires = inf  # Unix seconds, of the token
         self._window_ends = now + rules.window_seconds
-        self._messages = self._received = self._unfinished = 0
+        self._messages = self._reads = self._received = 0  # in this window
+        self._frames = FrameBuffer()
 
     # ---- deadlines and budgets --------------------------------------------------------------------------------------
 
@@ -130,22 +134,23 @@ class Conversation:
                 self.viewer.socket.send_now(wire.PING)  # not taken: it is behind, or just being written to; another rule minds that
             self.viewer.socket.deadline = min(now + CHECK_SECONDS, now + self._expires - wall, self._auth_by, self._ping_at)
 
-    def heard(self, count: int) -> bool:
-        """Counts bytes that came. False: over the budget."""
-        now = trio.current_time()
+    def count_received(self, data: bytes) -> bytes | CloseCode:
+        """Counts what came. Returns what may be parsed now, b"" for nothing yet; or the code to close with, and nothing may be parsed."""
+        now, rules = trio.current_time(), self._rules
         self._heard_at = now
         if now >= self._window_ends:
-            self._window_ends = now + self._rules.window_seconds
-            self._messages = self._received = 0
-        self._received += count
-        self._unfinished += count
-        return self._received <= self._rules.received and self._unfinished <= self._rules.unfinished
+            self._window_ends = now + rules.window_seconds
+            self._messages = self._reads = self._received = self._frames.frames = 0
+        self._reads += 1
+        self._received += len(data)
+        if self._received > rules.received or self._reads > rules.reads:
+            return CloseCode.POLICY
+        return self._frames.take(data, rules.frames)
 
     # ---- messages ---------------------------------------------------------------------------------------------------
 
     async def receive(self, text: str | bytes) -> CloseCode | None:
         """Does what a message asks; the code to close with, if that is the end of it. Waits for the stores, never for the viewer."""
-        self._unfinished = 0
         self._messages += 1
         if self._messages > self._rules.messages:
             return CloseCode.POLICY

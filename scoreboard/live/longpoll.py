@@ -1,8 +1,10 @@
 """The long poll: a request that is answered when its board is another than the one that the client has.
 
 `PollEndpoint.answer_at_once` is of the prompt table: it waits as a `Poll` in the hub, without a task, and is replied to by whoever brings
-the news. `answer` does the same for whoever must have the board read first. Neither watches the socket: a wait is bounded, and the
-connection goes on after it. All who wait for one tick share its body.
+the news. `answer` does the same for whoever must have the board read first. All who wait for one tick share its body.
+
+A client that ends its side of the connection while it waits has left, as it has for nginx: the poll is over at once, and its place is
+another's. Whoever only stopped sending gets the answer of a wait that is over. Where the system has no epoll the wait alone is the bound.
 """
 
 import re
@@ -106,6 +108,9 @@ class _Waiting:
             services.admission.identify(asked.identity.user)
         observe.LONG_POLLS.inc()
         self.is_cold = services.hub.wait(self._poll, asked.board)  # what is shown may be out of date
+        if (source := self._socket.source) is not None:
+            source.on_end = self._poll.end
+            self._poll.over = source.has_ended
 
     def begin(self, reply: Reply) -> Response | None:
         """The answer, if there is one now; else it waits, and leaves with its reply."""
@@ -141,6 +146,8 @@ class _Waiting:
         services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
         if socket.fd >= 0:
             socket.on_deadline, socket.deadline = self._late, inf
+            if socket.source is not None:
+                socket.source.on_end = None
 
     def _wake(self) -> None:
         if self._reply is None or self._has_left:

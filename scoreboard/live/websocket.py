@@ -1,8 +1,8 @@
 """The WebSocket transport: from an upgrade request on a Socket to its close, with trio-websocket for the protocol.
 
 `LiveEndpoint.serve` is what http1 calls. trio-websocket reads, and writes its handshake, its pongs and its closes; every event of ours is a
-prepared frame that goes out by the hub. One task here reads messages; what they mean is decided in `conversation`. No private part of the
-library is touched.
+prepared frame that goes out by the hub. One task here reads messages; what they mean is decided in `conversation`, and what the library is
+given to parse, too. No private part of the library is touched.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
-from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, reason
+from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, close_frame, reason
 from scoreboard.live.conversation import Conversation, Rules, Services
 from scoreboard.live.requests import query_token
 from scoreboard.live.viewer import Viewer
@@ -24,7 +24,10 @@ from scoreboard.runtime.sockets import Socket
 HANDSHAKE_SECONDS = 10.0  # for our own 101 to go out
 CLOSING_SECONDS = 2.0  # for what waits, our Close and its echo
 LINGER_BYTES = 1_048_576  # read and thrown away after a Close, so that a reset does not overtake it
-FLOOD_PAUSE = 0.05  # seconds between reads from a viewer over its budget, until it is closed: 80 kB/s at most
+READ_BYTES = 4_096  # at a time: a message with its head comes in two reads at most, and a flood is noticed early
+
+# What trio-websocket finds in a payload. It says so to us alone, and closes the connection without a Close frame.
+LIBRARY_CLOSES = frozenset((CloseCode.PROTOCOL, CloseCode.NOT_UTF8))
 
 # What the handshake needs and nothing else. Cookies, tokens and the like need not be kept as long as the connection.
 HEAD = (
@@ -89,6 +92,7 @@ class _Connection(trio.abc.Stream):
         "_accepted",
         "_conversation",
         "_ending",
+        "_is_deaf",
         "_is_read",
         "_lingered",
         "_nursery",
@@ -105,6 +109,7 @@ class _Connection(trio.abc.Stream):
         self.head = b""  # of the handshake, until the library has read it
         self._accepted: trio.Event | None = trio.Event()
         self._is_read = False  # somebody waits for bytes
+        self._is_deaf = False  # what comes is thrown away, the echo of our Close among it
         self._lingered: trio.Event | None = None  # after our Close: set when all that still came was thrown away
         self._ending: CloseCode | None = None
         self._nursery: trio.Nursery | None = None  # from the handshake until it is being closed
@@ -180,12 +185,17 @@ class _Connection(trio.abc.Stream):
         self._nursery = None
         self._services.hub.leave(viewer)
         socket.drained = socket.on_deadline = socket.on_behind = None
+        if (code := self._library_close()) is not None:
+            self._ending, self._is_deaf = code, True
         with trio.move_on_after(CLOSING_SECONDS):
             if self._ending is not None:
                 if viewer.pending is not None:
                     await socket.send_all(b"".join(viewer.pending))
-                await websocket.aclose(self._ending, reason(self._ending))
-            if socket.fd >= 0:  # the library has closed a message that was too big, or the viewer has just left
+                if self._is_deaf:
+                    await socket.send_all(close_frame(self._ending))
+                else:
+                    await websocket.aclose(self._ending, reason(self._ending))
+            if socket.fd >= 0:  # a Close has gone out whose echo nobody waits for, or the viewer has just left
                 self._lingered = trio.Event()
                 socket.shut_writing()
                 if not self._is_read:
@@ -197,7 +207,7 @@ class _Connection(trio.abc.Stream):
     # ---- the stream -------------------------------------------------------------------------------------------------
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Nothing of the viewer's before the 101 has gone out: the library would lose it."""
+        """What may be parsed. Nothing of the viewer's before the 101 has gone out: the library would lose it."""
         if self.head:
             head, self.head = self.head, b""
             return head
@@ -209,25 +219,33 @@ class _Connection(trio.abc.Stream):
             return b""
         self._is_read = True
         try:
-            data: bytes | None = await self._socket.receive_some(max_bytes) if self._socket.played_back else None
-            while data is None:  # as the socket does, with a coroutine less for each of thousands
-                await self._socket.wait_readable()
-                data = self._socket.read_now()
-            if not self._conversation.heard(len(data)) and self._lingered is None:
-                self.end(CloseCode.POLICY)
-                while data:  # a flood is not parsed, not even for the echo of our Close
-                    await trio.sleep(FLOOD_PAUSE)
-                    data = await self._socket.receive_some(max_bytes)
-            if self._lingered is not None:  # what still comes is thrown away
-                last = self._socket.received + LINGER_BYTES
-                while data and self._socket.received < last:
-                    data = await self._socket.receive_some()
-                data = b""
+            while True:
+                data: bytes | None = await self._socket.receive_some(READ_BYTES) if self._socket.played_back else None
+                while data is None:  # as the socket does, with a coroutine less for each of thousands
+                    await self._socket.wait_readable()
+                    data = self._socket.read_now(READ_BYTES)
+                if not data:
+                    return b""
+                if self._lingered is not None or self._is_deaf:
+                    return await self._discard()
+                given = self._conversation.count_received(data)
+                if isinstance(given, CloseCode):
+                    self._is_deaf = True  # before `end`: nothing more is parsed, not even the echo of our Close
+                    self.end(given)
+                    return await self._discard()
+                if given:
+                    return given
         finally:
             self._is_read = False
             if self._lingered is not None:
                 self._lingered.set()
-        return data
+
+    async def _discard(self) -> bytes:
+        """Reads until the viewer closes, or LINGER_BYTES: the end, whichever it was."""
+        last = self._socket.received + LINGER_BYTES
+        while self._socket.received < last and await self._socket.receive_some():
+            pass
+        return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._socket.send_all(data)
@@ -236,4 +254,11 @@ class _Connection(trio.abc.Stream):
         await self._socket.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        await self._socket.aclose()
+        """The library has done with it. After an error that it found and told nobody of, `_close` tells the viewer first."""
+        if self._library_close() is None:
+            await self._socket.aclose()
+
+    def _library_close(self) -> CloseCode | None:
+        """The code of an error that the library found in a payload; None for any other end."""
+        closed = self._websocket.closed if self._websocket is not None else None
+        return CloseCode(closed.code) if closed is not None and closed.code in LIBRARY_CLOSES else None

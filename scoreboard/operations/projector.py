@@ -20,7 +20,7 @@ from scoreboard.storage import outbox
 from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.bridge import crossing, postgres_errors, redis_errors
 from scoreboard.storage.connections import Connection, Stores
-from scoreboard.storage.deadline import ConnectionDeadline
+from scoreboard.storage.deadline import ConnectionDeadline, ended_connection
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.outbox import Missing
 from scoreboard.storage.projection import Projection, script
@@ -298,7 +298,8 @@ async def rebuild_board(stores: Stores, board: Board) -> Mark:
     async def run() -> Mark:
         conn = await stores.connect()
         try:
-            return await Rebuilder(stores, board).rebuild(conn)
+            with ended_connection(conn):
+                return await Rebuilder(stores, board).rebuild(conn)
         finally:
             conn.terminate()
 

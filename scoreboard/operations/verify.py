@@ -10,6 +10,7 @@ from scoreboard.domain.boards import Board
 from scoreboard.storage import audit
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import Stores
+from scoreboard.storage.deadline import ended_connection
 
 LOOKS = 4  # a difference that is only a moment old is gone by then: a board is mended within three seconds
 PAUSE = 1.0  # seconds between two looks
@@ -30,6 +31,7 @@ async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int
 async def _look(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
     conn = await stores.connect()
     try:
-        return await audit.differences(conn, stores.redis, board, stores.namespace.board(board))
+        with ended_connection(conn):
+            return await audit.differences(conn, stores.redis, board, stores.namespace.board(board))
     finally:
         conn.terminate()

@@ -21,17 +21,18 @@ _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if HAS_EPOLL else 0
 class Source:
     """One descriptor's side of it. One task at a time may wait."""
 
-    __slots__ = ("_ended", "_failure", "_fd", "_poller", "_ready", "_waiter", "hook")
+    __slots__ = ("_failure", "_fd", "_poller", "_ready", "_waiter", "has_ended", "hook", "on_end")
 
     def __init__(self, poller: "Poller", fd: int) -> None:
         self._poller, self._fd = poller, fd
         self._ready = False  # the kernel may have something that has not been read
-        self._ended = False  # no further edge comes: whoever reads on must find the end
+        self.has_ended = False  # no further edge comes: whoever reads on must find the end
         self._failure: Exception | None = None  # what the hook raised, for the waiter
         self._waiter: trio.lowlevel.Task | None = None
         # Called when somebody waits: reads and does what can be done without waiting; False: the waiter is needed. A waiter is woken too
         # when there may be more to read than the hook has read; and when the hook raises, it gets the exception.
         self.hook: Callable[[], bool] | None = None
+        self.on_end: Callable[[], None] | None = None  # called once the peer has ended it, whether or not anybody waits; as for `hook`
 
     async def wait(self) -> None:
         """Returns when a read is worth trying or `rouse` was called, always after giving others a turn. Cancelling loses nothing."""
@@ -51,7 +52,7 @@ class Source:
 
     def drained(self) -> None:
         """A read found less than it asked for: the next byte makes a new edge."""
-        self._ready = self._ended
+        self._ready = self.has_ended
 
     def wake(self) -> None:
         """Something came, or it is over."""
@@ -72,13 +73,18 @@ class Source:
 
     def end(self) -> None:
         """The peer has ended it, or it broke."""
-        self._ended = True
+        self.has_ended = True
+        if self.on_end is not None:
+            try:
+                self.on_end()
+            except Exception as exc:  # noqa: BLE001 - as in `wake`
+                self._failure = exc
         self.wake()
 
     def close(self) -> None:
         """Before the descriptor is closed, as its number may soon be another's: nothing more is heard of it, whoever waits is woken."""
         self._poller.forget(self._fd)
-        self.hook = None
+        self.hook = self.on_end = None
         self.wake()
 
     def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:

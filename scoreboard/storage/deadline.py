@@ -1,11 +1,16 @@
 """Deadlines that bind: a call on a PostgreSQL connection (`bounded`), or work of many calls, is ended by ending the connection.
 
 A time-out round a call cancels it, and asyncpg then waits until PostgreSQL has heard of the cancellation: 43.9 s were seen when answers
-disappeared on the way. A connection that is terminated waits for nobody. asyncio-flavoured.
+disappeared on the way. A connection that is terminated waits for nobody.
+
+When a connection ends under a call, asyncpg raises what its own code meets: AttributeError, InterfaceError, CancelledError and others. So
+every call is made inside `bounded`, a `ConnectionDeadline` or, without a deadline, `ended_connection`: what is raised once the connection
+has ended means that PostgreSQL is unavailable, whoever ended it. asyncio-flavoured.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -21,8 +26,7 @@ async def bounded(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) 
     """The call's value. After `seconds` the connection is terminated, and the call ends with StorageUnavailable.
 
     Error replies of PostgreSQL and asyncpg's own DataError are raised as they are, and the connection stays open. After anything else,
-    cancelling among it, the connection is terminated. Then what says that it was lost becomes StorageUnavailable: asyncpg raises
-    AttributeError, InterfaceError and CancelledError when a connection ends under a call.
+    cancelling among it, the connection is terminated. Then what says that it was lost becomes StorageUnavailable.
     """
     expired = False
 
@@ -45,9 +49,10 @@ async def bounded(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) 
     except Exception as exc:
         if expired:
             raise _lost(exc, seconds) from exc
-        if isinstance(exc, asyncpg.PostgresError | ValueError):
+        was_closed = conn.is_closed()
+        if isinstance(exc, asyncpg.PostgresError) or (isinstance(exc, ValueError) and not was_closed):
             raise
-        lost = conn.is_closed() or postgres_condition(exc) is not None
+        lost = was_closed or postgres_condition(exc) is not None
         conn.terminate()
         if lost:
             raise StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}") from exc
@@ -62,25 +67,20 @@ async def bounded(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) 
 class ConnectionDeadline:
     """Round calls of one connection: it is terminated unless the block ends, or `extend` is called, within so many seconds.
 
-    What is raised because of that becomes StorageUnavailable: asyncpg raises many things when its connection is closed during a call.
+    What is raised because of that becomes StorageUnavailable.
     """
 
-    __slots__ = ("_alarm", "_conn", "_over", "seconds")
+    __slots__ = ("_alarm", "_conn", "seconds")
 
     def __init__(self, conn: asyncpg.Connection, seconds: float) -> None:
         self._conn, self.seconds = conn, seconds
-        self._over = False
         self._alarm: asyncio.TimerHandle | None = None
 
     def extend(self) -> None:
         """The block is making progress: it has `seconds` from now on."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(self.seconds, self._end)
-
-    def _end(self) -> None:
-        self._over = True
-        self._conn.terminate()
+        self._alarm = asyncio.get_running_loop().call_later(self.seconds, self._conn.terminate)
 
     def __enter__(self) -> "ConnectionDeadline":
         self.extend()
@@ -89,10 +89,26 @@ class ConnectionDeadline:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         assert self._alarm is not None
         self._alarm.cancel()
-        if not (self._over or self._conn.is_closed()) or exc is None or isinstance(exc, ScoreboardError):
-            return
-        if isinstance(exc, Exception) or (isinstance(exc, asyncio.CancelledError) and not _is_cancelled()):
+        if exc is not None and _tells_of_the_end(self._conn, exc):
             raise _lost(exc, self.seconds) from exc
+
+
+@contextmanager
+def ended_connection(conn: asyncpg.Connection) -> Iterator[None]:
+    """Round calls of one connection that may take as long as they like: what is raised because it has ended becomes StorageUnavailable."""
+    try:
+        yield
+    except BaseException as exc:
+        if _tells_of_the_end(conn, exc):
+            raise StorageUnavailable("postgresql", f"the connection has ended ({type(exc).__name__})") from exc
+        raise
+
+
+def _tells_of_the_end(conn: asyncpg.Connection, exc: BaseException) -> bool:
+    """Whether an exception is there because the connection has ended. Our own errors are raised on purpose, a caller may cancel."""
+    if not conn.is_closed() or isinstance(exc, ScoreboardError):
+        return False
+    return isinstance(exc, Exception) or (isinstance(exc, asyncio.CancelledError) and not _is_cancelled())
 
 
 def _is_cancelled() -> bool:

@@ -16,7 +16,7 @@ from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondit
 from scoreboard.runtime import observe
 from scoreboard.storage.bridge import asyncio_loop, crossing, postgres_errors
 from scoreboard.storage.connections import connect
-from scoreboard.storage.deadline import bounded
+from scoreboard.storage.deadline import bounded, ended_connection
 
 OLDEST_POSTGRES = 170_000  # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 LOCK = 0x5C0BEB0A  # key of the advisory lock: one migrating session at a time
@@ -93,8 +93,9 @@ async def _migrate(postgres_url: str, *, pgbouncer: bool) -> list[str]:
             if await bounded(conn, CHECK_SECONDS, _is_current(conn)):
                 return []
             done = []
-            while name := await _apply_next(conn):
-                done.append(name)
+            with ended_connection(conn):
+                while name := await _apply_next(conn):
+                    done.append(name)
             return done
     finally:
         conn.terminate()

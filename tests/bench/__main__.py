@@ -3,9 +3,14 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, fanout, scale
+from tests.bench import actions, fanout, frontline, scale
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"actions": actions.main, "fanout": fanout.main, "scale": scale.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {
+    "actions": actions.main,
+    "fanout": fanout.main,
+    "front-line": frontline.main,
+    "scale": scale.main,
+}
 
 
 def main(argv: Sequence[str]) -> int:

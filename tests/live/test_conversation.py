@@ -15,7 +15,7 @@ from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import CHECK_SECONDS, Conversation, Rules, Services
 from scoreboard.live.hub import Hub
 from scoreboard.storage.board import Standing
-from tests.live.viewers import BOARD, FakeViewer, kinds, names, snapshot
+from tests.live.viewers import BOARD, FakeViewer, kinds, masked, names, one_by_one, snapshot
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 SUBSCRIBE = json.dumps({"action": "subscribe", "channel": BOARD})
@@ -66,7 +66,7 @@ class Scene:
                 self.viewer.fake.deadline = float("inf")
                 self.conversation.check()
                 if pongs and self.viewer.fake.taken.count(PING) > pings:
-                    self.conversation.heard(6)
+                    self.conversation.count_received(masked(10))
 
     @property
     def events(self) -> list[dict[str, object]]:
@@ -297,22 +297,38 @@ async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: 
     for _ in range(3):
         assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
         await trio.sleep(rules.window_seconds)
-        scene.conversation.heard(1)
+        scene.conversation.count_received(masked(10))
     assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
     assert await scene.say({"action": "ping"}) is CloseCode.POLICY
 
 
 async def test_bytes_are_counted_whatever_they_are(autojump_clock: trio.testing.MockClock) -> None:
-    """Over the budget of a window, and over that of a message which never ends."""
-    rules = Rules(received=1000, unfinished=5000)
-    scene = Scene(rules)
-    assert scene.conversation.heard(1000)
-    assert not scene.conversation.heard(1)
-    for _ in range(4):
+    """So many in ten seconds may be parsed, one more is 1008; in the next ten seconds so many again."""
+    scene = Scene(Rules(received=1000))
+    for _ in range(3):
+        assert scene.conversation.count_received(masked(1, b"x" * 992)) == masked(1, b"x" * 992)
         await trio.sleep(10)
-        assert scene.conversation.heard(900)
-    await trio.sleep(10)
-    assert not scene.conversation.heard(900)
-    await scene.say({"action": "ping"})
-    await trio.sleep(10)
-    assert scene.conversation.heard(900)
+    assert scene.conversation.count_received(masked(1, b"x" * 992)) == masked(1, b"x" * 992)
+    assert scene.conversation.count_received(b"\x81") is CloseCode.POLICY
+
+
+@pytest.mark.parametrize("frame", [masked(9), masked(10), masked(9, b"x" * 125), masked(1), masked(2)])
+async def test_frames_are_counted_whatever_they_are(frame: bytes, autojump_clock: trio.testing.MockClock) -> None:
+    """A window's worth may be parsed, one more is 1008, in one read or in many; in the next window as many again."""
+    rules = Rules()
+    scene = Scene(rules)
+    assert scene.conversation.count_received(frame * rules.frames) == frame * rules.frames
+    await trio.sleep(rules.window_seconds)
+    assert [scene.conversation.count_received(frame) for _ in range(rules.frames)] == [frame] * rules.frames
+    assert scene.conversation.count_received(frame) is CloseCode.POLICY
+    assert Scene(rules).conversation.count_received(frame * (rules.frames + 1)) is CloseCode.POLICY
+
+
+async def test_reads_are_counted_however_little_they_bring(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever sends a byte at a time has so many in a window; a browser needs two of them a message at most."""
+    rules = Rules(reads=10)
+    scene = Scene(rules)
+    for _ in range(2):
+        assert [scene.conversation.count_received(byte) for byte in one_by_one(masked(9, b"four"))] == [b""] * 9 + [masked(9, b"four")]
+        await trio.sleep(rules.window_seconds)
+    assert [scene.conversation.count_received(byte) for byte in one_by_one(masked(9, b"fives"))][-1] is CloseCode.POLICY

@@ -1,6 +1,8 @@
 """The long poll over real connections: who is answered when, with what, and that the connection goes on."""
 
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -301,14 +303,80 @@ async def test_a_pipelined_request_waits_its_turn() -> None:
         assert [(await poller.answer())[2]["data"]["position"] for _ in range(2)] == ["1-2", "1-2"]
 
 
-async def test_a_client_that_left_is_forgotten_when_it_would_be_answered() -> None:
-    """A poll does not watch its socket; the answer finds out, and nothing is left."""
-    async with polling() as node:
+WAYS_TO_LEAVE = ["closes", "resets", "asks on and closes", "asked on and closes"]
+
+
+async def leave(poller: Poller, how: str) -> None:
+    """Ends the connection of a client that waits, in one of the ways in which clients do."""
+    if how == "asks on and closes":
+        await poller.ask()
+    if how == "resets":
+        poller.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await poller.stream.aclose()
+
+
+@pytest.mark.parametrize("how", WAYS_TO_LEAVE)
+async def test_a_client_that_has_left_gives_its_place_back(how: str) -> None:
+    """At once, however it left, also with another request under way: nothing of it waits, and its connection ends."""
+    async with polling(admission=Admission(per_address=1)) as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
         await waiting(node)
-        await poller.stream.aclose()
-        await node.show("ba")
+        if how == "asked on and closes":
+            await poller.ask("?since=1-1")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await leave(poller, how)
         await waiting(node, 0)
         while node.server.connections:
             await trio.sleep(0.005)
+        assert (node.admission.total, node.admission.addresses) == (0, {})
+
+
+async def test_polls_that_are_opened_and_aborted_hold_nothing() -> None:
+    """400 from one address, of which 100 may wait: none is refused, and none is left."""
+    async with polling(admission=Admission(per_address=100)) as node:
+        for _ in range(4):
+            pollers = [await Poller.connect(node) for _ in range(100)]
+            for poller in pollers:
+                await poller.ask("?since=1-1")
+            await waiting(node, len(pollers))
+            for place, poller in enumerate(pollers):
+                await leave(poller, WAYS_TO_LEAVE[place % 3])
+            await waiting(node, 0)
+        assert node.admission.total == 0
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_client_that_stops_sending_is_answered_at_once(together: bool) -> None:
+    """Half a close counts as leaving: it gets what there is now, with its request or after it, and the connection ends."""
+    async with polling() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-1")
+        if not together:
+            await waiting(node)
+        await poller.stream.send_eof()
+        assert (await poller.answer())[::2] == (204, b"")
+        assert await poller.stream.receive_some(1) == b""
+        assert node.admission.total == 0
+
+
+async def test_a_client_that_leaves_while_the_board_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not begin to wait."""
+    asked, go_on, refresh = trio.Event(), trio.Event(), LiveNode.refresh
+
+    async def slow(node: LiveNode, board: str) -> None:
+        asked.set()
+        await go_on.wait()
+        await refresh(node, board)
+
+    monkeypatch.setattr(LiveNode, "refresh", slow)
+    async with running() as node:
+        poller = await Poller.connect(node)
+        await poller.ask("?since=1-1")
+        await asked.wait()
+        await poller.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        go_on.set()
+        while node.server.connections:
+            await trio.sleep(0.005)
+        assert (node.hub.audience(), node.admission.total) == (0, 0)

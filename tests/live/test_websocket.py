@@ -14,11 +14,12 @@ import pytest
 import structlog.testing
 import trio
 import trio.lowlevel
+import wsproto
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from scoreboard.domain.wire import PING, CloseCode, text_frame
+from scoreboard.domain.wire import PING, CloseCode, reason, text_frame
 from scoreboard.live import websocket as module
 from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import Rules
@@ -26,7 +27,7 @@ from scoreboard.runtime import observe
 from scoreboard.storage.board import Standing
 from tests.live.nodes import running
 from tests.live.test_conversation import Person
-from tests.live.viewers import BOARD, kinds, names, update_for
+from tests.live.viewers import BOARD, kinds, masked, names, one_by_one, update_for
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 
@@ -55,15 +56,6 @@ async def closed(client: WebSocketConnection) -> tuple[int, str | None, list[dic
             events.append(await hear(client))
     assert end.value.reason is not None
     return end.value.reason.code, end.value.reason.reason, events
-
-
-def masked(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
-    """A client's frame (its mask is zero)."""
-    size = len(payload)
-    length = (
-        bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size) if size < 65536 else b"\xff" + struct.pack("!Q", size)
-    )
-    return bytes([(0x80 if final else 0) | opcode]) + length + b"\0\0\0\0" + payload
 
 
 async def to_the_end(stream: trio.SocketStream) -> bytes:
@@ -240,6 +232,82 @@ async def test_a_message_that_is_too_big(size: int) -> None:
         assert (await closed(client))[0] == CloseCode.TOO_BIG
 
 
+PROTOCOL_ERRORS = {
+    "a frame without a mask": (bytes([0x81, 2]) + b"{}", 1002),
+    "a reserved bit": (bytes([0xC1, 0x80, 0, 0, 0, 0]), 1002),
+    "a reserved opcode": (masked(3), 1002),
+    "a reserved control opcode": (masked(11), 1002),
+    "a ping in fragments": (masked(9, b"x", final=False), 1002),
+    "a ping of 126 bytes": (masked(9, b"x" * 126), 1002),
+    "a continuation of nothing": (masked(0, b"x"), 1002),
+    "a text in the middle of a text": (masked(1, b"a", final=False) + masked(1, b"b"), 1002),
+    "a length in a longer form": (b"\x81\xfe\x00\x01" + bytes(5), 1002),
+    "a Close of one byte": (masked(8, b"\x03"), 1002),
+    "a Close with a code below 1000": (masked(8, struct.pack("!H", 999)), 1002),
+    "a Close with a code that is never sent": (masked(8, struct.pack("!H", 1005)), 1002),
+    "a Close with an unassigned code": (masked(8, struct.pack("!H", 2000)), 1002),
+    "a Close with a code above 4999": (masked(8, struct.pack("!H", 5000)), 1002),
+    "a Close whose reason is not UTF-8": (masked(8, b"\x03\xe8\xff"), 1007),
+    "a text that is not UTF-8": (masked(1, b"\xff\xfe"), 1007),
+    "a text of half a surrogate pair": (masked(1, b"\xed\xa0\x80"), 1007),
+    "a text that ends in the middle of a character": (masked(1, b"\xc3"), 1007),
+    "a text that is not UTF-8 in its last fragment": (masked(1, b"\xc3", final=False) + masked(0, b"("), 1007),
+}
+
+
+@pytest.mark.parametrize("slowly", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize(("data", "code"), PROTOCOL_ERRORS.values(), ids=PROTOCOL_ERRORS.keys())
+async def test_protocol_errors(data: bytes, code: int, slowly: bool) -> None:
+    """Our Close frame says 1002, or 1007 where a text is not UTF-8; nothing follows it but the end."""
+    async with running() as node:
+        stream = await node.raw()
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await stream.receive_some(4096)
+        try:
+            for part in one_by_one(data) if slowly else [data]:
+                await stream.send_all(part)
+                await trio.lowlevel.checkpoint()
+        except trio.BrokenResourceError:
+            pass  # it is closed before all was sent
+        words = reason(CloseCode(code)).encode()
+        assert await to_the_end(stream) == bytes([0x88, 2 + len(words)]) + struct.pack("!H", code) + words
+        await stream.aclose()
+        await node.until(viewers=0)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1007, 1008, 3000, 4999])
+async def test_a_viewers_own_close_is_echoed(code: int) -> None:
+    """Whatever it says, also what we would say ourselves; then the connection ends."""
+    async with running() as node:
+        stream = await node.raw()
+        await stream.send_all(masked(8, struct.pack("!H", code) + b"bye"))
+        assert (await to_the_end(stream)).endswith(b"\r\n\r\n" + bytes([0x88, 5]) + struct.pack("!H", code) + b"bye")
+        await stream.aclose()
+        await node.until(viewers=0)
+
+
+async def test_a_message_that_never_ends_is_held_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty fragments, single bytes, half a frame: nothing of it reaches the library, and too many pieces are 1008."""
+    parsed: list[bytes] = []
+    receive = wsproto.WSConnection.receive_data
+    monkeypatch.setattr(wsproto.WSConnection, "receive_data", lambda self, data: parsed.append(data) or receive(self, data))
+    for data in (masked(1, final=False) + masked(0, final=False) * 100, masked(1, b"x" * 4_000)[:100], masked(1, b"x" * 4_000)[:-1]):
+        async with running() as node:
+            stream = await node.raw()
+            await node.until(viewers=1)
+            parsed.clear()
+            try:
+                for part in [data] if len(data) > 1_000 else one_by_one(data):
+                    await stream.send_all(part)
+                    await trio.sleep(0.001)
+            except trio.BrokenResourceError:
+                pass  # it is closed before all was sent
+            assert parsed == []
+            if len(data) < 1_000:
+                assert struct.pack("!H", CloseCode.POLICY) in await to_the_end(stream)
+
+
 async def test_too_many_messages() -> None:
     """1008 after the answers to those that were allowed."""
     async with running(Rules(messages=5)) as node, node.client() as client:
@@ -253,10 +321,11 @@ async def test_too_many_messages() -> None:
     ("first", "frame"),
     [(b"", masked(9)), (b"", masked(9, b"x" * 125)), (b"", masked(10)), (masked(1, final=False), masked(0, final=False))],
 )
-async def test_floods_that_are_no_messages(first: bytes, frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pings, pongs and empty fragments count as bytes: 1008, and the flood is not read to its end."""
+@pytest.mark.parametrize("rules", [Rules(received=2000), Rules()], ids=["bytes", "frames"])
+async def test_floods_that_are_no_messages(rules: Rules, first: bytes, frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pings, pongs and empty fragments are counted, as bytes and as frames: 1008, and the flood is not read to its end."""
     monkeypatch.setattr(module, "CLOSING_SECONDS", 0.3)
-    async with running(Rules(received=2000)) as node:
+    async with running(rules) as node:
         stream = await node.raw(behind=first)
         answers = b""
 
@@ -418,7 +487,7 @@ async def test_our_pings_are_answered_and_theirs_too() -> None:
 
 async def test_ticks_beside_control_frames_never_break_a_frame() -> None:
     """A viewer that pings as fast as it may, while boards go out as fast as they can, reads only whole frames, the newest board last."""
-    async with running(Rules(received=10**9)) as node, node.client() as client:
+    async with running(Rules(frames=10**9, reads=10**9, received=10**9)) as node, node.client() as client:
         await say(client, action="subscribe", channel=BOARD)
         assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
         seen: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import socket as stdlib_socket
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
@@ -131,6 +132,20 @@ class RealViewer(Viewer):
 def subscribers(hub: Hub, board: str = BOARD) -> Subscribers:
     """Those who want whole boards in WebSocket frames."""
     return hub._watches[board].subscribers[Form(websocket, delta=False)]
+
+
+def masked(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
+    """A client's frame (its mask is zero)."""
+    size = len(payload)
+    length = (
+        bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size) if size < 65536 else b"\xff" + struct.pack("!Q", size)
+    )
+    return bytes([(0x80 if final else 0) | opcode]) + length + b"\0\0\0\0" + payload
+
+
+def one_by_one(data: bytes) -> list[bytes]:
+    """Each byte alone, as a client that sends so small segments."""
+    return [data[place : place + 1] for place in range(len(data))]
 
 
 def read_frames(data: bytes, *, cut: bool = False) -> list[dict[str, object]]:

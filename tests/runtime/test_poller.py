@@ -118,6 +118,44 @@ async def test_a_reset(waiting: bool) -> None:
             await broken()
 
 
+@pytest.mark.parametrize("how", ["close", "shutdown", "reset"])
+async def test_the_end_is_told_to_whoever_does_not_read(how: str) -> None:
+    """`on_end` is called once the peer has left, though nobody waits and bytes are still unread."""
+    async with pair() as both:
+        told = trio.Event()
+        assert both.socket.source is not None
+        both.socket.source.on_end = told.set
+        both.peer.sendall(b"unread")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not told.is_set()
+        if how == "reset":
+            both.reset()
+        elif how == "close":
+            both.peer.close()
+        else:
+            both.peer.shutdown(stdlib_socket.SHUT_WR)
+        await told.wait()
+        assert both.socket.source.has_ended
+
+
+async def test_what_on_end_raises_is_the_waiters() -> None:
+    """As with `hook`: the poller goes on, the connection hears of it."""
+    async with pair() as both, trio.open_nursery() as nursery:
+
+        def fail() -> None:
+            raise KeyError("mine")
+
+        async def read() -> None:
+            with pytest.raises(KeyError):
+                await both.socket.receive_some()
+
+        assert both.socket.source is not None
+        both.socket.source.on_end = fail
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        both.peer.close()
+
+
 # ---- waiting ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,102 @@
+"""Cuts a client's bytes into WebSocket frames and counts them, before the library parses anything.
+
+A `FrameBuffer` for each connection. It gives back what may be parsed now: control frames at once, a message when it is complete. So the
+library never holds a part of a message, and a flood of tiny frames costs a loop here instead of a parse there. What a payload says (UTF-8,
+the code of a Close) is left to the library. Knows no clock and no socket. RFC 6455 section 5.2.
+"""
+
+from scoreboard.domain.wire import MESSAGE_BYTES, CloseCode
+
+MAX_PIECES = 64  # of an unfinished message: frames, and reads that brought a part of a frame. Browsers send a message in one frame
+
+_FINAL, _RESERVED, _OPCODE, _CONTROL, _CLOSE = 0x80, 0x70, 0x0F, 0x08, 0x08  # in a frame's first byte
+_MASKED, _LENGTH = 0x80, 0x7F  # in its second
+_OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
+_SHORT = 125  # bytes of payload; longer ones write their length behind the second byte, and no control frame has one
+_MASK_BYTES = 4
+
+
+class FrameBuffer:
+    """What one connection has sent and the library has not been given: at most one message and its frames' heads, about 5 KiB."""
+
+    __slots__ = ("_fragments", "_pieces", "_size", "_tail", "frames")
+
+    def __init__(self) -> None:
+        self._fragments = b""  # whole frames of a message whose last frame has not come
+        self._tail = b""  # the beginning of a frame
+        self._size = 0  # bytes of payload in `_fragments`
+        self._pieces = 0  # of what is unfinished
+        self.frames = 0  # that came since the caller set it to 0
+
+    def __len__(self) -> int:
+        """Bytes that are held."""
+        return len(self._fragments) + len(self._tail)
+
+    def take(self, data: bytes, most: int) -> bytes | CloseCode:
+        """What may be parsed after these bytes came, b"" for nothing yet; or why the connection must be closed, and nothing be parsed.
+
+        `most`: so many frames may have come since `frames` was 0. What follows a Close frame is ignored.
+        """
+        if self._tail:
+            data, self._tail = self._tail + data, b""
+        given, start, place = b"", 0, 0  # given: what may be parsed of all that comes before data[start]
+        while place < len(data):
+            head, size = _head_and_payload(data, place, is_continued=bool(self._fragments))
+            if isinstance(head, CloseCode):
+                return head
+            is_control = data[place] & _CONTROL
+            if not is_control and self._size + size > MESSAGE_BYTES:
+                return CloseCode.TOO_BIG
+            end = place + head + size
+            if end > len(data):
+                break
+            self.frames += 1
+            if self.frames > most:
+                return CloseCode.POLICY
+            if data[place] & _OPCODE == _CLOSE:
+                return given + data[start:end]
+            if not is_control and (self._fragments or not data[place] & _FINAL):
+                given += data[start:place] + self._add_fragment(data[place:end], size)
+                start = end
+            place = end
+        self._tail = data[place:]
+        self._pieces = self._pieces + 1 if self._tail else self._pieces if self._fragments else 0
+        return CloseCode.POLICY if self._pieces > MAX_PIECES else given + data[start:place]
+
+    def _add_fragment(self, frame: bytes, size: int) -> bytes:
+        """The whole message if this is its last frame, else nothing."""
+        fragments = self._fragments + frame
+        if frame[0] & _FINAL:
+            self._fragments, self._size, self._pieces = b"", 0, 0
+            return fragments
+        self._fragments = fragments
+        self._size += size
+        self._pieces += 1
+        return b""
+
+
+def _head_and_payload(data: bytes, place: int, *, is_continued: bool) -> tuple[int | CloseCode, int]:
+    """Bytes of the head of the frame at `place`, and of its payload. Or why there can be no such frame.
+
+    While the head is not complete, it seems to end behind the data. `is_continued`: a message has begun, and its last frame has not come.
+    """
+    came = len(data) - place
+    if came < 2:
+        return came + 1, 0
+    first, second = data[place], data[place + 1]
+    opcode, size = first & _OPCODE, second & _LENGTH
+    if first & _RESERVED or opcode not in _OPCODES or not second & _MASKED:
+        return CloseCode.PROTOCOL, 0
+    if opcode & _CONTROL:
+        return (2 + _MASK_BYTES, size) if first & _FINAL and size <= _SHORT else (CloseCode.PROTOCOL, 0)
+    if is_continued is bool(opcode):
+        return CloseCode.PROTOCOL, 0  # a continuation of nothing, or a second message in the middle of the first
+    if size <= _SHORT:
+        return 2 + _MASK_BYTES, size
+    extended, least = (2, _SHORT + 1) if size == _SHORT + 1 else (8, 65_536)
+    if came < 2 + extended:
+        return came + 1, 0
+    size = int.from_bytes(data[place + 2 : place + 2 + extended], "big")
+    if size < least or size >> 63:
+        return CloseCode.PROTOCOL, 0  # a length has one form only
+    return 2 + extended + _MASK_BYTES, size

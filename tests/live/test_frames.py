@@ -1,0 +1,139 @@
+"""A client's frames, cut and counted: `live/frames.py`."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoreboard.domain.wire import MESSAGE_BYTES, CloseCode
+from scoreboard.live.frames import MAX_PIECES, FrameBuffer
+from tests.live.viewers import masked, one_by_one
+
+MANY = 10**9  # frames, where their number does not matter
+HEAD_BYTES = 8  # of a client's frame of at most 64 KiB, at most
+
+
+def fragments(count: int, payload: bytes = b"") -> bytes:
+    """The beginning of a message in so many frames; its last frame is missing."""
+    return masked(1, payload, final=False) + masked(0, payload, final=False) * (count - 1)
+
+
+FORBIDDEN = {
+    "without a mask": bytes([0x81, 2]) + b"{}",
+    "an unknown opcode": masked(3),
+    "an unknown control opcode": masked(15),
+    "the first reserved bit": bytes([0xC1, 0x80, 0, 0, 0, 0]),
+    "the last reserved bit": bytes([0x91, 0x80, 0, 0, 0, 0]),
+    "a ping in two fragments": masked(9, b"a", final=False),
+    "a close in two fragments": masked(8, b"\x03\xe8", final=False),
+    "a ping of 126 bytes": masked(9, b"x" * 126),
+    "a continuation of nothing": masked(0, b"x"),
+    "a second message in the first": masked(1, b"a", final=False) + masked(1, b"b"),
+    "two bytes for a length that needs none": b"\x81\xfe\x00\x7d" + bytes(4) + b"x" * 125,
+    "eight bytes for a length that needs two": b"\x81\xff" + (65_535).to_bytes(8, "big") + bytes(4),
+    "a length of 2 to the 63rd": b"\x81\xff" + (1 << 63).to_bytes(8, "big") + bytes(4),
+}
+
+
+@pytest.mark.parametrize("data", FORBIDDEN.values(), ids=FORBIDDEN.keys())
+def test_what_the_protocol_forbids(data: bytes) -> None:
+    """1002 as soon as the head tells, in one read or byte by byte; nothing waits for a payload."""
+    assert FrameBuffer().take(data, MANY) is CloseCode.PROTOCOL
+    buffer = FrameBuffer()
+    answers = [buffer.take(byte, MANY) for byte in one_by_one(data)]
+    assert CloseCode.PROTOCOL in answers
+    assert set(answers[: answers.index(CloseCode.PROTOCOL)]) <= {b""}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        masked(1, b"x" * (MESSAGE_BYTES + 1)),
+        masked(1, b"x" * (MESSAGE_BYTES + 1))[:4],
+        masked(2, b"x" * 70_000)[:10],
+        masked(1, b"x" * MESSAGE_BYTES, final=False) + masked(0, b"x"),
+        fragments(MAX_PIECES, b"x" * (MESSAGE_BYTES // MAX_PIECES)) + masked(0, b"x"),
+    ],
+)
+def test_a_message_that_is_too_big(data: bytes) -> None:
+    """1009 as soon as a head tells, also when no fragment is too big by itself."""
+    assert FrameBuffer().take(data, MANY) is CloseCode.TOO_BIG
+
+
+def test_control_frames_do_not_wait_for_the_message_round_them() -> None:
+    """A ping between two fragments is given back at once; the message follows when it is complete, its frames as they came."""
+    buffer = FrameBuffer()
+    assert buffer.take(masked(1, b"a", final=False) + masked(9, b"ping"), MANY) == masked(9, b"ping")
+    assert buffer.take(masked(0, b"b", final=False), MANY) == b""
+    whole = masked(1, b"a", final=False) + masked(0, b"b", final=False) + masked(0, b"c")
+    assert buffer.take(masked(0, b"c") + masked(1, b"next"), MANY) == whole + masked(1, b"next")
+    assert len(buffer) == 0
+
+
+def test_what_follows_a_close_is_ignored() -> None:
+    """Whatever it is; what came before it is given back."""
+    assert FrameBuffer().take(masked(1, b"x") + masked(8) + b"\xff\xff\xff", MANY) == masked(1, b"x") + masked(8)
+
+
+def test_frames_over_the_budget_are_not_given_back() -> None:
+    """Not one of them, nor those in the same read that were within it; the caller begins a new count."""
+    buffer = FrameBuffer()
+    assert buffer.take(masked(9) * 5, 5) == masked(9) * 5
+    assert buffer.take(masked(9), 5) is CloseCode.POLICY
+    buffer.frames = 0
+    assert buffer.take(masked(9) * 5, 5) == masked(9) * 5
+    assert FrameBuffer().take(fragments(6), 5) is CloseCode.POLICY
+
+
+@pytest.mark.parametrize("frame", [b"", b"x"])
+def test_an_unfinished_message_has_so_many_fragments(frame: bytes) -> None:
+    """One more is 1008, however slowly they come; a message with fewer may be followed by another such."""
+    buffer = FrameBuffer()
+    for _ in range(3):
+        assert buffer.take(fragments(MAX_PIECES, frame), MANY) == b""
+        assert buffer.take(masked(0, frame), MANY) == fragments(MAX_PIECES, frame) + masked(0, frame)
+    assert buffer.take(fragments(MAX_PIECES + 1, frame), MANY) is CloseCode.POLICY
+
+
+def test_an_unfinished_frame_comes_in_so_many_reads() -> None:
+    """Byte by byte a frame may have as many as there may be pieces; a long one is 1008 before it is complete."""
+    buffer, short = FrameBuffer(), masked(1, b"x" * (MAX_PIECES - 6))
+    for _ in range(3):
+        assert [buffer.take(byte, MANY) for byte in one_by_one(short)] == [b""] * (MAX_PIECES - 1) + [short]
+    answers = [buffer.take(byte, MANY) for byte in one_by_one(masked(1, b"x" * MAX_PIECES))]
+    assert answers[: MAX_PIECES + 1] == [b""] * MAX_PIECES + [CloseCode.POLICY]
+
+
+opcodes = st.sampled_from([0, 1, 2, 8, 9, 10])
+valid = st.builds(
+    lambda payloads, controls: b"".join(
+        masked(0 if place else 1, payload, final=place == len(payloads) - 1) + b"".join(masked(code, b"c") for code in controls[place])
+        for place, payload in enumerate(payloads)
+    ),
+    st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    st.lists(st.lists(st.sampled_from([9, 10]), max_size=2), min_size=4, max_size=4),
+)
+
+
+@given(st.lists(valid, max_size=5), st.lists(st.integers(1, 200), max_size=20))
+def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: list[int]) -> None:
+    """Valid messages with control frames between their fragments: the sum of what is given back is the same as in one read."""
+    data = b"".join(messages)
+    whole = FrameBuffer().take(data, MANY)
+    buffer, given_back = FrameBuffer(), b""
+    for cut in [*cuts, len(data)]:
+        part, data = data[:cut], data[cut:]
+        answer = buffer.take(part, MANY)
+        assert isinstance(answer, bytes)
+        given_back += answer
+    assert given_back == whole
+    assert (len(buffer), len(given_back)) == (0, sum(map(len, messages)))
+
+
+@given(st.lists(st.binary(max_size=40) | st.builds(masked, opcodes, st.binary(max_size=5_000), final=st.booleans()), max_size=80))
+def test_nothing_that_is_sent_raises_or_is_held_for_long(sent: list[bytes]) -> None:
+    """Whatever comes: what is held stays below a message and the heads of its frames."""
+    buffer = FrameBuffer()
+    for data in sent:
+        if isinstance(buffer.take(data, MANY), CloseCode):
+            break
+        assert len(buffer) <= MESSAGE_BYTES + (MAX_PIECES + 1) * HEAD_BYTES
