@@ -61,8 +61,9 @@ class ServerProcess:
 
     def start(self) -> "ServerProcess":
         with self.log.open("ab") as log:
-            limit = self._limit if self.descriptors else None
-            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log, preexec_fn=limit)
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+        if self.descriptors:  # before it has read its first module, and so long before it asks
+            resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -73,9 +74,6 @@ class ServerProcess:
             except httpx.HTTPError:
                 time.sleep(0.05)
         raise AssertionError(f"the server is not ready: {self.log.read_text()[-3000:]}")
-
-    def _limit(self) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
     def kill(self) -> None:
         assert self.process is not None
