@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from secrets import token_hex
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -154,6 +155,8 @@ class Node:
             on_profile_change=self.profiles.changed,
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
+            own_host=urlsplit(settings.server.public_url).hostname or "",
+            profile_changes_per_hour=settings.limits.profile_changes_per_hour,
             lifetime=settings.security.access_token_seconds,
             refresh_days=settings.security.refresh_days,
             clock=self.sessions.clock.now,
