@@ -25,8 +25,8 @@ RAW_FACTOR = 4  # characters as they came, of one as it is stored: no letter tha
 
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether it exists would need a letter
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belong percent-encoded
-# A name of the DNS with at least two labels. The last one begins with a letter: browsers take a host that ends in a number, be it hexadecimal
-# or octal, for an IPv4 address (WHATWG URL, "ends in a number").
+# A name of the DNS with at least two labels. The last one begins with a letter: browsers take a host that ends in a number, hexadecimal
+# ones too, for an IPv4 address (WHATWG URL, "ends in a number").
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
 _LOCAL = ("localhost", "local", "internal", "home.arpa")  # names of the machine or network that one is in, never of a public host

@@ -49,9 +49,9 @@ BY_EMAIL = """
 SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
 WHERE lower(email COLLATE pg_c_utf8) = lower($1 COLLATE pg_c_utf8)"""
 
-# Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set at all, since NULL is
-# a value of it. $5: the new name's look. $6: seconds between two changes in the long run, 0: no limit; $7: how much earlier than due one may
-# come.
+# Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set at all, since NULL
+# is a value of it. $5: the new name's look. $6: seconds between two changes in the long run, 0: no limit; $7: how much earlier than due one
+# may come.
 CHANGE = f"""
 WITH before AS (
     SELECT id, username, email, avatar_url, created_at, profile_change_due AS due FROM users WHERE id = $1 FOR NO KEY UPDATE
