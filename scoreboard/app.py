@@ -1,9 +1,9 @@
 """The composition root. READ THIS FIRST: every part of a node is made here, handed what it needs, started, and ended, in this order.
 
 `serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: health, projector, committers, late actions,
-housekeeping, session watch, the Pub/Sub reader, the batcher, the audience; inside it the web application's own, and inside that the
-listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then
-the stores.
+housekeeping, session watch, the Pub/Sub reader, the batcher, the audience, pictures; inside it the web application's own, and inside that
+the listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services,
+then the stores.
 """
 
 import signal
@@ -35,6 +35,7 @@ from scoreboard.live.websocket import LiveEndpoint
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.committer import COMMITTERS, Queue, commit_batches, end_late
 from scoreboard.operations.housekeeping import keep_house
+from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.projector import Projector
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.sessions import Sessions
@@ -62,6 +63,7 @@ from scoreboard.storage.writer import Writer
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
+from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.express import build_live_table, build_prompt_table, build_table
 from scoreboard.web.gate import Gate
@@ -137,6 +139,8 @@ class Node:
         settings = self.settings
         token_keys = TokenKeys.from_private(keys.signing, keys.current_signing)
         self.bus = Bus(self.stores)
+        own_host = urlsplit(settings.server.public_url).hostname or ""
+        self.pictures = Pictures(own_host)
         self.sessions = Sessions(
             self.stores,
             token_keys,
@@ -155,7 +159,7 @@ class Node:
             on_profile_change=self.profiles.changed,
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
-            own_host=urlsplit(settings.server.public_url).hostname or "",
+            own_host=own_host,
             profile_changes_per_hour=settings.limits.profile_changes_per_hour,
             lifetime=settings.security.access_token_seconds,
             refresh_days=settings.security.refresh_days,
@@ -207,8 +211,10 @@ class Node:
             self.leaderboard.snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            avatars=settings.accounts.avatars,
         )
-        self.asgi = Asgi(build_application(Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages)))
+        avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
+        self.asgi = Asgi(build_application(Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars)))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         gate = Gate(heads, addresses, settings.limits.ip_per_minute)
         self.server = Server(
@@ -282,6 +288,7 @@ class Node:
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),
             ("audience", self.audience.run),
+            ("pictures", self.pictures.run),
         ]
 
     async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:

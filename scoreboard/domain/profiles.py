@@ -80,13 +80,13 @@ def email(text: str) -> str | FieldError:
     return address
 
 
-def avatar_url(text: str, own_host: str = "") -> str | FieldError:
+def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) -> str | FieldError:
     """The address of a picture, which we fetch, and browsers where others show boards: https, a public host by its name, port 443.
 
     `own_host`: this server's own; a picture from there could be any of its answers.
     """
-    if len(text) > AVATAR_LONGEST:
-        return FieldError("avatarUrl", f"must have at most {AVATAR_LONGEST} characters")
+    if len(text) > longest:
+        return FieldError("avatarUrl", f"must have at most {longest} characters")
     try:
         parts = urlsplit(text)
         whole = parts.scheme == "https" and bool(parts.hostname) and parts.username is None

@@ -14,10 +14,12 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from scoreboard.domain.errors import STATUS, TITLE, Code, Refusal
+from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import BODY_BYTES, Request, Response
 from scoreboard.runtime.sockets import Socket
 from scoreboard.web import openapi
 from scoreboard.web.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
+from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.express import LEADERBOARD_PATH, SUBMIT_PATH
 from scoreboard.web.health import HealthRoutes, Readiness
 from scoreboard.web.openapi import describe
@@ -56,6 +58,7 @@ class Services:
     scores: ScoreRoutes
     health: HealthRoutes
     pages: PageRoutes
+    avatars: AvatarRoutes
 
 
 class _Peer(NamedTuple):
@@ -99,10 +102,10 @@ def reply(answer: Response) -> quart.Response:
     return response
 
 
-def through(handler: Handler, name: str) -> Callable[[], Awaitable[quart.Response]]:
+def through(handler: Handler, name: str) -> Callable[..., Awaitable[quart.Response]]:
     """A view that asks the handler, as http1 does for the express table."""
 
-    async def view() -> quart.Response:
+    async def view(**_: str) -> quart.Response:  # what the rule finds in the path, the handler finds there too
         request = await read_request()
         try:
             return reply(await handler(request))
@@ -162,11 +165,11 @@ def build_application(services: Services) -> QuartTrio:
     route("GET", "/livez", health.livez, "livez", gives=openapi.Alive)
     route("GET", "/readyz", health.readyz, "readyz", gives=Readiness)
     route("GET", "/metrics", health.metrics, "metrics", gives=openapi.Figures)
-    _add_pages(app, pages)
+    _add_pages(app, pages, services.avatars)
     return app
 
 
-def _add_pages(app: QuartTrio, pages: PageRoutes) -> None:
+def _add_pages(app: QuartTrio, pages: PageRoutes, avatars: AvatarRoutes) -> None:
     @hide
     async def index() -> quart.Response:
         request = await read_request()
@@ -177,8 +180,10 @@ def _add_pages(app: QuartTrio, pages: PageRoutes) -> None:
         request = await read_request()
         return reply(await pages.file(request))
 
+    avatar = hide(through(avatars.avatar, "avatar"))
     app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(f"{AVATARS}<user>", "avatar", avatar, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False)
 
 

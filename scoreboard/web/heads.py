@@ -12,9 +12,9 @@ from http import HTTPStatus
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.origins import Origins
 
-# The page and everything on it comes from here, but for pictures (any https) and the live connection.
+# The page and everything on it comes from here, pictures too; the live connection may be another scheme.
 PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' https: data:; connect-src 'self' ws: wss:; script-src 'self'; style-src 'self'; "
+    "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; script-src 'self'; style-src 'self'; "
     "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 )
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"  # an answer that is no page may load nothing, wherever it ends up

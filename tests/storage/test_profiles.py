@@ -184,7 +184,7 @@ async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(world: 
     assert (after.rows, after.position) == (before.rows, before.position)
     await world.score(users[2], 1001)
     there.distrust()
-    assert [row.username for row in (await there.read()).rows] == ["anna", "u0", "u3"]
+    assert [row.username for row in (await there.read()).rows] == ["anna", "u0", "u1"]
 
 
 async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world: World) -> None:
