@@ -64,7 +64,7 @@ async def test_a_picture_under_another_address_is_not_kept(tmp_path: Path, datab
 
 @pytest.mark.parametrize(
     "name",
-    [ROWS[2].userId, USER.upper(), USER[:-1], "x", "", "../static/page.css", f"{USER}/", "%00", "https://pictures.example.org/a.png"],
+    [ROWS[2].userId, USER[:-1], USER + "0", "x", "", "%2e%2e%2fstatic%2fpage.css", f"{USER}/", "%00", "https://pictures.example.org/a.png"],
 )
 async def test_nobody_else_has_a_picture(tmp_path: Path, database_url: str, redis_url: str, name: str) -> None:
     """Who has none, and what is no user of the board: a problem, and nothing is fetched."""
