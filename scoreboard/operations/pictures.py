@@ -31,6 +31,7 @@ REDIRECT_CHARACTERS = 2000  # of an address that a redirect leads to: it may be 
 AT_ONCE = 8  # fetches; each holds at most a picture
 RESOLVING = 8  # names at once, each in a thread of its own that nobody can stop: a slow name server may hold all of them, and nothing else
 WAITING_SECONDS = 5.0  # for one's turn
+ANSWER_SECONDS = 2.0  # that a client waits: a browser has six connections, and actions need one; the fetch goes on for those who come later
 KEPT_SECONDS = 3600.0  # a picture, or that there is none; then it is asked for again
 BUSY_SECONDS = 60.0  # the same for one that had no turn, or whose host was asked too often
 KEPT_BYTES = 32 * 1024 * 1024  # of all pictures; full: the one that was asked for longest ago goes, and may then be fetched again
@@ -248,8 +249,8 @@ class Pictures:
     async def get(self, url: str, host: str = "") -> Picture | None:
         """The picture at an address; None when there is none that we take, or none now. All who ask at once share one fetch.
 
-        `host`: the name that this server was called by, another of its own. Returns within WAITING_SECONDS + FETCH_SECONDS; cancelling
-        leaves the fetch to the others.
+        `host`: the name that this server was called by, another of its own. Returns within ANSWER_SECONDS; cancelling leaves the fetch to
+        the others.
         """
         kept = self._kept.pop(url, None)
         if kept is None or (kept.done.is_set() and self._clock() >= kept.until):
@@ -260,7 +261,8 @@ class Pictures:
             kept = _Kept()
             self._nursery.start_soon(self._fetch, url, (self._own_host, host.lower()), kept)
         self._kept[url] = kept  # at the end
-        await kept.done.wait()
+        with trio.move_on_after(ANSWER_SECONDS):
+            await kept.done.wait()
         return kept.picture
 
     async def _fetch(self, url: str, own_hosts: tuple[str, ...], kept: _Kept) -> None:

@@ -13,8 +13,8 @@ from scoreboard.domain.skeletons import skeleton
 
 REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
 PORTION = 500  # users of a statement: a millisecond of folding on the loop
-PORTIONS = 40  # of a round: a million users are looked at in 50 rounds, and nobody else waits for it
-PAUSE_SECONDS = 0.02  # between two portions
+PORTIONS = 20  # of a round: a million users are looked at in 100 rounds, and nobody waits for it
+PAUSE_SECONDS = 0.1  # between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
 PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
 
 START = UUID(int=0)

@@ -272,6 +272,28 @@ async def test_who_leaves_takes_the_picture_from_nobody(server: PictureServer) -
         running.cancel_scope.cancel()
 
 
+async def test_nobody_waits_long_for_a_slow_server(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks is told that there is no picture now; it goes on being fetched, and is there for whoever asks later."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    go = trio.Event()
+
+    async def wait(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await go.wait()
+        await stream.send_all(ok(PNG))
+
+    server.answers["/a.png"] = wait
+    pictures = Pictures(fetcher=server.fetcher)
+    async with trio.open_nursery() as running:
+        await running.start(pictures.run)
+        assert await pictures.get(f"{HERE}/a.png") is None
+        go.set()
+        with trio.fail_after(10):
+            while await pictures.get(f"{HERE}/a.png") is None:
+                await trio.sleep(0.01)
+        assert server.connections == 1
+        running.cancel_scope.cancel()
+
+
 async def test_a_host_is_asked_thirty_times_a_minute(server: PictureServer) -> None:
     """By a redirect too; others are not concerned; a minute later it may be asked again for what was not asked then."""
     clock = Clock()
@@ -301,6 +323,7 @@ async def test_the_hosts_that_are_counted_are_bounded(monkeypatch: pytest.Monkey
 async def test_fetches_at_once_are_few(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight; who has no turn in time gets no picture now, and one a minute later."""
     monkeypatch.setattr(module, "WAITING_SECONDS", 0.2)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 30.0)
     clock, go = Clock(), trio.Event()
 
     async def wait(stream: trio.SSLStream[trio.SocketStream]) -> None:
