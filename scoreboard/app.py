@@ -1,9 +1,9 @@
 """The composition root. READ THIS FIRST: every part of a node is made here, handed what it needs, started, and ended, in this order.
 
 `serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: health, projector, committers, late actions,
-housekeeping, session watch, the Pub/Sub reader, the batcher, the audience; inside it the web application's own, and inside that the
-listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services, then
-the stores.
+housekeeping, session watch, the Pub/Sub reader, the batcher, the audience, pictures; inside it the web application's own, and inside that
+the listener. Leaving goes the other way: readiness 503, drain delay, listener closed, viewers told, requests finished, then the services,
+then the stores.
 """
 
 import signal
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from secrets import token_hex
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -34,6 +35,7 @@ from scoreboard.live.websocket import LiveEndpoint
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.committer import COMMITTERS, Queue, commit_batches, end_late
 from scoreboard.operations.housekeeping import keep_house
+from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.projector import Projector
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.sessions import Sessions
@@ -63,6 +65,7 @@ from scoreboard.storage.writer import Writer
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
+from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.express import (
@@ -147,6 +150,8 @@ class Node:
         settings = self.settings
         token_keys = TokenKeys.from_private(keys.signing, keys.current_signing)
         self.bus = Bus(self.stores)
+        own_host = urlsplit(settings.server.public_url).hostname or ""
+        self.pictures = Pictures(own_host)
         self.sessions = Sessions(
             self.stores,
             token_keys,
@@ -166,6 +171,8 @@ class Node:
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
             login_per_minute=settings.limits.login_per_minute,
+            own_host=own_host,
+            profile_changes_per_hour=settings.limits.profile_changes_per_hour,
             lifetime=settings.security.access_token_seconds,
             refresh_days=settings.security.refresh_days,
             clock=self.sessions.clock.now,
@@ -210,9 +217,11 @@ class Node:
             self.leaderboard.snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            avatars=settings.accounts.avatars,
         )
+        avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
-        routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, description, metrics=not apart)
+        routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars, description, metrics=not apart)
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
@@ -310,6 +319,7 @@ class Node:
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),
             ("audience", self.audience.run),
+            ("pictures", self.pictures.run),
         ]
 
     async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:

@@ -1,25 +1,39 @@
 """What a user may be called and look like: the rules for names, addresses, pictures and passwords.
 
-Each function gives the value as it is to be stored, or a FieldError in words for people. Pure. Whether a name is still free is decided by
-PostgreSQL alone; see storage.users.
+Each function gives the value as it is to be stored, or a FieldError in words for people. Its work grows with the text, so the length as it
+came is checked before anything else. Pure. Whether a name is still free is decided by PostgreSQL alone; see storage.users. Which passwords
+are among the most used ones is known to security.passwords.
 """
 
 import re
 import unicodedata
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from scoreboard.domain.errors import FieldError
+from scoreboard.domain.skeletons import skeleton
 
 USERNAME_SHORTEST = 3  # characters; contract
 USERNAME_LONGEST = 50  # characters; specification: VARCHAR(50)
 USERNAME_RAW_LONGEST = 4 * USERNAME_LONGEST  # characters as they come: composing turns at most four into one
 EMAIL_LONGEST = 255  # characters; specification: VARCHAR(255)
 AVATAR_LONGEST = 500  # characters; specification: VARCHAR(500)
+HTTPS_PORT = 443
+HOST_LONGEST = 253  # characters of a host's name; RFC 1035
 PASSWORD_SHORTEST = 10  # characters; contract
 PASSWORD_LONGEST = 1024  # characters; a bound for the work, above any pass phrase
+RAW_FACTOR = 4  # characters as they came, of one as it is stored: no letter that NFC composes has more marks
 
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether it exists would need a letter
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belong percent-encoded
+# A name of the DNS with at least two labels. The last one begins with a letter: browsers take a host that ends in a number, hexadecimal
+# ones too, for an IPv4 address (WHATWG URL, "ends in a number").
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
+_LOCAL = ("localhost", "local", "internal", "home.arpa")  # names of the machine or network that one is in, never of a public host
+# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and 1 is l.
+_STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
+_UUID = re.compile(r"(?:urn:)?(?:uuid:)?[ol2-9a-f]{32}")
 # They turn the direction of what follows them: one such name would rearrange the whole row of the board.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})  # control, surrogate, private, line and paragraph separators
@@ -34,6 +48,8 @@ def composed(text: str) -> str:
 
 def username(text: str) -> str | FieldError:
     """The name, composed."""
+    if len(text) > RAW_FACTOR * USERNAME_LONGEST:
+        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
     name = composed(text)
     if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
         return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
@@ -42,16 +58,22 @@ def username(text: str) -> str | FieldError:
     categories = {unicodedata.category(character) for character in name}
     if categories & _REFUSED or _TURNING & set(name):
         return FieldError("username", "must not contain control characters")
-    if not any(category.startswith(_VISIBLE) for category in categories):
+    look = skeleton(name)
+    if not any(category.startswith(_VISIBLE) for category in categories) or not look:
         return FieldError("username", "must contain something that can be seen")
     if name != name.strip():
         return FieldError("username", "must not begin or end with a space")
+    if _STAND_IN.fullmatch(look) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", look)):
+        return FieldError("username", "must not look like the id of a user")
     return name
 
 
 def email(text: str) -> str | FieldError:
     """The address, composed; it is compared without regard to case."""
-    address = composed(text.strip())
+    text = text.strip()
+    if len(text) > RAW_FACTOR * EMAIL_LONGEST:
+        return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
+    address = composed(text)
     if len(address) > EMAIL_LONGEST:
         return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
     if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _REFUSED | {"Cf"} for character in address):
@@ -59,22 +81,40 @@ def email(text: str) -> str | FieldError:
     return address
 
 
-def avatar_url(text: str) -> str | FieldError:
-    """The address of a picture, which browsers will load: https only."""
-    if len(text) > AVATAR_LONGEST:
-        return FieldError("avatarUrl", f"must have at most {AVATAR_LONGEST} characters")
+def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) -> str | FieldError:
+    """The address of a picture, which we fetch, and browsers where others show boards: https, a public host by its name, port 443.
+
+    `own_host`: this server's own; a picture from there could be any of its answers.
+    """
+    if len(text) > longest:
+        return FieldError("avatarUrl", f"must have at most {longest} characters")
     try:
         parts = urlsplit(text)
-        whole = parts.scheme == "https" and bool(parts.hostname) and parts.username is None and parts.port != 0
+        whole = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
+        is_usual_port = parts.port in {None, HTTPS_PORT}
     except ValueError:  # a bracket without its pair, a port that is none
-        whole = False
+        return FieldError("avatarUrl", "must be an https:// address")
     if not whole or not _URL.fullmatch(text):
         return FieldError("avatarUrl", "must be an https:// address")
+    if not is_usual_port:
+        return FieldError("avatarUrl", "must not name a port other than 443")
+    host = (parts.hostname or "").lower()
+    if len(host) > HOST_LONGEST or not _HOST.fullmatch(host) or any(f".{host}".endswith(f".{name}") for name in _LOCAL):
+        return FieldError("avatarUrl", "must name a public host, like pictures.example.org, and no IP address")
+    if host == own_host.lower():
+        return FieldError("avatarUrl", "must not be an address of this server")
     return text
 
 
-def password(text: str) -> str | FieldError:
-    """The password as given: every character counts, none is forbidden."""
+def password(text: str, names: Collection[str] = ()) -> str | FieldError:
+    """The password as given: every character counts, none is forbidden. None of the user's own `names`: who guesses begins with those."""
     if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
         return FieldError("password", f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+    if folded(text) in {folded(name) for name in names}:
+        return FieldError("password", "must not be your own name or e-mail address")
     return text
+
+
+def folded(text: str) -> str:
+    """The same for texts that differ in case, or in how an accent was typed."""
+    return composed(text).casefold()

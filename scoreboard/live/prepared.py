@@ -42,8 +42,9 @@ class Prepared:
         self.position = wire.position(snapshot)
         self._previous = before.position if before else ""
         self._comparison = comparison or Comparison()
-        # A stale board, and the one that ends it, is told whole in every form, followed by the stale event while it is one.
-        self._whole = before is None or snapshot.stale or before.snapshot.stale
+        # A stale board, and the one that ends it, is told whole in every form, followed by the stale event while it is one. So is another
+        # position of the same rows: a delta that changes nothing is never sent.
+        self._whole = before is None or snapshot.stale or before.snapshot.stale or self._comparison.same
         self.recent: Recent = before.recent if before else Recent()  # one for a board: handed on from frames to frames
         self.recent.remember(self.position, snapshot.shown)
         self._made: dict[tuple[Form, Handed], bytes] = {}  # at most a few forms × what Recent remembers
@@ -65,8 +66,8 @@ class Prepared:
         if isinstance(handed, str) and not self.snapshot.stale and (rows := self.recent.find(handed)) is not None:
             if handed == self.position:
                 return b""
-            if form.delta:
-                return self._kept(form, handed, lambda form: self._difference(form, handed, compare(rows, self.snapshot.shown)))
+            if form.delta and not (comparison := compare(rows, self.snapshot.shown)).same:
+                return self._kept(form, handed, lambda form: self._difference(form, handed, comparison))
         return self._kept(form._replace(delta=False), 0, self._current)
 
     @property

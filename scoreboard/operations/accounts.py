@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import trio
 
-from scoreboard.domain import profiles
+from scoreboard.domain import profiles, skeletons
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE
@@ -90,6 +90,8 @@ class Accounts:
         publish_revoked: Callable[[UUID], Awaitable[None]],
         registration: bool = True,
         login_per_minute: int = 0,
+        own_host: str = "",
+        profile_changes_per_hour: int = 0,
         lifetime: int = tokens.LIFETIME,
         refresh_days: int = REFRESH_DAYS,
         clock: Callable[[], float] = time.time,
@@ -98,13 +100,16 @@ class Accounts:
         """`master`: the version of `masters` in use. `on_profile_change` brings a profile to the boards, `publish_revoked` tells others.
 
         The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it. `login_per_minute`: see
-        login_limits; 0 for no limit. `clock` gives Unix seconds, `steady` seconds that never go back.
+        login_limits; 0 for no limit. `own_host`: no picture comes from there. `profile_changes_per_hour`: of a user, on all nodes together;
+        0 for no limit. `clock` gives Unix seconds, `steady` seconds that never go back.
         """
         self._stores, self._active = stores, active
         self._keys, self._masters, self._master, self._issuer = keys, masters, master, issuer
         self._on_profile_change, self._publish_revoked = on_profile_change, publish_revoked
         self._registration, self._lifetime, self._refresh_days, self._clock = registration, lifetime, refresh_days, clock
         self._limits, self._steady = LoginLimits(login_per_minute), steady
+        self._own_host, self._profile_changes_per_hour = own_host, profile_changes_per_hour
+        skeletons.table()  # now, not within a request
         self._hashing = HashingQueue()
         self._provisioning = trio.CapacityLimiter(1)  # an import of thousands goes on beside those who log in, not before them
 
@@ -137,8 +142,13 @@ class Accounts:
     async def _create(
         self, username: str, email: str, password: str, avatar_url: str | None, hash_password: Callable[[str], Awaitable[str]]
     ) -> tuple[UUID, str] | Refusal:
-        name, address, secret = profiles.username(username), profiles.email(email), profiles.password(password)
-        picture = None if avatar_url is None else profiles.avatar_url(avatar_url)
+        name, address = profiles.username(username), profiles.email(email)
+        own = [] if isinstance(name, FieldError) else [name]
+        own += [] if isinstance(address, FieldError) else [address, address.partition("@")[0]]
+        secret = profiles.password(password, own)
+        picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
+        if not isinstance(secret, FieldError) and await trio.to_thread.run_sync(passwords.is_common, secret):
+            secret = FieldError("password", "must not be one of the most used passwords")
         if errors := [value for value in (name, address, secret, picture) if isinstance(value, FieldError)]:
             return invalid(errors)
         assert not isinstance(name, FieldError)
@@ -236,15 +246,16 @@ class Accounts:
     ) -> Profile | Refusal:
         """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). Every board shows it within a second.
 
-        What is the same as before is told to nobody.
+        What is the same as before is told to nobody, and counts for no limit.
         """
         name = None if username is None else profiles.username(username)
-        picture = None if avatar_url is None else profiles.avatar_url(avatar_url)
+        picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
         if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
             return invalid(errors)
         assert not isinstance(name, FieldError)
         assert not isinstance(picture, FieldError)
-        changed = await users.change(self._stores, identity.user, name, picture, set_avatar=set_avatar)
+        limit = self._profile_changes_per_hour
+        changed = await users.change(self._stores, identity.user, name, picture, set_avatar=set_avatar, per_hour=limit)
         if not isinstance(changed, Changed):
             return changed or GONE
         profile = changed.profile

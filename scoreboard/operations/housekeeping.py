@@ -1,4 +1,4 @@
-"""What must be done now and then: partitions of the action log ahead of time, an outbox and sessions that do not pile up.
+"""What must be done now and then: partitions of the action log ahead of time, an outbox and sessions that do not pile up, looks of names.
 
 One task on every node; each job is safe from several nodes at once. A store that is away, a lock that somebody holds, a statement or a
 session that somebody ended cost a round, nothing else: they are warned of once, until a round succeeds again.
@@ -15,6 +15,7 @@ from scoreboard.storage.connections import Connection, Stores
 from scoreboard.storage.deadline import bounded
 from scoreboard.storage.partitions import make_partitions
 from scoreboard.storage.rebuild import Rebuilder
+from scoreboard.storage.skeletons import Backfill
 
 ROUND = 60.0  # seconds; a partition is made three months ahead, a turn is kept an hour: neither is urgent
 ROUND_SECONDS = 300.0  # for the work of a round; rows that waited for their partition for months are moved in one statement
@@ -23,8 +24,12 @@ log = structlog.get_logger()
 
 
 async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """A round a minute, for ever; started after the first. Cancelling rolls back what is under way."""
+    """A round a minute, for ever; started after the first, but for the looks of names, which no start waits for.
+
+    Cancelling rolls back what is under way.
+    """
     started = waits = False
+    names = Backfill()
     while True:
         try:
             made, pruned = await crossing(_round, stores, board)
@@ -40,7 +45,21 @@ async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStat
         if not started:
             started = True
             task_status.started()
+        try:
+            if written := await crossing(_look_at_names, stores, names):
+                log.info("names_looked_at", written=written)
+        except StorageUnavailable as exc:
+            log.debug("names_wait", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
         await trio.sleep(ROUND)
+
+
+async def _look_at_names(stores: Stores, names: Backfill) -> int:
+    conn = await stores.connect()
+    try:
+        with postgres_errors():
+            return await bounded(conn, ROUND_SECONDS, names.round(conn))
+    finally:
+        conn.terminate()
 
 
 async def _round(stores: Stores, board: Board) -> tuple[list[str], int]:

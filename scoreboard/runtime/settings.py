@@ -179,6 +179,7 @@ class Limits(Section):
     user_per_minute: Limit = 10
     ip_per_minute: Limit = 1000
     login_per_minute: Limit = 10
+    profile_changes_per_hour: Limit = 20
     cooldowns: bool = True
 
 
@@ -193,6 +194,7 @@ class Live(Section):
 
 class Accounts(Section):
     registration: bool = True
+    avatars: bool = True
 
 
 class Log(Section):

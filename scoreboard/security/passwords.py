@@ -1,9 +1,14 @@
-"""Passwords: argon2id hashes. Each call takes some 35 ms and 64 MiB, so callers run it in a thread, with a limiter.
+"""Passwords: argon2id hashes, and the passwords that everybody tries first. A hash takes some 35 ms and 64 MiB, so callers hash and verify
+in a thread, with a limiter; `is_common` reads its list once, and is called in a thread too.
 
 Pure but for the salt. `verify` with no hash takes as long as with one: whether an account exists is not told by time.
 """
 
 import unicodedata
+from functools import cache
+from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec, module_from_spec, spec_from_loader
+from pathlib import Path
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -12,6 +17,9 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)  # argon2id, 3 passes over 64 MiB, 4 lanes
 # The hash of random bytes that were thrown away, with the parameters above: what a log-in to no account is compared with.
 NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$Xfs8jLTKVaQTcRQ3EXKnXQ$HHm+Qb8/B6yRoy1wkwCHHbgCefs8zEQooLprDlB6QZA"
+
+# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only its lists are loaded: the package makes tables of 90,000 words.
+_LISTS = "frequency_lists"
 
 
 def hash_password(password: str) -> str:
@@ -36,3 +44,21 @@ def _bytes(password: str) -> bytes:
 def is_outdated(stored: str) -> bool:
     """Whether a hash was made with other parameters than today's, and so should be replaced at the next log-in."""
     return extract_parameters(stored) != RFC_9106_LOW_MEMORY
+
+
+def is_common(password: str) -> bool:
+    """Whether it is among the 30,000 most used passwords, in any case. The first call takes some milliseconds."""
+    return unicodedata.normalize("NFC", password).casefold() in _common()
+
+
+@cache
+def _common() -> frozenset[str]:
+    package = find_spec("zxcvbn")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    loader = SourceFileLoader(_LISTS, str(Path(package.submodule_search_locations[0]) / f"{_LISTS}.py"))
+    spec = spec_from_loader(_LISTS, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return frozenset(module.FREQUENCY_LISTS["passwords"])

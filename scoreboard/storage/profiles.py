@@ -1,18 +1,21 @@
 """Names and pictures on boards: a cache of the node's own, then Redis, then PostgreSQL.
 
 Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update. Readers fill `profile:<user id>` with HSETNX and so
-never overwrite what a change has written; a change writes through and raises `names` of every board's meta, which drops the nodes' own
-caches. What can't be written through is done by the projector: PostgreSQL notes each change in the outbox. `storage.board` asks while it
-reads; `operations.accounts` calls `changed`.
+never overwrite what a change has written; a change writes through and raises `names` of the meta of each board that the user is on, which
+drops the nodes' own caches (profile_changed.lua says what else it does to a board). PostgreSQL notes each change in the outbox; the
+projector does what was not written through (`announce`). `storage.board` asks while it reads; `operations.accounts` calls `changed`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from scoreboard.domain.boards import BOARDS
+import asyncpg
+
+from scoreboard.domain.boards import BOARDS, KEPT, SHOWN, Board
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.bridge import crossing, redis_errors
 from scoreboard.storage.conditions import reply_code
@@ -25,12 +28,24 @@ CACHED = 4096  # profiles on this node, about 1 MiB; full: all dropped, the next
 KNOWN = 4096  # names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
 PATIENCE = 0.25  # seconds that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
 
+ANNOUNCED_AT_ONCE = 500  # users a pipeline and a script: a millisecond of Redis
+
 NAMES_SQL = "SELECT id, username, avatar_url FROM users WHERE id = ANY($1::uuid[])"
 
 
 class Profile(NamedTuple):
     username: str
     avatar_url: str | None
+
+    @property
+    def fields(self) -> tuple[bytes, bytes]:
+        """As Redis has it: name and picture."""
+        return self.username.encode(), (self.avatar_url or "").encode()
+
+    @property
+    def digest(self) -> bytes:
+        """Says in Redis that boards were told of this very profile."""
+        return sha256(b"\n".join(self.fields)).digest()[:8]
 
 
 def unnamed(user: UUID) -> Profile:
@@ -151,8 +166,43 @@ class Profiles:
         names = self._stores.namespace
         with redis_errors():
             async with self._stores.redis.pipeline(transaction=False) as pipe:
-                pipe.hset(names.profile(user), mapping={"username": profile.username, "avatarUrl": profile.avatar_url or ""})
+                username, avatar_url = profile.fields
+                pipe.hset(names.profile(user), mapping={"username": username, "avatarUrl": avatar_url, "announced": ""})
                 pipe.expire(names.profile(user), TTL)
                 await pipe.execute()
             for board in BOARDS.values():
-                await self._bump(keys=[names.board(board).meta, names.updates], args=[self._stores.installation, board.id])
+                await _tell_board(self._stores, self._bump, board, [user])
+            async with self._stores.redis.pipeline(transaction=False) as pipe:  # last: else the projector does it all once more
+                pipe.hset(names.profile(user), "announced", profile.digest)
+                pipe.expire(names.profile(user), TTL)
+                await pipe.execute()
+
+
+async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]) -> None:
+    """Brings changed profiles that stand in the outbox to the board, unless `changed` has done so: then nothing is sent twice.
+
+    asyncio-flavoured. `script`: profile_changed.lua. What Redis has of them is read anew by all nodes. Raises StorageUnavailable, and what
+    asyncpg raises.
+    """
+    for start in range(0, len(users), ANNOUNCED_AT_ONCE):
+        portion = users[start : start + ANNOUNCED_AT_ONCE]
+        rows = {row["id"]: Profile(row["username"], row["avatar_url"]) for row in await conn.fetch(NAMES_SQL, portion)}
+        with redis_errors():
+            pipe = stores.redis_bulk.pipeline(transaction=False)
+            for user in portion:
+                pipe.hmget(stores.namespace.profile(user), "username", "avatarUrl", "announced")
+            found = await pipe.execute(raise_on_error=False)  # a key of somebody else is no profile that was announced
+            told = {
+                user
+                for user, answer in zip(portion, found, strict=True)
+                if user in rows and answer == [*rows[user].fields, rows[user].digest]
+            }
+            if unknown := [user for user in portion if user not in told]:
+                await stores.redis_bulk.unlink(*(stores.namespace.profile(user) for user in unknown))
+                await _tell_board(stores, script, board, unknown)
+
+
+async def _tell_board(stores: Stores, script: Any, board: Board, users: Iterable[UUID]) -> None:
+    names = stores.namespace.board(board)
+    keys = [names.order, names.entry, names.meta, stores.namespace.updates]
+    await script(keys=keys, args=[stores.installation, board.id, SHOWN, KEPT, *(user.bytes for user in users)])

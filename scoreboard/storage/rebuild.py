@@ -13,9 +13,8 @@ A board that came back with an older content is renumbered in the same way, with
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import asyncpg
 
@@ -26,6 +25,7 @@ from scoreboard.storage.bridge import postgres_errors, redis_errors
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.namespace import BoardKeys
 from scoreboard.storage.outbox import Missing
+from scoreboard.storage.profiles import announce
 from scoreboard.storage.projection import Projection, board_script, script
 
 CHUNK = 2_000  # users a pipeline: about 10 ms of Redis
@@ -87,9 +87,8 @@ class Rebuilder:
         """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises Superseded, StorageUnavailable."""
         count = 0
         for lack in missing:
-            if lack.renamed:
-                await self._forget_names(list(lack.renamed))
             with postgres_errors():
+                await announce(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
                 rows = await ledger.standings(conn, lack.users)
             for start in range(0, max(1, len(rows)), CHUNK):  # only the last part says that the turns are in
                 last = start + CHUNK >= len(rows)
@@ -109,7 +108,8 @@ class Rebuilder:
             epoch = await self._next_epoch(conn)
             aside = self.namespace.next_board(self.board, epoch)
             await self._clear_aside(epoch)
-            await self._forget_names([row["user_id"] for row in await conn.fetch(RENAMED_SQL)])
+            renamed = [row["user_id"] for row in await conn.fetch(RENAMED_SQL)]
+            await announce(self.stores, conn, self._names_changed, self.board, renamed)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 await conn.execute(UNHURRIED)
                 turns = await outbox.last_turns(conn)
@@ -151,15 +151,6 @@ class Rebuilder:
             if not missing:
                 return count
             count += await self.apply(conn, projection, epoch, missing)
-
-    async def _forget_names(self, users: Sequence[UUID]) -> None:
-        """Names and pictures of these users are read anew, from PostgreSQL, by all nodes. Raises StorageUnavailable."""
-        with redis_errors():
-            for start in range(0, len(users), CHUNK):
-                await self.stores.redis_bulk.unlink(*(self.namespace.profile(user) for user in users[start : start + CHUNK]))
-            if users:
-                names = [self.namespace.board(self.board).meta, self.namespace.updates]
-                await self._names_changed(keys=names, args=[self.stores.installation, self.board.id])
 
     def _projection(self, keys: BoardKeys, channel: str = "") -> Projection:
         return Projection(

@@ -1,22 +1,43 @@
 """Users and what they log in with, in PostgreSQL.
 
-Called by operations.accounts and operations.provisioning. Whether a name or an address is free is decided by the unique indexes alone; a
-taken one is a Refusal that names the field. Everything here may raise StorageUnavailable.
+Called by operations.accounts and operations.provisioning. Whether a name or an address is free is decided by unique indexes alone: of the
+exact and the folded spelling, and of the name's look (domain/skeletons). What is taken is a Refusal that names the field. Nothing here
+violates an index on the way: PostgreSQL's log would have the key, an e-mail address. Everything here may raise StorageUnavailable.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.skeletons import skeleton
 from scoreboard.storage.connections import Stores
+from scoreboard.storage.skeletons import REST_DAYS
 
-CREATE = """
-WITH created AS (INSERT INTO users (username, email, avatar_url) VALUES ($1, $2, $3) RETURNING id),
-     secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $4 FROM created)
-SELECT id FROM created"""
+RESTING = 10  # names that rest for one user, the newest: who goes on renaming keeps no more of them from others
+CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
+HOUR_SECONDS = 3600
+
+# The name's look goes first: of two registrations at once the second waits for the first, and then has no user to make. When only the
+# address was taken meanwhile, `created` is empty, the claim's foreign key is violated, and all of it is undone.
+CREATE = f"""
+WITH taken AS (
+    SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
+           EXISTS (SELECT FROM users WHERE lower(email COLLATE pg_c_utf8) = lower($3 COLLATE pg_c_utf8)) AS email
+), claimed AS (
+    INSERT INTO username_skeletons AS s (skeleton, user_id, username)
+    SELECT $6, $1, $2 FROM taken WHERE NOT (taken.username OR taken.email)
+    ON CONFLICT (skeleton) DO UPDATE SET user_id = excluded.user_id, username = excluded.username, freed_at = NULL
+    WHERE s.freed_at < now() - interval '{REST_DAYS} days'
+    RETURNING user_id
+), created AS (
+    INSERT INTO users (id, username, email, avatar_url) SELECT user_id, $2, $3, $4 FROM claimed ON CONFLICT DO NOTHING RETURNING id
+), secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $5 FROM created)
+SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608 – constants
 
 PROFILE = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
 
@@ -28,30 +49,61 @@ BY_EMAIL = """
 SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
 WHERE lower(email COLLATE pg_c_utf8) = lower($1 COLLATE pg_c_utf8)"""
 
-# $4: whether avatar_url is to be set at all, since NULL is a value of it.
-CHANGE = """
-WITH before AS (SELECT username, avatar_url FROM users WHERE id = $1 FOR NO KEY UPDATE)
-UPDATE users AS u SET username = coalesce($2, u.username), avatar_url = CASE WHEN $4 THEN $3 ELSE u.avatar_url END, updated_at = now()
-FROM before WHERE u.id = $1
-RETURNING u.id, u.username, u.email, u.avatar_url, u.created_at,
-          (u.username, u.avatar_url) IS DISTINCT FROM (before.username, before.avatar_url) AS is_new"""
+# Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set at all, since NULL
+# is a value of it. $5: the new name's look. $6: seconds between two changes in the long run, 0: no limit; $7: how much earlier than due one
+# may come.
+CHANGE = f"""
+WITH before AS (
+    SELECT id, username, email, avatar_url, created_at, profile_change_due AS due FROM users WHERE id = $1 FOR NO KEY UPDATE
+), wanted AS (
+    SELECT before.*, clock_timestamp() AS at, coalesce($2, username) AS new_username,
+           CASE WHEN $4 THEN $3 ELSE avatar_url END AS new_avatar_url, coalesce($2 <> username, false) AS is_renamed
+    FROM before
+), judged AS (
+    SELECT wanted.*, (new_username, new_avatar_url) IS DISTINCT FROM (username, avatar_url) AS is_new,
+           CASE WHEN $6::float > 0 AND due IS NOT NULL THEN greatest(0, extract(epoch FROM due - at)::float - $7::float) ELSE 0 END AS wait,
+           is_renamed AND EXISTS (
+               SELECT FROM users AS o
+               WHERE lower(o.username COLLATE pg_c_utf8) = lower(new_username COLLATE pg_c_utf8) AND o.id <> wanted.id
+           ) AS is_taken
+    FROM wanted
+), claimed AS (
+    INSERT INTO username_skeletons AS s (skeleton, user_id, username)
+    SELECT $5, id, new_username FROM judged WHERE is_renamed AND wait = 0 AND NOT is_taken
+    ON CONFLICT (skeleton) DO UPDATE SET user_id = excluded.user_id, username = excluded.username, freed_at = NULL
+    WHERE s.user_id = excluded.user_id OR s.freed_at < now() - interval '{REST_DAYS} days'
+    RETURNING user_id
+), freed AS (
+    UPDATE username_skeletons AS s SET freed_at = now() FROM claimed
+    WHERE s.user_id = claimed.user_id AND s.freed_at IS NULL AND s.skeleton <> $5
+), forgotten AS (
+    DELETE FROM username_skeletons WHERE skeleton IN (
+        SELECT s.skeleton FROM username_skeletons AS s JOIN claimed USING (user_id)
+        WHERE s.freed_at IS NOT NULL AND s.skeleton <> $5 ORDER BY s.freed_at DESC OFFSET {RESTING - 1})
+), changed AS (
+    UPDATE users AS u SET username = new_username, avatar_url = new_avatar_url, updated_at = now(), profile_change_due =
+        CASE WHEN $6 > 0 THEN greatest(judged.due, judged.at) + make_interval(secs => $6) ELSE judged.due END
+    FROM judged WHERE u.id = judged.id AND is_new AND wait = 0 AND (NOT is_renamed OR EXISTS (SELECT FROM claimed))
+    RETURNING u.id
+)
+SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url, is_new, wait, EXISTS (SELECT FROM changed) AS is_changed
+FROM judged"""  # noqa: S608 – constants
 
 REPLACE_HASH = "UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3"
 
 # Without credentials: nobody can log in as one of these, their tokens are handed out by the command that makes them.
-CREATE_MANY = "INSERT INTO users (username, email) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING"
+CREATE_MANY = """
+WITH created AS (
+    INSERT INTO users (username, email) SELECT username, email FROM unnest($1::text[], $2::text[]) AS given(username, email)
+    ON CONFLICT DO NOTHING RETURNING id, username
+)
+INSERT INTO username_skeletons (skeleton, user_id, username)
+SELECT skeleton, id, username FROM created JOIN unnest($1::text[], $3::text[]) AS look(username, skeleton) USING (username)
+ON CONFLICT DO NOTHING"""
 IDS = "SELECT username, id FROM users WHERE username = ANY($1::text[])"
 
 KNOWN = """
 SELECT t.name FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
-
-# Unique constraints and the fields that a client knows them by. The specification's own are of the exact spelling, the folded ones of any.
-FIELDS = {
-    "users_username_key": "username",
-    "users_username_folded": "username",
-    "users_email_key": "email",
-    "users_email_folded": "email",
-}
 
 
 class Profile(NamedTuple):
@@ -81,10 +133,15 @@ class Account(NamedTuple):
 
 async def create(stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str) -> UUID | Refusal:
     """A new user with a password, or what is taken."""
+    user = uuid4()
     try:
-        return UUID(str(await stores.fetchval(CREATE, username, email, avatar_url, password_hash)))
-    except asyncpg.UniqueViolationError as exc:
-        return taken(exc.constraint_name)
+        row = await stores.fetchrow(CREATE, user, username, email, avatar_url, password_hash, skeleton(username))
+    except asyncpg.ForeignKeyViolationError:
+        return EMAIL_TAKEN
+    assert row is not None
+    if row["is_created"]:
+        return user
+    return EMAIL_TAKEN if row["is_email"] else USERNAME_TAKEN
 
 
 async def find(stores: Stores, name: str) -> Account | None:
@@ -99,13 +156,28 @@ async def profile(stores: Stores, user: UUID) -> Profile | None:
     return None if row is None else _profile(row)
 
 
-async def change(stores: Stores, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool) -> Changed | Refusal | None:
-    """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such user."""
+async def change(
+    stores: Stores, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int = 0
+) -> Changed | Refusal | None:
+    """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such user.
+
+    `per_hour`: changes in the long run, at most CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as before does not count.
+    """
+    interval = HOUR_SECONDS / per_hour if per_hour else 0.0
+    early = interval * (min(CHANGES_AT_ONCE, per_hour) - 1)
+    look = None if username is None else skeleton(username)
     try:
-        row = await stores.fetchrow(CHANGE, user, username, avatar_url, set_avatar)
-    except asyncpg.UniqueViolationError as exc:
-        return taken(exc.constraint_name)
-    return None if row is None else Changed(_profile(row), is_new=row["is_new"])
+        row = await stores.fetchrow(CHANGE, user, username, avatar_url, set_avatar, look, interval, early)
+    except asyncpg.UniqueViolationError:  # a user of that name was made by plain SQL at the same moment; the log has the name alone
+        return USERNAME_TAKEN
+    if row is None:
+        return None
+    if row["is_new"] and row["wait"] > 0:
+        return Refusal(Code.RATE_LIMITED, "Too many changes of this profile.", retry_after=ceil(row["wait"]), layer="user")
+    if row["is_new"] and not row["is_changed"]:
+        return USERNAME_TAKEN
+    name, picture = row["new_username"], row["new_avatar_url"]
+    return Changed(Profile(row["id"], name, row["email"], picture, _milliseconds(row["created_at"])), is_new=row["is_new"])
 
 
 async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> None:
@@ -115,7 +187,7 @@ async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> None:
 
 async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
     """Users without a password, those that are there already included, by name."""
-    await stores.execute(CREATE_MANY, list(usernames), list(emails))
+    await stores.execute(CREATE_MANY, list(usernames), list(emails), [skeleton(name) for name in usernames])
     return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
 
 
@@ -124,12 +196,17 @@ async def known(stores: Stores, usernames: Sequence[str]) -> set[str]:
     return {row["name"] for row in await stores.fetch(KNOWN, list(usernames))}
 
 
-def taken(constraint: str | None) -> Refusal:
-    """409 CONFLICT that names the field."""
-    field = FIELDS.get(constraint or "", "username")
-    what = "This user name" if field == "username" else "This e-mail address"
+def _taken(field: str, what: str) -> Refusal:
     return Refusal(Code.CONFLICT, f"{what} is taken.", (FieldError(field, "is taken"),))
 
 
+USERNAME_TAKEN = _taken("username", "This user name, or one that looks like it,")
+EMAIL_TAKEN = _taken("email", "This e-mail address")
+
+
 def _profile(row: asyncpg.Record) -> Profile:
-    return Profile(row["id"], row["username"], row["email"], row["avatar_url"], round(row["created_at"].timestamp() * 1000))
+    return Profile(row["id"], row["username"], row["email"], row["avatar_url"], _milliseconds(row["created_at"]))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -14,9 +14,11 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from scoreboard.domain.errors import STATUS, TITLE, Code, Refusal
+from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
 from scoreboard.web.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
+from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.express import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
 from scoreboard.web.health import HealthRoutes, Readiness
 from scoreboard.web.openapi import Description, describe
@@ -55,6 +57,7 @@ class Services:
     scores: ScoreRoutes
     health: HealthRoutes
     pages: PageRoutes
+    avatars: AvatarRoutes
     description: Description
     metrics: bool = True  # served here, and not at an address of their own
 
@@ -81,10 +84,10 @@ def reply(answer: Response) -> quart.Response:
     return response
 
 
-def through(handler: Handler, name: str) -> Callable[[], Awaitable[quart.Response]]:
+def through(handler: Handler, name: str) -> Callable[..., Awaitable[quart.Response]]:
     """A view that asks the handler, as http1 does for the express table."""
 
-    async def view() -> quart.Response:
+    async def view(**_: str) -> quart.Response:  # what the rule finds in the path, the handler finds there too
         request = read_request()
         try:
             return reply(await handler(request))
@@ -145,12 +148,12 @@ def build_application(services: Services) -> QuartTrio:
     route("GET", READYZ_PATH, health.readyz, "readyz", gives=Readiness)
     if services.metrics:
         route("GET", METRICS_PATH, health.metrics, "metrics", gives=openapi.Figures)
-    _add_pages(app, pages, services.description)
+    _add_pages(app, pages, services.avatars, services.description)
     services.description.render(provider.schema())
     return app
 
 
-def _add_pages(app: QuartTrio, pages: PageRoutes, description: Description) -> None:
+def _add_pages(app: QuartTrio, pages: PageRoutes, avatars: AvatarRoutes, description: Description) -> None:
     @hide
     async def index() -> quart.Response:
         request = read_request()
@@ -162,9 +165,11 @@ def _add_pages(app: QuartTrio, pages: PageRoutes, description: Description) -> N
         return reply(await pages.file(request))
 
     document = hide(through(description.read, "openapi"))
+    avatar = hide(through(avatars.avatar, "avatar"))
     app.add_url_rule(OPENAPI_PATH, "openapi", document, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(f"{AVATARS}<user>", "avatar", avatar, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False)
 
 

@@ -9,13 +9,15 @@ from collections.abc import Collection
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.networks import parse_address
+from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.pages import CLIENT, STATIC_PREFIX
 
 FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
 
 API = b"/api/"
-FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode())  # beginnings of paths: other sites' pages load these files
+# Beginnings of paths: other sites' pages load these files and pictures.
+FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
 HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 

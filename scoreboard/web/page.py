@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scoreboard.domain.boards import SHOWN
+from scoreboard.domain.pictures import path
 
 
 class Shown(Protocol):
@@ -54,11 +55,13 @@ def render_context(
     per_minute: int = 0,
     registration: bool = True,
     stage: bool = False,
+    avatars: bool = True,
 ) -> dict[str, Any]:
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
-    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone.
+    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone;
+    `avatars`: pictures, from this server, else initials alone.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -67,7 +70,7 @@ def render_context(
             "score": f"{entry.score:,}",
             "user": entry.userId,
             "initials": initials(entry.username),
-            "avatar": entry.avatarUrl if (entry.avatarUrl or "").startswith("https://") else None,
+            "avatar": path(entry.userId, entry.avatarUrl) if avatars and entry.avatarUrl else None,
         }
         for entry in (entries or ())[:SHOWN]
     ]
@@ -79,6 +82,7 @@ def render_context(
         "empty": entries is not None and not entries,
         "updated": updated,
         "stage": stage,
+        "avatars": avatars,
         "per_minute": per_minute,
         "registration": registration,
         "actions": [

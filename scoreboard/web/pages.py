@@ -75,9 +75,12 @@ def accepts_gzip(request: Request) -> bool:
 
 
 class PageRoutes:
-    """`read`: the board; `per_minute`: the limit of actions a user, 0 for none."""
+    """`read`: the board; `per_minute`: the limit of actions a user, 0 for none; `avatars`: whether pictures of users are shown."""
 
-    def __init__(self, rules: Rules, read: Callable[[], Awaitable[Snapshot]], *, per_minute: int, registration: bool) -> None:
+    def __init__(
+        self, rules: Rules, read: Callable[[], Awaitable[Snapshot]], *, per_minute: int, registration: bool, avatars: bool = True
+    ) -> None:
+        self._avatars = avatars
         self._actions, self._read, self._per_minute, self._registration = page_actions(rules), read, per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
         contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
@@ -98,6 +101,7 @@ class PageRoutes:
             per_minute=self._per_minute,
             registration=self._registration,
             stage=stage,
+            avatars=self._avatars,
         )
 
     async def index(self, request: Request, render: Render) -> Response:

@@ -1,5 +1,7 @@
 """<live-scoreboard> on somebody else's page: another origin, a strict content security policy, and whatever room there is."""
 
+import base64
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +11,14 @@ from typing import Any
 import httpx
 from playwright.sync_api import BrowserContext, Page, expect
 
+from scoreboard.domain.pictures import path
 from tests.e2e.browsing import PATIENCE, Player, in_browser, listen
 from tests.e2e.nodes import ServerProcess
 
 StartNode = Callable[..., ServerProcess]
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)  # a PNG of one pixel
 
 
 @contextmanager
@@ -154,3 +160,49 @@ def refused(node: ServerProcess) -> int:
     lines = httpx.get(f"{node.url}/metrics").text.splitlines()
     named = [line for line in lines if line.startswith("scoreboard_http_requests_total") and 'status="4xx"' in line and "asgi" not in line]
     return round(sum(float(line.rpartition(" ")[2]) for line in named))
+
+
+@in_browser
+def test_pictures_come_from_the_scoreboards_server_alone(visitor: BrowserContext, start_node: StartNode) -> None:
+    """On its own page, as it is sent and as it changes, and on somebody's page: no request goes to where a user says that it is."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
+        ada = Player(node.url, "Ada")
+        ada.act()
+        first, second = "https://pictures.test/1.png", "https://pictures.test/2.png?a=b"
+        ada.change(avatarUrl=first)
+        embed(site, node, "<live-scoreboard></live-scoreboard>")
+        site.policy += f"; img-src {node.url}"
+        asked: list[str] = []
+        visitor.route("https://pictures.test/**", lambda route: route.abort())
+        visitor.route("**/avatars/**", lambda route: route.fulfill(status=200, content_type="image/png", body=DOT))
+        visitor.on("request", lambda request: asked.append(request.url))
+        pages = [visit(visitor, site), visitor.new_page()]
+        pages[1].goto(node.url)
+        for url in (first, second):
+            ada.change(avatarUrl=url)
+            expected = node.url + path(ada.user, url)
+            for page in pages:
+                face = page.locator("li img, tbody img")
+                expect(face).to_have_attribute("src", re.compile(re.escape(path(ada.user, url)) + "$"), timeout=PATIENCE)
+                expect(face).to_have_js_property("naturalWidth", 1, timeout=PATIENCE)
+            assert expected in asked
+        assert [url for url in asked if "pictures.test" in url] == []
+
+
+@in_browser
+def test_without_pictures_the_page_asks_for_none(visitor: BrowserContext, start_node: StartNode) -> None:
+    """accounts.avatars = false: initials, and no request that can only fail."""
+    node = start_node(accounts__avatars="false", limits__user_per_minute="0")
+    ada = Player(node.url, "Ada")
+    ada.act()
+    ada.change(avatarUrl="https://pictures.test/1.png")
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.url))
+    page = visitor.new_page()
+    page.goto(node.url)
+    expect(page.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
+    total = ada.act()
+    expect(page.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
+    expect(page.locator("img")).to_have_count(0)
+    assert [url for url in asked if "avatars" in url or "pictures.test" in url] == []

@@ -15,7 +15,9 @@ from tests.storage.proxy import Fault, proxy_before
 from tests.storage.test_postgres_pool import read_only
 
 StartNode = Callable[..., ServerProcess]
-END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
+END_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"""
 PASSWORD = "a long password"
 ACCOUNTS = ("users", "credentials", "sessions", "commits")  # tables
 

@@ -22,7 +22,9 @@ from tests.storage.proxy import Fault
 
 SHORT = 1.5  # seconds of most faults
 BACK_SECONDS = 2.0  # after the fault until an action is accepted
-OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
+OTHERS_SQL = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"""
 WRITABLE = "SET default_transaction_read_only = off"
 
 

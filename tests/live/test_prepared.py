@@ -54,6 +54,17 @@ def test_another_position_is_told_though_the_rows_are_the_same() -> None:
     assert read_frames(after(after(None, snapshot("ab", 5)), snapshot("ab", 1, epoch=2)).update(FULL))[0]["data"]["position"] == "2-1"  # type: ignore[index]
 
 
+def test_a_delta_that_changes_nothing_is_never_sent() -> None:
+    """Another position of the same rows, for those who had the rows and for those who come with an older position: the whole board."""
+    first = after(None, snapshot("ab", 5))
+    again = after(after(first, snapshot("ba", 6)), snapshot("ab", 7))
+    rebuilt = after(again, snapshot("ab", 1, epoch=2))
+    for frame in (again.catch_up(DELTA, first.position), rebuilt.update(DELTA), rebuilt.catch_up(DELTA, again.position)):
+        assert kinds(read_frames(frame)) == ["leaderboard:update"]
+        assert names(read_frames(frame)[0]) == "ab"
+    assert rebuilt.catch_up(DELTA, rebuilt.position) == b""
+
+
 def test_a_stale_board_says_so_after_each_of_its_updates() -> None:
     """Under its last position the board may go on; the stale event follows every update, and an update alone ends it."""
     live = after(None, snapshot("ab", 5))

@@ -36,6 +36,8 @@ class Node:
     master: int = 2
     registration: bool = True
     login_per_minute: int = 0
+    profile_changes_per_hour: int = 0
+    own_host: str = ""
     ahead: float = 0.0  # seconds that this node's clock is ahead
     revoked: list[UUID] = field(default_factory=list)
     changed: list[tuple[UUID, str, str | None]] = field(default_factory=list)
@@ -53,6 +55,8 @@ class Node:
             publish_revoked=self.publish_revoked,
             registration=self.registration,
             login_per_minute=self.login_per_minute,
+            own_host=self.own_host,
+            profile_changes_per_hour=self.profile_changes_per_hour,
             clock=self.sessions.clock.now,
         )
 
@@ -85,4 +89,5 @@ async def node(database_url: str, redis_url: str, *, hasher: PasswordHasher = CH
     with patch.object(passwords, "_HASHER", hasher):
         async with open_stores(database_url, redis_url) as stores:
             await stores.execute("DELETE FROM users")
+            await stores.execute("DELETE FROM username_skeletons")  # names that rest
             yield Node(stores, **settings)

@@ -135,6 +135,18 @@ async def test_a_registration_that_breaks_rules_names_all_fields(database_url: s
         assert await one.stores.fetchval("SELECT count(*) FROM users") == 0
 
 
+@pytest.mark.parametrize("password", ["1234567890", "Password123", "LovelaceAda", "LOVELACE1815", "lovelace1815@Example.org"])
+async def test_passwords_that_are_tried_first_are_refused(database_url: str, redis_url: str, password: str) -> None:
+    """The most used ones, the name, the address and what is before its @: for a registration and for the command line, not for a log-in."""
+    async with node(database_url, redis_url) as one:
+        for create in (one.accounts.register, one.accounts.create):
+            outcome = await create("LovelaceAda", "lovelace1815@example.org", password, None)
+            assert (code(outcome), fields(outcome)) == (Code.INVALID_REQUEST, {"password"})
+        await one.register("LovelaceAda", email="lovelace1815@example.org")
+        await one.stores.execute("UPDATE credentials SET password_hash = $1", CHEAP.hash(password))
+        assert isinstance(await one.accounts.login("LovelaceAda", password), LoggedIn)
+
+
 async def test_people_may_be_called_what_they_are_called(database_url: str, redis_url: str) -> None:
     """Names of any script, with spaces, joined emoji and marks, are stored as they are."""
     async with node(database_url, redis_url) as one:
@@ -465,6 +477,17 @@ async def test_a_profile_change_keeps_the_rules(database_url: str, redis_url: st
         }
         assert one.changed == []
         assert not isinstance(await one.accounts.change_profile(identity, username="ADA"), Refusal)
+
+
+async def test_no_picture_comes_from_this_server(database_url: str, redis_url: str) -> None:
+    """Fetching it would be a request to ourselves."""
+    async with node(database_url, redis_url, own_host="board.example") as one:
+        given = await one.register("Ada")
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        url = "https://board.example/avatars/x"
+        assert fields(await one.accounts.change_profile(identity, avatar_url=url, set_avatar=True)) == {"avatarUrl"}
+        assert fields(await one.accounts.register("Grace", "grace@example.org", PASSWORD, url)) == {"avatarUrl"}
 
 
 async def test_a_deleted_users_token_finds_nobody(database_url: str, redis_url: str) -> None:

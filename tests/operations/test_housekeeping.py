@@ -90,3 +90,12 @@ async def test_a_postgresql_that_does_not_answer(database_url: str, redis_url: s
                 await trio.sleep(0.05)
         proxy.fault = None
         await until_kept(lines)
+
+
+async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round writes down what the names of users from plain SQL look like, so that nobody can take one that looks like them."""
+    async with kept(stores, monkeypatch):
+        await stores.execute("INSERT INTO users (username, email) VALUES ('PayPaI', 'a@example.org')")
+        with trio.fail_after(20):
+            while await stores.fetchval("SELECT skeleton FROM username_skeletons") != "paypal":
+                await trio.sleep(0.05)

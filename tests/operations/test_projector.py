@@ -19,6 +19,7 @@ from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.limits import Limits
 from scoreboard.storage.namespace import BoardKeys
 from scoreboard.storage.outbox import Missing
+from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.projection import Projection, Span
 from scoreboard.storage.rebuild import BoardState, Rebuilder, Superseded
 from tests.storage.worlds import NAMES, Scribe, claim, complete_windows, connection, make_users, order_in_postgres, order_in_redis
@@ -288,6 +289,45 @@ async def test_a_rename_while_redis_was_away_is_on_the_board(stores: Stores) -> 
     assert int(await stores.command("HGET", NAMES.meta, "names")) > names
     await projector.check_once()
     assert not projector.agreement.in_doubt
+
+
+async def test_a_rename_that_was_written_through_is_not_told_again(stores: Stores) -> None:
+    """The projector finds it in the outbox, and that Redis has it: the board stays as it is, and no viewer gets a second frame."""
+    (user,) = await make_users(stores, 1)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user)]))
+    profiles = Profiles(stores)
+    await stores.execute("UPDATE users SET username = 'new' WHERE id = $1", user)
+    await profiles.changed(user, "new", None)
+    fields = ("version", "top", "names")
+    content = await stores.command("HMGET", NAMES.meta, *fields)
+    await settle(stores)
+    assert await projector.check_once() is Repair.REPLAY
+    assert await stores.command("HMGET", NAMES.meta, *fields) == content
+    assert await stores.command("HGET", stores.namespace.profile(user), "username") == b"new"
+
+
+async def test_of_two_writes_that_overtook_each_other_the_last_commit_counts(stores: Stores) -> None:
+    """Redis has the older name, and says that it was told: PostgreSQL says otherwise, so all nodes read it anew."""
+    (user,) = await make_users(stores, 1)
+    projector = projector_of(stores)
+    await projector.check_once()
+    async with connection(stores) as conn:
+        scribe = Scribe(conn, 7)
+        await scribe.project(projector.projection, await scribe.record([claim(user)]))
+    profiles = Profiles(stores)
+    for name in ("first", "second"):
+        await stores.execute("UPDATE users SET username = $2 WHERE id = $1", user, name)
+    for name in ("second", "first"):
+        await profiles.changed(user, name, None)
+    names = int(await stores.command("HGET", NAMES.meta, "names"))
+    await settle(stores)
+    assert await projector.check_once() is Repair.REPLAY
+    assert await stores.command("EXISTS", stores.namespace.profile(user)) == 0
+    assert int(await stores.command("HGET", NAMES.meta, "names")) > names
 
 
 # ---- histories ------------------------------------------------------------------------------------------------------

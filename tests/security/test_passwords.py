@@ -1,5 +1,7 @@
 """Passwords: argon2id, salted, and no shorter work for an account that does not exist."""
 
+import sys
+
 import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 
@@ -33,3 +35,21 @@ def test_a_hash_of_weaker_parameters_is_outdated() -> None:
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("correct horse")
     assert passwords.verify(weak, "correct horse")
     assert passwords.is_outdated(weak)
+
+
+@pytest.mark.parametrize("password", ["1234567890", "qwertyuiop", "Password123", "QWERTYUIOP", "1q2w3e4r5t"])
+def test_the_most_used_passwords_are_known(password: str) -> None:
+    """In any case."""
+    assert passwords.is_common(password)
+
+
+@pytest.mark.parametrize("password", ["correct horse battery", "scoreboard-demo", "a long password", "motörhead forever", ""])
+def test_other_passwords_are_not_common(password: str) -> None:
+    """Those of the demo and of these tests are among them."""
+    assert not passwords.is_common(password)
+
+
+def test_the_list_is_all_there() -> None:
+    """At least the 10,000 most used ones; the package that has it is not imported for it."""
+    assert len(passwords._common()) >= 10_000
+    assert "zxcvbn.matching" not in sys.modules

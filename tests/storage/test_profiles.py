@@ -1,10 +1,14 @@
 """Names and pictures: filled by readers, written through by changes, five minutes in Redis."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
 
+from scoreboard.domain.boards import SHOWN
+from scoreboard.live.prepared import prepare
+from scoreboard.storage import board as board_module
 from scoreboard.storage import profiles as module
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.bus import Update, decode
@@ -12,6 +16,7 @@ from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.namespace import SPECIFIED
 from scoreboard.storage.postgres_pool import PostgresPool, opening
 from scoreboard.storage.profiles import Profiles, unnamed
+from scoreboard.storage.projection import Row, Span
 from tests.conftest import OwnValkey
 from tests.storage.boards import NAMES, World, counted_commands
 from tests.storage.worlds import UPDATES
@@ -53,7 +58,8 @@ async def test_a_reader_never_overwrites_a_change(world: World) -> None:
     _, profiles = world.node()
     await rename(world, profiles, ann, "anna", "https://example.org/new.png")
     await crossing(profiles._fill, {ann: module.Profile("ann", None)})
-    assert await hash_of(world, ann) == {b"username": b"anna", b"avatarUrl": b"https://example.org/new.png"}
+    kept = await hash_of(world, ann)
+    assert (kept[b"username"], kept[b"avatarUrl"]) == (b"anna", b"https://example.org/new.png")
 
 
 async def test_a_change_is_on_every_node_s_board(world: World) -> None:
@@ -85,6 +91,118 @@ async def test_a_change_is_on_every_node_s_board(world: World) -> None:
     assert after.updated_ms >= before.updated_ms
     here.hear(update.mark, update.top)
     assert (await here.read()).rows[0].username == "anna"
+
+
+async def content_of(world: World) -> dict[bytes, bytes]:
+    """What says how new a board's content is."""
+    meta = await world.stores.command("HGETALL", NAMES.meta)
+    return {name: meta.get(name, b"0") for name in (b"version", b"top", b"names", b"updated")}
+
+
+@asynccontextmanager
+async def heard(world: World) -> AsyncIterator[list[Update]]:
+    """What is published meanwhile; complete after the block."""
+    pubsub = world.stores.subscriber().pubsub()
+    await crossing(pubsub.subscribe, UPDATES)
+    updates: list[Update] = []
+    yield updates
+    await world.stores.command("PUBLISH", UPDATES, b"end")
+
+    async def receive() -> None:
+        async for message in pubsub.listen():
+            if message["data"] == b"end":
+                break
+            if message["type"] == "message" and isinstance(update := decode(message["data"], ""), Update):
+                updates.append(update)
+        await pubsub.aclose()
+
+    await crossing(receive)
+
+
+async def test_who_is_on_no_board_moves_none(world: World) -> None:
+    """An account without a score changes its name: no version, no names, no message; who has the name at hand keeps it."""
+    ann, bob = await world.user("ann"), await world.user("bob")
+    await world.score(ann, 10)
+    board, profiles = world.node()
+    await board.read()
+    before, cached = await content_of(world), profiles._cache
+    async with heard(world) as updates:
+        await rename(world, profiles, bob, "bill", "https://example.org/b.png")
+    assert (await content_of(world), updates) == (before, [])
+    board.distrust()
+    await board.read()
+    assert profiles._cache is cached
+    await world.score(bob, 5)
+    board.distrust()
+    assert [row.username for row in (await board.read()).rows] == ["ann", "bill"]
+
+
+async def crowd(world: World, count: int) -> list[UUID]:
+    users = [await world.user(f"u{number}") for number in range(count)]
+    for place, user in enumerate(users):
+        await world.score(user, 1000 - place)
+    return users
+
+
+async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -> None:
+    """The version rises, so that lists of a hundred are read anew; the shown top is what it was, and nobody is sent a frame."""
+    users = await crowd(world, SHOWN + 2)
+    profiles = Profiles(world.stores)
+    there = world.reader()
+    before, old = await there.read(), await content_of(world)
+    async with heard(world) as updates:
+        await rename(world, profiles, users[SHOWN], "anna")
+    (update,) = updates
+    new = await content_of(world)
+    assert (update.mark.version, update.top) == (int(new[b"version"]), before.top) == (before.version + 1, int(old[b"top"]))
+    assert new[b"updated"] == old[b"updated"]
+    shown = prepare(None, before)
+    there.hear(update.mark, update.top)
+    after = await there.read()
+    assert (after.rows[SHOWN].username, after.position) == ("anna", before.position)
+    assert prepare(shown, after) is None
+
+
+async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node has the old name at hand, of a time when the user stood higher: nothing is sent, and once he is back his new name is shown."""
+    monkeypatch.setattr(module, "KEPT", 3)
+    monkeypatch.setattr(board_module, "KEPT", 3)
+    users = await crowd(world, 4)
+    profiles = Profiles(world.stores)
+    there = world.reader()
+    assert (await there.read()).rows[2].username == "u2"
+    await world.score(users[3], 999)  # u2 is the fourth now
+    there.distrust()
+    before, old = await there.read(), await content_of(world)
+    async with heard(world) as updates:
+        await rename(world, profiles, users[2], "anna")
+    new = await content_of(world)
+    assert updates == []
+    assert (new[b"version"], new[b"top"], new[b"updated"]) == (old[b"version"], old[b"top"], old[b"updated"])
+    there.distrust()
+    after = await there.read()
+    assert (after.rows, after.position) == (before.rows, before.position)
+    await world.score(users[2], 1001)
+    there.distrust()
+    assert [row.username for row in (await there.read()).rows] == ["anna", "u0", "u1"]
+
+
+async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world: World) -> None:
+    """His score is gone, his name is still at hand on a node; he changes it, and scores again."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    board, profiles = world.node()
+    await board.read()
+    await crossing(world.projection.apply, Span(1, 2, 2), [Row(ann, None, 0, 10**12)], [])
+    board.distrust()
+    assert (await board.read()).rows == ()
+    old = await content_of(world)
+    await rename(world, profiles, ann, "anna")
+    new = await content_of(world)
+    assert (new[b"version"], new[b"top"]) == (old[b"version"], old[b"top"])
+    await crossing(world.projection.apply, Span(1, 3, 3), [Row(ann, 20, 3, 10**12 + 1)], [])
+    board.distrust()
+    assert [row.username for row in (await board.read()).rows] == ["anna"]
 
 
 async def test_a_removed_picture_is_gone(world: World) -> None:

@@ -52,7 +52,8 @@ async def by_script(conn: asyncpg.Connection) -> None:
 
 
 END_OTHERS_SQL = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"""
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"""
 
 CALLS = [plain, in_transaction, by_cursor, by_statement, by_script]
 

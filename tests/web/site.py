@@ -15,6 +15,7 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.committer import Pending
+from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime.asgi import Asgi
 from scoreboard.runtime.front import Front, Handler, Prompt, Reply
@@ -25,6 +26,7 @@ from scoreboard.storage.health import HealthMonitor
 from scoreboard.web.addresses import Addresses, Network
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
+from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.express import build_plain_table, build_probe_table, build_prompt_probes, build_prompt_table, build_table
@@ -128,6 +130,7 @@ async def site(
     proxies: tuple[Network, ...] = (),
     ip_per_minute: int = 0,
     all_doors: bool = False,
+    pictures: Pictures | None = None,
     **settings: Any,
 ) -> AsyncIterator[Site]:
     """Serves until the block ends. `all_doors`: a server without a prompt table stands beside the first, and one without any."""
@@ -146,6 +149,7 @@ async def site(
             scores=scores,
             health=health,
             pages=PageRoutes(read_rules((ROOT / "config/actions.toml").read_text()), made.read, per_minute=10, registration=True),
+            avatars=AvatarRoutes(made.read, pictures),
             description=Description(),
         )
         asgi = Asgi(build_application(services))

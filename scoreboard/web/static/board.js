@@ -15,7 +15,7 @@ export function fill(row, entry, before) {
   count(score, entry.score);
   if (before?.username === entry.username && (before.avatarUrl ?? '') === (entry.avatarUrl ?? '')) return;
   name.textContent = entry.username;
-  paintFace(face, entry);
+  paintFace(face, entry, document.body.dataset.avatars);
 }
 
 /** Marks what changed. @param {HTMLTableRowElement} row @param {Entry | undefined} before @param {Entry} now */

@@ -9,14 +9,26 @@ export const { format: digits } = new Intl.NumberFormat('en');
 /** As in web/page.py. @param {string} name */
 const initials = (name) => (name.replace(/\p{Lu}/gu, ' $&').match(/(?<![\p{L}\p{N}])[\p{L}\p{N}]/gu) ?? ['?']).slice(0, 2).join('').toUpperCase();
 
-/** A picture, or initials on a colour of the user's own. @param {HTMLElement} face @param {{userId: string, username: string, avatarUrl?: string | null}} user */
-export function paintFace(face, { userId, username, avatarUrl }) {
+/** FNV-1a, as in domain/pictures.py. @param {string} url */
+function version(url) {
+  let number = 0x811c9dc5;
+  for (const letter of url) number = Math.imul(number ^ letter.charCodeAt(0), 0x01000193);
+  return (number >>> 0).toString(16).padStart(8, '0');
+}
+
+/**
+ * A picture, or initials on a colour of the user's own. The picture comes from the scoreboard's server, never from a stranger's.
+ * @param {HTMLElement} face @param {{userId: string, username: string, avatarUrl?: string | null}} user
+ * @param {string} [server] its origin, '' for the page's own; undefined: no pictures
+ */
+export function paintFace(face, { userId, username, avatarUrl }, server) {
   let hue = 0;
   for (const letter of userId) hue = (hue * 31 + letter.charCodeAt(0)) % 360;
   face.style.setProperty('--hue', String(hue));
   face.textContent = initials(username);
-  if (!avatarUrl?.startsWith('https:')) return;
-  const image = Object.assign(new Image(), { alt: '', referrerPolicy: 'no-referrer', onerror: () => image.remove(), src: avatarUrl });
+  if (!avatarUrl || server === undefined) return;
+  const src = `${server}/avatars/${userId}?v=${version(avatarUrl)}`;
+  const image = Object.assign(new Image(), { alt: '', referrerPolicy: 'no-referrer', onerror: () => image.remove(), src });
   face.append(image);
 }
 

@@ -84,6 +84,7 @@ export function mount(host, connect) {
   /** @type {Entry[]} */ let entries = [];
   let changed = '';
 
+  const server = () => new URL(host.getAttribute('src') || import.meta.url, location.href).origin;
   const limit = () => Math.min(MOST, Math.max(1, Math.floor(Number(host.getAttribute('limit') ?? USUAL)) || USUAL));
   const state = () => live && drawState(line, live.state, changed);
 
@@ -99,7 +100,7 @@ export function mount(host, connect) {
       rank.children[0].textContent = digits(entry.rank);
       count(score, entry.score);
       const look = entry.username + ' ' + (entry.avatarUrl ?? '');
-      if (row.dataset.look !== look) paintFace(face, entry);
+      if (row.dataset.look !== look) paintFace(face, entry, server());
       row.dataset.look = look;
       face.ariaHidden = 'true';
       name.textContent = entry.username;
@@ -119,7 +120,7 @@ export function mount(host, connect) {
 
   function dial() {
     live?.close();
-    live = connect({ url: new URL(host.getAttribute('src') || import.meta.url, location.href).origin });
+    live = connect({ url: server() });
     live.addEventListener('state', state);
     live.addEventListener('board', (/** @type {any} */ { detail }) => {
       const first = !entries.length;

@@ -74,7 +74,7 @@ function showMe() {
   if (!user) return;
   mine = place || mine;
   write($('name'), user.username);
-  paintFace($('me').querySelector('i'), user);
+  paintFace($('me').querySelector('i'), user, document.body.dataset.avatars);
   fill(pinned, { ...user, rank: mine?.rank, score: mine?.score ?? 0 });
   write($('rank'), mine?.rank ? digits(mine.rank) : '–');
   if (!mine) return write($('score'), '–');

@@ -1,0 +1,64 @@
+"""Rules for pictures that are fetched from other servers: which addresses may be asked, and what is a picture. Pure."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+AVATARS = "/avatars/"  # where this server has pictures, by user
+
+NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits, for hosts that have IPv6 alone
+UNICAST = IPv6Network("2000::/3")  # RFC 4291: all that is given out for the Internet
+PROTOCOL = IPv4Network("192.0.0.0/24")  # RFC 6890: some Pythons take parts of it for global
+TEREDO = IPv6Network("2001::/32")  # RFC 4380: leads to an IPv4 address behind somebody's router
+
+_FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193  # FNV-1a, 32 bits
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the Internet: of no local network, no machine's own, nobody's special purpose."""
+    try:
+        found = ip_address(address)
+    except ValueError:  # a zone: link-local
+        return False
+    return _is_public(found)
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return _is_public(address.ipv4_mapped)
+        if address in NAT64:
+            return _is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour is not None:
+            return _is_public(address.sixtofour)
+        if address.scope_id or address not in UNICAST or address in TEREDO:
+            return False
+    elif address in PROTOCOL:
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def media_type(content: bytes) -> str | None:
+    """What a picture is by its first bytes, whatever its sender calls it; None for what is none of five kinds (SVG is a program)."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[4:12] in {b"ftypavif", b"ftypavis"}:
+        return "image/avif"
+    return None
+
+
+def path(user: str, url: str) -> str:
+    """Where this server has the picture of a user, which is at `url`. static/drawing.js does the same."""
+    return f"{AVATARS}{user}?v={version(url)}"
+
+
+def version(url: str) -> str:
+    """Names a picture's address in ours, so that browsers ask anew when it changes."""
+    number = _FNV_OFFSET
+    for character in url:
+        number = (number ^ ord(character)) * _FNV_PRIME & 0xFFFFFFFF
+    return f"{number:08x}"

@@ -1,0 +1,86 @@
+"""The rows of `username_skeletons` that no registration wrote: of users from plain SQL, from an import or from an older version.
+
+Called by housekeeping, a portion of the users at a time; `storage.users` writes the rows of everybody else. asyncio-flavoured. Safe from
+several nodes at once.
+"""
+
+import asyncio
+from uuid import UUID
+
+import asyncpg
+
+from scoreboard.domain.skeletons import skeleton
+
+REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
+PORTION = 500  # users of a statement: a millisecond of folding on the loop
+PORTIONS = 20  # of a round: a million users are looked at in 100 rounds, and nobody waits for it
+PAUSE_SECONDS = 0.1  # between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
+PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
+
+START = UUID(int=0)
+
+END_SQL = "SELECT id FROM users WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
+
+# The name that has a row is not the one that the user has.
+OUTDATED_SQL = """
+SELECT u.id, u.username FROM users AS u LEFT JOIN username_skeletons AS s ON s.user_id = u.id AND s.freed_at IS NULL
+WHERE u.id > $1 AND ($2::uuid IS NULL OR u.id <= $2) AND s.username IS DISTINCT FROM u.username
+ORDER BY u.id"""
+
+# Users before skeletons, as whoever renames or deletes one. Who is being changed just now has its turn in the next pass.
+LOCK_SQL = """
+SELECT u.id, u.username FROM users AS u JOIN unnest($1::uuid[], $2::text[]) AS given(id, username) USING (id, username)
+ORDER BY u.id FOR KEY SHARE OF u SKIP LOCKED"""
+
+FREE_SQL = """
+UPDATE username_skeletons AS s SET freed_at = now() FROM unnest($1::uuid[], $2::text[]) AS given(id, skeleton)
+WHERE s.user_id = given.id AND s.freed_at IS NULL AND s.skeleton <> given.skeleton"""
+
+# A resting name goes to a user who has it already. One that another user has stays there.
+CLAIM_SQL = """
+INSERT INTO username_skeletons AS s (skeleton, user_id, username)
+SELECT DISTINCT ON (skeleton) skeleton, id, username FROM unnest($1::uuid[], $2::text[], $3::text[]) AS given(id, username, skeleton)
+ORDER BY skeleton, id
+ON CONFLICT (skeleton) DO UPDATE SET user_id = excluded.user_id, username = excluded.username, freed_at = NULL
+WHERE s.freed_at IS NOT NULL OR s.user_id = excluded.user_id"""
+
+PRUNE_SQL = f"""
+DELETE FROM username_skeletons WHERE skeleton IN (
+    SELECT skeleton FROM username_skeletons WHERE freed_at < now() - interval '{REST_DAYS} days' LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608 – constants
+
+
+class Backfill:
+    """One for the process: remembers how far it has come."""
+
+    __slots__ = ("_after",)
+
+    def __init__(self) -> None:
+        self._after = START
+
+    async def round(self, conn: asyncpg.Connection) -> int:
+        """Looks at the next PORTIONS × PORTION users, from the start again after the last one. Returns how many rows were missing.
+
+        Deletes names that have rested for long enough first. Cancelling ends it between two statements.
+        """
+        await conn.execute(PRUNE_SQL)
+        written = 0
+        for _ in range(PORTIONS):
+            end = await conn.fetchval(END_SQL, self._after, PORTION - 1)
+            written += await _portion(conn, self._after, end)
+            self._after = end or START
+            if end is None:
+                break
+            await asyncio.sleep(PAUSE_SECONDS)
+        return written
+
+
+async def _portion(conn: asyncpg.Connection, after: UUID, end: UUID | None) -> int:
+    outdated = await conn.fetch(OUTDATED_SQL, after, end)
+    if not outdated:
+        return 0
+    async with conn.transaction():
+        rows = await conn.fetch(LOCK_SQL, [row["id"] for row in outdated], [row["username"] for row in outdated])
+        ids, names = [row["id"] for row in rows], [row["username"] for row in rows]
+        looks = [skeleton(name) for name in names]
+        await conn.execute(FREE_SQL, ids, looks)
+        return int((await conn.execute(CLAIM_SQL, ids, names, looks)).rpartition(" ")[2])

@@ -1,0 +1,50 @@
+"""`GET /avatars/{userId}`: the picture of a user who is on the board now, from this server. See operations.pictures for how it gets here.
+
+Pages of others may show it: it is for everybody who can see the board.
+"""
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from scoreboard.domain.boards import Snapshot
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.pictures import AVATARS, version
+from scoreboard.operations.pictures import Pictures
+from scoreboard.runtime.messages import Request, Response
+from scoreboard.web.problems import problem
+from scoreboard.web.scores import conditional
+
+NO_PICTURE = Refusal(Code.NOT_FOUND, "There is no such picture.")
+
+_FIELDS = b"access-control-allow-origin: *\r\n"
+_KEEP = b"cache-control: public, max-age=3600\r\n"
+_ASK = b"cache-control: no-cache\r\n"  # the address is not that of this very picture
+
+
+class AvatarRoutes:
+    """`read`: the board; `pictures`: None when this server shows none."""
+
+    def __init__(self, read: Callable[[], Awaitable[Snapshot]], pictures: Pictures | None) -> None:
+        self._read, self._pictures = read, pictures
+
+    async def avatar(self, request: Request) -> Response:
+        """The picture; 404 when the user is not among the rows of the board, has none, or it can't be had."""
+        user = request.path.decode("latin-1").removeprefix(AVATARS)
+        if self._pictures is None:
+            return problem(NO_PICTURE, request.request_id)
+        snapshot = await self._read()
+        url = next((row.avatarUrl for row in snapshot.rows if row.userId == user), None)
+        picture = await self._pictures.get(url, _host(request)) if url else None
+        if url is None or picture is None:
+            return problem(NO_PICTURE, request.request_id)
+        keep = _KEEP if request.query == f"v={version(url)}".encode() else _ASK
+        fields = b"content-type: %b\r\n%b%betag: %b\r\n" % (picture.media_type.encode(), keep, _FIELDS, picture.etag)
+        return conditional(request, Response(200, picture.content, fields), picture.etag)
+
+
+def _host(request: Request) -> str:
+    """The name that the client called us by, without a port."""
+    try:
+        return urlsplit(f"//{request.header(b'host').decode('latin-1')}").hostname or ""
+    except ValueError:  # half a bracket
+        return ""

@@ -1,0 +1,269 @@
+"""Names on a real PostgreSQL: who gets one that looks like another, how long it rests, and what PostgreSQL's log says of it."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import asyncpg
+import pytest
+import trio
+
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.operations.accounts import LoggedIn
+from scoreboard.operations.sessions import Identity
+from scoreboard.storage import skeletons, users
+from scoreboard.storage.bridge import crossing
+from scoreboard.storage.skeletons import Backfill
+from scoreboard.storage.users import Profile
+from tests.operations.people import PASSWORD, Node, database_url, node
+
+__all__ = ["database_url"]  # the module's own fixture
+
+
+def refusal(outcome: object) -> tuple[Code, set[str]]:
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.code, {error.field for error in outcome.errors}
+
+
+TAKEN = (Code.CONFLICT, {"username"})
+
+
+async def identity(one: Node, name: str) -> Identity:
+    found = one.sessions.authenticate((await one.register(name, email=f"{name.encode().hex()}@example.org")).accessToken)
+    assert found is not None
+    return found
+
+
+async def backfill(one: Node) -> int:
+    async def run() -> int:
+        conn = await one.stores.connect()
+        try:
+            return await Backfill().round(conn)
+        finally:
+            conn.terminate()
+
+    return await crossing(run)
+
+
+async def at_once(*calls: Callable[[], Awaitable[object]]) -> list[object]:
+    outcomes: list[object] = []
+
+    async def call(one: Callable[[], Awaitable[object]]) -> None:
+        outcomes.append(await one())
+
+    async with trio.open_nursery() as nursery:
+        for one in calls:
+            nursery.start_soon(call, one)
+    return outcomes
+
+
+async def test_a_name_that_looks_like_anothers_is_taken(database_url: str, redis_url: str) -> None:
+    """For a registration and for a rename; one's own name may change into one that looks the same."""
+    async with node(database_url, redis_url) as one:
+        await one.register("PayPal")
+        other = await identity(one, "Grace")
+        for name in ("PayPaI", "РауРаl", "pay\u200bpal", "PAYPAL"):
+            assert refusal(await one.accounts.register(name, "x@example.org", PASSWORD, None)) == TAKEN, name
+            assert refusal(await one.accounts.change_profile(other, username=name)) == TAKEN, name
+        for name in ("Graсe", "GRACE", "Grace"):
+            assert isinstance(await one.accounts.change_profile(other, username=name), Profile)
+
+
+async def test_of_two_registrations_at_once_one_wins(database_url: str, redis_url: str) -> None:
+    """On two nodes, with names that look alike: exactly one user is made, again and again; the others are told that the name is taken."""
+    async with node(database_url, redis_url) as one:
+        two = Node(one.stores)
+        for turn in range(10):
+
+            def register(someone: Node, name: str, email: str) -> Callable[[], Awaitable[object]]:
+                return lambda: someone.accounts.register(name, email, PASSWORD, None)
+
+            names = [f"Bill {turn}", f"BiII {turn}", f"biLL {turn}", f"Вill {turn}"]
+            outcomes = await at_once(
+                *(register((one, two)[place % 2], name, f"{turn}-{place}@example.org") for place, name in enumerate(names))
+            )
+            assert sum(isinstance(outcome, LoggedIn) for outcome in outcomes) == 1
+            assert [refusal(outcome) for outcome in outcomes if not isinstance(outcome, LoggedIn)] == [TAKEN] * 3
+        assert await one.stores.fetchval("SELECT count(*) FROM users") == 10
+
+
+async def test_of_two_registrations_with_one_address_one_wins(database_url: str, redis_url: str) -> None:
+    """The other one is told so, and its name stays free."""
+    async with node(database_url, redis_url) as one:
+        for turn in range(10):
+
+            def register(name: str, email: str) -> Callable[[], Awaitable[object]]:
+                return lambda: one.accounts.register(name, email, PASSWORD, None)
+
+            outcomes = await at_once(*(register(f"{name}-{turn}", f"{turn}@Example.org") for name in ("Ada", "Grace", "Alan")))
+            assert sum(isinstance(outcome, LoggedIn) for outcome in outcomes) == 1
+            assert [refusal(outcome) for outcome in outcomes if isinstance(outcome, Refusal)] == [(Code.CONFLICT, {"email"})] * 2
+        count = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM username_skeletons), (SELECT count(*) FROM credentials)"
+        assert tuple(await one.stores.fetchrow(count) or ()) == (10, 10, 10)
+
+
+async def test_of_a_rename_and_a_registration_at_once_one_wins(database_url: str, redis_url: str) -> None:
+    """Whoever comes second is refused; nobody waits for the other for ever."""
+    async with node(database_url, redis_url) as one:
+        user = await identity(one, "Ada")
+        for turn in range(10):
+            outcomes = await at_once(
+                lambda turn=turn: one.accounts.change_profile(user, username=f"Bill {turn}"),  # type: ignore[misc]
+                lambda turn=turn: one.accounts.register(f"BiII {turn}", f"{turn}@example.org", PASSWORD, None),  # type: ignore[misc]
+            )
+            assert [refusal(outcome) for outcome in outcomes if isinstance(outcome, Refusal)] == [TAKEN]
+
+
+async def test_a_name_that_was_given_up_rests_for_thirty_days(database_url: str, redis_url: str) -> None:
+    """For everybody but its last user, who may come back to it; then anybody may have it."""
+    async with node(database_url, redis_url) as one:
+        ada, grace = await identity(one, "Ada"), await identity(one, "Grace")
+        assert isinstance(await one.accounts.change_profile(ada, username="Lovelace"), Profile)
+        assert refusal(await one.accounts.change_profile(grace, username="Ada")) == TAKEN
+        assert refusal(await one.accounts.register("Adа", "a2@example.org", PASSWORD, None)) == TAKEN
+        assert isinstance(await one.accounts.change_profile(ada, username="Ada"), Profile)
+        assert isinstance(await one.accounts.change_profile(ada, username="Lovelace"), Profile)
+        await one.stores.execute("UPDATE username_skeletons SET freed_at = freed_at - interval '29 days 23 hours'")
+        assert refusal(await one.accounts.change_profile(grace, username="Ada")) == TAKEN
+        await one.stores.execute("UPDATE username_skeletons SET freed_at = freed_at - interval '1 hour'")
+        assert isinstance(await one.accounts.change_profile(grace, username="Ada"), Profile)
+        assert refusal(await one.accounts.change_profile(ada, username="Ada")) == TAKEN
+
+
+async def test_the_name_of_a_deleted_user_rests_too(database_url: str, redis_url: str) -> None:
+    """However the user was deleted; after thirty days a registration takes it, or housekeeping lets it go."""
+    async with node(database_url, redis_url) as one:
+        await one.register("Ada")
+        await one.register("Grace")
+        await one.stores.execute("DELETE FROM users")
+        assert refusal(await one.accounts.register("ada", "ada@example.org", PASSWORD, None)) == TAKEN
+        await one.stores.execute("UPDATE username_skeletons SET freed_at = freed_at - interval '30 days 1 second'")
+        await one.register("ada")
+        await backfill(one)
+        assert [row["username"] for row in await one.stores.fetch("SELECT username FROM username_skeletons")] == ["ada"]
+
+
+async def test_names_that_rest_for_one_user_are_few(database_url: str, redis_url: str) -> None:
+    """Whoever goes from name to name keeps the last ten from others, no more."""
+    async with node(database_url, redis_url) as one:
+        ada = await identity(one, "Name 00")
+        for number in range(1, 15):
+            await one.accounts.change_profile(ada, username=f"Name {number:02}")
+        resting = await one.stores.fetch("SELECT username FROM username_skeletons WHERE freed_at IS NOT NULL ORDER BY freed_at")
+        assert [row["username"] for row in resting] == [f"Name {number:02}" for number in range(4, 14)]
+        assert len(resting) == users.RESTING
+
+
+async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made, renamed and deleted by plain SQL: a round brings the looks up to date, the next finds nothing; two that collide both stay."""
+    monkeypatch.setattr(skeletons, "PORTION", 2)
+    insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
+    names = ["Bill", "BiII", "Ada", "Grace", "Alan"]
+    held = "SELECT username FROM username_skeletons WHERE freed_at IS NULL ORDER BY username"
+    async with node(database_url, redis_url) as one:
+        ids: list[UUID] = [row["id"] for row in await one.stores.fetch(insert, names)]
+        assert await backfill(one) == 4
+        assert await backfill(one) == 0
+        assert await one.stores.fetchval("SELECT count(*) FROM users") == 5
+        assert refusal(await one.accounts.register("biII", "b@example.org", PASSWORD, None)) == TAKEN
+        await one.stores.execute("UPDATE users SET username = 'Ada L' WHERE id = $1", ids[2])
+        assert await backfill(one) == 1
+        assert refusal(await one.accounts.register("Ada", "a@example.org", PASSWORD, None)) == TAKEN
+        await one.stores.execute(
+            "UPDATE users SET username = CASE username WHEN 'Grace' THEN 'Alan2' ELSE 'Grace' END WHERE id = ANY($1)", ids[3:]
+        )
+        while await backfill(one):  # a name is free only once the look of its former user was seen to
+            pass
+        (holder,) = await one.stores.fetch("SELECT user_id FROM username_skeletons WHERE skeleton = 'bill'")
+        await one.stores.execute("DELETE FROM users WHERE id = $1", holder["user_id"])
+        assert await backfill(one) == 1  # the other one has the name now
+        left = {"Ada L", "Alan2", "Grace"} | {
+            row["username"] for row in await one.stores.fetch("SELECT username FROM users WHERE username LIKE 'B%'")
+        }
+        assert {row["username"] for row in await one.stores.fetch(held)} == left
+
+
+@pytest.mark.parametrize(
+    "name", ["user-1a2b3c4d", "USER-00000000", "user‐1a2b3c4d", "user-lO2b3c4d", "028e1b3b-469e-4c98-9ca1-1ae0b5657e30"]
+)
+async def test_stand_ins_and_ids_are_no_names(database_url: str, redis_url: str, name: str) -> None:
+    """A name that a board shows for somebody whose name no store tells, or that can be taken for a user's id, is refused."""
+    async with node(database_url, redis_url) as one:
+        ada = await identity(one, "Ada")
+        assert refusal(await one.accounts.register(name, "x@example.org", PASSWORD, None)) == (Code.INVALID_REQUEST, {"username"})
+        assert refusal(await one.accounts.change_profile(ada, username=name)) == (Code.INVALID_REQUEST, {"username"})
+
+
+# ---- how often ------------------------------------------------------------------------------------------------------
+
+
+async def test_profile_changes_are_limited_by_user_on_all_nodes(database_url: str, redis_url: str) -> None:
+    """Ten at once, however many nodes are asked at the same time; then 429 with the time until the next, which is then taken."""
+    async with node(database_url, redis_url, profile_changes_per_hour=20) as one:
+        two = Node(one.stores, profile_changes_per_hour=20)
+        user = await identity(one, "Ada")
+
+        def change(someone: Node, number: int) -> Callable[[], Awaitable[object]]:
+            return lambda: someone.accounts.change_profile(user, avatar_url=f"https://example.org/{number}.png", set_avatar=True)
+
+        outcomes = await at_once(*(change((one, two)[number % 2], number) for number in range(24)))
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+        assert len(outcomes) - len(refused) == 10
+        assert {(refusal.code, refusal.layer) for refusal in refused} == {(Code.RATE_LIMITED, "user")}
+        waits = [refusal.retry_after for refusal in refused if refusal.retry_after]
+        assert len(waits) == 14
+        assert 170 <= min(waits) <= max(waits) <= 180
+        assert len(one.changed) + len(two.changed) == 10
+        await one.stores.execute("UPDATE users SET profile_change_due = profile_change_due - make_interval(secs => $1)", float(max(waits)))
+        assert isinstance(await change(one, 100)(), Profile)
+        assert isinstance(await change(one, 101)(), Refusal)
+
+
+async def test_what_changes_nothing_takes_no_place(database_url: str, redis_url: str) -> None:
+    """The same name and picture again, a name that is taken: none of them counts."""
+    async with node(database_url, redis_url, profile_changes_per_hour=1) as one:
+        await one.register("Grace")
+        user = await identity(one, "Ada")
+        for _ in range(3):
+            assert isinstance(await one.accounts.change_profile(user, username="Ada", set_avatar=True), Profile)
+            assert refusal(await one.accounts.change_profile(user, username="grace")) == TAKEN
+        assert isinstance(await one.accounts.change_profile(user, username="Lovelace"), Profile)
+        limited = await one.accounts.change_profile(user, username="Byron")
+        assert isinstance(limited, Refusal)
+        assert (limited.code, limited.layer, limited.retry_after) == (Code.RATE_LIMITED, "user", 3600)
+        assert isinstance(await one.accounts.change_profile(user, username="Lovelace"), Profile)
+
+
+# ---- PostgreSQL's log -----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_taken_violates_no_index(database_url: str, redis_url: str) -> None:
+    """PostgreSQL logs the key of a violated index, an e-mail address: taken names and addresses are no errors there."""
+    async with node(database_url, redis_url) as one:
+        await one.register("Ada")
+        user = await identity(one, "Grace")
+
+        async def rolled_back() -> int:
+            await one.stores.fetchval("SELECT pg_stat_force_next_flush()")
+            return int(await one.stores.fetchval("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"))
+
+        before = await rolled_back()
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await one.stores.execute("INSERT INTO users (username, email) VALUES ('Other', 'ada@example.org')")
+        assert await rolled_back() == before + 1  # an error is seen here
+        for name, email in (("Ada", "ada@example.org"), ("aDA", "new@example.org"), ("Other", "ADA@example.org")):
+            assert isinstance(await one.accounts.register(name, email, PASSWORD, None), Refusal)
+            await one.accounts.change_profile(user, username=name if name != "Other" else "ADA")
+        assert await rolled_back() == before + 1
+
+
+async def test_postgresql_logs_no_parameters(database_url: str, redis_url: str) -> None:
+    """Neither of statements nor of errors: they have e-mail addresses and hashes."""
+    async with node(database_url, redis_url) as one:
+        for setting, value in {
+            "log_statement": "none",
+            "log_min_duration_statement": "-1",
+            "log_min_duration_sample": "-1",
+            "log_parameter_max_length_on_error": "0",
+            "log_transaction_sample_rate": "0",
+        }.items():
+            assert await one.stores.fetchval("SELECT current_setting($1)", setting) == value
