@@ -46,6 +46,7 @@ def site(embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: 
             "server__drain_seconds": "3",
             "limits__user_per_minute": "0",
             "limits__ip_per_minute": "0",
+            "limits__profile_changes_per_hour": "0",
             "limits__login_per_minute": str(LOG_INS),
             "log__format": "json",
         }
