@@ -130,6 +130,9 @@ class Account(NamedTuple):
     username: str
     password_hash: str | None
 
+    def __repr__(self) -> str:
+        return f"Account({self.user})"
+
 
 async def create(stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str) -> UUID | Refusal:
     """A new user with a password, or what is taken."""

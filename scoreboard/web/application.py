@@ -154,18 +154,9 @@ def build_application(services: Services) -> QuartTrio:
 
 
 def _add_pages(app: QuartTrio, pages: PageRoutes, avatars: AvatarRoutes, description: Description) -> None:
-    @hide
-    async def index() -> quart.Response:
-        request = read_request()
-        return reply(await pages.index(request, quart.render_template))
-
-    @hide
-    async def file(name: str) -> quart.Response:
-        request = read_request()
-        return reply(await pages.file(request))
-
     document = hide(through(description.read, "openapi"))
     avatar = hide(through(avatars.avatar, "avatar"))
+    index, file = hide(through(pages.index, "index")), hide(through(pages.file, "file"))
     app.add_url_rule(OPENAPI_PATH, "openapi", document, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
@@ -174,5 +165,5 @@ def _add_pages(app: QuartTrio, pages: PageRoutes, avatars: AvatarRoutes, descrip
 
 
 async def _broken(error: Exception) -> quart.Response:
-    """An exception outside of any handler: the page's rendering, or this module's own."""
+    """An exception outside of any handler: this module's own."""
     return reply(failed(read_request(), error))

@@ -19,6 +19,7 @@ LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 STREAM_PATH = "/api/v1/scores/stream"
 POLL_PATH = "/api/v1/scores/poll"
 OPENAPI_PATH = "/api/v1/openapi.json"
+PAGE_PATH = "/"
 LIVEZ_PATH = "/livez"
 READYZ_PATH = "/readyz"
 METRICS_PATH = "/metrics"
@@ -46,8 +47,8 @@ def build_live_table(stream: Handler, poll: Handler) -> Table:
 
 
 def build_plain_table(pages: PageRoutes, description: Handler) -> Table:
-    """The same for files and the API's description: bytes at hand."""
-    return only_get({OPENAPI_PATH: description} | dict.fromkeys(pages.paths, pages.file))
+    """The same for the page, its files and the API's description: bytes at hand."""
+    return only_get({PAGE_PATH: pages.index, OPENAPI_PATH: description} | dict.fromkeys(pages.paths, pages.file))
 
 
 def build_probe_table(health: HealthRoutes, *, metrics: bool) -> Table:

@@ -7,7 +7,9 @@ import gzip
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader
 
 from scoreboard.domain.actions import Action
 from scoreboard.domain.boards import Snapshot, rfc3339
@@ -37,9 +39,15 @@ _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-a
 GZIPPED = b"content-encoding: gzip\r\n"
 PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
 MAX_CODINGS = 16  # of one Accept-Encoding: browsers name four
-PAGE_LEVEL = 6  # of compression; the page is made anew for each visitor, and 9 gains nothing
+PAGE_LEVEL = 6  # of compression; the page is made anew for each change of the board, and 9 gains nothing
 
-Render = Callable[..., Awaitable[str]]
+
+class _Page(NamedTuple):
+    """The page with one board, as it is and gzipped, each with its ETag."""
+
+    snapshot: Snapshot | None
+    plain: tuple[Response, bytes]
+    packed: tuple[Response, bytes]
 
 
 def page_actions(rules: Rules) -> list[PageAction]:
@@ -61,6 +69,11 @@ def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, byt
     etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
     kind = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
     return Response(200, content, b"content-type: %b\r\n%b%betag: %b\r\n" % (kind, _FIELDS, coding, etag)), etag
+
+
+def _page(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
+    etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
+    return Response(200, content, PAGE_FIELDS + coding + b"etag: %b\r\n" % etag), etag
 
 
 def accepts_gzip(request: Request) -> bool:
@@ -87,13 +100,11 @@ class PageRoutes:
         self._files = {name: _file(name, content) for name, content in contents.items()}
         self._packed = {name: _file(name, gzip.compress(content, mtime=0), GZIPPED) for name, content in contents.items()}
         self.paths = (f"/{CLIENT}", *(STATIC_PREFIX + name for name in contents))  # of `file`
+        self._template = Environment(loader=PackageLoader("scoreboard.web"), autoescape=True).get_template("index.html")
+        self._pages: dict[bool, _Page] = {}  # with ?stage and without: the newest
 
-    async def context(self, *, stage: bool = False) -> Mapping[str, Any]:
+    def context(self, snapshot: Snapshot | None, *, stage: bool = False) -> Mapping[str, Any]:
         """What the template is given; without a board when no store can be read."""
-        try:
-            snapshot = await self._read()
-        except StorageUnavailable:
-            snapshot = None
         return render_context(
             snapshot.shown if snapshot else None,
             self._actions,
@@ -104,16 +115,19 @@ class PageRoutes:
             avatars=self._avatars,
         )
 
-    async def index(self, request: Request, render: Render) -> Response:
-        """The page, with the present board in it; with `?stage` the board alone."""
+    async def index(self, request: Request) -> Response:
+        """The page, with the present board in it; with `?stage` the board alone. Rendered once for all who ask before the board changes."""
         stage = request.query == STAGE or request.query.startswith(STAGE + b"=")
-        page = (await render("index.html", **await self.context(stage=stage))).encode()
-        coding = b""
-        if accepts_gzip(request):  # nothing in it is secret, so its length may tell what it likes
-            page, coding = gzip.compress(page, PAGE_LEVEL, mtime=0), GZIPPED
-        etag = b'"%b"' % sha256(page).hexdigest()[:32].encode()
-        fields = PAGE_FIELDS + coding + b"etag: %b\r\n" % etag
-        return conditional(request, Response(200, page, fields), etag)
+        try:
+            snapshot = await self._read()
+        except StorageUnavailable:
+            snapshot = None
+        page = self._pages.get(stage)
+        if page is None or page.snapshot is not snapshot:
+            content = self._template.render(self.context(snapshot, stage=stage)).encode()
+            # Nothing in it is secret, so its length may tell what it likes.
+            page = self._pages[stage] = _Page(snapshot, _page(content), _page(gzip.compress(content, PAGE_LEVEL, mtime=0), GZIPPED))
+        return conditional(request, *(page.packed if accepts_gzip(request) else page.plain))
 
     async def file(self, request: Request) -> Response:
         """A file of the page."""

@@ -147,7 +147,7 @@ def test_a_long_text_is_cut() -> None:
 
 # ---- reprs ----------------------------------------------------------------------------------------------------------
 
-PUBLIC = {"scoreboard.web.openapi", "scoreboard.storage.users"}  # what only describes, and what only its own layer prints
+PUBLIC = {"scoreboard.web.openapi"}  # what only describes
 # Names of fields besides those that log lines know.
 HOLDS_A_SECRET = ("url", "postgres_url", "redis_url", "signing", "verifying", "master", "devices")
 

@@ -57,7 +57,7 @@ export function afterClose(code = 0, attempt = 0, { anonymous = true, proven = t
   return {
     renew,
     stop: code === 4403 || (renew && anonymous),
-    down: [1008, 1009, 4400].includes(code) || !(proven || asked || code === 1013), // not by this transport
+    down: [1002, 1007, 1008, 1009, 4400].includes(code) || !(proven || asked || code === 1013), // not by this transport
     delay: asked && attempt < 2 ? Math.random() * 1000 : 200 + jittered(code === 1013 ? attempt + 3 : attempt),
   };
 }
