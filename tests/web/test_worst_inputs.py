@@ -19,7 +19,9 @@ from scoreboard.domain.actions import parse_action
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.live.requests import query_token, read_query
 from scoreboard.operations.login_limits import LoginLimits
-from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, Request
+from scoreboard.runtime.http1 import YIELD_EVERY
+from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, NORMAL_PATH, Request, RequestParser
+from scoreboard.runtime.reading import READ_BYTES
 from scoreboard.security import device_cookies, passwords, refresh_tokens, signatures, tokens
 from scoreboard.web import bodies
 from scoreboard.web.addresses import Addresses
@@ -219,3 +221,57 @@ def test_queries(read: Callable[[bytes], object]) -> None:
         for what, value in VALUES.items()
         for size in (HEAD_BYTES, QUERY_BYTES)
     )
+
+
+# ---- HTTP itself ----------------------------------------------------------------------------------------------------
+
+START = b"GET / HTTP/1.1\r\nHost: t\r\n"
+POSTED = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEADS_AND_BODIES = {
+    "tiny fields": filled(START, "a:b\r\n"),
+    "fields without end": filled(START + b"a:b\r\n" * 98, "x"),
+    "a hundred fields and a body": filled(
+        b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 16000\r\n" + b"a:b\r\n" * 90 + b"\r\n", "x", size=16_500
+    ),
+    "a long target": filled("GET /", "%2e/", " HTTP/1.1\r\nHost: t\r\n\r\n"),
+    "smallest requests": filled("", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
+    "ends of heads in a body": filled("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 16000\r\n\r\n", "\r\n\r\n"),
+    "chunks of one byte": filled(POSTED, "1\r\nx\r\n"),
+    "chunk extensions": filled(POSTED + b"1;", "a;"),
+    "trailers": filled(POSTED + b"0\r\n", "a:b\r\n"),
+    "empty lines": filled("", "\r\n"),
+    "digits of a length": filled("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: ", "9", "\r\n\r\n"),
+    "a long host": filled("GET / HTTP/1.1\r\nHost: ", "a.", "\r\n\r\n"),
+    "names of an upgrade": filled("GET /live HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: ", "a,", "\r\n\r\n"),
+}
+
+
+class Reader:
+    """Feeds a parser read by read, as a connection does, and tells the longest."""
+
+    def __init__(self, data: bytes, step: int = READ_BYTES) -> None:
+        self._parser = RequestParser(request().socket, b"/live")
+        self.longest_ms = 0.0
+        for at in range(0, len(data), step):
+            began = thread_time()
+            self._feed(data[at : at + step])
+            self.longest_ms = max(self.longest_ms, (thread_time() - began) * 1000)
+
+    def _feed(self, data: bytes) -> None:
+        parser = self._parser
+        if parser.refusal is None:
+            parser.feed(data)
+        for _ in range(YIELD_EVERY):  # then others have their turn
+            if not parser.queue:
+                break
+            NORMAL_PATH(parser.queue.pop(0).path)
+            parser.resume()
+        parser.queue.clear()
+        parser.unparsed = b""
+
+
+@pytest.mark.parametrize("name", HEADS_AND_BODIES)
+def test_what_the_parser_reads(name: str) -> None:
+    """Heads and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their turn."""
+    longest = min(Reader(HEADS_AND_BODIES[name]).longest_ms for _ in range(RUNS))
+    assert longest < LONGEST_MS
