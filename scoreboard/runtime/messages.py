@@ -370,6 +370,7 @@ class RequestParser:
         if coding is not None and (version != "1.1" or coding.lower() != b"chunked"):
             raise self._refuse("Transfer-Encoding must be chunked, in HTTP/1.1")
         self._chunked = coding is not None
+        self._most = BODY_BYTES
         if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:  # else it fits beside any head
             request = self.request
             assert request is not None
@@ -403,6 +404,5 @@ class RequestParser:
         self.queue.append(request)
         self.request = None
         self._head = self._coded = 0
-        self._most = BODY_BYTES
         self._spanned = self.begun = self.in_body = self.expects = False
         self.stage += 1
