@@ -88,6 +88,7 @@ from scoreboard.web.users import UserRoutes
 
 LIVE_PATH = b"/api/v1/scores/live"
 WIND_DOWN_SECONDS = 0.5  # at least: in this time a busy client hears "Connection: close" and comes back elsewhere
+METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
 FINISH_SECONDS = 3.0  # for requests at hand when the node leaves: an action's own deadline
 
 BREAKER_VALUES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
@@ -240,6 +241,7 @@ class Node:
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                malformed=gate.malformed,
                 admit=connections.admit,
                 released=connections.released,
             )
@@ -255,7 +257,8 @@ class Node:
                 before=lambda _request: None,
                 problem=problem,
                 failed=failed,
-            )
+            ),
+            places=METRICS_PLACES,
         )
 
     def _make_transports(

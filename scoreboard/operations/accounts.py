@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -121,7 +122,7 @@ class Accounts:
         """A new user, logged in."""
         if not self._registration:
             return CLOSED
-        with self._admit(client, known=False) as admitted:
+        with self._admit(client) as admitted:
             if isinstance(admitted, Refusal):
                 return admitted
             _, place = admitted
@@ -168,7 +169,7 @@ class Accounts:
         4. The password is hashed and compared.
         """
         devices = self._devices(client)
-        with self._admit(client, known=bool(devices)) as admitted:
+        with self._admit(client, has_device=bool(devices)) as admitted:
             if isinstance(admitted, Refusal):
                 return admitted
             attempt, place = admitted
@@ -178,7 +179,11 @@ class Accounts:
             if not place.confirm(user if device else None):
                 attempt.withdraw()
                 return BUSY
-            if user is not None and (wait := attempt.against(user, device, self._steady())):
+            if devices:
+                now = self._steady()
+                if wait := attempt.count_browser(user, now) if user and device else attempt.count_address(now):
+                    return _limited("Too many log-ins from this address.", wait)
+            if wait := attempt.against(user or _stand_in(name), device, self._steady()):
                 return _limited("Too many wrong passwords for this account.", wait)
             stored = account.password_hash if account else None
             if not await place.run(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1]):
@@ -266,13 +271,13 @@ class Accounts:
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _admit(self, client: Client, *, known: bool) -> Iterator[tuple[Attempt, Place] | Refusal]:
+    def _admit(self, client: Client, *, has_device: bool = False) -> Iterator[tuple[Attempt, Place] | Refusal]:
         """A try and a place in the hashing queue, both taken in this step; or what is lacking, and neither is taken."""
-        attempt = self._limits.begin(client.address, self._steady())
+        attempt = self._limits.begin(client.address, self._steady(), has_device=has_device)
         if isinstance(attempt, int):
             yield _limited("Too many log-ins from this address.", attempt)
             return
-        place = self._hashing.reserve(known=known)
+        place = self._hashing.reserve(known=has_device)
         if place is None:
             attempt.withdraw()
             yield BUSY
@@ -317,6 +322,11 @@ class Accounts:
 def invalid(errors: list[FieldError]) -> Refusal:
     """400 INVALID_REQUEST that names the fields."""
     return Refusal(Code.INVALID_REQUEST, "; ".join(f"{error.field} {error.message}" for error in errors), tuple(errors))
+
+
+def _stand_in(name: str) -> UUID:
+    """Under which wrong tries for a name that no account has are counted. It guards nothing, so any folding will do."""
+    return UUID(bytes=sha256(profiles.composed(name).casefold().encode(errors="replace")).digest()[:16])
 
 
 def _limited(what: str, seconds: int) -> Refusal:

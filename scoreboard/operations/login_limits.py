@@ -8,9 +8,12 @@ password turns out to be right (`succeed`). Whoever refuses takes nothing: all b
 2. An account: `per_minute` failures a minute from one network, rising in the same way, an IPv4 /24 four times. So nobody locks the owner
    out from elsewhere.
 3. An account from everywhere: EVERYWHERE_TIMES as many, which bounds a botnet's guesses.
-4. A browser that has logged in to that account before (device cookie) has `per_minute` failures of its own and is not held up by 2 and 3.
+4. A browser that has logged in to that account before (device cookie) has `per_minute` failures of its own, and all browsers of an account
+   have twice as many tries. They are not held up by 1 to 3: neither strangers nor neighbours behind one address lock the owner out. For
+   any other account such a browser counts as its address.
 
-Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours.
+Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours. A name that no account
+has is counted under an id made from it, so that the limits do not tell which names there are.
 """
 
 from types import TracebackType
@@ -21,6 +24,7 @@ from scoreboard.domain.sliding_window import SlidingWindow
 
 RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their order
 IPV4_TIMES = (1, 4)  # the same for an address and its /24: of failures alone, as strangers share a /24
+BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known, right passwords included
 EVERYWHERE_TIMES = 10  # times the limit: failures of one account from all networks, 100 a minute by default
 
 assert len(RISING_TIMES) == len(IPV6_PREFIXES)
@@ -36,23 +40,28 @@ class LoginLimits:
     def __init__(self, per_minute: int) -> None:
         self._tries, self._failures = SlidingWindow(per_minute), SlidingWindow(per_minute)
 
-    def begin(self, address: str, now: float) -> "Attempt | int":
-        """An attempt from that address ("": from this process, never refused for where it comes from); else seconds until the next."""
+    def begin(self, address: str, now: float, *, has_device: bool = False) -> "Attempt | int":
+        """An attempt from that address ("": from this process, never refused for where it comes from); else seconds until the next.
+
+        `has_device`: this browser has logged in to some account before. Then nothing is counted before the account is found, but by then
+        `count_browser` or `count_address`.
+        """
         networks = networks_of(address) if address else ()
         is_ipv6 = len(networks) == len(RISING_TIMES)
         buckets = list(zip(networks, RISING_TIMES if is_ipv6 else IPV4_TIMES, strict=False))
-        attempt = Attempt(self._failures, buckets)
-        return attempt.take(self._tries, buckets if is_ipv6 else buckets[:1], now) or attempt
+        attempt = Attempt(self._tries, self._failures, buckets, buckets if is_ipv6 else buckets[:1])
+        wait = 0 if has_device else attempt.count_address(now)
+        return wait or attempt
 
 
 class Attempt:
     """One log-in or registration. As a context manager: what raises was no attempt, and nothing of it stays counted."""
 
-    __slots__ = ("_failures", "_taken", "networks")
+    __slots__ = ("_address", "_failures", "_taken", "_tries", "networks")
 
-    def __init__(self, failures: SlidingWindow, networks: list[_Bucket]) -> None:
-        self._failures = failures
-        self.networks = networks
+    def __init__(self, tries: SlidingWindow, failures: SlidingWindow, networks: list[_Bucket], address: list[_Bucket]) -> None:
+        self._tries, self._failures = tries, failures
+        self.networks, self._address = networks, address
         self._taken: list[tuple[SlidingWindow, str, float]] = []
 
     def take(self, window: SlidingWindow, buckets: list[_Bucket], now: float) -> int:
@@ -62,6 +71,20 @@ class Attempt:
             for key, _ in buckets:
                 window.take(key, now)
                 self._taken.append((window, key, now))
+        return wait
+
+    def count_address(self, now: float) -> int:
+        """Counts the try under its address: 0. Refused: the seconds until the next, and nothing of it stays counted."""
+        wait = self.take(self._tries, self._address, now)
+        if wait:
+            self.withdraw()
+        return wait
+
+    def count_browser(self, user: UUID, now: float) -> int:
+        """The same under the account, for a browser that has logged in to it before."""
+        wait = self.take(self._tries, [(f"browsers of {user}", BROWSERS_TIMES)], now)
+        if wait:
+            self.withdraw()
         return wait
 
     def against(self, user: UUID, device: str | None, now: float) -> int:

@@ -14,17 +14,20 @@ from scoreboard.runtime.reading import READ_BYTES
 from scoreboard.runtime.sockets import Socket
 
 ANSWER_SECONDS = 30.0  # for each piece of an answer that the kernel did not take at once: 16 KiB and less, so 0.5 KiB/s will do
+PIECE_BYTES = 16_384  # of a large answer are copied at a time: its body is shared with others, or need not be kept twice
 PARTING_SECONDS = 2.0  # after the last answer: what the peer still sends is read, else the kernel resets and the answer is lost
 PARTING_BYTES = 1_048_576  # of that, so much: whoever sends more is not listening
 
 CLOSE = b"connection: close\r\n"
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
 
+_NOTHING = memoryview(b"")
+
 
 class Answering:
     """Writes answers to `socket`. One at a time."""
 
-    __slots__ = ("_front", "_owed", "last", "socket", "status")
+    __slots__ = ("_front", "_large", "_owed", "last", "socket", "status")
 
     def __init__(self, socket: Socket, front: Front) -> None:
         self.socket = socket
@@ -32,6 +35,7 @@ class Answering:
         self.status = 0  # of the newest head
         self._front = front
         self._owed = b""  # an answer of `put` that the kernel did not take
+        self._large = _NOTHING  # what follows it
 
     # ---- what is written --------------------------------------------------------------------------------------------
 
@@ -60,27 +64,47 @@ class Answering:
 
     def put(self, request: Request, answer: Response) -> bool:
         """Writes the answer as far as that goes now; `finish` does the rest. True when the connection goes on after it."""
+        if len(answer.body) > PIECE_BYTES and answer.status not in {204, 304}:
+            head, going_on = self.head(request, answer.status, answer.fields, len(answer.body))
+            if request.method != b"HEAD":
+                self._large = memoryview(answer.body)
+            self._owed = head + self._piece()
+            while self._owed and self.socket.send_now(self._owed):
+                self._owed = self._piece() if self.socket.behind_since == inf else b""
+            return going_on
         data, going_on = self.whole(request, answer)
         if not self.socket.send_now(data):
             self._owed = data
         return going_on
 
+    def _piece(self) -> bytes:
+        """The next of a large answer; b"" after the last."""
+        piece = bytes(self._large[:PIECE_BYTES])
+        self._large = self._large[PIECE_BYTES:] if len(self._large) > PIECE_BYTES else _NOTHING
+        return piece
+
     @property
     def is_out(self) -> bool:
         """Whether the kernel has all that was written."""
-        return not self._owed and self.socket.behind_since == inf
+        return not self._owed and self.socket.behind_since == inf and not self._large
 
     # ---- and waiting ------------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
         """Until all that was put is out. Raises as `Socket.send_all`."""
-        if not self.is_out:
-            await self._wait(self._owed)
-            self._owed = b""
+        while not self.is_out:
+            owed, self._owed = self._owed, b""
+            if not owed and self.socket.behind_since == inf:
+                owed = self._piece()  # else what is left over goes first, so that there are never two
+            await self._wait(owed)
 
     async def send(self, data: bytes) -> None:
-        """`data`, at once if there is room, else within ANSWER_SECONDS or the sweeper closes. Raises as `Socket.send_all`."""
-        if not self.socket.send_now(data):
+        """`data`, at once if there is room, else each piece within ANSWER_SECONDS or the sweeper closes. Raises as `Socket.send_all`."""
+        if len(data) > PIECE_BYTES:
+            self._large = memoryview(data)
+            del data
+            await self.finish()
+        elif not self.socket.send_now(data):
             await self._wait(data)
         elif self.socket.behind_since < inf:
             await self._wait(b"")

@@ -24,7 +24,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from scoreboard.domain.errors import Code, Refusal, StartError
-from scoreboard.runtime.answering import Answering
+from scoreboard.runtime.answering import PIECE_BYTES, Answering
 from scoreboard.runtime.messages import Request
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
@@ -52,16 +52,16 @@ class Asgi:
 
         Never raises because the client has left: the application is told by `http.disconnect`.
         """
-        data, going_on = await self._ask(answers, request)
-        if data:
-            request.forget()  # the answer may wait for a client that does not read
-            try:
-                await answers.send(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return False
+        pieces, going_on = await self._ask(answers, request)
+        request.forget()  # the answer may wait for a client that does not read
+        try:
+            while pieces:
+                await answers.send(pieces.pop(0))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
         return going_on
 
-    async def _ask(self, answers: Answering, request: Request) -> tuple[bytes, bool]:
+    async def _ask(self, answers: Answering, request: Request) -> tuple[list[bytes], bool]:
         """What is left to be written when the application has ended, and whether the connection can go on after it."""
         exchange = _Exchange(answers, request)
         headers = [field for field in request.headers if field[0] not in _REPLACED]
@@ -214,18 +214,17 @@ class _Exchange:
         self._held.append(data)
         self._size += len(data)
 
-    def collected(self) -> bytes:
-        """What has not been written. It is not kept here any longer."""
-        data = b"" if self._gone else b"".join(self._held)
-        self._held, self._size = [], 0
-        return data
+    def collected(self) -> list[bytes]:
+        """What has not been written, in one piece if it is small. It is not kept here any longer."""
+        held = [] if self._gone else [piece for piece in self._held if piece]
+        self._held, size, self._size = [], self._size, 0
+        return [b"".join(held)] if held and size <= PIECE_BYTES else held
 
     async def _write(self) -> None:
-        data, self._written = self.collected(), True
-        if not data:
-            return
+        pieces, self._written = self.collected(), True
         try:
-            await self._answers.send(data)
+            while pieces:
+                await self._answers.send(pieces.pop(0))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._gone, self.going_on = True, False
             self.over.set()  # the application is told by StreamClosed; what it still sends is dropped

@@ -42,10 +42,12 @@ class Connection:
         "_later",
         "_live",
         "_parser",
+        "_parting",
         "_replied",
         "_serving",
         "_stage",
         "answers",
+        "progress_at",
         "socket",
     )
 
@@ -59,6 +61,8 @@ class Connection:
         self._stage = 0  # the parser's, when the deadline was set last
         self._fed = False  # what was read without the task was left to it, or what became of it
         self._ended = False  # the last answer was written without it
+        self._parting = False  # the last answer is out, the peer's end is waited for
+        self.progress_at = trio.current_time()  # when the client last began or completed something
         self._later: Request | None = None  # the prompt table replies to it later
         self._replied: trio.Event | None = None  # the task waits for that
         self._live: Request | None = None  # becomes a WebSocket
@@ -84,6 +88,7 @@ class Connection:
         if self._live is not None:
             session, self._live = self._front.live(self._live), None
             await session
+        self._parting = not socket.frames
         await self.answers.part()
 
     async def _read(self) -> bool:
@@ -131,7 +136,8 @@ class Connection:
         if parser.stage != self._stage:
             self._stage = parser.stage
             limit = IDLE_SECONDS if not parser.begun else BODY_SECONDS if parser.in_body else HEAD_SECONDS
-            self.socket.deadline = trio.current_time() + limit
+            self.progress_at = trio.current_time()
+            self.socket.deadline = self.progress_at + limit
 
     # ---- at once ----------------------------------------------------------------------------------------------------
 
@@ -293,13 +299,15 @@ class Connection:
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether it is the client's turn: it has asked nothing, or not all, or does not read the answer. Not told of WebSockets."""
-        return not self._serving or not (self.answers.is_out or self.socket.frames)
+        """Whether it is the client's turn: it has asked nothing, or not all, or does not read the answer, or does not close after the last.
+
+        Not of WebSockets."""
+        return not self._serving or self._parting or not (self.answers.is_out or self.socket.frames)
 
     @property
-    def eviction_order(self) -> tuple[bool, float]:
-        """Of connections that wait for their clients the least goes first: those without a request, by when they would be closed for it."""
-        return self._serving, self.socket.deadline
+    def eviction_class(self) -> int:
+        """Of connections that wait for their clients those of the lowest go first: after the last answer, without a request, unread."""
+        return 0 if self._parting else 1 + self._serving
 
     def wind_up(self) -> None:
         """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after its answer."""
@@ -317,6 +325,7 @@ class Connection:
         """The answer to a request that is not complete and never will be: its body was not read, so the connection ends with it."""
         request = self._parser.request or Request(self.socket)  # either way it says that it does not keep the connection
         request.unpack()
+        self._front.malformed(request)
         answer = self.answers.problem(request, refusal)
         answered[FRONT + answer.status // 100] += 1
         return self.answers.whole(request, answer)[0]

@@ -20,6 +20,7 @@ BODY_BYTES = 16_384  # contract: 413 above it
 REQUEST_BYTES = 20_480  # head and body together: most of what one connection can have us keep
 MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
 PACK_FIELDS = 20  # a head that waits for its rest with more fields than these is kept as one text: each takes 230 bytes more if it is not
+EMPTY_BYTES = 64  # of empty lines before a request
 CODED_BYTES = 8 * BODY_BYTES  # a chunked body as it travels: chunks of one byte take six; the rest is for extensions and trailers
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
 
@@ -171,10 +172,12 @@ class RequestParser:
         "_body",
         "_chunked",
         "_coded",
+        "_empty",
         "_engine",
         "_head",
         "_headers",
         "_host",
+        "_left",
         "_live_path",
         "_most",
         "_packed",
@@ -207,6 +210,8 @@ class RequestParser:
         self._coded = 0  # the same of its body, as it travels
         self._body: bytes | bytearray = b""  # the bytes itself if it came in one part, as most do
         self._most = BODY_BYTES  # that it may have
+        self._left = 0  # that are still to come, where the length is known
+        self._empty = 0  # bytes of empty lines since the last request
         self._chunked = False
         self.queue: list[Request] = []
         self.refusal: Refusal | None = None
@@ -222,7 +227,7 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up in `refusal`."""
-        if data.count(END_OF_HEAD) > 1:  # more than one message, or a body that looks so
+        if data.count(END_OF_HEAD) > 1 or (not self.begun and data[:1] in b"\r\n"):  # more than one message, or what looks so
             self.unparsed = data
             self.resume()
         else:
@@ -232,11 +237,27 @@ class RequestParser:
         """Goes on with what is unparsed, until a request is complete or nothing is left."""
         while self.unparsed and not self.queue and self.refusal is None:
             data = self.unparsed
-            end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
-            if end < len(END_OF_HEAD):
-                end = len(data)
+            if not self.begun:
+                data = self._without_empty_lines(data)
+                if not data:
+                    self.unparsed = b""
+                    return
+            end = min(max(self._left, 0), len(data))  # of the body at hand, all at once
+            if not end:
+                end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+                if end < len(END_OF_HEAD):
+                    end = len(data)
             self.unparsed = data[end:]
             self._parse(data[:end])
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        """What follows empty lines between requests: RFC 9112 section 2.2 wants one skipped, some clients send one after a body."""
+        rest = data.lstrip(b"\r\n")
+        self._empty += len(data) - len(rest)
+        if self._empty > EMPTY_BYTES:
+            self.refusal = Refusal(Code.INVALID_REQUEST, "there are too many empty lines between requests")
+            return b""
+        return rest
 
     def _parse(self, data: bytes) -> None:
         in_body = self.in_body
@@ -371,6 +392,7 @@ class RequestParser:
             raise self._refuse("Transfer-Encoding must be chunked, in HTTP/1.1")
         self._chunked = coding is not None
         self._most = BODY_BYTES
+        self._left = int(length) if length is not None and len(length) <= 5 else 0
         if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:  # else it fits beside any head
             request = self.request
             assert request is not None
@@ -382,6 +404,7 @@ class RequestParser:
 
     def on_body(self, part: bytes) -> None:
         body = self._body
+        self._left -= len(part)
         if len(body) + len(part) > self._most:
             raise self._too_large()
         if not body:
@@ -403,6 +426,6 @@ class RequestParser:
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
         self.request = None
-        self._head = self._coded = 0
+        self._head = self._coded = self._left = self._empty = 0
         self._spanned = self.begun = self.in_body = self.expects = False
         self.stage += 1

@@ -38,11 +38,11 @@ class Source:
         """Returns when a read is worth trying or `rouse` was called, always after giving others a turn. Cancelling loses nothing."""
         if self._ready:
             await trio.lowlevel.checkpoint()
-            return
-        if self._waiter is not None:
-            raise trio.BusyResourceError("another task is reading")
-        self._waiter = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        else:
+            if self._waiter is not None:
+                raise trio.BusyResourceError("another task is reading")
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             try:

@@ -55,7 +55,8 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def redact_text(text: str) -> str:
     """The same for one text."""
     if len(text) > LONGEST_TEXT:
-        text = text[:LONGEST_TEXT] + " [cut]"
+        # A traceback's reason stands at its end. From the beginning of a line: what is cut in two is not known for a secret any more.
+        text = text[: LONGEST_TEXT // 2] + " [cut]\n" + text[-LONGEST_TEXT // 2 :].partition("\n")[2]
     text = _AFTER_SCHEME.sub(_without_password, text)
     for pattern, kept in SECRET_TEXT:
         text = pattern.sub(kept, text)

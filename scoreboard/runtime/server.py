@@ -9,6 +9,7 @@ import heapq
 import resource
 import socket as stdlib_socket
 import struct
+from collections import Counter
 from collections.abc import Container
 
 import structlog
@@ -81,8 +82,8 @@ class Server:
     """One listener and its connections.
 
     There is always room for one more. When as many connections are open as the process has descriptors for (less a reserve), some of those
-    that wait for their clients are closed: first the ones that would time out next. Connections at work and viewers are left alone; there
-    are fewer viewers than places (`viewer_places`).
+    that wait for their clients are closed, see `_evict`. Connections at work and viewers are left alone; there are fewer viewers than
+    places (`viewer_places`).
     """
 
     def __init__(self, front: Front, places: int | None = None) -> None:
@@ -211,9 +212,17 @@ class Server:
         return None
 
     def _evict(self, spared: Container[Socket]) -> bool:
-        """Closes connections that wait for their clients, those that would be closed for it next. True when there was one."""
+        """Closes connections that wait for their clients: of the addresses that have most of them, the longest idle.
+
+        So a crowd of connections from one address costs nobody else his. True when there was one.
+        """
         waiting = [each for each in self._connections.values() if each.waits_for_client and each.socket not in spared]
-        for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=lambda each: each.eviction_order):
+        number = Counter(each.socket.peer[0] for each in waiting)
+
+        def order(each: Connection) -> tuple[int, int, float]:
+            return each.eviction_class, -number[each.socket.peer[0]], each.progress_at
+
+        for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=order):
             self._release(connection.socket)
             connection.socket.close()
             observe.CONNECTIONS_EVICTED.inc()

@@ -1,7 +1,8 @@
 """Device cookies (OWASP): what a browser keeps to show that somebody has logged in to an account with it before.
 
 It gives no access. It only keeps strangers' wrong passwords from being counted against the owner's own browser. A cookie is
-base64url(user ‖ nonce ‖ tag); the nonce tells one log-in's cookie from another's. Pure: keys and nonces are arguments.
+base64url(user ‖ nonce ‖ tag); the nonce tells one log-in's cookie from another's. It counts until
+the master key is retired: the browser alone forgets it after a year. Pure: keys and nonces are arguments.
 """
 
 import base64
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 NONCE_BYTES = 16  # 128 bits: no two log-ins have the same
 LIFETIME_SECONDS = 365 * 86_400  # a year
-_TAG_BYTES = 16  # 128 bits: only to be unforgeable within a cookie's life
+_TAG_BYTES = 16  # 128 bits: more than anybody can guess at
 _BYTES = 16 + NONCE_BYTES + _TAG_BYTES
 _CHARACTERS = _BYTES * 4 // 3  # base64; 48 bytes need no padding
 _INFO = b"scoreboard device cookie"  # keeps its keys apart from whatever else is derived from the same master key

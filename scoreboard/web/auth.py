@@ -30,7 +30,7 @@ LOGIN_PATH = "/api/v1/auth/login"
 REFRESH_PATH = "/api/v1/auth/refresh"
 REFRESH_COOKIE = "scoreboard_refresh"
 DEVICE_COOKIE = "scoreboard_device"
-COOKIES_READ = 64  # of one name: as many as a browser may hold for a domain and more; which of them are ours costs no look-up
+COOKIES_READ = 64  # of one name: a head has room for some hundred; which of them are ours costs no look-up
 SECURE_PREFIX = "__Secure-"  # RFC 6265bis: browsers take a cookie of such a name from https alone
 # Characters. Ours have 86; what is longer is refused as any token that is not ours (401), up to here. Nothing but the length is looked at.
 REFRESH_TOKEN_LONGEST = 1024
@@ -134,14 +134,12 @@ class AuthRoutes:
         return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=fields)
 
     def _refresh_cookies(self, request: Request) -> tuple[str, ...]:
-        """The refresh tokens in cookies. On https the plain name, from before there was a prefix, comes last."""
-        plain = read_cookies(request, REFRESH_COOKIE)
-        return read_cookies(request, SECURE_PREFIX + REFRESH_COOKIE) + plain if self._origins.is_secure(request) else plain
+        """The refresh tokens in cookies. On https only those with the prefix: any page on plain http may have planted the others."""
+        return read_cookies(request, self._name(request, REFRESH_COOKIE))
 
     def _refresh_cookie(self, request: Request, token: str, seconds: int) -> bytes:
-        """Sets the refresh cookie. On https the one of the plain name is removed along."""
-        line = self._cookie(request, self._name(request, REFRESH_COOKIE), token, REFRESH_PATH, seconds)
-        return line + (self._cookie(request, REFRESH_COOKIE, "", REFRESH_PATH, 0) if self._origins.is_secure(request) else b"")
+        """Sets the refresh cookie."""
+        return self._cookie(request, self._name(request, REFRESH_COOKIE), token, REFRESH_PATH, seconds)
 
     def _name(self, request: Request, name: str) -> str:
         return SECURE_PREFIX + name if self._origins.is_secure(request) else name

@@ -25,7 +25,7 @@ QUERY_TOO_LONG = Refusal(
 class Gate:
     """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes back."""
 
-    __slots__ = ("_addresses", "_clock", "_connections", "_heads", "_limit", "_origins", "_probes", "_window")
+    __slots__ = ("_addresses", "_clock", "_connections", "_foreign", "_heads", "_limit", "_origins", "_probes", "_window")
 
     def __init__(
         self,
@@ -39,25 +39,39 @@ class Gate:
     ) -> None:
         self._heads, self._origins, self._addresses, self._connections, self._clock = heads, origins, addresses, connections, clock
         self._limit, self._window = per_minute, SlidingWindow(per_minute)
-        self._probes = SlidingWindow(PROBES_PER_MINUTE)
+        self._probes, self._foreign = SlidingWindow(PROBES_PER_MINUTE), SlidingWindow(per_minute)
 
     def before(self, request: Request) -> Response | None:
-        """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too, and blocks the address."""
-        if self._limit:
-            key = self._addresses.counted(request)
-            window = self._probes if request.path in PROBES else self._window
-            wait = window.admit(key, self._clock())
-            if wait:
-                if self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
-                    request.keep_alive = False
-                return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
+        """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too, and blocks the address.
+
+        What a foreign page has a browser ask is counted apart: it costs the browser's owner neither his requests nor his connections.
+        """
         if self._origins.refuses_site(request):
+            if self._limit and self._foreign.admit(self._addresses.counted(request), self._clock()):
+                request.keep_alive = False
             return problem(FOREIGN, request.request_id)
+        if self._limit:
+            wait = self._count(request, self._probes if request.path in PROBES else self._window)
+            if wait:
+                return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
         if len(request.query) > QUERY_BYTES and request.path.startswith(API):
             return problem(QUERY_TOO_LONG, request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
         return None
+
+    def malformed(self, request: Request) -> None:
+        """What is no request counts as one."""
+        if self._limit:
+            self._count(request, self._window)
+
+    def _count(self, request: Request, window: SlidingWindow) -> int:
+        """0, or the seconds until the address may ask again."""
+        key = self._addresses.counted(request)
+        wait = window.admit(key, self._clock())
+        if wait and self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
+            request.keep_alive = False
+        return wait
 
 
 def limited(layer: str, what: str, seconds: int) -> Refusal:

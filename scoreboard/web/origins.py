@@ -18,6 +18,8 @@ FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
 API = b"/api/"
 # Beginnings of paths: other sites' pages load these files and pictures.
 FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
+# Ends of names that nobody can own in the world's DNS: RFC 6761, 6762, 8375, and ICANN's .internal. So is a name without a dot.
+OWN_DOMAINS = (b".localhost", b".local", b".test", b".example", b".invalid", b".home.arpa", b".internal")
 HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
@@ -25,14 +27,14 @@ DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 class Origins:
     """`public_url` and `allowed` as the settings give them: scheme://host[:port] in lower case, "" for none.
 
-    `names` are host names that lead to this server besides `localhost` and any address; of no matter with a public URL.
+    `names` are host names that lead to this server besides any address and the names of a local network; of no matter with a public URL.
     """
 
     __slots__ = ("_names", "_public_url", "others")
 
     def __init__(self, *, public_url: str = "", allowed: Collection[str] = (), names: Collection[str] = ()) -> None:
         self._public_url = _canonical(public_url.encode())
-        self._names = {b"localhost", *(name.lower().encode() for name in names)}
+        self._names = {name.lower().encode() for name in names}
         self.others = frozenset(_canonical(origin.encode()) for origin in allowed)  # these are told so by CORS; our own needs none
 
     def allows(self, request: Request) -> bool:
@@ -84,7 +86,11 @@ class Origins:
         if len(host) > HOST_BYTES:
             return False
         name = host.lower()
-        name = name[1:].partition(b"]")[0] if name.startswith(b"[") else name.partition(b":")[0]
+        if name.startswith(b"["):
+            return parse_address(name[1:].partition(b"]")[0].decode("latin-1")) is not None
+        name = name.partition(b":")[0]
+        if b"." not in name or name.endswith(OWN_DOMAINS):
+            return bool(name)
         return name in self._names or parse_address(name.decode("latin-1")) is not None
 
 

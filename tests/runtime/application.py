@@ -23,6 +23,8 @@ from scoreboard.runtime.server import Server
 from tests.runtime.raw import HANG
 
 LIVE = b"/live"
+BIG = b"b" * 2_000_000  # shared by all who are answered with it, as a board or a file is
+LARGE = b"l" * 200_000
 JSON = b"content-type: application/json\r\n"
 
 
@@ -53,6 +55,7 @@ class Application:
         self.prompted: list[Request] = []  # which the prompt table was asked about
         self.seen: list[Request] = []  # every complete request, in order
         self.failures: list[Exception] = []
+        self.malformed = 0
         self.gate = trio.Event()  # /slow waits for it
         self.waiting = trio.Event()  # somebody is in /slow
         self.disconnected = trio.Event()  # the ASGI application was told that the client has left
@@ -83,7 +86,10 @@ class Application:
             if self.way in {Way.PROMPT, Way.UNSURE, Way.LATER}:
                 prompt[route] = self.prompting(handler)
         asgi = Asgi(self.asgi)
-        return Front(express, prompt, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed)
+        return Front(express, prompt, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed, self.count_malformed)
+
+    def count_malformed(self, _: Request) -> None:
+        self.malformed += 1
 
     def hold(self, _: Request, reply: Reply) -> Later:
         self.held.append(reply)
@@ -136,7 +142,7 @@ class Application:
         raise ValueError("a bug in a handler")
 
     def big(self, _: Request) -> Response:
-        return Response(200, b"b" * 2_000_000)
+        return Response(200, BIG)
 
     def none(self, _: Request) -> Response:
         return Response(204, b"")
@@ -200,6 +206,9 @@ class Application:
             for _ in range(100):
                 await piece(b"half" * 1024, more=True)
             raise ValueError("a bug in the application")
+        elif path == "/app/large":
+            await start(200, (b"content-length", b"%d" % len(LARGE)))
+            await piece(LARGE)
         elif path == "/app/fail":
             raise ValueError("a bug in the application")
         elif path == "/app/begun":  # fails before the first byte is out

@@ -37,18 +37,41 @@ async def test_silent_connections_keep_nobody_out() -> None:
             await still_serves(server)
 
 
-async def test_who_has_never_asked_goes_first() -> None:
-    """Of a client that has asked before, one that is silent, and one in the middle of its head, the first is left."""
+async def test_the_longest_idle_goes_first() -> None:
+    """Of clients that were answered, that are silent, and that have sent half of something, those go that did so first."""
     async with serving() as server, AsyncExitStack() as stack:
+        first = [await opened(server, stack), await opened(server, stack, b"GET /hello HTTP/1.1\r\n"), await opened(server, stack)]
         known = await opened(server, stack)
-        assert (await known.ask(get("/hello"))).status == 200
-        silent = [await opened(server, stack) for _ in range(4)]
-        half = [await opened(server, stack, b"GET /hello HTTP/1.1\r\n") for _ in range(3)]
-        for _ in range(7):
+        for _ in range(4):
             await opened(server, stack)
-        for client in (*silent, *half):
+        assert (await known.ask(get("/hello"))).status == 200  # it was silent for as long as the others, but is not any more
+        for _ in range(3):
+            await opened(server, stack)
+        for client in first:
             assert await closed(client)
         assert (await known.ask(get("/hello"))).status == 200
+
+
+async def test_a_crowd_from_one_address_costs_nobody_else_his_connection() -> None:
+    """Those of the address that has most go first, however new they are."""
+    async with serving(host="0.0.0.0") as server, AsyncExitStack() as stack:
+        other = trio.socket.socket()
+        await other.bind(("127.0.0.9", 0))
+        await other.connect(("127.0.0.1", server.port))
+        client = Client(await stack.enter_async_context(trio.SocketStream(other)))
+        assert (await client.ask(get("/hello"))).status == 200
+        for _ in range(30):
+            await opened(server, stack)
+        assert (await client.ask(get("/hello"))).status == 200
+
+
+async def test_who_does_not_close_after_the_last_answer_goes_before_all() -> None:
+    """Connections that have had their last answer keep nobody out."""
+    async with serving() as server, AsyncExitStack() as stack:
+        for _ in range(8):
+            await opened(server, stack, b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n")
+        for _ in range(20):
+            await still_serves(server)
 
 
 async def test_work_and_viewers_are_left_alone() -> None:

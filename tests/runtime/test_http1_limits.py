@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from scoreboard.runtime import answering, http1, server
-from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, MAX_FIELDS
+from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, MAX_FIELDS, RequestParser
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import Client, ask, chunked, closed, connected, get, post, still_serves
 
@@ -220,6 +220,37 @@ async def test_pipelined_requests_wait_as_bytes() -> None:
         assert connection._parser.unparsed
         application.gate.set()
         assert [(await client.answer()).body for _ in range(201)] == [b'"slow"'] + [b'"hello"'] * 200
+
+
+async def test_empty_lines_are_few() -> None:
+    """A client that sends nothing but empty lines is told so, and they cost no more than other bytes."""
+    async with serving() as server, connected(server) as client:
+        assert (await client.ask(b"\r\n" * 30 + get("/hello") + b"\r\n" * 30 + get("/hello"))).status == 200
+        assert (await client.answer()).status == 200
+        await client.send(b"\r\n" * 2000)
+        assert (await client.answer()).status == 400
+        assert await closed(client)
+
+
+@pytest.mark.parametrize("data", [b"\r\n" * 4000 + b"x", post("/echo", b"\r\n" * 4000)[:8000]])
+def test_ends_of_lines_are_not_fed_one_by_one(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty lines and a body of them are parsed in few steps."""
+    parser = RequestParser(None, b"/live")  # type: ignore[arg-type]
+    steps: list[int] = []
+    parse = RequestParser._parse
+    monkeypatch.setattr(RequestParser, "_parse", lambda self, data: (steps.append(len(data)), parse(self, data))[1])
+    parser.feed(data)
+    assert len(steps) <= 3
+
+
+async def test_what_is_no_request_is_told_to_the_front() -> None:
+    """Once for each, so that it can be counted."""
+    application = Application()
+    async with serving(application) as server:
+        for data in (b"\0", b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n", post("/echo", b"b" * 17_000)):
+            assert (await ask(server, data)).status in {400, 413}
+        await ask(server, get("/hello"))
+    assert application.malformed == 3
 
 
 # ---- times ----------------------------------------------------------------------------------------------------------

@@ -141,8 +141,15 @@ def test_fields_are_taken_by_their_names() -> None:
 
 
 def test_a_long_text_is_cut() -> None:
-    """Before anything is looked for in it: a secret behind the cut is not there."""
-    assert redact_text("x " * LONGEST_TEXT).endswith("[cut]")
+    """In its middle, as a traceback's reason stands at its end; nothing is left of the line that was cut."""
+    lines = [f"line {number}" for number in range(LONGEST_TEXT)] + ["ValueError: the reason"]
+    cut = redact_text("\n".join(lines))
+    assert len(cut) <= LONGEST_TEXT + 10
+    assert cut.startswith("line 0\n")
+    assert cut.endswith("\nValueError: the reason")
+    _, _, rest = cut.partition(" [cut]\n")
+    assert set(rest.split("\n")) <= set(lines)
+    assert redact_text("x " * LONGEST_TEXT).endswith("[cut]\n")
 
 
 # ---- reprs ----------------------------------------------------------------------------------------------------------

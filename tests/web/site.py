@@ -168,6 +168,7 @@ async def site(
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                malformed=gate.malformed,
                 admit=connections.admit,
                 released=connections.released,
             )

@@ -164,21 +164,17 @@ async def test_another_refresh_cookie_does_not_end_the_session(database_url: str
         assert here.people.revoked == []
 
 
-async def test_a_refresh_cookie_of_before_the_prefix_is_taken_once(database_url: str, redis_url: str) -> None:
-    """On https the plain name's token is exchanged for one under the new name, and the old cookie is removed: no new log-in."""
+async def test_a_planted_refresh_cookie_makes_nobody_somebody_else(database_url: str, redis_url: str) -> None:
+    """On https a live token under the plain name, which any page on plain http can plant, is no session."""
     async with site(database_url, redis_url, public_url="https://board.example") as here:
         token = (await here.register())["refreshToken"]
         headers = {"origin": "https://board.example"}
-        upgraded = await here.http.post(REFRESH, headers=headers | {"cookie": f"scoreboard_refresh={token}"})
-        assert upgraded.status_code == 200
-        fresh, old = cookie(upgraded, "__Secure-scoreboard_refresh"), cookie(upgraded, "scoreboard_refresh")
-        assert (fresh["secure"], fresh["path"], old.value, old["max-age"], old["path"]) == (True, REFRESH, "", "0", REFRESH)
-        both = f"scoreboard_refresh={token}; __Secure-scoreboard_refresh={fresh.value}"
-        again = await here.http.post(REFRESH, headers=headers | {"cookie": both})  # the browser has not removed it
-        assert again.status_code == 200
-        headers |= {"authorization": f"Bearer {again.json()['data']['accessToken']}"}
-        gone = cookies(await here.http.post(LOGOUT, headers=headers))
-        assert {name: morsel["max-age"] for name, morsel in gone.items()} == {"__Secure-scoreboard_refresh": "0", "scoreboard_refresh": "0"}
+        planted = await here.http.post(REFRESH, headers=headers | {"cookie": f"scoreboard_refresh={token}"})
+        assert planted.status_code == 401
+        own = await here.http.post(REFRESH, headers=headers | {"cookie": f"scoreboard_refresh=x; __Secure-scoreboard_refresh={token}"})
+        assert own.status_code == 200
+        fresh = cookie(own, "__Secure-scoreboard_refresh")
+        assert (fresh["secure"], fresh["path"]) == (True, REFRESH)
 
 
 async def test_a_device_cookie_is_for_browsers_and_the_login_path(database_url: str, redis_url: str) -> None:
@@ -255,6 +251,31 @@ async def test_a_stranger_does_not_lock_the_owner_out(database_url: str, redis_u
         assert (
             await log_in(here, "Ada", "192.0.2.7", PASSWORD, **device)
         ).status_code == 429  # a stolen browser guesses no more than others
+
+
+async def test_neighbours_do_not_lock_a_known_browser_out(database_url: str, redis_url: str) -> None:
+    """Wrong passwords from the same address use up the address, not the browser that has logged in before; a stranger's is refused."""
+    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as here:
+        page = {"origin": str(here.http.base_url).rstrip("/")}
+        await here.register()
+        await here.register("Eve")
+        known = cookie(await log_in(here, "Ada", "192.0.2.1", PASSWORD, **page), "scoreboard_device").value
+        here.http.cookies.clear()
+        device = page | {"cookie": f"scoreboard_device={known}"}
+        while (await log_in(here, "Eve", "192.0.2.1")).status_code == 401:
+            pass
+        assert (await log_in(here, "Ada", "192.0.2.1", PASSWORD)).status_code == 429
+        assert (await log_in(here, "Ada", "192.0.2.1", PASSWORD, **device)).status_code == 200
+        assert (await log_in(here, "Eve", "192.0.2.1", PASSWORD, **device)).status_code == 429
+
+
+async def test_names_that_nobody_has_are_limited_alike(database_url: str, redis_url: str) -> None:
+    """The limits of an account do not tell whether there is one: the same statuses for a name that is taken and one that is not."""
+    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as here:
+        await here.register()
+        statuses = [[(await log_in(here, name, f"192.0.2.{number}")).status_code for number in range(12)] for name in ("Ada", "Eve")]
+        assert statuses[0] == statuses[1]
+        assert 429 in statuses[0]
 
 
 async def test_the_limit_of_requests_by_address(database_url: str, redis_url: str) -> None:

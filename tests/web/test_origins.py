@@ -27,7 +27,7 @@ def test_without_a_public_url_our_pages_are_those_of_addresses(host: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "host", [b"evil.example:8000", b"localhost.evil.example:8000", b"127.0.0.1.evil.example:8000", b"[evil]:8000", b"", b"x" * 16_000]
+    "host", [b"evil.org:8000", b"localhost.evil.org:8000", b"127.0.0.1.evil.org:8000", b"[evil]:8000", b"", b"x" * 16_000]
 )
 def test_a_name_that_was_led_here_is_foreign(host: bytes) -> None:
     """DNS rebinding: the page's Origin is where the request went, and both are the attacker's name. Its reads send no Origin at all."""
@@ -62,10 +62,10 @@ def test_host_and_port_are_compared(origin: bytes, host: bytes, allowed: bool) -
 def test_with_a_public_url_the_host_has_no_say() -> None:
     """Its origin alone is ours, scheme and port included; a balancer may send any Host."""
     origins = Origins(public_url="https://board.example:443", allowed=("https://friend.example:443",))
-    for host in (b"board.example", b"10.0.0.7:8000", b"evil.example"):
+    for host in (b"board.example", b"10.0.0.7:8000", b"evil.org"):
         for origin in (b"https://board.example", b"HTTPS://BOARD.EXAMPLE", b"https://friend.example"):
             assert origins.allows(asked(host, origin=origin))
-        for origin in (b"http://board.example", b"https://board.example:8443", b"http://" + host, b"https://evil.example"):
+        for origin in (b"http://board.example", b"https://board.example:8443", b"http://" + host, b"https://evil.org"):
             assert not origins.allows(asked(host, origin=origin))
         assert not origins.refuses_site(asked(host, sec_fetch_site=b"same-origin"))
 
@@ -89,13 +89,13 @@ SCRIPT = {"sec_fetch_mode": b"cors", "sec_fetch_dest": b"empty"}
         (b"/", LINK, False),
         (b"/?stage", LINK, False),
         (POLL, LINK, True),
-        (POLL, SCRIPT | {"origin": b"https://evil.example"}, True),
+        (POLL, SCRIPT | {"origin": b"https://evil.org"}, True),
         (POLL, SCRIPT | {"origin": b"https://friend.example"}, False),
         (POLL, SCRIPT | {"origin": b"null"}, True),
-        (b"/static/scoreboard.js", SCRIPT | {"origin": b"https://evil.example"}, False),
+        (b"/static/scoreboard.js", SCRIPT | {"origin": b"https://evil.org"}, False),
         (b"/static/favicon.svg", PICTURE, False),
-        (b"/scoreboard.js", SCRIPT | {"origin": b"https://evil.example"}, False),
-        (b"/api/v1/scores/live", {"sec_fetch_mode": b"websocket", "origin": b"https://evil.example"}, False),  # it is closed with 4403
+        (b"/scoreboard.js", SCRIPT | {"origin": b"https://evil.org"}, False),
+        (b"/api/v1/scores/live", {"sec_fetch_mode": b"websocket", "origin": b"https://evil.org"}, False),  # it is closed with 4403
         (b"/api/v1/scores/live", PICTURE, True),
     ],
 )
