@@ -23,11 +23,18 @@ class SlidingWindow:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def admit(self, key: str, now: float) -> int:
-        """0 when admitted, else after how many seconds another try is worth making."""
-        wait = self.wait(key, now)
-        if not wait:
+        """0 when admitted, else after how many seconds another try is worth making. `wait` and `take` in one step, for each request."""
+        window = self._windows.get(key) if self._limit else None
+        if window is None:
             self.take(key, now)
-        return wait
+            return 0
+        self._windows.move_to_end(key)
+        second = int(now)
+        window.drop(second - WINDOW_SECONDS - 1)
+        if window.total < self._limit:
+            window.add(second)
+            return 0
+        return window.seconds[0][0] + WINDOW_SECONDS + 1 - second
 
     def wait(self, key: str, now: float, times: int = 1) -> int:
         """0 when one more is within `times` the limit, else after how many seconds it will be. Counts nothing."""

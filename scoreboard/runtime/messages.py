@@ -37,6 +37,7 @@ NORMAL_PATH = re.compile(
     rb"|%(?![01]|2[DEF]|3[0-9]|4[1-9A-F]|5[0-9ACF]|6[1-9A-F]|7[0-9AEF])[0-9A-F]{2})+)*/?"
 ).fullmatch
 END_OF_HEAD = b"\r\n\r\n"
+CARRIAGE_RETURN = 13
 
 _ONCE = (b"host", b"content-length", b"transfer-encoding")  # twice, and two parsers could disagree on which one counts
 
@@ -227,7 +228,7 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up in `refusal`."""
-        if data.count(END_OF_HEAD) > 1 or (not self.begun and data[:1] in b"\r\n"):  # more than one message, or what looks so
+        if (data[0] <= CARRIAGE_RETURN and not self.begun) or data.count(END_OF_HEAD) > 1:  # empty lines, or more than one message perhaps
             self.unparsed = data
             self.resume()
         else:
@@ -257,6 +258,8 @@ class RequestParser:
         if self._empty > EMPTY_BYTES:
             self.refusal = Refusal(Code.INVALID_REQUEST, "there are too many empty lines between requests")
             return b""
+        if rest:
+            self._empty = 0
         return rest
 
     def _parse(self, data: bytes) -> None:
@@ -417,15 +420,17 @@ class RequestParser:
     def on_message_complete(self) -> None:
         request = self.request
         assert request is not None
-        request.unpack()
+        if self._spanned:
+            request.unpack()
         if self._body:
             request.body, self._body = bytes(self._body), b""
         if self._chunked:  # whoever reads the head next finds the framing that the body has now
             self._chunked = False
+            self._left = 0
             request.reframe()
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
         self.request = None
-        self._head = self._coded = self._left = self._empty = 0
+        self._head = self._coded = 0
         self._spanned = self.begun = self.in_body = self.expects = False
         self.stage += 1

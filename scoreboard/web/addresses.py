@@ -51,7 +51,7 @@ class Addresses:
 
     def counted(self, request: Request) -> str:
         """The key that this request's client is counted under."""
-        return group(self.client(request))
+        return group(self.client(request)) if self._trusts else _group(request.socket.peer[0])
 
 
 def group(address: str) -> str:

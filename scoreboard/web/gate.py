@@ -46,13 +46,15 @@ class Gate:
 
         What a foreign page has a browser ask is counted apart: it costs the browser's owner neither his requests nor his connections.
         """
-        if self._origins.refuses_site(request):
+        if request.has(b"sec-fetch-site") and self._origins.refuses_site(request):
             if self._limit and self._foreign.admit(self._addresses.counted(request), self._clock()):
                 request.keep_alive = False
             return problem(FOREIGN, request.request_id)
         if self._limit:
-            wait = self._count(request, self._probes if request.path in PROBES else self._window)
+            key = self._addresses.counted(request)
+            wait = (self._probes if request.path in PROBES else self._window).admit(key, self._clock())
             if wait:
+                self._refuse(request, key)
                 return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
         if len(request.query) > QUERY_BYTES and request.path.startswith(API):
             return problem(QUERY_TOO_LONG, request.request_id)
@@ -63,15 +65,14 @@ class Gate:
     def malformed(self, request: Request) -> None:
         """What is no request counts as one."""
         if self._limit:
-            self._count(request, self._window)
+            key = self._addresses.counted(request)
+            if self._window.admit(key, self._clock()):
+                self._refuse(request, key)
 
-    def _count(self, request: Request, window: SlidingWindow) -> int:
-        """0, or the seconds until the address may ask again."""
-        key = self._addresses.counted(request)
-        wait = window.admit(key, self._clock())
-        if wait and self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
+    def _refuse(self, request: Request, key: str) -> None:
+        """Counts a refusal; in a flood the connection ends with it. A proxy's is others' too."""
+        if self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
             request.keep_alive = False
-        return wait
 
 
 def limited(layer: str, what: str, seconds: int) -> Refusal:
