@@ -178,8 +178,10 @@ class Fetcher:
             return ADDRESS_NOT_PUBLIC
         if self._ssl_context is None:  # reading the certificates takes some 20 ms
             self._ssl_context = await trio.to_thread.run_sync(_make_ssl_context)
-        connection = await self._connect(addresses)
-        async with trio.SSLStream(connection, self._ssl_context, server_hostname=host, https_compatible=True) as stream:
+        async with (
+            await self._connect(addresses) as connection,
+            trio.SSLStream(connection, self._ssl_context, server_hostname=host, https_compatible=True) as stream,
+        ):
             parts = urlsplit(url)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{HEADERS}\r\n".encode("ascii"))

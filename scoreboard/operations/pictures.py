@@ -14,7 +14,7 @@ import trio
 
 from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, NoPicture, Picture
 
-MAX_FETCHES_AT_ONCE = 8  # each holds at most a picture
+MAX_FETCHES_AT_ONCE = 8  # each holds at most an answer of 320 KiB, a few times while it is parsed
 TURN_TIMEOUT_SECONDS = 5.0  # that a fetch waits for its turn
 CLIENT_TIMEOUT_SECONDS = 2.0  # a browser has six connections, and actions need one; the fetch goes on for those who come later
 PICTURE_TTL_SECONDS = 3600.0  # a picture, or that there is none; then it is asked for again
