@@ -1,4 +1,7 @@
-"""Rules for pictures that are fetched from other servers: which addresses may be asked, and what is a picture. Pure."""
+"""Rules for pictures that are fetched from other servers: which addresses may be asked, and where ours has them. Pure.
+
+What is a picture is said in picture_formats.
+"""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -34,21 +37,6 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
     elif address in PROTOCOL:
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
-
-
-def media_type(content: bytes) -> str | None:
-    """What a picture is by its first bytes, whatever its sender calls it; None for what is none of five kinds (SVG is a program)."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if content.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if content.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return "image/webp"
-    if content[4:12] in {b"ftypavif", b"ftypavis"}:
-        return "image/avif"
-    return None
 
 
 def path(user: str, url: str) -> str:

@@ -18,6 +18,7 @@ NO_PICTURE = Refusal(Code.NOT_FOUND, "There is no such picture.")
 
 _FIELDS = b"access-control-allow-origin: *\r\n"
 _KEEP = b"cache-control: public, max-age=3600\r\n"
+_KEEP_ABSENCE = b"public, max-age=60"  # seconds; a page that draws the same face again and again asks once
 _ASK = b"cache-control: no-cache\r\n"  # the address is not that of this very picture
 
 
@@ -31,15 +32,23 @@ class AvatarRoutes:
         """The picture; 404 when the user is not among the rows of the board, has none, or it can't be had."""
         user = request.path.decode("latin-1").removeprefix(AVATARS)
         if self._pictures is None:
-            return problem(NO_PICTURE, request.request_id)
+            return _no_picture(request)
         snapshot = await self._read()
         url = next((row.avatarUrl for row in snapshot.rows if row.userId == user), None)
-        picture = await self._pictures.get(url, _host(request)) if url else None
-        if url is None or picture is None:
+        if url is None:
+            return _no_picture(request)
+        if urlsplit(url).hostname == _host(request):  # a name of our own, or the client says so: nothing is fetched, nor kept for others
             return problem(NO_PICTURE, request.request_id)
+        picture = await self._pictures.get(url)
+        if picture is None:
+            return _no_picture(request)
         keep = _KEEP if request.query == f"v={version(url)}".encode() else _ASK
         fields = b"content-type: %b\r\n%b%betag: %b\r\n" % (picture.media_type.encode(), keep, _FIELDS, picture.etag)
         return conditional(request, Response(200, picture.content, fields), picture.etag)
+
+
+def _no_picture(request: Request) -> Response:
+    return problem(NO_PICTURE, request.request_id, cache_control=_KEEP_ABSENCE)
 
 
 def _host(request: Request) -> str:

@@ -18,7 +18,7 @@ NOT_FOUND = Refusal(Code.NOT_FOUND, "There is nothing at this path.")
 OUT_OF_SERVICE = Refusal(Code.SERVICE_UNAVAILABLE, "The data cannot be reached at the moment. Please try again.", retry_after=RETRY_AFTER)
 FAILED = Refusal(Code.INTERNAL, "This was our mistake. It is in the log under the request id.")
 
-_FIELDS = b"content-type: application/problem+json\r\ncache-control: no-store\r\n"
+_FIELDS = b"content-type: application/problem+json\r\ncache-control: %b\r\n"
 
 log = structlog.get_logger()
 
@@ -42,7 +42,9 @@ _encode = msgspec.json.Encoder().encode
 _TYPE = {code: f"urn:scoreboard:problem:{code.lower()}" for code in Code}
 
 
-def problem(refusal: Refusal, request_id: bytes, *, data: Any = msgspec.UNSET, fields: bytes = b"") -> Response:
+def problem(
+    refusal: Refusal, request_id: bytes, *, data: Any = msgspec.UNSET, fields: bytes = b"", cache_control: bytes = b"no-store"
+) -> Response:
     """The answer to a request that is refused. `fields`: ready header lines to be added."""
     code = refusal.code
     body = Problem(
@@ -57,7 +59,7 @@ def problem(refusal: Refusal, request_id: bytes, *, data: Any = msgspec.UNSET, f
         layer=refusal.layer or msgspec.UNSET,
         data=data,
     )
-    lines = _FIELDS + fields
+    lines = _FIELDS % cache_control + fields
     if refusal.retry_after is not None:
         lines += b"retry-after: %d\r\n" % refusal.retry_after
     if code is Code.UNAUTHORIZED:

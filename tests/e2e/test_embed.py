@@ -12,7 +12,7 @@ import httpx
 from playwright.sync_api import BrowserContext, Page, expect
 
 from scoreboard.domain.pictures import path
-from tests.e2e.browsing import PATIENCE, Player, in_browser, listen
+from tests.e2e.browsing import PATIENCE, Player, in_browser, listen, log_in
 from tests.e2e.nodes import ServerProcess
 
 StartNode = Callable[..., ServerProcess]
@@ -155,10 +155,11 @@ def test_a_page_of_others_holds_no_poll_by_a_picture(visitor: BrowserContext, st
         assert page.evaluate("[...document.images].map((image) => image.naturalWidth > 0)") == [False, False, True]
 
 
-def refused(node: ServerProcess) -> int:
-    """How many requests of hot routes the node has answered with 4xx."""
+def refused(node: ServerProcess, *, hot: bool = True) -> int:
+    """How many requests of hot routes, or of all others, the node has answered with 4xx."""
     lines = httpx.get(f"{node.url}/metrics").text.splitlines()
-    named = [line for line in lines if line.startswith("scoreboard_http_requests_total") and 'status="4xx"' in line and "asgi" not in line]
+    counted = [line for line in lines if line.startswith("scoreboard_http_requests_total") and 'status="4xx"' in line]
+    named = [line for line in counted if ("asgi" not in line) == hot]
     return round(sum(float(line.rpartition(" ")[2]) for line in named))
 
 
@@ -206,3 +207,34 @@ def test_without_pictures_the_page_asks_for_none(visitor: BrowserContext, start_
     expect(page.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
     expect(page.locator("img")).to_have_count(0)
     assert [url for url in asked if "avatars" in url or "pictures.test" in url] == []
+
+
+@in_browser
+def test_a_picture_that_cannot_be_had_is_asked_for_once(visitor: BrowserContext, start_node: StartNode) -> None:
+    """By a user who is logged in and sees twenty changes of the board, and whose row comes anew as often."""
+    node = start_node(limits__user_per_minute="0", limits__cooldowns="false")
+    ada, other = Player(node.url, "Ada"), Player(node.url, "Other")
+    ada.act()
+    ada.change(avatarUrl="https://pictures.test/1.png")
+    page = visitor.new_page()
+    page.emulate_media(reduced_motion="reduce")  # a score stands at once
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(node.url)
+    log_in(page, "Ada", "a long password")
+    for _ in range(20):
+        total = other.act()
+        expect(page.locator("#board tr").filter(has_text="Other")).to_contain_text(f"{total:,}", timeout=PATIENCE)
+    expect(page.locator("#mine")).to_contain_text("Ada")
+    assert len([url for url in asked if "/avatars/" in url]) in {1, 2}
+    paint = """async ([userId, avatarUrl]) => {
+        const { paintFace } = await import('/static/drawing.js');
+        for (let drawn = 0; drawn < 20; drawn++) {
+            const face = document.createElement('i');
+            paintFace(face, { userId, username: 'Ada', avatarUrl }, '');
+            const image = face.querySelector('img');
+            await new Promise((done) => image.addEventListener('error', done));
+        }
+    }"""
+    page.evaluate(paint, [ada.user, "https://pictures.test/1.png"])
+    assert 1 <= refused(node, hot=False) <= 2

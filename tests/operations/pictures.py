@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from scoreboard.operations.pictures import Fetcher
+from scoreboard.operations.picture_fetch import Fetcher
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 100
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + b"\x00\x00\x00\x40" * 2 + b"\x00" * 100  # 64 × 64
 NAMES = ("pictures.example.org", "other.example.org")
 
 Handler = Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]

@@ -85,10 +85,22 @@ async def test_a_user_who_left_the_board_has_no_picture(tmp_path: Path, database
 
 
 async def test_a_picture_that_cannot_be_had_is_a_404(tmp_path: Path, database_url: str, redis_url: str) -> None:
-    """Then the page shows initials."""
+    """Then the page shows initials, and does not ask again for a minute."""
     async with serving(tmp_path, database_url, redis_url) as (here, server):
         server.answers["/a.png"] = ok(b"<svg/>", "content-type: image/png")
-        assert (await here.http.get(PICTURE)).status_code == 404
+        answer = await here.http.get(PICTURE)
+        assert (answer.status_code, answer.headers.get_list("cache-control")) == (404, ["public, max-age=60"])
+
+
+@pytest.mark.parametrize("host", [NAMES[0], NAMES[0].upper(), f"{NAMES[0]}:443"])
+async def test_the_name_that_a_client_calls_us_by_takes_nobodys_picture_away(
+    tmp_path: Path, database_url: str, redis_url: str, host: str
+) -> None:
+    """Nothing is fetched from what may be ourselves; the client alone is told so, and no cache keeps it."""
+    async with serving(tmp_path, database_url, redis_url) as (here, server):
+        answer = await here.http.get(PICTURE, headers={"host": host})
+        assert (answer.status_code, answer.headers.get_list("cache-control"), server.connections) == (404, ["no-store"], 0)
+        assert (await here.http.get(PICTURE)).status_code == 200
 
 
 async def test_without_pictures_there_are_none(database_url: str, redis_url: str) -> None:

@@ -7,14 +7,13 @@ import { count, digits, paintFace, travel } from './drawing.js';
 
 const MARKED = 6_000; // ms that a change stays marked
 
-/** @param {HTMLTableRowElement} row @param {Omit<Entry, 'rank'> & {rank?: number | null}} entry @param {Entry} [before] what the row shows now */
-export function fill(row, entry, before) {
+/** @param {HTMLTableRowElement} row @param {Omit<Entry, 'rank'> & {rank?: number | null}} entry */
+export function fill(row, entry) {
   const [rank, player, , score] = row.cells;
   const [face, name] = /** @type {HTMLCollectionOf<HTMLElement>} */ (player.children[0].children);
   rank.children[0].textContent = entry.rank ? digits(entry.rank) : '–';
   count(score, entry.score);
-  if (before?.username === entry.username && (before.avatarUrl ?? '') === (entry.avatarUrl ?? '')) return;
-  name.textContent = entry.username;
+  if (name.textContent !== entry.username) name.textContent = entry.username;
   paintFace(face, entry, document.body.dataset.avatars);
 }
 
@@ -72,7 +71,7 @@ export class BoardView {
       const id = entry.userId;
       const row = this.#rows.get(id) ?? this.#copy();
       row.dataset.user = id;
-      fill(row, entry, before.get(id));
+      fill(row, entry);
       if (marked) mark(row, before.get(id), entry);
       rows.set(id, row);
       this.shown.set(id, entry);

@@ -16,12 +16,18 @@ function version(url) {
   return (number >>> 0).toString(16).padStart(8, '0');
 }
 
+/** What each face shows. @type {WeakMap<Element, string>} */ const painted = new WeakMap();
+
 /**
- * A picture, or initials on a colour of the user's own. The picture comes from the scoreboard's server, never from a stranger's.
+ * A picture, or initials on a colour of the user's own. The picture comes from the scoreboard's server, never from a stranger's. What is drawn
+ * already stays: each new image may be a request.
  * @param {HTMLElement} face @param {{userId: string, username: string, avatarUrl?: string | null}} user
  * @param {string} [server] its origin, '' for the page's own; undefined: no pictures
  */
 export function paintFace(face, { userId, username, avatarUrl }, server) {
+  const look = [userId, username, avatarUrl ?? '', server].join('\n');
+  if (painted.get(face) === look) return;
+  painted.set(face, look);
   let hue = 0;
   for (const letter of userId) hue = (hue * 31 + letter.charCodeAt(0)) % 360;
   face.style.setProperty('--hue', String(hue));

@@ -99,9 +99,7 @@ export function mount(host, connect) {
       row.style.setProperty('--share', String(entry.score / (entries[0].score || 1)));
       rank.children[0].textContent = digits(entry.rank);
       count(score, entry.score);
-      const look = entry.username + ' ' + (entry.avatarUrl ?? '');
-      if (row.dataset.look !== look) paintFace(face, entry, server());
-      row.dataset.look = look;
+      paintFace(face, entry, server());
       face.ariaHidden = 'true';
       name.textContent = entry.username;
       rows.set(entry.userId, row);
