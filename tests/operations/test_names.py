@@ -173,7 +173,7 @@ async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str,
         )
         while await backfill(one):  # a name is free only once the look of its former user was seen to
             pass
-        (holder,) = await one.stores.fetch("SELECT user_id FROM username_skeletons WHERE skeleton = 'bill'")
+        (holder,) = await one.stores.fetch("SELECT user_id FROM username_skeletons WHERE skeleton = 'blll'")
         await one.stores.execute("DELETE FROM users WHERE id = $1", holder["user_id"])
         assert await backfill(one) == 1  # the other one has the name now
         left = {"Ada L", "Alan2", "Grace"} | {
