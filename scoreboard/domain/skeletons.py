@@ -11,7 +11,9 @@ import unicodedata
 from functools import cache
 from importlib.resources import files
 
-SKELETON_LONGEST = 255  # characters: some letters become eighteen, and an index of PostgreSQL takes at most 2,700 bytes; what follows is cut off
+SKELETON_LONGEST = (
+    255  # characters: some letters become eighteen, and an index of PostgreSQL takes at most 2,700 bytes; what follows is cut off
+)
 MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
 
 # What UTS #39 keeps apart, since it does not fold case: "i" from "I". And the dots of "i" and "j": without one, or with a second one in
