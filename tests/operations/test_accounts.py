@@ -533,7 +533,13 @@ async def test_an_import_creates_whoever_is_not_there_yet(database_url: str, red
 
 async def test_an_import_tells_of_every_user_that_it_does_not_create(database_url: str, redis_url: str) -> None:
     """A line whose name only looks like another's, or rests, or whose address is taken is refused by its number and with the reason."""
-    lines = ["Zoe\u0308,zoe@example.org", "grace,grace@example.org", "Zo\u00cb,new@example.org", "Grасe,new@example.org", "Ada,new@example.org"]
+    lines = [
+        "Zoe\u0308,zoe@example.org",
+        "grace,grace@example.org",
+        "Zo\u00cb,new@example.org",
+        "Grасe,new@example.org",
+        "Ada,new@example.org",
+    ]
     rows = [f"{line},correct horse battery" for line in [*lines, "Alan,grace@example.org"]]
     async with node(database_url, redis_url, registration=False) as one:
         ada = await one.accounts.create("Ada", "ada@example.org", PASSWORD, None)
