@@ -213,6 +213,22 @@ async def test_a_rename_beside_housekeeping_is_no_deadlock(database_url: str, re
             assert {row["username"] for row in await one.stores.fetch(holding)} >= set(new_names)
 
 
+async def test_looks_that_others_hold_are_no_deadlock(database_url: str, redis_url: str) -> None:
+    """Housekeeping finds users who look like a user's present and next name, while that user is renamed: both go on."""
+    pause = """
+        CREATE FUNCTION pause() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$;
+        CREATE TRIGGER pause BEFORE INSERT ON username_skeletons FOR EACH ROW
+            WHEN (NEW.username LIKE 'B\u0443ron%') EXECUTE FUNCTION pause()"""
+    insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name"
+    async with node(database_url, redis_url) as one:
+        await one.stores.execute(pause)
+        for turn in range(5):
+            ada = await identity(one, f"Ada {turn}")
+            await one.stores.execute(insert, [f"\u0410da {turn}", f"B\u0443ron {turn}"])  # in the order in which their looks are claimed
+            outcomes = await at_once(partial(backfill, one), partial(rename_later, one, ada.user, f"Byron {turn}"))
+            assert sum(isinstance(outcome, users.Changed) for outcome in outcomes) == 1
+
+
 async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made, renamed and deleted by plain SQL: a round brings the looks up to date, the next finds nothing; two that collide both stay."""
     monkeypatch.setattr(skeletons, "PORTION_USERS", 2)
