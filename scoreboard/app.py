@@ -371,7 +371,6 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
 
 
 async def _heed_signals(node: Node, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:

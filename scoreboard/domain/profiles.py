@@ -13,16 +13,17 @@ from urllib.parse import urlsplit
 from scoreboard.domain.errors import FieldError
 from scoreboard.domain.skeletons import skeleton
 
+RAW_PER_COMPOSED = 4  # characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
 USERNAME_SHORTEST = 3  # characters; contract
 USERNAME_LONGEST = 50  # characters; specification: VARCHAR(50)
-USERNAME_RAW_LONGEST = 4 * USERNAME_LONGEST  # characters as they come: composing turns at most four into one
+USERNAME_RAW_LONGEST = RAW_PER_COMPOSED * USERNAME_LONGEST  # characters as they come
 EMAIL_LONGEST = 255  # characters; specification: VARCHAR(255)
+EMAIL_RAW_LONGEST = RAW_PER_COMPOSED * EMAIL_LONGEST  # characters as they come
 AVATAR_LONGEST = 500  # characters; specification: VARCHAR(500)
 HTTPS_PORT = 443
 HOST_LONGEST = 253  # characters of a host's name; RFC 1035
 PASSWORD_SHORTEST = 10  # characters; contract
 PASSWORD_LONGEST = 1024  # characters; a bound for the work, above any pass phrase
-RAW_FACTOR = 4  # characters as they came, of one as it is stored: no letter that NFC composes has more marks
 
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether it exists would need a letter
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belong percent-encoded
@@ -31,9 +32,9 @@ _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belon
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
 _LOCAL = ("localhost", "local", "internal", "home.arpa")  # names of the machine or network that one is in, never of a public host
-# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and 1 is l.
+# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and 1 and i are l.
 _STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
-_UUID = re.compile(r"(?:urn:)?(?:uuid:)?[ol2-9a-f]{32}")
+_UUID = re.compile(r"(?:urn:)?(?:uuld:)?[ol2-9a-f]{32}")
 # They turn the direction of what follows them: one such name would rearrange the whole row of the board.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})  # control, surrogate, private, line and paragraph separators
@@ -48,7 +49,7 @@ def composed(text: str) -> str:
 
 def username(text: str) -> str | FieldError:
     """The name, composed."""
-    if len(text) > RAW_FACTOR * USERNAME_LONGEST:
+    if len(text) > USERNAME_RAW_LONGEST:
         return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
     name = composed(text)
     if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
@@ -71,7 +72,7 @@ def username(text: str) -> str | FieldError:
 def email(text: str) -> str | FieldError:
     """The address, composed; it is compared without regard to case."""
     text = text.strip()
-    if len(text) > RAW_FACTOR * EMAIL_LONGEST:
+    if len(text) > EMAIL_RAW_LONGEST:
         return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
     address = composed(text)
     if len(address) > EMAIL_LONGEST:

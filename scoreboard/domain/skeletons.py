@@ -1,16 +1,25 @@
 """What a user name looks like: names with one skeleton can't be told apart on a board.
 
 By Unicode's UTS #39, section 4: each character becomes the prototype of those that look like it ("1", "I" and "l" are "l", "m" is "rn").
-Here letters also count in any case, since log-in does not ask for it; so the step is repeated until nothing changes, and names that are
-alike in some case have one skeleton. Pure. `storage.users` keeps skeletons unique; the data is made by scripts/confusables.
+Here letters also count in any case, since log-in does not ask for it. So "i" is "l" too, because "I" is; and the step is repeated until
+nothing changes. Whoever looks like a name of Latin letters, in whatever case, has its skeleton. Pure. `storage.users` keeps skeletons
+unique; the data is made by scripts/confusables.
 """
 
+import re
 import unicodedata
 from functools import cache
 from importlib.resources import files
 
-LONGEST = 255  # characters: some letters become eighteen, and an index of PostgreSQL takes at most 2,700 bytes; what follows is cut off
-STEPS = 8  # of folding; two are usual, and each can only bring a name nearer to its end
+SKELETON_LONGEST = (
+    255  # characters: some letters become eighteen, and an index of PostgreSQL takes at most 2,700 bytes; what follows is cut off
+)
+MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
+
+# What UTS #39 keeps apart, since it does not fold case: "i" from "I". And the dots of "i" and "j": without one, or with a second one in
+# its place, they look the same.
+_SAME_IN_SOME_CASE = str.maketrans({"i": "l", "\N{LATIN SMALL LETTER DOTLESS J}": "j"})
+_SECOND_DOT = re.compile("(?<=[lj])\N{COMBINING DOT ABOVE}+")
 
 
 @cache
@@ -34,12 +43,17 @@ def table() -> dict[int, str | None]:
 
 def skeleton(name: str) -> str:
     """What names that look alike have in common; "" when nothing of the name can be seen."""
-    text = name
-    for _ in range(STEPS):
-        before, text = text, _alike(unicodedata.normalize("NFKC", text)).casefold()
+    text = _alike(name)  # first as it is shown: NFKC makes "s" of the long s, which looks like "f"
+    for _ in range(MAX_FOLDING_STEPS):
+        before, text = text, _any_case(_alike(unicodedata.normalize("NFKC", text)))
         if text == before:
             break
-    return text[:LONGEST]
+    return text[:SKELETON_LONGEST]
+
+
+def _any_case(text: str) -> str:
+    """One text for all that are alike in some case."""
+    return _SECOND_DOT.sub("", text.casefold().translate(_SAME_IN_SOME_CASE))
 
 
 def _alike(text: str) -> str:

@@ -58,9 +58,12 @@ class FrameBuffer:
             if not is_control and (self._fragments or not data[place] & _FINAL):
                 given += data[start:place] + self._add_fragment(data[place:end], size)
                 start = end
+            elif not self._fragments:
+                self._pieces = 0  # a frame that stands alone is complete: so is all that had begun
             place = end
         self._tail = data[place:]
-        self._pieces = self._pieces + 1 if self._tail else self._pieces if self._fragments else 0
+        if self._tail:
+            self._pieces += 1
         return CloseCode.POLICY if self._pieces > MAX_PIECES else given + data[start:place]
 
     def _add_fragment(self, frame: bytes, size: int) -> bytes:

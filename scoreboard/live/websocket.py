@@ -19,7 +19,7 @@ from scoreboard.live.requests import query_token
 from scoreboard.live.viewer import Viewer
 from scoreboard.runtime import observe
 from scoreboard.runtime.messages import Request
-from scoreboard.runtime.sockets import Socket
+from scoreboard.runtime.sockets import CLOSE_FRAME, Socket
 
 HANDSHAKE_SECONDS = 10.0  # for our own 101 to go out
 CLOSING_SECONDS = 2.0  # for what waits, our Close and its echo
@@ -90,6 +90,7 @@ class _Connection(trio.abc.Stream):
 
     __slots__ = (
         "_accepted",
+        "_close_sent",
         "_conversation",
         "_ending",
         "_is_deaf",
@@ -108,6 +109,7 @@ class _Connection(trio.abc.Stream):
         self._conversation = Conversation(Viewer(socket, self.end), services, rules)
         self.head = b""  # of the handshake, until the library has read it
         self._accepted: trio.Event | None = trio.Event()
+        self._close_sent = False  # by the library: ours, or the echo of the viewer's
         self._is_read = False  # somebody waits for bytes
         self._is_deaf = False  # what comes is thrown away, the echo of our Close among it
         self._lingered: trio.Event | None = None  # after our Close: set when all that still came was thrown away
@@ -248,6 +250,8 @@ class _Connection(trio.abc.Stream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if data[:1] == CLOSE_FRAME:
+            self._close_sent = True
         await self._socket.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -259,6 +263,11 @@ class _Connection(trio.abc.Stream):
             await self._socket.aclose()
 
     def _library_close(self) -> CloseCode | None:
-        """The code of an error that the library found in a payload; None for any other end."""
+        """The code of an error that the library found in a payload; None for any other end.
+
+        A viewer's own Close may have the same code. The library sends a Close frame then, or has sent one before.
+        """
+        if self._close_sent:
+            return None
         closed = self._websocket.closed if self._websocket is not None else None
         return CloseCode(closed.code) if closed is not None and closed.code in LIBRARY_CLOSES else None

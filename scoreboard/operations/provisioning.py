@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.profiles import composed
 from scoreboard.operations.accounts import Accounts
 from scoreboard.security import refresh_tokens, tokens
 from scoreboard.security.signatures import action_secret
@@ -38,7 +39,7 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class Imported:
-    """What an import did. `refused`: line number and why."""
+    """What an import did. `existing`: users of these names, in any case. `refused`: line number and why."""
 
     created: int = 0
     existing: int = 0
@@ -75,8 +76,8 @@ async def import_users(stores: Stores, accounts: Accounts, text: str, *, is_csv:
         created = await accounts.create(person.username, person.email, person.password, person.avatarUrl)
         if not isinstance(created, Refusal):
             done.created += 1
-        elif created.code is Code.CONFLICT:
-            done.existing += 1
+        elif created.code is Code.CONFLICT and await users.known(stores, [composed(person.username)]):
+            done.existing += 1  # made by another line or another process meanwhile
         else:
             done.refused.append((number, created.detail))
 
@@ -89,10 +90,10 @@ async def import_users(stores: Stores, accounts: Accounts, text: str, *, is_csv:
             batch.append((number, person))
         if len(batch) == BATCH or place == len(lines):
             # Asked first, since hashing a password that is not needed takes 35 ms.
-            known = await users.known(stores, [person.username for _, person in batch])
+            known = await users.known(stores, [composed(person.username) for _, person in batch])
             async with trio.open_nursery() as nursery:
                 for line, candidate in batch:
-                    if candidate.username in known:
+                    if composed(candidate.username) in known:
                         done.existing += 1
                     else:
                         nursery.start_soon(create, line, candidate)

@@ -12,8 +12,8 @@ import asyncpg
 from scoreboard.domain.skeletons import skeleton
 
 REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
-PORTION = 500  # users of a statement: a millisecond of folding on the loop
-PORTIONS = 20  # of a round: a million users are looked at in 100 rounds, and nobody waits for it
+PORTION_USERS = 500  # of a statement: a millisecond of folding on the loop
+PORTIONS_PER_ROUND = 20  # a million users are looked at in 100 rounds, and nobody waits for it
 PAUSE_SECONDS = 0.1  # between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
 PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
 
@@ -27,19 +27,26 @@ SELECT u.id, u.username FROM users AS u LEFT JOIN username_skeletons AS s ON s.u
 WHERE u.id > $1 AND ($2::uuid IS NULL OR u.id <= $2) AND s.username IS DISTINCT FROM u.username
 ORDER BY u.id"""
 
-# Users before skeletons, as whoever renames or deletes one. Who is being changed just now has its turn in the next pass.
+# Users before skeletons, as whoever renames or deletes one. Who is being renamed or deleted just now is left for the next pass. Whoever is
+# renamed while this lock is held waits for it, and has no skeleton then. FOR KEY SHARE would let a rename begin: its first lock goes
+# beside that one, but not its UPDATE, which comes when it has a skeleton.
 LOCK_SQL = """
 SELECT u.id, u.username FROM users AS u JOIN unnest($1::uuid[], $2::text[]) AS given(id, username) USING (id, username)
-ORDER BY u.id FOR KEY SHARE OF u SKIP LOCKED"""
+ORDER BY u.id FOR NO KEY UPDATE OF u SKIP LOCKED"""
 
 FREE_SQL = """
 UPDATE username_skeletons AS s SET freed_at = now() FROM unnest($1::uuid[], $2::text[]) AS given(id, skeleton)
 WHERE s.user_id = given.id AND s.freed_at IS NULL AND s.skeleton <> given.skeleton"""
 
-# A resting name goes to a user who has it already. One that another user has stays there.
+# A resting name goes to a user who has it already. One that another user has stays there, and is not locked: that user may be renaming,
+# and then waits for this row after it has taken another one.
 CLAIM_SQL = """
 INSERT INTO username_skeletons AS s (skeleton, user_id, username)
 SELECT DISTINCT ON (skeleton) skeleton, id, username FROM unnest($1::uuid[], $2::text[], $3::text[]) AS given(id, username, skeleton)
+WHERE NOT EXISTS (
+    SELECT FROM username_skeletons AS held
+    WHERE held.skeleton = given.skeleton AND held.freed_at IS NULL AND held.user_id IS DISTINCT FROM given.id
+)
 ORDER BY skeleton, id
 ON CONFLICT (skeleton) DO UPDATE SET user_id = excluded.user_id, username = excluded.username, freed_at = NULL
 WHERE s.freed_at IS NOT NULL OR s.user_id = excluded.user_id"""
@@ -58,14 +65,14 @@ class Backfill:
         self._after = START
 
     async def round(self, conn: asyncpg.Connection) -> int:
-        """Looks at the next PORTIONS × PORTION users, from the start again after the last one. Returns how many rows were missing.
+        """Looks at the next PORTIONS_PER_ROUND × PORTION_USERS users, from the start again after the last one.
 
-        Deletes names that have rested for long enough first. Cancelling ends it between two statements.
+        Returns how many rows were missing. Deletes names that have rested for long enough first. Cancelling ends it between two statements.
         """
         await conn.execute(PRUNE_SQL)
         written = 0
-        for _ in range(PORTIONS):
-            end = await conn.fetchval(END_SQL, self._after, PORTION - 1)
+        for _ in range(PORTIONS_PER_ROUND):
+            end = await conn.fetchval(END_SQL, self._after, PORTION_USERS - 1)
             written += await _portion(conn, self._after, end)
             self._after = end or START
             if end is None:

@@ -18,7 +18,7 @@ from scoreboard.domain.skeletons import skeleton
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.skeletons import REST_DAYS
 
-RESTING = 10  # names that rest for one user, the newest: who goes on renaming keeps no more of them from others
+MAX_RESTING_NAMES = 10  # of one user: so many names at most are kept from all others; who has given them up keeps the present one
 CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
 HOUR_SECONDS = 3600
 
@@ -49,9 +49,13 @@ BY_EMAIL = """
 SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
 WHERE lower(email COLLATE pg_c_utf8) = lower($1 COLLATE pg_c_utf8)"""
 
+# Goes before CHANGE when there is a name to change, as a statement of its own: CHANGE sees the names that the user had
+# when it began, so it must not begin while another rename of the same user is under way.
+LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
+
 # Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set at all, since NULL
 # is a value of it. $5: the new name's look. $6: seconds between two changes in the long run, 0: no limit; $7: how much earlier than due one
-# may come.
+# may come. `rest`: seconds until the user may give up one more name; 0: at once, or none would be given up.
 CHANGE = f"""
 WITH before AS (
     SELECT id, username, email, avatar_url, created_at, profile_change_due AS due FROM users WHERE id = $1 FOR NO KEY UPDATE
@@ -62,6 +66,13 @@ WITH before AS (
 ), judged AS (
     SELECT wanted.*, (new_username, new_avatar_url) IS DISTINCT FROM (username, avatar_url) AS is_new,
            CASE WHEN $6::float > 0 AND due IS NOT NULL THEN greatest(0, extract(epoch FROM due - at)::float - $7::float) ELSE 0 END AS wait,
+           CASE WHEN is_renamed AND EXISTS (
+               SELECT FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NULL AND s.skeleton <> $5
+           ) THEN coalesce((
+               SELECT greatest(0, extract(epoch FROM s.freed_at + interval '{REST_DAYS} days' - at)::float)
+               FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NOT NULL AND s.skeleton <> $5
+               ORDER BY s.freed_at DESC OFFSET {MAX_RESTING_NAMES - 1} LIMIT 1
+           ), 0) ELSE 0 END AS rest,
            is_renamed AND EXISTS (
                SELECT FROM users AS o
                WHERE lower(o.username COLLATE pg_c_utf8) = lower(new_username COLLATE pg_c_utf8) AND o.id <> wanted.id
@@ -69,24 +80,21 @@ WITH before AS (
     FROM wanted
 ), claimed AS (
     INSERT INTO username_skeletons AS s (skeleton, user_id, username)
-    SELECT $5, id, new_username FROM judged WHERE is_renamed AND wait = 0 AND NOT is_taken
+    SELECT $5, id, new_username FROM judged WHERE is_renamed AND wait = 0 AND rest = 0 AND NOT is_taken
     ON CONFLICT (skeleton) DO UPDATE SET user_id = excluded.user_id, username = excluded.username, freed_at = NULL
     WHERE s.user_id = excluded.user_id OR s.freed_at < now() - interval '{REST_DAYS} days'
     RETURNING user_id
 ), freed AS (
     UPDATE username_skeletons AS s SET freed_at = now() FROM claimed
     WHERE s.user_id = claimed.user_id AND s.freed_at IS NULL AND s.skeleton <> $5
-), forgotten AS (
-    DELETE FROM username_skeletons WHERE skeleton IN (
-        SELECT s.skeleton FROM username_skeletons AS s JOIN claimed USING (user_id)
-        WHERE s.freed_at IS NOT NULL AND s.skeleton <> $5 ORDER BY s.freed_at DESC OFFSET {RESTING - 1})
 ), changed AS (
     UPDATE users AS u SET username = new_username, avatar_url = new_avatar_url, updated_at = now(), profile_change_due =
         CASE WHEN $6 > 0 THEN greatest(judged.due, judged.at) + make_interval(secs => $6) ELSE judged.due END
     FROM judged WHERE u.id = judged.id AND is_new AND wait = 0 AND (NOT is_renamed OR EXISTS (SELECT FROM claimed))
     RETURNING u.id
 )
-SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url, is_new, wait, EXISTS (SELECT FROM changed) AS is_changed
+SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url, is_new, wait, rest,
+       EXISTS (SELECT FROM changed) AS is_changed
 FROM judged"""  # noqa: S608 – constants
 
 REPLACE_HASH = "UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3"
@@ -165,22 +173,38 @@ async def change(
     """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such user.
 
     `per_hour`: changes in the long run, at most CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as before does not count.
+    Whoever has given up MAX_RESTING_NAMES in REST_DAYS gives up no further one, whatever `per_hour` is.
     """
     interval = HOUR_SECONDS / per_hour if per_hour else 0.0
     early = interval * (min(CHANGES_AT_ONCE, per_hour) - 1)
     look = None if username is None else skeleton(username)
+    arguments = (user, username, avatar_url, set_avatar, look, interval, early)
     try:
-        row = await stores.fetchrow(CHANGE, user, username, avatar_url, set_avatar, look, interval, early)
+        if username is None:
+            row = await stores.fetchrow(CHANGE, *arguments)
+        else:
+            row = await stores.in_transaction(_rename, user, arguments)
     except asyncpg.UniqueViolationError:  # a user of that name was made by plain SQL at the same moment; the log has the name alone
         return USERNAME_TAKEN
     if row is None:
         return None
-    if row["is_new"] and row["wait"] > 0:
-        return Refusal(Code.RATE_LIMITED, "Too many changes of this profile.", retry_after=ceil(row["wait"]), layer="user")
+    if row["is_new"] and (wait := max(row["wait"], row["rest"])) > 0:
+        why = (
+            "Too many changes of this profile."
+            if row["wait"] == wait
+            else f"You have given up {MAX_RESTING_NAMES} names in {REST_DAYS} days."
+        )
+        return Refusal(Code.RATE_LIMITED, why, retry_after=ceil(wait), layer="user")
     if row["is_new"] and not row["is_changed"]:
         return USERNAME_TAKEN
     name, picture = row["new_username"], row["new_avatar_url"]
     return Changed(Profile(row["id"], name, row["email"], picture, _milliseconds(row["created_at"])), is_new=row["is_new"])
+
+
+async def _rename(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
+    """asyncio-flavoured, in a transaction."""
+    await conn.execute(LOCK_USER, user)
+    return await conn.fetchrow(CHANGE, *arguments)
 
 
 async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> None:

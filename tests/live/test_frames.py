@@ -1,5 +1,8 @@
 """A client's frames, cut and counted: `live/frames.py`."""
 
+from collections.abc import Iterator
+from itertools import chain, cycle, repeat
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from tests.live.viewers import masked, one_by_one
 
 MANY = 10**9  # frames, where their number does not matter
 HEAD_BYTES = 8  # of a client's frame of at most 64 KiB, at most
+SHORTEST_CUT = 30  # bytes: a message of `valid` has at most 1,400 in 12 frames, so at most 59 pieces
 
 
 def fragments(count: int, payload: bytes = b"") -> bytes:
@@ -103,30 +107,59 @@ def test_an_unfinished_frame_comes_in_so_many_reads() -> None:
     assert answers[: MAX_PIECES + 1] == [b""] * MAX_PIECES + [CloseCode.POLICY]
 
 
+@pytest.mark.parametrize("frame", [masked(1, b"{}"), masked(9, b"ping"), masked(1, b"{", final=False) + masked(0, b"}")])
+def test_pieces_of_complete_frames_do_not_count(frame: bytes) -> None:
+    """Reads that each bring the end of one message or control frame and the beginning of the next may go on for ever."""
+    buffer, half = FrameBuffer(), len(frame) // 2
+    assert buffer.take(frame[:half], MANY) == b""
+    for _ in range(10 * MAX_PIECES):
+        assert buffer.take(frame[half:] + frame[:half], MANY) == frame
+    assert buffer.take(frame[half:], MANY) == frame
+
+
+def test_pieces_of_a_complete_frame_do_not_count_for_the_message_after_it() -> None:
+    """Its fragments are as many as ever, also when the first one came in the read that completed the frame before."""
+    buffer, before = FrameBuffer(), masked(1, b"x" * 50)
+    assert [buffer.take(byte, MANY) for byte in one_by_one(before[:-1])] == [b""] * (len(before) - 1)
+    assert buffer.take(before[-1:] + fragments(MAX_PIECES), MANY) == before
+    assert buffer.take(masked(0), MANY) == fragments(MAX_PIECES) + masked(0)
+
+
 opcodes = st.sampled_from([0, 1, 2, 8, 9, 10])
+payloads = st.binary(max_size=300) | st.integers(100, 300).map(bytes)
+whole = st.builds(masked, st.sampled_from([1, 2]), payloads)  # a message in one frame, as browsers send it
 valid = st.builds(
     lambda payloads, controls: b"".join(
         masked(0 if place else 1, payload, final=place == len(payloads) - 1) + b"".join(masked(code, b"c") for code in controls[place])
         for place, payload in enumerate(payloads)
     ),
-    st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    st.lists(payloads, min_size=1, max_size=4),
     st.lists(st.lists(st.sampled_from([9, 10]), max_size=2), min_size=4, max_size=4),
 )
 
 
-@given(st.lists(valid, max_size=5), st.lists(st.integers(1, 200), max_size=20))
-def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: list[int]) -> None:
-    """Valid messages with control frames between their fragments: the sum of what is given back is the same as in one read."""
+@given(
+    st.lists(valid, min_size=1, max_size=5) | st.lists(whole, min_size=1, max_size=5),
+    st.lists(st.integers(1, 400), min_size=1, max_size=20),
+    st.booleans(),
+)
+def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: list[int], is_long: bool) -> None:
+    """Valid messages with control frames between their fragments, in few reads or in many: the same is given back as in one read."""
     data = b"".join(messages)
-    whole = FrameBuffer().take(data, MANY)
-    buffer, given_back = FrameBuffer(), b""
-    for cut in [*cuts, len(data)]:
+    sizes: Iterator[int] = chain(cuts, repeat(MESSAGE_BYTES))
+    if is_long:
+        data *= 1 + 3 * MAX_PIECES * max(cuts) // len(data)
+        sizes = cycle(max(cut, SHORTEST_CUT) for cut in cuts)
+    in_one_read = FrameBuffer().take(data, MANY)
+    buffer, given_back, size = FrameBuffer(), b"", len(data)
+    while data:
+        cut = next(sizes)
         part, data = data[:cut], data[cut:]
         answer = buffer.take(part, MANY)
         assert isinstance(answer, bytes)
         given_back += answer
-    assert given_back == whole
-    assert (len(buffer), len(given_back)) == (0, sum(map(len, messages)))
+    assert given_back == in_one_read
+    assert (len(buffer), len(given_back)) == (0, size)
 
 
 @given(st.lists(st.binary(max_size=40) | st.builds(masked, opcodes, st.binary(max_size=5_000), final=st.booleans()), max_size=80))

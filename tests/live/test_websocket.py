@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import socket as stdlib_socket
 import struct
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from scoreboard.domain.wire import PING, CloseCode, reason, text_frame
+from scoreboard.live import conversation
 from scoreboard.live import websocket as module
 from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import Rules
@@ -276,15 +278,40 @@ async def test_protocol_errors(data: bytes, code: int, slowly: bool) -> None:
         await node.until(viewers=0)
 
 
+@pytest.fixture
+def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock of the server's ends a connection."""
+    monkeypatch.setattr(module, "CLOSING_SECONDS", math.inf)
+    monkeypatch.setattr(conversation, "CHECK_SECONDS", math.inf)
+
+
+NO_PINGS = Rules(ping_seconds=math.inf)  # whose time is a deadline, too
+
+
+@pytest.mark.usefixtures("no_deadlines")
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1007, 1008, 3000, 4999])
 async def test_a_viewers_own_close_is_echoed(code: int) -> None:
-    """Whatever it says, also what we would say ourselves; then the connection ends."""
-    async with running() as node:
+    """Whatever it says, also what we would say ourselves; then the connection ends, and nobody waits for the viewer to end it."""
+    async with running(NO_PINGS) as node:
         stream = await node.raw()
+        await node.until(viewers=1)
         await stream.send_all(masked(8, struct.pack("!H", code) + b"bye"))
-        assert (await to_the_end(stream)).endswith(b"\r\n\r\n" + bytes([0x88, 5]) + struct.pack("!H", code) + b"bye")
-        await stream.aclose()
         await node.until(viewers=0)
+        assert (await to_the_end(stream)).endswith(b"\r\n\r\n" + bytes([0x88, 5]) + struct.pack("!H", code) + b"bye")
+
+
+@pytest.mark.usefixtures("no_deadlines")
+@pytest.mark.parametrize("code", [1001, 1002, 1007])
+async def test_the_echo_of_our_close_ends_the_connection(code: int) -> None:
+    """Whatever code it has: one Close frame of ours has gone out, and nobody waits for the viewer to end the connection."""
+    async with running(dataclasses.replace(NO_PINGS, messages=1)) as node:
+        stream = await node.raw(behind=masked(1, b'{"action": "ping"}') * 2)
+        answers = b""
+        while struct.pack("!H", CloseCode.POLICY) not in answers:
+            answers += await stream.receive_some(65536)
+        await stream.send_all(masked(8, struct.pack("!H", code)))
+        await node.until(viewers=0)
+        assert (answers + await to_the_end(stream)).endswith(reason(CloseCode.POLICY).encode())
 
 
 async def test_a_message_that_never_ends_is_held_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -504,6 +504,7 @@ async def test_a_deleted_users_token_finds_nobody(database_url: str, redis_url: 
 
 # ---- many users -----------------------------------------------------------------------------------------------------
 
+HEADER = "username,email,password"
 CSV = """username,email,password,avatarUrl
 Ada,ada@example.org,correct horse battery,
 Grace,grace@example.org,correct horse battery,https://example.org/g.png
@@ -528,6 +529,33 @@ async def test_an_import_creates_whoever_is_not_there_yet(database_url: str, red
         assert (done.created, done.existing) == (0, 2)
         assert isinstance(await one.accounts.login("alan", PASSWORD), LoggedIn)
         assert await import_users(one.stores, one.accounts, "", is_csv=True) == Imported()
+
+
+async def test_an_import_tells_of_every_user_that_it_does_not_create(database_url: str, redis_url: str) -> None:
+    """A line whose name only looks like another's, or rests, or whose address is taken is refused by its number and with the reason."""
+    lines = [
+        "Zoe\u0308,zoe@example.org",
+        "grace,grace@example.org",
+        "Zo\u00cb,new@example.org",
+        "Grасe,new@example.org",
+        "Ada,new@example.org",
+    ]
+    rows = [f"{line},correct horse battery" for line in [*lines, "Alan,grace@example.org"]]
+    async with node(database_url, redis_url, registration=False) as one:
+        ada = await one.accounts.create("Ada", "ada@example.org", PASSWORD, None)
+        assert not isinstance(ada, Refusal)
+        assert isinstance(await users.change(one.stores, ada[0], "Lovelace", None, set_avatar=False), users.Changed)
+        assert (await import_users(one.stores, one.accounts, "\n".join([HEADER, *rows[:2]]), is_csv=True)).created == 2
+        done = await import_users(one.stores, one.accounts, "\n".join([HEADER, *rows]), is_csv=True)
+        assert (done.created, done.existing) == (0, 3)
+        assert done.refused == [(5, users.USERNAME_TAKEN.detail), (6, users.USERNAME_TAKEN.detail), (7, users.EMAIL_TAKEN.detail)]
+
+
+async def test_a_user_who_is_in_a_file_twice_is_made_once(database_url: str, redis_url: str) -> None:
+    """In any case: the other line counts as a user who was there."""
+    rows = [f"{name},{name}@example.org,correct horse battery" for name in ("Ada", "ADA", "ada")]
+    async with node(database_url, redis_url) as one:
+        assert await import_users(one.stores, one.accounts, "\n".join([HEADER, *rows]), is_csv=True) == Imported(created=1, existing=2)
 
 
 async def test_development_tokens_are_those_of_real_sessions(database_url: str, redis_url: str) -> None:

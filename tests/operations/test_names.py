@@ -1,6 +1,7 @@
 """Names on a real PostgreSQL: who gets one that looks like another, how long it rests, and what PostgreSQL's log says of it."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -42,6 +43,15 @@ async def backfill(one: Node) -> int:
             conn.terminate()
 
     return await crossing(run)
+
+
+async def rename_later(one: Node, user: UUID, name: str) -> object:
+    """Once housekeeping holds a lock, or is through."""
+    locks = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    for _ in range(20):
+        if await one.stores.fetchval(locks):
+            break
+    return await users.change(one.stores, user, name, None, set_avatar=False)
 
 
 async def at_once(*calls: Callable[[], Awaitable[object]]) -> list[object]:
@@ -142,20 +152,86 @@ async def test_the_name_of_a_deleted_user_rests_too(database_url: str, redis_url
         assert [row["username"] for row in await one.stores.fetch("SELECT username FROM username_skeletons")] == ["ada"]
 
 
-async def test_names_that_rest_for_one_user_are_few(database_url: str, redis_url: str) -> None:
-    """Whoever goes from name to name keeps the last ten from others, no more."""
+async def test_a_user_gives_up_ten_names_in_thirty_days(database_url: str, redis_url: str) -> None:
+    """The next rename is refused, with the time until the first of the ten has rested; none of them is free for others before.
+
+    What gives up no further name is allowed: the same look in another spelling, a name of one's own that rests, another picture.
+    """
+    names = [f"Name {letter}" for letter in "ABCDEFGHJKM"]
     async with node(database_url, redis_url) as one:
-        ada = await identity(one, "Name 00")
-        for number in range(1, 15):
-            await one.accounts.change_profile(ada, username=f"Name {number:02}")
-        resting = await one.stores.fetch("SELECT username FROM username_skeletons WHERE freed_at IS NOT NULL ORDER BY freed_at")
-        assert [row["username"] for row in resting] == [f"Name {number:02}" for number in range(4, 14)]
-        assert len(resting) == users.RESTING
+        ada, grace = await identity(one, names[0]), await identity(one, "Grace")
+        for name in names[1:]:
+            assert isinstance(await one.accounts.change_profile(ada, username=name), Profile)
+        assert len(names) == users.MAX_RESTING_NAMES + 1
+        await one.stores.execute("UPDATE username_skeletons SET freed_at = freed_at - interval '29 days' WHERE username = $1", names[0])
+        refused = await one.accounts.change_profile(ada, username="Lovelace", avatar_url="https://example.org/a.png", set_avatar=True)
+        assert isinstance(refused, Refusal)
+        assert (refused.code, refused.layer) == (Code.RATE_LIMITED, "user")
+        assert refused.retry_after is not None
+        assert 86_000 < refused.retry_after <= 86_400
+        for name in names[:-1]:
+            assert refusal(await one.accounts.change_profile(grace, username=name)) == TAKEN
+        for name in ("NAME M", names[3], names[5], names[10]):
+            assert isinstance(await one.accounts.change_profile(ada, username=name), Profile)
+        assert isinstance(await one.accounts.change_profile(ada, avatar_url="https://example.org/b.png", set_avatar=True), Profile)
+        wait = "UPDATE username_skeletons SET freed_at = freed_at - make_interval(secs => $1) WHERE freed_at IS NOT NULL"
+        await one.stores.execute(wait, float(refused.retry_after))
+        assert isinstance(await one.accounts.change_profile(ada, username="Lovelace"), Profile)
+        assert isinstance(await one.accounts.change_profile(ada, username="Byron"), Refusal)
+        assert isinstance(await one.accounts.change_profile(grace, username=names[0]), Profile)
+
+
+async def test_of_two_renames_of_one_user_at_once_both_count(database_url: str, redis_url: str) -> None:
+    """In either order: the user holds the name that the last one gave, the others rest, and none is held without a user of that name."""
+    held = "SELECT user_id, array_agg(username::text) AS names FROM username_skeletons WHERE freed_at IS NULL GROUP BY user_id"
+    holds = f"SELECT username, names FROM users JOIN ({held}) ON user_id = id"
+    async with node(database_url, redis_url) as one:
+        for turn in range(20):
+            user = await identity(one, f"Ada {turn}")
+            names = [f"{name} {turn}" for name in ("Lovelace", "Byron", "King")]
+            outcomes = await at_once(*(partial(one.accounts.change_profile, user, username=name) for name in names))
+            assert all(isinstance(outcome, Profile) for outcome in outcomes)
+        assert [tuple(row) for row in await one.stores.fetch(holds) if row["names"] != [row["username"]]] == []
+        assert await one.stores.fetchval("SELECT count(*) FROM username_skeletons WHERE freed_at IS NOT NULL") == 20 * 3
+
+
+async def test_a_rename_beside_housekeeping_is_no_deadlock(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of users without a row, again and again, to names that look the same, while housekeeping has their old names in its hands."""
+    slowly = f"WITH locked AS MATERIALIZED ({skeletons.LOCK_SQL}) SELECT id, username, pg_sleep(0.01) FROM locked"
+    monkeypatch.setattr(skeletons, "LOCK_SQL", slowly)
+    insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
+    holding = "SELECT u.username FROM users AS u JOIN username_skeletons AS s ON (s.user_id, s.username) = (u.id, u.username)"
+    async with node(database_url, redis_url) as one:
+        for turn in range(10):
+            names = [f"Ada {turn} {number}" for number in range(8)]
+            new_names = [name.replace("A", "\N{CYRILLIC CAPITAL LETTER A}") for name in names]
+            ids: list[UUID] = [row["id"] for row in await one.stores.fetch(insert, names)]
+            renames = [partial(rename_later, one, user, name) for user, name in zip(ids, new_names, strict=True)]
+            outcomes = await at_once(partial(backfill, one), *renames)
+            assert sum(isinstance(outcome, users.Changed) for outcome in outcomes) == len(names)
+            await backfill(one)
+            assert {row["username"] for row in await one.stores.fetch(holding)} >= set(new_names)
+
+
+async def test_looks_that_others_hold_are_no_deadlock(database_url: str, redis_url: str) -> None:
+    """Housekeeping finds users who look like a user's present and next name, while that user is renamed: both go on."""
+    pause = """
+        CREATE FUNCTION pause() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$;
+        CREATE TRIGGER pause BEFORE INSERT ON username_skeletons FOR EACH ROW
+            WHEN (NEW.username LIKE 'B\u0443ron%') EXECUTE FUNCTION pause()"""
+    insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name"
+    async with node(database_url, redis_url) as one:
+        await one.stores.execute(pause)
+        for turn in range(5):
+            ada = await identity(one, f"Ada {turn}")
+            await one.stores.execute(insert, [f"\u0410da {turn}", f"B\u0443ron {turn}"])  # in the order in which their looks are claimed
+            outcomes = await at_once(partial(backfill, one), partial(rename_later, one, ada.user, f"Byron {turn}"))
+            assert sum(isinstance(outcome, users.Changed) for outcome in outcomes) == 1
 
 
 async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made, renamed and deleted by plain SQL: a round brings the looks up to date, the next finds nothing; two that collide both stay."""
-    monkeypatch.setattr(skeletons, "PORTION", 2)
+    monkeypatch.setattr(skeletons, "PORTION_USERS", 2)
     insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
     names = ["Bill", "BiII", "Ada", "Grace", "Alan"]
     held = "SELECT username FROM username_skeletons WHERE freed_at IS NULL ORDER BY username"
@@ -173,7 +249,7 @@ async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str,
         )
         while await backfill(one):  # a name is free only once the look of its former user was seen to
             pass
-        (holder,) = await one.stores.fetch("SELECT user_id FROM username_skeletons WHERE skeleton = 'bill'")
+        (holder,) = await one.stores.fetch("SELECT user_id FROM username_skeletons WHERE skeleton = 'blll'")
         await one.stores.execute("DELETE FROM users WHERE id = $1", holder["user_id"])
         assert await backfill(one) == 1  # the other one has the name now
         left = {"Ada L", "Alan2", "Grace"} | {
