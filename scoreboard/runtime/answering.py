@@ -21,21 +21,18 @@ PARTING_BYTES = 1_048_576  # of that, so much: whoever sends more is not listeni
 CLOSE = b"connection: close\r\n"
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
 
-_NOTHING = memoryview(b"")
-
 
 class Answering:
     """Writes answers to `socket`. One at a time."""
 
-    __slots__ = ("_front", "_large", "_owed", "last", "socket", "status")
+    __slots__ = ("_front", "_owed", "last", "socket", "status")
 
     def __init__(self, socket: Socket, front: Front) -> None:
         self.socket = socket
         self.last = False  # the answer at hand is the last one: the server is draining, or the application wants it so
         self.status = 0  # of the newest head
         self._front = front
-        self._owed = b""  # an answer of `put` that the kernel did not take
-        self._large = _NOTHING  # what follows it
+        self._owed: bytes | memoryview = b""  # what the kernel did not take of an answer; of a large one a view of what is shared
 
     # ---- what is written --------------------------------------------------------------------------------------------
 
@@ -64,44 +61,44 @@ class Answering:
 
     def put(self, request: Request, answer: Response) -> bool:
         """Writes the answer as far as that goes now; `finish` does the rest. True when the connection goes on after it."""
-        if len(answer.body) > PIECE_BYTES and answer.status not in {204, 304}:
+        if len(answer.body) > PIECE_BYTES and request.method != b"HEAD":
             head, going_on = self.head(request, answer.status, answer.fields, len(answer.body))
-            if request.method != b"HEAD":
-                self._large = memoryview(answer.body)
-            self._owed = head + self._piece()
-            while self._owed and self.socket.send_now(self._owed):
-                self._owed = self._piece() if self.socket.behind_since == inf else b""
+            if self.socket.send_now(head):
+                self._put_large(answer.body)
+            else:
+                self._owed = head + answer.body
             return going_on
         data, going_on = self.whole(request, answer)
         if not self.socket.send_now(data):
             self._owed = data
         return going_on
 
-    def _piece(self) -> bytes:
-        """The next of a large answer; b"" after the last."""
-        piece = bytes(self._large[:PIECE_BYTES])
-        self._large = self._large[PIECE_BYTES:] if len(self._large) > PIECE_BYTES else _NOTHING
-        return piece
+    def _put_large(self, data: bytes) -> None:
+        """Writes pieces until the kernel takes no more."""
+        left = memoryview(data)
+        while left and self.socket.behind_since == inf and self.socket.send_now(bytes(left[:PIECE_BYTES])):
+            left = left[PIECE_BYTES:]
+        self._owed = left
 
     @property
     def is_out(self) -> bool:
         """Whether the kernel has all that was written."""
-        return not self._owed and self.socket.behind_since == inf and not self._large
+        return not self._owed and self.socket.behind_since == inf
 
     # ---- and waiting ------------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
         """Until all that was put is out. Raises as `Socket.send_all`."""
         while not self.is_out:
-            owed, self._owed = self._owed, b""
-            if not owed and self.socket.behind_since == inf:
-                owed = self._piece()  # else what is left over goes first, so that there are never two
-            await self._wait(owed)
+            if self.socket.behind_since < inf:
+                await self._wait(b"")  # what is left over goes first, so that there are never two pieces
+            piece, self._owed = bytes(self._owed[:PIECE_BYTES]), self._owed[PIECE_BYTES:]
+            await self._wait(piece)
 
     async def send(self, data: bytes) -> None:
         """`data`, at once if there is room, else each piece within ANSWER_SECONDS or the sweeper closes. Raises as `Socket.send_all`."""
         if len(data) > PIECE_BYTES:
-            self._large = memoryview(data)
+            self._put_large(data)
             del data
             await self.finish()
         elif not self.socket.send_now(data):

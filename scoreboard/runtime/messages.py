@@ -231,8 +231,8 @@ class RequestParser:
         if (data[0] <= CARRIAGE_RETURN and not self.begun) or data.count(END_OF_HEAD) > 1:  # empty lines, or more than one message perhaps
             self.unparsed = data
             self.resume()
-        else:
-            self._parse(data)
+            return
+        self._parse(data)
 
     def resume(self) -> None:
         """Goes on with what is unparsed, until a request is complete or nothing is left."""
