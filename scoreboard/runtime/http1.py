@@ -47,7 +47,6 @@ class Connection:
         "_serving",
         "_stage",
         "answers",
-        "progress_at",
         "socket",
     )
 
@@ -62,7 +61,6 @@ class Connection:
         self._fed = False  # what was read without the task was left to it, or what became of it
         self._ended = False  # the last answer was written without it
         self._parting = False  # the last answer is out, the peer's end is waited for
-        self.progress_at = trio.current_time()  # when the client last began or completed something
         self._later: Request | None = None  # the prompt table replies to it later
         self._replied: trio.Event | None = None  # the task waits for that
         self._live: Request | None = None  # becomes a WebSocket
@@ -94,7 +92,7 @@ class Connection:
     async def _read(self) -> bool:
         """Reads and serves until the last answer: True. False when the peer ends it."""
         socket, parser = self.socket, self._parser
-        socket.deadline = trio.current_time() + FIRST_SECONDS
+        socket.deadline = trio.current_time() + self._time_limit()
         if socket.source is not None:
             socket.source.hook = self._at_once
         while True:
@@ -136,8 +134,14 @@ class Connection:
         if parser.stage != self._stage:
             self._stage = parser.stage
             limit = IDLE_SECONDS if not parser.begun else BODY_SECONDS if parser.in_body else HEAD_SECONDS
-            self.progress_at = trio.current_time()
-            self.socket.deadline = self.progress_at + limit
+            self.socket.deadline = trio.current_time() + limit
+
+    def _time_limit(self) -> float:
+        """Seconds that the client has for what is next."""
+        parser = self._parser
+        if parser.begun:
+            return BODY_SECONDS if parser.in_body else HEAD_SECONDS
+        return IDLE_SECONDS if parser.stage else FIRST_SECONDS
 
     # ---- at once ----------------------------------------------------------------------------------------------------
 
@@ -161,13 +165,13 @@ class Connection:
                 break
             if not queue and parser.unparsed and self._later is None:
                 parser.resume()
-        if self._later is not None:
-            if not (queue or parser.unparsed or parser.refusal or parser.expects):
+        if not (queue or parser.unparsed or parser.refusal or parser.expects or self._ended):
+            if self._later is not None:
                 self._serving = True
                 return True
-        elif self._is_done() and not self._ended:
-            self._buy_time()
-            return True
+            if self.answers.is_out:
+                self._buy_time()
+                return True
         self._fed = self._serving = True
         return False
 
@@ -308,6 +312,11 @@ class Connection:
     def eviction_class(self) -> int:
         """Of connections that wait for their clients those of the lowest go first: after the last answer, without a request, unread."""
         return 0 if self._parting else 1 + self._serving
+
+    @property
+    def waiting_since(self) -> float:
+        """Of one that waits for its client: when that last did something, on trio's clock."""
+        return self.socket.deadline if self._serving else self.socket.deadline - self._time_limit()
 
     def wind_up(self) -> None:
         """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after its answer."""

@@ -220,7 +220,7 @@ class Server:
         number = Counter(each.socket.peer[0] for each in waiting)
 
         def order(each: Connection) -> tuple[int, int, float]:
-            return each.eviction_class, -number[each.socket.peer[0]], each.progress_at
+            return each.eviction_class, -number[each.socket.peer[0]], each.waiting_since
 
         for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=order):
             self._release(connection.socket)
