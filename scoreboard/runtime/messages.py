@@ -21,7 +21,8 @@ REQUEST_BYTES = 20_480  # head and body together: most of what one connection ca
 MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
 PACK_FIELDS = 20  # a head that waits for its rest with more fields than these is kept as one text: each takes 230 bytes more if it is not
 EMPTY_BYTES = 64  # of empty lines before a request
-CODED_BYTES = 8 * BODY_BYTES  # a chunked body as it travels: chunks of one byte take six; the rest is for extensions and trailers
+CODED_BYTES = 2 * BODY_BYTES  # a chunked body as it travels, with sizes, extensions and trailers: chunks of six bytes and more fit
+HEAD_SLICE_BYTES = 2_048  # of a head are parsed at a time, so that one with thousands of fields is refused after a few hundred
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch  # contract: the caller's is kept if it looks like this
@@ -230,7 +231,10 @@ class RequestParser:
     def feed(self, data: bytes) -> None:
         """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up in `refusal`."""
         # Empty lines, or more than one message perhaps: to look for that is a fiftieth of all that a small request costs.
-        if (len(data) > FEW_BYTES and data.count(END_OF_HEAD) > 1) or (data[0] <= CARRIAGE_RETURN and not self.begun):
+        size = len(data)
+        if (size > FEW_BYTES and (size > HEAD_SLICE_BYTES or data.count(END_OF_HEAD) > 1)) or (
+            data[0] <= CARRIAGE_RETURN and not self.begun
+        ):
             self.unparsed = data
             self.resume()
             return
@@ -250,6 +254,8 @@ class RequestParser:
                 end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
                 if end < len(END_OF_HEAD):
                     end = len(data)
+                if not self.in_body:
+                    end = min(end, HEAD_SLICE_BYTES)
             self.unparsed = data[end:]
             self._parse(data[:end])
 

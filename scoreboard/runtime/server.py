@@ -24,7 +24,7 @@ from scoreboard.runtime.sockets import Socket
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel cuts it to net.core.somaxconn
 SEND_BUFFER_BYTES = 16_384  # with the kernel's default a slow reader hides behind 3.8 MiB, six minutes of boards
-ACCEPT_BATCH = 64  # connections taken in one go, so that a crowd that arrives does not hold those who are here
+ACCEPT_BATCH = 16  # connections taken in one go, two milliseconds: a crowd that arrives does not hold those who are here
 ACCEPT_PAUSE = 0.1  # seconds, when descriptors or memory have run out: accept would fail at once again, and the listener stays readable
 SWEEP_SECONDS = 0.5  # deadlines are seconds, so half a second late is no matter
 RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process; clients never have these
