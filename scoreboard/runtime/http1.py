@@ -3,7 +3,7 @@
 For each request `Front.before` is asked, then it goes through one of three doors: a handler of the express table, the live path (a
 WebSocket on the same Socket; the connection ends with it), or the ASGI application (asgi). What the prompt table can answer without
 waiting is answered as the bytes come in, and the connection's task sleeps on: a quarter less for a small request; so it does if the prompt
-table replies later. The parser and what it refuses are in messages, writing is in answering; deadlines are compared by the server's
+table replies later. The parser and what it refuses are in parser, writing is in answering; deadlines are compared by the server's
 sweeper. Nothing here knows what a scoreboard is. Read `run` first.
 """
 
@@ -16,8 +16,9 @@ import trio
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.front import LATER, Front
-from scoreboard.runtime.messages import NORMAL_PATH, Request, RequestParser, Response
+from scoreboard.runtime.messages import NORMAL_PATH, Request, Response
 from scoreboard.runtime.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
+from scoreboard.runtime.parser import RequestParser
 from scoreboard.runtime.sockets import Socket
 
 FIRST_SECONDS = 10.0  # for the first byte of a new connection: whoever connects has something to ask

@@ -5,7 +5,8 @@ import trio
 import trio.testing
 
 from scoreboard.runtime import answering, http1, server
-from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, MAX_FIELDS, RequestParser
+from scoreboard.runtime.messages import BODY_BYTES
+from scoreboard.runtime.parser import HEAD_BYTES, MAX_FIELDS, MAX_PIECES, RequestParser
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import Client, ask, chunked, closed, connected, get, post, still_serves
 
@@ -74,6 +75,15 @@ async def test_what_a_chunked_body_hides(junk: bytes) -> None:
             nursery.start_soon(suppressed, client, junk)
             assert (await client.answer()).status == 413
             nursery.cancel_scope.cancel()
+
+
+async def test_a_body_in_too_many_chunks() -> None:
+    """A thousand chunks are taken, however small; more are 413."""
+    async with serving() as server, connected(server) as client:
+        assert (await client.ask(chunked("/echo", *[b"b"] * MAX_PIECES))).json()["body"] == "b" * MAX_PIECES
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(suppressed, client, chunked("/echo", *[b"b"] * (MAX_PIECES + 1)))
+            assert (await client.answer()).status == 413
 
 
 async def suppressed(client: Client, data: bytes) -> None:

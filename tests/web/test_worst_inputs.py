@@ -20,7 +20,8 @@ from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.live.requests import query_token, read_query
 from scoreboard.operations.login_limits import LoginLimits
 from scoreboard.runtime.http1 import YIELD_EVERY
-from scoreboard.runtime.messages import BODY_BYTES, HEAD_BYTES, NORMAL_PATH, Request, RequestParser
+from scoreboard.runtime.messages import BODY_BYTES, NORMAL_PATH, Request
+from scoreboard.runtime.parser import HEAD_BYTES, RequestParser
 from scoreboard.runtime.reading import READ_BYTES
 from scoreboard.security import device_cookies, passwords, refresh_tokens, signatures, tokens
 from scoreboard.web import bodies
