@@ -46,14 +46,14 @@ async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStat
             started = True
             task_status.started()
         try:
-            if written := await crossing(_look_at_names, stores, names):
+            if written := await crossing(_backfill_skeletons, stores, names):
                 log.info("names_looked_at", written=written)
         except StorageUnavailable as exc:
             log.debug("names_wait", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
         await trio.sleep(ROUND)
 
 
-async def _look_at_names(stores: Stores, names: Backfill) -> int:
+async def _backfill_skeletons(stores: Stores, names: Backfill) -> int:
     conn = await stores.connect()
     try:
         with postgres_errors():

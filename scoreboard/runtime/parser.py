@@ -20,7 +20,7 @@ MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
 PACK_FIELDS = 20  # a head that waits for its rest with more fields than these is kept as one text: each takes 230 bytes more if it is not
 EMPTY_BYTES = 64  # of empty lines before a request
 CODED_BYTES = 2 * BODY_BYTES  # a chunked body as it travels, with sizes, extensions and trailers: chunks of six bytes and more fit
-MAX_PIECES = 1_024  # of a body, its chunks mostly: each costs as much as 500 bytes
+MAX_PIECES = 1_024  # in which a body may come, its chunks mostly: each costs as much as 500 bytes
 HEAD_SLICE_BYTES = 2_048  # of a head are parsed at a time, so that one with thousands of fields is refused after a few hundred
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
 
@@ -181,9 +181,9 @@ class RequestParser:
         if self.begun:
             if self._spanned:
                 self._count(len(data), in_body=in_body)
-            self._keep()
+            self._compact()
 
-    def _keep(self) -> None:
+    def _compact(self) -> None:
         """A message is not complete: what of it must be kept is made small, as the rest may not come for a long time."""
         if self.in_body:
             request = self.request
@@ -312,7 +312,7 @@ class RequestParser:
         self._left -= len(part)
         self._pieces += 1
         if self._pieces > MAX_PIECES:
-            raise self._refuse(f"a body may have {MAX_PIECES} chunks", Code.PAYLOAD_TOO_LARGE)
+            raise self._refuse(f"a body may come in {MAX_PIECES} pieces", Code.PAYLOAD_TOO_LARGE)
         if len(body) + len(part) > self._most:
             raise self._too_large()
         if not body:

@@ -89,7 +89,7 @@ class ConnectionDeadline:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         assert self._alarm is not None
         self._alarm.cancel()
-        if exc is not None and _tells_of_the_end(self._conn, exc):
+        if exc is not None and _is_lost_connection(self._conn, exc):
             raise _lost(exc, self.seconds) from exc
 
 
@@ -99,12 +99,12 @@ def ended_connection(conn: asyncpg.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        if _tells_of_the_end(conn, exc):
+        if _is_lost_connection(conn, exc):
             raise StorageUnavailable("postgresql", f"the connection has ended ({type(exc).__name__})") from exc
         raise
 
 
-def _tells_of_the_end(conn: asyncpg.Connection, exc: BaseException) -> bool:
+def _is_lost_connection(conn: asyncpg.Connection, exc: BaseException) -> bool:
     """Whether an exception is there because the connection has ended. Our own errors are raised on purpose, a caller may cancel."""
     if not conn.is_closed() or isinstance(exc, ScoreboardError):
         return False
