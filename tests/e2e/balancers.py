@@ -25,9 +25,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from trio_websocket import open_websocket
 
 from tests.e2e.nodes import ServerProcess, Viewer, free_port, watching
+from tests.websockets import open_websocket
 
 PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy"}  # → Debian's package
 PUBLIC_URL = "https://scoreboard.test"
@@ -164,13 +164,7 @@ class Balancer:
     @asynccontextmanager
     async def viewer(self, *, token: str = "", subscribe: bool = True, origin: str = PUBLIC_URL) -> AsyncIterator[Viewer]:
         """A browser's WebSocket."""
-        opened = open_websocket(
-            "127.0.0.1",
-            self.port,
-            "/api/v1/scores/live",
-            use_ssl=self.certificate.context,
-            extra_headers=[(b"origin", origin.encode())],
-        )
+        opened = open_websocket(self.port, "/api/v1/scores/live", tls=self.certificate.context, headers=[("origin", origin)])
         async with opened as socket, watching(socket, token=token, subscribe=subscribe) as made:
             yield made
 

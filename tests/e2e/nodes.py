@@ -22,13 +22,14 @@ from uuid import uuid4
 import httpx
 import msgspec
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from scoreboard.client import Credentials, Session
 from scoreboard.operations.provisioning import development_tokens
 from scoreboard.runtime.settings import Settings, load_settings
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.opening import stores_of
+from tests.websockets import open_websocket
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -216,6 +217,6 @@ async def watching(socket: WebSocketConnection, *, token: str = "", subscribe: b
 
 @asynccontextmanager
 async def viewer(server: ServerProcess, *, token: str = "", subscribe: bool = True) -> AsyncIterator[Viewer]:
-    address = f"ws://127.0.0.1:{server.port}/api/v1/scores/live"
-    async with open_websocket_url(address) as socket, watching(socket, token=token, subscribe=subscribe) as made:
+    opening = open_websocket(server.port, "/api/v1/scores/live")
+    async with opening as socket, watching(socket, token=token, subscribe=subscribe) as made:
         yield made

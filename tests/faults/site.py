@@ -166,9 +166,9 @@ async def under_fault(
                 await trio.sleep(CALM_SECONDS)
                 await run.stop_load()
                 readers.cancel_scope.cancel()
-            run.healed_after, wrong = await converged(
-                stores, pair.nodes, watchers, run.bound - (trio.current_time() - run.ended), log_counts=run.log_counts
-            )
+            within = run.bound - (trio.current_time() - run.ended)
+            async with open_stores(pair.postgres, pair.valkey.url) as current:  # the fault may have put another Valkey in its place
+                run.healed_after, wrong = await converged(current, pair.nodes, watchers, within, log_counts=run.log_counts)
             for watcher in watchers:
                 watcher.flush()
             for number, node in enumerate(pair.nodes):

@@ -12,10 +12,11 @@ from typing import Any
 
 import httpx
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
+from trio_websocket import ConnectionClosed, HandshakeError
 
 from tests.e2e.nodes import Client, ServerProcess, Viewer, watching
 from tests.faults.reads import SETTLING_SECONDS, Personal, Reads, Row, Shown
+from tests.websockets import open_websocket
 
 TOP = 10  # rows of every frame
 KINDS = ("websocket", "delta", "sse", "poll")
@@ -135,8 +136,7 @@ class Watcher:
 
 @asynccontextmanager
 async def _viewer(node: ServerProcess, token: str = "") -> AsyncIterator[Viewer]:
-    address = f"ws://127.0.0.1:{node.port}/api/v1/scores/live"
-    opening = open_websocket_url(address, connect_timeout=CONNECT_SECONDS, disconnect_timeout=1)
+    opening = open_websocket(node.port, "/api/v1/scores/live", connect_seconds=CONNECT_SECONDS, closing_seconds=1)
     async with opening as socket, watching(socket, token=token, subscribe=False) as made:
         yield made
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import trio
-import trio_websocket
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.errors import STATUS, Code, Refusal, StorageUnavailable
@@ -23,6 +22,7 @@ from scoreboard.runtime.server import Server
 from scoreboard.storage.board import Standing
 from tests.live.test_conversation import Person
 from tests.live.viewers import BOARD, snapshot
+from tests.websockets import open_websocket
 
 HANG = 20  # seconds; a bound on hangs, not a measure
 UPGRADE = (
@@ -86,14 +86,9 @@ class LiveNode:
 
     @asynccontextmanager
     async def client(self, query: str = "", **headers: str) -> AsyncIterator[WebSocketConnection]:
-        extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        url = f"ws://127.0.0.1:{self.server.port}/live{query}"
-        async with trio_websocket.open_websocket_url(url, extra_headers=extra) as client:
-            try:
-                yield client
-            finally:
-                await client.aclose()
-                await client._stream.aclose()  # which it leaves open when the server closed first
+        fields = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        async with open_websocket(self.server.port, f"/live{query}", headers=fields) as client:
+            yield client
 
     async def ask(self, target: str, *fields: str, method: str = "GET", receive_buffer: int = 0) -> trio.SocketStream:
         """A connection that has sent one request."""
