@@ -225,8 +225,9 @@ class Node:
         routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars, description, metrics=not apart)
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
-        connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
-        gate = Gate(heads, origins, addresses, connections, settings.limits.ip_per_minute)
+        requests = settings.limits.ip_per_minute
+        connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip), requests)
+        gate = Gate(heads, origins, addresses, connections, requests)
         self.server = Server(
             Front(
                 express=build_table(scores)
