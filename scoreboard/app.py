@@ -200,7 +200,7 @@ class Node:
         self.hub = Hub(tuple(boards))
         self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
         self.audience = Audience(self.hub, self.name)
-        self.reader = Reader(self.bus, boards, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen)
+        self.reader = Reader(self.bus, boards, self.batcher, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen)
 
     def _make_web(self) -> None:
         settings = self.settings
