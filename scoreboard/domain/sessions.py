@@ -1,7 +1,7 @@
 """Times of a session that both sides must know: the server gives a lost answer again for longer than any client waits to ask again.
 
-A client sends a refresh token, the server spends it, and the answer is lost. The client sends the same token once more. Within the grace the
-server gives the same successor; later it must take the token for a stolen one. So the grace is computed from the clients' waits. The
+A client sends a refresh token, the server spends it, and the answer is lost. The client sends the same token once more. Within the grace
+the server gives the same successor; later it must take the token for a stolen one. So the grace is computed from the clients' waits. The
 browser's own figures stand in web/static (`ANSWER`, `AGAIN`); a test compares them with these.
 """
 

@@ -1,18 +1,19 @@
-"""A session over a transport that answers as told, on a clock that jumps."""
+"""A session over a transport that answers as told, on a clock that jumps, on both loops."""
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from hmac import digest
+from types import ModuleType
 from typing import Any
 
+import anyio
 import httpx
 import pytest
-import trio
-from trio.testing import MockClock
 
-from scoreboard.client import Credentials, Refused, Session, Unreachable
+from scoreboard.client import Credentials, Refused, Unreachable
+from tests.client.loops import on_both_loops
 
 OUTCOME = {"userId": "u", "previousScore": 0, "pointsAwarded": 50, "newScore": 50, "newRank": 1, "timestamp": "2026-01-10T10:30:00.000Z"}
 Answer = httpx.Response | type[httpx.TransportError]
@@ -53,7 +54,7 @@ class Server:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        self.times.append(trio.current_time())
+        self.times.append(anyio.current_time())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, type):
             raise answer("made up", request=request)
@@ -61,15 +62,16 @@ class Server:
 
 
 @contextmanager
-def session_with(server: Server, *, refresh: str = "", expires: float = 900, patience: float = 30) -> Iterator[Session]:
+def session_with(client: ModuleType, server: Server, *, refresh: str = "", expires: float = 900, patience: float = 30) -> Iterator[Any]:
     http = httpx.AsyncClient(base_url="http://scoreboard.test", transport=httpx.MockTransport(server))
-    yield Session(http, Credentials("u", "token", "secret", 3, expiresIn=expires, refreshToken=refresh), patience=patience)
+    yield client.Session(http, Credentials("u", "token", "secret", 3, expiresIn=expires, refreshToken=refresh), patience=patience)
 
 
-async def test_an_action_is_signed() -> None:
+@on_both_loops(jumping=True)
+async def test_an_action_is_signed(client: ModuleType) -> None:
     """The signature is the HMAC of the very bytes that were posted, under the named key version; the outcome is what the server told."""
     server = Server(recorded())
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         outcome = await session.submit("task_finish", {"difficulty": "hard"})
     (request,) = server.requests
     body = json.loads(request.content)
@@ -82,10 +84,11 @@ async def test_an_action_is_signed() -> None:
 @pytest.mark.parametrize(
     "first", [httpx.ReadError, httpx.ConnectTimeout, httpx.RemoteProtocolError, problem(503, "SERVICE_UNAVAILABLE", wait=1)]
 )
-async def test_an_action_without_an_answer_is_sent_again(autojump_clock: MockClock, first: Answer) -> None:
+@on_both_loops(jumping=True)
+async def test_an_action_without_an_answer_is_sent_again(client: ModuleType, first: Answer) -> None:
     """The same bytes go out again, so the same action id: what was recorded already comes back as replayed."""
     server = Server(first, recorded(409))
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         outcome = await session.submit("task_finish")
     assert server.requests[0].content == server.requests[1].content
     assert server.requests[0].headers == server.requests[1].headers
@@ -93,23 +96,25 @@ async def test_an_action_without_an_answer_is_sent_again(autojump_clock: MockClo
     assert outcome.newScore == 50
 
 
-async def test_retry_after_is_honoured(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_retry_after_is_honoured(client: ModuleType) -> None:
     """Nothing is sent before the server wants it."""
     server = Server(problem(503, "SERVICE_UNAVAILABLE", wait=4), problem(503, "SERVICE_UNAVAILABLE", wait=4), recorded())
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         await session.submit("task_finish")
     assert all(after - before >= 4 for before, after in zip(server.times, server.times[1:], strict=False))
 
 
-async def test_patience_ends(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_patience_ends(client: ModuleType) -> None:
     """When nobody answers in time, the error carries the action's id; when somebody said 503 to the end, it is that refusal."""
-    with session_with(Server(httpx.ConnectError), patience=20) as session:
-        begun = trio.current_time()
+    with session_with(client, Server(httpx.ConnectError), patience=20) as session:
+        begun = anyio.current_time()
         with pytest.raises(Unreachable) as raised:
             await session.submit("task_finish", action_id="mine")
         assert raised.value.action_id == "mine"
-        assert trio.current_time() - begun <= 20
-    with session_with(Server(problem(503, "SERVICE_UNAVAILABLE", wait=1)), patience=20) as session:
+        assert anyio.current_time() - begun <= 20
+    with session_with(client, Server(problem(503, "SERVICE_UNAVAILABLE", wait=1)), patience=20) as session:
         with pytest.raises(Refused) as refused:
             await session.submit("task_finish")
         assert (refused.value.status, refused.value.retry_after) == (503, 1.0)
@@ -128,10 +133,11 @@ async def test_patience_ends(autojump_clock: MockClock) -> None:
         (httpx.Response(409, text="<html>"), ""),
     ],
 )
-async def test_a_no_is_raised_and_not_repeated(answer: httpx.Response, code: str) -> None:
+@on_both_loops(jumping=True)
+async def test_a_no_is_raised_and_not_repeated(client: ModuleType, answer: httpx.Response, code: str) -> None:
     """Refusals come out with all that was told; nothing is sent twice."""
     server = Server(answer)
-    with session_with(server) as session, pytest.raises(Refused) as raised:
+    with session_with(client, server) as session, pytest.raises(Refused) as raised:
         await session.submit("task_finish")
     assert len(server.requests) == 1
     assert (raised.value.status, raised.value.code) == (answer.status_code, code)
@@ -141,45 +147,49 @@ async def test_a_no_is_raised_and_not_repeated(answer: httpx.Response, code: str
         assert raised.value.errors == ({"field": "metadata", "message": "is not"},)
 
 
-async def test_a_token_is_renewed_before_it_ends(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_a_token_is_renewed_before_it_ends(client: ModuleType) -> None:
     """Tasks that need one in its last minute share one refresh, and act with the new token and secret."""
     server = Server(recorded(), renewed("two", "r2"), recorded())
-    with session_with(server, refresh="r1", expires=900) as session:
+    with session_with(client, server, refresh="r1", expires=900) as session:
         await session.submit("task_finish")
-        await trio.sleep(841)
-        async with trio.open_nursery() as nursery:
+        await anyio.sleep(841)
+        async with anyio.create_task_group() as tasks:
             for _ in range(3):
-                nursery.start_soon(session.submit, "task_finish")
+                tasks.start_soon(session.submit, "task_finish")
     paths = [request.url.path for request in server.requests]
     assert paths == ["/api/v1/scores/action", "/api/v1/auth/refresh", *["/api/v1/scores/action"] * 3]
     assert {request.headers["authorization"] for request in server.requests[2:]} == {"Bearer two"}
     assert all(request.headers["x-action-signature"].startswith("v1.") for request in server.requests[2:])
 
 
-async def test_a_refused_token_is_renewed_once() -> None:
+@on_both_loops(jumping=True)
+async def test_a_refused_token_is_renewed_once(client: ModuleType) -> None:
     """A 401 leads to one refresh and one more try; without a refresh token, or refused again, it is raised."""
     server = Server(problem(401, "UNAUTHORIZED"), renewed("two", "r2"), recorded())
-    with session_with(server, refresh="r1") as session:
+    with session_with(client, server, refresh="r1") as session:
         assert (await session.submit("task_finish")).newScore == 50
     server = Server(problem(401, "UNAUTHORIZED"))
-    with session_with(server) as session, pytest.raises(Refused):
+    with session_with(client, server) as session, pytest.raises(Refused):
         await session.submit("task_finish")
     assert len(server.requests) == 1
 
 
-async def test_a_session_without_a_refresh_token_never_renews(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_a_session_without_a_refresh_token_never_renews(client: ModuleType) -> None:
     """Development tokens are used to their end."""
     server = Server(recorded())
-    with session_with(server, expires=10) as session:
-        await trio.sleep(100)
+    with session_with(client, server, expires=10) as session:
+        await anyio.sleep(100)
         assert await session.token() == "token"
     assert not server.requests
 
 
-async def test_logging_out() -> None:
+@on_both_loops(jumping=True)
+async def test_logging_out(client: ModuleType) -> None:
     """It is a request as the user; a 401 in return is raised."""
     server = Server(httpx.Response(204), problem(401, "UNAUTHORIZED"))
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         await session.log_out()
         assert server.requests[0].headers["authorization"] == "Bearer token"
         with pytest.raises(Refused):
