@@ -1,4 +1,4 @@
-"""The command `scoreboard`, and `python -m scoreboard`: says what to install when only the Python client is there, else runs the command line."""
+"""The command `scoreboard`, and `python -m scoreboard`. Where only the Python client is installed it says in one line what is missing."""
 
 import sys
 

@@ -1,18 +1,21 @@
 """A session over a transport that answers as told, on a clock that jumps, on both loops."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from hashlib import sha256
 from hmac import digest
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
-from scoreboard.client import Credentials, Refused, Unreachable
+from scoreboard.client import Credentials, Refused, Unreachable, clock
 from tests.client.loops import on_both_loops
 
 OUTCOME = {"userId": "u", "previousScore": 0, "pointsAwarded": 50, "newScore": 50, "newRank": 1, "timestamp": "2026-01-10T10:30:00.000Z"}
@@ -199,3 +202,65 @@ async def test_logging_out(client: ModuleType) -> None:
 def test_secrets_are_not_printed() -> None:
     """Credentials in a log line or a traceback tell nothing but whose they are."""
     assert repr(Credentials("u", "token", "secret", 1, refreshToken="r")) == "Credentials(u)"
+
+
+# ---- the server's time ----------------------------------------------------------------------------------------------
+
+BEHIND = 600  # seconds that the machine is late
+UNTIMELY = {"errors": [{"field": "timestamp", "message": "must be at most 5 minutes old"}]}
+
+
+def dated(answer: httpx.Response, seconds: float) -> httpx.Response:
+    """The answer of a server whose time is so far from the machine's."""
+    answer.headers["date"] = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+    return answer
+
+
+def ahead(request: httpx.Request) -> float:
+    """Seconds by which the timestamp of an action is ahead of the machine."""
+    return (datetime.fromisoformat(json.loads(request.content)["timestamp"]) - datetime.now(UTC)).total_seconds()
+
+
+@on_both_loops(jumping=True)
+async def test_actions_carry_the_servers_time(client: ModuleType) -> None:
+    """Whatever was answered last tells how wrong the machine's clock is: a refresh, an action, a refusal."""
+    server = Server(dated(problem(429, "RATE_LIMITED", wait=1), BEHIND), dated(recorded(), -BEHIND), dated(recorded(), 0), recorded())
+    with session_with(client, server) as session:
+        with pytest.raises(Refused):
+            await session.submit("task_finish")
+        for _ in range(3):
+            await session.submit("task_finish")
+    assert [round(ahead(request) / 10) for request in server.requests] == [0, 60, -60, 0]
+
+
+@on_both_loops(jumping=True)
+async def test_an_action_of_a_wrong_clock_is_sent_again(client: ModuleType) -> None:
+    """The first answer may be the refusal of the timestamp itself: the action goes out once more, under its id, with the server's time."""
+    server = Server(dated(problem(400, "INVALID_ACTION", **UNTIMELY), BEHIND), dated(recorded(), BEHIND))
+    with session_with(client, server) as session:
+        assert (await session.submit("task_finish", action_id="mine")).newScore == 50
+    assert [json.loads(request.content)["actionId"] for request in server.requests] == ["mine", "mine"]
+    assert [round(ahead(request) / 10) for request in server.requests] == [0, 60]
+
+
+@pytest.mark.parametrize(("seconds", "errors"), [(0, UNTIMELY), (BEHIND, {"errors": [{"field": "metadata", "message": "is not"}]})])
+@on_both_loops(jumping=True)
+async def test_an_action_that_is_refused_for_something_else_is_not_sent_again(client: ModuleType, seconds: float, errors: Any) -> None:
+    """When the clocks agree a new timestamp helps nobody, and a new timestamp does not mend metadata."""
+    server = Server(dated(problem(400, "INVALID_ACTION", **errors), seconds))
+    with session_with(client, server) as session, pytest.raises(Refused):
+        await session.submit("task_finish")
+    assert len(server.requests) == 1
+
+
+@on_both_loops(jumping=True)
+async def test_tokens_are_renewed_in_time_whatever_the_machines_clock_does(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their life is counted on the loop's clock: a machine's clock that is set in between makes no token older or younger."""
+    server = Server(renewed("two", "r2"), recorded())
+    with session_with(client, server, refresh="r1", expires=900) as session:
+        monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() + 86_400))
+        await anyio.sleep(839)
+        assert await session.token() == "token"
+        monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() - 86_400))
+        await anyio.sleep(2)
+        assert await session.token() == "two"
