@@ -16,7 +16,7 @@ two seconds at most. A session and a board belong to the loop in which they were
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -166,9 +166,9 @@ async def _log_out(session: Session) -> None:
         pass  # it ends by itself, or has
 
 
-async def _finish(work: Any) -> None:
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
     """Awaits what is short to its end, though cancelled meanwhile; the cancellation comes out afterwards."""
-    task, cancelled = asyncio.ensure_future(work), False
+    task, cancelled = asyncio.create_task(work), False
     while not task.done():
         try:
             await asyncio.wait([task])
@@ -179,7 +179,14 @@ async def _finish(work: Any) -> None:
         raise asyncio.CancelledError
 
 
-# ---- one connection -----------------------------------------------------------------------------------------------------
+# ---- the board ----------------------------------------------------------------------------------------------------------
+
+
+class _Connect(websockets.connect):
+    """Follows no redirect: whoever gave the address is told, as by the Trio client and for every other request."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -259,7 +266,7 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         websocket: websockets.ClientConnection | None = None
         try:
             token = self._token if self._session is None else await self._session.token()
-            websocket = await websockets.connect(
+            websocket = await _Connect(
                 self._address.websocket_url,
                 subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
                 compression=None,  # a frame has 1 to 4 kB

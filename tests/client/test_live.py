@@ -133,14 +133,15 @@ async def test_retry_after_is_honoured(client: ModuleType, server: BoardServer, 
     assert waits == [7.0, 3.0, None]
 
 
+@pytest.mark.parametrize("status", [301, 400, 403, 404])
 @on_both_loops
-async def test_a_refused_handshake_is_final(client: ModuleType, server: BoardServer) -> None:
-    """An answer that says no, rather than later, is raised as it is."""
-    server.rejections = [(403, [])]
+async def test_a_refused_handshake_is_final(client: ModuleType, server: BoardServer, status: int) -> None:
+    """An answer that says no, rather than later, is raised as it is; a redirect too, since the address was somebody's mistake."""
+    server.rejections = [(status, [(b"location", b"/elsewhere")])]
     with anyio.fail_after(10), pytest.raises(Refused) as raised:
         async with client.connect(server.url):
             raise AssertionError("there is no board")
-    assert raised.value.status == 403
+    assert raised.value.status == status
 
 
 @on_both_loops
