@@ -1,13 +1,17 @@
 """Where a server is, and which proxy leads there: pure, but for the environment that `environment_proxy` reads.
 
 A proxy for the outside can't reach this machine's own loopback, so none is used there, whatever the environment says. Elsewhere the
-environment counts, as for httpx: HTTPS_PROXY or HTTP_PROXY by the address's scheme, else ALL_PROXY; NO_PROXY names the exceptions.
+environment counts, as for httpx: HTTPS_PROXY or HTTP_PROXY by the address's scheme, else ALL_PROXY; NO_PROXY names the exceptions. Requests
+and live connections trust the same certificates.
 """
 
+import os
+import ssl
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from urllib.request import getproxies, proxy_bypass
 
+import certifi
 import httpx
 
 from scoreboard.domain.sessions import CLIENT_ANSWER_SECONDS
@@ -75,10 +79,38 @@ def environment_proxy(address: ServerAddress) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def proxy_scheme(proxy: str) -> str:
+    """The scheme of a proxy's URL. Raises ValueError, without the URL and so without its password, for one that is none."""
+    try:
+        parts = httpx.URL(proxy)
+    except httpx.InvalidURL as exc:
+        raise ValueError(f"the environment names a proxy that is no address: {exc}") from exc
+    if not parts.host:
+        raise ValueError("the environment names a proxy that is no address: it has no host")
+    return parts.scheme
+
+
+def tls_context() -> ssl.SSLContext:
+    """What servers are checked with: the file or folder that SSL_CERT_FILE or SSL_CERT_DIR names, else the system's store and certifi's.
+
+    A company's own authority is in the system's store; a slim container has none, and certifi's is everywhere.
+    """
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_verify_locations(certifi.where())
+    return context
+
+
 def open_http(url: str) -> httpx.AsyncClient:
     """An HTTP client for the server at `url`, with the client's timeout, and with proxies as this module says: `async with open_http(url)`.
 
-    For Trio and asyncio alike. Raises ValueError for an address that is none, ImportError when a SOCKS proxy needs `httpx[socks]`.
+    For Trio and asyncio alike. Raises ValueError for an address (or a proxy's) that is none, ImportError for a SOCKS proxy without
+    `httpx[socks]`.
     """
     address = parse_address(url)
-    return httpx.AsyncClient(base_url=address.http_url, timeout=CLIENT_ANSWER_SECONDS, trust_env=not is_loopback(address.host))
+    if proxy := environment_proxy(address):
+        proxy_scheme(proxy)
+    verify = tls_context() if address.secure else True
+    return httpx.AsyncClient(
+        base_url=address.http_url, timeout=CLIENT_ANSWER_SECONDS, verify=verify, trust_env=not is_loopback(address.host)
+    )

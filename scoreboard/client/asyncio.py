@@ -30,7 +30,7 @@ except ModuleNotFoundError as exc:
     raise ModuleNotFoundError("scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name) from exc
 
 from scoreboard.client import following
-from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_address
+from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_address, proxy_scheme, tls_context
 from scoreboard.client.backoff import seconds
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
@@ -271,6 +271,7 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
                 subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
                 compression=None,  # a frame has 1 to 4 kB
                 proxy=self._proxy,
+                ssl=tls_context() if self._address.secure else None,
                 open_timeout=following.CONNECT_SECONDS,
                 ping_interval=following.HEARTBEAT_SECONDS,
                 ping_timeout=following.PONG_SECONDS,
@@ -321,7 +322,7 @@ async def _renew(websocket: websockets.ClientConnection, session: Session) -> No
 
 def check_proxy(proxy: str | None) -> None:
     """Raises ValueError, in one line, for a proxy that can't be used for a live connection."""
-    scheme = "http" if proxy is None else httpx.URL(proxy).scheme
+    scheme = "http" if proxy is None else proxy_scheme(proxy)
     if scheme in SOCKS and find_spec("python_socks") is None:
         raise ValueError(f"a live connection through a {scheme} proxy needs the package python-socks: install it or set NO_PROXY")
     if scheme not in {"http", "https", *SOCKS}:

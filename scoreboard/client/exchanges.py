@@ -160,7 +160,7 @@ def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[h
         except httpx.UnsupportedProtocol:
             raise  # the address is wrong and stays so
         except httpx.TransportError as exc:
-            why = f"{send.method} {send.path}: {exc!r}"
+            why = f"{send.method} {send.path}: {_cause(exc)!r}"
         if answer is not None and answer.status_code not in UNAVAILABLE:
             return answer
         wait = backoff.next(_retry_after(answer) if answer is not None else None)
@@ -269,6 +269,13 @@ class SessionState:
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """What an exception came from, as far as that has words: the outermost ones of httpx may have none."""
+    inner = exc.__cause__ or exc.__context__
+    found = _cause(inner) if inner is not None else exc
+    return found if str(found) else exc
 
 
 def _has_untimely_timestamp(answer: httpx.Response) -> bool:

@@ -1,6 +1,5 @@
 """A tunnel through an HTTP proxy to a server (CONNECT, RFC 9110, 9.3.6), on Trio. The live connection goes through it; see addresses."""
 
-import ssl
 from base64 import b64encode
 from typing import TypeAlias, cast
 from urllib.parse import unquote
@@ -9,7 +8,7 @@ import h11
 import httpx
 import trio
 
-from scoreboard.client.addresses import ServerAddress
+from scoreboard.client.addresses import ServerAddress, proxy_scheme, tls_context
 from scoreboard.client.backoff import seconds
 
 Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -28,8 +27,8 @@ class ProxyRefused(Exception):
 
 def check_proxy(proxy: str | None) -> None:
     """Raises ValueError, in one line, for a proxy that the Trio client can't use for a live connection."""
-    if proxy is not None and httpx.URL(proxy).scheme not in {"http", "https"}:
-        raise ValueError(f"the Trio client's live connection goes through HTTP proxies only, not {httpx.URL(proxy).scheme}: set NO_PROXY")
+    if proxy is not None and (scheme := proxy_scheme(proxy)) not in {"http", "https"}:
+        raise ValueError(f"the Trio client's live connection goes through HTTP proxies only, not {scheme}: set NO_PROXY")
 
 
 async def open_stream(address: ServerAddress, proxy: str | None) -> Stream:
@@ -40,14 +39,14 @@ async def open_stream(address: ServerAddress, proxy: str | None) -> Stream:
     stream = await trio.open_tcp_stream(address.host, address.port) if proxy is None else await _open_tunnel(address, httpx.URL(proxy))
     if not address.secure:
         return stream
-    secure = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host, https_compatible=True)
+    secure = trio.SSLStream(stream, tls_context(), server_hostname=address.host, https_compatible=True)
     return cast("trio.SSLStream[trio.SocketStream]", secure)  # or TLS within the TLS of a proxy, which is used alike
 
 
 async def _open_tunnel(address: ServerAddress, proxy: httpx.URL) -> Stream:
     stream: Stream
     if proxy.scheme == "https":
-        context = ssl.create_default_context()
+        context = tls_context()
         stream = await trio.open_ssl_over_tcp_stream(proxy.host, proxy.port or 443, ssl_context=context, https_compatible=True)
     else:
         stream = await trio.open_tcp_stream(proxy.host, proxy.port or 80)

@@ -5,6 +5,7 @@ code. It runs on a Trio loop of its own, beside the test; a test may await its m
 """
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -169,18 +170,18 @@ def answer_to(boards: Sequence[tuple[str, tuple[Entry, ...]]], message: dict[str
 
 
 @asynccontextmanager
-async def _serving() -> AsyncIterator[BoardServer]:
+async def _serving(tls: ssl.SSLContext | None) -> AsyncIterator[BoardServer]:
     server = BoardServer()
     async with trio.open_nursery() as nursery:
-        serving = await nursery.start(partial(serve_websocket, server._serve, "127.0.0.1", 0, ssl_context=None))
-        server.url = f"http://127.0.0.1:{serving.port}"
+        serving = await nursery.start(partial(serve_websocket, server._serve, "127.0.0.1", 0, ssl_context=tls))
+        server.url = f"https://localhost:{serving.port}" if tls else f"http://127.0.0.1:{serving.port}"
         yield server
         nursery.cancel_scope.cancel()
 
 
 @contextmanager
-def board_server() -> Iterator[BoardServer]:
+def board_server(tls: ssl.SSLContext | None = None) -> Iterator[BoardServer]:
     """A server of one test."""
-    with beside(_serving) as (server, thread):
+    with beside(lambda: _serving(tls)) as (server, thread):
         server.thread = thread
         yield server

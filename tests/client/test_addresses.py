@@ -111,7 +111,17 @@ def test_a_proxy_that_cannot_be_used_is_said_in_one_line(check: object) -> None:
     assert callable(check)
     for usable in (None, "http://p:1", "https://p"):
         check(usable)
-    for proxy in ("socks5://p:1", "ftp://p:1"):
-        with pytest.raises(ValueError, match="live connection") as raised:
+    for proxy in ("socks5://ada:secret@p:1", "ftp://ada:secret@p:1", "http://", "http://ada:secret@[::1"):
+        with pytest.raises(ValueError, match=r"live connection|no address") as raised:
             check(proxy)
         assert "\n" not in str(raised.value)
+        assert "secret" not in str(raised.value)
+
+
+def test_a_proxy_that_is_no_address_stops_requests_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, and only where it would be used."""
+    monkeypatch.setenv("HTTP_PROXY", "http://ada:secret@[::1")
+    with pytest.raises(ValueError, match="no address") as raised:
+        open_http("http://board.example")
+    assert "secret" not in str(raised.value)
+    assert isinstance(open_http("http://localhost"), httpx.AsyncClient)

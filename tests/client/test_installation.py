@@ -169,7 +169,7 @@ def test_the_extras_are_what_they_are_called(wheel: Path, tmp_path: Path) -> Non
         extra: {Requirement(text).name for text in requires if f"extra == '{extra}'" in text} for extra in ("server", "embedded", "dev")
     }
     alone = {Requirement(text).name for text in requires if "extra ==" not in text}
-    assert alone == {"h11", "httpx", "msgspec", "sniffio", "trio", "trio-websocket", "wsproto"}
+    assert alone == {"certifi", "h11", "httpx", "msgspec", "sniffio", "trio", "trio-websocket", "wsproto"}
     assert {"asyncpg", "redis", "trio-asyncio", "click"} <= named["server"]
     assert not named["server"] & alone
     assert named["server"] < named["embedded"]
