@@ -203,7 +203,7 @@ class Accounts:
     async def refresh(self, *presented: str) -> LoggedIn | Refusal:
         """Spends a refresh token for a new pair: of several, since a browser may have been given others, the first that is live.
 
-        The token spent last gives the same successor again for ten seconds: two tabs, or an answer that was lost. Any other spent token of
+        The token spent last gives the same successor again for REFRESH_GRACE_SECONDS: two tabs, or a lost answer. Any other spent token of
         ours is somebody's copy, and whose copy is not known: the session ends for both. This is asked only when none is live.
         """
         found = [(token, sid) for token in presented if (sid := refresh_tokens.session_of(token)) is not None]
@@ -228,7 +228,7 @@ class Accounts:
         if judged is None or not judged.live:
             return SPENT
         if judged.just_spent:
-            for master in self._masters.values():  # a rotation of the master key may have happened in these ten seconds
+            for master in self._masters.values():  # a rotation of the master key may have happened in between
                 following = refresh_tokens.successor(master, token)
                 if refresh_tokens.digest(following) == judged.token_sha256:
                     return self._logged_in(judged.opened, sid, following)

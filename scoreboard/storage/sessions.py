@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.storage.connections import Stores
 
-REMADE_SECONDS = 10  # design: within this the successor of a spent token is made again (two tabs, a lost answer)
 KEPT_DAYS = 2  # an ended session's row: for as long as an access token of it may live (at most a day), and a day more
 
 OPEN = """
@@ -84,7 +84,7 @@ async def rotate(stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256
 
 async def judge(stores: Stores, sid: UUID, presented_sha256: bytes) -> Judged | None:
     """None when there is no such session."""
-    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REMADE_SECONDS))
+    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REFRESH_GRACE_SECONDS))
     if row is None:
         return None
     opened = Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
