@@ -107,12 +107,12 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) 
     return text
 
 
-def password(text: str, names: Collection[str] = ()) -> str | FieldError:
+def password(text: str, names: Collection[str] = (), *, field: str = "password") -> str | FieldError:
     """The password as given: every character counts, none is forbidden. None of the user's own `names`: who guesses begins with those."""
     if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
-        return FieldError("password", f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+        return FieldError(field, f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
     if folded(text) in {folded(name) for name in names}:
-        return FieldError("password", "must not be your own name or e-mail address")
+        return FieldError(field, "must not be your own name or e-mail address")
     return text
 
 

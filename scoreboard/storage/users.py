@@ -49,6 +49,8 @@ BY_EMAIL = """
 SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
 WHERE lower(email COLLATE pg_c_utf8) = lower($1 COLLATE pg_c_utf8)"""
 
+BY_ID = "SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id WHERE id = $1"
+
 # Goes before CHANGE when there is a name to change, as a statement of its own: CHANGE sees the names that the user had
 # when it began, so it must not begin while another rename of the same user is under way.
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
@@ -97,7 +99,8 @@ SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url
        EXISTS (SELECT FROM changed) AS is_changed
 FROM judged"""  # noqa: S608 – constants
 
-REPLACE_HASH = "UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3"
+REPLACE_HASH = """
+UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3 RETURNING true"""
 
 # Without credentials: nobody can log in as one of these, their tokens are handed out by the command that makes them.
 CREATE_MANY = """
@@ -161,6 +164,12 @@ async def find(stores: Stores, name: str) -> Account | None:
     return None if row is None else Account(row["id"], row["username"], row["password_hash"])
 
 
+async def by_id(stores: Stores, user: UUID) -> Account | None:
+    """The account of a user's id."""
+    row = await stores.fetchrow(BY_ID, user)
+    return None if row is None else Account(row["id"], row["username"], row["password_hash"])
+
+
 async def profile(stores: Stores, user: UUID) -> Profile | None:
     """None when there is no such user."""
     row = await stores.fetchrow(PROFILE, user)
@@ -207,9 +216,9 @@ async def _rename(conn: asyncpg.Connection, user: UUID, arguments: tuple[object,
     return await conn.fetchrow(CHANGE, *arguments)
 
 
-async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> None:
-    """The same password hashed anew; does nothing when the password was changed meanwhile."""
-    await stores.execute(REPLACE_HASH, user, new, old)
+async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
+    """The same password hashed anew; False, and nothing is done, when the hash was replaced meanwhile."""
+    return bool(await stores.fetchval(REPLACE_HASH, user, new, old))
 
 
 async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
