@@ -138,11 +138,10 @@ class Accounts:
 
     async def create(self, username: str, email: str, password: str, avatar_url: str | None) -> tuple[UUID, str] | Refusal:
         """A new user, whether registration is open or not: the id, and the name as stored. Nobody who logs in waits for it."""
+        return await self._create(username, email, password, avatar_url, self._hash_unhurried)
 
-        async def hash_password(secret: str) -> str:
-            return await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=self._provisioning)
-
-        return await self._create(username, email, password, avatar_url, hash_password)
+    async def _hash_unhurried(self, secret: str) -> str:
+        return await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=self._provisioning)
 
     async def _create(
         self, username: str, email: str, password: str, avatar_url: str | None, hash_password: Callable[[str], Awaitable[str]]
@@ -288,20 +287,47 @@ class Accounts:
 
         What is the same as before is told to nobody, and counts for no limit.
         """
+        limit = self._profile_changes_per_hour
+        return await self._change_profile(identity.user, username, avatar_url, set_avatar=set_avatar, per_hour=limit)
+
+    async def _change_profile(
+        self, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int | None
+    ) -> Profile | Refusal:
         name = None if username is None else profiles.username(username)
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
         if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
             return invalid(errors)
         assert not isinstance(name, FieldError)
         assert not isinstance(picture, FieldError)
-        limit = self._profile_changes_per_hour
-        changed = await users.change(self._stores, identity.user, name, picture, set_avatar=set_avatar, per_hour=limit)
+        changed = await users.change(self._stores, user, name, picture, set_avatar=set_avatar, per_hour=per_hour)
         if not isinstance(changed, Changed):
             return changed or GONE
         profile = changed.profile
         if changed.is_new:
             await self._on_profile_change(profile.user, profile.username, profile.avatar_url)
         return profile
+
+    # ---- what only whoever runs the server may do ---------------------------------------------------------------------
+
+    async def set_password(self, user: Profile, password: str) -> int | Refusal:
+        """Another password of the user, or a first one; how many sessions it has ended: all. Nobody who logs in waits for it."""
+        secret = await self._password(password, (user.username, user.email))
+        if isinstance(secret, FieldError):
+            return invalid([secret])
+        ended = await credentials.replace(self._stores, user.user, await self._hash_unhurried(secret))
+        if ended is None:
+            return GONE
+        await self.note_ended(ended)
+        return len(ended)
+
+    async def rename(self, user: Profile, username: str) -> Profile | Refusal:
+        """As `change_profile`, however often the user's profile was changed, and whatever names the user has given up."""
+        return await self._change_profile(user.user, username, None, set_avatar=False, per_hour=None)
+
+    async def delete(self, user: Profile) -> bool:
+        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more."""
+        await self.note_ended(await credentials.end_sessions(self._stores, user.user))
+        return await users.delete(self._stores, user.user)
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,15 @@ import asyncpg
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.skeletons import skeleton
+from scoreboard.storage.bridge import crossing, postgres_errors
 from scoreboard.storage.connections import Stores
+from scoreboard.storage.deadline import ended_connection
 from scoreboard.storage.skeletons import REST_DAYS
 
 MAX_RESTING_NAMES = 10  # of one user: so many names at most are kept from all others; who has given them up keeps the present one
 CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
 HOUR_SECONDS = 3600
+PAGE_USERS = 500  # of a list, a round trip
 
 # The name's look goes first: of two registrations at once the second waits for the first, and then has no user to make. When only the
 # address was taken meanwhile, `created` is empty, the claim's foreign key is violated, and all of it is undone.
@@ -57,7 +60,8 @@ LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 
 # Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set at all, since NULL
 # is a value of it. $5: the new name's look. $6: seconds between two changes in the long run, 0: no limit; $7: how much earlier than due one
-# may come. `rest`: seconds until the user may give up one more name; 0: at once, or none would be given up.
+# may come. $8: whether names that rest are counted. `rest`: seconds until the user may give up one more name; 0: at once, or none would be
+# given up.
 CHANGE = f"""
 WITH before AS (
     SELECT id, username, email, avatar_url, created_at, profile_change_due AS due FROM users WHERE id = $1 FOR NO KEY UPDATE
@@ -68,7 +72,7 @@ WITH before AS (
 ), judged AS (
     SELECT wanted.*, (new_username, new_avatar_url) IS DISTINCT FROM (username, avatar_url) AS is_new,
            CASE WHEN $6::float > 0 AND due IS NOT NULL THEN greatest(0, extract(epoch FROM due - at)::float - $7::float) ELSE 0 END AS wait,
-           CASE WHEN is_renamed AND EXISTS (
+           CASE WHEN $8 AND is_renamed AND EXISTS (
                SELECT FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NULL AND s.skeleton <> $5
            ) THEN coalesce((
                SELECT greatest(0, extract(epoch FROM s.freed_at + interval '{REST_DAYS} days' - at)::float)
@@ -113,6 +117,18 @@ SELECT skeleton, id, username FROM created JOIN unnest($1::text[], $3::text[]) A
 ON CONFLICT DO NOTHING"""
 IDS = "SELECT username, id FROM users WHERE username = ANY($1::text[])"
 
+UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+DELETE = "DELETE FROM users WHERE id = $1 RETURNING id"
+
+PAGE = """
+SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
+       lower(u.username COLLATE pg_c_utf8) AS key
+FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id
+WHERE ($1::text IS NULL OR lower(u.username COLLATE pg_c_utf8) > $1)
+  AND ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0
+       OR strpos(lower(u.email COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR u.id::text = lower($2 COLLATE pg_c_utf8))
+ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
+
 KNOWN = """
 SELECT t.name FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
 
@@ -125,6 +141,18 @@ class Profile(NamedTuple):
     email: str
     avatar_url: str | None
     created_ms: int  # Unix milliseconds
+
+
+class Listed(NamedTuple):
+    """A user as an operator sees them. `score` is None before the first action; `key` is the user's place in the order."""
+
+    user: UUID
+    username: str
+    email: str
+    avatar_url: str | None
+    score: int | None
+    created_ms: int  # Unix milliseconds
+    key: str
 
 
 class Changed(NamedTuple):
@@ -177,17 +205,17 @@ async def profile(stores: Stores, user: UUID) -> Profile | None:
 
 
 async def change(
-    stores: Stores, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int = 0
+    stores: Stores, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int | None = 0
 ) -> Changed | Refusal | None:
     """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such user.
 
     `per_hour`: changes in the long run, at most CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as before does not count.
-    Whoever has given up MAX_RESTING_NAMES in REST_DAYS gives up no further one, whatever `per_hour` is.
+    Whoever has given up MAX_RESTING_NAMES in REST_DAYS gives up no further one. None: an operator changes it, without either limit.
     """
     interval = HOUR_SECONDS / per_hour if per_hour else 0.0
-    early = interval * (min(CHANGES_AT_ONCE, per_hour) - 1)
+    early = interval * (min(CHANGES_AT_ONCE, per_hour or 0) - 1)
     look = None if username is None else skeleton(username)
-    arguments = (user, username, avatar_url, set_avatar, look, interval, early)
+    arguments = (user, username, avatar_url, set_avatar, look, interval, early, per_hour is not None)
     try:
         if username is None:
             row = await stores.fetchrow(CHANGE, *arguments)
@@ -219,6 +247,37 @@ async def _rename(conn: asyncpg.Connection, user: UUID, arguments: tuple[object,
 async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
     """The same password hashed anew; False, and nothing is done, when the hash was replaced meanwhile."""
     return bool(await stores.fetchval(REPLACE_HASH, user, new, old))
+
+
+async def delete(stores: Stores, user: UUID) -> bool:
+    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials, sessions. The name rests.
+
+    False when there is no such user. Triggers note for all boards that the user is gone. However many actions there are.
+    """
+    return await crossing(_delete, stores, user)
+
+
+async def _delete(stores: Stores, user: UUID) -> bool:
+    """asyncio-flavoured, on a connection of its own, as the pool's calls have a deadline."""
+    conn = await stores.connect()
+    try:
+        with ended_connection(conn), postgres_errors():
+            async with conn.transaction():
+                await conn.execute(UNHURRIED)
+                return await conn.fetchval(DELETE, user) is not None
+    finally:
+        conn.terminate()
+
+
+async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:
+    """The next users by name, in any case: those whose name, address or id has the query in it. `after`: the `key` of the last one."""
+    rows = await stores.fetch(PAGE, after, query, size)
+    return [
+        Listed(
+            row["id"], row["username"], row["email"], row["avatar_url"], row["total_score"], _milliseconds(row["created_at"]), row["key"]
+        )
+        for row in rows
+    ]
 
 
 async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
