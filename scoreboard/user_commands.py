@@ -202,7 +202,10 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
             question = f"Delete {printable(f'{found.username} <{found.email}>')} and all their actions?"
             ask = partial(click.confirm, question, abort=True, err=True)
             await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
-        is_gone = await administration.delete_user(node.stores, node.accounts, found, node.projector.check_once)
+        try:
+            is_gone = await administration.delete_user(node.stores, node.accounts, found, node.projector.check_once)
+        finally:
+            node.projector.close()
         if isinstance(is_gone, Refusal):
             return is_gone
         return f"{found.username} is deleted" + ("" if is_gone else "; boards follow when Redis answers and a node runs")

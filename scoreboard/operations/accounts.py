@@ -18,10 +18,11 @@ import msgspec
 import structlog
 import trio
 
-from scoreboard.domain import profiles, skeletons
+from scoreboard.domain import names, profiles, skeletons
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE
+from scoreboard.domain.skeletons import fold_case
 from scoreboard.operations.hashing import HashingQueue, Place
 from scoreboard.operations.login_limits import Attempt, LoginLimits
 from scoreboard.operations.sessions import Identity, Sessions
@@ -172,7 +173,7 @@ class Accounts:
             if isinstance(admitted, Refusal):
                 return admitted
             attempt, place = admitted
-            account = await users.find(self._stores, profiles.composed(name))
+            account = await users.find(self._stores, name)
             user = account.user if account else None
             device = next((device.nonce for device in devices if device.user == user), None)
             if not place.confirm(user if device else None):
@@ -294,6 +295,10 @@ class Accounts:
         self, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int | None
     ) -> Profile | Refusal:
         name = None if username is None else profiles.username(username)
+        if username is not None and name != username:  # a name from before today's rules stays as it is
+            present = await users.profile(self._stores, user)
+            if present is not None and present.username == names.composed(username):
+                name = present.username
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
         if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
             return invalid(errors)
@@ -353,8 +358,8 @@ class Accounts:
 
     async def _password(self, password: str, own: Iterable[str], *, field: str = "password") -> str | FieldError:
         """The rules for passwords. `own`: the user's name and e-mail address."""
-        names = [name for one in own for name in (one, one.partition("@")[0])]
-        secret = profiles.password(password, names, field=field)
+        own = [name for one in own for name in (one, one.partition("@")[0])]
+        secret = profiles.password(password, own, field=field)
         if not isinstance(secret, FieldError) and await trio.to_thread.run_sync(passwords.is_common, secret):
             return FieldError(field, "must not be one of the most used passwords")
         return secret
@@ -404,8 +409,9 @@ def invalid(errors: list[FieldError]) -> Refusal:
 
 
 def _stand_in(name: str) -> UUID:
-    """Under which wrong tries for a name that no account has are counted. It guards nothing, so any folding will do."""
-    return UUID(bytes=sha256(profiles.composed(name).casefold().encode(errors="replace")).digest()[:16])
+    """Under which wrong tries for a name that no account has are counted. It guards nothing; it folds what `users.find`
+    does, so that the limits do not tell which names there are."""
+    return UUID(bytes=sha256(fold_case(names.fold(name)).encode(errors="replace")).digest()[:16])
 
 
 def _limited(what: str, seconds: int) -> Refusal:
