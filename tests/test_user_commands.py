@@ -258,7 +258,7 @@ def test_a_deleted_user_leaves_everything_consistent(
         assert command("create", name, f"{name}@example.org", stdin=PASSWORD.encode()).code == 0
     execute(
         environment,
-        "INSERT INTO scores (user_id, total_score, reached, version) SELECT id, 30, 1, 1 FROM users",
+        "INSERT INTO scores (user_id, total_score, reached, version) SELECT id, 30, row_number() OVER (), 1 FROM users",
         "INSERT INTO action_keys (user_id, action_id, body_sha256) SELECT id, 'a', '' FROM users",
         "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature)"
         " SELECT id, 'a', 'task_finish', 30, 30, 1, '' FROM users",
