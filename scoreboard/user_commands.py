@@ -164,7 +164,7 @@ def set_password(settings: Settings, user: str) -> None:
         ended = await node.accounts.set_password(found, password)
         if isinstance(ended, Refusal):
             return ended
-        return f"{found.username} has another password; {ended} sessions ended"
+        return f"{found.username} has another password; sessions ended: {ended}"
 
     click.echo(printable(accepted(_with_node(settings, work))))
 
@@ -269,7 +269,7 @@ def import_users(settings: Settings, file: Any, kind: str | None, encoding: str 
     CSV has a header (username, email, password, avatarUrl), and commas, semicolons or tabs. Whoever is there already stays as they are, so
     an import may be repeated. Each user who is not created is told on standard error, with the line; then the command ends with 1.
     """
-    name = "standard input" if file is sys.stdin.buffer else str(file.name)
+    name = "standard input" if file is getattr(sys.stdin, "buffer", None) else str(file.name)
     raw = file.read(IMPORT_BYTES + 1)
     if len(raw) > IMPORT_BYTES:
         raise CommandRefused(f"{name} has more than {IMPORT_BYTES >> 20} MiB: divide it")
@@ -301,21 +301,20 @@ def make_tokens(settings: Settings, count: int, output: Any) -> None:
         raise SettingsError("environment: tokens for load tests are not made in production")
     keys = settings.security.keys(settings.embedded.data_dir)
 
-    async def run() -> None:
-        async with stores_of(settings) as stores:
-            made = await provisioning.development_tokens(
-                stores,
-                count,
-                keys=TokenKeys.from_private(keys.signing, keys.current_signing),
-                masters=keys.master,
-                master=keys.current_master,
-                issuer=settings.issuer,
-                now=await sessions.now(stores),  # the nodes judge these tokens by PostgreSQL's clock
-                lifetime=settings.security.access_token_seconds,
-            )
-            output.writelines(token.line for token in made)
+    async def work(stores: Stores) -> None:
+        made = await provisioning.development_tokens(
+            stores,
+            count,
+            keys=TokenKeys.from_private(keys.signing, keys.current_signing),
+            masters=keys.master,
+            master=keys.current_master,
+            issuer=settings.issuer,
+            now=await sessions.now(stores),  # the nodes judge these tokens by PostgreSQL's clock
+            lifetime=settings.security.access_token_seconds,
+        )
+        output.writelines(token.line for token in made)
 
-    trio.run(run)
+    _with_stores(settings, work)
 
 
 COMMANDS: dict[str, Command] = {

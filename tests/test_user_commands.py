@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tests.conftest import database, in_asyncio, resp
 from tests.operations.people import CHEAP, PASSWORD
 
 NEW = "battery staple correct"
+PEOPLE = 120  # of an import that is interrupted: four seconds of hashing
 ADA = b"username,email,password\nAda,ada@example.org,correct horse battery\n"
 
 
@@ -178,10 +179,10 @@ def test_a_user_is_given_another_password(command: Command, environment: dict[st
     session = (
         f"INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES (gen_random_uuid(), '{user}', '', now() + interval '1 day')"
     )
-    for number, who in enumerate(("ADA", "Ada@Example.org", user)):
+    for number, who in enumerate(("ADA", "Ada@Example.org", user, " Ada ", " ADA@example.org", f" {user.upper()}")):
         execute(environment, session, session)
         changed = command("password", who, stdin=f"{NEW} {number}\n".encode())
-        assert (changed.code, changed.out, changed.err) == (0, "Ada has another password; 2 sessions ended\n", "")
+        assert (changed.code, changed.out, changed.err) == (0, "Ada has another password; sessions ended: 2\n", "")
         assert is_right(environment, f"{NEW} {number}")
         assert execute(environment, "SELECT count(*) FROM sessions WHERE revoked_at IS NULL") == [(0,)]
     execute(environment, "DELETE FROM credentials")
@@ -192,33 +193,40 @@ def test_a_user_is_given_another_password(command: Command, environment: dict[st
     assert is_right(environment, NEW)
 
 
-def test_on_a_terminal_a_password_is_asked_for_without_echo(command: Command, environment: dict[str, str]) -> None:
-    """Twice, until both are the same; nothing of it is shown."""
-    assert command("list").code == 0
+def on_a_terminal(environment: dict[str, str], *arguments: str, typed: Sequence[tuple[bytes, str]] = ()) -> Result:
+    """Runs a command on a terminal of its own, and types a line whenever it shows what is named; all that was shown is its output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "scoreboard", "users", "create", "Ada", "ada@example.org"],
+        [sys.executable, "-m", "scoreboard", "users", *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=os.environ | environment,
+        env=os.environ | environment | {"PAGER": "cat"},
         start_new_session=True,
     )
     os.close(theirs)
-    shown = b""
-    typed = [(b"Password: ", PASSWORD), (b"again: ", "another one"), (b"Password: ", PASSWORD), (b"again: ", PASSWORD)]
-    at = 0
-    with pytest.raises(OSError, match="Input/output"):  # how Linux says that the other side is closed
+    shown, at, lines = b"", 0, list(typed)
+    with suppress(OSError):  # how Linux says that the other side is closed
         while chunk := os.read(ours, 1024):
             shown += chunk
-            if typed and typed[0][0] in shown[at:]:
+            if lines and lines[0][0] in shown[at:]:
                 at = len(shown)
-                os.write(ours, typed.pop(0)[1].encode() + b"\n")
+                os.write(ours, lines.pop(0)[1].encode() + b"\n")
     os.close(ours)
-    assert process.wait(30) == 0, shown
-    assert PASSWORD.encode() not in shown
-    assert b"another one" not in shown
+    return Result(process.wait(30), shown.decode(), "")
+
+
+def test_on_a_terminal_a_password_is_asked_for_without_echo(command: Command, environment: dict[str, str]) -> None:
+    """Twice, until both are the same; nothing of it is shown. A list of users goes through the pager."""
+    typed = [(b"Password: ", PASSWORD), (b"again: ", "another one"), (b"Password: ", PASSWORD), (b"again: ", PASSWORD)]
+    created = on_a_terminal(environment, "create", "Ada", "ada@example.org", typed=typed)
+    assert created.code == 0, created.out
+    assert PASSWORD not in created.out
+    assert "another one" not in created.out
     assert is_right(environment, PASSWORD)
+    listed = on_a_terminal(environment, "list")
+    assert (listed.code, listed.out.strip().count("\n")) == (0, 0)
+    assert "\tAda\tada@example.org\t-\t" in listed.out
 
 
 # ---- rename, delete, list -------------------------------------------------------------------------------------------
@@ -411,7 +419,7 @@ def test_what_is_guessed_or_not_read_is_told(command: Command, environment: dict
 def test_an_interrupted_import_goes_on_when_it_is_repeated(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
     """Ctrl-C ends it with one line that says how far it came; those created are there, and the same command creates the rest."""
     path = tmp_path / "people.csv"
-    path.write_text("username,email,password\n" + "".join(f"Ada {number},{number}@example.org,{PASSWORD}\n" for number in range(300)))
+    path.write_text("username,email,password\n" + "".join(f"Ada {number},{number}@example.org,{PASSWORD}\n" for number in range(PEOPLE)))
     process = subprocess.Popen(
         [sys.executable, "-m", "scoreboard", "users", "import", str(path)],
         stdout=subprocess.PIPE,
@@ -427,6 +435,6 @@ def test_an_interrupted_import_goes_on_when_it_is_repeated(command: Command, env
     assert err.startswith("scoreboard: interrupted: ")
     assert err.count("\n") == 1
     there = len(names(environment))
-    assert 0 < there < 300
+    assert 0 < there < PEOPLE
     done = command("import", str(path))
-    assert (done.code, done.out) == (0, f"{300 - there} created, {there} were there, 0 refused\n")
+    assert (done.code, done.out) == (0, f"{PEOPLE - there} created, {there} were there, 0 refused\n")

@@ -28,12 +28,18 @@ _MONGOLIAN = re.compile("[\u1820-\u18aa]")
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
 _STYLED = frozenset("#*0123456789\u203c\u2049\u3030\u303d")  # emoji in one style and text in the other, besides symbols
 _TAGS = re.compile(f"(?<={BLACK_FLAG})[\U000e0020-\U000e007e]{{1,16}}{END_OF_TAGS}")  # flags of regions
+_AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible, and copied along with an address
 _SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")  # category Zs
 
 
 def composed(text: str) -> str:
     """Unicode's composed form (NFC): the same text, whichever way its accents were typed."""
     return str(unicodedata.normalize("NFC", text))
+
+
+def fold_address(text: str) -> str:
+    """An e-mail address composed, without what phones and copied pages put around it. Its case stays."""
+    return composed(text.strip().strip(_AROUND).strip())
 
 
 def fold(text: str) -> str:

@@ -13,7 +13,6 @@ import unicodedata2 as unicodedata
 
 from scoreboard.domain import names
 from scoreboard.domain.errors import FieldError
-from scoreboard.domain.names import composed
 from scoreboard.domain.skeletons import fold_case, skeletons
 
 RAW_PER_COMPOSED = 4  # characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
@@ -41,7 +40,6 @@ _UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
 _CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # control, format, surrogate, private, line and paragraph separators
 # Letters, numbers, punctuation, symbols. The rest shows nothing by itself.
 _VISIBLE = ("L", "N", "P", "S")
-_AROUND = "\u200b\u2060\ufeff\u00ad"  # what comes along when an address is copied from a page
 
 
 def username(text: str) -> str | FieldError:
@@ -64,12 +62,8 @@ def username(text: str) -> str | FieldError:
 
 
 def email(text: str) -> str | FieldError:
-    """The address, composed; it is compared without regard to case."""
-    text = text.strip().strip(_AROUND).strip()
-    if len(text) > EMAIL_RAW_LONGEST:
-        return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
-    address = composed(text)
-    if len(address) > EMAIL_LONGEST:
+    """The address as it is stored (names.fold_address); it is compared without regard to case."""
+    if len(text) > EMAIL_RAW_LONGEST or len(address := names.fold_address(text)) > EMAIL_LONGEST:
         return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
     if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _CONTROL for character in address):
         return FieldError("email", "must be an e-mail address")

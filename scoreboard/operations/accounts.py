@@ -409,9 +409,12 @@ def invalid(errors: list[FieldError]) -> Refusal:
 
 
 def _stand_in(name: str) -> UUID:
-    """Under which wrong tries for a name that no account has are counted. It guards nothing; it folds what `users.find`
-    does, so that the limits do not tell which names there are."""
-    return UUID(bytes=sha256(fold_case(names.fold(name)).encode(errors="replace")).digest()[:16])
+    """Under which wrong tries for a name that no account has are counted. It guards nothing.
+
+    It folds as `users.find` does, so that the limits do not tell which names there are.
+    """
+    folded = names.fold_address(name) if "@" in name else names.fold(name)
+    return UUID(bytes=sha256(fold_case(folded).encode(errors="replace")).digest()[:16])
 
 
 def _limited(what: str, seconds: int) -> Refusal:

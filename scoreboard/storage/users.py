@@ -16,7 +16,6 @@ import asyncpg
 
 from scoreboard.domain import names
 from scoreboard.domain.errors import Code, FieldError, Refusal
-from scoreboard.domain.names import composed
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
 from scoreboard.storage.bridge import crossing, postgres_errors
 from scoreboard.storage.connections import Stores
@@ -218,12 +217,11 @@ async def create(stores: Stores, username: str, email: str, avatar_url: str | No
 
 async def find(stores: Stores, name: str) -> Account | None:
     """The account of a user name, or of an e-mail address, in any case, as people type it: with spaces round it, composed or not."""
-    typed = composed(name)
     if "@" in name:
-        rows = await stores.fetch(BY_EMAIL, typed.strip())
+        rows = await stores.fetch(BY_EMAIL, names.fold_address(name))
     else:
         stored = names.fold(name)
-        rows = await stores.fetch(BY_USERNAME, typed, stored, folded_skeleton(stored))
+        rows = await stores.fetch(BY_USERNAME, names.composed(name), stored, folded_skeleton(stored))
         rows = [row for row in rows if row["place"] < LOOKS_LIKE or fold_case(row["username"]) == fold_case(stored)]
     return Account(rows[0]["id"], rows[0]["username"], rows[0]["password_hash"]) if rows else None
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain import profiles
+from scoreboard.domain import names, profiles
 from scoreboard.domain.errors import FieldError
 
 
@@ -144,10 +144,11 @@ def test_ones_own_names_are_no_passwords(password: str) -> None:
 def test_what_is_too_long_is_refused_before_any_work(rule: Callable[[str], str | FieldError], monkeypatch: pytest.MonkeyPatch) -> None:
     """Composing 16 kB of marks takes 0.3 s: it is not begun."""
 
-    def composed(text: str) -> str:
+    def fold(text: str) -> str:
         raise AssertionError("not before the length is known")
 
-    monkeypatch.setattr(profiles, "composed", composed)
+    monkeypatch.setattr(names, "fold", fold)
+    monkeypatch.setattr(names, "fold_address", fold)
     assert refused(rule("a" + "\u0327\u0301" * 8000))
 
 

@@ -399,7 +399,7 @@ async def test_ten_names_given_up_are_ten_however_many_looks_they_have(database_
 async def test_a_log_in_takes_what_registration_took(database_url: str, redis_url: str) -> None:
     """Spaces round a name or an address, composed or not, doubled, invisible, in any case: registered, renamed and logged in alike."""
     typed = ("Zo\u00eb M", "Zoe\u0308 M", " zo\u00cb m ", "\u00a0Zo\u00eb\u2003\u00a0M\t", "Zo\u00ad\u00eb M\u200b", "\ufeffZO\u00cb M\n")
-    addresses = ("Zoe@Example.org", " ZOE@EXAMPLE.ORG ", "zoe@example.org\n", "\u00a0zoe@example.org")
+    addresses = ("Zoe@Example.org", " ZOE@EXAMPLE.ORG ", "zoe@example.org\n", "\u00a0zoe@example.org", "\ufeffzoe@example.org\u200b")
     async with node(database_url, redis_url) as one:
         for number, name in enumerate(typed):
             await one.stores.execute("DELETE FROM users")
