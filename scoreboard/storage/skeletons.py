@@ -24,9 +24,11 @@ END_SQL = "SELECT id FROM users WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
 # The rows are not all those of the name that the user has: they are another name's, by the first rule, or too few.
 OUTDATED_SQL = """
-SELECT u.id, u.username FROM users AS u LEFT JOIN username_skeletons AS s ON s.user_id = u.id AND s.freed_at IS NULL
-WHERE u.id > $1 AND ($2::uuid IS NULL OR u.id <= $2)
-GROUP BY u.id HAVING count(s.skeleton) IS DISTINCT FROM max(s.skeleton_count) OR bool_or(s.username <> u.username)
+SELECT u.id, u.username FROM users AS u CROSS JOIN LATERAL (
+    SELECT count(*) AS rows, max(s.skeleton_count) AS wanted, bool_or(s.username <> u.username) AS is_anothers
+    FROM username_skeletons AS s WHERE s.user_id = u.id AND s.freed_at IS NULL
+) AS held
+WHERE u.id > $1 AND u.id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND (rows IS DISTINCT FROM wanted OR is_anothers)
 ORDER BY u.id"""
 
 # Users before skeletons, as whoever renames or deletes one. Who is being renamed or deleted just now is left for the next pass. Whoever is

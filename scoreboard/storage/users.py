@@ -146,14 +146,15 @@ IDS = "SELECT username, id FROM users WHERE username = ANY($1::text[])"
 UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 DELETE = "DELETE FROM users WHERE id = $1 RETURNING id"
 
-PAGE = """
+_PAGE = """
 SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
        lower(u.username COLLATE pg_c_utf8) AS key
 FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id
-WHERE ($1::text IS NULL OR lower(u.username COLLATE pg_c_utf8) > $1)
-  AND ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0
-       OR strpos(lower(u.email COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR u.id::text = lower($2 COLLATE pg_c_utf8))
+WHERE {0} ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0
+           OR strpos(lower(u.email COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR u.id::text = lower($2 COLLATE pg_c_utf8))
 ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
+FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
+NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
 
 KNOWN = """
 SELECT t.name FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
@@ -312,7 +313,7 @@ async def _delete(stores: Stores, user: UUID) -> bool:
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:
     """The next users by name, in any case: those whose name, address or id has the query in it. `after`: the `key` of the last one."""
-    rows = await stores.fetch(PAGE, after, query, size)
+    rows = await stores.fetch(FIRST_PAGE if after is None else NEXT_PAGE, after, query, size)
     return [
         Listed(
             row["id"], row["username"], row["email"], row["avatar_url"], row["total_score"], _milliseconds(row["created_at"]), row["key"]
