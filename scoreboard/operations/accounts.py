@@ -167,6 +167,7 @@ class Accounts:
         2. The account is found. A device cookie counts only if it is of this account.
         3. The account has failures left for this network or browser; this one is counted until the password turns out to be right.
         4. The password is hashed and compared.
+        5. The session is opened, unless the stored hash is another one by now: then it is compared again.
         """
         devices = self._devices(client)
         with self._admit(client, has_device=bool(devices)) as admitted:
