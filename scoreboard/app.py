@@ -222,7 +222,9 @@ class Node:
         )
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
-        routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars, description, metrics=not apart)
+        routes = Services(
+            auth, UserRoutes(self.accounts, bearer, addresses), scores, self.health, pages, avatars, description, metrics=not apart
+        )
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         requests = settings.limits.ip_per_minute

@@ -17,6 +17,12 @@ OPEN = """
 INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES ($1, $2, $3, now() + make_interval(days => $4))
 RETURNING expires_at"""
 
+# Waits for a change of the password that is under way, and then opens nothing.
+OPEN_CHECKED = """
+WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
+INSERT INTO sessions (id, user_id, token_sha256, expires_at) SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
+RETURNING expires_at"""
+
 OPEN_MANY = """
 INSERT INTO sessions (id, user_id, token_sha256, expires_at)
 SELECT sid, user_id, token, now() + make_interval(secs => $4) FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS t(sid, user_id, token)"""
@@ -66,9 +72,18 @@ class Judged(NamedTuple):
         return f"Judged({self.opened}, just_spent={self.just_spent}, live={self.live})"  # never the token's hash
 
 
-async def open_session(stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int) -> int:
-    """Opens a session; when it will end, in Unix milliseconds. The user must exist."""
-    return _milliseconds(await stores.fetchval(OPEN, sid, user, token_sha256, days))
+async def open_session(
+    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str | None = None
+) -> int | None:
+    """Opens a session; when it will end, in Unix milliseconds. The user must exist.
+
+    None: `password_hash` is given and is no longer the user's, and nothing is opened.
+    """
+    arguments = (sid, user, token_sha256, days)
+    expires = await (
+        stores.fetchval(OPEN, *arguments) if password_hash is None else stores.fetchval(OPEN_CHECKED, *arguments, password_hash)
+    )
+    return None if expires is None else _milliseconds(expires)
 
 
 async def open_many(stores: Stores, sids: list[UUID], users: list[UUID], tokens_sha256: list[bytes], seconds: int) -> None:
