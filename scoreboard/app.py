@@ -20,7 +20,6 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.domain.boards import LEADERBOARD, Mark
-from scoreboard.domain.scoring import read_rules
 from scoreboard.live.admission import Admission
 from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
@@ -33,6 +32,7 @@ from scoreboard.live.requests import Requests
 from scoreboard.live.stream import StreamEndpoint
 from scoreboard.live.websocket import LiveEndpoint
 from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.action_rules import load_rules
 from scoreboard.operations.committer import COMMITTERS, Queue, commit_batches, end_late
 from scoreboard.operations.housekeeping import keep_house
 from scoreboard.operations.pictures import Pictures
@@ -49,7 +49,7 @@ from scoreboard.runtime.keys import Keys
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.process import collect_rarely, raise_descriptor_limit
 from scoreboard.runtime.server import Server, viewer_places
-from scoreboard.runtime.settings import Settings, config_file
+from scoreboard.runtime.settings import Settings
 from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.board import SharedBoard
@@ -67,6 +67,7 @@ from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
+from scoreboard.web.branding import load_branding
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.express import (
     build_live_table,
@@ -107,7 +108,7 @@ class Node:
         self.name = f"{socket.gethostname()}-{token_hex(4)}"
         self.leaving = trio.Event()
         self.monitor = HealthMonitor(stores)
-        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
+        self.rules = load_rules(settings)
         self.limits = Limits(
             stores.redis_direct,
             per_minute=settings.limits.user_per_minute,
@@ -172,6 +173,7 @@ class Node:
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
             login_per_minute=settings.limits.login_per_minute,
+            login_ip_per_minute=settings.limits.login_ip,
             own_host=own_host,
             profile_changes_per_hour=settings.limits.profile_changes_per_hour,
             lifetime=settings.security.access_token_seconds,
@@ -214,11 +216,13 @@ class Node:
         self.health.migrated = True
         auth = AuthRoutes(self.accounts, bearer, origins, addresses, refresh_days=settings.security.refresh_days)
         pages = PageRoutes(
-            self.rules,
+            self.rules if settings.page.actions else {},
             self.leaderboard.snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
             avatars=settings.accounts.avatars,
+            branding=load_branding(settings.page),
+            public_url=server.public_url,
         )
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
