@@ -70,6 +70,7 @@ from scoreboard.web.bearer import Bearer
 from scoreboard.web.branding import load_branding
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.express import (
+    LIVE_PATH,
     build_live_table,
     build_plain_table,
     build_probe_table,
@@ -87,7 +88,6 @@ from scoreboard.web.problems import NOT_FOUND, failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
 
-LIVE_PATH = b"/api/v1/scores/live"
 WIND_DOWN_SECONDS = 0.5  # at least: in this time a busy client hears "Connection: close" and comes back elsewhere
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
 FINISH_SECONDS = 3.0  # for requests at hand when the node leaves: an action's own deadline
@@ -210,7 +210,7 @@ class Node:
         origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
         addresses = Addresses(settings.server.trusted_proxies)
         heads = Heads(origins, public_url=settings.server.public_url)
-        bearer = Bearer(self.sessions.authenticate)
+        bearer = Bearer(self.sessions.authenticate, self.sessions.recall)
         scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
         self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
         self.health.migrated = True
@@ -230,15 +230,15 @@ class Node:
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
-        gate = Gate(heads, origins, addresses, connections, settings.limits.ip_per_minute)
+        gate = Gate(heads, origins, addresses, connections, settings.limits.ip_per_minute, files=pages.paths, recall=bearer.recall)
         self.server = Server(
             Front(
                 express=build_table(scores)
-                | build_live_table(stream.serve, poll.answer)
+                | build_live_table(stream.serve, poll.answer, live.refusal)
                 | build_plain_table(pages, description.read)
                 | build_probe_table(self.health, metrics=not apart),
                 prompt=build_prompt_table(scores, poll.answer_at_once) | build_prompt_probes(self.health),
-                live_path=LIVE_PATH,
+                live_path=LIVE_PATH.encode(),
                 live=live.serve,
                 asgi=self.asgi.answer,
                 write_head=heads.write,

@@ -84,7 +84,7 @@ def scored(recorded: Recorded) -> Scored:
 
 
 def read_limit(query: bytes) -> int | Refusal:
-    """`limit` of a query string: 1 to 100, at most once, decimal digits. Other parameters are ignored."""
+    """`limit` of a query string: 1 to 100, at most once, decimal digits."""
     known = _LIMITS.get(query)
     if known is not None:
         return known

@@ -148,7 +148,7 @@ async def site(
         health.migrated = True
         made = Site(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
-        bearer, heads = Bearer(people.sessions.authenticate), Heads(origins, public_url=public_url)
+        bearer, heads = Bearer(people.sessions.authenticate, people.sessions.recall), Heads(origins, public_url=public_url)
         scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
@@ -169,7 +169,7 @@ async def site(
         asgi = Asgi(build_application(services))
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = Gate(heads, origins, addresses, connections, ip_per_minute)
+        gate = Gate(heads, origins, addresses, connections, ip_per_minute, files=services.pages.paths, recall=bearer.recall)
 
         def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
             return Front(
