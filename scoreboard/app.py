@@ -69,6 +69,7 @@ from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.branding import load_branding
 from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import (
     LIVE_PATH,
     build_live_table,
@@ -215,18 +216,21 @@ class Node:
         self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
         self.health.migrated = True
         auth = AuthRoutes(self.accounts, bearer, origins, addresses, refresh_days=settings.security.refresh_days)
+        branding = load_branding(settings.page)
+        error_pages = ErrorPages(branding)
         pages = PageRoutes(
             self.rules if settings.page.actions else {},
             self.leaderboard.snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
             avatars=settings.accounts.avatars,
-            branding=load_branding(settings.page),
+            branding=branding,
             public_url=server.public_url,
         )
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
-        routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars, description, metrics=not apart)
+        users = UserRoutes(self.accounts, bearer)
+        routes = Services(auth, users, scores, self.health, pages, avatars, description, error_pages, metrics=not apart)
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
@@ -245,6 +249,7 @@ class Node:
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                error_page=error_pages.of,
                 malformed=gate.malformed,
                 admit=connections.admit,
                 released=connections.released,

@@ -30,6 +30,7 @@ from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.branding import Branding
 from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import build_plain_table, build_probe_table, build_prompt_probes, build_prompt_table, build_table
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
@@ -165,6 +166,7 @@ async def site(
             ),
             avatars=AvatarRoutes(made.read, pictures),
             description=Description(),
+            error_pages=ErrorPages(branding),
         )
         asgi = Asgi(build_application(services))
         await stack.enter_async_context(asgi.lifespan())
@@ -182,6 +184,7 @@ async def site(
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                error_page=services.error_pages.of,
                 malformed=gate.malformed,
                 admit=connections.admit,
                 released=connections.released,
