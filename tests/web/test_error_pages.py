@@ -32,7 +32,7 @@ async def test_a_person_is_shown_a_page(database_url: str, redis_url: str) -> No
     """404, 405 and 5xx: one sentence, a way back, the operator's own title, escaped, under the page's policy. Methods are told as ever."""
     branding = load_branding(Page(title="7b & <friends>", accent="#0b7a75"))
     async with site(database_url, redis_url, all_doors=True, branding=branding) as here:
-        for path in ("/nowhere", "/static/nothing.js", "//", "/%6detrics", "/avatars/nobody"):
+        for path in ("/nowhere", "/static/nothing.js", "/%6detrics", "/avatars/nobody"):
             missing = await ask(here, "GET", path, HTML, **BROWSER)
             assert missing.status_code == 404
             assert missing.headers["cache-control"] == "no-store"
