@@ -93,7 +93,7 @@ def test_viewers_leave_room_for_requests(start_node: Callable[..., ServerProcess
 
 def test_so_many_connections_of_one_address(start_node: Callable[..., ServerProcess]) -> None:
     """One more than the limit is reset before it says anything; another address is served; a place that was left is free."""
-    node = start_node(server__connections_per_ip="20", live__connections_per_ip="5")
+    node = start_node(server__connections_per_ip="20", live__connections_per_ip="3")
     with ExitStack() as stack:
         for _ in range(20):
             connection = stack.enter_context(connect(node))
