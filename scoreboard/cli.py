@@ -85,9 +85,9 @@ def _end(group: BaseException, code: int) -> None:
 @click.option("--host", help="Address to listen on.  [127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on, 0 for any.  [8000]")
 @click.option("--actions", type=click.Path(path_type=Path), help="A file of your own actions.  [config/actions.toml]")
-@click.option("--demo", "with_demo", is_flag=True, help="Have demo players complete actions, so that the board moves.")
+@click.option("--demo/--no-demo", "with_demo", default=None, help="Have demo players move the board; or make none at all.")
 @configured()
-def serve(settings: Settings, with_demo: bool) -> None:
+def serve(settings: Settings, with_demo: bool | None) -> None:
     """Run one node of the server."""
     if with_demo and not settings.embedded.enabled:
         raise SettingsError("--demo: demo players live on embedded servers only (--embedded)")
@@ -97,17 +97,17 @@ def serve(settings: Settings, with_demo: bool) -> None:
     trio.run(app.serve, settings, keys, partial(_announce, settings, with_demo))
 
 
-async def _announce(settings: Settings, with_demo: bool, node: app.Node, port: int) -> None:
+async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, port: int) -> None:
     """Once requests are answered: says where, and on embedded stores brings the demo players."""
     url = settings.server.url if settings.server.port else f"http://{settings.server.host}:{port}"
-    if not settings.embedded.enabled:
+    if not settings.embedded.enabled or with_demo is False:
         click.echo(f"scoreboard is live: {url}")
         return
     await demo.load(node.accounts, await user_store.known(node.stores, list(demo.HANDLES)))
     click.echo(f"\n  scoreboard is live: {url}\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}\n")
     opening = not (await node.leaderboard.snapshot()).rows
     if opening or with_demo:
-        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=with_demo)
+        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=bool(with_demo))
 
 
 @cli.command("check-config")
