@@ -142,7 +142,7 @@ async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> N
 
 
 async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balancer) -> None:
-    """A request keeps its id or gets one; a body too large is 413; /metrics is closed; http is sent to https; tokens are not logged."""
+    """A request keeps its id or gets one; a body too large is 413; no handshake is 426; /metrics is closed; tokens are not logged."""
     async with balancer.client(site.address()) as http:
         assert (await http.get("/livez", headers={"x-request-id": "my-own.id_1"})).headers["x-request-id"] == "my-own.id_1"
         given = (await http.get("/livez", headers={"x-request-id": "no id: spaces"})).headers["x-request-id"]
@@ -158,6 +158,9 @@ async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balance
         just_right = await http.post("/api/v1/scores/action", content=b" " * 16_384)
         assert just_right.json()["code"] == "UNAUTHORIZED"
 
+        no_handshake = await http.get("/api/v1/scores/live")
+        assert (no_handshake.status_code, no_handshake.json()["code"]) == (426, "UPGRADE_REQUIRED")
+        assert no_handshake.headers["sec-websocket-version"] == "13"
         for path in ("/metrics", "/metrics/", "/metrics?x=1"):
             closed = await http.get(path)
             assert (closed.status_code, closed.json()["code"]) == (404, "NOT_FOUND")
