@@ -20,7 +20,6 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.domain.boards import LEADERBOARD, Mark
-from scoreboard.domain.scoring import read_rules
 from scoreboard.live.admission import Admission
 from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
@@ -33,6 +32,7 @@ from scoreboard.live.requests import Requests
 from scoreboard.live.stream import StreamEndpoint
 from scoreboard.live.websocket import LiveEndpoint
 from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.action_rules import load_rules
 from scoreboard.operations.committer import COMMITTERS, Queue, commit_batches, end_late
 from scoreboard.operations.housekeeping import keep_house
 from scoreboard.operations.pictures import Pictures
@@ -49,7 +49,7 @@ from scoreboard.runtime.keys import Keys
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.process import collect_rarely, raise_descriptor_limit
 from scoreboard.runtime.server import Server, viewer_places
-from scoreboard.runtime.settings import Settings, config_file
+from scoreboard.runtime.settings import Settings
 from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.board import SharedBoard
@@ -67,8 +67,11 @@ from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
+from scoreboard.web.branding import load_branding
 from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import (
+    LIVE_PATH,
     build_live_table,
     build_plain_table,
     build_probe_table,
@@ -76,7 +79,7 @@ from scoreboard.web.express import (
     build_prompt_table,
     build_table,
 )
-from scoreboard.web.gate import Gate
+from scoreboard.web.gate import USERS_TIMES, Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
 from scoreboard.web.openapi import Description
@@ -86,7 +89,6 @@ from scoreboard.web.problems import NOT_FOUND, failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
 
-LIVE_PATH = b"/api/v1/scores/live"
 WIND_DOWN_SECONDS = 0.5  # at least: in this time a busy client hears "Connection: close" and comes back elsewhere
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
 FINISH_SECONDS = 3.0  # for requests at hand when the node leaves: an action's own deadline
@@ -107,7 +109,7 @@ class Node:
         self.name = f"{socket.gethostname()}-{token_hex(4)}"
         self.leaving = trio.Event()
         self.monitor = HealthMonitor(stores)
-        self.rules = read_rules(config_file("actions.toml").read_text("utf-8"))
+        self.rules = load_rules(settings)
         self.limits = Limits(
             stores.redis_direct,
             per_minute=settings.limits.user_per_minute,
@@ -172,6 +174,7 @@ class Node:
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
             login_per_minute=settings.limits.login_per_minute,
+            login_ip_per_minute=settings.limits.login_ip,
             own_host=own_host,
             profile_changes_per_hour=settings.limits.profile_changes_per_hour,
             lifetime=settings.security.access_token_seconds,
@@ -208,42 +211,47 @@ class Node:
         origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
         addresses = Addresses(settings.server.trusted_proxies)
         heads = Heads(origins, public_url=settings.server.public_url)
-        bearer = Bearer(self.sessions.authenticate)
+        bearer = Bearer(self.sessions.authenticate, self.sessions.recall)
         scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
         self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
         self.health.migrated = True
         auth = AuthRoutes(self.accounts, bearer, origins, addresses, refresh_days=settings.security.refresh_days)
+        branding = load_branding(settings.page)
+        error_pages = ErrorPages(branding)
         pages = PageRoutes(
-            self.rules,
+            self.rules if settings.page.actions else {},
             self.leaderboard.snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
             avatars=settings.accounts.avatars,
+            branding=branding,
+            public_url=server.public_url,
         )
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
-        routes = Services(
-            auth, UserRoutes(self.accounts, bearer, addresses), scores, self.health, pages, avatars, description, metrics=not apart
-        )
+        users = UserRoutes(self.accounts, bearer, addresses)
+        routes = Services(auth, users, scores, self.health, pages, avatars, description, error_pages, metrics=not apart)
         self.asgi = Asgi(build_application(routes))
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
-        requests = settings.limits.ip_per_minute
-        connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip), requests)
-        gate = Gate(heads, origins, addresses, connections, requests)
+        per_minute = settings.limits.ip_per_minute
+        most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
+        connections = ConnectionLimits(addresses, most, USERS_TIMES * per_minute)
+        gate = Gate(heads, origins, addresses, connections, per_minute, files=pages.paths, recall=bearer.recall)
         self.server = Server(
             Front(
                 express=build_table(scores)
-                | build_live_table(stream.serve, poll.answer)
+                | build_live_table(stream.serve, poll.answer, live.refusal)
                 | build_plain_table(pages, description.read)
                 | build_probe_table(self.health, metrics=not apart),
                 prompt=build_prompt_table(scores, poll.answer_at_once) | build_prompt_probes(self.health),
-                live_path=LIVE_PATH,
+                live_path=LIVE_PATH.encode(),
                 live=live.serve,
                 asgi=self.asgi.answer,
                 write_head=heads.write,
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                error_page=error_pages.of,
                 malformed=gate.malformed,
                 admit=connections.admit,
                 released=connections.released,

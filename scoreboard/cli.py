@@ -19,12 +19,14 @@ from scoreboard import __version__, app, demo
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
 from scoreboard.operations import projector
+from scoreboard.operations.action_rules import actions_file, load_rules
 from scoreboard.operations.verify import differences
 from scoreboard.runtime import observe
 from scoreboard.runtime.settings import Settings, load_settings
 from scoreboard.storage import users as user_store
 from scoreboard.storage.opening import stores_of
 from scoreboard.user_commands import build_users_group
+from scoreboard.web.branding import load_branding, shown_accents
 
 SHOWN = 20  # differences that `verify` prints; it counts all
 
@@ -42,6 +44,7 @@ def configured() -> Callable[[Callable[..., None]], Callable[..., None]]:
                 embedded = True  # whoever names the folder means the servers in it
             flags = {"embedded.enabled": embedded, "embedded.data_dir": data_dir and str(data_dir)}
             flags |= {f"server.{name}": others.pop(name) for name in ("host", "port") if name in others}
+            flags |= {"actions.file": str(actions)} if (actions := others.pop("actions", None)) else {}
             settings = load_settings(config, flags, environ)
             observe.configure(settings.log.level, settings.log.format, version=__version__)
             command(settings, **others)
@@ -80,27 +83,45 @@ def _end(group: BaseException, code: int) -> None:
 @cli.command()
 @click.option("--host", help="Address to listen on.  [127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on, 0 for any.  [8000]")
-@click.option("--demo", "with_demo", is_flag=True, help="Have demo players complete actions, so that the board moves.")
+@click.option("--actions", type=click.Path(path_type=Path), help="A file of your own actions.  [config/actions.toml]")
+@click.option("--demo/--no-demo", "with_demo", default=None, help="Have demo players move the board; or make none at all.")
 @configured()
-def serve(settings: Settings, with_demo: bool) -> None:
+def serve(settings: Settings, with_demo: bool | None) -> None:
     """Run one node of the server."""
     if with_demo and not settings.embedded.enabled:
         raise SettingsError("--demo: demo players live on embedded servers only (--embedded)")
+    load_rules(settings)  # here too: what is wrong with these files is said before any store is started
+    load_branding(settings.page)
     keys = settings.security.keys(settings.embedded.data_dir)
     trio.run(app.serve, settings, keys, partial(_announce, settings, with_demo))
 
 
-async def _announce(settings: Settings, with_demo: bool, node: app.Node, port: int) -> None:
+async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, port: int) -> None:
     """Once requests are answered: says where, and on embedded stores brings the demo players."""
     url = settings.server.url if settings.server.port else f"http://{settings.server.host}:{port}"
-    if not settings.embedded.enabled:
+    if not settings.embedded.enabled or with_demo is False:
         click.echo(f"scoreboard is live: {url}")
         return
     await demo.load(node.accounts, await user_store.known(node.stores, list(demo.HANDLES)))
     click.echo(f"\n  scoreboard is live: {url}\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}\n")
     opening = not (await node.leaderboard.snapshot()).rows
     if opening or with_demo:
-        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=with_demo)
+        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=bool(with_demo))
+
+
+@cli.command("check-config")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file beside the defaults.")
+@click.option("--actions", type=click.Path(path_type=Path), help="A file of your own actions.")
+def check_config(config: Path | None, actions: Path | None) -> None:
+    """Check settings, actions and logo without touching the stores; exit 2 and one line that says what is wrong and where."""
+    settings = load_settings(config, {"actions.file": actions and str(actions)}, environ, needs_stores=False)
+    rules, page = load_rules(settings), settings.page
+    load_branding(page)
+    line = f"the settings are good ({settings.environment}); {len(rules)} action types from {actions_file(settings)}"
+    if page.accent:
+        light, dark = shown_accents(page.accent)
+        line += f"; accent {light} on light, {dark} on dark"
+    click.echo(line)
 
 
 # ---- the stores -----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class Code(StrEnum):
     DUPLICATE_ACTION = "DUPLICATE_ACTION"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    UPGRADE_REQUIRED = "UPGRADE_REQUIRED"
     RATE_LIMITED = "RATE_LIMITED"
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
     INTERNAL = "INTERNAL"
@@ -49,6 +50,7 @@ STATUS: dict[Code, int] = {
     Code.DUPLICATE_ACTION: 409,
     Code.PAYLOAD_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.UPGRADE_REQUIRED: 426,
     Code.RATE_LIMITED: 429,
     Code.HEADERS_TOO_LARGE: 431,
     Code.INTERNAL: 500,
@@ -68,6 +70,7 @@ TITLE: dict[Code, str] = {
     Code.DUPLICATE_ACTION: "The action was processed before",
     Code.PAYLOAD_TOO_LARGE: "The body is too large",
     Code.UNSUPPORTED_MEDIA_TYPE: "The body must be JSON",
+    Code.UPGRADE_REQUIRED: "This needs a WebSocket",
     Code.RATE_LIMITED: "Too many requests",
     Code.HEADERS_TOO_LARGE: "The request head is too large",
     Code.INTERNAL: "Something went wrong here",

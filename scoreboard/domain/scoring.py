@@ -1,10 +1,13 @@
-"""What an action is worth: the rules of `config/actions.toml`, applied.
+"""What an action is worth: the rules of an actions file, applied.
 
 Pure: the rules are read once at start (`read_rules`) and asked for each action (`award`). Points come from here and never from a client.
 """
 
+import difflib
+import re
 import tomllib
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -14,6 +17,10 @@ from scoreboard.domain.errors import Refusal, SettingsError
 
 MOST_POINTS = 100_000  # an action's largest worth: far below what 2^53 / one action a second for a lifetime would need
 LONGEST_COOLDOWN = 7 * 24 * 3600  # seconds
+LONGEST_TITLE = 80  # characters; a button shows some thirty in a line
+MAX_ACTION_TYPES = 100  # in one file: each is a button of the page unless it says `button = false`
+MAX_DIFFICULTIES = 50  # of one action type
+STATEMENT_LINES = 200  # in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
 
 
 class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,31 +41,150 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: int = 0
     difficulty: dict[str, float] = {}
     time: TimeRule | None = None
+    button: bool = True  # whether the page has one for it
 
 
 Rules = Mapping[str, Rule]
 
 
-def read_rules(text: str) -> dict[str, Rule]:
-    """The rules of a TOML text. Raises SettingsError with one line that names the action type."""
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+class _BadRuleError(Exception):
+    """What is wrong, and where in the file: the keys from the action's name on."""
+
+    def __init__(self, message: str, *keys: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL).fullmatch
+_MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL).fullmatch
+_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL).fullmatch
+
+
+def read_rules(text: str, file: str = "actions.toml") -> dict[str, Rule]:
+    """The rules of a TOML text. Raises SettingsError: one line with the file, the line, the action type and the key."""
     try:
-        rules = msgspec.convert(tomllib.loads(text), dict[str, Rule])
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
-        raise SettingsError(f"actions: {exc}") from exc
-    if not rules:
-        raise SettingsError("actions: names no action type")
-    for name, rule in rules.items():
-        if not 1 <= len(name) <= ACTION_TYPE_LENGTH:
-            raise SettingsError(f"actions.{name}: a name has 1 to {ACTION_TYPE_LENGTH} characters")
-        if not 0 <= rule.cooldown <= LONGEST_COOLDOWN:
-            raise SettingsError(f"actions.{name}.cooldown: must be 0 to {LONGEST_COOLDOWN} seconds")
-        if any(not 0 < factor <= 100 for factor in rule.difficulty.values()):
-            raise SettingsError(f"actions.{name}.difficulty: a factor is above 0 and at most 100")
-        if rule.time and not (0 <= rule.time.minimum <= rule.time.maximum and 0 < rule.time.bonus <= 100):
-            raise SettingsError(f"actions.{name}.time: minimum must not be above maximum, bonus is above 0 and at most 100")
-        if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
-            raise SettingsError(f"actions.{name}.points: must give 1 to {MOST_POINTS} points")
-    return rules
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        found = _SYNTAX(str(exc))
+        line = int(found[2]) if found and found[2] else len(text.rstrip().split("\n"))
+        raise SettingsError(f"actions{_table_before(text, line)}: {found[1] if found else exc} (file {file}, line {line})") from None
+    except RecursionError:
+        raise SettingsError(f"actions: nested too deeply (file {file})") from None
+    if not tables:
+        raise SettingsError(f"actions: the file names no action type (file {file})")
+    if len(tables) > MAX_ACTION_TYPES:
+        raise SettingsError(f"actions: there are {len(tables)} action types, {MAX_ACTION_TYPES} are the most (file {file})")
+    try:
+        return {name: _read_rule(name, table) for name, table in tables.items()}
+    except _BadRuleError as exc:
+        about = ".".join(key if key.isprintable() else ascii(key) for key in exc.keys)
+        raise SettingsError(f"actions.{about}: {exc} (file {file}, line {line_of(text, exc.keys)})") from None
+
+
+def _read_rule(name: str, table: object) -> Rule:
+    if not isinstance(table, dict):
+        raise _BadRuleError("must be a table: [name] in a line of its own, its settings below", name)
+    if not _is_shown(name, ACTION_TYPE_LENGTH):
+        raise _BadRuleError(f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed", name)
+    try:
+        rule = msgspec.convert(table, Rule)
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at `$")
+        keys = (name, *(part for part in re.split(r"[.\[\]`]+", path) if part not in {"", "..."}))
+        if found := _UNKNOWN(message):
+            known = TimeRule.__struct_fields__ if "time" in keys else Rule.__struct_fields__
+            close = difflib.get_close_matches(found[1], known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            raise _BadRuleError(f"unknown key{hint}", *keys, found[1]) from None
+        if found := _MISSING(message):
+            raise _BadRuleError(f"{found[1]} is missing", *keys) from None
+        raise _BadRuleError(message.replace("Expected", "must be").replace("`", ""), *keys) from None
+    _check(name, rule)
+    return rule
+
+
+def _check(name: str, rule: Rule) -> None:
+    if not _is_shown(rule.title, LONGEST_TITLE):
+        raise _BadRuleError(f"must have 1 to {LONGEST_TITLE} characters that can be printed", name, "title")
+    if not 0 <= rule.cooldown <= LONGEST_COOLDOWN:
+        raise _BadRuleError(f"must be 0 to {LONGEST_COOLDOWN} seconds", name, "cooldown")
+    if len(rule.difficulty) > MAX_DIFFICULTIES:
+        raise _BadRuleError(f"may have {MAX_DIFFICULTIES} names", name, "difficulty")
+    for level, factor in rule.difficulty.items():
+        if not _is_shown(level, ACTION_TYPE_LENGTH):
+            raise _BadRuleError(f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed", name, "difficulty", level)
+        if not 0 < factor <= 100:
+            raise _BadRuleError("a factor is above 0 and at most 100", name, "difficulty", level)
+    if time := rule.time:
+        if not (0 <= time.minimum <= time.maximum and isfinite(time.maximum)):
+            raise _BadRuleError("minimum must be 0 or more and not above maximum", name, "time")
+        if not 0 <= time.swift < float("inf"):
+            raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "swift")
+        if not 0 < time.bonus <= 100:
+            raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
+    if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
+        raise _BadRuleError(f"must give 1 to {MOST_POINTS} points, with the greatest factor and bonus", name, "points")
+
+
+def _is_shown(text: str, longest: int) -> bool:
+    return 1 <= len(text) <= longest and text.isprintable() and text == text.strip()
+
+
+def line_of(text: str, keys: tuple[str, ...]) -> int:
+    """The line, from 1 on, where the deepest of these keys that is there begins. `text` must be valid TOML.
+
+    Each statement of TOML is a valid text by itself: lines are put together until they are one, and what it defines is compared.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    best, depth, header = 1, 0, tuple[str, ...]()
+    at = 0
+    while at < len(lines):
+        end = at + 1
+        while (parsed := _parsed("\n".join(lines[at:end]))) is None and end < min(len(lines), at + STATEMENT_LINES):
+            end += 1
+        path = _only_path(parsed or {})
+        is_header = lines[at].lstrip().startswith("[")
+        if is_header:
+            header = path
+        defined = header if is_header else header + path
+        common = 0
+        while common < min(len(defined), len(keys)) and defined[common] == keys[common]:
+            common += 1
+        if common > depth:
+            best, depth = at + 1, common
+        at = end
+    return best
+
+
+def _parsed(statement: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _only_path(tree: Any) -> tuple[str, ...]:
+    """The keys down to where a statement's tree branches. Of an inline table with several keys: the key that it is the value of."""
+    path: tuple[str, ...] = ()
+    while isinstance(tree, dict) and len(tree) == 1:
+        ((key, tree),) = tree.items()
+        path += (key,)
+    return path
+
+
+def _table_before(text: str, line: int) -> str:
+    """The name of the table that a faulty line is in, after a dot; "" for none. The text is no valid TOML, so this is a guess."""
+    for candidate in reversed(text.split("\n")[:line]):
+        if candidate.lstrip().startswith("["):
+            path = _only_path(_parsed(candidate.strip()) or {})
+            return "." + ".".join(path) if path and all(key.isprintable() for key in path) else ""
+    return ""
+
+
+# ---- awarding -------------------------------------------------------------------------------------------------------
 
 
 def greatest(rule: Rule) -> int:

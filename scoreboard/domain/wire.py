@@ -45,12 +45,16 @@ class Event(StrEnum):
 
 
 class Trouble(StrEnum):
-    """Codes of the error event. BAD_MESSAGE ends the connection, so does UNAUTHORIZED of a token; after the others it stays."""
+    """Codes of the error event.
+
+    BAD_MESSAGE and TOO_MANY_CONNECTIONS end the connection, so does UNAUTHORIZED of a token; after the others it stays.
+    """
 
     UNKNOWN_CHANNEL = "UNKNOWN_CHANNEL"
     UNSUPPORTED_MODE = "UNSUPPORTED_MODE"
     BAD_MESSAGE = "BAD_MESSAGE"
     UNAUTHORIZED = "UNAUTHORIZED"
+    TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"  # of an address or a user; the message says of which, and when to try again
 
 
 class CloseCode(IntEnum):

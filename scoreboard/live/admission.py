@@ -1,11 +1,16 @@
 """How many connections there may be: of one address, of one user, of this node. WebSockets, streams and waiting polls count alike.
 
-Counts are this node's and in memory. A WebSocket that is refused hears why in its close code, a stream and a poll in a problem (requests).
+Counts are this node's and in memory. A WebSocket that is refused is told why in an error event before its close code, since a script can't
+read the answer to a handshake that failed; a stream, a poll, and a plain GET of the WebSocket's path are told in a problem.
 """
 
 from enum import Enum
 from typing import TypeVar
 from uuid import UUID
+
+from scoreboard.domain.errors import Code, Refusal
+
+RETRY_AFTER = 5  # seconds; a place is free when somebody has left
 
 Key = TypeVar("Key")
 
@@ -16,6 +21,18 @@ class Full(Enum):
     NODE = "node"
     ADDRESS = "ip"
     USER = "user"
+
+
+REFUSALS = {
+    Full.NODE: Refusal(Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER),
+    Full.ADDRESS: Refusal(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER, layer="ip"),
+    Full.USER: Refusal(Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER, layer="user"),
+}
+
+
+def refusal_words(full: Full) -> str:
+    """Why, and when to try again, for whoever gets no header."""
+    return f"{REFUSALS[full].detail} Next try in {RETRY_AFTER} s."
 
 
 class Admission:

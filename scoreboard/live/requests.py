@@ -12,23 +12,16 @@ from typing import NamedTuple
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.queries import TOO_LONG, parse_query
-from scoreboard.live.admission import Full
+from scoreboard.live.admission import REFUSALS
 from scoreboard.live.conversation import MODES, Identity, Rules, Services
 from scoreboard.runtime.messages import Request
 
 WAIT = 25.0  # seconds a long poll waits unless it says otherwise: below the 30 s after which many proxies give up
 LONGEST_WAIT = 30.0  # seconds; contract
 SAME = 128  # bytes of a query that others may send too
-RETRY_AFTER = 5  # seconds; a place is free when somebody has left
 
 FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
 UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
-FULL = {
-    Full.NODE: Refusal(Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER),
-    Full.ADDRESS: Refusal(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER, layer="ip"),
-    Full.USER: Refusal(Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER, layer="user"),
-}
-
 _SECONDS = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?").fullmatch
 
 
@@ -91,11 +84,11 @@ class Requests:
             return UNAUTHORIZED
         address, admission = self._client_address(request), self._services.admission
         full = admission.refuses(address) or (admission.refuses_user(identity.user) if identity else None)
-        return FULL[full] if full else Asked(asked.board, asked.since, asked.delta, asked.wait, identity, address)
+        return REFUSALS[full] if full else Asked(asked.board, asked.since, asked.delta, asked.wait, identity, address)
 
 
 def read_query(query: bytes) -> Query | Refusal:
-    """What a query string asks for. Unknown parameters are ignored."""
+    """What a query string asks for. Unknown parameters were refused before, by web.gate."""
     if len(query) > SAME or b"token" in query:
         return _read_query(query)  # nobody else's
     return _read_same(query)

@@ -13,7 +13,10 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
-from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, close_frame, reason
+from scoreboard.domain import wire
+from scoreboard.domain.errors import Refusal
+from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, Trouble, close_frame, reason
+from scoreboard.live.admission import REFUSALS, Full, refusal_words
 from scoreboard.live.conversation import Conversation, Rules, Services
 from scoreboard.live.requests import query_token
 from scoreboard.live.viewer import Viewer
@@ -65,18 +68,21 @@ class LiveEndpoint:
         connection = _Connection(request.socket, self._services, self._rules)
         connection.head = HEAD % (request.header(b"sec-websocket-key"), PROTOCOL if _offers(request) else b"")
         address, token = self._client_address(request), query_token(request)
-        refused = self._refused(request, address)
+        refused, full = self._refused(request), self._services.admission.refuses(address)
         _, _, request.socket.played_back = request.socket.played_back.partition(b"\r\n\r\n")
         request.forget()  # http1 keeps it as long as the connection
-        return connection.run(address, request.request_id, token, refused)  # no coroutine of its own: there are thousands
+        return connection.run(address, request.request_id, token, refused, full)  # no coroutine of its own: there are thousands
 
-    def _refused(self, request: Request, address: str) -> CloseCode | None:
+    def refusal(self, request: Request) -> Refusal | None:
+        """Why a handshake from there would find no place now."""
+        full = self._services.admission.refuses(self._client_address(request))
+        return REFUSALS[full] if full else None
+
+    def _refused(self, request: Request) -> CloseCode | None:
         """Why this connection is closed as soon as it is open. A code says more to a script than a failed handshake, which says nothing."""
         if self._services.hub.closing:
             return CloseCode.RESTART
-        if not self._origin_allowed(request):
-            return CloseCode.ORIGIN
-        return CloseCode.OVERLOADED if self._services.admission.refuses(address) else None
+        return None if self._origin_allowed(request) else CloseCode.ORIGIN
 
 
 def _offers(request: Request) -> bool:
@@ -119,7 +125,7 @@ class _Connection(trio.abc.Stream):
 
     # ---- its life ---------------------------------------------------------------------------------------------------
 
-    async def run(self, address: str, request_id: bytes, token: str | None, refused: CloseCode | None) -> None:
+    async def run(self, address: str, request_id: bytes, token: str | None, refused: CloseCode | None, full: Full | None) -> None:
         socket, viewer, admission = self._socket, self._conversation.viewer, self._services.admission
         admission.enter(address)
         observe.WEBSOCKET_CONNECTIONS.inc()
@@ -136,7 +142,10 @@ class _Connection(trio.abc.Stream):
                 self._nursery, self._websocket = nursery, websocket
                 try:
                     code = refused
-                    if refused is None:
+                    if code is None and full is not None:
+                        code = CloseCode.OVERLOADED
+                        await socket.send_all(wire.text_frame(wire.error(Trouble.TOO_MANY_CONNECTIONS, refusal_words(full))))
+                    if code is None:
                         self._join(viewer)
                         if token is not None:
                             code, token = await self._conversation.authenticate(token), None

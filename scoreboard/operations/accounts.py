@@ -95,6 +95,7 @@ class Accounts:
         publish_revoked: Callable[[UUID], Awaitable[None]],
         registration: bool = True,
         login_per_minute: int = 0,
+        login_ip_per_minute: int | None = None,
         own_host: str = "",
         profile_changes_per_hour: int = 0,
         lifetime: int = tokens.LIFETIME,
@@ -104,15 +105,16 @@ class Accounts:
     ) -> None:
         """`master`: the version of `masters` in use. `on_profile_change` brings a profile to the boards, `publish_revoked` tells others.
 
-        The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it. `login_per_minute`: see
-        login_limits; 0 for no limit. `own_host`: no picture comes from there. `profile_changes_per_hour`: of a user, on all nodes together;
-        0 for no limit. `clock` gives Unix seconds, `steady` seconds that never go back.
+        The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it. `login_per_minute`,
+        `login_ip_per_minute`: of an account, of an address; see login_limits, 0 for no limit. `own_host`: no picture comes from there.
+        `profile_changes_per_hour`: of a user, on all nodes together; 0 for no limit. `clock` gives Unix seconds, `steady` seconds that
+        never go back.
         """
         self._stores, self._active = stores, active
         self._keys, self._masters, self._master, self._issuer = keys, masters, master, issuer
         self._on_profile_change, self._publish_revoked = on_profile_change, publish_revoked
         self._registration, self._lifetime, self._refresh_days, self._clock = registration, lifetime, refresh_days, clock
-        self._limits, self._steady = LoginLimits(login_per_minute), steady
+        self._limits, self._steady = LoginLimits(login_per_minute, login_ip_per_minute), steady
         self._own_host, self._profile_changes_per_hour = own_host, profile_changes_per_hour
         skeletons.table()  # now, not within a request
         self._hashing = HashingQueue()
@@ -185,7 +187,7 @@ class Accounts:
                 if wait := attempt.count_browser(user, now) if user and device else attempt.count_address(now):
                     return _limited("Too many log-ins from this address.", wait)
             if wait := attempt.against(user or _stand_in(name), device, self._steady()):
-                return _limited("Too many wrong passwords for this account.", wait)
+                return _limited("Too many log-ins to this account.", wait)
             for _ in range(COMPARED_TIMES):
                 stored = account.password_hash if account else None
                 if not await place.run(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1]):

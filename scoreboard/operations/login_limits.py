@@ -1,14 +1,14 @@
 """How often an address may try to log in or register, and how often an account may be guessed at. Pure: the time is an argument.
 
-`begin` counts a try under the client's networks; `Attempt.against` counts it as a failure of the account that was found, until the
+`begin` counts a try under the client's networks; `Attempt.against` counts it under the account that was found, as a failure too until the
 password turns out to be right (`succeed`). Whoever refuses takes nothing: all buckets are asked first, and what was taken is given back.
 
-1. An address: `per_minute` tries of any kind a minute. IPv6 by /64, by /56 twice as many, by /48 four times, since one household has a
-   /56 and one rented server a /48.
-2. An account: `per_minute` failures a minute from one network, rising in the same way, an IPv4 /24 four times. So nobody locks the owner
-   out from elsewhere.
-3. An account from everywhere: EVERYWHERE_TIMES as many, which bounds a botnet's guesses.
-4. A browser that has logged in to that account before (device cookie) has `per_minute` failures of its own, and all browsers of an account
+1. An address: `per_address` tries of any kind a minute, since a whole school may have one. IPv6 by /64, by /56 twice as many, by /48 four
+   times, since one household has a /56 and one rented server a /48.
+2. An account: `per_account` tries a minute from one network, right or wrong, rising in the same way, an IPv4 /24 four times. So nobody
+   locks the owner out from elsewhere.
+3. An account from everywhere: EVERYWHERE_TIMES as many failures, which bounds a botnet's guesses.
+4. A browser that has logged in to that account before (device cookie) has `per_account` failures of its own, and all browsers of an account
    have twice as many tries. They are not held up by 1 to 3: neither strangers nor neighbours behind one address lock the owner out. For
    any other account such a browser counts as its address.
 
@@ -17,14 +17,15 @@ has is counted under an id made from it, so that the limits do not tell which na
 """
 
 from types import TracebackType
+from typing import NamedTuple
 from uuid import UUID
 
 from scoreboard.domain.networks import IPV6_PREFIXES, networks_of
 from scoreboard.domain.sliding_window import SlidingWindow
 
 RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their order
-IPV4_TIMES = (1, 4)  # the same for an address and its /24: of failures alone, as strangers share a /24
-BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known, right passwords included
+IPV4_TIMES = (1, 4)  # the same for an address and its /24: of an account alone, as strangers share a /24
+BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known
 EVERYWHERE_TIMES = 10  # times the limit: failures of one account from all networks, 100 a minute by default
 
 assert len(RISING_TIMES) == len(IPV6_PREFIXES)
@@ -32,13 +33,21 @@ assert len(RISING_TIMES) == len(IPV6_PREFIXES)
 _Bucket = tuple[str, int]  # key, times the limit
 
 
+class _Accounts(NamedTuple):
+    """Windows of `per_account`."""
+
+    tries: SlidingWindow
+    failures: SlidingWindow
+
+
 class LoginLimits:
-    """`per_minute`: as above; 0 for no limit."""
+    """`per_account`, `per_address`: as above, None: the same as of an account; 0 for no limit."""
 
-    __slots__ = ("_failures", "_tries")
+    __slots__ = ("_accounts", "_tries")
 
-    def __init__(self, per_minute: int) -> None:
-        self._tries, self._failures = SlidingWindow(per_minute), SlidingWindow(per_minute)
+    def __init__(self, per_account: int, per_address: int | None = None) -> None:
+        self._tries = SlidingWindow(per_account if per_address is None else per_address)
+        self._accounts = _Accounts(SlidingWindow(per_account), SlidingWindow(per_account))
 
     def begin(self, address: str, now: float, *, has_device: bool = False) -> "Attempt | int":
         """An attempt from that address ("": from this process, never refused for where it comes from); else seconds until the next.
@@ -49,7 +58,7 @@ class LoginLimits:
         networks = networks_of(address) if address else ()
         is_ipv6 = len(networks) == len(RISING_TIMES)
         buckets = list(zip(networks, RISING_TIMES if is_ipv6 else IPV4_TIMES, strict=False))
-        attempt = Attempt(self._tries, self._failures, buckets, buckets if is_ipv6 else buckets[:1])
+        attempt = Attempt(self._tries, self._accounts, buckets, buckets if is_ipv6 else buckets[:1])
         wait = 0 if has_device else attempt.count_address(now)
         return wait or attempt
 
@@ -57,10 +66,10 @@ class LoginLimits:
 class Attempt:
     """One log-in or registration. As a context manager: what raises was no attempt, and nothing of it stays counted."""
 
-    __slots__ = ("_address", "_failures", "_taken", "_tries", "networks")
+    __slots__ = ("_accounts", "_address", "_taken", "_tries", "networks")
 
-    def __init__(self, tries: SlidingWindow, failures: SlidingWindow, networks: list[_Bucket], address: list[_Bucket]) -> None:
-        self._tries, self._failures = tries, failures
+    def __init__(self, tries: SlidingWindow, accounts: _Accounts, networks: list[_Bucket], address: list[_Bucket]) -> None:
+        self._tries, self._accounts = tries, accounts
         self.networks, self._address = networks, address
         self._taken: list[tuple[SlidingWindow, str, float]] = []
 
@@ -82,29 +91,28 @@ class Attempt:
 
     def count_browser(self, user: UUID, now: float) -> int:
         """The same under the account, for a browser that has logged in to it before."""
-        wait = self.take(self._tries, [(f"browsers of {user}", BROWSERS_TIMES)], now)
+        wait = self.take(self._accounts.tries, [(f"browsers of {user}", BROWSERS_TIMES)], now)
         if wait:
             self.withdraw()
         return wait
 
     def against(self, user: UUID, device: str | None, now: float) -> int:
-        """Counts it as a failure of that account: 0. Refused: the seconds until the next, and nothing of it stays counted.
+        """Counts it as a try and a failure of that account: 0. Refused: the seconds until the next, and nothing of it stays counted.
 
         `device` names a browser that has logged in to this account before.
         """
         if device is not None:
-            buckets = [(f"{user} browser {device}", 1)]
+            wait = self.take(self._accounts.failures, [(f"{user} browser {device}", 1)], now)
         else:
-            buckets = [(f"{user} {network}", times) for network, times in self.networks]
-            buckets.append((f"{user} everywhere", EVERYWHERE_TIMES))
-        wait = self.take(self._failures, buckets, now)
+            wait = self.take(self._accounts.tries, [(f"{user} {network}", times) for network, times in self.networks], now)
+            wait = wait or self.take(self._accounts.failures, [(f"{user} everywhere", EVERYWHERE_TIMES)], now)
         if wait:
             self.withdraw()
         return wait
 
     def succeed(self) -> None:
-        """The password was right: no failure. The try of the address stays counted."""
-        self._give_back(self._failures)
+        """The password was right: no failure. The tries of the address and of the account stay counted."""
+        self._give_back(self._accounts.failures)
 
     def withdraw(self) -> None:
         """Nothing was tried: nothing stays counted. May be called again."""

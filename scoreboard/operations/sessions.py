@@ -64,6 +64,10 @@ class Sessions:
             return None
         return identity
 
+    def recall(self, token: str) -> Identity | None:
+        """Whom the token spoke for when it was verified here, if that is remembered. Costs no look at a signature; it may have ended."""
+        return self._known.get(token)
+
     def revoke_seen(self, sid: UUID) -> None:
         """From now on no token of that session is accepted on this node."""
         self._revoked[sid] = trio.current_time() + self._lifetime

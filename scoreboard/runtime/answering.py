@@ -61,6 +61,8 @@ class Answering:
 
     def put(self, request: Request, answer: Response) -> bool:
         """Writes the answer as far as that goes now; `finish` does the rest. True when the connection goes on after it."""
+        if answer.status >= 400:
+            answer = self._front.error_page(request, answer)
         if len(answer.body) > PIECE_BYTES and request.method != b"HEAD":
             head, going_on = self.head(request, answer.status, answer.fields, len(answer.body))
             if self.socket.send_now(head):

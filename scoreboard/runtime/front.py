@@ -50,3 +50,4 @@ class Front:
     malformed: Callable[[Request], None] = lambda _request: None  # what came was no request; `request` has the socket and little else
     admit: Callable[[str], bool] = lambda _address: True  # whether one more connection from there is taken; then `released` is called once
     released: Callable[[str], None] = lambda _address: None
+    error_page: Callable[[Request, Response], Response] = lambda _request, answer: answer  # in place of 400 and more

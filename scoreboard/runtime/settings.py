@@ -9,7 +9,8 @@ they never print.
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Container, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,17 +49,17 @@ def _list(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-def _origin(value: str) -> str:
+WEB_SCHEMES = frozenset({"http", "https"})
+# What WebViews of apps and extensions of browsers write in `Origin`: Capacitor, Ionic, Tauri, Chromium, Firefox, Safari.
+APP_SCHEMES = frozenset({"capacitor", "ionic", "tauri", "chrome-extension", "moz-extension", "safari-web-extension"})
+ORIGIN_SCHEMES = WEB_SCHEMES | APP_SCHEMES
+APPS = f"; of an app its scheme is one of {', '.join(sorted(APP_SCHEMES))}"
+
+
+def _origin(value: str, schemes: Container[str] = WEB_SCHEMES) -> str:
     parts = urlsplit(value)
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.path.strip("/")
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
-        raise ValueError("must look like https://board.example, without a path")
+    if parts.scheme not in schemes or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"must look like https://board.example, without a path{APPS if schemes is ORIGIN_SCHEMES else ''}")
     _ = parts.port  # raises ValueError when it is none
     return f"{parts.scheme}://{parts.netloc}".lower()
 
@@ -86,6 +87,9 @@ class Section(BaseModel):
 # ---- the settings ---------------------------------------------------------------------------------------------------
 
 
+CONNECTIONS_A_BROWSER = 6  # to one host, over HTTP/1.1: what all browsers agree on
+
+
 class Server(Section):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 8000  # 0: any free port
@@ -93,16 +97,16 @@ class Server(Section):
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = ()
     drain_seconds: Annotated[Seconds, Field(ge=0, le=300)] = 0.0
-    connections_per_ip: Limit = 400
+    connections_per_ip: Limit = 2000
     metrics_host: str = ""  # "": where the server listens
     metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served where all else is
 
     _check_public_url = field_validator("public_url")(lambda value: _origin(value) if value else "")
-    _check_origins = field_validator("allowed_origins")(lambda value: tuple(_origin(item) for item in value))
+    _check_origins = field_validator("allowed_origins")(lambda value: tuple(_origin(item, ORIGIN_SCHEMES) for item in value))
 
     def most_connections_per_ip(self, viewers: int) -> int:
         """Connections of one address at once, 0 for no limit: room beside the viewers, of whom it may have so many (0: any number)."""
-        return max(self.connections_per_ip, 2 * viewers) if self.connections_per_ip and viewers else 0
+        return max(self.connections_per_ip, CONNECTIONS_A_BROWSER * viewers) if self.connections_per_ip and viewers else 0
 
     @property
     def url(self) -> str:
@@ -179,17 +183,53 @@ class Limits(Section):
     user_per_minute: Limit = 10
     ip_per_minute: Limit = 1000
     login_per_minute: Limit = 10
+    login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
     cooldowns: bool = True
+
+    @property
+    def login_ip(self) -> int:
+        """Log-ins of one address: never fewer than of one account, and no limit where those of an account have none."""
+        return max(self.login_ip_per_minute, self.login_per_minute) if self.login_ip_per_minute and self.login_per_minute else 0
 
 
 class Live(Section):
     tick_seconds: Annotated[Seconds, Field(ge=0.01, le=10)] = 0.1
     anonymous: bool = True
-    connections_per_ip: Limit = 100
+    connections_per_ip: Limit = 300
     connections_per_user: Limit = 20
     connections: Limit = 20_000
     slow_reader_seconds: Annotated[Seconds, Field(ge=0.5, le=300)] = 4.0
+
+
+class Actions(Section):
+    file: Annotated[str, Field(max_length=4096)] = ""  # "": the packaged config/actions.toml
+
+
+_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}").fullmatch
+
+
+class Page(Section):
+    """How the page presents itself; what is in the logo's file is checked where it is read, web.branding."""
+
+    title: Annotated[str, Field(min_length=1, max_length=60)] = "Scoreboard"
+    logo: Annotated[str, Field(max_length=4096)] = ""  # a file; "": none
+    accent: str = ""  # "": the shipped amber
+    actions: bool = True  # whether it has buttons for actions
+
+    @field_validator("accent")
+    @classmethod
+    def _check_accent(cls, value: str) -> str:
+        if value and not _COLOUR(value):
+            raise ValueError('must be a colour such as "#0b7a75"')
+        return value.lower()
+
+    @field_validator("title")
+    @classmethod
+    def _check_title(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("must be text that can be printed, in one line")
+        return value.strip()
 
 
 class Accounts(Section):
@@ -213,6 +253,8 @@ class Settings(Section):
     security: Security = Security()
     limits: Limits = Limits()
     live: Live = Live()
+    actions: Actions = Actions()
+    page: Page = Page()
     accounts: Accounts = Accounts()
     log: Log = Log()
 
@@ -247,8 +289,16 @@ def config_file(name: str) -> Path:
     return inside if inside.exists() else package.parent / "config" / name
 
 
-def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    needs_stores: bool = True,
+) -> Settings:
     """Reads every place and checks the whole. `flags` maps `section.key` to a value, None meaning that the flag was not given.
+
+    `needs_stores`: False where only a check is wanted: in development `--embedded` may bring the stores later.
 
     Raises SettingsError: one line that names the key, what is wrong, and where it was given.
     """
@@ -271,7 +321,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
         raise SettingsError("; ".join(_told(error["loc"], error["type"], error["msg"], read) for error in exc.errors())) from None
     if settings.production and settings.embedded.enabled:
         raise SettingsError("embedded.enabled: the embedded servers are for development; name your own in postgres.url and redis.url")
-    if missing := settings.missing():
+    if (missing := settings.missing()) and (needs_stores or settings.production):
         hint = "production needs it" if settings.production else "name a server, or start the embedded ones (--embedded)"
         raise SettingsError(f"{', '.join(missing)}: missing; {hint}")
     return settings

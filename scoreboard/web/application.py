@@ -6,6 +6,7 @@ refuses (no such path, wrong method) becomes problem+json here. Heads are writte
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import quart
@@ -19,6 +20,7 @@ from scoreboard.runtime.messages import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
 from scoreboard.web.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
 from scoreboard.web.avatars import AvatarRoutes
+from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
 from scoreboard.web.health import HealthRoutes, Readiness
 from scoreboard.web.openapi import Description, describe
@@ -59,6 +61,7 @@ class Services:
     pages: PageRoutes
     avatars: AvatarRoutes
     description: Description
+    error_pages: ErrorPages
     metrics: bool = True  # served here, and not at an address of their own
 
 
@@ -84,24 +87,26 @@ def reply(answer: Response) -> quart.Response:
     return response
 
 
-def through(handler: Handler, name: str) -> Callable[..., Awaitable[quart.Response]]:
+def through(handler: Handler, name: str, pages: ErrorPages) -> Callable[..., Awaitable[quart.Response]]:
     """A view that asks the handler, as http1 does for the express table."""
 
     async def view(**_: str) -> quart.Response:  # what the rule finds in the path, the handler finds there too
         request = read_request()
         try:
-            return reply(await handler(request))
+            answer = await handler(request)
         except Exception as exc:  # noqa: BLE001 – logged by `failed`
-            return reply(failed(request, exc))
+            answer = failed(request, exc)
+        return reply(pages.of(request, answer))
 
     view.__name__, view.__doc__ = name, handler.__doc__
     return view
 
 
-async def refused(error: HTTPException) -> quart.Response:
+async def refused(pages: ErrorPages, error: HTTPException) -> quart.Response:
     """What Quart refuses by itself."""
     code = _CODES.get(error.code or 500, Code.INVALID_REQUEST)
-    response = reply(problem(Refusal(code, _DETAILS.get(code, TITLE[code])), read_request().request_id))
+    request = read_request()
+    response = reply(pages.of(request, problem(Refusal(code, _DETAILS.get(code, TITLE[code])), request.request_id)))
     if code is Code.METHOD_NOT_ALLOWED:
         response.headers["allow"] = dict(error.get_headers()).get("Allow", "GET")
     return response
@@ -116,15 +121,15 @@ def build_application(services: Services) -> QuartTrio:
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # the front refuses more already
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a: a path is there or it is not
-    app.register_error_handler(HTTPException, refused)
-    app.register_error_handler(Exception, _broken)
+    app.register_error_handler(HTTPException, partial(refused, services.error_pages))
+    app.register_error_handler(Exception, partial(_broken, services.error_pages))
     provider = openapi.install(app)
 
     def route(method: str, path: str, handler: Handler, name: str, **described: Any) -> None:
-        view = describe(through(handler, name), **described)
+        view = describe(through(handler, name, services.error_pages), **described)
         app.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
 
-    auth, users, scores, health, pages = services.auth, services.users, services.scores, services.health, services.pages
+    auth, users, scores, health = services.auth, services.users, services.scores, services.health
     logged_in = openapi.LoggedInAnswer
     route(
         "POST", "/api/v1/auth/register", auth.register, "register", takes=Registration, gives=logged_in, status=201, refuses=(403, 409, 415)
@@ -150,15 +155,19 @@ def build_application(services: Services) -> QuartTrio:
     route("GET", READYZ_PATH, health.readyz, "readyz", gives=Readiness)
     if services.metrics:
         route("GET", METRICS_PATH, health.metrics, "metrics", gives=openapi.Figures)
-    _add_pages(app, pages, services.avatars, services.description)
+    _add_pages(app, services)
     services.description.render(provider.schema())
     return app
 
 
-def _add_pages(app: QuartTrio, pages: PageRoutes, avatars: AvatarRoutes, description: Description) -> None:
-    document = hide(through(description.read, "openapi"))
-    avatar = hide(through(avatars.avatar, "avatar"))
-    index, file = hide(through(pages.index, "index")), hide(through(pages.file, "file"))
+def _add_pages(app: QuartTrio, services: Services) -> None:
+    def hidden(handler: Handler, name: str) -> Callable[..., Awaitable[quart.Response]]:
+        view: Callable[..., Awaitable[quart.Response]] = hide(through(handler, name, services.error_pages))
+        return view
+
+    pages = services.pages
+    document, avatar = hidden(services.description.read, "openapi"), hidden(services.avatars.avatar, "avatar")
+    index, file = hidden(pages.index, "index"), hidden(pages.file, "file")
     app.add_url_rule(OPENAPI_PATH, "openapi", document, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
@@ -166,6 +175,7 @@ def _add_pages(app: QuartTrio, pages: PageRoutes, avatars: AvatarRoutes, descrip
     app.add_url_rule(f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False)
 
 
-async def _broken(error: Exception) -> quart.Response:
+async def _broken(pages: ErrorPages, error: Exception) -> quart.Response:
     """An exception outside of any handler: this module's own."""
-    return reply(failed(read_request(), error))
+    request = read_request()
+    return reply(pages.of(request, failed(request, error)))

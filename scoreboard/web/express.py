@@ -4,7 +4,7 @@ Nearly all are Quart routes too, with the same handlers. The event stream and th
 either wait at the same time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.runtime.front import Handler, Prompt
@@ -18,6 +18,7 @@ SUBMIT_PATH = "/api/v1/scores/action"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 STREAM_PATH = "/api/v1/scores/stream"
 POLL_PATH = "/api/v1/scores/poll"
+LIVE_PATH = "/api/v1/scores/live"
 OPENAPI_PATH = "/api/v1/openapi.json"
 PAGE_PATH = "/"
 LIVEZ_PATH = "/livez"
@@ -25,6 +26,9 @@ READYZ_PATH = "/readyz"
 METRICS_PATH = "/metrics"
 
 NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")
+
+UPGRADE_REQUIRED = Refusal(Code.UPGRADE_REQUIRED, "This is a WebSocket, version 13. /api/v1/scores/stream has the same as plain HTTP.")
+UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"  # RFC 9110 section 15.5.22, RFC 6455 section 4.4
 
 # All that llhttp knows besides GET and HEAD. Any other is no valid request.
 OTHER_METHODS = (
@@ -41,9 +45,17 @@ def build_table(scores: ScoreRoutes) -> Table:
     return {(b"POST", SUBMIT_PATH.encode()): scores.submit, (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard}
 
 
-def build_live_table(stream: Handler, poll: Handler) -> Table:
-    """The same for what only http1 can answer."""
-    return only_get({STREAM_PATH: stream, POLL_PATH: poll})
+def build_live_table(stream: Handler, poll: Handler, refuses_live: Callable[[Request], Refusal | None]) -> Table:
+    """The same for what only http1 can answer. On the live path: what is no handshake.
+
+    `refuses_live`: why a handshake would find no place now. A page whose WebSocket was closed asks here, as its script can't read why.
+    """
+
+    async def upgrade_required(request: Request) -> Response:
+        refusal = refuses_live(request)
+        return problem(refusal or UPGRADE_REQUIRED, request.request_id, fields=b"" if refusal else UPGRADE)
+
+    return only_get({STREAM_PATH: stream, POLL_PATH: poll, LIVE_PATH: upgrade_required})
 
 
 def build_plain_table(pages: PageRoutes, description: Handler) -> Table:

@@ -1,30 +1,76 @@
-"""What every request passes before any door: its number, which page asks, its form, and the answer to a browser's preflight."""
+"""What every request passes before any door: its number, which page asks, its form, and the answer to a browser's preflight.
 
-from collections.abc import Callable
+Requests are counted under their address, by kind, so that what comes in numbers with each page view does not use up what people do:
+
+| kind | most a minute of an address |
+|---|---|
+| all requests that are none of the below | `limits.ip_per_minute` |
+| of a logged-in user, whose token this node has verified before | the same of the user; USERS_TIMES as many of all users of the address |
+| files of the page, which are at hand | FILES_TIMES |
+| pictures of users | PICTURES_TIMES |
+| probes | PROBES_PER_MINUTE |
+| what a foreign page has a browser ask | the same, apart |
+"""
+
+from collections.abc import Callable, Collection
+from uuid import UUID
 
 import trio
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
-from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.domain.pictures import AVATARS
+from scoreboard.domain.queries import QUERY_BYTES, unknown_parameter
 from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
+from scoreboard.web.express import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
 from scoreboard.web.heads import Heads
 from scoreboard.web.origins import FOREIGN, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
+FILES_TIMES = 30  # times `per_minute`: a page view asks for fifteen files, and a school may have one address. From memory, 30 µs each
+PICTURES_TIMES = 10  # times: a page view shows ten; browsers keep them for an hour
+USERS_TIMES = 20  # times: 250 people of one address who each act ten times a minute and look where they are leave room
 API = b"/api/"
+PICTURES = AVATARS.encode()
 QUERY_TOO_LONG = Refusal(
     Code.INVALID_REQUEST, f"query may have {QUERY_BYTES} bytes", (FieldError("query", f"may have {QUERY_BYTES} bytes"),)
 )
+# What each route of the API may be asked in its query; every other one: nothing.
+PARAMETERS = {
+    LEADERBOARD_PATH.encode(): frozenset({"limit"}),
+    LIVE_PATH.encode(): frozenset({"token"}),
+    STREAM_PATH.encode(): frozenset({"channel", "mode", "since", "token"}),
+    POLL_PATH.encode(): frozenset({"channel", "since", "token", "wait"}),
+}
+NO_PARAMETERS = frozenset[str]()
 
 
 class Gate:
-    """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes back."""
+    """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes back.
 
-    __slots__ = ("_addresses", "_clock", "_connections", "_foreign", "_heads", "_limit", "_origins", "_probes", "_window")
+    `files`: paths of files that are at hand. `recall`: the user whose token a request carries, if that was verified before.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_clock",
+        "_connections",
+        "_files",
+        "_files_window",
+        "_foreign",
+        "_heads",
+        "_limit",
+        "_origins",
+        "_pictures",
+        "_probes",
+        "_recall",
+        "_users",
+        "_users_of_address",
+        "_window",
+    )
 
     def __init__(
         self,
@@ -34,11 +80,16 @@ class Gate:
         connections: ConnectionLimits,
         per_minute: int,
         *,
+        files: Collection[str] = (),
+        recall: Callable[[Request], UUID | None] = lambda _request: None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self._heads, self._origins, self._addresses, self._connections, self._clock = heads, origins, addresses, connections, clock
         self._limit, self._window = per_minute, SlidingWindow(per_minute)
         self._probes, self._foreign = SlidingWindow(PROBES_PER_MINUTE), SlidingWindow(per_minute)
+        self._files, self._recall = frozenset(path.encode() for path in files), recall
+        self._files_window, self._pictures = SlidingWindow(FILES_TIMES * per_minute), SlidingWindow(PICTURES_TIMES * per_minute)
+        self._users, self._users_of_address = SlidingWindow(per_minute), SlidingWindow(USERS_TIMES * per_minute)
 
     def before(self, request: Request) -> Response | None:
         """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too, and blocks the address.
@@ -51,12 +102,15 @@ class Gate:
             return problem(FOREIGN, request.request_id)
         if self._limit:
             key = self._addresses.counted(request)
-            wait = (self._probes if request.path in PROBES else self._window).admit(key, self._clock())
+            wait = self._count(request, key)
             if wait:
                 self._refuse(request, key)
                 return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
-        if len(request.query) > QUERY_BYTES and request.path.startswith(API):
-            return problem(QUERY_TOO_LONG, request.request_id)
+        if request.query and request.path.startswith(API):
+            if len(request.query) > QUERY_BYTES:
+                return problem(QUERY_TOO_LONG, request.request_id)
+            if request.method != b"OPTIONS" and (unknown := unknown_parameter(request.query, PARAMETERS.get(request.path, NO_PARAMETERS))):
+                return problem(_unknown(unknown), request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
         return None
@@ -68,6 +122,19 @@ class Gate:
             if self._window.admit(key, self._clock()):
                 self._refuse(request, key)
 
+    def _count(self, request: Request, key: str) -> int:
+        """Counts a request as one of its kind: 0. Or, if its address has had too many of these: the seconds until the next."""
+        path, now = request.path, self._clock()
+        if path in PROBES:
+            return self._probes.admit(key, now)
+        if path in self._files:
+            return self._files_window.admit(key, now)
+        if path.startswith(PICTURES):
+            return self._pictures.admit(key, now)
+        if request.has(b"authorization") and (user := self._recall(request)) is not None:
+            return self._users.admit(str(user), now) or self._users_of_address.admit(key, now)
+        return self._window.admit(key, now)
+
     def _refuse(self, request: Request, key: str) -> None:
         """Counts a refusal; in a flood the connection ends with it. A proxy's is others' too."""
         if self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
@@ -77,3 +144,8 @@ class Gate:
 def limited(layer: str, what: str, seconds: int) -> Refusal:
     """429 of that layer."""
     return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)
+
+
+def _unknown(name: str) -> Refusal:
+    """400 that names the parameter."""
+    return Refusal(Code.INVALID_REQUEST, f"query has an unknown parameter: {name}", (FieldError(name, "is not known here"),))

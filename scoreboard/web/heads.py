@@ -4,6 +4,7 @@
 callers, heads never are.
 """
 
+import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -15,7 +16,7 @@ from scoreboard.web.origins import API, FOR_ANYBODY, Origins
 # The page and everything on it comes from here. {live}: the public URL as a WebSocket's; 'self' means that already, but older browsers
 # don't know it. Forms are sent by script. No text becomes markup ("trusted types"); browsers that don't know that pass over it.
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; manifest-src 'self'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"  # an answer that is no page may load nothing, wherever it ends up
@@ -32,11 +33,15 @@ TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only wh
 PAGE = b"content-type: text/html"
 
 EXPOSED = b"access-control-expose-headers: ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
-PREFLIGHT = (
-    b"access-control-allow-methods: GET, POST, PATCH\r\n"
-    b"access-control-allow-headers: authorization, content-type, x-action-signature, x-request-id, if-none-match, last-event-id\r\n"
-    b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours
-)
+METHODS = b"access-control-allow-methods: GET, POST, PATCH\r\n"
+MAX_AGE = b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours
+ALLOWED_FIELDS = (b"authorization", b"content-type", b"x-action-signature", b"x-request-id", b"if-none-match", b"last-event-id")
+# What a page asks for besides is echoed: libraries that trace requests add fields to all of them (traceparent, baggage, sentry-trace, …).
+# A field that we don't know does nothing here.
+ECHOED_FIELDS = 32  # names
+ECHOED_BYTES = 64  # of one name
+
+_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+").fullmatch  # a token of RFC 9110, section 5.6.2, in lower case
 
 
 class Heads:
@@ -64,7 +69,7 @@ class Heads:
             self._files.clear()
         if request.path.startswith(API):  # most are; each test costs half a percent of a read
             starts = self._starts
-        elif request.path.startswith(FOR_ANYBODY):
+        elif request.path.startswith(FOR_ANYBODY) and not fields.startswith(PAGE):  # but for what is missing, as a page
             starts = self._files
         else:  # whoever answers with a page says so first; a search costs more
             starts = self._pages if fields.startswith(PAGE) else self._starts
@@ -79,8 +84,9 @@ class Heads:
         """The answer to a browser that asks whether it may (CORS); None for every other request. A foreign page gets no permission."""
         if request.method != b"OPTIONS" or not request.header(b"access-control-request-method"):
             return None
-        allowed = request.header(b"origin").lower() in self._origins.others
-        return Response(204, b"", PREFLIGHT if allowed else b"")
+        if not self._origins.is_other(request.header(b"origin").lower()):
+            return Response(204, b"")
+        return Response(204, b"", b"%baccess-control-allow-headers: %b\r\n%b" % (METHODS, b", ".join(_allowed_fields(request)), MAX_AGE))
 
     def _start(self, status: int, starts: dict[int, bytes]) -> bytes:
         reason = HTTPStatus(status).phrase
@@ -94,3 +100,10 @@ class Heads:
         if origin.lower() not in self._origins.others:
             return b""
         return b"access-control-allow-origin: %b\r\naccess-control-allow-credentials: true\r\n%b" % (origin, EXPOSED)
+
+
+def _allowed_fields(request: Request) -> list[bytes]:
+    """The names of fields that a page may send: ours, and of those that it asks for as many as are names, within the bounds."""
+    asked = request.header(b"access-control-request-headers").lower().split(b",", ECHOED_FIELDS)[:ECHOED_FIELDS]
+    names = [name.strip() for name in asked]
+    return list(dict.fromkeys((*ALLOWED_FIELDS, *(name for name in names if len(name) <= ECHOED_BYTES and _NAME(name)))))

@@ -2,10 +2,12 @@
 
 A request without `Origin` and `Sec-Fetch-Site` is no browser's and may pass: these headers protect people from pages, not us from programs.
 `Host` is believed only where no public URL is set, and only when it is no name that somebody else could own: a page of evil.example whose
-name suddenly leads here (DNS rebinding) sends `Host: evil.example`. Pure.
+name suddenly leads here (DNS rebinding) sends `Host: evil.example`. Pure but for the log.
 """
 
 from collections.abc import Collection
+
+import structlog
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.networks import parse_address
@@ -20,8 +22,11 @@ API = b"/api/"
 FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
 # Ends of names that nobody can own in the world's DNS: RFC 6761, 6762, 8375, and ICANN's .internal. So is a name without a dot.
 OWN_DOMAINS = (b".localhost", b".local", b".test", b".example", b".invalid", b".home.arpa", b".internal")
+REFUSED_LOGGED = 100  # origins that are logged when they are refused, once each; after that it is a flood, and says nothing new
 HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+
+log = structlog.get_logger()
 
 
 class Origins:
@@ -30,10 +35,11 @@ class Origins:
     `names` are host names that lead to this server besides any address and the names of a local network; of no matter with a public URL.
     """
 
-    __slots__ = ("_names", "_public_url", "others")
+    __slots__ = ("_names", "_public_url", "_refused", "others")
 
     def __init__(self, *, public_url: str = "", allowed: Collection[str] = (), names: Collection[str] = ()) -> None:
         self._public_url = _canonical(public_url.encode())
+        self._refused: set[bytes] = set()  # that were logged
         self._names = {name.lower().encode() for name in names}
         self.others = frozenset(_canonical(origin.encode()) for origin in allowed)  # these are told so by CORS; our own needs none
 
@@ -41,8 +47,17 @@ class Origins:
         """Whether the page that asks may. Asked where browsers ask nobody first: log-in, refresh, log-out, and whatever watches."""
         origin = request.header(b"origin").lower()
         if origin:
-            return self.is_own(origin, request) or origin in self.others
+            return self.is_own(origin, request) or self.is_other(origin)
         return not self.refuses_site(request)
+
+    def is_other(self, origin: bytes) -> bool:
+        """Whether the settings name that origin, in lower case. The first time that one is asked for in vain the log says so."""
+        if origin in self.others:
+            return True
+        if len(self._refused) < REFUSED_LOGGED and origin not in self._refused and len(origin) <= HOST_BYTES:
+            self._refused.add(origin)
+            log.warning("origin_refused", origin=origin.decode("ascii", "backslashreplace"), setting="server.allowed_origins")
+        return False
 
     def refuses_site(self, request: Request) -> bool:
         """Whether a browser says that a foreign page asks for what is not meant for it (`Sec-Fetch-Site`), such as a poll as a picture.
@@ -62,7 +77,7 @@ class Origins:
         if request.header(b"sec-fetch-mode") == b"websocket":
             return False
         if origin := request.header(b"origin").lower():
-            return not (self.is_own(origin, request) or origin in self.others)
+            return not (self.is_own(origin, request) or self.is_other(origin))
         followed = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
         return not followed or path.startswith(API)
 

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 from scoreboard.domain.boards import SHOWN
 from scoreboard.domain.pictures import path
+from scoreboard.web.branding import Branding
+
+SHIPPED = Branding()
 
 
 class Shown(Protocol):
@@ -56,12 +59,14 @@ def render_context(
     registration: bool = True,
     stage: bool = False,
     avatars: bool = True,
+    branding: Branding = SHIPPED,
+    public_url: str = "",
 ) -> dict[str, Any]:
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
     `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone;
-    `avatars`: pictures, from this server, else initials alone.
+    `avatars`: pictures, from this server, else initials alone; `branding`: title, logo and colours.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -81,6 +86,10 @@ def render_context(
         "waiting": entries is None,
         "empty": entries is not None and not entries,
         "updated": updated,
+        "title": branding.title,
+        "logo": f"/static/{branding.logo}" if branding.logo else "",
+        "theme": branding.has_theme,
+        "public_url": public_url,
         "stage": stage,
         "avatars": avatars,
         "per_minute": per_minute,

@@ -16,17 +16,22 @@ from scoreboard.domain.boards import Snapshot, rfc3339
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.scoring import Rule, Rules, award
 from scoreboard.runtime.messages import Request, Response
+from scoreboard.web.branding import MANIFEST, Branding, manifest
 from scoreboard.web.page import PageAction, render_context
 from scoreboard.web.problems import problem
 from scoreboard.web.scores import conditional
 
 TYPES = {
+    ".avif": "image/avif",
     ".css": "text/css; charset=utf-8",
+    ".gif": "image/gif",
     ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".webp": "image/webp",
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
@@ -38,6 +43,7 @@ CLIENT = "scoreboard.js"  # also at /scoreboard.js, for pages of others
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
 GZIPPED = b"content-encoding: gzip\r\n"
 PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
+SHIPPED = Branding()
 MAX_CODINGS = 16  # of one Accept-Encoding: browsers name four
 PAGE_LEVEL = 6  # of compression; the page is made anew for each change of the board, and 9 gains nothing
 
@@ -51,8 +57,8 @@ class _Page(NamedTuple):
 
 
 def page_actions(rules: Rules) -> list[PageAction]:
-    """A button for each action type, with metadata that its rule accepts and the points that exactly this gives."""
-    return [_button(name, rule, rules) for name, rule in rules.items()]
+    """A button for each action type that has one, with metadata that its rule accepts and the points that exactly this gives."""
+    return [_button(name, rule, rules) for name, rule in rules.items() if rule.button]
 
 
 def _button(name: str, rule: Rule, rules: Rules) -> PageAction:
@@ -88,15 +94,25 @@ def accepts_gzip(request: Request) -> bool:
 
 
 class PageRoutes:
-    """`read`: the board; `per_minute`: the limit of actions a user, 0 for none; `avatars`: whether pictures of users are shown."""
+    """`rules`: of the actions that have buttons, none for no buttons; `read`: the board; `per_minute`: the limit of actions a user, 0 for
+    none; `avatars`: whether pictures of users are shown; `public_url`: what browsers see, "" when it is not known."""
 
     def __init__(
-        self, rules: Rules, read: Callable[[], Awaitable[Snapshot]], *, per_minute: int, registration: bool, avatars: bool = True
+        self,
+        rules: Rules,
+        read: Callable[[], Awaitable[Snapshot]],
+        *,
+        per_minute: int,
+        registration: bool,
+        avatars: bool = True,
+        branding: Branding = SHIPPED,
+        public_url: str = "",
     ) -> None:
-        self._avatars = avatars
+        self._avatars, self._branding, self._public_url = avatars, branding, public_url
         self._actions, self._read, self._per_minute, self._registration = page_actions(rules), read, per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
-        contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+        contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()} | branding.files
+        contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)
         self._files = {name: _file(name, content) for name, content in contents.items()}
         self._packed = {name: _file(name, gzip.compress(content, mtime=0), GZIPPED) for name, content in contents.items()}
         self.paths = (f"/{CLIENT}", *(STATIC_PREFIX + name for name in contents))  # of `file`
@@ -113,6 +129,8 @@ class PageRoutes:
             registration=self._registration,
             stage=stage,
             avatars=self._avatars,
+            branding=self._branding,
+            public_url=self._public_url,
         )
 
     async def index(self, request: Request) -> Response:

@@ -6,7 +6,8 @@ own place is put in between. Rules are elsewhere: operations.submit_action, stor
 
 import re
 from collections.abc import Awaitable, Callable
-from email.utils import formatdate
+from datetime import UTC
+from email.utils import formatdate, parsedate_to_datetime
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
@@ -39,6 +40,8 @@ REPLAYED = b"idempotency-replayed: true\r\n"
 # no-cache: may be kept, must be asked about each time; the answer differs by the token, so caches keep the two apart.
 _PUBLIC = b"cache-control: no-cache\r\nvary: authorization\r\n"
 _PRIVATE = b"cache-control: private, no-cache\r\nvary: authorization\r\n"
+
+DATE_BYTES = 64  # of an HTTP date; the longest form has 33
 
 _counters: dict[str, Counter] = {}  # result → its series: prometheus_client's own look-up takes a lock
 
@@ -84,7 +87,7 @@ def scored(recorded: Recorded) -> Scored:
 
 
 def read_limit(query: bytes) -> int | Refusal:
-    """`limit` of a query string: 1 to 100, at most once, decimal digits. Other parameters are ignored."""
+    """`limit` of a query string: 1 to 100, at most once, decimal digits."""
     known = _LIMITS.get(query)
     if known is not None:
         return known
@@ -136,7 +139,38 @@ def is_current(request: Request, etag: bytes) -> bool:
 
 def conditional(request: Request, response: Response, etag: bytes) -> Response:
     """The response, or 304 when the caller has it. The fields that tell how to keep it are the same for both."""
-    return Response(304, b"", response.fields.removeprefix(JSON)) if is_current(request, etag) else response
+    if is_current(request, etag) or (request.has(b"if-modified-since") and is_unmodified(request, response.fields)):
+        return Response(304, b"", response.fields.removeprefix(JSON))
+    return response
+
+
+def is_unmodified(request: Request, fields: bytes) -> bool:
+    """Whether If-Modified-Since, without an If-None-Match, names the answer's Last-Modified or a later second (RFC 9110, 13.1.3).
+
+    A board may change twice in a second, which this field can't tell; who must know that compares ETags.
+    """
+    modified = _LAST_MODIFIED(fields)
+    if modified is None or request.has(b"if-none-match") or request.method not in {b"GET", b"HEAD"}:
+        return False
+    since = request.header(b"if-modified-since")
+    if since == modified[1]:
+        return True
+    then, last = _read_date(since), _read_date(modified[1])
+    return then is not None and last is not None and last <= then
+
+
+def _read_date(text: bytes) -> float | None:
+    """Unix seconds of an HTTP date, in any of its three forms; None when it is none."""
+    if len(text) > DATE_BYTES:
+        return None
+    try:
+        date = parsedate_to_datetime(text.decode("ascii"))
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()  # asctime's form has no zone: it is UTC
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+_LAST_MODIFIED = re.compile(rb"(?:^|\n)last-modified: ([^\r]+)\r").search
 
 
 def _told(request: Request, outcome: Outcome) -> Response:

@@ -100,3 +100,67 @@ def test_bad_rules_stop_the_start(text: str, named: str) -> None:
     with pytest.raises(SettingsError, match=named) as raised:
         read_rules(text)
     assert "\n" not in str(raised.value)
+
+
+FILE = """\
+# A quiz
+[quiz]
+title = "Quiz"
+points = 10
+
+[essay]
+title = \"\"\"\\
+[quiz]\"\"\"
+points = 20
+time = { minimum = 1, maximum = 2 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "points = 10",
+            "points = 0",
+            "actions.quiz.points: must give 1 to 100000 points, with the greatest factor and bonus (file f, line 4)",
+        ),
+        ("points = 10", "pionts = 10", "actions.quiz.pionts: unknown key; did you mean points? (file f, line 4)"),
+        ("points = 10", "", "actions.quiz: points is missing (file f, line 2)"),
+        ("points = 10", "points = 10.5", "actions.quiz.points: must be int, got float (file f, line 4)"),
+        ("points = 10", "points = true", "actions.quiz.points: must be int, got bool (file f, line 4)"),
+        ("points = 10", "points = 10\nbutton = 1", "actions.quiz.button: must be bool, got int (file f, line 5)"),
+        (
+            "points = 10",
+            "points = 10\n[quiz.time]\nswfit = 4",
+            "actions.quiz.time.swfit: unknown key; did you mean swift? (file f, line 6)",
+        ),
+        (
+            "points = 10",
+            "points = 10\ntime.minimum = inf",
+            "actions.quiz.time: minimum must be 0 or more and not above maximum (file f, line 5)",
+        ),
+        ("points = 20", "points = 20\ncooldown = -1", "actions.essay.cooldown: must be 0 to 604800 seconds (file f, line 10)"),
+        ("maximum = 2", "maximum = 0", "actions.essay.time: minimum must be 0 or more and not above maximum (file f, line 10)"),
+        ('title = "Quiz"', 'title = " "', "actions.quiz.title: must have 1 to 80 characters that can be printed (file f, line 3)"),
+        ('title = "Quiz"', "title = Quiz", "actions.quiz: Invalid value (file f, line 3)"),
+        ("[essay]", "[quiz]", "actions.quiz: Cannot declare ('quiz',) twice (file f, line 6)"),
+        ("[quiz]\ntitle", '["a\\nb"]\ntitle', "actions.'a\\nb': a name has 1 to 50 characters that can be printed (file f, line 2)"),
+        ("# A quiz", "points = 3", "actions.points: must be a table: [name] in a line of its own, its settings below (file f, line 1)"),
+    ],
+)
+def test_a_bad_file_is_told_its_line(old: str, new: str, told: str) -> None:
+    """One line that names the action, the key, the file and the line, whatever way the file is written in; Windows' line ends too."""
+    assert old in FILE
+    for text in (FILE.replace(old, new, 1), FILE.replace(old, new, 1).replace("\n", "\r\n")):
+        with pytest.raises(SettingsError) as raised:
+            read_rules(text, "f")
+        assert str(raised.value) == told
+
+
+def test_a_file_has_bounds() -> None:
+    """A hundred action types; what is nested deeper than this Python can read is refused in one line too."""
+    types = [f'[a{number}]\ntitle = "A"\npoints = 1\n' for number in range(101)]
+    assert len(read_rules("".join(types[:100]))) == 100
+    for text in ("".join(types), f"a = {'[' * 5000}"):
+        with pytest.raises(SettingsError, match=r"^actions: [^\n]*$"):
+            read_rules(text)

@@ -161,6 +161,15 @@ class Balancer:
             client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return client
 
+    async def raw(self, path: str, request_id: str) -> bytes:
+        """The answer to a GET of exactly this path: a client's library would tidy it up."""
+        head = f"GET {path} HTTP/1.1\r\nHost: scoreboard.test\r\nX-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
+        async with await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", self.port, ssl_context=self.certificate.context, https_compatible=True
+        ) as stream:
+            await stream.send_all(head.encode())
+            return bytes(await stream.receive_some(65_536))
+
     @asynccontextmanager
     async def viewer(self, *, token: str = "", subscribe: bool = True, origin: str = PUBLIC_URL) -> AsyncIterator[Viewer]:
         """A browser's WebSocket."""
@@ -186,6 +195,13 @@ class Balancer:
             while not (found := re.search(rf"id={re.escape(request_id)} node=(\S+(?:, \S+)*)", self.log.read_text())):
                 await trio.sleep(0.02)
         return [self._names[name] for name in found[1].split(", ")]
+
+    async def asks_no_node(self, request_id: str) -> bool:
+        """Whether the balancer answered that request itself."""
+        with trio.fail_after(10):
+            while not (found := re.search(rf"id={re.escape(request_id)} node=(\S+)", self.log.read_text())):
+                await trio.sleep(0.02)
+        return found[1] in {"-", "<NOSRV>"}
 
     async def balances(self, client: httpx.AsyncClient) -> None:
         """Returns when both nodes are given requests, as they are some time after a node came back."""

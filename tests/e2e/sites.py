@@ -48,6 +48,7 @@ def site(embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: 
             "limits__ip_per_minute": "0",
             "limits__profile_changes_per_hour": "0",
             "limits__login_per_minute": str(LOG_INS),
+            "limits__login_ip_per_minute": str(LOG_INS),
             "log__format": "json",
         }
         environment = {f"SCOREBOARD_{name.upper()}": value for name, value in settings.items()}

@@ -1,6 +1,7 @@
 """Two nodes behind nginx, then behind HAProxy, as shipped: every transport without stickiness, who is counted, what is passed on."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from http.cookies import SimpleCookie
 from pathlib import Path
 from uuid import uuid4
@@ -141,7 +142,7 @@ async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> N
 
 
 async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balancer) -> None:
-    """A request keeps its id or gets one; a body too large is 413; /metrics is closed; http is sent to https; tokens are not logged."""
+    """A request keeps its id or gets one; a body too large is 413; no handshake is 426; /metrics is closed; tokens are not logged."""
     async with balancer.client(site.address()) as http:
         assert (await http.get("/livez", headers={"x-request-id": "my-own.id_1"})).headers["x-request-id"] == "my-own.id_1"
         given = (await http.get("/livez", headers={"x-request-id": "no id: spaces"})).headers["x-request-id"]
@@ -157,9 +158,13 @@ async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balance
         just_right = await http.post("/api/v1/scores/action", content=b" " * 16_384)
         assert just_right.json()["code"] == "UNAUTHORIZED"
 
-        closed = await http.get("/metrics")
-        assert (closed.status_code, closed.json()["code"]) == (404, "NOT_FOUND")
-        assert (await http.get("/api/v1/scores/leaderboard?token=a-secret")).status_code == httpx.codes.OK
+        no_handshake = await http.get("/api/v1/scores/live")
+        assert (no_handshake.status_code, no_handshake.json()["code"]) == (426, "UPGRADE_REQUIRED")
+        assert no_handshake.headers["sec-websocket-version"] == "13"
+        for path in ("/metrics", "/metrics/", "/metrics?x=1"):
+            closed = await http.get(path)
+            assert (closed.status_code, closed.json()["code"]) == (404, "NOT_FOUND")
+        assert (await http.get("/livez?token=a-secret")).status_code == httpx.codes.OK
         await balancer.nodes_of((await http.get("/readyz")).headers["x-request-id"])
         assert "a-secret" not in balancer.log.read_text()
     async with httpx.AsyncClient() as http:
@@ -167,6 +172,53 @@ async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balance
         assert moved.status_code == httpx.codes.PERMANENT_REDIRECT
         assert moved.headers["location"].startswith("https://127.0.0.1")
         assert moved.headers["location"].endswith("/api/v1/scores/leaderboard?limit=3")
+
+
+SPELLINGS = (
+    "//metrics",
+    "/%6detrics",
+    "/%6Detric%73",
+    "/./metrics",
+    "/static/../metrics",
+    "/static/%2e%2e/metrics",
+    "/metrics%2F",
+    "/%2fmetrics",
+)
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+async def test_metrics_are_closed_in_every_spelling(site: Site, balancer: Balancer) -> None:
+    """By the balancer already: no node is asked, whatever letters, slashes and dots the path is written with."""
+    for number, path in enumerate(SPELLINGS):
+        assert (await balancer.raw(path, f"spelling-{number}")).startswith(b"HTTP/1.1 404 "), path
+        assert await balancer.asks_no_node(f"spelling-{number}"), path
+
+
+async def test_the_balancers_own_errors_are_pages_too(site: Site, balancer: Balancer) -> None:
+    """For a browser that opens an address; the API's are problems."""
+    async with balancer.client(site.address()) as http:
+        page = await http.get("/metrics", headers=BROWSER)
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "There is nothing at this path." in page.text
+        assert "x-request-id" in page.headers
+        assert (await http.get("/metrics", headers={"accept": "application/json"})).json()["code"] == "NOT_FOUND"
+
+
+async def test_a_page_view_is_one_request_for_the_balancer(site: Site, balancer: Balancer) -> None:
+    """More files than the limit has requests pass, and so do requests with a token; then there is still room for the page."""
+    async with balancer.client(site.address()) as http:
+        answered: list[int] = []
+
+        async def ask(path: str, **fields: str) -> None:
+            answered.extend([(await http.get(path, headers=fields)).status_code for _ in range(120)])
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(ask, "/static/favicon.svg")
+                    nursery.start_soon(partial(ask, "/livez", authorization="Bearer x"))
+        assert answered == [200] * 1200
+        assert (await http.get("/", headers=BROWSER)).status_code == httpx.codes.OK
 
 
 async def _pieces(length: int) -> AsyncIterator[bytes]:
@@ -178,6 +230,7 @@ async def _pieces(length: int) -> AsyncIterator[bytes]:
 async def test_a_thousand_requests_a_minute(site: Site, balancer: Balancer) -> None:
     """The thousandth request of an address is answered; soon after it is told 429 and when to come back; its neighbour is not."""
     refused: list[httpx.Response] = []
+    pages: list[httpx.Response] = []
     admitted = 0
     async with balancer.client(site.address()) as http, balancer.client(site.address()) as neighbour:
 
@@ -185,6 +238,8 @@ async def test_a_thousand_requests_a_minute(site: Site, balancer: Balancer) -> N
             nonlocal admitted
             while not refused:
                 answer = await http.get("/livez")
+                if answer.status_code != httpx.codes.OK:
+                    pages.append(await http.get("/", headers=BROWSER))
                 if answer.status_code == httpx.codes.OK:
                     admitted += 1
                 else:
@@ -203,6 +258,8 @@ async def test_a_thousand_requests_a_minute(site: Site, balancer: Balancer) -> N
     body = answer.json()
     assert (body["code"], body["layer"], body["status"], body["success"]) == ("RATE_LIMITED", "ip", 429, False)
     assert body["requestId"] == answer.headers["x-request-id"]
+    assert "Too many requests from this address. Please try again" in pages[0].text
+    assert pages[0].headers["content-type"] == "text/html; charset=utf-8"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -128,7 +128,12 @@ async def test_connections_per_address_are_capped() -> None:
     """One more than allowed is closed with 1013; another address is not; whoever leaves makes room."""
     async with running(admission=Admission(per_address=2)) as node, node.client() as one, node.client():
         async with node.client() as third:
-            assert (await closed(third))[0] == CloseCode.OVERLOADED
+            code, _, events = await closed(third)
+            assert code == CloseCode.OVERLOADED
+            assert events[0]["data"] == {
+                "code": "TOO_MANY_CONNECTIONS",
+                "message": "Too many connections from this address. Next try in 5 s.",
+            }
         async with node.client(x_address="192.0.2.7") as other:
             await say(other, action="ping")
             assert await hear(other) == {"event": "pong"}
@@ -156,7 +161,9 @@ async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
         node.tokens |= {"t": Person(ANN, 1, 9e9), "u": Person(BOB, 2, 9e9)}
         async with node.client("?token=t") as ann, node.client("?token=t") as again:
             assert (await hear(ann))["event"] == "authenticated"
-            assert (await closed(again))[:2] == (CloseCode.OVERLOADED, "too many connections; reconnect")
+            code, reason, events = await closed(again)
+            assert (code, reason) == (CloseCode.OVERLOADED, "too many connections; reconnect")
+            assert events[-1]["data"]["message"] == "Too many connections of this user. Next try in 5 s."
             await node.until(viewers=1)
             async with node.client("?token=u") as bob, node.client():
                 assert (await hear(bob))["event"] == "authenticated"

@@ -19,7 +19,7 @@ HINTS = {
     "401 UNAUTHORIZED": "The tokens are not this server's: name its data folder (--data-dir), or a file that its own"
     " `scoreboard users tokens` wrote (--tokens).",
     "close 4401": "The server does not know the watchers' tokens: see --data-dir and --tokens.",
-    "close 1013": "The server admits 100 live connections from one address and 20 of one user by default: take fewer --watchers or more"
+    "close 1013": "The server admits 300 live connections from one address and 20 of one user by default: take fewer --watchers or more"
     " --users, or start it with SCOREBOARD_LIVE__CONNECTIONS_PER_IP=0 and SCOREBOARD_LIVE__CONNECTIONS_PER_USER=0.",
     "no answer": "Some requests got no answer at all: the server's log may tell why.",
 }

@@ -1,7 +1,7 @@
 """Starts a load test and tells how it went.
 
 The target is this machine's unless --anywhere is given: a load test is no toy to point at other people's servers. Defaults keep below the
-limits of a server as it comes (1,000 requests a minute from one address, 10 actions a minute and user, 100 live connections).
+limits of a server as it comes (1,000 requests a minute from one address, 10 actions a minute and user, 300 live connections).
 """
 
 import argparse

@@ -121,3 +121,26 @@ def test_the_wait_is_true(steps: list[tuple[int, bool, float]]) -> None:
         else:
             wrong.append((now, address))
             assert sum(now - when <= 60 and where == address for when, where in wrong) <= 2
+
+
+def test_a_school_has_one_address() -> None:
+    """The limit of an address is its own: a class logs in within a minute, and each account is guarded as strictly as ever."""
+    limits = LoginLimits(10, 300)
+    pupils = [UUID(int=number) for number in range(1, 31)]
+    assert all(begun(limits, "192.0.2.1").against(pupil, None, 0.0) == 0 for pupil in pupils)
+    assert failures(limits, ["192.0.2.1"] * 20, pupils[0]) == 9
+    assert tries(limits, ["192.0.2.1"] * 400) == 300 - 30 - 9
+    assert tries(LoginLimits(10, 0), ["192.0.2.1"] * 400) == 400
+
+
+def test_an_account_has_so_many_log_ins_from_one_network() -> None:
+    """Right or wrong, whatever its address may do besides; from elsewhere it has as many again."""
+    limits = LoginLimits(10, 300)
+    for _ in range(10):
+        attempt = begun(limits, "192.0.2.1")
+        assert attempt.against(ADA, None, 0.0) == 0
+        attempt.succeed()
+    refused = begun(limits, "192.0.2.1")
+    assert refused.against(ADA, None, 0.0) == 61
+    assert begun(limits, "198.51.100.1").against(ADA, None, 0.0) == 0
+    assert tries(limits, ["192.0.2.1"] * 400) == 290  # the refused one took none

@@ -225,3 +225,49 @@ def test_where_the_server_is() -> None:
     """Without a public URL the server is called as somebody on this machine would call it."""
     for host, url in {"0.0.0.0": "http://127.0.0.1:8000", "::": "http://[::1]:8000", "fe80::1": "http://[fe80::1]:8000"}.items():
         assert load_settings(flags={"server.host": host}, environ=STORES).server.url == url
+
+
+def test_limits_of_an_address_follow_those_of_one() -> None:
+    """Of its connections: six for each viewer that it may have. Of its log-ins: as many as one account has. Off with them."""
+    for per_ip, viewers, most in ((2000, 300, 2000), (2000, 500, 3000), (20, 3, 20), (0, 300, 0), (2000, 0, 0)):
+        assert load_settings(flags={"server.connections_per_ip": per_ip}, environ=STORES).server.most_connections_per_ip(viewers) == most
+    for account, address, most in ((10, 300, 300), (500, 300, 500), (0, 300, 0), (10, 0, 0)):
+        flags = {"limits.login_per_minute": account, "limits.login_ip_per_minute": address}
+        assert load_settings(flags=flags, environ=STORES).limits.login_ip == most
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "file:///x",
+        "null",
+        "*",
+        "javascript://x",
+        "data://x",
+        "ws://x",
+        "myapp://",
+        "capacitor:localhost",
+        "tauri://localhost/x",
+        "x://localhost",
+    ],
+)
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    """The line says how one looks, and which schemes an app's may have; a public URL has none of these."""
+    told = refused(STORES, {"server.allowed_origins": [origin]})
+    assert told.startswith("server.allowed_origins")
+    assert "capacitor" in told
+    assert refused(STORES, {"server.public_url": "capacitor://localhost"}).startswith("server.public_url: must look like https://")
+
+
+def test_a_check_needs_no_stores() -> None:
+    """In development the embedded ones may come with a flag; in production what is missing is missing."""
+    assert load_settings(environ={}, needs_stores=False).environment == "development"
+    with pytest.raises(SettingsError, match=r"postgres\.url"):
+        load_settings(environ={"SCOREBOARD_ENVIRONMENT": "production"}, needs_stores=False)
+
+
+def test_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As some editors write it."""
+    config = tmp_path / "c.toml"
+    config.write_text("[server]\nport = 4\n", "utf-8-sig")
+    assert load_settings(config, None, STORES).server.port == 4

@@ -28,14 +28,16 @@ from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
+from scoreboard.web.branding import Branding
 from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import build_plain_table, build_probe_table, build_prompt_probes, build_prompt_table, build_table
 from scoreboard.web.gate import Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
 from scoreboard.web.openapi import Description
 from scoreboard.web.origins import Origins
-from scoreboard.web.pages import PageRoutes
+from scoreboard.web.pages import SHIPPED, PageRoutes
 from scoreboard.web.problems import failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
@@ -131,9 +133,15 @@ async def site(
     ip_per_minute: int = 0,
     all_doors: bool = False,
     pictures: Pictures | None = None,
+    branding: Branding = SHIPPED,
+    actions: str = "",
+    buttons: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Site]:
-    """Serves until the block ends. `all_doors`: a server without a prompt table stands beside the first, and one without any."""
+    """Serves until the block ends. `actions`: the text of an actions file; `buttons`: whether the page has any.
+
+    `all_doors`: a server without a prompt table stands beside the first, and one without any.
+    """
     async with AsyncExitStack() as stack:
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
         monitor = HealthMonitor(people.stores)
@@ -141,21 +149,29 @@ async def site(
         health.migrated = True
         made = Site(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
-        bearer, heads = Bearer(people.sessions.authenticate), Heads(origins, public_url=public_url)
+        bearer, heads = Bearer(people.sessions.authenticate, people.sessions.recall), Heads(origins, public_url=public_url)
         scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer, addresses),
             scores=scores,
             health=health,
-            pages=PageRoutes(read_rules((ROOT / "config/actions.toml").read_text()), made.read, per_minute=10, registration=True),
+            pages=PageRoutes(
+                read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},
+                made.read,
+                per_minute=10,
+                registration=True,
+                branding=branding,
+                public_url=public_url,
+            ),
             avatars=AvatarRoutes(made.read, pictures),
             description=Description(),
+            error_pages=ErrorPages(branding),
         )
         asgi = Asgi(build_application(services))
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = Gate(heads, origins, addresses, connections, ip_per_minute)
+        gate = Gate(heads, origins, addresses, connections, ip_per_minute, files=services.pages.paths, recall=bearer.recall)
 
         def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
             return Front(
@@ -168,6 +184,7 @@ async def site(
                 before=gate.before,
                 problem=problem,
                 failed=failed,
+                error_page=services.error_pages.of,
                 malformed=gate.malformed,
                 admit=connections.admit,
                 released=connections.released,

@@ -87,7 +87,7 @@ async def test_the_board_is_read_alike(database_url: str, redis_url: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "authorization", ["Bearer x", "Bearer", "Basic YTpi", "x", "Bearer a.b.c", "Bearer " + "x" * 10_000, "Bearer \xe9"]
+    "authorization", ["Bearer x", "Bearer", "bearer", "a.b.c", "=", "Bearer a.b.c", "Bearer " + "x" * 10_000, "Bearer \xe9"]
 )
 async def test_a_bad_token_is_refused_even_where_none_is_needed(database_url: str, redis_url: str, authorization: str) -> None:
     """A client must notice that its log-in has ended."""
@@ -98,6 +98,72 @@ async def test_a_bad_token_is_refused_even_where_none_is_needed(database_url: st
         assert answer.headers["www-authenticate"] == "Bearer"
         assert code(await ask(here, "POST", ACTION, headers=headers, json={})) == (401, "UNAUTHORIZED")
         assert here.submitted == []
+
+
+@pytest.mark.parametrize("authorization", ["Basic YTpi", "Digest username=x", "Negotiate", "x", "DPoP a.b.c"])
+async def test_other_schemes_are_somebody_elses(database_url: str, redis_url: str, authorization: str) -> None:
+    """A staging proxy's password comes along with every request: reads go on as without it, an action still wants a token."""
+    async with site(database_url, redis_url, all_doors=True) as here:
+        mine = await here.register()
+        answer = await ask(here, "GET", BOARD, headers={"authorization": authorization})
+        assert answer.status_code == 200
+        assert "currentUser" not in answer.json()["data"]
+        assert code(await ask(here, "POST", ACTION, headers={"authorization": authorization}, json={})) == (401, "UNAUTHORIZED")
+        two = [("authorization", authorization), ("authorization", f"Bearer {mine['accessToken']}"), ("x-request-id", "same")]
+        assert code(await here.http.get(BOARD, headers=two)) == (401, "UNAUTHORIZED")
+
+
+async def test_if_modified_since_is_enough(database_url: str, redis_url: str) -> None:
+    """304 for the second that Last-Modified named and for later ones, in each form of a date; an ETag that is named counts alone."""
+    async with site(database_url, redis_url, all_doors=True) as here:
+        first = await ask(here, "GET", BOARD)
+        assert first.headers["last-modified"] == "Sat, 10 Jan 2026 10:30:00 GMT"
+        for date, status in (
+            ("Sat, 10 Jan 2026 10:30:00 GMT", 304),
+            ("Sat, 10 Jan 2026 10:30:01 GMT", 304),
+            ("Saturday, 10-Jan-26 10:30:00 GMT", 304),
+            ("Sat Jan 10 10:30:00 2026", 304),
+            ("Sat, 10 Jan 2026 10:29:59 GMT", 200),
+            ("Sat Jan 10 10:29:59 2026", 200),
+            ("", 200),
+            ("yesterday", 200),
+            ("Sat, 99 Jan 2026 10:30:00 GMT", 200),
+            ("Sat, 10 Jan 99999 10:30:00 GMT", 200),
+            ("1" * 10_000, 200),
+        ):
+            answer = await ask(here, "GET", BOARD, headers={"if-modified-since": date})
+            assert answer.status_code == status, date
+            if status == 304:
+                assert (answer.content, answer.headers["etag"]) == (b"", first.headers["etag"])
+        both = {"if-modified-since": "Sat, 10 Jan 2026 10:30:00 GMT", "if-none-match": '"x"'}
+        assert (await ask(here, "GET", BOARD, headers=both)).status_code == 200
+
+
+UNKNOWN = [
+    ("GET", f"{BOARD}?limt=3", "limt"),
+    ("GET", f"{BOARD}?limit=3&_=1", "_"),
+    ("GET", f"{BOARD}?limit=3&limit=4&period=day", "period"),
+    ("GET", f"{BOARD}?LIMIT=3", "LIMIT"),
+    ("GET", f"{BOARD}?%6cimt", "limt"),
+    ("GET", f"{BOARD}?{'x' * 200}=1", "x" * 50),
+    ("GET", f"{BOARD}?a%00%0ab=1", "a??b"),
+    ("GET", "/api/v1/users/me?fields=all", "fields"),
+    ("POST", "/api/v1/auth/login?next=/", "next"),
+    ("POST", f"{ACTION}?dry=1", "dry"),
+    ("GET", "/api/v1/openapi.json?v=2", "v"),
+]
+
+
+async def test_an_unknown_parameter_is_named(database_url: str, redis_url: str) -> None:
+    """400 on every route of the API, before anything is done; its escapes are decoded, and what can't be printed is not told."""
+    async with site(database_url, redis_url, all_doors=True) as here:
+        for method, path, name in UNKNOWN:
+            answer = await ask(here, method, path, json={} if method == "POST" else None)
+            assert code(answer) == (400, "INVALID_REQUEST"), path
+            assert answer.json()["errors"] == [{"field": name, "message": "is not known here"}]
+        assert here.submitted == []
+        assert (await here.http.get(f"{BOARD}?%6cimit=3")).status_code == 200
+        assert (await here.http.get("/?utm_source=x")).status_code == 200
 
 
 async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: str) -> None:

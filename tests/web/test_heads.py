@@ -1,7 +1,10 @@
 """Heads: what every answer carries, on every door, and what browsers of other pages may do."""
 
-from scoreboard.web.heads import DATA_POLICY, PAGE_POLICY, Heads
-from scoreboard.web.origins import Origins
+from structlog.testing import capture_logs
+
+from scoreboard.runtime.settings import load_settings
+from scoreboard.web.heads import DATA_POLICY, ECHOED_FIELDS, PAGE_POLICY, Heads
+from scoreboard.web.origins import REFUSED_LOGGED, Origins
 from scoreboard.web.pages import PAGE_FIELDS
 from tests.operations.people import database_url
 from tests.web.requests import request
@@ -57,7 +60,7 @@ def test_the_page_may_connect_to_its_own_host_alone() -> None:
         directives = {name: rest for name, _, rest in (directive.partition(" ") for directive in policy.split("; "))}
         assert directives["connect-src"] == sources
         assert directives["default-src"] == "'none'"
-        assert {name for name, rest in directives.items() if rest == "'self'"} <= {"script-src", "style-src", "connect-src"}
+        assert {name for name, rest in directives.items() if rest == "'self'"} <= {"script-src", "style-src", "connect-src", "manifest-src"}
         assert "unsafe" not in policy
 
 
@@ -128,3 +131,55 @@ async def test_a_preflight_is_answered_without_asking_a_route(database_url: str,
             assert answer.status_code == 204
             assert not [name for name in answer.headers if name.startswith("access-control")]
         assert (await here.http.options("/api/v1/users/me")).status_code == 405
+
+
+APPS = ("capacitor://localhost", "ionic://localhost", "tauri://localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop")
+EXTENSION = "moz-extension://5c8f6a52-2d1c-4c57-8d5e-0a1b2c3d4e5f"
+
+
+async def test_apps_and_extensions_are_origins(database_url: str, redis_url: str) -> None:
+    """Where the settings name them, their requests are answered like those of any other page that is allowed."""
+    origins = (*APPS, EXTENSION)
+    allowed = load_settings(flags={"server.allowed_origins": ",".join(origins)}, environ={}, needs_stores=False).server.allowed_origins
+    assert allowed == origins
+    async with site(database_url, redis_url, allowed=allowed) as here:
+        for origin in origins:
+            answer = await here.http.get(BOARD, headers={"origin": origin, "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"})
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+            name = origin.partition(":")[0].replace("-", "")
+            body = {"username": f"a{name}", "email": f"{name}@example.org", "password": "correct horse battery"}
+            assert (await here.http.post("/api/v1/auth/register", json=body, headers={"origin": origin})).status_code == 201
+        foreign = {"origin": "tauri://elsewhere", "sec-fetch-site": "cross-site"}
+        assert (await here.http.get(BOARD, headers=foreign)).status_code == 403
+
+
+async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: str, redis_url: str) -> None:
+    """Those of tracing libraries, for instance; what is no name is left out, and there is a bound. A foreign page is told nothing."""
+    asked = "sentry-trace, Baggage,traceparent,, a b, x\t, " + "y" * 65 + ", authorization"
+    many = ",".join(f"x-{number}" for number in range(500))
+    async with site(database_url, redis_url, allowed=("https://friend.example",)) as here:
+
+        async def preflight(names: str, origin: str = "https://friend.example") -> str:
+            fields = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": names}
+            answer = await here.http.options("/api/v1/scores/action", headers=fields)
+            assert answer.status_code == 204
+            return answer.headers.get("access-control-allow-headers", "")
+
+        ours = ["authorization", "content-type", "x-action-signature", "x-request-id", "if-none-match", "last-event-id"]
+        assert (await preflight(asked)).split(", ") == [*ours, "sentry-trace", "baggage", "traceparent", "x"]
+        assert (await preflight("")).split(", ") == ours
+        assert len((await preflight(many)).split(", ")) == len(ours) + ECHOED_FIELDS
+        assert await preflight(asked, "https://evil.example") == ""
+
+
+def test_a_refused_origin_is_logged_once() -> None:
+    """So that an operator who forgot it finds it; a flood of invented ones is not written down."""
+    origins = Origins(allowed=("https://friend.example",))
+    with capture_logs() as logged:
+        for number in range(2 * REFUSED_LOGGED):
+            for _ in range(2):
+                assert not origins.allows(request((b"host", b"127.0.0.1"), (b"origin", b"https://stage%d.example" % number)))
+        assert origins.allows(request((b"host", b"127.0.0.1"), (b"origin", b"https://friend.example")))
+        assert not origins.allows(request((b"host", b"127.0.0.1"), (b"origin", b"https://" + b"x" * 9_000)))
+    assert [line["origin"] for line in logged] == [f"https://stage{number}.example" for number in range(REFUSED_LOGGED)]
+    assert {(line["event"], line["setting"]) for line in logged} == {("origin_refused", "server.allowed_origins")}

@@ -1,0 +1,50 @@
+"""Colours as `#rrggbb`, and how well two of them can be told apart: relative luminance and contrast as WCAG 2.2 defines them. Pure."""
+
+from collections.abc import Sequence
+
+LEAST_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: of text, which is the strictest of what the accent is used for
+STEPS = 256  # between a colour and black or white, when one of more contrast is looked for
+
+BLACK, WHITE = "#000000", "#ffffff"
+
+
+def contrast(one: str, other: str) -> float:
+    """1 for the same colour, 21 for black and white."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
+    """The colour, or the nearest mixture of it with black or white that has LEAST_CONTRAST against all of these backgrounds.
+
+    They must be all light or all dark, else there may be none: then it is black or white, whichever has more.
+    """
+    ends = sorted((BLACK, WHITE), key=lambda end: min(contrast(end, each) for each in backgrounds), reverse=True)
+    for step in range(STEPS + 1):
+        mixed = _mix(colour, ends[0], step / STEPS)
+        if all(contrast(mixed, each) >= LEAST_CONTRAST for each in backgrounds):
+            return mixed
+    return ends[0]
+
+
+def text_on(colour: str) -> str:
+    """Black or white, whichever is read better on it: at least 4.5 of contrast in any case."""
+    return max((BLACK, WHITE), key=lambda each: contrast(each, colour))
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _mix(colour: str, end: str, share: float) -> str:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(_channels(colour), _channels(end), strict=True))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _luminance(colour: str) -> float:
+    red, green, blue = (_linear(channel / 255) for channel in _channels(colour))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _linear(channel: float) -> float:
+    return channel / 12.92 if channel <= 0.04045 else float(((channel + 0.055) / 1.055) ** 2.4)
