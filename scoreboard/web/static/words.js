@@ -1,16 +1,26 @@
 /** What the state of a live board is in words, for the page, the stage and <live-scoreboard>: never a silent failure. */
 import { digits } from './drawing.js';
 
-/** @typedef {ReturnType<typeof import('./scoreboard.js').connect>['state']} State */
+/** @import { State } from './scoreboard.js' */
+const TOO_MANY = 1013; // close code
+
+/** Whose number is too great, by the layer of the refusal. @type {Record<string, string>} */
+const FULL = { ip: 'too many viewers from your network', user: 'too many boards of this account are open' };
 
 /** @param {string | number} time */
 export const clock = (time) => new Date(time).toLocaleTimeString();
 export const seconds = (until = 0) => Math.max(0, Math.ceil((until - Date.now()) / 1000));
 
+/** Why the server would not have one more. @param {State} state */
+const refusal = ({ reason, layer }) => `Not live: ${/requests/.test(reason) ? 'too many requests from your network' : FULL[layer] || reason || 'the server is full'}`;
+
 /** @param {State} state */
-export function stateWords({ name, transport, retryAt, stale, code }) {
+export function stateWords(state) {
+  const { name, transport, retryAt, stale, code } = state;
   if (name === 'stopped') return code === 4403 ? 'Not live: this address may not watch' : 'Not live: log in to watch';
   if (name === 'paused') return 'Paused';
+  if (name === 'waiting' && code === TOO_MANY) return `${refusal(state)}. Next try in ${seconds(retryAt)} s`;
+  if (name === 'connecting' && code === TOO_MANY) return `${refusal(state)}. Trying again`;
   if (name === 'waiting') return `Reconnecting in ${seconds(retryAt)} s`;
   if (name === 'connecting') return code ? 'Reconnecting' : 'Connecting';
   if (stale) return `Stale since ${clock(stale)}`;
