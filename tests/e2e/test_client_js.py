@@ -375,7 +375,9 @@ def test_a_refusal_before_the_upgrade_is_found_out(visitor: BrowserContext, live
           const { connect } = await import('/scoreboard.js');
           const { stateWords } = await import('/static/words.js');
           const live = connect({ mode: 'full' });
-          const state = await new Promise((done) => live.addEventListener('state', ({ detail }) => detail.name === 'waiting' && done(detail)));
+          const state = await new Promise((done) => {
+            live.addEventListener('state', ({ detail }) => detail.name === 'waiting' && done(detail));
+          });
           live.close();
           const words = (...more) => stateWords(Object.assign({ ...state, retryAt: Date.now() + 6500 }, ...more));
           return {
@@ -407,23 +409,23 @@ def test_a_token_that_never_comes_keeps_nobody_waiting(visitor: BrowserContext, 
           const { connect, login } = await import('/scoreboard.js');
           const session = await login({ username, password });
           const token = await session.token();
-          const seen = (window.seen = []);
+          document.title = '';
+          const saw = (what) => (document.title += what + '.');
           const watch = (name, give) => {
             const live = connect({ token: give });
-            live.addEventListener('board', () => seen.push(name));
-            live.addEventListener('personal', () => seen.push(name + ' personal'));
+            live.addEventListener('board', () => saw(name + ' board'), { once: true });
+            live.addEventListener('personal', () => saw(name + ' personal'));
           };
           watch('throws', () => { throw new Error('no token'); });
           watch('late', () => new Promise((done) => (window.give = () => done(token))));
         }""",
         [name, password],
     )
-    page.wait_for_function("window.seen.includes('throws')")
-    assert page.evaluate("window.seen.includes('late')") is False
+    expect(page).to_have_title("throws board.", timeout=PATIENCE)
     page.clock.run_for(10_001)
-    page.wait_for_function("window.seen.includes('late')")
+    expect(page).to_have_title("throws board.late board.", timeout=PATIENCE)
     page.evaluate("window.give()")
-    page.wait_for_function("window.seen.includes('late personal')")
+    expect(page).to_have_title("throws board.late board.late personal.", timeout=PATIENCE)
 
 
 # ---- storage and sessions -----------------------------------------------------------------------------------------

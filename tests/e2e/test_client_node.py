@@ -121,7 +121,8 @@ def test_an_action_with_missing_parts_says_which(tmp_path: Path) -> None:
         const tried = [
             submitAction(), without('actionType'), without('token'), without('actionSecret'), without('url'),
             without('token', {{ credentials: 'mine' }}), without('token', {{ credentials: () => null }}),
-            without('token', {{ credentials: async () => ({{ token: 't' }}) }}), without('', {{ metadata: 'hard' }}), without('', {{ metadata: null }}),
+            without('token', {{ credentials: async () => ({{ token: 't' }}) }}),
+            without('', {{ metadata: 'hard' }}), without('', {{ metadata: null }}),
         ];
         const words = tried.map((each) => each.then(() => 'done', ({{ name, message }}) => name + ': ' + message));
         console.log(JSON.stringify(await Promise.all(words)));"""
