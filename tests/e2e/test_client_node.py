@@ -34,9 +34,15 @@ const counted = once('personal');
 const scored = await submitAction({ session, actionType: 'task_finish', metadata: { difficulty: 'easy', timeSpent: 60 } });
 const { points, score } = await counted;
 const renewed = await session.token(true);
+const request = {
+  method: 'POST', headers: { 'Content-Type': 'application/json' },
+  body: JSON.stringify({ username: %(username)s, password: %(password)s }),
+};
+const { data } = await (await fetch(url + '/api/v1/auth/login', request)).json();
+const byHand = await submitAction({ url, token: data.accessToken, actionSecret: data.actionSecret, actionType: 'task_finish' });
 const report = {
   rows: board.leaderboard.length, before: personal.score, scored, points, score, transport: live.state.transport,
-  user: session.user, isRenewed: Boolean(renewed),
+  user: session.user, isRenewed: Boolean(renewed), byHand,
 };
 live.close();
 await session.logout();
@@ -65,6 +71,7 @@ def is_right(report: Any, username: str) -> None:
     assert report["scored"]["previousScore"] == report["before"]
     assert report["scored"]["newScore"] == report["score"] == report["before"] + report["points"]
     assert report["isRenewed"]
+    assert report["byHand"]["previousScore"] == report["score"]
     assert report["after"] == [None, None]
 
 
@@ -107,6 +114,18 @@ def test_in_node_the_server_must_be_named(tmp_path: Path) -> None:
         "Refused: The server does not answer.",
         None,
     ]
+
+
+@with_node
+def test_the_example_of_the_readme_runs(live_server: Any, tmp_path: Path) -> None:
+    """As it stands, with the package installed, against a server that scripts/run has started."""
+    example = (ROOT / "README.md").read_text().partition("```js\n")[2].partition("```")[0]
+    assert "http://127.0.0.1:8000" in example
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "scoreboard").symlink_to(STATIC)
+    reported = "\nconsole.log(JSON.stringify([pointsAwarded, live.state.name]));"
+    points, _ = run(example.replace("http://127.0.0.1:8000", live_server.url) + reported, folder=tmp_path)
+    assert points > 0
 
 
 @with_node

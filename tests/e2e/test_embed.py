@@ -100,7 +100,7 @@ def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: Star
 
 @in_browser
 def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node: StartNode) -> None:
-    """A page of another origin sees no board; each element says why and asks no more; the console says once what to set, log-in does too."""
+    """A page of another origin sees no board; each element says why, the console once what to set, and log-in is refused."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins="http://allowed.test", limits__user_per_minute="0")
         Player(node.url, "Ada").act()

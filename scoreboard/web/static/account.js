@@ -13,8 +13,8 @@ const TURN = 'scoreboard:session';
 const EARLY = 60_000; // ms; a token is renewed this long before its end
 const AGAIN = 5_000; // ms after a renewal that found nobody; also the clock's error that matters to nobody
 const PAUSE = 1_000; // ms until a refresh whose answer was lost is repeated with the same token
-const TRIES = 3; // of one renewal; each waits ANSWER of scoreboard.js, all of it is over before the server's grace for a spent token is
-const SERVER = 20_000; // ms; more than any answer takes: a tab that holds its turn for longer is frozen
+const TRIES = 3; // of one renewal; each waits ANSWER of scoreboard.js, so all are over within the server's grace for a spent token
+const LONGEST_TURN = 20_000; // ms; more than any answer takes: a tab that holds its turn for longer is frozen
 
 /** What another tab reads. null: logged out; empty: the session was found ended. Where storage is refused this tab's memory serves. */
 class Mark {
@@ -49,7 +49,7 @@ async function inTurn(act) {
   let begun = false;
   const run = () => ((begun = true), act());
   if (!locks || !globalThis.document) return act();
-  return locks.request(TURN, { signal: AbortSignal.timeout(SERVER) }, run).catch((error) => {
+  return locks.request(TURN, { signal: AbortSignal.timeout(LONGEST_TURN) }, run).catch((error) => {
     if (begun) throw error;
     return act();
   });
@@ -64,14 +64,15 @@ export class Account extends EventTarget {
   #renewAt = 0;
   #refreshToken = ''; // outside a browser
   #era = 0; // of one user; what was asked in another is void
+  #isLeaving = false; // a renewal is not repeated any more
   #mark;
 
   /** @param {string} [url] the server; the page's own by default */
   constructor(url = '') {
     super();
     this.url = url;
-    const foreign = url && new URL(url, globalThis.location?.href).origin;
-    this.#mark = new Mark(foreign && foreign !== globalThis.location?.origin ? `${MARK} ${foreign}` : MARK);
+    const server = URL.canParse(url) ? new URL(url).origin : '';
+    this.#mark = new Mark(server && server !== globalThis.location?.origin ? `${MARK} ${server}` : MARK);
     if (globalThis.document) addEventListener('storage', (event) => this.#heard(event));
   }
 
@@ -87,8 +88,10 @@ export class Account extends EventTarget {
 
   /** Ends the session, here and in every tab. */
   async leave() {
-    await this.#renewing?.catch(() => {}); // it would log in again
+    this.#isLeaving = true;
+    await this.#renewing?.catch(() => {}); // its answer would leave a cookie behind
     const token = (await this.token().catch(() => null)) ?? '';
+    this.#isLeaving = false;
     this.#forget(null);
     await inTurn(() => ask('auth/logout', { url: this.url, body: '{}', token }));
   }
@@ -142,7 +145,7 @@ export class Account extends EventTarget {
         const failed = await this.#refresh();
         if (!failed || era !== this.#era) return;
         const other = failed.status === 401 && this.#session && tries === 1; // the cookie may have changed under way: another tab logged in
-        if (tries < TRIES && (!failed.status || other)) await new Promise((done) => setTimeout(done, PAUSE));
+        if (tries < TRIES && !this.#isLeaving && (!failed.status || other)) await new Promise((done) => setTimeout(done, PAUSE));
         else throw failed;
       }
     } catch (error) {

@@ -59,7 +59,7 @@ export async function submit(action, ask) {
   let { token, secret, keyVersion, userId, skew = 0 } = await credentialsOf(action);
   const timestamp = new Date(Date.now() + skew).toISOString();
   const body = JSON.stringify({ actionId: crypto.randomUUID(), actionType, timestamp, metadata, userId });
-  for (let attempt = 1, renewed = Boolean(action.token); ; attempt++) {
+  for (let attempt = 1, renewed = !(session || action.credentials); ; attempt++) {
     const headers = { 'X-Action-Signature': await signAction(body, secret, keyVersion) };
     const answer = await ask('scores/action', { url, body, token, headers });
     const { status, said, head, wait } = answer;

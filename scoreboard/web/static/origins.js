@@ -9,7 +9,7 @@ const PROBE = 3_000; // ms for each of two requests
 export function explain(server) {
   if (explained.has(server)) return;
   explained.add(server);
-  const { origin } = location;
+  const { origin = 'this origin' } = globalThis.location ?? {};
   console.error(
     `Scoreboard: ${server} refuses pages of ${origin}. Add "${origin}" to server.allowed_origins there; if it is the server's own address, set server.public_url to it.`,
   );

@@ -32,7 +32,7 @@ const jittered = (attempt = 0) => Math.random() * Math.min(BACKOFF[1], BACKOFF[0
 /** The server's origin: of `url`, else the page's own. */
 function serverOf(url = '') {
   const here = globalThis.location?.href;
-  if (!/^http/.test(url || here)) throw new TypeError(url ? 'url is no http address: ' + url : 'url is missing: which server?');
+  if (!/^https?:\/\/./i.test(url || here)) throw new TypeError(url ? 'url is no http address: ' + url : 'url is missing: which server?');
   return new URL(url || here).origin;
 }
 
