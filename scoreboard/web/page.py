@@ -62,12 +62,13 @@ def render_context(
     registration: bool = True,
     stage: bool = False,
     avatars: bool = True,
+    public_url: str = "",
 ) -> dict[str, Any]:
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
     `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone;
-    `avatars`: pictures, from this server, else initials alone.
+    `avatars`: pictures, from this server, else initials alone; `public_url`: where others find the page, for the picture that they show of it.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -90,6 +91,7 @@ def render_context(
         "updated": updated,
         "stage": stage,
         "avatars": avatars,
+        "public_url": public_url,
         "per_minute": per_minute,
         "registration": registration,
         "actions": [

@@ -13,9 +13,9 @@ TSC = shutil.which("tsc")
 
 
 def test_the_client_stays_small() -> None:
-    """scoreboard.js is under 12 kB as it stands; with all that it fetches to watch and to act, under 8 as it travels."""
+    """scoreboard.js is under 13 kB as it stands; with all that it fetches to watch and to act, under 8 as it travels."""
     files = [(STATIC / f"{name}.js").read_bytes() for name in ("scoreboard", "fallback", "actions")]
-    assert len(files[0]) < 12_000
+    assert len(files[0]) < 13_000
     assert sum(len(gzip.compress(file)) for file in files) < 8_000
 
 

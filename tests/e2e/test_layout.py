@@ -47,16 +47,16 @@ WALK = """([boards, wide]) => {
       if (mark) parts.mark = mark.getBoundingClientRect();
       const box = row.getBoundingClientRect();
       for (const [what, part] of Object.entries(parts)) {
-        if (part.left < box.left - 1 || part.right > box.right + 1) say(`${what} of ${name.textContent} leaves its row sideways`);
-        if (part.top < box.top - 1 || part.bottom > box.bottom + 1) say(`${what} of ${name.textContent} leaves its row upwards or downwards`);
-        for (const [other, its] of Object.entries(parts)) {
-          if (other > what && !apart(part, its)) say(`${what} and ${other} of ${name.textContent} overlap`);
-        }
+        const its = `${what} of ${name.textContent}`;
+        if (part.left < box.left - 1 || part.right > box.right + 1) say(its + ' leaves its row sideways');
+        if (part.top < box.top - 1 || part.bottom > box.bottom + 1) say(its + ' leaves its row upwards or downwards');
+        for (const other in parts) if (other > what && !apart(part, parts[other])) say(`${its} lies over the ${other}`);
       }
       const cut = name.scrollWidth > name.clientWidth;
       const letters = [...name.textContent].length;
       if (cut && name.clientWidth < (wide * name.scrollWidth) / letters) say(`too little of ${name.textContent} is seen`);
-      if (cut !== (name.title === name.textContent) || cut !== (name.tabIndex === 0)) say(`${name.textContent} can't be had whole, or offers itself`);
+      const offered = name.title === name.textContent && name.tabIndex === 0;
+      if (cut !== offered) say(`${name.textContent} can't be had whole, or offers itself`);
     }
   }
   return wrong;

@@ -3,7 +3,7 @@
  * and movement follow people. Knows no network.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { brief, count, digits, offerWhole, paintFace, scoreDigits, travel } from './drawing.js';
+import { brief, count, digits, isSame, offerWhole, paintFace, scoreDigits, travel } from './drawing.js';
 
 const MARKED = 6_000; // ms that a change stays marked
 
@@ -56,11 +56,13 @@ export class BoardView {
     new ResizeObserver(() => this.#offerWhole()).observe(body);
   }
 
-  /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. @param {Entry[]} entries */
+  /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. Returns whether anything changed. @param {Entry[]} entries */
   draw(entries) {
+    const before = [...this.shown.values()];
     if (this.body.classList.contains('waiting')) this.#draw(entries, false);
     else travel(this.body, () => this.#draw(entries, true));
     this.body.classList.remove('waiting');
+    return !isSame(before, [...this.shown.values()]);
   }
 
   /** @param {Entry[]} entries @param {boolean} marked */

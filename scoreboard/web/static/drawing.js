@@ -30,6 +30,9 @@ function version(url) {
   return (number >>> 0).toString(16).padStart(8, '0');
 }
 
+/** Whether two boards show the same. @param {import('./scoreboard.js').Entry[]} a @param {import('./scoreboard.js').Entry[]} b */
+export const isSame = (a, b) => a.length === b.length && a.every(({ userId, username, score }, place) => userId === b[place].userId && username === b[place].username && score === b[place].score);
+
 /** What each face shows. @type {WeakMap<Element, string>} */ const painted = new WeakMap();
 
 /**

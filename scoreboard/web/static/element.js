@@ -5,7 +5,7 @@
  * Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the colours.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { count, digits, offerWhole, paintFace, scoreDigits, travel } from './drawing.js';
+import { count, digits, isSame, offerWhole, paintFace, scoreDigits, travel } from './drawing.js';
 import { drawState } from './words.js';
 
 const MOST = 10; // what a live board shows
@@ -47,6 +47,8 @@ data { flex: none; min-width: min(100%, var(--em) * 1em); margin-inline-start: a
 .waiting li bdi { height: 0.7em; border-radius: 1em; background: var(--line); }
 p { display: flex; align-items: center; flex-wrap: wrap; gap: 0 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
 p b { min-width: 0; width: 0.65em; height: 0.65em; padding: 0; border: 2px solid; border-radius: 50%; }
+button { font: inherit; color: inherit; min-height: 2.75rem; padding: 0 0.5em; border: 0; background: none; text-decoration: underline; text-underline-offset: 0.2em; cursor: pointer; }
+[hidden] { display: none; }
 p .live { color: var(--accent); background: var(--accent); }
 p .stopped { color: light-dark(#a3200c, #ff9d8c); background: currentcolor; }
 @container (width < 20rem) {
@@ -77,7 +79,9 @@ export function mount(host, connect) {
   if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(LOOKS); // not a <style>: the page's CSP may forbid those
   root.adoptedStyleSheets = [sheet];
   const list = make('ol');
-  const line = make('p', make('b'), make('span'), make('span'));
+  const again = make('button', new Text('Try now'));
+  const line = make('p', make('b'), make('span'), make('span'), again);
+  again.addEventListener('click', () => live?.redial());
   const section = make('section', list, line);
   root.replaceChildren(section);
   list.role = 'list'; // Safari forgets it with list-style: none
@@ -131,8 +135,8 @@ export function mount(host, connect) {
     live.addEventListener('state', state);
     live.addEventListener('board', (/** @type {any} */ { detail }) => {
       const first = !entries.length;
+      if (!isSame(entries, detail.leaderboard)) changed = detail.timestamp;
       entries = detail.leaderboard;
-      changed = detail.timestamp;
       list.classList.remove('waiting');
       if (first) draw();
       else travel(list, draw);

@@ -11,12 +11,13 @@
  * @typedef {{changed: (Entry & {previousRank: number | null})[], removed: string[]}} Delta
  * @typedef {string | null | ((renew: boolean) => Promise<string | null> | string | null)} Token   renew: the last one was refused
  * @typedef {ReturnType<typeof setTimeout>} Timer
- * @typedef {{url: string, mode: string, level: number, token?: string, signal: AbortSignal, began: number, close(): void, since(): string,
+ * @typedef {{url: string, mode: string, level: number, token?: string, quiet?: number, signal: AbortSignal, began: number, close(): void, since(): string,
  *   subscribe(): boolean, send(message: object): boolean, hear(message: any): void, lost(code: number, wait?: number): void}} Link
  */
 const PROOF = 3_000; // ms for a transport's first message
 const PING = 25_000; // ms of silence until a ping
 const ANSWER = 10_000; // ms for a pong or an answer
+const LATE = 1_500; // ms that a promised heartbeat may be late until it shows
 const HIDE = 5_000; // ms out of sight until it pauses
 const CLIMB = [60_000, 600_000]; // ms until a better transport is tried: at first, at most
 const STEADY = 10_000; // ms; what lasted longer was no failure
@@ -97,7 +98,7 @@ const start = async (link) => {
 export function connect({ url = location.origin, token = null, mode = 'delta' } = {}) {
   const events = new EventTarget();
   const end = new AbortController();
-  const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', code: 0, viewers: 0 };
+  const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', silent: '', code: 0, viewers: 0 };
   /** @type {Board | null} */ let board = null;
   /** @type {Link | null} */ let link = null; // has proven itself
   /** @type {Link | null} */ let trial = null; // not yet
@@ -126,7 +127,7 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
       url, mode, level, signal, began: Infinity,
       close: () => control.abort(),
       since: () => board?.position ?? '',
-      subscribe: () => mine.send({ action: 'subscribe', channel: 'leaderboard', mode, since: board?.position }),
+      subscribe: () => mine.send({ action: 'subscribe', channel: 'leaderboard', mode, heartbeat: true, since: board?.position }),
       send: () => false,
       hear: (message) => signal.aborted || hear(mine, message),
       lost: (code, wait) => signal.aborted || lost(mine, code, wait),
@@ -142,7 +143,10 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
   function hear(/** @type {Link} */ from, { event = '', data = /** @type {any} */ (0) }) {
     if (from === trial && event !== 'error') adopt(from);
     if (from !== link) return;
+    if (event === 'subscribed') from.quiet = 1000 * data.heartbeatSeconds || 0;
+    if (state.silent) tell({ silent: '' });
     beat();
+    listen();
     if (event === 'leaderboard:update') show(data);
     if (event === 'leaderboard:stale') tell({ stale: data.since });
     if (event === 'authenticated') emit('personal', data);
@@ -170,14 +174,21 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     clearTimeout(timers.climb);
     if (best) after('climb', climb, () => open(0));
     else climb = CLIMB[0];
-    tell({ name: 'live', transport: (memory.transport = NAMES[best]), code: 0, viewers: 0 });
+    tell({ name: 'live', transport: (memory.transport = NAMES[best]), silent: '', code: 0, viewers: 0 });
   }
 
   function beat(ms = PING) {
+    if (ms && link?.quiet) return after('beat', ANSWER * (1 + Math.random()), () => link?.lost(4408)); // spread: the server may have paused
     after('beat', ms, () => {
       link?.send({ action: 'ping' });
       after('beat', ANSWER, () => link?.lost(4408));
     });
+  }
+
+  /** Says so if nothing is heard for longer than the server has promised. */
+  function listen() {
+    const since = new Date().toISOString();
+    if (link?.quiet) after('listen', link.quiet + LATE, () => tell({ silent: since }));
   }
 
   function lost(/** @type {Link} */ dead, code = 0, wait = 0) {
@@ -208,11 +219,13 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
     link?.close();
     trial?.close();
     link = trial = null;
+    state.silent = '';
   }
 
   /** Whatever waited while the tab slept is due. */
   function wake() {
     if (document.hidden) return;
+    listen();
     if (link) link.level ? open(0) : beat(0);
     else if (!trial && state.name !== 'stopped') open(best);
   }
@@ -220,11 +233,14 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
   function seen() {
     clearTimeout(hiding);
     if (!document.hidden) return wake();
-    hiding = setTimeout(() => {
-      if (state.name === 'stopped') return;
-      drop();
-      tell({ name: 'paused' });
-    }, HIDE);
+    hiding = setTimeout(pause, HIDE);
+  }
+
+  function pause() {
+    clearTimeout(hiding);
+    if (state.name === 'stopped') return;
+    drop();
+    tell({ name: 'paused' });
   }
 
   /** Starts over, as another user or none. */
@@ -248,6 +264,7 @@ export function connect({ url = location.origin, token = null, mode = 'delta' } 
 
   document.addEventListener('visibilitychange', seen, end);
   addEventListener('online', wake, end);
+  addEventListener('pagehide', pause, end); // an open connection keeps a page out of the back/forward cache
   addEventListener('pageshow', (event) => event.persisted && redial(), end);
   redial();
   return Object.assign(events, { state, identify, redial, close: () => (end.abort(), clearTimeout(hiding), drop()) });
