@@ -68,7 +68,7 @@ def render_context(
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
     `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone;
-    `avatars`: pictures, from this server, else initials alone; `public_url`: where others find the page, for the picture that they show of it.
+    `avatars`: pictures, from this server, else initials alone; `public_url`: where others find the page.
     """
     rows: list[dict[str, Any]] = [
         {

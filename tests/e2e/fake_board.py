@@ -1,4 +1,4 @@
-"""The page's own files in a real browser, without a server: the tab's WebSocket is played in the tab, so that a test sets any board at once.
+"""The page's own files in a real browser, without a server: the tab's WebSocket is played in the tab, so a test sets any board at once.
 
 For tests of how things look and of what the page does with what it hears. What a server does is for the tests with a server.
 """
@@ -89,7 +89,9 @@ class FakeBoard:
         if url.path == "/":
             route.fulfill(body=self._page(stage=url.query == "stage"), content_type=TYPES[".html"])
         elif url.path == "/embed":
-            route.fulfill(body=EMBED + "<live-scoreboard limit=10></live-scoreboard>", content_type=TYPES[".html"])
+            route.fulfill(
+                body=EMBED + "<main><h1>Embed</h1><live-scoreboard limit=10></live-scoreboard></main>", content_type=TYPES[".html"]
+            )
         elif url.path.startswith("/static/") or url.path == "/scoreboard.js":
             file = WEB / "static" / url.path.rpartition("/")[2]
             route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.browsing import PATIENCE, in_browser
 from tests.e2e.fake_board import FakeBoard, entries
+from tests.e2e.test_states import SESSION
 
 WIDTHS = (240, 320, 360, 390, 768, 1024, 1280, 1920, 2560, 3840)  # CSS pixels: a watch, phones, tablets, laptops, a wall
 HEIGHT = 800
@@ -99,6 +100,30 @@ def test_nothing_is_cut_but_a_long_names_end(still: BrowserContext, page: Page, 
         page.set_viewport_size({"width": width, "height": height})
         wrong += page.evaluate(WALK, [boards(), WIDE_LETTERS])
     assert not wrong, "\n".join(wrong[:40])
+
+
+@in_browser
+def test_what_is_mine_fits(still: BrowserContext, page: Page) -> None:
+    """My name, score and buttons, the password form, and my row under the board: at no width does anything stick out."""
+    fake = FakeBoard(still, [(NAMES[0], 9_898_989_898_989_898), ("Ada", 9_000_000_000_000_000)])
+    session = {"success": True, "data": {**SESSION, "userId": "user-44", "username": "W" * 50}}
+    standing = {"userId": "user-44", "username": "W" * 50, "score": 1_111_111_111_111_111, "rank": 44_444}
+    fake.api["/auth/refresh"] = (200, session)
+    fake.api["/scores/leaderboard"] = (200, {"success": True, "data": {"leaderboard": [], "currentUser": standing}})
+    page.add_init_script("localStorage['scoreboard.user'] = 'user-44'")
+    fake.open(page)
+    expect(page.locator("#score")).to_have_text("1,111,111,111,111,111")
+    page.get_by_text("Change password").first.click()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        sticking = page.evaluate(
+            """() => [...document.querySelectorAll('header *, aside, aside *, #mine *')].filter((part) => {
+              const { left, right } = part.getBoundingClientRect();
+              const isCut = part.matches('dd, button, p, b') && part.clientWidth && part.scrollWidth > part.clientWidth + 1;
+              return left < 0 || right > innerWidth || isCut;
+            }).map((part) => part.outerHTML.slice(0, 99))"""
+        )
+        assert (width, sticking, page.evaluate("document.documentElement.scrollWidth")) == (width, [], width)
 
 
 @in_browser

@@ -2,7 +2,7 @@
 import { Account } from './account.js';
 import { Refused } from './actions.js';
 import { BoardView, fill } from './board.js';
-import { count, digits, paintFace } from './drawing.js';
+import { count, digits, offerWhole, paintFace } from './drawing.js';
 import { ask, connect, submitAction } from './scoreboard.js';
 import { aheadWords, Sparkline } from './standing.js';
 import { drawState, seconds, write } from './words.js';
@@ -100,6 +100,7 @@ function showMe() {
   $('owner').value = user.username;
   paintFace($('me').querySelector('i'), user, document.body.dataset.avatars);
   fill(pinned, { ...user, rank: mine?.rank, score: mine?.score ?? 0 });
+  offerWhole(pinned.querySelectorAll('bdi'));
   write($('rank'), mine?.rank ? digits(mine.rank) : '–');
   if (!mine) return write($('score'), '–');
   count($('score'), mine.score);

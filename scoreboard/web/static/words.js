@@ -25,10 +25,12 @@ export function stateWords({ name, transport, retryAt, stale, silent, code }) {
 export function drawState(line, state, changed) {
   const [dot, words, more, again] = /** @type {HTMLCollectionOf<HTMLElement>} */ (line.children);
   const watching = state.viewers && `${digits(state.viewers)} watching`;
-  const details = [state.name === 'live' && state.transport !== 'polling' && state.transport, watching, changed && `last change ${clock(changed)}`];
+  const last = changed && `last change ${clock(changed)}`;
+  const details = [state.name === 'live' && state.transport !== 'polling' && state.transport, watching, last];
   dot.className = state.stale || state.silent ? 'waiting' : state.name;
   again.hidden = !state.silent && state.name !== 'waiting';
   write(words, stateWords(state));
+  /** @type {HTMLElement} */ (line).dataset.changed = last; // for paper
   write(more, details.filter(Boolean).join(' · '));
 }
 
