@@ -26,6 +26,7 @@ from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
 from scoreboard.live.conversation import Rules as LiveRules
 from scoreboard.live.conversation import Services as LiveServices
+from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
 from scoreboard.live.longpoll import PollEndpoint
 from scoreboard.live.reader import Reader
@@ -219,6 +220,7 @@ class Node:
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
             avatars=settings.accounts.avatars,
+            public_url=settings.server.public_url,
         )
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
@@ -322,6 +324,7 @@ class Node:
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),
             ("audience", self.audience.run),
+            ("heartbeat", run_heartbeat, self.hub),
             ("pictures", self.pictures.run),
         ]
 

@@ -15,7 +15,7 @@ from scoreboard.web.origins import API, FOR_ANYBODY, Origins
 # The page and everything on it comes from here. {live}: the public URL as a WebSocket's; 'self' means that already, but older browsers
 # don't know it. Forms are sent by script. No text becomes markup ("trusted types"); browsers that don't know that pass over it.
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; manifest-src 'self'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"  # an answer that is no page may load nothing, wherever it ends up

@@ -94,9 +94,16 @@ class PageRoutes:
     """`read`: the board; `per_minute`: the limit of actions a user, 0 for none; `avatars`: whether pictures of users are shown."""
 
     def __init__(
-        self, rules: Rules, read: Callable[[], Awaitable[Snapshot]], *, per_minute: int, registration: bool, avatars: bool = True
+        self,
+        rules: Rules,
+        read: Callable[[], Awaitable[Snapshot]],
+        *,
+        per_minute: int,
+        registration: bool,
+        avatars: bool = True,
+        public_url: str = "",
     ) -> None:
-        self._avatars = avatars
+        self._avatars, self._public_url = avatars, public_url.rstrip("/")
         self._actions, self._read, self._per_minute, self._registration = page_actions(rules), read, per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
         contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
@@ -117,6 +124,7 @@ class PageRoutes:
             registration=self._registration,
             stage=stage,
             avatars=self._avatars,
+            public_url=self._public_url,
         )
 
     async def index(self, request: Request) -> Response:

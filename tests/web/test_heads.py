@@ -57,7 +57,7 @@ def test_the_page_may_connect_to_its_own_host_alone() -> None:
         directives = {name: rest for name, _, rest in (directive.partition(" ") for directive in policy.split("; "))}
         assert directives["connect-src"] == sources
         assert directives["default-src"] == "'none'"
-        assert {name for name, rest in directives.items() if rest == "'self'"} <= {"script-src", "style-src", "connect-src"}
+        assert {name for name, rest in directives.items() if rest == "'self'"} <= {"script-src", "style-src", "connect-src", "manifest-src"}
         assert "unsafe" not in policy
 
 

@@ -35,6 +35,8 @@ export interface State {
   retryAt: number;
   /** Since when the server can't read the board, RFC 3339; empty: the board is current. */
   stale: string;
+  /** Since when nothing is heard although the server has promised to speak, RFC 3339; empty: it speaks. */
+  silent: string;
   /** The close code of the connection that was lost; 1013: refused, there are too many. 0 while it is live. */
   code: number;
   /** Why it was lost, in the server's words; may be empty. */
@@ -206,6 +208,8 @@ export interface Link {
   mode: string;
   level: number;
   token?: string;
+  /** Milliseconds after which the server has promised to say something; 0: not promised. */
+  quiet?: number;
   signal: AbortSignal;
   began: number;
   close(): void;

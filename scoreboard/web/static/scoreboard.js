@@ -11,6 +11,7 @@
 const PROOF = 3_000; // ms for a transport's first message
 const PING = 25_000; // ms of silence until a ping
 const ANSWER = 10_000; // ms for a pong, an answer or a token
+const LATE = 1_500; // ms that a promised heartbeat may be late until it shows
 const HIDE = 5_000; // ms out of sight until it pauses
 const CLIMB = [60_000, 600_000]; // ms until a better transport is tried: at first, at most
 const STEADY = 10_000; // ms; what lasted longer was no failure
@@ -99,7 +100,7 @@ const start = async (link) => (link.level ? (await fallback.catch(again)).start(
 /** A board that keeps itself current as long as somebody watches. @param {string} url @param {string} mode @param {Token} token */
 function openConnection(url, mode, token) {
   const end = new AbortController();
-  const fine = { code: 0, reason: '', layer: '', viewers: 0 };
+  const fine = { silent: '', code: 0, reason: '', layer: '', viewers: 0 };
   /** @type {State} */ const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', ...fine };
   /** @type {Set<EventTarget>} */ const watching = new Set();
   /** @type {Board | null} */ let board = null;
@@ -131,7 +132,7 @@ function openConnection(url, mode, token) {
       url, mode, level, signal, began: Infinity,
       close: () => control.abort(),
       since: () => board?.position ?? '',
-      subscribe: () => mine.send({ action: 'subscribe', channel: 'leaderboard', mode, since: board?.position }),
+      subscribe: () => mine.send({ action: 'subscribe', channel: 'leaderboard', mode, heartbeat: true, since: board?.position }),
       send: () => false,
       hear: (message) => signal.aborted || hear(mine, message),
       lost: (...why) => signal.aborted || lost(mine, ...why),
@@ -150,7 +151,10 @@ function openConnection(url, mode, token) {
   function hear(/** @type {Link} */ from, { event = '', data = /** @type {any} */ (0) }) {
     if (from === trial && event !== 'error') adopt(from);
     if (from !== link) return;
+    if (event === 'subscribed') from.quiet = 1000 * data.heartbeatSeconds || 0;
+    if (state.silent) tell({ silent: '' });
     beat();
+    listen();
     if (event === 'leaderboard:update') show(data);
     if (event === 'leaderboard:stale') tell({ stale: data.since });
     if (event === 'authenticated') emit('personal', (personal = data));
@@ -186,10 +190,17 @@ function openConnection(url, mode, token) {
   }
 
   function beat(ms = PING) {
+    if (ms && link?.quiet) return after('beat', ANSWER * (1 + Math.random()), () => link?.lost(4408)); // spread: the server may have paused
     after('beat', ms, () => {
       link?.send({ action: 'ping' });
       after('beat', ANSWER, () => link?.lost(4408));
     });
+  }
+
+  /** Says so if nothing is heard for longer than the server has promised. */
+  function listen() {
+    const since = new Date().toISOString();
+    if (link?.quiet) after('listen', link.quiet + LATE, () => tell({ silent: since }));
   }
 
   function lost(/** @type {Link} */ dead, code = 0, wait = 0, reason = '', layer = '') {
@@ -221,11 +232,13 @@ function openConnection(url, mode, token) {
     link?.close();
     trial?.close();
     link = trial = null;
+    state.silent = '';
   }
 
   /** Whatever waited while the tab slept is due. */
   function wake() {
     if (page?.hidden) return;
+    listen();
     if (link) link.level > first ? open() : link.level || beat(0);
     else if (!trial && state.name !== 'stopped') open(best);
   }
@@ -233,11 +246,14 @@ function openConnection(url, mode, token) {
   function seen() {
     clearTimeout(hiding);
     if (!page?.hidden) return wake();
-    hiding = setTimeout(() => {
-      if (state.name === 'stopped') return;
-      drop();
-      tell({ name: 'paused' });
-    }, HIDE);
+    hiding = setTimeout(pause, HIDE);
+  }
+
+  function pause() {
+    clearTimeout(hiding);
+    if (state.name === 'stopped') return;
+    drop();
+    tell({ name: 'paused' });
   }
 
   /** Starts over, as another user or none. */
@@ -285,6 +301,7 @@ function openConnection(url, mode, token) {
 
   page?.addEventListener('visibilitychange', seen, end);
   globalThis.addEventListener?.('online', wake, end);
+  globalThis.addEventListener?.('pagehide', pause, end); // an open connection keeps a page out of the back/forward cache
   globalThis.addEventListener?.('pageshow', (event) => event.persisted && redial(), end);
   redial();
   const isFor = (/** @type {unknown[]} */ ...asked) => state.name !== 'stopped' && [url, mode, token].every((own, place) => own === asked[place]);
