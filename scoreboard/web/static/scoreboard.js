@@ -82,7 +82,7 @@ async function overWebSocket(link) {
     link.subscribe();
   };
   socket.onmessage = ({ data }) => link.hear(JSON.parse(data));
-  socket.onclose = ({ code, reason }) => link.lost(code, 0, reason.split(';')[0]);
+  socket.onclose = ({ code, reason = '' }) => link.lost(code, 0, reason.split(';')[0]);
   link.signal.onabort = () => (socket.readyState ? socket.close() : (socket.onopen = () => socket.close()));
 }
 
