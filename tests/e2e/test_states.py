@@ -66,9 +66,9 @@ def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, st
     Player(node.url, "Ada").act()
     quiet, streamed = visitor.new_page(), visitor.new_page()
     heard: list[str | bytes] = []
-    quiet.on("websocket", lambda socket: socket.on("framereceived", heard.append))
+    quiet.on("websocket", lambda socket: socket.on("framereceived", lambda frame: heard.append(frame)))
     quiet.goto(node.url)
-    streamed.add_init_script("sessionStorage.transport = sessionStorage['scoreboard.transport'] = 'SSE'")
+    streamed.add_init_script("sessionStorage['scoreboard:transport'] = 'SSE'")
     streamed.goto(node.url)
     says(streamed, "SSE")
     deadline = monotonic() + PATIENCE / 1000
@@ -116,7 +116,7 @@ def test_nobody_has_to_wait_for_the_next_try(fake: FakeBoard, visitor: BrowserCo
         says_so = page.locator(line)
         expect(says_so).to_contain_text("Live")
         page.evaluate("for (const socket of server.open) socket.onclose({ code: 1013 })")
-        expect(says_so).to_contain_text("Reconnecting in")
+        expect(says_so).to_contain_text("Next try in")
         dialled = page.evaluate("server.dialled")
         page.get_by_role("button", name="Try now").click()
         expect(says_so).to_contain_text("Live")
