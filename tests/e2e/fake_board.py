@@ -13,7 +13,7 @@ import jinja2
 from playwright.sync_api import BrowserContext, Page, Route
 
 from scoreboard.web.page import PageAction, render_context
-from scoreboard.web.pages import TYPES
+from scoreboard.web.pages import CLIENT, CLIENT_ENTRY, TYPES
 
 WEB = Path(__file__).parents[2] / "scoreboard" / "web"
 ORIGIN = "http://localhost:9"  # nobody is asked: every request is answered here. Browsers trust this name, so actions can be signed
@@ -92,7 +92,9 @@ class FakeBoard:
             route.fulfill(
                 body=EMBED + "<main><h1>Embed</h1><live-scoreboard limit=10></live-scoreboard></main>", content_type=TYPES[".html"]
             )
-        elif url.path.startswith("/static/") or url.path == "/scoreboard.js":
+        elif url.path == f"/{CLIENT}":
+            route.fulfill(body=CLIENT_ENTRY, content_type=TYPES[".js"])
+        elif url.path.startswith("/static/"):
             file = WEB / "static" / url.path.rpartition("/")[2]
             route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
         elif self.is_down:
