@@ -66,7 +66,11 @@ def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, st
     Player(node.url, "Ada").act()
     quiet, streamed = visitor.new_page(), visitor.new_page()
     heard: list[str | bytes] = []
-    quiet.on("websocket", lambda socket: socket.on("framereceived", lambda frame: heard.append(frame)))
+
+    def hear(frame: str | bytes) -> None:
+        heard.append(frame)
+
+    quiet.on("websocket", lambda socket: socket.on("framereceived", hear))
     quiet.goto(node.url)
     streamed.add_init_script("sessionStorage['scoreboard:transport'] = 'SSE'")
     streamed.goto(node.url)

@@ -8,7 +8,13 @@ export const { format: digits } = new Intl.NumberFormat(); // of the browser's l
 export const { format: brief } = new Intl.NumberFormat(undefined, { notation: 'compact' });
 
 /** How many digits the layout leaves room for: 4, 7, 10, … as the highest score needs. web/page.py does the same. @param {{score: number}[]} entries */
-export const scoreDigits = (entries) => Math.max(4, ...entries.map(({ score }) => Math.ceil((String(Math.abs(score)).length - 1) / 3) * 3 + 1));
+export const scoreDigits = (entries) => Math.ceil((longest(entries) - 1) / 3) * 3 + 1;
+
+/** @param {{score: number}[]} entries */
+const longest = (entries) => Math.max(4, ...entries.map(({ score }) => String(Math.abs(score)).length));
+
+/** The width of the longest score in digits, a separator as half of one: all scores have it, so that all go below their names, or none. @param {{score: number}[]} entries */
+export const scoreWidth = (entries) => String(longest(entries) + Math.floor((longest(entries) - 1) / 3) / 2);
 
 /** Whoever has a name that is cut can have it whole: under the pointer, and by focus, which a tap gives too. @param {Iterable<HTMLElement>} names */
 export function offerWhole(names) {

@@ -5,7 +5,7 @@
  * Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the colours.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { count, digits, isSame, offerWhole, paintFace, scoreDigits, travel } from './drawing.js';
+import { count, digits, isSame, offerWhole, paintFace, scoreDigits, scoreWidth, travel } from './drawing.js';
 import { drawState } from './words.js';
 
 const MOST = 10; // what a live board shows
@@ -26,7 +26,7 @@ const LOOKS = `
 :host([theme="light"]) { color-scheme: light; }
 :host([theme="dark"]) { color-scheme: dark; }
 * { box-sizing: border-box; margin: 0; padding: 0; }
-section { --pad: 1rem; --em: 3.2; border-radius: inherit; padding: 0.5rem var(--pad); background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4; }
+section { --pad: 1rem; --em: 3.2; --ch: 0; border-radius: inherit; padding: 0.5rem var(--pad); background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4; }
 ol { list-style: none; }
 li { --face: 2.4em; position: relative; display: flex; flex-wrap: wrap; place-content: center start; align-items: center; column-gap: 0.6em; min-height: 3em; padding-block: 0.4em; border-block-end: 1px solid var(--line); }
 li::after { content: ""; position: absolute; inset: auto auto -1px 0; width: calc(100% * var(--share, 0)); border-block-end: 2px solid; opacity: 0.4; }
@@ -42,7 +42,7 @@ bdi { flex: 1 1 5.5em; min-width: 0; overflow: hidden; text-overflow: ellipsis; 
 bdi[tabindex] { cursor: help; }
 bdi:focus { white-space: normal; overflow-wrap: anywhere; }
 :focus-visible { outline: 2px solid; outline-offset: 2px; }
-data { flex: none; min-width: min(100%, var(--em) * 1em); margin-inline-start: auto; text-align: end; font-weight: 700; font-size: min(1em, (100cqi - 2 * var(--pad)) / var(--em)); white-space: nowrap; }
+data { flex: none; min-width: min(100%, var(--ch) * 1ch); margin-inline-start: auto; text-align: end; font-weight: 700; font-size: min(1em, (100cqi - 2 * var(--pad)) / var(--em)); white-space: nowrap; }
 .empty i { visibility: hidden; }
 .waiting li bdi { height: 0.7em; border-radius: 1em; background: var(--line); }
 p { display: flex; align-items: center; flex-wrap: wrap; gap: 0 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
@@ -126,6 +126,7 @@ export function mount(host, connect) {
     while (list.children.length > size) list.lastChild?.remove();
     const most = scoreDigits(entries);
     section.style.setProperty('--em', String(0.7 * most + 0.4 * Math.floor((most - 1) / 3))); // as page.css has it
+    section.style.setProperty('--ch', scoreWidth(entries));
     offer();
   }
 
