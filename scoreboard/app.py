@@ -25,6 +25,7 @@ from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
 from scoreboard.live.conversation import Rules as LiveRules
 from scoreboard.live.conversation import Services as LiveServices
+from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
 from scoreboard.live.longpoll import PollEndpoint
 from scoreboard.live.reader import Reader
@@ -333,6 +334,7 @@ class Node:
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),
             ("audience", self.audience.run),
+            ("heartbeat", run_heartbeat, self.hub),
             ("pictures", self.pictures.run),
         ]
 

@@ -23,6 +23,7 @@ MESSAGE_BYTES = 4096  # contract: text frames of at most 4 KiB in
 CHANNEL_LENGTH = 255  # characters; a channel that we don't have is told so and costs no connection, up to here
 MODE_LENGTH = 32  # characters; the same for a mode
 POSITION_LENGTH = MESSAGE_BYTES  # characters; one that is none of ours is only compared, and a full board is sent
+HEARTBEAT_SECONDS = 3.5  # of silence at most for who asked for heartbeats: a page says after 5 s that nobody answers
 SUBPROTOCOL = "scoreboard.v1"  # names these messages; echoed to a client that offers it
 
 
@@ -41,6 +42,7 @@ class Event(StrEnum):
     SUBSCRIBED = "subscribed"
     UNSUBSCRIBED = "unsubscribed"
     AUTHENTICATED = "authenticated"
+    HEARTBEAT = "heartbeat"
     ERROR = "error"
 
 
@@ -118,6 +120,7 @@ class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True
     channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
     mode: Annotated[str, Meta(max_length=MODE_LENGTH)] = "full"
     since: Annotated[str, Meta(max_length=POSITION_LENGTH)] | None = None
+    heartbeat: bool = False  # whether it wants a sign of life when there is nothing else to hear
 
 
 class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):
@@ -258,8 +261,12 @@ def authenticated(user: UUID, score: int | None, rank: int | None) -> bytes:
     return _encode(_Envelope(Event.AUTHENTICATED, _Standing(str(user), score, rank)))
 
 
-def subscribed(channel: str) -> bytes:
-    return _encode(_Envelope(Event.SUBSCRIBED, {"channel": channel}))
+def subscribed(channel: str, *, heartbeat: bool = False) -> bytes:
+    """`subscribed`, with the longest silence that is to be expected, in seconds, if heartbeats come."""
+    data: dict[str, Any] = {"channel": channel}
+    if heartbeat:
+        data["heartbeatSeconds"] = HEARTBEAT_SECONDS
+    return _encode(_Envelope(Event.SUBSCRIBED, data))
 
 
 def unsubscribed(channel: str) -> bytes:
@@ -304,4 +311,5 @@ def event_stream(event: Event, payload: bytes, position: str = "") -> bytes:
 
 PING = b"\x89\x00"  # an empty ping: browsers answer it and send nothing by themselves
 PONG = text_frame(b'{"event":"pong"}')
+HEARTBEAT_FRAME = text_frame(b'{"event":"heartbeat"}')
 HEARTBEAT = b": heartbeat\n\n"  # a comment: it keeps proxies from closing a stream that is silent, and finds out whether anybody is there

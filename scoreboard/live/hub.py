@@ -8,6 +8,7 @@ what is newest when the socket has drained. Every method that does not await is 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from math import inf
 from time import monotonic
 from uuid import UUID
 
@@ -34,12 +35,13 @@ log = structlog.get_logger()
 class _Watch:
     """One board: its viewers by the form that they want; who polls; the newest frames."""
 
-    __slots__ = ("polls", "prepared", "subscribers", "warm")
+    __slots__ = ("polls", "prepared", "sent_at", "subscribers", "warm")
 
     def __init__(self) -> None:
         self.subscribers = {form: Subscribers(form) for form in FORMS}
         self.polls: set[Poll] = set()
         self.prepared: Prepared | None = None
+        self.sent_at = -inf  # trio's clock, when its viewers were last sent something
         self.warm = False  # somebody has been watching since it was read last: `prepared` is a tick old at most
 
     @property
@@ -194,6 +196,7 @@ class Hub:
                 _measure(changed_at)
                 await trio.lowlevel.checkpoint()
         _measure(changed_at)
+        watch.sent_at = trio.current_time()
         self.spent += monotonic() - begun
         return True
 
@@ -219,6 +222,19 @@ class Hub:
                     viewer.told = count
             if not written % YIELD_EVERY:
                 await trio.lowlevel.checkpoint()
+
+    async def beat(self, quiet_seconds: float) -> None:
+        """Sends a heartbeat to those who asked for it, of each board of which nothing was sent for so long. Who is behind needs none."""
+        for watch in self._watches.values():
+            if trio.current_time() - watch.sent_at < quiet_seconds:
+                continue
+            watch.sent_at = trio.current_time()
+            viewers = [viewer for subscribers in watch.subscribers.values() for viewer in subscribers if viewer.beats]
+            for written, viewer in enumerate(viewers, 1):
+                if viewer.pending is None:
+                    viewer.socket.send_now(wire.HEARTBEAT if viewer.wrap is wire.event_stream else wire.HEARTBEAT_FRAME)
+                if not written % YIELD_EVERY:
+                    await trio.lowlevel.checkpoint()
 
     def revoke(self, sid: UUID) -> None:
         """Ends every connection of a session that was ended."""

@@ -7,7 +7,7 @@ Quart. All text goes through Jinja's escaping; nothing here is marked safe.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,6 +50,12 @@ def initials(username: str) -> str:
     return "".join(word[0] for word in words[:2]).upper() or "?"
 
 
+def score_digits(scores: Iterable[int]) -> int:
+    """How many digits the page leaves room for: 4, 7, 10, … as the highest score needs. static/drawing.js does the same."""
+    longest = max((len(str(abs(score))) for score in scores), default=1)
+    return max(4, -(-(longest - 1) // 3) * 3 + 1)
+
+
 def render_context(
     entries: Sequence[Shown] | None,
     actions: Sequence[PageAction],
@@ -66,7 +72,7 @@ def render_context(
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
     `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`: the board alone;
-    `avatars`: pictures, from this server, else initials alone; `branding`: title, logo and colours.
+    `avatars`: pictures, from this server, else initials alone; `branding`: title, logo and colours; `public_url`: where others find it.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -83,6 +89,7 @@ def render_context(
     return {
         "rows": rows,
         "shown": SHOWN,
+        "digits": score_digits(row.score for row in (entries or ())[:SHOWN]),
         "waiting": entries is None,
         "empty": entries is not None and not entries,
         "updated": updated,

@@ -31,13 +31,16 @@ TYPES = {
     ".json": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".ts": "application/typescript; charset=utf-8",
     ".webp": "image/webp",
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
 STATIC_PREFIX = "/static/"
 STAGE = b"stage"  # /?stage
-CLIENT = "scoreboard.js"  # also at /scoreboard.js, for pages of others
+CLIENT = "scoreboard.js"  # at /scoreboard.js, for pages of others
+# What stands there. The module itself has one address: imported by two, it would be two modules, which share no connection.
+CLIENT_ENTRY = f"export * from '.{STATIC_PREFIX}{CLIENT}';\n".encode()
 
 # A module script of another site's page is fetched with CORS; these files are the same for everybody.
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
@@ -108,14 +111,15 @@ class PageRoutes:
         branding: Branding = SHIPPED,
         public_url: str = "",
     ) -> None:
-        self._avatars, self._branding, self._public_url = avatars, branding, public_url
+        self._avatars, self._branding, self._public_url = avatars, branding, public_url.rstrip("/")
         self._actions, self._read, self._per_minute, self._registration = page_actions(rules), read, per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
         contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()} | branding.files
         contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)
-        self._files = {name: _file(name, content) for name, content in contents.items()}
-        self._packed = {name: _file(name, gzip.compress(content, mtime=0), GZIPPED) for name, content in contents.items()}
-        self.paths = (f"/{CLIENT}", *(STATIC_PREFIX + name for name in contents))  # of `file`
+        by_path = {STATIC_PREFIX + name: content for name, content in contents.items()} | {f"/{CLIENT}": CLIENT_ENTRY}
+        self._files = {path: _file(path, content) for path, content in by_path.items()}
+        self._packed = {path: _file(path, gzip.compress(content, mtime=0), GZIPPED) for path, content in by_path.items()}
+        self.paths = tuple(by_path)  # of `file`
         self._template = Environment(loader=PackageLoader("scoreboard.web"), autoescape=True).get_template("index.html")
         self._pages: dict[bool, _Page] = {}  # with ?stage and without: the newest
 
@@ -149,8 +153,7 @@ class PageRoutes:
 
     async def file(self, request: Request) -> Response:
         """A file of the page."""
-        name = request.path.decode("latin-1").removeprefix(STATIC_PREFIX).removeprefix("/")
-        found = (self._packed if accepts_gzip(request) else self._files).get(name)
+        found = (self._packed if accepts_gzip(request) else self._files).get(request.path.decode("latin-1"))
         if found is None:
             return problem(Refusal(Code.NOT_FOUND, "There is no such file."), request.request_id)
         return conditional(request, *found)

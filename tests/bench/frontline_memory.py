@@ -41,7 +41,7 @@ SHAPES: dict[str, tuple[str, bytes, list[bytes]]] = {
     "trailers": ("trailers", CHUNKED + b"1\r\nx\r\n0\r\n" + b"t: x\r\n" * 2_000, []),
     "pipelined": ("650 requests whose answers are not read", request("GET", "/livez") * 650, []),
     "unread-page": ("requests of the page, not read", request("GET", "/") * 50, []),
-    "unread-file": ("requests of a script, not read", request("GET", "/scoreboard.js") * 50, []),
+    "unread-file": ("requests of a script, not read", request("GET", "/static/scoreboard.js") * 50, []),
     "unread-board": ("requests of a board of 100, not read", request("GET", f"{BOARD}?limit=100") * 50, []),
     "half-frame": ("WebSocket: half a frame", upgrade(), [frame(1, MESSAGE)[:-1]]),
     "fragments": (

@@ -5,10 +5,12 @@ In Debian's Chromium against the real server; where a server has to misbehave, t
 
 import json
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 from playwright.sync_api import BrowserContext, Page, Route, WebSocket, WebSocketRoute, expect
 
 from scoreboard.domain import wire
@@ -273,6 +275,250 @@ def test_a_client_moves_to_another_node(visitor: BrowserContext, start_node: Sta
         assert len(spoken.sockets) > 1
         assert subscriptions(sent)[0]["since"] == newest(spoken.sockets[0][1])
         assert "leaderboard:update" not in {message["event"] for message in received}
+
+
+@in_browser
+def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server: Any) -> None:
+    """One WebSocket for all with the same server, mode and token; a late one is told what is known; the last one ends it."""
+    page = open_page(visitor, live_server.url)
+    spoken = Spoken(page)
+    told = page.evaluate(
+        """async () => {
+          const { connect } = await import('/scoreboard.js');
+          const next = (live, name) => new Promise((done) => live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
+          const lives = [connect(), connect({ url: location.origin + '/anything', mode: 'delta' })];
+          const boards = await Promise.all(lives.map((live) => next(live, 'board')));
+          lives.push(connect());
+          const [late, state] = await Promise.all([next(lives[2], 'board'), next(lives[2], 'state')]);
+          lives[0].close();
+          lives[0].redial(); // it has left: nothing happens
+          Object.assign(window, { connect, lives, next });
+          return { same: boards[0] === boards[1] && boards[1] === late && late === lives[1].board, name: state.name };
+        }"""
+    )
+    assert told == {"same": True, "name": "live"}
+    assert len(spoken.sockets) == 1
+    assert [message["mode"] for message in subscriptions(spoken.sockets[0][0])] == ["delta"]
+    full = page.evaluate(
+        """async () => {
+          const own = window.connect({ mode: 'full' });
+          const board = await window.next(own, 'board');
+          own.close();
+          return board.leaderboard.length;
+        }"""
+    )
+    assert full == 10
+    assert len(spoken.sockets) == 2
+    assert [message["mode"] for message in subscriptions(spoken.sockets[1][0])] == ["full"]
+    again = "const last = window.lives.splice(0).map((live) => live.close()).length; window.lives = [window.connect()];"
+    page.evaluate("() => { " + again + " }")  # mounted anew at once: it stays
+    page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
+    assert page.evaluate("window.lives[0].state.name") == "live"
+    assert len(spoken.sockets) == 2
+    page.evaluate("() => window.lives[0].close()")
+    page.evaluate("async () => { const live = window.connect(); await window.next(live, 'board'); live.close(); }")
+    assert len(spoken.sockets) == 3
+
+
+@in_browser
+def test_a_user_does_not_become_the_others(visitor: BrowserContext, live_server: Any) -> None:
+    """Of two who share a connection one proves a user: it gets one of its own, and the other watches on as a stranger."""
+    page = open_page(visitor, live_server.url)
+    spoken = Spoken(page)
+    name, password = player(page, live_server, 5)
+    rank = page.evaluate(
+        """async ([username, password]) => {
+          const { connect, login } = await import('/scoreboard.js');
+          const next = (live, name) => new Promise((done) => live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
+          const [own, other] = [connect(), connect()];
+          other.addEventListener('personal', () => (window.leaked = true));
+          await next(other, 'board');
+          const session = await login({ username, password });
+          own.identify(await session.token());
+          const { rank } = await next(own, 'personal');
+          const states = [own.state.name, other.state.name, Boolean(window.leaked)];
+          own.close();
+          other.close();
+          await session.logout();
+          return [rank > 0, ...states];
+        }""",
+        [name, password],
+    )
+    assert rank == [True, "live", "live", False]
+    assert ["auth" in {message["action"] for message in sent} for sent, _ in spoken.sockets] == [False, True]
+
+
+@in_browser
+def test_a_refusal_for_the_number_says_why_and_until_when(visitor: BrowserContext, start_node: StartNode) -> None:
+    """The second viewer of an address that may have one: the page says so and when it tries again, and is live once there is room."""
+    node = start_node(live__connections_per_ip="1")
+    here = open_page(visitor, node.url)
+    other = visitor.new_page()
+    other.goto(node.url)
+    expect(other.locator("#state")).to_contain_text(re.compile(r"^Not live: .*too many.*Next try in \d+ s"), timeout=PATIENCE)
+    here.close()
+    says(other, "Live")
+
+
+REFUSED = {"success": False, "code": "RATE_LIMITED", "layer": "ip", "detail": "Too many requests from this address. Next in 7 s."}
+
+
+@in_browser
+def test_a_refusal_before_the_upgrade_is_found_out(visitor: BrowserContext, live_server: Any) -> None:
+    """A WebSocket that gets a 429 tells a script nothing: the next transport's refusal has reason, limit and time, which are kept."""
+    page = open_page(visitor, live_server.url)
+    page.route_web_socket("**/api/v1/scores/live", lambda socket: socket.close())
+    refusal = {"status": 429, "content_type": "application/problem+json", "headers": {"retry-after": "7"}, "body": json.dumps(REFUSED)}
+    page.route("**/api/v1/scores/stream*", lambda route: route.fulfill(**refusal))
+    state = page.evaluate(
+        """async () => {
+          const { connect } = await import('/scoreboard.js');
+          const { stateWords } = await import('/static/words.js');
+          const live = connect({ mode: 'full' });
+          const state = await new Promise((done) => {
+            live.addEventListener('state', ({ detail }) => detail.name === 'waiting' && done(detail));
+          });
+          live.close();
+          const words = (...more) => stateWords(Object.assign({ ...state, retryAt: Date.now() + 6500 }, ...more));
+          return {
+            ...state, wait: state.retryAt - Date.now(),
+            words: [words(), words({ name: 'connecting' }), words({ reason: 'too many connections', layer: '' }),
+              words({ reason: 'Too many connections of this user', layer: 'user' }), words({ code: 1006, reason: '', layer: '' })],
+          };
+        }"""
+    )
+    assert (state["code"], state["reason"], state["layer"]) == (1013, "Too many requests from this address", "ip")
+    assert 6_000 < state["wait"] < 12_000
+    assert state["words"] == [
+        "Not live: too many requests from your network. Next try in 7 s",
+        "Not live: too many requests from your network. Trying again",
+        "Not live: too many connections. Next try in 7 s",
+        "Not live: too many boards of this account are open. Next try in 7 s",
+        "Reconnecting in 7 s",
+    ]
+
+
+@in_browser
+def test_a_token_that_never_comes_keeps_nobody_waiting(visitor: BrowserContext, live_server: Any) -> None:
+    """A function that gives none, or throws, or hangs: the board is watched as a stranger; a token that comes late is used."""
+    page = open_page(visitor, live_server.url)
+    name, password = player(page, live_server, 6)
+    page.clock.install()
+    page.evaluate(
+        """async ([username, password]) => {
+          const { connect, login } = await import('/scoreboard.js');
+          const session = await login({ username, password });
+          const token = await session.token();
+          document.title = '';
+          const saw = (what) => (document.title += what + '.');
+          const watch = (name, give) => {
+            const live = connect({ token: give });
+            live.addEventListener('board', () => saw(name + ' board'), { once: true });
+            live.addEventListener('personal', () => saw(name + ' personal'));
+          };
+          watch('throws', () => { throw new Error('no token'); });
+          watch('late', () => new Promise((done) => (window.give = () => done(token))));
+        }""",
+        [name, password],
+    )
+    expect(page).to_have_title("throws board.", timeout=PATIENCE)
+    page.clock.run_for(10_001)
+    expect(page).to_have_title("throws board.late board.", timeout=PATIENCE)
+    page.evaluate("window.give()")
+    expect(page).to_have_title("throws board.late board.late personal.", timeout=PATIENCE)
+
+
+# ---- storage and sessions -----------------------------------------------------------------------------------------
+
+NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage'])
+  Object.defineProperty(window, name, { get() { throw new DOMException('The operation is insecure.', 'SecurityError'); } });"""
+FULL_STORAGE = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };"
+
+
+@in_browser
+@pytest.mark.parametrize("script", [NO_STORAGE, FULL_STORAGE], ids=["refused", "full"])
+def test_all_works_without_storage(visitor: BrowserContext, live_server: Any, script: str) -> None:
+    """Where storage is refused or full the page is live, and one logs in, acts and logs out."""
+    page = visitor.new_page()
+    page.add_init_script(script)
+    page.goto(live_server.url)
+    says(page, "Live")
+    username, password = player(page, live_server, 9)
+    log_in(page, username, password)
+    act(page)
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+
+
+@in_browser
+def test_keys_in_storage_begin_with_our_name(visitor: BrowserContext, live_server: Any) -> None:
+    """What the page around us keeps under a name of its own stays as it is."""
+    page = visitor.new_page()
+    page.add_init_script("sessionStorage.transport = localStorage.user = 'mine'")
+    page.goto(live_server.url)
+    says(page, "Live")
+    log_in(page, *player(page, live_server, 10))
+    kept = page.evaluate("() => [sessionStorage, localStorage].map((storage) => ({ ...storage }))")
+    assert kept[0].pop("transport") == kept[1].pop("user") == "mine"
+    assert kept[0] == {"scoreboard:transport": "WebSocket"}
+    assert list(kept[1]) == ["scoreboard:user"]
+
+
+def lose_answers(page: Page, visitor: BrowserContext, count: int) -> list[str]:
+    """So many answers to a refresh get lost on their way: the server has spent the token, the browser keeps the old cookie."""
+    asked: list[str] = []
+
+    def lose(route: Route) -> None:
+        asked.append(route.request.header_value("cookie") or "")
+        if len(asked) > count:
+            return route.continue_()
+        kept: Any = visitor.cookies()
+        route.fetch()
+        visitor.clear_cookies()
+        visitor.add_cookies(kept)
+        return route.abort()
+
+    page.route("**/api/v1/auth/refresh", lose)
+    return asked
+
+
+@in_browser
+def test_lost_answers_to_a_refresh_log_nobody_out(visitor: BrowserContext, live_server: Any) -> None:
+    """The refresh is repeated with the same token, and the session goes on, in this tab and in another one."""
+    page = open_page(visitor, live_server.url)
+    username, password = player(page, live_server, 4)
+    log_in(page, username, password)
+    other = open_page(visitor, live_server.url)
+    expect(other.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    asked = lose_answers(page, visitor, 2)
+    page.reload()
+    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
+    other.reload()
+    expect(other.locator("#name")).to_have_text(username, timeout=PATIENCE)
+
+
+@in_browser
+def test_tabs_that_renew_at_once_stay_logged_in(visitor: BrowserContext, live_server: Any) -> None:
+    """Six tabs open at the same time, with one session; then one of them finds it ended while another has just begun a new one."""
+    page = open_page(visitor, live_server.url)
+    username, password = player(page, live_server, 3)
+    log_in(page, username, password)
+    tabs = [visitor.new_page() for _ in range(5)]
+    for tab in tabs:
+        tab.evaluate("(url) => { location.href = url; }", live_server.url)  # waits for nothing
+    for tab in tabs:
+        expect(tab.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    tabs[0].evaluate(
+        """() => { // a renewal elsewhere came too late
+          localStorage.setItem('scoreboard:user', '');
+        }"""
+    )
+    for tab in (page, *tabs):
+        tab.evaluate("() => new Promise((done) => setTimeout(done, 100))")
+        expect(tab.locator("#name")).to_have_text(username, timeout=PATIENCE)
+        assert tab.evaluate("localStorage.getItem('scoreboard:user')")
 
 
 # ---- actions ------------------------------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: Star
         embed(site, node, "<live-scoreboard limit=5></live-scoreboard>")
         page = visitor.new_page()
         complaints = listen(page)
+        sockets: list[Any] = []
+        page.on("websocket", lambda socket: sockets.append(socket))
         page.goto(site.origin)
         board = page.get_by_role("list", name="Top 5")
         expect(board.get_by_role("listitem")).to_have_count(2, timeout=PATIENCE)  # places that nobody has are not read out
@@ -88,19 +90,69 @@ def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: Star
         expect(page.locator("live-scoreboard li")).to_have_count(1)
         page.evaluate("document.body.append(Object.assign(document.createElement('live-scoreboard'), { id: 'later' }))")
         expect(page.locator("#later li").first).to_contain_text("Grace", timeout=PATIENCE)
+        page.evaluate("document.querySelectorAll('live-scoreboard').forEach((each) => each.setAttribute('limit', '2'))")
+        expect(page.locator("#later li")).to_have_count(2)
         assert complaints == []
+        assert len(sockets) == 1  # however many elements
+        with sockets[0].expect_event("close"):
+            page.evaluate("document.body.replaceChildren()")
 
 
 @in_browser
 def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node: StartNode) -> None:
-    """A page of another origin sees no board; the element says why, and asks no more."""
+    """A page of another origin sees no board; each element says why, the console once what to set, and log-in is refused."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins="http://allowed.test", limits__user_per_minute="0")
         Player(node.url, "Ada").act()
         embed(site, node, "<live-scoreboard></live-scoreboard>")
+        page = visitor.new_page()
+        complaints = listen(page)
+        page.goto(site.origin)
+        page.evaluate("document.body.append(document.createElement('live-scoreboard'))")
+        for element in (page.locator("live-scoreboard").first, page.locator("live-scoreboard").last):
+            expect(element.locator("p")).to_contain_text("Not live: this address may not watch", timeout=PATIENCE)
+            expect(element).not_to_contain_text("Ada")
+        refused = page.evaluate(
+            """async (url) => {
+              const { login } = await import(url + '/scoreboard.js');
+              return login({ url, username: 'Ada', password: 'a long password' }).catch(({ code, message }) => [code, message]);
+            }""",
+            node.url,
+        )
+        assert refused == ["FORBIDDEN", "Pages of this origin are not allowed here."]
+        explained = [words for words in complaints if "server.allowed_origins" in words]
+        assert len(explained) == 1
+        assert site.origin in explained[0]
+
+
+@in_browser
+def test_a_page_of_an_allowed_origin_logs_in(visitor: BrowserContext, start_node: StartNode) -> None:
+    """The client's log-in works across origins: the refresh cookie is kept, an action counts, and a reload finds the session again."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
+        Player(node.url, "Ada")
+        embed(site, node, "")
         page = visit(visitor, site)
-        expect(page.locator("live-scoreboard p")).to_contain_text("Not live: this address may not watch", timeout=PATIENCE)
-        expect(page.locator("live-scoreboard")).not_to_contain_text("Ada")
+        before = page.evaluate(
+            """async (url) => {
+              const { login } = await import(url + '/scoreboard.js');
+              const session = await login({ url, username: 'Ada', password: 'a long password' });
+              return (await session.submitAction('task_finish')).newScore;
+            }""",
+            node.url,
+        )
+        page.reload()
+        after = page.evaluate(
+            """async (url) => {
+              const { logout, resume, submitAction } = await import(url + '/scoreboard.js');
+              const session = await resume({ url });
+              const { previousScore } = await submitAction({ session, actionType: 'task_finish' });
+              await logout(session);
+              return [previousScore, await resume({ url })];
+            }""",
+            node.url,
+        )
+        assert after == [before, None]
 
 
 @in_browser

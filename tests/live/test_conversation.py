@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.wire import MESSAGE_BYTES, PING, CloseCode
+from scoreboard.domain.wire import HEARTBEAT_SECONDS, MESSAGE_BYTES, PING, CloseCode
 from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import CHECK_SECONDS, Conversation, Rules, Services
 from scoreboard.live.hub import Hub
@@ -75,6 +75,17 @@ class Scene:
 
 
 # ---- messages -----------------------------------------------------------------------------------------------------------
+
+
+async def test_heartbeats_are_promised_to_who_asks() -> None:
+    """`subscribed` says how long a silence may last, if the viewer has asked for heartbeats; what is no yes or no is a bad message."""
+    scene = Scene()
+    await scene.say({**json.loads(SUBSCRIBE), "heartbeat": True})
+    await scene.say(SUBSCRIBE)
+    promised = [event["data"] for event in scene.events if event["event"] == "subscribed"]
+    assert promised == [{"channel": BOARD, "heartbeatSeconds": HEARTBEAT_SECONDS}, {"channel": BOARD}]
+    assert not scene.viewer.beats
+    assert await scene.say({**json.loads(SUBSCRIBE), "heartbeat": "yes"}) is CloseCode.BAD_MESSAGE
 
 
 async def test_subscribe_and_the_board_at_once() -> None:

@@ -3,7 +3,7 @@
  * and movement follow people. Knows no network.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { count, digits, paintFace, travel } from './drawing.js';
+import { brief, count, digits, isSame, offerWhole, paintFace, scoreDigits, scoreWidth, travel } from './drawing.js';
 
 const MARKED = 6_000; // ms that a change stays marked
 
@@ -23,7 +23,7 @@ function mark(row, before, now) {
   const gain = before ? now.score - before.score : 0;
   if (before && !up && !gain) return;
   const span = document.createElement('span');
-  span.textContent = !before ? 'new' : up ? (up > 0 ? '▲' : '▼') + Math.abs(up) : (gain > 0 ? '+' : '') + digits(gain);
+  span.textContent = !before ? 'new' : up ? (up > 0 ? '▲' : '▼') + Math.abs(up) : (gain > 0 ? '+' : '') + (Math.abs(gain) < 1000 ? digits : brief)(gain);
   if (!before || up > 0) span.className = 'rise';
   row.cells[2].replaceChildren(span);
   setTimeout(() => span.remove(), MARKED);
@@ -53,13 +53,16 @@ export class BoardView {
       if (!row.querySelector('img')) paintFace(face, entry);
     }
     this.#weigh();
+    new ResizeObserver(() => this.#offerWhole()).observe(body);
   }
 
-  /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. @param {Entry[]} entries */
+  /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. Returns whether anything changed. @param {Entry[]} entries */
   draw(entries) {
+    const before = [...this.shown.values()];
     if (this.body.classList.contains('waiting')) this.#draw(entries, false);
     else travel(this.body, () => this.#draw(entries, true));
     this.body.classList.remove('waiting');
+    return !isSame(before, [...this.shown.values()]);
   }
 
   /** @param {Entry[]} entries @param {boolean} marked */
@@ -87,6 +90,7 @@ export class BoardView {
     all.forEach((row, place) => row === this.body.rows[place] || this.body.insertBefore(row, this.body.rows[place]));
     while (this.body.rows.length > this.size) this.body.deleteRow(-1);
     this.#weigh();
+    this.#offerWhole();
   }
 
   /** @param {string} [me] whose row is set off */
@@ -98,6 +102,13 @@ export class BoardView {
   #weigh() {
     const [most] = this.shown.values();
     for (const [id, row] of this.#rows) row.style.setProperty('--share', String((this.shown.get(id)?.score ?? 0) / (most.score || 1)));
+    const whole = /** @type {HTMLElement} */ (this.body.closest('main'));
+    whole.dataset.digits = String(scoreDigits([...this.shown.values()]));
+    whole.style.setProperty('--ch', scoreWidth([...this.shown.values()]));
+  }
+
+  #offerWhole() {
+    offerWhole([...this.#rows.values()].map((row) => /** @type {HTMLElement} */ (row.querySelector('bdi'))));
   }
 
   #copy(name = '') {

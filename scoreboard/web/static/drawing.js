@@ -4,7 +4,27 @@ const MOVE = 350; // ms; long enough to follow, over before the next change is r
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 const quiet = () => still.matches || document.hidden;
 
-export const { format: digits } = new Intl.NumberFormat('en');
+export const { format: digits } = new Intl.NumberFormat(); // of the browser's language
+export const { format: brief } = new Intl.NumberFormat(undefined, { notation: 'compact' });
+
+/** How many digits the layout leaves room for: 4, 7, 10, … as the highest score needs. web/page.py does the same. @param {{score: number}[]} entries */
+export const scoreDigits = (entries) => Math.ceil((longest(entries) - 1) / 3) * 3 + 1;
+
+/** @param {{score: number}[]} entries */
+const longest = (entries) => Math.max(4, ...entries.map(({ score }) => String(Math.abs(score)).length));
+
+/** The width of the longest score in digits, a separator as half of one: all scores have it, so that all go below their names, or none. @param {{score: number}[]} entries */
+export const scoreWidth = (entries) => String(longest(entries) + Math.floor((longest(entries) - 1) / 3) / 2);
+
+/** Whoever has a name that is cut can have it whole: under the pointer, and by focus, which a tap gives too. @param {Iterable<HTMLElement>} names */
+export function offerWhole(names) {
+  const idle = [...names].filter((name) => !name.matches(':focus'));
+  const cut = idle.map((name) => name.scrollWidth > name.clientWidth); // all of them are measured before any is changed
+  for (const [place, name] of idle.entries()) {
+    if (!cut[place]) for (const attribute of ['tabindex', 'title']) name.removeAttribute(attribute);
+    else Object.assign(name, { tabIndex: 0, title: name.textContent });
+  }
+}
 
 /** As in web/page.py. @param {string} name */
 const initials = (name) => (name.replace(/\p{Lu}/gu, ' $&').match(/(?<![\p{L}\p{N}])[\p{L}\p{N}]/gu) ?? ['?']).slice(0, 2).join('').toUpperCase();
@@ -15,6 +35,9 @@ function version(url) {
   for (const letter of url) number = Math.imul(number ^ letter.charCodeAt(0), 0x01000193);
   return (number >>> 0).toString(16).padStart(8, '0');
 }
+
+/** Whether two boards show the same. @param {import('./scoreboard.js').Entry[]} a @param {import('./scoreboard.js').Entry[]} b */
+export const isSame = (a, b) => a.length === b.length && a.every(({ userId, username, score }, place) => userId === b[place].userId && username === b[place].username && score === b[place].score);
 
 /** What each face shows. @type {WeakMap<Element, string>} */ const painted = new WeakMap();
 

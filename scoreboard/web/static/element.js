@@ -5,7 +5,7 @@
  * Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the colours.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { count, digits, paintFace, travel } from './drawing.js';
+import { count, digits, isSame, offerWhole, paintFace, scoreDigits, scoreWidth, travel } from './drawing.js';
 import { drawState } from './words.js';
 
 const MOST = 10; // what a live board shows
@@ -26,34 +26,39 @@ const LOOKS = `
 :host([theme="light"]) { color-scheme: light; }
 :host([theme="dark"]) { color-scheme: dark; }
 * { box-sizing: border-box; margin: 0; padding: 0; }
-section { border-radius: inherit; padding: 0.5rem 1rem; background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4; }
+section { --pad: 1rem; --em: 3.2; --ch: 0; border-radius: inherit; padding: 0.5rem var(--pad); background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4; }
 ol { list-style: none; }
-li { --face: 2.4em; position: relative; display: flex; align-items: center; gap: 0.6em; height: 3em; border-block-end: 1px solid var(--line); }
+li { --face: 2.4em; position: relative; display: flex; flex-wrap: wrap; place-content: center start; align-items: center; column-gap: 0.6em; min-height: 3em; padding-block: 0.4em; border-block-end: 1px solid var(--line); }
 li::after { content: ""; position: absolute; inset: auto auto -1px 0; width: calc(100% * var(--share, 0)); border-block-end: 2px solid; opacity: 0.4; }
-b { flex: none; display: grid; place-items: center; min-width: 1.9em; height: 1.9em; padding: 0 0.3em; border: 2px solid #0000; border-radius: 1em; font-size: 0.85em; font-weight: 500; color: var(--mute); }
+b { flex: none; display: grid; place-items: center; min-width: 2.1em; height: 2.1em; border: 2px solid #0000; border-radius: 1em; font-size: 0.85em; font-weight: 500; color: var(--mute); }
 li:nth-child(-n + 3) b { border-color: currentcolor; font-weight: 700; color: inherit; }
 li:nth-child(2) b { background: currentcolor; }
 li:nth-child(2) b span { color: light-dark(#fffefa, #1c1a15); }
-li:first-child { height: 4em; font-size: 1.15em; font-weight: 700; }
+li:first-child { min-height: 4em; font-size: 1.15em; font-weight: 700; }
 li:first-child b { background: var(--accent); border-color: var(--accent); color: #1d1400; }
 i { position: relative; flex: none; display: grid; place-items: center; width: var(--face); height: var(--face); border-radius: 50%; overflow: hidden; background: oklch(48% 0.08 var(--hue, 90)); color: #fff; font-size: 0.7em; font-style: normal; font-weight: 600; letter-spacing: 0; }
 img { position: absolute; width: 100%; height: 100%; object-fit: cover; }
-bdi { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-data { font-weight: 700; }
+bdi { flex: 1 1 5.5em; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+bdi[tabindex] { cursor: help; }
+bdi:focus { white-space: normal; overflow-wrap: anywhere; }
+:focus-visible { outline: 2px solid; outline-offset: 2px; }
+data { flex: none; min-width: min(100%, var(--ch) * 1ch); margin-inline-start: auto; text-align: end; font-weight: 700; font-size: min(1em, (100cqi - 2 * var(--pad)) / var(--em)); white-space: nowrap; }
 .empty i { visibility: hidden; }
 .waiting li bdi { height: 0.7em; border-radius: 1em; background: var(--line); }
 p { display: flex; align-items: center; flex-wrap: wrap; gap: 0 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
 p b { min-width: 0; width: 0.65em; height: 0.65em; padding: 0; border: 2px solid; border-radius: 50%; }
+button { font: inherit; color: inherit; min-height: 2.75rem; padding: 0 0.5em; border: 0; background: none; text-decoration: underline; text-underline-offset: 0.2em; cursor: pointer; }
+[hidden] { display: none; }
 p .live { color: var(--accent); background: var(--accent); }
 p .stopped { color: light-dark(#a3200c, #ff9d8c); background: currentcolor; }
 @container (width < 20rem) {
-  section { padding: 0.25rem 0.75rem; }
+  section { --pad: 0.75rem; padding-block: 0.25rem; }
   i, p span + span { display: none; }
 }
 @container (width >= 32rem) {
-  section { padding: 0.75rem 1.5rem; }
-  li { gap: 1em; height: 3.25em; }
-  li:first-child { height: 5em; font-size: 1.5em; letter-spacing: -0.02em; }
+  section { --pad: 1.5rem; padding-block: 0.75rem; }
+  li { column-gap: 1em; min-height: 3.25em; }
+  li:first-child { min-height: 5em; font-size: 1.5em; letter-spacing: -0.02em; }
 }
 `;
 
@@ -74,8 +79,11 @@ export function mount(host, connect) {
   if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(LOOKS); // not a <style>: the page's CSP may forbid those
   root.adoptedStyleSheets = [sheet];
   const list = make('ol');
-  const line = make('p', make('b'), make('span'), make('span'));
-  root.replaceChildren(make('section', list, line));
+  const again = make('button', new Text('Try now'));
+  const line = make('p', make('b'), make('span'), make('span'), again);
+  again.addEventListener('click', () => live?.redial());
+  const section = make('section', list, line);
+  root.replaceChildren(section);
   list.role = 'list'; // Safari forgets it with list-style: none
   line.firstElementChild?.setAttribute('aria-hidden', 'true');
 
@@ -87,6 +95,8 @@ export function mount(host, connect) {
   const server = () => new URL(host.getAttribute('src') || import.meta.url, location.href).origin;
   const limit = () => Math.min(MOST, Math.max(1, Math.floor(Number(host.getAttribute('limit') ?? USUAL)) || USUAL));
   const state = () => live && drawState(line, live.state, changed);
+
+  const offer = () => offerWhole(list.querySelectorAll('bdi'));
 
   function draw() {
     const size = limit();
@@ -114,6 +124,10 @@ export function mount(host, connect) {
     list.ariaLabel = `Top ${size}`;
     all.forEach((row, place) => row === list.children[place] || list.insertBefore(row, list.children[place]));
     while (list.children.length > size) list.lastChild?.remove();
+    const most = scoreDigits(entries);
+    section.style.setProperty('--em', String(0.7 * most + 0.4 * Math.floor((most - 1) / 3))); // as page.css has it
+    section.style.setProperty('--ch', scoreWidth(entries));
+    offer();
   }
 
   function dial() {
@@ -122,8 +136,8 @@ export function mount(host, connect) {
     live.addEventListener('state', state);
     live.addEventListener('board', (/** @type {any} */ { detail }) => {
       const first = !entries.length;
+      if (!isSame(entries, detail.leaderboard)) changed = detail.timestamp;
       entries = detail.leaderboard;
-      changed = detail.timestamp;
       list.classList.remove('waiting');
       if (first) draw();
       else travel(list, draw);
@@ -133,6 +147,8 @@ export function mount(host, connect) {
 
   list.classList.add('waiting');
   draw();
+  const resized = new ResizeObserver(offer);
+  resized.observe(list);
   dial();
   state();
   const clock = setInterval(state, 1000);
@@ -140,6 +156,7 @@ export function mount(host, connect) {
   watch.observe(host, { attributes: true, attributeFilter: ['src', 'limit'] });
   return () => {
     watch.disconnect();
+    resized.disconnect();
     clearInterval(clock);
     live?.close();
   };

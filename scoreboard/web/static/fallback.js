@@ -12,11 +12,14 @@ const PACE = 1_000; // ms between polls: a busy board changes ten times a second
 const CLOSING = { 401: 4401, 429: 1013, 503: 1013 };
 const closing = (/** @type {number} */ status) => CLOSING[status] ?? 1006;
 
+/** Why, in the server's words: their first sentence; and which limit it was. @returns {[string, string]} */
+const reason = (/** @type {any} */ said) => [said?.detail?.split('. ')[0].replace(/\.$/, '') ?? '', said?.layer ?? ''];
+
 /** Server-Sent Events, by fetch: an EventSource would put the token into the URL. @param {Link} link @param {Ask} ask */
 async function overStream({ url, mode, token, signal, since, hear, lost }, ask) {
   const headers = since() ? { 'Last-Event-ID': since() } : {};
-  const { status, wait, stream } = await ask('scores/stream?mode=' + mode, { url, token, headers, signal });
-  if (!stream) return lost(closing(status), wait);
+  const { status, wait, said, stream } = await ask('scores/stream?mode=' + mode, { url, token, headers, signal });
+  if (!stream) return lost(closing(status), wait, ...reason(said));
   let end = 1012; // streams end without a close code
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = '', read; !(read = await reader.read()).done; ) {
@@ -41,7 +44,7 @@ async function overPoll({ url, token, signal, since, hear, lost }, ask) {
     const { status, wait, said } = await ask(path, { url, token, signal: limit });
     if (said?.data) hear({ event: 'leaderboard:update', data: said.data });
     else if (status === 204) hear({});
-    else return lost(closing(status), wait);
+    else return lost(closing(status), wait, ...reason(said));
     if (said?.data && token) {
       const { said: mine } = await ask('scores/leaderboard?limit=1', { url, token });
       if (mine?.data?.currentUser) hear({ event: 'authenticated', data: mine.data.currentUser });

@@ -1,17 +1,19 @@
 /** The live page: joins board, account and buttons, and says everything in words. The rules live on the server. */
 import { Account } from './account.js';
+import { Refused } from './actions.js';
 import { BoardView, fill } from './board.js';
-import { count, digits, paintFace } from './drawing.js';
+import { count, digits, offerWhole, paintFace } from './drawing.js';
 import { ask, connect, submitAction } from './scoreboard.js';
 import { aheadWords, Sparkline } from './standing.js';
 import { drawState, seconds, write } from './words.js';
 
-/** @typedef {import('./actions.js').Refused} Refused */
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
 
 const LOOK = 15_000; // ms; below the shown top others pass me without a frame
 const LADDER = 100; // rows of one look
+const PROBE = 2_000; // ms between two questions whether the server answers again, and for the answer
+const COOLDOWNS = 'scoreboard.cooldowns'; // of whoever is logged in here
 
 const account = new Account();
 const pinned = $('mine').rows[0];
@@ -29,8 +31,25 @@ let told = 0; // the score that was said last
 let changed = updated ?? ''; // time of the last change
 let known = ''; // whose numbers `mine` are
 let note = { words: '', until: 0 };
+let isAway = false; // the server did not answer; asked until it does
 
 // ---- words --------------------------------------------------------------------------------------------------------
+
+const AWAY = 'The server does not answer. Please try again.';
+
+/** Takes that back when it answers. */
+async function untilItAnswers() {
+  if (isAway) return;
+  isAway = true;
+  for (let status = 0; !status; ) {
+    await new Promise((done) => setTimeout(done, PROBE));
+    const probe = document.hidden ? null : fetch('/static/favicon.svg', { method: 'HEAD', cache: 'no-store', signal: AbortSignal.timeout(PROBE) });
+    status = (await probe?.catch(() => null))?.status ?? 0;
+  }
+  isAway = false;
+  if (note.words === AWAY) say('');
+  for (const error of document.querySelectorAll('.error')) if (error.textContent === AWAY) write(error, '');
+}
 
 /** @param {Refused} refused @param {string} [title] of the action; none: log-in or registration */
 function refusalWords({ code, layer, status, errors, message }, title) {
@@ -51,7 +70,8 @@ function refusalWords({ code, layer, status, errors, message }, title) {
     SERVICE_UNAVAILABLE: 'The server can’t record anything just now. Please try again soon.',
     INTERNAL: 'The server made a mistake. Please try again.',
   };
-  return words[code] || (status && (errors[0]?.message || message)) || 'The server does not answer. Please try again.';
+  if (!status) untilItAnswers();
+  return words[code] || (status && (errors[0]?.message || message)) || AWAY;
 }
 
 /** A line under the buttons, read out once, with a countdown if there is something to wait for. @param {string} words @param {number} [wait] ms */
@@ -66,6 +86,9 @@ const next = (until = 0) => (seconds(until) ? ` Next in ${seconds(until)} s.` : 
 
 function showMe() {
   const { user, expected } = account;
+  $('jump').hidden = false;
+  $('jump').href = expected ? '#me' : '#enter';
+  write($('jump'), expected ? 'You' : 'Log in');
   const place = user && board.shown.get(user.userId);
   $('enter').hidden = expected;
   $('me').hidden = $('mine').hidden = !expected;
@@ -74,8 +97,10 @@ function showMe() {
   if (!user) return;
   mine = place || mine;
   write($('name'), user.username);
+  $('owner').value = user.username;
   paintFace($('me').querySelector('i'), user, document.body.dataset.avatars);
   fill(pinned, { ...user, rank: mine?.rank, score: mine?.score ?? 0 });
+  offerWhole(pinned.querySelectorAll('bdi'));
   write($('rank'), mine?.rank ? digits(mine.rank) : '–');
   if (!mine) return write($('score'), '–');
   count($('score'), mine.score);
@@ -123,8 +148,7 @@ live.addEventListener('state', tick);
 live.addEventListener('board', (/** @type {any} */ { detail }) => {
   const me = account.user?.userId ?? '';
   const placed = board.shown.has(me);
-  board.draw(detail.leaderboard);
-  changed = detail.timestamp || changed;
+  if (board.draw(detail.leaderboard)) changed = detail.timestamp;
   $('vacancy').hidden = detail.leaderboard.length > 0;
   showMe();
   if (placed && !board.shown.has(me)) look(); // fallen out: only the server knows how far
@@ -148,7 +172,25 @@ function scored({ score, rank, points = 0 }) {
 
 /** @param {HTMLButtonElement} button @param {number} wait ms */
 function cool(button, wait) {
-  if (Number(button.dataset.until ?? 0) < Date.now() + wait) Object.assign(button.dataset, { until: Date.now() + wait, whole: wait });
+  if (!(wait > 0) || Number(button.dataset.until ?? 0) >= Date.now() + wait) return;
+  Object.assign(button.dataset, { until: Date.now() + wait, whole: wait });
+  const resting = buttons.map(({ dataset: { action, until, whole } }) => [action, until, whole]);
+  try {
+    localStorage.setItem(COOLDOWNS, JSON.stringify({ user: account.user?.userId, resting }));
+  } catch {} // storage is switched off or full: the server knows them all the same
+}
+
+/** The cooldowns of whoever is logged in now, as far as this browser knows them: a reload changes nothing. */
+function recall() {
+  /** @type {{user?: string, resting?: [string, string?, string?][]}} */ let kept = {};
+  try {
+    kept = JSON.parse(localStorage.getItem(COOLDOWNS) ?? '{}');
+  } catch {}
+  const mine = new Map(kept.user && kept.user === account.user?.userId ? kept.resting?.map(([action, ...rest]) => [action, rest]) : []);
+  for (const { dataset } of buttons) {
+    const [until, whole] = mine.get(dataset.action ?? '') ?? [];
+    Object.assign(dataset, { until: until ?? 0, whole: whole ?? 1 });
+  }
 }
 
 /** @param {HTMLButtonElement} button */
@@ -204,33 +246,58 @@ $('other')?.addEventListener('click', () => {
   joining = !joining;
   showForm();
 });
-$('reveal').addEventListener('click', () => {
-  const hide = $('password').type === 'text';
-  $('password').type = hide ? 'password' : 'text';
-  write($('reveal'), hide ? 'Show' : 'Hide');
-  $('reveal').ariaPressed = String(!hide);
+for (const button of document.querySelectorAll('.reveal')) {
+  button.addEventListener('click', () => {
+    const input = /** @type {HTMLInputElement} */ (button.previousElementSibling);
+    const hide = input.type === 'text';
+    input.type = hide ? 'password' : 'text';
+    write(button, hide ? 'Show' : 'Hide');
+    button.ariaPressed = String(!hide);
+  });
+}
+
+/** A form that says what is wrong where it is. @param {any} form @param {(fields: any) => Promise<unknown>} send rejects with Refused */
+function handle(form, send) {
+  const button = form.querySelector('.primary');
+  const failure = form.querySelector('[role=alert]');
+  form.addEventListener('input', (/** @type {any} */ { target }) => complain(target));
+  form.addEventListener('submit', async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (button.disabled) return;
+    const inputs = [...form.querySelectorAll('.field input:enabled')];
+    for (const input of inputs) complain(input, input.validationMessage);
+    const wrong = inputs.find((input) => input.ariaInvalid);
+    if (wrong) return wrong.focus();
+    button.disabled = true;
+    write(failure, '');
+    try {
+      await send(Object.fromEntries(new FormData(form)));
+      form.reset();
+    } catch (error) {
+      const refused = /** @type {Refused} */ (error);
+      const fields = refused.errors.filter(({ field }) => inputs.includes($(field)));
+      for (const { field, message } of fields) complain($(field), message);
+      if (fields[0]) $(fields[0].field).focus();
+      else write(failure, refusalWords(refused) + (refused.wait ? ` Try again in ${refused.wait / 1000} s.` : ''));
+    }
+    button.disabled = false;
+  });
+}
+
+handle(form, async (fields) => {
+  await account.enter(joining ? 'register' : 'login', fields);
+  buttons[0]?.focus();
 });
-form.addEventListener('input', (/** @type {any} */ { target }) => complain(target));
-form.addEventListener('submit', async (/** @type {Event} */ event) => {
-  event.preventDefault();
-  const inputs = [...form.querySelectorAll('input:enabled')];
-  for (const input of inputs) complain(input, input.validationMessage);
-  const wrong = inputs.find((input) => input.ariaInvalid);
-  if (wrong) return wrong.focus();
-  $('submit').disabled = true;
-  write($('form-error'), '');
-  try {
-    await account.enter(joining ? 'register' : 'login', Object.fromEntries(new FormData(form)));
-    form.reset();
-    buttons[0]?.focus();
-  } catch (error) {
-    const refused = /** @type {Refused} */ (error);
-    const fields = refused.errors.filter(({ field }) => inputs.includes($(field)));
-    for (const { field, message } of fields) complain($(field), message);
-    if (fields[0]) $(fields[0].field).focus();
-    else write($('form-error'), refusalWords(refused) + (refused.wait ? ` Try again in ${refused.wait / 1000} s.` : ''));
+
+$('newPassword').minLength = 10;
+handle($('change'), async (fields) => {
+  for (let renewed = false; ; renewed = true) {
+    const answer = await ask('users/me/password', { body: JSON.stringify(fields), token: (await account.token(renewed)) ?? '' });
+    if (answer.status === 204) break;
+    if (answer.status !== 401 || renewed) throw new Refused(answer);
   }
-  $('submit').disabled = false;
+  $('change').parentElement.open = false;
+  say('Your password has been changed.');
 });
 $('leave').addEventListener('click', () => {
   account.leave();
@@ -248,6 +315,7 @@ account.addEventListener('change', async () => {
     write($('ahead'), '');
     write($('gained'), '');
   }
+  if (known !== id) recall();
   known = id;
   if (other) {
     say('');
@@ -261,3 +329,10 @@ account.addEventListener('change', async () => {
 showForm();
 showMe();
 setInterval(tick, 250);
+$('again').addEventListener('click', live.redial);
+$('jump').addEventListener('click', (/** @type {Event} */ event) => {
+  if (account.expected) return;
+  event.preventDefault(); // going to a fragment would take the focus away again
+  form.scrollIntoView();
+  $('username').focus({ preventScroll: true });
+});

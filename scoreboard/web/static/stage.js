@@ -15,12 +15,12 @@ let changed = body.dataset.updated ?? '';
 const state = () => drawState($('state'), live.state, changed);
 live.addEventListener('state', state);
 live.addEventListener('board', (/** @type {any} */ { detail }) => {
-  board.draw(detail.leaderboard);
+  if (board.draw(detail.leaderboard)) changed = detail.timestamp;
   $('vacancy').hidden = detail.leaderboard.length > 0;
-  changed = detail.timestamp || changed;
   state();
 });
 setInterval(state, 250);
+$('again').addEventListener('click', live.redial);
 
 /** Browsers take the lock away with the page out of sight. */
 async function stayAwake() {
