@@ -1,7 +1,7 @@
 """Signs of life: whoever asked for them hears something every few seconds, so that a page knows when a server answers no more.
 
 A board that is shown is a sign of life itself; only viewers of quiet boards get one of their own. The server sends them, since a write
-costs it 6 µs and a ping from each viewer some 100. `run_heartbeat` asks the hub, which knows what is quiet.
+costs it 6 µs and a ping from each viewer 70. `run_heartbeat` asks the hub, which knows what is quiet.
 """
 
 import trio
