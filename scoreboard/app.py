@@ -47,7 +47,7 @@ from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
 from scoreboard.runtime.messages import Request
-from scoreboard.runtime.process import collect_rarely, raise_descriptor_limit
+from scoreboard.runtime.process import collect_rarely, ending_signals, raise_descriptor_limit
 from scoreboard.runtime.server import Server, viewer_places
 from scoreboard.runtime.settings import Settings, config_file
 from scoreboard.runtime.supervise import supervised
@@ -351,7 +351,7 @@ async def _nothing_else(answers: Answering, request: Request) -> bool:
 
 
 async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], Awaitable[None]]) -> None:
-    """Runs one node on the settings' stores until SIGTERM or SIGINT; a second signal ends it at once.
+    """Runs one node on the settings' stores until SIGTERM, SIGINT or SIGHUP (a closed terminal); a second signal ends it at once.
 
     Raises SettingsError and StartError with one line each.
     """
@@ -371,10 +371,12 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
 
 
 async def _heed_signals(node: Node, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*ending_signals()) as signals:
         task_status.started()
-        async for _ in signals:
+        async for number in signals:
             if node.leaving.is_set():
+                if number == signal.SIGHUP:
+                    continue  # a closed terminal sends it, and the shell in it once more
                 log.warning("leaving_at_once")
                 scope.cancel()
             node.leave()

@@ -1,12 +1,14 @@
 """The command line. The only place that calls `trio.run`.
 
-Every command reads the settings the same way, so each takes --config, --data-dir and --embedded. What is wrong with a setting is one line
-and exit 2, a start that can't go on is one line and exit 1.
+Every command reads the settings the same way, so each takes --config, --data-dir and --embedded. What is wrong with a setting, and a start
+that can't go on, is one line on standard error and exit 2. Only `serve` and `migrate` make a database in a data folder that has none.
 """
 
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial, wraps
 from os import environ
 from pathlib import Path
@@ -20,6 +22,7 @@ from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Refusal, SettingsError, StartError, StorageUnavailable
 from scoreboard.operations import projector, provisioning
 from scoreboard.operations.verify import differences
+from scoreboard.runtime import embedded as embedded_servers
 from scoreboard.runtime import observe
 from scoreboard.runtime.settings import Settings, load_settings
 from scoreboard.security.tokens import TokenKeys
@@ -28,10 +31,13 @@ from scoreboard.storage import users as user_store
 from scoreboard.storage.opening import stores_of
 
 SHOWN = 20  # differences that `verify` prints; it counts all
+EXPECTED = (SettingsError, StartError, StorageUnavailable)
+EXIT_FAILED = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
 
 
-def configured() -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds the shared options to a command and hands it the settings."""
+def configured(*, makes_data: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the shared options to a command and hands it the settings. `makes_data`: whether it may begin in an empty data folder."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--config", type=click.Path(path_type=Path), help="A TOML file beside the defaults.")
@@ -45,6 +51,11 @@ def configured() -> Callable[[Callable[..., None]], Callable[..., None]]:
             flags |= {f"server.{name}": others.pop(name) for name in ("host", "port") if name in others}
             settings = load_settings(config, flags, environ)
             observe.configure(settings.log.level, settings.log.format, version=__version__)
+            if settings.embedded.enabled and not makes_data and not embedded_servers.has_data(settings.embedded.data_dir):
+                raise StartError(
+                    f"there is no database in the data folder {settings.embedded.data_dir}: name another (--data-dir), or make one there "
+                    f"(`scoreboard migrate --data-dir {settings.embedded.data_dir}`)"
+                )
             command(settings, **others)
 
         return run
@@ -59,20 +70,33 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The entry point: errors that we expect end with one line."""
+    """The entry point: what we expect to fail is one line on standard error and exit 2."""
     try:
         cli()
-    except* SettingsError as group:
-        _end(group, 2)
-    except* (StartError, StorageUnavailable) as group:
-        _end(group, 1)
+    except BaseException as exc:  # noqa: BLE001 – what is not expected is raised again
+        sys.exit(_exit_code(exc))  # not inside `except*`: Python 3.11.2 would show the group and this exit as tracebacks
 
 
-def _end(group: BaseException, code: int) -> None:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    click.echo(f"scoreboard: {group}", err=True)
-    sys.exit(code)
+def _exit_code(exc: BaseException) -> Any:
+    """Writes the line of an expected failure. Raises anything else again."""
+    found = list(_leaves(exc))
+    if not all(isinstance(leaf, (*EXPECTED, SystemExit, KeyboardInterrupt)) for leaf in found):
+        raise exc
+    for leaf in found:
+        if isinstance(leaf, EXPECTED):
+            with suppress(OSError):  # nobody reads standard error any more
+                click.echo(f"scoreboard: {' '.join(str(leaf).split())}", err=True)
+            return EXIT_FAILED
+    return next((leaf.code for leaf in found if isinstance(leaf, SystemExit)), EXIT_INTERRUPTED)
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions that a group holds, at any depth."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc
 
 
 # ---- serving --------------------------------------------------------------------------------------------------------
@@ -82,7 +106,7 @@ def _end(group: BaseException, code: int) -> None:
 @click.option("--host", help="Address to listen on.  [127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on, 0 for any.  [8000]")
 @click.option("--demo", "with_demo", is_flag=True, help="Have demo players complete actions, so that the board moves.")
-@configured()
+@configured(makes_data=True)
 def serve(settings: Settings, with_demo: bool) -> None:
     """Run one node of the server."""
     if with_demo and not settings.embedded.enabled:
@@ -108,7 +132,7 @@ async def _announce(settings: Settings, with_demo: bool, node: app.Node, port: i
 
 
 @cli.command()
-@configured()
+@configured(makes_data=True)
 def migrate(settings: Settings) -> None:
     """Bring the database up to date. Safe from two nodes at once."""
 
