@@ -7,7 +7,7 @@ that can't go on, is one line on standard error and exit 2. Only `serve` and `mi
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial, wraps
 from os import environ
@@ -111,21 +111,33 @@ def serve(settings: Settings, with_demo: bool) -> None:
     """Run one node of the server."""
     if with_demo and not settings.embedded.enabled:
         raise SettingsError("--demo: demo players live on embedded servers only (--embedded)")
+    if with_demo and not settings.embedded.demo_accounts:
+        raise SettingsError("--demo: demo players need their accounts (embedded.demo_accounts)")
     keys = settings.security.keys(settings.embedded.data_dir)
     trio.run(app.serve, settings, keys, partial(_announce, settings, with_demo))
 
 
 async def _announce(settings: Settings, with_demo: bool, node: app.Node, port: int) -> None:
-    """Once requests are answered: says where, and on embedded stores brings the demo players."""
-    url = settings.server.url if settings.server.port else f"http://{settings.server.host}:{port}"
+    """Once requests are answered: says where, and on embedded stores brings the demo players. Nothing that they do ends the node."""
+    url = settings.server.public_url or settings.server.local_url(port)
     if not settings.embedded.enabled:
-        click.echo(f"scoreboard is live: {url}")
+        observe.announce(f"scoreboard is live: {url}")
         return
-    await demo.load(node.accounts, await user_store.known(node.stores, list(demo.HANDLES)))
-    click.echo(f"\n  scoreboard is live: {url}\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}\n")
-    opening = not (await node.leaderboard.snapshot()).rows
-    if opening or with_demo:
-        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=with_demo)
+    known: Collection[str] = ()
+    with demo.failures_logged():
+        known = await user_store.known(node.stores, list(demo.HANDLES))
+        if settings.embedded.demo_accounts:
+            await demo.load(node.accounts, known)
+            known = demo.HANDLES
+    login = f"\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}" if demo.LOGIN in known else ""
+    observe.announce(f"\n  scoreboard is live: {url}{login}\n")
+    if known:
+        demo.warn_beyond_loopback(settings.server.host, settings.server.public_url)
+    with demo.failures_logged():
+        opening = not (await node.leaderboard.snapshot()).rows
+        if settings.embedded.demo_accounts and (opening or with_demo):
+            own = settings.server.local_url(port)
+            await demo.play(own, node.accounts, node.rules, opening=opening, for_ever=with_demo)
 
 
 # ---- the stores -----------------------------------------------------------------------------------------------------

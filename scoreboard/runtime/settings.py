@@ -107,8 +107,12 @@ class Server(Section):
     @property
     def url(self) -> str:
         """`public_url`, or else where the server listens, as somebody on this machine would call it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)  # noqa: S104 – compared, not bound
-        return self.public_url or f"http://{host}:{self.port}"
+        return self.public_url or self.local_url(self.port)
+
+    def local_url(self, port: int) -> str:
+        """Where the server is found on this machine, at the port that it got."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 – compared, not bound
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Postgres(Section):
@@ -129,6 +133,7 @@ class Redis(Section):
 class Embedded(Section):
     enabled: bool = False
     data_dir: Path = Path(".data")
+    demo_accounts: bool = True
 
 
 class Security(Section):

@@ -43,8 +43,8 @@ async def supervised(
 
     What it raises is logged and counted; a store that can't be used is a warning without a traceback, and a start that can't go on no line:
     the command line has one for it. With `restart` it runs again after a
-    pause; without, or before it ever called `started`, the exception goes on to the nursery, which ends the process: a start that fails
-    should be seen at the start.
+    pause; without, before it ever called `started`, and after a StartError, the exception goes on to the nursery, which ends the process: a
+    start that fails should be seen at the start.
     """
     status, pause = _StartedOnce(task_status), FIRST_PAUSE
     while True:
@@ -54,9 +54,10 @@ async def supervised(
             return
         except Exception as exc:  # a group that holds a Cancelled is no Exception, so it passes
             known = _consists_of(exc, StorageUnavailable)
+            if _consists_of(exc, StartError):
+                raise
             if not restart or not status.called:
-                if not _consists_of(exc, StartError):
-                    log.critical("task failed", task=name, error=str(exc), exc_info=not known)
+                log.critical("task failed", task=name, error=str(exc), exc_info=not known)
                 raise
             if trio.current_time() - began >= STEADY:
                 pause = FIRST_PAUSE

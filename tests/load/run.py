@@ -97,7 +97,8 @@ def is_loopback(url: str) -> bool:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url.rstrip('/')}/readyz", timeout=5).status_code == httpx.codes.OK
+        own = is_loopback(url)  # no proxy leads to this machine
+        return httpx.get(f"{url.rstrip('/')}/readyz", timeout=5, trust_env=not own).status_code == httpx.codes.OK
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
@@ -120,7 +121,8 @@ def run_locust(options: argparse.Namespace, folder: Path, tokens: Path) -> None:
     command = [sys.executable, "-m", "locust", "--locustfile", "tests/load/locustfile.py", "--headless", "--host", options.url.rstrip("/")]
     command += ["--users", str(total), "--spawn-rate", f"{spawn_rate:.1f}", "--run-time", f"{options.seconds}s", "--only-summary"]
     command += ["--html", str(output / "report.html"), "--csv", str(output / "load"), "--loglevel", "WARNING", "--exit-code-on-error", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LOAD_PLAN": str(folder / "plan.json")})
+    no_proxy = {"NO_PROXY": "*", "no_proxy": "*"} if is_loopback(options.url) else {}
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | no_proxy | {"LOAD_PLAN": str(folder / "plan.json")})
     try:
         process.wait(options.seconds + SPARE_SECONDS)
     except KeyboardInterrupt:
