@@ -48,6 +48,7 @@ from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.process import collect_rarely, ending_signals, raise_descriptor_limit
+from scoreboard.runtime.request_times import name_routes
 from scoreboard.runtime.server import Server, viewer_places
 from scoreboard.runtime.settings import Settings, config_file
 from scoreboard.runtime.supervise import supervised
@@ -62,6 +63,7 @@ from scoreboard.storage.limits import Limits
 from scoreboard.storage.opening import stores_of
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.writer import Writer
+from scoreboard.web.access_log import AccessLog
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
@@ -223,16 +225,24 @@ class Node:
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
         routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars, description, metrics=not apart)
-        self.asgi = Asgi(build_application(routes))
+        application = build_application(routes)
+        self.asgi = Asgi(application)
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
+        access = AccessLog(addresses, settings.log.access)
         gate = Gate(heads, origins, addresses, connections, settings.limits.ip_per_minute)
+        express = (
+            build_table(scores)
+            | build_live_table(stream.serve, poll.answer)
+            | build_plain_table(pages, description.read)
+            | build_probe_table(self.health, metrics=not apart)
+        )
+        name_routes(
+            {rule.rule for rule in application.url_map.iter_rules()} | {path.decode() for _, path in express} | {LIVE_PATH.decode()}
+        )
         self.server = Server(
             Front(
-                express=build_table(scores)
-                | build_live_table(stream.serve, poll.answer)
-                | build_plain_table(pages, description.read)
-                | build_probe_table(self.health, metrics=not apart),
+                express=express,
                 prompt=build_prompt_table(scores, poll.answer_at_once) | build_prompt_probes(self.health),
                 live_path=LIVE_PATH,
                 live=live.serve,
@@ -242,6 +252,8 @@ class Node:
                 problem=problem,
                 failed=failed,
                 malformed=gate.malformed,
+                access=access.write,
+                access_from=access.lowest_status,
                 admit=connections.admit,
                 released=connections.released,
             )

@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import Callable
 from typing import TextIO
+from weakref import finalize
 
 Write = Callable[[str], bool]
 """Writes a text. False: there was no room, and nothing of it was written. Raises OSError or ValueError when the stream is closed."""
@@ -71,6 +72,7 @@ def _pipe_writer(descriptor: int) -> Callable[[bytes], int]:
         except BlockingIOError:
             return 0
 
+    finalize(write, os.close, own)
     return write
 
 
@@ -101,4 +103,5 @@ def _socket_sender(descriptor: int) -> Callable[[bytes], int]:
         except BlockingIOError:
             return 0
 
+    finalize(write, own.close)
     return write

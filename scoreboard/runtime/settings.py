@@ -63,6 +63,18 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def _access(value: object) -> object:
+    """Which requests have a line in the log."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+        value = int(value) if value.isdecimal() else value
+    if value is False or value in {"false", "no"}:  # as TOML and people write "off"
+        return "off"
+    if value in {"off", "errors", "all"} or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9):
+        return value
+    raise ValueError('must be "off", "errors", "all", or a number N: one request in N')
+
+
 def _url_of(*schemes: str) -> Callable[[SecretStr], SecretStr]:
     def check(value: SecretStr) -> SecretStr:
         if value.get_secret_value() and urlsplit(value.get_secret_value()).scheme not in schemes:
@@ -205,6 +217,7 @@ class Accounts(Section):
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+    access: Annotated[str | int, BeforeValidator(_access)] = "errors"
 
 
 class Settings(Section):

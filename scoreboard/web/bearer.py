@@ -28,7 +28,11 @@ class Bearer:
         scheme, _, token = stated.partition(b" ")
         if scheme.lower() != b"bearer" or sum(name == b"authorization" for name, _ in request.headers) > 1:
             return UNAUTHORIZED  # two of them: a proxy may have read the other one
-        return self._authenticate(token.strip().decode("latin-1")) or UNAUTHORIZED
+        identity = self._authenticate(token.strip().decode("latin-1"))
+        if identity is None:
+            return UNAUTHORIZED
+        request.user = identity.user  # for the access log
+        return identity
 
     def require(self, request: Request) -> Identity | Refusal:
         """Who asks, where somebody has to."""

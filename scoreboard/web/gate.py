@@ -16,6 +16,7 @@ from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
 PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
+METRICS = b"/metrics"  # has none: Prometheus asks from one address for all its rules, and the balancers close it to the world
 API = b"/api/"
 QUERY_TOO_LONG = Refusal(
     Code.INVALID_REQUEST, f"query may have {QUERY_BYTES} bytes", (FieldError("query", f"may have {QUERY_BYTES} bytes"),)
@@ -50,7 +51,7 @@ class Gate:
             if self._limit and self._foreign.admit(self._addresses.counted(request), self._clock()):
                 request.keep_alive = False
             return problem(FOREIGN, request.request_id)
-        if self._limit:
+        if self._limit and request.path != METRICS:
             key = self._addresses.counted(request)
             wait = (self._probes if request.path in PROBES else self._window).admit(key, self._clock())
             if wait:
