@@ -24,6 +24,7 @@ from scoreboard.operations import projector, provisioning
 from scoreboard.operations.verify import differences
 from scoreboard.runtime import embedded as embedded_servers
 from scoreboard.runtime import observe
+from scoreboard.runtime.keys import new_production_keys, write_secrets
 from scoreboard.runtime.settings import Settings, load_settings
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage import sessions
@@ -113,8 +114,8 @@ def serve(settings: Settings, with_demo: bool) -> None:
         raise SettingsError("--demo: demo players live on embedded servers only (--embedded)")
     if with_demo and not settings.embedded.demo_accounts:
         raise SettingsError("--demo: demo players need their accounts (embedded.demo_accounts)")
-    keys = settings.security.keys(settings.embedded.data_dir)
-    trio.run(app.serve, settings, keys, partial(_announce, settings, with_demo))
+    node_keys = settings.security.keys(settings.embedded.data_dir)
+    trio.run(app.serve, settings, node_keys, partial(_announce, settings, with_demo))
 
 
 async def _announce(settings: Settings, with_demo: bool, node: app.Node, port: int) -> None:
@@ -186,6 +187,31 @@ def verify(settings: Settings) -> None:
 
     if not trio.run(run):
         sys.exit(1)
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def keys() -> None:
+    """Make keys for production."""
+
+
+@keys.command("new")
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Write the files of a secrets folder instead.")
+@click.option("--env", "as_variables", is_flag=True, help="Print environment variables instead of TOML.")
+def new_keys(folder: Path | None, as_variables: bool) -> None:
+    """Print a signing key and a master key, as settings for production. All nodes share them, and nothing keeps a copy."""
+    made = new_production_keys()
+    if folder is not None:
+        for file in write_secrets(folder, made):
+            click.echo(str(file))
+    elif as_variables:
+        for (section, table, item), value in made.items():
+            click.echo(f"SCOREBOARD_{section.upper()}__{table.upper()}__{item}={value}")
+    else:
+        for (section, table, item), value in made.items():
+            click.echo(f'[{section}.{table}]\n{item} = "{value}"\n')
 
 
 # ---- users ----------------------------------------------------------------------------------------------------------
