@@ -22,6 +22,7 @@ from scoreboard.storage.migrate import migrate
 START_SECONDS = 60.0  # that a database may take to be there
 RETRY_SECONDS = 1.0  # between two tries
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)  # waiting changes nothing: password, database
+LAST_PORT = 65535
 UNREADABLE = "has no readable port (in a password, characters such as / ? # @ : must be percent-encoded)"
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ async def stores_of(settings: Settings) -> AsyncIterator[Stores]:
         if settings.embedded.enabled:
             endpoints = await stack.enter_async_context(embedded.running(settings.embedded.data_dir))
             postgres_url, redis_url = endpoints.postgres_url, endpoints.redis_url
+        check_postgres_url(postgres_url)
         check_redis_url(redis_url)
         await _migrate_patiently(postgres_url, pgbouncer=settings.postgres.pgbouncer)
         yield await stack.enter_async_context(
@@ -46,6 +48,14 @@ async def stores_of(settings: Settings) -> AsyncIterator[Stores]:
                 prefix=settings.redis.prefix,
             )
         )
+
+
+def check_postgres_url(url: str) -> None:
+    """Raises SettingsError when a port is none: of one of several hosts, or what follows a colon of a password that is not encoded."""
+    for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
+        _, colon, port = host.rpartition("]")[2].rpartition(":")
+        if colon and port and not (port.isascii() and port.isdecimal() and int(port) <= LAST_PORT):
+            raise SettingsError(f"postgres.url: {UNREADABLE}")
 
 
 def check_redis_url(url: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +20,11 @@ import pytest
 from scoreboard import demo
 from scoreboard.runtime import embedded
 from scoreboard.runtime.embedded_process import command_of
-from tests.conftest import execute
+from tests.e2e.conftest import LiveServer
 from tests.e2e.nodes import ServerProcess, free_port
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 HANG = 120  # seconds after which a test that hangs fails; nothing is measured
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
@@ -221,19 +226,6 @@ def test_a_port_that_is_taken(server: Embedded, database_url: str, redis_url: st
         assert_one_line(command("serve", "--port", port, **stores), f"127.0.0.1:{port}", "Address already in use")
 
 
-@pytest.mark.parametrize("words", [("verify",), ("users", "tokens", "--count", "1", "--output", "-")], ids=lambda words: words[0])
-def test_a_mistyped_data_folder_stays_absent(words: tuple[str, ...], tmp_path: Path) -> None:
-    """Commands that need a database make none: one line says so, and there is no folder afterwards."""
-    assert_one_line(command(*words, "--data-dir", str(tmp_path / "typo")), "there is no database in the data folder", "typo")
-    assert not (tmp_path / "typo").exists()
-
-
-def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
-    """A folder that can't be one is one line."""
-    (tmp_path / "file").touch()
-    assert_one_line(command("migrate", "--data-dir", str(tmp_path / "file" / "data")), "can't be used")
-
-
 def test_a_wrong_password(database_url: str, redis_url: str) -> None:
     """PostgreSQL's no is told at once: waiting would change nothing."""
     parts = urlsplit(database_url)
@@ -243,7 +235,45 @@ def test_a_wrong_password(database_url: str, redis_url: str) -> None:
     assert "wrong" not in outcome[2]
 
 
-def test_a_newer_database(database_url: str, redis_url: str) -> None:
-    """A database that a newer version has migrated is not touched by an older one."""
-    execute(database_url, "INSERT INTO schema_migrations (name, sha256) VALUES ('9999_later.sql', '')")
-    assert_one_line(command("migrate", postgres__url=database_url, redis__url=redis_url), "newer than this version", "9999_later.sql")
+# ---- scripts and README ------------------------------------------------------------------------------------------------
+
+
+def test_an_unsupported_python_is_one_line(tmp_path: Path) -> None:
+    """Where the only Python is a later one, scripts/run says in one line which to install and how, and installs nothing."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("run", "install"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    for name in ("pyproject.toml", "config/constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "cksum", "dirname", "env", "grep", "mktemp"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    pretended = "import sys, platform; sys.version_info = (3, 14, 0); platform.python_version = lambda: '3.14.0'; exec(sys.argv[1])"
+    (programs / "python3").write_text(f'#!/bin/bash\nexec {sys.executable} -c "{pretended}" "$2"\n')
+    (programs / "python3").chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "scripts" / "run"], env={"PATH": str(programs)}, capture_output=True, text=True, timeout=HANG, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "found Python 3.14.0: install one" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_readme_by_curl(live_server: LiveServer) -> None:
+    """The API by example works as written, with curl 7.68 and without /proc: an action counts, and the board has it."""
+    text = README.read_text()
+    section = text[text.index("## The API by example") :]
+    (script,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[:1]
+    assert "127.0.0.1:8000" in script
+    assert not re.search(r"--json|/proc/|date .*-d|uuidgen", script)
+    script = script.replace("http://127.0.0.1:8000", live_server.url).replace("curl -s ", "curl -s --noproxy '*' ")
+    done = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=HANG, check=True)
+    decoder, answers = json.JSONDecoder(), []
+    while rest := done.stdout.strip()[sum(answers_length for _, answers_length in answers) :].strip():
+        answers.append(decoder.raw_decode(rest))
+    (acted, _), (board, _) = answers
+    assert acted["data"]["pointsAwarded"] > 0
+    assert board["data"]["currentUser"]["score"] == acted["data"]["newScore"]
