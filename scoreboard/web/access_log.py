@@ -17,6 +17,7 @@ from scoreboard.web.addresses import Addresses
 ERRORS_PER_SECOND = 20
 PATH_SHOWN = 200  # bytes of a path that is no route's
 ANY, SERVER_ERRORS, NONE = 0, 500, 1000  # lowest status that is written
+BUG = 500
 
 log = structlog.get_logger("access")
 
@@ -48,7 +49,9 @@ class AccessLog:
             fields["user"] = str(request.user)
         if self._omitted:
             fields["omitted"], self._omitted = self._omitted, 0
-        (log.error if is_error else log.info)("request", **fields)
+        # 503 is what a store that is away costs, and told as such; 500 is a bug.
+        tell = log.error if status == BUG else log.warning if is_error else log.info
+        tell("request", **fields)
 
     def _has_room(self) -> bool:
         """Whether one more error may be written in this second."""
