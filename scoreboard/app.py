@@ -237,9 +237,9 @@ class Node:
             | build_plain_table(pages, description.read)
             | build_probe_table(self.health, metrics=not apart)
         )
-        name_routes(
-            {rule.rule for rule in application.url_map.iter_rules()} | {path.decode() for _, path in express} | {LIVE_PATH.decode()}
-        )
+        probes = build_probe_table(self.health, metrics=True)
+        name_routes(rule.rule for rule in application.url_map.iter_rules())
+        name_routes(path.decode() for path in {LIVE_PATH} | {path for _, path in express | probes})
         self.server = Server(
             Front(
                 express=express,
@@ -260,7 +260,7 @@ class Node:
         )
         self.metrics_server = Server(
             Front(
-                express=build_probe_table(self.health, metrics=True),
+                express=probes,
                 prompt={},
                 live_path=b"",
                 live=live.serve,

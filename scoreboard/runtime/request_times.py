@@ -4,8 +4,9 @@ http1 calls `record` once for each request that it has answered; the composition
 "other", so nobody makes new series by asking for new paths. Prometheus' own Histogram takes a lock and makes objects, ten times as much.
 """
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -15,11 +16,12 @@ from scoreboard.runtime.observe import FAST, REGISTRY
 CLASSES = 5  # of a status: 1xx to 5xx
 BUCKETS = len(FAST) + 1  # the last one has no bound
 OTHER = "other"
+PARAMETER = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 
 # Each route has CLASSES rows, each row BUCKETS counts and a sum of seconds.
 _names: list[str] = []
 _first_row: dict[bytes, int] = {}  # of a route without parameters, by its path
-_prefixes: list[tuple[bytes, int]] = []  # of a route that ends with a parameter
+_patterns: list[tuple[Callable[[bytes], object], int]] = []  # of one with parameters
 _counts: list[int] = []
 _sums: list[float] = []
 
@@ -27,17 +29,17 @@ _sums: list[float] = []
 def name_routes(rules: Iterable[str]) -> None:
     """Adds these routes, as Quart writes them: "/avatars/<user_id>". One that is there keeps its figures."""
     for rule in sorted(rules):
-        fixed, _, parameter = rule.partition("<")
-        name = fixed + (f"{{{parameter.rstrip('>').rpartition(':')[2]}}}" if parameter else "")
+        name = PARAMETER.sub(r"{\1}", rule)
         if name not in _names:
             first = len(_names) * CLASSES
             _names.append(name)
             _counts.extend([0] * CLASSES * BUCKETS)
             _sums.extend([0.0] * CLASSES)
-            if parameter:
-                _prefixes.append((fixed.encode(), first))
+            if name == rule:
+                _first_row[rule.encode()] = first
             else:
-                _first_row[fixed.encode()] = first
+                fixed = PARAMETER.split(rule)[::2]
+                _patterns.append((re.compile("[^/]+".join(map(re.escape, fixed)).encode()).fullmatch, first))
 
 
 def route_of(path: bytes) -> str:
@@ -59,7 +61,7 @@ def _find(path: bytes) -> int:
     row = _first_row.get(path)
     if row is not None:
         return row
-    return next((row for prefix, row in _prefixes if path.startswith(prefix)), 0)
+    return next((row for matches, row in _patterns if matches(path)), 0)
 
 
 class _RequestTimes(Collector):

@@ -26,14 +26,15 @@ def test_a_request_is_counted_by_route_class_and_duration() -> None:
 
 def test_a_path_that_is_no_route_makes_no_series() -> None:
     """Whatever is asked for, the series are as many as the routes; a route with a parameter is one."""
-    name_routes(["/pictures/<user_id>"])
+    name_routes(["/pictures/<user_id>", "/rooms/<int:room>/board"])
     before = sample("count", route="other", status="4xx") or 0
     for _ in range(100):
         record(f"/nowhere/{uuid4()}".encode(), 404, 0.001)
         record(f"/pictures/{uuid4()}".encode(), 200, 0.001)
     assert sample("count", route="other", status="4xx") == before + 100
     assert sample("count", route="/pictures/{user_id}", status="2xx") == 100
-    assert (route_of(b"/pictures/x"), route_of(b"/nowhere")) == ("/pictures/{user_id}", "other")
+    assert (route_of(b"/pictures/x"), route_of(b"/pictures/x/y"), route_of(b"/nowhere")) == ("/pictures/{user_id}", "other", "other")
+    assert (route_of(b"/rooms/7/board"), route_of(b"/rooms/7")) == ("/rooms/{room}/board", "other")
 
 
 def test_naming_routes_again_keeps_the_figures() -> None:
