@@ -9,7 +9,7 @@ RUN python -m venv /opt/scoreboard
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # The dependencies first: this layer stays while only our own code changes.
 COPY pyproject.toml config/constraints.txt ./
-RUN python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print('\n'.join(p['dependencies'] + p['optional-dependencies']['server']))" > requirements.txt \
     && /opt/scoreboard/bin/pip install -c constraints.txt -r requirements.txt
 COPY LICENSE ./
 COPY config ./config

@@ -1,6 +1,19 @@
-"""`python -m scoreboard` is the command `scoreboard`."""
+"""The command `scoreboard`, and `python -m scoreboard`. Where only the Python client is installed it says in one line what is missing."""
 
-from scoreboard.cli import main
+import sys
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        from scoreboard import cli  # noqa: PLC0415 – not there to be imported without the server's packages
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] == __package__:
+            raise
+        print(f"scoreboard: the server is not installed ({exc}): pip install 'scoreboard[server]'", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -202,7 +202,7 @@ class Node:
         self.hub = Hub(tuple(boards))
         self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
         self.audience = Audience(self.hub, self.name)
-        self.reader = Reader(self.bus, boards, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen)
+        self.reader = Reader(self.bus, boards, self.batcher, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen)
 
     def _make_web(self) -> None:
         settings = self.settings
@@ -224,13 +224,16 @@ class Node:
         )
         avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
         description, apart = Description(), settings.server.metrics_port > 0
-        routes = Services(auth, UserRoutes(self.accounts, bearer), scores, self.health, pages, avatars, description, metrics=not apart)
+        routes = Services(
+            auth, UserRoutes(self.accounts, bearer, addresses), scores, self.health, pages, avatars, description, metrics=not apart
+        )
         application = build_application(routes)
         self.asgi = Asgi(application)
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
-        connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip))
+        requests = settings.limits.ip_per_minute
+        connections = ConnectionLimits(addresses, settings.server.most_connections_per_ip(settings.live.connections_per_ip), requests)
         access = AccessLog(addresses, settings.log.access)
-        gate = Gate(heads, origins, addresses, connections, settings.limits.ip_per_minute)
+        gate = Gate(heads, origins, addresses, connections, requests)
         express = (
             build_table(scores)
             | build_live_table(stream.serve, poll.answer)

@@ -1,4 +1,4 @@
-"""The command line. The only place that calls `trio.run`.
+"""The command line. It and `user_commands`, the group `users`, are the only places that call `trio.run`.
 
 Every command reads the settings the same way, so each takes --config, --data-dir and --embedded. What is wrong with a setting, and a start
 that can't go on, is one line on standard error and exit 2. Only `serve` and `migrate` make a database in a data folder that has none.
@@ -7,7 +7,7 @@ that can't go on, is one line on standard error and exit 2. Only `serve` and `mi
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial, wraps
 from os import environ
@@ -19,17 +19,16 @@ import trio
 
 from scoreboard import __version__, app, demo
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.domain.errors import Refusal, SettingsError, StartError, StorageUnavailable
-from scoreboard.operations import projector, provisioning
+from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
+from scoreboard.operations import projector
 from scoreboard.operations.verify import differences
 from scoreboard.runtime import embedded as embedded_servers
 from scoreboard.runtime import observe
 from scoreboard.runtime.keys import new_production_keys, write_secrets
 from scoreboard.runtime.settings import Settings, load_settings
-from scoreboard.security.tokens import TokenKeys
-from scoreboard.storage import sessions
 from scoreboard.storage import users as user_store
 from scoreboard.storage.opening import stores_of
+from scoreboard.user_commands import build_users_group
 
 SHOWN = 20  # differences that `verify` prints; it counts all
 EXPECTED = (SettingsError, StartError, StorageUnavailable)
@@ -214,82 +213,4 @@ def new_keys(folder: Path | None, as_variables: bool) -> None:
             click.echo(f'[{section}.{table}]\n{item} = "{value}"\n')
 
 
-# ---- users ----------------------------------------------------------------------------------------------------------
-
-
-@cli.group()
-def users() -> None:
-    """Create users."""
-
-
-def _with_node(settings: Settings, work: Callable[[app.Node], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with stores_of(settings) as stores:
-            await work(app.Node(settings, settings.security.keys(settings.embedded.data_dir), stores))
-
-    trio.run(run)
-
-
-@users.command("create")
-@click.argument("username")
-@click.argument("email")
-@click.option("--avatar-url", help="An https address of a picture.")
-@configured()
-def create_user(settings: Settings, username: str, email: str, avatar_url: str | None) -> None:
-    """Create a user; the password is read from standard input."""
-    password = sys.stdin.readline().rstrip("\r\n")
-
-    async def work(node: app.Node) -> None:
-        created = await node.accounts.create(username, email, password, avatar_url)
-        if isinstance(created, Refusal):
-            raise StartError(created.detail)
-        click.echo(str(created[0]))
-
-    _with_node(settings, work)
-
-
-@users.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
-@configured()
-def import_users(settings: Settings, file: Any) -> None:
-    """Create users from FILE: JSON Lines, or CSV with a header (username, email, password, avatarUrl)."""
-    text = file.read()
-
-    async def work(node: app.Node) -> None:
-        done = await provisioning.import_users(node.stores, node.accounts, text, is_csv=str(file.name).endswith(".csv"))
-        click.echo(f"{done.created} created, {done.existing} were there, {len(done.refused)} refused")
-        for line, why in done.refused:
-            click.echo(f"line {line}: {why}", err=True)
-        if done.refused:
-            sys.exit(1)
-
-    _with_node(settings, work)
-
-
-@users.command("tokens")
-@click.option("--count", type=click.IntRange(1, 1_000_000), required=True, help="How many users.")
-@click.option(
-    "--output", type=click.File("w", encoding="utf-8"), required=True, help="Lines of userId, accessToken, actionSecret, keyVersion."
-)
-@configured()
-def tokens(settings: Settings, count: int, output: Any) -> None:
-    """Make users with ready tokens for load tests. Refused in production."""
-    if settings.production:
-        raise SettingsError("environment: tokens for load tests are not made in production")
-    keys = settings.security.keys(settings.embedded.data_dir)
-
-    async def run() -> None:
-        async with stores_of(settings) as stores:
-            made = await provisioning.development_tokens(
-                stores,
-                count,
-                keys=TokenKeys.from_private(keys.signing, keys.current_signing),
-                masters=keys.master,
-                master=keys.current_master,
-                issuer=settings.issuer,
-                now=await sessions.now(stores),  # the nodes judge these tokens by PostgreSQL's clock
-                lifetime=settings.security.access_token_seconds,
-            )
-            output.writelines(token.line for token in made)
-
-    trio.run(run)
+cli.add_command(build_users_group(configured))

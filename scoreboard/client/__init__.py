@@ -1,19 +1,23 @@
-"""The Python client: a board that follows the server's, and a session that submits signed actions. For Trio.
+"""The Python client: a board that follows the server's, and a session that submits signed actions. For Trio; for asyncio the same names are
+in scoreboard.client.asyncio.
 
     async with log_in(url, "demo", "scoreboard-demo") as session, connect(url, session=session) as board:
         await session.submit("task_finish", {"difficulty": "hard", "timeSpent": 120})
         async for update in board:
             print(update.position, update.entries)
 
-`board` and `protocol` decide without waiting for anything, `backoff` says when to try again; `live` and `session` do the input and output.
-Imports nothing of the server but values (`domain`) and the signature (`security`).
+One core decides and waits for nothing: `board` and `subscription` (frames), `following` (connections), `exchanges` (requests), `backoff`,
+`clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and `live` on Trio, `asyncio` on asyncio.
+Imports nothing of the server but values (`domain`) and the signature (`security.signing`), and none of the packages of the server alone.
 """
 
+from scoreboard.client.addresses import open_http
 from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.exchanges import Credentials, Outcome
 from scoreboard.client.live import LiveBoard, connect
-from scoreboard.client.protocol import Personal, Standing
-from scoreboard.client.session import Credentials, Outcome, Session, log_in
+from scoreboard.client.session import Session, log_in
+from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
 __all__ = [
@@ -31,4 +35,5 @@ __all__ = [
     "Unreachable",
     "connect",
     "log_in",
+    "open_http",
 ]

@@ -6,12 +6,14 @@ are among the most used ones is known to security.passwords.
 """
 
 import re
-import unicodedata
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+import unicodedata2 as unicodedata
+
+from scoreboard.domain import names
 from scoreboard.domain.errors import FieldError
-from scoreboard.domain.skeletons import skeleton
+from scoreboard.domain.skeletons import fold_case, skeletons
 
 RAW_PER_COMPOSED = 4  # characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
 USERNAME_SHORTEST = 3  # characters; contract
@@ -32,52 +34,38 @@ _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belon
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
 _LOCAL = ("localhost", "local", "internal", "home.arpa")  # names of the machine or network that one is in, never of a public host
-# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and 1 and i are l.
+# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and 1 is l.
 _STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
-_UUID = re.compile(r"(?:urn:)?(?:uuld:)?[ol2-9a-f]{32}")
-# They turn the direction of what follows them: one such name would rearrange the whole row of the board.
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_REFUSED = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})  # control, surrogate, private, line and paragraph separators
-# Letters, numbers, punctuation, symbols, and what this Python's Unicode does not know yet (a new emoji). The rest shows nothing by itself.
-_VISIBLE = ("L", "N", "P", "S", "Cn")
-
-
-def composed(text: str) -> str:
-    """Unicode's composed form (NFC): the same text, whichever way its accents were typed."""
-    return unicodedata.normalize("NFC", text)
+_UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
+_CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # control, format, surrogate, private, line and paragraph separators
+# Letters, numbers, punctuation, symbols. The rest shows nothing by itself.
+_VISIBLE = ("L", "N", "P", "S")
 
 
 def username(text: str) -> str | FieldError:
-    """The name, composed."""
+    """The name as it is stored: composed, with plain single spaces, without what shows nothing and without space around (names.fold)."""
     if len(text) > USERNAME_RAW_LONGEST:
         return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
-    name = composed(text)
-    if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
-        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
+    name = names.fold(text)
     if "@" in name:
         return FieldError("username", "must not contain @")
-    categories = {unicodedata.category(character) for character in name}
-    if categories & _REFUSED or _TURNING & set(name):
-        return FieldError("username", "must not contain control characters")
-    look = skeleton(name)
-    if not any(category.startswith(_VISIBLE) for category in categories) or not look:
+    if (fault := names.fault(name)) is not None:
+        return FieldError("username", fault)
+    if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
+        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
+    looks = skeletons(name)
+    if not looks or not any(unicodedata.category(character).startswith(_VISIBLE) for character in name):
         return FieldError("username", "must contain something that can be seen")
-    if name != name.strip():
-        return FieldError("username", "must not begin or end with a space")
-    if _STAND_IN.fullmatch(look) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", look)):
+    if any(_STAND_IN.fullmatch(look) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", look)) for look in looks):
         return FieldError("username", "must not look like the id of a user")
     return name
 
 
 def email(text: str) -> str | FieldError:
-    """The address, composed; it is compared without regard to case."""
-    text = text.strip()
-    if len(text) > EMAIL_RAW_LONGEST:
+    """The address as it is stored (names.fold_address); it is compared without regard to case."""
+    if len(text) > EMAIL_RAW_LONGEST or len(address := names.fold_address(text)) > EMAIL_LONGEST:
         return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
-    address = composed(text)
-    if len(address) > EMAIL_LONGEST:
-        return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
-    if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _REFUSED | {"Cf"} for character in address):
+    if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _CONTROL for character in address):
         return FieldError("email", "must be an e-mail address")
     return address
 
@@ -107,15 +95,10 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) 
     return text
 
 
-def password(text: str, names: Collection[str] = ()) -> str | FieldError:
-    """The password as given: every character counts, none is forbidden. None of the user's own `names`: who guesses begins with those."""
+def password(text: str, own: Collection[str] = (), *, field: str = "password") -> str | FieldError:
+    """The password as given: every character counts, none is forbidden. None of the user's `own` names: who guesses begins with those."""
     if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
-        return FieldError("password", f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
-    if folded(text) in {folded(name) for name in names}:
-        return FieldError("password", "must not be your own name or e-mail address")
+        return FieldError(field, f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+    if fold_case(text) in {fold_case(name) for name in own}:
+        return FieldError(field, "must not be your own name or e-mail address")
     return text
-
-
-def folded(text: str) -> str:
-    """The same for texts that differ in case, or in how an accent was typed."""
-    return composed(text).casefold()

@@ -1,25 +1,37 @@
-"""What a user name looks like: names with one skeleton can't be told apart on a board.
+"""What a user name looks like: names that have a skeleton in common can't be told apart, or are the same name in another case.
 
 By Unicode's UTS #39, section 4: each character becomes the prototype of those that look like it ("1", "I" and "l" are "l", "m" is "rn").
-Here letters also count in any case, since log-in does not ask for it. So "i" is "l" too, because "I" is; and the step is repeated until
-nothing changes. Whoever looks like a name of Latin letters, in whatever case, has its skeleton. Pure. `storage.users` keeps skeletons
-unique; the data is made by scripts/confusables.
+Here letters also count in any case, since log-in does not ask for it. The letter with two looks is the capital I: as it stands it looks
+like "l", but people read it as "i". So a name has a skeleton for each way to read it:
+
+1. as it is shown: "Ian" and "lan" are one, "BiII" and "Bill" too;
+2. with each capital I as "i": "ВILL" with a Cyrillic В is "bill";
+3. with a capital I as "i" at the beginning of a word alone: "IIya" is "ilya";
+4. of its folded case: "ΣΊΣΥΦΟΣ" and "σίσυφος" are one.
+
+Most names have one skeleton for all four, so "Mail" and "Mall" are two names. Pure. `storage.users` keeps each skeleton with one user; the
+data is made by scripts/confusables.
 """
 
 import re
-import unicodedata
 from functools import cache
 from importlib.resources import files
+
+import unicodedata2 as unicodedata  # of Unicode 17, as the data: Python 3.11's own is of 2021, and nodes must agree
 
 SKELETON_LONGEST = (
     255  # characters: some letters become eighteen, and an index of PostgreSQL takes at most 2,700 bytes; what follows is cut off
 )
 MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
 
-# What UTS #39 keeps apart, since it does not fold case: "i" from "I". And the dots of "i" and "j": without one, or with a second one in
-# its place, they look the same.
-_SAME_IN_SOME_CASE = str.maketrans({"i": "l", "\N{LATIN SMALL LETTER DOTLESS J}": "j"})
-_SECOND_DOT = re.compile("(?<=[lj])\N{COMBINING DOT ABOVE}+")
+_DOTLESS_J = {ord("\N{LATIN SMALL LETTER DOTLESS J}"): "j"}  # UTS #39 has it apart from "j"
+_SECOND_DOT = re.compile("(?<=[ij])\N{COMBINING DOT ABOVE}+")  # in the place of the letter's own it looks the same
+_SPACES = re.compile(" {2,}")  # a page shows one
+_FIRST_CAPITAL_I = re.compile(r"(?<!\w)I")
+
+# What was one by the first rule: "i" and "l", because "I" looks like "l".
+_FIRST_RULE = _DOTLESS_J | {ord("i"): "l"}
+_SECOND_DOT_OF_FIRST_RULE = re.compile("(?<=[lj])\N{COMBINING DOT ABOVE}+")
 
 
 @cache
@@ -41,21 +53,65 @@ def table() -> dict[int, str | None]:
     return known
 
 
-def skeleton(name: str) -> str:
-    """What names that look alike have in common; "" when nothing of the name can be seen."""
-    text = _alike(name)  # first as it is shown: NFKC makes "s" of the long s, which looks like "f"
+@cache
+def _capital_is() -> dict[int, str]:
+    """Characters that look like "l", but are a capital I, alone or among others, of whatever script: "Ⅳ" → "IV"."""
+    found = {}
+    for code, look in table().items():
+        if look and "l" in look:
+            plain = unicodedata.normalize("NFKC", chr(code))
+            read = _alike(plain.casefold())
+            if read != (shown := _alike(look.casefold())) and read.replace("i", "l") == shown:
+                found[code] = plain if plain.isascii() else look.replace("l", "I")
+    return found
+
+
+def is_ignorable(character: str) -> bool:
+    """Whether it is one of Unicode's Default_Ignorable_Code_Point: it has no look of its own."""
+    return table().get(ord(character), "") is None
+
+
+def skeletons(name: str) -> tuple[str, ...]:
+    """What names that look alike, or are alike in another case, have in common; sorted, each once. () when nothing of it can be seen."""
+    shown = unicodedata.normalize("NFD", name).translate(_capital_is())
+    readings = {shown, shown.replace("I", "i"), _FIRST_CAPITAL_I.sub("i", shown)}
+    looks = {_settle(_alike(reading)) for reading in readings} | {folded_skeleton(name)}
+    return tuple(sorted(looks - {""}))
+
+
+def folded_skeleton(name: str) -> str:
+    """The one of `skeletons` that a name has in common with all that differ from it in case alone."""
+    return _settle(_alike(fold_case(name)))
+
+
+def fold_case(text: str) -> str:
+    """The same for texts that differ in case, or in how an accent was typed: Unicode's full case folding, composed."""
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return str(unicodedata.normalize("NFC", unicodedata.normalize("NFD", folded).casefold()))
+
+
+def skeleton_of_first_rule(name: str) -> str:
+    """What `skeletons` was before: keys that were made so are in databases until housekeeping has replaced them."""
+    text = _alike(name)
     for _ in range(MAX_FOLDING_STEPS):
-        before, text = text, _any_case(_alike(unicodedata.normalize("NFKC", text)))
+        before, text = text, _alike(unicodedata.normalize("NFKC", text)).casefold().translate(_FIRST_RULE)
+        text = _SECOND_DOT_OF_FIRST_RULE.sub("", text)
         if text == before:
             break
     return text[:SKELETON_LONGEST]
 
 
-def _any_case(text: str) -> str:
-    """One text for all that are alike in some case."""
-    return _SECOND_DOT.sub("", text.casefold().translate(_SAME_IN_SOME_CASE))
+def _settle(text: str) -> str:
+    """In any case, and in Unicode's compatible form, until nothing changes. That comes after the first look: NFKC makes "s" of the long s,
+    which looks like "f"."""
+    for _ in range(MAX_FOLDING_STEPS):
+        before, text = text, _alike(unicodedata.normalize("NFKC", text)).casefold().translate(_DOTLESS_J)
+        text = _SPACES.sub(" ", _SECOND_DOT.sub("", text)).strip(" ")
+        if text == before:
+            break
+    return text[:SKELETON_LONGEST].rstrip(" ")
 
 
 def _alike(text: str) -> str:
     """UTS #39's skeleton of a text."""
-    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).translate(table()))
+    return str(unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).translate(table())))

@@ -15,6 +15,7 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.live.audience import Audience
+from scoreboard.live.batcher import Batcher
 from scoreboard.live.hub import Hub
 from scoreboard.runtime import observe
 from scoreboard.storage import bus
@@ -31,19 +32,21 @@ log = structlog.get_logger()
 class Reader:
     """One for the process. `revoked(sid)` is told of sessions that ended elsewhere, before the hub is."""
 
-    __slots__ = ("_audience", "_boards", "_bus", "_heard", "_hub", "_listening", "_node", "_revoked")
+    __slots__ = ("_audience", "_batcher", "_boards", "_bus", "_heard", "_hub", "_listening", "_node", "_revoked")
 
     def __init__(
         self,
         hints: bus.Bus,
         boards: Mapping[str, SharedBoard],
+        batcher: Batcher,
         hub: Hub,
         audience: Audience,
         *,
         node: str,
         revoked: Callable[[UUID], None],
     ) -> None:
-        self._bus, self._boards, self._hub, self._audience, self._node, self._revoked = hints, boards, hub, audience, node, revoked
+        self._bus, self._boards, self._batcher, self._hub, self._audience = hints, boards, batcher, hub, audience
+        self._node, self._revoked = node, revoked
         self._heard = 0.0  # trio's clock, when the last payload came or the attempt began
         self._listening: trio.CancelScope | None = None
 
@@ -106,7 +109,8 @@ class Reader:
             match self._bus.decode(payload):
                 case bus.Update() as update if update.board in self._boards:
                     board = self._boards[update.board]
-                    board.hear(update.mark, update.top)
+                    if board.hear(update.mark, update.top):
+                        self._batcher.notify(update.board)
                     # A rank on a board that lacks something is none: the message may come of a call that its sender had given up.
                     self._hub.personal(update.without_ranks() if board.is_stale else update)
                 case bus.Revoked(sid):

@@ -1,4 +1,4 @@
-"""Accounts: register, log in, refresh, log out, read and change a profile.
+"""Accounts: register, log in, refresh, log out, read and change a profile, change the password.
 
 One method a route of `/auth` and `/users`; each returns what the client is told or a Refusal. Read `refresh` for how stolen tokens are
 noticed, `login` for the order in which its limits are asked. Passwords are hashed in threads, two at a time (hashing). Everything here may
@@ -7,7 +7,7 @@ raise StorageUnavailable.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -18,10 +18,11 @@ import msgspec
 import structlog
 import trio
 
-from scoreboard.domain import profiles, skeletons
+from scoreboard.domain import names, profiles, skeletons
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE
+from scoreboard.domain.skeletons import fold_case
 from scoreboard.operations.hashing import HashingQueue, Place
 from scoreboard.operations.login_limits import Attempt, LoginLimits
 from scoreboard.operations.sessions import Identity, Sessions
@@ -30,16 +31,19 @@ from scoreboard.security.device_cookies import NONCE_BYTES
 from scoreboard.security.refresh_tokens import VALUE_BYTES
 from scoreboard.security.signatures import action_secret
 from scoreboard.security.tokens import TokenKeys
-from scoreboard.storage import sessions, users
+from scoreboard.storage import credentials, sessions, users
 from scoreboard.storage.connections import Stores
 from scoreboard.storage.sessions import Opened
 from scoreboard.storage.users import Changed, Profile
 
 REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
+COMPARED_TIMES = 2  # of a log-in: the hash may have been made anew by another log-in meanwhile
+PUBLISHED_AT_ONCE = 20  # ended sessions of one change that other nodes hear of at once; of more they read within two seconds
 TOKENS_TRIED = 4  # refresh tokens of one request: a sibling domain can plant cookies, and each that has the form costs a look-up
 
 WRONG = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
 SPENT = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
+WRONG_CURRENT = Refusal(Code.INVALID_REQUEST, "The current password is wrong.", (FieldError("currentPassword", "is not your password"),))
 CLOSED = Refusal(Code.FORBIDDEN, "Registration is closed here.")
 BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many people are logging in at the moment.", retry_after=2)
 
@@ -129,27 +133,23 @@ class Accounts:
             created = await self._create(username, email, password, avatar_url, partial(place.run, passwords.hash_password))
             if isinstance(created, Refusal):
                 return created
-            user, name = created
-            return await self._log_in(user, name)
+            logged_in = await self._log_in(*created)
+            assert logged_in is not None
+            return logged_in
 
     async def create(self, username: str, email: str, password: str, avatar_url: str | None) -> tuple[UUID, str] | Refusal:
         """A new user, whether registration is open or not: the id, and the name as stored. Nobody who logs in waits for it."""
+        return await self._create(username, email, password, avatar_url, self._hash_unhurried)
 
-        async def hash_password(secret: str) -> str:
-            return await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=self._provisioning)
-
-        return await self._create(username, email, password, avatar_url, hash_password)
+    async def _hash_unhurried(self, secret: str) -> str:
+        return await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=self._provisioning)
 
     async def _create(
         self, username: str, email: str, password: str, avatar_url: str | None, hash_password: Callable[[str], Awaitable[str]]
     ) -> tuple[UUID, str] | Refusal:
         name, address = profiles.username(username), profiles.email(email)
-        own = [] if isinstance(name, FieldError) else [name]
-        own += [] if isinstance(address, FieldError) else [address, address.partition("@")[0]]
-        secret = profiles.password(password, own)
+        secret = await self._password(password, [own for own in (name, address) if not isinstance(own, FieldError)])
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
-        if not isinstance(secret, FieldError) and await trio.to_thread.run_sync(passwords.is_common, secret):
-            secret = FieldError("password", "must not be one of the most used passwords")
         if errors := [value for value in (name, address, secret, picture) if isinstance(value, FieldError)]:
             return invalid(errors)
         assert not isinstance(name, FieldError)
@@ -167,13 +167,14 @@ class Accounts:
         2. The account is found. A device cookie counts only if it is of this account.
         3. The account has failures left for this network or browser; this one is counted until the password turns out to be right.
         4. The password is hashed and compared.
+        5. The session is opened, unless the stored hash is another one by now: then it is compared again.
         """
         devices = self._devices(client)
         with self._admit(client, has_device=bool(devices)) as admitted:
             if isinstance(admitted, Refusal):
                 return admitted
             attempt, place = admitted
-            account = await users.find(self._stores, profiles.composed(name))
+            account = await users.find(self._stores, name)
             user = account.user if account else None
             device = next((device.nonce for device in devices if device.user == user), None)
             if not place.confirm(user if device else None):
@@ -185,16 +186,21 @@ class Accounts:
                     return _limited("Too many log-ins from this address.", wait)
             if wait := attempt.against(user or _stand_in(name), device, self._steady()):
                 return _limited("Too many wrong passwords for this account.", wait)
-            stored = account.password_hash if account else None
-            if not await place.run(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1]):
-                return WRONG
-            assert account is not None
-            assert stored is not None  # `verify` is False without a hash
-            attempt.succeed()
-            if passwords.is_outdated(stored):
-                hashed = await place.run(passwords.hash_password, password)
-                await users.replace_hash(self._stores, account.user, stored, hashed)
-            return await self._log_in(account.user, account.username)
+            for _ in range(COMPARED_TIMES):
+                stored = account.password_hash if account else None
+                if not await place.run(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1]):
+                    return WRONG
+                assert account is not None
+                assert stored is not None  # `verify` is False without a hash
+                if passwords.is_outdated(stored):
+                    hashed = await place.run(passwords.hash_password, password)
+                    if await users.replace_hash(self._stores, account.user, stored, hashed):
+                        stored = hashed
+                if (logged_in := await self._log_in(account.user, account.username, stored)) is not None:
+                    attempt.succeed()
+                    return logged_in
+                account = await users.by_id(self._stores, account.user)
+            return WRONG
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
         """What the browser that has just logged in shows the next time, so that it is known."""
@@ -203,7 +209,7 @@ class Accounts:
     async def refresh(self, *presented: str) -> LoggedIn | Refusal:
         """Spends a refresh token for a new pair: of several, since a browser may have been given others, the first that is live.
 
-        The token spent last gives the same successor again for ten seconds: two tabs, or an answer that was lost. Any other spent token of
+        The token spent last gives the same successor again for REFRESH_GRACE_SECONDS: two tabs, or a lost answer. Any other spent token of
         ours is somebody's copy, and whose copy is not known: the session ends for both. This is asked only when none is live.
         """
         found = [(token, sid) for token in presented if (sid := refresh_tokens.session_of(token)) is not None]
@@ -228,7 +234,7 @@ class Accounts:
         if judged is None or not judged.live:
             return SPENT
         if judged.just_spent:
-            for master in self._masters.values():  # a rotation of the master key may have happened in these ten seconds
+            for master in self._masters.values():  # a rotation of the master key may have happened in between
                 following = refresh_tokens.successor(master, token)
                 if refresh_tokens.digest(following) == judged.token_sha256:
                     return self._logged_in(judged.opened, sid, following)
@@ -240,6 +246,36 @@ class Accounts:
     async def logout(self, identity: Identity) -> None:
         """Ends the session: its refresh token, and every access token of it, here at once and elsewhere within two seconds."""
         await self._revoke(identity.sid)
+
+    async def change_password(self, identity: Identity, current: str, new: str, client: Client = THIS_PROCESS) -> Refusal | None:
+        """Another password, for whoever knows the current one. All other sessions end, here at once, elsewhere within two seconds.
+
+        A wrong current password counts as a wrong one at log-in does; what the new one breaks is told first, and counts for nothing.
+        """
+        account = await users.profile(self._stores, identity.user)
+        if account is None:
+            return GONE
+        secret = await self._password(new, (account.username, account.email), field="newPassword")
+        if isinstance(secret, FieldError):
+            return invalid([secret])
+        with self._admit(client) as admitted:
+            if isinstance(admitted, Refusal):
+                return admitted
+            attempt, place = admitted
+            if wait := attempt.against(identity.user, None, self._steady()):
+                return _limited("Too many wrong passwords for this account.", wait)
+            found = await users.by_id(self._stores, identity.user)
+            stored = found.password_hash if found else None
+            if not await place.run(passwords.verify, stored, current[: profiles.PASSWORD_LONGEST + 1]):
+                return WRONG_CURRENT
+            assert stored is not None  # `verify` is False without a hash
+            hashed = await place.run(passwords.hash_password, secret)
+            ended = await credentials.change(self._stores, identity.user, stored, hashed, identity.sid)
+            if ended is None:  # it was changed at the same moment
+                return WRONG_CURRENT
+            attempt.succeed()
+        await self.note_ended(ended)
+        return None
 
     # ---- profiles ---------------------------------------------------------------------------------------------------
 
@@ -253,20 +289,51 @@ class Accounts:
 
         What is the same as before is told to nobody, and counts for no limit.
         """
+        limit = self._profile_changes_per_hour
+        return await self._change_profile(identity.user, username, avatar_url, set_avatar=set_avatar, per_hour=limit)
+
+    async def _change_profile(
+        self, user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int | None
+    ) -> Profile | Refusal:
         name = None if username is None else profiles.username(username)
+        if username is not None and name != username:  # a name from before today's rules stays as it is
+            present = await users.profile(self._stores, user)
+            if present is not None and present.username == names.composed(username):
+                name = present.username
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
         if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
             return invalid(errors)
         assert not isinstance(name, FieldError)
         assert not isinstance(picture, FieldError)
-        limit = self._profile_changes_per_hour
-        changed = await users.change(self._stores, identity.user, name, picture, set_avatar=set_avatar, per_hour=limit)
+        changed = await users.change(self._stores, user, name, picture, set_avatar=set_avatar, per_hour=per_hour)
         if not isinstance(changed, Changed):
             return changed or GONE
         profile = changed.profile
         if changed.is_new:
             await self._on_profile_change(profile.user, profile.username, profile.avatar_url)
         return profile
+
+    # ---- what only whoever runs the server may do ---------------------------------------------------------------------
+
+    async def set_password(self, user: Profile, password: str) -> int | Refusal:
+        """Another password of the user, or a first one; how many sessions it has ended: all. Nobody who logs in waits for it."""
+        secret = await self._password(password, (user.username, user.email))
+        if isinstance(secret, FieldError):
+            return invalid([secret])
+        ended = await credentials.replace(self._stores, user.user, await self._hash_unhurried(secret))
+        if ended is None:
+            return GONE
+        await self.note_ended(ended)
+        return len(ended)
+
+    async def rename(self, user: Profile, username: str) -> Profile | Refusal:
+        """As `change_profile`, however often the user's profile was changed, and whatever names the user has given up."""
+        return await self._change_profile(user.user, username, None, set_avatar=False, per_hour=None)
+
+    async def delete(self, user: Profile) -> bool:
+        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more."""
+        await self.note_ended(await credentials.end_sessions(self._stores, user.user))
+        return await users.delete(self._stores, user.user)
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
@@ -290,10 +357,22 @@ class Accounts:
         read = (device_cookies.read(self._masters, value) for value in client.devices)
         return [device for device in read if device is not None]
 
-    async def _log_in(self, user: UUID, username: str) -> LoggedIn:
+    async def _password(self, password: str, own: Iterable[str], *, field: str = "password") -> str | FieldError:
+        """The rules for passwords. `own`: the user's name and e-mail address."""
+        own = [name for one in own for name in (one, one.partition("@")[0])]
+        secret = profiles.password(password, own, field=field)
+        if not isinstance(secret, FieldError) and await trio.to_thread.run_sync(passwords.is_common, secret):
+            return FieldError(field, "must not be one of the most used passwords")
+        return secret
+
+    async def _log_in(self, user: UUID, username: str, password_hash: str | None = None) -> LoggedIn | None:
+        """A new session; None when `password_hash` is given and no longer the user's."""
         sid = uuid4()
         token = refresh_tokens.make(self._masters[self._master], sid, secrets.token_bytes(VALUE_BYTES))
-        expires_ms = await sessions.open_session(self._stores, sid, user, refresh_tokens.digest(token), self._refresh_days)
+        digest = refresh_tokens.digest(token)
+        expires_ms = await sessions.open_session(self._stores, sid, user, digest, self._refresh_days, password_hash)
+        if expires_ms is None:
+            return None
         return self._logged_in(Opened(user, username, expires_ms), sid, token)
 
     def _logged_in(self, opened: Opened, sid: UUID, refresh_token: str) -> LoggedIn:
@@ -312,9 +391,15 @@ class Accounts:
 
     async def _revoke(self, sid: UUID) -> None:
         await sessions.revoke(self._stores, sid)
-        self._active.revoke_seen(sid)
+        await self.note_ended([sid])
+
+    async def note_ended(self, sids: Sequence[UUID]) -> None:
+        """Sessions that PostgreSQL has as ended: this node takes no token of them from now on, and the others are told."""
+        for sid in sids:
+            self._active.revoke_seen(sid)
         try:
-            await self._publish_revoked(sid)
+            for sid in sids[:PUBLISHED_AT_ONCE]:
+                await self._publish_revoked(sid)
         except StorageUnavailable as exc:
             log.warning("revocation_untold", error=str(exc))  # other nodes read it from PostgreSQL within two seconds
 
@@ -325,8 +410,12 @@ def invalid(errors: list[FieldError]) -> Refusal:
 
 
 def _stand_in(name: str) -> UUID:
-    """Under which wrong tries for a name that no account has are counted. It guards nothing, so any folding will do."""
-    return UUID(bytes=sha256(profiles.composed(name).casefold().encode(errors="replace")).digest()[:16])
+    """Under which wrong tries for a name that no account has are counted. It guards nothing.
+
+    It folds as `users.find` does, so that the limits do not tell which names there are.
+    """
+    folded = names.fold_address(name) if "@" in name else names.fold(name)
+    return UUID(bytes=sha256(fold_case(folded).encode(errors="replace")).digest()[:16])
 
 
 def _limited(what: str, seconds: int) -> Refusal:

@@ -3,19 +3,18 @@
 Called by `scoreboard users import` and `scoreboard users tokens`; no route leads here.
 """
 
-import csv
-import io
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from uuid import UUID, uuid4
 
-import msgspec
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.profiles import composed
+from scoreboard.domain import profiles
+from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.import_files import Person
 from scoreboard.security import refresh_tokens, tokens
 from scoreboard.security.signatures import action_secret
 from scoreboard.security.tokens import TokenKeys
@@ -25,81 +24,49 @@ from scoreboard.storage.connections import Stores
 BATCH = 500  # users a round trip
 
 
-class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of an import file: a JSON object, or a row under a CSV header of these names."""
-
-    username: str
-    email: str
-    password: str
-    avatarUrl: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Person({self.username!r})"  # never the password
-
-
 @dataclass(slots=True)
 class Imported:
-    """What an import did. `existing`: users of these names, in any case. `refused`: line number and why."""
+    """What an import did. `existing`: users of these names, in any case. `refused`: number and why, in the file's order."""
 
     created: int = 0
     existing: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read_people(text: str, *, is_csv: bool) -> Iterator[tuple[int, Person | str]]:
-    """Line number and person, or what is wrong with the line. `is_csv`: a header and rows; else JSON Lines."""
-    if is_csv:
-        reader = csv.DictReader(io.StringIO(text))
-        for row in reader:
-            yield reader.line_num, _person({name: value for name, value in row.items() if value or name != "avatarUrl"})
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield number, _person(msgspec.json.decode(line))
-            except (msgspec.MsgspecError, RecursionError) as exc:
-                yield number, f"is not JSON: {exc}"
+async def import_users(stores: Stores, accounts: Accounts, people: Iterable[tuple[int, Person | str]], done: Imported) -> None:
+    """Creates whoever is not there yet; who is keeps everything as it is. `done` counts, also up to where this was cancelled.
 
-
-def _person(raw: object) -> Person | str:
-    try:
-        return msgspec.convert(raw, Person)
-    except msgspec.ValidationError as exc:
-        return str(exc)
-
-
-async def import_users(stores: Stores, accounts: Accounts, text: str, *, is_csv: bool) -> Imported:
-    """Creates whoever is not there yet; who is keeps everything as it is. Cancelling leaves those created until then."""
-    done = Imported()
+    Cancelling leaves those created until then, so the same file can be imported again.
+    """
 
     async def create(number: int, person: Person) -> None:
         created = await accounts.create(person.username, person.email, person.password, person.avatarUrl)
         if not isinstance(created, Refusal):
             done.created += 1
-        elif created.code is Code.CONFLICT and await users.known(stores, [composed(person.username)]):
+        elif created.code is Code.CONFLICT and await _known(stores, [person]):
             done.existing += 1  # made by another line or another process meanwhile
         else:
             done.refused.append((number, created.detail))
 
-    batch: list[tuple[int, Person]] = []
-    lines = list(read_people(text, is_csv=is_csv))
-    for place, (number, person) in enumerate(lines, start=1):
-        if isinstance(person, str):
-            done.refused.append((number, person))
-        else:
-            batch.append((number, person))
-        if len(batch) == BATCH or place == len(lines):
-            # Asked first, since hashing a password that is not needed takes 35 ms.
-            known = await users.known(stores, [composed(person.username) for _, person in batch])
-            async with trio.open_nursery() as nursery:
-                for line, candidate in batch:
-                    if composed(candidate.username) in known:
-                        done.existing += 1
-                    else:
-                        nursery.start_soon(create, line, candidate)
-            batch.clear()
+    lines = iter(people)
+    while batch := list(islice(lines, BATCH)):
+        done.refused += [(number, person) for number, person in batch if isinstance(person, str)]
+        candidates = [(number, person) for number, person in batch if isinstance(person, Person)]
+        # Asked first, since hashing a password that is not needed takes 35 ms.
+        known = await _known(stores, [person for _, person in candidates])
+        async with trio.open_nursery() as nursery:
+            for number, person in candidates:
+                if profiles.username(person.username) in known:
+                    done.existing += 1
+                else:
+                    nursery.start_soon(create, number, person)
     done.refused.sort()
-    return done
+
+
+async def _known(stores: Stores, people: Sequence[Person]) -> set[str | FieldError]:
+    """The names of these that users have, as they are stored. What is no name nobody has, and no database is asked for it."""
+    names = [name for person in people if isinstance(name := profiles.username(person.username), str)]
+    return {*await users.known(stores, names)} if names else set()
 
 
 @dataclass(frozen=True, slots=True)

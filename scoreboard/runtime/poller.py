@@ -3,14 +3,22 @@
 Trio's own `wait_readable` re-arms a descriptor with a system call at every wait, a tenth of what a small request costs. Here Trio waits for
 the epoll's own descriptor alone, and this task wakes whoever the kernel names, unless their `hook` does at once what there is to do.
 `Server.run` starts it where the system has epoll; sockets without a Source use Trio's way. Only reading is watched: writing rarely waits.
+
+When many have something to read, their addresses take turns: a hundred connections of one address hold up another's only connection no
+longer than one of them would.
 """
 
 import select
+from collections import OrderedDict
 from collections.abc import Callable
+from time import perf_counter
 
 import trio
 
-EVENTS = 64  # taken in one go, each answered at once perhaps: one to five milliseconds, then everything else on the loop has its turn
+EVENTS = 64  # told in one go, each answered at once perhaps: one to five milliseconds, then everything else on the loop has its turn
+TURN_SECONDS = 0.002  # when several addresses wait: an action passes the loop some five times, and is as late as five turns are long
+FEW_EVENTS = 16  # are told in the order in which they came
+MOST_EVENTS = 1_024  # taken from the kernel at once: as many as may be sorted in a fraction of a millisecond
 HAS_EPOLL = hasattr(select, "epoll")
 
 # RDHUP: an end that arrives together with data makes no edge of its own. A reset is one too, and comes with it.
@@ -21,10 +29,10 @@ _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if HAS_EPOLL else 0
 class Source:
     """One descriptor's side of it. One task at a time may wait."""
 
-    __slots__ = ("_failure", "_fd", "_poller", "_ready", "_waiter", "has_ended", "hook", "on_end")
+    __slots__ = ("_failure", "_fd", "_poller", "_ready", "_waiter", "address", "has_ended", "hook", "on_end")
 
-    def __init__(self, poller: "Poller", fd: int) -> None:
-        self._poller, self._fd = poller, fd
+    def __init__(self, poller: "Poller", fd: int, address: str) -> None:
+        self._poller, self._fd, self.address = poller, fd, address
         self._ready = False  # the kernel may have something that has not been read
         self.has_ended = False  # no further edge comes: whoever reads on must find the end
         self._failure: Exception | None = None  # what the hook raised, for the waiter
@@ -98,33 +106,77 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._sources: dict[int, Source] = {}
+        self._untold: OrderedDict[str, OrderedDict[Source, int]] = OrderedDict()  # by address, the next one first: who must be told what
 
-    def watch(self, fd: int) -> Source:
-        """From now on the source hears of the descriptor, until the source is closed. Raises OSError when the system watches too many."""
+    def watch(self, fd: int, address: str = "") -> Source:
+        """From now on the source hears of the descriptor, until the source is closed. `address`: the peer's, with which it shares turns.
+
+        Raises OSError when the system watches too many.
+        """
         self._epoll.register(fd, _EDGES)
-        source = self._sources[fd] = Source(self, fd)
+        source = self._sources[fd] = Source(self, fd, address)
         return source
 
     def forget(self, fd: int) -> None:
         """Asked by the source. Told to the kernel too: a process that is being started holds the connection a moment longer, which could
         speak up as another."""
-        if self._sources.pop(fd, None) is not None:
+        source = self._sources.pop(fd, None)
+        if source is not None:
             self._epoll.unregister(fd)
+            if (untold := self._untold.get(source.address)) is not None and untold.pop(source, None) is not None and not untold:
+                del self._untold[source.address]
 
     async def run(self) -> None:
         """Wakes sources for ever. Once it is cancelled nobody is woken any more."""
         while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, events in self._epoll.poll(0, EVENTS):
-                source = self._sources.get(fd)
-                if source is None:
-                    continue  # closed by an earlier one's hook
-                if events & _END:
-                    source.end()
-                else:
-                    source.wake()
+            if self._untold:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            found = self._epoll.poll(0, MOST_EVENTS)
+            if len(found) > FEW_EVENTS or self._untold:
+                self._sort(found)
+                self._take_turns()
+            else:
+                for fd, events in found:
+                    source = self._sources.get(fd)
+                    if source is not None:  # else closed by an earlier one's hook
+                        _tell(source, events)
+
+    def _sort(self, found: list[tuple[int, int]]) -> None:
+        """By address; two edges of one source become one."""
+        for fd, events in found:
+            source = self._sources[fd]
+            untold = self._untold.get(source.address)
+            if untold is None:
+                untold = self._untold[source.address] = OrderedDict()
+            untold[source] = untold.get(source, 0) | events
+
+    def _take_turns(self) -> None:
+        """Tells one source of an address, then one of the next, until all are told or it is others' turn."""
+        untold, end = self._untold, perf_counter() + TURN_SECONDS
+        for _ in range(EVENTS):
+            if not untold:
+                return
+            address, sources = next(iter(untold.items()))
+            source, events = sources.popitem(last=False)
+            if sources:
+                untold.move_to_end(address)
+            else:
+                del untold[address]
+            _tell(source, events)
+            if len(untold) > 1 and perf_counter() > end:
+                return
 
     def close(self) -> None:
         """When `run` has ended."""
         self._sources.clear()
+        self._untold.clear()
         self._epoll.close()
+
+
+def _tell(source: Source, events: int) -> None:
+    if events & _END:
+        source.end()
+    else:
+        source.wake()

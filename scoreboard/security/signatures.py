@@ -13,6 +13,10 @@ from uuid import UUID
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from scoreboard.security.signing import sign
+
+__all__ = ["action_secret", "action_secrets", "matches", "sign"]
+
 SECRET_BYTES = 32  # as many as SHA-256 gives back
 HEX_LENGTH = 64  # characters of an HMAC-SHA256 in hex
 _INFO = b"scoreboard action secret"  # keeps these secrets apart from whatever else is derived from the same master key
@@ -30,16 +34,11 @@ def action_secrets(masters: Mapping[int, bytes], user: UUID, sid: UUID) -> dict[
     return {version: action_secret(master, user, sid).encode() for version, master in masters.items()}
 
 
-def sign(secret: bytes, body: bytes) -> str:
-    """What a client puts into `X-Action-Signature`."""
-    return hmac.digest(secret, body, "sha256").hex()
-
-
 def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
     """Whether the signature is this body's: under any live key when it is bare lower-case hex, under the one named by `v<n>.<hex>`."""
     if len(signature) == HEX_LENGTH and len(secrets) == 1 and signature.isascii():  # nearly every request
         (secret,) = secrets.values()
-        return hmac.compare_digest(hmac.digest(secret, body, "sha256").hex(), signature)
+        return hmac.compare_digest(sign(secret, body), signature)
     found = _FORM.fullmatch(signature)
     if found is None:
         return False
@@ -47,5 +46,5 @@ def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
     tried = secrets.values() if version is None else [secret for known, secret in secrets.items() if known == int(version)]
     matched = False
     for secret in tried:  # all of them, so that time does not tell which key it was
-        matched |= hmac.compare_digest(hmac.digest(secret, body, "sha256").hex(), given)
+        matched |= hmac.compare_digest(sign(secret, body), given)
     return matched

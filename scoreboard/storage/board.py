@@ -128,13 +128,18 @@ class SharedBoard:
         self.wanted = max(self.wanted, mark)
         self.hear(mark)
 
-    def hear(self, mark: Mark, top: int = 0) -> None:
-        """A message says that the board has this mark. That is a hint: reads that arrive from now on ask Redis, whose answer counts."""
+    def hear(self, mark: Mark, top: int = 0) -> bool:
+        """A message says that the board has this mark. That is a hint: reads that arrive from now on ask Redis, whose answer counts.
+
+        True: what is shown of the board has changed, for all that is known.
+        """
         if mark > self.have:
             self._hint_at = monotonic()
-        if (mark.epoch, top) > self.heard_top:
-            self.heard_top = Mark(mark.epoch, top)
-            self.unshown_since = min(self.unshown_since, monotonic())
+        if (mark.epoch, top) <= self.heard_top:
+            return False
+        self.heard_top = Mark(mark.epoch, top)
+        self.unshown_since = min(self.unshown_since, monotonic())
+        return True
 
     def distrust(self) -> None:
         """Hints may have been lost: the next reader reads, however fresh the last read is."""

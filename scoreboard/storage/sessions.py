@@ -8,13 +8,19 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.storage.connections import Stores
 
-REMADE_SECONDS = 10  # design: within this the successor of a spent token is made again (two tabs, a lost answer)
 KEPT_DAYS = 2  # an ended session's row: for as long as an access token of it may live (at most a day), and a day more
 
 OPEN = """
 INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES ($1, $2, $3, now() + make_interval(days => $4))
+RETURNING expires_at"""
+
+# Waits for a change of the password that is under way, and then opens nothing.
+OPEN_CHECKED = """
+WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
+INSERT INTO sessions (id, user_id, token_sha256, expires_at) SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
 RETURNING expires_at"""
 
 OPEN_MANY = """
@@ -66,9 +72,18 @@ class Judged(NamedTuple):
         return f"Judged({self.opened}, just_spent={self.just_spent}, live={self.live})"  # never the token's hash
 
 
-async def open_session(stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int) -> int:
-    """Opens a session; when it will end, in Unix milliseconds. The user must exist."""
-    return _milliseconds(await stores.fetchval(OPEN, sid, user, token_sha256, days))
+async def open_session(
+    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str | None = None
+) -> int | None:
+    """Opens a session; when it will end, in Unix milliseconds. The user must exist.
+
+    None: `password_hash` is given and is no longer the user's, and nothing is opened.
+    """
+    arguments = (sid, user, token_sha256, days)
+    expires = await (
+        stores.fetchval(OPEN, *arguments) if password_hash is None else stores.fetchval(OPEN_CHECKED, *arguments, password_hash)
+    )
+    return None if expires is None else _milliseconds(expires)
 
 
 async def open_many(stores: Stores, sids: list[UUID], users: list[UUID], tokens_sha256: list[bytes], seconds: int) -> None:
@@ -84,7 +99,7 @@ async def rotate(stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256
 
 async def judge(stores: Stores, sid: UUID, presented_sha256: bytes) -> Judged | None:
     """None when there is no such session."""
-    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REMADE_SECONDS))
+    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REFRESH_GRACE_SECONDS))
     if row is None:
         return None
     opened = Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))

@@ -1,6 +1,7 @@
 """The rows of `username_skeletons` that no registration wrote: of users from plain SQL, from an import or from an older version.
 
-Called by housekeeping, a portion of the users at a time; `storage.users` writes the rows of everybody else. asyncio-flavoured. Safe from
+Called by housekeeping, a portion of the users at a time; `storage.users` writes the rows of everybody else. A user holds a row for each
+skeleton of the name, unless another one had it before. asyncio-flavoured. Safe from
 several nodes at once.
 """
 
@@ -9,11 +10,11 @@ from uuid import UUID
 
 import asyncpg
 
-from scoreboard.domain.skeletons import skeleton
+from scoreboard.domain.skeletons import skeletons
 
 REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
-PORTION_USERS = 500  # of a statement: a millisecond of folding on the loop
-PORTIONS_PER_ROUND = 20  # a million users are looked at in 100 rounds, and nobody waits for it
+PORTION_USERS = 100  # of a statement: at most some milliseconds of folding on the loop
+PORTIONS_PER_ROUND = 100  # a million users are looked at in 100 rounds, and nobody waits for it
 PAUSE_SECONDS = 0.1  # between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
 PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
 
@@ -21,10 +22,13 @@ START = UUID(int=0)
 
 END_SQL = "SELECT id FROM users WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
-# The name that has a row is not the one that the user has.
+# The rows are not all those of the name that the user has: they are another name's, by the first rule, or too few.
 OUTDATED_SQL = """
-SELECT u.id, u.username FROM users AS u LEFT JOIN username_skeletons AS s ON s.user_id = u.id AND s.freed_at IS NULL
-WHERE u.id > $1 AND ($2::uuid IS NULL OR u.id <= $2) AND s.username IS DISTINCT FROM u.username
+SELECT u.id, u.username FROM users AS u CROSS JOIN LATERAL (
+    SELECT count(*) AS rows, max(s.skeleton_count) AS wanted, bool_or(s.username <> u.username) AS is_anothers
+    FROM username_skeletons AS s WHERE s.user_id = u.id AND s.freed_at IS NULL
+) AS held
+WHERE u.id > $1 AND u.id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND (rows IS DISTINCT FROM wanted OR is_anothers)
 ORDER BY u.id"""
 
 # Users before skeletons, as whoever renames or deletes one. Who is being renamed or deleted just now is left for the next pass. Whoever is
@@ -34,22 +38,31 @@ LOCK_SQL = """
 SELECT u.id, u.username FROM users AS u JOIN unnest($1::uuid[], $2::text[]) AS given(id, username) USING (id, username)
 ORDER BY u.id FOR NO KEY UPDATE OF u SKIP LOCKED"""
 
+# The name has other skeletons by today's rule: that is nothing that was given up, and does not rest.
+REPLACE_SQL = """
+DELETE FROM username_skeletons AS s USING unnest($1::uuid[], $2::text[]) AS given(id, username)
+WHERE s.user_id = given.id AND s.username = given.username AND s.freed_at IS NULL AND s.skeleton_count = 0
+      AND (s.user_id, s.skeleton) NOT IN (SELECT * FROM unnest($3::uuid[], $4::text[]))"""
+
 FREE_SQL = """
-UPDATE username_skeletons AS s SET freed_at = now() FROM unnest($1::uuid[], $2::text[]) AS given(id, skeleton)
-WHERE s.user_id = given.id AND s.freed_at IS NULL AND s.skeleton <> given.skeleton"""
+UPDATE username_skeletons AS s SET freed_at = now() WHERE s.user_id = ANY($1::uuid[]) AND s.freed_at IS NULL
+      AND (s.user_id, s.skeleton) NOT IN (SELECT * FROM unnest($2::uuid[], $3::text[]))"""
 
 # A resting name goes to a user who has it already. One that another user has stays there, and is not locked: that user may be renaming,
 # and then waits for this row after it has taken another one.
 CLAIM_SQL = """
-INSERT INTO username_skeletons AS s (skeleton, user_id, username)
-SELECT DISTINCT ON (skeleton) skeleton, id, username FROM unnest($1::uuid[], $2::text[], $3::text[]) AS given(id, username, skeleton)
+INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
+SELECT DISTINCT ON (skeleton COLLATE "C") skeleton, id, username, number
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[]) AS given(id, username, skeleton, number)
 WHERE NOT EXISTS (
     SELECT FROM username_skeletons AS held
     WHERE held.skeleton = given.skeleton AND held.freed_at IS NULL AND held.user_id IS DISTINCT FROM given.id
 )
-ORDER BY skeleton, id
-ON CONFLICT (skeleton) DO UPDATE SET user_id = excluded.user_id, username = excluded.username, freed_at = NULL
-WHERE s.freed_at IS NOT NULL OR s.user_id = excluded.user_id"""
+ORDER BY skeleton COLLATE "C", id
+ON CONFLICT (skeleton) DO UPDATE
+SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+WHERE s.freed_at IS NOT NULL OR (s.user_id = excluded.user_id
+      AND (s.username, s.skeleton_count) IS DISTINCT FROM (excluded.username, excluded.skeleton_count))"""
 
 PRUNE_SQL = f"""
 DELETE FROM username_skeletons WHERE skeleton IN (
@@ -88,6 +101,9 @@ async def _portion(conn: asyncpg.Connection, after: UUID, end: UUID | None) -> i
     async with conn.transaction():
         rows = await conn.fetch(LOCK_SQL, [row["id"] for row in outdated], [row["username"] for row in outdated])
         ids, names = [row["id"] for row in rows], [row["username"] for row in rows]
-        looks = [skeleton(name) for name in names]
-        await conn.execute(FREE_SQL, ids, looks)
-        return int((await conn.execute(CLAIM_SQL, ids, names, looks)).rpartition(" ")[2])
+        found = [(user, name, skeletons(name)) for user, name in zip(ids, names, strict=True)]
+        claims = [(user, name, look, len(looks)) for user, name, looks in found for look in looks]
+        claim_ids, claim_names, claim_looks, numbers = ([claim[column] for claim in claims] for column in range(4))
+        await conn.execute(REPLACE_SQL, ids, names, claim_ids, claim_looks)
+        await conn.execute(FREE_SQL, ids, claim_ids, claim_looks)
+        return int((await conn.execute(CLAIM_SQL, claim_ids, claim_names, claim_looks, numbers)).rpartition(" ")[2])

@@ -25,7 +25,7 @@ from scoreboard.web.openapi import Description, describe
 from scoreboard.web.pages import CLIENT, STATIC_PREFIX, PageRoutes
 from scoreboard.web.problems import failed, problem
 from scoreboard.web.scores import ScoreRoutes
-from scoreboard.web.users import ProfileChange, UserRoutes
+from scoreboard.web.users import PasswordChange, ProfileChange, UserRoutes
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -135,6 +135,8 @@ def build_application(services: Services) -> QuartTrio:
     route("GET", "/api/v1/users/me", users.read, "me", gives=openapi.MeAnswer, refuses=(401,), login="required")
     changed = {"takes": ProfileChange, "gives": openapi.MeAnswer, "refuses": (401, 409, 415)}
     route("PATCH", "/api/v1/users/me", users.change, "change_me", login="required", **changed)
+    changed = {"takes": PasswordChange, "gives": openapi.Nothing, "status": 204, "refuses": (401, 415)}
+    route("POST", "/api/v1/users/me/password", users.change_password, "change_password", login="required", **changed)
     submitted = {
         "takes": openapi.ActionBody,
         "gives": openapi.ScoredAnswer,

@@ -1,4 +1,4 @@
-"""Which addresses may open connections: so many at once each, and none for a while after a flood of refused requests.
+"""Which addresses may open connections: so many at once each, so many in a time, and none for a while after a flood of refused requests.
 
 Asked by `runtime.server` as connections are accepted, before a byte is read, and told by web.gate of every request that was refused for its
 number. A trusted proxy opens connections for everybody behind it and is exempt. Pure: the time comes in.
@@ -16,15 +16,25 @@ FLOOD_REFUSALS = 200  # refused requests of one address within FLOOD_SECONDS: a 
 FLOOD_SECONDS = 10.0
 BLOCKED_SECONDS = 5.0  # short: an orchestrator may share the address, and three missed probes restart a node
 ADDRESSES = 20_000  # that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
+PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 
 
 class ConnectionLimits:
-    """`per_address`: connections of one address at once, 0 for no limit. `clock` gives seconds and never goes back."""
+    """`per_address`: connections of one address at once, 0 for no limit.
 
-    __slots__ = ("_addresses", "_blocked", "_clock", "_open", "_per_address", "_refusals")
+    `requests_per_minute`: as the requests of an address are limited, 0 for no limit. So many connections a minute may be opened, and one
+    for each probe; `per_address` may come at once (GCRA). `clock` gives seconds and never goes back.
+    """
 
-    def __init__(self, addresses: Addresses, per_address: int, *, clock: Callable[[], float] = trio.current_time) -> None:
+    __slots__ = ("_addresses", "_blocked", "_burst", "_clock", "_due", "_interval", "_open", "_per_address", "_refusals")
+
+    def __init__(
+        self, addresses: Addresses, per_address: int, requests_per_minute: int = 0, *, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         self._addresses, self._per_address, self._clock = addresses, per_address, clock
+        self._interval = 60 / (requests_per_minute + PROBES_PER_MINUTE) if requests_per_minute and per_address else 0.0
+        self._burst = per_address * self._interval  # seconds that an address may be ahead
+        self._due: OrderedDict[str, float] = OrderedDict()  # by the key of an address: when it is no longer ahead; the newest last
         self._open: dict[str, int] = {}  # by the key of an address; bounded by the descriptors of the process
         self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many
         self._blocked: dict[str, float] = {}  # until when
@@ -41,7 +51,22 @@ class ConnectionLimits:
         if 0 < self._per_address <= count:
             observe.CONNECTIONS_REFUSED.labels("address").inc()
             return False
+        if self._interval and not self._is_in_time(key):
+            observe.CONNECTIONS_REFUSED.labels("rate").inc()
+            return False
         self._open[key] = count + 1
+        return True
+
+    def _is_in_time(self, key: str) -> bool:
+        """Counts one more connection of that address; False: it has opened too many lately, and this one does not count."""
+        now = self._clock()
+        due = max(self._due.get(key, now), now) + self._interval
+        if due - now > self._burst:
+            return False
+        self._due[key] = due
+        self._due.move_to_end(key)
+        while len(self._due) > ADDRESSES or next(iter(self._due.values())) <= now:
+            self._due.popitem(last=False)
         return True
 
     def released(self, address: str) -> None:

@@ -9,13 +9,12 @@ from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.addresses import Addresses
-from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.heads import Heads
 from scoreboard.web.origins import FOREIGN, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
-PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 METRICS = b"/metrics"  # has none: Prometheus asks from one address for all its rules, and the balancers close it to the world
 API = b"/api/"
 QUERY_TOO_LONG = Refusal(

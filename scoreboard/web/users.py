@@ -1,4 +1,4 @@
-"""One's own account: read it, change it."""
+"""One's own account: read it, change it, change its password."""
 
 from typing import Annotated
 
@@ -7,12 +7,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.profiles import AVATAR_LONGEST, USERNAME_RAW_LONGEST
-from scoreboard.operations.accounts import Accounts
+from scoreboard.domain.profiles import AVATAR_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
+from scoreboard.operations.accounts import Accounts, Client
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.storage.users import Profile
 from scoreboard.web import bodies
-from scoreboard.web.answers import success
+from scoreboard.web.addresses import Addresses
+from scoreboard.web.answers import nothing, success
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.problems import problem
 
@@ -22,6 +23,16 @@ class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)] | UnsetType = UNSET
     avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | UnsetType | None = UNSET
+
+
+class PasswordChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Both passwords: the new one takes the place of the current one."""
+
+    currentPassword: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+    newPassword: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+
+    def __repr__(self) -> str:
+        return "PasswordChange()"
 
 
 class Me(msgspec.Struct, frozen=True):
@@ -35,13 +46,14 @@ class Me(msgspec.Struct, frozen=True):
 
 
 _change = msgspec.json.Decoder(ProfileChange)
+_password_change = msgspec.json.Decoder(PasswordChange)
 
 
 class UserRoutes:
     """The routes of `/users/me`."""
 
-    def __init__(self, accounts: Accounts, bearer: Bearer) -> None:
-        self._accounts, self._bearer = accounts, bearer
+    def __init__(self, accounts: Accounts, bearer: Bearer, addresses: Addresses) -> None:
+        self._accounts, self._bearer, self._addresses = accounts, bearer, addresses
 
     async def read(self, request: Request) -> Response:
         """Read one's own profile."""
@@ -65,6 +77,18 @@ class UserRoutes:
             set_avatar=body.avatarUrl is not UNSET,
         )
         return _answer(request, changed)
+
+    async def change_password(self, request: Request) -> Response:
+        """Change one's own password; all other sessions of the user end."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        body = bodies.read(request, _password_change)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        client = Client(self._addresses.client(request))
+        refused = await self._accounts.change_password(identity, body.currentPassword, body.newPassword, client)
+        return nothing() if refused is None else problem(refused, request.request_id)
 
 
 def _answer(request: Request, outcome: Profile | Refusal) -> Response:

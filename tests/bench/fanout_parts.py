@@ -1,4 +1,4 @@
-"""The fan-out's further figures, all of this server's: slow readers among others, everybody back at once, deltas on the demo's load.
+"""The fan-out's further figures, all of this server's: a quiet board, slow readers, everybody back at once, deltas on the demo's load.
 
 Each part starts a server of its own and returns what it found as expectations with their bounds.
 """
@@ -13,7 +13,7 @@ import trio
 
 from tests.bench import fanout_lag, fanout_servers, servers
 from tests.bench.fanout_crowd import Crowd, crowd
-from tests.bench.fanout_driver import Drive
+from tests.bench.fanout_driver import Drive, driving
 from tests.bench.fanout_lag import Lags
 from tests.bench.fanout_report import LAG_MS
 from tests.bench.fanout_servers import LIVE, OURS, Served
@@ -21,6 +21,8 @@ from tests.bench.report import Expectation
 from tests.bench.servers import Site
 
 WARM_UP = 2.0  # seconds of boards that do not count
+QUIET_RATE, QUIET_VIEWERS, QUIET_SECONDS = 2.0, 100, 20.0  # actions a second: five ticks between two changes; so many lags at least
+QUIET_LAG_MS = 15.0  # median
 TURNS = 3  # without slow readers and with them: the machine's speed changes, and a p99 is one board's in a hundred
 SLOW, AMONG, RECEIVE_BUFFER = 50, 1_000, 4_096  # readers of a byte a second, of so many in all; bytes of their SO_RCVBUF
 CLOSED = "scoreboard_slow_readers_closed_total"
@@ -50,6 +52,23 @@ async def ours(place: Place) -> AsyncIterator[Served]:
     site = await place.site(OURS.name)
     async with fanout_servers.started(OURS, site, 0) as served:
         yield served
+
+
+# ---- a quiet board ------------------------------------------------------------------------------------------------------------------
+
+
+async def quiet_board(place: Place) -> list[Expectation]:
+    async with ours(place) as served, crowd(served.site.port) as viewers, driving(served.site.port, served.actors, QUIET_RATE) as drive:
+        await OURS.open(viewers, QUIET_VIEWERS)
+        await trio.sleep(WARM_UP)
+        await viewers.begin()
+        await trio.sleep(max(QUIET_SECONDS, place.seconds))
+        found = await lags_of(viewers, drive)
+    text = f"{QUIET_RATE:g} actions a second, {QUIET_VIEWERS} viewers: lag, commit → viewer"
+    return [
+        Expectation(f"{text}, p50", QUIET_LAG_MS, found.percentile(0.5), "ms", most=True),
+        Expectation(f"{text}, p99", LAG_MS, found.percentile(0.99), "ms", most=True),
+    ]
 
 
 # ---- slow readers -------------------------------------------------------------------------------------------------------------------
@@ -141,6 +160,7 @@ async def deltas(place: Place) -> list[Expectation]:
 
 
 PARTS = {
+    "quiet": Part("lag on a quiet board", quiet_board),
     "slow": Part(f"{SLOW} slow readers among {AMONG:,}", slow_readers),
     "reconnect": Part(f"{RETURNING:,} viewers back at once", reconnect),
     "delta": Part("bytes of deltas", deltas),

@@ -1,19 +1,23 @@
 """A small live server for the tests of the client: it shows the boards that a test gives it and misbehaves as told.
 
-It keeps the last boards and so can resume; `lose` swallows what the next boards would send, `close` ends every connection with a code.
+It keeps the last boards and so can resume; while `losing` it swallows what the next boards would send, `close` ends every connection with a
+code. It runs on a Trio loop of its own, beside the test; a test may await its methods on any loop.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
+import anyio
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from scoreboard.domain.boards import Entry
 from scoreboard.domain.deltas import compare
+from tests.client.loops import TrioThread, beside
 
 KEPT = 4  # boards that can be resumed from
 
@@ -51,45 +55,68 @@ def delta_frame(previous: tuple[str, Sequence[Entry]], current: tuple[str, Seque
 
 
 class BoardServer:
-    """Every connection's messages are in `heard`, one list a connection."""
+    """Every connection's messages are in `heard`, one list a connection; the codes with which clients ended theirs in `closed`."""
 
     def __init__(self) -> None:
         self.boards: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
         self.heard: list[list[dict[str, Any]]] = []
+        self.closed: list[int] = []
         self.tokens = {"good"}
         self.rejections: list[tuple[int, list[tuple[bytes, bytes]]]] = []  # of the next handshakes
         self.url = ""
         self._sockets: dict[WebSocketConnection, str] = {}  # subscribed ones → mode
         self._all: set[WebSocketConnection] = set()
         self.losing = False
+        self.thread: TrioThread
+
+    # ---- for tests, on any loop -----------------------------------------------------------------------------------------
 
     async def show(self, users: str) -> None:
         """A new board, to every subscriber."""
+        await self.thread.do(self._show, users)
+
+    async def say(self, text: str) -> None:
+        """Any text, to every connection."""
+        await self.thread.do(self._say, text)
+
+    async def close(self, code: int) -> None:
+        """Ends every connection."""
+        await self.thread.do(self._close, code)
+
+    async def connections(self, count: int) -> None:
+        """Returns when so many connections have been opened, ever, and the last one has said something."""
+        with anyio.fail_after(10):
+            while len(self.heard) < count or not self.heard[count - 1]:
+                await anyio.sleep(0.005)
+
+    async def subscriptions(self, count: int) -> None:
+        """Returns when there have been so many `subscribe`s on all connections together."""
+        with anyio.fail_after(10):
+            while sum(message["action"] == "subscribe" for heard in self.heard for message in heard) < count:
+                await anyio.sleep(0.005)
+
+    async def ends(self, count: int) -> None:
+        """Returns when clients have ended so many connections, ever."""
+        with anyio.fail_after(10):
+            while len(self.closed) < count:
+                await anyio.sleep(0.005)
+
+    # ---- on its own loop ------------------------------------------------------------------------------------------------
+
+    async def _show(self, users: str) -> None:
         self.boards.append((f"1-{len(self.boards)}", rows(users)))
         for socket, mode in list(self._sockets.items()):
             if not self.losing:
                 await self._send(socket, delta_frame(*self.boards[-2:]) if mode == "delta" else update_frame(*self.boards[-1]))
 
-    async def say(self, text: str) -> None:
+    async def _say(self, text: str) -> None:
         for socket in list(self._all):
             await self._send(socket, text)
 
-    async def close(self, code: int) -> None:
+    async def _close(self, code: int) -> None:
         for socket in list(self._all):
             with trio.move_on_after(1):
                 await socket.aclose(code, "as the test wants")
-
-    async def connections(self, count: int) -> None:
-        """Returns when so many connections have been opened, ever, and the last one has said something."""
-        with trio.fail_after(10):
-            while len(self.heard) < count or not self.heard[count - 1]:
-                await trio.sleep(0.005)
-
-    async def subscriptions(self, count: int) -> None:
-        """Returns when there have been so many `subscribe`s on all connections together."""
-        with trio.fail_after(10):
-            while sum(message["action"] == "subscribe" for heard in self.heard for message in heard) < count:
-                await trio.sleep(0.005)
 
     async def _send(self, socket: WebSocketConnection, text: str) -> None:
         try:
@@ -109,10 +136,10 @@ class BoardServer:
         try:
             while True:
                 message = json.loads(await socket.get_message())
-                await self._answer(socket, message)
                 heard.append(message)
-        except ConnectionClosed:
-            pass
+                await self._answer(socket, message)
+        except ConnectionClosed as exc:
+            self.closed.append(exc.reason.code if exc.reason else 1006)
         finally:
             self._all.discard(socket)
             self._sockets.pop(socket, None)
@@ -143,10 +170,18 @@ def answer_to(boards: Sequence[tuple[str, tuple[Entry, ...]]], message: dict[str
 
 
 @asynccontextmanager
-async def board_server() -> AsyncIterator[BoardServer]:
+async def _serving(tls: ssl.SSLContext | None) -> AsyncIterator[BoardServer]:
     server = BoardServer()
     async with trio.open_nursery() as nursery:
-        serving = await nursery.start(partial(serve_websocket, server._serve, "127.0.0.1", 0, ssl_context=None))
-        server.url = f"http://127.0.0.1:{serving.port}"
+        serving = await nursery.start(partial(serve_websocket, server._serve, "127.0.0.1", 0, ssl_context=tls))
+        server.url = f"https://localhost:{serving.port}" if tls else f"http://127.0.0.1:{serving.port}"
         yield server
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def board_server(tls: ssl.SSLContext | None = None) -> Iterator[BoardServer]:
+    """A server of one test."""
+    with beside(lambda: _serving(tls)) as (server, thread):
+        server.thread = thread
+        yield server

@@ -1,20 +1,21 @@
-"""`connect` against a server that misbehaves as told: it follows, resumes, renews, and gives up only when that is right."""
+"""`connect` against a server that misbehaves as told: it follows, resumes, renews, and gives up only when that is right. On both loops."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from types import ModuleType
 
+import anyio
 import httpx
 import pytest
-import trio
 
-from scoreboard.client import Board, Closed, Credentials, LiveBoard, Refused, Session, backoff, connect
-from scoreboard.client import connection as connections
-from scoreboard.client.protocol import Mode
+from scoreboard.client import Board, Closed, Credentials, LiveBoard, Refused, backoff, following
+from scoreboard.client.subscription import Mode
 from tests.client.board_server import BoardServer, board_server, frame, rows
+from tests.client.loops import on_both_loops
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[BoardServer]:
-    async with board_server() as serving:
+def server() -> Iterator[BoardServer]:
+    with board_server() as serving:
         yield serving
 
 
@@ -26,19 +27,20 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def shows(board: LiveBoard, users: str) -> None:
-    with trio.fail_after(10):
+    with anyio.fail_after(10):
         while board.entries != rows(users):
             await board.changed()
 
 
 @pytest.mark.parametrize("mode", ["full", "delta"])
-async def test_it_follows(server: BoardServer, mode: Mode) -> None:
+@on_both_loops
+async def test_it_follows(client: ModuleType, server: BoardServer, mode: Mode) -> None:
     """The block begins with the board there; each change is given, and the attributes are the newest."""
     await server.show("ab")
-    async with connect(server.url, mode=mode) as board:
+    async with client.connect(server.url, mode=mode) as board:
         assert (board.state, board.entries, board.position) == ("live", rows("ab"), "1-1")
         seen: list[Board] = []
-        with trio.fail_after(10):
+        with anyio.fail_after(10):
             async for update in board:
                 seen.append(update)
                 if len(seen) == 3:
@@ -50,9 +52,10 @@ async def test_it_follows(server: BoardServer, mode: Mode) -> None:
     assert [message["action"] for heard in server.heard for message in heard] == ["subscribe"]
 
 
-async def test_a_slow_iteration_gets_the_newest(server: BoardServer) -> None:
+@on_both_loops
+async def test_a_slow_iteration_gets_the_newest(client: ModuleType, server: BoardServer) -> None:
     """Boards that came while the caller was busy are left out."""
-    async with connect(server.url) as board:
+    async with client.connect(server.url) as board:
         updates = aiter(board)
         assert (await anext(updates)).position == "1-0"
         for users in ("a", "ab", "abc"):
@@ -62,10 +65,11 @@ async def test_a_slow_iteration_gets_the_newest(server: BoardServer) -> None:
 
 
 @pytest.mark.parametrize("code", [1001, 1012, 1013, 4408, 4413, 1000])
-async def test_it_resumes_after_a_close(server: BoardServer, code: int) -> None:
+@on_both_loops
+async def test_it_resumes_after_a_close(client: ModuleType, server: BoardServer, code: int) -> None:
     """After a close that allows it, it connects again and asks for what came since its position."""
     await server.show("a")
-    async with connect(server.url) as board:
+    async with client.connect(server.url) as board:
         await server.close(code)
         await server.show("ba")
         await shows(board, "ba")
@@ -73,9 +77,10 @@ async def test_it_resumes_after_a_close(server: BoardServer, code: int) -> None:
         assert server.heard[1][0]["since"] == "1-1"
 
 
-async def test_a_gap_is_closed(server: BoardServer) -> None:
+@on_both_loops
+async def test_a_gap_is_closed(client: ModuleType, server: BoardServer) -> None:
     """A delta that does not fit is asked about on the same connection, and the board is right again."""
-    async with connect(server.url) as board:
+    async with client.connect(server.url) as board:
         await server.show("a")
         await shows(board, "a")
         server.losing = True
@@ -87,12 +92,13 @@ async def test_a_gap_is_closed(server: BoardServer) -> None:
 
 
 @pytest.mark.parametrize("code", [1008, 4400, 4403, 1009])
-async def test_some_closes_are_final(server: BoardServer, code: int) -> None:
+@on_both_loops
+async def test_some_closes_are_final(client: ModuleType, server: BoardServer, code: int) -> None:
     """After a close that forbids it, it does not connect again: whoever iterates is told, and the last board stays readable."""
     await server.show("a")
-    async with connect(server.url) as board:
+    async with client.connect(server.url) as board:
         await server.close(code)
-        with trio.fail_after(10), pytest.raises(Closed) as raised:
+        with anyio.fail_after(10), pytest.raises(Closed) as raised:
             async for _ in board:
                 pass
         assert raised.value.code == code
@@ -100,15 +106,17 @@ async def test_some_closes_are_final(server: BoardServer, code: int) -> None:
     assert len(server.heard) == 1
 
 
-async def test_a_refused_token_is_final_without_a_session(server: BoardServer) -> None:
+@on_both_loops
+async def test_a_refused_token_is_final_without_a_session(client: ModuleType, server: BoardServer) -> None:
     """A bare token that is not valid can't be renewed: connecting raises."""
-    with trio.fail_after(10), pytest.raises(Closed) as raised:
-        async with connect(server.url, "bad"):
+    with anyio.fail_after(10), pytest.raises(Closed) as raised:
+        async with client.connect(server.url, "bad"):
             raise AssertionError("there is no board")
     assert raised.value.code == 4401
 
 
-async def test_retry_after_is_honoured(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_both_loops
+async def test_retry_after_is_honoured(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handshake refused with 503 or 429 is tried again, no sooner than told; the waits are the server's plus a random part."""
     waits: list[float | None] = []
     original = backoff.Backoff.next
@@ -119,58 +127,65 @@ async def test_retry_after_is_honoured(server: BoardServer, monkeypatch: pytest.
 
     monkeypatch.setattr(backoff.Backoff, "next", next_wait)
     server.rejections = [(503, [(b"retry-after", b"7")]), (429, [(b"Retry-After", b"3")]), (502, [])]
-    with trio.fail_after(10):
-        async with connect(server.url) as board:
+    with anyio.fail_after(10):
+        async with client.connect(server.url) as board:
             assert board.state == "live"
     assert waits == [7.0, 3.0, None]
 
 
-async def test_a_refused_handshake_is_final(server: BoardServer) -> None:
-    """An answer that says no, rather than later, is raised as it is."""
-    server.rejections = [(403, [])]
-    with trio.fail_after(10), pytest.raises(Refused) as raised:
-        async with connect(server.url):
+@pytest.mark.parametrize("status", [301, 400, 403, 404])
+@on_both_loops
+async def test_a_refused_handshake_is_final(client: ModuleType, server: BoardServer, status: int) -> None:
+    """An answer that says no, rather than later, is raised as it is; a redirect too, since the address was somebody's mistake."""
+    server.rejections = [(status, [(b"location", b"/elsewhere")])]
+    with anyio.fail_after(10), pytest.raises(Refused) as raised:
+        async with client.connect(server.url):
             raise AssertionError("there is no board")
-    assert raised.value.status == 403
+    assert raised.value.status == status
 
 
-async def test_an_unknown_channel_is_raised(server: BoardServer) -> None:
+@on_both_loops
+async def test_an_unknown_channel_is_raised(client: ModuleType, server: BoardServer) -> None:
     """A board that does not exist is not waited for."""
-    with trio.fail_after(10), pytest.raises(Refused, match="UNKNOWN_CHANNEL"):
-        async with connect(server.url, channel="nowhere"):
+    with anyio.fail_after(10), pytest.raises(Refused, match="UNKNOWN_CHANNEL"):
+        async with client.connect(server.url, channel="nowhere"):
             raise AssertionError("there is no board")
 
 
-async def test_a_server_that_is_not_there_yet_is_waited_for() -> None:
+@on_both_loops
+async def test_a_server_that_is_not_there_yet_is_waited_for(client: ModuleType) -> None:
     """Nobody listens: it tries until its caller's patience ends, and the caller sees its own cancellation only."""
-    with trio.move_on_after(0.2) as scope:
-        async with connect("http://127.0.0.1:1"):
+    with anyio.move_on_after(0.2) as scope:
+        async with client.connect("http://127.0.0.1:1"):
             raise AssertionError("there is no board")
     assert scope.cancelled_caught
 
 
-async def test_a_silent_connection_is_given_up(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_both_loops
+async def test_a_silent_connection_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no pong comes, the connection is dead and another one is made."""
-    monkeypatch.setattr(connections, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(connections, "PONG_SECONDS", 0.0)
-    async with connect(server.url) as board:
+    monkeypatch.setattr(following, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(following, "PONG_SECONDS", 0.0)
+    async with client.connect(server.url) as board:
         await server.connections(3)
         assert board.entries == ()
 
 
-async def test_nonsense_ends_the_connection_and_not_the_board(server: BoardServer) -> None:
+@on_both_loops
+async def test_nonsense_ends_the_connection_and_not_the_board(client: ModuleType, server: BoardServer) -> None:
     """A frame that is none makes it connect again."""
     await server.show("a")
-    async with connect(server.url) as board:
+    async with client.connect(server.url) as board:
         await server.say("}")
         await server.connections(2)
         await server.show("ab")
         await shows(board, "ab")
 
 
-async def test_personal_events_and_standing(server: BoardServer) -> None:
+@on_both_loops
+async def test_personal_events_and_standing(client: ModuleType, server: BoardServer) -> None:
     """With a token the user's standing is known at once, and each of one's own events is given once, in order."""
-    async with connect(server.url, "good") as board:
+    async with client.connect(server.url, "good") as board:
         assert board.standing is not None
         assert (board.standing.score, board.standing.rank) == (99, 1)
         for score in (100, 150):
@@ -178,18 +193,19 @@ async def test_personal_events_and_standing(server: BoardServer) -> None:
                 frame("score:personal", previousScore=0, newScore=score, pointsAwarded=50, rank=1, position="1-1", timestamp="")
             )
         events = board.personal
-        with trio.fail_after(10):
+        with anyio.fail_after(10):
             assert [(await anext(events)).newScore for _ in range(2)] == [100, 150]
         assert board.standing.score == 150
         with pytest.raises(RuntimeError, match="session"):
             await board.submit("task_finish")
 
 
-async def test_staleness_is_a_state(server: BoardServer) -> None:
+@on_both_loops
+async def test_staleness_is_a_state(client: ModuleType, server: BoardServer) -> None:
     """While the server can't read the board it is stale; the next frame ends that."""
-    async with connect(server.url) as board:
+    async with client.connect(server.url) as board:
         await server.say(frame("leaderboard:stale", since="2026-01-10T10:30:00.000Z"))
-        with trio.fail_after(10):
+        with anyio.fail_after(10):
             while board.state != "stale":
                 await board.changed()
         await server.show("a")
@@ -197,7 +213,8 @@ async def test_staleness_is_a_state(server: BoardServer) -> None:
         assert str(board.state) == "live"
 
 
-async def test_a_session_renews_what_is_refused(server: BoardServer) -> None:
+@on_both_loops
+async def test_a_session_renews_what_is_refused(client: ModuleType, server: BoardServer) -> None:
     """A token that ended while away is renewed once, and the connection comes back; a session that has ended is final."""
     spent: list[bytes] = []
 
@@ -216,9 +233,9 @@ async def test_a_session_renews_what_is_refused(server: BoardServer) -> None:
         return httpx.Response(200, json={"success": True, "data": renewed})
 
     async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
-        session = Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
-        with trio.fail_after(10):
-            async with connect(server.url, session=session) as board:
+        session = client.Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
+        with anyio.fail_after(10):
+            async with client.connect(server.url, session=session) as board:
                 assert [heard[0]["token"] for heard in server.heard] == ["old", "good"]
                 server.tokens.clear()
                 await server.close(4401)
@@ -229,7 +246,8 @@ async def test_a_session_renews_what_is_refused(server: BoardServer) -> None:
     assert spent == [b'{"refreshToken":"one"}', b'{"refreshToken":"two"}']
 
 
-async def test_a_renewed_token_that_is_refused_is_final(server: BoardServer) -> None:
+@on_both_loops
+async def test_a_renewed_token_that_is_refused_is_final(client: ModuleType, server: BoardServer) -> None:
     """When a fresh token is not accepted either, nothing is gained by another one: it ends after one refresh."""
     spent: list[bytes] = []
 
@@ -239,14 +257,15 @@ async def test_a_renewed_token_that_is_refused_is_final(server: BoardServer) -> 
         return httpx.Response(200, json={"success": True, "data": renewed})
 
     async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
-        session = Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
-        with trio.fail_after(10), pytest.raises(Closed) as raised:
-            async with connect(server.url, session=session):
+        session = client.Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
+        with anyio.fail_after(10), pytest.raises(Closed) as raised:
+            async with client.connect(server.url, session=session):
                 raise AssertionError("there is no board")
     assert (raised.value.code, len(spent)) == (4401, 1)
 
 
-async def test_a_live_connection_is_told_of_new_tokens(server: BoardServer) -> None:
+@on_both_loops
+async def test_a_live_connection_is_told_of_new_tokens(client: ModuleType, server: BoardServer) -> None:
     """A token is renewed before it ends, and the open connection is authenticated anew with it."""
     server.tokens = {"one", "two"}
 
@@ -255,35 +274,37 @@ async def test_a_live_connection_is_told_of_new_tokens(server: BoardServer) -> N
         return httpx.Response(200, json={"success": True, "data": renewed})
 
     async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
-        session = Session(http, Credentials("a", "one", "s", 1, expiresIn=0.5, refreshToken="r1"))
-        async with connect(server.url, session=session):
-            with trio.fail_after(10):
+        session = client.Session(http, Credentials("a", "one", "s", 1, expiresIn=0.5, refreshToken="r1"))
+        async with client.connect(server.url, session=session):
+            with anyio.fail_after(10):
                 while len(server.heard[0]) < 3:
-                    await trio.sleep(0.01)
+                    await anyio.sleep(0.01)
     assert [message.get("token") for message in server.heard[0]] == ["one", None, "two"]
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is(server: BoardServer) -> None:
+@on_both_loops
+async def test_an_error_in_the_block_comes_out_as_it_is(client: ModuleType, server: BoardServer) -> None:
     """What the caller raises is not wrapped in a group, and the iterations of other tasks end."""
-    ended = trio.Event()
+    ended = anyio.Event()
 
     async def watch(board: LiveBoard) -> None:
         async for _ in board:
             pass
         ended.set()
 
-    async with trio.open_nursery() as nursery:
+    async with anyio.create_task_group() as tasks:
         with pytest.raises(KeyError, match="mine"):
-            async with connect(server.url) as board:
-                nursery.start_soon(watch, board)
+            async with client.connect(server.url) as board:
+                tasks.start_soon(watch, board)
                 raise KeyError("mine")
-        with trio.fail_after(10):
+        with anyio.fail_after(10):
             await ended.wait()
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", ""])
-async def test_an_address_that_is_none_is_a_mistake(url: str) -> None:
+@on_both_loops
+async def test_an_address_that_is_none_is_a_mistake(client: ModuleType, url: str) -> None:
     """It raises at once instead of trying for ever."""
     with pytest.raises(ValueError, match="address"):
-        async with connect(url):
+        async with client.connect(url):
             raise AssertionError("there is no board")

@@ -1,18 +1,22 @@
-"""A session over a transport that answers as told, on a clock that jumps."""
+"""A session over a transport that answers as told, on a clock that jumps, on both loops."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from hashlib import sha256
 from hmac import digest
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import anyio
 import httpx
 import pytest
-import trio
-from trio.testing import MockClock
 
-from scoreboard.client import Credentials, Refused, Session, Unreachable
+from scoreboard.client import Credentials, Refused, Unreachable, clock
+from tests.client.loops import on_both_loops
 
 OUTCOME = {"userId": "u", "previousScore": 0, "pointsAwarded": 50, "newScore": 50, "newRank": 1, "timestamp": "2026-01-10T10:30:00.000Z"}
 Answer = httpx.Response | type[httpx.TransportError]
@@ -53,7 +57,7 @@ class Server:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        self.times.append(trio.current_time())
+        self.times.append(anyio.current_time())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, type):
             raise answer("made up", request=request)
@@ -61,15 +65,16 @@ class Server:
 
 
 @contextmanager
-def session_with(server: Server, *, refresh: str = "", expires: float = 900, patience: float = 30) -> Iterator[Session]:
+def session_with(client: ModuleType, server: Server, *, refresh: str = "", expires: float = 900, patience: float = 30) -> Iterator[Any]:
     http = httpx.AsyncClient(base_url="http://scoreboard.test", transport=httpx.MockTransport(server))
-    yield Session(http, Credentials("u", "token", "secret", 3, expiresIn=expires, refreshToken=refresh), patience=patience)
+    yield client.Session(http, Credentials("u", "token", "secret", 3, expiresIn=expires, refreshToken=refresh), patience=patience)
 
 
-async def test_an_action_is_signed() -> None:
+@on_both_loops(jumping=True)
+async def test_an_action_is_signed(client: ModuleType) -> None:
     """The signature is the HMAC of the very bytes that were posted, under the named key version; the outcome is what the server told."""
     server = Server(recorded())
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         outcome = await session.submit("task_finish", {"difficulty": "hard"})
     (request,) = server.requests
     body = json.loads(request.content)
@@ -82,10 +87,11 @@ async def test_an_action_is_signed() -> None:
 @pytest.mark.parametrize(
     "first", [httpx.ReadError, httpx.ConnectTimeout, httpx.RemoteProtocolError, problem(503, "SERVICE_UNAVAILABLE", wait=1)]
 )
-async def test_an_action_without_an_answer_is_sent_again(autojump_clock: MockClock, first: Answer) -> None:
+@on_both_loops(jumping=True)
+async def test_an_action_without_an_answer_is_sent_again(client: ModuleType, first: Answer) -> None:
     """The same bytes go out again, so the same action id: what was recorded already comes back as replayed."""
     server = Server(first, recorded(409))
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         outcome = await session.submit("task_finish")
     assert server.requests[0].content == server.requests[1].content
     assert server.requests[0].headers == server.requests[1].headers
@@ -93,23 +99,25 @@ async def test_an_action_without_an_answer_is_sent_again(autojump_clock: MockClo
     assert outcome.newScore == 50
 
 
-async def test_retry_after_is_honoured(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_retry_after_is_honoured(client: ModuleType) -> None:
     """Nothing is sent before the server wants it."""
     server = Server(problem(503, "SERVICE_UNAVAILABLE", wait=4), problem(503, "SERVICE_UNAVAILABLE", wait=4), recorded())
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         await session.submit("task_finish")
     assert all(after - before >= 4 for before, after in zip(server.times, server.times[1:], strict=False))
 
 
-async def test_patience_ends(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_patience_ends(client: ModuleType) -> None:
     """When nobody answers in time, the error carries the action's id; when somebody said 503 to the end, it is that refusal."""
-    with session_with(Server(httpx.ConnectError), patience=20) as session:
-        begun = trio.current_time()
+    with session_with(client, Server(httpx.ConnectError), patience=20) as session:
+        begun = anyio.current_time()
         with pytest.raises(Unreachable) as raised:
             await session.submit("task_finish", action_id="mine")
         assert raised.value.action_id == "mine"
-        assert trio.current_time() - begun <= 20
-    with session_with(Server(problem(503, "SERVICE_UNAVAILABLE", wait=1)), patience=20) as session:
+        assert anyio.current_time() - begun <= 20
+    with session_with(client, Server(problem(503, "SERVICE_UNAVAILABLE", wait=1)), patience=20) as session:
         with pytest.raises(Refused) as refused:
             await session.submit("task_finish")
         assert (refused.value.status, refused.value.retry_after) == (503, 1.0)
@@ -128,10 +136,11 @@ async def test_patience_ends(autojump_clock: MockClock) -> None:
         (httpx.Response(409, text="<html>"), ""),
     ],
 )
-async def test_a_no_is_raised_and_not_repeated(answer: httpx.Response, code: str) -> None:
+@on_both_loops(jumping=True)
+async def test_a_no_is_raised_and_not_repeated(client: ModuleType, answer: httpx.Response, code: str) -> None:
     """Refusals come out with all that was told; nothing is sent twice."""
     server = Server(answer)
-    with session_with(server) as session, pytest.raises(Refused) as raised:
+    with session_with(client, server) as session, pytest.raises(Refused) as raised:
         await session.submit("task_finish")
     assert len(server.requests) == 1
     assert (raised.value.status, raised.value.code) == (answer.status_code, code)
@@ -141,45 +150,49 @@ async def test_a_no_is_raised_and_not_repeated(answer: httpx.Response, code: str
         assert raised.value.errors == ({"field": "metadata", "message": "is not"},)
 
 
-async def test_a_token_is_renewed_before_it_ends(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_a_token_is_renewed_before_it_ends(client: ModuleType) -> None:
     """Tasks that need one in its last minute share one refresh, and act with the new token and secret."""
     server = Server(recorded(), renewed("two", "r2"), recorded())
-    with session_with(server, refresh="r1", expires=900) as session:
+    with session_with(client, server, refresh="r1", expires=900) as session:
         await session.submit("task_finish")
-        await trio.sleep(841)
-        async with trio.open_nursery() as nursery:
+        await anyio.sleep(841)
+        async with anyio.create_task_group() as tasks:
             for _ in range(3):
-                nursery.start_soon(session.submit, "task_finish")
+                tasks.start_soon(session.submit, "task_finish")
     paths = [request.url.path for request in server.requests]
     assert paths == ["/api/v1/scores/action", "/api/v1/auth/refresh", *["/api/v1/scores/action"] * 3]
     assert {request.headers["authorization"] for request in server.requests[2:]} == {"Bearer two"}
     assert all(request.headers["x-action-signature"].startswith("v1.") for request in server.requests[2:])
 
 
-async def test_a_refused_token_is_renewed_once() -> None:
+@on_both_loops(jumping=True)
+async def test_a_refused_token_is_renewed_once(client: ModuleType) -> None:
     """A 401 leads to one refresh and one more try; without a refresh token, or refused again, it is raised."""
     server = Server(problem(401, "UNAUTHORIZED"), renewed("two", "r2"), recorded())
-    with session_with(server, refresh="r1") as session:
+    with session_with(client, server, refresh="r1") as session:
         assert (await session.submit("task_finish")).newScore == 50
     server = Server(problem(401, "UNAUTHORIZED"))
-    with session_with(server) as session, pytest.raises(Refused):
+    with session_with(client, server) as session, pytest.raises(Refused):
         await session.submit("task_finish")
     assert len(server.requests) == 1
 
 
-async def test_a_session_without_a_refresh_token_never_renews(autojump_clock: MockClock) -> None:
+@on_both_loops(jumping=True)
+async def test_a_session_without_a_refresh_token_never_renews(client: ModuleType) -> None:
     """Development tokens are used to their end."""
     server = Server(recorded())
-    with session_with(server, expires=10) as session:
-        await trio.sleep(100)
+    with session_with(client, server, expires=10) as session:
+        await anyio.sleep(100)
         assert await session.token() == "token"
     assert not server.requests
 
 
-async def test_logging_out() -> None:
+@on_both_loops(jumping=True)
+async def test_logging_out(client: ModuleType) -> None:
     """It is a request as the user; a 401 in return is raised."""
     server = Server(httpx.Response(204), problem(401, "UNAUTHORIZED"))
-    with session_with(server) as session:
+    with session_with(client, server) as session:
         await session.log_out()
         assert server.requests[0].headers["authorization"] == "Bearer token"
         with pytest.raises(Refused):
@@ -189,3 +202,65 @@ async def test_logging_out() -> None:
 def test_secrets_are_not_printed() -> None:
     """Credentials in a log line or a traceback tell nothing but whose they are."""
     assert repr(Credentials("u", "token", "secret", 1, refreshToken="r")) == "Credentials(u)"
+
+
+# ---- the server's time ----------------------------------------------------------------------------------------------
+
+BEHIND = 600  # seconds that the machine is late
+UNTIMELY = {"errors": [{"field": "timestamp", "message": "must be at most 5 minutes old"}]}
+
+
+def dated(answer: httpx.Response, seconds: float) -> httpx.Response:
+    """The answer of a server whose time is so far from the machine's."""
+    answer.headers["date"] = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+    return answer
+
+
+def ahead(request: httpx.Request) -> float:
+    """Seconds by which the timestamp of an action is ahead of the machine."""
+    return (datetime.fromisoformat(json.loads(request.content)["timestamp"]) - datetime.now(UTC)).total_seconds()
+
+
+@on_both_loops(jumping=True)
+async def test_actions_carry_the_servers_time(client: ModuleType) -> None:
+    """Whatever was answered last tells how wrong the machine's clock is: a refresh, an action, a refusal."""
+    server = Server(dated(problem(429, "RATE_LIMITED", wait=1), BEHIND), dated(recorded(), -BEHIND), dated(recorded(), 0), recorded())
+    with session_with(client, server) as session:
+        with pytest.raises(Refused):
+            await session.submit("task_finish")
+        for _ in range(3):
+            await session.submit("task_finish")
+    assert [round(ahead(request) / 10) for request in server.requests] == [0, 60, -60, 0]
+
+
+@on_both_loops(jumping=True)
+async def test_an_action_of_a_wrong_clock_is_sent_again(client: ModuleType) -> None:
+    """The first answer may be the refusal of the timestamp itself: the action goes out once more, under its id, with the server's time."""
+    server = Server(dated(problem(400, "INVALID_ACTION", **UNTIMELY), BEHIND), dated(recorded(), BEHIND))
+    with session_with(client, server) as session:
+        assert (await session.submit("task_finish", action_id="mine")).newScore == 50
+    assert [json.loads(request.content)["actionId"] for request in server.requests] == ["mine", "mine"]
+    assert [round(ahead(request) / 10) for request in server.requests] == [0, 60]
+
+
+@pytest.mark.parametrize(("seconds", "errors"), [(0, UNTIMELY), (BEHIND, {"errors": [{"field": "metadata", "message": "is not"}]})])
+@on_both_loops(jumping=True)
+async def test_an_action_that_is_refused_for_something_else_is_not_sent_again(client: ModuleType, seconds: float, errors: Any) -> None:
+    """When the clocks agree a new timestamp helps nobody, and a new timestamp does not mend metadata."""
+    server = Server(dated(problem(400, "INVALID_ACTION", **errors), seconds))
+    with session_with(client, server) as session, pytest.raises(Refused):
+        await session.submit("task_finish")
+    assert len(server.requests) == 1
+
+
+@on_both_loops(jumping=True)
+async def test_tokens_are_renewed_in_time_whatever_the_machines_clock_does(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their life is counted on the loop's clock: a machine's clock that is set in between makes no token older or younger."""
+    server = Server(renewed("two", "r2"), recorded())
+    with session_with(client, server, refresh="r1", expires=900) as session:
+        monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() + 86_400))
+        await anyio.sleep(839)
+        assert await session.token() == "token"
+        monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() - 86_400))
+        await anyio.sleep(2)
+        assert await session.token() == "two"

@@ -1,40 +1,78 @@
-"""The client with real nodes: a session from log-in to log-out, and a board that outlives its server."""
+"""The client with real nodes, on both loops: a session from log-in to log-out, a board that outlives its server, an answer that is lost."""
 
+import time
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import anyio
+import anyio.to_thread
+import asyncpg
 import httpx
 import pytest
 import trio
 
-from scoreboard.client import LiveBoard, Refused, Session, backoff, connect, log_in
+from scoreboard.client import Credentials, LiveBoard, Refused, backoff, clock
+from scoreboard.domain.sessions import CLIENT_ANSWER_SECONDS, CLIENT_PAUSE_SECONDS
+from tests.client.loops import beside, on_both_loops
+from tests.conftest import execute, in_asyncio, in_thread
 from tests.e2e.nodes import ServerProcess, provision
+from tests.storage.proxy import Fault, proxy_before
 
 StartNode = Callable[..., ServerProcess]
 NAME, PASSWORD = "somebody", "a long password"
+HOUR = 3600.0
+
+
+def register(node: ServerProcess) -> None:
+    body = {"username": NAME, "email": "somebody@example.org", "password": PASSWORD}
+    assert httpx.post(f"{node.url}/api/v1/auth/register", json=body).status_code == httpx.codes.CREATED
+
+
+def provisioned(node: ServerProcess, count: int) -> list[Credentials]:
+    """So many users with ready tokens."""
+
+    async def make() -> list[Credentials]:
+        async with httpx.AsyncClient() as http:
+            return [user.signing.credentials for user in await provision(node, http, count)]
+
+    return in_thread(trio.run, make)
+
+
+def fetchval(url: str, query: str) -> Any:
+    """One value of the database."""
+
+    async def run() -> Any:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    return in_asyncio(run)
 
 
 async def score_of(board: LiveBoard, user: str, score: int) -> None:
     """Returns when the board shows it."""
-    with trio.fail_after(20):
+    with anyio.fail_after(20):
         while score not in {entry.score for entry in board.entries if entry.userId == user}:
             await board.changed()
 
 
-async def test_a_session_from_beginning_to_end(start_node: StartNode) -> None:
+@on_both_loops
+async def test_a_session_from_beginning_to_end(client: ModuleType, start_node: StartNode) -> None:
     """Log in, act, see it on the board and as a personal event, renew the tokens, act with the new ones, and log out."""
     node = start_node()
-    body = {"username": NAME, "email": "somebody@example.org", "password": PASSWORD}
-    async with httpx.AsyncClient(base_url=node.url) as http:
-        assert (await http.post("/api/v1/auth/register", json=body)).status_code == httpx.codes.CREATED
+    register(node)
     with pytest.raises(Refused) as raised:
-        async with log_in(node.url, NAME, "another password"):
+        async with client.log_in(node.url, NAME, "another password"):
             raise AssertionError("not logged in")
     assert raised.value.status == httpx.codes.UNAUTHORIZED
-    async with log_in(node.url, NAME, PASSWORD) as session, connect(node.url, session=session) as board:
+    async with client.log_in(node.url, NAME, PASSWORD) as session, client.connect(node.url, session=session) as board:
         outcome = await board.submit("task_finish", {"difficulty": "hard", "timeSpent": 120}, action_id="first")
         assert (outcome.previousScore, outcome.newScore, outcome.newRank, outcome.replayed) == (0, 100, 1, False)
         await score_of(board, session.user, 100)
-        with trio.fail_after(10):
+        with anyio.fail_after(10):
             personal = await anext(board.personal)
             assert (personal.newScore, personal.rank) == (100, 1)
         before = session.credentials
@@ -46,31 +84,67 @@ async def test_a_session_from_beginning_to_end(start_node: StartNode) -> None:
             await board.submit("task_finish", {"difficulty": "easy"}, action_id="first")
         assert (refused.value.status, refused.value.code) == (409, "DUPLICATE_ACTION")
         last = session.headers()
-    async with httpx.AsyncClient(base_url=node.url) as http:
+    async with client.open_http(node.url) as http:
         assert (await http.get("/api/v1/users/me", headers=last)).status_code == httpx.codes.UNAUTHORIZED
 
 
-async def test_boards_outlive_their_node(start_node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_both_loops
+async def test_boards_outlive_their_node(client: ModuleType, start_node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node is shot and comes back while an action is under way: the action counts once, and boards of either mode are what it shows."""
     monkeypatch.setattr(backoff, "LONGEST", 0.5)
     node = start_node(limits__user_per_minute="0")
-    async with httpx.AsyncClient(base_url=node.url, timeout=5) as http:
-        users = await provision(node, http, 3)
-        first, second, third = [Session(http, user.signing.credentials) for user in users]
-        async with connect(node.url, session=first, mode="delta") as delta, connect(node.url, mode="full") as full:
-            for session in (first, second, third):
+    async with client.open_http(node.url) as http:
+        sessions = [client.Session(http, credentials) for credentials in provisioned(node, 3)]
+        first, second, third = sessions
+        async with client.connect(node.url, session=first, mode="delta") as delta, client.connect(node.url, mode="full") as full:
+            for session in sessions:
                 await session.submit("task_finish", {"difficulty": "medium"})
             for board in (delta, full):
                 await score_of(board, third.user, 50)
             node.kill()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(second.submit, "task_finish", {"difficulty": "hard"})
-                with trio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(second.submit, "task_finish", {"difficulty": "hard"})
+                with anyio.fail_after(10):
                     while (delta.state, full.state) != ("connecting", "connecting"):
                         await delta.changed()
-                await trio.to_thread.run_sync(node.start)
+                await anyio.to_thread.run_sync(node.start)
             for board in (delta, full):
                 await score_of(board, second.user, 150)
             assert delta.entries == full.entries
-            shown = (await users[0].leaderboard())["leaderboard"]
+            answer = await http.get("/api/v1/scores/leaderboard", headers=first.headers())
+            shown = answer.json()["data"]["leaderboard"]
             assert [(row["userId"], row["score"], row["rank"]) for row in shown] == [(e.userId, e.score, e.rank) for e in full.entries]
+
+
+@on_both_loops
+async def test_a_lost_answer_to_a_refresh_does_not_log_out(client: ModuleType, start_node: StartNode, database_url: str) -> None:
+    """The server spends the token, its answer is swallowed, and the client asks again after the longest of its waits: the session goes on.
+
+    The machine's clock is an hour wrong besides: actions count nevertheless, the first after a log-in and the first without one.
+    """
+    node = start_node()
+    register(node)
+    waited = CLIENT_ANSWER_SECONDS + CLIENT_PAUSE_SECONDS
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        beside(lambda: proxy_before(node.url)) as (proxy, _),
+    ):
+        monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() - HOUR))
+        async with client.log_in(proxy.url, NAME, PASSWORD) as session:
+            before = session.credentials
+            async with anyio.create_task_group() as tasks:
+                proxy.fault = Fault.SWALLOW
+                tasks.start_soon(session.refresh)
+                with anyio.fail_after(10):
+                    while not fetchval(database_url, "SELECT bool_or(spent_sha256 IS NOT NULL) FROM sessions"):
+                        await anyio.sleep(0.02)
+                execute(database_url, f"UPDATE sessions SET rotated_at = rotated_at - interval '{waited} seconds'")
+                assert session.credentials is before
+                proxy.restore()
+            assert session.credentials.refreshToken not in {"", before.refreshToken}
+            assert (await session.submit("task_finish", {"difficulty": "easy"})).newScore == 30
+            await session.refresh()
+            other = client.Session(session._http, session.credentials)
+            assert not other.clock.offset
+            assert (await other.submit("task_finish", {"difficulty": "hard"})).newScore == 130
+            assert abs(other.clock.offset - HOUR) < 60

@@ -1,4 +1,7 @@
-"""Ticks: at most one frame each, only when something is due, on the grid, stretched under overload."""
+"""Frames: at once on a quiet board, at most one a tick, only when something is due, fewer under overload."""
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import trio
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.live.batcher import BREATH, Batcher, interval, next_tick
+from scoreboard.live.batcher import BREATH, LATE, TICK, Batcher, interval, next_frame, next_tick
 from scoreboard.live.hub import Hub
 from tests.live.viewers import BOARD, FakeViewer, names, snapshot
 
@@ -18,6 +21,7 @@ class FakeBoard:
 
     def __init__(self) -> None:
         self.content, self.due, self.reads, self.fails = snapshot("", 0), True, 0, False
+        self.reading: Callable[[], None] = lambda: None
 
     def is_due(self, shown: Snapshot | None) -> bool:
         return self.due
@@ -27,6 +31,7 @@ class FakeBoard:
 
     async def read(self) -> Snapshot:
         self.reads += 1
+        self.reading()
         await trio.lowlevel.checkpoint()
         if self.fails:
             raise StorageUnavailable("redis", "away")
@@ -78,6 +83,77 @@ async def test_boards_that_nobody_watches_or_that_are_not_due_are_not_read(
     assert 9 <= board.reads <= 11
 
 
+async def told(viewer: FakeViewer, board: FakeBoard, batcher: Batcher, moments: list[float]) -> list[float]:
+    """The board changes at these moments, and is no longer due once it was read. When its viewer had a frame, in seconds from now."""
+    begun, seen = trio.current_time(), list[float]()
+    board.reading = lambda: setattr(board, "due", False)
+    for top, moment in enumerate(moments, 1):
+        while (now := trio.current_time() - begun) < moment:
+            await trio.sleep(min(0.005, moment - now))
+            seen += [trio.current_time() - begun] * (len(viewer.events) - len(seen))
+        board.content, board.due = snapshot("ab" if top % 2 else "ba", top), True
+        batcher.notify(BOARD)
+    while trio.current_time() - begun < moments[-1] + 0.5:
+        await trio.sleep(0.005)
+        seen += [trio.current_time() - begun] * (len(viewer.events) - len(seen))
+    return seen
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.013, 0.05, 0.099])
+async def test_a_quiet_boards_change_is_sent_at_once(
+    hub: Hub, board: FakeBoard, batcher: Batcher, phase: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Wherever it falls between two ticks; the next one waits until a tick has passed, and then no longer."""
+    board.due = False
+    viewer = FakeViewer(hub)
+    await trio.sleep(1 + phase)
+    first, second, third = await told(viewer, board, batcher, [0.0, 0.03, 0.3])
+    assert first < 0.01
+    assert TICK - 1e-6 <= second - first < TICK + 0.01
+    assert third == pytest.approx(0.3, abs=0.01)
+
+
+async def test_a_busy_board_has_a_frame_a_tick(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Changes every 7 ms, each told at once, make ten frames a second at even distances, and the last change is shown."""
+    board.due = False
+    viewer = FakeViewer(hub)
+    seen = await told(viewer, board, batcher, [number * 0.007 for number in range(300)])
+    assert 21 <= len(seen) <= 23
+    assert all(later - sooner >= TICK * (1 - LATE) - 0.006 for sooner, later in pairwise(seen))
+    assert viewer.events[-1]["data"]["position"] == "1-300"  # type: ignore[index]
+
+
+async def test_told_while_nobody_watches(hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock) -> None:
+    """Such a board is not read, and the first change after somebody came is shown at once."""
+    board.due = False
+    for _ in range(3):
+        batcher.notify(BOARD)
+        await trio.sleep(0.25)
+    assert board.reads == 0
+    batcher.notify(BOARD)
+    await trio.sleep(0.01)
+    viewer = FakeViewer(hub)
+    assert (await told(viewer, board, batcher, [0.02]))[0] < 0.03
+
+
+async def test_told_of_a_board_that_cannot_be_read(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Tried again at each tick, not over and over."""
+    viewer = FakeViewer(hub)
+    await trio.sleep(0.25)
+    board.fails, board.reads = True, 0
+    batcher.notify(BOARD)
+    await trio.sleep(1)
+    assert 10 <= board.reads <= 12
+    board.fails = False
+    board.content = snapshot("a", 1)
+    await trio.sleep(0.11)
+    assert names(viewer.events[-1]) == "a"
+
+
 async def test_an_unreadable_board_is_tried_again(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -123,6 +199,15 @@ def test_ticks_lie_on_the_grid_and_not_in_the_past(last: float, passed: float, e
     assert due >= now - 1e-6 * max(1, now)
     assert due <= now + every * 1.001 + 1e-6 * max(1, now)
     assert due > last or every < 1e-9 * last
+
+
+@given(times, st.floats(0, 1), st.floats(0.01, 10))
+def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
+    """Almost: one that was late is followed by one that is on time; over any length of time there is one a tick at most."""
+    due = now - late * every
+    following = next_frame(now, due, every)
+    assert following >= due + every - 1e-6
+    assert following - now >= every * (1 - LATE) - 1e-6
 
 
 def test_an_overlong_fan_out_stretches_the_interval() -> None:

@@ -33,11 +33,23 @@ class FakeBoard:
         self.distrusted = 0
         self.is_stale = False
 
-    def hear(self, mark: Mark, top: int = 0) -> None:
+    def hear(self, mark: Mark, top: int = 0) -> bool:
+        is_news = all(top > before for _, before in self.heard)
         self.heard.append((mark, top))
+        return is_news
 
     def distrust(self) -> None:
         self.distrusted += 1
+
+
+class FakeBatcher:
+    """Remembers which boards it was told of."""
+
+    def __init__(self) -> None:
+        self.notified: list[str] = []
+
+    def notify(self, board: str) -> None:
+        self.notified.append(board)
 
 
 class FakeBus:
@@ -72,10 +84,11 @@ class FakeBus:
 class Scene:
     def __init__(self) -> None:
         self.bus, self.board, self.hub, self.revoked = FakeBus(), FakeBoard(), Hub((BOARD,)), list[UUID]()
-        self.audience = Audience(self.hub, "here")
+        self.audience, self.batcher = Audience(self.hub, "here"), FakeBatcher()
         self.reader = Reader(
             self.bus,  # type: ignore[arg-type]
             {BOARD: self.board},  # type: ignore[dict-item]
+            self.batcher,  # type: ignore[arg-type]
             self.hub,
             self.audience,
             node="here",
@@ -105,6 +118,15 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     assert scene.board.heard == [(Mark(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
     assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+
+
+async def test_a_change_of_the_top_is_told_to_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """Once for each; a change further down is none that viewers see."""
+    await trio.sleep(0.1)
+    for version, top in ((7, 6), (8, 6), (9, 9)):
+        scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n{top}\n\n[]".encode())
+    await trio.sleep(0.1)
+    assert scene.batcher.notified == [BOARD, BOARD]
 
 
 async def test_no_rank_is_passed_on_while_the_board_is_stale(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
@@ -189,7 +211,7 @@ async def test_it_hears_through_a_restart_of_redis(world: World, fresh_valkey: O
     board, hub, revoked = FakeBoard(), Hub((BOARD,)), list[UUID]()
     bus = Bus(world.stores)
     with trio.fail_after(20):
-        reader = Reader(bus, {BOARD: board}, hub, Audience(hub, "here"), node="here", revoked=revoked.append)  # type: ignore[dict-item]
+        reader = Reader(bus, {BOARD: board}, FakeBatcher(), hub, Audience(hub, "here"), node="here", revoked=revoked.append)  # type: ignore[arg-type, dict-item]
         await nursery.start(reader.run)
 
         async def until_heard() -> None:

@@ -225,6 +225,7 @@ async def test_a_turn_for_others() -> None:
 async def test_more_sources_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a poll leaves out are told in the next, and other tasks have their turn in between."""
     monkeypatch.setattr(module, "EVENTS", 2)
+    monkeypatch.setattr(module, "FEW_EVENTS", 0)
     async with polling() as (poller, nursery):
         pairs = [Pair(poller, nursery) for _ in range(7)]
         turns, when = 0, []
@@ -250,6 +251,68 @@ async def test_more_sources_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyP
             both.socket.close()
             both.peer.close()
     assert len(set(when)) >= 3
+
+
+def crowd(poller: module.Poller, nursery: trio.Nursery, addresses: str) -> list[Pair]:
+    """A connection of each of these addresses."""
+    return [Pair(poller, nursery, address=address) for address in addresses]
+
+
+@pytest.mark.parametrize("addresses", ["b" + 30 * "a" + "b", 30 * "a" + "bb", 10 * "a" + 10 * "c" + "bb" + 10 * "a"])
+async def test_addresses_take_turns(addresses: str) -> None:
+    """Thirty connections of an address don't hold up another's two, whenever those came."""
+    told: list[str] = []
+    async with polling() as (poller, nursery):
+        pairs = crowd(poller, nursery, addresses)
+        for both in pairs:
+            both.source.hook = lambda address=both.source.address: told.append(address) or True
+            nursery.start_soon(both.source.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for both in pairs:
+            both.peer.sendall(b"x")
+        await until(lambda: len(told) == len(pairs))
+        for both in pairs:
+            with both:
+                pass
+    kinds = len(set(addresses))
+    assert "b" in told[:kinds]
+    assert told[: 2 * kinds].count("b") == 2
+
+
+async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that cost more than a turn's time are told in later turns.
+
+    Other tasks run in between. An edge that comes meanwhile is no second one. Who is closed before its turn hears nothing.
+    """
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    told: list[int] = []
+    async with polling() as (poller, nursery):
+        pairs = crowd(poller, nursery, 10 * "ab")
+
+        def first() -> bool:
+            told.append(0)
+            pairs[19].socket.close()
+            for both in pairs[1:19]:
+                both.peer.sendall(b"y")
+            return True
+
+        for number, both in enumerate(pairs):
+            both.source.hook = first if number == 0 else lambda number=number: told.append(number) or True
+            nursery.start_soon(both.source.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for both in pairs:
+            both.peer.sendall(b"x")
+        turns = 0
+        while len(told) < 19:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        for both in pairs:
+            with both:
+                pass
+        assert not poller._untold
+    assert sorted(told) == list(range(19))
+    assert turns >= 16
 
 
 # ---- numbers ------------------------------------------------------------------------------------------------------------

@@ -241,3 +241,18 @@ async def test_a_migration_that_another_node_does_not_end_is_storage_unavailable
         assert caught.value.condition is StoreCondition.BUSY
         assert await stores.fetchval("SELECT to_regclass('schema_migrations') IS NULL")
         holder.terminate()
+
+
+async def test_skeletons_of_the_first_rule_are_known_as_such(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database with names in it is migrated: their rows stay, each as the only one of its name by the rule before."""
+    known = migrations()
+    monkeypatch.setattr(module, "migrations", lambda: [one for one in known if one.name < "0005"])
+    await migrate(empty_database_url)
+    async with postgres(empty_database_url) as stores:
+        user = await stores.fetchval("INSERT INTO users (username, email) VALUES ('Mail', 'm@example.org') RETURNING id")
+        await stores.execute("INSERT INTO username_skeletons (skeleton, user_id, username) VALUES ('rnall', $1, 'Mail')", user)
+        monkeypatch.setattr(module, "migrations", lambda: known)
+        assert await migrate(empty_database_url) == ["0005_skeletons.sql"]
+        row = await stores.fetchrow("SELECT skeleton, user_id, username, freed_at, skeleton_count FROM username_skeletons")
+        assert row is not None
+        assert tuple(row) == ("rnall", user, "Mail", None, 0)

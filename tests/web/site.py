@@ -145,7 +145,7 @@ async def site(
         scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
-            users=UserRoutes(people.accounts, bearer),
+            users=UserRoutes(people.accounts, bearer, addresses),
             scores=scores,
             health=health,
             pages=PageRoutes(read_rules((ROOT / "config/actions.toml").read_text()), made.read, per_minute=10, registration=True),

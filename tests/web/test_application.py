@@ -143,6 +143,7 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("POST", "/api/v1/auth/logout"),
             ("GET", "/api/v1/users/me"),
             ("PATCH", "/api/v1/users/me"),
+            ("POST", "/api/v1/users/me/password"),
             ("POST", "/api/v1/scores/action"),
             ("GET", "/api/v1/scores/leaderboard"),
             ("GET", "/api/v1/scores/stream"),

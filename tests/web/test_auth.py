@@ -434,6 +434,7 @@ async def test_while_postgresql_is_away_accounts_say_so(database_url: str, redis
             ("POST", LOGOUT, None),
             ("GET", "/api/v1/users/me", None),
             ("PATCH", "/api/v1/users/me", {}),
+            ("POST", "/api/v1/users/me/password", {"currentPassword": PASSWORD, "newPassword": PASSWORD}),
         ):
             answer = await here.http.request(method, path, json=body, headers=token)
             assert code(answer) == (503, "SERVICE_UNAVAILABLE")

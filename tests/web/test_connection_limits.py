@@ -2,9 +2,11 @@
 
 from ipaddress import ip_network
 
+import pytest
+
 from scoreboard.web import connection_limits
 from scoreboard.web.addresses import Addresses
-from scoreboard.web.connection_limits import BLOCKED_SECONDS, FLOOD_REFUSALS, FLOOD_SECONDS, ConnectionLimits
+from scoreboard.web.connection_limits import BLOCKED_SECONDS, FLOOD_REFUSALS, FLOOD_SECONDS, PROBES_PER_MINUTE, ConnectionLimits
 
 
 class Clock:
@@ -43,6 +45,45 @@ def test_zero_is_no_limit() -> None:
     assert not proxied._open
 
 
+def test_connections_come_no_faster_than_requests_may() -> None:
+    """One that opens and closes them is refused once it has opened what an address may have open, then it gets one for each request."""
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 100, 60 * 64 - PROBES_PER_MINUTE, clock=clock)  # 64 a second: a float has no error
+
+    def opened(address: str, times: int) -> int:
+        admitted = 0
+        for _ in range(times):
+            if limits.admit(address):
+                limits.released(address)
+                admitted += 1
+        return admitted
+
+    assert opened("192.0.2.1", 1000) == 100
+    assert opened("192.0.2.2", 10) == 10
+    clock.now += 1
+    assert opened("192.0.2.1", 1000) == 64
+    clock.now += 10
+    assert opened("192.0.2.1", 1000) == 100
+
+
+def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
+    """Requests without keep-alive and a balancer's probes, all day long."""
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 10, 1000, clock=clock)
+    for _ in range(5_000):
+        clock.now += 60 / (1000 + PROBES_PER_MINUTE)
+        assert limits.admit("192.0.2.1")
+        limits.released("192.0.2.1")
+
+
+def test_without_a_limit_of_requests_or_connections_there_is_no_rate() -> None:
+    """Either limit that is off switches the rate off."""
+    for limits in (ConnectionLimits(Addresses(), 0, 1000), ConnectionLimits(Addresses(), 10, 0)):
+        for _ in range(1000):
+            assert limits.admit("192.0.2.1")
+            limits.released("192.0.2.1")
+
+
 def test_nothing_is_kept_of_who_has_left() -> None:
     """An address without a connection takes no memory."""
     limits = ConnectionLimits(Addresses(), 5)
@@ -73,6 +114,19 @@ def test_refusals_now_and_then_are_no_flood() -> None:
     for _ in range(20 * FLOOD_REFUSALS):
         clock.now += 2 * FLOOD_SECONDS / FLOOD_REFUSALS
         assert not limits.count_refusal("192.0.2.1")
+
+
+def test_memory_of_rates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of addresses that open connections so many are remembered, and none that is within its rate again."""
+    monkeypatch.setattr(connection_limits, "ADDRESSES", 10)
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 10, 1000, clock=clock)
+    for number in range(100):
+        limits.admit(f"192.0.2.{number}")
+    assert len(limits._due) == 10
+    clock.now += 60
+    limits.admit("192.0.2.1")
+    assert len(limits._due) == 1
 
 
 def test_memory_is_bounded() -> None:

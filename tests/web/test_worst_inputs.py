@@ -14,9 +14,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from scoreboard.domain import profiles, wire
+from scoreboard.domain import names, profiles, wire
 from scoreboard.domain.actions import parse_action
 from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.domain.skeletons import folded_skeleton, skeleton_of_first_rule
 from scoreboard.live.requests import query_token, read_query
 from scoreboard.operations.login_limits import LoginLimits
 from scoreboard.runtime.http1 import YIELD_EVERY
@@ -125,10 +126,14 @@ def test_live_messages() -> None:
 
 def test_what_the_structs_let_through() -> None:
     """The rules for names, addresses, pictures and passwords, on the longest texts that get as far."""
-    longest = {name: unit * 1024 for name, unit in (("marks", MARKS), ("letters", "x"), ("dots", "a."), ("at", "@"), ("spaces", " a"))}
+    units = (("marks", MARKS), ("letters", "x"), ("dots", "a."), ("at", "@"), ("spaces", " a"))
+    units += (("ligatures of eighteen", "\ufdfa"), ("capital I", "I"), ("joined emoji", "\U0001f469\u200d"), ("soft hyphens", "\u00ad"))
+    longest = {name: unit * 1024 for name, unit in units}
     rules: dict[str, tuple[Callable[[str], object], int]] = {
         "username": (profiles.username, profiles.USERNAME_RAW_LONGEST),
-        "name of a log-in": (profiles.composed, profiles.EMAIL_LONGEST),
+        "name of a log-in": (lambda text: folded_skeleton(names.fold(text)), profiles.EMAIL_LONGEST),
+        "address of a log-in": (names.fold_address, profiles.EMAIL_LONGEST),
+        "first rule": (skeleton_of_first_rule, profiles.USERNAME_LONGEST),
         "email": (profiles.email, profiles.EMAIL_LONGEST),
         "avatarUrl": (profiles.avatar_url, profiles.AVATAR_LONGEST),
         "password": (passwords._bytes, profiles.PASSWORD_LONGEST),

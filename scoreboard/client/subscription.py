@@ -1,7 +1,7 @@
 """One side of the live conversation, without a connection: what to say, what was heard, what follows (Sans-I/O).
 
-`Follower` outlives connections: each begins with `opening`, then every frame goes through `receive`, which returns what to answer. The
-board is right whatever was missed in between: deltas that don't fit are thrown away and the server is asked again.
+`SubscriptionState` outlives connections: each begins with `opening`, then every frame goes through `receive`, which returns what to answer.
+The board is right whatever was missed in between: deltas that don't fit are thrown away and the server is asked again.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from scoreboard.domain.wire import Event, Trouble
 
 Mode = Literal["full", "delta"]
 
-PERSONAL = 16  # events not yet fetched; full: the oldest goes, the newest score counts
+PERSONAL_EVENTS = 16  # events not yet fetched; full: the oldest goes, the newest score counts
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ _viewers = msgspec.json.Decoder(_Viewers)
 _error = msgspec.json.Decoder(_Error)
 
 
-class Follower:
+class SubscriptionState:
     """What is known of one channel."""
 
     def __init__(self, channel: str = "leaderboard", mode: Mode = "delta") -> None:
@@ -74,7 +74,7 @@ class Follower:
         self.standing: Standing | None = None  # of the authenticated user
         self.stale_since = ""  # RFC 3339; "" while the board is fresh
         self.viewers: int | None = None  # who watch, on all nodes; None until told
-        self.personal: deque[Personal] = deque(maxlen=PERSONAL)
+        self.personal: deque[Personal] = deque(maxlen=PERSONAL_EVENTS)
         self.is_subscribed = False  # on this connection, and the board is the server's
         self.is_authenticated = False  # on this connection
         self._asked = 0  # times asked again since a frame fitted last
@@ -84,7 +84,7 @@ class Follower:
         """What to say first on a new connection."""
         self.is_subscribed = self.is_authenticated = False
         self._asked, self._waiting = 0, False
-        first = [say(action="auth", token=token)] if token is not None else []
+        first = [message(action="auth", token=token)] if token is not None else []
         return [*first, self._subscribe(with_since=True)]
 
     def receive(self, text: str | bytes) -> list[str]:
@@ -137,11 +137,11 @@ class Follower:
 
     def _subscribe(self, *, with_since: bool) -> str:
         if self.mode == "full":
-            return say(action="subscribe", channel=self.channel)
+            return message(action="subscribe", channel=self.channel)
         since = {"since": self.board.position} if with_since and self.board.position else {}
-        return say(action="subscribe", channel=self.channel, mode=self.mode, **since)
+        return message(action="subscribe", channel=self.channel, mode=self.mode, **since)
 
 
-def say(**message: Any) -> str:
+def message(**members: Any) -> str:
     """A client's message as text."""
-    return msgspec.json.encode(message).decode()
+    return msgspec.json.encode(members).decode()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreboard.client.errors import Refused
-from scoreboard.client.protocol import PERSONAL, Follower
+from scoreboard.client.subscription import PERSONAL_EVENTS, SubscriptionState
 from scoreboard.domain.boards import Entry
 from tests.client.board_server import answer_to, delta_frame, frame, rows, update_frame
 
@@ -17,7 +17,7 @@ SUBSCRIBED = frame("subscribed", channel="leaderboard")
 USERS = "abcdefghijklmn"
 
 
-def hear(follower: Follower, *texts: str) -> list[dict[str, Any]]:
+def hear(follower: SubscriptionState, *texts: str) -> list[dict[str, Any]]:
     return [json.loads(reply) for text in texts for reply in follower.receive(text)]
 
 
@@ -41,7 +41,7 @@ def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...]
     """For any boards, and any of their deltas lost, repeated, replaced by a whole board, or arriving before the answer to a question, a
     delta follower shows the server's board of its position and, once all is answered, exactly the full follower's."""
     shown: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
-    delta, full = Follower(mode="delta"), Follower(mode="full")
+    delta, full = SubscriptionState(mode="delta"), SubscriptionState(mode="full")
     questions = [json.loads(text) for text in delta.opening(None)]
     hear(full, *[text for message in full.opening(None) for text in answer_to(shown, json.loads(message))])
 
@@ -71,7 +71,7 @@ def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...]
 
 def test_it_resumes_from_its_position() -> None:
     """A new connection begins with the token, then asks for what came after the position that is known; a first one has none."""
-    follower = Follower()
+    follower = SubscriptionState()
     assert [json.loads(text) for text in follower.opening("t")] == [
         {"action": "auth", "token": "t"},
         {"action": "subscribe", "channel": "leaderboard", "mode": "delta"},
@@ -87,14 +87,14 @@ def test_it_resumes_from_its_position() -> None:
 
 def test_a_full_follower_asks_for_whole_boards() -> None:
     """In full mode neither mode nor position is named: any server of the protocol understands it."""
-    follower = Follower(mode="full")
+    follower = SubscriptionState(mode="full")
     hear(follower, update_frame("1-3", rows("ab")))
     assert [json.loads(text) for text in follower.opening(None)] == [{"action": "subscribe", "channel": "leaderboard"}]
 
 
 def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
     """Deltas that were under way do not make more questions; if the answer doesn't fit either, the whole board is asked for."""
-    follower, shown = Follower(), [(f"1-{number}", rows("abc"[:number])) for number in range(4)]
+    follower, shown = SubscriptionState(), [(f"1-{number}", rows("abc"[:number])) for number in range(4)]
     hear(follower, update_frame(*shown[0]))
     assert [question["since"] for question in hear(follower, delta_frame(*shown[1:3]), delta_frame(*shown[2:4]))] == ["1-0"]
     (question,) = hear(follower, SUBSCRIBED, delta_frame(*shown[2:4]))
@@ -105,7 +105,7 @@ def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
 
 def test_what_else_is_told_is_remembered() -> None:
     """Standing, personal events (the newest 16), viewers and staleness; the next frame ends the latter; unknown events are passed over."""
-    follower = Follower()
+    follower = SubscriptionState()
     hear(
         follower,
         frame("authenticated", userId="a", score=None, rank=None),
@@ -114,11 +114,11 @@ def test_what_else_is_told_is_remembered() -> None:
         '{"event":"pong"}',
     )
     assert (follower.viewers, follower.is_authenticated) == (7, True)
-    for score in range(PERSONAL + 2):
+    for score in range(PERSONAL_EVENTS + 2):
         hear(follower, frame("score:personal", previousScore=0, newScore=score, pointsAwarded=1, rank=2, position="1-1", timestamp="now"))
-    assert [event.newScore for event in follower.personal] == list(range(2, PERSONAL + 2))
+    assert [event.newScore for event in follower.personal] == list(range(2, PERSONAL_EVENTS + 2))
     assert follower.standing is not None
-    assert (follower.standing.score, follower.standing.rank) == (PERSONAL + 1, 2)
+    assert (follower.standing.score, follower.standing.rank) == (PERSONAL_EVENTS + 1, 2)
     hear(follower, frame("leaderboard:stale", since="then"))
     assert follower.stale_since == "then"
     hear(follower, update_frame("1-1", rows("a")))
@@ -128,13 +128,13 @@ def test_what_else_is_told_is_remembered() -> None:
 def test_an_unknown_channel_is_an_error() -> None:
     """A board that does not exist is told to the caller instead of waited for."""
     with pytest.raises(Refused, match="UNKNOWN_CHANNEL"):
-        Follower("nowhere").receive(frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
+        SubscriptionState("nowhere").receive(frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"event":"leaderboard:update","data":{"position":7}}', '{"event":"leaderboard:delta"}'])
 def test_nonsense_is_no_frame(text: str) -> None:
     """What is not the protocol raises, and the connection is given up; the board stays."""
-    follower = Follower()
+    follower = SubscriptionState()
     hear(follower, update_frame("1-1", rows("a")))
     with pytest.raises(msgspec.MsgspecError):
         follower.receive(text)

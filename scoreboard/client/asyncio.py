@@ -1,0 +1,371 @@
+"""The Python client for asyncio: the same names as scoreboard.client, which is for Trio.
+
+    async with log_in(url, "demo", "scoreboard-demo") as session, connect(url, session=session) as board:
+        await session.submit("task_finish", {"difficulty": "hard", "timeSpent": 120})
+        async for update in board:
+            print(update.position, update.entries)
+
+What is sent, what frames mean and what follows from a connection's end is the Trio client's own code (`exchanges`, `subscription`,
+`following`); here it is awaited. Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
+
+Cancelling: cancel a task (or let `asyncio.timeout` do so) wherever it awaits this client. CancelledError always comes out. Waiting for a
+change, iterating and `token` lose nothing. A cancelled `submit` leaves open whether the action was recorded: give its `action_id` again.
+A cancelled `refresh` may be repeated within a minute. Cancelled within a `connect` block, the socket is closed at once; leaving the block
+without a cancellation sends a Close frame and waits at most a second. Leaving a `log_in` block logs out first, cancelled or not: that takes
+two seconds at most. A session and a board belong to the loop in which they were made.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import httpx
+
+try:
+    import websockets
+except ModuleNotFoundError as exc:
+    raise ModuleNotFoundError("scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name) from exc
+
+from scoreboard.client import following
+from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_address, proxy_scheme, tls_context
+from scoreboard.client.backoff import seconds
+from scoreboard.client.board import Board
+from scoreboard.client.clock import ServerClock
+from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.exchanges import (
+    LOG_OUT_SECONDS,
+    RETRY_SECONDS,
+    Credentials,
+    Outcome,
+    SessionState,
+    Steps,
+    T,
+    log_in_steps,
+    run_steps,
+)
+from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, most_relevant
+from scoreboard.client.loops import require_loop
+from scoreboard.client.subscription import Mode, Personal, Standing, SubscriptionState, message
+from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.boards import LEADERBOARD, Entry
+from scoreboard.domain.wire import SUBPROTOCOL
+
+__all__ = [
+    "Board",
+    "ClientError",
+    "Closed",
+    "Credentials",
+    "Entry",
+    "LiveBoard",
+    "Outcome",
+    "Personal",
+    "Refused",
+    "Session",
+    "Standing",
+    "Unreachable",
+    "connect",
+    "log_in",
+    "open_http",
+]
+
+SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
+
+# What ends a connection and is nobody's bug; an OSError is the network's, a TimeoutError one of them.
+CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientError, *DECODE_ERRORS)
+
+
+# ---- the session --------------------------------------------------------------------------------------------------------
+
+
+class Session(SessionState):
+    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session at once.
+
+    `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's own) can be read.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, credentials: Credentials, *, patience: float = RETRY_SECONDS, clock: ServerClock | None = None
+    ) -> None:
+        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's time already."""
+        require_loop("asyncio", "Session")
+        super().__init__(credentials, patience=patience, now=asyncio.get_running_loop().time, clock=clock)
+        self._http = http
+        self._renewing = asyncio.Lock()
+
+    async def submit(self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None) -> Outcome:
+        """Signs an action, posts it, and returns what it gave.
+
+        `action_id`: 1 to 100 characters, an UUID of its own by default. Give the one of an action whose outcome is unknown and it can't
+        count twice: if it was recorded, Refused with 409 says so.
+
+        Raises Refused (429 among it, with `retry_after` in seconds and `layer`: not tried again here) and Unreachable. Cancelling leaves
+        open whether the action was recorded.
+        """
+        return await self._run(self.submit_steps(action_type, metadata, action_id))
+
+    async def token(self) -> str:
+        """An access token with some life in it, renewed if need be. Raises as `refresh`."""
+        if self.is_due:
+            await self.refresh()
+        return self.credentials.accessToken
+
+    async def refresh(self, *, instead_of: str = "") -> None:
+        """Exchanges the refresh token for new credentials. `instead_of`: a token that was refused; if it is not ours any more all is done.
+
+        Raises Refused (401: the session has ended, log in again) and Unreachable. A cancelled refresh is safe to repeat within a minute;
+        later the server takes the spent token for a stolen one and ends the session.
+        """
+        spent = self.credentials.refreshToken
+        async with self._renewing:  # two tasks, one refresh
+            if not self.is_renewed(spent, instead_of):
+                await self._run(self.renew_steps())
+
+    async def log_out(self) -> None:
+        """Ends the session: its tokens are void, on every node within two seconds. Raises Refused and Unreachable."""
+        await self._run(self.log_out_steps())
+
+    async def _run(self, steps: Steps[T]) -> T:
+        return await run_steps(steps, self._http, self.clock, sleep=asyncio.sleep, renew=self._renew)
+
+    async def _renew(self, instead_of: str) -> None:
+        await self.refresh(instead_of=instead_of)
+
+
+def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+    """Logs in at `url` (http or https, without a path) and out at the end of the block, then for at most two seconds.
+
+    `username` may be the e-mail address; `patience` as in Session. Proxies of the environment are used as httpx uses them, but never for
+    this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and ValueError for an address that is none.
+    """
+    require_loop("asyncio", "log_in")
+    parse_address(url)
+    return _logged_in(url, username, password, patience)
+
+
+@asynccontextmanager
+async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
+    clock, now = ServerClock(), asyncio.get_running_loop().time
+    async with open_http(url) as http:
+        steps = log_in_steps(username, password, now=now, patience=patience)
+        credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
+        session = Session(http, credentials, patience=patience, clock=clock)
+        try:
+            yield session
+        finally:
+            await _finish(_log_out(session))
+
+
+async def _log_out(session: Session) -> None:
+    try:
+        async with asyncio.timeout(LOG_OUT_SECONDS):
+            await session.log_out()
+    except (ClientError, TimeoutError):
+        pass  # it ends by itself, or has
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits what is short to its end, though cancelled meanwhile; the cancellation comes out afterwards."""
+    task, cancelled = asyncio.create_task(work), False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+# ---- the board ----------------------------------------------------------------------------------------------------------
+
+
+class _Connect(websockets.connect):
+    """Follows no redirect: whoever gave the address is told, as by the Trio client and for every other request."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def ending_of(error: BaseException) -> Ending:
+    """What an exception of the libraries says about the end of a connection."""
+    match error:
+        case ClientError():
+            return error
+        case websockets.ConnectionClosed(rcvd=received) if received is not None:
+            return Disconnected(received.code, received.reason)
+        case websockets.InvalidStatus(response=response):
+            return HandshakeRefused(response.status_code, seconds(response.headers.get("retry-after")))
+        case websockets.InvalidProxyStatus(response=response):
+            retry_after = seconds(response.headers.get("retry-after"))
+            return HandshakeRefused(response.status_code, retry_after, "the proxy does not let the live connection through")
+        case _:
+            return Disconnected()
+
+
+class LiveBoard(BoardState):  # its docstring is BoardState's
+    def __init__(
+        self, address: ServerAddress, proxy: str | None, subscription: SubscriptionState, token: str | None, session: Session | None
+    ) -> None:
+        can_renew = session is not None and bool(session.credentials.refreshToken)
+        super().__init__(subscription, can_renew=can_renew, event=asyncio.Event, checkpoint=partial(asyncio.sleep, 0))
+        self._address, self._proxy, self._token, self._session = address, proxy, token, session
+        self._task: asyncio.Task[None] | None = None  # that runs `run`
+        self._leaving = False  # with a Close frame
+
+    async def submit(self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None) -> Outcome:
+        """`Session.submit` of the session that the board was connected with; RuntimeError without one."""
+        if self._session is None:
+            raise RuntimeError("a board without a session is read-only: connect(url, session=…)")
+        return await self._session.submit(action_type, metadata, action_id=action_id)
+
+    async def run(self) -> None:
+        """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close frame."""
+        self._task = asyncio.current_task()
+        try:
+            while not self._left:
+                await self._once()
+        except ClientError as exc:
+            self.fail(exc)
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        finally:
+            self._task = None
+
+    def leave(self) -> None:
+        """Ends it: `run` sends a Close frame and returns."""
+        self.mark_left()
+        self._leaving = True
+        if self._task is not None:
+            self._task.cancel()  # ends whatever it waits for
+
+    async def _once(self) -> None:
+        """A connection, and the wait after it. Raises ClientError when it was the last one."""
+        try:
+            ending = await self._run_connection()
+        finally:
+            self.on_disconnected()
+        step = self.on_lost(ending)
+        if step.renew and self._session is not None:
+            error: ClientError | None = None
+            try:
+                await self._session.refresh()
+            except ClientError as exc:
+                error = exc
+            step = self.on_renewed(error)
+        await asyncio.sleep(self.pause(step))
+
+    async def _run_connection(self) -> Ending:
+        """Connects, subscribes, and feeds the subscription until the connection ends: returns its end.
+
+        Cancelled by `leave` it sends a Close frame and waits CLOSING_SECONDS for the echo; cancelled otherwise it closes at once.
+        """
+        websocket: websockets.ClientConnection | None = None
+        try:
+            token = self._token if self._session is None else await self._session.token()
+            websocket = await _Connect(
+                self._address.websocket_url,
+                subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
+                compression=None,  # a frame has 1 to 4 kB
+                proxy=self._proxy,
+                ssl=tls_context() if self._address.secure else None,
+                open_timeout=following.CONNECT_SECONDS,
+                ping_interval=following.HEARTBEAT_SECONDS,
+                ping_timeout=following.PONG_SECONDS,
+                close_timeout=following.CLOSING_SECONDS,
+                max_size=following.FRAME_BYTES,
+            )
+            async with asyncio.TaskGroup() as group:
+                if self._session is not None:
+                    group.create_task(_renew(websocket, self._session))
+                group.create_task(self._receive(websocket, token))
+        except CONNECTION_ERRORS as exc:
+            return ending_of(exc)
+        except BaseExceptionGroup as errors:
+            expected, bugs = errors.split(CONNECTION_ERRORS)
+            if bugs is not None or expected is None:
+                raise
+            return ending_of(most_relevant(expected, (websockets.ConnectionClosed,)))
+        except asyncio.CancelledError:
+            if self._leaving and websocket is not None:
+                await websocket.close()
+            raise
+        finally:
+            if websocket is not None:
+                websocket.transport.abort()
+        raise AssertionError("the tasks of a connection end by an exception only")
+
+    async def _receive(self, websocket: websockets.ClientConnection, token: str | None) -> None:
+        for text in self._subscription.opening(token):
+            await websocket.send(text)
+        while True:
+            replies = self._subscription.receive(await websocket.recv())
+            self.on_frame()
+            for text in replies:
+                await websocket.send(text)
+
+
+async def _renew(websocket: websockets.ClientConnection, session: Session) -> None:
+    """Tells the server each new token before the old one ends, for ever, so that the connection outlives them."""
+    now = asyncio.get_running_loop().time
+    while True:
+        await asyncio.sleep(max(0.0, session.renewal - now()))
+        if session.is_due:  # nobody else has renewed meanwhile, and the loop did not wake a moment early
+            await websocket.send(message(action="auth", token=await session.token()))
+
+
+# ---- the way in ---------------------------------------------------------------------------------------------------------
+
+
+def check_proxy(proxy: str | None) -> None:
+    """Raises ValueError, in one line, for a proxy that can't be used for a live connection."""
+    scheme = "http" if proxy is None else proxy_scheme(proxy)
+    if scheme in SOCKS and find_spec("python_socks") is None:
+        raise ValueError(f"a live connection through a {scheme} proxy needs the package python-socks: install it or set NO_PROXY")
+    if scheme not in {"http", "https", *SOCKS}:
+        raise ValueError(f"a live connection does not go through {scheme} proxies: set NO_PROXY")
+
+
+def connect(
+    url: str, token: str | None = None, *, session: Session | None = None, mode: Mode = "delta", channel: str = LEADERBOARD.id
+) -> AbstractAsyncContextManager[LiveBoard]:
+    """Opens the live board of a server and keeps it open, whatever happens in between, until the block is left.
+
+    `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and can `submit`; with
+    `token` (an access token) it is a user's until that expires; with neither it only watches. `mode`: what goes over the wire, "full" or
+    "delta"; the board is the same. A proxy of the environment is used as httpx would use it, but never for this machine's loopback; a SOCKS
+    proxy needs the package python-socks.
+
+    Enters the block when the first board is there, however long that takes: put `asyncio.timeout` round it to bound it. Raises, then and
+    when iterated, Closed and Refused, and ValueError for an address that is none; an unreachable server is tried for ever. Leaving sends a
+    Close frame and waits a second for its echo; cancelling closes at once.
+    """
+    require_loop("asyncio", "connect")
+    address = parse_address(url)
+    proxy = environment_proxy(address)
+    check_proxy(proxy)
+    return _connected(LiveBoard(address, proxy, SubscriptionState(channel, mode), token, session))
+
+
+@asynccontextmanager
+async def _connected(board: LiveBoard) -> AsyncIterator[LiveBoard]:
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        group.create_task(board.run())
+        try:
+            while not board.position:
+                await board.changed()
+            yield board
+        except Exception as exc:  # noqa: BLE001 – raised again below, outside of the group: it would come out of it as a group
+            failure = exc
+            board.leave()
+        except BaseException:  # a cancellation, mostly: the group cancels `run`
+            board.mark_left()
+            raise
+        else:
+            board.leave()
+    if failure is not None:
+        raise failure

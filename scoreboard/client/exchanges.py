@@ -1,0 +1,301 @@
+"""One user's requests without a connection: what to send, when to send it again, what an answer means (Sans-I/O).
+
+A use case is a generator of steps. It yields what is to be done, and is sent what came of it: the answer to a `Send`, None for the others.
+What goes wrong is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError for a `Renew`. `run_steps` is the one
+loop that does so; sleeping and renewing are handed to it, so it runs on Trio and on asyncio. `Session` of either client is a
+`SessionState` that can wait.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from math import inf
+from typing import Any, TypeAlias, TypeVar
+from uuid import uuid4
+
+import httpx
+import msgspec
+
+from scoreboard.client.backoff import Backoff, seconds
+from scoreboard.client.clock import TOLERANCE_SECONDS, ServerClock
+from scoreboard.client.errors import ClientError, Refused, Unreachable, refused
+from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.security.signing import sign
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 30.0  # that a request is tried again; far less than the 5 minutes after which an action is too old
+REFRESH_AHEAD_SECONDS = 60.0  # before its end a token is renewed, or a fifth of its life before if that is less
+LOG_OUT_SECONDS = 2.0  # that leaving `log_in` may take
+UNAVAILABLE = frozenset({502, 503, 504})  # answers that say: nobody there at the moment
+
+SUBMIT = "/api/v1/scores/action"
+LOG_IN = "/api/v1/auth/login"
+REFRESH = "/api/v1/auth/refresh"
+LOG_OUT = "/api/v1/auth/logout"
+JSON = {"content-type": "application/json"}
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What a log-in gives. Without a `refreshToken` it ends with its access token, `expiresIn` seconds after it was issued."""
+
+    userId: str
+    accessToken: str
+    actionSecret: str
+    actionKeyVersion: int
+    expiresIn: float = inf
+    username: str = ""
+    refreshToken: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.userId})"  # whatever prints it, the secrets stay
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What an action gave. `newRank` is None while the server can't tell; `timestamp` is RFC 3339 UTC, when it was recorded."""
+
+    userId: str
+    previousScore: int
+    pointsAwarded: int
+    newScore: int
+    newRank: int | None
+    timestamp: str
+    replayed: bool = False  # recorded by an earlier request with the same action id
+
+
+class _Recorded(msgspec.Struct):
+    data: Outcome | None = None
+
+
+class _LoggedIn(msgspec.Struct):
+    data: Credentials
+
+
+_recorded = msgspec.json.Decoder(_Recorded)
+_logged_in = msgspec.json.Decoder(_LoggedIn)
+
+
+# ---- steps ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One request, once."""
+
+    method: str
+    path: str
+    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A pause of so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """New credentials. `instead_of`: the access token that was refused; nothing is to be done if it is not the present one any more."""
+
+    instead_of: str = field(default="", repr=False)
+
+
+Steps: TypeAlias = Generator[Send | Wait | Renew, Any, T]
+
+
+async def no_session(_instead_of: str) -> None:
+    """Renews for steps that never ask for it: a log-in's."""
+    raise AssertionError("there is no session to renew")
+
+
+async def run_steps(
+    steps: Steps[T],
+    http: httpx.AsyncClient,
+    clock: ServerClock,
+    *,
+    sleep: Callable[[float], Awaitable[object]],
+    renew: Callable[[str], Awaitable[None]] = no_session,
+) -> T:
+    """Does what the steps say, and returns their result. The clock is measured with every answer. Cancelling ends whatever is awaited."""
+    feed = partial(steps.send, None)
+    while True:
+        try:
+            step = feed()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        came: httpx.Response | None = None
+        try:
+            match step:
+                case Send(method, path, body, headers):
+                    came = await http.request(method, path, content=body, headers=headers)
+                    clock.measure(came.headers.get("date"))
+                case Wait(pause):
+                    await sleep(pause)
+                case Renew(instead_of):
+                    await renew(instead_of)
+        except (httpx.TransportError, ClientError) as exc:
+            feed = partial(steps.throw, exc)
+        else:
+            feed = partial(steps.send, came)
+
+
+def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[httpx.Response]:
+    """The same request until somebody answers, for `patience` seconds and at least once, honouring `Retry-After`.
+
+    Gives the answer, whatever its status; the last one when they all said that nobody is there. Raises Unreachable when none came.
+    """
+    give_up, backoff = now() + patience, Backoff()
+    while True:
+        answer: httpx.Response | None = None
+        why = ""
+        try:
+            answer = yield send
+        except httpx.UnsupportedProtocol:
+            raise  # the address is wrong and stays so
+        except httpx.TransportError as exc:
+            why = f"{send.method} {send.path}: {_cause(exc)!r}"
+        if answer is not None and answer.status_code not in UNAVAILABLE:
+            return answer
+        wait = backoff.next(_retry_after(answer) if answer is not None else None)
+        if now() + wait < give_up:
+            yield Wait(wait)
+        elif answer is not None:
+            return answer
+        else:
+            raise Unreachable(why)
+
+
+def log_in_steps(username: str, password: str, *, now: Callable[[], float], patience: float) -> Steps[Credentials]:
+    """A new session's credentials."""
+    body = msgspec.json.encode({"username": username, "password": password})
+    answer = yield from request(Send("POST", LOG_IN, body, JSON), now=now, patience=patience)
+    if answer.status_code != httpx.codes.OK:
+        raise _refused(answer)
+    return _read(_logged_in, answer).data
+
+
+class SessionState:
+    """One user's session: its credentials, and the steps of what it can do.
+
+    `now` gives seconds that never go back, whatever is done to the machine's clock: they say when a token is due.
+    """
+
+    def __init__(self, credentials: Credentials, *, patience: float, now: Callable[[], float], clock: ServerClock | None) -> None:
+        self._now, self._patience = now, patience
+        self.clock = clock or ServerClock()
+        self._set_credentials(credentials)
+
+    def _set_credentials(self, credentials: Credentials) -> None:
+        self.credentials = credentials
+        ahead = min(REFRESH_AHEAD_SECONDS, credentials.expiresIn / 5)
+        # The loop's clock: when the token is renewed, inf when it can't be.
+        self.renewal = self._now() + credentials.expiresIn - ahead if credentials.refreshToken else inf
+
+    @property
+    def user(self) -> str:
+        """The user's id."""
+        return self.credentials.userId
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the access token is to be renewed before it is used."""
+        return self._now() >= self.renewal
+
+    def headers(self, body: bytes | None = None) -> dict[str, str]:
+        """The headers of a request as this user; of an action, with the signature of the very bytes of its `body`."""
+        fields = {"authorization": f"Bearer {self.credentials.accessToken}"}
+        if body is not None:
+            signature = sign(self.credentials.actionSecret.encode(), body)
+            fields |= JSON | {"x-action-signature": f"v{self.credentials.actionKeyVersion}.{signature}"}
+        return fields
+
+    def submit_steps(self, action_type: str, metadata: Mapping[str, Any] | None, action_id: str | None) -> Steps[Outcome]:
+        """An action, signed and posted. One whose timestamp was refused is sent once more, if the refusal told that our clock is wrong."""
+        action_id = action_id or str(uuid4())
+        action: dict[str, Any] = {"actionId": action_id, "actionType": action_type}
+        if metadata is not None:
+            action["metadata"] = metadata
+        try:
+            offset = self.clock.offset
+            answer = yield from self._post(action)
+            if _has_untimely_timestamp(answer) and abs(self.clock.offset - offset) > TOLERANCE_SECONDS:
+                answer = yield from self._post(action)
+        except Unreachable as exc:
+            raise Unreachable(str(exc), action_id) from exc
+        outcome = _read(_recorded, answer).data if answer.status_code in {200, 409} else None
+        if outcome is None:
+            raise _refused(answer)
+        return outcome if answer.status_code == httpx.codes.OK else msgspec.structs.replace(outcome, replayed=True)
+
+    def _post(self, action: dict[str, Any]) -> Steps[httpx.Response]:
+        stamped = action | {"timestamp": datetime.fromtimestamp(self.clock.now(), UTC).isoformat(timespec="milliseconds")}
+        return (yield from self._authorized("POST", SUBMIT, msgspec.json.encode(stamped)))
+
+    def renew_steps(self) -> Steps[None]:
+        """Exchanges the refresh token for new credentials. Who calls this sees to it that nobody else does so meanwhile."""
+        body = msgspec.json.encode({"refreshToken": self.credentials.refreshToken})
+        answer = yield from request(Send("POST", REFRESH, body, JSON), now=self._now, patience=self._patience)
+        if answer.status_code != httpx.codes.OK:
+            raise _refused(answer)
+        self._set_credentials(_read(_logged_in, answer).data)
+
+    def is_renewed(self, spent: str, instead_of: str) -> bool:
+        """Whether somebody else has renewed meanwhile: `spent` was the refresh token, `instead_of` the access token that was refused."""
+        return self.credentials.refreshToken != spent or bool(instead_of and instead_of != self.credentials.accessToken)
+
+    def log_out_steps(self) -> Steps[None]:
+        """Ends the session on the server."""
+        answer = yield from self._authorized("POST", LOG_OUT)
+        if answer.status_code != httpx.codes.NO_CONTENT:
+            raise _refused(answer)
+
+    def _authorized(self, method: str, path: str, body: bytes | None = None) -> Steps[httpx.Response]:
+        """One request as the user; once more with a new token when the old one is refused."""
+        if self.is_due:
+            yield Renew()
+        token = self.credentials.accessToken
+        answer = yield from request(Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience)
+        if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
+            yield Renew(instead_of=token)
+            answer = yield from request(Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience)
+        return answer
+
+
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """What an exception came from, as far as that has words: the outermost ones of httpx may have none."""
+    inner = exc.__cause__ or exc.__context__
+    found = _cause(inner) if inner is not None else exc
+    return found if str(found) else exc
+
+
+def _has_untimely_timestamp(answer: httpx.Response) -> bool:
+    """Whether an action was refused because of its time."""
+    return answer.status_code == httpx.codes.BAD_REQUEST and any(
+        isinstance(error, dict) and error.get("field") == "timestamp" for error in _refused(answer).errors
+    )
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    return seconds(answer.headers.get("retry-after"))
+
+
+def _read(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
+    """The body of an answer of the scoreboard's. Raises Refused for a page of some portal or proxy on the way."""
+    try:
+        return decoder.decode(answer.content)
+    except DECODE_ERRORS as exc:
+        raise _refused(answer) from exc
+
+
+def _refused(answer: httpx.Response) -> Refused:
+    return refused(answer.status_code, answer.content, _retry_after(answer))

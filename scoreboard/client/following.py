@@ -1,0 +1,254 @@
+"""A live board without its connection: what is known, what follows from a connection's end, when to connect again (Sans-I/O).
+
+`LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`, waits as `on_lost` and
+`on_renewed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect again (and when), renew first, or give up.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from scoreboard.client.backoff import Backoff, may_reconnect
+from scoreboard.client.board import Board
+from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.subscription import Personal, Standing, SubscriptionState
+from scoreboard.domain.boards import Entry
+from scoreboard.domain.wire import WORDS, CloseCode
+
+State = Literal["connecting", "live", "stale", "closed"]
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
+HEARTBEAT_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
+PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
+CLOSING_SECONDS = 1.0  # for the echo of our Close
+FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server
+RETRIED_STATUSES = frozenset({408, 425, 429})  # that pass with time, beside all 5xx
+
+
+# ---- how a connection ends, and what follows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """A WebSocket was closed, with this code and these words, or without any (None)."""
+
+    code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeRefused:
+    """No WebSocket was opened: the answer of the server, or of a proxy on the way. `retry_after` in seconds."""
+
+    status: int
+    retry_after: float | None = None
+    detail: str = "the server does not open a live connection"
+
+
+Ending = Disconnected | HandshakeRefused | ClientError
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Connect again, not before `retry_after` seconds have passed if the server named them; with `renew` under a new token only."""
+
+    retry_after: float | None = None
+    renew: bool = False
+
+
+def next_step(ending: Ending) -> Reconnect | ClientError:
+    """What to do after a connection that ended so: the error is what a caller is told if that was the last one."""
+    match ending:
+        case Disconnected(code, reason):
+            if code is None or may_reconnect(code):
+                return Reconnect()
+            return Reconnect(renew=True) if code == CloseCode.TOKEN else Closed(code, reason)
+        case HandshakeRefused(status, retry_after, detail):
+            return Reconnect(retry_after) if _passes(status) else Refused(status, detail=detail, retry_after=retry_after)
+        case Unreachable():  # a token could not be renewed for want of a network
+            return Reconnect()
+        case Refused(status=status, retry_after=retry_after) if _passes(status):
+            return Reconnect(retry_after)
+        case ClientError():
+            return ending
+
+
+def _passes(status: int) -> bool:
+    """Whether a refusal is over after a while."""
+    return status >= 500 or status in RETRIED_STATUSES
+
+
+def most_relevant(
+    group: BaseExceptionGroup[BaseException], order: tuple[type[BaseException] | tuple[type[BaseException], ...], ...]
+) -> BaseException:
+    """The one exception of a group that says most: one of ours, then by `order`, then what followed from these."""
+    leaves = [most_relevant(exc, order) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
+    ranked = (ClientError, *order)
+    return min(leaves, key=lambda exc: next((place for place, kind in enumerate(ranked) if isinstance(exc, kind)), len(ranked)))
+
+
+# ---- what a caller reads ------------------------------------------------------------------------------------------------
+
+
+class Event(Protocol):
+    """An event of the loop's library, set once."""
+
+    def set(self) -> object: ...
+
+    async def wait(self) -> object: ...
+
+
+class Changes(Generic[T]):
+    """An endless `async for`: `take` gives the next value or None, `changed` waits until there may be one and says whether to go on."""
+
+    def __init__(
+        self, take: Callable[[], T | None], changed: Callable[[], Awaitable[bool]], checkpoint: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._take, self._changed, self._checkpoint = take, changed, checkpoint
+
+    def __aiter__(self) -> "Changes[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        await self._checkpoint()
+        while (value := self._take()) is None:
+            if not await self._changed():
+                raise StopAsyncIteration
+        return value
+
+
+class BoardState:
+    """A board that follows the server's. `connect` makes it, has a task call `run`, and calls `leave`.
+
+    `async for update in board` gives a `Board` at once and after each change; whoever is slow gets the newest, not each. It ends with the
+    `connect` block and raises what ended the connection for good: Closed, Refused. `board.personal` gives each event of one's own actions.
+    Any number of tasks may iterate; a personal event goes to one of them.
+    """
+
+    def __init__(
+        self, subscription: SubscriptionState, *, can_renew: bool, event: Callable[[], Event], checkpoint: Callable[[], Awaitable[object]]
+    ) -> None:
+        """`can_renew`: whether there is a session with a refresh token. `event` and `checkpoint` are the loop's."""
+        self._subscription, self._can_renew = subscription, can_renew
+        self._new_event, self._checkpoint = event, checkpoint
+        self._changed = event()  # replaced when it is set
+        self._backoff = Backoff()
+        self._left = False
+        self._failure: ClientError | None = None
+        self._renewed = False  # a token was renewed because one was refused, and none was accepted since
+        self._connected = False
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The shown rows in rank order, at most ten."""
+        return self._subscription.board.entries
+
+    @property
+    def position(self) -> str:
+        """Names the content of `entries`; opaque, the same on every node."""
+        return self._subscription.board.position
+
+    @property
+    def current(self) -> Board:
+        """Entries, position and time in one value."""
+        return self._subscription.board
+
+    @property
+    def standing(self) -> Standing | None:
+        """The user's score and rank; None without a token and before the server has told."""
+        return self._subscription.standing
+
+    @property
+    def viewers(self) -> int | None:
+        """How many watch, on all nodes; None until the server has told."""
+        return self._subscription.viewers
+
+    @property
+    def state(self) -> State:
+        """`stale`: connected, but the server can't read the board. `closed`: for good. While `connecting` the last board is still there."""
+        if self._left or self._failure is not None:
+            return "closed"
+        if not (self._connected and self._subscription.is_subscribed):
+            return "connecting"
+        return "stale" if self._subscription.stale_since else "live"
+
+    def __aiter__(self) -> AsyncIterator[Board]:
+        given = Board()
+
+        def newest() -> Board | None:
+            nonlocal given
+            if given == self.current:
+                return None
+            given = self.current
+            return given
+
+        return Changes(newest, self.changed, self._checkpoint)
+
+    @property
+    def personal(self) -> AsyncIterator[Personal]:
+        """Events of the user's own actions, in order, whoever submitted them; the last 16 are kept until fetched."""
+        waiting = self._subscription.personal
+        return Changes(lambda: waiting.popleft() if waiting else None, self.changed, self._checkpoint)
+
+    async def changed(self) -> bool:
+        """Waits for the next frame or change of `state`: True then, False when there will be none.
+
+        Raises what ended the connection for good. Cancelling is safe: nothing is lost.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._left:
+            return False
+        await self._changed.wait()
+        return True
+
+    # ---- what its task reports ------------------------------------------------------------------------------------------
+
+    def on_frame(self) -> None:
+        """The subscription has taken in a frame."""
+        self._connected = True
+        if self._subscription.is_subscribed:
+            self._backoff.reset()
+        if self._subscription.is_authenticated:
+            self._renewed = False
+        self._notify()
+
+    def on_disconnected(self) -> None:
+        """No connection is there, whatever follows."""
+        self._connected = False
+        self._notify()
+
+    def on_lost(self, ending: Ending) -> Reconnect:
+        """What follows from that end. With `renew` the session is to be renewed, and `on_renewed` says what then. Raises the last error."""
+        step = next_step(ending)
+        if isinstance(step, ClientError):
+            raise step
+        if step.renew and (not self._can_renew or self._renewed):
+            raise Closed(CloseCode.TOKEN, WORDS[CloseCode.TOKEN])
+        return step
+
+    def on_renewed(self, error: ClientError | None) -> Reconnect:
+        """What follows from a renewal that was tried because a token was refused. Raises the last error."""
+        if error is not None:
+            return self.on_lost(error)
+        self._renewed = True
+        return Reconnect()
+
+    def pause(self, step: Reconnect) -> float:
+        """Seconds until the next connection."""
+        return self._backoff.next(step.retry_after)
+
+    def fail(self, error: ClientError) -> None:
+        """It ended for good: whoever iterates is told."""
+        self._failure = error
+        self._notify()
+
+    def mark_left(self) -> None:
+        """The `connect` block has ended."""
+        self._left = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = self._new_event()

@@ -1,0 +1,117 @@
+"""Which characters a user name may be written with: what shows nothing is left out, what misleads is refused. Pure.
+
+`fold` gives the name as it is stored, from whatever a keyboard, a phone or a copied page makes of it; a log-in folds what was typed in the
+same way. `fault` says what is wrong with a folded name. Categories are those of one version of Unicode, whatever Python runs: nodes agree.
+"""
+
+import re
+
+import unicodedata2 as unicodedata  # of Unicode 17, as the confusables; Python 3.11's own knows the letters and emoji of 2021
+
+from scoreboard.domain.skeletons import is_ignorable
+
+# They turn the direction of what follows them: one such name would rearrange the whole row of the board.
+TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Visible by their category, but without a glyph, or with one that stands for something that is not there. No property of Unicode tells.
+BLANK = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\ufffb\ufffc\ufffd") | {
+    chr(code)
+    for code in range(0x13430, 0x13440)  # they join hieroglyphs
+}
+ZWNJ, ZWJ = "\u200c", "\u200d"
+TEXT_STYLE, EMOJI_STYLE = "\ufe0e", "\ufe0f"
+BLACK_FLAG, END_OF_TAGS = "\U0001f3f4", "\U000e007f"
+
+VIRAMA = 9  # canonical combining class: it joins two letters, and a joiner after it says how
+# Scripts whose letters join: Arabic and its neighbours, Mongolian, Hanifi Rohingya, Adlam.
+_CURSIVE = re.compile("[\u0600-\u08ff\u1800-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010d00-\U00010d3f\U0001e900-\U0001e95f]")
+_MONGOLIAN = re.compile("[\u1820-\u18aa]")
+_IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
+_STYLED = frozenset("#*0123456789\u203c\u2049\u3030\u303d")  # emoji in one style and text in the other, besides symbols
+_TAGS = re.compile(f"(?<={BLACK_FLAG})[\U000e0020-\U000e007e]{{1,16}}{END_OF_TAGS}")  # flags of regions
+_AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible, and copied along with an address
+_SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")  # category Zs
+
+
+def composed(text: str) -> str:
+    """Unicode's composed form (NFC): the same text, whichever way its accents were typed."""
+    return str(unicodedata.normalize("NFC", text))
+
+
+def fold_address(text: str) -> str:
+    """An e-mail address composed, without what phones and copied pages put around it. Its case stays."""
+    return composed(text.strip().strip(_AROUND).strip())
+
+
+def fold(text: str) -> str:
+    """Composed; one plain space for one or more of any kind, none at the ends; without invisible characters that change nothing."""
+    shown = unicodedata.normalize("NFC", _without_invisible(text))
+    return _SPACES.sub(" ", shown).strip()
+
+
+def fault(name: str) -> str | None:
+    """What is wrong with a folded name's characters, for people; None: nothing."""
+    for character in name:
+        category = unicodedata.category(character)
+        if character in TURNING:
+            what = "marks of the direction of writing"
+        elif category in {"Cc", "Zl", "Zp"}:
+            what = "control characters or line breaks"
+        elif category == "Co":
+            what = "characters for private use"
+        elif category in {"Cs", "Cn"}:
+            what = "characters that Unicode does not define"
+        elif character in BLANK or (category[0] == "L" and is_ignorable(character)) or character in "\u17b4\u17b5":
+            what = "characters that show nothing"
+        else:
+            continue
+        return f"must not contain {what} (U+{ord(character):04X})"
+    return None
+
+
+def _without_invisible(text: str) -> str:
+    """Without ignorable characters, but where they change what is shown: within emoji, and between letters that join."""
+    if not any(map(is_ignorable, text)):
+        return text
+    tags = {place for found in _TAGS.finditer(text) for place in range(*found.span())}
+    kept: list[str] = []
+    for place, character in enumerate(text):
+        is_kept = place in tags or not is_ignorable(character) or _is_refused(character)
+        if is_kept or (kept and _is_meaningful(character, kept, text[place + 1 : place + 2])):
+            kept.append(character)
+    return "".join(kept)
+
+
+def _is_refused(character: str) -> bool:
+    """Whether `fault` names it, so that nothing disappears that was meant to deceive."""
+    return character in TURNING or fault(character) is not None
+
+
+def _is_meaningful(character: str, before: list[str], following: str) -> bool:
+    last = before[-1]
+    if character == ZWJ:
+        return _is_virama(last) or (_is_emoji(before) and bool(following) and _is_symbol(following))
+    if character == ZWNJ:
+        return _is_virama(last) or bool(_CURSIVE.match(last) and _CURSIVE.match(following))
+    if character in {TEXT_STYLE, EMOJI_STYLE}:
+        return _is_symbol(last) or last in _STYLED
+    if "\u180b" <= character <= "\u180f" and character != "\u180e":
+        return bool(_MONGOLIAN.match(last))
+    if "\U000e0100" <= character <= "\U000e01ef":
+        return bool(_IDEOGRAPH.match(last))
+    return False
+
+
+def _is_emoji(before: list[str]) -> bool:
+    """Whether the text ends with a symbol, in whatever style or colour of skin, or with a flag's tags."""
+    for character in reversed(before):
+        if character not in {TEXT_STYLE, EMOJI_STYLE} and not "\U000e0020" <= character <= END_OF_TAGS:
+            return _is_symbol(character)
+    return False
+
+
+def _is_symbol(character: str) -> bool:
+    return str(unicodedata.category(character)).startswith("S")
+
+
+def _is_virama(character: str) -> bool:
+    return int(unicodedata.combining(character)) == VIRAMA
