@@ -30,6 +30,6 @@ USER scoreboard
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['SCOREBOARD_SERVER__PORT'] + '/readyz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['SCOREBOARD_SERVER__PORT'] + '/readyz', timeout=2)"]
 ENTRYPOINT ["scoreboard"]
 CMD ["serve"]

@@ -48,7 +48,8 @@ from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
 from scoreboard.runtime.messages import Request
-from scoreboard.runtime.process import collect_rarely, raise_descriptor_limit
+from scoreboard.runtime.process import collect_rarely, ending_signals, raise_descriptor_limit
+from scoreboard.runtime.request_times import name_routes
 from scoreboard.runtime.server import Server, viewer_places
 from scoreboard.runtime.settings import Settings
 from scoreboard.runtime.supervise import supervised
@@ -63,6 +64,7 @@ from scoreboard.storage.limits import Limits
 from scoreboard.storage.opening import stores_of
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.writer import Writer
+from scoreboard.web.access_log import AccessLog
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
@@ -232,18 +234,26 @@ class Node:
         description, apart = Description(), settings.server.metrics_port > 0
         users = UserRoutes(self.accounts, bearer, addresses)
         routes = Services(auth, users, scores, self.health, pages, avatars, description, error_pages, metrics=not apart)
-        self.asgi = Asgi(build_application(routes))
+        application = build_application(routes)
+        self.asgi = Asgi(application)
         live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
         per_minute = settings.limits.ip_per_minute
         most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
         connections = ConnectionLimits(addresses, most, USERS_TIMES * per_minute)
+        access = AccessLog(addresses, settings.log.access)
         gate = Gate(heads, origins, addresses, connections, per_minute, files=pages.paths, recall=bearer.recall)
+        express = (
+            build_table(scores)
+            | build_live_table(stream.serve, poll.answer, live.refusal)
+            | build_plain_table(pages, description.read)
+            | build_probe_table(self.health, metrics=not apart)
+        )
+        probes = build_probe_table(self.health, metrics=True)
+        name_routes(rule.rule for rule in application.url_map.iter_rules())
+        name_routes(path.decode() for path in {LIVE_PATH.encode()} | {path for _, path in express | probes})
         self.server = Server(
             Front(
-                express=build_table(scores)
-                | build_live_table(stream.serve, poll.answer, live.refusal)
-                | build_plain_table(pages, description.read)
-                | build_probe_table(self.health, metrics=not apart),
+                express=express,
                 prompt=build_prompt_table(scores, poll.answer_at_once) | build_prompt_probes(self.health),
                 live_path=LIVE_PATH.encode(),
                 live=live.serve,
@@ -254,13 +264,15 @@ class Node:
                 failed=failed,
                 error_page=error_pages.of,
                 malformed=gate.malformed,
+                access=access.write,
+                access_from=access.lowest_status,
                 admit=connections.admit,
                 released=connections.released,
             )
         )
         self.metrics_server = Server(
             Front(
-                express=build_probe_table(self.health, metrics=True),
+                express=probes,
                 prompt={},
                 live_path=b"",
                 live=live.serve,
@@ -364,7 +376,7 @@ async def _nothing_else(answers: Answering, request: Request) -> bool:
 
 
 async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], Awaitable[None]]) -> None:
-    """Runs one node on the settings' stores until SIGTERM or SIGINT; a second signal ends it at once.
+    """Runs one node on the settings' stores until SIGTERM, SIGINT or SIGHUP (a closed terminal); a second signal ends it at once.
 
     Raises SettingsError and StartError with one line each.
     """
@@ -384,10 +396,12 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
 
 
 async def _heed_signals(node: Node, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*ending_signals()) as signals:
         task_status.started()
-        async for _ in signals:
+        async for number in signals:
             if node.leaving.is_set():
+                if number == signal.SIGHUP:
+                    continue  # a closed terminal sends it, and the shell in it once more
                 log.warning("leaving_at_once")
                 scope.cancel()
             node.leave()

@@ -1,12 +1,14 @@
 """The command line. It and `user_commands`, the group `users`, are the only places that call `trio.run`.
 
-Every command reads the settings the same way, so each takes --config, --data-dir and --embedded. What is wrong with a setting is one line
-and exit 2, a start that can't go on is one line and exit 1.
+Every command reads the settings the same way, so each takes --config, --data-dir and --embedded. What is wrong with a setting, and a start
+that can't go on, is one line on standard error and exit 2. Only `serve` and `migrate` make a database in a data folder that has none.
 """
 
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial, wraps
 from os import environ
 from pathlib import Path
@@ -21,7 +23,9 @@ from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailab
 from scoreboard.operations import projector
 from scoreboard.operations.action_rules import actions_file, load_rules
 from scoreboard.operations.verify import differences
+from scoreboard.runtime import embedded as embedded_servers
 from scoreboard.runtime import observe
+from scoreboard.runtime.keys import new_production_keys, write_secrets
 from scoreboard.runtime.settings import Settings, load_settings
 from scoreboard.storage import users as user_store
 from scoreboard.storage.opening import stores_of
@@ -29,10 +33,13 @@ from scoreboard.user_commands import build_users_group
 from scoreboard.web.branding import load_branding, shown_accents
 
 SHOWN = 20  # differences that `verify` prints; it counts all
+EXPECTED = (SettingsError, StartError, StorageUnavailable)
+EXIT_FAILED = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
 
 
-def configured() -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds the shared options to a command and hands it the settings."""
+def configured(*, makes_data: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the shared options to a command and hands it the settings. `makes_data`: whether it may begin in an empty data folder."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--config", type=click.Path(path_type=Path), help="A TOML file beside the defaults.")
@@ -45,8 +52,14 @@ def configured() -> Callable[[Callable[..., None]], Callable[..., None]]:
             flags = {"embedded.enabled": embedded, "embedded.data_dir": data_dir and str(data_dir)}
             flags |= {f"server.{name}": others.pop(name) for name in ("host", "port") if name in others}
             flags |= {"actions.file": str(actions)} if (actions := others.pop("actions", None)) else {}
+            flags |= {"embedded.demo_accounts": False} if others.get("with_demo") is False else {}
             settings = load_settings(config, flags, environ)
             observe.configure(settings.log.level, settings.log.format, version=__version__)
+            if settings.embedded.enabled and not makes_data and not embedded_servers.has_data(settings.embedded.data_dir):
+                raise StartError(
+                    f"there is no database in the data folder {settings.embedded.data_dir}: name another (--data-dir), or make one there "
+                    f"(`scoreboard migrate --data-dir {settings.embedded.data_dir}`)"
+                )
             command(settings, **others)
 
         return run
@@ -61,20 +74,33 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The entry point: errors that we expect end with one line."""
+    """The entry point: what we expect to fail is one line on standard error and exit 2."""
     try:
         cli()
-    except* SettingsError as group:
-        _end(group, 2)
-    except* (StartError, StorageUnavailable) as group:
-        _end(group, 1)
+    except BaseException as exc:  # noqa: BLE001 – what is not expected is raised again
+        sys.exit(_exit_code(exc))  # not inside `except*`: Python 3.11.2 would show the group and this exit as tracebacks
 
 
-def _end(group: BaseException, code: int) -> None:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    click.echo(f"scoreboard: {group}", err=True)
-    sys.exit(code)
+def _exit_code(exc: BaseException) -> Any:
+    """Writes the line of an expected failure. Raises anything else again."""
+    found = list(_leaves(exc))
+    if not all(isinstance(leaf, (*EXPECTED, SystemExit, KeyboardInterrupt)) for leaf in found):
+        raise exc
+    for leaf in found:
+        if isinstance(leaf, EXPECTED):
+            with suppress(OSError):  # nobody reads standard error any more
+                click.echo(f"scoreboard: {' '.join(str(leaf).split())}", err=True)
+            return EXIT_FAILED
+    return next((leaf.code for leaf in found if isinstance(leaf, SystemExit)), EXIT_INTERRUPTED)
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions that a group holds, at any depth."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc
 
 
 # ---- serving --------------------------------------------------------------------------------------------------------
@@ -85,28 +111,40 @@ def _end(group: BaseException, code: int) -> None:
 @click.option("--port", type=int, help="Port to listen on, 0 for any.  [8000]")
 @click.option("--actions", type=click.Path(path_type=Path), help="A file of your own actions.  [config/actions.toml]")
 @click.option("--demo/--no-demo", "with_demo", default=None, help="Have demo players move the board; or make none at all.")
-@configured()
+@configured(makes_data=True)
 def serve(settings: Settings, with_demo: bool | None) -> None:
     """Run one node of the server."""
     if with_demo and not settings.embedded.enabled:
         raise SettingsError("--demo: demo players live on embedded servers only (--embedded)")
+    if with_demo and not settings.embedded.demo_accounts:
+        raise SettingsError("--demo: demo players need their accounts (embedded.demo_accounts)")
     load_rules(settings)  # here too: what is wrong with these files is said before any store is started
     load_branding(settings.page)
-    keys = settings.security.keys(settings.embedded.data_dir)
-    trio.run(app.serve, settings, keys, partial(_announce, settings, with_demo))
+    node_keys = settings.security.keys(settings.embedded.data_dir)
+    trio.run(app.serve, settings, node_keys, partial(_announce, settings, with_demo))
 
 
 async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, port: int) -> None:
-    """Once requests are answered: says where, and on embedded stores brings the demo players."""
-    url = settings.server.url if settings.server.port else f"http://{settings.server.host}:{port}"
-    if not settings.embedded.enabled or with_demo is False:
-        click.echo(f"scoreboard is live: {url}")
+    """Once requests are answered: says where, and on embedded stores brings the demo players. Nothing that they do ends the node."""
+    url = settings.server.public_url or settings.server.local_url(port)
+    if not settings.embedded.enabled:
+        observe.announce(f"scoreboard is live: {url}")
         return
-    await demo.load(node.accounts, await user_store.known(node.stores, list(demo.HANDLES)))
-    click.echo(f"\n  scoreboard is live: {url}\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}\n")
-    opening = not (await node.leaderboard.snapshot()).rows
-    if opening or with_demo:
-        await demo.play(f"http://127.0.0.1:{port}", node.accounts, node.rules, opening=opening, for_ever=bool(with_demo))
+    known: Collection[str] = ()
+    with demo.failures_logged():
+        known = await user_store.known(node.stores, list(demo.HANDLES))
+        if settings.embedded.demo_accounts:
+            await demo.load(node.accounts, known)
+            known = demo.HANDLES
+    login = f"\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}" if demo.LOGIN in known else ""
+    observe.announce(f"\n  scoreboard is live: {url}{login}\n")
+    if known:
+        demo.warn_beyond_loopback(settings.server.host, settings.server.public_url)
+    with demo.failures_logged():
+        opening = not (await node.leaderboard.snapshot()).rows
+        if settings.embedded.demo_accounts and (opening or with_demo):
+            own = settings.server.local_url(port)
+            await demo.play(own, node.accounts, node.rules, opening=opening, for_ever=bool(with_demo))
 
 
 @cli.command("check-config")
@@ -128,7 +166,7 @@ def check_config(config: Path | None, actions: Path | None) -> None:
 
 
 @cli.command()
-@configured()
+@configured(makes_data=True)
 def migrate(settings: Settings) -> None:
     """Bring the database up to date. Safe from two nodes at once."""
 
@@ -170,6 +208,31 @@ def verify(settings: Settings) -> None:
 
     if not trio.run(run):
         sys.exit(1)
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def keys() -> None:
+    """Make keys for production."""
+
+
+@keys.command("new")
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Write the files of a secrets folder instead.")
+@click.option("--env", "as_variables", is_flag=True, help="Print environment variables instead of TOML.")
+def new_keys(folder: Path | None, as_variables: bool) -> None:
+    """Print a signing key and a master key, as settings for production. All nodes share them, and nothing keeps a copy."""
+    made = new_production_keys()
+    if folder is not None:
+        for file in write_secrets(folder, made):
+            click.echo(str(file))
+    elif as_variables:
+        for (section, table, item), value in made.items():
+            click.echo(f"SCOREBOARD_{section.upper()}__{table.upper()}__{item}={value}")
+    else:
+        for (section, table, item), value in made.items():
+            click.echo(f'[{section}.{table}]\n{item} = "{value}"\n')
 
 
 cli.add_command(build_users_group(configured))

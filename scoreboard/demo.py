@@ -2,12 +2,16 @@
 
 `load` makes the accounts (`scripts/run` on embedded stores). `play` has them complete real signed actions through the public API of the
 running server, with the Python client: a few each when nobody has scored yet, so that a first visitor sees a board, and on and on with
-`--demo`. Only their log-ins go another way: 24 at once from one address are more than the server allows.
+`--demo`. Only their log-ins go another way: 24 at once from one address are more than the server allows. Whatever goes wrong with them is a
+line in the log, and the node goes on.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from ipaddress import ip_address
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -35,6 +39,41 @@ chance = Random()  # noqa: S311 – decides who plays what, nothing secret
 log = structlog.get_logger()
 
 
+@contextmanager
+def failures_logged() -> Iterator[None]:
+    """What fails inside is one line in the log."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 – a demo may not end the node
+        log.warning("demo_failed", error=_in_one_line(exc))
+
+
+def _in_one_line(exc: BaseException) -> str:
+    """What went wrong first, of several."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())}"
+
+
+def warn_beyond_loopback(host: str, public_url: str) -> None:
+    """Warns when others than this machine can reach accounts whose password everybody knows."""
+    if not _is_loopback(host) or (public_url and not _is_loopback(urlsplit(public_url).hostname or "")):
+        log.warning(
+            "demo_accounts_exposed",
+            host=public_url or host,
+            why="whoever reaches this address can log in as the demo players; begin a new data folder with "
+            "SCOREBOARD_EMBEDDED__DEMO_ACCOUNTS=false, or listen on 127.0.0.1",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a name or address can only mean this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 async def load(accounts: Accounts, known: Collection[str]) -> None:
     """Makes the accounts that are not there yet."""
     async with trio.open_nursery() as nursery:
@@ -44,9 +83,12 @@ async def load(accounts: Accounts, known: Collection[str]) -> None:
 
 
 async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool, for_ever: bool) -> None:
-    """Logs players in and has them act. Returns after the opening unless `for_ever`. Errors of the server are logged, never raised."""
+    """Logs players in and has them act. Returns after the opening unless `for_ever`. One player's failure is logged and ends that one.
+
+    Proxies that the environment names are for others: the server is this process.
+    """
     players = HANDLES[1:] if opening else HANDLES[1 : REGULARS + 1]
-    async with httpx.AsyncClient(base_url=base_url, timeout=10) as http, trio.open_nursery() as nursery:
+    async with httpx.AsyncClient(base_url=base_url, timeout=10, trust_env=False) as http, trio.open_nursery() as nursery:
         for number, name in enumerate(players):
             stays = for_ever and number < REGULARS
             actions = chance.randint(*OPENING) if opening else 0
@@ -55,6 +97,11 @@ async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool
 
 
 async def _one(http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool) -> None:
+    with failures_logged():
+        await _play_one(http, accounts, rules, name, opening, stays)
+
+
+async def _play_one(http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool) -> None:
     logged_in = await accounts.login(name, PASSWORD)
     if isinstance(logged_in, Refusal):
         return  # somebody has changed the password

@@ -99,6 +99,11 @@ def database(admin_url: str, template: str = "template1") -> Iterator[str]:
     name = f"test_{next(DATABASES)}"
     execute(admin_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield urlsplit(admin_url)._replace(path=f"/{name}").geturl()
+    drop_database(admin_url, name)
+
+
+def drop_database(admin_url: str, name: str) -> None:
+    """Whoever is in it."""
     for _ in range(100):
         try:
             execute(admin_url, f"DROP DATABASE {name} WITH (FORCE)")

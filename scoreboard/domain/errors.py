@@ -5,7 +5,7 @@ expects of a request: a store out of reach, a start that cannot go on, a bug.
 
 ScoreboardError
 ├── SettingsError       a setting is wrong; the message is one line that names the key (exit 2)
-├── StartError          the start cannot go on for another reason; one line (exit 1)
+├── StartError          the start cannot go on for another reason; one line (exit 2)
 └── StorageUnavailable  PostgreSQL or Redis can't be used, and its `condition` says in which way
 """
 

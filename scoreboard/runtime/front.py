@@ -48,6 +48,8 @@ class Front:
     problem: Callable[[Refusal, bytes], Response]  # a refusal and the request id → problem+json
     failed: Callable[[Request, Exception], Response]  # an express handler raised
     malformed: Callable[[Request], None] = lambda _request: None  # what came was no request; `request` has the socket and little else
+    access: Callable[[Request, int, float], None] = lambda _request, _status, _seconds: None  # told of answers, their status and duration
+    access_from: int = 1000  # the lowest status of which it is told
     admit: Callable[[str], bool] = lambda _address: True  # whether one more connection from there is taken; then `released` is called once
     released: Callable[[str], None] = lambda _address: None
     error_page: Callable[[Request, Response], Response] = lambda _request, answer: answer  # in place of 400 and more

@@ -1,8 +1,8 @@
 """The two kinds of keys: Ed25519 keys that sign access tokens, and master keys that action secrets are derived from.
 
 In production they come from settings (`security.signing_keys`, `security.master_keys`) and this file only decodes them. In development
-they are made on the first start and kept in the data folder, readable by the owner alone, so that tokens survive a restart. Returns plain
-bytes; what is done with them is `security`'s.
+they are made on the first start and kept in the data folder, readable by the owner alone, so that tokens survive a restart.
+`scoreboard keys new` makes those of production. Returns plain bytes; what is done with them is `security`'s.
 """
 
 import base64
@@ -22,6 +22,7 @@ from scoreboard.domain.errors import StartError
 
 KEY_BYTES = 32  # bytes; both an Ed25519 private key (RFC 8032) and a master key (as much as SHA-256 gives back)
 FILE = "keys.json"
+KEY_FILES = ("security__signing_keys", "security__master_keys")  # how their names in a secrets folder begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,43 @@ def development_keys(data_dir: Path) -> Keys:
         raise StartError(f"{path} is damaged; remove it to have new keys made (everybody has to log in again)") from exc
 
 
+def new_key() -> str:
+    """A key of either kind, as settings want it."""
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+def new_production_keys() -> dict[tuple[str, str, str], str]:
+    """Section, table and item → value of the settings that production needs: one signing key, and the first master key."""
+    return {
+        ("security", "signing_keys", f"k{secrets.token_hex(4)}"): new_key(),
+        ("security", "master_keys", "1"): new_key(),
+    }
+
+
+def write_secrets(folder: Path, values: Mapping[tuple[str, str, str], str]) -> list[Path]:
+    """One file a value, as a secrets folder has them, readable by their owner alone. Nothing is written over.
+
+    Raises StartError when the folder has keys already, or can't be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if there := sorted(file.name for file in folder.iterdir() if file.name.lower().startswith(KEY_FILES)):
+            raise StartError(f"{folder} has keys already ({', '.join(there)}): name another folder, or remove them")
+        made = []
+        for path, value in values.items():
+            file = folder / "__".join(path)
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+                opened.write(value + "\n")
+            made.append(file)
+    except OSError as exc:
+        raise StartError(f"the secrets folder {folder} can't be written: {exc.strerror}") from exc
+    return made
+
+
 def _make(path: Path) -> None:
     """Writes a whole file beside `path`, then links it there: whoever links first wins, and nobody ever sees half a file."""
     kid = f"dev-{secrets.token_hex(4)}"
-    signing, master = (base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() for _ in range(2))
+    signing, master = new_key(), new_key()
     draft = path.with_name(f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -34,6 +34,7 @@ class Request:
         "_packed",
         "_request_id",
         "admitted",
+        "began",
         "body",
         "headers",
         "keep_alive",
@@ -43,6 +44,7 @@ class Request:
         "socket",
         "target",
         "upgrade",
+        "user",
         "version",
     )
 
@@ -66,6 +68,8 @@ class Request:
         self.body = b""
         self.keep_alive = False
         self.admitted = False  # `Front.before` was asked and let it pass
+        self.began = 0.0  # when it was complete, as time.perf_counter says
+        self.user: object = None  # who asks, once a token has told
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
         self._packed = b""  # the fields, while the body comes
         self._request_id = b""  # until somebody asks

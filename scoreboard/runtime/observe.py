@@ -2,8 +2,8 @@
 
 `configure` is called once by the command line; until then structlog's defaults hold. Every line carries the request id of the task that
 wrote it, and goes through `redact` (redaction) last but one: no token, password or key leaves in a log. Metrics are the constants below, in
-a registry of our own; whoever measures imports them. A log line that can't be written is lost and counted, never an error in the work it
-tells of.
+a registry of our own; whoever measures imports them. A log line that can't be written, or not at once to a pipe, is lost and counted: never
+an error in the work it tells of, and never a wait.
 """
 
 import logging
@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from scoreboard.runtime.pipes import writer_of
 from scoreboard.runtime.redaction import redact
 
 # ---- metrics --------------------------------------------------------------------------------------------------------
@@ -109,17 +110,21 @@ def _request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 
 class _Lines:
-    """Writes finished lines to a stream."""
+    """Writes finished lines to a stream. What a full pipe does not take is lost and counted; the next line that it takes says so first."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, lost_line: Callable[[int], str]) -> None:
+        self._write, self._lost_line, self._lost = writer_of(stream), lost_line, 0
 
     def msg(self, line: str) -> None:
         try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            if self._lost and self._write(self._lost_line(self._lost) + "\n"):
+                self._lost = 0
+            if not self._lost and self._write(line + "\n"):
+                return
+            self._lost += 1
         except (OSError, ValueError):  # the reader of our pipe is gone, or the disk is full: serving goes on
-            LOG_LINES_LOST.inc()
+            pass
+        LOG_LINES_LOST.inc()
 
     debug = info = warning = error = critical = msg
 
@@ -141,6 +146,14 @@ class _StandardLibrary(logging.Handler):
             LOG_LINES_LOST.inc()
 
 
+_announce: Callable[[str], None] = print
+
+
+def announce(text: str) -> None:
+    """Tells people where the server is, whatever the level: as it stands on a console, as one event among JSON lines."""
+    _announce(text)
+
+
 def configure(level: str = "info", format: str = "auto", *, version: str = "", stream: TextIO | None = None) -> None:  # noqa: A002
     """Sends all logging to `stream` (stdout): `json`, `console`, or `auto`, which is console on a terminal. May be called again."""
     stream = stream or sys.stdout
@@ -157,13 +170,6 @@ def configure(level: str = "info", format: str = "auto", *, version: str = "", s
         processors.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback))
     else:
         processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
-    lines, number = _Lines(stream), logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: lines,
-        cache_logger_on_first_use=False,  # loggers of modules follow a later `configure`
-    )
 
     def render_line(name: str, event: EventDict) -> str:
         result: Any = event
@@ -171,6 +177,22 @@ def configure(level: str = "info", format: str = "auto", *, version: str = "", s
             result = processor(None, name, result)
         return str(result)
 
+    def lost_line(count: int) -> str:
+        return render_line("warning", {"event": "log_lines_lost", "count": count, "request_id": ""})
+
+    lines, number = _Lines(stream, lost_line), logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=False,  # loggers of modules follow a later `configure`
+    )
+
+    def announce_to_stream(text: str) -> None:
+        lines.msg(text if console else render_line("info", {"event": "live", "message": " ".join(text.split())}))
+
+    global _announce  # noqa: PLW0603 – as structlog's own configuration, the process has one
+    _announce = announce_to_stream
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, _StandardLibrary)]
     root.addHandler(_StandardLibrary(render_line, lines))

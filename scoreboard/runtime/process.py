@@ -2,6 +2,7 @@
 
 import gc
 import resource
+import signal
 
 import structlog
 
@@ -11,6 +12,12 @@ import structlog
 COLLECT_AFTER = (5_000, 5, 50)
 
 log = structlog.get_logger()
+
+
+def ending_signals() -> list[signal.Signals]:
+    """The signals that ask a process to end: an operator's, Ctrl-C, a closed terminal. Not SIGHUP where it is ignored (nohup)."""
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def raise_descriptor_limit() -> int:

@@ -64,6 +64,18 @@ def _origin(value: str, schemes: Container[str] = WEB_SCHEMES) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def _access(value: object) -> object:
+    """Which requests have a line in the log."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+        value = int(value) if value.isdecimal() else value
+    if value is False or value in {"false", "no"}:  # as TOML and people write "off"
+        return "off"
+    if value in {"off", "errors", "all"} or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9):
+        return value
+    raise ValueError('must be "off", "errors", "all", or a number N: one request in N')
+
+
 def _url_of(*schemes: str) -> Callable[[SecretStr], SecretStr]:
     def check(value: SecretStr) -> SecretStr:
         if value.get_secret_value() and urlsplit(value.get_secret_value()).scheme not in schemes:
@@ -111,8 +123,12 @@ class Server(Section):
     @property
     def url(self) -> str:
         """`public_url`, or else where the server listens, as somebody on this machine would call it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)  # noqa: S104 – compared, not bound
-        return self.public_url or f"http://{host}:{self.port}"
+        return self.public_url or self.local_url(self.port)
+
+    def local_url(self, port: int) -> str:
+        """Where the server is found on this machine, at the port that it got."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 – compared, not bound
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Postgres(Section):
@@ -133,6 +149,7 @@ class Redis(Section):
 class Embedded(Section):
     enabled: bool = False
     data_dir: Path = Path(".data")
+    demo_accounts: bool = True
 
 
 class Security(Section):
@@ -240,6 +257,7 @@ class Accounts(Section):
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+    access: Annotated[str | int, BeforeValidator(_access)] = "errors"
 
 
 class Settings(Section):

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 import trio
 
-from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.errors import StartError, StorageUnavailable
 from scoreboard.runtime.observe import TASK_RESTARTS
 
 FIRST_PAUSE = 0.1  # seconds before the first restart; doubles with each crash
@@ -41,9 +41,10 @@ async def supervised(
 ) -> None:
     """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled through.
 
-    What it raises is logged and counted; a store that can't be used is a warning without a traceback. With `restart` it runs again after a
-    pause; without, or before it ever called `started`, the exception goes on to the nursery, which ends the process: a start that fails
-    should be seen at the start.
+    What it raises is logged and counted; a store that can't be used is a warning without a traceback, and a start that can't go on no line:
+    the command line has one for it. With `restart` it runs again after a
+    pause; without, before it ever called `started`, and after a StartError, the exception goes on to the nursery, which ends the process: a
+    start that fails should be seen at the start.
     """
     status, pause = _StartedOnce(task_status), FIRST_PAUSE
     while True:
@@ -52,7 +53,9 @@ async def supervised(
             await function(*args, task_status=status)
             return
         except Exception as exc:  # a group that holds a Cancelled is no Exception, so it passes
-            known = _is_expected(exc)
+            known = _consists_of(exc, StorageUnavailable)
+            if _consists_of(exc, StartError):
+                raise
             if not restart or not status.called:
                 log.critical("task failed", task=name, error=str(exc), exc_info=not known)
                 raise
@@ -65,8 +68,8 @@ async def supervised(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _is_expected(exc: Exception) -> bool:
-    """A store can't be used, and nothing else went wrong; a nursery wraps that in a group."""
+def _consists_of(exc: Exception, kind: type[Exception]) -> bool:
+    """Whether that is what went wrong, and nothing else; a nursery wraps it in a group."""
     if isinstance(exc, ExceptionGroup):
-        return all(_is_expected(inner) for inner in exc.exceptions)
-    return isinstance(exc, StorageUnavailable)
+        return all(_consists_of(inner, kind) for inner in exc.exceptions)
+    return isinstance(exc, kind)

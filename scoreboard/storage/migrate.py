@@ -71,8 +71,8 @@ def outstanding(known: Iterable[Migration], applied: dict[str, str]) -> list[Mig
 async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
     """Brings the database up to date; returns the names of what was applied now. Needs no open stores.
 
-    Raises StartError when PostgreSQL is too old or a file was edited, StorageUnavailable when it can't be reached. Cancelling rolls the
-    file under way back.
+    Raises StartError when PostgreSQL is too old, a newer version has migrated it, or a file was edited, StorageUnavailable when it can't be
+    reached. Cancelling rolls the file under way back.
     """
     async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
         return await crossing(_migrate, postgres_url, pgbouncer=pgbouncer)
@@ -90,6 +90,7 @@ async def _migrate(postgres_url: str, *, pgbouncer: bool) -> list[str]:
     try:
         with postgres_errors():
             await bounded(conn, CHECK_SECONDS, _refuse_old(conn))
+            await bounded(conn, CHECK_SECONDS, _refuse_newer_schema(conn))
             if await bounded(conn, CHECK_SECONDS, _is_current(conn)):
                 return []
             done = []
@@ -105,6 +106,15 @@ async def _refuse_old(conn: asyncpg.Connection) -> None:
     found = int(await conn.fetchval("SELECT current_setting('server_version_num')"))
     if found < OLDEST_POSTGRES:
         raise StartError(f"PostgreSQL {found // 10_000} is too old: at least {OLDEST_POSTGRES // 10_000} is needed")
+
+
+async def _refuse_newer_schema(conn: asyncpg.Connection) -> None:
+    """At a start alone: nodes of this version that run already go on while newer ones take their places."""
+    if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
+        return
+    last = migrations()[-1].name
+    if newer := sorted(name for name in await _applied(conn) if name > last):
+        raise StartError(f"the database is newer than this version: it has {newer[-1]}, known is {last}; install the newer version")
 
 
 async def _apply_next(conn: asyncpg.Connection) -> str | None:

@@ -37,7 +37,11 @@ class Bearer:
             return UNAUTHORIZED if any(_is_bearer(value) for value in fields) else None
         if scheme.lower() != SCHEME:
             return None if _SCHEME(scheme) else UNAUTHORIZED  # a token without its scheme has dots
-        return self._authenticate(token.strip().decode("latin-1")) or UNAUTHORIZED
+        identity = self._authenticate(token.strip().decode("latin-1"))
+        if identity is None:
+            return UNAUTHORIZED
+        request.user = identity.user  # for the access log
+        return identity
 
     def require(self, request: Request) -> Identity | Refusal:
         """Who asks, where somebody has to."""

@@ -8,7 +8,7 @@ Requests are counted under their address, by kind, so that what comes in numbers
 | of a logged-in user, whose token this node has verified before | the same of the user; USERS_TIMES as many of all users of the address |
 | files of the page, which are at hand | FILES_TIMES |
 | pictures of users | PICTURES_TIMES |
-| probes | PROBES_PER_MINUTE |
+| probes; `/metrics` | PROBES_PER_MINUTE each |
 | what a foreign page has a browser ask | the same, apart |
 """
 
@@ -30,6 +30,7 @@ from scoreboard.web.origins import FOREIGN, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
+METRICS = b"/metrics"  # the same: Prometheus may ask for many rules from one address, and a scrape costs more than a probe
 FILES_TIMES = 30  # times `per_minute`: a page view asks for fifteen files, and a school may have one address. From memory, 30 µs each
 PICTURES_TIMES = 10  # times: a page view shows ten; browsers keep them for an hour
 USERS_TIMES = 20  # times: 250 people of one address who each act ten times a minute and look where they are leave room
@@ -63,6 +64,7 @@ class Gate:
         "_foreign",
         "_heads",
         "_limit",
+        "_metrics",
         "_origins",
         "_pictures",
         "_probes",
@@ -86,7 +88,11 @@ class Gate:
     ) -> None:
         self._heads, self._origins, self._addresses, self._connections, self._clock = heads, origins, addresses, connections, clock
         self._limit, self._window = per_minute, SlidingWindow(per_minute)
-        self._probes, self._foreign = SlidingWindow(PROBES_PER_MINUTE), SlidingWindow(per_minute)
+        self._probes, self._metrics, self._foreign = (
+            SlidingWindow(PROBES_PER_MINUTE),
+            SlidingWindow(PROBES_PER_MINUTE),
+            SlidingWindow(per_minute),
+        )
         self._files, self._recall = frozenset(path.encode() for path in files), recall
         self._files_window, self._pictures = SlidingWindow(FILES_TIMES * per_minute), SlidingWindow(PICTURES_TIMES * per_minute)
         self._users, self._users_of_address = SlidingWindow(per_minute), SlidingWindow(USERS_TIMES * per_minute)
@@ -127,6 +133,8 @@ class Gate:
         path, now = request.path, self._clock()
         if path in PROBES:
             return self._probes.admit(key, now)
+        if path == METRICS:
+            return self._metrics.admit(key, now)
         if path in self._files:
             return self._files_window.admit(key, now)
         if path.startswith(PICTURES):

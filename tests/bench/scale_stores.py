@@ -95,9 +95,9 @@ async def checkpoint(url: str) -> None:
     """
 
     async def make(connection: "asyncpg.Connection[Any]") -> None:
-        await connection.execute("DROP DATABASE IF EXISTS bench_checkpoint")
+        await stores.drop_database(connection, "bench_checkpoint")
         await connection.execute("CREATE DATABASE bench_checkpoint")
-        await connection.execute("DROP DATABASE bench_checkpoint")
+        await stores.drop_database(connection, "bench_checkpoint")
 
     await stores.asked(url, make)
 

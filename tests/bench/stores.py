@@ -5,6 +5,7 @@ benchmark itself is Trio.
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.bench.report import Kept
 
 T = TypeVar("T")
 UNLIMITED = "SET statement_timeout = 0; SET transaction_timeout = 0; SET lock_timeout = 0"
+DROP_SECONDS, DROP_PAUSE_SECONDS = 60.0, 0.2  # that autovacuum of a million users may take; between two tries
 CHUNK = 50_000  # users of a board that are read at once
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 SCHEMA = Path(__file__).parents[1] / "peers" / "schema.sql"
@@ -50,7 +52,7 @@ async def fresh(postgres_url: str, redis_url: str, database: str) -> str:
     """
 
     async def make(connection: "asyncpg.Connection[Any]") -> None:
-        await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        await drop_database(connection, database)
         await connection.execute(f'CREATE DATABASE "{database}"')
         await connection.execute("ALTER ROLE CURRENT_USER RESET ALL")  # what one server gave its role is not the next one's
         for name, wanted in DURABLE.items():
@@ -61,6 +63,23 @@ async def fresh(postgres_url: str, redis_url: str, database: str) -> str:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     return named(postgres_url, database)
+
+
+async def drop_database(connection: "asyncpg.Connection[Any]", database: str) -> None:
+    """Drops it if it is there, whoever uses it. Raises what PostgreSQL says when that can't be done within DROP_SECONDS.
+
+    FORCE ends sessions of our own role; a worker of PostgreSQL's own (autovacuum) is a superuser's, ends by itself, and is waited for.
+    """
+    give_up = time.monotonic() + DROP_SECONDS
+    while True:
+        try:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError):
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(DROP_PAUSE_SECONDS)
+        else:
+            return
 
 
 async def fill_peer(url: str, users: Sequence[uuid.UUID]) -> None:

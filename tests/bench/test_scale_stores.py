@@ -1,10 +1,12 @@
 """The users that are made in SQL, and what the stores say of their work: `tests/bench/scale_stores.py`."""
 
+import asyncio
 import subprocess
 import sys
 from uuid import UUID
 
 import asyncpg
+import trio
 
 from tests.bench import machine, scale_stores, stores
 from tests.conftest import execute
@@ -45,6 +47,34 @@ async def test_actors_are_spread_over_all_users(database_url: str) -> None:
     everybody = await stores.asked(database_url, ids)
     assert await scale_stores.actors(database_url, USERS, USERS // 10) == everybody[::10]
     assert await scale_stores.actors(database_url, USERS, USERS * 2) == everybody
+
+
+async def test_a_database_is_dropped_whoever_is_in_it(database_url: str) -> None:
+    """Our own sessions in it are ended, one that is not there is no error."""
+    execute(database_url, "CREATE DATABASE bench_in_use")
+    inside = stores.named(database_url, "bench_in_use")
+
+    async def drop(connection: asyncpg.Connection) -> None:
+        other = await asyncpg.connect(inside)
+        for _ in range(2):
+            await stores.drop_database(connection, "bench_in_use")
+        other.terminate()
+        assert not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'bench_in_use')")
+
+    await stores.asked(database_url, drop)
+
+
+async def test_a_worker_of_postgresqls_own_is_waited_for() -> None:
+    """It is a superuser's, whom we may not send away, and it ends by itself."""
+    said: list[Exception | None] = [asyncpg.InsufficientPrivilegeError("autovacuum"), asyncpg.ObjectInUseError("autovacuum"), None]
+
+    class Connection:
+        async def execute(self, _: str) -> None:
+            if (error := said.pop(0)) is not None:
+                raise error
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(stores.drop_database(Connection(), "bench")))  # type: ignore[arg-type]
+    assert said == []
 
 
 async def test_a_checkpoint_is_made_when_asked_for(database_url: str, redis_url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from scoreboard.runtime.embedded_servers import find_binaries
-from tests.conftest import execute
+from tests.conftest import drop_database, execute
 from tests.faults.servers import Pair
 from tests.faults.site import Run, lasting, under_fault
 
@@ -30,7 +30,8 @@ def restore(pair: Pair, file: Path, *, into_new: bool) -> None:
     parts = urlsplit(pair.postgres)
     name, admin = parts.path[1:], parts._replace(path="/scoreboard").geturl()
     if into_new:
-        execute(admin, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}")
+        drop_database(admin, name)
+        execute(admin, f"CREATE DATABASE {name}")
         _run("pg_restore", "--no-owner", "--single-transaction", f"--dbname={pair.postgres}", str(file))
     else:
         script = file.with_suffix(".sql")

@@ -14,9 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
+import trio
 
+from scoreboard.domain.errors import ScoreboardError
+from scoreboard.runtime.settings import Settings, load_settings
+from scoreboard.storage.opening import stores_of
 from tests.load.figures import table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,6 +30,8 @@ WATCHERS, MOST_WATCHERS = 50, 5_000  # one process reads for all of them
 SECONDS, MOST_SECONDS = 60, 840  # the tokens live for 15 minutes
 RATE, HIGHEST_RATE = 6.0, 600.0  # actions a minute and user
 SPAWN_RATE = 100.0  # users begun a second, or more if a quarter of the run would not do for all of them
+REMOVED_AT_ONCE = 20  # users a statement; each may have thousands of actions, and a statement has 2.5 s
+REMOVAL_SQL = ("DELETE FROM username_skeletons WHERE user_id = ANY($1::uuid[])", "DELETE FROM users WHERE id = ANY($1::uuid[])")
 SPARE_SECONDS = 60  # beyond the run's time until Locust is taken for stuck
 
 
@@ -44,7 +51,11 @@ def main(argv: Sequence[str]) -> int:
         tokens = options.tokens or make_tokens(Path(folder) / "tokens", options.users, options.data_dir)
         if tokens is None:
             return 1
-        run_locust(options, Path(folder), tokens)
+        try:
+            run_locust(options, Path(folder), tokens)
+        finally:
+            if tokens != options.tokens:
+                remove_users(tokens, options.data_dir)
     if not report.exists():
         print("Locust ended without a report", file=sys.stderr)
         return 1
@@ -97,7 +108,8 @@ def is_loopback(url: str) -> bool:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url.rstrip('/')}/readyz", timeout=5).status_code == httpx.codes.OK
+        own = is_loopback(url)  # no proxy leads to this machine
+        return httpx.get(f"{url.rstrip('/')}/readyz", timeout=5, trust_env=not own).status_code == httpx.codes.OK
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
@@ -107,6 +119,24 @@ def make_tokens(file: Path, number: int, data_dir: Path) -> Path | None:
     command = [sys.executable, "-m", "scoreboard", "users", "tokens", "--count", str(number), "--output", str(file)]
     made = subprocess.run([*command, "--data-dir", str(data_dir.absolute())], cwd=ROOT, check=False)
     return file if made.returncode == 0 else None
+
+
+def remove_users(tokens: Path, data_dir: Path) -> None:
+    """Deletes the users that `make_tokens` made. Says so if that can't be."""
+    users = [UUID(line.split("\t")[0]) for line in tokens.read_text().splitlines()]
+    settings = load_settings(None, {"embedded.enabled": True, "embedded.data_dir": str(data_dir.absolute())}, os.environ)
+    try:
+        trio.run(remove_from, settings, users)
+    except* (ScoreboardError, OSError) as group:
+        print(f"the load test's users (load-…) could not be removed: {group.exceptions[0]}", file=sys.stderr)
+
+
+async def remove_from(settings: Settings, users: Sequence[UUID]) -> None:
+    """Deletes users from the stores of a server, with all that they did. Its boards follow by themselves."""
+    async with stores_of(settings) as stores:
+        for start in range(0, len(users), REMOVED_AT_ONCE):
+            for statement in REMOVAL_SQL:
+                await stores.execute(statement, users[start : start + REMOVED_AT_ONCE])
 
 
 def run_locust(options: argparse.Namespace, folder: Path, tokens: Path) -> None:
@@ -120,7 +150,8 @@ def run_locust(options: argparse.Namespace, folder: Path, tokens: Path) -> None:
     command = [sys.executable, "-m", "locust", "--locustfile", "tests/load/locustfile.py", "--headless", "--host", options.url.rstrip("/")]
     command += ["--users", str(total), "--spawn-rate", f"{spawn_rate:.1f}", "--run-time", f"{options.seconds}s", "--only-summary"]
     command += ["--html", str(output / "report.html"), "--csv", str(output / "load"), "--loglevel", "WARNING", "--exit-code-on-error", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"LOAD_PLAN": str(folder / "plan.json")})
+    no_proxy = {"NO_PROXY": "*", "no_proxy": "*"} if is_loopback(options.url) else {}
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | no_proxy | {"LOAD_PLAN": str(folder / "plan.json")})
     try:
         process.wait(options.seconds + SPARE_SECONDS)
     except KeyboardInterrupt:

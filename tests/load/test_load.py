@@ -5,14 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
+import trio
 
+from tests.conftest import execute
 from tests.e2e.nodes import ServerProcess, provision
 from tests.load.figures import Times, refusal, table
-from tests.load.run import ROOT, is_loopback, main
+from tests.load.run import ROOT, is_loopback, main, remove_from
 
+HANG = 60  # seconds after which a test that hangs fails; nothing is measured
 StartNode = Callable[..., ServerProcess]
 
 
@@ -21,8 +25,11 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-async def test_a_short_load_makes_a_report(start_node: StartNode, tmp_path: Path) -> None:
-    """Users act and others watch for five seconds: accepted actions, push lags and refusals by kind are in the report, table and CSV."""
+async def test_a_short_load_makes_a_report(start_node: StartNode, database_url: str, tmp_path: Path) -> None:
+    """Users act and others watch for five seconds: accepted actions, push lags and refusals by kind are in the report, table and CSV.
+
+    Removed, the users leave nothing behind, on the board either.
+    """
     node = start_node(limits__user_per_minute="8")
     async with httpx.AsyncClient(base_url=node.url) as http:
         users = await provision(node, http, 6)
@@ -42,6 +49,14 @@ async def test_a_short_load_makes_a_report(start_node: StartNode, tmp_path: Path
     assert "push lag, board" in done.stdout
     assert "push lag, board" in (tmp_path / "out" / "report.html").read_text()
     assert "push lag, board" in (tmp_path / "out" / "load_stats.csv").read_text()
+
+    await remove_from(node.settings, [UUID(user.user) for user in users])
+    async with httpx.AsyncClient(base_url=node.url) as http:
+        with trio.fail_after(HANG):
+            while (await http.get("/api/v1/scores/leaderboard")).json()["data"]["leaderboard"]:
+                await trio.sleep(0.1)
+    left = "EXISTS (SELECT FROM users) OR EXISTS (SELECT FROM username_skeletons) OR EXISTS (SELECT FROM action_logs)"
+    execute(database_url, f"DO $$ BEGIN ASSERT NOT ({left}); END $$")
 
 
 def test_other_machines_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

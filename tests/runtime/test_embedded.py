@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ if uid:
 async def main():
     async with embedded.running(folder) as endpoints:
         print(json.dumps([endpoints.postgres_url, endpoints.redis_url]), flush=True)
-        await trio.to_thread.run_sync(sys.stdin.read)
+        await trio.to_thread.run_sync(os.read, 0, 1, abandon_on_cancel=True)
 trio.run(main)
 """
 
@@ -422,3 +423,35 @@ def test_accounts_of_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(StartError, match="belongs to another account"):
         account_for(folder)
+
+
+def test_a_signal_stops_the_servers_first(folder: Path) -> None:
+    """A command that is told to end, by SIGTERM or by a terminal that is closed, leaves nothing running."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        user = User(folder)
+        assert pids(folder)
+        user.process.send_signal(number)
+        assert user.process.wait(HANG) == 128 + number
+        user.process.communicate()
+        assert pids(folder) == []
+
+
+async def test_a_server_that_cannot_come_back_ends_the_use(folder: Path) -> None:
+    """Its port was taken while it was down: one line says so, and the other one is stopped."""
+    with trio.fail_after(HANG), pytest.raises(ExceptionGroup) as caught:
+        async with embedded.running(folder) as endpoints:
+            port = urlsplit(endpoints.redis_url).port
+            os.kill(int((folder / "valkey" / "valkey.pid").read_text()), signal.SIGKILL)
+            taken = socket.socket()
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            while True:
+                try:
+                    taken.bind(("127.0.0.1", port))
+                    break
+                except OSError:  # it has not quite ended
+                    await trio.sleep(0.01)
+            taken.listen()
+            with taken:
+                await trio.sleep_forever()
+    assert caught.group_contains(StartError, match=f"Valkey can't be started again: its port {port} was taken meanwhile")
+    assert pids(folder) == []
