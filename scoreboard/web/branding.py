@@ -77,6 +77,8 @@ def _colours(accent: str) -> str:
 
 def manifest(shipped: bytes | None, branding: Branding) -> bytes:
     """The web application manifest with our title and logo, over the shipped one if there is one."""
+    if shipped and branding == Branding():
+        return shipped
     described = json.loads(shipped) if shipped else {"start_url": "/", "display": "standalone"}
     described |= {"name": branding.title, "short_name": branding.title[:20].strip()}
     if branding.logo or "icons" not in described:
