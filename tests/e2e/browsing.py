@@ -30,7 +30,9 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP plain.test 127.0.0.1",
 ]
+PLAIN_HOST = "plain.test"  # this machine under a name: over plain http no secure context, as pages of another machine are
 PATIENCE = 15_000  # ms; bounds a hang, measures nothing
 FREE = "[data-action][data-cooldown^='0']"  # the button of an action that can be done at any time
 

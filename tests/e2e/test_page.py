@@ -7,6 +7,7 @@ any demo data will do; each test plays another one, with an action that has no c
 from __future__ import annotations
 
 import re
+from hmac import digest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import jinja2
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from scoreboard.web.page import SHOWN, PageAction, render_context
-from tests.e2e.browsing import FREE, PATIENCE, act, in_browser, listen, log_in, open_page, player, row, says, score
+from tests.e2e.browsing import FREE, PATIENCE, PLAIN_HOST, act, in_browser, listen, log_in, open_page, player, row, says, score
 
 TEMPLATES = Path(__file__).parents[2] / "scoreboard" / "web" / "templates"
 
@@ -62,6 +63,36 @@ def test_an_action_is_seen_in_a_second_tab(visitor: BrowserContext, live_server:
     expect(watching.locator("#board tr").first.locator("td").nth(1)).to_have_text(f"+{points}")
     expect(acting.locator("#board tr.me")).to_contain_text(username)
     assert complaints == [[], []]
+
+
+@in_browser
+def test_actions_are_signed_over_plain_http_too(visitor: BrowserContext, live_server: Any) -> None:
+    """Where the browser has no crypto.subtle: a page of another machine in one's own network, without a certificate."""
+    page = open_page(visitor, live_server.url.replace("127.0.0.1", PLAIN_HOST))
+    complaints = listen(page)
+    assert page.evaluate("isSecureContext || Boolean(crypto.subtle)") is False
+    log_in(page, *player(page, live_server, 3))
+    assert act(page) > 0
+    assert complaints == []
+
+
+@in_browser
+def test_its_hmac_is_the_standards(visitor: BrowserContext, live_server: Any) -> None:
+    """RFC 2104 over FIPS 180-4, for keys and texts of every length around the block's."""
+    page = open_page(visitor, live_server.url)
+    lengths = [0, 1, 31, 32, 55, 56, 63, 64, 65, 119, 120, 127, 128, 129, 1000, 16_384]
+    pairs = [(key, text) for key in lengths[:14] for text in lengths]
+    program = """async (pairs) => {
+      const { hmacSha256 } = await import('/static/sha256.js');
+      const bytes = (length) => Uint8Array.from({ length }, (_, place) => (place * 167 + length) % 256);
+      return pairs.map(([key, text]) => [...hmacSha256(bytes(key), bytes(text))]);
+    }"""
+    computed = page.evaluate(program, pairs)
+
+    def made(length: int) -> bytes:
+        return bytes((place * 167 + length) % 256 for place in range(length))
+
+    assert [bytes(one) for one in computed] == [digest(made(key), made(text), "sha256") for key, text in pairs]
 
 
 @in_browser

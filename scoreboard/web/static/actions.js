@@ -19,12 +19,20 @@ export class Refused extends Error {
   }
 }
 
+/** @param {BufferSource} key @param {BufferSource} data */
+async function hmac(key, data) {
+  const imported = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
+  return new Uint8Array(await crypto.subtle.sign('HMAC', imported, data));
+}
+
+/** @param {Uint8Array} bytes */
+const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+
 /** The value of X-Action-Signature for exactly this body. @param {string} body @param {string} secret @param {number} [keyVersion] */
 export async function signAction(body, secret, keyVersion) {
   const [key, data] = [secret, body].map((text) => new TextEncoder().encode(text));
-  const hmac = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
-  const mac = new Uint8Array(await crypto.subtle.sign('HMAC', hmac, data));
-  return (keyVersion ? `v${keyVersion}.` : '') + Array.from(mac, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const mac = await (crypto.subtle ? hmac(key, data) : import('./sha256.js').then(({ hmacSha256 }) => hmacSha256(key, data)));
+  return (keyVersion ? `v${keyVersion}.` : '') + hex(mac);
 }
 
 /** A TypeError names the part that is missing. @param {unknown} good @param {string} name */
@@ -55,10 +63,10 @@ export async function submit(action, ask) {
   const { actionType, metadata = {}, session, url = session?.url } = action ?? {};
   need(actionType, 'actionType');
   need(typeof metadata === 'object' && metadata, 'metadata', 'is no object');
-  need(globalThis.crypto?.subtle, 'https', 'is missing: without it no page but one of localhost can sign');
   let { token, secret, keyVersion, userId, skew = 0 } = await credentialsOf(action);
   const timestamp = new Date(Date.now() + skew).toISOString();
-  const body = JSON.stringify({ actionId: crypto.randomUUID(), actionType, timestamp, metadata, userId });
+  const actionId = crypto.randomUUID?.() ?? hex(crypto.getRandomValues(new Uint8Array(16))); // the former is missing on plain http
+  const body = JSON.stringify({ actionId, actionType, timestamp, metadata, userId });
   for (let attempt = 1, renewed = !(session || action.credentials); ; attempt++) {
     const headers = { 'X-Action-Signature': await signAction(body, secret, keyVersion) };
     const answer = await ask('scores/action', { url, body, token, headers });

@@ -21,7 +21,6 @@ const board = new BoardView($('board'), pinned);
 const sparkline = new Sparkline($('sparkline'));
 const live = connect({ token: (renew) => account.token(renew) });
 /** @type {HTMLButtonElement[]} */ const buttons = [...$('me').querySelectorAll('[data-action]')];
-const safe = Boolean(globalThis.crypto?.subtle); // missing on plain http, but for localhost
 const { perMinute, updated } = document.body.dataset;
 
 /** @type {{score: number, rank: number | null} | null} */ let mine = null;
@@ -130,9 +129,7 @@ function tick() {
   if (!$('me').hidden) sparkline.draw();
 
   if (note.until && !seconds(note.until)) note = { words: '', until: 0 };
-  const hint = !safe
-    ? 'Without https this browser can’t sign actions. Open the page over https, or on localhost.'
-    : !mine || mine.rank ? '' : mine.score ? 'Your rank is being counted.' : 'One action puts you on the board.';
+  const hint = !mine || mine.rank ? '' : mine.score ? 'Your rank is being counted.' : buttons.length ? 'One action puts you on the board.' : '';
   write($('note'), note.words + next(note.until) || hint);
 
   for (const button of buttons) {
@@ -215,10 +212,7 @@ async function act(button) {
   button.ariaBusy = null;
 }
 
-for (const button of buttons) {
-  button.disabled = !safe;
-  button.addEventListener('click', () => act(button));
-}
+for (const button of buttons) button.addEventListener('click', () => act(button));
 
 // ---- the account --------------------------------------------------------------------------------------------------
 
