@@ -103,10 +103,11 @@ def has_data(data_dir: Path) -> bool:
 
 
 @asynccontextmanager
-async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None) -> AsyncIterator[Endpoints]:
+async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None, restarts: bool = True) -> AsyncIterator[Endpoints]:
     """Inside, both servers run and answer. Leaving, also by cancellation, stops them unless another process still uses them; bounded.
 
     `postgres_settings` go before our own (benchmarks compare them); whoever joins a running stack finds those that it was started with.
+    `restarts`: a server that dies is started again; False for tests that kill one and want it dead.
     Raises StartError (one line) when they are not installed, the folder can't be used, they don't answer within START_SECONDS, or one of
     them dies again and again. SIGTERM or SIGHUP cancels what is inside, and SystemExit is raised once the servers have stopped.
     """
@@ -129,7 +130,8 @@ async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None
                 words = _last_words(stack) or "another process is starting or stopping them"
                 raise StartError(f"the embedded servers did not answer within {START_SECONDS:.0f} s: {words}")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_keep_running, stack, starting)
+                if restarts:
+                    nursery.start_soon(_keep_running, stack, starting)
                 try:
                     yield endpoints
                 except Exception as exc:  # noqa: BLE001 – raised again below: the nursery would wrap it in a group

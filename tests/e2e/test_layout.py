@@ -110,7 +110,7 @@ def test_what_is_mine_fits(still: BrowserContext, page: Page) -> None:
     standing = {"userId": "user-44", "username": "W" * 50, "score": 1_111_111_111_111_111, "rank": 44_444}
     fake.api["/auth/refresh"] = (200, session)
     fake.api["/scores/leaderboard"] = (200, {"success": True, "data": {"leaderboard": [], "currentUser": standing}})
-    page.add_init_script("localStorage['scoreboard.user'] = 'user-44'")
+    page.add_init_script("localStorage['scoreboard:user'] = 'user-44'")
     fake.open(page)
     expect(page.locator("#score")).to_have_text("1,111,111,111,111,111")
     page.get_by_text("Change password").first.click()

@@ -153,7 +153,7 @@ def test_refusals_are_words(visitor: BrowserContext, live_server: Any) -> None:
     log_in(page, username, password)
     page.locator("[data-action]").first.click()
     expect(page.locator("[data-action]").first).to_have_attribute("aria-disabled", "true", timeout=PATIENCE)
-    page.evaluate("localStorage.removeItem('scoreboard.cooldowns')")
+    page.evaluate("localStorage.removeItem('scoreboard:cooldowns')")
     page.reload()  # this browser has forgotten the cooldown, the server has not
     expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
     page.locator("[data-action]").first.click()

@@ -181,7 +181,7 @@ def postgres_of_ones_own(folder: Path) -> Iterator[Postgres]:
     """A PostgreSQL that a test may do to as it likes. It may be stopped or dead in the end."""
 
     async def open_it(stack: AsyncExitStack) -> Endpoints:
-        return await stack.enter_async_context(embedded.running(folder))
+        return await stack.enter_async_context(embedded.running(folder, restarts=False))
 
     made = Postgres(folder)
     with beside(open_it) as endpoints:

@@ -12,7 +12,7 @@ from scoreboard.runtime.server import Server
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import get
 
-CONNECTIONS = 40
+CONNECTIONS = 80  # what the process allocates beside them weighs little then
 MOST = 32 * 1024  # bytes a connection
 HEAD = b"POST /echo HTTP/1.1\r\nHost: t\r\n"
 TINY = b"".join(b"%x:%x\r\n" % (number, number) for number in range(4096, 4096 + 95))

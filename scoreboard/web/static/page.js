@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const LOOK = 15_000; // ms; below the shown top others pass me without a frame
 const LADDER = 100; // rows of one look
 const PROBE = 2_000; // ms between two questions whether the server answers again, and for the answer
-const COOLDOWNS = 'scoreboard.cooldowns'; // of whoever is logged in here
+const COOLDOWNS = 'scoreboard:cooldowns'; // of whoever is logged in here
 
 const account = new Account();
 const pinned = $('mine').rows[0];
