@@ -16,6 +16,7 @@ FLOOD_REFUSALS = 200  # refused requests of one address within FLOOD_SECONDS: a 
 FLOOD_SECONDS = 10.0
 BLOCKED_SECONDS = 5.0  # short: an orchestrator may share the address, and three missed probes restart a node
 ADDRESSES = 20_000  # that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
+MALFORMED_COST = 50  # connections that a malformed request counts as: a client sends none, and one may cost a millisecond to refuse
 PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 
 
@@ -63,11 +64,14 @@ class ConnectionLimits:
         due = max(self._due.get(key, now), now) + self._interval
         if due - now > self._burst:
             return False
+        self._note(key, due, now)
+        return True
+
+    def _note(self, key: str, due: float, now: float) -> None:
         self._due[key] = due
         self._due.move_to_end(key)
         while len(self._due) > ADDRESSES or next(iter(self._due.values())) <= now:
             self._due.popitem(last=False)
-        return True
 
     def released(self, address: str) -> None:
         """A connection that was admitted has ended."""
@@ -79,6 +83,13 @@ class ConnectionLimits:
             self._open[key] = left
         else:
             self._open.pop(key, None)
+
+    def charge(self, key: str) -> None:
+        """A request that was none came from there: it counts as many connections, so that who sends only such opens few more."""
+        if self._interval:
+            now = self._clock()
+            ahead = max(self._due.get(key, now) - now, 0.0)
+            self._note(key, now + min(ahead + MALFORMED_COST * self._interval, self._burst), now)
 
     def count_refusal(self, key: str) -> bool:
         """Counts a request that was refused for its number, under the key that it was counted under. True: this is a flood, hang up."""

@@ -122,9 +122,10 @@ class Gate:
         return None
 
     def malformed(self, request: Request) -> None:
-        """What is no request counts as one."""
+        """What is no request counts as one, and as many connections."""
         if self._limit:
             key = self._addresses.counted(request)
+            self._connections.charge(key)
             if self._window.admit(key, self._clock()):
                 self._refuse(request, key)
 

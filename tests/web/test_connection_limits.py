@@ -6,7 +6,14 @@ import pytest
 
 from scoreboard.web import connection_limits
 from scoreboard.web.addresses import Addresses
-from scoreboard.web.connection_limits import BLOCKED_SECONDS, FLOOD_REFUSALS, FLOOD_SECONDS, PROBES_PER_MINUTE, ConnectionLimits
+from scoreboard.web.connection_limits import (
+    BLOCKED_SECONDS,
+    FLOOD_REFUSALS,
+    FLOOD_SECONDS,
+    MALFORMED_COST,
+    PROBES_PER_MINUTE,
+    ConnectionLimits,
+)
 
 
 class Clock:
@@ -74,6 +81,21 @@ def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
         clock.now += 60 / (1000 + PROBES_PER_MINUTE)
         assert limits.admit("192.0.2.1")
         limits.released("192.0.2.1")
+
+
+def test_malformed_requests_count_as_many_connections() -> None:
+    """Who sends nothing else opens no more for a while, others do; and the while has an end, however many there were."""
+    clock = Clock()
+    limits = ConnectionLimits(Addresses(), 10 * MALFORMED_COST, 60 * 64 - PROBES_PER_MINUTE, clock=clock)
+    for _ in range(9):
+        limits.charge("192.0.2.1")
+    assert limits.admit("192.0.2.1")
+    for _ in range(1000):
+        limits.charge("192.0.2.1")
+    assert not limits.admit("192.0.2.1")
+    assert limits.admit("192.0.2.2")
+    clock.now += 10 * MALFORMED_COST / 64
+    assert limits.admit("192.0.2.1")
 
 
 def test_without_a_limit_of_requests_or_connections_there_is_no_rate() -> None:
