@@ -7,7 +7,8 @@ in scoreboard.client.asyncio.
             print(update.position, update.entries)
 
 One core decides and waits for nothing: `board` and `subscription` (frames), `following` (connections), `exchanges` (requests), `backoff`,
-`clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and `live` on Trio, `asyncio` on asyncio.
+`clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and `live` on Trio, `asyncio` on asyncio; what
+a session does is the same for both (`base_session`).
 Imports nothing of the server but values (`domain`) and the signature (`security.signing`), and none of the packages of the server alone.
 """
 

@@ -32,6 +32,7 @@ except ModuleNotFoundError as exc:
 from scoreboard.client import following
 from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_address, proxy_scheme, tls_context
 from scoreboard.client.backoff import seconds
+from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
@@ -40,9 +41,6 @@ from scoreboard.client.exchanges import (
     RETRY_SECONDS,
     Credentials,
     Outcome,
-    SessionState,
-    Steps,
-    T,
     log_in_steps,
     run_steps,
 )
@@ -80,7 +78,7 @@ CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientErr
 # ---- the session --------------------------------------------------------------------------------------------------------
 
 
-class Session(SessionState):
+class Session(BaseSession):
     """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session at once.
 
     `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's own) can be read.
@@ -91,47 +89,8 @@ class Session(SessionState):
     ) -> None:
         """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's time already."""
         require_loop("asyncio", "Session")
-        super().__init__(credentials, patience=patience, now=asyncio.get_running_loop().time, clock=clock)
-        self._http = http
-        self._renewing = asyncio.Lock()
-
-    async def submit(self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None) -> Outcome:
-        """Signs an action, posts it, and returns what it gave.
-
-        `action_id`: 1 to 100 characters, an UUID of its own by default. Give the one of an action whose outcome is unknown and it can't
-        count twice: if it was recorded, Refused with 409 says so.
-
-        Raises Refused (429 among it, with `retry_after` in seconds and `layer`: not tried again here) and Unreachable. Cancelling leaves
-        open whether the action was recorded.
-        """
-        return await self._run(self.submit_steps(action_type, metadata, action_id))
-
-    async def token(self) -> str:
-        """An access token with some life in it, renewed if need be. Raises as `refresh`."""
-        if self.is_due:
-            await self.refresh()
-        return self.credentials.accessToken
-
-    async def refresh(self, *, instead_of: str = "") -> None:
-        """Exchanges the refresh token for new credentials. `instead_of`: a token that was refused; if it is not ours any more all is done.
-
-        Raises Refused (401: the session has ended, log in again) and Unreachable. A cancelled refresh is safe to repeat within a minute;
-        later the server takes the spent token for a stolen one and ends the session.
-        """
-        spent = self.credentials.refreshToken
-        async with self._renewing:  # two tasks, one refresh
-            if not self.is_renewed(spent, instead_of):
-                await self._run(self.renew_steps())
-
-    async def log_out(self) -> None:
-        """Ends the session: its tokens are void, on every node within two seconds. Raises Refused and Unreachable."""
-        await self._run(self.log_out_steps())
-
-    async def _run(self, steps: Steps[T]) -> T:
-        return await run_steps(steps, self._http, self.clock, sleep=asyncio.sleep, renew=self._renew)
-
-    async def _renew(self, instead_of: str) -> None:
-        await self.refresh(instead_of=instead_of)
+        now = asyncio.get_running_loop().time
+        super().__init__(http, credentials, patience=patience, clock=clock, now=now, sleep=asyncio.sleep, lock=asyncio.Lock())
 
 
 def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
