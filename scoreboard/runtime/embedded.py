@@ -131,7 +131,7 @@ async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None
                 raise StartError(f"the embedded servers did not answer within {START_SECONDS:.0f} s: {words}")
             async with trio.open_nursery() as nursery:
                 if restarts:
-                    nursery.start_soon(_keep_running, stack, starting)
+                    nursery.start_soon(_restart_dead_servers, stack, starting)
                 try:
                     yield endpoints
                 except Exception as exc:  # noqa: BLE001 – raised again below: the nursery would wrap it in a group
@@ -220,7 +220,7 @@ def _port_of(server: Server, wanted: int, may_move: bool) -> int:
     return port
 
 
-async def _keep_running(stack: list[_Member], starting: int) -> None:
+async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
     """Starts a server that died again, where it was. Raises StartError when it does not start, or died RESTARTS times before."""
     restarts: deque[float] = deque(maxlen=RESTARTS)
     while True:

@@ -106,7 +106,7 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._sources: dict[int, Source] = {}
-        self._untold: OrderedDict[str, OrderedDict[Source, int]] = OrderedDict()  # by address, the next one first: who must be told what
+        self._pending: OrderedDict[str, OrderedDict[Source, int]] = OrderedDict()  # by address, the next one first: who must be told what
 
     def watch(self, fd: int, address: str = "") -> Source:
         """From now on the source hears of the descriptor, until the source is closed. `address`: the peer's, with which it shares turns.
@@ -123,59 +123,59 @@ class Poller:
         source = self._sources.pop(fd, None)
         if source is not None:
             self._epoll.unregister(fd)
-            if (untold := self._untold.get(source.address)) is not None and untold.pop(source, None) is not None and not untold:
-                del self._untold[source.address]
+            if (pending := self._pending.get(source.address)) is not None and pending.pop(source, None) is not None and not pending:
+                del self._pending[source.address]
 
     async def run(self) -> None:
         """Wakes sources for ever. Once it is cancelled nobody is woken any more."""
         while True:
-            if self._untold:
+            if self._pending:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
             found = self._epoll.poll(0, MOST_EVENTS)
-            if len(found) > FEW_EVENTS or self._untold:
-                self._sort(found)
-                self._take_turns()
+            if len(found) > FEW_EVENTS or self._pending:
+                self._enqueue(found)
+                self._dispatch_round_robin()
             else:
                 for fd, events in found:
                     source = self._sources.get(fd)
                     if source is not None:  # else closed by an earlier one's hook
-                        _tell(source, events)
+                        _dispatch(source, events)
 
-    def _sort(self, found: list[tuple[int, int]]) -> None:
+    def _enqueue(self, found: list[tuple[int, int]]) -> None:
         """By address; two edges of one source become one."""
         for fd, events in found:
             source = self._sources[fd]
-            untold = self._untold.get(source.address)
-            if untold is None:
-                untold = self._untold[source.address] = OrderedDict()
-            untold[source] = untold.get(source, 0) | events
+            pending = self._pending.get(source.address)
+            if pending is None:
+                pending = self._pending[source.address] = OrderedDict()
+            pending[source] = pending.get(source, 0) | events
 
-    def _take_turns(self) -> None:
+    def _dispatch_round_robin(self) -> None:
         """Tells one source of an address, then one of the next, until all are told or it is others' turn."""
-        untold, end = self._untold, perf_counter() + TURN_SECONDS
+        pending, end = self._pending, perf_counter() + TURN_SECONDS
         for _ in range(EVENTS):
-            if not untold:
+            if not pending:
                 return
-            address, sources = next(iter(untold.items()))
+            address, sources = next(iter(pending.items()))
             source, events = sources.popitem(last=False)
             if sources:
-                untold.move_to_end(address)
+                pending.move_to_end(address)
             else:
-                del untold[address]
-            _tell(source, events)
-            if len(untold) > 1 and perf_counter() > end:
+                del pending[address]
+            _dispatch(source, events)
+            if len(pending) > 1 and perf_counter() > end:
                 return
 
     def close(self) -> None:
         """When `run` has ended."""
         self._sources.clear()
-        self._untold.clear()
+        self._pending.clear()
         self._epoll.close()
 
 
-def _tell(source: Source, events: int) -> None:
+def _dispatch(source: Source, events: int) -> None:
     if events & _END:
         source.end()
     else:

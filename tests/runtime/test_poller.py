@@ -310,7 +310,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         for both in pairs:
             with both:
                 pass
-        assert not poller._untold
+        assert not poller._pending
     assert sorted(told) == list(range(19))
     assert turns >= 16
 
