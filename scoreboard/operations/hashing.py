@@ -13,6 +13,8 @@ from uuid import UUID
 
 import trio
 
+from scoreboard.runtime.background import BackgroundThreads
+
 HASHING = 2  # passwords hashed at once: each takes 64 MiB, and four threads of its own
 WAITING = 64  # places in line, about a second of work; full: refused
 KEPT_FOR_KNOWN = 16  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
@@ -30,7 +32,7 @@ class HashingQueue:
         self._idle = hashing  # hashes that may begin now
         self._known_line: deque[trio.Event] = deque()  # together at most `waiting`
         self._strangers_line: deque[trio.Event] = deque()
-        self._threads = trio.CapacityLimiter(hashing)
+        self._threads = BackgroundThreads(hashing)
 
     @property
     def taken(self) -> int:
@@ -73,7 +75,7 @@ class HashingQueue:
         else:
             await self._wait(self._known_line if place.known else self._strangers_line)
         try:
-            return await trio.to_thread.run_sync(function, *arguments, limiter=self._threads)
+            return await self._threads.run(function, *arguments)
         finally:
             self._next()
 
