@@ -52,10 +52,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     epoch: int
     version: int
     top: int  # the version at which the first SHOWN rows last changed
-    updated_ms: int  # Unix milliseconds by the store's clock, at `top`
+    updated_ms: int  # Unix milliseconds by the store's clock, when the first SHOWN rows last changed; a rebuild changes none
     rows: tuple[Entry, ...]
     stale: bool = False  # read from PostgreSQL while Redis can't be read
     stale_since_ms: int = 0  # Unix milliseconds; 0 when not stale
+    last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not to be told
 
     @property
     def mark(self) -> Mark:
@@ -69,6 +70,16 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> tuple[Entry, ...]:
         return self.rows[:SHOWN]
+
+
+def last_modified(changed_ms: int, now_ms: int) -> int:
+    """The Last-Modified (Unix seconds) of what changed last at that time: the second after it, when nothing newer can hide behind it.
+
+    0 while that second is not over: the content may change again in it, and a date has no fractions (RFC 9110, 8.8.2.2). So whoever was
+    told this date, or was answered in a later second, has the newest content as long as the date stays.
+    """
+    second = changed_ms // 1000 + 1
+    return second if changed_ms and now_ms >= second * 1000 else 0
 
 
 def rfc3339(milliseconds: int) -> str:

@@ -65,9 +65,10 @@ if news then
   version = version + 1
   if table.concat(redis.call('ZRANGE', ORDER, 0, last_shown)) ~= before then
     top = version
-    local now = redis.call('TIME')
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
     redis.call('HSET', META, 'version', version, 'size', size, 'removed', removed, 'writers', writers,
-      'top', top, 'updated', now[1] * 1000 + math.floor(now[2] / 1000))
+      'top', top, 'top_at', now, 'updated', now)
   else
     redis.call('HSET', META, 'version', version, 'size', size, 'removed', removed, 'writers', writers)
   end

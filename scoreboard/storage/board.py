@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 import trio
 
-from scoreboard.domain.boards import KEPT, NEVER, SHOWN, Board, Entry, Mark, Snapshot
+from scoreboard.domain.boards import KEPT, NEVER, SHOWN, Board, Entry, Mark, Snapshot, last_modified
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ranking import HIGHEST, read_member
 from scoreboard.runtime import observe
@@ -53,7 +53,7 @@ class Standing(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """One good read of Redis: `changed_ago` seconds, by Redis' own clock, since the shown rows changed."""
+    """One good read of Redis: `changed_ago` seconds, by Redis' own clock, since the shown rows or their position changed."""
 
     snapshot: Snapshot
     changed_ago: float
@@ -248,7 +248,7 @@ class SharedBoard:
         if not answer:
             self._agreement.doubt(Doubt.MISSING)
             return None
-        epoch, version, top, updated, names, now, incomplete, members, applied = answer
+        epoch, version, top, top_at, updated, names, now, incomplete, members, applied = answer
         if not self._agreement.confirm(expected, applied):
             return None
         if incomplete:
@@ -259,8 +259,10 @@ class SharedBoard:
         if self._profiles.drop_outdated(self.board.id, epoch, names):
             self._entries.clear()
         rows = await self._name(members)
-        snapshot = Snapshot(self.board.id, epoch, version, top, updated or now, rows)
-        return _Answer(snapshot, max(0, now - snapshot.updated_ms) / 1000)
+        has_names = len(self._entries) == len(members)  # one that comes later moves no position, and so no date
+        modified = last_modified(top_at, now) if has_names else 0
+        snapshot = Snapshot(self.board.id, epoch, version, top, updated or now, rows, last_modified=modified)
+        return _Answer(snapshot, max(0, now - (top_at or now)) / 1000)
 
     async def _name(self, members: list[bytes]) -> tuple[Entry, ...]:
         """The rows of these members. Those of the read before are taken over: a UUID's text costs more than a row."""
@@ -297,7 +299,7 @@ class SharedBoard:
             last = from_redis or last
             if last is None:
                 raise StorageUnavailable("postgresql", "the board can be read from neither store")
-            return msgspec.structs.replace(last, stale=True, stale_since_ms=self.stale_since_ms)
+            return msgspec.structs.replace(last, stale=True, stale_since_ms=self.stale_since_ms, last_modified=0)
         self._fallback_at = now
         updated = max((row["updated_ms"] for row in rows[:SHOWN]), default=self.stale_since_ms)
         return Snapshot(

@@ -16,7 +16,7 @@ class BoardKeys(NamedTuple):
     totals: str  # the specification's sorted set: user id → total
     order: str  # score 0, member = order key ‖ raw user id: ZRANK + 1 is the exact rank
     entry: str  # raw user id → order key ‖ version: the member to look up, and the version register
-    meta: str  # epoch, installation, version, top, size, removed, writers, updated (ms), names, run_id, incomplete
+    meta: str  # epoch, installation, version, top, top_at (ms), size, removed, writers, updated (ms), names, run_id, incomplete
     applied: str  # writer → last sequence that went in without a gap before it
 
 

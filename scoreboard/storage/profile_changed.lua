@@ -26,9 +26,10 @@ if place >= tonumber(ARGV[4]) then return 0 end
 
 local version, top = redis.call('HINCRBY', META, 'version', 1), tonumber(found[3] or 0)
 if place < tonumber(ARGV[3]) then
-  local now = redis.call('TIME')
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   top = version
-  redis.call('HSET', META, 'top', top, 'updated', now[1] * 1000 + math.floor(now[2] / 1000))
+  redis.call('HSET', META, 'top', top, 'top_at', now, 'updated', now)
 end
 redis.call('PUBLISH', CHANNEL, table.concat({'board', ARGV[1], ARGV[2], found[1], version, top, '', '[]'}, '\n'))
 return version

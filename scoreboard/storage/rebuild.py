@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from scoreboard.domain.boards import Board, Mark
+from scoreboard.domain.boards import SHOWN, Board, Mark
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage import ledger, outbox
 from scoreboard.storage.bridge import postgres_errors, redis_errors
@@ -39,6 +39,10 @@ SCORES_SQL = """
 SELECT user_id::text::bytea, total_score::text::bytea, int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
        int8send(version), uuid_send(user_id)
 FROM scores ORDER BY total_score DESC, scores.reached"""
+# Unix milliseconds; NULL when nobody has a score.
+LAST_CHANGE_SQL = f"""
+SELECT max((extract(epoch FROM updated_at) * 1000)::bigint)
+FROM (SELECT updated_at FROM scores ORDER BY total_score DESC, reached LIMIT {SHOWN}) AS shown"""  # noqa: S608 – a constant
 # Redis keeps names and pictures for five minutes.
 RENAMED_SQL = "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
 EPOCH_SQL = "SELECT nextval('board_epochs')"
@@ -210,12 +214,13 @@ class Rebuilder:
             if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+        updated = await conn.fetchval(LAST_CHANGE_SQL) or 0
         with redis_errors():
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 if turns:
                     pipe.hset(aside.applied, mapping=turns)
                 meta = {"epoch": epoch, "installation": self.stores.installation, "size": size, "removed": 0, "writers": len(turns)}
-                pipe.hset(aside.meta, mapping=meta)
+                pipe.hset(aside.meta, mapping={**meta, "updated": updated})
                 for name in aside:
                     pipe.expire(name, ASIDE_SECONDS)
                 await pipe.execute()

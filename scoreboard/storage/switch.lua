@@ -5,10 +5,12 @@
 -- Returns the new version; 0 when the live board is as new already, or the other one is not whole any more. So whoever was stopped while
 -- building, and wakes up later, changes nothing.
 local META, CHANNEL, ASIDE_META = KEYS[4], KEYS[6], KEYS[10]
-local found = redis.pcall('HMGET', META, 'epoch', 'version', 'names')
+local found = redis.pcall('HMGET', META, 'epoch', 'version', 'names', 'updated')
 if found.err then found = {} end
 if tonumber(found[1] or 0) >= tonumber(ARGV[2]) then return 0 end
 local at = ASIDE_META and 6 or 0
+local updated = tonumber(found[4] or 0)
+if ASIDE_META then updated = math.max(updated, tonumber(redis.call('HGET', ASIDE_META, 'updated') or 0)) end
 if whole(KEYS[at + 1], KEYS[at + 2], KEYS[at + 3], KEYS[at + 4], KEYS[at + 5], ARGV[1]) ~= tonumber(ARGV[5]) then return 0 end
 
 if ASIDE_META then
@@ -21,9 +23,11 @@ if ASIDE_META then
   end
 end
 
-local now = redis.call('TIME')
+-- No row changes by being put in place: `updated` stays. Only a board that never had one begins now.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local version = tonumber(found[2] or 0) + 1
 redis.call('HSET', META, 'epoch', ARGV[2], 'version', version, 'top', version, 'names', tonumber(found[3] or 0) + 1,
-  'updated', now[1] * 1000 + math.floor(now[2] / 1000), 'run_id', ARGV[4], 'incomplete', 1)
+  'top_at', now, 'updated', updated > 0 and updated or now, 'run_id', ARGV[4], 'incomplete', 1)
 redis.call('PUBLISH', CHANNEL, table.concat({'board', ARGV[1], ARGV[3], ARGV[2], version, version, '', '[]'}, '\n'))
 return version

@@ -66,7 +66,6 @@ class _Prepared(NamedTuple):
     snapshot: Snapshot
     lead: bytes
     tail: bytes
-    modified: bytes  # the Last-Modified line
     response: Response  # to whoever asks without a token
     etag: bytes
 
@@ -110,16 +109,18 @@ def prepare(snapshot: Snapshot, limit: int) -> _Prepared:
     """The answer that shows the first `limit` rows of a snapshot."""
     lead = b'{"success":true,"data":{"leaderboard":%b' % _encode(snapshot.rows[:limit])
     tail = b',"lastUpdated":"%b"%b}}' % (rfc3339(snapshot.updated_ms).encode(), b',"stale":true' if snapshot.stale else b"")
-    modified = b"last-modified: %b\r\n" % formatdate(snapshot.updated_ms // 1000, usegmt=True).encode()
+    modified = b""
+    if snapshot.last_modified and limit <= SHOWN:  # the date tells of the shown rows only
+        modified = b"last-modified: %b\r\n" % formatdate(snapshot.last_modified, usegmt=True).encode()
     response, etag = _tagged(lead + tail, _PUBLIC + modified)
-    return _Prepared(snapshot, lead, tail, modified, response, etag)
+    return _Prepared(snapshot, lead, tail, response, etag)
 
 
 def personal(prepared: _Prepared, standing: Standing) -> tuple[Response, bytes]:
     """The same with the caller's own place, and its ETag."""
     rank = b"null" if standing.rank is None else b"%d" % standing.rank
     body = b'%b,"currentUser":{"rank":%b,"score":%d}%b' % (prepared.lead, rank, standing.score, prepared.tail)
-    return _tagged(body, _PRIVATE + prepared.modified)
+    return _tagged(body, _PRIVATE)  # without a date: one's own place changes while the shown rows don't
 
 
 def _tagged(body: bytes, fields: bytes) -> tuple[Response, bytes]:
@@ -145,10 +146,7 @@ def conditional(request: Request, response: Response, etag: bytes) -> Response:
 
 
 def is_unmodified(request: Request, fields: bytes) -> bool:
-    """Whether If-Modified-Since, without an If-None-Match, names the answer's Last-Modified or a later second (RFC 9110, 13.1.3).
-
-    A board may change twice in a second, which this field can't tell; who must know that compares ETags.
-    """
+    """Whether If-Modified-Since, without an If-None-Match, names the answer's Last-Modified or a later second (RFC 9110, 13.1.3)."""
     modified = _LAST_MODIFIED(fields)
     if modified is None or request.has(b"if-none-match") or request.method not in {b"GET", b"HEAD"}:
         return False

@@ -446,6 +446,31 @@ async def test_an_epoch_is_never_used_again(stores: Stores) -> None:
 # ---- rebuilding -----------------------------------------------------------------------------------------------------
 
 
+async def test_what_is_put_in_place_has_not_changed(stores: Stores) -> None:
+    """The time of the last change is the rows': a board that is renewed keeps it, one that is built anew has PostgreSQL's."""
+
+    async def updated() -> int:
+        return int(await stores.command("HGET", NAMES.meta, "updated"))
+
+    async with connection(stores) as conn:
+        users = await make_users(stores, 12)
+        await crossing(rebuilder_of(stores).rebuild, conn)
+        begun = await updated()  # of a board without rows: when it was made
+        scribe = Scribe(conn, 7)
+        await scribe.record([claim(user, points=100 if user in users[:10] else 1) for user in users])
+        await stores.execute("UPDATE scores SET updated_at = '2026-01-02T03:04:05.678Z' WHERE total_score = 100")
+        await stores.command("DEL", *NAMES)
+        mark = await crossing(rebuilder_of(stores).rebuild, conn)
+        assert await updated() == 1767323045678 < begun, "the shown rows' last, not that of those below"
+        renewed = await crossing(rebuilder_of(stores).renew, conn, mark.epoch)
+        assert renewed.epoch > mark.epoch
+        assert await updated() == 1767323045678
+        await stores.command("HSET", NAMES.meta, "updated", 1767323049000)  # a name has changed since
+        await crossing(rebuilder_of(stores).rebuild, conn)
+        assert await updated() == 1767323049000
+        assert int(await stores.command("HGET", NAMES.meta, "top_at")) >= begun
+
+
 async def test_two_rebuild_at_once(stores: Stores) -> None:
     """Two projectors that build at the same time end with one whole board under the newer epoch."""
     async with connection(stores) as conn:

@@ -1,6 +1,6 @@
 """The board as a node reads it: shared reads, own writes, what happens while Redis is away, and one user's standing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from time import monotonic
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from scoreboard.storage import board as module
 from scoreboard.storage.board import SharedBoard, Standing
 from scoreboard.storage.bridge import crossing
 from scoreboard.storage.connections import open_stores
+from scoreboard.storage.profiles import Profile, Profiles
 from scoreboard.storage.projection import Row, Span
 from tests.conftest import OwnValkey
 from tests.storage.boards import NAMES, World, counted_commands
@@ -26,6 +27,13 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
         world = World(stores)
         await world.open_board()
         yield world
+
+
+class Nameless(Profiles):
+    """No store tells a name in time."""
+
+    async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
+        return {}
 
 
 def names(rows: tuple[Entry, ...]) -> list[tuple[int, str, int]]:
@@ -71,6 +79,36 @@ async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: Wo
         await world.score(UUID(bytes=row["id"].bytes), 2**53 - 1 - place)
     snapshot = await world.reader().read()
     assert [entry.score for entry in snapshot.rows] == [2**53 - 1 - place for place in range(KEPT)]
+
+
+async def test_when_the_shown_rows_were_last_modified(world: World) -> None:
+    """The second after the change is told once it is over; a position that moves without a change counts, a rebuild is no change."""
+    await world.score(await world.user("ann"), 10)
+    board = world.reader()
+    top_at = int(await world.stores.command("HGET", NAMES.meta, "top_at"))
+    assert (await board.read()).last_modified in {0, top_at // 1000 + 1}  # 0 unless the machine took a second
+    with trio.fail_after(5):
+        while not (read := await board.read()).last_modified:
+            await trio.sleep(0.05)
+    assert read.last_modified == top_at // 1000 + 1
+    assert read.updated_ms == top_at
+    await world.stores.command("HSET", NAMES.meta, "top_at", top_at - 60_000)  # ended longer ago than what people are told
+    board.distrust()
+    assert (await board.read()).last_modified == top_at // 1000 - 59
+
+
+async def test_a_name_that_comes_late_has_no_date(world: World) -> None:
+    """Until a row's name is known the board has no date: the name comes without a new position."""
+    user = await world.user("ann")
+    await world.score(user, 10)
+    await world.stores.command("HSET", NAMES.meta, "top_at", 1_000)
+    board = world.reader()
+    assert (await board.read()).last_modified == 2
+    board._entries.clear()
+    board._profiles = Nameless(world.stores)
+    board.distrust()
+    read = await board.read()
+    assert (names(read.rows), read.last_modified) == ([(1, f"user-{user.hex[:8]}", 10)], 0)
 
 
 async def test_reads_cost_nothing_while_nothing_changes(world: World) -> None:

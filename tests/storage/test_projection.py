@@ -123,11 +123,12 @@ async def test_a_removed_user_comes_back_with_a_newer_score(world: World) -> Non
 
 
 async def test_the_top_moves_only_with_the_first_ten(world: World) -> None:
-    """`version` rises with every change, `top` and `updated` only when the first ten are others or in another order."""
+    """`version` rises with every change, `top` and its times only when the first ten are others or in another order."""
     users = [UUID(int=100 + number) for number in range(12)]
     await world.apply(*[Row(user, 1000 - place, place, 1) for place, user in enumerate(users)])
     assert (await world.meta("version"), await world.meta("top")) == (1, 1)
     updated = await world.meta("updated")
+    assert await world.meta("top_at") == updated
     assert abs(updated - int((await world.stores.command("TIME"))[0]) * 1000) < 60_000
     await world.apply(Row(users[11], 990, 20, 2))
     assert (await world.meta("version"), await world.meta("top"), await world.meta("updated")) == (2, 1, updated)

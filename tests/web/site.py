@@ -49,7 +49,7 @@ ROWS = tuple(
     Entry(rank, str(UUID(int=rank)), f"Player {rank}", 1000 - rank, "https://example.org/a.png" if rank == 1 else None)
     for rank in range(1, 13)
 )
-SNAPSHOT = Snapshot("leaderboard", 3, 40, 38, 1_768_041_000_000, ROWS)
+SNAPSHOT = Snapshot("leaderboard", 3, 40, 38, 1_768_041_000_000, ROWS, last_modified=1_768_041_001)
 NOWHERE = Standing(0, None)
 UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 
