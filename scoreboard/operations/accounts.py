@@ -38,7 +38,7 @@ from scoreboard.storage.users import Changed, Profile
 
 REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
 COMPARED_TIMES = 2  # of a log-in: the hash may have been made anew by another log-in meanwhile
-PUBLISHED_AT_ONCE = 20  # ended sessions of one change that other nodes hear of at once; of more they read within two seconds
+PUBLISHED_AT_ONCE = 20  # ended sessions of one change that other nodes hear of at once; they read all of them within two seconds
 TOKENS_TRIED = 4  # refresh tokens of one request: a sibling domain can plant cookies, and each that has the form costs a look-up
 
 WRONG = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
@@ -333,8 +333,12 @@ class Accounts:
         return await self._change_profile(user.user, username, None, set_avatar=False, per_hour=None)
 
     async def delete(self, user: Profile) -> bool:
-        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more."""
-        await self.note_ended(await credentials.end_sessions(self._stores, user.user))
+        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more.
+
+        The password goes with the sessions, before the rest: no log-in opens another one while a long history is deleted. Interrupted in
+        between, the user is left without a password, and the same call again goes on.
+        """
+        await self.note_ended(await credentials.remove(self._stores, user.user))
         return await users.delete(self._stores, user.user)
 
     # ---- steps ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Sessions in PostgreSQL: what a log-in opened, which refresh token is live, and who was logged out.
 
 Called by operations.accounts and operations.sessions. Each function is one statement, so two requests with the same token are put in order
-by the row's lock. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
+by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node reads of the session's end. Times are PostgreSQL's.
+Everything here may raise StorageUnavailable.
 """
 
 from datetime import datetime

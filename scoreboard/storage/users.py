@@ -292,9 +292,10 @@ async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
 
 
 async def delete(stores: Stores, user: UUID) -> bool:
-    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials, sessions. The name rests.
+    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials. The name rests.
 
-    False when there is no such user. Triggers note for all boards that the user is gone. However many actions there are.
+    False when there is no such user. Triggers note for all boards that the user is gone, and end the sessions, whose rows stay until they
+    are pruned. However many actions there are.
     """
     return await crossing(_delete, stores, user)
 
