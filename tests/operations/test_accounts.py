@@ -14,7 +14,7 @@ from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.operations import accounts as accounts_module
 from scoreboard.operations import provisioning
-from scoreboard.operations.accounts import Client, LoggedIn
+from scoreboard.operations.accounts import TOKENS_TRIED, Client, LoggedIn
 from scoreboard.operations.hashing import HASHING, KEPT_FOR_KNOWN, WAITING
 from scoreboard.operations.import_files import read_people
 from scoreboard.operations.provisioning import Imported, development_tokens
@@ -28,6 +28,12 @@ __all__ = ["database_url"]  # the module's own fixture
 
 async def refreshed(someone: Node, token: str) -> LoggedIn:
     outcome = await someone.accounts.refresh(token)
+    assert isinstance(outcome, LoggedIn), outcome
+    return outcome
+
+
+async def logged_in(someone: Node, name: str, password: str = PASSWORD) -> LoggedIn:
+    outcome = await someone.accounts.login(name, password)
     assert isinstance(outcome, LoggedIn), outcome
     return outcome
 
@@ -371,6 +377,52 @@ async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_u
         assert one.sessions.authenticate(third.accessToken) is None
         assert len(one.revoked) == 1
         assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+
+
+async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_url: str, redis_url: str) -> None:
+    """A sibling domain plants tokens of its own account, before or after the owner's, one or a crowd: the told user's alone counts."""
+    async with node(database_url, redis_url) as one:
+        eve, ada = await one.register("Eve"), await one.register("Ada")
+        planted = [eve.refreshToken, *[(await logged_in(one, "Eve")).refreshToken for _ in range(TOKENS_TRIED)]]
+        user, spent = UUID(ada.userId), []
+        for crowd in (planted[:1], planted):
+            for is_first in (True, False):
+                spent.append(ada.refreshToken)
+                answer = await one.accounts.refresh(*(crowd if is_first else ()), ada.refreshToken, *crowd, user=user)
+                assert isinstance(answer, LoggedIn)
+                assert answer.userId == ada.userId
+                ada = answer
+        lost = await one.accounts.refresh(eve.refreshToken, spent[-1], user=user)
+        assert isinstance(lost, LoggedIn)
+        assert lost.refreshToken == ada.refreshToken
+        assert await one.accounts.refresh(eve.refreshToken, user=user) == accounts_module.SPENT
+        assert await one.accounts.refresh(*planted, user=UUID(int=1)) == accounts_module.SPENT
+        eve = await refreshed(one, eve.refreshToken)
+        assert await one.accounts.refresh(planted[0], user=user) == accounts_module.SPENT  # spent just now
+        assert one.revoked == []
+        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SPENT  # a copy of a spent one
+        assert one.revoked == [refresh_tokens.session_of(ada.refreshToken)]
+        assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken, user=user) == accounts_module.SPENT
+        await refreshed(one, eve.refreshToken)
+
+
+async def test_live_tokens_of_several_users_log_in_nobody(database_url: str, redis_url: str) -> None:
+    """Nobody knows whose browser it is, when it does not say so: none is spent. Two of one user are that user's."""
+    async with node(database_url, redis_url) as one:
+        eve, ada = await one.register("Eve"), await one.register("Ada")
+        another = await logged_in(one, "Ada")
+        for pair in ((eve, ada), (ada, eve)):
+            assert await one.accounts.refresh(*(each.refreshToken for each in pair)) == accounts_module.SPENT
+        assert isinstance(await one.accounts.refresh(another.refreshToken, ada.refreshToken), LoggedIn)
+        later = await refreshed(one, ada.refreshToken)
+        assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken) == accounts_module.SPENT  # spent just now
+        identity = one.sessions.authenticate(later.accessToken)
+        assert identity is not None
+        await one.accounts.logout(identity)
+        answer = await one.accounts.refresh(later.refreshToken, eve.refreshToken)
+        assert isinstance(answer, LoggedIn)
+        assert answer.userId == eve.userId
+        assert one.revoked == [identity.sid]
 
 
 async def test_a_made_up_token_ends_nobodys_session(database_url: str, redis_url: str) -> None:

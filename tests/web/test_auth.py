@@ -177,6 +177,24 @@ async def test_a_planted_refresh_cookie_makes_nobody_somebody_else(database_url:
         assert (fresh["secure"], fresh["path"]) == (True, REFRESH)
 
 
+async def test_a_page_says_whose_session_it_is(database_url: str, redis_url: str) -> None:
+    """A sibling domain's cookie with a live token of its own account changes nothing for a page that names its user."""
+    async with site(database_url, redis_url) as here:
+        eve, ada = await here.register("Eve"), await here.register("Ada")
+        headers = {"origin": str(here.http.base_url).rstrip("/")}
+        headers["cookie"] = f"scoreboard_refresh={eve['refreshToken']}; scoreboard_refresh={ada['refreshToken']}"
+        assert code(await here.http.post(REFRESH, headers=headers)) == (401, "UNAUTHORIZED")
+        answer = await here.http.post(REFRESH, json={"userId": ada["userId"]}, headers=headers)
+        assert answer.json()["data"]["userId"] == ada["userId"]
+        headers["cookie"] = f"scoreboard_refresh={eve['refreshToken']}"
+        here.http.cookies.clear()
+        assert code(await here.http.post(REFRESH, json={"userId": ada["userId"]}, headers=headers)) == (401, "UNAUTHORIZED")
+        refused = await here.http.post(REFRESH, json={"userId": "Ada"}, headers=headers)
+        assert (code(refused), refused.json()["errors"][0]["field"]) == ((400, "INVALID_REQUEST"), "userId")
+        answer = await here.http.post(REFRESH, json={"refreshToken": eve["refreshToken"], "userId": eve["userId"]})
+        assert answer.json()["data"]["userId"] == eve["userId"]
+
+
 async def test_a_device_cookie_is_for_browsers_and_the_login_path(database_url: str, redis_url: str) -> None:
     """HttpOnly, SameSite=Strict, a year, another at each log-in; a refresh gives none."""
     async with site(database_url, redis_url) as here:
