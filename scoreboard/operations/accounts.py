@@ -186,7 +186,7 @@ class Accounts:
                 now = self._steady()
                 if wait := attempt.count_browser(user, now) if user and device else attempt.count_address(now):
                     return _limited("Too many log-ins from this address.", wait)
-            if wait := attempt.against(user or _stand_in(name), device, self._steady()):
+            if wait := attempt.against(user or _stand_in(name), device, self._steady(), by_address="@" in name):
                 return _limited("Too many log-ins to this account.", wait)
             for _ in range(COMPARED_TIMES):
                 stored = account.password_hash if account else None

@@ -17,6 +17,7 @@ from scoreboard.operations import provisioning
 from scoreboard.operations.accounts import TOKENS_TRIED, Client, LoggedIn
 from scoreboard.operations.hashing import HASHING, KEPT_FOR_KNOWN, WAITING
 from scoreboard.operations.import_files import read_people
+from scoreboard.operations.login_limits import EVERYWHERE_TIMES
 from scoreboard.operations.provisioning import Imported, development_tokens
 from scoreboard.security import device_cookies, passwords, refresh_tokens
 from scoreboard.security.signatures import action_secret
@@ -259,7 +260,7 @@ async def test_the_right_password_is_never_counted_as_a_failure(database_url: st
         for number in range(30):
             client = Client(f"198.51.{number}.1")
             assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
-        for number in range(20):
+        for number in range(2 * EVERYWHERE_TIMES):
             assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1")) == accounts_module.WRONG
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
 
@@ -283,7 +284,7 @@ async def test_a_try_that_is_refused_takes_nothing(database_url: str, redis_url:
             assert await one.accounts.login("Ada", PASSWORD, client) == accounts_module.BUSY
         for place in places:
             one.accounts._hashing.leave(place)
-        for number in range(20):
+        for number in range(2 * EVERYWHERE_TIMES):
             await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
         for _ in range(5):
             assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
@@ -298,7 +299,7 @@ async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, 
         mine, other = await one.register("Ada"), await one.register("Eve")
         forged = device_cookies.make(b"x" * 32, UUID(mine.userId), b"n" * 16)
         cookies = (one.accounts.device_cookie(other), forged, "", "x" * 64, "é" * 64)
-        for number in range(10):
+        for number in range(EVERYWHERE_TIMES):
             assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies)) == accounts_module.WRONG
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
         own = one.accounts.device_cookie(mine)
