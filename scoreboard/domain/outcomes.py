@@ -9,8 +9,6 @@ import msgspec
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
 
-SIGNATURE_LENGTH = 500  # characters; specification: action_logs.signature is VARCHAR(500)
-
 
 class Claim(msgspec.Struct, frozen=True):
     """A verified user's signed action, not yet judged by the stores."""

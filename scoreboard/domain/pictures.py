@@ -4,6 +4,7 @@ What is a picture is said in picture_formats.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 AVATARS = "/avatars/"  # where this server has pictures, by user
 
@@ -37,6 +38,14 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
     elif address in PROTOCOL:
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def host_of(url: str) -> str:
+    """The name of the host in an address, in lower case; "" when there is none, or when it is no address. Never raises."""
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:  # a bracket without its pair, a letter that stands for / or ? among others: plain SQL may have written it
+        return ""
 
 
 def path(user: str, url: str) -> str:

@@ -53,10 +53,10 @@ def username(text: str) -> str | FieldError:
         return FieldError("username", fault)
     if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
         return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
-    looks = skeletons(name)
-    if not looks or not any(unicodedata.category(character).startswith(_VISIBLE) for character in name):
+    found = skeletons(name)
+    if not found or not any(unicodedata.category(character).startswith(_VISIBLE) for character in name):
         return FieldError("username", "must contain something that can be seen")
-    if any(_STAND_IN.fullmatch(look) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", look)) for look in looks):
+    if any(_STAND_IN.fullmatch(skeleton) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", skeleton)) for skeleton in found):
         return FieldError("username", "must not look like the id of a user")
     return name
 

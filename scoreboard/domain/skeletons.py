@@ -19,9 +19,7 @@ from importlib.resources import files
 
 import unicodedata2 as unicodedata  # of Unicode 17, as the data: Python 3.11's own is of 2021, and nodes must agree
 
-SKELETON_LONGEST = (
-    255  # characters: some letters become eighteen, and an index of PostgreSQL takes at most 2,700 bytes; what follows is cut off
-)
+SKELETON_LONGEST = 255  # characters; what follows is cut off: some letters become eighteen, and an index takes at most 2,700 bytes
 MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
 
 _DOTLESS_J = {ord("\N{LATIN SMALL LETTER DOTLESS J}"): "j"}  # UTS #39 has it apart from "j"
@@ -57,12 +55,12 @@ def table() -> dict[int, str | None]:
 def _capital_is() -> dict[int, str]:
     """Characters that look like "l", but are a capital I, alone or among others, of whatever script: "Ⅳ" → "IV"."""
     found = {}
-    for code, look in table().items():
-        if look and "l" in look:
+    for code, prototype in table().items():
+        if prototype and "l" in prototype:
             plain = unicodedata.normalize("NFKC", chr(code))
             read = _alike(plain.casefold())
-            if read != (shown := _alike(look.casefold())) and read.replace("i", "l") == shown:
-                found[code] = plain if plain.isascii() else look.replace("l", "I")
+            if read != (shown := _alike(prototype.casefold())) and read.replace("i", "l") == shown:
+                found[code] = plain if plain.isascii() else prototype.replace("l", "I")
     return found
 
 
@@ -75,8 +73,8 @@ def skeletons(name: str) -> tuple[str, ...]:
     """What names that look alike, or are alike in another case, have in common; sorted, each once. () when nothing of it can be seen."""
     shown = unicodedata.normalize("NFD", name).translate(_capital_is())
     readings = {shown, shown.replace("I", "i"), _FIRST_CAPITAL_I.sub("i", shown)}
-    looks = {_settle(_alike(reading)) for reading in readings} | {folded_skeleton(name)}
-    return tuple(sorted(looks - {""}))
+    found = {_settle(_alike(reading)) for reading in readings} | {folded_skeleton(name)}
+    return tuple(sorted(found - {""}))
 
 
 def folded_skeleton(name: str) -> str:

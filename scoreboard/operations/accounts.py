@@ -38,8 +38,8 @@ from scoreboard.storage.users import Changed, Profile
 
 REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
 COMPARED_TIMES = 2  # of a log-in: the hash may have been made anew by another log-in meanwhile
-PUBLISHED_AT_ONCE = 20  # ended sessions of one change that other nodes hear of at once; of more they read within two seconds
-TOKENS_TRIED = 4  # refresh tokens of one request: a sibling domain can plant cookies, and each that has the form costs a look-up
+PUBLISHED_AT_ONCE = 20  # ended sessions of one change that other nodes hear of at once; they read all of them within two seconds
+TOKENS_TRIED = 4  # refresh tokens of one request that are one user's, or lead to nobody: each costs a look-up or two
 
 WRONG = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
 SPENT = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
@@ -186,7 +186,7 @@ class Accounts:
                 now = self._steady()
                 if wait := attempt.count_browser(user, now) if user and device else attempt.count_address(now):
                     return _limited("Too many log-ins from this address.", wait)
-            if wait := attempt.against(user or _stand_in(name), device, self._steady()):
+            if wait := attempt.against(user or _stand_in(name), device, self._steady(), by_address="@" in name):
                 return _limited("Too many log-ins to this account.", wait)
             for _ in range(COMPARED_TIMES):
                 stored = account.password_hash if account else None
@@ -208,32 +208,44 @@ class Accounts:
         """What the browser that has just logged in shows the next time, so that it is known."""
         return device_cookies.make(self._masters[self._master], UUID(logged_in.userId), secrets.token_bytes(NONCE_BYTES))
 
-    async def refresh(self, *presented: str) -> LoggedIn | Refusal:
+    async def refresh(self, *presented: str, user: UUID | None = None) -> LoggedIn | Refusal:
         """Spends a refresh token for a new pair: of several, since a browser may have been given others, the first that is live.
+
+        A sibling domain can plant cookies, a live token of its own account among them. So only tokens of `user` count, whom the page takes
+        itself for; when it does not say so, tokens of different users log in nobody.
 
         The token spent last gives the same successor again for REFRESH_GRACE_SECONDS: two tabs, or a lost answer. Any other spent token of
         ours is somebody's copy, and whose copy is not known: the session ends for both. This is asked only when none is live.
         """
         found = [(token, sid) for token in presented if (sid := refresh_tokens.session_of(token)) is not None]
+        if len(found) > 1:
+            owners = await sessions.owners(self._stores, [(sid, refresh_tokens.digest(token)) for token, sid in found])
+            places = [place for place, owner in owners.items() if user in {None, owner}]
+            if len({owners[place] for place in places}) > 1:
+                log.warning("refresh_tokens_of_several_users", users=sorted({str(owner) for owner in owners.values()}))
+                return SPENT
+            found = [found[place] for place in sorted(places)] or found
         if len(found) > TOKENS_TRIED:  # those that we made come first; one of a retired master key does not show that
             found = sorted(found, key=lambda each: not refresh_tokens.is_ours(self._masters, each[0]))[:TOKENS_TRIED]
         for token, sid in found:
             following = refresh_tokens.successor(self._masters[self._master], token)
             next_sha256 = refresh_tokens.digest(following)
-            opened = await sessions.rotate(self._stores, sid, refresh_tokens.digest(token), next_sha256, self._refresh_days)
+            opened = await sessions.rotate(self._stores, sid, refresh_tokens.digest(token), next_sha256, self._refresh_days, user)
             if opened is not None:
                 return self._logged_in(opened, sid, following)
         for token, sid in found:
-            outcome = await self._refresh_spent(token, sid)
+            outcome = await self._refresh_spent(token, sid, user)
             if isinstance(outcome, LoggedIn):
                 return outcome
         return SPENT
 
-    async def _refresh_spent(self, token: str, sid: UUID) -> LoggedIn | Refusal:
-        """The successor of a token that was spent just now; of one that was spent before, the end of its session."""
+    async def _refresh_spent(self, token: str, sid: UUID, user: UUID | None) -> LoggedIn | Refusal:
+        """The successor of a token that was spent just now; of one that was spent before, the end of its session, whoever's it is."""
         presented = refresh_tokens.digest(token)
         judged = await sessions.judge(self._stores, sid, presented)
-        if judged is None or not judged.live:
+        if judged is None or not judged.live or judged.token_sha256 == presented:  # the last: not spent, but another user's
+            return SPENT
+        if judged.just_spent and user not in {None, judged.opened.user}:
             return SPENT
         if judged.just_spent:
             for master in self._masters.values():  # a rotation of the master key may have happened in between
@@ -333,8 +345,12 @@ class Accounts:
         return await self._change_profile(user.user, username, None, set_avatar=False, per_hour=None)
 
     async def delete(self, user: Profile) -> bool:
-        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more."""
-        await self.note_ended(await credentials.end_sessions(self._stores, user.user))
+        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more.
+
+        The password goes with the sessions, before the rest: no log-in opens another one while a long history is deleted. Interrupted in
+        between, the user is left without a password, and the same call again goes on.
+        """
+        await self.note_ended(await credentials.remove(self._stores, user.user))
         return await users.delete(self._stores, user.user)
 
     # ---- steps ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What must be done now and then: partitions of the action log ahead of time, an outbox and sessions that do not pile up, looks of names.
+"""What must be done now and then: partitions of the action log ahead of time, an outbox and sessions that do not pile up, names' skeletons.
 
 One task on every node; each job is safe from several nodes at once. A store that is away, a lock that somebody holds, a statement or a
 session that somebody ended cost a round, nothing else: they are warned of once, until a round succeeds again.
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """A round a minute, for ever; started after the first, but for the looks of names, which no start waits for.
+    """A round a minute, for ever; started after the first, but for the skeletons of names, which no start waits for.
 
     Cancelling rolls back what is under way.
     """
@@ -47,9 +47,9 @@ async def keep_house(stores: Stores, board: Board, *, task_status: trio.TaskStat
             task_status.started()
         try:
             if written := await crossing(_backfill_skeletons, stores, names):
-                log.info("names_looked_at", written=written)
+                log.info("skeletons_written", rows=written)
         except StorageUnavailable as exc:
-            log.debug("names_wait", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
+            log.debug("skeletons_wait", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
         await trio.sleep(ROUND)
 
 

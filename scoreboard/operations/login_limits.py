@@ -8,9 +8,11 @@ password turns out to be right (`succeed`). Whoever refuses takes nothing: all b
 2. An account: `per_account` tries a minute from one network, right or wrong, rising in the same way, an IPv4 /24 four times. So nobody
    locks the owner out from elsewhere.
 3. An account from everywhere: EVERYWHERE_TIMES as many failures, which bounds a botnet's guesses.
+   2 and 3 count tries by the user name and tries by the e-mail address apart. One count would tell whose a guessed address is: 429, where
+   an address that nobody has is 401.
 4. A browser that has logged in to that account before (device cookie) has `per_account` failures of its own, and all browsers of an account
    have twice as many tries. They are not held up by 1 to 3: neither strangers nor neighbours behind one address lock the owner out. For
-   any other account such a browser counts as its address.
+   any other account such a browser counts as its address. Here one count serves both names: whoever has logged in knows them.
 
 Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours. A name that no account
 has is counted under an id made from it, so that the limits do not tell which names there are.
@@ -26,7 +28,7 @@ from scoreboard.domain.sliding_window import SlidingWindow
 RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their order
 IPV4_TIMES = (1, 4)  # the same for an address and its /24: of an account alone, as strangers share a /24
 BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known
-EVERYWHERE_TIMES = 10  # times the limit: failures of one account from all networks, 100 a minute by default
+EVERYWHERE_TIMES = 5  # times the limit: failures of one account from all networks, 50 a minute by default, and as many by its address
 
 assert len(RISING_TIMES) == len(IPV6_PREFIXES)
 
@@ -96,16 +98,17 @@ class Attempt:
             self.withdraw()
         return wait
 
-    def against(self, user: UUID, device: str | None, now: float) -> int:
+    def against(self, user: UUID, device: str | None, now: float, *, by_address: bool = False) -> int:
         """Counts it as a try and a failure of that account: 0. Refused: the seconds until the next, and nothing of it stays counted.
 
-        `device` names a browser that has logged in to this account before.
+        `device` names a browser that has logged in to this account before. `by_address`: the account was named by its e-mail address.
         """
+        account = f"address of {user}" if by_address else str(user)
         if device is not None:
             wait = self.take(self._accounts.failures, [(f"{user} browser {device}", 1)], now)
         else:
-            wait = self.take(self._accounts.tries, [(f"{user} {network}", times) for network, times in self.networks], now)
-            wait = wait or self.take(self._accounts.failures, [(f"{user} everywhere", EVERYWHERE_TIMES)], now)
+            wait = self.take(self._accounts.tries, [(f"{account} {network}", times) for network, times in self.networks], now)
+            wait = wait or self.take(self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_TIMES)], now)
         if wait:
             self.withdraw()
         return wait

@@ -19,7 +19,7 @@ import trio
 
 from scoreboard.domain.errors import FieldError
 from scoreboard.domain.picture_formats import checked_media_type
-from scoreboard.domain.pictures import is_public
+from scoreboard.domain.pictures import host_of, is_public
 from scoreboard.domain.profiles import HTTPS_PORT, avatar_url
 
 MAX_PICTURE_BYTES = 256 * 1024  # a face of 512 pixels has a fifth of it
@@ -155,7 +155,7 @@ class Fetcher:
             for _ in range(MAX_REDIRECTS + 1):
                 if isinstance(avatar_url(url, own_host, longest=MAX_REDIRECT_CHARACTERS), FieldError):
                     return ADDRESS_REFUSED
-                host = (urlsplit(url).hostname or "").lower()
+                host = host_of(url)
                 if not may_ask(host):
                     return HOST_BUSY
                 try:

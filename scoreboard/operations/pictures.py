@@ -7,11 +7,11 @@ bounded: how often, how many at once, and what is kept of it. One fetch and its 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import structlog
 import trio
 
+from scoreboard.domain.pictures import host_of
 from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, NoPicture, Picture
 
 MAX_FETCHES_AT_ONCE = 8  # each holds at most an answer of 320 KiB, a few times while it is parsed
@@ -115,9 +115,9 @@ class Pictures:
             if isinstance(found, Picture):
                 kept.picture = found
             else:
-                log.info("picture_unavailable", host=urlsplit(url).hostname, why=found.why)
+                log.info("picture_unavailable", host=host_of(url), why=found.why)
         except Exception as exc:  # noqa: BLE001 – a stranger's server must not end ours, whatever it makes the libraries raise
-            log.warning("picture_fetch_failed", host=urlsplit(url).hostname, why=f"{type(exc).__name__}: {exc}"[:200])
+            log.warning("picture_fetch_failed", host=host_of(url), why=f"{type(exc).__name__}: {exc}"[:200])
         finally:
             kept.until = self._clock() + seconds
             self._size += kept.size

@@ -100,10 +100,8 @@ async def development_tokens(
         names = [f"load-{number:06}" for number in range(start, min(start + BATCH, count + 1))]
         ids = await users.create_many(stores, names, [f"{name}@load.invalid" for name in names])
         found = [(ids[name], uuid4()) for name in names]
-        nobody_knows = [
-            refresh_tokens.digest(secrets.token_hex(refresh_tokens.VALUE_BYTES)) for _ in found
-        ]  # these sessions are not refreshed
-        await sessions.open_many(stores, [sid for _, sid in found], [user for user, _ in found], nobody_knows, lifetime)
+        digests = [secrets.token_bytes(refresh_tokens.VALUE_BYTES) for _ in found]  # of no token: these sessions are not refreshed
+        await sessions.open_many(stores, [sid for _, sid in found], [user for user, _ in found], digests, lifetime)
         for user, sid in found:
             token = tokens.issue(keys, issuer=issuer, user=user, sid=sid, jti=uuid4().hex, now=now, lifetime=lifetime)
             made.append(DevelopmentToken(user, token, action_secret(masters[master], user, sid), master))

@@ -127,7 +127,7 @@ async def running(data_dir: Path, *, postgres_settings: Mapping[str, str] | None
                 endpoints = await _start(data_dir, binaries, stack, postgres_settings or {})
                 fcntl.flock(starting, fcntl.LOCK_UN)
             if start.cancelled_caught:
-                words = _last_words(stack) or "another process is starting or stopping them"
+                words = _log_tails(stack) or "another process is starting or stopping them"
                 raise StartError(f"the embedded servers did not answer within {START_SECONDS:.0f} s: {words}")
             async with trio.open_nursery() as nursery:
                 if restarts:
@@ -229,7 +229,7 @@ async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
         if not dead:
             continue
         names = " and ".join(server.name for server in dead)
-        words = "; ".join(server.last_words() for server in dead)
+        words = "; ".join(server.log_tail() for server in dead)
         now = trio.current_time()
         while restarts and restarts[0] < now - RESTARTS_SECONDS:
             restarts.popleft()
@@ -242,7 +242,7 @@ async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
             with trio.fail_after(START_SECONDS):
                 await _ensure(stack, may_move=False)
         except trio.TooSlowError:
-            raise StartError(f"{names} died and did not answer again within {START_SECONDS:.0f} s: {_last_words(stack)}") from None
+            raise StartError(f"{names} died and did not answer again within {START_SECONDS:.0f} s: {_log_tails(stack)}") from None
         except OSError as exc:
             raise StartError(f"{names} died and can't be started again: {exc}") from exc
         finally:
@@ -255,8 +255,8 @@ async def _is_alive(server: Server) -> bool:
     return not server.ended() or await trio.to_thread.run_sync(server.pid) is not None
 
 
-def _last_words(stack: list[_Member]) -> str:
-    return "; ".join(f"{member.server.name}: {member.server.last_words()}" for member in stack)
+def _log_tails(stack: list[_Member]) -> str:
+    return "; ".join(f"{member.server.name}: {member.server.log_tail()}" for member in stack)
 
 
 async def _ensure(stack: list[_Member], *, may_move: bool) -> None:
@@ -270,7 +270,7 @@ async def _ensure(stack: list[_Member], *, may_move: bool) -> None:
             server = member.server
             if server.pid() is None and server.ended():
                 if launches[server.name] == LAUNCHES:
-                    raise StartError(f"{server.name} does not start: {server.last_words()}")
+                    raise StartError(f"{server.name} does not start: {server.log_tail()}")
                 launches[server.name] += 1
                 member.launch(may_move)
         await trio.sleep(POLL)

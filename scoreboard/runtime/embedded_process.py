@@ -172,7 +172,7 @@ class Server:
             self.child.returncode = 0
             self.child = None
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log in one line."""
         try:
             lines = self.log.read_bytes()[-LOG_SHOWN:].decode(errors="replace").splitlines()

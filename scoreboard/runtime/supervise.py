@@ -42,9 +42,8 @@ async def supervised(
     """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled through.
 
     What it raises is logged and counted; a store that can't be used is a warning without a traceback, and a start that can't go on no line:
-    the command line has one for it. With `restart` it runs again after a
-    pause; without, before it ever called `started`, and after a StartError, the exception goes on to the nursery, which ends the process: a
-    start that fails should be seen at the start.
+    the command line has one for it. With `restart` it runs again after a pause; without, before it ever called `started`, and after a
+    StartError, the exception goes on to the nursery, which ends the process: a start that fails should be seen at the start.
     """
     status, pause = _StartedOnce(task_status), FIRST_PAUSE
     while True:

@@ -1,7 +1,8 @@
-"""Passwords: argon2id hashes, and the passwords that everybody tries first. A hash takes some 35 ms and 64 MiB, so callers hash and verify
-in a thread, with a limiter; `is_common` reads its list once, and is called in a thread too.
+"""Passwords: argon2id hashes, and the passwords that everybody tries first.
 
-Pure but for the salt. `verify` with no hash takes as long as with one: whether an account exists is not told by time.
+A hash takes some 35 ms and 64 MiB, so callers hash and verify in a thread, with a limiter; salts are random. `verify` with no hash takes as
+long as with one: whether an account exists is not told by time. The first call of `is_common` reads and runs the module of zxcvbn that
+holds its lists, so it is called in a thread, too.
 """
 
 import unicodedata
@@ -18,7 +19,8 @@ _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)  # argon2id, 3 pas
 # The hash of random bytes that were thrown away, with the parameters above: what a log-in to no account is compared with.
 NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$Xfs8jLTKVaQTcRQ3EXKnXQ$HHm+Qb8/B6yRoy1wkwCHHbgCefs8zEQooLprDlB6QZA"
 
-# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only its lists are loaded: the package makes tables of 90,000 words.
+# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only this module of it is loaded: the package makes tables of 90,000
+# words.
 _LISTS = "frequency_lists"
 
 

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
-import asyncpg
 import structlog
 import trio_asyncio
 
-from scoreboard.domain.errors import StartError, StorageUnavailable, Store, StoreCondition
-from scoreboard.storage.conditions import postgres_condition, redis_condition
+from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
+from scoreboard.storage.conditions import POOLER_ERRORS, postgres_condition, redis_condition
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,16 +67,9 @@ def observed(observer: Callable[[StorageUnavailable], None]) -> Iterator[None]:
 
 @contextmanager
 def postgres_errors() -> Iterator[None]:
-    """Inside asyncio code: turns whatever keeps PostgreSQL from being used into StorageUnavailable; data errors pass.
-
-    Raises StartError where somebody between us and PostgreSQL hands a connection's prepared statements to others.
-    """
+    """Inside asyncio code: turns whatever keeps PostgreSQL from being used into StorageUnavailable; data errors pass."""
     try:
         yield
-    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as exc:
-        raise StartError(
-            "postgres.pgbouncer: must be true here: a pooler such as PgBouncer stands before PostgreSQL and mixes up prepared statements"
-        ) from exc
     except Exception as exc:
         condition = postgres_condition(exc)
         if condition is None:
@@ -98,7 +90,8 @@ def redis_errors() -> Iterator[None]:
 
 
 def _unavailable(store: Store, exc: Exception, condition: StoreCondition) -> StorageUnavailable:
-    failure = StorageUnavailable(store, f"{type(exc).__name__}: {exc}", condition)
+    hint = " (behind a pooler such as PgBouncer, postgres.pgbouncer must be true)" if isinstance(exc, POOLER_ERRORS) else ""
+    failure = StorageUnavailable(store, f"{type(exc).__name__}: {exc}{hint}", condition)
     for observer in tuple(_observers):
         observer(failure)
     return failure

@@ -34,6 +34,8 @@ _BY_CLASS = {
 }
 # asyncpg's own: a connection whose cached statements do not fit the schema any more.
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+# A prepared statement that the session has not, or has already: a pooler hands sessions from one connection to another.
+POOLER_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
 # What asyncpg raises when no error reply came. AttributeError is what its own code meets after `terminate`, see storage.deadline.
 _NO_REPLY = (OSError, TimeoutError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -62,7 +64,7 @@ _PIPELINED = "caused error: "  # redis-py puts the command before the reply of a
 
 def postgres_condition(exc: BaseException) -> StoreCondition | None:
     """PostgreSQL's condition by what asyncpg raised; None for an error of the data, or of the code."""
-    if isinstance(exc, _OUTDATED):
+    if isinstance(exc, _OUTDATED + POOLER_ERRORS):
         return StoreCondition.DOWN
     if isinstance(exc, asyncpg.PostgresError):
         state = exc.sqlstate or ""

@@ -1,4 +1,4 @@
-"""Passwords in PostgreSQL: another one ends the sessions that were opened with the one before.
+"""Passwords in PostgreSQL: another one, or none, ends the sessions that were opened with the one before.
 
 Called by operations.accounts and operations.administration. A log-in opens its session only while the hash that it has compared is still
 the user's (storage.sessions), and waits for a change that is under way: so no session of an old password is left over. Everything here may
@@ -16,7 +16,9 @@ SET = """
 INSERT INTO credentials (user_id, password_hash) SELECT id, $2 FROM users WHERE id = $1
 ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, updated_at = now() RETURNING user_id"""
 
-# A statement of its own, after the new hash is written: it sees the session of a log-in that the change has waited for.
+REMOVE = "DELETE FROM credentials WHERE user_id = $1"
+
+# A statement of its own, after the hash is written or removed: it sees the session of a log-in that the change has waited for.
 END_SESSIONS = """
 UPDATE sessions SET revoked_at = now() WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL RETURNING id"""
 
@@ -34,9 +36,9 @@ async def replace(stores: Stores, user: UUID, new: str) -> list[UUID] | None:
         return None
 
 
-async def end_sessions(stores: Stores, user: UUID) -> list[UUID]:
-    """Ends all sessions of the user: these."""
-    return [row["id"] for row in await stores.fetch(END_SESSIONS, user, None)]
+async def remove(stores: Stores, user: UUID) -> list[UUID]:
+    """Takes the user's password away, if there is one, and ends all sessions: these. Nobody can log in as the user from then on."""
+    return await stores.in_transaction(_remove, user)
 
 
 async def _change(conn: asyncpg.Connection, sql: str, arguments: tuple[object, ...], session: UUID | None) -> list[UUID] | None:
@@ -44,3 +46,9 @@ async def _change(conn: asyncpg.Connection, sql: str, arguments: tuple[object, .
     if await conn.fetchrow(sql, *arguments) is None:
         return None
     return [row["id"] for row in await conn.fetch(END_SESSIONS, arguments[0], session)]
+
+
+async def _remove(conn: asyncpg.Connection, user: UUID) -> list[UUID]:
+    """asyncio-flavoured, in a transaction."""
+    await conn.execute(REMOVE, user)
+    return [row["id"] for row in await conn.fetch(END_SESSIONS, user, None)]

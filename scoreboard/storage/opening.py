@@ -16,12 +16,14 @@ import trio
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
 from scoreboard.runtime import embedded
 from scoreboard.runtime.settings import Settings
+from scoreboard.storage.conditions import POOLER_ERRORS
 from scoreboard.storage.connections import Stores, open_stores
 from scoreboard.storage.migrate import migrate
 
 START_SECONDS = 60.0  # that a database may take to be there
 RETRY_SECONDS = 1.0  # between two tries
 REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)  # waiting changes nothing: password, database
+POOLER = "a pooler such as PgBouncer stands before PostgreSQL and mixes up prepared statements"
 LAST_PORT = 65535
 UNREADABLE = "has no readable port (in a password, characters such as / ? # @ : must be percent-encoded)"
 
@@ -79,6 +81,8 @@ async def _migrate_patiently(postgres_url: str, *, pgbouncer: bool) -> None:
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, REFUSED):
                 raise StartError(f"postgres.url: PostgreSQL refuses it ({exc.__cause__})") from exc
+            if isinstance(exc.__cause__, POOLER_ERRORS):
+                raise StartError(f"postgres.pgbouncer: must be true here: {POOLER}") from exc
             if trio.current_time() >= give_up:
                 raise StartError(f"PostgreSQL can't be reached ({exc.why})") from exc
             log.warning("postgresql_awaited", why=exc.why)

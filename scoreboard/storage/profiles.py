@@ -171,7 +171,7 @@ class Profiles:
                 pipe.expire(names.profile(user), TTL)
                 await pipe.execute()
             for board in BOARDS.values():
-                await _tell_board(self._stores, self._bump, board, [user])
+                await _notify_board(self._stores, self._bump, board, [user])
             async with self._stores.redis.pipeline(transaction=False) as pipe:  # last: else the projector does it all once more
                 pipe.hset(names.profile(user), "announced", profile.digest)
                 pipe.expire(names.profile(user), TTL)
@@ -192,17 +192,17 @@ async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board:
             for user in portion:
                 pipe.hmget(stores.namespace.profile(user), "username", "avatarUrl", "announced")
             found = await pipe.execute(raise_on_error=False)  # a key of somebody else is no profile that was announced
-            told = {
+            announced = {
                 user
                 for user, answer in zip(portion, found, strict=True)
                 if user in rows and answer == [*rows[user].fields, rows[user].digest]
             }
-            if unknown := [user for user in portion if user not in told]:
+            if unknown := [user for user in portion if user not in announced]:
                 await stores.redis_bulk.unlink(*(stores.namespace.profile(user) for user in unknown))
-                await _tell_board(stores, script, board, unknown)
+                await _notify_board(stores, script, board, unknown)
 
 
-async def _tell_board(stores: Stores, script: Any, board: Board, users: Iterable[UUID]) -> None:
+async def _notify_board(stores: Stores, script: Any, board: Board, users: Iterable[UUID]) -> None:
     names = stores.namespace.board(board)
     keys = [names.order, names.entry, names.meta, stores.namespace.updates]
     await script(keys=keys, args=[stores.installation, board.id, SHOWN, KEPT, *(user.bytes for user in users)])

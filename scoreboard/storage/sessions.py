@@ -1,9 +1,11 @@
 """Sessions in PostgreSQL: what a log-in opened, which refresh token is live, and who was logged out.
 
 Called by operations.accounts and operations.sessions. Each function is one statement, so two requests with the same token are put in order
-by the row's lock. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
+by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node reads of the session's end. Times are PostgreSQL's.
+Everything here may raise StorageUnavailable.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -27,10 +29,11 @@ OPEN_MANY = """
 INSERT INTO sessions (id, user_id, token_sha256, expires_at)
 SELECT sid, user_id, token, now() + make_interval(secs => $4) FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS t(sid, user_id, token)"""
 
-# Spends the presented token if it is the live one.
+# Spends the presented token if it is the live one; $5: of this user, if it is not NULL.
 ROTATE = """
 UPDATE sessions AS s SET token_sha256 = $3, spent_sha256 = $2, rotated_at = now(), expires_at = now() + make_interval(days => $4)
 FROM users AS u WHERE s.id = $1 AND s.token_sha256 = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.id = s.user_id
+      AND s.user_id = coalesce($5::uuid, s.user_id)
 RETURNING s.user_id, u.username, s.expires_at"""
 
 # For a token that was not the live one: what it is instead.
@@ -39,6 +42,12 @@ SELECT s.user_id, u.username, s.expires_at, s.token_sha256,
        coalesce(s.spent_sha256 = $2 AND s.rotated_at > now() - make_interval(secs => $3), false) AS just_spent,
        s.revoked_at IS NULL AND s.expires_at > now() AS live
 FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
+
+# Of several tokens those that lead on: the live one of a session, or the one that was spent just now. `number` is counted from 1.
+OWNERS = """
+SELECT given.number, s.user_id FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS given(sid, presented, number)
+JOIN sessions AS s ON s.id = given.sid WHERE s.revoked_at IS NULL AND s.expires_at > now() AND s.user_id IS NOT NULL
+     AND (s.token_sha256 = given.presented OR (s.spent_sha256 = given.presented AND s.rotated_at > now() - make_interval(secs => $3)))"""
 
 REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
 
@@ -91,10 +100,19 @@ async def open_many(stores: Stores, sids: list[UUID], users: list[UUID], tokens_
     await stores.execute(OPEN_MANY, sids, users, tokens_sha256, float(seconds))
 
 
-async def rotate(stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256: bytes, days: int) -> Opened | None:
-    """Spends the live token and puts the next in its place; None when the presented one is not live."""
-    row = await stores.fetchrow(ROTATE, sid, presented_sha256, next_sha256, days)
+async def rotate(
+    stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256: bytes, days: int, user: UUID | None = None
+) -> Opened | None:
+    """Spends the live token and puts the next in its place; None when the presented one is not live, or another user's than `user`."""
+    row = await stores.fetchrow(ROTATE, sid, presented_sha256, next_sha256, days, user)
     return None if row is None else Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
+
+
+async def owners(stores: Stores, presented: Sequence[tuple[UUID, bytes]]) -> dict[int, UUID]:
+    """Whose tokens these are: the place of each that leads on → its user. A token is its session and its SHA-256."""
+    sids, digests = [sid for sid, _ in presented], [digest for _, digest in presented]
+    rows = await stores.fetch(OWNERS, sids, digests, float(REFRESH_GRACE_SECONDS))
+    return {row["number"] - 1: row["user_id"] for row in rows}
 
 
 async def judge(stores: Stores, sid: UUID, presented_sha256: bytes) -> Judged | None:

@@ -1,8 +1,7 @@
 """The rows of `username_skeletons` that no registration wrote: of users from plain SQL, from an import or from an older version.
 
 Called by housekeeping, a portion of the users at a time; `storage.users` writes the rows of everybody else. A user holds a row for each
-skeleton of the name, unless another one had it before. asyncio-flavoured. Safe from
-several nodes at once.
+skeleton of the name, unless another one had it before. asyncio-flavoured. Safe from several nodes at once.
 """
 
 import asyncio
@@ -102,8 +101,8 @@ async def _portion(conn: asyncpg.Connection, after: UUID, end: UUID | None) -> i
         rows = await conn.fetch(LOCK_SQL, [row["id"] for row in outdated], [row["username"] for row in outdated])
         ids, names = [row["id"] for row in rows], [row["username"] for row in rows]
         found = [(user, name, skeletons(name)) for user, name in zip(ids, names, strict=True)]
-        claims = [(user, name, look, len(looks)) for user, name, looks in found for look in looks]
-        claim_ids, claim_names, claim_looks, numbers = ([claim[column] for claim in claims] for column in range(4))
-        await conn.execute(REPLACE_SQL, ids, names, claim_ids, claim_looks)
-        await conn.execute(FREE_SQL, ids, claim_ids, claim_looks)
-        return int((await conn.execute(CLAIM_SQL, claim_ids, claim_names, claim_looks, numbers)).rpartition(" ")[2])
+        claims = [(user, name, skeleton, len(wanted)) for user, name, wanted in found for skeleton in wanted]
+        claim_ids, claim_names, claimed, numbers = ([claim[column] for claim in claims] for column in range(4))
+        await conn.execute(REPLACE_SQL, ids, names, claim_ids, claimed)
+        await conn.execute(FREE_SQL, ids, claim_ids, claimed)
+        return int((await conn.execute(CLAIM_SQL, claim_ids, claim_names, claimed, numbers)).rpartition(" ")[2])

@@ -25,8 +25,8 @@ from scoreboard.storage.skeletons import REST_DAYS
 MAX_RESTING_NAMES = 10  # of one user: so many names at most are kept from all others; who has given them up keeps the present one
 CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
 HOUR_SECONDS = 3600
-CREATE_TRIES = 3  # of a registration: once more for each that was faster, with a look of the same kind or the same address
-LOOKS_LIKE = 3  # `place` of BY_USERNAME
+CREATE_TRIES = 3  # of a registration: once more for each that was faster, with one of the same skeletons or the same address
+BY_SKELETON = 3  # `place` of BY_USERNAME
 PAGE_USERS = 500  # of a list, a round trip
 
 # Whether another user has one of the skeletons, or had it lately: {0} are the skeletons, {1} is the one of the first rule, {2} the user.
@@ -43,11 +43,11 @@ CREATE = f"""
 WITH taken AS (
     SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
            EXISTS (SELECT FROM users WHERE lower(email COLLATE pg_c_utf8) = lower($3 COLLATE pg_c_utf8)) AS email,
-           {_HELD.format("$6", "$7", "$1", REST_DAYS)} AS look
+           {_HELD.format("$6", "$7", "$1", REST_DAYS)} AS skeleton
 ), claimed AS (
     INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
     SELECT given.skeleton, $1, $2, cardinality($6::text[]) FROM taken, unnest($6::text[]) AS given(skeleton)
-    WHERE NOT (taken.username OR taken.email OR taken.look) ORDER BY given.skeleton COLLATE "C"
+    WHERE NOT (taken.username OR taken.email OR taken.skeleton) ORDER BY given.skeleton COLLATE "C"
     ON CONFLICT (skeleton) DO UPDATE
     SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
     WHERE s.freed_at < now() - interval '{REST_DAYS} days'
@@ -203,10 +203,10 @@ class Account(NamedTuple):
 async def create(stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str) -> UUID | Refusal:
     """A new user with a password, or what is taken."""
     user = uuid4()
-    looks, first = skeletons(username), skeleton_of_first_rule(username)
+    wanted, first = skeletons(username), skeleton_of_first_rule(username)
     for _ in range(CREATE_TRIES):
         try:
-            row = await stores.fetchrow(CREATE, user, username, email, avatar_url, password_hash, looks, first)
+            row = await stores.fetchrow(CREATE, user, username, email, avatar_url, password_hash, wanted, first)
         except asyncpg.ForeignKeyViolationError:  # the next time it sees what was taken
             continue
         assert row is not None
@@ -223,7 +223,7 @@ async def find(stores: Stores, name: str) -> Account | None:
     else:
         stored = names.fold(name)
         rows = await stores.fetch(BY_USERNAME, names.composed(name), stored, folded_skeleton(stored))
-        rows = [row for row in rows if row["place"] < LOOKS_LIKE or fold_case(row["username"]) == fold_case(stored)]
+        rows = [row for row in rows if row["place"] < BY_SKELETON or fold_case(row["username"]) == fold_case(stored)]
     return Account(rows[0]["id"], rows[0]["username"], rows[0]["password_hash"]) if rows else None
 
 
@@ -249,8 +249,8 @@ async def change(
     """
     interval = HOUR_SECONDS / per_hour if per_hour else 0.0
     early = interval * (min(CHANGES_AT_ONCE, per_hour or 0) - 1)
-    looks, first = ((), "") if username is None else (skeletons(username), skeleton_of_first_rule(username))
-    arguments = (user, username, avatar_url, set_avatar, looks, interval, early, per_hour is not None, first)
+    wanted, first = ((), "") if username is None else (skeletons(username), skeleton_of_first_rule(username))
+    arguments = (user, username, avatar_url, set_avatar, wanted, interval, early, per_hour is not None, first)
     try:
         if username is None:
             row = await stores.fetchrow(CHANGE, *arguments)
@@ -292,9 +292,10 @@ async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
 
 
 async def delete(stores: Stores, user: UUID) -> bool:
-    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials, sessions. The name rests.
+    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials. The name rests.
 
-    False when there is no such user. Triggers note for all boards that the user is gone. However many actions there are.
+    False when there is no such user. Triggers note for all boards that the user is gone, and end the sessions, whose rows stay until they
+    are pruned. However many actions there are.
     """
     return await crossing(_delete, stores, user)
 
@@ -324,9 +325,9 @@ async def page(stores: Stores, after: str | None, query: str = "", size: int = P
 
 async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
     """Users without a password, those that are there already included, by name."""
-    claims = [(name, look, len(looks)) for name in usernames if (looks := skeletons(name)) for look in looks]
-    given, looks_of_all, numbers = (list(column) for column in zip(*claims, strict=True))
-    await stores.execute(CREATE_MANY, list(usernames), list(emails), given, looks_of_all, numbers)
+    claims = [(name, skeleton, len(wanted)) for name in usernames if (wanted := skeletons(name)) for skeleton in wanted]
+    given, claimed, numbers = (list(column) for column in zip(*claims, strict=True))
+    await stores.execute(CREATE_MANY, list(usernames), list(emails), given, claimed, numbers)
     return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
 
 

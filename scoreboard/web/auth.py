@@ -5,11 +5,13 @@ alone, and a device cookie that makes it known at its next log-in; everybody els
 refused. How often one may log in is decided in operations.accounts.
 
 On https the cookies' names begin with `__Secure-`: a page on plain http can't plant those. `__Host-` would keep out sibling domains, but
-demands `Path=/`: the token would travel with every request. So all cookies of the name are looked at instead.
+demands `Path=/`: the token, which is good for a month, would travel with every request, and past whatever logs them. So all cookies of the
+name are read instead, and a page says which user it takes itself for: a token that a sibling has planted is another user's, and not taken.
 """
 
 import re
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -59,9 +61,10 @@ class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The refresh token, unless it is in the cookie."""
+    """The refresh token, unless it is in the cookie, and whose session it must be: a page names the user that it shows."""
 
     refreshToken: Annotated[str, Meta(max_length=REFRESH_TOKEN_LONGEST)] | None = None
+    userId: UUID | None = None
 
     def __repr__(self) -> str:
         return "Refresh()"
@@ -110,7 +113,7 @@ class AuthRoutes:
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         presented = (body.refreshToken,) if body.refreshToken else self._refresh_cookies(request)
-        return self._answer(request, await self._accounts.refresh(*presented) if presented else SPENT)
+        return self._answer(request, await self._accounts.refresh(*presented, user=body.userId) if presented else SPENT)
 
     async def logout(self, request: Request) -> Response:
         """End the session."""

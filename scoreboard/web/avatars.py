@@ -4,11 +4,10 @@ Pages of others may show it: it is for everybody who can see the board.
 """
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.pictures import AVATARS, version
+from scoreboard.domain.pictures import AVATARS, host_of, version
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.problems import problem
@@ -35,9 +34,9 @@ class AvatarRoutes:
             return _no_picture(request)
         snapshot = await self._read()
         url = next((row.avatarUrl for row in snapshot.rows if row.userId == user), None)
-        if url is None:
+        if url is None or not (host := host_of(url)):
             return _no_picture(request)
-        if urlsplit(url).hostname == _host(request):  # a name of our own, or the client says so: nothing is fetched, nor kept for others
+        if host == _host(request):  # a name of our own, or the client says so: nothing is fetched, nor kept for others
             return problem(NO_PICTURE, request.request_id)
         picture = await self._pictures.get(url)
         if picture is None:
@@ -53,7 +52,4 @@ def _no_picture(request: Request) -> Response:
 
 def _host(request: Request) -> str:
     """The name that the client called us by, without a port."""
-    try:
-        return urlsplit(f"//{request.header(b'host').decode('latin-1')}").hostname or ""
-    except ValueError:  # half a bracket
-        return ""
+    return host_of(f"//{request.header(b'host').decode('latin-1')}")

@@ -174,10 +174,10 @@ async def until_ready(process: trio.Process, port: int, log: Path, ready: Callab
                 pass  # it does not listen yet
             await trio.sleep(0.1)
     state = f"ended with {process.returncode}" if process.returncode is not None else f"was not ready after {START:.0f} s"
-    raise RuntimeError(f"the server {state}; {last_words(log)}")
+    raise RuntimeError(f"the server {state}; {log_tail(log)}")
 
 
-def last_words(log: Path) -> str:
+def log_tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-20:]
     return "the end of its log:\n" + "\n".join(lines) if lines else "it logged nothing"
 
@@ -214,7 +214,7 @@ async def child(
         await until_ready(process, site.port, log, ready)
         yield process
         if process.poll() is not None:
-            raise RuntimeError(f"{title} ended during the run with {process.returncode}; {last_words(log)}")
+            raise RuntimeError(f"{title} ended during the run with {process.returncode}; {log_tail(log)}")
     finally:
         with trio.CancelScope(shield=True):  # bounded by STOP
             await stop(process)

@@ -2,7 +2,19 @@
 
 import pytest
 
-from scoreboard.domain.pictures import is_public, path, version
+from scoreboard.domain.pictures import host_of, is_public, path, version
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        *(("https://Pictures.example.org:443/a.png", "pictures.example.org"), ("//[::1]:80", "::1")),
+        *((text, "") for text in ("https://[bad", "https://\u2100.example/a.png", "a.png", "", "https://", "mailto:a@b", "\x00", "]")),
+    ],
+)
+def test_the_host_of_an_address(url: str, host: str) -> None:
+    """In lower case, without the port; none of what is no address, whatever it is."""
+    assert host_of(url) == host
 
 
 @pytest.mark.parametrize(

@@ -500,6 +500,28 @@ def test_lost_answers_to_a_refresh_log_nobody_out(visitor: BrowserContext, live_
 
 
 @in_browser
+def test_a_renewal_names_the_user(visitor: BrowserContext, live_server: Any) -> None:
+    """Of this page, or of the browser's last visit: a token that a sibling domain has planted is another user's."""
+    page = open_page(visitor, live_server.url)
+    username, password = player(page, live_server, 5)
+    log_in(page, username, password)
+    user = page.evaluate("localStorage.getItem('scoreboard:user')")
+    with page.expect_request("**/api/v1/auth/refresh") as asked:
+        page.reload()
+    assert asked.value.post_data_json == {"userId": user}
+    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    program = """async ([username, password]) => {
+      const { login } = await import('/scoreboard.js');
+      const session = await login({ username, password });
+      localStorage.setItem('scoreboard:user', ''); // another tab has found it ended
+      return Boolean(await session.token(true));
+    }"""
+    with page.expect_request("**/api/v1/auth/refresh") as asked:
+        assert page.evaluate(program, [username, password])
+    assert asked.value.post_data_json == {"userId": user}
+
+
+@in_browser
 def test_tabs_that_renew_at_once_stay_logged_in(visitor: BrowserContext, live_server: Any) -> None:
     """Six tabs open at the same time, with one session; then one of them finds it ended while another has just begun a new one."""
     page = open_page(visitor, live_server.url)

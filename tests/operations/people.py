@@ -90,4 +90,5 @@ async def node(database_url: str, redis_url: str, *, hasher: PasswordHasher = CH
         async with open_stores(database_url, redis_url) as stores:
             await stores.execute("DELETE FROM users")
             await stores.execute("DELETE FROM username_skeletons")  # names that rest
+            await stores.execute("DELETE FROM sessions")  # whose users are gone
             yield Node(stores, **settings)

@@ -14,9 +14,10 @@ from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.operations import accounts as accounts_module
 from scoreboard.operations import provisioning
-from scoreboard.operations.accounts import Client, LoggedIn
+from scoreboard.operations.accounts import TOKENS_TRIED, Client, LoggedIn
 from scoreboard.operations.hashing import HASHING, KEPT_FOR_KNOWN, WAITING
 from scoreboard.operations.import_files import read_people
+from scoreboard.operations.login_limits import EVERYWHERE_TIMES
 from scoreboard.operations.provisioning import Imported, development_tokens
 from scoreboard.security import device_cookies, passwords, refresh_tokens
 from scoreboard.security.signatures import action_secret
@@ -28,6 +29,12 @@ __all__ = ["database_url"]  # the module's own fixture
 
 async def refreshed(someone: Node, token: str) -> LoggedIn:
     outcome = await someone.accounts.refresh(token)
+    assert isinstance(outcome, LoggedIn), outcome
+    return outcome
+
+
+async def logged_in(someone: Node, name: str, password: str = PASSWORD) -> LoggedIn:
+    outcome = await someone.accounts.login(name, password)
     assert isinstance(outcome, LoggedIn), outcome
     return outcome
 
@@ -253,7 +260,7 @@ async def test_the_right_password_is_never_counted_as_a_failure(database_url: st
         for number in range(30):
             client = Client(f"198.51.{number}.1")
             assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
-        for number in range(20):
+        for number in range(2 * EVERYWHERE_TIMES):
             assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1")) == accounts_module.WRONG
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
 
@@ -277,7 +284,7 @@ async def test_a_try_that_is_refused_takes_nothing(database_url: str, redis_url:
             assert await one.accounts.login("Ada", PASSWORD, client) == accounts_module.BUSY
         for place in places:
             one.accounts._hashing.leave(place)
-        for number in range(20):
+        for number in range(2 * EVERYWHERE_TIMES):
             await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
         for _ in range(5):
             assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
@@ -292,7 +299,7 @@ async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, 
         mine, other = await one.register("Ada"), await one.register("Eve")
         forged = device_cookies.make(b"x" * 32, UUID(mine.userId), b"n" * 16)
         cookies = (one.accounts.device_cookie(other), forged, "", "x" * 64, "é" * 64)
-        for number in range(10):
+        for number in range(EVERYWHERE_TIMES):
             assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies)) == accounts_module.WRONG
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
         own = one.accounts.device_cookie(mine)
@@ -371,6 +378,52 @@ async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_u
         assert one.sessions.authenticate(third.accessToken) is None
         assert len(one.revoked) == 1
         assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+
+
+async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_url: str, redis_url: str) -> None:
+    """A sibling domain plants tokens of its own account, before or after the owner's, one or a crowd: the told user's alone counts."""
+    async with node(database_url, redis_url) as one:
+        eve, ada = await one.register("Eve"), await one.register("Ada")
+        planted = [eve.refreshToken, *[(await logged_in(one, "Eve")).refreshToken for _ in range(TOKENS_TRIED)]]
+        user, spent = UUID(ada.userId), []
+        for crowd in (planted[:1], planted):
+            for is_first in (True, False):
+                spent.append(ada.refreshToken)
+                answer = await one.accounts.refresh(*(crowd if is_first else ()), ada.refreshToken, *crowd, user=user)
+                assert isinstance(answer, LoggedIn)
+                assert answer.userId == ada.userId
+                ada = answer
+        lost = await one.accounts.refresh(eve.refreshToken, spent[-1], user=user)
+        assert isinstance(lost, LoggedIn)
+        assert lost.refreshToken == ada.refreshToken
+        assert await one.accounts.refresh(eve.refreshToken, user=user) == accounts_module.SPENT
+        assert await one.accounts.refresh(*planted, user=UUID(int=1)) == accounts_module.SPENT
+        eve = await refreshed(one, eve.refreshToken)
+        assert await one.accounts.refresh(planted[0], user=user) == accounts_module.SPENT  # spent just now
+        assert one.revoked == []
+        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SPENT  # a copy of a spent one
+        assert one.revoked == [refresh_tokens.session_of(ada.refreshToken)]
+        assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken, user=user) == accounts_module.SPENT
+        await refreshed(one, eve.refreshToken)
+
+
+async def test_live_tokens_of_several_users_log_in_nobody(database_url: str, redis_url: str) -> None:
+    """Nobody knows whose browser it is, when it does not say so: none is spent. Two of one user are that user's."""
+    async with node(database_url, redis_url) as one:
+        eve, ada = await one.register("Eve"), await one.register("Ada")
+        another = await logged_in(one, "Ada")
+        for pair in ((eve, ada), (ada, eve)):
+            assert await one.accounts.refresh(*(each.refreshToken for each in pair)) == accounts_module.SPENT
+        assert isinstance(await one.accounts.refresh(another.refreshToken, ada.refreshToken), LoggedIn)
+        later = await refreshed(one, ada.refreshToken)
+        assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken) == accounts_module.SPENT  # spent just now
+        identity = one.sessions.authenticate(later.accessToken)
+        assert identity is not None
+        await one.accounts.logout(identity)
+        answer = await one.accounts.refresh(later.refreshToken, eve.refreshToken)
+        assert isinstance(answer, LoggedIn)
+        assert answer.userId == eve.userId
+        assert one.revoked == [identity.sid]
 
 
 async def test_a_made_up_token_ends_nobodys_session(database_url: str, redis_url: str) -> None:

@@ -22,9 +22,9 @@ def tries(limits: LoginLimits, addresses: list[str]) -> int:
     return sum(isinstance(limits.begin(address, 0.0), Attempt) for address in addresses)
 
 
-def failures(limits: LoginLimits, addresses: list[str], user: UUID = ADA, device: str | None = None) -> int:
+def failures(limits: LoginLimits, addresses: list[str], user: UUID = ADA, device: str | None = None, *, by_address: bool = False) -> int:
     """The same of wrong passwords to one account."""
-    return sum(not begun(limits, address).against(user, device, 0.0) for address in addresses)
+    return sum(not begun(limits, address).against(user, device, 0.0, by_address=by_address) for address in addresses)
 
 
 def test_a_household_does_not_have_256_households_tries() -> None:
@@ -53,7 +53,19 @@ def test_an_account_is_guessed_at_by_network() -> None:
     assert failures(limits, [f"198.51.100.{host}" for host in range(2, 9)], EVE) == 7
 
 
-def test_a_botnet_has_ten_times_the_limit() -> None:
+def test_tries_by_name_are_not_counted_against_the_address() -> None:
+    """Nor the other way round, from one network or from everywhere: the one that is used up does not tell whose the other is."""
+    for by_address in (False, True):
+        limits = LoginLimits(10, 0)
+        assert failures(limits, ["192.0.2.1"] * 20, by_address=by_address) == 10
+        assert failures(limits, ["192.0.2.1"] * 20, by_address=not by_address) == 10
+        botnet = [f"10.{first}.{second}.1" for first in range(10) for second in range(50)]
+        assert failures(limits, botnet, by_address=by_address) == 10 * EVERYWHERE_TIMES - 10
+        assert failures(limits, botnet, by_address=not by_address) == 10 * EVERYWHERE_TIMES - 10
+        assert failures(LoginLimits(10, 0), ["192.0.2.1"] * 20, device="one", by_address=by_address) == 10
+
+
+def test_a_botnet_has_a_multiple_of_the_limit() -> None:
     """From however many networks; known browsers are not held up, and each has its own limit."""
     limits = LoginLimits(10)
     botnet = [f"10.{first}.{second}.1" for first in range(10) for second in range(50)]
@@ -72,14 +84,14 @@ def test_the_right_password_is_no_failure() -> None:
         assert attempt.against(ADA, None, 0.0) == 0
         attempt.succeed()
     guessing = [begun(limits, f"10.1.{number}.1") for number in range(40)]
-    assert sum(not attempt.against(ADA, None, 0.0) for attempt in guessing) == 30
+    assert sum(not attempt.against(ADA, None, 0.0) for attempt in guessing) == 3 * EVERYWHERE_TIMES
     assert tries(limits, ["10.0.0.1"] * 5) == 2  # the tries of an address are counted, right or wrong
 
 
 def test_a_refusal_takes_nothing() -> None:
     """Refused by the account: the address has its try back. Refused by a /48: the /64 and /56 have theirs. Nor does what raises."""
     limits = LoginLimits(2)
-    assert failures(limits, [f"10.{number}.0.1" for number in range(20)]) == 20
+    assert failures(limits, [f"10.{number}.0.1" for number in range(20)]) == 2 * EVERYWHERE_TIMES
     for _ in range(10):
         assert begun(limits, "192.0.2.1").against(ADA, None, 0.0) > 0
     assert tries(limits, ["192.0.2.1"] * 9) == 2

@@ -12,6 +12,7 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.skeletons import skeleton_of_first_rule
 from scoreboard.domain.skeletons import skeletons as looks
 from scoreboard.operations.accounts import Client, LoggedIn
+from scoreboard.operations.login_limits import EVERYWHERE_TIMES
 from scoreboard.operations.sessions import Identity
 from scoreboard.security import passwords
 from scoreboard.storage import skeletons, users
@@ -462,9 +463,10 @@ async def test_spellings_share_their_wrong_passwords(database_url: str, redis_ur
         await one.register("Ada")
         outcomes = [
             await one.accounts.login(spellings[number % len(spellings)], "wrong password", Client(f"192.0.{number}.1"))
-            for number in range(11)
+            for number in range(EVERYWHERE_TIMES + 1)
         ]
-        assert [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)] == [Code.UNAUTHORIZED] * 10 + [Code.RATE_LIMITED]
+        codes = [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)]
+        assert codes == [Code.UNAUTHORIZED] * EVERYWHERE_TIMES + [Code.RATE_LIMITED]
 
 
 @pytest.mark.parametrize(

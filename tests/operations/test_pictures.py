@@ -237,6 +237,19 @@ async def test_what_is_kept_is_bounded(server: PictureServer, monkeypatch: pytes
         running.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("url", ["https://[bad", "https://\u2100.example/a.png", "no address", "", "https://"])
+async def test_what_is_no_address_has_no_picture(server: PictureServer, url: str) -> None:
+    """Plain SQL may have written it. The fetching goes on."""
+    pictures = Pictures(fetcher=server.fetcher)
+    server.answers |= {"/a.png": ok(PNG), "/redirect": redirect(url)}
+    async with trio.open_nursery() as running:
+        await running.start(pictures.run)
+        assert await pictures.get(url) is None
+        assert await pictures.get(f"{ELSEWHERE}/redirect") is None
+        assert await pictures.get(f"{HERE}/a.png") is not None
+        running.cancel_scope.cancel()
+
+
 async def test_nothing_is_fetched_from_this_server(server: PictureServer) -> None:
     """By the name of its public URL, nor by a redirect to it."""
     pictures = Pictures(NAMES[0].upper(), server.fetcher)

@@ -8,10 +8,14 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.operations import sessions as sessions_module
+from scoreboard.operations.accounts import PUBLISHED_AT_ONCE, WRONG, LoggedIn
 from scoreboard.security import tokens
 from scoreboard.storage import sessions as storage
+from scoreboard.storage import users
 from scoreboard.storage.clock import DatabaseClock, steady_clock
-from tests.operations.people import ISSUER, KEYS, Node, database_url, node
+from scoreboard.storage.connections import Connection, Stores
+from scoreboard.storage.users import Profile
+from tests.operations.people import ISSUER, KEYS, PASSWORD, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
 
@@ -21,6 +25,18 @@ async def eventually(condition: object, seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.01)
+
+
+async def logged_in(someone: Node, name: str = "Ada") -> LoggedIn:
+    outcome = await someone.accounts.login(name, PASSWORD)
+    assert isinstance(outcome, LoggedIn), outcome
+    return outcome
+
+
+async def profile_of(someone: Node, given: LoggedIn) -> Profile:
+    found = await users.profile(someone.stores, UUID(given.userId))
+    assert found is not None
+    return found
 
 
 def token_of(someone: Node, lifetime: int = 900) -> str:
@@ -87,6 +103,69 @@ async def test_a_log_out_reaches_every_node_without_a_message(database_url: str,
         await one.accounts.logout(identity)
         await eventually(lambda: other.sessions.authenticate(given.accessToken) is None)
         nursery.cancel_scope.cancel()
+
+
+async def untold(_: UUID) -> None:
+    """The message of an ended session, while Redis is away."""
+    raise StorageUnavailable("redis", "gone")
+
+
+async def test_a_deleted_user_is_logged_out_everywhere_without_a_message(database_url: str, redis_url: str) -> None:
+    """However many sessions there are; their rows outlive the user, until they are pruned."""
+    async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
+        one.accounts._publish_revoked = untold
+        other = Node(one.stores)
+        await nursery.start(other.sessions.watch)
+        given = [await one.register(), *[await logged_in(one) for _ in range(PUBLISHED_AT_ONCE)]]
+        assert all(other.sessions.authenticate(each.accessToken) for each in given)
+        assert await one.accounts.delete(await profile_of(one, given[0]))
+        assert not any(one.sessions.authenticate(each.accessToken) for each in given)
+        await eventually(lambda: not any(other.sessions.authenticate(each.accessToken) for each in given))
+        assert await one.stores.fetchval("SELECT count(*) FROM sessions WHERE user_id IS NULL") == len(given)
+        await one.stores.execute("UPDATE sessions SET revoked_at = revoked_at - interval '3 days'")
+        await storage.prune(one.stores)
+        assert await one.stores.fetchval("SELECT count(*) FROM sessions") == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_logs_in_while_the_user_is_being_deleted(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of the sessions and the deletion, which may take minutes. A registration's session, which comes without its
+    password, ends with the user."""
+    delete, outcomes, late = users.delete, list[object](), uuid4()
+
+    async def delete_later(stores: Stores, user: UUID) -> bool:
+        outcomes.append(await one.accounts.login("Ada", PASSWORD))
+        await storage.open_session(stores, late, user, b"", 30)
+        return await delete(stores, user)
+
+    monkeypatch.setattr(users, "delete", delete_later)
+    async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
+        one.accounts._publish_revoked = untold
+        other = Node(one.stores)
+        await nursery.start(other.sessions.watch)
+        assert await one.accounts.delete(await profile_of(one, await one.register()))
+        assert outcomes == [WRONG]
+        await eventually(lambda: other.sessions.is_revoked(late))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deletion_by_plain_sql_ends_the_sessions_when_it_is_committed(database_url: str, redis_url: str) -> None:
+    """Not when it began: nodes read back some seconds only, and it may take minutes. A session that had ended before is stamped anew."""
+    async with node(database_url, redis_url) as one:
+        given = await one.register()
+        await logged_in(one)
+        identity = one.sessions.authenticate(given.accessToken)
+        assert identity is not None
+        await one.accounts.logout(identity)
+
+        async def delete(conn: Connection) -> float:
+            await conn.execute("DELETE FROM users")
+            return float(await conn.fetchval(storage.NOW))
+
+        done = await one.stores.in_transaction(delete)
+        stamped = [row["at"] for row in await one.stores.fetch("SELECT extract(epoch FROM revoked_at)::float AS at FROM sessions")]
+        assert len(stamped) == 2
+        assert min(stamped) > done
 
 
 async def test_a_node_that_starts_knows_who_was_logged_out_before(database_url: str, redis_url: str) -> None:

@@ -38,6 +38,8 @@ STATES = {
     "3F000": (DOWN, True),
     "58030": (DOWN, True),
     "55000": (DOWN, True),
+    "26000": (DOWN, True),
+    "42P05": (DOWN, True),
     "23505": (None, False),
     "22003": (None, False),
     "54000": (None, False),

@@ -192,6 +192,19 @@ async def test_a_terminated_session_is_a_failure_of_the_store(stores: Stores) ->
     assert await stores.fetchval("SELECT 1") == 1
 
 
+async def test_a_session_that_was_exchanged_is_a_failure_of_the_store(stores: Stores) -> None:
+    """A pooler that came before PostgreSQL while the node runs: the statement that was prepared is not there. No start is decided any more:
+    the call fails, the log names the setting, and the next one has a new connection."""
+    first = await stores.fetchval(BACKEND)
+    assert await stores.fetchval(BACKEND) == first
+    await stores.execute("DEALLOCATE ALL")
+    with pytest.raises(StorageUnavailable, match=r"postgres\.pgbouncer must be true") as caught:
+        await stores.fetchval(BACKEND)
+    assert isinstance(caught.value.__cause__, asyncpg.InvalidSQLStatementNameError)
+    assert caught.value.condition is StoreCondition.DOWN
+    assert await stores.fetchval(BACKEND) != first
+
+
 async def test_missing_tables_are_a_failure_of_the_store(stores: Stores, database_url: str) -> None:
     """As while a dump is being restored."""
     execute(database_url, "ALTER TABLE users RENAME TO users_elsewhere")

@@ -103,6 +103,16 @@ async def test_the_name_that_a_client_calls_us_by_takes_nobodys_picture_away(
         assert (await here.http.get(PICTURE)).status_code == 200
 
 
+@pytest.mark.parametrize("stored", ["https://[bad", "https://\u2100.example/a.png", "no address", "https://"])
+async def test_what_is_no_address_is_a_404(tmp_path: Path, database_url: str, redis_url: str, stored: str) -> None:
+    """Plain SQL may have written it."""
+    async with serving(tmp_path, database_url, redis_url) as (here, server):
+        here.board = msgspec.structs.replace(SNAPSHOT, rows=(msgspec.structs.replace(ROWS[1], avatarUrl=stored),))
+        answer = await here.http.get(path(USER, stored))
+        assert (answer.status_code, answer.headers.get_list("cache-control")) == (404, ["public, max-age=60"])
+        assert server.connections == 0
+
+
 async def test_without_pictures_there_are_none(database_url: str, redis_url: str) -> None:
     """accounts.avatars = false."""
     async with site(database_url, redis_url) as here:

@@ -158,10 +158,10 @@ export class Account extends EventTarget {
     }
   }
 
-  /** The same refresh token as long as no answer has brought another one. @returns {Promise<Refused | null>} */
+  /** The same refresh token as long as no answer has brought another one, for the user whom this browser knows. @returns {Promise<Refused | null>} */
   async #refresh() {
-    const refreshToken = this.#refreshToken || undefined;
-    return inTurn(() => this.#enter('refresh', { refreshToken })).then(() => null, (/** @type {Refused} */ error) => error);
+    const fields = () => ({ refreshToken: this.#refreshToken || undefined, userId: this.#mark.value || this.user?.userId });
+    return inTurn(() => this.#enter('refresh', fields())).then(() => null, (/** @type {Refused} */ error) => error);
   }
 
   /** Nobody is logged in. @param {string | null} mark null: by the user's wish, in every tab; empty: other tabs see for themselves */
