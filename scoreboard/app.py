@@ -266,6 +266,7 @@ class Node:
                 malformed=gate.malformed,
                 access=access.write,
                 access_from=access.lowest_status,
+                peer_group=connections.peer_group,
                 admit=connections.admit,
                 released=connections.released,
             )

@@ -40,11 +40,14 @@ class ConnectionLimits:
         self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many
         self._blocked: dict[str, float] = {}  # until when
 
-    def admit(self, address: str) -> bool:
-        """Whether one more connection from there is taken. If so, `released` must be called once when it has ended."""
-        if self._addresses.trusts(address):
+    def peer_group(self, address: str) -> str:
+        """The key that connections from there are counted under: a trusted proxy's is its address, all others' is their network's."""
+        return address if self._addresses.trusts(address) else group(address)
+
+    def admit(self, key: str) -> bool:
+        """Whether one more connection of that `peer_group` is taken. If so, `released` must be called once when it has ended."""
+        if self._addresses.trusts(key):
             return True
-        key = group(address)
         if self._blocked and self._is_blocked(key):
             observe.CONNECTIONS_REFUSED.labels("flood").inc()
             return False
@@ -73,11 +76,10 @@ class ConnectionLimits:
         while len(self._due) > ADDRESSES or next(iter(self._due.values())) <= now:
             self._due.popitem(last=False)
 
-    def released(self, address: str) -> None:
+    def released(self, key: str) -> None:
         """A connection that was admitted has ended."""
-        if self._addresses.trusts(address):
+        if self._addresses.trusts(key):
             return
-        key = group(address)
         left = self._open.get(key, 0) - 1
         if left > 0:
             self._open[key] = left

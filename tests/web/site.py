@@ -186,6 +186,7 @@ async def site(
                 failed=failed,
                 error_page=services.error_pages.of,
                 malformed=gate.malformed,
+                peer_group=connections.peer_group,
                 admit=connections.admit,
                 released=connections.released,
             )

@@ -37,19 +37,28 @@ def test_so_many_of_one_address() -> None:
 def test_a_household_is_one_address() -> None:
     """IPv6 addresses count by their network, and an IPv4 address is the same in either notation."""
     limits = ConnectionLimits(Addresses(), 1)
-    assert limits.admit("2001:db8::1")
-    assert not limits.admit("2001:db8::2")
-    assert limits.admit("192.0.2.1")
-    assert not limits.admit("::ffff:192.0.2.1")
+    assert limits.admit(limits.peer_group("2001:db8::1"))
+    assert not limits.admit(limits.peer_group("2001:db8::2"))
+    assert limits.admit(limits.peer_group("2001:db8:0:1::1"))
+    assert limits.admit(limits.peer_group("192.0.2.1"))
+    assert not limits.admit(limits.peer_group("::ffff:192.0.2.1"))
 
 
 def test_zero_is_no_limit() -> None:
     """And a trusted proxy has none in any case."""
     assert all(ConnectionLimits(Addresses(), 0).admit("192.0.2.1") for _ in range(1000))
     proxied = ConnectionLimits(Addresses([ip_network("10.0.0.0/8")]), 1)
-    assert all(proxied.admit("10.0.0.1") for _ in range(1000))
+    assert all(proxied.admit(proxied.peer_group("10.0.0.1")) for _ in range(1000))
     proxied.released("10.0.0.1")
     assert not proxied._open
+
+
+def test_an_ipv6_proxy_is_known_by_its_address() -> None:
+    """It is exempt; its neighbours in the same /64 are one group."""
+    limits = ConnectionLimits(Addresses([ip_network("2001:db8::5/128")]), 1)
+    assert all(limits.admit(limits.peer_group("2001:db8::5")) for _ in range(10))
+    assert limits.peer_group("2001:db8::6") == limits.peer_group("2001:db8::7")
+    assert [limits.admit(limits.peer_group(f"2001:db8::{last}")) for last in (6, 7)] == [True, False]
 
 
 def test_connections_come_no_faster_than_requests_may() -> None:
