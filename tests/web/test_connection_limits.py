@@ -14,6 +14,7 @@ from scoreboard.web.connection_limits import (
     PROBES_PER_MINUTE,
     ConnectionLimits,
 )
+from scoreboard.web.gate import USERS_TIMES
 
 
 class Clock:
@@ -80,6 +81,18 @@ def test_connections_come_no_faster_than_requests_may() -> None:
     assert opened("192.0.2.1", 1000) == 64
     clock.now += 10
     assert opened("192.0.2.1", 1000) == 100
+
+
+@pytest.mark.parametrize("most", [1, 2, 2000])
+def test_rounding_refuses_nobody(most: int) -> None:
+    """So many may come at once, to the last one and not one more, whatever the clock says: at a rate whose interval no float holds."""
+    clock, rate = Clock(), USERS_TIMES * 1000  # limits.ip_per_minute
+    for hours in range(0, 2000, 97):
+        clock.now = 3600 * hours + hours / 7
+        limits = ConnectionLimits(Addresses(), most, rate, clock=clock)
+        for turn in range(most + 1):
+            assert limits.admit("192.0.2.1") is (turn < most)
+            limits.released("192.0.2.1")
 
 
 def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
