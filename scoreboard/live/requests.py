@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Code, FieldError, Refusal
-from scoreboard.domain.queries import TOO_LONG, parse_query
+from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.live.admission import REFUSALS
 from scoreboard.live.conversation import MODES, Identity, Rules, Services
 from scoreboard.runtime.messages import Request
@@ -97,7 +97,7 @@ def read_query(query: bytes) -> Query | Refusal:
 def _read_query(query: bytes) -> Query | Refusal:
     values = parse_query(query)
     if values is None:
-        return _bad("query", TOO_LONG)
+        return OUT_OF_BOUNDS
     for name in ("channel", "mode", "since", "token", "wait"):
         if len(values.get(name, ())) > 1:
             return _bad(name, "may be given once")

@@ -17,16 +17,16 @@ from uuid import UUID
 
 import trio
 
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.pictures import AVATARS
-from scoreboard.domain.queries import QUERY_BYTES, unknown_parameter
+from scoreboard.domain.queries import check_parameters
 from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.express import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
 from scoreboard.web.heads import Heads
-from scoreboard.web.origins import FOREIGN, Origins
+from scoreboard.web.origins import API, FOREIGN, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
@@ -34,11 +34,7 @@ METRICS = b"/metrics"  # the same: Prometheus may ask for many rules from one ad
 FILES_TIMES = 30  # times `per_minute`: a page view asks for fifteen files, and a school may have one address. From memory, 30 µs each
 PICTURES_TIMES = 10  # times: a page view shows ten; browsers keep them for an hour
 USERS_TIMES = 20  # times: 250 people of one address who each act ten times a minute and look where they are leave room
-API = b"/api/"
 PICTURES = AVATARS.encode()
-QUERY_TOO_LONG = Refusal(
-    Code.INVALID_REQUEST, f"query may have {QUERY_BYTES} bytes", (FieldError("query", f"may have {QUERY_BYTES} bytes"),)
-)
 # What each route of the API may be asked in its query; every other one: nothing.
 PARAMETERS = {
     LEADERBOARD_PATH.encode(): frozenset({"limit"}),
@@ -113,13 +109,12 @@ class Gate:
                 self._refuse(request, key, user)
                 whose = "from this address" if user is None else "of this account"
                 return problem(limited("ip", f"Too many requests {whose}.", wait), request.request_id)
-        if request.query and request.path.startswith(API):
-            if len(request.query) > QUERY_BYTES:
-                return problem(QUERY_TOO_LONG, request.request_id)
-            if request.method != b"OPTIONS" and (unknown := unknown_parameter(request.query, PARAMETERS.get(request.path, NO_PARAMETERS))):
-                return problem(_unknown(unknown), request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
+        if request.query and request.path.startswith(API):
+            refusal = check_parameters(request.query, PARAMETERS.get(request.path, NO_PARAMETERS))
+            if refusal is not None:
+                return problem(refusal, request.request_id)
         return None
 
     def malformed(self, request: Request) -> None:
@@ -163,8 +158,3 @@ class Gate:
 def limited(layer: str, what: str, seconds: int) -> Refusal:
     """429 of that layer."""
     return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)
-
-
-def _unknown(name: str) -> Refusal:
-    """400 that names the parameter."""
-    return Refusal(Code.INVALID_REQUEST, f"query has an unknown parameter: {name}", (FieldError(name, "is not known here"),))

@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
-from scoreboard.domain.queries import TOO_LONG, parse_query
+from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.operations.committer import Pending
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime import observe
@@ -93,7 +93,7 @@ def read_limit(query: bytes) -> int | Refusal:
         return known
     values = parse_query(query)
     if values is None:
-        return Refusal(Code.INVALID_REQUEST, f"query {TOO_LONG}", (FieldError("query", TOO_LONG),))
+        return OUT_OF_BOUNDS
     given = values.get("limit", [])
     if not given:
         return SHOWN
