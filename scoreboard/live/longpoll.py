@@ -96,7 +96,7 @@ class _Waiting:
     __slots__ = ("_asked", "_begun", "_has_left", "_late", "_poll", "_reply", "_services", "_socket", "is_cold")
 
     def __init__(self, request: Request, asked: Asked, services: Services) -> None:
-        request.forget(b"origin")  # which the head of the answer depends on
+        request.drop_headers(b"origin")  # which the head of the answer depends on
         self._asked, self._services, self._socket = asked, services, request.socket
         self._reply: Reply | None = None  # until it waits
         self._has_left = False

@@ -53,7 +53,7 @@ class Asgi:
         Never raises because the client has left: the application is told by `http.disconnect`.
         """
         pieces, going_on = await self._ask(answers, request)
-        request.forget()  # the answer may wait for a client that does not read
+        request.drop_headers()  # the answer may wait for a client that does not read
         try:
             while pieces:
                 await answers.send(pieces.pop(0))

@@ -290,7 +290,7 @@ class Connection:
         self._count(door, request, answer.status)
         going_on = self.answers.put(request, answer)
         if not self.answers.is_out:  # the client may never read it: nothing else is kept for it
-            request.forget()
+            request.drop_headers()
             del answer
             await self.answers.finish()
         return going_on

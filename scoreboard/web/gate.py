@@ -96,8 +96,10 @@ class Gate:
     def before(self, request: Request) -> Response | None:
         """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too; see `_refuse`.
 
-        What a foreign page has a browser ask is counted apart: it costs the browser's owner neither his requests nor his connections.
+        What a foreign page has a browser ask is counted apart: it costs the browser's owner neither his requests nor his connections. The
+        client's address is noted with the request, whose fields may be gone when the access log asks.
         """
+        request.client_address = self._addresses.client(request)
         if request.has(b"sec-fetch-site") and self._origins.refuses_site(request):
             if self._limit and self._foreign.admit(self._addresses.counted(request), self._clock()):
                 request.keep_alive = False
