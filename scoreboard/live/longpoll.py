@@ -69,6 +69,7 @@ class PollEndpoint:
                 await self._services.refresh(asked.board)
             answer = waiting.begin(reply)
             if answer is None:
+                request.is_timed = False
                 await replied.wait()
                 answer = made[0]()
             return answer
@@ -85,6 +86,7 @@ class PollEndpoint:
         waiting = _Waiting(request, asked, self._services)
         answer = waiting.begin(reply)
         if answer is None:
+            request.is_timed = False
             return LATER
         waiting.leave()
         return answer

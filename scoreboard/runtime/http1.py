@@ -261,6 +261,7 @@ class Connection:
         if answer is None:
             REQUEST_ID.set(request.request_id.decode())  # for every line that is logged on this request's behalf
             if request.upgrade:
+                request.is_timed = False
                 self._count(LIVE, request, 101)
                 self._go_live(request)
                 return False
@@ -303,7 +304,8 @@ class Connection:
         """The request is answered: for metrics and the access log. Once a request; it costs a read of the board half a microsecond."""
         seconds = perf_counter() - request.began
         answered[door + status // 100] += 1
-        record(request.path, status, seconds)
+        if request.is_timed:
+            record(request.path, status, seconds)
         if status >= self._front.access_from:
             self._front.access(request, status, seconds)
 

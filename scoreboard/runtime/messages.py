@@ -38,6 +38,7 @@ class Request:
         "body",
         "client_address",
         "headers",
+        "is_timed",
         "keep_alive",
         "method",
         "path",
@@ -70,6 +71,7 @@ class Request:
         self.keep_alive = False
         self.admitted = False  # `Front.before` was asked and let it pass
         self.began = 0.0  # when it was complete, as time.perf_counter says
+        self.is_timed = True  # its duration is the server's doing, not its client's choice, as a WebSocket's and a waiting poll's
         self.client_address = ""  # whose request it is, behind proxies that are trusted: set by `Front.before`; "": not yet
         self.user: object = None  # who asks, once a token has told
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
