@@ -14,7 +14,7 @@ from time import perf_counter
 import structlog
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
 from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.front import LATER, Front
 from scoreboard.runtime.messages import NORMAL_PATH, Request, Response
@@ -298,7 +298,7 @@ class Connection:
 
     async def _not_found(self, request: Request) -> Response:
         """A path has one spelling: another one, which a proxy may have let through, leads nowhere."""
-        return self.answers.problem(request, Refusal(Code.NOT_FOUND, "There is nothing at this path."))
+        return self.answers.problem(request, NOT_FOUND)
 
     def _count(self, door: int, request: Request, status: int) -> None:
         """The request is answered: for metrics and the access log. Once a request; it costs a read of the board half a microsecond."""

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Code, Refusal
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.domain.queries import check_parameters
 from scoreboard.domain.sliding_window import SlidingWindow
@@ -26,7 +26,7 @@ from scoreboard.web.addresses import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.express import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
 from scoreboard.web.heads import Heads
-from scoreboard.web.origins import API, FOREIGN, Origins
+from scoreboard.web.origins import API, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
@@ -103,7 +103,7 @@ class Gate:
         if request.has(b"sec-fetch-site") and self._origins.refuses_site(request):
             if self._limit and self._foreign.admit(self._addresses.counted(request), self._clock()):
                 request.keep_alive = False
-            return problem(FOREIGN, request.request_id)
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         if self._limit:
             key = self._addresses.counted(request)
             wait, user = self._count(request, key)

@@ -9,13 +9,10 @@ from collections.abc import Collection
 
 import structlog
 
-from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.networks import parse_address
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.pages import CLIENT, STATIC_PREFIX
-
-FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
 
 API = b"/api/"
 # Beginnings of paths: other sites' pages load these files and pictures.
