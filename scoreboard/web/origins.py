@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import structlog
 
-from scoreboard.domain.networks import parse_address
+from scoreboard.domain.networks import LOCAL_DOMAINS, RESERVED_DOMAINS, is_in_domain, parse_address
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.pages import CLIENT, STATIC_PREFIX
@@ -17,8 +17,7 @@ from scoreboard.web.pages import CLIENT, STATIC_PREFIX
 API = b"/api/"
 # Beginnings of paths: other sites' pages load these files and pictures.
 FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
-# Ends of names that nobody can own in the world's DNS: RFC 6761, 6762, 8375, and ICANN's .internal. So is a name without a dot.
-OWN_DOMAINS = (b".localhost", b".local", b".test", b".example", b".invalid", b".home.arpa", b".internal")
+UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
 REFUSED_LOGGED = 100  # origins and hosts that are logged when they are refused, once each; after that it is a flood, and says nothing new
 HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
@@ -121,9 +120,10 @@ class Origins:
         if name.startswith(b"["):
             return parse_address(name[1:].partition(b"]")[0].decode("latin-1")) is not None
         name = name.partition(b":")[0]
-        if b"." not in name or name.endswith(OWN_DOMAINS):
+        text = name.decode("latin-1")
+        if b"." not in name or is_in_domain(text, UNOWNABLE_DOMAINS):
             return bool(name)
-        return name in self._names or parse_address(name.decode("latin-1")) is not None
+        return name in self._names or parse_address(text) is not None
 
 
 def _text(name: bytes) -> str:

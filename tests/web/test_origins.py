@@ -17,7 +17,11 @@ def asked(host: bytes = b"127.0.0.1:8000", path: bytes = POLL, **fields: bytes) 
 
 
 @pytest.mark.parametrize(
-    "host", [b"127.0.0.1:8000", b"[::1]:8000", b"localhost:8000", b"192.168.1.5:8000", b"LOCALHOST:8000", b"board.lan:8000"]
+    "host",
+    [
+        *(b"127.0.0.1:8000", b"[::1]:8000", b"localhost:8000", b"192.168.1.5:8000", b"LOCALHOST:8000", b"board.lan:8000"),
+        *(b"laptop:8000", b"laptop.local:8000", b"board.test:8000", b"board.example:8000", b"a.home.arpa:8000", b"board.internal:8000"),
+    ],
 )
 def test_without_a_public_url_our_pages_are_those_of_addresses(host: bytes) -> None:
     """And of localhost, and of the host that the settings name: nobody else can own these."""
