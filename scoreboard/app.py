@@ -20,6 +20,7 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.domain.boards import LEADERBOARD, Mark
+from scoreboard.domain.errors import NOT_FOUND
 from scoreboard.live.admission import Admission
 from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
@@ -88,7 +89,7 @@ from scoreboard.web.health import HealthRoutes
 from scoreboard.web.openapi import Description
 from scoreboard.web.origins import Origins
 from scoreboard.web.pages import PageRoutes
-from scoreboard.web.problems import NOT_FOUND, failed, problem
+from scoreboard.web.problems import failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
 
@@ -266,6 +267,7 @@ class Node:
                 malformed=gate.malformed,
                 access=access.write,
                 access_from=access.lowest_status,
+                peer_group=connections.peer_group,
                 admit=connections.admit,
                 released=connections.released,
             )

@@ -7,7 +7,7 @@ that can't go on, is one line on standard error and exit 2. Only `serve` and `mi
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial, wraps
 from os import environ
@@ -27,6 +27,7 @@ from scoreboard.runtime import embedded as embedded_servers
 from scoreboard.runtime import observe
 from scoreboard.runtime.keys import new_production_keys, write_secrets
 from scoreboard.runtime.settings import Settings, load_settings
+from scoreboard.runtime.supervise import leaves
 from scoreboard.storage import users as user_store
 from scoreboard.storage.opening import stores_of
 from scoreboard.user_commands import build_users_group
@@ -83,7 +84,7 @@ def main() -> None:
 
 def _exit_code(exc: BaseException) -> Any:
     """Writes the line of an expected failure. Raises anything else again."""
-    found = list(_leaves(exc))
+    found = list(leaves(exc))
     if not all(isinstance(leaf, (*EXPECTED, SystemExit, KeyboardInterrupt)) for leaf in found):
         raise exc
     for leaf in found:
@@ -92,15 +93,6 @@ def _exit_code(exc: BaseException) -> Any:
                 click.echo(f"scoreboard: {' '.join(str(leaf).split())}", err=True)
             return EXIT_FAILED
     return next((leaf.code for leaf in found if isinstance(leaf, SystemExit)), EXIT_INTERRUPTED)
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions that a group holds, at any depth."""
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc
 
 
 # ---- serving --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from scoreboard.client import ClientError, Credentials, Refused, Session
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.scoring import Rule, Rules
 from scoreboard.operations.accounts import Accounts
+from scoreboard.runtime.supervise import leaves
 
 PASSWORD = "scoreboard-demo"  # noqa: S105 – printed at every start; demo accounts exist on embedded stores only
 LOGIN = "demo"
@@ -50,9 +51,8 @@ def failures_logged() -> Iterator[None]:
 
 def _in_one_line(exc: BaseException) -> str:
     """What went wrong first, of several."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return f"{type(exc).__name__}: {' '.join(str(exc).split())}"
+    first = next(leaves(exc))
+    return f"{type(first).__name__}: {' '.join(str(first).split())}"
 
 
 def warn_beyond_loopback(host: str, public_url: str) -> None:

@@ -95,6 +95,12 @@ class Refusal(msgspec.Struct, frozen=True):
     layer: str | None = None  # of a rate limit: "ip", "login", "user" or "cooldown"
 
 
+# What more than one place refuses.
+NOT_FOUND = Refusal(Code.NOT_FOUND, "There is nothing at this path.")
+METHOD_NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")
+UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
+ORIGIN_NOT_ALLOWED = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
+
 Store = Literal["postgresql", "redis"]
 
 

@@ -1,10 +1,15 @@
-"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under. Pure."""
+"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under; local domains. Pure."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 IPV6_PREFIXES = (64, 56, 48)  # bits; what a device, a household and a site are usually given, so whoever has one has all its addresses
 IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, as one rents it to have many addresses
+# Ends of names that nobody can own in the world's DNS: of the machine or the network that one is in (RFC 6761, 6762, 8375, ICANN's
+# .internal), and those reserved for tests and documentation (RFC 6761), which lead nowhere unless a network's own resolver knows them.
+LOCAL_DOMAINS = ("localhost", "local", "internal", "home.arpa")
+RESERVED_DOMAINS = ("test", "example", "invalid")
 ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
 CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
 
@@ -22,6 +27,11 @@ def networks_of(address: str) -> tuple[str, ...]:
     if isinstance(parsed, IPv6Address):
         return tuple(str(ip_network((parsed, prefix), strict=False)) for prefix in IPV6_PREFIXES)
     return str(parsed), str(ip_network((parsed, IPV4_PREFIX), strict=False))
+
+
+def is_in_domain(host: str, domains: Collection[str]) -> bool:
+    """Whether a host's name, in lower case, is one of these domains, or in one."""
+    return any(host == domain or host.endswith(f".{domain}") for domain in domains)
 
 
 @lru_cache(CACHE_SIZE)

@@ -13,6 +13,7 @@ import unicodedata2 as unicodedata
 
 from scoreboard.domain import names
 from scoreboard.domain.errors import FieldError
+from scoreboard.domain.networks import LOCAL_DOMAINS, is_in_domain
 from scoreboard.domain.skeletons import fold_case, skeletons
 
 RAW_PER_COMPOSED = 4  # characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
@@ -33,7 +34,6 @@ _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belon
 # ones too, for an IPv4 address (WHATWG URL, "ends in a number").
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
-_LOCAL = ("localhost", "local", "internal", "home.arpa")  # names of the machine or network that one is in, never of a public host
 # The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and 1 is l.
 _STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
 _UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
@@ -88,7 +88,7 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) 
     if not is_usual_port:
         return FieldError("avatarUrl", "must not name a port other than 443")
     host = (parts.hostname or "").lower()
-    if len(host) > HOST_LONGEST or not _HOST.fullmatch(host) or any(f".{host}".endswith(f".{name}") for name in _LOCAL):
+    if len(host) > HOST_LONGEST or not _HOST.fullmatch(host) or is_in_domain(host, LOCAL_DOMAINS):  # reserved ones lead nowhere
         return FieldError("avatarUrl", "must name a public host, like pictures.example.org, and no IP address")
     if host == own_host.lower():
         return FieldError("avatarUrl", "must not be an address of this server")

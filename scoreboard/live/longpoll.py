@@ -69,6 +69,7 @@ class PollEndpoint:
                 await self._services.refresh(asked.board)
             answer = waiting.begin(reply)
             if answer is None:
+                request.is_timed = False
                 await replied.wait()
                 answer = made[0]()
             return answer
@@ -85,6 +86,7 @@ class PollEndpoint:
         waiting = _Waiting(request, asked, self._services)
         answer = waiting.begin(reply)
         if answer is None:
+            request.is_timed = False
             return LATER
         waiting.leave()
         return answer
@@ -96,7 +98,7 @@ class _Waiting:
     __slots__ = ("_asked", "_begun", "_has_left", "_late", "_poll", "_reply", "_services", "_socket", "is_cold")
 
     def __init__(self, request: Request, asked: Asked, services: Services) -> None:
-        request.forget(b"origin")  # which the head of the answer depends on
+        request.drop_headers(b"origin")  # which the head of the answer depends on
         self._asked, self._services, self._socket = asked, services, request.socket
         self._reply: Reply | None = None  # until it waits
         self._has_left = False

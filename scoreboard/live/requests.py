@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.domain.errors import Code, FieldError, Refusal
-from scoreboard.domain.queries import TOO_LONG, parse_query
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, UNAUTHORIZED, Code, FieldError, Refusal
+from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.live.admission import REFUSALS
 from scoreboard.live.conversation import MODES, Identity, Rules, Services
 from scoreboard.runtime.messages import Request
@@ -20,8 +20,6 @@ WAIT = 25.0  # seconds a long poll waits unless it says otherwise: below the 30 
 LONGEST_WAIT = 30.0  # seconds; contract
 SAME = 128  # bytes of a query that others may send too
 
-FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
-UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
 _SECONDS = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?").fullmatch
 
 
@@ -69,7 +67,7 @@ class Requests:
     def read(self, request: Request) -> Asked | Refusal:
         """What is asked for, or why it is refused: a foreign page, a bad value, no valid token, no room, in this order."""
         if not self._origin_allowed(request):  # CORS would hide the answer from that page, but not keep it from holding connections
-            return FOREIGN
+            return ORIGIN_NOT_ALLOWED
         asked = read_query(request.query)
         if isinstance(asked, Refusal):
             return asked
@@ -97,7 +95,7 @@ def read_query(query: bytes) -> Query | Refusal:
 def _read_query(query: bytes) -> Query | Refusal:
     values = parse_query(query)
     if values is None:
-        return _bad("query", TOO_LONG)
+        return OUT_OF_BOUNDS
     for name in ("channel", "mode", "since", "token", "wait"):
         if len(values.get(name, ())) > 1:
             return _bad(name, "may be given once")

@@ -96,7 +96,7 @@ class _Stream:
             await socket.send_all(endpoint.write_head(request, 200, FIELDS, None))
             if request.method == b"HEAD":
                 return None
-            request.forget()  # http1 keeps it as long as the connection
+            request.drop_headers()  # http1 keeps it as long as the connection
             self._join(asked.identity)
             await self._begin(asked)
             enough = socket.received + UNASKED_BYTES

@@ -70,7 +70,7 @@ class LiveEndpoint:
         address, token = self._client_address(request), query_token(request)
         refused, full = self._refused(request), self._services.admission.refuses(address)
         _, _, request.socket.played_back = request.socket.played_back.partition(b"\r\n\r\n")
-        request.forget()  # http1 keeps it as long as the connection
+        request.drop_headers()  # http1 keeps it as long as the connection
         return connection.run(address, request.request_id, token, refused, full)  # no coroutine of its own: there are thousands
 
     def refusal(self, request: Request) -> Refusal | None:

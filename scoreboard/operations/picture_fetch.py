@@ -7,7 +7,6 @@ http.client, which has limits of its own: parsing 320 KiB of the worst HTTP take
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from io import BytesIO
 from socket import SOCK_STREAM, getaddrinfo, socket
@@ -18,6 +17,7 @@ import httpx
 import trio
 
 from scoreboard.domain.errors import FieldError
+from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.picture_formats import checked_media_type
 from scoreboard.domain.pictures import host_of, is_public
 from scoreboard.domain.profiles import HTTPS_PORT, avatar_url
@@ -99,7 +99,7 @@ def read_answer(raw: bytes, url: str) -> Picture | NoPicture | str:
     if len(content) > MAX_PICTURE_BYTES:
         return TOO_LARGE
     kind = checked_media_type(content)
-    return Picture(content, kind, b'"%b"' % sha256(content).hexdigest()[:32].encode()) if kind else NOT_A_PICTURE
+    return Picture(content, kind, strong_etag(content)) if kind else NOT_A_PICTURE
 
 
 def body_bytes(head: bytes) -> int | None:

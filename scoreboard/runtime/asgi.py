@@ -9,7 +9,7 @@ from what the client wrote there can be made to fail, or to point elsewhere.
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -26,6 +26,7 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from scoreboard.domain.errors import Code, Refusal, StartError
 from scoreboard.runtime.answering import PIECE_BYTES, Answering
 from scoreboard.runtime.messages import Request
+from scoreboard.runtime.supervise import leaves
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
 HOST = b"localhost"
@@ -53,7 +54,7 @@ class Asgi:
         Never raises because the client has left: the application is told by `http.disconnect`.
         """
         pieces, going_on = await self._ask(answers, request)
-        request.forget()  # the answer may wait for a client that does not read
+        request.drop_headers()  # the answer may wait for a client that does not read
         try:
             while pieces:
                 await answers.send(pieces.pop(0))
@@ -118,18 +119,9 @@ class Asgi:
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             if started:
                 raise
-            why = str(next(_leaves(group)))
+            why = str(next(leaves(group)))
         if not started:
             raise StartError(f"the web application's start-up failed: {why}")
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group of groups."""
-    if isinstance(exc, BaseExceptionGroup):
-        for each in exc.exceptions:
-            yield from _leaves(each)
-    else:
-        yield exc
 
 
 class _Exchange:

@@ -50,6 +50,8 @@ class Front:
     malformed: Callable[[Request], None] = lambda _request: None  # what came was no request; `request` has the socket and little else
     access: Callable[[Request, int, float], None] = lambda _request, _status, _seconds: None  # told of answers, their status and duration
     access_from: int = 1000  # the lowest status of which it is told
-    admit: Callable[[str], bool] = lambda _address: True  # whether one more connection from there is taken; then `released` is called once
-    released: Callable[[str], None] = lambda _address: None
+    # The key that an address's connections are counted under, share turns and are evicted by; asked once a connection, as it is accepted.
+    peer_group: Callable[[str], str] = lambda address: address
+    admit: Callable[[str], bool] = lambda _group: True  # whether one more connection of that group is taken; then `released` is called once
+    released: Callable[[str], None] = lambda _group: None
     error_page: Callable[[Request, Response], Response] = lambda _request, answer: answer  # in place of 400 and more

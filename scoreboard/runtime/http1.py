@@ -14,7 +14,7 @@ from time import perf_counter
 import structlog
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
 from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.front import LATER, Front
 from scoreboard.runtime.messages import NORMAL_PATH, Request, Response
@@ -261,6 +261,7 @@ class Connection:
         if answer is None:
             REQUEST_ID.set(request.request_id.decode())  # for every line that is logged on this request's behalf
             if request.upgrade:
+                request.is_timed = False
                 self._count(LIVE, request, 101)
                 self._go_live(request)
                 return False
@@ -290,20 +291,21 @@ class Connection:
         self._count(door, request, answer.status)
         going_on = self.answers.put(request, answer)
         if not self.answers.is_out:  # the client may never read it: nothing else is kept for it
-            request.forget()
+            request.drop_headers()
             del answer
             await self.answers.finish()
         return going_on
 
     async def _not_found(self, request: Request) -> Response:
         """A path has one spelling: another one, which a proxy may have let through, leads nowhere."""
-        return self.answers.problem(request, Refusal(Code.NOT_FOUND, "There is nothing at this path."))
+        return self.answers.problem(request, NOT_FOUND)
 
     def _count(self, door: int, request: Request, status: int) -> None:
         """The request is answered: for metrics and the access log. Once a request; it costs a read of the board half a microsecond."""
         seconds = perf_counter() - request.began
         answered[door + status // 100] += 1
-        record(request.path, status, seconds)
+        if request.is_timed:
+            record(request.path, status, seconds)
         if status >= self._front.access_from:
             self._front.access(request, status, seconds)
 

@@ -36,7 +36,9 @@ class Request:
         "admitted",
         "began",
         "body",
+        "client_address",
         "headers",
+        "is_timed",
         "keep_alive",
         "method",
         "path",
@@ -69,6 +71,8 @@ class Request:
         self.keep_alive = False
         self.admitted = False  # `Front.before` was asked and let it pass
         self.began = 0.0  # when it was complete, as time.perf_counter says
+        self.is_timed = True  # its duration is the server's doing, not its client's choice, as a WebSocket's and a waiting poll's
+        self.client_address = ""  # whose request it is, behind proxies that are trusted: set by `Front.before`; "": not yet
         self.user: object = None  # who asks, once a token has told
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
         self._packed = b""  # the fields, while the body comes
@@ -82,7 +86,7 @@ class Request:
         """Whether there is a field of that (lower-case) name."""
         return name in self._fields
 
-    def forget(self, *kept: bytes) -> None:
+    def drop_headers(self, *kept: bytes) -> None:
         """Lets go of the target and of every field but those `kept`: a viewer's connection outlasts its request by hours, in thousands."""
         _ = self.request_id  # which the fields may tell
         self.headers, self.target, self.query = [], b"", b""

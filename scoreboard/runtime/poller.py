@@ -4,8 +4,8 @@ Trio's own `wait_readable` re-arms a descriptor with a system call at every wait
 the epoll's own descriptor alone, and this task wakes whoever the kernel names, unless their `hook` does at once what there is to do.
 `Server.run` starts it where the system has epoll; sockets without a Source use Trio's way. Only reading is watched: writing rarely waits.
 
-When many have something to read, their addresses take turns: a hundred connections of one address hold up another's only connection no
-longer than one of them would.
+When many have something to read, the groups of their addresses take turns (`Front.peer_group`): a hundred connections of one network hold
+up another's only connection no longer than one of them would.
 """
 
 import select
@@ -16,7 +16,7 @@ from time import perf_counter
 import trio
 
 EVENTS = 64  # told in one go, each answered at once perhaps: one to five milliseconds, then everything else on the loop has its turn
-TURN_SECONDS = 0.002  # when several addresses wait: an action passes the loop some five times, and is as late as five turns are long
+TURN_SECONDS = 0.002  # when several groups wait: an action passes the loop some five times, and is as late as five turns are long
 FEW_EVENTS = 16  # are told in the order in which they came
 MOST_EVENTS = 1_024  # taken from the kernel at once: as many as may be sorted in a fraction of a millisecond
 HAS_EPOLL = hasattr(select, "epoll")
@@ -29,10 +29,10 @@ _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if HAS_EPOLL else 0
 class Source:
     """One descriptor's side of it. One task at a time may wait."""
 
-    __slots__ = ("_failure", "_fd", "_poller", "_ready", "_waiter", "address", "has_ended", "hook", "on_end")
+    __slots__ = ("_failure", "_fd", "_poller", "_ready", "_waiter", "group", "has_ended", "hook", "on_end")
 
-    def __init__(self, poller: "Poller", fd: int, address: str) -> None:
-        self._poller, self._fd, self.address = poller, fd, address
+    def __init__(self, poller: "Poller", fd: int, group: str) -> None:
+        self._poller, self._fd, self.group = poller, fd, group
         self._ready = False  # the kernel may have something that has not been read
         self.has_ended = False  # no further edge comes: whoever reads on must find the end
         self._failure: Exception | None = None  # what the hook raised, for the waiter
@@ -106,15 +106,15 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._sources: dict[int, Source] = {}
-        self._pending: OrderedDict[str, OrderedDict[Source, int]] = OrderedDict()  # by address, the next one first: who must be told what
+        self._pending: OrderedDict[str, OrderedDict[Source, int]] = OrderedDict()  # by group, the next one first: who must be told what
 
-    def watch(self, fd: int, address: str = "") -> Source:
-        """From now on the source hears of the descriptor, until the source is closed. `address`: the peer's, with which it shares turns.
+    def watch(self, fd: int, group: str = "") -> Source:
+        """From now on the source hears of the descriptor, until the source is closed. Sources of one `group` share turns.
 
         Raises OSError when the system watches too many.
         """
         self._epoll.register(fd, _EDGES)
-        source = self._sources[fd] = Source(self, fd, address)
+        source = self._sources[fd] = Source(self, fd, group)
         return source
 
     def forget(self, fd: int) -> None:
@@ -123,8 +123,8 @@ class Poller:
         source = self._sources.pop(fd, None)
         if source is not None:
             self._epoll.unregister(fd)
-            if (pending := self._pending.get(source.address)) is not None and pending.pop(source, None) is not None and not pending:
-                del self._pending[source.address]
+            if (pending := self._pending.get(source.group)) is not None and pending.pop(source, None) is not None and not pending:
+                del self._pending[source.group]
 
     async def run(self) -> None:
         """Wakes sources for ever. Once it is cancelled nobody is woken any more."""
@@ -144,26 +144,26 @@ class Poller:
                         _dispatch(source, events)
 
     def _enqueue(self, found: list[tuple[int, int]]) -> None:
-        """By address; two edges of one source become one."""
+        """By group; two edges of one source become one."""
         for fd, events in found:
             source = self._sources[fd]
-            pending = self._pending.get(source.address)
+            pending = self._pending.get(source.group)
             if pending is None:
-                pending = self._pending[source.address] = OrderedDict()
+                pending = self._pending[source.group] = OrderedDict()
             pending[source] = pending.get(source, 0) | events
 
     def _dispatch_round_robin(self) -> None:
-        """Tells one source of an address, then one of the next, until all are told or it is others' turn."""
+        """Tells one source of a group, then one of the next, until all are told or it is others' turn."""
         pending, end = self._pending, perf_counter() + TURN_SECONDS
         for _ in range(EVENTS):
             if not pending:
                 return
-            address, sources = next(iter(pending.items()))
+            group, sources = next(iter(pending.items()))
             source, events = sources.popitem(last=False)
             if sources:
-                pending.move_to_end(address)
+                pending.move_to_end(group)
             else:
-                del pending[address]
+                del pending[group]
             _dispatch(source, events)
             if len(pending) > 1 and perf_counter() > end:
                 return

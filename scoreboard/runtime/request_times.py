@@ -1,7 +1,8 @@
 """How long requests took, by route and class of status: a histogram for /metrics that costs a request half a microsecond.
 
-http1 calls `record` once for each request that it has answered; the composition root names the routes first. A path that is no route's is
-"other", so nobody makes new series by asking for new paths. Prometheus' own Histogram takes a lock and makes objects, ten times as much.
+http1 calls `record` once for each request that it has answered. Streams, WebSockets and long polls that waited are left out: how long they
+took is their client's choice (`Request.is_timed`). The composition root names the routes first. A path that is no route's is "other", so
+nobody makes new series by asking for new paths. Prometheus' own Histogram takes a lock and makes objects, ten times as much.
 """
 
 import re
@@ -70,7 +71,7 @@ class _RequestTimes(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(
             "scoreboard_http_request_seconds",
-            "From a request's last byte to its answer, without streams and WebSockets",
+            "From a request's last byte to its answer, without streams, WebSockets and long polls that waited",
             labels=("route", "status"),
         )
         for row, seconds in enumerate(_sums):

@@ -195,13 +195,14 @@ class Server:
                     return OSError(errno.EMFILE, "all connections are at work")
                 sock, address = listener.accept()
                 peer = _peer(address)
-                if not front.admit(peer[0]):
+                group = front.peer_group(peer[0])
+                if not front.admit(group):
                     sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, NO_LINGER)
                     sock.close()
                     refused += 1
                     continue
                 sock.setblocking(False)
-                socket = Socket(sock, nursery, peer)
+                socket = Socket(sock, nursery, peer, group)
                 connection = Connection(socket, front)
                 connection.answers.last = self._leaving
                 newcomers.add(socket)
@@ -215,15 +216,15 @@ class Server:
         return None
 
     def _evict(self, spared: Container[Socket]) -> bool:
-        """Closes connections that wait for their clients: of the addresses that have most of them, the longest idle.
+        """Closes connections that wait for their clients: by `eviction_class`, then of the `peer_group` with most, then the longest idle.
 
-        So a crowd of connections from one address costs nobody else his. True when there was one.
+        So a crowd of connections from one network costs nobody else his. True when there was one.
         """
         waiting = [each for each in self._connections.values() if each.waits_for_client and each.socket not in spared]
-        number = Counter(each.socket.peer[0] for each in waiting)
+        number = Counter(each.socket.peer_group for each in waiting)
 
         def order(each: Connection) -> tuple[int, int, float]:
-            return each.eviction_class, -number[each.socket.peer[0]], each.waiting_since
+            return each.eviction_class, -number[each.socket.peer_group], each.waiting_since
 
         for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=order):
             self._release(connection.socket)
@@ -234,14 +235,14 @@ class Server:
     def _release(self, socket: Socket) -> None:
         """Its place is another's from now on. Idempotent."""
         if self._connections.pop(socket, None) is not None:
-            self._front.released(socket.peer[0])
+            self._front.released(socket.peer_group)
 
     async def _serve(self, connection: Connection) -> None:
         """One connection, under its guard."""
         socket = connection.socket
         try:
             if self._poller is not None and socket.fd >= 0:
-                socket.source = self._poller.watch(socket.fd, socket.peer[0])
+                socket.source = self._poller.watch(socket.fd, socket.peer_group)
             await connection.run()
         except* _LEAVINGS:
             pass

@@ -66,10 +66,14 @@ class Socket(Readable, trio.abc.Stream):
         "on_deadline",
         "patience",
         "peer",
+        "peer_group",
     )
 
-    def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0)) -> None:
-        """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as accept() told it."""
+    def __init__(self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0), peer_group: str = "") -> None:
+        """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as accept() told it.
+
+        `peer_group`: the key under which the peer's address is counted.
+        """
         super().__init__(sock)
         self._clear = self.fd  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
         self._borrower: Callable[[int], None] | None = None  # told when it is no longer clear
@@ -80,7 +84,7 @@ class Socket(Readable, trio.abc.Stream):
         self._finishing = False  # a task is on its way that writes the rest
         self._refused = False  # a send_now was turned away: somebody waits for `drained`
         self._quiet = False  # a Close frame has gone out
-        self.peer = peer
+        self.peer, self.peer_group = peer, peer_group
         self.frames = True  # what is written are WebSocket frames, so a first byte of 0x88 is a Close; HTTP/1.1 says False
         self.deadline = inf  # trio's clock, seconds
         self.behind_since = inf  # since when it has not taken what it was sent; inf = it has

@@ -3,7 +3,7 @@
 `app` starts every task that runs for ever through `supervised`; nothing else catches what such a task raises.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
@@ -67,8 +67,15 @@ async def supervised(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions that a group holds, at any depth, as nurseries make them; of one that is no group: itself."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from leaves(inner)
+    else:
+        yield exc
+
+
 def _consists_of(exc: Exception, kind: type[Exception]) -> bool:
-    """Whether that is what went wrong, and nothing else; a nursery wraps it in a group."""
-    if isinstance(exc, ExceptionGroup):
-        return all(_consists_of(inner, kind) for inner in exc.exceptions)
-    return isinstance(exc, kind)
+    """Whether that is what went wrong, and nothing else."""
+    return all(isinstance(leaf, kind) for leaf in leaves(exc))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from scoreboard.domain.errors import STATUS, Code
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.request_times import OTHER, route_of
 from scoreboard.web.addresses import Addresses
@@ -17,7 +18,6 @@ from scoreboard.web.addresses import Addresses
 ERRORS_PER_SECOND = 20
 PATH_SHOWN = 200  # bytes of a path that is no route's
 ANY, SERVER_ERRORS, NONE = 0, 500, 1000  # lowest status that is written
-BUG = 500
 
 log = structlog.get_logger("access")
 
@@ -50,7 +50,7 @@ class AccessLog:
         if self._omitted:
             fields["omitted"], self._omitted = self._omitted, 0
         # 503 is what a store that is away costs, and told as such; 500 is a bug.
-        tell = log.error if status == BUG else log.warning if is_error else log.info
+        tell = log.error if status == STATUS[Code.INTERNAL] else log.warning if is_error else log.info
         tell("request", **fields)
 
     def _has_room(self) -> bool:

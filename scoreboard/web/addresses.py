@@ -35,7 +35,12 @@ class Addresses:
         return self._trusts and self._is_trusted(address)
 
     def client(self, request: Request) -> str:
-        """The client's address. A hop that is no address ends the search: the proxy that wrote it is answered for."""
+        """The client's address. A hop that is no address ends the search: the proxy that wrote it is answered for.
+
+        Read from the fields once: web.gate keeps it as `request.client_address`.
+        """
+        if request.client_address:
+            return request.client_address
         address = request.socket.peer[0]
         if not self._trusts or not self._is_trusted(address):
             return address

@@ -14,7 +14,7 @@ from quart_schema import hide
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from scoreboard.domain.errors import STATUS, TITLE, Code, Refusal
+from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITLE, Code, Refusal
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
@@ -44,8 +44,8 @@ _CODES = {
     )
 }
 _DETAILS = {
-    Code.NOT_FOUND: "There is nothing at this path.",
-    Code.METHOD_NOT_ALLOWED: "This path is there, but not for this method.",
+    Code.NOT_FOUND: NOT_FOUND.detail,
+    Code.METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED.detail,
     Code.PAYLOAD_TOO_LARGE: f"A body may have {BODY_BYTES} bytes.",
 }
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from scoreboard.domain.errors import Refusal
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
 from scoreboard.domain.profiles import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
 from scoreboard.operations.accounts import SPENT, Accounts, Client, LoggedIn
 from scoreboard.runtime.messages import Request, Response
@@ -25,7 +25,7 @@ from scoreboard.web import bodies
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.answers import PRIVATE, nothing, success
 from scoreboard.web.bearer import Bearer
-from scoreboard.web.origins import FOREIGN, Origins
+from scoreboard.web.origins import Origins
 from scoreboard.web.problems import problem
 
 LOGIN_PATH = "/api/v1/auth/login"
@@ -85,7 +85,7 @@ class AuthRoutes:
     async def register(self, request: Request) -> Response:
         """Create an account and log in."""
         if not self._origins.allows(request):
-            return problem(FOREIGN, request.request_id)
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         body = bodies.read(request, _registration)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
@@ -96,7 +96,7 @@ class AuthRoutes:
     async def login(self, request: Request) -> Response:
         """Log in."""
         if not self._origins.allows(request):
-            return problem(FOREIGN, request.request_id)
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         body = bodies.read(request, _credentials)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
@@ -106,7 +106,7 @@ class AuthRoutes:
     async def refresh(self, request: Request) -> Response:
         """Exchange a refresh token for a new pair of tokens."""
         if not self._origins.allows(request):
-            return problem(FOREIGN, request.request_id)
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         body: Refresh | Refusal = Refresh()
         if request.body:
             body = bodies.read(request, _refresh)
@@ -118,7 +118,7 @@ class AuthRoutes:
     async def logout(self, request: Request) -> Response:
         """End the session."""
         if not self._origins.allows(request):
-            return problem(FOREIGN, request.request_id)
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         identity = self._bearer.require(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)

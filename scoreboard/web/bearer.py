@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable
 from uuid import UUID
 
-from scoreboard.domain.errors import Refusal
+from scoreboard.domain.errors import UNAUTHORIZED, Refusal
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime.messages import Request
-from scoreboard.web.problems import UNAUTHORIZED
 
 SCHEME = b"bearer"
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,31}").fullmatch  # as those of IANA's registry look

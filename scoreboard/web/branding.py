@@ -44,6 +44,9 @@ class Branding(NamedTuple):
         return THEME in self.files
 
 
+SHIPPED = Branding()
+
+
 def load_branding(page: Page) -> Branding:
     """The title, logo and colours of these settings. Raises SettingsError: one line that names the key."""
     files: dict[str, bytes] = {}
@@ -77,7 +80,7 @@ def _colours(accent: str) -> str:
 
 def manifest(shipped: bytes | None, branding: Branding) -> bytes:
     """The web application manifest with our title and logo, over the shipped one if there is one."""
-    if shipped and branding == Branding():
+    if shipped and branding == SHIPPED:
         return shipped
     described = json.loads(shipped) if shipped else {"start_url": "/", "display": "standalone"}
     described |= {"name": branding.title, "short_name": branding.title[:20].strip()}

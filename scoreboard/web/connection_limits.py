@@ -1,7 +1,8 @@
 """Which addresses may open connections: so many at once each, so many in a time, and none for a while after a flood of refused requests.
 
 Asked by `runtime.server` as connections are accepted, before a byte is read, and told by web.gate of every request that was refused for its
-number. A trusted proxy opens connections for everybody behind it and is exempt. Pure: the time comes in.
+number. A trusted proxy opens connections for everybody behind it and is exempt. Does no input or output but counting connections that it
+refuses for /metrics; the clock is a parameter.
 """
 
 from collections import OrderedDict
@@ -12,10 +13,11 @@ import trio
 from scoreboard.runtime import observe
 from scoreboard.web.addresses import Addresses, group
 
-FLOOD_REFUSALS = 200  # refused requests of one address within FLOOD_SECONDS: a client that waits for Retry-After never comes near
+FLOOD_REFUSALS = 200  # refused requests of one address, or user, within FLOOD_SECONDS: a client that waits for Retry-After never comes near
 FLOOD_SECONDS = 10.0
+FLOODING_USERS = 20  # of one address: so many floods at once are no careless neighbour's
 BLOCKED_SECONDS = 5.0  # short: an orchestrator may share the address, and three missed probes restart a node
-ADDRESSES = 20_000  # that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
+ADDRESSES = 20_000  # and users, that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
 MALFORMED_COST = 50  # connections that a malformed request counts as: a client sends none, and one may cost a millisecond to refuse
 PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 
@@ -40,11 +42,14 @@ class ConnectionLimits:
         self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many
         self._blocked: dict[str, float] = {}  # until when
 
-    def admit(self, address: str) -> bool:
-        """Whether one more connection from there is taken. If so, `released` must be called once when it has ended."""
-        if self._addresses.trusts(address):
+    def peer_group(self, address: str) -> str:
+        """The key that connections from there are counted under: a trusted proxy's is its address, all others' is their network's."""
+        return address if self._addresses.trusts(address) else group(address)
+
+    def admit(self, key: str) -> bool:
+        """Whether one more connection of that `peer_group` is taken. If so, `released` must be called once when it has ended."""
+        if self._addresses.trusts(key):
             return True
-        key = group(address)
         if self._blocked and self._is_blocked(key):
             observe.CONNECTIONS_REFUSED.labels("flood").inc()
             return False
@@ -62,7 +67,7 @@ class ConnectionLimits:
         """Counts one more connection of that address; False: it has opened too many lately, and this one does not count."""
         now = self._clock()
         due = max(self._due.get(key, now), now) + self._interval
-        if due - now > self._burst:
+        if due - now > self._burst + self._interval / 2:  # half of one: sums of floats are off by less, and the next one by a whole
             return False
         self._note(key, due, now)
         return True
@@ -73,11 +78,10 @@ class ConnectionLimits:
         while len(self._due) > ADDRESSES or next(iter(self._due.values())) <= now:
             self._due.popitem(last=False)
 
-    def released(self, address: str) -> None:
+    def released(self, key: str) -> None:
         """A connection that was admitted has ended."""
-        if self._addresses.trusts(address):
+        if self._addresses.trusts(key):
             return
-        key = group(address)
         left = self._open.get(key, 0) - 1
         if left > 0:
             self._open[key] = left
@@ -92,7 +96,30 @@ class ConnectionLimits:
             self._note(key, now + min(ahead + MALFORMED_COST * self._interval, self._burst), now)
 
     def count_refusal(self, key: str) -> bool:
-        """Counts a request that was refused for its number, under the key that it was counted under. True: this is a flood, hang up."""
+        """Counts a request that was refused for the number of its address, under the address' key. True: this is a flood, hang up.
+
+        In a flood the address is blocked.
+        """
+        if not self._is_flood(key, FLOOD_REFUSALS):
+            return False
+        self._block(key)
+        return True
+
+    def count_user_refusal(self, user: str, key: str) -> bool:
+        """Counts a request that was refused for the number of its user, who asks from the address of that key. True: a flood, hang up.
+
+        One user's flood blocks nobody: others may share the address. It is blocked when what its users were refused before anybody hung up
+        is as much as FLOODING_USERS floods.
+        """
+        if self._is_flood(user, FLOOD_REFUSALS):
+            return True
+        if not self._is_flood(f"users of {key}", FLOODING_USERS * FLOOD_REFUSALS):
+            return False
+        self._block(key)
+        return True
+
+    def _is_flood(self, key: str, allowed: int) -> bool:
+        """Counts one more refusal under that key; True when there were more than `allowed` within FLOOD_SECONDS."""
         now = self._clock()
         since, count = self._refusals.get(key, (now, 0))
         if now - since > FLOOD_SECONDS:
@@ -100,13 +127,15 @@ class ConnectionLimits:
         if key not in self._refusals and len(self._refusals) >= ADDRESSES:
             self._refusals.popitem(last=False)
         self._refusals[key] = (since, count + 1)
-        if count < FLOOD_REFUSALS:
-            return False
+        return count >= allowed
+
+    def _block(self, key: str) -> None:
+        """The address is not accepted for a while."""
+        now = self._clock()
         if len(self._blocked) >= ADDRESSES:
             self._blocked = {each: until for each, until in self._blocked.items() if until > now}
         if len(self._blocked) < ADDRESSES:
             self._blocked[key] = now + BLOCKED_SECONDS
-        return True
 
     def _is_blocked(self, key: str) -> bool:
         until = self._blocked.get(key)

@@ -6,7 +6,7 @@ either wait at the same time.
 
 from collections.abc import Callable, Mapping
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import METHOD_NOT_ALLOWED, Code, Refusal
 from scoreboard.runtime.front import Handler, Prompt
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.health import HealthRoutes
@@ -24,8 +24,6 @@ PAGE_PATH = "/"
 LIVEZ_PATH = "/livez"
 READYZ_PATH = "/readyz"
 METRICS_PATH = "/metrics"
-
-NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")
 
 UPGRADE_REQUIRED = Refusal(Code.UPGRADE_REQUIRED, "This is a WebSocket, version 13. /api/v1/scores/stream has the same as plain HTTP.")
 UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"  # RFC 9110 section 15.5.22, RFC 6455 section 4.4
@@ -76,7 +74,7 @@ def only_get(paths: Mapping[str, Handler]) -> Table:
 
 
 async def _not_allowed(request: Request) -> Response:
-    return problem(NOT_ALLOWED, request.request_id, fields=b"allow: GET, HEAD\r\n")
+    return problem(METHOD_NOT_ALLOWED, request.request_id, fields=b"allow: GET, HEAD\r\n")
 
 
 def build_prompt_table(scores: ScoreRoutes, poll: Prompt) -> dict[tuple[bytes, bytes], Prompt]:

@@ -9,7 +9,7 @@ Requests are counted under their address, by kind, so that what comes in numbers
 | files of the page, which are at hand | FILES_TIMES |
 | pictures of users | PICTURES_TIMES |
 | probes; `/metrics` | PROBES_PER_MINUTE each |
-| what a foreign page has a browser ask | the same, apart |
+| what a foreign page has a browser ask | always refused; beyond `limits.ip_per_minute` of them, counted apart, the connection ends too |
 """
 
 from collections.abc import Callable, Collection
@@ -17,16 +17,16 @@ from uuid import UUID
 
 import trio
 
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Code, Refusal
 from scoreboard.domain.pictures import AVATARS
-from scoreboard.domain.queries import QUERY_BYTES, unknown_parameter
+from scoreboard.domain.queries import check_parameters
 from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.runtime.messages import Request, Response
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.express import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
 from scoreboard.web.heads import Heads
-from scoreboard.web.origins import FOREIGN, Origins
+from scoreboard.web.origins import API, Origins
 from scoreboard.web.problems import problem
 
 PROBES = frozenset({b"/livez", b"/readyz"})  # have a limit of their own: the orchestrator's address must not use up its requests, or ours
@@ -34,11 +34,7 @@ METRICS = b"/metrics"  # the same: Prometheus may ask for many rules from one ad
 FILES_TIMES = 30  # times `per_minute`: a page view asks for fifteen files, and a school may have one address. From memory, 30 µs each
 PICTURES_TIMES = 10  # times: a page view shows ten; browsers keep them for an hour
 USERS_TIMES = 20  # times: 250 people of one address who each act ten times a minute and look where they are leave room
-API = b"/api/"
 PICTURES = AVATARS.encode()
-QUERY_TOO_LONG = Refusal(
-    Code.INVALID_REQUEST, f"query may have {QUERY_BYTES} bytes", (FieldError("query", f"may have {QUERY_BYTES} bytes"),)
-)
 # What each route of the API may be asked in its query; every other one: nothing.
 PARAMETERS = {
     LEADERBOARD_PATH.encode(): frozenset({"limit"}),
@@ -98,27 +94,29 @@ class Gate:
         self._users, self._users_of_address = SlidingWindow(per_minute), SlidingWindow(USERS_TIMES * per_minute)
 
     def before(self, request: Request) -> Response | None:
-        """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too, and blocks the address.
+        """The answer that ends this request here, or None: it may go on. In a flood it ends the connection too; see `_refuse`.
 
-        What a foreign page has a browser ask is counted apart: it costs the browser's owner neither his requests nor his connections.
+        What a foreign page has a browser ask is counted apart: it costs the browser's owner neither his requests nor his connections. The
+        client's address is noted with the request, whose fields may be gone when the access log asks.
         """
+        request.client_address = self._addresses.client(request)
         if request.has(b"sec-fetch-site") and self._origins.refuses_site(request):
             if self._limit and self._foreign.admit(self._addresses.counted(request), self._clock()):
                 request.keep_alive = False
-            return problem(FOREIGN, request.request_id)
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         if self._limit:
             key = self._addresses.counted(request)
-            wait = self._count(request, key)
+            wait, user = self._count(request, key)
             if wait:
-                self._refuse(request, key)
-                return problem(limited("ip", "Too many requests from this address.", wait), request.request_id)
-        if request.query and request.path.startswith(API):
-            if len(request.query) > QUERY_BYTES:
-                return problem(QUERY_TOO_LONG, request.request_id)
-            if request.method != b"OPTIONS" and (unknown := unknown_parameter(request.query, PARAMETERS.get(request.path, NO_PARAMETERS))):
-                return problem(_unknown(unknown), request.request_id)
+                self._refuse(request, key, user)
+                whose = "from this address" if user is None else "of this account"
+                return problem(limited("ip", f"Too many requests {whose}.", wait), request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
+        if request.query and request.path.startswith(API):
+            refusal = check_parameters(request.query, PARAMETERS.get(request.path, NO_PARAMETERS))
+            if refusal is not None:
+                return problem(refusal, request.request_id)
         return None
 
     def malformed(self, request: Request) -> None:
@@ -129,32 +127,36 @@ class Gate:
             if self._window.admit(key, self._clock()):
                 self._refuse(request, key)
 
-    def _count(self, request: Request, key: str) -> int:
-        """Counts a request as one of its kind: 0. Or, if its address has had too many of these: the seconds until the next."""
+    def _count(self, request: Request, key: str) -> tuple[int, UUID | None]:
+        """Counts a request as one of its kind: 0. Or, if there were too many of these: the seconds until the next, and whose they were: the
+        user's, or None: the address'."""
         path, now = request.path, self._clock()
         if path in PROBES:
-            return self._probes.admit(key, now)
+            return self._probes.admit(key, now), None
         if path == METRICS:
-            return self._metrics.admit(key, now)
+            return self._metrics.admit(key, now), None
         if path in self._files:
-            return self._files_window.admit(key, now)
+            return self._files_window.admit(key, now), None
         if path.startswith(PICTURES):
-            return self._pictures.admit(key, now)
+            return self._pictures.admit(key, now), None
         if request.has(b"authorization") and (user := self._recall(request)) is not None:
-            return self._users.admit(str(user), now) or self._users_of_address.admit(key, now)
-        return self._window.admit(key, now)
+            wait = self._users.admit(str(user), now)
+            return (wait, user) if wait else (self._users_of_address.admit(key, now), None)
+        return self._window.admit(key, now), None
 
-    def _refuse(self, request: Request, key: str) -> None:
-        """Counts a refusal; in a flood the connection ends with it. A proxy's is others' too."""
-        if self._connections.count_refusal(key) and not self._addresses.trusts(request.socket.peer[0]):
+    def _refuse(self, request: Request, key: str, user: UUID | None = None) -> None:
+        """Counts a refusal: of `user`, or of the address. In a flood the connection ends with it, unless it is a trusted proxy's,
+        which carries others' requests too.
+
+        One user's flood does not block the address, which others may share: it costs the user a connection for each request, and these have
+        a rate (ConnectionLimits).
+        """
+        connections = self._connections
+        is_flood = connections.count_refusal(key) if user is None else connections.count_user_refusal(str(user), key)
+        if is_flood and not self._addresses.trusts(request.socket.peer[0]):
             request.keep_alive = False
 
 
 def limited(layer: str, what: str, seconds: int) -> Refusal:
     """429 of that layer."""
     return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)
-
-
-def _unknown(name: str) -> Refusal:
-    """400 that names the parameter."""
-    return Refusal(Code.INVALID_REQUEST, f"query has an unknown parameter: {name}", (FieldError(name, "is not known here"),))

@@ -7,7 +7,6 @@ once for each route, by `application`; the event stream and the long poll, which
 import gzip
 import json
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -27,6 +26,7 @@ from quart_schema import (
 from scoreboard import __version__
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
+from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.domain.wire import CHANNEL_LENGTH
 from scoreboard.operations.accounts import LoggedIn
@@ -266,7 +266,7 @@ class Description:
 
 
 def _document(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
-    etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
+    etag = strong_etag(content)
     return Response(200, content, JSON + b"cache-control: no-cache\r\nvary: accept-encoding\r\n%betag: %b\r\n" % (coding, etag)), etag
 
 

@@ -9,20 +9,16 @@ from collections.abc import Collection
 
 import structlog
 
-from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.networks import parse_address
+from scoreboard.domain.networks import LOCAL_DOMAINS, RESERVED_DOMAINS, is_in_domain, parse_address
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.pages import CLIENT, STATIC_PREFIX
 
-FOREIGN = Refusal(Code.FORBIDDEN, "Pages of this origin are not allowed here.")
-
 API = b"/api/"
 # Beginnings of paths: other sites' pages load these files and pictures.
 FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
-# Ends of names that nobody can own in the world's DNS: RFC 6761, 6762, 8375, and ICANN's .internal. So is a name without a dot.
-OWN_DOMAINS = (b".localhost", b".local", b".test", b".example", b".invalid", b".home.arpa", b".internal")
-REFUSED_LOGGED = 100  # origins that are logged when they are refused, once each; after that it is a flood, and says nothing new
+UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
+REFUSED_LOGGED = 100  # origins and hosts that are logged when they are refused, once each; after that it is a flood, and says nothing new
 HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
@@ -39,7 +35,7 @@ class Origins:
 
     def __init__(self, *, public_url: str = "", allowed: Collection[str] = (), names: Collection[str] = ()) -> None:
         self._public_url = _canonical(public_url.encode())
-        self._refused: set[bytes] = set()  # that were logged
+        self._refused: set[bytes] = set()  # origins and hosts that were logged
         self._names = {name.lower().encode() for name in names}
         self.others = frozenset(_canonical(origin.encode()) for origin in allowed)  # these are told so by CORS; our own needs none
 
@@ -54,9 +50,8 @@ class Origins:
         """Whether the settings name that origin, in lower case. The first time that one is asked for in vain the log says so."""
         if origin in self.others:
             return True
-        if len(self._refused) < REFUSED_LOGGED and origin not in self._refused and len(origin) <= HOST_BYTES:
-            self._refused.add(origin)
-            log.warning("origin_refused", origin=origin.decode("ascii", "backslashreplace"), setting="server.allowed_origins")
+        if self._is_new(origin):
+            log.warning("origin_refused", origin=_text(origin), setting="server.allowed_origins")
         return False
 
     def refuses_site(self, request: Request) -> bool:
@@ -73,7 +68,7 @@ class Origins:
         if path.startswith(FOR_ANYBODY) or request.method == b"OPTIONS":
             return False
         if site == b"same-origin":
-            return not self._public_url and path.startswith(API) and not self._is_our_host(request.header(b"host"))
+            return not self._public_url and path.startswith(API) and not self._allows_host(request.header(b"host"))
         if request.header(b"sec-fetch-mode") == b"websocket":
             return False
         if origin := request.header(b"origin").lower():
@@ -84,17 +79,38 @@ class Origins:
     def is_own(self, origin: bytes, request: Request) -> bool:
         """Whether a page of that origin, in lower case, comes from here.
 
-        Without a public URL: from the host and port where the request went. The scheme can't be compared, a load balancer may end TLS.
+        Without a public URL: from the host and port where the request went, if that host may be ours. The scheme can't be compared, a load
+        balancer may end TLS.
         """
         if self._public_url:
             return origin == self._public_url
         scheme, _, host = _canonical(origin).partition(b"://")
         asked = request.header(b"host").lower()
-        return scheme in DEFAULT_PORTS and host == asked.removesuffix(DEFAULT_PORTS[scheme]) and self._is_our_host(asked)
+        if scheme not in DEFAULT_PORTS or host != asked.removesuffix(DEFAULT_PORTS[scheme]):
+            return False
+        if self._allows_host(asked):
+            return True
+        self._is_new(origin)  # its host was logged, which says more
+        return False
 
     def is_secure(self, request: Request) -> bool:
         """Whether the browser sees https: as `public_url` says, or else the page's own origin, which a browser never misstates."""
         return (self._public_url or request.header(b"origin").lower()).startswith(b"https:")
+
+    def _allows_host(self, host: bytes) -> bool:
+        """Whether a page from that host may be ours. The first time that one is refused the log says so: the settings may lack its name."""
+        if self._is_our_host(host):
+            return True
+        if self._is_new(host.lower()):
+            log.warning("host_refused", host=_text(host.lower()), setting="server.public_url")
+        return False
+
+    def _is_new(self, refused: bytes) -> bool:
+        """Whether this origin or host is to be logged: once each, and not in a flood of them."""
+        if not refused or refused in self._refused or len(self._refused) >= REFUSED_LOGGED or len(refused) > HOST_BYTES:
+            return False
+        self._refused.add(refused)
+        return True
 
     def _is_our_host(self, host: bytes) -> bool:
         """Whether a Host field has an address, or a name that we know: no name that somebody else could lead here."""
@@ -104,9 +120,14 @@ class Origins:
         if name.startswith(b"["):
             return parse_address(name[1:].partition(b"]")[0].decode("latin-1")) is not None
         name = name.partition(b":")[0]
-        if b"." not in name or name.endswith(OWN_DOMAINS):
+        text = name.decode("latin-1")
+        if b"." not in name or is_in_domain(text, UNOWNABLE_DOMAINS):
             return bool(name)
-        return name in self._names or parse_address(name.decode("latin-1")) is not None
+        return name in self._names or parse_address(text) is not None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "backslashreplace")
 
 
 def _canonical(origin: bytes) -> bytes:

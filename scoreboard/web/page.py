@@ -13,9 +13,7 @@ from typing import Any, Protocol
 
 from scoreboard.domain.boards import SHOWN
 from scoreboard.domain.pictures import path
-from scoreboard.web.branding import Branding
-
-SHIPPED = Branding()
+from scoreboard.web.branding import SHIPPED, Branding
 
 
 class Shown(Protocol):

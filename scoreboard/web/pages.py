@@ -5,7 +5,6 @@ Names carry no hash, so everything is asked about each time (`no-cache`): a page
 
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
-from hashlib import sha256
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ from jinja2 import Environment, PackageLoader
 from scoreboard.domain.actions import Action
 from scoreboard.domain.boards import Snapshot, rfc3339
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.scoring import Rule, Rules, award
 from scoreboard.runtime.messages import Request, Response
-from scoreboard.web.branding import MANIFEST, Branding, manifest
+from scoreboard.web.branding import MANIFEST, SHIPPED, Branding, manifest
 from scoreboard.web.page import PageAction, render_context
 from scoreboard.web.problems import problem
 from scoreboard.web.scores import conditional
@@ -46,7 +46,6 @@ CLIENT_ENTRY = f"export * from '.{STATIC_PREFIX}{CLIENT}';\n".encode()
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
 GZIPPED = b"content-encoding: gzip\r\n"
 PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
-SHIPPED = Branding()
 MAX_CODINGS = 16  # of one Accept-Encoding: browsers name four
 PAGE_LEVEL = 6  # of compression; the page is made anew for each change of the board, and 9 gains nothing
 
@@ -75,13 +74,13 @@ def _button(name: str, rule: Rule, rules: Rules) -> PageAction:
 
 
 def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
-    etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
+    etag = strong_etag(content)
     kind = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
     return Response(200, content, b"content-type: %b\r\n%b%betag: %b\r\n" % (kind, _FIELDS, coding, etag)), etag
 
 
 def _page(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
-    etag = b'"%b"' % sha256(content).hexdigest()[:32].encode()
+    etag = strong_etag(content)
     return Response(200, content, PAGE_FIELDS + coding + b"etag: %b\r\n" % etag), etag
 
 

@@ -13,8 +13,6 @@ from scoreboard.runtime.messages import Request, Response
 
 RETRY_AFTER = 1  # seconds; an outage is over when it is over, and one try a second costs nothing
 
-UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
-NOT_FOUND = Refusal(Code.NOT_FOUND, "There is nothing at this path.")
 OUT_OF_SERVICE = Refusal(Code.SERVICE_UNAVAILABLE, "The data cannot be reached at the moment. Please try again.", retry_after=RETRY_AFTER)
 FAILED = Refusal(Code.INTERNAL, "This was our mistake. It is in the log under the request id.")
 

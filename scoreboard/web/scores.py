@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from functools import partial
-from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,8 +17,9 @@ from prometheus_client import Counter
 
 from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
-from scoreboard.domain.queries import TOO_LONG, parse_query
+from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.operations.committer import Pending
 from scoreboard.operations.sessions import Identity
 from scoreboard.runtime import observe
@@ -92,7 +92,7 @@ def read_limit(query: bytes) -> int | Refusal:
         return known
     values = parse_query(query)
     if values is None:
-        return Refusal(Code.INVALID_REQUEST, f"query {TOO_LONG}", (FieldError("query", TOO_LONG),))
+        return OUT_OF_BOUNDS
     given = values.get("limit", [])
     if not given:
         return SHOWN
@@ -124,7 +124,7 @@ def personal(prepared: _Prepared, standing: Standing) -> tuple[Response, bytes]:
 
 
 def _tagged(body: bytes, fields: bytes) -> tuple[Response, bytes]:
-    etag = b'"%b"' % sha256(body).hexdigest()[:32].encode()
+    etag = strong_etag(body)
     return Response(200, body, b"%b%betag: %b\r\n" % (JSON, fields, etag)), etag
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from scoreboard.domain import networks
-from scoreboard.domain.networks import networks_of, parse_address
+from scoreboard.domain.networks import LOCAL_DOMAINS, is_in_domain, networks_of, parse_address
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,9 @@ def test_long_text_is_neither_parsed_nor_kept() -> None:
     assert parse_address("2001:db8::" + "0" * 16_000) is None
     assert len(networks_of("1" * 16_000)[0]) == networks.ADDRESS_LENGTH
     assert networks._parse.cache_info().currsize == before
+
+
+def test_a_domain_has_whole_labels() -> None:
+    """Itself and what is below it; no name that only ends alike."""
+    assert all(is_in_domain(host, LOCAL_DOMAINS) for host in ("localhost", "printer.local", "a.b.home.arpa"))
+    assert not any(is_in_domain(host, LOCAL_DOMAINS) for host in ("", "mylocalhost", "local.example.org", "arpa", "home.arpa.example.org"))

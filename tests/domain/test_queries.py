@@ -1,6 +1,6 @@
 """Query strings: what is within the bounds is read, what is beyond them is not taken apart."""
 
-from scoreboard.domain.queries import QUERY_BYTES, QUERY_FIELDS, parse_query, unknown_parameter
+from scoreboard.domain.queries import QUERY_BYTES, QUERY_FIELDS, TOO_LONG, check_parameters, parse_query
 
 
 def test_values_are_read_in_order() -> None:
@@ -19,12 +19,23 @@ def test_what_is_longer_or_has_more_fields_is_none() -> None:
     assert parse_query(b"&" * QUERY_BYTES) is None
 
 
+def refused(query: bytes) -> tuple[str, str] | None:
+    """The field that a query is refused for, and why."""
+    refusal = check_parameters(query, frozenset({"limit", "token"}))
+    return (refusal.errors[0].field, refusal.errors[0].message) if refusal else None
+
+
 def test_the_first_unknown_parameter_is_named() -> None:
-    """Decoded and cut; a query beyond the bounds names none, as it is refused for that."""
-    known = frozenset({"limit", "token"})
-    assert unknown_parameter(b"", known) is None
-    assert unknown_parameter(b"limit=1&token=x&%6cimit=2", known) is None
-    assert unknown_parameter(b"limit=1&a=2&b=3", known) == "a"
-    assert unknown_parameter(b"=1", known) == ""
-    assert unknown_parameter(b"token=x&%00" + b"y" * 100, known) == "?" + "y" * 49
-    assert unknown_parameter(b"a=" + b"x" * QUERY_BYTES, known) is None
+    """Decoded and cut."""
+    assert refused(b"") is None
+    assert refused(b"limit=1&token=x&%6cimit=2") is None
+    assert refused(b"limit=1&a=2&b=3") == ("a", "is not known here")
+    assert refused(b"=1") == ("", "is not known here")
+    assert refused(b"token=x&%00" + b"y" * 100) == ("?" + "y" * 49, "is not known here")
+
+
+def test_a_query_beyond_the_bounds_is_refused_whatever_its_names() -> None:
+    """More fields than are read hide no parameter."""
+    for query in (b"a=" + b"x" * QUERY_BYTES, b"limit=" + b"1" * QUERY_BYTES, b"&".join([b"limit=1"] * (QUERY_FIELDS + 1))):
+        assert refused(query) == ("query", TOO_LONG)
+    assert refused(b"&".join([b"limit=1"] * QUERY_FIELDS)) is None

@@ -56,6 +56,25 @@ def test_a_flood_of_refused_requests_ends(start_node: Callable[..., ServerProces
         assert connection.recv(100).startswith(b"HTTP/1.1 429")
 
 
+def test_a_users_flood_bars_nobody_of_the_address(start_node: Callable[..., ServerProcess]) -> None:
+    """After 200 refusals each further request costs the user a connection; others behind the address are accepted and answered."""
+    node = start_node(limits__ip_per_minute="100")
+    account = {"username": "Ada", "email": "ada@example.org", "password": "a long password"}
+    with httpx.Client(base_url=node.url, timeout=HANG) as http:
+        token = http.post("/api/v1/auth/register", json=account).json()["data"]["accessToken"]
+        assert http.get("/api/v1/users/me", headers={"authorization": f"Bearer {token}"}).status_code == 200  # from now on it is known
+    asked = BOARD.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    for requests, answered, refused in ((400, 100, 201), (10, 0, 1), (10, 0, 1)):
+        with connect(node) as connection:
+            connection.sendall(asked * requests)
+            answers = read_all(connection)
+        assert (answers.count(b" 200 OK"), answers.count(b" 429 ")) == (answered, refused)
+        assert b"Too many requests of this account." in answers
+    with connect(node) as connection:
+        connection.sendall(BOARD)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_probes_do_not_use_up_requests(start_node: Callable[..., ServerProcess]) -> None:
     """Probes are counted for themselves, so that they neither fail nor cost an address its requests."""
     node = start_node(limits__ip_per_minute="5")

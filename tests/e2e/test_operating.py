@@ -140,8 +140,8 @@ def test_a_log_that_nobody_reads_stops_nothing(server: Embedded) -> None:
 
 def test_durations_are_measured_by_route_and_class(server: Embedded) -> None:
     """Fast and slow routes, and what is no route, are in the histogram of /metrics."""
-    server.http.get("/nowhere")
-    server.http.get("/api/v1/users/me")
+    for path in ("/livez", "/nowhere", "/api/v1/users/me"):
+        server.http.get(path)
     figures = server.http.get("/metrics").text
     for labels in ('route="/livez",status="2xx"', 'route="other",status="4xx"', 'route="/api/v1/users/me",status="4xx"'):
         assert f"scoreboard_http_request_seconds_count{{{labels}}}" in figures

@@ -17,6 +17,8 @@ from scoreboard.live import longpoll as module
 from scoreboard.live.admission import Admission
 from scoreboard.live.conversation import Rules
 from scoreboard.live.longpoll import is_ahead
+from scoreboard.runtime import observe
+from scoreboard.runtime.request_times import name_routes
 from tests.live.nodes import LiveNode, running
 from tests.live.test_conversation import Person
 from tests.live.viewers import BOARD, FakeViewer, snapshot
@@ -107,6 +109,21 @@ async def test_nothing_new_is_204_after_the_wait() -> None:
             assert (await poller.answer())[::2] == (204, b"")
         await poller.ask("?since=1-0&wait=0")
         assert (await poller.answer())[0] == 200
+
+
+async def test_a_wait_is_no_duration_of_the_server() -> None:
+    """The metrics have a poll that is answered at once, and none that waited as long as its client wished."""
+
+    def measured() -> float:
+        return observe.REGISTRY.get_sample_value("scoreboard_http_request_seconds_count", {"route": "/poll", "status": "2xx"}) or 0
+
+    name_routes(["/poll"])
+    async with polling() as node:
+        poller, before = await Poller.connect(node), measured()
+        for query, more in (("", 1), ("?since=1-1&wait=0", 2), ("?since=1-1&wait=0.1", 2), ("?since=1-0", 3)):
+            await poller.ask(query)
+            await poller.answer()
+            assert measured() - before == more
 
 
 async def test_all_who_wait_share_one_body(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ class Application:
         self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is answered later
         self.held: list[Reply] = []  # of /held, which whoever tests replies to
         self.refused: Callable[[Request], Response | None] = lambda _: None
+        self.peer_group: Callable[[str], str] = lambda address: address
+        self.released: list[str] = []  # groups of connections that have ended
 
     def front(self) -> Front:
         plain: dict[tuple[bytes, bytes], Callable[[Request], Response]] = {
@@ -86,7 +88,20 @@ class Application:
             if self.way in {Way.PROMPT, Way.UNSURE, Way.LATER}:
                 prompt[route] = self.prompting(handler)
         asgi = Asgi(self.asgi)
-        return Front(express, prompt, LIVE, self.live, asgi.answer, write_head, self.before, problem, self.failed, self.count_malformed)
+        return Front(
+            express,
+            prompt,
+            LIVE,
+            self.live,
+            asgi.answer,
+            write_head,
+            self.before,
+            problem,
+            self.failed,
+            self.count_malformed,
+            peer_group=lambda address: self.peer_group(address),
+            released=self.released.append,
+        )
 
     def count_malformed(self, _: Request) -> None:
         self.malformed += 1

@@ -72,7 +72,7 @@ async def polling() -> AsyncIterator[tuple[Poller, trio.Nursery]]:
 class Pair:
     """Our Socket, told of by the poller, and its peer over TCP, which blocks. `old` is closed, and its descriptor's number used again."""
 
-    def __init__(self, poller: Poller, nursery: trio.Nursery, old: "Pair | None" = None, address: str = "") -> None:
+    def __init__(self, poller: Poller, nursery: trio.Nursery, old: "Pair | None" = None, group: str = "") -> None:
         with stdlib_socket.create_server(("127.0.0.1", 0)) as listener:
             self.peer = stdlib_socket.create_connection(listener.getsockname())
             ours, _ = listener.accept()
@@ -84,7 +84,7 @@ class Pair:
             ours = stdlib_socket.socket(fileno=number)
         ours.setblocking(False)
         self.socket = Socket(ours, nursery)
-        self.socket.source = self.source = poller.watch(ours.fileno(), address)
+        self.socket.source = self.source = poller.watch(ours.fileno(), group)
 
     def reset(self) -> None:
         """The peer vanishes, and its kernel says so."""

@@ -6,6 +6,7 @@ import trio.testing
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.runtime import observe
+from scoreboard.runtime.request_times import name_routes
 from tests.runtime.application import Application, problem, serving
 from tests.runtime.raw import UPGRADE, connected, get
 
@@ -49,3 +50,24 @@ async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], 
         while server.connections:
             await trio.sleep(0.001)
     assert {name: counted(*name) - before[name] for name in names if counted(*name) != before[name]} == more
+
+
+async def test_durations_are_of_answers_that_the_server_hastens() -> None:
+    """A request has one; a WebSocket and a stream, which last as long as their client likes, have none."""
+
+    def measured(path: str) -> float:
+        labels = [{"route": path, "status": f"{digit}xx"} for digit in range(1, 6)]
+        return sum(observe.REGISTRY.get_sample_value("scoreboard_http_request_seconds_count", each) or 0 for each in labels)
+
+    paths = {"/hello": 1, "/live": 0, "/stream": 0}
+    name_routes(paths)
+    before = {path: measured(path) for path in paths}
+    async with serving() as server:
+        for data in (get("/hello"), UPGRADE + b"\x88\x80\0\0\0\0", get("/stream")):
+            async with connected(server) as client:
+                await client.send(data)
+                await client.stream.send_eof()
+                await client.rest()
+        while server.connections:
+            await trio.sleep(0.001)
+    assert {path: measured(path) - before[path] for path in paths} == paths

@@ -27,6 +27,14 @@ async def opened(server: Server, stack: AsyncExitStack, *data: bytes) -> Client:
     return client
 
 
+async def from_address(server: Server, stack: AsyncExitStack, address: str) -> Client:
+    """A connection that comes from that address of the loopback network."""
+    sock = trio.socket.socket()
+    await sock.bind((address, 0))
+    await sock.connect(("127.0.0.1", server.port))
+    return Client(await stack.enter_async_context(trio.SocketStream(sock)))
+
+
 async def test_silent_connections_keep_nobody_out() -> None:
     """However many are opened and stay silent, whoever asks is answered, and no more are kept than there are places for."""
     async with serving() as server, AsyncExitStack() as stack:
@@ -55,14 +63,27 @@ async def test_the_longest_idle_goes_first() -> None:
 async def test_a_crowd_from_one_address_costs_nobody_else_his_connection() -> None:
     """Those of the address that has most go first, however new they are."""
     async with serving(host="0.0.0.0") as server, AsyncExitStack() as stack:
-        other = trio.socket.socket()
-        await other.bind(("127.0.0.9", 0))
-        await other.connect(("127.0.0.1", server.port))
-        client = Client(await stack.enter_async_context(trio.SocketStream(other)))
+        client = await from_address(server, stack, "127.0.0.9")
         assert (await client.ask(get("/hello"))).status == 200
         for _ in range(30):
             await opened(server, stack)
         assert (await client.ask(get("/hello"))).status == 200
+
+
+async def test_a_crowd_of_one_network_costs_nobody_else_his_connection() -> None:
+    """A network's addresses count together, as those of an IPv6 /64 do, although each of the crowd has its own."""
+    application = Application()
+    application.peer_group = lambda address: address.rpartition(".")[0]
+    async with serving(application, host="0.0.0.0") as server, AsyncExitStack() as stack:
+        client = await from_address(server, stack, "127.0.1.1")
+        assert (await client.ask(get("/hello"))).status == 200
+        for number in range(30):
+            await from_address(server, stack, f"127.0.2.{number + 1}")
+            await trio.testing.wait_all_tasks_blocked()
+        assert {socket.source.group for socket in server._connections if socket.source} <= {"127.0.1", "127.0.2"}  # which take turns
+        assert (await client.ask(get("/hello"))).status == 200
+    assert set(application.released) == {"127.0.1", "127.0.2"}
+    assert len(application.released) == 31
 
 
 async def test_who_does_not_close_after_the_last_answer_goes_before_all() -> None:

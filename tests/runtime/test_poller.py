@@ -253,19 +253,19 @@ async def test_more_sources_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyP
     assert len(set(when)) >= 3
 
 
-def crowd(poller: module.Poller, nursery: trio.Nursery, addresses: str) -> list[Pair]:
-    """A connection of each of these addresses."""
-    return [Pair(poller, nursery, address=address) for address in addresses]
+def crowd(poller: module.Poller, nursery: trio.Nursery, groups: str) -> list[Pair]:
+    """A connection of each of these groups."""
+    return [Pair(poller, nursery, group=group) for group in groups]
 
 
-@pytest.mark.parametrize("addresses", ["b" + 30 * "a" + "b", 30 * "a" + "bb", 10 * "a" + 10 * "c" + "bb" + 10 * "a"])
-async def test_addresses_take_turns(addresses: str) -> None:
-    """Thirty connections of an address don't hold up another's two, whenever those came."""
+@pytest.mark.parametrize("groups", ["b" + 30 * "a" + "b", 30 * "a" + "bb", 10 * "a" + 10 * "c" + "bb" + 10 * "a"])
+async def test_groups_take_turns(groups: str) -> None:
+    """Thirty connections of a group don't hold up another's two, whenever those came."""
     told: list[str] = []
     async with polling() as (poller, nursery):
-        pairs = crowd(poller, nursery, addresses)
+        pairs = crowd(poller, nursery, groups)
         for both in pairs:
-            both.source.hook = lambda address=both.source.address: told.append(address) or True
+            both.source.hook = lambda group=both.source.group: told.append(group) or True
             nursery.start_soon(both.source.wait)
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
@@ -274,7 +274,7 @@ async def test_addresses_take_turns(addresses: str) -> None:
         for both in pairs:
             with both:
                 pass
-    kinds = len(set(addresses))
+    kinds = len(set(groups))
     assert "b" in told[:kinds]
     assert told[: 2 * kinds].count("b") == 2
 

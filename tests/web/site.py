@@ -28,7 +28,7 @@ from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
-from scoreboard.web.branding import Branding
+from scoreboard.web.branding import SHIPPED, Branding
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import build_plain_table, build_probe_table, build_prompt_probes, build_prompt_table, build_table
@@ -37,7 +37,7 @@ from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
 from scoreboard.web.openapi import Description
 from scoreboard.web.origins import Origins
-from scoreboard.web.pages import SHIPPED, PageRoutes
+from scoreboard.web.pages import PageRoutes
 from scoreboard.web.problems import failed, problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
@@ -186,6 +186,7 @@ async def site(
                 failed=failed,
                 error_page=services.error_pages.of,
                 malformed=gate.malformed,
+                peer_group=connections.peer_group,
                 admit=connections.admit,
                 released=connections.released,
             )

@@ -14,6 +14,7 @@ from scoreboard.web.connection_limits import (
     PROBES_PER_MINUTE,
     ConnectionLimits,
 )
+from scoreboard.web.gate import USERS_TIMES
 
 
 class Clock:
@@ -37,19 +38,28 @@ def test_so_many_of_one_address() -> None:
 def test_a_household_is_one_address() -> None:
     """IPv6 addresses count by their network, and an IPv4 address is the same in either notation."""
     limits = ConnectionLimits(Addresses(), 1)
-    assert limits.admit("2001:db8::1")
-    assert not limits.admit("2001:db8::2")
-    assert limits.admit("192.0.2.1")
-    assert not limits.admit("::ffff:192.0.2.1")
+    assert limits.admit(limits.peer_group("2001:db8::1"))
+    assert not limits.admit(limits.peer_group("2001:db8::2"))
+    assert limits.admit(limits.peer_group("2001:db8:0:1::1"))
+    assert limits.admit(limits.peer_group("192.0.2.1"))
+    assert not limits.admit(limits.peer_group("::ffff:192.0.2.1"))
 
 
 def test_zero_is_no_limit() -> None:
     """And a trusted proxy has none in any case."""
     assert all(ConnectionLimits(Addresses(), 0).admit("192.0.2.1") for _ in range(1000))
     proxied = ConnectionLimits(Addresses([ip_network("10.0.0.0/8")]), 1)
-    assert all(proxied.admit("10.0.0.1") for _ in range(1000))
+    assert all(proxied.admit(proxied.peer_group("10.0.0.1")) for _ in range(1000))
     proxied.released("10.0.0.1")
     assert not proxied._open
+
+
+def test_an_ipv6_proxy_is_known_by_its_address() -> None:
+    """It is exempt; its neighbours in the same /64 are one group."""
+    limits = ConnectionLimits(Addresses([ip_network("2001:db8::5/128")]), 1)
+    assert all(limits.admit(limits.peer_group("2001:db8::5")) for _ in range(10))
+    assert limits.peer_group("2001:db8::6") == limits.peer_group("2001:db8::7")
+    assert [limits.admit(limits.peer_group(f"2001:db8::{last}")) for last in (6, 7)] == [True, False]
 
 
 def test_connections_come_no_faster_than_requests_may() -> None:
@@ -71,6 +81,18 @@ def test_connections_come_no_faster_than_requests_may() -> None:
     assert opened("192.0.2.1", 1000) == 64
     clock.now += 10
     assert opened("192.0.2.1", 1000) == 100
+
+
+@pytest.mark.parametrize("most", [1, 2, 2000])
+def test_rounding_refuses_nobody(most: int) -> None:
+    """So many may come at once, to the last one and not one more, whatever the clock says: at a rate whose interval no float holds."""
+    clock, rate = Clock(), USERS_TIMES * 1000  # limits.ip_per_minute
+    for hours in range(0, 2000, 97):
+        clock.now = 3600 * hours + hours / 7
+        limits = ConnectionLimits(Addresses(), most, rate, clock=clock)
+        for turn in range(most + 1):
+            assert limits.admit("192.0.2.1") is (turn < most)
+            limits.released("192.0.2.1")
 
 
 def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.addresses import Addresses
-from scoreboard.web.connection_limits import FLOOD_REFUSALS, ConnectionLimits
+from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, ConnectionLimits
 from scoreboard.web.gate import FILES_TIMES, PICTURES_TIMES, PROBES_PER_MINUTE, USERS_TIMES, Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.origins import Origins
@@ -77,6 +77,41 @@ def test_users_of_one_address_count_for_themselves() -> None:
     answer = room.before(request((b"authorization", b"Bearer x"), target=BOARD.encode(), peer="192.0.2.1"))
     assert answer is not None
     assert answer.status == 429
+
+
+def kept_alive(room: Gate, user: int, peer: str = "192.0.2.1") -> bool:
+    """Whether the connection outlasts one more request of that user, which is refused."""
+    asked = request((b"authorization", b"Bearer %d" % user), peer=peer, target=BOARD.encode())
+    asked.keep_alive = True
+    answer = room.before(asked)
+    assert answer is not None
+    assert (answer.status, b"Too many requests of this account." in answer.body) == (429, True)
+    return asked.keep_alive
+
+
+def test_a_user_who_floods_bars_nobody_else() -> None:
+    """Each further request costs the user a connection, from wherever it comes; others at the address connect and are answered."""
+    room, connections = gate()
+    assert passed(room, BOARD, LIMIT, user=1) == LIMIT
+    assert all(kept_alive(room, 1) for _ in range(FLOOD_REFUSALS))
+    assert not any(kept_alive(room, 1) for _ in range(FLOODING_USERS * FLOOD_REFUSALS))
+    assert not kept_alive(room, 1, peer="192.0.2.2")
+    assert connections.admit("192.0.2.1")
+    assert passed(room, BOARD, LIMIT, user=2) == LIMIT
+    assert passed(room, BOARD, LIMIT) == LIMIT
+
+
+def test_many_users_who_flood_are_their_address() -> None:
+    """Twenty at once leave it open; one more refused user of it is as much as the address' own flood."""
+    room, connections = gate()
+    for user in range(1, FLOODING_USERS + 1):
+        assert passed(room, BOARD, LIMIT, user=user) == LIMIT
+        assert all(kept_alive(room, user) for _ in range(FLOOD_REFUSALS))
+    assert connections.admit("192.0.2.1")
+    assert passed(room, BOARD, LIMIT, user=99, peer="192.0.2.9") == LIMIT
+    assert not kept_alive(room, 99)
+    assert not connections.admit("192.0.2.1")
+    assert connections.admit("192.0.2.9")
 
 
 def test_a_refusal_says_when_to_try_again() -> None:

@@ -1,9 +1,10 @@
 """Which pages may speak to us, by Origin, Host and Sec-Fetch-Site: foreign ones, sibling domains, and names that were led here."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from scoreboard.runtime.messages import Request
-from scoreboard.web.origins import Origins
+from scoreboard.web.origins import REFUSED_LOGGED, Origins
 from tests.web.requests import request
 
 POLL = b"/api/v1/scores/poll"
@@ -16,7 +17,11 @@ def asked(host: bytes = b"127.0.0.1:8000", path: bytes = POLL, **fields: bytes) 
 
 
 @pytest.mark.parametrize(
-    "host", [b"127.0.0.1:8000", b"[::1]:8000", b"localhost:8000", b"192.168.1.5:8000", b"LOCALHOST:8000", b"board.lan:8000"]
+    "host",
+    [
+        *(b"127.0.0.1:8000", b"[::1]:8000", b"localhost:8000", b"192.168.1.5:8000", b"LOCALHOST:8000", b"board.lan:8000"),
+        *(b"laptop:8000", b"laptop.local:8000", b"board.test:8000", b"board.example:8000", b"a.home.arpa:8000", b"board.internal:8000"),
+    ],
 )
 def test_without_a_public_url_our_pages_are_those_of_addresses(host: bytes) -> None:
     """And of localhost, and of the host that the settings name: nobody else can own these."""
@@ -37,6 +42,23 @@ def test_a_name_that_was_led_here_is_foreign(host: bytes) -> None:
     assert origins.refuses_site(asked(host, b"/api/v1/scores/leaderboard", sec_fetch_site=b"same-origin"))
     assert not origins.refuses_site(asked(host, b"/static/page.css", sec_fetch_site=b"same-origin"))
     assert not origins.refuses_site(asked(host, b"/", sec_fetch_site=b"none"))  # a person typed the name
+
+
+def test_a_host_that_is_refused_is_logged_once() -> None:
+    """With the setting that would make it ours, whether or not the browser names the page's origin; floods of names are not."""
+    origins, host = Origins(), b"Laptop.fritz.box:8000"
+    with capture_logs() as logged:
+        for _ in range(3):
+            assert origins.refuses_site(asked(host, sec_fetch_site=b"same-origin"))
+            assert not origins.allows(asked(host, origin=b"http://laptop.fritz.box:8000"))
+    assert [(line["event"], line["host"], line["setting"]) for line in logged] == [
+        ("host_refused", "laptop.fritz.box:8000", "server.public_url")
+    ]
+    with capture_logs() as logged:
+        for number in range(1000):
+            assert origins.refuses_site(asked(b"a%d.example.org" % number, sec_fetch_site=b"same-origin"))
+        assert origins.refuses_site(asked(b"", sec_fetch_site=b"same-origin"))
+    assert 0 < len(logged) < REFUSED_LOGGED
 
 
 @pytest.mark.parametrize(
