@@ -44,7 +44,7 @@ from scoreboard.client.exchanges import (
     log_in_steps,
     run_steps,
 )
-from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, most_relevant
+from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
 from scoreboard.client.loops import require_loop
 from scoreboard.client.subscription import Mode, Personal, Standing, SubscriptionState, message
 from scoreboard.domain.actions import DECODE_ERRORS
@@ -207,6 +207,8 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             ending = await self._run_connection()
         finally:
             self.on_disconnected()
+        if self._left:  # a connection that fails in the step in which `leave` cancels it returns its end: the cancellation is lost
+            return
         step = self.on_lost(ending)
         if step.renew and self._session is not None:
             error: ClientError | None = None
@@ -215,7 +217,12 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             except ClientError as exc:
                 error = exc
             step = self.on_renewed(error)
-        await asyncio.sleep(self.pause(step))
+        await self._wait(step)
+
+    async def _wait(self, step: Reconnect) -> None:
+        """Until the next connection; not at all when it was left meanwhile, since a renewal that fails loses the cancellation too."""
+        if not self._left:
+            await asyncio.sleep(self.pause(step))
 
     async def _run_connection(self) -> Ending:
         """Connects, subscribes, and feeds the subscription until the connection ends: returns its end.
