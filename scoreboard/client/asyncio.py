@@ -30,7 +30,7 @@ except ModuleNotFoundError as exc:
     raise ModuleNotFoundError("scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name) from exc
 
 from scoreboard.client import following
-from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_address, proxy_scheme, tls_context
+from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_server_url, proxy_scheme, tls_context
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
@@ -100,7 +100,7 @@ def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SE
     this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and ValueError for an address that is none.
     """
     require_loop("asyncio", "log_in")
-    parse_address(url)
+    parse_server_url(url)
     return _logged_in(url, username, password, patience)
 
 
@@ -239,7 +239,7 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
                 proxy=self._proxy,
                 ssl=tls_context() if self._address.secure else None,
                 open_timeout=following.CONNECT_SECONDS,
-                ping_interval=following.HEARTBEAT_SECONDS,
+                ping_interval=following.PING_INTERVAL_SECONDS,
                 ping_timeout=following.PONG_SECONDS,
                 close_timeout=following.CLOSING_SECONDS,
                 max_size=following.FRAME_BYTES,
@@ -310,7 +310,7 @@ def connect(
     Close frame and waits a second for its echo; cancelling closes at once.
     """
     require_loop("asyncio", "connect")
-    address = parse_address(url)
+    address = parse_server_url(url)
     proxy = environment_proxy(address)
     check_proxy(proxy)
     return _connected(LiveBoard(address, proxy, SubscriptionState(channel, mode), token, session))

@@ -95,7 +95,7 @@ async def run_connection(
 async def _ping(websocket: WebSocketConnection) -> None:
     """Pings for ever, so that a dead connection is noticed. Raises TooSlowError then."""
     while True:
-        await trio.sleep(following.HEARTBEAT_SECONDS)
+        await trio.sleep(following.PING_INTERVAL_SECONDS)
         with trio.fail_after(following.PONG_SECONDS):
             await websocket.ping()
 

@@ -19,7 +19,7 @@ State = Literal["connecting", "live", "stale", "closed"]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
-HEARTBEAT_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
+PING_INTERVAL_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
 PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
 CLOSING_SECONDS = 1.0  # for the echo of our Close
 FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server

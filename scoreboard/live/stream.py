@@ -77,7 +77,7 @@ class _Stream:
     def __init__(self, socket: Socket, endpoint: StreamEndpoint) -> None:
         self._endpoint = endpoint
         self._viewer = Viewer(socket, self.end, wire.event_stream)
-        self._viewer.beats = True  # a comment: whoever does not look for it does not see it
+        self._viewer.wants_heartbeat = True  # a comment: whoever does not look for it does not see it
         self._heartbeat_at = trio.current_time() + endpoint.rules.heartbeat_seconds
         self._expires = inf  # Unix seconds, of the token
         self._is_over = False

@@ -164,7 +164,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(client: ModuleType) 
 @on_both_loops
 async def test_a_silent_connection_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no pong comes, the connection is dead and another one is made."""
-    monkeypatch.setattr(following, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(following, "PING_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(following, "PONG_SECONDS", 0.0)
     async with client.connect(server.url) as board:
         await server.connections(3)
