@@ -40,7 +40,6 @@ class Rules:
     silent_seconds: float = 60.0  # contract
     ping_seconds: float = 20.0  # contract
     auth_seconds: float = 10.0  # contract: with anonymous = False
-    heartbeat_seconds: float = 15.0  # between two comments on a stream: proxies close what is silent for 60 s, some after 30
 
 
 class Identity(Protocol):
