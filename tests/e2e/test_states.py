@@ -188,6 +188,35 @@ def test_cooldowns_survive_a_reload(fake: FakeBoard, visitor: BrowserContext) ->
     expect(quiz).not_to_have_attribute("aria-disabled", "true")
 
 
+@in_browser
+def test_a_session_that_has_ended_stays_so(fake: FakeBoard, visitor: BrowserContext) -> None:
+    """What was logged out, never logged in or could not be resumed asks for nothing when another tab logs in; a session hears of its end."""
+    mine, other = fake.open(visitor.new_page(), "/embed"), fake.open(visitor.new_page(), "/embed")
+    who = {"username": "Grace", "password": "a long password"}
+    setup = "async (who) => { Object.assign(window, await import('/scoreboard.js'), { who }); "
+    good = fake.api["/auth/login"]
+    mine.evaluate(setup + "window.ended = await login(who); await logout(ended); }", who)
+    fake.api["/auth/login"] = (401, refuse("UNAUTHORIZED", "no"))
+    assert mine.evaluate("login(who).catch(({ status }) => status)") == 401
+    fake.api |= {"/auth/login": good, "/auth/refresh": (500, {})}
+    mine.evaluate("localStorage['scoreboard:user'] = 'user-2'")
+    assert mine.evaluate("resume().catch(({ status }) => status)") == 500
+    fake.api["/auth/refresh"] = (401, refuse("UNAUTHORIZED", "no"))
+    assert mine.evaluate("resume()") is None
+    mine.evaluate("localStorage.removeItem('scoreboard:user')")
+
+    fake.api["/auth/refresh"] = good
+    fake.asked.clear()
+    other.evaluate(setup + "window.session = await login(who); }", who)
+    mine.wait_for_function("localStorage['scoreboard:user'] === 'user-2'")
+    mine.wait_for_timeout(300)  # for what must not happen
+    assert [path for path, _ in fake.asked] == ["/auth/login"]
+    assert mine.evaluate("ended.token()") is None
+    mine.evaluate("resume().then((session) => { window.session = session; })")
+    other.evaluate("logout(session)")
+    mine.wait_for_function("session.user === null")
+
+
 @pytest.fixture(scope="module")
 def caching(browser: Browser) -> Iterator[Browser]:
     """A browser as people have it, with the back/forward cache that Playwright switches off."""
