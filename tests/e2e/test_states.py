@@ -59,12 +59,19 @@ def enter(page: Page) -> None:
 # ---- whether the server answers -----------------------------------------------------------------------------------
 
 
+WATCH_WORDS = """() => {
+  const line = document.querySelector('#state b + span');
+  window.words = [line.textContent];
+  new MutationObserver(() => words.push(line.textContent)).observe(line, { childList: true, characterData: true, subtree: true });
+}"""
+
+
 @in_browser
 def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, start_node: Any) -> None:
-    """A node that is stopped in its tracks no longer counts as live on any transport that is open; when it goes on, so does the page."""
+    """A node that is stopped in its tracks no longer counts as live on any transport; when it goes on, so does the page."""
     node = start_node(limits__user_per_minute="0")
     Player(node.url, "Ada").act()
-    quiet, streamed = visitor.new_page(), visitor.new_page()
+    quiet, streamed, polled = visitor.new_page(), visitor.new_page(), visitor.new_page()
     heard: list[str | bytes] = []
 
     def hear(frame: str | bytes) -> None:
@@ -75,18 +82,24 @@ def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, st
     streamed.add_init_script("sessionStorage['scoreboard:transport'] = 'SSE'")
     streamed.goto(node.url)
     says(streamed, "SSE")
+    polled.add_init_script("sessionStorage['scoreboard:transport'] = 'polling'")
+    polled.goto(node.url)
+    says(polled, "Polling")
+    polled.evaluate(WATCH_WORDS)
     deadline = monotonic() + PATIENCE / 1000
     while '{"event":"heartbeat"}' not in heard and monotonic() < deadline:
         quiet.wait_for_timeout(100)
     for page in (quiet, streamed):
         says(page, "Live")
+    assert polled.evaluate("words") == ["Polling"]  # for seconds: nothing is amiss while nothing changes
     node.signal(signal.SIGSTOP)
-    for page in (quiet, streamed):
+    for page in (quiet, streamed, polled):
         expect(page.locator("#state")).to_contain_text("No answer since", timeout=8000)
     expect(quiet.get_by_role("button", name="Try now")).to_be_visible()
     node.signal(signal.SIGCONT)
     for page in (quiet, streamed):
         says(page, "Live")
+    says(polled, "Polling")
     expect(quiet.get_by_role("button", name="Try now")).to_be_hidden()
 
 
@@ -190,7 +203,7 @@ def test_cooldowns_survive_a_reload(fake: FakeBoard, visitor: BrowserContext) ->
 
 @in_browser
 def test_a_session_that_has_ended_stays_so(fake: FakeBoard, visitor: BrowserContext) -> None:
-    """What was logged out, never logged in or could not be resumed asks for nothing when another tab logs in; a session hears of its end."""
+    """What was logged out, never logged in or could not be resumed asks nothing when another tab logs in; a session hears of its end."""
     mine, other = fake.open(visitor.new_page(), "/embed"), fake.open(visitor.new_page(), "/embed")
     who = {"username": "Grace", "password": "a long password"}
     setup = "async (who) => { Object.assign(window, await import('/scoreboard.js'), { who }); "
