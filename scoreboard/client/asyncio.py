@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
+from math import inf
 from typing import Any
 
 import httpx
@@ -268,10 +269,20 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         for text in self._subscription.opening(token):
             await websocket.send(text)
         while True:
-            replies = self._subscription.receive(await websocket.recv())
+            replies = self._subscription.receive(await self._next_frame(websocket))
             self.on_frame()
             for text in replies:
                 await websocket.send(text)
+
+    async def _next_frame(self, websocket: websockets.ClientConnection) -> str | bytes:
+        """Raises TimeoutError for a server that has been silent too long."""
+        silence = self.silence_seconds
+        try:
+            async with asyncio.timeout(None if silence == inf else silence):
+                return await websocket.recv()
+        except TimeoutError:
+            async with asyncio.timeout(self.on_silent()):
+                return await websocket.recv()
 
 
 async def _renew(websocket: websockets.ClientConnection, session: Session) -> None:

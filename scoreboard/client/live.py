@@ -59,7 +59,7 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             token=self._token,
             session=self._session,
             scope=self._until_left(),
-            on_frame=self.on_frame,
+            board=self,
         )
         self.on_disconnected()
         if self._left or ending is None:

@@ -171,6 +171,41 @@ async def test_a_silent_connection_is_given_up(client: ModuleType, server: Board
         assert board.entries == ()
 
 
+async def comes_to(board: LiveBoard, state: str) -> None:
+    with anyio.fail_after(10):
+        while board.state != state:
+            await board.changed()
+
+
+@on_both_loops
+async def test_a_server_that_falls_silent_is_seen(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a promised heartbeat does not come the board is silent, until something comes; nothing that comes then is lost."""
+    monkeypatch.setattr(following, "LATE_SECONDS", 0.05)
+    server.heartbeat_seconds = 0.05
+    async with client.connect(server.url) as board:
+        for users in ("a", "ab"):
+            await comes_to(board, "silent")
+            await server.show(users)
+            await shows(board, users)
+        await comes_to(board, "silent")
+        await server.say('{"event":"heartbeat"}')
+        await comes_to(board, "live")
+    assert len(server.heard) == 1
+
+
+@on_both_loops
+async def test_a_server_that_stays_silent_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection is made when nothing has come for long, but never where nothing was promised."""
+    monkeypatch.setattr(following, "LATE_SECONDS", 0.01)
+    monkeypatch.setattr(following, "SILENT_SECONDS", (0.01, 0.02))
+    async with client.connect(server.url) as board:
+        await anyio.sleep(0.2)
+        assert (board.state, len(server.heard)) == ("live", 1)
+    server.heartbeat_seconds = 0.01
+    async with client.connect(server.url):
+        await server.connections(4)
+
+
 @on_both_loops
 async def test_nonsense_ends_the_connection_and_not_the_board(client: ModuleType, server: BoardServer) -> None:
     """A frame that is none makes it connect again."""
