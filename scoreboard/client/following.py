@@ -22,10 +22,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
 PING_INTERVAL_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
 LATE_SECONDS = 1.5  # that a promised heartbeat may be late until the board is `silent`: 5 s after the last one, as on the page
-SILENT_SECONDS = (
-    10.0,
-    20.0,
-)  # silent for so long: another connection. Drawn anew each time: if the server has paused, not all come at once
+SILENT_SECONDS = (10.0, 20.0)  # then another connection; drawn anew each time, so that not all leave a server that has paused at once
 PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
 CLOSING_SECONDS = 1.0  # for the echo of our Close
 FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server
