@@ -20,7 +20,6 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.domain.boards import LEADERBOARD, Mark
-from scoreboard.domain.errors import NOT_FOUND
 from scoreboard.live.admission import Admission
 from scoreboard.live.audience import Audience
 from scoreboard.live.batcher import Batcher
@@ -43,12 +42,9 @@ from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.sessions import Sessions
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.runtime import observe
-from scoreboard.runtime.answering import Answering
 from scoreboard.runtime.asgi import Asgi
 from scoreboard.runtime.breaker import Breaker, State
-from scoreboard.runtime.front import Front
 from scoreboard.runtime.keys import Keys
-from scoreboard.runtime.messages import Request
 from scoreboard.runtime.process import collect_rarely, ending_signals, raise_descriptor_limit
 from scoreboard.runtime.request_times import name_routes
 from scoreboard.runtime.server import Server, viewer_places
@@ -65,14 +61,12 @@ from scoreboard.storage.limits import Limits
 from scoreboard.storage.opening import stores_of
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.writer import Writer
-from scoreboard.web.access_log import AccessLog
 from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.auth import AuthRoutes
 from scoreboard.web.avatars import AvatarRoutes
 from scoreboard.web.bearer import Bearer
 from scoreboard.web.branding import load_branding
-from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import (
     LIVE_PATH,
@@ -83,13 +77,13 @@ from scoreboard.web.express import (
     build_prompt_table,
     build_table,
 )
-from scoreboard.web.gate import USERS_TIMES, Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.health import HealthRoutes
+from scoreboard.web.listeners import WebParts, build_metrics_front, build_public_front
 from scoreboard.web.openapi import Description
 from scoreboard.web.origins import Origins
 from scoreboard.web.pages import PageRoutes
-from scoreboard.web.problems import failed, problem
+from scoreboard.web.problems import problem
 from scoreboard.web.scores import ScoreRoutes
 from scoreboard.web.users import UserRoutes
 
@@ -210,88 +204,70 @@ class Node:
         self.reader = Reader(self.bus, boards, self.batcher, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen)
 
     def _make_web(self) -> None:
-        settings = self.settings
-        server = settings.server
-        origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
-        addresses = Addresses(settings.server.trusted_proxies)
-        heads = Heads(origins, public_url=settings.server.public_url)
-        bearer = Bearer(self.sessions.authenticate, self.sessions.recall)
-        scores = ScoreRoutes(bearer, self.submit, self.leaderboard.snapshot, self.leaderboard.standing, self.board.fresh)
-        self.health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
-        self.health.migrated = True
-        auth = AuthRoutes(self.accounts, bearer, origins, addresses, refresh_days=settings.security.refresh_days)
+        """The application and both servers: each request goes by the tables here, and what is in none of them to Quart."""
+        parts = self._make_web_parts()
+        routes = self._make_routes(parts)
+        application = build_application(routes)
+        self.health, self.asgi = routes.health, Asgi(application)
+        live, stream, poll = self._make_transports(parts)
+        express = (
+            build_table(routes.scores)
+            | build_live_table(stream.serve, poll.answer, live.refusal)
+            | build_plain_table(routes.pages, routes.description.read)
+            | build_probe_table(self.health, metrics=routes.metrics)
+        )
+        prompt = build_prompt_table(routes.scores, poll.answer_at_once) | build_prompt_probes(self.health)
+        probes = build_probe_table(self.health, metrics=True)
+        paths = {rule.rule for rule in application.url_map.iter_rules()} | {LIVE_PATH} | {path.decode() for _, path in express | probes}
+        name_routes(paths)
+        front = build_public_front(
+            self.settings, parts, routes, paths=paths, express=express, prompt=prompt, live=live.serve, asgi=self.asgi.answer
+        )
+        self.server = Server(front)
+        self.metrics_server = Server(build_metrics_front(parts, probes, live.serve), places=METRICS_PLACES)
+
+    def _make_web_parts(self) -> WebParts:
+        """What routes, transports and listeners share."""
+        settings = self.settings.server
+        origins = Origins(public_url=settings.public_url, allowed=settings.allowed_origins, names=(settings.host,))
+        return WebParts(
+            origins=origins,
+            addresses=Addresses(settings.trusted_proxies),
+            heads=Heads(origins, public_url=settings.public_url),
+            bearer=Bearer(self.sessions.authenticate, self.sessions.recall),
+        )
+
+    def _make_routes(self, parts: WebParts) -> Services:
+        """What answers the requests for each path."""
+        settings, bearer, snapshot = self.settings, parts.bearer, self.leaderboard.snapshot
+        health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
+        health.migrated = True
         branding = load_branding(settings.page)
-        error_pages = ErrorPages(branding)
         pages = PageRoutes(
             self.rules if settings.page.actions else {},
-            self.leaderboard.snapshot,
+            snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
             avatars=settings.accounts.avatars,
             branding=branding,
-            public_url=server.public_url,
+            public_url=settings.server.public_url,
         )
-        avatars = AvatarRoutes(self.leaderboard.snapshot, self.pictures if settings.accounts.avatars else None)
-        description, apart = Description(), settings.server.metrics_port > 0
-        users = UserRoutes(self.accounts, bearer, addresses)
-        routes = Services(auth, users, scores, self.health, pages, avatars, description, error_pages, metrics=not apart)
-        application = build_application(routes)
-        self.asgi = Asgi(application)
-        live, stream, poll = self._make_transports(origins, addresses, heads, bearer)
-        per_minute = settings.limits.ip_per_minute
-        most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
-        connections = ConnectionLimits(addresses, most, USERS_TIMES * per_minute)
-        access = AccessLog(addresses, settings.log.access)
-        gate = Gate(heads, origins, addresses, connections, per_minute, files=pages.paths, recall=bearer.recall)
-        express = (
-            build_table(scores)
-            | build_live_table(stream.serve, poll.answer, live.refusal)
-            | build_plain_table(pages, description.read)
-            | build_probe_table(self.health, metrics=not apart)
-        )
-        probes = build_probe_table(self.health, metrics=True)
-        name_routes(rule.rule for rule in application.url_map.iter_rules())
-        name_routes(path.decode() for path in {LIVE_PATH.encode()} | {path for _, path in express | probes})
-        self.server = Server(
-            Front(
-                express=express,
-                prompt=build_prompt_table(scores, poll.answer_at_once) | build_prompt_probes(self.health),
-                live_path=LIVE_PATH.encode(),
-                live=live.serve,
-                asgi=self.asgi.answer,
-                write_head=heads.write,
-                before=gate.before,
-                problem=problem,
-                failed=failed,
-                error_page=error_pages.of,
-                malformed=gate.malformed,
-                access=access.write,
-                access_from=access.lowest_status,
-                peer_group=connections.peer_group,
-                admit=connections.admit,
-                released=connections.released,
-            )
-        )
-        self.metrics_server = Server(
-            Front(
-                express=probes,
-                prompt={},
-                live_path=b"",
-                live=live.serve,
-                asgi=_nothing_else,
-                write_head=heads.write,
-                before=lambda _request: None,
-                problem=problem,
-                failed=failed,
-            ),
-            places=METRICS_PLACES,
+        return Services(
+            AuthRoutes(self.accounts, bearer, parts.origins, parts.addresses, refresh_days=settings.security.refresh_days),
+            UserRoutes(self.accounts, bearer, parts.addresses),
+            ScoreRoutes(bearer, self.submit, snapshot, self.leaderboard.standing, self.board.fresh),
+            health,
+            pages,
+            AvatarRoutes(snapshot, self.pictures if settings.accounts.avatars else None),
+            Description(),
+            ErrorPages(branding),
+            metrics=not settings.server.metrics_port,
         )
 
-    def _make_transports(
-        self, origins: Origins, addresses: Addresses, heads: Heads, bearer: Bearer
-    ) -> tuple[LiveEndpoint, StreamEndpoint, PollEndpoint]:
+    def _make_transports(self, parts: WebParts) -> tuple[LiveEndpoint, StreamEndpoint, PollEndpoint]:
         """The three ways to watch, with what they need of the web."""
         settings = self.settings.live
+        origin_allowed, client_address = parts.origins.allows, parts.addresses.counted
         services = LiveServices(
             hub=self.hub,
             admission=Admission(
@@ -306,10 +282,10 @@ class Node:
             clock=self.sessions.clock.now,
         )
         rules = LiveRules(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
-        requests = Requests(services, rules, origin_allowed=origins.allows, client_address=addresses.counted, identify=bearer.identify)
+        requests = Requests(services, rules, origin_allowed=origin_allowed, client_address=client_address, identify=parts.bearer.identify)
         return (
-            LiveEndpoint(services, rules, origin_allowed=origins.allows, client_address=addresses.counted),
-            StreamEndpoint(requests, services, rules, write_head=heads.write, problem=problem),
+            LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address),
+            StreamEndpoint(requests, services, rules, write_head=parts.heads.write, problem=problem),
             PollEndpoint(requests, services, problem=problem),
         )
 
@@ -368,13 +344,6 @@ class Node:
         await self.hub.leaving()
         await self.server.drain(FINISH_SECONDS)
         await self.metrics_server.drain(0)
-
-
-async def _nothing_else(answers: Answering, request: Request) -> bool:
-    """What the metrics' listener answers to all other paths."""
-    going_on = answers.put(request, problem(NOT_FOUND, request.request_id))
-    await answers.finish()
-    return going_on
 
 
 async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], Awaitable[None]]) -> None:

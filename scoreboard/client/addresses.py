@@ -38,7 +38,7 @@ class ServerAddress:
         return f"{'wss' if self.secure else 'ws'}://{self.authority}{LIVE_PATH}"
 
 
-def parse_address(url: str) -> ServerAddress:
+def parse_server_url(url: str) -> ServerAddress:
     """The server at `url`. Raises ValueError, in one line, for whatever is not scheme://host or scheme://host:port."""
     try:
         parts = httpx.URL(url)
@@ -107,7 +107,7 @@ def open_http(url: str) -> httpx.AsyncClient:
     For Trio and asyncio alike. Raises ValueError for an address (or a proxy's) that is none, ImportError for a SOCKS proxy without
     `httpx[socks]`.
     """
-    address = parse_address(url)
+    address = parse_server_url(url)
     if proxy := environment_proxy(address):
         proxy_scheme(proxy)
     verify = tls_context() if address.secure else True

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
+from math import inf
 from typing import Any
 
 import httpx
@@ -30,7 +31,7 @@ except ModuleNotFoundError as exc:
     raise ModuleNotFoundError("scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name) from exc
 
 from scoreboard.client import following
-from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_address, proxy_scheme, tls_context
+from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_server_url, proxy_scheme, tls_context
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
@@ -44,7 +45,7 @@ from scoreboard.client.exchanges import (
     log_in_steps,
     run_steps,
 )
-from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, most_relevant
+from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
 from scoreboard.client.loops import require_loop
 from scoreboard.client.subscription import Mode, Personal, Standing, SubscriptionState, message
 from scoreboard.domain.actions import DECODE_ERRORS
@@ -100,7 +101,7 @@ def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SE
     this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and ValueError for an address that is none.
     """
     require_loop("asyncio", "log_in")
-    parse_address(url)
+    parse_server_url(url)
     return _logged_in(url, username, password, patience)
 
 
@@ -207,6 +208,8 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             ending = await self._run_connection()
         finally:
             self.on_disconnected()
+        if self._left:  # a connection that fails in the step in which `leave` cancels it returns its end: the cancellation is lost
+            return
         step = self.on_lost(ending)
         if step.renew and self._session is not None:
             error: ClientError | None = None
@@ -215,7 +218,12 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             except ClientError as exc:
                 error = exc
             step = self.on_renewed(error)
-        await asyncio.sleep(self.pause(step))
+        await self._wait(step)
+
+    async def _wait(self, step: Reconnect) -> None:
+        """Until the next connection; not at all when it was left meanwhile, since a renewal that fails loses the cancellation too."""
+        if not self._left:
+            await asyncio.sleep(self.pause(step))
 
     async def _run_connection(self) -> Ending:
         """Connects, subscribes, and feeds the subscription until the connection ends: returns its end.
@@ -232,7 +240,7 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
                 proxy=self._proxy,
                 ssl=tls_context() if self._address.secure else None,
                 open_timeout=following.CONNECT_SECONDS,
-                ping_interval=following.HEARTBEAT_SECONDS,
+                ping_interval=following.PING_INTERVAL_SECONDS,
                 ping_timeout=following.PONG_SECONDS,
                 close_timeout=following.CLOSING_SECONDS,
                 max_size=following.FRAME_BYTES,
@@ -261,10 +269,20 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         for text in self._subscription.opening(token):
             await websocket.send(text)
         while True:
-            replies = self._subscription.receive(await websocket.recv())
+            replies = self._subscription.receive(await self._next_frame(websocket))
             self.on_frame()
             for text in replies:
                 await websocket.send(text)
+
+    async def _next_frame(self, websocket: websockets.ClientConnection) -> str | bytes:
+        """Raises TimeoutError for a server that has been silent too long."""
+        silence = self.silence_seconds
+        try:
+            async with asyncio.timeout(None if silence == inf else silence):
+                return await websocket.recv()
+        except TimeoutError:
+            async with asyncio.timeout(self.on_silent()):
+                return await websocket.recv()
 
 
 async def _renew(websocket: websockets.ClientConnection, session: Session) -> None:
@@ -303,7 +321,7 @@ def connect(
     Close frame and waits a second for its echo; cancelling closes at once.
     """
     require_loop("asyncio", "connect")
-    address = parse_address(url)
+    address = parse_server_url(url)
     proxy = environment_proxy(address)
     check_proxy(proxy)
     return _connected(LiveBoard(address, proxy, SubscriptionState(channel, mode), token, session))

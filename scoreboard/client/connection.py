@@ -1,7 +1,5 @@
 """One WebSocket connection to a server, on Trio, from its opening to its end. What follows from the end is decided in `following`."""
 
-from collections.abc import Callable
-
 import h11
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, wrap_client_stream
@@ -11,7 +9,7 @@ from scoreboard.client import following
 from scoreboard.client.addresses import LIVE_PATH, ServerAddress
 from scoreboard.client.backoff import seconds
 from scoreboard.client.errors import ClientError
-from scoreboard.client.following import Disconnected, Ending, HandshakeRefused, most_relevant
+from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, most_relevant
 from scoreboard.client.session import Session
 from scoreboard.client.subscription import SubscriptionState, message
 from scoreboard.client.tunnel import ProxyRefused, Stream, open_stream
@@ -47,9 +45,9 @@ async def run_connection(
     token: str | None,
     session: Session | None,
     scope: trio.CancelScope,
-    on_frame: Callable[[], None],
+    board: BoardState,
 ) -> Ending | None:
-    """Connects, subscribes, and feeds the subscription, calling `on_frame` after each frame, until the connection ends: returns its end.
+    """Connects, subscribes, and feeds the subscription, telling `board` of each frame and of silence, until it ends: returns its end.
 
     Cancelling `scope` leaves politely, with a Close frame, and returns None; cancelling from outside closes the socket at once.
     """
@@ -76,8 +74,8 @@ async def run_connection(
                 for text in subscription.opening(token):
                     await websocket.send_message(text)
                 while True:
-                    replies = subscription.receive(await websocket.get_message())
-                    on_frame()
+                    replies = subscription.receive(await _next_frame(websocket, board))
+                    board.on_frame()
                     for text in replies:
                         await websocket.send_message(text)
             if websocket is not None:
@@ -92,10 +90,18 @@ async def run_connection(
     return ending
 
 
+async def _next_frame(websocket: WebSocketConnection, board: BoardState) -> str | bytes:
+    """Raises TooSlowError for a server that has been silent too long."""
+    with trio.move_on_after(board.silence_seconds):
+        return await websocket.get_message()
+    with trio.fail_after(board.on_silent()):
+        return await websocket.get_message()
+
+
 async def _ping(websocket: WebSocketConnection) -> None:
     """Pings for ever, so that a dead connection is noticed. Raises TooSlowError then."""
     while True:
-        await trio.sleep(following.HEARTBEAT_SECONDS)
+        await trio.sleep(following.PING_INTERVAL_SECONDS)
         with trio.fail_after(following.PONG_SECONDS):
             await websocket.ping()
 

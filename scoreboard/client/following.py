@@ -6,20 +6,23 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Generic, Literal, Protocol, TypeVar
 
-from scoreboard.client.backoff import Backoff, may_reconnect
+from scoreboard.client.backoff import Backoff, chance, may_reconnect
 from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
 from scoreboard.client.subscription import Personal, Standing, SubscriptionState
 from scoreboard.domain.boards import Entry
 from scoreboard.domain.wire import WORDS, CloseCode
 
-State = Literal["connecting", "live", "stale", "closed"]
+State = Literal["connecting", "live", "silent", "stale", "closed"]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
-HEARTBEAT_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
+PING_INTERVAL_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
+LATE_SECONDS = 1.5  # that a promised heartbeat may be late until the board is `silent`: 5 s after the last one, as on the page
+SILENT_SECONDS = (10.0, 20.0)  # then another connection; drawn anew each time, so that not all leave a server that has paused at once
 PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
 CLOSING_SECONDS = 1.0  # for the echo of our Close
 FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server
@@ -137,7 +140,7 @@ class BoardState:
         self._left = False
         self._failure: ClientError | None = None
         self._renewed = False  # a token was renewed because one was refused, and none was accepted since
-        self._connected = False
+        self._connected = self._silent = False
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -166,11 +169,16 @@ class BoardState:
 
     @property
     def state(self) -> State:
-        """`stale`: connected, but the server can't read the board. `closed`: for good. While `connecting` the last board is still there."""
+        """`silent`: connected, but the server says nothing, not even the heartbeats that it has promised. `stale`: it can't read the board.
+
+        `closed`: for good. While `connecting` the last board is still there.
+        """
         if self._left or self._failure is not None:
             return "closed"
         if not (self._connected and self._subscription.is_subscribed):
             return "connecting"
+        if self._silent:
+            return "silent"
         return "stale" if self._subscription.stale_since else "live"
 
     def __aiter__(self) -> AsyncIterator[Board]:
@@ -207,16 +215,28 @@ class BoardState:
 
     def on_frame(self) -> None:
         """The subscription has taken in a frame."""
-        self._connected = True
+        self._connected, self._silent = True, False
         if self._subscription.is_subscribed:
             self._backoff.reset()
         if self._subscription.is_authenticated:
             self._renewed = False
         self._notify()
 
+    @property
+    def silence_seconds(self) -> float:
+        """How long to wait for the next frame until `on_silent`; inf where no heartbeats were promised."""
+        promised = self._subscription.heartbeat_seconds
+        return promised + LATE_SECONDS if promised else inf
+
+    def on_silent(self) -> float:
+        """No frame has come in that time. Gives the seconds to wait for one still; the connection is dead after that."""
+        self._silent = True
+        self._notify()
+        return chance.uniform(*SILENT_SECONDS)
+
     def on_disconnected(self) -> None:
         """No connection is there, whatever follows."""
-        self._connected = False
+        self._connected = self._silent = False
         self._notify()
 
     def on_lost(self, ending: Ending) -> Reconnect:

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from scoreboard.client.addresses import ServerAddress, environment_proxy, parse_address
+from scoreboard.client.addresses import ServerAddress, environment_proxy, parse_server_url
 from scoreboard.client.connection import run_connection
 from scoreboard.client.errors import ClientError
 from scoreboard.client.exchanges import Outcome
@@ -59,7 +59,7 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             token=self._token,
             session=self._session,
             scope=self._until_left(),
-            on_frame=self.on_frame,
+            board=self,
         )
         self.on_disconnected()
         if self._left or ending is None:
@@ -98,7 +98,7 @@ def connect(
     frame and waits a second for its echo; cancelling closes at once.
     """
     require_loop("trio", "connect")
-    address = parse_address(url)
+    address = parse_server_url(url)
     proxy = environment_proxy(address)
     check_proxy(proxy)
     return _connected(LiveBoard(address, proxy, SubscriptionState(channel, mode), token, session))

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 import trio
 
-from scoreboard.client.addresses import open_http, parse_address
+from scoreboard.client.addresses import open_http, parse_server_url
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError
@@ -46,7 +46,7 @@ def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SE
     this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and ValueError for an address that is none.
     """
     require_loop("trio", "log_in")
-    parse_address(url)
+    parse_server_url(url)
     return _logged_in(url, username, password, patience)
 
 

@@ -42,6 +42,10 @@ class _Frame(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class _Subscribed(msgspec.Struct):
+    heartbeatSeconds: float = 0.0
+
+
 class _Stale(msgspec.Struct):
     since: str
 
@@ -60,6 +64,7 @@ _update = msgspec.json.Decoder(Update)
 _delta = msgspec.json.Decoder(Delta)
 _personal = msgspec.json.Decoder(Personal)
 _standing = msgspec.json.Decoder(Standing)
+_subscribed = msgspec.json.Decoder(_Subscribed)
 _stale = msgspec.json.Decoder(_Stale)
 _viewers = msgspec.json.Decoder(_Viewers)
 _error = msgspec.json.Decoder(_Error)
@@ -77,12 +82,14 @@ class SubscriptionState:
         self.personal: deque[Personal] = deque(maxlen=PERSONAL_EVENTS)
         self.is_subscribed = False  # on this connection, and the board is the server's
         self.is_authenticated = False  # on this connection
+        self.heartbeat_seconds = 0.0  # of silence at most, as the server has promised on this connection; 0: it has not
         self._asked = 0  # times asked again since a frame fitted last
         self._waiting = False  # asked again, and the answer has not begun
 
     def opening(self, token: str | None) -> list[str]:
         """What to say first on a new connection."""
         self.is_subscribed = self.is_authenticated = False
+        self.heartbeat_seconds = 0.0
         self._asked, self._waiting = 0, False
         first = [message(action="auth", token=token)] if token is not None else []
         return [*first, self._subscribe(with_since=True)]
@@ -101,6 +108,7 @@ class SubscriptionState:
             case Event.SUBSCRIBED:
                 # Behind it comes the board, or the deltas since ours, or nothing because ours is the newest.
                 self.is_subscribed = bool(self.board.position)
+                self.heartbeat_seconds = _subscribed.decode(frame.data).heartbeatSeconds
                 self._waiting = False
             case Event.STALE:
                 self.stale_since = _stale.decode(frame.data).since
@@ -137,9 +145,9 @@ class SubscriptionState:
 
     def _subscribe(self, *, with_since: bool) -> str:
         if self.mode == "full":
-            return message(action="subscribe", channel=self.channel)
+            return message(action="subscribe", channel=self.channel, heartbeat=True)
         since = {"since": self.board.position} if with_since and self.board.position else {}
-        return message(action="subscribe", channel=self.channel, mode=self.mode, **since)
+        return message(action="subscribe", channel=self.channel, mode=self.mode, heartbeat=True, **since)
 
 
 def message(**members: Any) -> str:

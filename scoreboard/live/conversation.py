@@ -40,7 +40,6 @@ class Rules:
     silent_seconds: float = 60.0  # contract
     ping_seconds: float = 20.0  # contract
     auth_seconds: float = 10.0  # contract: with anonymous = False
-    heartbeat_seconds: float = 15.0  # between two comments on a stream: proxies close what is silent for 60 s, some after 30
 
 
 class Identity(Protocol):
@@ -78,7 +77,7 @@ class Services:
     async def show_to(self, viewer: Viewer, board: str, *, delta: bool, since: str) -> None:
         """Subscribes a viewer to a board, says so, and gives it what it lacks of it. Returns when it has been handed that."""
         is_cold = self.hub.subscribe(viewer, board, delta=delta, since=since)  # first: whatever is shown from here on reaches it
-        self.hub.tell(viewer, viewer.wrap(Event.SUBSCRIBED, wire.subscribed(board, heartbeat=viewer.beats), ""))
+        self.hub.tell(viewer, viewer.wrap(Event.SUBSCRIBED, wire.subscribed(board, heartbeat=viewer.wants_heartbeat), ""))
         if is_cold:
             try:
                 await self.refresh(board)
@@ -205,7 +204,7 @@ class Conversation:
         if self._auth_by != inf:
             self._trouble(Trouble.UNAUTHORIZED, "log in first")
             return
-        self.viewer.beats = message.heartbeat
+        self.viewer.wants_heartbeat = message.heartbeat
         delta = message.mode == "delta"
         await self._services.show_to(self.viewer, board, delta=delta, since=message.since or "" if delta else "")
 

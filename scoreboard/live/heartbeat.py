@@ -14,8 +14,8 @@ QUIET_SECONDS = HEARTBEAT_SECONDS - CHECK_SECONDS  # what was quiet for so long 
 
 
 async def run_heartbeat(hub: Hub, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-    """Beats for ever. Cancelling it leaves some without this heartbeat."""
+    """Sends heartbeats for ever. Cancelling it leaves some without this heartbeat."""
     task_status.started()
     while True:
         await trio.sleep(CHECK_SECONDS)
-        await hub.beat(QUIET_SECONDS)
+        await hub.send_heartbeats(QUIET_SECONDS)

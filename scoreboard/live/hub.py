@@ -223,13 +223,13 @@ class Hub:
             if not written % YIELD_EVERY:
                 await trio.lowlevel.checkpoint()
 
-    async def beat(self, quiet_seconds: float) -> None:
+    async def send_heartbeats(self, quiet_seconds: float) -> None:
         """Sends a heartbeat to those who asked for it, of each board of which nothing was sent for so long. Who is behind needs none."""
         for watch in self._watches.values():
             if trio.current_time() - watch.sent_at < quiet_seconds:
                 continue
             watch.sent_at = trio.current_time()
-            viewers = [viewer for subscribers in watch.subscribers.values() for viewer in subscribers if viewer.beats]
+            viewers = [viewer for subscribers in watch.subscribers.values() for viewer in subscribers if viewer.wants_heartbeat]
             for written, viewer in enumerate(viewers, 1):
                 if viewer.pending is None:
                     viewer.socket.send_now(wire.HEARTBEAT if viewer.wrap is wire.event_stream else wire.HEARTBEAT_FRAME)

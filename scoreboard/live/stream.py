@@ -72,13 +72,12 @@ class StreamEndpoint:
 class _Stream:
     """One stream, from its head to its end."""
 
-    __slots__ = ("_endpoint", "_expires", "_heartbeat_at", "_is_over", "_viewer")
+    __slots__ = ("_endpoint", "_expires", "_is_over", "_viewer")
 
     def __init__(self, socket: Socket, endpoint: StreamEndpoint) -> None:
         self._endpoint = endpoint
         self._viewer = Viewer(socket, self.end, wire.event_stream)
-        self._viewer.beats = True  # a comment: whoever does not look for it does not see it
-        self._heartbeat_at = trio.current_time() + endpoint.rules.heartbeat_seconds
+        self._viewer.wants_heartbeat = True  # a comment: whoever does not look for it does not see it
         self._expires = inf  # Unix seconds, of the token
         self._is_over = False
 
@@ -134,17 +133,16 @@ class _Stream:
         await services.show_to(viewer, asked.board, delta=asked.delta, since=asked.since)
 
     def check(self) -> None:
-        """Ends the stream when its token has, sends a heartbeat if it is time, and sets the next deadline."""
-        now, wall, viewer = trio.current_time(), self._endpoint.services.clock(), self._viewer
-        if wall >= self._expires or (viewer.sid is not None and self._endpoint.services.is_revoked(viewer.sid)):
-            self.end(CloseCode.TOKEN)
+        """Ends the stream when its token has, and sets the next deadline. Without a token there is none."""
+        viewer, services = self._viewer, self._endpoint.services
+        if viewer.sid is None:
+            viewer.socket.deadline = inf
             return
-        if now >= self._heartbeat_at:
-            self._heartbeat_at = now + self._endpoint.rules.heartbeat_seconds
-            viewer.socket.send_now(wire.HEARTBEAT)  # not taken: it is behind, and another rule minds that
-        viewer.socket.deadline = self._heartbeat_at
-        if viewer.sid is not None:
-            viewer.socket.deadline = min(self._heartbeat_at, now + CHECK_SECONDS, now + self._expires - wall)
+        now, wall = trio.current_time(), services.clock()
+        if wall >= self._expires or services.is_revoked(viewer.sid):
+            self.end(CloseCode.TOKEN)
+        else:
+            viewer.socket.deadline = now + min(CHECK_SECONDS, self._expires - wall)
 
     def end(self, code: CloseCode) -> None:
         """Ends the body, without waiting; the reading task goes when the viewer has closed, or is closed after PARTING_SECONDS."""

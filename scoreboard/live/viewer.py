@@ -17,7 +17,7 @@ class Viewer:
     `end` closes the connection with a code, without waiting; it may be called more than once, and does nothing once `forget` was called.
     """
 
-    __slots__ = ("beats", "catch_up", "end", "pending", "sid", "socket", "told", "user", "wrap")
+    __slots__ = ("catch_up", "end", "pending", "sid", "socket", "told", "user", "wants_heartbeat", "wrap")
 
     def __init__(self, socket: Socket, end: Callable[[CloseCode], None], wrap: Wrap = wire.websocket) -> None:
         self.socket = socket
@@ -27,7 +27,7 @@ class Viewer:
         self.user: UUID | None = None  # None: anonymous
         self.sid: UUID | None = None
         self.pending: deque[bytes] | None = None  # messages that the socket did not take, in order; None: none (most viewers, always)
-        self.beats = False  # it asked for heartbeats
+        self.wants_heartbeat = False  # every few seconds on a quiet board
         self.told = 0  # how many watch, as it was told last
 
     def forget(self) -> None:

@@ -7,12 +7,13 @@ Requests are counted under their address, by kind, so that what comes in numbers
 | all requests that are none of the below | `limits.ip_per_minute` |
 | of a logged-in user, whose token this node has verified before | the same of the user; USERS_TIMES as many of all users of the address |
 | files of the page, which are at hand | FILES_TIMES |
+| long polls of those who are not logged in | POLLS_TIMES |
 | pictures of users | PICTURES_TIMES |
 | probes; `/metrics` | PROBES_PER_MINUTE each |
 | what a foreign page has a browser ask | always refused; beyond `limits.ip_per_minute` of them, counted apart, the connection ends too |
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
 
 import trio
@@ -34,13 +35,15 @@ METRICS = b"/metrics"  # the same: Prometheus may ask for many rules from one ad
 FILES_TIMES = 30  # times `per_minute`: a page view asks for fifteen files, and a school may have one address. From memory, 30 µs each
 PICTURES_TIMES = 10  # times: a page view shows ten; browsers keep them for an hour
 USERS_TIMES = 20  # times: 250 people of one address who each act ten times a minute and look where they are leave room
+POLLS_TIMES = 20  # times: 250 viewers of one address without WebSocket and streams ask up to sixty times a minute each
 PICTURES = AVATARS.encode()
-# What each route of the API may be asked in its query; every other one: nothing.
+POLL = POLL_PATH.encode()
+# What each route of the API may be asked in its query; every other route: nothing. What is no route is asked nothing: it is not found.
 PARAMETERS = {
     LEADERBOARD_PATH.encode(): frozenset({"limit"}),
     LIVE_PATH.encode(): frozenset({"token"}),
     STREAM_PATH.encode(): frozenset({"channel", "mode", "since", "token"}),
-    POLL_PATH.encode(): frozenset({"channel", "since", "token", "wait"}),
+    POLL: frozenset({"channel", "since", "token", "wait"}),
 }
 NO_PARAMETERS = frozenset[str]()
 
@@ -48,7 +51,8 @@ NO_PARAMETERS = frozenset[str]()
 class Gate:
     """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes back.
 
-    `files`: paths of files that are at hand. `recall`: the user whose token a request carries, if that was verified before.
+    `files`: paths of files that are at hand. `routes`: all paths that lead somewhere; parameters are checked on those of the API.
+    `recall`: the user whose token a request carries, if that was verified before.
     """
 
     __slots__ = (
@@ -63,8 +67,10 @@ class Gate:
         "_metrics",
         "_origins",
         "_pictures",
+        "_polls",
         "_probes",
         "_recall",
+        "_routes",
         "_users",
         "_users_of_address",
         "_window",
@@ -79,6 +85,7 @@ class Gate:
         per_minute: int,
         *,
         files: Collection[str] = (),
+        routes: Iterable[str] = (),
         recall: Callable[[Request], UUID | None] = lambda _request: None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -90,7 +97,9 @@ class Gate:
             SlidingWindow(per_minute),
         )
         self._files, self._recall = frozenset(path.encode() for path in files), recall
+        self._routes = {path.encode(): NO_PARAMETERS for path in routes if path.encode().startswith(API)} | PARAMETERS
         self._files_window, self._pictures = SlidingWindow(FILES_TIMES * per_minute), SlidingWindow(PICTURES_TIMES * per_minute)
+        self._polls = SlidingWindow(POLLS_TIMES * per_minute)
         self._users, self._users_of_address = SlidingWindow(per_minute), SlidingWindow(USERS_TIMES * per_minute)
 
     def before(self, request: Request) -> Response | None:
@@ -113,8 +122,8 @@ class Gate:
                 return problem(limited("ip", f"Too many requests {whose}.", wait), request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
-        if request.query and request.path.startswith(API):
-            refusal = check_parameters(request.query, PARAMETERS.get(request.path, NO_PARAMETERS))
+        if request.query and (known := self._routes.get(request.path)) is not None:
+            refusal = check_parameters(request.query, known)
             if refusal is not None:
                 return problem(refusal, request.request_id)
         return None
@@ -142,6 +151,8 @@ class Gate:
         if request.has(b"authorization") and (user := self._recall(request)) is not None:
             wait = self._users.admit(str(user), now)
             return (wait, user) if wait else (self._users_of_address.admit(key, now), None)
+        if path == POLL:
+            return self._polls.admit(key, now), None
         return self._window.admit(key, now), None
 
     def _refuse(self, request: Request, key: str, user: UUID | None = None) -> None:

@@ -67,6 +67,7 @@ class BoardServer:
         self._sockets: dict[WebSocketConnection, str] = {}  # subscribed ones → mode
         self._all: set[WebSocketConnection] = set()
         self.losing = False
+        self.heartbeat_seconds: float | None = None  # as it promises; a test sends them, or not
         self.thread: TrioThread
 
     # ---- for tests, on any loop -----------------------------------------------------------------------------------------
@@ -154,7 +155,8 @@ class BoardServer:
             await self._send(socket, frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
         else:
             self._sockets[socket] = message.get("mode", "full")
-            await self._send(socket, frame("subscribed", channel="leaderboard"))
+            promised = {"heartbeatSeconds": self.heartbeat_seconds} if self.heartbeat_seconds and message.get("heartbeat") else {}
+            await self._send(socket, frame("subscribed", channel="leaderboard", **promised))
             for text in answer_to(self.boards, message):
                 await self._send(socket, text)
 

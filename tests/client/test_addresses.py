@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from scoreboard.client.addresses import environment_proxy, is_loopback, open_http, parse_address
+from scoreboard.client.addresses import environment_proxy, is_loopback, open_http, parse_server_url
 from scoreboard.client.asyncio import check_proxy as check_proxy_of_asyncio
 from scoreboard.client.tunnel import check_proxy
 
@@ -31,7 +31,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_address_is_a_scheme_a_host_and_a_port(url: str, authority: str, port: int, secure: bool) -> None:
     """The port has its default, and a name is written as the network writes it."""
-    address = parse_address(url)
+    address = parse_server_url(url)
     assert (address.authority, address.port, address.secure) == (authority, port, secure)
 
 
@@ -55,7 +55,7 @@ def test_an_address_is_a_scheme_a_host_and_a_port(url: str, authority: str, port
 def test_what_is_no_address_is_refused_in_one_line(url: str) -> None:
     """The message shows what was given, and nothing is tried."""
     with pytest.raises(ValueError, match="not the address of a server") as raised:
-        parse_address(url)
+        parse_server_url(url)
     assert "\n" not in str(raised.value)
 
 
@@ -94,7 +94,7 @@ def test_the_environment_names_the_proxy(url: str, variables: dict[str, str], pr
     """By the scheme, else for all; not for what NO_PROXY names, and never for loopback."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert environment_proxy(parse_address(url)) == proxy
+    assert environment_proxy(parse_server_url(url)) == proxy
 
 
 def test_http_to_loopback_does_not_even_look_at_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

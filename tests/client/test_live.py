@@ -164,11 +164,46 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(client: ModuleType) 
 @on_both_loops
 async def test_a_silent_connection_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no pong comes, the connection is dead and another one is made."""
-    monkeypatch.setattr(following, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(following, "PING_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(following, "PONG_SECONDS", 0.0)
     async with client.connect(server.url) as board:
         await server.connections(3)
         assert board.entries == ()
+
+
+async def comes_to(board: LiveBoard, state: str) -> None:
+    with anyio.fail_after(10):
+        while board.state != state:
+            await board.changed()
+
+
+@on_both_loops
+async def test_a_server_that_falls_silent_is_seen(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a promised heartbeat does not come the board is silent, until something comes; nothing that comes then is lost."""
+    monkeypatch.setattr(following, "LATE_SECONDS", 0.05)
+    server.heartbeat_seconds = 0.05
+    async with client.connect(server.url) as board:
+        for users in ("a", "ab"):
+            await comes_to(board, "silent")
+            await server.show(users)
+            await shows(board, users)
+        await comes_to(board, "silent")
+        await server.say('{"event":"heartbeat"}')
+        await comes_to(board, "live")
+    assert len(server.heard) == 1
+
+
+@on_both_loops
+async def test_a_server_that_stays_silent_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection is made when nothing has come for long, but never where nothing was promised."""
+    monkeypatch.setattr(following, "LATE_SECONDS", 0.01)
+    monkeypatch.setattr(following, "SILENT_SECONDS", (0.01, 0.02))
+    async with client.connect(server.url) as board:
+        await anyio.sleep(0.2)
+        assert (board.state, len(server.heard)) == ("live", 1)
+    server.heartbeat_seconds = 0.01
+    async with client.connect(server.url):
+        await server.connections(4)
 
 
 @on_both_loops

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import anyio
 import httpx
@@ -10,7 +11,8 @@ import pytest
 
 import scoreboard.client
 import scoreboard.client.asyncio as asyncio_client
-from scoreboard.client import Credentials, following
+from scoreboard.client import Credentials, Unreachable, backoff, following
+from scoreboard.domain.wire import CloseCode
 from tests.client.board_server import BoardServer, board_server
 from tests.client.loops import is_trio, on_both_loops
 from tests.conftest import in_thread
@@ -170,6 +172,65 @@ def test_a_cancellation_ends_a_polite_leave_of_asyncio(monkeypatch: pytest.Monke
                 async with asyncio.timeout(10):
                     await visiting
             assert visiting.cancelled()
+
+    on_asyncio(main)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_connection_of_asyncio_that_fails_while_it_is_left_holds_nobody(
+    server: BoardServer, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    """When the network fails in the very step in which the block ends, there is no wait for another connection."""
+    monkeypatch.setattr(backoff.Backoff, "next", lambda _self, _retry_after=None: 60.0)
+    receive = asyncio_client.LiveBoard._receive
+
+    async def fail_when_cancelled(*args: Any) -> None:
+        try:
+            await receive(*args)
+        except asyncio.CancelledError:
+            raise ConnectionResetError from None
+
+    monkeypatch.setattr(asyncio_client.LiveBoard, "_receive", fail_when_cancelled)
+
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            entered = asyncio.Event()
+
+            async def visit() -> None:
+                async with asyncio_client.connect(server.url):
+                    entered.set()
+                    if is_cancelled:
+                        await asyncio.sleep(60)
+
+            visiting = asyncio.create_task(visit())
+            await entered.wait()
+            if is_cancelled:
+                visiting.cancel()
+            await asyncio.wait([visiting])
+            assert visiting.cancelled() == is_cancelled
+
+    on_asyncio(main)
+
+
+def test_a_renewal_of_asyncio_that_fails_while_it_is_left_holds_nobody(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same while the board's token is being renewed."""
+    monkeypatch.setattr(backoff.Backoff, "next", lambda _self, _retry_after=None: 60.0)
+    renewing = asyncio.Event()
+
+    class FailingSession(asyncio_client.Session):
+        async def refresh(self, *, instead_of: str = "") -> None:
+            renewing.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise Unreachable("no network") from None
+
+    async def main() -> None:
+        async with asyncio.timeout(10), httpx.AsyncClient(base_url=server.url) as http:
+            session = FailingSession(http, Credentials("a", "good", "s", 1, expiresIn=900, refreshToken="one"))
+            async with asyncio_client.connect(server.url, session=session):
+                await server.close(CloseCode.TOKEN)
+                await renewing.wait()
 
     on_asyncio(main)
 

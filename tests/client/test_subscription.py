@@ -74,7 +74,7 @@ def test_it_resumes_from_its_position() -> None:
     follower = SubscriptionState()
     assert [json.loads(text) for text in follower.opening("t")] == [
         {"action": "auth", "token": "t"},
-        {"action": "subscribe", "channel": "leaderboard", "mode": "delta"},
+        {"action": "subscribe", "channel": "leaderboard", "mode": "delta", "heartbeat": True},
     ]
     assert not hear(follower, SUBSCRIBED)
     assert follower.board.position == ""
@@ -86,10 +86,10 @@ def test_it_resumes_from_its_position() -> None:
 
 
 def test_a_full_follower_asks_for_whole_boards() -> None:
-    """In full mode neither mode nor position is named: any server of the protocol understands it."""
+    """In full mode neither mode nor position is named."""
     follower = SubscriptionState(mode="full")
     hear(follower, update_frame("1-3", rows("ab")))
-    assert [json.loads(text) for text in follower.opening(None)] == [{"action": "subscribe", "channel": "leaderboard"}]
+    assert [json.loads(text) for text in follower.opening(None)] == [{"action": "subscribe", "channel": "leaderboard", "heartbeat": True}]
 
 
 def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
@@ -123,6 +123,17 @@ def test_what_else_is_told_is_remembered() -> None:
     assert follower.stale_since == "then"
     hear(follower, update_frame("1-1", rows("a")))
     assert not follower.stale_since
+
+
+def test_what_silence_means_is_promised_anew_on_each_connection() -> None:
+    """`subscribed` says how long the server may be silent; one that does not know of heartbeats promises nothing."""
+    follower = SubscriptionState()
+    hear(follower, frame("subscribed", channel="leaderboard", heartbeatSeconds=3.5), '{"event":"heartbeat"}')
+    assert follower.heartbeat_seconds == 3.5
+    follower.opening(None)
+    assert follower.heartbeat_seconds == 0
+    hear(follower, SUBSCRIBED)
+    assert follower.heartbeat_seconds == 0
 
 
 def test_an_unknown_channel_is_an_error() -> None:

@@ -1,5 +1,6 @@
 """The client with real nodes, on both loops: a session from log-in to log-out, a board that outlives its server, an answer that is lost."""
 
+import signal
 import time
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
@@ -12,8 +13,9 @@ import httpx
 import pytest
 import trio
 
-from scoreboard.client import Credentials, LiveBoard, Refused, backoff, clock
+from scoreboard.client import Credentials, LiveBoard, Refused, backoff, clock, following
 from scoreboard.domain.sessions import CLIENT_ANSWER_SECONDS, CLIENT_PAUSE_SECONDS
+from scoreboard.domain.wire import HEARTBEAT_SECONDS
 from tests.client.loops import beside, on_both_loops
 from tests.conftest import execute, in_asyncio, in_thread
 from tests.e2e.nodes import ServerProcess, provision
@@ -114,6 +116,23 @@ async def test_boards_outlive_their_node(client: ModuleType, start_node: StartNo
             answer = await http.get("/api/v1/scores/leaderboard", headers=first.headers())
             shown = answer.json()["data"]["leaderboard"]
             assert [(row["userId"], row["score"], row["rank"]) for row in shown] == [(e.userId, e.score, e.rank) for e in full.entries]
+
+
+@on_both_loops
+async def test_a_frozen_node_is_seen(client: ModuleType, start_node: StartNode) -> None:
+    """A node that is stopped in its tracks says nothing: the board is silent within seconds, and live again when the node goes on."""
+    node = start_node()
+    async with client.connect(node.url) as board:
+        node.signal(signal.SIGSTOP)
+        try:
+            with anyio.fail_after(HEARTBEAT_SECONDS + following.LATE_SECONDS + 3):  # where the machine is busy
+                while board.state != "silent":
+                    await board.changed()
+        finally:
+            node.signal(signal.SIGCONT)
+        with anyio.fail_after(10):
+            while board.state != "live":
+                await board.changed()
 
 
 @on_both_loops

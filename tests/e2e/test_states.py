@@ -59,12 +59,19 @@ def enter(page: Page) -> None:
 # ---- whether the server answers -----------------------------------------------------------------------------------
 
 
+WATCH_WORDS = """() => {
+  const line = document.querySelector('#state b + span');
+  window.words = [line.textContent];
+  new MutationObserver(() => words.push(line.textContent)).observe(line, { childList: true, characterData: true, subtree: true });
+}"""
+
+
 @in_browser
 def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, start_node: Any) -> None:
-    """A node that is stopped in its tracks no longer counts as live on any transport that is open; when it goes on, so does the page."""
+    """A node that is stopped in its tracks no longer counts as live on any transport; when it goes on, so does the page."""
     node = start_node(limits__user_per_minute="0")
     Player(node.url, "Ada").act()
-    quiet, streamed = visitor.new_page(), visitor.new_page()
+    quiet, streamed, polled = visitor.new_page(), visitor.new_page(), visitor.new_page()
     heard: list[str | bytes] = []
 
     def hear(frame: str | bytes) -> None:
@@ -75,18 +82,24 @@ def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, st
     streamed.add_init_script("sessionStorage['scoreboard:transport'] = 'SSE'")
     streamed.goto(node.url)
     says(streamed, "SSE")
+    polled.add_init_script("sessionStorage['scoreboard:transport'] = 'polling'")
+    polled.goto(node.url)
+    says(polled, "Polling")
+    polled.evaluate(WATCH_WORDS)
     deadline = monotonic() + PATIENCE / 1000
     while '{"event":"heartbeat"}' not in heard and monotonic() < deadline:
         quiet.wait_for_timeout(100)
     for page in (quiet, streamed):
         says(page, "Live")
+    assert polled.evaluate("words") == ["Polling"]  # for seconds: nothing is amiss while nothing changes
     node.signal(signal.SIGSTOP)
-    for page in (quiet, streamed):
+    for page in (quiet, streamed, polled):
         expect(page.locator("#state")).to_contain_text("No answer since", timeout=8000)
     expect(quiet.get_by_role("button", name="Try now")).to_be_visible()
     node.signal(signal.SIGCONT)
     for page in (quiet, streamed):
         says(page, "Live")
+    says(polled, "Polling")
     expect(quiet.get_by_role("button", name="Try now")).to_be_hidden()
 
 
@@ -186,6 +199,35 @@ def test_cooldowns_survive_a_reload(fake: FakeBoard, visitor: BrowserContext) ->
     fake.api |= {"/auth/login": (200, linus), "/auth/refresh": (200, linus)}
     log_in(page, "Linus", "a long password")
     expect(quiz).not_to_have_attribute("aria-disabled", "true")
+
+
+@in_browser
+def test_a_session_that_has_ended_stays_so(fake: FakeBoard, visitor: BrowserContext) -> None:
+    """What was logged out, never logged in or could not be resumed asks nothing when another tab logs in; a session hears of its end."""
+    mine, other = fake.open(visitor.new_page(), "/embed"), fake.open(visitor.new_page(), "/embed")
+    who = {"username": "Grace", "password": "a long password"}
+    setup = "async (who) => { Object.assign(window, await import('/scoreboard.js'), { who }); "
+    good = fake.api["/auth/login"]
+    mine.evaluate(setup + "window.ended = await login(who); await logout(ended); }", who)
+    fake.api["/auth/login"] = (401, refuse("UNAUTHORIZED", "no"))
+    assert mine.evaluate("login(who).catch(({ status }) => status)") == 401
+    fake.api |= {"/auth/login": good, "/auth/refresh": (500, {})}
+    mine.evaluate("localStorage['scoreboard:user'] = 'user-2'")
+    assert mine.evaluate("resume().catch(({ status }) => status)") == 500
+    fake.api["/auth/refresh"] = (401, refuse("UNAUTHORIZED", "no"))
+    assert mine.evaluate("resume()") is None
+    mine.evaluate("localStorage.removeItem('scoreboard:user')")
+
+    fake.api["/auth/refresh"] = good
+    fake.asked.clear()
+    other.evaluate(setup + "window.session = await login(who); }", who)
+    mine.wait_for_function("localStorage['scoreboard:user'] === 'user-2'")
+    mine.wait_for_timeout(300)  # for what must not happen
+    assert [path for path, _ in fake.asked] == ["/auth/login"]
+    assert mine.evaluate("ended.token()") is None
+    mine.evaluate("resume().then((session) => { window.session = session; })")
+    other.evaluate("logout(session)")
+    mine.wait_for_function("session.user === null")
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ async def test_heartbeats_are_promised_to_who_asks() -> None:
     await scene.say(SUBSCRIBE)
     promised = [event["data"] for event in scene.events if event["event"] == "subscribed"]
     assert promised == [{"channel": BOARD, "heartbeatSeconds": HEARTBEAT_SECONDS}, {"channel": BOARD}]
-    assert not scene.viewer.beats
+    assert not scene.viewer.wants_heartbeat
     assert await scene.say({**json.loads(SUBSCRIBE), "heartbeat": "yes"}) is CloseCode.BAD_MESSAGE
 
 

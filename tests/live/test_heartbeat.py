@@ -11,7 +11,7 @@ from tests.live.viewers import BOARD, FakeViewer, snapshot
 SECONDS = 60
 
 
-def beats(viewer: FakeViewer) -> int:
+def heartbeats(viewer: FakeViewer) -> int:
     return sum(taken in {wire.HEARTBEAT, wire.HEARTBEAT_FRAME} for taken in viewer.fake.taken)
 
 
@@ -20,10 +20,10 @@ async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump
     hub = Hub((BOARD,))
     await nursery.start(run_heartbeat, hub)
     asked, stream, other = FakeViewer(hub), FakeViewer(hub, wrap=wire.event_stream), FakeViewer(hub)
-    asked.beats = stream.beats = True
+    asked.wants_heartbeat = stream.wants_heartbeat = True
     await trio.sleep(SECONDS)
-    assert beats(asked) >= SECONDS / wire.HEARTBEAT_SECONDS - 1
-    assert (beats(stream), beats(other)) == (beats(asked), 0)
+    assert heartbeats(asked) >= SECONDS / wire.HEARTBEAT_SECONDS - 1
+    assert (heartbeats(stream), heartbeats(other)) == (heartbeats(asked), 0)
     assert stream.fake.taken[0].startswith(b":")  # a comment, which is no event
 
 
@@ -32,18 +32,18 @@ async def test_a_busy_board_is_a_sign_of_life_itself(nursery: trio.Nursery, auto
     hub = Hub((BOARD,))
     await nursery.start(run_heartbeat, hub)
     viewer = FakeViewer(hub)
-    viewer.beats = True
+    viewer.wants_heartbeat = True
     for step in range(1, SECONDS):
         await hub.show(BOARD, snapshot("ab" if step % 2 else "ba", step))
         await trio.sleep(1)
-    assert beats(viewer) == 0
+    assert heartbeats(viewer) == 0
 
 
 async def test_a_viewer_that_is_behind_gets_none(autojump_clock: trio.testing.MockClock) -> None:
     """It has enough to read, and a heartbeat is nothing to wait for."""
     hub = Hub((BOARD,))
     slow = FakeViewer(hub)
-    slow.beats = slow.fake.stuck = True
-    await hub.beat(0)
+    slow.wants_heartbeat = slow.fake.stuck = True
+    await hub.send_heartbeats(0)
     slow.fake.release()
-    assert beats(slow) == 0
+    assert heartbeats(slow) == 0

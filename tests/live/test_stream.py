@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from time import time
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import trio
 
 from scoreboard.live import stream as module
 from scoreboard.live.admission import Admission
-from scoreboard.live.conversation import Rules
+from scoreboard.live.conversation import CHECK_SECONDS, Rules
 from scoreboard.runtime import observe
 from tests.live.nodes import LiveNode, running
 from tests.live.test_conversation import Person
@@ -133,10 +134,29 @@ async def test_personal_events_for_an_authenticated_stream(query: str, fields: t
 
 
 async def test_heartbeats_are_comments() -> None:
-    """They come when it is time, and are no events."""
-    async with running(Rules(heartbeat_seconds=0.2)) as node, listening(node) as listener:
-        events = await listener.until(2, b"\n\n: heartbeat\n\n")
-        assert kinds(events) == ["subscribed", "leaderboard:update"]
+    """Every stream of a quiet board gets them, one that had the board already too, and again each time. They are no events."""
+    async with running() as node, listening(node) as first, listening(node) as second:
+        await first.until(2)
+        await second.until(2)
+        await node.show("bac")  # these two follow their group from now on
+        async with listening(node, "", "Last-Event-ID: 1-2") as current:
+            await current.until(1)
+            for count in (1, 2):
+                await node.hub.send_heartbeats(0)
+                for listener, events in ((first, 3), (second, 3), (current, 1)):
+                    assert len(await listener.until(events, b"\n\n" + b": heartbeat\n\n" * count)) == events
+
+
+async def test_an_anonymous_stream_needs_no_deadline() -> None:
+    """Nothing of it passes with time, so the sweeper leaves it alone; one with a token is looked at."""
+    async with running() as node:
+        node.tokens["t"] = Person(ANN, 1, 9e9)
+        async with listening(node) as anonymous, listening(node, "?token=t") as ann:
+            await anonymous.until(2)
+            await ann.until(3)
+            deadlines = {viewer.user: viewer.socket.deadline for viewer in node.hub.subscribers()}
+            assert deadlines[None] == inf
+            assert deadlines[ANN] < trio.current_time() + CHECK_SECONDS + 1
 
 
 async def test_a_board_that_no_store_gives_is_stale() -> None:

@@ -168,10 +168,20 @@ async def site(
             description=Description(),
             error_pages=ErrorPages(branding),
         )
-        asgi = Asgi(build_application(services))
+        application = build_application(services)
+        asgi = Asgi(application)
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = Gate(heads, origins, addresses, connections, ip_per_minute, files=services.pages.paths, recall=bearer.recall)
+        gate = Gate(
+            heads,
+            origins,
+            addresses,
+            connections,
+            ip_per_minute,
+            files=services.pages.paths,
+            routes=[rule.rule for rule in application.url_map.iter_rules()],
+            recall=bearer.recall,
+        )
 
         def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
             return Front(

@@ -179,11 +179,13 @@ async def test_an_unknown_parameter_is_named(database_url: str, redis_url: str) 
             answer = await ask(here, method, path, json={} if method == "POST" else None)
             assert code(answer) == (400, "INVALID_REQUEST"), path
             assert answer.json()["errors"] == [{"field": name, "message": "is not known here"}]
-        for path in ("/api/v1/users/me", "/api/v1/openapi.json", BOARD, "/api/v1/nowhere"):
+        for path in ("/api/v1/users/me", "/api/v1/openapi.json", BOARD):
             for query in ("&".join(["a=1"] * 17), "a" * 1025):
                 answer = await ask(here, "GET", f"{path}?{query}")
                 assert code(answer) == (400, "INVALID_REQUEST"), path
                 assert answer.json()["errors"] == [{"field": "query", "message": "must have at most 1024 bytes and 16 fields"}]
+        for path in ("/api/v1/nowhere", "/api/v1/scores/leaderboar%64", "/api/v2/scores/poll", "/api/"):
+            assert (await ask(here, "GET", f"{path}?since=0")).status_code == 404, path  # the path is wrong, not the parameter
         assert here.submitted == []
         assert (await here.http.get(f"{BOARD}?%6cimit=3")).status_code == 200
         assert (await here.http.get("/?utm_source=x")).status_code == 200

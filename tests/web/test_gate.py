@@ -7,8 +7,8 @@ import pytest
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.addresses import Addresses
-from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, ConnectionLimits
-from scoreboard.web.gate import FILES_TIMES, PICTURES_TIMES, PROBES_PER_MINUTE, USERS_TIMES, Gate
+from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, PROBES_PER_MINUTE, ConnectionLimits
+from scoreboard.web.gate import FILES_TIMES, PICTURES_TIMES, POLLS_TIMES, USERS_TIMES, Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.origins import Origins
 from tests.web.requests import request
@@ -51,6 +51,7 @@ def test_a_page_view_is_one_request() -> None:
         (BOARD, LIMIT),
         (FILE, FILES_TIMES * LIMIT),
         (PICTURE, PICTURES_TIMES * LIMIT),
+        ("/api/v1/scores/poll", POLLS_TIMES * LIMIT),
         ("/livez", PROBES_PER_MINUTE),
         ("/static/nothing.js", LIMIT),
         ("/static//page.js", LIMIT),

@@ -66,19 +66,35 @@ export class Account extends EventTarget {
   #era = 0; // of one user; what was asked in another is void
   #isLeaving = false; // a renewal is not repeated any more
   #mark;
+  #lasting;
+  #end = new AbortController(); // of its session, and of listening
 
-  /** @param {string} [url] the server; the page's own by default */
-  constructor(url = '') {
+  /** @param {string} [url] the server; the page's own by default; lasting: for any session, of another tab too, not for one */
+  constructor(url = '', { lasting = false } = {}) {
     super();
     this.url = url;
+    this.#lasting = lasting;
     const server = URL.canParse(url) ? new URL(url).origin : '';
     this.#mark = new Mark(server && server !== globalThis.location?.origin ? `${MARK} ${server}` : MARK);
-    if (globalThis.document) addEventListener('storage', (event) => this.#heard(event));
+    if (lasting) this.#listen();
+  }
+
+  /** The session that this browser has from before; null: nobody is logged in. @param {string} url */
+  static async resume(url) {
+    const account = new Account(url);
+    if (account.expected) account.#listen();
+    try {
+      return (await account.token()) ? account : null;
+    } catch (error) {
+      account.#stop(); // nobody has it
+      if (/** @type {Refused} */ (error).status === 401) return null; // it has ended meanwhile
+      throw error;
+    }
   }
 
   /** A session is here, or was when the browser was last closed. */
   get expected() {
-    return Boolean(this.user || this.#mark.value);
+    return Boolean(this.user || (!this.#end.signal.aborted && this.#mark.value));
   }
 
   /** @param {string} path login or register @param {object} fields */
@@ -133,6 +149,7 @@ export class Account extends EventTarget {
     this.#refreshToken = said.data.refreshToken ?? '';
     const life = Math.max(expiresIn * 1000 - EARLY, expiresIn * 500);
     this.#renewAt = Date.now() + life;
+    this.#listen();
     this.#later(life);
     this.#mark.value = userId;
     this.dispatchEvent(new Event('change'));
@@ -166,6 +183,7 @@ export class Account extends EventTarget {
 
   /** Nobody is logged in. @param {string | null} mark null: by the user's wish, in every tab; empty: other tabs see for themselves */
   #forget(mark) {
+    if (!this.#lasting) this.#stop();
     clearTimeout(this.#timer);
     this.#era++;
     this.user = this.#session = null;
@@ -175,15 +193,26 @@ export class Account extends EventTarget {
     this.dispatchEvent(new Event('change'));
   }
 
+  /** Its session is over: a log-in elsewhere is another one's. */
+  #stop() {
+    clearTimeout(this.#timer);
+    this.#end.abort();
+  }
+
+  #listen() {
+    if (globalThis.document) addEventListener('storage', this.#heard, this.#end);
+  }
+
   /** News of another tab. @param {StorageEvent} event */
-  #heard({ key, newValue }) {
+  #heard = ({ key, newValue }) => {
     if (key !== this.#mark.key || newValue === this.user?.userId) return;
     if (newValue === null) this.#forget(null);
     else this.token(true).catch(() => {});
-  }
+  };
 
   #later(ms = 0) {
     clearTimeout(this.#timer);
+    if (this.#end.signal.aborted) return;
     this.#timer = setTimeout(() => this.token(true).catch(() => {}), ms);
     /** @type {any} */ (this.#timer).unref?.(); // node: a program that has done its work ends
   }
@@ -199,8 +228,5 @@ export async function begin(path, who) {
   return account;
 }
 
-/** The session that this browser has from before; null: nobody is logged in. @returns {Promise<Session | null>} */
-export async function resume({ url = '' } = {}) {
-  const account = new Account(url);
-  return (await account.token()) ? account : null;
-}
+/** @returns {Promise<Session | null>} */
+export const resume = async ({ url = '' } = {}) => Account.resume(url);

@@ -4,8 +4,8 @@
  * @typedef {import('./scoreboard.js').Link} Link
  * @typedef {typeof import('./scoreboard.js').ask} Ask
  */
-const HOLD = 25; // s that the server may hold a poll; it would wait 30
-const GRACE = 10_000; // ms on top of that for the answer's way
+const HOLD = 2.5; // s that the server may hold a poll; a longer silence says that it is frozen
+const GRACE = 10_000; // ms for the answer's way
 const PACE = 1_000; // ms between polls: a busy board changes ten times a second
 
 /** What an answer that is none would have been as a close code. @type {Record<number, number>} */
@@ -37,7 +37,9 @@ async function overStream({ url, mode, token, signal, since, hear, lost }, ask) 
 }
 
 /** Long poll. It tells nothing of the user's own score: that is asked for beside it. @param {Link} link @param {Ask} ask */
-async function overPoll({ url, token, signal, since, hear, lost }, ask) {
+async function overPoll(link, ask) {
+  const { url, token, signal, since, hear, lost } = link;
+  link.quiet = 1000 * HOLD + PACE;
   for (let hold = 1; !signal.aborted; hold = HOLD) {
     const path = `scores/poll?wait=${hold}` + (since() && '&since=' + encodeURIComponent(since()));
     const limit = AbortSignal.any([signal, AbortSignal.timeout(1000 * hold + GRACE)]);

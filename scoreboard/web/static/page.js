@@ -15,7 +15,7 @@ const LADDER = 100; // rows of one look
 const PROBE = 2_000; // ms between two questions whether the server answers again, and for the answer
 const COOLDOWNS = 'scoreboard:cooldowns'; // of whoever is logged in here
 
-const account = new Account();
+const account = new Account('', { lasting: true });
 const pinned = $('mine').rows[0];
 const board = new BoardView($('board'), pinned);
 const sparkline = new Sparkline($('sparkline'));

@@ -149,7 +149,7 @@ export interface Registration {
   avatarUrl?: string | null;
 }
 
-/** Somebody who is logged in. Its tokens are renewed until `logout`. Event: `change`, when another user, or nobody, is logged in. */
+/** Somebody who is logged in, until `logout` here or in another tab; then for good. Event: `change`, when another user, or nobody, is logged in. */
 export interface Session extends EventTarget {
   /** As it was given to `login`. */
   readonly url: string;

@@ -1,0 +1,103 @@
+"""What the two listeners do with a request: the public one with limits and an access log, the metrics' own one without either.
+
+Called by the composition root, which has made the tables of direct handlers and whatever stands behind them. Nothing is started here.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from scoreboard.domain.errors import NOT_FOUND
+from scoreboard.runtime.answering import Answering
+from scoreboard.runtime.front import Front, Prompt
+from scoreboard.runtime.messages import Request
+from scoreboard.runtime.settings import Settings
+from scoreboard.web.access_log import AccessLog
+from scoreboard.web.addresses import Addresses
+from scoreboard.web.application import Services
+from scoreboard.web.bearer import Bearer
+from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.express import LIVE_PATH, Table
+from scoreboard.web.gate import USERS_TIMES, Gate
+from scoreboard.web.heads import Heads
+from scoreboard.web.origins import Origins
+from scoreboard.web.problems import failed, problem
+
+Live = Callable[[Request], Awaitable[None]]
+"""Runs a WebSocket on the request's socket."""
+
+
+class WebParts(NamedTuple):
+    """What everything in the web asks about a request: whose page sent it, from where, for whom; and what heads its answer."""
+
+    origins: Origins
+    addresses: Addresses
+    heads: Heads
+    bearer: Bearer
+
+
+def build_public_front(
+    settings: Settings,
+    parts: WebParts,
+    routes: Services,
+    *,
+    paths: Iterable[str],
+    express: Table,
+    prompt: Mapping[tuple[bytes, bytes], Prompt],
+    live: Live,
+    asgi: Callable[[Any, Request], Awaitable[bool]],
+) -> Front:
+    """Of the port that everybody asks. `paths`: of all routes, with parameters as Quart writes them."""
+    per_minute = settings.limits.ip_per_minute
+    most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
+    connections = ConnectionLimits(parts.addresses, most, USERS_TIMES * per_minute)
+    gate = Gate(
+        parts.heads,
+        parts.origins,
+        parts.addresses,
+        connections,
+        per_minute,
+        files=routes.pages.paths,
+        routes=paths,
+        recall=parts.bearer.recall,
+    )
+    access = AccessLog(parts.addresses, settings.log.access)
+    return Front(
+        express=express,
+        prompt=prompt,
+        live_path=LIVE_PATH.encode(),
+        live=live,
+        asgi=asgi,
+        write_head=parts.heads.write,
+        before=gate.before,
+        problem=problem,
+        failed=failed,
+        error_page=routes.error_pages.of,
+        malformed=gate.malformed,
+        access=access.write,
+        access_from=access.lowest_status,
+        peer_group=connections.peer_group,
+        admit=connections.admit,
+        released=connections.released,
+    )
+
+
+def build_metrics_front(parts: WebParts, probes: Table, live: Live) -> Front:
+    """Of the metrics' own port, where the world does not ask: `probes` and nothing else."""
+    return Front(
+        express=probes,
+        prompt={},
+        live_path=b"",
+        live=live,
+        asgi=_nothing_else,
+        write_head=parts.heads.write,
+        before=lambda _request: None,
+        problem=problem,
+        failed=failed,
+    )
+
+
+async def _nothing_else(answers: Answering, request: Request) -> bool:
+    """What the metrics' listener answers to all other paths."""
+    going_on = answers.put(request, problem(NOT_FOUND, request.request_id))
+    await answers.finish()
+    return going_on
