@@ -156,6 +156,25 @@ def test_a_page_of_an_allowed_origin_logs_in(visitor: BrowserContext, start_node
 
 
 @in_browser
+def test_a_wrong_clock_refuses_no_action_there(visitor: BrowserContext, start_node: StartNode) -> None:
+    """Actions are signed with the server's time on a page of another origin, too, which sees of an answer only what CORS lets it see."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
+        Player(node.url, "Ada")
+        embed(site, node, "")
+        visitor.add_init_script("const { now } = Date; Date.now = () => now() + 900_000;")  # fifteen minutes fast
+        points = visit(visitor, site).evaluate(
+            """async (url) => {
+              const { login } = await import(url + '/scoreboard.js');
+              const session = await login({ url, username: 'Ada', password: 'a long password' });
+              return (await session.submitAction('task_finish')).pointsAwarded;
+            }""",
+            node.url,
+        )
+        assert points > 0
+
+
+@in_browser
 def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: StartNode) -> None:
     """Font, radius and colour scheme are the page's, colours can be set, and from 240 pixels on nothing is wider than its place."""
     with foreign_site() as site:
