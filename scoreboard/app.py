@@ -226,6 +226,7 @@ class Node:
             self.leaderboard.snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            cooldowns=settings.limits.cooldowns,
             avatars=settings.accounts.avatars,
             branding=branding,
             public_url=server.public_url,
