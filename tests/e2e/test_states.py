@@ -314,8 +314,7 @@ def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, 
     found = devtools.send("Page.getAppManifest")
     assert found["errors"] == []
     manifest = json.loads(found["data"])
-    preview = page.locator("meta[property='og:image']").get_attribute("content") or ""
-    pictures = {f"/static/{icon['src']}": icon["sizes"] for icon in manifest["icons"]} | {preview: "1200x630"}
+    pictures = {f"/static/{icon['src']}": icon["sizes"] for icon in manifest["icons"]} | {"/static/preview.png": "1200x630"}
     sizes = page.evaluate(
         """async (paths) => Object.fromEntries(await Promise.all(paths.map(async (src) => {
           const image = Object.assign(new Image(), { src });
@@ -332,7 +331,11 @@ def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, 
 
 
 def test_others_are_given_the_public_address() -> None:
-    """Who shows a picture of the page needs its whole address: with a public URL that is what it is given."""
+    """Who shows a picture of the page needs its whole address: with a public URL that is what it is given, without one nothing."""
     jinja = jinja2.Environment(loader=jinja2.FileSystemLoader(WEB / "templates"), autoescape=True)
     page = jinja.get_template("index.html").render(**render_context([], [], public_url="https://board.example"))
     assert '<meta property="og:image" content="https://board.example/static/preview.png">' in page
+    page = jinja.get_template("index.html").render(**render_context([], []))
+    assert "og:image" not in page
+    assert "summary_large_image" not in page
+    assert '<meta property="og:title"' in page
