@@ -110,7 +110,8 @@ def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node:
         page.goto(site.origin)
         page.evaluate("document.body.append(document.createElement('live-scoreboard'))")
         for element in (page.locator("live-scoreboard").first, page.locator("live-scoreboard").last):
-            expect(element.locator("p")).to_contain_text("Not live: this address may not watch", timeout=PATIENCE)
+            expect(element.locator("p")).to_contain_text("Not live: this site may not show the board", timeout=PATIENCE)
+            expect(element.locator("ol")).to_be_hidden()
             expect(element).not_to_contain_text("Ada")
         refused = page.evaluate(
             """async (url) => {
