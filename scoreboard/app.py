@@ -248,6 +248,7 @@ class Node:
             snapshot,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            cooldowns=settings.limits.cooldowns,
             avatars=settings.accounts.avatars,
             branding=branding,
             public_url=settings.server.public_url,

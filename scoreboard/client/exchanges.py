@@ -272,8 +272,9 @@ class SessionState:
 
 
 def _cause(exc: BaseException) -> BaseException:
-    """What an exception came from, as far as that has words: the outermost ones of httpx may have none."""
-    inner = exc.__cause__ or exc.__context__
+    """What an exception came from, as far as that has words: the outermost ones of httpx may have none. Of a group (Trio tries every
+    address of a name) the first one."""
+    inner = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc.__cause__ or exc.__context__
     found = _cause(inner) if inner is not None else exc
     return found if str(found) else exc
 

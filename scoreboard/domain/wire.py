@@ -206,9 +206,10 @@ class _Standing(msgspec.Struct):
     rank: int | None
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, omit_defaults=True):
     code: Trouble
     message: str
+    layer: str = ""  # of TOO_MANY_CONNECTIONS: which limit refused it, named as in a problem; left out where it is the node's
 
 
 _encode = msgspec.json.Encoder().encode
@@ -273,8 +274,8 @@ def unsubscribed(channel: str) -> bytes:
     return _encode(_Envelope(Event.UNSUBSCRIBED, {"channel": channel}))
 
 
-def error(code: Trouble, message: str) -> bytes:
-    return _encode(_Envelope(Event.ERROR, _Error(code, message)))
+def error(code: Trouble, message: str, layer: str = "") -> bytes:
+    return _encode(_Envelope(Event.ERROR, _Error(code, message, layer)))
 
 
 # ---- transports -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from enum import Enum
 from typing import TypeVar
 from uuid import UUID
 
+from scoreboard.domain import wire
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.wire import Trouble
 
 RETRY_AFTER = 5  # seconds; a place is free when somebody has left
 
@@ -30,9 +32,10 @@ REFUSALS = {
 }
 
 
-def refusal_words(full: Full) -> str:
-    """Why, and when to try again, for whoever gets no header."""
-    return f"{REFUSALS[full].detail} Next try in {RETRY_AFTER} s."
+def refusal_event(full: Full) -> bytes:
+    """Why, by which limit, and when to try again, for whoever gets no problem: an error event's JSON."""
+    refusal = REFUSALS[full]
+    return wire.error(Trouble.TOO_MANY_CONNECTIONS, f"{refusal.detail} Next try in {RETRY_AFTER} s.", refusal.layer or "")
 
 
 class Admission:

@@ -16,7 +16,7 @@ import trio
 from scoreboard.domain import wire
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.wire import CloseCode, Event, Trouble
-from scoreboard.live.admission import Admission, refusal_words
+from scoreboard.live.admission import Admission, refusal_event
 from scoreboard.live.frames import FrameBuffer
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer import Viewer
@@ -185,7 +185,7 @@ class Conversation:
             return CloseCode.TOKEN
         if viewer.user is None:
             if full := self._services.admission.refuses_user(identity.user):
-                self._trouble(Trouble.TOO_MANY_CONNECTIONS, refusal_words(full))
+                self._tell(wire.text_frame(refusal_event(full)))
                 return CloseCode.OVERLOADED
             self._services.admission.identify(identity.user)
         self._services.hub.identify(viewer, identity.user, identity.sid)

@@ -15,8 +15,8 @@ from wsproto.utilities import ProtocolError
 
 from scoreboard.domain import wire
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, Trouble, close_frame, reason
-from scoreboard.live.admission import REFUSALS, Full, refusal_words
+from scoreboard.domain.wire import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, close_frame, reason
+from scoreboard.live.admission import REFUSALS, Full, refusal_event
 from scoreboard.live.conversation import Conversation, Rules, Services
 from scoreboard.live.requests import query_token
 from scoreboard.live.viewer import Viewer
@@ -144,7 +144,7 @@ class _Connection(trio.abc.Stream):
                     code = refused
                     if code is None and full is not None:
                         code = CloseCode.OVERLOADED
-                        await socket.send_all(wire.text_frame(wire.error(Trouble.TOO_MANY_CONNECTIONS, refusal_words(full))))
+                        await socket.send_all(wire.text_frame(refusal_event(full)))
                     if code is None:
                         self._join(viewer)
                         if token is not None:

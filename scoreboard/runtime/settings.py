@@ -11,12 +11,22 @@ import json
 import math
 import re
 from collections.abc import Callable, Container, Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from scoreboard.domain.errors import SettingsError
 from scoreboard.runtime import sources
@@ -64,6 +74,19 @@ def _origin(value: str, schemes: Container[str] = WEB_SCHEMES) -> str:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
+def _other_origin(value: str) -> str:
+    return _origin(value, ORIGIN_SCHEMES)
+
+
+def _network(value: object) -> object:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address
+    except ValueError:
+        raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits of a host") from None
+
+
 def _access(value: object) -> object:
     """Which requests have a line in the log."""
     if isinstance(value, str):
@@ -106,15 +129,14 @@ class Server(Section):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 8000  # 0: any free port
     public_url: str = ""  # scheme://host[:port] that browsers see
-    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = ()
+    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(_other_origin)], ...], BeforeValidator(_list)] = ()
+    trusted_proxies: Annotated[tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)], ...], BeforeValidator(_list)] = ()
     drain_seconds: Annotated[Seconds, Field(ge=0, le=300)] = 0.0
     connections_per_ip: Limit = 2000
     metrics_host: str = ""  # "": where the server listens
     metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served where all else is
 
     _check_public_url = field_validator("public_url")(lambda value: _origin(value) if value else "")
-    _check_origins = field_validator("allowed_origins")(lambda value: tuple(_origin(item, ORIGIN_SCHEMES) for item in value))
 
     def most_connections_per_ip(self, viewers: int) -> int:
         """Connections of one address at once, 0 for no limit: room beside the viewers, of whom it may have so many (0: any number)."""
@@ -348,6 +370,8 @@ def load_settings(
 def _told(loc: tuple[int | str, ...], kind: str, message: str, read: sources.Sources) -> str:
     """One finding of pydantic in our words."""
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    if loc and isinstance(number := loc[-1], int):  # of a list, which was given as a whole
+        loc, message = loc[:-1], f"entry {number + 1} {message}"
     path = tuple(str(part) for part in loc if part != "[key]")
     if message.startswith(f"{'.'.join(path)}."):  # found by a whole section's check, which names the key itself
         named, message = message.split(maxsplit=1)

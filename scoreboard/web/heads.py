@@ -32,7 +32,8 @@ TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only wh
 
 PAGE = b"content-type: text/html"
 
-EXPOSED = b"access-control-expose-headers: ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
+# What a script of another origin may read. Date: the client signs actions with the server's time, whatever its own clock says.
+EXPOSED = b"access-control-expose-headers: Date, ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
 METHODS = b"access-control-allow-methods: GET, POST, PATCH\r\n"
 MAX_AGE = b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours
 ALLOWED_FIELDS = (b"authorization", b"content-type", b"x-action-signature", b"x-request-id", b"if-none-match", b"last-event-id")

@@ -58,19 +58,22 @@ class _Page(NamedTuple):
     packed: tuple[Response, bytes]
 
 
-def page_actions(rules: Rules) -> list[PageAction]:
-    """A button for each action type that has one, with metadata that its rule accepts and the points that exactly this gives."""
-    return [_button(name, rule, rules) for name, rule in rules.items() if rule.button]
+def page_actions(rules: Rules, *, cooldowns: bool = True) -> list[PageAction]:
+    """A button for each action type that has one, with metadata that its rule accepts and the points that exactly this gives.
+
+    `cooldowns` False: no button rests, since the server has nobody wait.
+    """
+    return [_button(name, rule, rules, cooldowns=cooldowns) for name, rule in rules.items() if rule.button]
 
 
-def _button(name: str, rule: Rule, rules: Rules) -> PageAction:
+def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageAction:
     metadata: dict[str, Any] = {}
     if rule.difficulty:
         metadata["difficulty"] = next(iter(rule.difficulty))
     if rule.time is not None:
         metadata["timeSpent"] = round(min(max(2 * rule.time.minimum, 1), rule.time.maximum))
     points = award(Action("", name, 0, metadata, None), rules)
-    return PageAction(name, rule.title, "" if isinstance(points, Refusal) else str(points), rule.cooldown, metadata)
+    return PageAction(name, rule.title, "" if isinstance(points, Refusal) else str(points), rule.cooldown if cooldowns else 0, metadata)
 
 
 def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
@@ -97,7 +100,8 @@ def accepts_gzip(request: Request) -> bool:
 
 class PageRoutes:
     """`rules`: of the actions that have buttons, none for no buttons; `read`: the board; `per_minute`: the limit of actions a user, 0 for
-    none; `avatars`: whether pictures of users are shown; `public_url`: what browsers see, "" when it is not known."""
+    none; `cooldowns`: whether they are in force; `avatars`: whether pictures of users are shown; `public_url`: what browsers see, "" when
+    it is not known."""
 
     def __init__(
         self,
@@ -106,12 +110,14 @@ class PageRoutes:
         *,
         per_minute: int,
         registration: bool,
+        cooldowns: bool = True,
         avatars: bool = True,
         branding: Branding = SHIPPED,
         public_url: str = "",
     ) -> None:
         self._avatars, self._branding, self._public_url = avatars, branding, public_url.rstrip("/")
-        self._actions, self._read, self._per_minute, self._registration = page_actions(rules), read, per_minute, registration
+        self._actions, self._read = page_actions(rules, cooldowns=cooldowns), read
+        self._per_minute, self._registration = per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
         contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()} | branding.files
         contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)

@@ -1,6 +1,7 @@
 """Each client says in one line where it can't run, and what cancelling does on asyncio."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -105,6 +106,16 @@ async def test_waiting_can_be_bounded_and_goes_on(client: ModuleType, server: Bo
         await server.show("a")
         with anyio.fail_after(10):
             assert (await anext(updates)).position == "1-1"
+
+
+@on_both_loops()
+async def test_that_nobody_is_there_is_said_alike(client: ModuleType) -> None:
+    """With the network's own error, not with what a loop wraps round it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(Unreachable, match=r"^POST /api/v1/auth/login: ConnectionRefusedError\(111, [^\n]*\)$"):
+        async with client.log_in(f"http://127.0.0.1:{port}", "Ada", "a long password", patience=0.1):
+            pass
 
 
 def on_asyncio(work: Callable[[], object]) -> None:

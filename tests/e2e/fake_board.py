@@ -74,6 +74,7 @@ class FakeBoard:
         self.api: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, Any]] = []
         self.is_down = False  # no answer to any request of the API
+        self.is_unreadable = False  # the page comes without a board, as when no store can be read
         jinja = jinja2.Environment(loader=jinja2.FileSystemLoader(WEB / "templates"), autoescape=True)
         self._template = jinja.get_template("index.html")
         visitor.add_init_script(SOCKET + f"server.rows = {json.dumps(entries(rows))};")
@@ -108,4 +109,5 @@ class FakeBoard:
     def _page(self, *, stage: bool) -> str:
         rows = [SimpleNamespace(**row, avatarUrl=None) for row in entries(self.rows)]
         updated = "2026-01-02T03:04:05.000Z" if rows else ""
-        return self._template.render(**render_context(rows, ACTIONS, updated=updated, per_minute=10, stage=stage, **self.settings))
+        shown = None if self.is_unreadable else rows
+        return self._template.render(**render_context(shown, ACTIONS, updated=updated, per_minute=10, stage=stage, **self.settings))

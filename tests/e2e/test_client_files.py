@@ -30,6 +30,7 @@ with_typescript = pytest.mark.skipif(TSC is None, reason="no TypeScript compiler
 # What may be written and what may not, as a user's editor would say it.
 PROGRAM = """
 import { connect, login, submitAction, resume, type Board, type Refused, type Session } from 'scoreboard';
+declare const console: { log(...words: unknown[]): void };
 const session: Session = await login({ url: 'https://board.example', username: 'ada', password: 'a long password' });
 const live = connect({ url: session.url, token: session.token });
 live.addEventListener('board', ({ detail }) => { const board: Board = detail; console.log(board.leaderboard[0].score + 1); });
@@ -38,8 +39,7 @@ live.addEventListener('state', ({ detail }) => detail.name === 'waiting' && cons
 const { newScore } = await submitAction({ session, actionType: 'task_finish' });
 await submitAction({ token: 't', actionSecret: 's', actionType: 'task_finish', metadata: { difficulty: 'hard' } })
   .catch((refused: Refused) => console.log(refused.layer, newScore));
-const element: HTMLElement = document.createElement('live-scoreboard');
-console.log(element, (await resume())?.user?.username);
+console.log((await resume())?.user?.username);
 await session.logout();
 // @ts-expect-error: a mode that is none
 connect({ mode: 'fast' });
@@ -49,6 +49,16 @@ submitAction({ session });
 login({ username: 'ada' });
 // @ts-expect-error: a state that is none
 if (live.state.name === 'asleep') live.close();
+"""
+PAGE = """
+import { connect, type Board } from 'scoreboard';
+const live = connect();
+const stop = new AbortController();
+live.addEventListener('board', (event: CustomEvent<Board>) => console.log(event.timeStamp, event.detail.position), { signal: stop.signal });
+live.addEventListener('other', { handleEvent: (event: Event) => console.log(event.type) }, { once: true });
+live.dispatchEvent(new Event('other'));
+const element: HTMLElement = document.createElement('live-scoreboard');
+element.remove();
 """
 
 
@@ -107,14 +117,20 @@ def test_types_are_right(tmp_path: Path) -> None:
 
 
 @with_typescript
-def test_a_program_in_typescript_compiles(tmp_path: Path) -> None:
-    """A project of node that has the package finds its types, and is told of what can't be."""
+@pytest.mark.parametrize(
+    ("text", "lib"),
+    [(PROGRAM, ["es2023"]), (PROGRAM.replace("declare const console", "declare const unused"), OPTIONS["lib"]), (PAGE, OPTIONS["lib"])],
+    ids=["a program without a page's types", "a program with them", "a page"],
+)
+def test_a_program_in_typescript_compiles(tmp_path: Path, text: str, lib: list[str]) -> None:
+    """A project that has the package finds its types, and is told of what can't be; it need not know those of a page or of node."""
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "scoreboard").symlink_to(STATIC)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     program = tmp_path / "program.ts"
-    program.write_text(PROGRAM)
-    assert compile_with(tmp_path, [program], module="nodenext", moduleResolution="nodenext") == ""
+    program.write_text(text)
+    options = {"module": "nodenext", "moduleResolution": "nodenext", "lib": lib, "target": "es2023", "noUnusedLocals": False}
+    assert compile_with(tmp_path, [program], **options) == ""
 
 
 def test_the_package_is_whole() -> None:

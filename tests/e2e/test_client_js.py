@@ -355,9 +355,23 @@ def test_a_refusal_for_the_number_says_why_and_until_when(visitor: BrowserContex
     here = open_page(visitor, node.url)
     other = visitor.new_page()
     other.goto(node.url)
-    expect(other.locator("#state")).to_contain_text(re.compile(r"^Not live: .*too many.*Next try in \d+ s"), timeout=PATIENCE)
+    expect(other.locator("#state")).to_contain_text(
+        re.compile(r"^Not live: too many viewers from your network\. Next try in \d+ s"), timeout=PATIENCE
+    )
     here.close()
     says(other, "Live")
+
+
+@in_browser
+def test_a_refusal_for_the_users_number_is_told_apart(visitor: BrowserContext, start_node: StartNode) -> None:
+    """The second board of an account that may have one open says that it is this account's number, not the network's."""
+    node = start_node(live__connections_per_user="1")
+    Player(node.url, "Ada")
+    here = open_page(visitor, node.url)
+    log_in(here, "Ada", "a long password")
+    other = visitor.new_page()
+    other.goto(node.url)
+    expect(other.locator("#state")).to_contain_text("too many boards of this account are open. Next try", timeout=PATIENCE)
 
 
 REFUSED = {"success": False, "code": "RATE_LIMITED", "layer": "ip", "detail": "Too many requests from this address. Next in 7 s."}

@@ -110,7 +110,8 @@ def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node:
         page.goto(site.origin)
         page.evaluate("document.body.append(document.createElement('live-scoreboard'))")
         for element in (page.locator("live-scoreboard").first, page.locator("live-scoreboard").last):
-            expect(element.locator("p")).to_contain_text("Not live: this address may not watch", timeout=PATIENCE)
+            expect(element.locator("p")).to_contain_text("Not live: this site may not show the board", timeout=PATIENCE)
+            expect(element.locator("ol")).to_be_hidden()
             expect(element).not_to_contain_text("Ada")
         refused = page.evaluate(
             """async (url) => {
@@ -153,6 +154,25 @@ def test_a_page_of_an_allowed_origin_logs_in(visitor: BrowserContext, start_node
             node.url,
         )
         assert after == [before, None]
+
+
+@in_browser
+def test_a_wrong_clock_refuses_no_action_there(visitor: BrowserContext, start_node: StartNode) -> None:
+    """Actions are signed with the server's time on a page of another origin, too, which sees of an answer only what CORS lets it see."""
+    with foreign_site() as site:
+        node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
+        Player(node.url, "Ada")
+        embed(site, node, "")
+        visitor.add_init_script("const { now } = Date; Date.now = () => now() + 900_000;")  # fifteen minutes fast
+        points = visit(visitor, site).evaluate(
+            """async (url) => {
+              const { login } = await import(url + '/scoreboard.js');
+              const session = await login({ url, username: 'Ada', password: 'a long password' });
+              return (await session.submitAction('task_finish')).pointsAwarded;
+            }""",
+            node.url,
+        )
+        assert points > 0
 
 
 @in_browser

@@ -103,6 +103,120 @@ def test_nothing_is_cut_but_a_long_names_end(still: BrowserContext, page: Page, 
 
 
 @in_browser
+@pytest.mark.parametrize("locale", ["en-IN", "bn-BD", "my-MM"])
+@pytest.mark.parametrize("path", ["/", "/?stage", "/embed"])
+def test_every_language_groups_numbers_in_its_way(browser: Browser, locale: str, path: str) -> None:
+    """By two digits in India, with figures of its own in Bangladesh and Myanmar: their scores fit as ours do, inside the row's padding."""
+    context = browser.new_context(reduced_motion="reduce", locale=locale)
+    page = FakeBoard(context, [("Ada", 10)]).open(context.new_page(), path)
+    wrong = []
+    for width, height in ((1024, 768), (390, 844), (240, 600)):
+        page.set_viewport_size({"width": width, "height": height})
+        made = [[{**row, "userId": f"{row['userId']}-{number}"} for row in board] for number, board in enumerate(boards()[-6:])]
+        wrong += page.evaluate(WALK, [made, WIDE_LETTERS])
+        overflowing = "(score) => score.scrollWidth > score.clientWidth + 1"
+        wrong += [f"{width}: score"] * sum(score.evaluate(overflowing) for score in page.locator("#board td:nth-child(4)").all())
+    assert not wrong, "\n".join(wrong[:40])
+    context.close()
+
+
+TOP = "document.querySelector('#board, live-scoreboard p').getBoundingClientRect().top"
+HEIGHT_OF_ALL = "document.querySelector('main').getBoundingClientRect().bottom"
+REFUSE = """() => {
+  Math.random = () => 0.99;
+  for (const socket of server.open) {
+    const data = { code: 'TOO_MANY_CONNECTIONS', message: 'Too many connections from this address.', layer: 'ip' };
+    socket.onmessage({ data: JSON.stringify({ event: 'error', data }) });
+    socket.onclose({ code: 1013, reason: 'too many connections; reconnect' });
+  }
+}"""
+
+
+@in_browser
+@pytest.mark.parametrize("path", ["/", "/?stage", "/embed"])
+def test_the_board_does_not_jump(still: BrowserContext, page: Page, path: str) -> None:
+    """Whatever the state says: how many watch, a date, why it is not live and a button. The dot stands beside its first word."""
+    fake = FakeBoard(still, [("SwiftSparrow", 1234), ("Ada", 900)])
+    where = TOP if path != "/embed" else HEIGHT_OF_ALL
+    for width in (240, 320, 360, 390, 500, 640, 768, 820, 960, 1024, 1280):
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        fake.open(page, path)
+        line = page.locator("#state, live-scoreboard p")
+        expect(line).to_contain_text("Live")
+        tops = [page.evaluate(where)]
+        page.evaluate("server.tell('viewers', { count: 12345 })")
+        expect(line).to_contain_text("12,345 watching" if width >= 320 or path != "/embed" else "Live")
+        tops.append(page.evaluate(where))
+        page.evaluate(REFUSE)
+        expect(line).to_contain_text("Not live: too many viewers from your network. Next try in")
+        expect(page.get_by_role("button", name="Try now")).to_be_visible()
+        tops.append(page.evaluate(where))
+        dot, button = line.locator("b").bounding_box(), page.get_by_role("button", name="Try now").bounding_box()
+        word = line.locator("b + span").evaluate("(words) => [...words.getClientRects()].map(({ top, bottom }) => [top, bottom])[0]")
+        assert dot is not None
+        assert button is not None
+        assert button["height"] >= 44
+        assert word[0] <= dot["y"] + dot["height"] / 2 <= word[1], (width, dot, word)
+        if path == "/":
+            page.route("**/static/page.js", lambda route: route.abort())
+            page.reload(wait_until="load")
+            tops.append(page.evaluate(where))  # as the server has sent it
+            page.unroute("**/static/page.js")
+        assert max(tops) - min(tops) < 0.5, (width, tops)
+
+
+@in_browser
+def test_all_scores_stand_beside_their_names_or_none(still: BrowserContext, page: Page) -> None:
+    """At every width and length, all but the leader's, which is the largest; and all of them end at the same edge."""
+    FakeBoard(still, [("Ada", 10)]).open(page)
+    look = """(boards) => boards.flatMap((board) => {
+      server.draw(board);
+      const rows = [...document.querySelectorAll('#board tr')];
+      const below = rows.slice(1).map(({ cells }) => cells[3].getBoundingClientRect().top >= cells[1].getBoundingClientRect().bottom - 1);
+      const ends = rows.map(({ cells: [, , , score] }) => {
+        const range = document.createRange();
+        range.selectNodeContents(score);
+        return Math.round(range.getBoundingClientRect().right);
+      });
+      return new Set(below).size > 1 || Math.max(...ends) - Math.min(...ends) > 1 ? [[innerWidth, board[0].score, below, ends]] : [];
+    })"""
+    wrong = []
+    for width in (*range(240, 700, 20), 960, 1000, 1024, 1060, 1100, 1280):
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        wrong += page.evaluate(look, boards()[::2])
+    assert not wrong, wrong[:5]
+
+
+@in_browser
+def test_ten_rows_fit_on_a_small_laptop(still: BrowserContext, page: Page) -> None:
+    """At 1024 × 768 the whole board is seen without scrolling."""
+    page.set_viewport_size({"width": 1024, "height": 768})
+    FakeBoard(still, [(f"Player {place}", 1000 - place) for place in range(10)]).open(page)
+    expect(page.locator("#board tr").last).to_be_in_viewport(ratio=1)
+
+
+@in_browser
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (844, 390)])
+def test_a_small_stage_can_be_read(still: BrowserContext, page: Page, width: int, height: int) -> None:
+    """On a phone, however long the scores are: initials inside their faces, ranks of twelve pixels at least."""
+    page.set_viewport_size({"width": width, "height": height})
+    FakeBoard(still, [("Ada", 10)]).open(page, "/?stage")
+    for board in (boards()[0], boards()[-2]):
+        page.evaluate("(rows) => server.draw(rows.map((row) => ({ ...row, username: 'Mighty Walrus ' + row.rank })))", board)
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll('#board tr')].filter((row) => {
+              const face = row.querySelector('i');
+              const range = document.createRange();
+              range.selectNodeContents(face);
+              const [text, box] = [range.getBoundingClientRect(), face.getBoundingClientRect()];
+              const rank = parseFloat(getComputedStyle(row.cells[0]).fontSize);
+              return text.left < box.left || text.right > box.right || text.top < box.top || text.bottom > box.bottom || rank < 12;
+            }).length"""
+        )
+        assert cut == 0
+
+
+@in_browser
 def test_what_is_mine_fits(still: BrowserContext, page: Page) -> None:
     """My name, score and buttons, the password form, and my row under the board: at no width does anything stick out."""
     fake = FakeBoard(still, [(NAMES[0], 9_898_989_898_989_898), ("Ada", 9_000_000_000_000_000)])

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import jinja2
 from playwright.sync_api import Browser, BrowserContext, expect
 
@@ -268,6 +269,12 @@ def test_a_long_name_is_whole(browser: Browser, live_server: Any) -> None:
     )
     assert reach >= 0
     context.close()
+
+
+def test_without_cooldowns_no_button_rests(start_node: Any) -> None:
+    """limits.cooldowns = false: the server has nobody wait, and neither has the page."""
+    page = httpx.get(start_node(limits__cooldowns="false").url).text
+    assert set(re.findall(r'data-cooldown="([^"]*)"', page)) == {"0"}
 
 
 def test_names_are_never_markup() -> None:

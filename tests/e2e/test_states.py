@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 
 from scoreboard.web.page import render_context
 from tests.e2e.browsing import CHROMIUM, FLAGS, PATIENCE, Player, in_browser, log_in, open_page, says
-from tests.e2e.fake_board import WEB, FakeBoard, entries
+from tests.e2e.fake_board import ORIGIN, WEB, FakeBoard, entries
 
 ROWS = [("Ada", 1234), ("Grace", 1200), ("Linus", 900)]
 SESSION = {
@@ -290,6 +290,16 @@ def test_paper_has_the_list_alone(fake: FakeBoard, visitor: BrowserContext, path
     assert page.locator("#board tr:visible").count() == len(fake.rows)
     assert page.evaluate("[...document.querySelectorAll('bdi')].every((name) => name.scrollWidth <= name.clientWidth)")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    apart = """() => [...document.querySelectorAll('#board tr:not(.vacant)')].map(({ cells: [rank, player] }) => {
+      const middle = (element) => { const { top, bottom } = element.getBoundingClientRect(); return (top + bottom) / 2; };
+      const range = document.createRange();
+      range.selectNodeContents(rank.firstElementChild);
+      return Math.abs(middle(range) - middle(player.querySelector('bdi')));
+    })"""
+    for width in (600, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert max(page.evaluate(apart)) < 2, width  # pixels: the rank stands on the line of its name
+    page.set_viewport_size({"width": 600, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.pdf()[:5] == b"%PDF-"
 
@@ -343,6 +353,67 @@ def test_a_password_can_be_changed(fake: FakeBoard, visitor: BrowserContext) -> 
     assert form.evaluate("(form) => [...new FormData(form).values()].join('')") == ""
 
 
+# ---- small things -------------------------------------------------------------------------------------------------
+
+
+@in_browser
+def test_an_old_refusal_goes_with_the_next_try(fake: FakeBoard, visitor: BrowserContext) -> None:
+    """After a refused log-in a form that lacks a field says only that."""
+    page = fake.open(visitor.new_page())
+    fake.api["/auth/login"] = (401, refuse("UNAUTHORIZED", "No."))
+    page.get_by_label("User name").fill("Grace")
+    page.get_by_label("Password", exact=True).fill("not my password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#form-error")).to_have_text("User name or password is wrong.")
+    page.get_by_label("User name").fill("")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#username-error")).not_to_have_text("")
+    expect(page.locator("#form-error")).to_have_text("")
+
+
+@in_browser
+def test_without_javascript_no_state_is_shown(browser: Browser) -> None:
+    """The board that the server sent, and no dot of a state that nobody knows."""
+    context = browser.new_context(java_script_enabled=False)
+    FakeBoard(context, ROWS)
+    page = context.new_page()
+    page.goto(ORIGIN)
+    expect(page.locator("#board")).to_contain_text("Ada")
+    expect(page.locator("#state")).to_be_hidden()
+    context.close()
+
+
+@in_browser
+def test_a_refused_site_waits_for_nothing(visitor: BrowserContext) -> None:
+    """Where the board may not be shown there is no skeleton of one that will never come, on the page and in the element."""
+    fake = FakeBoard(visitor, ROWS)
+    fake.is_unreadable = True
+    visitor.add_init_script("WebSocket.prototype.send = function () { this.onclose({ code: 4403 }); };")
+    for path, line, rows in (("/", "#state", "#board"), ("/embed", "live-scoreboard p", "live-scoreboard ol")):
+        page = visitor.new_page()
+        page.goto(ORIGIN + path)
+        expect(page.locator(line)).to_contain_text("Not live: this site may not show the board")
+        expect(page.locator(rows)).to_be_hidden()
+
+
+@in_browser
+def test_a_note_keeps_off_what_is_below(fake: FakeBoard, visitor: BrowserContext) -> None:
+    """A note of two lines does not touch the line under it, and the ranks of the element stand in circles."""
+    page = fake.open(visitor.new_page())
+    enter(page)
+    page.locator("#note").evaluate("(note) => (note.textContent = 'The server does not answer. Please try again. '.repeat(2))")
+    gap = page.evaluate(
+        """() => {
+          const range = document.createRange();
+          range.selectNodeContents(document.querySelector('#note'));
+          return document.querySelector('details').getBoundingClientRect().top - range.getBoundingClientRect().bottom;
+        }"""
+    )
+    assert gap >= 8
+    page = fake.open(visitor.new_page(), "/embed")
+    assert page.locator("live-scoreboard li b").first.evaluate("(rank) => getComputedStyle(rank).borderRadius") == "50%"
+
+
 # ---- what other programs see --------------------------------------------------------------------------------------
 
 
@@ -356,8 +427,7 @@ def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, 
     found = devtools.send("Page.getAppManifest")
     assert found["errors"] == []
     manifest = json.loads(found["data"])
-    preview = page.locator("meta[property='og:image']").get_attribute("content") or ""
-    pictures = {f"/static/{icon['src']}": icon["sizes"] for icon in manifest["icons"]} | {preview: "1200x630"}
+    pictures = {f"/static/{icon['src']}": icon["sizes"] for icon in manifest["icons"]} | {"/static/preview.png": "1200x630"}
     sizes = page.evaluate(
         """async (paths) => Object.fromEntries(await Promise.all(paths.map(async (src) => {
           const image = Object.assign(new Image(), { src });
@@ -374,7 +444,11 @@ def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, 
 
 
 def test_others_are_given_the_public_address() -> None:
-    """Who shows a picture of the page needs its whole address: with a public URL that is what it is given."""
+    """Who shows a picture of the page needs its whole address: with a public URL that is what it is given, without one nothing."""
     jinja = jinja2.Environment(loader=jinja2.FileSystemLoader(WEB / "templates"), autoescape=True)
     page = jinja.get_template("index.html").render(**render_context([], [], public_url="https://board.example"))
     assert '<meta property="og:image" content="https://board.example/static/preview.png">' in page
+    page = jinja.get_template("index.html").render(**render_context([], []))
+    assert "og:image" not in page
+    assert "summary_large_image" not in page
+    assert '<meta property="og:title"' in page

@@ -133,6 +133,7 @@ async def test_connections_per_address_are_capped() -> None:
             assert events[0]["data"] == {
                 "code": "TOO_MANY_CONNECTIONS",
                 "message": "Too many connections from this address. Next try in 5 s.",
+                "layer": "ip",
             }
         async with node.client(x_address="192.0.2.7") as other:
             await say(other, action="ping")
@@ -164,11 +165,14 @@ async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
             code, reason, events = await closed(again)
             assert (code, reason) == (CloseCode.OVERLOADED, "too many connections; reconnect")
             assert events[-1]["data"]["message"] == "Too many connections of this user. Next try in 5 s."
+            assert events[-1]["data"]["layer"] == "user"
             await node.until(viewers=1)
             async with node.client("?token=u") as bob, node.client():
                 assert (await hear(bob))["event"] == "authenticated"
                 async with node.client() as fourth:
-                    assert (await closed(fourth))[0] == CloseCode.OVERLOADED
+                    code, _, events = await closed(fourth)
+                    assert code == CloseCode.OVERLOADED
+                    assert "layer" not in events[0]["data"]  # the node's own
         await node.until(viewers=0)
         assert (node.admission.addresses, node.admission.users, node.admission.total) == ({}, {}, 0)
 

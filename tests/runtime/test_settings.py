@@ -259,6 +259,16 @@ def test_what_is_no_origin_is_refused(origin: str) -> None:
     assert refused(STORES, {"server.public_url": "capacitor://localhost"}).startswith("server.public_url: must look like https://")
 
 
+@pytest.mark.parametrize(("key", "good"), [("server.allowed_origins", "https://a.example"), ("server.trusted_proxies", "::1/128")])
+def test_the_bad_entry_of_a_list_is_numbered(key: str, good: str) -> None:
+    """Wherever the list comes from, which is said, too."""
+    assert refused(STORES, {key: [good, "hidden", good]}).startswith(f"{key}: entry 2 ")
+    variable = f"SCOREBOARD_{key.upper().replace('.', '__')}"
+    told = refused(STORES | {variable: f"{good}, {good}, hidden"}, {})
+    assert told.startswith(f"{key}: entry 3 ")
+    assert variable in told
+
+
 def test_a_check_needs_no_stores() -> None:
     """In development the embedded ones may come with a flag; in production what is missing is missing."""
     assert load_settings(environ={}, needs_stores=False).environment == "development"

@@ -3,7 +3,7 @@
  * and movement follow people. Knows no network.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { brief, count, digits, isSame, offerWhole, paintFace, scoreDigits, scoreWidth, travel } from './drawing.js';
+import { brief, count, digits, isSame, measureScores, offerWhole, paintFace, travel } from './drawing.js';
 
 const MARKED = 6_000; // ms that a change stays marked
 
@@ -102,9 +102,7 @@ export class BoardView {
   #weigh() {
     const [most] = this.shown.values();
     for (const [id, row] of this.#rows) row.style.setProperty('--share', String((this.shown.get(id)?.score ?? 0) / (most.score || 1)));
-    const whole = /** @type {HTMLElement} */ (this.body.closest('main'));
-    whole.dataset.digits = String(scoreDigits([...this.shown.values()]));
-    whole.style.setProperty('--ch', scoreWidth([...this.shown.values()]));
+    measureScores(/** @type {HTMLElement} */ (this.body.closest('main')), [...this.shown.values()]);
   }
 
   #offerWhole() {

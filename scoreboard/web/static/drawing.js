@@ -7,14 +7,26 @@ const quiet = () => still.matches || document.hidden;
 export const { format: digits } = new Intl.NumberFormat(); // of the browser's language
 export const { format: brief } = new Intl.NumberFormat(undefined, { notation: 'compact' });
 
-/** How many digits the layout leaves room for: 4, 7, 10, … as the highest score needs. web/page.py does the same. @param {{score: number}[]} entries */
-export const scoreDigits = (entries) => Math.ceil((longest(entries) - 1) / 3) * 3 + 1;
+/** How many digits and separators a number of so many digits is written with: languages group them by three, by two, or not. @param {number} size */
+function written(size) {
+  const text = digits(BigInt('8'.repeat(size)));
+  const figures = text.match(/\p{Nd}/gu)?.length ?? size;
+  return { figures, separators: [...text].length - figures };
+}
 
-/** @param {{score: number}[]} entries */
-const longest = (entries) => Math.max(4, ...entries.map(({ score }) => String(Math.abs(score)).length));
-
-/** The width of the longest score in digits, a separator as half of one: all scores have it, so that all go below their names, or none. @param {{score: number}[]} entries */
-export const scoreWidth = (entries) => String(longest(entries) + Math.floor((longest(entries) - 1) / 3) / 2);
+/**
+ * What the layout is told of the scores, for its sizes. --em: how wide the longest one may be in a wide bold font, in em; the room is for
+ * 4, 7, 10, … digits, so that it changes seldom (web/page.py does the same). --ch: how wide it is at most in digits, a separator as 0.6 of one:
+ * all scores have that width, so that all go below their names, or none.
+ * @param {HTMLElement} whole @param {{score: number}[]} entries
+ */
+export function measureScores(whole, entries) {
+  const longest = Math.max(4, ...entries.map(({ score }) => String(Math.abs(score)).length));
+  const room = written(Math.ceil((longest - 1) / 3) * 3 + 1);
+  const own = written(longest);
+  whole.style.setProperty('--em', (0.7 * room.figures + 0.4 * room.separators).toFixed(1));
+  whole.style.setProperty('--ch', (own.figures + 0.6 * own.separators).toFixed(1));
+}
 
 /** Whoever has a name that is cut can have it whole: under the pointer, and by focus, which a tap gives too. @param {Iterable<HTMLElement>} names */
 export function offerWhole(names) {

@@ -5,7 +5,7 @@
  * Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the colours.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
-import { count, digits, isSame, offerWhole, paintFace, scoreDigits, scoreWidth, travel } from './drawing.js';
+import { count, digits, isSame, measureScores, offerWhole, paintFace, travel } from './drawing.js';
 import { drawState } from './words.js';
 
 const MOST = 10; // what a live board shows
@@ -30,7 +30,7 @@ section { --pad: 1rem; --em: 3.2; --ch: 0; border-radius: inherit; padding: 0.5r
 ol { list-style: none; }
 li { --face: 2.4em; position: relative; display: flex; flex-wrap: wrap; place-content: center start; align-items: center; column-gap: 0.6em; min-height: 3em; padding-block: 0.4em; border-block-end: 1px solid var(--line); }
 li::after { content: ""; position: absolute; inset: auto auto -1px 0; width: calc(100% * var(--share, 0)); border-block-end: 2px solid; opacity: 0.4; }
-b { flex: none; display: grid; place-items: center; min-width: 2.1em; height: 2.1em; border: 2px solid #0000; border-radius: 1em; font-size: 0.85em; font-weight: 500; color: var(--mute); }
+b { flex: none; display: grid; place-items: center; min-width: 2.1em; height: 2.1em; border: 2px solid #0000; border-radius: 50%; font-size: 0.85em; font-weight: 500; color: var(--mute); }
 li:nth-child(-n + 3) b { border-color: currentcolor; font-weight: 700; color: inherit; }
 li:nth-child(2) b { background: currentcolor; }
 li:nth-child(2) b span { color: light-dark(#fffefa, #1c1a15); }
@@ -44,16 +44,18 @@ bdi:focus { white-space: normal; overflow-wrap: anywhere; }
 :focus-visible { outline: 2px solid; outline-offset: 2px; }
 data { flex: none; min-width: min(100%, var(--ch) * 1ch); margin-inline-start: auto; text-align: end; font-weight: 700; font-size: min(1em, (100cqi - 2 * var(--pad)) / var(--em)); white-space: nowrap; }
 .empty i { visibility: hidden; }
+section:has(.stopped) .waiting { display: none; } /* nothing will come */
 .waiting li bdi { height: 0.7em; border-radius: 1em; background: var(--line); }
-p { display: flex; align-items: center; flex-wrap: wrap; gap: 0 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
-p b { min-width: 0; width: 0.65em; height: 0.65em; padding: 0; border: 2px solid; border-radius: 50%; }
-button { font: inherit; color: inherit; min-height: 2.75rem; padding: 0 0.5em; border: 0; background: none; text-decoration: underline; text-underline-offset: 0.2em; cursor: pointer; }
+p { display: flex; align-items: center; justify-content: space-between; gap: 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
+p > span { min-width: 0; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; text-wrap: balance; } /* 3em: room for two lines */
+p b { display: inline-block; min-width: 0; width: 0.65em; height: 0.65em; margin-inline-end: 0.5em; padding: 0; border: 2px solid; border-radius: 50%; font-size: 1em; }
+button { flex: none; font: inherit; color: inherit; min-height: 2.75rem; margin-block: -1rem; padding: 0 0.5em; border: 0; background: none; text-decoration: underline; text-underline-offset: 0.2em; cursor: pointer; }
 [hidden] { display: none; }
 p .live { color: var(--accent); background: var(--accent); }
 p .stopped { color: light-dark(#a3200c, #ff9d8c); background: currentcolor; }
 @container (width < 20rem) {
   section { --pad: 0.75rem; padding-block: 0.25rem; }
-  i, p span + span { display: none; }
+  i, p span span + span { display: none; }
 }
 @container (width >= 32rem) {
   section { --pad: 1.5rem; padding-block: 0.75rem; }
@@ -80,12 +82,13 @@ export function mount(host, connect) {
   root.adoptedStyleSheets = [sheet];
   const list = make('ol');
   const again = make('button', new Text('Try now'));
-  const line = make('p', make('b'), make('span'), make('span'), again);
+  const dot = make('b');
+  const line = make('p', make('span', dot, make('span'), new Text(' '), make('span')), again);
   again.addEventListener('click', () => live?.redial());
   const section = make('section', list, line);
   root.replaceChildren(section);
   list.role = 'list'; // Safari forgets it with list-style: none
-  line.firstElementChild?.setAttribute('aria-hidden', 'true');
+  dot.ariaHidden = 'true';
 
   /** @type {Map<string, HTMLElement>} */ let rows = new Map();
   /** @type {ReturnType<typeof connect> | undefined} */ let live;
@@ -124,9 +127,7 @@ export function mount(host, connect) {
     list.ariaLabel = `Top ${size}`;
     all.forEach((row, place) => row === list.children[place] || list.insertBefore(row, list.children[place]));
     while (list.children.length > size) list.lastChild?.remove();
-    const most = scoreDigits(entries);
-    section.style.setProperty('--em', String(0.7 * most + 0.4 * Math.floor((most - 1) / 3))); // as page.css has it
-    section.style.setProperty('--ch', scoreWidth(entries));
+    measureScores(section, entries);
     offer();
   }
 

@@ -258,12 +258,12 @@ function handle(form, send) {
   form.addEventListener('submit', async (/** @type {Event} */ event) => {
     event.preventDefault();
     if (button.disabled) return;
+    write(failure, '');
     const inputs = [...form.querySelectorAll('.field input:enabled')];
     for (const input of inputs) complain(input, input.validationMessage);
     const wrong = inputs.find((input) => input.ariaInvalid);
     if (wrong) return wrong.focus();
     button.disabled = true;
-    write(failure, '');
     try {
       await send(Object.fromEntries(new FormData(form)));
       form.reset();

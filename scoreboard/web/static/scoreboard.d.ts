@@ -54,6 +54,16 @@ export interface Personal {
   points?: number;
 }
 
+/** Of a listener; as `AddEventListenerOptions`, which only projects with the library `dom` know. */
+export interface ListenerOptions {
+  capture?: boolean;
+  once?: boolean;
+  passive?: boolean;
+  signal?: AbortSignal;
+}
+
+export type Listener = ((event: Event) => void) | { handleEvent(event: Event): void };
+
 export interface LiveEvents {
   board: CustomEvent<Board>;
   state: CustomEvent<State>;
@@ -72,10 +82,10 @@ export interface Live extends EventTarget {
   redial(): void;
   /** Leaves the connection; the last one to leave ends it. */
   close(): void;
-  addEventListener<Name extends keyof LiveEvents>(type: Name, listener: (event: LiveEvents[Name]) => void, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
-  removeEventListener<Name extends keyof LiveEvents>(type: Name, listener: (event: LiveEvents[Name]) => void, options?: boolean | EventListenerOptions): void;
-  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+  addEventListener<Name extends keyof LiveEvents>(type: Name, listener: (event: LiveEvents[Name]) => void, options?: boolean | ListenerOptions): void;
+  addEventListener(type: string, listener: Listener | null, options?: boolean | ListenerOptions): void;
+  removeEventListener<Name extends keyof LiveEvents>(type: Name, listener: (event: LiveEvents[Name]) => void, options?: boolean | ListenerOptions): void;
+  removeEventListener(type: string, listener: Listener | null, options?: boolean | ListenerOptions): void;
 }
 
 export interface ConnectOptions {
@@ -210,6 +220,8 @@ export interface Link {
   token?: string;
   /** Milliseconds after which the server has promised to say something; 0: not promised. */
   quiet?: number;
+  /** Which limit refused it, as an error event said before the close. */
+  layer?: string;
   signal: AbortSignal;
   began: number;
   close(): void;
@@ -220,7 +232,16 @@ export interface Link {
   lost(code: number, wait?: number, reason?: string, layer?: string): void;
 }
 
+// These merge with what `dom` or @types/node declare. A project that has neither compiles too.
 declare global {
+  interface AbortSignal {}
+  interface Event {}
+  interface CustomEvent<T = any> extends Event {
+    readonly detail: T;
+  }
+  interface EventTarget {}
+  interface ReadableStream<R = any> {}
+  interface HTMLElement {}
   interface HTMLElementTagNameMap {
     'live-scoreboard': HTMLElement;
   }

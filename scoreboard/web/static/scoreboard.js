@@ -149,7 +149,8 @@ function openConnection(url, mode, token) {
   }
 
   function hear(/** @type {Link} */ from, { event = '', data = /** @type {any} */ (0) }) {
-    if (from === trial && event !== 'error') adopt(from);
+    if (event === 'error') from.layer = data.layer;
+    else if (from === trial) adopt(from);
     if (from !== link) return;
     if (event === 'subscribed') from.quiet = 1000 * data.heartbeatSeconds || 0;
     if (state.silent) tell({ silent: '' });
@@ -203,7 +204,7 @@ function openConnection(url, mode, token) {
     if (link?.quiet) after('listen', link.quiet + LATE, () => tell({ silent: since }));
   }
 
-  function lost(/** @type {Link} */ dead, code = 0, wait = 0, reason = '', layer = '') {
+  function lost(/** @type {Link} */ dead, code = 0, wait = 0, reason = '', layer = dead.layer ?? '') {
     const proven = dead === link;
     const next = dead.level + 1;
     dead.close();

@@ -20,7 +20,7 @@ const refusal = ({ reason, layer }) => `Not live: ${/requests/.test(reason) ? 't
 /** @param {State} state */
 export function stateWords(state) {
   const { name, transport, retryAt, stale, silent, code } = state;
-  if (name === 'stopped') return code === 4403 ? 'Not live: this address may not watch' : 'Not live: log in to watch';
+  if (name === 'stopped') return code === 4403 ? 'Not live: this site may not show the board' : 'Not live: log in to watch';
   if (name === 'paused') return 'Paused';
   if (name === 'waiting' && code === TOO_MANY) return `${refusal(state)}. Next try in ${seconds(retryAt)} s`;
   if (name === 'connecting' && code === TOO_MANY) return `${refusal(state)}. Trying again`;
@@ -31,9 +31,10 @@ export function stateWords(state) {
   return transport === 'polling' ? 'Polling' : 'Live';
 }
 
-/** Dot, words, details, and a button for whoever does not want to wait. @param {Element} line @param {State} state @param {string} changed time of the last change */
+/** Dot, words and details, which flow as one text, and a button for whoever does not want to wait. @param {Element} line @param {State} state @param {string} changed time of the last change */
 export function drawState(line, state, changed) {
-  const [dot, words, more, again] = /** @type {HTMLCollectionOf<HTMLElement>} */ (line.children);
+  const [said, again] = /** @type {HTMLCollectionOf<HTMLElement>} */ (line.children);
+  const [dot, words, more] = /** @type {HTMLCollectionOf<HTMLElement>} */ (said.children);
   const watching = state.viewers && `${digits(state.viewers)} watching`;
   const last = changed && `last change ${clock(changed)}`;
   const details = [state.name === 'live' && state.transport !== 'polling' && state.transport, watching, last];
