@@ -163,7 +163,7 @@ FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
 NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
 
 KNOWN = """
-SELECT t.name FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
+SELECT t.name, email FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
 
 
 class Profile(NamedTuple):
@@ -339,9 +339,9 @@ async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence
     return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
 
 
-async def known(stores: Stores, usernames: Sequence[str]) -> set[str]:
-    """Which of these names are taken, in any case."""
-    return {row["name"] for row in await stores.fetch(KNOWN, list(usernames))}
+async def known(stores: Stores, usernames: Sequence[str]) -> dict[str, str]:
+    """Which of these names users have, in any case: name → the e-mail address of whoever has it."""
+    return {row["name"]: row["email"] for row in await stores.fetch(KNOWN, list(usernames))}
 
 
 def _taken(field: str, what: str) -> Refusal:
