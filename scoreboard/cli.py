@@ -39,13 +39,22 @@ EXIT_FAILED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
 
 
+class FilePath(click.Path):
+    """A path that is not empty: pathlib takes an empty one for the present folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            raise SettingsError(f"{param.opts[0] if param else 'a path'}: must not be empty")
+        return super().convert(value, param, ctx)
+
+
 def configured(*, makes_data: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds the shared options to a command and hands it the settings. `makes_data`: whether it may begin in an empty data folder."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @click.option("--config", type=click.Path(path_type=Path), help="A TOML file beside the defaults.")
+        @click.option("--config", type=FilePath(path_type=Path), help="A TOML file beside the defaults.")
         @click.option("--embedded/--no-embedded", default=None, help="Start (or join) an own PostgreSQL and Valkey.")
-        @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded servers keep their data.  [.data]")
+        @click.option("--data-dir", type=FilePath(path_type=Path), help="Where the embedded servers keep their data.  [.data]")
         @wraps(command)
         def run(config: Path | None, embedded: bool | None, data_dir: Path | None, **others: Any) -> None:
             if embedded is None and data_dir is not None:
@@ -101,7 +110,7 @@ def _exit_code(exc: BaseException) -> Any:
 @cli.command()
 @click.option("--host", help="Address to listen on.  [127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on, 0 for any.  [8000]")
-@click.option("--actions", type=click.Path(path_type=Path), help="A file of your own actions.  [config/actions.toml]")
+@click.option("--actions", type=FilePath(path_type=Path), help="A file of your own actions.  [config/actions.toml]")
 @click.option("--demo/--no-demo", "with_demo", default=None, help="Have demo players move the board; or make none at all.")
 @configured(makes_data=True)
 def serve(settings: Settings, with_demo: bool | None) -> None:
@@ -111,7 +120,7 @@ def serve(settings: Settings, with_demo: bool | None) -> None:
     if with_demo and not settings.embedded.demo_accounts:
         raise SettingsError("--demo: demo players need their accounts (embedded.demo_accounts)")
     load_rules(settings)  # here too: what is wrong with these files is said before any store is started
-    load_branding(settings.page)
+    load_branding(settings.page, settings.origin)
     node_keys = settings.security.keys(settings.embedded.data_dir)
     trio.run(app.serve, settings, node_keys, partial(_announce, settings, with_demo))
 
@@ -140,13 +149,13 @@ async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, 
 
 
 @cli.command("check-config")
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file beside the defaults.")
-@click.option("--actions", type=click.Path(path_type=Path), help="A file of your own actions.")
+@click.option("--config", type=FilePath(path_type=Path), help="A TOML file beside the defaults.")
+@click.option("--actions", type=FilePath(path_type=Path), help="A file of your own actions.")
 def check_config(config: Path | None, actions: Path | None) -> None:
     """Check settings, actions and logo without touching the stores; exit 2 and one line that says what is wrong and where."""
     settings = load_settings(config, {"actions.file": actions and str(actions)}, environ, needs_stores=False)
     rules, page = load_rules(settings), settings.page
-    load_branding(page)
+    load_branding(page, settings.origin)
     line = f"the settings are good ({settings.environment}); {len(rules)} action types from {actions_file(settings)}"
     if page.accent:
         light, dark = shown_accents(page.accent)
@@ -211,7 +220,7 @@ def keys() -> None:
 
 
 @keys.command("new")
-@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Write the files of a secrets folder instead.")
+@click.option("--folder", type=FilePath(path_type=Path, file_okay=False), help="Write the files of a secrets folder instead.")
 @click.option("--env", "as_variables", is_flag=True, help="Print environment variables instead of TOML.")
 def new_keys(folder: Path | None, as_variables: bool) -> None:
     """Print a signing key and a master key, as settings for production. All nodes share them, and nothing keeps a copy."""

@@ -1,8 +1,8 @@
 """The commands `scoreboard users …`: they make accounts, change, delete and list them, for whoever runs the server.
 
 `cli` adds the group, and hands in the options that all commands share. Each command opens the stores for its own duration. What a command
-refuses is one line on standard error and exit 1; passwords come from the terminal, without echo, or from standard input, never from the
-command line.
+refuses is one line on standard error and exit 1, or 2 for an argument that can't be meant; passwords come from the terminal, without echo,
+or from standard input, never from the command line.
 """
 
 import os
@@ -10,6 +10,8 @@ import sys
 from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -58,10 +60,16 @@ class CommandRefused(click.ClickException):
         click.echo(f"scoreboard: {printable(self.message)}", file=file, err=file is None)
 
 
-def text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+class BadArgument(CommandRefused):
+    """An argument that can't be meant: one line, exit 2, as for a setting."""
+
+    exit_code = 2
+
+
+def text(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuses bytes that are no text in the terminal's encoding: no database takes them."""
     if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
-        raise click.BadParameter("is not UTF-8")
+        raise BadArgument(f"{parameter.human_readable_name if isinstance(parameter, click.Argument) else parameter.opts[0]} is not UTF-8")
     return value
 
 
@@ -88,13 +96,41 @@ def read_password() -> str:
         raise CommandRefused("no password: standard input is closed")
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt="The same again"))
-    line = sys.stdin.buffer.readline(PASSWORD_LINE_BYTES).removeprefix(BOM_UTF8).rstrip(b"\r\n")
+    try:
+        line = sys.stdin.buffer.readline(PASSWORD_LINE_BYTES).removeprefix(BOM_UTF8).rstrip(b"\r\n")
+    except OSError as exc:  # it is open for writing alone, or broken
+        raise CommandRefused(f"no password: standard input can't be read: {_reason(exc)}") from None
     if not line:
         raise CommandRefused("no password: the first line of standard input is empty")
     try:
         return line.decode()
     except UnicodeDecodeError:
         raise CommandRefused("the password on standard input is not UTF-8") from None
+
+
+def read_file(name: str) -> bytes:
+    """The whole file, - for standard input. Raises BadArgument when it can't be read, CommandRefused when it is too large or closed."""
+    try:
+        if name == "-":
+            if sys.stdin is None:
+                raise CommandRefused("no users: standard input is closed")
+            raw = sys.stdin.buffer.read(IMPORT_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                raw = file.read(IMPORT_BYTES + 1)
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
+        raise BadArgument(f"{_shown_name(name)} can't be read: {_reason(exc)}") from None
+    if len(raw) > IMPORT_BYTES:
+        raise CommandRefused(f"{_shown_name(name)} has more than {IMPORT_BYTES >> 20} MiB: divide it")
+    return raw
+
+
+def _reason(exc: Exception) -> str:
+    return (isinstance(exc, OSError) and exc.strerror) or str(exc)
+
+
+def _shown_name(file: str) -> str:
+    return "standard input" if file == "-" else file or "a file without a name"
 
 
 def _with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> T:
@@ -194,6 +230,9 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
     The log loses the rows of this user, so that it still adds up to the scores. The name rests for 30 days before anybody may have it.
     """
 
+    if not yes and sys.stdin is None:
+        raise CommandRefused("nobody can be asked: standard input is closed; say --yes to delete without a question")
+
     async def work(node: app.Node) -> str | Refusal:
         found = await administration.find_user(node.stores, user)
         if isinstance(found, Refusal):
@@ -238,7 +277,9 @@ def list_users(settings: Settings, query: str, as_json: bool) -> None:
 
 
 def _show(lines: Callable[[], Iterator[str]]) -> None:
-    """In a pager on a terminal. A reader who has seen enough is no error."""
+    """In a pager on a terminal. A reader who has seen enough is no error, and neither is nobody who reads."""
+    if sys.stdout is None:
+        return
     try:
         if sys.stdout.isatty():
             click.echo_via_pager(lines())
@@ -260,28 +301,30 @@ def _as_json(user: Listed) -> str:
     return msgspec.json.encode(shown | {"createdAt": rfc3339(user.created_ms)}).decode()
 
 
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--format", "kind", type=click.Choice(["csv", "json"]), help="What FILE is, if its name and its content do not tell.")
 @click.option("--encoding", callback=text, help="How FILE's text is encoded, e.g. latin-1.  [UTF-8, or as the file shows]")
-def import_users(settings: Settings, file: Any, kind: str | None, encoding: str | None) -> None:
-    """Create users from FILE, - for standard input: CSV, JSON Lines or a JSON array.
+def import_users(settings: Settings, file: str, kind: str | None, encoding: str | None) -> None:
+    """Create users from FILE, - for standard input: CSV, JSON Lines, a JSON array or one JSON object.
 
-    CSV has a header (username, email, password, avatarUrl), and commas, semicolons or tabs. Whoever is there already stays as they are, so
-    an import may be repeated. Each user who is not created is told on standard error, with the line; then the command ends with 1.
+    CSV has a header (username, email, password, avatarUrl), and commas, semicolons or tabs. Whoever is there already, with this name and
+    this e-mail address, stays as they are, so an import may be repeated. Of two lines with one name or one address the first counts. Each
+    user who is not created is told on standard error, with the line; then the command ends with 1, and also when FILE has no users.
     """
-    name = "standard input" if file is getattr(sys.stdin, "buffer", None) else str(file.name)
-    raw = file.read(IMPORT_BYTES + 1)
-    if len(raw) > IMPORT_BYTES:
-        raise CommandRefused(f"{name} has more than {IMPORT_BYTES >> 20} MiB: divide it")
+    raw, name = read_file(file), _shown_name(file)
     decoded = accepted(decode(raw, encoding))
     if decoded.is_guessed:
         click.echo(f"{printable(name)} is not UTF-8; read as {decoded.encoding}. If names come out wrong, say --encoding.", err=True)
     people = accepted(read_people(decoded.text, is_csv=kind == "csv" if kind else looks_like_csv(name, decoded.text)))
     if people.ignored:
         click.echo(printable(f"columns that are not read: {', '.join(people.ignored)}"), err=True)
+    first = next(people.lines, None)
+    if first is None:
+        raise CommandRefused(f"there are no users in {name}")
+    lines = chain([first], people.lines)
     done = Imported()
     try:
-        _with_node(settings, lambda node: provisioning.import_users(node.stores, node.accounts, people.lines, done))
+        _with_node(settings, lambda node: provisioning.import_users(node.stores, node.accounts, lines, done))
     except click.Abort:
         raise CommandRefused(f"interrupted: {done.created} created, {done.existing} were there; the same import again goes on") from None
     click.echo(f"{done.created} created, {done.existing} were there, {len(done.refused)} refused")
@@ -292,17 +335,15 @@ def import_users(settings: Settings, file: Any, kind: str | None, encoding: str 
 
 
 @click.option("--count", type=click.IntRange(1, 1_000_000), required=True, help="How many users.")
-@click.option(
-    "--output", type=click.File("w", encoding="utf-8"), required=True, help="Lines of userId, accessToken, actionSecret, keyVersion."
-)
-def make_tokens(settings: Settings, count: int, output: Any) -> None:
+@click.option("--output", type=click.Path(allow_dash=True), required=True, help="Lines of userId, accessToken, actionSecret, keyVersion.")
+def make_tokens(settings: Settings, count: int, output: str) -> None:
     """Make users with ready tokens for load tests. Refused in production."""
     if settings.production:
         raise SettingsError("environment: tokens for load tests are not made in production")
     keys = settings.security.keys(settings.embedded.data_dir)
 
-    async def work(stores: Stores) -> None:
-        made = await provisioning.development_tokens(
+    async def work(stores: Stores) -> list[provisioning.DevelopmentToken]:
+        return await provisioning.development_tokens(
             stores,
             count,
             keys=TokenKeys.from_private(keys.signing, keys.current_signing),
@@ -312,9 +353,15 @@ def make_tokens(settings: Settings, count: int, output: Any) -> None:
             now=await sessions.now(stores),  # the nodes judge these tokens by PostgreSQL's clock
             lifetime=settings.security.access_token_seconds,
         )
-        output.writelines(token.line for token in made)
 
-    _with_stores(settings, work)
+    lines = "".join(token.line for token in _with_stores(settings, work))
+    if output == "-":
+        click.echo(lines, nl=False)
+        return
+    try:
+        Path(output).write_text(lines, encoding="utf-8")
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
+        raise BadArgument(f"{output} can't be written: {_reason(exc)}") from None
 
 
 COMMANDS: dict[str, Command] = {

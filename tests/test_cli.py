@@ -52,6 +52,20 @@ def test_a_wrong_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("serve", option) for option in ("--actions", "--config", "--data-dir")),
+        *(("check-config", option) for option in ("--actions", "--config")),
+        *(("verify", option) for option in ("--config", "--data-dir")),
+        ("keys new", "--folder"),
+    ],
+)
+def test_an_empty_path_is_refused(command: str, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no present folder: what a script has put in its place is missing."""
+    assert outcome(monkeypatch, capsys, *command.split(), option, "") == (2, f"scoreboard: {option}: must not be empty\n")
+
+
+@pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
         (StartError("no\nway"), 2, "scoreboard: no way\n"),

@@ -168,8 +168,49 @@ def test_arguments_that_are_no_text_are_refused(command: Command) -> None:
         ("list", "--query", "\udce9"),
     ):
         refused = command(*arguments, stdin=PASSWORD.encode())
-        assert refused.code == 2
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
         assert "is not UTF-8" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("create", "Ada", "ada@example.org"), "no password: standard input is closed"),
+        (("password", "Ada"), "no password: standard input is closed"),
+        (("delete", "Ada"), "standard input is closed; say --yes"),
+        (("import", "-"), "no users: standard input is closed"),
+    ],
+)
+def test_a_command_that_would_read_is_refused_when_standard_input_is_closed(
+    environment: dict[str, str], arguments: tuple[str, ...], why: str
+) -> None:
+    """In one line, as in `scoreboard users delete Ada <&-`; the same when it is open for writing alone."""
+    for closing in ("<&-", "0>/dev/null"):
+        line = f"exec {sys.executable} -m scoreboard users {' '.join(arguments)} {closing}"
+        ended = subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | environment, text=True, timeout=60, check=False)
+        assert (ended.returncode in {1, 2}, ended.stdout, ended.stderr.count("\n")) == (True, "", 1), ended.stderr
+        assert ended.stderr.startswith("scoreboard: ")
+        if closing == "<&-":
+            assert ended.returncode == 1
+            assert why in ended.stderr
+
+
+def test_a_list_for_nobody_is_no_error(command: Command, environment: dict[str, str]) -> None:
+    """`scoreboard users list >&-`."""
+    assert command("create", "Ada", "ada@example.org", stdin=PASSWORD.encode()).code == 0
+    line = f"exec {sys.executable} -m scoreboard users list >&-"
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | environment, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_tokens_that_can_not_be_written_are_one_line(command: Command, tmp_path: Path) -> None:
+    """A folder that is not there: exit 2; else the file has a line for each."""
+    refused = command("tokens", "--count", "1", "--output", str(tmp_path / "nothere" / "tokens"))
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "can't be written: No such file" in refused.err
+    assert command("tokens", "--count", "2", "--output", str(tmp_path / "tokens")).code == 0
+    assert (tmp_path / "tokens").read_text().count("\n") == 2
+    assert command("tokens", "--count", "2", "--output", "-").out.count("\n") == 2
 
 
 def test_a_user_is_given_another_password(command: Command, environment: dict[str, str]) -> None:
@@ -402,6 +443,31 @@ def test_a_file_that_can_not_be_read_is_refused_in_one_line(
     refused = command("import", str(path), *arguments)
     assert (refused.code, refused.out, refused.err.count("\n")) == (1, "", 1)
     assert why in refused.err
+
+
+def test_a_file_that_is_not_there_is_told_in_one_line(command: Command, tmp_path: Path) -> None:
+    """A file that is not there, a folder, no name at all: exit 2, as for a setting."""
+    for path, why in ((str(tmp_path / "nothere.csv"), "No such file"), (str(tmp_path), "Is a directory"), ("", "can't be read")):
+        refused = command("import", path)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert why in refused.err
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"username,email,password\n", b"\xef\xbb\xbf", b"[]"])
+def test_a_file_without_users_is_no_success(command: Command, content: bytes) -> None:
+    """Whoever imports an empty file has taken the wrong one: one line, exit 1."""
+    refused = command("import", "-", stdin=content)
+    assert (refused.code, refused.out, refused.err) == (1, "", "scoreboard: there are no users in standard input\n")
+
+
+def test_of_two_people_with_one_name_the_second_is_told(command: Command, environment: dict[str, str]) -> None:
+    """A class with two Toms: the first has the account, and the second is named with the line; exit 1."""
+    rows = b"username,email,password\nTom1,a@x.example,drei-alte-elche\nTom1,b@x.example,vier-alte-elche\n"
+    for counted in ("1 created, 0 were there, 1 refused\n", "0 created, 1 were there, 1 refused\n"):
+        done = command("import", "-", stdin=rows)
+        assert (done.code, done.out) == (1, counted)
+        assert done.err == "line 3: username is taken, by a user with another e-mail address\n"
+    assert is_right(environment, "drei-alte-elche", "Tom1")
 
 
 def test_what_is_guessed_or_not_read_is_told(command: Command, environment: dict[str, str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 `fold` gives the name as it is stored, from whatever a keyboard, a phone or a copied page makes of it; a log-in folds what was typed in the
 same way. `fault` says what is wrong with a folded name. Categories are those of one version of Unicode, whatever Python runs: nodes agree.
+E-mail addresses are email_addresses' matter.
 """
 
 import re
@@ -17,6 +18,7 @@ BLANK = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\uf
     chr(code)
     for code in range(0x13430, 0x13440)  # they join hieroglyphs
 }
+MAX_MARKS = 4  # in a row: UTS #39, section 5.4; more of them paint over the rows above and below
 ZWNJ, ZWJ = "\u200c", "\u200d"
 TEXT_STYLE, EMOJI_STYLE = "\ufe0e", "\ufe0f"
 BLACK_FLAG, END_OF_TAGS = "\U0001f3f4", "\U000e007f"
@@ -28,8 +30,16 @@ _MONGOLIAN = re.compile("[\u1820-\u18aa]")
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
 _STYLED = frozenset("#*0123456789\u203c\u2049\u3030\u303d")  # emoji in one style and text in the other, besides symbols
 _TAGS = re.compile(f"(?<={BLACK_FLAG})[\U000e0020-\U000e007e]{{1,16}}{END_OF_TAGS}")  # flags of regions
-_AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible, and copied along with an address
 _SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")  # category Zs
+# Full-width and half-width letters, as the keyboards of Japanese and Korean write them. Not the half-width filler, a blank letter, which is
+# refused by its own number.
+_WIDTHS = {
+    code: chr(int(unicodedata.decomposition(chr(code)).partition("> ")[2], 16))
+    for code in range(0xFF01, 0xFFEF)
+    if code != 0xFFA0 and unicodedata.decomposition(chr(code))
+}
+# Letters, numbers, punctuation, symbols. The rest shows nothing by itself.
+_VISIBLE = ("L", "N", "P", "S")
 
 
 def composed(text: str) -> str:
@@ -37,15 +47,20 @@ def composed(text: str) -> str:
     return str(unicodedata.normalize("NFC", text))
 
 
-def fold_address(text: str) -> str:
-    """An e-mail address composed, without what phones and copied pages put around it. Its case stays."""
-    return composed(text.strip().strip(_AROUND).strip())
+def usual_width(text: str) -> str:
+    """Full-width and half-width letters as the usual ones, composed: the width mapping rule of PRECIS (RFC 8265, UsernameCaseMapped)."""
+    return composed(text.translate(_WIDTHS))
 
 
 def fold(text: str) -> str:
-    """Composed; one plain space for one or more of any kind, none at the ends; without invisible characters that change nothing."""
-    shown = unicodedata.normalize("NFC", _without_invisible(text))
-    return _SPACES.sub(" ", shown).strip()
+    """Composed and of usual width; one plain space for one or more of any kind, none at the ends; without invisible characters that change
+    nothing."""
+    return _SPACES.sub(" ", usual_width(_without_invisible(text))).strip()
+
+
+def is_visible(text: str) -> bool:
+    """Whether anything of it can be seen."""
+    return any(unicodedata.category(character).startswith(_VISIBLE) and not _is_blank(character) for character in text)
 
 
 def fault(name: str) -> str | None:
@@ -60,12 +75,33 @@ def fault(name: str) -> str | None:
             what = "characters for private use"
         elif category in {"Cs", "Cn"}:
             what = "characters that Unicode does not define"
-        elif character in BLANK or (category[0] == "L" and is_ignorable(character)) or character in "\u17b4\u17b5":
+        elif _is_blank(character):
             what = "characters that show nothing"
         else:
             continue
         return f"must not contain {what} (U+{ord(character):04X})"
+    if _most_marks(name) > MAX_MARKS:
+        return f"must not have more than {MAX_MARKS} marks on one letter"
     return None
+
+
+def _is_blank(character: str) -> bool:
+    """Whether it shows nothing, though its category says that it does. U+17B4 and U+17B5 are marks of Khmer that nothing shows."""
+    is_letter = unicodedata.category(character)[0] == "L"
+    return character in BLANK or (is_letter and is_ignorable(character)) or character in "\u17b4\u17b5"
+
+
+def _most_marks(name: str) -> int:
+    """How many marks, accents among them, stand on one letter at most. Joiners between them don't begin a new letter."""
+    most = marks = 0
+    for character in unicodedata.normalize("NFD", name):
+        category = unicodedata.category(character)
+        if category in {"Mn", "Me"}:
+            marks += 1
+            most = max(most, marks)
+        elif category != "Cf":
+            marks = 0
+    return most
 
 
 def _without_invisible(text: str) -> str:

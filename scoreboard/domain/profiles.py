@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import unicodedata2 as unicodedata
 
-from scoreboard.domain import names
+from scoreboard.domain import email_addresses, names
 from scoreboard.domain.errors import FieldError
 from scoreboard.domain.networks import LOCAL_DOMAINS, is_in_domain
 from scoreboard.domain.skeletons import fold_case, skeletons
@@ -38,12 +38,10 @@ _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
 _STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
 _UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
 _CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # control, format, surrogate, private, line and paragraph separators
-# Letters, numbers, punctuation, symbols. The rest shows nothing by itself.
-_VISIBLE = ("L", "N", "P", "S")
 
 
 def username(text: str) -> str | FieldError:
-    """The name as it is stored: composed, with plain single spaces, without what shows nothing and without space around (names.fold)."""
+    """The name as it is stored: composed, in letters of usual width, with plain single spaces, without what shows nothing (names.fold)."""
     if len(text) > USERNAME_RAW_LONGEST:
         return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
     name = names.fold(text)
@@ -54,7 +52,7 @@ def username(text: str) -> str | FieldError:
     if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
         return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
     found = skeletons(name)
-    if not found or not any(unicodedata.category(character).startswith(_VISIBLE) for character in name):
+    if not found or not names.is_visible(name):
         return FieldError("username", "must contain something that can be seen")
     if any(_STAND_IN.fullmatch(skeleton) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", skeleton)) for skeleton in found):
         return FieldError("username", "must not look like the id of a user")
@@ -62,11 +60,17 @@ def username(text: str) -> str | FieldError:
 
 
 def email(text: str) -> str | FieldError:
-    """The address as it is stored (names.fold_address); it is compared without regard to case."""
-    if len(text) > EMAIL_RAW_LONGEST or len(address := names.fold_address(text)) > EMAIL_LONGEST:
+    """The address as it is stored (email_addresses.fold); it is compared without regard to case.
+
+    Before the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass (RFC 8264).
+    """
+    if len(text) > EMAIL_RAW_LONGEST or len(address := email_addresses.fold(text)) > EMAIL_LONGEST:
         return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
     if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _CONTROL for character in address):
         return FieldError("email", "must be an e-mail address")
+    local = address.partition("@")[0]
+    if special := next((character for character in local if unicodedata.normalize("NFKC", character) != character), None):
+        return FieldError("email", f"must not contain letters in a special form before the @ (U+{ord(special):04X})")
     return address
 
 

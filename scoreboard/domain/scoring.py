@@ -14,13 +14,14 @@ import msgspec
 
 from scoreboard.domain.actions import ACTION_TYPE_LENGTH, Action, invalid
 from scoreboard.domain.errors import Refusal, SettingsError
+from scoreboard.domain.names import is_visible
+from scoreboard.domain.toml_lines import line_of, shown_keys, shown_reason, table_before
 
 MOST_POINTS = 100_000  # an action's largest worth: far below what 2^53 / one action a second for a lifetime would need
 LONGEST_COOLDOWN = 7 * 24 * 3600  # seconds
 LONGEST_TITLE = 80  # characters; a button shows some thirty in a line
 MAX_ACTION_TYPES = 100  # in one file: each is a button of the page unless it says `button = false`
 MAX_DIFFICULTIES = 50  # of one action type
-STATEMENT_LINES = 200  # in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
 
 
 class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +71,8 @@ def read_rules(text: str, file: str = "actions.toml") -> dict[str, Rule]:
     except tomllib.TOMLDecodeError as exc:
         found = _SYNTAX(str(exc))
         line = int(found[2]) if found and found[2] else len(text.rstrip().split("\n"))
-        raise SettingsError(f"actions{_table_before(text, line)}: {found[1] if found else exc} (file {file}, line {line})") from None
+        reason = shown_reason(found[1] if found else exc)
+        raise SettingsError(f"actions{table_before(text, line)}: {reason} (file {file}, line {line})") from None
     except RecursionError:
         raise SettingsError(f"actions: nested too deeply (file {file})") from None
     if not tables:
@@ -80,15 +82,14 @@ def read_rules(text: str, file: str = "actions.toml") -> dict[str, Rule]:
     try:
         return {name: _read_rule(name, table) for name, table in tables.items()}
     except _BadRuleError as exc:
-        about = ".".join(key if key.isprintable() else ascii(key) for key in exc.keys)
-        raise SettingsError(f"actions.{about}: {exc} (file {file}, line {line_of(text, exc.keys)})") from None
+        raise SettingsError(f"actions.{shown_keys(exc.keys)}: {exc} (file {file}, line {line_of(text, exc.keys)})") from None
 
 
 def _read_rule(name: str, table: object) -> Rule:
     if not isinstance(table, dict):
         raise _BadRuleError("must be a table: [name] in a line of its own, its settings below", name)
     if not _is_shown(name, ACTION_TYPE_LENGTH):
-        raise _BadRuleError(f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed", name)
+        raise _BadRuleError(f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name)
     try:
         rule = msgspec.convert(table, Rule)
     except msgspec.ValidationError as exc:
@@ -108,14 +109,16 @@ def _read_rule(name: str, table: object) -> Rule:
 
 def _check(name: str, rule: Rule) -> None:
     if not _is_shown(rule.title, LONGEST_TITLE):
-        raise _BadRuleError(f"must have 1 to {LONGEST_TITLE} characters that can be printed", name, "title")
+        raise _BadRuleError(f"must have 1 to {LONGEST_TITLE} characters that can be printed, and show something", name, "title")
     if not 0 <= rule.cooldown <= LONGEST_COOLDOWN:
         raise _BadRuleError(f"must be 0 to {LONGEST_COOLDOWN} seconds", name, "cooldown")
     if len(rule.difficulty) > MAX_DIFFICULTIES:
         raise _BadRuleError(f"may have {MAX_DIFFICULTIES} names", name, "difficulty")
     for level, factor in rule.difficulty.items():
         if not _is_shown(level, ACTION_TYPE_LENGTH):
-            raise _BadRuleError(f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed", name, "difficulty", level)
+            raise _BadRuleError(
+                f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name, "difficulty", level
+            )
         if not 0 < factor <= 100:
             raise _BadRuleError("a factor is above 0 and at most 100", name, "difficulty", level)
     if time := rule.time:
@@ -125,63 +128,18 @@ def _check(name: str, rule: Rule) -> None:
             raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "swift")
         if not 0 < time.bonus <= 100:
             raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
+        if time.swift and time.bonus == 1:
+            raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "swift")
+        if time.bonus != 1 and not time.swift:
+            raise _BadRuleError("changes nothing without swift: within so many seconds it is given", name, "time", "bonus")
+        if 0 < time.swift < time.minimum:
+            raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "swift")
     if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
         raise _BadRuleError(f"must give 1 to {MOST_POINTS} points, with the greatest factor and bonus", name, "points")
 
 
 def _is_shown(text: str, longest: int) -> bool:
-    return 1 <= len(text) <= longest and text.isprintable() and text == text.strip()
-
-
-def line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line, from 1 on, where the deepest of these keys that is there begins. `text` must be valid TOML.
-
-    Each statement of TOML is a valid text by itself: lines are put together until they are one, and what it defines is compared.
-    """
-    lines = text.replace("\r\n", "\n").split("\n")
-    best, depth, header = 1, 0, tuple[str, ...]()
-    at = 0
-    while at < len(lines):
-        end = at + 1
-        while (parsed := _parsed("\n".join(lines[at:end]))) is None and end < min(len(lines), at + STATEMENT_LINES):
-            end += 1
-        path = _only_path(parsed or {})
-        is_header = lines[at].lstrip().startswith("[")
-        if is_header:
-            header = path
-        defined = header if is_header else header + path
-        common = 0
-        while common < min(len(defined), len(keys)) and defined[common] == keys[common]:
-            common += 1
-        if common > depth:
-            best, depth = at + 1, common
-        at = end
-    return best
-
-
-def _parsed(statement: str) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return None
-
-
-def _only_path(tree: Any) -> tuple[str, ...]:
-    """The keys down to where a statement's tree branches. Of an inline table with several keys: the key that it is the value of."""
-    path: tuple[str, ...] = ()
-    while isinstance(tree, dict) and len(tree) == 1:
-        ((key, tree),) = tree.items()
-        path += (key,)
-    return path
-
-
-def _table_before(text: str, line: int) -> str:
-    """The name of the table that a faulty line is in, after a dot; "" for none. The text is no valid TOML, so this is a guess."""
-    for candidate in reversed(text.split("\n")[:line]):
-        if candidate.lstrip().startswith("["):
-            path = _only_path(_parsed(candidate.strip()) or {})
-            return "." + ".".join(path) if path and all(key.isprintable() for key in path) else ""
-    return ""
+    return 1 <= len(text) <= longest and text.isprintable() and text == text.strip() and is_visible(text)
 
 
 # ---- awarding -------------------------------------------------------------------------------------------------------

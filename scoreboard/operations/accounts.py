@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from scoreboard.domain import names, profiles, skeletons
+from scoreboard.domain import email_addresses, names, profiles, skeletons
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE
@@ -432,7 +432,7 @@ def _stand_in(name: str) -> UUID:
 
     It folds as `users.find` does, so that the limits do not tell which names there are.
     """
-    folded = names.fold_address(name) if "@" in name else names.fold(name)
+    folded = email_addresses.fold(name) if email_addresses.is_address(name) else names.fold(name)
     return UUID(bytes=sha256(fold_case(folded).encode(errors="replace")).digest()[:16])
 
 

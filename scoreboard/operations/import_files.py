@@ -1,4 +1,5 @@
-"""Files of users, as people have them: CSV with a header, JSON Lines, or a JSON array, in whatever encoding a program has saved them.
+"""Files of users, as people have them: CSV with a header, JSON Lines, a JSON array or one object, in whatever encoding a program has saved
+them.
 
 `decode` makes text of the bytes, `read_people` makes users of the text. What can't be read costs a line, never the file: each comes out as
 its number and a Person, or its number and what is wrong with it. Pure; called by `scoreboard users import`.
@@ -117,6 +118,8 @@ def read_people(text: str, *, is_csv: bool) -> People | Refusal:
         return _read_csv(_LINE_END.split(text))
     if text.lstrip(" \t\r\n").startswith("["):
         return People("entry", _array(text))
+    if (one := _object_of_lines(text)) is not None:
+        return People("entry", iter([(1, _person(one))]))
     return People("line", _json_lines(text))
 
 
@@ -125,6 +128,17 @@ def _person(raw: object) -> Person | str:
         return msgspec.convert(raw, Person)
     except msgspec.ValidationError as exc:
         return str(exc)
+
+
+def _object_of_lines(text: str) -> dict[str, object] | None:
+    """The one object that the text is, over several lines; None when it is something else."""
+    first, _, rest = text.strip(" \t\r\n").partition("\n")
+    if not first.startswith("{") or first.rstrip().endswith("}") or not rest:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Person | str]]:

@@ -11,8 +11,9 @@ from uuid import UUID, uuid4
 
 import trio
 
-from scoreboard.domain import profiles
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain import email_addresses, profiles
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.skeletons import fold_case, skeletons
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.import_files import Person
 from scoreboard.security import refresh_tokens, tokens
@@ -24,9 +25,13 @@ from scoreboard.storage.connections import Stores
 BATCH = 500  # users a round trip
 
 
+NAME_TAKEN = "username is taken, by a user with another e-mail address"
+
+
 @dataclass(slots=True)
 class Imported:
-    """What an import did. `existing`: users of these names, in any case. `refused`: number and why, in the file's order."""
+    """What an import did. `existing`: users of these names with these addresses, in any case. `refused`: number and why, in the file's
+    order."""
 
     created: int = 0
     existing: int = 0
@@ -34,39 +39,76 @@ class Imported:
 
 
 async def import_users(stores: Stores, accounts: Accounts, people: Iterable[tuple[int, Person | str]], done: Imported) -> None:
-    """Creates whoever is not there yet; who is keeps everything as it is. `done` counts, also up to where this was cancelled.
+    """Creates whoever is not there yet; who is keeps everything as it is. Of two lines that claim one name or address the first wins.
 
-    Cancelling leaves those created until then, so the same file can be imported again.
+    `done` counts, also up to where this was cancelled. Cancelling leaves those created until then, so the same file can be imported again.
     """
 
     async def create(number: int, person: Person) -> None:
         created = await accounts.create(person.username, person.email, person.password, person.avatarUrl)
         if not isinstance(created, Refusal):
             done.created += 1
-        elif created.code is Code.CONFLICT and await _known(stores, [person]):
-            done.existing += 1  # made by another line or another process meanwhile
+        elif created.code is Code.CONFLICT and await _is_there(stores, person):
+            done.existing += 1  # made by another process meanwhile, or the name is from before today's rules
         else:
             done.refused.append((number, created.detail))
 
     lines = iter(people)
     while batch := list(islice(lines, BATCH)):
         done.refused += [(number, person) for number, person in batch if isinstance(person, str)]
-        candidates = [(number, person) for number, person in batch if isinstance(person, Person)]
-        # Asked first, since hashing a password that is not needed takes 35 ms.
-        known = await _known(stores, [person for _, person in candidates])
-        async with trio.open_nursery() as nursery:
-            for number, person in candidates:
-                if profiles.username(person.username) in known:
+        waiting = [(number, person) for number, person in batch if isinstance(person, Person)]
+        while waiting:
+            # Asked first, since hashing a password that is not needed takes 35 ms.
+            known = await _known(stores, [person for _, person in waiting])
+            free: list[tuple[int, Person]] = []
+            for number, person in waiting:
+                name = profiles.username(person.username)
+                address = known.get(name) if isinstance(name, str) else None
+                if address is None:
+                    free.append((number, person))
+                elif _is_address_of(person, address):
                     done.existing += 1
                 else:
+                    done.refused.append((number, NAME_TAKEN))
+            first, waiting = _without_rivals(free)
+            async with trio.open_nursery() as nursery:
+                for number, person in first:
                     nursery.start_soon(create, number, person)
     done.refused.sort()
 
 
-async def _known(stores: Stores, people: Sequence[Person]) -> set[str | FieldError]:
-    """The names of these that users have, as they are stored. What is no name nobody has, and no database is asked for it."""
+def _without_rivals(people: Sequence[tuple[int, Person]]) -> tuple[list[tuple[int, Person]], list[tuple[int, Person]]]:
+    """Those who may be created at once, and those who claim a name, a look or an address that a line before them claims too.
+
+    The others wait for the first to be created or refused.
+    """
+    first: list[tuple[int, Person]] = []
+    rivals: list[tuple[int, Person]] = []
+    claimed: set[str] = set()
+    for number, person in people:
+        name, address = profiles.username(person.username), profiles.email(person.email)
+        claims = {*skeletons(name)} if isinstance(name, str) else set()
+        claims |= {fold_case(address)} if isinstance(address, str) else set()  # has an @, which no name has
+        (rivals if claims & claimed else first).append((number, person))
+        claimed |= claims
+    return first, rivals
+
+
+async def _known(stores: Stores, people: Sequence[Person]) -> dict[str, str]:
+    """The names of these that users have, as they are stored, and the users' addresses. What is no name nobody has: it is not asked for."""
     names = [name for person in people if isinstance(name := profiles.username(person.username), str)]
-    return {*await users.known(stores, names)} if names else set()
+    return await users.known(stores, names) if names else {}
+
+
+async def _is_there(stores: Stores, person: Person) -> bool:
+    account = await users.find(stores, person.username)
+    found = await users.profile(stores, account.user) if account else None
+    return found is not None and _is_address_of(person, found.email)
+
+
+def _is_address_of(person: Person, stored: str) -> bool:
+    """In any case, and however a row that is older than today's rules has it."""
+    return fold_case(email_addresses.fold(stored)) == fold_case(email_addresses.fold(person.email))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ an error in the work it tells of, and never a wait.
 """
 
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
@@ -155,8 +157,11 @@ def announce(text: str) -> None:
 
 
 def configure(level: str = "info", format: str = "auto", *, version: str = "", stream: TextIO | None = None) -> None:  # noqa: A002
-    """Sends all logging to `stream` (stdout): `json`, `console`, or `auto`, which is console on a terminal. May be called again."""
-    stream = stream or sys.stdout
+    """Sends all logging to `stream` (stdout): `json`, `console`, or `auto`, which is console on a terminal. May be called again.
+
+    Where the stream is closed (`>&-`) nothing is kept of it.
+    """
+    stream = stream or sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 – open as long as the process
     console = format == "console" or (format == "auto" and stream.isatty())
     processors: list[Processor] = [
         _request_id,

@@ -22,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -29,6 +30,7 @@ from pydantic import (
 )
 
 from scoreboard.domain.errors import SettingsError
+from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.runtime import sources
 from scoreboard.runtime.keys import Keys, decode_master_key, decode_signing_key, development_keys
 
@@ -85,6 +87,12 @@ def _network(value: object) -> object:
         return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address
     except ValueError:
         raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits of a host") from None
+
+
+def _path(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty")  # pathlib takes it for the present folder
+    return value
 
 
 def _access(value: object) -> object:
@@ -170,7 +178,7 @@ class Redis(Section):
 
 class Embedded(Section):
     enabled: bool = False
-    data_dir: Path = Path(".data")
+    data_dir: Annotated[Path, BeforeValidator(_path)] = Path(".data")
     demo_accounts: bool = True
 
 
@@ -249,7 +257,7 @@ _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}").fullmatch
 
 
 class Page(Section):
-    """How the page presents itself; what is in the logo's file is checked where it is read, web.branding."""
+    """How the page presents itself; what is in the logo's file, and whether the title shows anything, is checked by web.branding."""
 
     title: Annotated[str, Field(min_length=1, max_length=60)] = "Scoreboard"
     logo: Annotated[str, Field(max_length=4096)] = ""  # a file; "": none
@@ -297,6 +305,11 @@ class Settings(Section):
     page: Page = Page()
     accounts: Accounts = Accounts()
     log: Log = Log()
+    _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
+
+    def origin(self, key: str) -> str:
+        """Where `section.key` was given, in words: a file and its line, a variable, the command line; "" for a default."""
+        return self._sources.origin(tuple(key.split(".")))
 
     @property
     def production(self) -> bool:
@@ -346,7 +359,7 @@ def load_settings(
     read = sources.Sources()
     for file in (config_file("default.toml"), config or environ.get(sources.CONFIG)):
         if file:
-            read.put((), sources.read_toml(Path(file)), f"file {file}")
+            read.put_toml(Path(file))
     if folder := environ.get(sources.SECRETS_DIR):
         for given in sources.read_secrets(Path(folder)):
             read.put(*given)
@@ -357,6 +370,7 @@ def load_settings(
             read.put(tuple(key.split(".")), value, "command line")
     try:
         settings = Settings.model_validate(read.tree)
+        settings._sources = read  # noqa: SLF001 – pydantic sets no private attribute by itself
     except ValidationError as exc:
         raise SettingsError("; ".join(_told(error["loc"], error["type"], error["msg"], read) for error in exc.errors())) from None
     if settings.production and settings.embedded.enabled:
@@ -381,7 +395,7 @@ def _told(loc: tuple[int | str, ...], kind: str, message: str, read: sources.Sou
         close = difflib.get_close_matches(".".join(path), _known(), n=1)
         message = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
     origin = read.origin(path)
-    return f"{'.'.join(path)}: {message}" + (f" ({origin})" if origin else "")
+    return f"{shown_keys(path)}: {message}" + (f" ({origin})" if origin else "")
 
 
 def _known() -> list[str]:

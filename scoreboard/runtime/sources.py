@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scoreboard.domain.errors import SettingsError
+from scoreboard.domain.toml_lines import line_of, shown_reason
 
 PREFIX = "SCOREBOARD_"
 CONFIG = "SCOREBOARD_CONFIG"
@@ -29,6 +30,20 @@ class Sources:
     def __init__(self) -> None:
         self.tree: dict[str, Any] = {}
         self._origins: dict[Path_, str] = {}
+        self._texts: dict[str, str] = {}  # of TOML files, by origin
+
+    def put_toml(self, path: Path) -> None:
+        """Sets what stands in a TOML file. Raises SettingsError."""
+        text = read_text(path)
+        try:
+            tree = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as exc:
+            raise SettingsError(f"the configuration file {path} is not valid TOML: {shown_reason(exc)}") from exc
+        except RecursionError:
+            raise SettingsError(f"the configuration file {path} is nested too deeply") from None
+        origin = f"file {path}"
+        self._texts[origin] = text
+        self.put((), tree, origin)
 
     def put(self, path: Path_, value: object, origin: str) -> None:
         """Sets a value, over whatever was there; the items of a table are set one by one."""
@@ -51,8 +66,10 @@ class Sources:
         self._origins[path] = origin
 
     def origin(self, path: Path_) -> str:
-        """Who gave the value at `path`, or something in it; empty for a default."""
+        """Who gave the value at `path`, or something in it, of a TOML file with the line; empty for a default."""
         found = self._origins.get(path) or self._origins.get(self.leaf(path), "")
+        if found in self._texts:
+            return f"{found}, line {line_of(self._texts[found], path)}"
         return found or (self.origin(path[:-1]) if len(path) > 1 else "")
 
     def leaf(self, path: Path_) -> Path_:
@@ -60,13 +77,18 @@ class Sources:
         return next((at for at in self._origins if at[: len(path)] == path), path)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_text(path: Path) -> str:
+    """The text of a configuration file, without a byte order mark. Raises SettingsError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as exc:
-        raise SettingsError(f"the configuration file {path} can't be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"the configuration file {path} is not valid TOML: {exc}") from exc
+        content = path.read_bytes()
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise SettingsError(f"the configuration file {path} can't be read: {reason}") from exc
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise SettingsError(f"the configuration file {path} is not UTF-8 text; save it as UTF-8 (line {line})") from None
 
 
 def read_secrets(folder: Path) -> Iterator[tuple[Path_, str, str]]:

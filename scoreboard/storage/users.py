@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from scoreboard.domain import names
+from scoreboard.domain import email_addresses, names
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
 from scoreboard.storage.bridge import crossing, postgres_errors
@@ -36,13 +36,16 @@ _HELD = """EXISTS (
                      AND (s.freed_at IS NULL OR s.freed_at >= now() - interval '{3} days')
            )"""
 
+_LOWERED = "ARRAY(SELECT lower(given COLLATE pg_c_utf8) FROM unnest({0}::text[]) AS given)"  # of an array's texts
+
+# $8: every spelling of the address. New rows have one of them, so the unique index keeps two registrations at once apart.
 # The name's skeletons go first, in their order: of two registrations at once the second waits for the first, and then has no user to make.
 # When it has some of the skeletons by then, or only the address was taken meanwhile, `created` is empty, the claims' foreign key is
 # violated, and all of it is undone.
 CREATE = f"""
 WITH taken AS (
     SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
-           EXISTS (SELECT FROM users WHERE lower(email COLLATE pg_c_utf8) = lower($3 COLLATE pg_c_utf8)) AS email,
+           EXISTS (SELECT FROM users WHERE lower(email COLLATE pg_c_utf8) = ANY ({_LOWERED.format("$8")})) AS email,
            {_HELD.format("$6", "$7", "$1", REST_DAYS)} AS skeleton
 ), claimed AS (
     INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
@@ -69,9 +72,11 @@ SELECT id, username, password_hash, place FROM (
     UNION ALL
     SELECT u.id, u.username, 3 FROM username_skeletons AS s JOIN users AS u ON u.id = s.user_id WHERE s.skeleton = $3 AND s.freed_at IS NULL
 ) AS found LEFT JOIN credentials ON user_id = id ORDER BY place"""
-BY_EMAIL = """
+# $1: every spelling of the address, the typed one first. Of accounts that are older than the rule for spellings two may be found.
+BY_EMAIL = f"""
 SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
-WHERE lower(email COLLATE pg_c_utf8) = lower($1 COLLATE pg_c_utf8)"""
+WHERE lower(email COLLATE pg_c_utf8) = ANY ({_LOWERED.format("$1")})
+ORDER BY array_position({_LOWERED.format("$1")}, lower(email COLLATE pg_c_utf8))"""  # noqa: S608 – constants
 
 BY_ID = "SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id WHERE id = $1"
 
@@ -150,14 +155,15 @@ _PAGE = """
 SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
        lower(u.username COLLATE pg_c_utf8) AS key
 FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id
-WHERE {0} ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0
-           OR strpos(lower(u.email COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR u.id::text = lower($2 COLLATE pg_c_utf8))
+WHERE {0} ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR EXISTS (
+               SELECT FROM unnest($4::text[]) AS given WHERE strpos(lower(u.email COLLATE pg_c_utf8), lower(given COLLATE pg_c_utf8)) > 0
+           ) OR u.id::text = lower($2 COLLATE pg_c_utf8))
 ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
 FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
 NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
 
 KNOWN = """
-SELECT t.name FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
+SELECT t.name, email FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
 
 
 class Profile(NamedTuple):
@@ -203,10 +209,10 @@ class Account(NamedTuple):
 async def create(stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str) -> UUID | Refusal:
     """A new user with a password, or what is taken."""
     user = uuid4()
-    wanted, first = skeletons(username), skeleton_of_first_rule(username)
+    wanted, first, addresses = skeletons(username), skeleton_of_first_rule(username), email_addresses.spellings(email)
     for _ in range(CREATE_TRIES):
         try:
-            row = await stores.fetchrow(CREATE, user, username, email, avatar_url, password_hash, wanted, first)
+            row = await stores.fetchrow(CREATE, user, username, email, avatar_url, password_hash, wanted, first, addresses)
         except asyncpg.ForeignKeyViolationError:  # the next time it sees what was taken
             continue
         assert row is not None
@@ -217,13 +223,14 @@ async def create(stores: Stores, username: str, email: str, avatar_url: str | No
 
 
 async def find(stores: Stores, name: str) -> Account | None:
-    """The account of a user name, or of an e-mail address, in any case, as people type it: with spaces round it, composed or not."""
-    if "@" in name:
-        rows = await stores.fetch(BY_EMAIL, names.fold_address(name))
+    """The account of a user name, or of an e-mail address, in any case, as people type it: with spaces round it, composed or not, of any
+    width, and the domain of an address in either of its forms."""
+    if email_addresses.is_address(name):
+        rows = await stores.fetch(BY_EMAIL, email_addresses.spellings(name))
     else:
         stored = names.fold(name)
         rows = await stores.fetch(BY_USERNAME, names.composed(name), stored, folded_skeleton(stored))
-        rows = [row for row in rows if row["place"] < BY_SKELETON or fold_case(row["username"]) == fold_case(stored)]
+        rows = [row for row in rows if row["place"] < BY_SKELETON or fold_case(names.fold(row["username"])) == fold_case(stored)]
     return Account(rows[0]["id"], rows[0]["username"], rows[0]["password_hash"]) if rows else None
 
 
@@ -313,8 +320,10 @@ async def _delete(stores: Stores, user: UUID) -> bool:
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:
-    """The next users by name, in any case: those whose name, address or id has the query in it. `after`: the `key` of the last one."""
-    rows = await stores.fetch(FIRST_PAGE if after is None else NEXT_PAGE, after, query, size)
+    """The next users by name, in any case: those who have the query in their name or address, or as their id. `after`: the `key` of the
+    last one."""
+    addresses = email_addresses.query_spellings(query)
+    rows = await stores.fetch(FIRST_PAGE if after is None else NEXT_PAGE, after, query, size, addresses)
     return [
         Listed(
             row["id"], row["username"], row["email"], row["avatar_url"], row["total_score"], _milliseconds(row["created_at"]), row["key"]
@@ -331,9 +340,9 @@ async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence
     return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
 
 
-async def known(stores: Stores, usernames: Sequence[str]) -> set[str]:
-    """Which of these names are taken, in any case."""
-    return {row["name"] for row in await stores.fetch(KNOWN, list(usernames))}
+async def known(stores: Stores, usernames: Sequence[str]) -> dict[str, str]:
+    """Which of these names users have, in any case: name → the e-mail address of whoever has it."""
+    return {row["name"]: row["email"] for row in await stores.fetch(KNOWN, list(usernames))}
 
 
 def _taken(field: str, what: str) -> Refusal:

@@ -6,11 +6,13 @@ a stylesheet of their own, `theme.css`, after the shipped one.
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from scoreboard.domain.colours import readable_on, text_on
 from scoreboard.domain.errors import SettingsError
+from scoreboard.domain.names import is_visible
 from scoreboard.domain.picture_formats import MAX_SIDE_PIXELS, checked_media_type
 from scoreboard.runtime.settings import Page
 
@@ -47,8 +49,21 @@ class Branding(NamedTuple):
 SHIPPED = Branding()
 
 
-def load_branding(page: Page) -> Branding:
-    """The title, logo and colours of these settings. Raises SettingsError: one line that names the key."""
+def load_branding(page: Page, origin: Callable[[str], str] = lambda _: "") -> Branding:
+    """The title, logo and colours of these settings. Raises SettingsError: one line that names the key, and where it was given.
+
+    `origin` tells that of a key, "" where it is not known.
+    """
+    try:
+        return _load(page)
+    except SettingsError as exc:
+        where = origin(str(exc).partition(":")[0])
+        raise SettingsError(f"{exc} ({where})" if where else str(exc)) from None
+
+
+def _load(page: Page) -> Branding:
+    if not is_visible(page.title):
+        raise SettingsError("page.title: must show something")
     files: dict[str, bytes] = {}
     logo = ""
     if page.logo:

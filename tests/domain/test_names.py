@@ -149,6 +149,51 @@ def test_folding_twice_changes_nothing(typed: str) -> None:
     assert "  " not in once
 
 
+def test_letters_of_any_width_are_the_usual_ones() -> None:
+    """As the keyboards of Japanese and Korean write them; a half-width letter and its mark are one letter."""
+    for typed, stored in (
+        ("\uff11\uff12\uff13\uff41\uff22", "123aB"),
+        ("\uff76\uff9e\uff86\uff91", "\u30ac\u30cb\u30e0"),
+        ("\uffdc\uffdc\uffdc", "\u3163" * 3),
+    ):
+        assert profiles.username(typed) == stored
+    assert isinstance(profiles.username("ada\uff20example"), FieldError)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "z" + chr(0x301) * 48 + "z",
+        "abc" + chr(0x323) + chr(0x302) + chr(0x301) + chr(0x308) + chr(0x30C),
+        text(0x1EBF) + text(0x308, 0x30C, 0x30A) + "ab",  # a composed letter has its own marks
+        "ab" + text(0x20DD) * 5,
+        "a" + text(0x94D, 0x200D) * 5 + "bc",  # joiners between them
+    ],
+)
+def test_piles_of_marks_are_refused(name: str) -> None:
+    """More than four on a letter paint over the rows around it."""
+    refused = profiles.username(name)
+    assert isinstance(refused, FieldError)
+    assert refused.message == "must not have more than 4 marks on one letter"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        text(0x4E, 0x67, 0x75, 0x79, 0x1EC5, 0x6E),  # Vietnamese
+        text(0x5E9, 0x5C1, 0x5BC, 0x5B8, 0x591, 0x5DC, 0x5D5, 0x5B9, 0x5DD),  # Hebrew with its vowels, a dot and a sign of cantillation
+        text(0xE17, 0xE35, 0xE48, 0xE1B, 0xE31, 0xE49),  # Thai
+        text(0x0627, 0x0644, 0x0644, 0x0651, 0x0670, 0x0647),  # Arabic
+        text(0xF62, 0xF90, 0xFB1, 0xF7A, 0xF0B, 0xF62),  # Tibetan: a stack of three letters and a vowel
+        text(0x1019, 0x103C, 0x103D, 0x103E, 0x1031, 0x1037, 0x1038),  # Burmese
+        "e" + text(0x323, 0x302, 0x301, 0x308) + "ab",  # as many as there may be
+    ],
+)
+def test_marks_of_living_scripts_are_taken(name: str) -> None:
+    """None of them needs more than four on a letter."""
+    assert profiles.username(name) == names.fold(name)
+
+
 def test_addresses_lose_what_phones_and_pages_put_around_them() -> None:
     """Spaces of any kind, zero widths; nothing within."""
     for around in (0x20, 0xA0, 0x09, 0x0A, 0x3000, 0x200B, 0xFEFF, 0xAD, 0x2060):

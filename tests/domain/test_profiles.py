@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain import names, profiles
+from scoreboard.domain import email_addresses, names, profiles
 from scoreboard.domain.errors import FieldError
 
 
@@ -148,7 +148,7 @@ def test_what_is_too_long_is_refused_before_any_work(rule: Callable[[str], str |
         raise AssertionError("not before the length is known")
 
     monkeypatch.setattr(names, "fold", fold)
-    monkeypatch.setattr(names, "fold_address", fold)
+    monkeypatch.setattr(email_addresses, "fold", fold)
     assert refused(rule("a" + "\u0327\u0301" * 8000))
 
 

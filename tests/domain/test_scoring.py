@@ -1,5 +1,6 @@
 """What an action is worth, and which rules can be loaded at all."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +142,18 @@ time = { minimum = 1, maximum = 2 }
         ),
         ("points = 20", "points = 20\ncooldown = -1", "actions.essay.cooldown: must be 0 to 604800 seconds (file f, line 10)"),
         ("maximum = 2", "maximum = 0", "actions.essay.time: minimum must be 0 or more and not above maximum (file f, line 10)"),
-        ('title = "Quiz"', 'title = " "', "actions.quiz.title: must have 1 to 80 characters that can be printed (file f, line 3)"),
+        (
+            'title = "Quiz"',
+            'title = " "',
+            "actions.quiz.title: must have 1 to 80 characters that can be printed, and show something (file f, line 3)",
+        ),
         ('title = "Quiz"', "title = Quiz", "actions.quiz: Invalid value (file f, line 3)"),
         ("[essay]", "[quiz]", "actions.quiz: Cannot declare ('quiz',) twice (file f, line 6)"),
-        ("[quiz]\ntitle", '["a\\nb"]\ntitle', "actions.'a\\nb': a name has 1 to 50 characters that can be printed (file f, line 2)"),
+        (
+            "[quiz]\ntitle",
+            '["a\\nb"]\ntitle',
+            "actions.'a\\nb': a name has 1 to 50 characters that can be printed, and shows something (file f, line 2)",
+        ),
         ("# A quiz", "points = 3", "actions.points: must be a table: [name] in a line of its own, its settings below (file f, line 1)"),
     ],
 )
@@ -155,6 +164,45 @@ def test_a_bad_file_is_told_its_line(old: str, new: str, told: str) -> None:
         with pytest.raises(SettingsError) as raised:
             read_rules(text, "f")
         assert str(raised.value) == told
+
+
+@pytest.mark.parametrize("blank", ["\u3164\u2800", "\u3164", "\u2800", "\uffa0", "\u115f", "\u17b4"])
+def test_what_shows_nothing_is_no_title(blank: str) -> None:
+    """Blank letters alone: the button would have no text. Beside letters they may stand."""
+    for text in (f'[a]\ntitle = "{blank}"\npoints = 1', f'["{blank}"]\ntitle = "A"\npoints = 1'):
+        with pytest.raises(SettingsError, match=r"^actions\..*(title: must .* show|a name .* shows) something \(file"):
+            read_rules(text)
+    assert read_rules(f'[a]\ntitle = "A{blank}A"\npoints = 1') or blank == "\u17b4"
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        ("swift = 5", "time.swift: changes nothing without a bonus"),
+        ("swift = 5, bonus = 1.0", "time.swift: changes nothing without a bonus"),
+        ("bonus = 1.5", "time.bonus: changes nothing without swift"),
+        ("minimum = 6, swift = 5, bonus = 1.5", "time.swift: is below minimum"),
+    ],
+)
+def test_a_time_rule_that_can_have_no_effect_is_refused(time: str, told: str) -> None:
+    """Whoever wrote it expects one."""
+    with pytest.raises(SettingsError, match=rf"^actions\.a\.{re.escape(told)}[^\n]*line 4\)$"):
+        read_rules(f'[a]\ntitle = "A"\npoints = 1\ntime = {{ {time} }}')
+    assert read_rules('[a]\ntitle = "A"\npoints = 1\ntime = { minimum = 5, swift = 5, bonus = 0.5 }')
+
+
+def test_long_keys_are_shortened_where_they_are_told() -> None:
+    """As a name, as a key, in what is wrong with the syntax: a message stays a line that can be read."""
+    long = "x" * 5000
+    for text in (
+        f'[{long}]\ntitle = "A"\npoints = 1',
+        f'[a]\ntitle = "A"\npoints = 1\n{long} = 1',
+        f"[{long}]\n[{long}]",
+        f"[{long}]\ntitle = A",
+    ):
+        with pytest.raises(SettingsError, match="xxx") as raised:
+            read_rules(text)
+        assert len(str(raised.value)) < 600
 
 
 def test_a_file_has_bounds() -> None:

@@ -119,6 +119,25 @@ def test_keyboard_alone_is_enough(visitor: BrowserContext, live_server: Any) -> 
 
 
 @in_browser
+def test_who_registers_with_an_umlaut_domain_logs_in_with_it(visitor: BrowserContext, start_node: Any) -> None:
+    """The browser encodes the domain for the field of the registration, and not for the one of the log-in."""
+    page = open_page(visitor, start_node().url)
+    page.get_by_role("button", name="New here?").click()
+    page.get_by_label("User name").fill("Jo Umlaut")
+    page.get_by_label("E-mail").fill("jo@m\u00fcller.example")
+    page.get_by_label("Password", exact=True).fill("drei alte elche")
+    page.get_by_role("button", name="Create account").click()
+    expect(page.locator("#name")).to_have_text("Jo Umlaut", timeout=PATIENCE)
+    page.get_by_role("button", name="Log out").click()
+    expect(page.locator("#name")).to_be_hidden()
+    page.get_by_role("button", name="I have an account").click()
+    page.get_by_label("User name").fill("jo@m\u00fcller.example")
+    page.get_by_label("Password", exact=True).fill("drei alte elche")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#name")).to_be_visible(timeout=PATIENCE)
+
+
+@in_browser
 def test_a_session_outlives_a_reload_until_log_out(visitor: BrowserContext, live_server: Any) -> None:
     """A reload restores the session from its cookie, log-out ends it in every tab, and neither asks for what can't be there."""
     page = open_page(visitor, live_server.url)

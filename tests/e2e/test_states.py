@@ -230,6 +230,24 @@ def test_a_session_that_has_ended_stays_so(fake: FakeBoard, visitor: BrowserCont
     mine.wait_for_function("session.user === null")
 
 
+@in_browser
+def test_whoever_logs_out_is_not_told_that_the_session_has_ended(fake: FakeBoard, visitor: BrowserContext) -> None:
+    """In no tab: the form is there, ready to be typed in. A session that the server has ended is told as such."""
+    page, other = fake.open(visitor.new_page()), fake.open(visitor.new_page())
+    enter(page)
+    expect(other.locator("#name")).to_have_text("Grace")
+    page.get_by_role("button", name="Log out").click()
+    for tab in (page, other):
+        expect(tab.get_by_role("button", name="Log in")).to_be_visible()
+        expect(tab.locator("#form-error")).to_have_text("")
+    expect(page.locator("#username")).to_be_focused()
+    other.close()
+    enter(page)
+    fake.api |= {path: (401, refuse("UNAUTHORIZED", "This session has ended.")) for path in ("/auth/refresh", "/scores/action")}
+    page.locator("[data-action=quiz_complete]").click()
+    expect(page.locator("#form-error")).to_have_text("Your session has ended. Please log in again.", timeout=PATIENCE)
+
+
 @pytest.fixture(scope="module")
 def caching(browser: Browser) -> Iterator[Browser]:
     """A browser as people have it, with the back/forward cache that Playwright switches off."""

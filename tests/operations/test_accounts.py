@@ -611,8 +611,12 @@ async def test_an_import_tells_of_every_user_that_it_does_not_create(database_ur
         assert isinstance(await users.change(one.stores, ada[0], "Lovelace", None, set_avatar=False), users.Changed)
         assert (await import_users(one, "\n".join([HEADER, *rows[:2]]), is_csv=True)).created == 2
         done = await import_users(one, "\n".join([HEADER, *rows]), is_csv=True)
-        assert (done.created, done.existing) == (0, 3)
-        assert done.refused == [(5, users.USERNAME_TAKEN.detail), (6, users.USERNAME_TAKEN.detail), (7, users.EMAIL_TAKEN.detail)]
+        assert (done.created, done.existing) == (0, 2)
+        assert done.refused == [
+            (4, provisioning.NAME_TAKEN),
+            *((line, users.USERNAME_TAKEN.detail) for line in (5, 6)),
+            (7, users.EMAIL_TAKEN.detail),
+        ]
 
 
 async def test_a_user_who_is_in_a_file_twice_is_made_once(database_url: str, redis_url: str) -> None:
@@ -620,6 +624,53 @@ async def test_a_user_who_is_in_a_file_twice_is_made_once(database_url: str, red
     rows = [f"{name},{name}@example.org,correct horse battery" for name in ("Ada", "ADA", "ada")]
     async with node(database_url, redis_url) as one:
         assert await import_users(one, "\n".join([HEADER, *rows]), is_csv=True) == Imported(created=1, existing=2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "created", "existing", "refused"),
+    [
+        (("Tom1,a@x.example", "Tom1,b@x.example"), ["Tom1 a@x.example"], 0, [(3, provisioning.NAME_TAKEN)]),
+        (("Tom1,a@x.example", "TOM1,b@x.example", "tom1,A@X.example"), ["Tom1 a@x.example"], 1, [(3, provisioning.NAME_TAKEN)]),
+        (("Toml,a@x.example", "Tom1,b@x.example"), ["Toml a@x.example"], 0, [(3, users.USERNAME_TAKEN.detail)]),
+        (("Tom,a@x.example", "Ben,A@x.example"), ["Tom a@x.example"], 0, [(3, users.EMAIL_TAKEN.detail)]),
+        (("Tom,a@xn--mller-kva.example", "Ben,a@müller.example"), ["Tom a@müller.example"], 0, [(3, users.EMAIL_TAKEN.detail)]),
+        (
+            ("Tom,a@x.example", "Ben,b@x.example", "Tom,b@x.example"),
+            ["Ben b@x.example", "Tom a@x.example"],
+            0,
+            [(4, provisioning.NAME_TAKEN)],
+        ),
+        (("Tom,nowhere", "Tom,b@x.example"), ["Tom b@x.example"], 0, [(2, "email must be an e-mail address")]),
+    ],
+)
+async def test_of_two_lines_that_claim_the_same_the_first_counts(
+    database_url: str,
+    redis_url: str,
+    rows: tuple[str, ...],
+    created: list[str],
+    existing: int,
+    refused: list[tuple[int, str]],
+) -> None:
+    """A name, one that looks like it, or an address: the other line is refused by its number, unless both are the same in both. A line that
+    is refused itself claims nothing. The same file again finds who was created."""
+    text = "\n".join([HEADER, *(f"{row},correct horse battery" for row in rows)])
+    async with node(database_url, redis_url) as one:
+        done = await import_users(one, text, is_csv=True)
+        assert (done.created, done.existing, done.refused) == (len(created), existing, refused)
+        stored = await one.stores.fetch('SELECT username, email FROM users ORDER BY username COLLATE "C"')
+        assert [f"{row['username']} {row['email']}" for row in stored] == created
+        again = await import_users(one, text, is_csv=True)
+        assert (again.created, again.existing) == (0, existing + len(created))
+        assert [line for line, _ in again.refused] == [line for line, _ in refused]
+
+
+async def test_an_import_knows_users_from_before_todays_rules(database_url: str, redis_url: str) -> None:
+    """By their names and addresses as they were stored then."""
+    async with node(database_url, redis_url) as one:
+        await one.register("１２３abc", email="j@xn--mller-kva.example")
+        await one.stores.execute("UPDATE users SET username = '１２３abc', email = 'j@xn--mller-kva.example'")
+        done = await import_users(one, f"{HEADER}\n１２３abc,j@müller.example,correct horse battery", is_csv=True)
+        assert done == Imported(existing=1)
 
 
 async def test_development_tokens_are_those_of_real_sessions(database_url: str, redis_url: str) -> None:

@@ -183,6 +183,21 @@ def test_a_json_array_is_read_entry_by_entry() -> None:
         assert numbers(read(text, is_csv=False)) == expected, text[:80]
 
 
+def test_one_object_over_several_lines_is_one_user() -> None:
+    """As programs print it; one in a line is a line as ever, and several such objects are none that JSON knows."""
+    ada = {"username": "Ada", "email": "ada@example.org", "password": "correct horse"}
+    for indent in (None, 2):
+        for end in ("\n", "\r\n"):
+            text = json.dumps(ada, indent=indent).replace("\n", end) + end
+            assert read(text, is_csv=False) == [(1, ADA)]
+    whole = read_people(json.dumps({"users": [ada]}, indent=1), is_csv=False)
+    assert not isinstance(whole, Refusal)
+    assert whole.unit == "entry"
+    assert numbers(list(whole.lines)) == ([], [1])
+    assert numbers(read(json.dumps(ada, indent=1) + json.dumps(ada, indent=1), is_csv=False))[0] == []
+    assert numbers(read(json.dumps(ada) + "\n" + json.dumps(ada), is_csv=False)) == ([1, 2], [])
+
+
 def test_a_json_line_that_is_wrong_costs_itself() -> None:
     """Not JSON, nested without end, a huge cell, the wrong types, an unknown field: the next line is read."""
     ada = json.dumps({"username": "Ada", "email": "ada@example.org", "password": "correct horse"})

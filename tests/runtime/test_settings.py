@@ -281,3 +281,40 @@ def test_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -
     config = tmp_path / "c.toml"
     config.write_text("[server]\nport = 4\n", "utf-8-sig")
     assert load_settings(config, None, STORES).server.port == 4
+
+
+def test_a_file_in_another_encoding_is_told_with_the_line(tmp_path: Path) -> None:
+    """What to do about it, too, as for the actions file."""
+    (tmp_path / "own.toml").write_bytes('# A class\n[page]\ntitle = "Höhle"\n'.encode("latin-1"))
+    told = refused(STORES, config=tmp_path / "own.toml")
+    assert told == f"the configuration file {tmp_path / 'own.toml'} is not UTF-8 text; save it as UTF-8 (line 3)"
+
+
+def test_a_bad_value_of_a_file_is_told_with_the_line(tmp_path: Path) -> None:
+    """Whichever way the file is written; a key that nobody needs to read to its end is shortened."""
+    for text, key, line in (
+        ('[page]\ntitle = "A"\naccent = "red"\n', "page.accent", 3),
+        ('\r\n[page]\r\naccent = "red"\r\n', "page.accent", 3),
+        ('page = { title = "A", accent = "red" }\n', "page.accent", 1),
+        ('page.title = "A"\npage.accent = "red"\n', "page.accent", 2),
+        ("[server]\nport = 1\nportt = 1\n", "server.portt", 3),
+    ):
+        (tmp_path / "own.toml").write_bytes(text.encode())
+        told = refused(STORES, config=tmp_path / "own.toml")
+        assert told.startswith(f"{key}: ")
+        assert told.endswith(f"(file {tmp_path / 'own.toml'}, line {line})")
+    (tmp_path / "own.toml").write_text(f"[server]\n{'x' * 5000} = 1\n")
+    assert len(refused(STORES, config=tmp_path / "own.toml")) < 300
+
+
+def test_settings_know_where_they_were_given(tmp_path: Path) -> None:
+    """For those who find out later that a value can't be used."""
+    (tmp_path / "own.toml").write_text('[page]\nlogo = "a.png"\n')
+    settings = load_settings(tmp_path / "own.toml", {"page.accent": "#0b7a75"}, STORES)
+    assert settings.origin("page.logo") == f"file {tmp_path / 'own.toml'}, line 2"
+    assert settings.origin("page.accent") == "command line"
+
+
+def test_a_data_folder_has_a_name() -> None:
+    """An empty one would be the present folder."""
+    assert "embedded.data_dir: must not be empty" in refused({**STORES, "SCOREBOARD_EMBEDDED__DATA_DIR": ""})

@@ -76,6 +76,8 @@ async def test_buttons_can_be_left_out(database_url: str, redis_url: str) -> Non
         page = (await here.http.get("/")).text
         assert "data-action=" not in page
         assert 'class="actions"' not in page
+        assert "First place is free" in page
+        assert "Complete one action" not in page
 
 
 @pytest.mark.parametrize("accent", ["#ffb51f", "#ffff00", "#000000", "#ffffff", "#7f7f7f", "#0000ff", "#ff0000"])
@@ -104,6 +106,20 @@ def test_a_logo_is_a_picture(tmp_path: Path) -> None:
     for name in (str(tmp_path), str(tmp_path / "none"), "/dev/zero", "a\0b"):
         with pytest.raises(SettingsError, match=r"^page\.logo: [^\n]*$"):
             load_branding(Page(logo=name))
+
+
+@pytest.mark.parametrize("title", ["\u3164", "\u2800\u3164 \u115f", "\uffa0"])
+def test_a_title_shows_something(title: str, tmp_path: Path) -> None:
+    """Blank letters alone would be no heading. What is wrong with the page says where it was given."""
+    file = tmp_path / "own.toml"
+    file.write_text(f'[page]\nlogo = ""\ntitle = "{title}"\n', "utf-8")
+    settings = load_settings(file, environ={}, needs_stores=False)
+    with pytest.raises(SettingsError, match=r"^page\.title: must show something \(file [^\n]*own\.toml, line 3\)$"):
+        load_branding(settings.page, settings.origin)
+    file.write_text('[page]\nlogo = "nothere.png"\n')
+    settings = load_settings(file, environ={}, needs_stores=False)
+    with pytest.raises(SettingsError, match=r"^page\.logo: nothere\.png [^\n]*\(file [^\n]*own\.toml, line 2\)$"):
+        load_branding(settings.page, settings.origin)
 
 
 @pytest.mark.parametrize(

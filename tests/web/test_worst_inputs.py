@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from scoreboard.domain import names, profiles, wire
+from scoreboard.domain import email_addresses, names, profiles, wire
 from scoreboard.domain.actions import parse_action
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.domain.skeletons import folded_skeleton, skeleton_of_first_rule
@@ -128,11 +128,12 @@ def test_what_the_structs_let_through() -> None:
     """The rules for names, addresses, pictures and passwords, on the longest texts that get as far."""
     units = (("marks", MARKS), ("letters", "x"), ("dots", "a."), ("at", "@"), ("spaces", " a"))
     units += (("ligatures of eighteen", "\ufdfa"), ("capital I", "I"), ("joined emoji", "\U0001f469\u200d"), ("soft hyphens", "\u00ad"))
+    units += (("encoded labels", "@xn--mller-kva."), ("one encoded label", "@xn--" + "9" * 1024), ("letters of a domain", "@ü"))
     longest = {name: unit * 1024 for name, unit in units}
     rules: dict[str, tuple[Callable[[str], object], int]] = {
         "username": (profiles.username, profiles.USERNAME_RAW_LONGEST),
         "name of a log-in": (lambda text: folded_skeleton(names.fold(text)), profiles.EMAIL_LONGEST),
-        "address of a log-in": (names.fold_address, profiles.EMAIL_LONGEST),
+        "address of a log-in": (email_addresses.spellings, profiles.EMAIL_LONGEST),
         "first rule": (skeleton_of_first_rule, profiles.USERNAME_LONGEST),
         "email": (profiles.email, profiles.EMAIL_LONGEST),
         "avatarUrl": (profiles.avatar_url, profiles.AVATAR_LONGEST),

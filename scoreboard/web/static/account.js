@@ -58,6 +58,7 @@ async function inTurn(act) {
 /** @implements {Session} */
 export class Account extends EventTarget {
   /** @type {{userId: string, username: string} | null} */ user = null;
+  left = false; // whether the last session ended by the user's wish, here or in another tab
   /** @type {Credentials | null} */ #session = null;
   /** @type {Promise<void> | null} */ #renewing = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
@@ -189,6 +190,7 @@ export class Account extends EventTarget {
     this.user = this.#session = null;
     this.#renewAt = 0;
     this.#refreshToken = '';
+    this.left = mark === null;
     this.#mark.value = mark;
     this.dispatchEvent(new Event('change'));
   }

@@ -293,11 +293,7 @@ handle($('change'), async (fields) => {
   $('change').parentElement.open = false;
   say('Your password has been changed.');
 });
-$('leave').addEventListener('click', () => {
-  account.leave();
-  write($('form-error'), '');
-  $('username').focus();
-});
+$('leave').addEventListener('click', () => account.leave());
 
 account.addEventListener('change', async () => {
   const id = account.user?.userId ?? '';
@@ -313,10 +309,12 @@ account.addEventListener('change', async () => {
   known = id;
   if (other) {
     say('');
-    write($('form-error'), 'Your session has ended. Please log in again.');
+    write($('form-error'), id || account.left ? '' : 'Your session has ended. Please log in again.');
     live.redial(); // a socket belongs to one user
   } else if (id) live.identify((await account.token()) ?? '');
+  const isLeaving = !id && document.activeElement === $('leave');
   showMe();
+  if (isLeaving) $('username').focus(); // the button is gone
   look();
 });
 

@@ -1,0 +1,71 @@
+"""Where in a TOML text a key stands, for messages about it. Pure; called by those who read actions and settings."""
+
+import tomllib
+from typing import Any
+
+STATEMENT_LINES = 200  # in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
+KEY_CHARACTERS = 60  # of a key in a message: a longer one is cut
+REASON_CHARACTERS = 300  # of what is wrong with a text, with parts of it: as KEY_CHARACTERS
+
+
+def shown_keys(keys: tuple[str, ...]) -> str:
+    """A path of keys as messages have it: joined by dots, in one line, each cut to KEY_CHARACTERS."""
+    shown = (key if key.isprintable() else ascii(key) for key in keys)
+    return ".".join(key if len(key) <= KEY_CHARACTERS else f"{key[: KEY_CHARACTERS - 1]}…" for key in shown)
+
+
+def shown_reason(reason: object) -> str:
+    """What is wrong with a text, for a message; in the middle of a long one something is left out."""
+    text, half = str(reason), REASON_CHARACTERS // 2
+    return text if len(text) <= REASON_CHARACTERS else f"{text[:half]} … {text[-half:]}"
+
+
+def line_of(text: str, keys: tuple[str, ...]) -> int:
+    """The line, from 1 on, where the deepest of these keys that is there begins. `text` must be valid TOML.
+
+    Each statement of TOML is a valid text by itself: lines are put together until they are one, and what it defines is compared.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    best, depth, header = 1, 0, tuple[str, ...]()
+    at = 0
+    while at < len(lines):
+        end = at + 1
+        while (parsed := _parsed("\n".join(lines[at:end]))) is None and end < min(len(lines), at + STATEMENT_LINES):
+            end += 1
+        path = _only_path(parsed or {})
+        is_header = lines[at].lstrip().startswith("[")
+        if is_header:
+            header = path
+        defined = header if is_header else header + path
+        common = 0
+        while common < min(len(defined), len(keys)) and defined[common] == keys[common]:
+            common += 1
+        if common > depth:
+            best, depth = at + 1, common
+        at = end
+    return best
+
+
+def _parsed(statement: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _only_path(tree: Any) -> tuple[str, ...]:
+    """The keys down to where a statement's tree branches. Of an inline table with several keys: the key that it is the value of."""
+    path: tuple[str, ...] = ()
+    while isinstance(tree, dict) and len(tree) == 1:
+        ((key, tree),) = tree.items()
+        path += (key,)
+    return path
+
+
+def table_before(text: str, line: int) -> str:
+    """The name of the table that a faulty line is in, after a dot; "" for none. The text is no valid TOML, so this is a guess."""
+    for candidate in reversed(text.split("\n")[:line]):
+        if candidate.lstrip().startswith("["):
+            path = _only_path(_parsed(candidate.strip()) or {})
+            return f".{shown_keys(path)}" if path else ""
+    return ""
