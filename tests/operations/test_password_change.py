@@ -148,6 +148,7 @@ async def test_a_log_in_with_the_old_password_leaves_no_session(database_url: st
             right = verify(stored, password)
             if not changed:
                 changed = True
+                assert stored is not None
                 trio.from_thread.run(credentials.change, one.stores, me.user, stored, CHEAP.hash(NEW), me.sid)
             return right
 

@@ -11,6 +11,7 @@ from scoreboard.operations import sessions as sessions_module
 from scoreboard.security import tokens
 from scoreboard.storage import sessions as storage
 from scoreboard.storage.clock import DatabaseClock, steady_clock
+from scoreboard.storage.connections import Stores
 from tests.operations.people import ISSUER, KEYS, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -114,11 +115,11 @@ async def test_the_watch_outlives_an_outage_and_reads_back_over_it(
     away = True
     revoked_within = storage.revoked_within
 
-    async def flaky(stores: object, seconds: float) -> list[UUID]:
+    async def flaky(stores: Stores, seconds: float) -> tuple[list[UUID], float]:
         asked.append(seconds)
         if away:
             raise StorageUnavailable("postgresql", "not there")
-        return await revoked_within(stores, seconds)  # type: ignore[arg-type]
+        return await revoked_within(stores, seconds)
 
     monkeypatch.setattr(storage, "revoked_within", flaky)
     monkeypatch.setattr(sessions_module, "REREAD", 0.01)

@@ -7,8 +7,8 @@ import pytest
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.runtime.messages import Request
 from scoreboard.web.addresses import Addresses
-from scoreboard.web.connection_limits import FLOOD_REFUSALS, ConnectionLimits
-from scoreboard.web.gate import FILES_TIMES, PICTURES_TIMES, PROBES_PER_MINUTE, USERS_TIMES, Gate
+from scoreboard.web.connection_limits import FLOOD_REFUSALS, PROBES_PER_MINUTE, ConnectionLimits
+from scoreboard.web.gate import FILES_TIMES, PICTURES_TIMES, USERS_TIMES, Gate
 from scoreboard.web.heads import Heads
 from scoreboard.web.origins import Origins
 from tests.web.requests import request
