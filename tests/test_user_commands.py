@@ -41,12 +41,12 @@ class Stream(io.TextIOWrapper):
     """Standard input or output that is a file."""
 
     def __init__(self, content: bytes = b"") -> None:
-        super().__init__(io.BytesIO(content), encoding="utf-8", write_through=True)
+        self.content = io.BytesIO(content)
+        super().__init__(self.content, encoding="utf-8", write_through=True)
 
     @property
     def text(self) -> str:
-        self.seek(0)
-        return self.buffer.read().decode()
+        return self.content.getvalue().decode()
 
 
 Command = Callable[..., Result]

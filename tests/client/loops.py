@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import anyio.to_thread
 import trio
@@ -60,7 +60,18 @@ def run(client: ModuleType, work: Callable[[], Awaitable[T]], *, jumping: bool =
     return in_thread(partial(anyio.run, work, backend="trio" if is_trio(client) else "asyncio", backend_options=options))
 
 
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]] | None = None, *, jumping: bool = False) -> Any:
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+@overload
+def on_both_loops(test: Test) -> Callable[..., None]: ...
+
+
+@overload
+def on_both_loops(*, jumping: bool) -> Callable[[Test], Callable[..., None]]: ...
+
+
+def on_both_loops(test: Test | None = None, *, jumping: bool = False) -> Any:
     """The test takes `client` among its fixtures."""
     if test is None:
         return partial(on_both_loops, jumping=jumping)

@@ -108,7 +108,7 @@ async def test_waiting_can_be_bounded_and_goes_on(client: ModuleType, server: Bo
             assert (await anext(updates)).position == "1-1"
 
 
-@on_both_loops()
+@on_both_loops
 async def test_that_nobody_is_there_is_said_alike(client: ModuleType) -> None:
     """With the network's own error, not with what a loop wraps round it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -140,7 +140,7 @@ def test_the_package_is_whole() -> None:
     entry = package["exports"]["."]
     assert entry == {"types": "./scoreboard.d.ts", "default": "./scoreboard.js"}
     assert package["sideEffects"] == ["./scoreboard.js"]  # it defines <live-scoreboard>
-    needed, found = set(), {"scoreboard.js"}
+    needed, found = set[str](), {"scoreboard.js"}
     while found - needed:
         name = (found - needed).pop()
         needed.add(name)

@@ -261,7 +261,7 @@ def test_the_readme_by_curl(live_server: LiveServer) -> None:
     assert not re.search(r"--json|/proc/|date .*-d|uuidgen", script)
     script = script.replace("http://127.0.0.1:8000", live_server.url).replace("curl -s ", "curl -s --noproxy '*' ")
     done = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=HANG, check=True)
-    decoder, answers = json.JSONDecoder(), []
+    decoder, answers = json.JSONDecoder(), list[tuple[Any, int]]()
     while rest := done.stdout.strip()[sum(answers_length for _, answers_length in answers) :].strip():
         answers.append(decoder.raw_decode(rest))
     (acted, _), (board, _) = answers

@@ -16,7 +16,8 @@ import httpx
 import jinja2
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from scoreboard.web.page import SHOWN, PageAction, render_context
+from scoreboard.domain.boards import SHOWN
+from scoreboard.web.page import PageAction, render_context
 from tests.e2e.browsing import FREE, PATIENCE, PLAIN_HOST, act, in_browser, listen, log_in, open_page, player, row, says, score
 
 TEMPLATES = Path(__file__).parents[2] / "scoreboard" / "web" / "templates"

@@ -2,7 +2,7 @@
 
 import socket as stdlib_socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,10 +18,10 @@ StartNode = Callable[..., ServerProcess]
 UNLIMITED = {"limits__user_per_minute": "0"}
 
 
-async def until_ok(attempt: Callable[[], object], seconds: float = 15) -> None:
+async def until_ok(attempt: Callable[[], Awaitable[httpx.Response]], seconds: float = 15) -> None:
     """Repeats until it answers 200."""
     with trio.fail_after(seconds):
-        while (await attempt()).status_code != httpx.codes.OK:  # type: ignore[misc,attr-defined]
+        while (await attempt()).status_code != httpx.codes.OK:
             await trio.sleep(0.05)
 
 

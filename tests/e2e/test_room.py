@@ -65,6 +65,7 @@ async def _refused(port: int) -> tuple[int, str]:
     with trio.fail_after(HANG):
         async with open_websocket(port, LIVE) as client:
             said = await client.get_message()
+            assert isinstance(said, str)
             try:
                 await client.get_message()
             except ConnectionClosed as closed:

@@ -34,7 +34,7 @@ def _all(reads: Reads, ledger: Ledger, totals: Totals, began: float) -> Iterator
         if not low <= rank <= high:
             yield Violation("rank that no state had", how, node, user, f"{low} to {high} with {least}", str(rank), "", end - began)
 
-    sent_at = {}
+    sent_at: dict[tuple[str, int], tuple[float, float]] = {}
     for told in ledger.told:
         most = max(told.score, totals.upper(told.user, told.answered))
         for found in judge("newRank", told.node, told.user, told.rank, told.score, most, told.sent, told.answered):

@@ -46,7 +46,7 @@ class Valkey:
     def start(self) -> "Valkey":
         own = ("--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", "secret", "--masterauth", "secret")
         kept = ("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
-        command = [find_binaries().valkey, *own, *kept, "--enable-debug-command", "yes", *self.options]
+        command: list[str | Path] = [find_binaries().valkey, *own, *kept, "--enable-debug-command", "yes", *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(lambda: self.is_up, "Valkey does not start")
         return self

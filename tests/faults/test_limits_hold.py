@@ -15,7 +15,10 @@ from tests.faults.servers import Pair, Valkey, pair_on
 from tests.faults.site import lasting
 
 PER_MINUTE = 10
-COOLDOWN = {"actionType": "quiz_complete", "metadata": {"difficulty": "easy", "timeSpent": 120}}  # 30 s, as config/actions.toml has it
+COOLDOWN: dict[str, object] = {
+    "actionType": "quiz_complete",
+    "metadata": {"difficulty": "easy", "timeSpent": 120},
+}  # 30 s, as config/actions.toml has it
 COOLDOWN_SECONDS = 30.0
 WINDOW_SQL = """
 SELECT max(n) FROM (SELECT count(*) OVER (PARTITION BY user_id ORDER BY processed_at RANGE interval '59.999 seconds' PRECEDING) AS n

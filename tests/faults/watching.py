@@ -5,7 +5,7 @@ the next one replaces it. `read_for_ever` asks by GET, `greet_for_ever` by new W
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import cycle
 from typing import Any
@@ -108,7 +108,7 @@ class Watcher:
             self.reads.personal.append(Personal(self.client.user, self.number, now, data["newScore"], data["rank"]))
         return True
 
-    async def _events(self) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self) -> AsyncGenerator[dict[str, Any], None]:
         with trio.fail_after(CONNECT_SECONDS):
             socket = await trio.open_tcp_stream("127.0.0.1", self.node.port)
         async with socket:

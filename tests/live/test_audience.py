@@ -11,7 +11,7 @@ from tests.live.viewers import BOARD, FakeViewer
 
 
 def counts(viewer: FakeViewer) -> list[int]:
-    return [event["data"]["count"] for event in viewer.events if event["event"] == "viewers"]  # type: ignore[index]
+    return [event["data"]["count"] for event in viewer.events if event["event"] == "viewers"]
 
 
 async def test_subscribers_are_told_at_most_every_five_seconds(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:

@@ -65,7 +65,7 @@ async def test_many_changes_in_a_tick_are_one_frame(
         await trio.sleep(0.005)
     await trio.sleep(0.1)
     assert len(viewer.events) <= 11
-    assert viewer.events[-1]["data"]["position"] == "1-199"  # type: ignore[index]
+    assert viewer.events[-1]["data"]["position"] == "1-199"
 
 
 async def test_boards_that_nobody_watches_or_that_are_not_due_are_not_read(
@@ -122,7 +122,7 @@ async def test_a_busy_board_has_a_frame_a_tick(
     seen = await told(viewer, board, batcher, [number * 0.007 for number in range(300)])
     assert 21 <= len(seen) <= 23
     assert all(later - sooner >= TICK * (1 - LATE) - 0.006 for sooner, later in pairwise(seen))
-    assert viewer.events[-1]["data"]["position"] == "1-300"  # type: ignore[index]
+    assert viewer.events[-1]["data"]["position"] == "1-300"
 
 
 async def test_told_while_nobody_watches(hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock) -> None:

@@ -200,6 +200,6 @@ async def test_a_position_of_another_node_is_known_here() -> None:
     had = client.position
     client.join(here)
     (delta,) = read_frames(b"".join(client.viewer.fake.taken))
-    assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == ("leaderboard:delta", had, "1-4")  # type: ignore[index]
+    assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == ("leaderboard:delta", had, "1-4")
     client.read()
     assert client.board == client_rows(world)

@@ -105,7 +105,7 @@ async def test_a_descriptor_that_is_used_again_is_nobody_elses() -> None:
             last.socket.close()
             os.dup2(stranger[0].fileno(), number)
             stranger[0].close()
-            stranger[0].__init__(fileno=number)  # type: ignore[misc] - closed with the pair
+            stranger[0].__init__(fileno=number)  # type: ignore[misc]  # closed with the pair
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(swap)
@@ -192,7 +192,7 @@ async def test_a_group_that_was_not_reached_gets_the_whole_board_next_time() -> 
         await hub.show(BOARD, snapshot("c", 3))
         events = [viewer.read_events() for viewer in viewers]
         assert [[names(event) for event in one] for one in events] == [["b", "c"]] * 2 + [["c"]] * 3
-        assert [len(one[-1]["data"]["changedPositions"]) for one in events] == [2, 2, 0, 0, 0]  # type: ignore[index]
+        assert [len(one[-1]["data"]["changedPositions"]) for one in events] == [2, 2, 0, 0, 0]
         assert set(grouped(hub)) == set(viewers)
 
 

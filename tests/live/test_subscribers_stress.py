@@ -117,7 +117,7 @@ def check(viewer: RealViewer, newest: dict[str, int], subscribed: set[str]) -> N
         if event["event"] == "leaderboard:update":
             board = BOARD if names(event) in USERS[BOARD] else OTHER
             assert names(event) in USERS[board]
-            got[board].append(int(event["data"]["position"].split("-")[1]))  # type: ignore[index]
+            got[board].append(int(event["data"]["position"].split("-")[1]))
     for board, positions in got.items():
         assert positions == sorted(positions)
         assert len(positions) - len(set(positions)) <= max(0, viewer.asked[board] - 1)  # again only when it asked again

@@ -50,9 +50,9 @@ async def hear(client: WebSocketConnection) -> Any:
     return json.loads(await client.get_message())
 
 
-async def closed(client: WebSocketConnection) -> tuple[int, str | None, list[dict[str, object]]]:
+async def closed(client: WebSocketConnection) -> tuple[int, str | None, list[dict[str, Any]]]:
     """Reads to the end: the close code, its reason, and the events before it."""
-    events: list[dict[str, object]] = []
+    events: list[dict[str, Any]] = []
     with pytest.raises(ConnectionClosed) as end:
         while True:
             events.append(await hear(client))

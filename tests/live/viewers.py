@@ -5,6 +5,7 @@ import socket as stdlib_socket
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import trio
@@ -73,7 +74,7 @@ class FakeViewer(Viewer):
             hub.subscribe(self, BOARD, delta=delta, since=since)
 
     @property
-    def events(self) -> list[dict[str, object]]:
+    def events(self) -> list[dict[str, Any]]:
         data = b"".join(self.fake.taken)
         return read_frames(data) if self.wrap is websocket else [event for _, _, event in read_stream(data)]
 
@@ -107,7 +108,7 @@ class RealViewer(Viewer):
         except BlockingIOError:
             pass
 
-    def read_events(self) -> list[dict[str, object]]:
+    def read_events(self) -> list[dict[str, Any]]:
         """The events that came since it was asked last."""
         self.collect()
         data, self.received = self.received, b""
@@ -148,7 +149,7 @@ def one_by_one(data: bytes) -> list[bytes]:
     return [data[place : place + 1] for place in range(len(data))]
 
 
-def read_frames(data: bytes, *, cut: bool = False) -> list[dict[str, object]]:
+def read_frames(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:
     """The JSON of each of a server's text frames. `cut`: the last may have been cut short, by a close."""
     events = []
     while data:
@@ -164,7 +165,7 @@ def read_frames(data: bytes, *, cut: bool = False) -> list[dict[str, object]]:
     return events
 
 
-def read_stream(data: bytes) -> list[tuple[str, str, dict[str, object]]]:
+def read_stream(data: bytes) -> list[tuple[str, str, dict[str, Any]]]:
     """Name, id and JSON of each event of a Server-Sent stream; comments and advice are passed over."""
     events = []
     for block in data.decode().split("\n\n"):
@@ -174,9 +175,9 @@ def read_stream(data: bytes) -> list[tuple[str, str, dict[str, object]]]:
     return events
 
 
-def names(event: dict[str, object]) -> str:
+def names(event: dict[str, Any]) -> str:
     """The user ids of an update, in order."""
-    return "".join(row["userId"] for row in event["data"]["leaderboard"])  # type: ignore[index]
+    return "".join(row["userId"] for row in event["data"]["leaderboard"])
 
 
 def snapshot(users: str, top: int, *, epoch: int = 1, stale_since_ms: int = 0) -> Snapshot:
@@ -196,5 +197,5 @@ async def turns(count: int = 3) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def kinds(events: Sequence[dict[str, object]]) -> list[object]:
+def kinds(events: Sequence[dict[str, Any]]) -> list[object]:
     return [event["event"] for event in events]

@@ -415,9 +415,9 @@ async def test_a_log_in_takes_what_registration_took(database_url: str, redis_ur
             changed = await one.accounts.change_profile(user, username=name)
             assert isinstance(changed, Profile)
             assert changed.username == mine.username
-        other = await identity(one, "Grace")
+        grace = await identity(one, "Grace")
         for name in typed:
-            assert refusal(await one.accounts.change_profile(other, username=name)) == TAKEN
+            assert refusal(await one.accounts.change_profile(grace, username=name)) == TAKEN
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ async def test_a_name_that_changes_its_address_leads_nowhere_else(server: Pictur
 
     server.answers["/a.png"] = ok(PNG)
     allowed: list[str] = []
-    fetcher = Fetcher(resolve=resolve, is_allowed=lambda address: not allowed.append(address), port=server.port, ssl_context=server.trusted)  # type: ignore[func-returns-value]
+    fetcher = Fetcher(resolve=resolve, is_allowed=lambda address: not allowed.append(address), port=server.port, ssl_context=server.trusted)
     found = await fetcher.fetch(f"{HERE}/a.png", "", lambda _: True)
     assert isinstance(found, Picture)
     assert (server.resolved, allowed) == ([NAMES[0]], ["127.0.0.1"])

@@ -193,11 +193,11 @@ async def test_the_watch_outlives_an_outage_and_reads_back_over_it(
     away = True
     revoked_within = storage.revoked_within
 
-    async def flaky(stores: object, seconds: float) -> list[UUID]:
+    async def flaky(stores: Stores, seconds: float) -> tuple[list[UUID], float]:
         asked.append(seconds)
         if away:
             raise StorageUnavailable("postgresql", "not there")
-        return await revoked_within(stores, seconds)  # type: ignore[arg-type]
+        return await revoked_within(stores, seconds)
 
     monkeypatch.setattr(storage, "revoked_within", flaky)
     monkeypatch.setattr(sessions_module, "REREAD", 0.01)

@@ -2,17 +2,19 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 import trio_websocket
+from hypercorn.typing import Scope
 
 from scoreboard.domain.errors import STATUS, Code, Refusal
 from scoreboard.runtime import server as server_module
@@ -187,9 +189,10 @@ class Application:
         except* (trio_websocket.ConnectionClosed, trio_websocket.HandshakeError):
             pass
 
-    async def asgi(self, scope, receive, send) -> None:
+    async def asgi(self, scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         """What stands for Quart: the path says how it answers."""
         assert scope["type"] == "http"
+        assert scope["client"] is not None
         body, more = b"", True
         while more:
             message = await receive()

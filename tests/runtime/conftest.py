@@ -7,6 +7,7 @@ import pytest
 from scoreboard.runtime import sockets
 from scoreboard.runtime.http1 import Connection
 from tests.runtime.application import Application, Way
+from tests.runtime.pairs import Write
 
 
 @pytest.fixture(params=[Way.PROMPT, Way.LATER, Way.TASK, Way.TRIO], ids=lambda way: way.value)
@@ -16,10 +17,10 @@ def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int, bytes], int]], None]]:
+def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Write], None]]:
     """Puts a function in the place of os.write."""
 
-    def put(write: Callable[[int, bytes], int]) -> None:
+    def put(write: Write) -> None:
         monkeypatch.setattr(sockets, "_write", write)
 
     yield put

@@ -15,6 +15,8 @@ from tests.runtime.raw import HANG
 FILL = b"." * 4_000_000  # more than the kernel takes of a peer that does not read
 CLOSE = CLOSE_FRAME + b"\x02\x03\xe8"  # 1000
 
+Write = Callable[[int, bytes], int]  # what stands for os.write
+
 
 @asynccontextmanager
 async def paired() -> AsyncIterator[tuple[Socket, trio.SocketStream]]:
@@ -83,7 +85,7 @@ class Pair:
             ours.close()
             ours = stdlib_socket.socket(fileno=number)
         ours.setblocking(False)
-        self.socket = Socket(ours, nursery)
+        self.socket: Socket = Socket(ours, nursery)
         self.socket.source = self.source = poller.watch(ours.fileno(), group)
 
     def reset(self) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import trio
@@ -45,7 +46,7 @@ class Answer(msgspec.Struct):
     def header(self, name: str) -> str | None:
         return next((value for known, value in self.headers if known == name), None)
 
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.body)
 
 

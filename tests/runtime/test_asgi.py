@@ -124,7 +124,7 @@ async def test_quart() -> None:
     @app.post("/quart")
     async def view() -> dict[str, object]:
         app.add_background_task(background)
-        return {"body": (await quart_request.get_data()).decode(), "id": quart_request.headers["X-Request-ID"]}
+        return {"body": (await quart_request.data).decode(), "id": quart_request.headers["X-Request-ID"]}
 
     async def background() -> None:
         ran.set()

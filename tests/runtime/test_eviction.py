@@ -1,5 +1,6 @@
 """When all places are taken: who waits for its client goes, whoever comes is served."""
 
+import resource
 from contextlib import AsyncExitStack
 
 import pytest
@@ -126,8 +127,8 @@ async def test_who_does_not_read_goes_before_newcomers_wait() -> None:
 def test_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process keeps descriptors for itself, and viewers leave places to those who ask and go."""
     monkeypatch.undo()
-    for limit, places in ((256, 192), (100, 50), (1024, 960), (server_module.resource.RLIM_INFINITY, 1_000_000)):
-        monkeypatch.setattr(server_module.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+    for limit, places in ((256, 192), (100, 50), (1024, 960), (resource.RLIM_INFINITY, 1_000_000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
         assert connection_places() == places
         assert 0 < viewer_places(0) < places
         assert viewer_places(10) == 10

@@ -46,8 +46,7 @@ async def test_the_task_sleeps_on() -> None:
         (connection,) = server._connections.values()
         for reply in range(3):
             await asked(application, client)
-            assert connection._serving
-            assert connection.socket.deadline == inf
+            assert (connection._serving, connection.socket.deadline) == (True, inf)
             assert connection._replied is None  # else the task waits for it
             application.held[reply](said)
             assert connection.socket.source is not None

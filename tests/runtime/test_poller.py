@@ -2,6 +2,7 @@
 
 import os
 import socket as stdlib_socket
+from functools import partial
 
 import pytest
 import trio
@@ -262,10 +263,15 @@ def crowd(poller: module.Poller, nursery: trio.Nursery, groups: str) -> list[Pai
 async def test_groups_take_turns(groups: str) -> None:
     """Thirty connections of a group don't hold up another's two, whenever those came."""
     told: list[str] = []
+
+    def note(group: str) -> bool:
+        told.append(group)
+        return True
+
     async with polling() as (poller, nursery):
         pairs = crowd(poller, nursery, groups)
         for both in pairs:
-            both.source.hook = lambda group=both.source.group: told.append(group) or True
+            both.source.hook = partial(note, both.source.group)
             nursery.start_soon(both.source.wait)
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
@@ -286,6 +292,11 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
     told: list[int] = []
+
+    def note(number: int) -> bool:
+        told.append(number)
+        return True
+
     async with polling() as (poller, nursery):
         pairs = crowd(poller, nursery, 10 * "ab")
 
@@ -297,7 +308,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
         for number, both in enumerate(pairs):
-            both.source.hook = first if number == 0 else lambda number=number: told.append(number) or True
+            both.source.hook = first if number == 0 else partial(note, number)
             nursery.start_soon(both.source.wait)
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:

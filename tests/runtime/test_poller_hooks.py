@@ -1,11 +1,14 @@
 """What a source does with its hook: who is woken, and what a hook that fails can't do."""
 
 import socket as stdlib_socket
+from collections.abc import Callable
+from functools import partial
 
 import trio
 import trio.testing
 
 from scoreboard.runtime.poller import Source
+from scoreboard.runtime.sockets import Socket
 from tests.runtime.pairs import Pair, pair, polling
 
 
@@ -24,7 +27,7 @@ class Waiter:
         self.woken += 1
 
 
-async def told(both: Pair, hook, data: bytes = b"x") -> Waiter:
+async def told(both: Pair, hook: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
     """What becomes of a waiter when `data` comes and the hook is called."""
     waiter = Waiter()
     both.source.hook = hook
@@ -75,17 +78,21 @@ async def test_a_hook_that_leaves_something() -> None:
 
 async def test_a_hook_that_closes() -> None:
     """The waiter is woken once, whatever the hook says then."""
+
+    def close(socket: Socket, says: bool) -> bool:
+        socket.close()
+        return says
+
     for says in (True, False):
         async with pair() as both:
-            socket = both.socket
-            waiter = await told(both, lambda socket=socket, says=says: socket.close() or says)
+            waiter = await told(both, partial(close, both.socket, says))
             assert (waiter.woken, waiter.raised) == (1, None)
 
 
 async def test_no_hook_is_asked_about_a_close() -> None:
     """There is nothing to do at once: the waiter is woken."""
     async with pair() as both, trio.open_nursery() as nursery:
-        waiter, called = Waiter(), []
+        waiter, called = Waiter(), list[None]()
         both.source.hook = lambda: called.append(both.source.drained()) or True
         nursery.start_soon(waiter.run, both.source)
         await trio.testing.wait_all_tasks_blocked()

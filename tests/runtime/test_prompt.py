@@ -3,6 +3,7 @@
 import errno
 import os
 import socket as stdlib_socket
+from collections.abc import Callable
 from math import inf
 
 import pytest
@@ -16,6 +17,7 @@ from scoreboard.runtime.http1 import YIELD_EVERY
 from scoreboard.runtime.messages import Request
 from scoreboard.runtime.reading import READ_BYTES
 from tests.runtime.application import Application, Way, problem, serving
+from tests.runtime.pairs import Write
 from tests.runtime.raw import UPGRADE, Client, connected, get, post, still_serves
 
 HELLO = get("/hello")
@@ -164,7 +166,7 @@ async def test_the_kernel_takes_a_part() -> None:
 
 
 @pytest.mark.parametrize("failure", [BlockingIOError(), OSError(errno.ENOMEM, "no buffers just now")])
-async def test_the_kernel_takes_nothing(writes, failure: OSError) -> None:
+async def test_the_kernel_takes_nothing(writes: Callable[[Write], None], failure: OSError) -> None:
     """The answer is owed and goes out first, in front of those that follow it."""
     failures = [failure]
 

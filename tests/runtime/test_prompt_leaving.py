@@ -36,7 +36,7 @@ async def test_a_drain_before_the_task_has_its_turn(left_over: list[object], wha
 
 async def test_wind_down(left_over: list[object]) -> None:
     """From then on an answer says that it is the last, a prompt one too; what was sent behind it is not looked at."""
-    application, started = Application(), []
+    application, started = Application(), list[Server]()
     left_over.append(lambda _: started[0].wind_down())
     async with serving(application) as server, connected(server) as client, connected(server) as idle:
         await idle.ask(HELLO)

@@ -186,7 +186,7 @@ def values() -> list[type]:
 
 
 @pytest.mark.parametrize("kind", values(), ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
-def test_a_repr_hides_secrets(kind: Any) -> None:
+def test_a_repr_hides_secrets(kind: type[Any]) -> None:
     """Of every value that has one: whatever prints it, the secret stays."""
     names = field_names(kind)
     planted = {name: f"{MARK}{name}" for name in names}

@@ -4,6 +4,7 @@ import errno
 import os
 import socket as stdlib_socket
 import struct
+from typing import Any
 
 import pytest
 import structlog
@@ -92,7 +93,7 @@ class Scarce(stdlib_socket.socket):
 
     failures: list[int]
 
-    def accept(self):
+    def accept(self) -> tuple[stdlib_socket.socket, Any]:
         if self.failures:
             raise OSError(self.failures.pop(0), "scarce")
         return super().accept()

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from scoreboard.runtime.messages import Request
 from tests.runtime.application import Application, serving
 from tests.runtime.raw import UPGRADE, ask, chunked, connected, get, post, still_serves
 
@@ -100,10 +101,10 @@ async def test_the_head_of_an_upgrade_is_written_anew() -> None:
     application = Application()
     played: list[bytes] = []
 
-    async def live(request) -> None:
+    async def live(request: Request) -> None:
         played.append(request.socket.played_back)
 
-    application.live = live
+    application.live = live  # type: ignore[method-assign]  # of this application alone
     async with serving(application) as server, connected(server) as client:
         await client.send(b"GET http://t/live?a=b HTTP/1.1\r\nHOST:t\r\nConnection:  x, Upgrade \r\nUpGrade: a,WebSocket\r\n")
         await client.send(KEY.encode() + b"\r\n\r\n\x81\x00")

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import inf
 
 import pytest
@@ -13,7 +13,7 @@ import trio.testing
 
 from scoreboard.runtime import reading
 from scoreboard.runtime.sockets import Socket
-from tests.runtime.pairs import FILL, fill, paired, read, until
+from tests.runtime.pairs import FILL, Write, fill, paired, read, until
 
 # ---- closed, broken ---------------------------------------------------------------------------------------------------
 
@@ -22,8 +22,13 @@ async def test_closed_is_known_before_trio_is_asked() -> None:
     """After closing, every call that could wait raises ClosedResourceError, as often as it is asked, and send_now says False."""
     async with paired() as (socket, _):
         socket.close()
+        calls: list[Callable[[], Awaitable[object]]] = [
+            socket.receive_some,
+            lambda: socket.send_all(b""),
+            socket.wait_send_all_might_not_block,
+        ]
         for _ in range(2):
-            for call in (socket.receive_some, lambda: socket.send_all(b""), socket.wait_send_all_might_not_block):
+            for call in calls:
                 with pytest.raises(trio.ClosedResourceError):
                     await call()
         assert not socket.send_now(b"x")
@@ -36,7 +41,7 @@ async def test_closing_ends_the_waiting() -> None:
     """A reader and a writer that wait when it is closed raise ClosedResourceError."""
     async with paired() as (socket, _), trio.open_nursery() as nursery:
 
-        async def closed(call: Callable[[], object]) -> None:
+        async def closed(call: Callable[[], Awaitable[object]]) -> None:
             with pytest.raises(trio.ClosedResourceError):
                 await call()
 
@@ -83,7 +88,7 @@ async def test_a_reset_while_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not failures
 
 
-async def test_an_end_of_file_while_writing(writes) -> None:
+async def test_an_end_of_file_while_writing(writes: Callable[[Write], None]) -> None:
     """A write that takes nothing is not tried for ever."""
     writes(lambda _fd, _data: 0)
     async with paired() as (socket, _):
@@ -184,7 +189,7 @@ async def test_send_all_between_a_short_write_and_its_rest() -> None:
         assert await read(peer, len(FILL) + 5) == FILL + b"after"
 
 
-async def test_refused_while_somebody_writes(writes) -> None:
+async def test_refused_while_somebody_writes(writes: Callable[[Write], None]) -> None:
     """A send_now that was refused because somebody held the lock is made good by whoever lets go of it, on a writable socket too."""
     drained: list[Socket] = []
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from math import inf
 
 import pytest
@@ -10,7 +11,7 @@ import trio.testing
 
 from scoreboard.runtime import sockets
 from scoreboard.runtime.sockets import Socket
-from tests.runtime.pairs import CLOSE, FILL, fill, paired, read, until
+from tests.runtime.pairs import CLOSE, FILL, Write, fill, paired, read, until
 
 # ---- send_all ---------------------------------------------------------------------------------------------------------
 
@@ -36,7 +37,7 @@ async def test_a_cancelled_send_all_closes() -> None:
         assert len(received) < len(FILL)
 
 
-async def test_a_failed_send_all_closes(writes) -> None:
+async def test_a_failed_send_all_closes(writes: Callable[[Write], None]) -> None:
     """The same when the write fails half-way."""
 
     def fail(fd: int, data: bytes) -> int:
@@ -75,7 +76,7 @@ async def by_send_now(socket: Socket) -> None:
 
 
 @pytest.mark.parametrize("close", [by_send_all, by_send_now])
-async def test_nothing_after_a_close(close) -> None:
+async def test_nothing_after_a_close(close: Callable[[Socket], Awaitable[None]]) -> None:
     """Once a Close frame has gone out no tick follows it, and no reply of trio-websocket's either."""
     async with paired() as (socket, peer):
         await close(socket)
@@ -87,7 +88,7 @@ async def test_nothing_after_a_close(close) -> None:
         assert await peer.receive_some(100) == b""
 
 
-async def test_a_close_that_is_written_in_parts(writes) -> None:
+async def test_a_close_that_is_written_in_parts(writes: Callable[[Write], None]) -> None:
     """A Close of which the kernel took a byte is finished, and is the last."""
     writes(lambda fd, data: os.write(fd, data[:1]))
     async with paired() as (socket, peer):
@@ -246,7 +247,7 @@ async def test_the_rest_of_a_borrowers_write_follows() -> None:
         assert socket.lend(lambda _: None)
 
 
-async def test_writing_to_each_tells_who_did_not_take_it(writes) -> None:
+async def test_writing_to_each_tells_who_did_not_take_it(writes: Callable[[Write], None]) -> None:
     """The others get it whole, whatever happens to one."""
     async with paired() as (one, one_peer), paired() as (blocked, _), paired() as (gone, _), paired() as (last, last_peer):
 

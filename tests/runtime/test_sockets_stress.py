@@ -112,7 +112,10 @@ async def whole_conversation(chance: random.Random, now: bool) -> None:
                 writers.start_soon(client, peer)
                 writers.start_soon(echo, websocket)
             await until(lambda: handed == newest)
-            pongs = lambda: [payload for opcode, payload in parsed(received.partition(b"\r\n\r\n")[2]) if opcode == 10]  # noqa: E731
+
+            def pongs() -> list[bytes]:
+                return [payload for opcode, payload in parsed(received.partition(b"\r\n\r\n")[2]) if opcode == 10]
+
             await until(lambda: len(pongs()) == 10)
             nursery.start_soon(ticks, socket)  # still ticking while it closes
             if now:

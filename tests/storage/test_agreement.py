@@ -55,7 +55,7 @@ def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "monotonic", lambda: now)
     agreement = Agreement("leaderboard")
     agreement.set_doubts(())
-    assert not agreement.in_doubt
+    assert (agreement.in_doubt, agreement.doubts()) == (False, frozenset())
     now += module.UNCHECKED_SECONDS + 0.1
     assert agreement.in_doubt
     assert agreement.doubts() == {Doubt.UNCHECKED}

@@ -167,7 +167,7 @@ async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(world: World,
     judgements = await crossing(one.limits.reserve, [again])
     assert [result(outcome) for outcome in await run(other, again)] == [1]
 
-    async def judged_before(*_: object) -> list[Judgement]:
+    async def judged_before(*_: object) -> tuple[list[Judgement], bool]:
         return judgements
 
     monkeypatch.setattr(Commit, "_judge", judged_before)

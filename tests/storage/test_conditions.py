@@ -75,7 +75,7 @@ def test_sqlstates(state: str) -> None:
 @pytest.mark.parametrize("pipelined", [False, True])
 def test_replies_of_redis(reply: str, pipelined: bool) -> None:
     """As redis-py hands them on, alone or out of a pipeline, which puts the command before the reply."""
-    exc = BaseParser.parse_error(reply)
+    exc = BaseParser.parse_error(reply)  # type: ignore[no-untyped-call]
     if pipelined:
         exc.args = (f"Command # 1 (HSET x y z) of pipeline caused error: {exc}", *exc.args[1:])
     assert (redis_condition(exc), costs_connection(exc)) == REPLIES[reply]

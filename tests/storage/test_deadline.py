@@ -131,7 +131,7 @@ async def _many(stores: Stores) -> None:
     async def run() -> list[object]:
         conns = [await stores.connect() for _ in range(6)]
         try:
-            calls = [
+            calls: list[Awaitable[object]] = [
                 bounded(conn, SECONDS if n % 2 else FAR, conn.fetchval("SELECT pg_sleep(1), $1::int", n)) for n, conn in enumerate(conns)
             ]
             return await asyncio.gather(*calls, return_exceptions=True)

@@ -36,7 +36,7 @@ async def test_one_connection_for_calls_in_turn_and_more_for_calls_at_once(clien
     for number in range(5):
         assert await call(client, "ECHO", str(number)) == str(number).encode()
     assert proxy.connections == 1
-    answers: list[object] = []
+    answers: list[tuple[int, object]] = []
 
     async def ask(number: int) -> None:
         answers.append((number, await call(client, "ECHO", str(number))))
@@ -70,7 +70,7 @@ async def test_a_connection_that_ended_while_idle_is_made_anew(client: DirectCli
 
     async def kill() -> None:
         async with redis.asyncio.Redis.from_url(redis_url) as other:
-            await other.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            await other.execute_command("CLIENT", "KILL", "TYPE", "normal")  # type: ignore[no-untyped-call]
 
     await crossing(kill)
     await trio.sleep(0.05)

@@ -202,8 +202,7 @@ async def test_eviction_is_warned_of(fresh_valkey: OwnValkey, stores: Stores) ->
     resp(fresh_valkey.url, "CONFIG SET maxmemory-policy allkeys-lru")
     with capture_logs() as lines:
         async with monitoring(stores) as monitor:
-            assert monitor.redis_evicts
-            assert monitor.warnings == (health.EVICTS.format("allkeys-lru"),)
+            assert (monitor.redis_evicts, monitor.warnings) == (True, (health.EVICTS.format("allkeys-lru"),))
             await trio.sleep(2 * health.CHECK_INTERVAL_SECONDS)
             resp(fresh_valkey.url, "CONFIG SET maxmemory-policy noeviction")
             with trio.fail_after(KNOWN_WITHIN_SECONDS):

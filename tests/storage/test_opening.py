@@ -94,7 +94,6 @@ async def test_a_pooler_that_was_not_named(
     async def migrate(*_: object, **__: object) -> list[str]:
         with postgres_errors():
             raise error('prepared statement "__asyncpg_stmt_1__" already exists')
-        return []
 
     monkeypatch.setattr(opening, "migrate", migrate)
     assert (await refusal(database_url, redis_url)).startswith("postgres.pgbouncer: must be true here")

@@ -163,7 +163,7 @@ async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: st
             fields = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": names}
             answer = await here.http.options("/api/v1/scores/action", headers=fields)
             assert answer.status_code == 204
-            return answer.headers.get("access-control-allow-headers", "")
+            return str(answer.headers.get("access-control-allow-headers", ""))
 
         ours = ["authorization", "content-type", "x-action-signature", "x-request-id", "if-none-match", "last-event-id"]
         assert (await preflight(asked)).split(", ") == [*ours, "sentry-trace", "baggage", "traceparent", "x"]

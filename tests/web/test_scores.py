@@ -142,7 +142,7 @@ async def test_everybody_is_handed_the_same_bytes() -> None:
     async def read() -> Snapshot:
         return board[0]
 
-    async def unused(*_: object) -> Any:
+    def unused(*_: object) -> Any:
         raise AssertionError
 
     routes = ScoreRoutes(Bearer(lambda _: None), unused, read, unused, lambda: None)
