@@ -1,10 +1,11 @@
-"""The queue in front of password hashing: a hash takes some 35 ms of a core and 64 MiB, so few run at once and few may wait.
+"""The queue in front of password hashing: a hash takes 100 to 250 ms of a core and 64 MiB, so few run at once and few may wait.
 
 `reserve` decides and takes the place in one step, nothing is awaited in between: however many ask at once, HASHING + WAITING have one.
 Browsers that are known (device cookie) have places that nobody else gets, and are served first. Whoever leaves a place, also by being
 cancelled, gives it back.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -15,9 +16,11 @@ import trio
 
 from scoreboard.runtime.background import BackgroundThreads
 
-HASHING = 2  # passwords hashed at once: each takes 64 MiB, and four threads of its own
-WAITING = 64  # places in line, about a second of work; full: refused
-KEPT_FOR_KNOWN = 16  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
+LANES = 4  # threads of one hash
+# Passwords hashed at once: more than the cores can take finish no earlier, and the event loop has to wait for the memory that they move.
+HASHING = 2 if (os.cpu_count() or 1) >= 2 * LANES else 1
+WAITING = 48  # places in line, two to six seconds of work for two cores; full: refused. A class of thirty finds places at once
+KEPT_FOR_KNOWN = 12  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
 
 T = TypeVar("T")
 

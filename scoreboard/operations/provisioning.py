@@ -58,7 +58,7 @@ async def import_users(stores: Stores, accounts: Accounts, people: Iterable[tupl
         done.refused += [(number, person) for number, person in batch if isinstance(person, str)]
         waiting = [(number, person) for number, person in batch if isinstance(person, Person)]
         while waiting:
-            # Asked first, since hashing a password that is not needed takes 35 ms.
+            # Asked first, since hashing a password that is not needed takes a tenth of a second.
             known = await _known(stores, [person for _, person in waiting])
             free: list[tuple[int, Person]] = []
             for number, person in waiting:
