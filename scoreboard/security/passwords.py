@@ -1,7 +1,7 @@
 """Passwords: argon2id hashes, and the passwords that everybody tries first.
 
-A hash takes 35 to 150 ms and 64 MiB, so callers hash and verify in a thread, with a limiter; salts are random. `verify` with no hash takes as
-long as with one: whether an account exists is not told by time. The first call of `is_common` reads and runs the module of zxcvbn that
+A hash takes 35 to 150 ms and 64 MiB, so callers hash and verify in a thread, with a limiter; salts are random. `verify` with no hash takes
+as long as with one: whether an account exists is not told by time. The first call of `is_common` reads and runs the module of zxcvbn that
 holds its lists, so it is called in a thread, too.
 """
 
