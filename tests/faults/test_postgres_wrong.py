@@ -192,11 +192,13 @@ async def test_rows_are_changed_by_somebody_else(pair: Pair) -> None:
     async with under_fault(pair) as run:
         run.allowed |= {401}
         run.log_counts = False
-        leader = max(run.ledger.base, key=lambda user: run.ledger.base[user], default=run.clients[0].user)
-        users = [leader, *(client.user for client in run.clients if client.user != leader)][:6]
+        watching = {watcher.client.user for watcher in run.watchers}
+        best_first = sorted((client.user for client in run.clients), key=lambda user: -run.ledger.base.get(user, 0))
+        gone = [user for user in best_first if user not in watching][:2]  # a deleted user's session ends, and the viewer with it
+        users = [*gone, *(user for user in best_first if user not in gone)][:6]
         run.ledger.excuse(*users)
         run.mark("users deleted")
-        await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in users[:2]))
+        await sql(run, *(f"DELETE FROM users WHERE id = '{user}'" for user in gone))
         await trio.sleep(lasting(1.0))
         run.mark("scores deleted")
         await sql(run, *(f"DELETE FROM scores WHERE user_id = '{user}'" for user in users[2:4]))
