@@ -467,6 +467,9 @@ async def test_what_is_put_in_place_has_not_changed(stores: Stores) -> None:
         await stores.command("HSET", NAMES.meta, "updated", 1767323049000)  # a name has changed since
         await crossing(rebuilder_of(stores).rebuild, conn)
         assert await updated() == 1767323049000
+        await stores.command("HSET", NAMES.meta, "installation", "another's")
+        await crossing(rebuilder_of(stores).rebuild, conn)
+        assert await updated() == 1767323045678, "when another installation's rows changed says nothing of ours"
         assert int(await stores.command("HGET", NAMES.meta, "top_at")) >= begun
 
 
