@@ -1,4 +1,5 @@
-"""The command `scoreboard`, and `python -m scoreboard`. Where only the Python client is installed it says in one line what is missing."""
+"""The command `scoreboard`, and `python -m scoreboard`. Where only the Python client is installed it says in one line
+what is missing."""
 
 import sys
 
@@ -6,7 +7,8 @@ import sys
 def main() -> None:
     """The entry point."""
     try:
-        from scoreboard import cli  # noqa: PLC0415 – not there to be imported without the server's packages
+        # not there to be imported without the server's packages
+        from scoreboard.cli import commands as cli  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] == __package__:
             raise

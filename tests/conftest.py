@@ -1,7 +1,9 @@
-"""Real servers for every test that wants one: a PostgreSQL and a Valkey of the session, in a temporary folder, by our own launcher.
+"""Real servers for every test that wants one: a PostgreSQL and a Valkey of the session, in a temporary folder, by our
+own launcher.
 
-`database_url` is a fresh migrated database, `empty_database_url` one without tables, `redis_url` an emptied Valkey; `fresh_valkey` is a
-process of one's own, for tests that kill it. Tests run one after the other, so the session's Valkey may be flushed for each.
+`database_url` is a fresh migrated database, `empty_database_url` one without tables, `redis_url` an emptied Valkey;
+`fresh_valkey` is a process of one's own, for tests that kill it. Tests run one after the other, so the session's Valkey
+may be flushed for each.
 """
 
 import asyncio
@@ -23,13 +25,14 @@ import pytest
 import trio
 import trio_asyncio
 
-from scoreboard.runtime import embedded
-from scoreboard.runtime.embedded import Endpoints
-from scoreboard.runtime.embedded_process import free_port
-from scoreboard.runtime.embedded_servers import find_binaries
+from scoreboard.embedded import stack as embedded
+from scoreboard.embedded.process import free_port
+from scoreboard.embedded.servers import find_binaries
+from scoreboard.embedded.stack import Endpoints
 
-# Importing trio-asyncio gives asyncio a policy whose loops outside of Trio are Trio in disguise. A browser's loop (Playwright's) stays open
-# over many tests, and every later trio.run would be "inside a run()". So outside of Trio asyncio is plain asyncio here.
+# Importing trio-asyncio gives asyncio a policy whose loops outside of Trio are Trio in disguise. A browser's loop
+# (Playwright's) stays open over many tests, and every later trio.run would be "inside a run()". So outside of Trio
+# asyncio is plain asyncio here.
 asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
 
 T = TypeVar("T")
@@ -124,7 +127,7 @@ def empty_database_url(embedded_servers: Endpoints) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def migrated_template(embedded_servers: Endpoints) -> Iterator[str]:
     """The name of a database that the migrations have been applied to."""
-    from scoreboard.storage.migrate import migrate
+    from scoreboard.storage.postgres.migrate import migrate
 
     async def run(url: str) -> None:
         async with trio_asyncio.open_loop():
@@ -145,7 +148,10 @@ def database_url(embedded_servers: Endpoints, migrated_template: str) -> Iterato
 def resp(url: str, command: str) -> bytes:
     """Sends one inline command to a Valkey and returns the first line of its answer."""
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection, connection.makefile("rb") as answers:
+    with (
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection,
+        connection.makefile("rb") as answers,
+    ):
         connection.sendall(f"AUTH {parts.password}\r\n{command}\r\n".encode())
         answers.readline()
         return answers.readline().rstrip()

@@ -1,7 +1,7 @@
 """A WebSocket client for tests: trio-websocket's, whose socket is closed whatever happens.
 
-`trio_websocket.open_websocket` leaves the socket to the garbage collector when it is cancelled during the handshake, and when the server
-closed first; pytest then reports an unclosed socket in whichever test runs next.
+`trio_websocket.open_websocket` leaves the socket to the garbage collector when it is cancelled during the handshake,
+and when the server closed first; pytest then reports an unclosed socket in whichever test runs next.
 """
 
 import ssl
@@ -36,7 +36,9 @@ async def open_websocket(
                 if tls is None:
                     stream = await trio.open_tcp_stream("127.0.0.1", port)
                 else:
-                    stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=tls, https_compatible=True)
+                    stream = await trio.open_ssl_over_tcp_stream(
+                        "127.0.0.1", port, ssl_context=tls, https_compatible=True
+                    )
                 fields = [(name.encode(), value.encode()) for name, value in headers]
                 socket = await wrap_client_stream(nursery, stream, f"127.0.0.1:{port}", resource, extra_headers=fields)
             try:

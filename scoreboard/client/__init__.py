@@ -1,15 +1,15 @@
-"""The Python client: a board that follows the server's, and a session that submits signed actions. For Trio; for asyncio the same names are
-in scoreboard.client.asyncio.
+"""The Python client: a board that follows the server's, and a session that submits signed actions. For Trio; for
+asyncio the same names are in scoreboard.client.asyncio.
 
     async with log_in(url, "demo", "scoreboard-demo") as session, connect(url, session=session) as board:
         await session.submit("task_finish", {"difficulty": "hard", "timeSpent": 120})
         async for update in board:
             print(update.position, update.entries)
 
-One core decides and waits for nothing: `board` and `subscription` (frames), `following` (connections), `exchanges` (requests), `backoff`,
-`clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and `live` on Trio, `asyncio` on asyncio; what
-a session does is the same for both (`base_session`).
-Imports nothing of the server but values (`domain`) and the signature (`security.signing`), and none of the packages of the server alone.
+One core decides and waits for nothing: `board` and `subscription` (frames), `following` (connections), `exchanges`
+(requests), `backoff`, `clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and
+`live` on Trio, `asyncio` on asyncio; what a session does is the same for both (`base_session`). Imports nothing of the
+server but values (`domain`) and the signature (`security.signing`), and none of the packages of the server alone.
 """
 
 from scoreboard.client.addresses import open_http

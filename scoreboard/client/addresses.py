@@ -1,8 +1,8 @@
 """Where a server is, and which proxy leads there: pure, but for the environment that `environment_proxy` reads.
 
-A proxy for the outside can't reach this machine's own loopback, so none is used there, whatever the environment says. Elsewhere the
-environment counts, as for httpx: HTTPS_PROXY or HTTP_PROXY by the address's scheme, else ALL_PROXY; NO_PROXY names the exceptions. Requests
-and live connections trust the same certificates.
+A proxy for the outside can't reach this machine's own loopback, so none is used there, whatever the environment says.
+Elsewhere the environment counts, as for httpx: HTTPS_PROXY or HTTP_PROXY by the address's scheme, else ALL_PROXY;
+NO_PROXY names the exceptions. Requests and live connections trust the same certificates.
 """
 
 import os
@@ -55,7 +55,8 @@ def parse_server_url(url: str) -> ServerAddress:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine by its loopback interface: localhost, a name below it (RFC 6761), 127.0.0.0/8, ::1."""
+    """Whether the host is this machine by its loopback interface: localhost, a name below it (RFC 6761), 127.0.0.0/8,
+    ::1."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -80,7 +81,8 @@ def environment_proxy(address: ServerAddress) -> str | None:
 
 
 def proxy_scheme(proxy: str) -> str:
-    """The scheme of a proxy's URL. Raises ValueError, without the URL and so without its password, for one that is none."""
+    """The scheme of a proxy's URL. Raises ValueError, without the URL and so without its password, for one that is
+    none."""
     try:
         parts = httpx.URL(proxy)
     except httpx.InvalidURL as exc:
@@ -91,7 +93,8 @@ def proxy_scheme(proxy: str) -> str:
 
 
 def tls_context() -> ssl.SSLContext:
-    """What servers are checked with: the file or folder that SSL_CERT_FILE or SSL_CERT_DIR names, else the system's store and certifi's.
+    """What servers are checked with: the file or folder that SSL_CERT_FILE or SSL_CERT_DIR names, else the system's
+    store and certifi's.
 
     A company's own authority is in the system's store; a slim container has none, and certifi's is everywhere.
     """
@@ -102,10 +105,11 @@ def tls_context() -> ssl.SSLContext:
 
 
 def open_http(url: str) -> httpx.AsyncClient:
-    """An HTTP client for the server at `url`, with the client's timeout, and with proxies as this module says: `async with open_http(url)`.
+    """An HTTP client for the server at `url`, with the client's timeout, and with proxies as this module says: `async
+    with open_http(url)`.
 
-    For Trio and asyncio alike. Raises ValueError for an address (or a proxy's) that is none, ImportError for a SOCKS proxy without
-    `httpx[socks]`.
+    For Trio and asyncio alike. Raises ValueError for an address (or a proxy's) that is none, ImportError for a SOCKS
+    proxy without `httpx[socks]`.
     """
     address = parse_server_url(url)
     if proxy := environment_proxy(address):

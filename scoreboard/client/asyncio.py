@@ -5,14 +5,15 @@
         async for update in board:
             print(update.position, update.entries)
 
-What is sent, what frames mean and what follows from a connection's end is the Trio client's own code (`exchanges`, `subscription`,
-`following`); here it is awaited. Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
+What is sent, what frames mean and what follows from a connection's end is the Trio client's own code (`exchanges`,
+`subscription`, `following`); here it is awaited. Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
 
-Cancelling: cancel a task (or let `asyncio.timeout` do so) wherever it awaits this client. CancelledError always comes out. Waiting for a
-change, iterating and `token` lose nothing. A cancelled `submit` leaves open whether the action was recorded: give its `action_id` again.
-A cancelled `refresh` may be repeated within a minute. Cancelled within a `connect` block, the socket is closed at once; leaving the block
-without a cancellation sends a Close frame and waits at most a second. Leaving a `log_in` block logs out first, cancelled or not: that takes
-two seconds at most. A session and a board belong to the loop in which they were made.
+Cancelling: cancel a task (or let `asyncio.timeout` do so) wherever it awaits this client. CancelledError always comes
+out. Waiting for a change, iterating and `token` lose nothing. A cancelled `submit` leaves open whether the action was
+recorded: give its `action_id` again. A cancelled `refresh` may be repeated within a minute. Cancelled within a
+`connect` block, the socket is closed at once; leaving the block without a cancellation sends a Close frame and waits at
+most a second. Leaving a `log_in` block logs out first, cancelled or not: that takes two seconds at most. A session and
+a board belong to the loop in which they were made.
 """
 
 import asyncio
@@ -28,29 +29,31 @@ import httpx
 try:
     import websockets
 except ModuleNotFoundError as exc:
-    raise ModuleNotFoundError("scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name) from exc
+    raise ModuleNotFoundError(
+        "scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'", name=exc.name
+    ) from exc
 
 from scoreboard.client import following
-from scoreboard.client.addresses import ServerAddress, environment_proxy, open_http, parse_server_url, proxy_scheme, tls_context
+from scoreboard.client.addresses import (
+    ServerAddress,
+    environment_proxy,
+    open_http,
+    parse_server_url,
+    proxy_scheme,
+    tls_context,
+)
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import (
-    LOG_OUT_SECONDS,
-    RETRY_SECONDS,
-    Credentials,
-    Outcome,
-    log_in_steps,
-    run_steps,
-)
+from scoreboard.client.exchanges import LOG_OUT_SECONDS, RETRY_SECONDS, Credentials, Outcome, log_in_steps, run_steps
 from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
 from scoreboard.client.loops import require_loop
 from scoreboard.client.subscription import Mode, Personal, Standing, SubscriptionState, message
 from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import LEADERBOARD, Entry
-from scoreboard.domain.wire import SUBPROTOCOL
+from scoreboard.domain.protocol import SUBPROTOCOL
 
 __all__ = [
     "Board",
@@ -76,29 +79,42 @@ SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
 CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientError, *DECODE_ERRORS)
 
 
-# ---- the session --------------------------------------------------------------------------------------------------------
+# ---- the session -----------------------------------------------------------------------------------------------------
 
 
 class Session(BaseSession):
-    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session at once.
+    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session
+    at once.
 
-    `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's own) can be read.
+    `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's
+    own) can be read.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, credentials: Credentials, *, patience: float = RETRY_SECONDS, clock: ServerClock | None = None
+        self,
+        http: httpx.AsyncClient,
+        credentials: Credentials,
+        *,
+        patience: float = RETRY_SECONDS,
+        clock: ServerClock | None = None,
     ) -> None:
-        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's time already."""
+        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's
+        time already."""
         require_loop("asyncio", "Session")
         now = asyncio.get_running_loop().time
-        super().__init__(http, credentials, patience=patience, clock=clock, now=now, sleep=asyncio.sleep, lock=asyncio.Lock())
+        super().__init__(
+            http, credentials, patience=patience, clock=clock, now=now, sleep=asyncio.sleep, lock=asyncio.Lock()
+        )
 
 
-def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+def log_in(
+    url: str, username: str, password: str, *, patience: float = RETRY_SECONDS
+) -> AbstractAsyncContextManager[Session]:
     """Logs in at `url` (http or https, without a path) and out at the end of the block, then for at most two seconds.
 
-    `username` may be the e-mail address; `patience` as in Session. Proxies of the environment are used as httpx uses them, but never for
-    this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and ValueError for an address that is none.
+    `username` may be the e-mail address; `patience` as in Session. Proxies of the environment are used as httpx uses
+    them, but never for this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and
+    ValueError for an address that is none.
     """
     require_loop("asyncio", "log_in")
     parse_server_url(url)
@@ -139,7 +155,7 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
         raise asyncio.CancelledError
 
 
-# ---- the board ----------------------------------------------------------------------------------------------------------
+# ---- the board -------------------------------------------------------------------------------------------------------
 
 
 class _Connect(websockets.connect):
@@ -160,14 +176,21 @@ def ending_of(error: BaseException) -> Ending:
             return HandshakeRefused(response.status_code, seconds(response.headers.get("retry-after")))
         case websockets.InvalidProxyStatus(response=response):
             retry_after = seconds(response.headers.get("retry-after"))
-            return HandshakeRefused(response.status_code, retry_after, "the proxy does not let the live connection through")
+            return HandshakeRefused(
+                response.status_code, retry_after, "the proxy does not let the live connection through"
+            )
         case _:
             return Disconnected()
 
 
 class LiveBoard(BoardState):  # its docstring is BoardState's
     def __init__(
-        self, address: ServerAddress, proxy: str | None, subscription: SubscriptionState, token: str | None, session: Session | None
+        self,
+        address: ServerAddress,
+        proxy: str | None,
+        subscription: SubscriptionState,
+        token: str | None,
+        session: Session | None,
     ) -> None:
         can_renew = session is not None and bool(session.credentials.refreshToken)
         super().__init__(subscription, can_renew=can_renew, event=asyncio.Event, checkpoint=partial(asyncio.sleep, 0))
@@ -175,14 +198,17 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         self._task: asyncio.Task[None] | None = None  # that runs `run`
         self._leaving = False  # with a Close frame
 
-    async def submit(self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None) -> Outcome:
+    async def submit(
+        self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
+    ) -> Outcome:
         """`Session.submit` of the session that the board was connected with; RuntimeError without one."""
         if self._session is None:
             raise RuntimeError("a board without a session is read-only: connect(url, session=…)")
         return await self._session.submit(action_type, metadata, action_id=action_id)
 
     async def run(self) -> None:
-        """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close frame."""
+        """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close
+        frame."""
         self._task = asyncio.current_task()
         try:
             while not self._left:
@@ -208,7 +234,8 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             ending = await self._run_connection()
         finally:
             self.on_disconnected()
-        if self._left:  # a connection that fails in the step in which `leave` cancels it returns its end: the cancellation is lost
+        # a connection that fails in the step in which `leave` cancels it returns its end: the cancellation is lost
+        if self._left:
             return
         step = self.on_lost(ending)
         if step.renew and self._session is not None:
@@ -221,14 +248,16 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         await self._wait(step)
 
     async def _wait(self, step: Reconnect) -> None:
-        """Until the next connection; not at all when it was left meanwhile, since a renewal that fails loses the cancellation too."""
+        """Until the next connection; not at all when it was left meanwhile, since a renewal that fails loses the
+        cancellation too."""
         if not self._left:
             await asyncio.sleep(self.pause(step))
 
     async def _run_connection(self) -> Ending:
         """Connects, subscribes, and feeds the subscription until the connection ends: returns its end.
 
-        Cancelled by `leave` it sends a Close frame and waits CLOSING_SECONDS for the echo; cancelled otherwise it closes at once.
+        Cancelled by `leave` it sends a Close frame and waits CLOSING_SECONDS for the echo; cancelled otherwise it
+        closes at once.
         """
         websocket: websockets.ClientConnection | None = None
         try:
@@ -294,31 +323,38 @@ async def _renew(websocket: websockets.ClientConnection, session: Session) -> No
             await websocket.send(message(action="auth", token=await session.token()))
 
 
-# ---- the way in ---------------------------------------------------------------------------------------------------------
+# ---- the way in ------------------------------------------------------------------------------------------------------
 
 
 def check_proxy(proxy: str | None) -> None:
     """Raises ValueError, in one line, for a proxy that can't be used for a live connection."""
     scheme = "http" if proxy is None else proxy_scheme(proxy)
     if scheme in SOCKS and find_spec("python_socks") is None:
-        raise ValueError(f"a live connection through a {scheme} proxy needs the package python-socks: install it or set NO_PROXY")
+        raise ValueError(
+            f"a live connection through a {scheme} proxy needs the package python-socks: install it or set NO_PROXY"
+        )
     if scheme not in {"http", "https", *SOCKS}:
         raise ValueError(f"a live connection does not go through {scheme} proxies: set NO_PROXY")
 
 
 def connect(
-    url: str, token: str | None = None, *, session: Session | None = None, mode: Mode = "delta", channel: str = LEADERBOARD.id
+    url: str,
+    token: str | None = None,
+    *,
+    session: Session | None = None,
+    mode: Mode = "delta",
+    channel: str = LEADERBOARD.id,
 ) -> AbstractAsyncContextManager[LiveBoard]:
     """Opens the live board of a server and keeps it open, whatever happens in between, until the block is left.
 
-    `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and can `submit`; with
-    `token` (an access token) it is a user's until that expires; with neither it only watches. `mode`: what goes over the wire, "full" or
-    "delta"; the board is the same. A proxy of the environment is used as httpx would use it, but never for this machine's loopback; a SOCKS
-    proxy needs the package python-socks.
+    `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and
+    can `submit`; with `token` (an access token) it is a user's until that expires; with neither it only watches.
+    `mode`: what goes over the wire, "full" or "delta"; the board is the same. A proxy of the environment is used as
+    httpx would use it, but never for this machine's loopback; a SOCKS proxy needs the package python-socks.
 
-    Enters the block when the first board is there, however long that takes: put `asyncio.timeout` round it to bound it. Raises, then and
-    when iterated, Closed and Refused, and ValueError for an address that is none; an unreachable server is tried for ever. Leaving sends a
-    Close frame and waits a second for its echo; cancelling closes at once.
+    Enters the block when the first board is there, however long that takes: put `asyncio.timeout` round it to bound it.
+    Raises, then and when iterated, Closed and Refused, and ValueError for an address that is none; an unreachable
+    server is tried for ever. Leaving sends a Close frame and waits a second for its echo; cancelling closes at once.
     """
     require_loop("asyncio", "connect")
     address = parse_server_url(url)
@@ -336,7 +372,8 @@ async def _connected(board: LiveBoard) -> AsyncIterator[LiveBoard]:
             while not board.position:
                 await board.changed()
             yield board
-        except Exception as exc:  # noqa: BLE001 – raised again below, outside of the group: it would come out of it as a group
+        except Exception as exc:  # noqa: BLE001
+            # raised again below, outside of the group: it would come out of it as a group
             failure = exc
             board.leave()
         except BaseException:  # a cancellation, mostly: the group cancels `run`

@@ -1,11 +1,13 @@
-"""When to try again, and whether: full-jitter backoff, `Retry-After`, close codes. Pure but for the dice that are handed in."""
+"""When to try again, and whether: full-jitter backoff, `Retry-After`, close codes. Pure but for the dice that are
+handed in."""
 
 from collections.abc import Callable
 from random import Random
 
-from scoreboard.domain.wire import RECONNECT, CloseCode
+from scoreboard.domain.protocol import RECONNECT, CloseCode
 
-BASE = 0.5  # seconds; the first wait is half of it on average, so a thousand viewers of a node that restarts come spread over it
+# seconds; the first wait is half of it on average, so a thousand viewers of a node that restarts come spread over it
+BASE = 0.5
 LONGEST = 30.0  # seconds; who has been away for minutes is back half of that after the server, on average
 
 chance = Random()  # noqa: S311 – spreads reconnects, nothing secret
@@ -22,19 +24,22 @@ class Backoff:
         self._failures = 0
 
     def next(self, retry_after: float | None = None) -> float:
-        """Seconds to wait after a failure: anything up to a bound that doubles each time, and not before the server wants it."""
+        """Seconds to wait after a failure: anything up to a bound that doubles each time, and not before the server
+        wants it."""
         bound = min(LONGEST, BASE * 2.0 ** min(self._failures, 16))
         self._failures += 1
         return (retry_after or 0.0) + self._draw(0.0, bound)
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """The seconds of a `Retry-After` header; None when there is none, or a date, which our servers and proxies don't send."""
+    """The seconds of a `Retry-After` header; None when there is none, or a date, which our servers and proxies don't
+    send."""
     return float(retry_after) if retry_after is not None and retry_after.isascii() and retry_after.isdigit() else None
 
 
 def may_reconnect(code: int | None) -> bool:
-    """Whether to connect again after a close with this code (None: without one). Codes that are not ours say nothing against it."""
+    """Whether to connect again after a close with this code (None: without one). Codes that are not ours say nothing
+    against it."""
     try:
         return code is None or RECONNECT[CloseCode(code)]
     except ValueError:

@@ -27,14 +27,16 @@ class BaseSession(SessionState):
         super().__init__(credentials, patience=patience, now=now, clock=clock)
         self._http, self._sleep, self._renewing = http, sleep, lock
 
-    async def submit(self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None) -> Outcome:
+    async def submit(
+        self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
+    ) -> Outcome:
         """Signs an action, posts it, and returns what it gave.
 
-        `action_id`: 1 to 100 characters, an UUID of its own by default. Give the one of an action whose outcome is unknown and it can't
-        count twice: if it was recorded, Refused with 409 says so.
+        `action_id`: 1 to 100 characters, an UUID of its own by default. Give the one of an action whose outcome is
+        unknown and it can't count twice: if it was recorded, Refused with 409 says so.
 
-        Raises Refused (429 among it, with `retry_after` in seconds and `layer`: not tried again here) and Unreachable. Cancelling leaves
-        open whether the action was recorded.
+        Raises Refused (429 among it, with `retry_after` in seconds and `layer`: not tried again here) and Unreachable.
+        Cancelling leaves open whether the action was recorded.
         """
         return await self._run(self.submit_steps(action_type, metadata, action_id))
 
@@ -45,10 +47,11 @@ class BaseSession(SessionState):
         return self.credentials.accessToken
 
     async def refresh(self, *, instead_of: str = "") -> None:
-        """Exchanges the refresh token for new credentials. `instead_of`: a token that was refused; if it is not ours any more all is done.
+        """Exchanges the refresh token for new credentials. `instead_of`: a token that was refused; if it is not ours
+        any more all is done.
 
-        Raises Refused (401: the session has ended, log in again) and Unreachable. A cancelled refresh is safe to repeat within a minute;
-        later the server takes the spent token for a stolen one and ends the session.
+        Raises Refused (401: the session has ended, log in again) and Unreachable. A cancelled refresh is safe to repeat
+        within a minute; later the server takes the spent token for a stolen one and ends the session.
         """
         spent = self.credentials.refreshToken
         async with self._renewing:  # two tasks, one refresh

@@ -1,7 +1,8 @@
 """A board as a client knows it, and the two ways in which it changes: pure.
 
-`apply_update` takes the whole board of a `leaderboard:update`, `apply_delta` the changed rows of a `leaderboard:delta`, which fit one
-position only. Whatever is applied, a board is either exactly the server's at its position or it is not given at all.
+`apply_update` takes the whole board of a `leaderboard:update`, `apply_delta` the changed rows of a `leaderboard:delta`,
+which fit one position only. Whatever is applied, a board is either exactly the server's at its position or it is not
+given at all.
 """
 
 import msgspec
@@ -41,8 +42,8 @@ class Delta(msgspec.Struct, frozen=True):
 class Board(msgspec.Struct, frozen=True):
     """The shown rows (at most ten) in rank order.
 
-    `position` is opaque and names this content, on every node alike; "" before the first frame. `timestamp` (RFC 3339, UTC) is when it
-    became so.
+    `position` is opaque and names this content, on every node alike; "" before the first frame. `timestamp` (RFC 3339,
+    UTC) is when it became so.
     """
 
     position: str = ""
@@ -54,7 +55,8 @@ class Board(msgspec.Struct, frozen=True):
         return Board(update.position, update.leaderboard, update.timestamp)
 
     def apply_delta(self, delta: Delta) -> "Board | None":
-        """The board after the delta; this one if it is there already; None on a gap: the delta starts elsewhere, or doesn't fit."""
+        """The board after the delta; this one if it is there already; None on a gap: the delta starts elsewhere, or
+        doesn't fit."""
         if delta.previousPosition != self.position:
             return self if delta.position == self.position else None
         rows = {entry.userId: entry for entry in self.entries}
@@ -62,7 +64,9 @@ class Board(msgspec.Struct, frozen=True):
             if rows.pop(user, None) is None:
                 return None
         for row in delta.changed:
-            rows[row.userId] = Entry(rank=row.rank, userId=row.userId, username=row.username, score=row.score, avatarUrl=row.avatarUrl)
+            rows[row.userId] = Entry(
+                rank=row.rank, userId=row.userId, username=row.username, score=row.score, avatarUrl=row.avatarUrl
+            )
         entries = tuple(sorted(rows.values(), key=lambda entry: entry.rank))
         if any(entry.rank != rank for rank, entry in enumerate(entries, 1)):
             return None  # ranks are exact and unique: what is otherwise is nobody's board

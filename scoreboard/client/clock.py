@@ -1,15 +1,17 @@
 """The server's time, as a client learns it: pure, given the machine's own time.
 
-An action carries a timestamp, and the server refuses one that is five minutes old or a minute ahead. Machines of players are often wrong by
-more. So the client compares the `Date` of each answer with its own time, and stamps actions with the server's. When a token must be renewed
-is counted on a clock that nobody sets (see exchanges); this here is for timestamps only.
+An action carries a timestamp, and the server refuses one that is five minutes old or a minute ahead. Machines of
+players are often wrong by more. So the client compares the `Date` of each answer with its own time, and stamps actions
+with the server's. When a token must be renewed is counted on a clock that nobody sets (see exchanges); this here is for
+timestamps only.
 """
 
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
-TOLERANCE_SECONDS = 5.0  # a `Date` has whole seconds and the answer was on its way for some; a smaller difference is no error of the clock
+# a `Date` has whole seconds and the answer was on its way for some; a smaller difference is no error of the clock
+TOLERANCE_SECONDS = 5.0
 HALF_SECOND = 0.5  # a `Date` leaves out the fraction, which is this on average
 
 

@@ -1,4 +1,5 @@
-"""One WebSocket connection to a server, on Trio, from its opening to its end. What follows from the end is decided in `following`."""
+"""One WebSocket connection to a server, on Trio, from its opening to its end. What follows from the end is decided in
+`following`."""
 
 import h11
 import trio
@@ -14,11 +15,25 @@ from scoreboard.client.session import Session
 from scoreboard.client.subscription import SubscriptionState, message
 from scoreboard.client.tunnel import ProxyRefused, Stream, open_stream
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.wire import SUBPROTOCOL
+from scoreboard.domain.protocol import SUBPROTOCOL
 
 # What ends a connection and is nobody's bug; an OSError is the network's.
-NETWORK_ERRORS = (OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError)
-CONNECTION_ERRORS = (ConnectionClosed, HandshakeError, ProxyRefused, ProtocolError, *NETWORK_ERRORS, ClientError, *DECODE_ERRORS)
+NETWORK_ERRORS = (
+    OSError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    h11.RemoteProtocolError,
+)
+CONNECTION_ERRORS = (
+    ConnectionClosed,
+    HandshakeError,
+    ProxyRefused,
+    ProtocolError,
+    *NETWORK_ERRORS,
+    ClientError,
+    *DECODE_ERRORS,
+)
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -47,9 +62,11 @@ async def run_connection(
     scope: trio.CancelScope,
     board: BoardState,
 ) -> Ending | None:
-    """Connects, subscribes, and feeds the subscription, telling `board` of each frame and of silence, until it ends: returns its end.
+    """Connects, subscribes, and feeds the subscription, telling `board` of each frame and of silence, until it ends:
+    returns its end.
 
-    Cancelling `scope` leaves politely, with a Close frame, and returns None; cancelling from outside closes the socket at once.
+    Cancelling `scope` leaves politely, with a Close frame, and returns None; cancelling from outside closes the socket
+    at once.
     """
     stream: Stream | None = None
     websocket: WebSocketConnection | None = None

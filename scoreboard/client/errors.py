@@ -20,7 +20,8 @@ class ClientError(ScoreboardError):
 class Refused(ClientError):
     """An answer of 400 and above: `status`, and what problem+json says of it.
 
-    `code` is one of domain.errors.Code ("" when a proxy answered), `layer` the limit of a 429, `retry_after` in seconds.
+    `code` is one of domain.errors.Code ("" when a proxy answered), `layer` the limit of a 429, `retry_after` in
+    seconds.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Unreachable(ClientError):
 
 
 class Closed(ClientError):
-    """The server ended the live connection with a code after which one does not reconnect (domain.wire.RECONNECT)."""
+    """The server ended the live connection with a code after which one does not reconnect
+    (domain.protocol.RECONNECT)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")

@@ -1,9 +1,9 @@
 """One user's requests without a connection: what to send, when to send it again, what an answer means (Sans-I/O).
 
-A use case is a generator of steps. It yields what is to be done, and is sent what came of it: the answer to a `Send`, None for the others.
-What goes wrong is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError for a `Renew`. `run_steps` is the one
-loop that does so; sleeping and renewing are handed to it, so it runs on Trio and on asyncio. `Session` of either client is a
-`SessionState` that can wait.
+A use case is a generator of steps. It yields what is to be done, and is sent what came of it: the answer to a `Send`,
+None for the others. What goes wrong is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError
+for a `Renew`. `run_steps` is the one loop that does so; sleeping and renewing are handed to it, so it runs on Trio and
+on asyncio. `Session` of either client is a `SessionState` that can wait.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -41,7 +41,8 @@ JSON = {"content-type": "application/json"}
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a log-in gives. Without a `refreshToken` it ends with its access token, `expiresIn` seconds after it was issued."""
+    """What a log-in gives. Without a `refreshToken` it ends with its access token, `expiresIn` seconds after it was
+    issued."""
 
     userId: str
     accessToken: str
@@ -56,7 +57,8 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What an action gave. `newRank` is None while the server can't tell; `timestamp` is RFC 3339 UTC, when it was recorded."""
+    """What an action gave. `newRank` is None while the server can't tell; `timestamp` is RFC 3339 UTC, when it was
+    recorded."""
 
     userId: str
     previousScore: int
@@ -101,7 +103,8 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """New credentials. `instead_of`: the access token that was refused; nothing is to be done if it is not the present one any more."""
+    """New credentials. `instead_of`: the access token that was refused; nothing is to be done if it is not the present
+    one any more."""
 
     instead_of: str = field(default="", repr=False)
 
@@ -122,7 +125,8 @@ async def run_steps(
     sleep: Callable[[float], Awaitable[object]],
     renew: Callable[[str], Awaitable[None]] = no_session,
 ) -> T:
-    """Does what the steps say, and returns their result. The clock is measured with every answer. Cancelling ends whatever is awaited."""
+    """Does what the steps say, and returns their result. The clock is measured with every answer. Cancelling ends
+    whatever is awaited."""
     feed = partial(steps.send, None)
     while True:
         try:
@@ -149,7 +153,8 @@ async def run_steps(
 def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[httpx.Response]:
     """The same request until somebody answers, for `patience` seconds and at least once, honouring `Retry-After`.
 
-    Gives the answer, whatever its status; the last one when they all said that nobody is there. Raises Unreachable when none came.
+    Gives the answer, whatever its status; the last one when they all said that nobody is there. Raises Unreachable when
+    none came.
     """
     give_up, backoff = now() + patience, Backoff()
     while True:
@@ -187,7 +192,9 @@ class SessionState:
     `now` gives seconds that never go back, whatever is done to the machine's clock: they say when a token is due.
     """
 
-    def __init__(self, credentials: Credentials, *, patience: float, now: Callable[[], float], clock: ServerClock | None) -> None:
+    def __init__(
+        self, credentials: Credentials, *, patience: float, now: Callable[[], float], clock: ServerClock | None
+    ) -> None:
         self._now, self._patience = now, patience
         self.clock = clock or ServerClock()
         self._set_credentials(credentials)
@@ -216,8 +223,11 @@ class SessionState:
             fields |= JSON | {"x-action-signature": f"v{self.credentials.actionKeyVersion}.{signature}"}
         return fields
 
-    def submit_steps(self, action_type: str, metadata: Mapping[str, Any] | None, action_id: str | None) -> Steps[Outcome]:
-        """An action, signed and posted. One whose timestamp was refused is sent once more, if the refusal told that our clock is wrong."""
+    def submit_steps(
+        self, action_type: str, metadata: Mapping[str, Any] | None, action_id: str | None
+    ) -> Steps[Outcome]:
+        """An action, signed and posted. One whose timestamp was refused is sent once more, if the refusal told that our
+        clock is wrong."""
         action_id = action_id or str(uuid4())
         action: dict[str, Any] = {"actionId": action_id, "actionType": action_type}
         if metadata is not None:
@@ -235,11 +245,14 @@ class SessionState:
         return outcome if answer.status_code == httpx.codes.OK else msgspec.structs.replace(outcome, replayed=True)
 
     def _post(self, action: dict[str, Any]) -> Steps[httpx.Response]:
-        stamped = action | {"timestamp": datetime.fromtimestamp(self.clock.now(), UTC).isoformat(timespec="milliseconds")}
+        stamped = action | {
+            "timestamp": datetime.fromtimestamp(self.clock.now(), UTC).isoformat(timespec="milliseconds")
+        }
         return (yield from self._authorized("POST", SUBMIT, msgspec.json.encode(stamped)))
 
     def renew_steps(self) -> Steps[None]:
-        """Exchanges the refresh token for new credentials. Who calls this sees to it that nobody else does so meanwhile."""
+        """Exchanges the refresh token for new credentials. Who calls this sees to it that nobody else does so
+        meanwhile."""
         body = msgspec.json.encode({"refreshToken": self.credentials.refreshToken})
         answer = yield from request(Send("POST", REFRESH, body, JSON), now=self._now, patience=self._patience)
         if answer.status_code != httpx.codes.OK:
@@ -247,7 +260,8 @@ class SessionState:
         self._set_credentials(_read(_logged_in, answer).data)
 
     def is_renewed(self, spent: str, instead_of: str) -> bool:
-        """Whether somebody else has renewed meanwhile: `spent` was the refresh token, `instead_of` the access token that was refused."""
+        """Whether somebody else has renewed meanwhile: `spent` was the refresh token, `instead_of` the access token
+        that was refused."""
         return self.credentials.refreshToken != spent or bool(instead_of and instead_of != self.credentials.accessToken)
 
     def log_out_steps(self) -> Steps[None]:
@@ -261,10 +275,14 @@ class SessionState:
         if self.is_due:
             yield Renew()
         token = self.credentials.accessToken
-        answer = yield from request(Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience)
+        answer = yield from request(
+            Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience
+        )
         if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
             yield Renew(instead_of=token)
-            answer = yield from request(Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience)
+            answer = yield from request(
+                Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience
+            )
         return answer
 
 
@@ -272,8 +290,8 @@ class SessionState:
 
 
 def _cause(exc: BaseException) -> BaseException:
-    """What an exception came from, as far as that has words: the outermost ones of httpx may have none. Of a group (Trio tries every
-    address of a name) the first one."""
+    """What an exception came from, as far as that has words: the outermost ones of httpx may have none. Of a group
+    (Trio tries every address of a name) the first one."""
     inner = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc.__cause__ or exc.__context__
     found = _cause(inner) if inner is not None else exc
     return found if str(found) else exc

@@ -1,7 +1,9 @@
-"""A live board without its connection: what is known, what follows from a connection's end, when to connect again (Sans-I/O).
+"""A live board without its connection: what is known, what follows from a connection's end, when to connect again
+(Sans-I/O).
 
-`LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`, waits as `on_lost` and
-`on_renewed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect again (and when), renew first, or give up.
+`LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`,
+waits as `on_lost` and `on_renewed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect
+again (and when), renew first, or give up.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,22 +16,24 @@ from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
 from scoreboard.client.subscription import Personal, Standing, SubscriptionState
 from scoreboard.domain.boards import Entry
-from scoreboard.domain.wire import WORDS, CloseCode
+from scoreboard.domain.protocol import WORDS, CloseCode
 
 State = Literal["connecting", "live", "silent", "stale", "closed"]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
 PING_INTERVAL_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
-LATE_SECONDS = 1.5  # that a promised heartbeat may be late until the board is `silent`: 5 s after the last one, as on the page
-SILENT_SECONDS = (10.0, 20.0)  # then another connection; drawn anew each time, so that not all leave a server that has paused at once
+# that a promised heartbeat may be late until the board is `silent`: 5 s after the last one, as on the page
+LATE_SECONDS = 1.5
+# then another connection; drawn anew each time, so that not all leave a server that has paused at once
+SILENT_SECONDS = (10.0, 20.0)
 PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
 CLOSING_SECONDS = 1.0  # for the echo of our Close
 FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server
 RETRIED_STATUSES = frozenset({408, 425, 429})  # that pass with time, beside all 5xx
 
 
-# ---- how a connection ends, and what follows --------------------------------------------------------------------------
+# ---- how a connection ends, and what follows -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ Ending = Disconnected | HandshakeRefused | ClientError
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Connect again, not before `retry_after` seconds have passed if the server named them; with `renew` under a new token only."""
+    """Connect again, not before `retry_after` seconds have passed if the server named them; with `renew` under a new
+    token only."""
 
     retry_after: float | None = None
     renew: bool = False
@@ -68,7 +73,9 @@ def next_step(ending: Ending) -> Reconnect | ClientError:
                 return Reconnect()
             return Reconnect(renew=True) if code == CloseCode.TOKEN else Closed(code, reason)
         case HandshakeRefused(status, retry_after, detail):
-            return Reconnect(retry_after) if _passes(status) else Refused(status, detail=detail, retry_after=retry_after)
+            return (
+                Reconnect(retry_after) if _passes(status) else Refused(status, detail=detail, retry_after=retry_after)
+            )
         case Unreachable():  # a token could not be renewed for want of a network
             return Reconnect()
         case Refused(status=status, retry_after=retry_after) if _passes(status):
@@ -88,10 +95,12 @@ def most_relevant(
     """The one exception of a group that says most: one of ours, then by `order`, then what followed from these."""
     leaves = [most_relevant(exc, order) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
     ranked = (ClientError, *order)
-    return min(leaves, key=lambda exc: next((place for place, kind in enumerate(ranked) if isinstance(exc, kind)), len(ranked)))
+    return min(
+        leaves, key=lambda exc: next((place for place, kind in enumerate(ranked) if isinstance(exc, kind)), len(ranked))
+    )
 
 
-# ---- what a caller reads ------------------------------------------------------------------------------------------------
+# ---- what a caller reads ---------------------------------------------------------------------------------------------
 
 
 class Event(Protocol):
@@ -103,10 +112,14 @@ class Event(Protocol):
 
 
 class Changes(Generic[T]):
-    """An endless `async for`: `take` gives the next value or None, `changed` waits until there may be one and says whether to go on."""
+    """An endless `async for`: `take` gives the next value or None, `changed` waits until there may be one and says
+    whether to go on."""
 
     def __init__(
-        self, take: Callable[[], T | None], changed: Callable[[], Awaitable[bool]], checkpoint: Callable[[], Awaitable[object]]
+        self,
+        take: Callable[[], T | None],
+        changed: Callable[[], Awaitable[bool]],
+        checkpoint: Callable[[], Awaitable[object]],
     ) -> None:
         self._take, self._changed, self._checkpoint = take, changed, checkpoint
 
@@ -124,13 +137,19 @@ class Changes(Generic[T]):
 class BoardState:
     """A board that follows the server's. `connect` makes it, has a task call `run`, and calls `leave`.
 
-    `async for update in board` gives a `Board` at once and after each change; whoever is slow gets the newest, not each. It ends with the
-    `connect` block and raises what ended the connection for good: Closed, Refused. `board.personal` gives each event of one's own actions.
-    Any number of tasks may iterate; a personal event goes to one of them.
+    `async for update in board` gives a `Board` at once and after each change; whoever is slow gets the newest, not
+    each. It ends with the `connect` block and raises what ended the connection for good: Closed, Refused.
+    `board.personal` gives each event of one's own actions. Any number of tasks may iterate; a personal event goes to
+    one of them.
     """
 
     def __init__(
-        self, subscription: SubscriptionState, *, can_renew: bool, event: Callable[[], Event], checkpoint: Callable[[], Awaitable[object]]
+        self,
+        subscription: SubscriptionState,
+        *,
+        can_renew: bool,
+        event: Callable[[], Event],
+        checkpoint: Callable[[], Awaitable[object]],
     ) -> None:
         """`can_renew`: whether there is a session with a refresh token. `event` and `checkpoint` are the loop's."""
         self._subscription, self._can_renew = subscription, can_renew
@@ -169,7 +188,8 @@ class BoardState:
 
     @property
     def state(self) -> State:
-        """`silent`: connected, but the server says nothing, not even the heartbeats that it has promised. `stale`: it can't read the board.
+        """`silent`: connected, but the server says nothing, not even the heartbeats that it has promised. `stale`: it
+        can't read the board.
 
         `closed`: for good. While `connecting` the last board is still there.
         """
@@ -211,7 +231,7 @@ class BoardState:
         await self._changed.wait()
         return True
 
-    # ---- what its task reports ------------------------------------------------------------------------------------------
+    # ---- what its task reports ---------------------------------------------------------------------------------------
 
     def on_frame(self) -> None:
         """The subscription has taken in a frame."""
@@ -229,7 +249,8 @@ class BoardState:
         return promised + LATE_SECONDS if promised else inf
 
     def on_silent(self) -> float:
-        """No frame has come in that time. Gives the seconds to wait for one still; the connection is dead after that."""
+        """No frame has come in that time. Gives the seconds to wait for one still; the connection is dead after
+        that."""
         self._silent = True
         self._notify()
         return chance.uniform(*SILENT_SECONDS)
@@ -240,7 +261,8 @@ class BoardState:
         self._notify()
 
     def on_lost(self, ending: Ending) -> Reconnect:
-        """What follows from that end. With `renew` the session is to be renewed, and `on_renewed` says what then. Raises the last error."""
+        """What follows from that end. With `renew` the session is to be renewed, and `on_renewed` says what then.
+        Raises the last error."""
         step = next_step(ending)
         if isinstance(step, ClientError):
             raise step

@@ -1,7 +1,8 @@
 """The live board, on Trio: follows the server's, and comes back after whatever happened. `connect` is the way in.
 
-What frames mean is `subscription`'s, what is known and what follows from a connection's end `following`'s, what a connection does
-`connection`'s. One task connects again and again; everything that a caller reads is set between two awaits and always the newest known.
+What frames mean is `subscription`'s, what is known and what follows from a connection's end `following`'s, what a
+connection does `connection`'s. One task connects again and again; everything that a caller reads is set between two
+awaits and always the newest known.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -24,21 +25,29 @@ from scoreboard.domain.boards import LEADERBOARD
 
 class LiveBoard(BoardState):  # its docstring is BoardState's
     def __init__(
-        self, address: ServerAddress, proxy: str | None, subscription: SubscriptionState, token: str | None, session: Session | None
+        self,
+        address: ServerAddress,
+        proxy: str | None,
+        subscription: SubscriptionState,
+        token: str | None,
+        session: Session | None,
     ) -> None:
         can_renew = session is not None and bool(session.credentials.refreshToken)
         super().__init__(subscription, can_renew=can_renew, event=trio.Event, checkpoint=trio.lowlevel.checkpoint)
         self._address, self._proxy, self._token, self._session = address, proxy, token, session
         self._scope = trio.CancelScope()  # of what the task waits for at the moment
 
-    async def submit(self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None) -> Outcome:
+    async def submit(
+        self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
+    ) -> Outcome:
         """`Session.submit` of the session that the board was connected with; RuntimeError without one."""
         if self._session is None:
             raise RuntimeError("a board without a session is read-only: connect(url, session=…)")
         return await self._session.submit(action_type, metadata, action_id=action_id)
 
     async def run(self) -> None:
-        """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close frame."""
+        """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close
+        frame."""
         try:
             while not self._left:
                 await self._once()
@@ -84,18 +93,23 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
 
 
 def connect(
-    url: str, token: str | None = None, *, session: Session | None = None, mode: Mode = "delta", channel: str = LEADERBOARD.id
+    url: str,
+    token: str | None = None,
+    *,
+    session: Session | None = None,
+    mode: Mode = "delta",
+    channel: str = LEADERBOARD.id,
 ) -> AbstractAsyncContextManager[LiveBoard]:
     """Opens the live board of a server and keeps it open, whatever happens in between, until the block is left.
 
-    `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and can `submit`; with
-    `token` (an access token) it is a user's until that expires; with neither it only watches. `mode`: what goes over the wire, "full" or
-    "delta"; the board is the same. An HTTP proxy of the environment is used as httpx would use it, with CONNECT, but never for this
-    machine's loopback; a SOCKS proxy can't be used here.
+    `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and
+    can `submit`; with `token` (an access token) it is a user's until that expires; with neither it only watches.
+    `mode`: what goes over the wire, "full" or "delta"; the board is the same. An HTTP proxy of the environment is used
+    as httpx would use it, with CONNECT, but never for this machine's loopback; a SOCKS proxy can't be used here.
 
-    Enters the block when the first board is there, however long that takes: put a cancel scope round it to bound it. Raises, then and when
-    iterated, Closed and Refused, and ValueError for an address that is none; an unreachable server is tried for ever. Leaving sends a Close
-    frame and waits a second for its echo; cancelling closes at once.
+    Enters the block when the first board is there, however long that takes: put a cancel scope round it to bound it.
+    Raises, then and when iterated, Closed and Refused, and ValueError for an address that is none; an unreachable
+    server is tried for ever. Leaving sends a Close frame and waits a second for its echo; cancelling closes at once.
     """
     require_loop("trio", "connect")
     address = parse_server_url(url)
@@ -113,7 +127,8 @@ async def _connected(board: LiveBoard) -> AsyncIterator[LiveBoard]:
             while not board.position:
                 await board.changed()
             yield board
-        except Exception as exc:  # noqa: BLE001 – raised again below, outside of the nursery: it would come out of it as a group
+        except Exception as exc:  # noqa: BLE001
+            # raised again below, outside of the nursery: it would come out of it as a group
             failure = exc
         finally:
             board.leave()

@@ -1,4 +1,5 @@
-"""Which event loop runs: each of the two clients is for one, and says so in one line where the other one runs, or none."""
+"""Which event loop runs: each of the two clients is for one, and says so in one line where the other one runs, or
+none."""
 
 from typing import Literal
 
@@ -13,9 +14,15 @@ def require_loop(wanted: Loop, what: str) -> None:
         running = sniffio.current_async_library()
     except sniffio.AsyncLibraryNotFoundError:
         name, start = ("Trio", "trio.run(main)") if wanted == "trio" else ("asyncio", "asyncio.run(main())")
-        raise RuntimeError(f"{what} needs {name}, and no event loop runs here: use it in an async function that {start} starts") from None
+        raise RuntimeError(
+            f"{what} needs {name}, and no event loop runs here: use it in an async function that {start} starts"
+        ) from None
     if running == wanted:
         return
     if wanted == "trio":
-        raise RuntimeError(f"{what} of scoreboard.client is for Trio, and {running} runs here: import it from scoreboard.client.asyncio")
-    raise RuntimeError(f"{what} of scoreboard.client.asyncio is for asyncio, and {running} runs here: import it from scoreboard.client")
+        raise RuntimeError(
+            f"{what} of scoreboard.client is for Trio, and {running} runs here: import it from scoreboard.client.asyncio"
+        )
+    raise RuntimeError(
+        f"{what} of scoreboard.client.asyncio is for asyncio, and {running} runs here: import it from scoreboard.client"
+    )

@@ -1,8 +1,9 @@
-"""One user's session over HTTP, on Trio: signed actions, tokens that are renewed before they expire, log-in and log-out.
+"""One user's session over HTTP, on Trio: signed actions, tokens that are renewed before they expire, log-in and
+log-out.
 
-`log_in` opens one; a `Session` can also be made from credentials that came another way (`scoreboard users tokens`). Every request is tried
-again while nobody answers, with the same bytes: an action is known by its id, so however often it arrives it counts once. What is sent and
-what an answer means is decided in `exchanges`; here it is awaited.
+`log_in` opens one; a `Session` can also be made from credentials that came another way (`scoreboard users tokens`).
+Every request is tried again while nobody answers, with the same bytes: an action is known by its id, so however often
+it arrives it counts once. What is sent and what an answer means is decided in `exchanges`; here it is awaited.
 """
 
 from collections.abc import AsyncIterator
@@ -15,35 +16,42 @@ from scoreboard.client.addresses import open_http, parse_server_url
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError
-from scoreboard.client.exchanges import (
-    LOG_OUT_SECONDS,
-    RETRY_SECONDS,
-    Credentials,
-    log_in_steps,
-    run_steps,
-)
+from scoreboard.client.exchanges import LOG_OUT_SECONDS, RETRY_SECONDS, Credentials, log_in_steps, run_steps
 from scoreboard.client.loops import require_loop
 
 
 class Session(BaseSession):
-    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session at once.
+    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session
+    at once.
 
-    `credentials`, `user`, `renewal` (Trio's clock: when the token is renewed) and `headers` (of a request of one's own) can be read.
+    `credentials`, `user`, `renewal` (Trio's clock: when the token is renewed) and `headers` (of a request of one's own)
+    can be read.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, credentials: Credentials, *, patience: float = RETRY_SECONDS, clock: ServerClock | None = None
+        self,
+        http: httpx.AsyncClient,
+        credentials: Credentials,
+        *,
+        patience: float = RETRY_SECONDS,
+        clock: ServerClock | None = None,
     ) -> None:
-        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's time already."""
+        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's
+        time already."""
         require_loop("trio", "Session")
-        super().__init__(http, credentials, patience=patience, clock=clock, now=trio.current_time, sleep=trio.sleep, lock=trio.Lock())
+        super().__init__(
+            http, credentials, patience=patience, clock=clock, now=trio.current_time, sleep=trio.sleep, lock=trio.Lock()
+        )
 
 
-def log_in(url: str, username: str, password: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+def log_in(
+    url: str, username: str, password: str, *, patience: float = RETRY_SECONDS
+) -> AbstractAsyncContextManager[Session]:
     """Logs in at `url` (http or https, without a path) and out at the end of the block, then for at most two seconds.
 
-    `username` may be the e-mail address; `patience` as in Session. Proxies of the environment are used as httpx uses them, but never for
-    this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and ValueError for an address that is none.
+    `username` may be the e-mail address; `patience` as in Session. Proxies of the environment are used as httpx uses
+    them, but never for this machine's loopback. Raises Refused (401: wrong; 429: too many tries), Unreachable, and
+    ValueError for an address that is none.
     """
     require_loop("trio", "log_in")
     parse_server_url(url)

@@ -1,7 +1,8 @@
 """One side of the live conversation, without a connection: what to say, what was heard, what follows (Sans-I/O).
 
-`SubscriptionState` outlives connections: each begins with `opening`, then every frame goes through `receive`, which returns what to answer.
-The board is right whatever was missed in between: deltas that don't fit are thrown away and the server is asked again.
+`SubscriptionState` outlives connections: each begins with `opening`, then every frame goes through `receive`, which
+returns what to answer. The board is right whatever was missed in between: deltas that don't fit are thrown away and the
+server is asked again.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ import msgspec
 
 from scoreboard.client.board import Board, Delta, Update
 from scoreboard.client.errors import Refused
-from scoreboard.domain.wire import Event, Trouble
+from scoreboard.domain.protocol import Event, Trouble
 
 Mode = Literal["full", "delta"]
 

@@ -1,4 +1,5 @@
-"""A tunnel through an HTTP proxy to a server (CONNECT, RFC 9110, 9.3.6), on Trio. The live connection goes through it; see addresses."""
+"""A tunnel through an HTTP proxy to a server (CONNECT, RFC 9110, 9.3.6), on Trio. The live connection goes through it;
+see addresses."""
 
 from base64 import b64encode
 from typing import TypeAlias, cast
@@ -28,7 +29,9 @@ class ProxyRefused(Exception):
 def check_proxy(proxy: str | None) -> None:
     """Raises ValueError, in one line, for a proxy that the Trio client can't use for a live connection."""
     if proxy is not None and (scheme := proxy_scheme(proxy)) not in {"http", "https"}:
-        raise ValueError(f"the Trio client's live connection goes through HTTP proxies only, not {scheme}: set NO_PROXY")
+        raise ValueError(
+            f"the Trio client's live connection goes through HTTP proxies only, not {scheme}: set NO_PROXY"
+        )
 
 
 async def open_stream(address: ServerAddress, proxy: str | None) -> Stream:
@@ -36,7 +39,11 @@ async def open_stream(address: ServerAddress, proxy: str | None) -> Stream:
 
     Raises OSError, ProxyRefused, h11.RemoteProtocolError, trio.BrokenResourceError.
     """
-    stream = await trio.open_tcp_stream(address.host, address.port) if proxy is None else await _open_tunnel(address, httpx.URL(proxy))
+    stream = (
+        await trio.open_tcp_stream(address.host, address.port)
+        if proxy is None
+        else await _open_tunnel(address, httpx.URL(proxy))
+    )
     if not address.secure:
         return stream
     secure = trio.SSLStream(stream, tls_context(), server_hostname=address.host, https_compatible=True)
@@ -47,7 +54,9 @@ async def _open_tunnel(address: ServerAddress, proxy: httpx.URL) -> Stream:
     stream: Stream
     if proxy.scheme == "https":
         context = tls_context()
-        stream = await trio.open_ssl_over_tcp_stream(proxy.host, proxy.port or 443, ssl_context=context, https_compatible=True)
+        stream = await trio.open_ssl_over_tcp_stream(
+            proxy.host, proxy.port or 443, ssl_context=context, https_compatible=True
+        )
     else:
         stream = await trio.open_tcp_stream(proxy.host, proxy.port or 80)
     try:

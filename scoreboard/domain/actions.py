@@ -1,7 +1,7 @@
 """What a client may say it did: the body of `POST /scores/action`, decoded strictly.
 
-`parse_action` gives an Action or a Refusal, never an exception. What an action is worth is decided in `scoring`; how old it may be is
-decided by the stores' clock in `storage.limits`, with the bounds named here.
+`parse_action` gives an Action or a Refusal, never an exception. What an action is worth is decided in `scoring`; how
+old it may be is decided by the stores' clock in `storage.redis.limits`, with the bounds named here.
 """
 
 import json
@@ -21,7 +21,8 @@ ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
 TIMESTAMP_LENGTH = 40  # characters; with nanoseconds and a zone it has 35
 USER_ID_LENGTH = 100  # characters; a UUID has 36, and another user's id is refused for what it is, not for its length
 OLDEST_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
-DEEPEST = 32  # levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
+# levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
+DEEPEST = 32
 NEWEST_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
 # What decoding untrusted JSON can raise: malformed or badly typed, not UTF-8, nested deeper than the stack allows.
@@ -43,12 +44,14 @@ class Action(msgspec.Struct, frozen=True):
     type: str
     timestamp_ms: int
     metadata: dict[str, Any] | None
-    metadata_json: str | None  # the same as it is stored, made here: what can't be encoded must not get as far as a batch
+    # the same as it is stored, made here: what can't be encoded must not get as far as a batch
+    metadata_json: str | None
     user: str | None = None  # the body's userId, to be compared with the token's subject
 
 
 def _read_float(text: str) -> float:
-    """What msgspec reads by itself, in a tenth of the time where that takes longest: 6 µs for `1e-320`, and a body holds 2,300."""
+    """What msgspec reads by itself, in a tenth of the time where that takes longest: 6 µs for `1e-320`, and a body
+    holds 2,300."""
     number = float(text)
     if isinf(number):
         raise ValueError("Number out of range")
@@ -93,19 +96,26 @@ def field_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
 def _depth(value: object) -> int:
     """How many containers stand in one another, without recursion."""
     depth, level = 0, [value]
-    while level := [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]:
+    while level := [
+        inner
+        for one in level
+        if isinstance(one, dict | list)
+        for inner in (one.values() if isinstance(one, dict) else one)
+    ]:
         depth += 1
     return depth
 
 
 def _may_repeat(body: bytes, raw: _Body, metadata_json: str | None) -> bool:
-    """False only if no object has a name twice: every string that came is then there after decoding, so there are as many quotes."""
+    """False only if no object has a name twice: every string that came is then there after decoding, so there are as
+    many quotes."""
     strings = 6 + 2 * (raw.userId is not None) + (metadata_json is not None)  # names and texts outside of the metadata
     return b"\\" in body or body.count(b'"') != 2 * strings + (metadata_json.count('"') if metadata_json else 0)
 
 
 def refuse_repeated_names(body: bytes) -> None:
-    """Raises ValueError when an object has a name twice: msgspec would take the last one, and two readers of one body could differ."""
+    """Raises ValueError when an object has a name twice: msgspec would take the last one, and two readers of one body
+    could differ."""
     json.loads(body, object_pairs_hook=_once_each)
 
 
@@ -115,7 +125,8 @@ def _once_each(pairs: list[tuple[str, Any]]) -> None:
 
 
 def parse_timestamp(text: str) -> int | None:
-    """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could be any of 27."""
+    """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could
+    be any of 27."""
     if len(text) > TIMESTAMP_LENGTH:
         return None
     try:

@@ -1,7 +1,8 @@
 """A board and what is shown of it: values only.
 
-`leaderboard` is the first of many boards; whatever reads, numbers or sends one takes it as an argument. A `Mark` says how new something is
-and orders snapshots, messages and calls alike; a `Snapshot` is one consistent read of the first rows.
+`leaderboard` is the first of many boards; whatever reads, numbers or sends one takes it as an argument. A `Mark` says
+how new something is and orders snapshots, messages and calls alike; a `Snapshot` is one consistent read of the first
+rows.
 """
 
 from datetime import UTC, datetime
@@ -52,7 +53,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     epoch: int
     version: int
     top: int  # the version at which the first SHOWN rows last changed
-    updated_ms: int  # Unix milliseconds by the store's clock, when the first SHOWN rows last changed; a rebuild changes none
+    # Unix milliseconds by the store's clock, when the first SHOWN rows last changed; a rebuild changes none
+    updated_ms: int
     rows: tuple[Entry, ...]
     stale: bool = False  # read from PostgreSQL while Redis can't be read
     stale_since_ms: int = 0  # Unix milliseconds; 0 when not stale
@@ -73,10 +75,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def last_modified(changed_ms: int, now_ms: int) -> int:
-    """The Last-Modified (Unix seconds) of what changed last at that time: the second after it, when nothing newer can hide behind it.
+    """The Last-Modified (Unix seconds) of what changed last at that time: the second after it, when nothing newer can
+    hide behind it.
 
-    0 while that second is not over: the content may change again in it, and a date has no fractions (RFC 9110, 8.8.2.2). So whoever was
-    told this date, or was answered in a later second, has the newest content as long as the date stays.
+    0 while that second is not over: the content may change again in it, and a date has no fractions (RFC 9110,
+    8.8.2.2). So whoever was told this date, or was answered in a later second, has the newest content as long as the
+    date stays.
     """
     second = changed_ms // 1000 + 1
     return second if changed_ms and now_ms >= second * 1000 else 0

@@ -1,4 +1,5 @@
-"""Colours as `#rrggbb`, and how well two of them can be told apart: relative luminance and contrast as WCAG 2.2 defines them. Pure."""
+"""Colours as `#rrggbb`, and how well two of them can be told apart: relative luminance and contrast as WCAG 2.2 defines
+them. Pure."""
 
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ def contrast(one: str, other: str) -> float:
 
 
 def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
-    """The colour, or the nearest mixture of it with black or white that has LEAST_CONTRAST against all of these backgrounds.
+    """The colour, or the nearest mixture of it with black or white that has LEAST_CONTRAST against all of these
+    backgrounds.
 
     They must be all light or all dark, else there may be none: then it is black or white, whichever has more.
     """

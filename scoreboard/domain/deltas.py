@@ -1,8 +1,9 @@
 """What changed between two reads of a board's shown rows.
 
-`compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its changed positions, or
-the changed rows and the users that left. `Recent` remembers what the last positions stood for, so that a viewer who comes with one of them
-is told the difference. Pure; rows are tuples of Entry in rank order, each user at most once.
+`compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its
+changed positions, or the changed rows and the users that left. `Recent` remembers what the last positions stood for, so
+that a viewer who comes with one of them is told the difference. Pure; rows are tuples of Entry in rank order, each user
+at most once.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ import msgspec
 
 from scoreboard.domain.boards import Entry
 
-REMEMBERED = 100  # positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, who comes with it gets the whole board
+# positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, who comes with it gets the whole board
+REMEMBERED = 100
 
 
 class RowChange(msgspec.Struct, frozen=True):
@@ -63,7 +65,8 @@ def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
 
 
 class Recent:
-    """The rows that a board's last positions stood for. Positions name content, so it does not matter which node a viewer has one from."""
+    """The rows that a board's last positions stood for. Positions name content, so it does not matter which node a
+    viewer has one from."""
 
     __slots__ = ("_rows",)
 
@@ -71,8 +74,8 @@ class Recent:
         self._rows: dict[str, tuple[Entry, ...] | None] = {}  # oldest first
 
     def remember(self, position: str, rows: tuple[Entry, ...]) -> None:
-        """These rows are shown under that position. One that stood for other rows before (a name that no store told at first) stands for
-        none any more: nobody can say which of them its viewers have."""
+        """These rows are shown under that position. One that stood for other rows before (a name that no store told at
+        first) stands for none any more: nobody can say which of them its viewers have."""
         known = self._rows.pop(position, rows)
         self._rows[position] = rows if known == rows else None
         if len(self._rows) > REMEMBERED:

@@ -1,9 +1,9 @@
 """E-mail addresses: one spelling for each mailbox, however it was typed. Pure.
 
-The domain of an address has two forms: browsers send "xn--mller-kva.example" where people type "müller.example". `fold` gives the one that
-is stored, with letters as they are read; `spellings` are all that an address may be stored under, since rows that are older than this rule
-stay as they are. Domains are mapped as browsers do it, by Unicode's UTS #46. The case of an address stays, but for such domains; whoever
-compares addresses does so in any case.
+The domain of an address has two forms: browsers send "xn--mller-kva.example" where people type "müller.example". `fold`
+gives the one that is stored, with letters as they are read; `spellings` are all that an address may be stored under,
+since rows that are older than this rule stay as they are. Domains are mapped as browsers do it, by Unicode's UTS #46.
+The case of an address stays, but for such domains; whoever compares addresses does so in any case.
 """
 
 import idna
@@ -22,13 +22,15 @@ def is_address(text: str) -> bool:
 
 
 def fold(text: str) -> str:
-    """As it is stored: composed, in letters of usual width, its domain as it is read, without what phones and pages put around it."""
+    """As it is stored: composed, in letters of usual width, its domain as it is read, without what phones and pages put
+    around it."""
     local, at, domain = usual_width(_trimmed(text)).rpartition("@")
     return local + at + (_readable(domain) if at else domain)
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Whatever this address may be stored as, in case the row is older than `fold`: first as it was typed, then as `fold` has it."""
+    """Whatever this address may be stored as, in case the row is older than `fold`: first as it was typed, then as
+    `fold` has it."""
     folded = fold(text)
     local, at, domain = folded.rpartition("@")
     return tuple(dict.fromkeys((composed(_trimmed(text)), folded, local + at + _encoded(domain))))
@@ -57,12 +59,17 @@ def _readable(domain: str) -> str:
 
 
 def _decoded_label(label: str) -> str:
-    """As it is unless it is the Punycode of what UTS #46 would leave as it is: else two spellings would become one that is neither."""
+    """As it is unless it is the Punycode of what UTS #46 would leave as it is: else two spellings would become one that
+    is neither."""
     if not label.startswith(_ACE) or not label.isascii() or len(label) > LABEL_LONGEST:
         return label
     try:
         decoded = label.removeprefix(_ACE).encode().decode("punycode")
-        is_canonical = not decoded.isascii() and idna.uts46_remap(decoded, std3_rules=False) == decoded and _encoded(decoded) == label
+        is_canonical = (
+            not decoded.isascii()
+            and idna.uts46_remap(decoded, std3_rules=False) == decoded
+            and _encoded(decoded) == label
+        )
     except (UnicodeError, ValueError, OverflowError):
         return label
     return decoded if is_canonical and "." not in decoded else label
@@ -72,4 +79,6 @@ def _encoded(domain: str) -> str:
     """As the DNS has it."""
     if len(domain) > DOMAIN_LONGEST:
         return domain
-    return ".".join(label if label.isascii() else _ACE + label.encode("punycode").decode() for label in domain.split("."))
+    return ".".join(
+        label if label.isascii() else _ACE + label.encode("punycode").decode() for label in domain.split(".")
+    )

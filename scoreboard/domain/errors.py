@@ -1,7 +1,7 @@
 """The one catalogue of what can be refused and what can fail.
 
-A refusal is an expected outcome and so a value: operations return it, the web writes it as problem+json. An exception is for what nobody
-expects of a request: a store out of reach, a start that cannot go on, a bug.
+A refusal is an expected outcome and so a value: operations return it, the web writes it as problem+json. An exception
+is for what nobody expects of a request: a store out of reach, a start that cannot go on, a bug.
 
 ScoreboardError
 ├── SettingsError       a setting is wrong; the message is one line that names the key (exit 2)

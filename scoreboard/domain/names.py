@@ -1,19 +1,21 @@
 """Which characters a user name may be written with: what shows nothing is left out, what misleads is refused. Pure.
 
-`fold` gives the name as it is stored, from whatever a keyboard, a phone or a copied page makes of it; a log-in folds what was typed in the
-same way. `fault` says what is wrong with a folded name. Categories are those of one version of Unicode, whatever Python runs: nodes agree.
-E-mail addresses are email_addresses' matter.
+`fold` gives the name as it is stored, from whatever a keyboard, a phone or a copied page makes of it; a log-in folds
+what was typed in the same way. `fault` says what is wrong with a folded name. Categories are those of one version of
+Unicode, whatever Python runs: nodes agree. E-mail addresses are email_addresses' matter.
 """
 
 import re
 
-import unicodedata2 as unicodedata  # of Unicode 17, as the confusables; Python 3.11's own knows the letters and emoji of 2021
+# of Unicode 17, as the confusables; Python 3.11's own knows the letters and emoji of 2021
+import unicodedata2 as unicodedata
 
 from scoreboard.domain.skeletons import is_ignorable
 
 # They turn the direction of what follows them: one such name would rearrange the whole row of the board.
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Visible by their category, but without a glyph, or with one that stands for something that is not there. No property of Unicode tells.
+# Visible by their category, but without a glyph, or with one that stands for something that is not there. No property
+# of Unicode tells.
 BLANK = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\ufffb\ufffc\ufffd") | {
     chr(code)
     for code in range(0x13430, 0x13440)  # they join hieroglyphs
@@ -25,14 +27,16 @@ BLACK_FLAG, END_OF_TAGS = "\U0001f3f4", "\U000e007f"
 
 VIRAMA = 9  # canonical combining class: it joins two letters, and a joiner after it says how
 # Scripts whose letters join: Arabic and its neighbours, Mongolian, Hanifi Rohingya, Adlam.
-_CURSIVE = re.compile("[\u0600-\u08ff\u1800-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010d00-\U00010d3f\U0001e900-\U0001e95f]")
+_CURSIVE = re.compile(
+    "[\u0600-\u08ff\u1800-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010d00-\U00010d3f\U0001e900-\U0001e95f]"
+)
 _MONGOLIAN = re.compile("[\u1820-\u18aa]")
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
 _STYLED = frozenset("#*0123456789\u203c\u2049\u3030\u303d")  # emoji in one style and text in the other, besides symbols
 _TAGS = re.compile(f"(?<={BLACK_FLAG})[\U000e0020-\U000e007e]{{1,16}}{END_OF_TAGS}")  # flags of regions
 _SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")  # category Zs
-# Full-width and half-width letters, as the keyboards of Japanese and Korean write them. Not the half-width filler, a blank letter, which is
-# refused by its own number.
+# Full-width and half-width letters, as the keyboards of Japanese and Korean write them. Not the half-width filler, a
+# blank letter, which is refused by its own number.
 _WIDTHS = {
     code: chr(int(unicodedata.decomposition(chr(code)).partition("> ")[2], 16))
     for code in range(0xFF01, 0xFFEF)
@@ -48,13 +52,14 @@ def composed(text: str) -> str:
 
 
 def usual_width(text: str) -> str:
-    """Full-width and half-width letters as the usual ones, composed: the width mapping rule of PRECIS (RFC 8265, UsernameCaseMapped)."""
+    """Full-width and half-width letters as the usual ones, composed: the width mapping rule of PRECIS (RFC 8265,
+    UsernameCaseMapped)."""
     return composed(text.translate(_WIDTHS))
 
 
 def fold(text: str) -> str:
-    """Composed and of usual width; one plain space for one or more of any kind, none at the ends; without invisible characters that change
-    nothing."""
+    """Composed and of usual width; one plain space for one or more of any kind, none at the ends; without invisible
+    characters that change nothing."""
     return _SPACES.sub(" ", usual_width(_without_invisible(text))).strip()
 
 
@@ -86,13 +91,15 @@ def fault(name: str) -> str | None:
 
 
 def _is_blank(character: str) -> bool:
-    """Whether it shows nothing, though its category says that it does. U+17B4 and U+17B5 are marks of Khmer that nothing shows."""
+    """Whether it shows nothing, though its category says that it does. U+17B4 and U+17B5 are marks of Khmer that
+    nothing shows."""
     is_letter = unicodedata.category(character)[0] == "L"
     return character in BLANK or (is_letter and is_ignorable(character)) or character in "\u17b4\u17b5"
 
 
 def _most_marks(name: str) -> int:
-    """How many marks, accents among them, stand on one letter at most. Joiners between them don't begin a new letter."""
+    """How many marks, accents among them, stand on one letter at most. Joiners between them don't begin a new
+    letter."""
     most = marks = 0
     for character in unicodedata.normalize("NFD", name):
         category = unicodedata.category(character)
@@ -105,7 +112,8 @@ def _most_marks(name: str) -> int:
 
 
 def _without_invisible(text: str) -> str:
-    """Without ignorable characters, but where they change what is shown: within emoji, and between letters that join."""
+    """Without ignorable characters, but where they change what is shown: within emoji, and between letters that
+    join."""
     if not any(map(is_ignorable, text)):
         return text
     tags = {place for found in _TAGS.finditer(text) for place in range(*found.span())}

@@ -1,13 +1,16 @@
-"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under; local domains. Pure."""
+"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under; local
+domains. Pure."""
 
 from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-IPV6_PREFIXES = (64, 56, 48)  # bits; what a device, a household and a site are usually given, so whoever has one has all its addresses
+# bits; what a device, a household and a site are usually given, so whoever has one has all its addresses
+IPV6_PREFIXES = (64, 56, 48)
 IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, as one rents it to have many addresses
-# Ends of names that nobody can own in the world's DNS: of the machine or the network that one is in (RFC 6761, 6762, 8375, ICANN's
-# .internal), and those reserved for tests and documentation (RFC 6761), which lead nowhere unless a network's own resolver knows them.
+# Ends of names that nobody can own in the world's DNS: of the machine or the network that one is in (RFC 6761, 6762,
+# 8375, ICANN's .internal), and those reserved for tests and documentation (RFC 6761), which lead nowhere unless a
+# network's own resolver knows them.
 LOCAL_DOMAINS = ("localhost", "local", "internal", "home.arpa")
 RESERVED_DOMAINS = ("test", "example", "invalid")
 ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
@@ -16,11 +19,13 @@ CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """The address, an IPv4 one also where it is written as IPv6 (`::ffff:192.0.2.1`); None for what is none."""
-    return _parse(text) if len(text) <= ADDRESS_LENGTH else None  # asked before the cache: it must not hold a header's length
+    # asked before the cache: it must not hold a header's length
+    return _parse(text) if len(text) <= ADDRESS_LENGTH else None
 
 
 def networks_of(address: str) -> tuple[str, ...]:
-    """The networks that count an address, the smallest first: IPv6 /64, /56, /48; IPv4 the address itself, then its /24."""
+    """The networks that count an address, the smallest first: IPv6 /64, /56, /48; IPv4 the address itself, then its
+    /24."""
     parsed = parse_address(address)
     if parsed is None:
         return (address[:ADDRESS_LENGTH],)

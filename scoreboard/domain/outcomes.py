@@ -1,6 +1,7 @@
 """What becomes of an action: the claim that goes down the write path and the outcomes that come back.
 
-Values only. `operations.submit_action` makes claims and hands outcomes to the web; `storage.commit` turns the one into the other.
+Values only. `operations.submit_action` makes claims and hands outcomes to the web; `storage.commit` turns the one into
+the other.
 """
 
 from uuid import UUID
@@ -37,7 +38,8 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """This user's actionId was processed before: `original` is its outcome with the present rank, None if the body was another one."""
+    """This user's actionId was processed before: `original` is its outcome with the present rank, None if the body was
+    another one."""
 
     original: Recorded | None
 
@@ -46,7 +48,9 @@ Outcome = Recorded | Duplicate | Refusal
 
 GONE = Refusal(Code.UNAUTHORIZED, "This account no longer exists.")
 POISONED = Refusal(
-    Code.INVALID_ACTION, "The action holds a value that cannot be stored.", (FieldError("metadata", "holds a value that cannot be stored"),)
+    Code.INVALID_ACTION,
+    "The action holds a value that cannot be stored.",
+    (FieldError("metadata", "holds a value that cannot be stored"),),
 )
 
 
@@ -61,7 +65,8 @@ LOCKED = out_of_service("Another session of the database holds this account's ro
 
 
 def limited(layer: str, wait_ms: int) -> Refusal:
-    """429 of the layer "user" or "cooldown"; the wait is rounded up, so that a client that obeys it is not refused again."""
+    """429 of the layer "user" or "cooldown"; the wait is rounded up, so that a client that obeys it is not refused
+    again."""
     seconds = max(1, -(-wait_ms // 1000))
     what = "You have used all your actions of this minute." if layer == "user" else "This action is cooling down."
     return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)

@@ -1,22 +1,25 @@
 """What a picture is by its bytes: its kind, how large it is when it is drawn, and whether that is little enough. Pure.
 
-`checked_media_type` is called for each picture that was fetched, outside the event loop: the worst 256 KiB take it some 30 milliseconds.
-A file of a few kB can need gigabytes in the browser of each viewer, so sides and frames are bounded by what the file itself declares.
-Nothing is decoded. Where a decoder could read another of several declarations than we do, all of them are bounded.
+`checked_media_type` is called for each picture that was fetched, outside the event loop: the worst 256 KiB take it some
+30 milliseconds. A file of a few kB can need gigabytes in the browser of each viewer, so sides and frames are bounded by
+what the file itself declares. Nothing is decoded. Where a decoder could read another of several declarations than we
+do, all of them are bounded.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_SIDE_PIXELS = 1024  # a face is drawn with at most 80 pixels of CSS; twenty-two of these take 88 MiB in a browser
-MAX_PIXELS = 16 * 2**20  # of all frames together: 16 of the largest size, 256 of 256 pixels a side; 64 MiB if a browser keeps them all
+# of all frames together: 16 of the largest size, 256 of 256 pixels a side; 64 MiB if a browser keeps them all
+MAX_PIXELS = 16 * 2**20
 MAX_JPEG_SCANS = 100  # each makes the decoder pass over the whole picture again; usual progressive files have ten
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = _PNG_SIGNATURE + b"\x00\x00\x00\x0dIHDR"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU T.81 table B.1: those three are no frame headers
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RSTn: no length follows
-_JPEG_UNREADABLE = frozenset({0x00, 0xD8, 0xD9, 0xDA})  # garbage, a second beginning, the end, or a scan before there is a size
+# garbage, a second beginning, the end, or a scan before there is a size
+_JPEG_UNREADABLE = frozenset({0x00, 0xD8, 0xD9, 0xDA})
 
 
 class Size(NamedTuple):
@@ -28,7 +31,8 @@ class Size(NamedTuple):
 
 
 def checked_media_type(content: bytes) -> str | None:
-    """The media type of a picture that may be shown; None for what is none, has no readable size, or is too large when it is drawn."""
+    """The media type of a picture that may be shown; None for what is none, has no readable size, or is too large when
+    it is drawn."""
     kind = media_type(content)
     size = _SIZES[kind](content) if kind else None
     if size is None or not (0 < size.width <= MAX_SIDE_PIXELS and 0 < size.height <= MAX_SIDE_PIXELS):
@@ -37,7 +41,8 @@ def checked_media_type(content: bytes) -> str | None:
 
 
 def media_type(content: bytes) -> str | None:
-    """What a picture is by its first bytes, whatever its sender calls it; None for what is none of five kinds (SVG is a program)."""
+    """What a picture is by its first bytes, whatever its sender calls it; None for what is none of five kinds (SVG is a
+    program)."""
     if content.startswith(_PNG_SIGNATURE):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -52,11 +57,13 @@ def media_type(content: bytes) -> str | None:
 
 
 # ---- the size of each kind ------------------------------------------------------------------------------------------
-# Slices beyond the end are empty, and an empty one is the number 0, which is no size: a file that is cut off needs no case of its own.
+# Slices beyond the end are empty, and an empty one is the number 0, which is no size: a file that is cut off needs no
+# case of its own.
 
 
 def _png_size(content: bytes) -> Size | None:
-    """From IHDR, which is the first chunk. Every frame after the first needs an fcTL chunk, so their names can't be too few."""
+    """From IHDR, which is the first chunk. Every frame after the first needs an fcTL chunk, so their names can't be too
+    few."""
     if not content.startswith(_PNG_HEADER):
         return None
     animation = content.find(b"acTL")
@@ -65,7 +72,8 @@ def _png_size(content: bytes) -> Size | None:
 
 
 def _jpeg_size(content: bytes) -> Size | None:
-    """From the frame header (SOFn), which comes before the first scan. A picture with more than MAX_JPEG_SCANS has none."""
+    """From the frame header (SOFn), which comes before the first scan. A picture with more than MAX_JPEG_SCANS has
+    none."""
     if content.count(b"\xff\xda") > MAX_JPEG_SCANS:
         return None
     at = 2
@@ -95,7 +103,8 @@ def _gif_size(content: bytes) -> Size | None:
             left, top = _little(content[at + 1 : at + 3]), _little(content[at + 3 : at + 5])
             width = max(width, left + _little(content[at + 5 : at + 7]))
             height = max(height, top + _little(content[at + 7 : at + 9]))
-            at += 11 + _color_table_bytes(content[at + 9 : at + 10])  # with the byte before the data: the size of its codes
+            # with the byte before the data: the size of its codes
+            at += 11 + _color_table_bytes(content[at + 9 : at + 10])
         elif block == 0x21:  # an extension
             at += 2
         else:  # the trailer, or what decoders end at
@@ -125,7 +134,8 @@ def _webp_size(content: bytes) -> Size | None:
 
 
 def _avif_size(content: bytes) -> Size | None:
-    """The largest that any `ispe` property declares, wherever it stands. Sequences (`moov`) have none: only still pictures are taken."""
+    """The largest that any `ispe` property declares, wherever it stands. Sequences (`moov`) have none: only still
+    pictures are taken."""
     if b"moov" in content:
         return None
     width = height = 0

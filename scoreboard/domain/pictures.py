@@ -41,10 +41,12 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def host_of(url: str) -> str:
-    """The name of the host in an address, in lower case; "" when there is none, or when it is no address. Never raises."""
+    """The name of the host in an address, in lower case; "" when there is none, or when it is no address. Never
+    raises."""
     try:
         return (urlsplit(url).hostname or "").lower()
-    except ValueError:  # a bracket without its pair, a letter that stands for / or ? among others: plain SQL may have written it
+    except ValueError:
+        # a bracket without its pair, a letter that stands for / or ? among others: plain SQL may have written it
         return ""
 
 

@@ -1,4 +1,5 @@
-"""Query strings of API routes, read within bounds: what is longer or has more fields is refused before it is taken apart. Pure."""
+"""Query strings of API routes, read within bounds: what is longer or has more fields is refused before it is taken
+apart. Pure."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -44,7 +45,9 @@ def _check_parameters(query: bytes, known: Collection[str]) -> Refusal | None:
     if unknown is None:
         return None
     name = "".join(letter if letter.isprintable() else "?" for letter in unknown[:NAME_LENGTH])
-    return Refusal(Code.INVALID_REQUEST, f"query has an unknown parameter: {name}", (FieldError(name, "is not known here"),))
+    return Refusal(
+        Code.INVALID_REQUEST, f"query has an unknown parameter: {name}", (FieldError(name, "is not known here"),)
+    )
 
 
 # Who wait for the same change ask alike, and reading costs as much as a write to a socket. At most 0.2 MB.

@@ -1,7 +1,7 @@
 """The one order of every board: total descending, then who reached it first.
 
-Used by the ledger's rows, by Redis (as the bytes of a sorted-set member) and by tests. Exact for every 63-bit total, where a score held as
-a double would not be.
+Used by the ledger's rows, by Redis (as the bytes of a sorted-set member) and by tests. Exact for every 63-bit total,
+where a score held as a double would not be.
 """
 
 import struct

@@ -1,6 +1,7 @@
 """What an action is worth: the rules of an actions file, applied.
 
-Pure: the rules are read once at start (`read_rules`) and asked for each action (`award`). Points come from here and never from a client.
+Pure: the rules are read once at start (`read_rules`) and asked for each action (`award`). Points come from here and
+never from a client.
 """
 
 import difflib
@@ -35,7 +36,8 @@ class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One action type. `cooldown` in seconds, 0 = none; `difficulty` maps a name to a factor, the first is the default."""
+    """One action type. `cooldown` in seconds, 0 = none; `difficulty` maps a name to a factor, the first is the
+    default."""
 
     title: str
     points: int
@@ -78,18 +80,24 @@ def read_rules(text: str, file: str = "actions.toml") -> dict[str, Rule]:
     if not tables:
         raise SettingsError(f"actions: the file names no action type (file {file})")
     if len(tables) > MAX_ACTION_TYPES:
-        raise SettingsError(f"actions: there are {len(tables)} action types, {MAX_ACTION_TYPES} are the most (file {file})")
+        raise SettingsError(
+            f"actions: there are {len(tables)} action types, {MAX_ACTION_TYPES} are the most (file {file})"
+        )
     try:
         return {name: _read_rule(name, table) for name, table in tables.items()}
     except _BadRuleError as exc:
-        raise SettingsError(f"actions.{shown_keys(exc.keys)}: {exc} (file {file}, line {line_of(text, exc.keys)})") from None
+        raise SettingsError(
+            f"actions.{shown_keys(exc.keys)}: {exc} (file {file}, line {line_of(text, exc.keys)})"
+        ) from None
 
 
 def _read_rule(name: str, table: object) -> Rule:
     if not isinstance(table, dict):
         raise _BadRuleError("must be a table: [name] in a line of its own, its settings below", name)
     if not _is_shown(name, ACTION_TYPE_LENGTH):
-        raise _BadRuleError(f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name)
+        raise _BadRuleError(
+            f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name
+        )
     try:
         rule = msgspec.convert(table, Rule)
     except msgspec.ValidationError as exc:
@@ -109,7 +117,9 @@ def _read_rule(name: str, table: object) -> Rule:
 
 def _check(name: str, rule: Rule) -> None:
     if not _is_shown(rule.title, LONGEST_TITLE):
-        raise _BadRuleError(f"must have 1 to {LONGEST_TITLE} characters that can be printed, and show something", name, "title")
+        raise _BadRuleError(
+            f"must have 1 to {LONGEST_TITLE} characters that can be printed, and show something", name, "title"
+        )
     if not 0 <= rule.cooldown <= LONGEST_COOLDOWN:
         raise _BadRuleError(f"must be 0 to {LONGEST_COOLDOWN} seconds", name, "cooldown")
     if len(rule.difficulty) > MAX_DIFFICULTIES:
@@ -117,7 +127,10 @@ def _check(name: str, rule: Rule) -> None:
     for level, factor in rule.difficulty.items():
         if not _is_shown(level, ACTION_TYPE_LENGTH):
             raise _BadRuleError(
-                f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name, "difficulty", level
+                f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something",
+                name,
+                "difficulty",
+                level,
             )
         if not 0 < factor <= 100:
             raise _BadRuleError("a factor is above 0 and at most 100", name, "difficulty", level)
@@ -131,7 +144,9 @@ def _check(name: str, rule: Rule) -> None:
         if time.swift and time.bonus == 1:
             raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "swift")
         if time.bonus != 1 and not time.swift:
-            raise _BadRuleError("changes nothing without swift: within so many seconds it is given", name, "time", "bonus")
+            raise _BadRuleError(
+                "changes nothing without swift: within so many seconds it is given", name, "time", "bonus"
+            )
         if 0 < time.swift < time.minimum:
             raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "swift")
     if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
@@ -147,7 +162,9 @@ def _is_shown(text: str, longest: int) -> bool:
 
 def greatest(rule: Rule) -> int:
     """The most points that one action of this type can give."""
-    return round(rule.points * max(rule.difficulty.values(), default=1.0) * max(1.0, rule.time.bonus if rule.time else 1.0))
+    return round(
+        rule.points * max(rule.difficulty.values(), default=1.0) * max(1.0, rule.time.bonus if rule.time else 1.0)
+    )
 
 
 def award(action: Action, rules: Rules) -> int | Refusal:

@@ -1,16 +1,18 @@
-"""What a user name looks like: names that have a skeleton in common can't be told apart, or are the same name in another case.
+"""What a user name looks like: names that have a skeleton in common can't be told apart, or are the same name in
+another case.
 
-By Unicode's UTS #39, section 4: each character becomes the prototype of those that look like it ("1", "I" and "l" are "l", "m" is "rn").
-Here letters also count in any case, since log-in does not ask for it. The letter with two looks is the capital I: as it stands it looks
-like "l", but people read it as "i". So a name has a skeleton for each way to read it:
+By Unicode's UTS #39, section 4: each character becomes the prototype of those that look like it ("1", "I" and "l" are
+"l", "m" is "rn"). Here letters also count in any case, since log-in does not ask for it. The letter with two looks is
+the capital I: as it stands it looks like "l", but people read it as "i". So a name has a skeleton for each way to read
+it:
 
 1. as it is shown: "Ian" and "lan" are one, "BiII" and "Bill" too;
 2. with each capital I as "i": "ВILL" with a Cyrillic В is "bill";
 3. with a capital I as "i" at the beginning of a word alone: "IIya" is "ilya";
 4. of its folded case: "ΣΊΣΥΦΟΣ" and "σίσυφος" are one.
 
-Most names have one skeleton for all four, so "Mail" and "Mall" are two names. Pure. `storage.users` keeps each skeleton with one user; the
-data is made by scripts/confusables.
+Most names have one skeleton for all four, so "Mail" and "Mall" are two names. Pure. `storage.postgres.users` keeps each
+skeleton with one user; the data is made by scripts/confusables.
 """
 
 import re
@@ -19,7 +21,8 @@ from importlib.resources import files
 
 import unicodedata2 as unicodedata  # of Unicode 17, as the data: Python 3.11's own is of 2021, and nodes must agree
 
-SKELETON_LONGEST = 255  # characters; what follows is cut off: some letters become eighteen, and an index takes at most 2,700 bytes
+# characters; what follows is cut off: some letters become eighteen, and an index takes at most 2,700 bytes
+SKELETON_LONGEST = 255
 MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
 
 _DOTLESS_J = {ord("\N{LATIN SMALL LETTER DOTLESS J}"): "j"}  # UTS #39 has it apart from "j"
@@ -34,7 +37,8 @@ _SECOND_DOT_OF_FIRST_RULE = re.compile("(?<=[lj])\N{COMBINING DOT ABOVE}+")
 
 @cache
 def table() -> dict[int, str | None]:
-    """Code point → its prototype; None: it has no look at all. Takes some 5 ms once, so a node asks for it before it serves."""
+    """Code point → its prototype; None: it has no look at all. Takes some 5 ms once, so a node asks for it before it
+    serves."""
     known: dict[int, str | None] = {}
     ignorable: list[int] = []
     for line in files("scoreboard.domain").joinpath("confusables.txt").read_text("utf-8").splitlines():
@@ -70,7 +74,8 @@ def is_ignorable(character: str) -> bool:
 
 
 def skeletons(name: str) -> tuple[str, ...]:
-    """What names that look alike, or are alike in another case, have in common; sorted, each once. () when nothing of it can be seen."""
+    """What names that look alike, or are alike in another case, have in common; sorted, each once. () when nothing of
+    it can be seen."""
     shown = unicodedata.normalize("NFD", name).translate(_capital_is())
     readings = {shown, shown.replace("I", "i"), _FIRST_CAPITAL_I.sub("i", shown)}
     found = {_settle(_alike(reading)) for reading in readings} | {folded_skeleton(name)}
@@ -100,8 +105,8 @@ def skeleton_of_first_rule(name: str) -> str:
 
 
 def _settle(text: str) -> str:
-    """In any case, and in Unicode's compatible form, until nothing changes. That comes after the first look: NFKC makes "s" of the long s,
-    which looks like "f"."""
+    """In any case, and in Unicode's compatible form, until nothing changes. That comes after the first look: NFKC makes
+    "s" of the long s, which looks like "f"."""
     for _ in range(MAX_FOLDING_STEPS):
         before, text = text, _alike(unicodedata.normalize("NFKC", text)).casefold().translate(_DOTLESS_J)
         text = _SPACES.sub(" ", _SECOND_DOT.sub("", text)).strip(" ")

@@ -1,19 +1,20 @@
 """Limits by key in memory: so many in any 60 seconds, a sliding window. Pure: the time is an argument.
 
-A node's own count on purpose: the exact limits, per user and across nodes, are in storage.limits.
+A node's own count on purpose: the exact limits, per user and across nodes, are in storage.redis.limits.
 """
 
 from collections import OrderedDict, deque
 
 WINDOW_SECONDS = 60
-MAX_KEYS = 50_000  # about 20 MB; full: the key not used for longest is forgotten. Entries are at most the requests of the last minute
+# about 20 MB; full: the key not used for longest is forgotten. Entries are at most the requests of the last minute
+MAX_KEYS = 50_000
 
 
 class SlidingWindow:
     """At most `limit` admissions a key in any 60 seconds; 0: no limit. Refused ones count nothing.
 
-    Counts by whole seconds and errs on the side of refusing: a second's admissions leave when all of them are more than 60 s old.
-    `now` is always in seconds, of a clock that never goes back.
+    Counts by whole seconds and errs on the side of refusing: a second's admissions leave when all of them are more than
+    60 s old. `now` is always in seconds, of a clock that never goes back.
     """
 
     __slots__ = ("_limit", "_windows")
@@ -23,7 +24,8 @@ class SlidingWindow:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def admit(self, key: str, now: float) -> int:
-        """0 when admitted, else after how many seconds another try is worth making. `wait` and `take` in one step, for each request."""
+        """0 when admitted, else after how many seconds another try is worth making. `wait` and `take` in one step, for
+        each request."""
         window = self._windows.get(key) if self._limit else None
         if window is None:
             self.take(key, now)
@@ -88,7 +90,8 @@ class _Window:
         self.total += 1
 
     def remove(self, second: int) -> None:
-        """Does nothing when that second has left already, or its count was forgotten with the key. At most 62 entries are looked at."""
+        """Does nothing when that second has left already, or its count was forgotten with the key. At most 62 entries
+        are looked at."""
         for entry in self.seconds:
             if entry[0] == second and entry[1]:
                 entry[1] -= 1

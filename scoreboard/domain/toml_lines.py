@@ -3,7 +3,8 @@
 import tomllib
 from typing import Any
 
-STATEMENT_LINES = 200  # in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
+# in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
+STATEMENT_LINES = 200
 KEY_CHARACTERS = 60  # of a key in a message: a longer one is cut
 REASON_CHARACTERS = 300  # of what is wrong with a text, with parts of it: as KEY_CHARACTERS
 
@@ -23,7 +24,8 @@ def shown_reason(reason: object) -> str:
 def line_of(text: str, keys: tuple[str, ...]) -> int:
     """The line, from 1 on, where the deepest of these keys that is there begins. `text` must be valid TOML.
 
-    Each statement of TOML is a valid text by itself: lines are put together until they are one, and what it defines is compared.
+    Each statement of TOML is a valid text by itself: lines are put together until they are one, and what it defines is
+    compared.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     best, depth, header = 1, 0, tuple[str, ...]()
@@ -54,7 +56,8 @@ def _parsed(statement: str) -> dict[str, Any] | None:
 
 
 def _only_path(tree: Any) -> tuple[str, ...]:
-    """The keys down to where a statement's tree branches. Of an inline table with several keys: the key that it is the value of."""
+    """The keys down to where a statement's tree branches. Of an inline table with several keys: the key that it is the
+    value of."""
     path: tuple[str, ...] = ()
     while isinstance(tree, dict) and len(tree) == 1:
         ((key, tree),) = tree.items()
@@ -63,7 +66,8 @@ def _only_path(tree: Any) -> tuple[str, ...]:
 
 
 def table_before(text: str, line: int) -> str:
-    """The name of the table that a faulty line is in, after a dot; "" for none. The text is no valid TOML, so this is a guess."""
+    """The name of the table that a faulty line is in, after a dot; "" for none. The text is no valid TOML, so this is a
+    guess."""
     for candidate in reversed(text.split("\n")[:line]):
         if candidate.lstrip().startswith("["):
             path = _only_path(_parsed(candidate.strip()) or {})

@@ -1,16 +1,18 @@
-"""How many connections there may be: of one address, of one user, of this node. WebSockets, streams and waiting polls count alike.
+"""How many connections there may be: of one address, of one user, of this node. WebSockets, streams and waiting polls
+count alike.
 
-Counts are this node's and in memory. A WebSocket that is refused is told why in an error event before its close code, since a script can't
-read the answer to a handshake that failed; a stream, a poll, and a plain GET of the WebSocket's path are told in a problem.
+Counts are this node's and in memory. A WebSocket that is refused is told why in an error event before its close code,
+since a script can't read the answer to a handshake that failed; a stream, a poll, and a plain GET of the WebSocket's
+path are told in a problem.
 """
 
 from enum import Enum
 from typing import TypeVar
 from uuid import UUID
 
-from scoreboard.domain import wire
+from scoreboard.domain import protocol as wire
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.wire import Trouble
+from scoreboard.domain.protocol import Trouble
 
 RETRY_AFTER = 5  # seconds; a place is free when somebody has left
 
@@ -27,7 +29,9 @@ class Full(Enum):
 
 REFUSALS = {
     Full.NODE: Refusal(Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER),
-    Full.ADDRESS: Refusal(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER, layer="ip"),
+    Full.ADDRESS: Refusal(
+        Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER, layer="ip"
+    ),
     Full.USER: Refusal(Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER, layer="user"),
 }
 
@@ -35,7 +39,9 @@ REFUSALS = {
 def refusal_event(full: Full) -> bytes:
     """Why, by which limit, and when to try again, for whoever gets no problem: an error event's JSON."""
     refusal = REFUSALS[full]
-    return wire.error(Trouble.TOO_MANY_CONNECTIONS, f"{refusal.detail} Next try in {RETRY_AFTER} s.", refusal.layer or "")
+    return wire.error(
+        Trouble.TOO_MANY_CONNECTIONS, f"{refusal.detail} Next try in {RETRY_AFTER} s.", refusal.layer or ""
+    )
 
 
 class Admission:
@@ -46,7 +52,8 @@ class Admission:
     def __init__(self, *, per_address: int = 0, per_user: int = 0, per_node: int = 0) -> None:
         self._per_address, self._per_user, self._per_node = per_address, per_user, per_node
         self.total = 0
-        self.addresses: dict[str, int] = {}  # open ones by client address; both are bounded by the descriptors of the process
+        # open ones by client address; both are bounded by the descriptors of the process
+        self.addresses: dict[str, int] = {}
         self.users: dict[UUID, int] = {}
 
     def refuses(self, address: str) -> Full | None:

@@ -1,8 +1,9 @@
 """Coalesces the changes of each board and has at most one frame a tick sent.
 
-The reader says which board has changed. A board that was quiet for a tick is read at once, any other when its tick is over; all that are
-watched are looked at once a tick too, for what nobody tells (see `SharedBoard.is_due`). The hub gets the snapshots and compares them with
-what it showed last. The batcher never touches a socket (see hub) and never orders anybody (see domain.ranking). Read `run` first.
+The reader says which board has changed. A board that was quiet for a tick is read at once, any other when its tick is
+over; all that are watched are looked at once a tick too, for what nobody tells (see `SharedBoard.is_due`). The hub gets
+the snapshots and compares them with what it showed last. The batcher never touches a socket (see hub) and never orders
+anybody (see domain.ranking). Read `run` first.
 """
 
 from collections.abc import Mapping
@@ -13,12 +14,15 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.live.hub import Hub
-from scoreboard.runtime import observe
-from scoreboard.storage.board import SharedBoard
+from scoreboard.storage.board_cache import SharedBoard
+from scoreboard.telemetry import observe
 
 TICK = 0.1  # seconds; specification P1: a frame every 100 ms instead of one a change, about 90 % fewer messages
-LATE = 0.1  # of a tick: a frame that is less late does not move those that follow, so that a busy board has ten a second and not nine
-BREATH = 1.5  # a fan-out that takes longer than a tick gets this multiple of its time: a third of the loop stays for everything else
+# of a tick: a frame that is less late does not move those that follow, so that a busy board has ten a second and not
+# nine
+LATE = 0.1
+# a fan-out that takes longer than a tick gets this multiple of its time: a third of the loop stays for everything else
+BREATH = 1.5
 
 log = structlog.get_logger()
 
@@ -112,4 +116,6 @@ class Batcher:
                 log.debug("board_unreadable", board=board, error=str(exc))
                 return  # `have` stays where it was, so the next tick tries again
             if await self._hub.show(board, snapshot, shared.changes_since(snapshot)):
-                self._due[board] = next_frame(now, self._due[board], max(self._every, interval(self._tick, self._hub.spent)))
+                self._due[board] = next_frame(
+                    now, self._due[board], max(self._every, interval(self._tick, self._hub.spent))
+                )

@@ -1,13 +1,15 @@
 """Cuts a client's bytes into WebSocket frames and counts them, before the library parses anything.
 
-A `FrameBuffer` for each connection. It gives back what may be parsed now: control frames at once, a message when it is complete. So the
-library never holds a part of a message, and a flood of tiny frames costs a loop here instead of a parse there. What a payload says (UTF-8,
-the code of a Close) is left to the library. Knows no clock and no socket. RFC 6455 section 5.2.
+A `FrameBuffer` for each connection. It gives back what may be parsed now: control frames at once, a message when it is
+complete. So the library never holds a part of a message, and a flood of tiny frames costs a loop here instead of a
+parse there. What a payload says (UTF-8, the code of a Close) is left to the library. Knows no clock and no socket. RFC
+6455 section 5.2.
 """
 
-from scoreboard.domain.wire import MESSAGE_BYTES, CloseCode
+from scoreboard.domain.protocol import MESSAGE_BYTES, CloseCode
 
-MAX_PIECES = 64  # of an unfinished message: frames, and reads that brought a part of a frame. Browsers send a message in one frame
+# of an unfinished message: frames, and reads that brought a part of a frame. Browsers send a message in one frame
+MAX_PIECES = 64
 
 _FINAL, _RESERVED, _OPCODE, _CONTROL, _CLOSE = 0x80, 0x70, 0x0F, 0x08, 0x08  # in a frame's first byte
 _MASKED, _LENGTH = 0x80, 0x7F  # in its second
@@ -17,7 +19,8 @@ _MASK_BYTES = 4
 
 
 class FrameBuffer:
-    """What one connection has sent and the library has not been given: at most one message and its frames' heads, about 5 KiB."""
+    """What one connection has sent and the library has not been given: at most one message and its frames' heads, about
+    5 KiB."""
 
     __slots__ = ("_fragments", "_pieces", "_size", "_tail", "frames")
 
@@ -33,7 +36,8 @@ class FrameBuffer:
         return len(self._fragments) + len(self._tail)
 
     def take(self, data: bytes, most: int) -> bytes | CloseCode:
-        """What may be parsed after these bytes came, b"" for nothing yet; or why the connection must be closed, and nothing be parsed.
+        """What may be parsed after these bytes came, b"" for nothing yet; or why the connection must be closed, and
+        nothing be parsed.
 
         `most`: so many frames may have come since `frames` was 0. What follows a Close frame is ignored.
         """
@@ -81,7 +85,8 @@ class FrameBuffer:
 def _head_and_payload(data: bytes, place: int, *, is_continued: bool) -> tuple[int | CloseCode, int]:
     """Bytes of the head of the frame at `place`, and of its payload. Or why there can be no such frame.
 
-    While the head is not complete, it seems to end behind the data. `is_continued`: a message has begun, and its last frame has not come.
+    While the head is not complete, it seems to end behind the data. `is_continued`: a message has begun, and its last
+    frame has not come.
     """
     came = len(data) - place
     if came < 2:

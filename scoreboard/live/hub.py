@@ -1,8 +1,9 @@
 """Who listens to which board, and the one loop that hands everyone what is new.
 
-Transports register a `Viewer` each, a long poll a `Poll`; the batcher calls `show` with a board's newest snapshot, the reader `personal`
-and `revoke`. Nothing here waits for a socket: what one takes at once goes out (see subscribers), and whoever could not take it is handed
-what is newest when the socket has drained. Every method that does not await is atomic.
+Transports register a `Viewer` each, a long poll a `Poll`; the batcher calls `show` with a board's newest snapshot, the
+reader `personal` and `revoke`. Nothing here waits for a socket: what one takes at once goes out (see subscribers), and
+whoever could not take it is handed what is newest when the socket has drained. Every method that does not await is
+atomic.
 """
 
 from collections import deque
@@ -15,16 +16,18 @@ from uuid import UUID
 import structlog
 import trio
 
-from scoreboard.domain import wire
+from scoreboard.domain import protocol as wire
 from scoreboard.domain.boards import Snapshot
-from scoreboard.domain.wire import CloseCode, Event
-from scoreboard.live.prepared import FORMS, SINCE_LENGTH, Form, Prepared, prepare
-from scoreboard.live.subscribers import Subscribers
+from scoreboard.domain.protocol import CloseCode, Event
+from scoreboard.live.fan_out import Subscribers
+from scoreboard.live.frame_set import FORMS, SINCE_LENGTH, Form, Prepared, prepare
 from scoreboard.live.viewer import Poll, Viewer
-from scoreboard.runtime import observe
 from scoreboard.storage.bus import Update
+from scoreboard.telemetry import observe
 
-YIELD_EVERY = 256  # writes, in whole portions, about 2 ms, or answers to polls, about 5: then whatever else waits for the loop has its turn
+# writes, in whole portions, about 2 ms, or answers to polls, about 5: then whatever else waits for the loop has its
+# turn
+YIELD_EVERY = 256
 PENDING = 16  # events that wait for a viewer's socket, about 4 KiB; full: the oldest goes, the newest scores count
 LEAVING_SECONDS = 1.0  # design: good-byes are spread over this, so that the other nodes are not asked by all at once
 LEAVING_STEPS = 20  # good-byes go out in so many portions
@@ -99,7 +102,8 @@ class Hub:
         return board in self._watches
 
     def subscribe(self, viewer: Viewer, board: str, *, delta: bool = False, since: str = "") -> bool:
-        """It listens to the board, in this form only, as if nothing of it had been handed over yet but, if given, the position `since`.
+        """It listens to the board, in this form only, as if nothing of it had been handed over yet but, if given, the
+        position `since`.
 
         True when nobody has been listening: what is shown may be out of date.
         """
@@ -130,7 +134,12 @@ class Hub:
 
     def subscribers(self) -> set[Viewer]:
         """Everyone who listens to a board; polls left out."""
-        return {viewer for watch in self._watches.values() for subscribers in watch.subscribers.values() for viewer in subscribers}
+        return {
+            viewer
+            for watch in self._watches.values()
+            for subscribers in watch.subscribers.values()
+            for viewer in subscribers
+        }
 
     def audience(self) -> int:
         """How many watch here, waiting polls included."""
@@ -158,14 +167,16 @@ class Hub:
             viewer.pending = deque((message,), maxlen=PENDING)
 
     def hand(self, viewer: Viewer, board: str) -> None:
-        """Gives it the board's newest frames, unless it has them, gets them with its group, or has events to take first."""
+        """Gives it the board's newest frames, unless it has them, gets them with its group, or has events to take
+        first."""
         watch = self._watches[board]
         if watch.prepared is not None:
             for subscribers in watch.subscribers.values():
                 subscribers.hand(viewer, watch.prepared)
 
     def _catch_up(self, viewer: Viewer) -> None:
-        """Its socket has room again, or the one who held it has let go: what waits, then whatever is newest of its boards."""
+        """Its socket has room again, or the one who held it has let go: what waits, then whatever is newest of its
+        boards."""
         if viewer.pending is not None:
             if not viewer.socket.send_now(b"".join(viewer.pending)):
                 return  # asked again when it has drained
@@ -178,9 +189,9 @@ class Hub:
     async def show(self, board: str, snapshot: Snapshot, changed_at: float | None = None) -> bool:
         """Hands a board's viewers what is new in a snapshot, if anything is: then True.
 
-        `changed_at`: monotonic seconds of the oldest change in it, from which the push lag is measured; None: not known, not measured.
-        Returns when each was written to or found unable to take it. One call a board at a time. Cancelling leaves some viewers with older
-        frames, and the next call brings them the newest.
+        `changed_at`: monotonic seconds of the oldest change in it, from which the push lag is measured; None: not
+        known, not measured. Returns when each was written to or found unable to take it. One call a board at a time.
+        Cancelling leaves some viewers with older frames, and the next call brings them the newest.
         """
         watch = self._watches[board]
         watch.warm = watch.is_watched
@@ -189,7 +200,9 @@ class Hub:
             return False
         watch.prepared = prepared  # first of all: who joins during the loops below is handed this
         begun, count = monotonic(), 0
-        for portion in chain(*(subscribers.hand_all(prepared) for subscribers in watch.subscribers.values()), _wake(watch.polls)):
+        for portion in chain(
+            *(subscribers.hand_all(prepared) for subscribers in watch.subscribers.values()), _wake(watch.polls)
+        ):
             count += portion
             if count >= YIELD_EVERY:
                 count = 0
@@ -207,11 +220,13 @@ class Hub:
             if viewers:
                 message = wire.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms)
                 for viewer in viewers:
-                    self.tell(viewer, viewer.wrap(Event.PERSONAL, message, ""))  # no id: of the board it has what it had before
+                    # no id: of the board it has what it had before
+                    self.tell(viewer, viewer.wrap(Event.PERSONAL, message, ""))
                 log.debug("score_pushed", request_id=one.request_id, connections=len(viewers))
 
     async def count_viewers(self, count: int) -> None:
-        """Tells subscribers how many watch on all nodes, unless they know. Who is behind is told another time; one call at a time."""
+        """Tells subscribers how many watch on all nodes, unless they know. Who is behind is told another time; one call
+        at a time."""
         messages: dict[wire.Wrap, bytes] = {}
         for written, viewer in enumerate(self.subscribers(), 1):
             if viewer.told != count and viewer.pending is None:
@@ -224,12 +239,15 @@ class Hub:
                 await trio.lowlevel.checkpoint()
 
     async def send_heartbeats(self, quiet_seconds: float) -> None:
-        """Sends a heartbeat to those who asked for it, of each board of which nothing was sent for so long. Who is behind needs none."""
+        """Sends a heartbeat to those who asked for it, of each board of which nothing was sent for so long. Who is
+        behind needs none."""
         for watch in self._watches.values():
             if trio.current_time() - watch.sent_at < quiet_seconds:
                 continue
             watch.sent_at = trio.current_time()
-            viewers = [viewer for subscribers in watch.subscribers.values() for viewer in subscribers if viewer.wants_heartbeat]
+            viewers = [
+                viewer for subscribers in watch.subscribers.values() for viewer in subscribers if viewer.wants_heartbeat
+            ]
             for written, viewer in enumerate(viewers, 1):
                 if viewer.pending is None:
                     viewer.socket.send_now(wire.HEARTBEAT if viewer.wrap is wire.event_stream else wire.HEARTBEAT_FRAME)
@@ -242,9 +260,13 @@ class Hub:
             viewer.end(CloseCode.TOKEN)
 
     async def leaving(self) -> None:
-        """Tells everyone to reconnect elsewhere (1012), spread over a second. Returns when all were told, not when they have gone."""
+        """Tells everyone to reconnect elsewhere (1012), spread over a second. Returns when all were told, not when they
+        have gone."""
         self.closing = True
-        everyone: list[Viewer | Poll] = [*self._viewers, *(poll for watch in self._watches.values() for poll in watch.polls)]
+        everyone: list[Viewer | Poll] = [
+            *self._viewers,
+            *(poll for watch in self._watches.values() for poll in watch.polls),
+        ]
         for step in range(LEAVING_STEPS):
             portion = everyone[step::LEAVING_STEPS]
             if not portion:

@@ -1,20 +1,21 @@
-"""Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits. Made by their transports, told by the
-hub. Small: there are thousands.
+"""Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits. Made by their
+transports, told by the hub. Small: there are thousands.
 """
 
 from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
-from scoreboard.domain import wire
-from scoreboard.domain.wire import CloseCode, Wrap
-from scoreboard.runtime.sockets import Socket
+from scoreboard.domain import protocol as wire
+from scoreboard.domain.protocol import CloseCode, Wrap
+from scoreboard.net.sockets import Socket
 
 
 class Viewer:
     """One connection. Its transport calls `Hub.join` and, in the end, `Hub.leave`.
 
-    `end` closes the connection with a code, without waiting; it may be called more than once, and does nothing once `forget` was called.
+    `end` closes the connection with a code, without waiting; it may be called more than once, and does nothing once
+    `forget` was called.
     """
 
     __slots__ = ("catch_up", "end", "pending", "sid", "socket", "told", "user", "wants_heartbeat", "wrap")
@@ -26,7 +27,8 @@ class Viewer:
         self.wrap = wrap  # makes its transport's bytes of a message
         self.user: UUID | None = None  # None: anonymous
         self.sid: UUID | None = None
-        self.pending: deque[bytes] | None = None  # messages that the socket did not take, in order; None: none (most viewers, always)
+        # messages that the socket did not take, in order; None: none (most viewers, always)
+        self.pending: deque[bytes] | None = None
         self.wants_heartbeat = False  # every few seconds on a quiet board
         self.told = 0  # how many watch, as it was told last
 
@@ -49,7 +51,8 @@ def _nothing() -> None:
 
 
 class Poll:
-    """One request that waits for a board's next frames. `wake` is called when there are some, and when it is over; it must not wait."""
+    """One request that waits for a board's next frames. `wake` is called when there are some, and when it is over; it
+    must not wait."""
 
     __slots__ = ("over", "wake")
 

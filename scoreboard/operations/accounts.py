@@ -1,8 +1,8 @@
 """Accounts: register, log in, refresh, log out, read and change a profile, change the password.
 
-One method a route of `/auth` and `/users`; each returns what the client is told or a Refusal. Read `refresh` for how stolen tokens are
-noticed, `login` for the order in which its limits are asked. Passwords are hashed in threads, two at a time (hashing). Everything here may
-raise StorageUnavailable.
+One method a route of `/auth` and `/users`; each returns what the client is told or a Refusal. Read `refresh` for how
+stolen tokens are noticed, `login` for the order in which its limits are asked. Passwords are hashed in threads, two at
+a time (hashing). Everything here may raise StorageUnavailable.
 """
 
 import secrets
@@ -18,32 +18,36 @@ import msgspec
 import structlog
 import trio
 
-from scoreboard.domain import email_addresses, names, profiles, skeletons
+from scoreboard.domain import account_rules as profiles
+from scoreboard.domain import email_addresses, names, skeletons
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE
 from scoreboard.domain.skeletons import fold_case
+from scoreboard.operations.authenticator import Identity, Sessions
 from scoreboard.operations.hashing import HashingQueue, Place
 from scoreboard.operations.login_limits import Attempt, LoginLimits
-from scoreboard.operations.sessions import Identity, Sessions
 from scoreboard.security import device_cookies, passwords, refresh_tokens, tokens
 from scoreboard.security.device_cookies import NONCE_BYTES
 from scoreboard.security.refresh_tokens import VALUE_BYTES
 from scoreboard.security.signatures import action_secret
 from scoreboard.security.tokens import TokenKeys
-from scoreboard.storage import credentials, sessions, users
-from scoreboard.storage.connections import Stores
-from scoreboard.storage.sessions import Opened
-from scoreboard.storage.users import Changed, Profile
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import credentials, sessions, users
+from scoreboard.storage.postgres.sessions import Opened
+from scoreboard.storage.postgres.users import Changed, Profile
 
 REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
 COMPARED_TIMES = 2  # of a log-in: the hash may have been made anew by another log-in meanwhile
-PUBLISHED_AT_ONCE = 20  # ended sessions of one change that other nodes hear of at once; they read all of them within two seconds
+# ended sessions of one change that other nodes hear of at once; they read all of them within two seconds
+PUBLISHED_AT_ONCE = 20
 TOKENS_TRIED = 4  # refresh tokens of one request that are one user's, or lead to nobody: each costs a look-up or two
 
 WRONG = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
 SPENT = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
-WRONG_CURRENT = Refusal(Code.INVALID_REQUEST, "The current password is wrong.", (FieldError("currentPassword", "is not your password"),))
+WRONG_CURRENT = Refusal(
+    Code.INVALID_REQUEST, "The current password is wrong.", (FieldError("currentPassword", "is not your password"),)
+)
 CLOSED = Refusal(Code.FORBIDDEN, "Registration is closed here.")
 BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many people are logging in at the moment.", retry_after=2)
 
@@ -51,7 +55,8 @@ log = structlog.get_logger()
 
 
 class LoggedIn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a log-in or a refresh gives, as clients read it. The web leaves the refresh token out for browsers: theirs is in a cookie."""
+    """What a log-in or a refresh gives, as clients read it. The web leaves the refresh token out for browsers: theirs
+    is in a cookie."""
 
     userId: str
     username: str
@@ -67,7 +72,8 @@ class LoggedIn(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Client(NamedTuple):
-    """Who asks, as the web knows them: the address ("": this process), and the values of device cookies that came along."""
+    """Who asks, as the web knows them: the address ("": this process), and the values of device cookies that came
+    along."""
 
     address: str = ""
     devices: tuple[str, ...] = ()
@@ -103,22 +109,29 @@ class Accounts:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = trio.current_time,
     ) -> None:
-        """`master`: the version of `masters` in use. `on_profile_change` brings a profile to the boards, `publish_revoked` tells others.
+        """`master`: the version of `masters` in use. `on_profile_change` brings a profile to the boards,
+        `publish_revoked` tells others.
 
-        The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it. `login_per_minute`,
-        `login_ip_per_minute`: of an account, of an address; see login_limits, 0 for no limit. `own_host`: no picture comes from there.
-        `profile_changes_per_hour`: of a user, on all nodes together; 0 for no limit. `clock` gives Unix seconds, `steady` seconds that
-        never go back.
+        The first never raises because Redis is away, the second may: what it carries is a hint, PostgreSQL has it.
+        `login_per_minute`, `login_ip_per_minute`: of an account, of an address; see login_limits, 0 for no limit.
+        `own_host`: no picture comes from there. `profile_changes_per_hour`: of a user, on all nodes together; 0 for no
+        limit. `clock` gives Unix seconds, `steady` seconds that never go back.
         """
         self._stores, self._active = stores, active
         self._keys, self._masters, self._master, self._issuer = keys, masters, master, issuer
         self._on_profile_change, self._publish_revoked = on_profile_change, publish_revoked
-        self._registration, self._lifetime, self._refresh_days, self._clock = registration, lifetime, refresh_days, clock
+        self._registration, self._lifetime, self._refresh_days, self._clock = (
+            registration,
+            lifetime,
+            refresh_days,
+            clock,
+        )
         self._limits, self._steady = LoginLimits(login_per_minute, login_ip_per_minute), steady
         self._own_host, self._profile_changes_per_hour = own_host, profile_changes_per_hour
         skeletons.table()  # now, not within a request
         self._hashing = HashingQueue()
-        self._provisioning = trio.CapacityLimiter(1)  # an import of thousands goes on beside those who log in, not before them
+        # an import of thousands goes on beside those who log in, not before them
+        self._provisioning = trio.CapacityLimiter(1)
 
     # ---- logging in -------------------------------------------------------------------------------------------------
 
@@ -132,22 +145,32 @@ class Accounts:
             if isinstance(admitted, Refusal):
                 return admitted
             _, place = admitted
-            created = await self._create(username, email, password, avatar_url, partial(place.run, passwords.hash_password))
+            created = await self._create(
+                username, email, password, avatar_url, partial(place.run, passwords.hash_password)
+            )
             if isinstance(created, Refusal):
                 return created
             logged_in = await self._log_in(*created)
             assert logged_in is not None
             return logged_in
 
-    async def create(self, username: str, email: str, password: str, avatar_url: str | None) -> tuple[UUID, str] | Refusal:
-        """A new user, whether registration is open or not: the id, and the name as stored. Nobody who logs in waits for it."""
+    async def create(
+        self, username: str, email: str, password: str, avatar_url: str | None
+    ) -> tuple[UUID, str] | Refusal:
+        """A new user, whether registration is open or not: the id, and the name as stored. Nobody who logs in waits for
+        it."""
         return await self._create(username, email, password, avatar_url, self._hash_unhurried)
 
     async def _hash_unhurried(self, secret: str) -> str:
         return await trio.to_thread.run_sync(passwords.hash_password, secret, limiter=self._provisioning)
 
     async def _create(
-        self, username: str, email: str, password: str, avatar_url: str | None, hash_password: Callable[[str], Awaitable[str]]
+        self,
+        username: str,
+        email: str,
+        password: str,
+        avatar_url: str | None,
+        hash_password: Callable[[str], Awaitable[str]],
     ) -> tuple[UUID, str] | Refusal:
         name, address = profiles.username(username), profiles.email(email)
         secret = await self._password(password, [own for own in (name, address) if not isinstance(own, FieldError)])
@@ -163,11 +186,14 @@ class Accounts:
         return user if isinstance(user, Refusal) else (user, name)
 
     async def login(self, name: str, password: str, client: Client = THIS_PROCESS) -> LoggedIn | Refusal:
-        """A new session for whoever knows the password. That there is no such account shows neither in the answer nor in its time.
+        """A new session for whoever knows the password. That there is no such account shows neither in the answer nor
+        in its time.
 
-        1. The address has tries left, and there is a place in the hashing queue: decided at once, nothing is awaited before.
+        1. The address has tries left, and there is a place in the hashing queue: decided at once, nothing is awaited
+           before.
         2. The account is found. A device cookie counts only if it is of this account.
-        3. The account has failures left for this network or browser; this one is counted until the password turns out to be right.
+        3. The account has failures left for this network or browser; this one is counted until the password turns out
+           to be right.
         4. The password is hashed and compared.
         5. The session is opened, unless the stored hash is another one by now: then it is compared again.
         """
@@ -206,16 +232,20 @@ class Accounts:
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
         """What the browser that has just logged in shows the next time, so that it is known."""
-        return device_cookies.make(self._masters[self._master], UUID(logged_in.userId), secrets.token_bytes(NONCE_BYTES))
+        return device_cookies.make(
+            self._masters[self._master], UUID(logged_in.userId), secrets.token_bytes(NONCE_BYTES)
+        )
 
     async def refresh(self, *presented: str, user: UUID | None = None) -> LoggedIn | Refusal:
-        """Spends a refresh token for a new pair: of several, since a browser may have been given others, the first that is live.
+        """Spends a refresh token for a new pair: of several, since a browser may have been given others, the first that
+        is live.
 
-        A sibling domain can plant cookies, a live token of its own account among them. So only tokens of `user` count, whom the page takes
-        itself for; when it does not say so, tokens of different users log in nobody.
+        A sibling domain can plant cookies, a live token of its own account among them. So only tokens of `user` count,
+        whom the page takes itself for; when it does not say so, tokens of different users log in nobody.
 
-        The token spent last gives the same successor again for REFRESH_GRACE_SECONDS: two tabs, or a lost answer. Any other spent token of
-        ours is somebody's copy, and whose copy is not known: the session ends for both. This is asked only when none is live.
+        The token spent last gives the same successor again for REFRESH_GRACE_SECONDS: two tabs, or a lost answer. Any
+        other spent token of ours is somebody's copy, and whose copy is not known: the session ends for both. This is
+        asked only when none is live.
         """
         found = [(token, sid) for token in presented if (sid := refresh_tokens.session_of(token)) is not None]
         if len(found) > 1:
@@ -230,7 +260,9 @@ class Accounts:
         for token, sid in found:
             following = refresh_tokens.successor(self._masters[self._master], token)
             next_sha256 = refresh_tokens.digest(following)
-            opened = await sessions.rotate(self._stores, sid, refresh_tokens.digest(token), next_sha256, self._refresh_days, user)
+            opened = await sessions.rotate(
+                self._stores, sid, refresh_tokens.digest(token), next_sha256, self._refresh_days, user
+            )
             if opened is not None:
                 return self._logged_in(opened, sid, following)
         for token, sid in found:
@@ -240,10 +272,12 @@ class Accounts:
         return SPENT
 
     async def _refresh_spent(self, token: str, sid: UUID, user: UUID | None) -> LoggedIn | Refusal:
-        """The successor of a token that was spent just now; of one that was spent before, the end of its session, whoever's it is."""
+        """The successor of a token that was spent just now; of one that was spent before, the end of its session,
+        whoever's it is."""
         presented = refresh_tokens.digest(token)
         judged = await sessions.judge(self._stores, sid, presented)
-        if judged is None or not judged.live or judged.token_sha256 == presented:  # the last: not spent, but another user's
+        # the last: not spent, but another user's
+        if judged is None or not judged.live or judged.token_sha256 == presented:
             return SPENT
         if judged.just_spent and user not in {None, judged.opened.user}:
             return SPENT
@@ -258,13 +292,18 @@ class Accounts:
         return SPENT
 
     async def logout(self, identity: Identity) -> None:
-        """Ends the session: its refresh token, and every access token of it, here at once and elsewhere within two seconds."""
+        """Ends the session: its refresh token, and every access token of it, here at once and elsewhere within two
+        seconds."""
         await self._revoke(identity.sid)
 
-    async def change_password(self, identity: Identity, current: str, new: str, client: Client = THIS_PROCESS) -> Refusal | None:
-        """Another password, for whoever knows the current one. All other sessions end, here at once, elsewhere within two seconds.
+    async def change_password(
+        self, identity: Identity, current: str, new: str, client: Client = THIS_PROCESS
+    ) -> Refusal | None:
+        """Another password, for whoever knows the current one. All other sessions end, here at once, elsewhere within
+        two seconds.
 
-        A wrong current password counts as a wrong one at log-in does; what the new one breaks is told first, and counts for nothing.
+        A wrong current password counts as a wrong one at log-in does; what the new one breaks is told first, and counts
+        for nothing.
         """
         account = await users.profile(self._stores, identity.user)
         if account is None:
@@ -297,9 +336,15 @@ class Accounts:
         return await users.profile(self._stores, identity.user) or GONE
 
     async def change_profile(
-        self, identity: Identity, *, username: str | None = None, avatar_url: str | None = None, set_avatar: bool = False
+        self,
+        identity: Identity,
+        *,
+        username: str | None = None,
+        avatar_url: str | None = None,
+        set_avatar: bool = False,
     ) -> Profile | Refusal:
-        """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). Every board shows it within a second.
+        """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). Every board shows it
+        within a second.
 
         What is the same as before is told to nobody, and counts for no limit.
         """
@@ -327,10 +372,11 @@ class Accounts:
             await self._on_profile_change(profile.user, profile.username, profile.avatar_url)
         return profile
 
-    # ---- what only whoever runs the server may do ---------------------------------------------------------------------
+    # ---- what only whoever runs the server may do --------------------------------------------------------------------
 
     async def set_password(self, user: Profile, password: str) -> int | Refusal:
-        """Another password of the user, or a first one; how many sessions it has ended: all. Nobody who logs in waits for it."""
+        """Another password of the user, or a first one; how many sessions it has ended: all. Nobody who logs in waits
+        for it."""
         secret = await self._password(password, (user.username, user.email))
         if isinstance(secret, FieldError):
             return invalid([secret])
@@ -341,14 +387,16 @@ class Accounts:
         return len(ended)
 
     async def rename(self, user: Profile, username: str) -> Profile | Refusal:
-        """As `change_profile`, however often the user's profile was changed, and whatever names the user has given up."""
+        """As `change_profile`, however often the user's profile was changed, and whatever names the user has given
+        up."""
         return await self._change_profile(user.user, username, None, set_avatar=False, per_hour=None)
 
     async def delete(self, user: Profile) -> bool:
-        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any more.
+        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any
+        more.
 
-        The password goes with the sessions, before the rest: no log-in opens another one while a long history is deleted. Interrupted in
-        between, the user is left without a password, and the same call again goes on.
+        The password goes with the sessions, before the rest: no log-in opens another one while a long history is
+        deleted. Interrupted in between, the user is left without a password, and the same call again goes on.
         """
         await self.note_ended(await credentials.remove(self._stores, user.user))
         return await users.delete(self._stores, user.user)
@@ -395,7 +443,9 @@ class Accounts:
 
     def _logged_in(self, opened: Opened, sid: UUID, refresh_token: str) -> LoggedIn:
         user, lifetime = opened.user, self._lifetime
-        access = tokens.issue(self._keys, issuer=self._issuer, user=user, sid=sid, jti=uuid4().hex, now=self._clock(), lifetime=lifetime)
+        access = tokens.issue(
+            self._keys, issuer=self._issuer, user=user, sid=sid, jti=uuid4().hex, now=self._clock(), lifetime=lifetime
+        )
         return LoggedIn(
             userId=str(user),
             username=opened.username,
@@ -412,7 +462,8 @@ class Accounts:
         await self.note_ended([sid])
 
     async def note_ended(self, sids: Sequence[UUID]) -> None:
-        """Sessions that PostgreSQL has as ended: this node takes no token of them from now on, and the others are told."""
+        """Sessions that PostgreSQL has as ended: this node takes no token of them from now on, and the others are
+        told."""
         for sid in sids:
             self._active.revoke_seen(sid)
         try:

@@ -1,10 +1,11 @@
-"""The actions file: the packaged one, or the operator's own (`actions.file`). Read when a node starts, and by `scoreboard check-config`."""
+"""The actions file: the packaged one, or the operator's own (`actions.file`). Read when a node starts, and by
+`scoreboard check-config`."""
 
 from pathlib import Path
 
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.scoring import Rule, read_rules
-from scoreboard.runtime.settings import Settings, config_file
+from scoreboard.settings.model import Settings, config_file
 
 ACTIONS_FILE_BYTES = 65_536  # a hundred action types, each with six lines of comments
 
@@ -23,7 +24,9 @@ def load_rules(settings: Settings) -> dict[str, Rule]:
         with file.open("rb") as opened:  # a pipe or a device was refused above: they have no end
             content = opened.read(ACTIONS_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
-        raise SettingsError(f"actions.file: {file} can't be read: {exc.strerror if isinstance(exc, OSError) else exc}") from None
+        raise SettingsError(
+            f"actions.file: {file} can't be read: {exc.strerror if isinstance(exc, OSError) else exc}"
+        ) from None
     if len(content) > ACTIONS_FILE_BYTES:
         raise SettingsError(f"actions.file: {file} has more than {ACTIONS_FILE_BYTES} bytes")
     try:

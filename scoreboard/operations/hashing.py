@@ -1,8 +1,9 @@
-"""The queue in front of password hashing: a hash takes 100 to 250 ms of a core and 64 MiB, so few run at once and few may wait.
+"""The queue in front of password hashing: a hash takes 100 to 250 ms of a core and 64 MiB, so few run at once and few
+may wait.
 
-`reserve` decides and takes the place in one step, nothing is awaited in between: however many ask at once, HASHING + WAITING have one.
-Browsers that are known (device cookie) have places that nobody else gets, and are served first. Whoever leaves a place, also by being
-cancelled, gives it back.
+`reserve` decides and takes the place in one step, nothing is awaited in between: however many ask at once, HASHING +
+WAITING have one. Browsers that are known (device cookie) have places that nobody else gets, and are served first.
+Whoever leaves a place, also by being cancelled, gives it back.
 """
 
 import os
@@ -14,12 +15,14 @@ from uuid import UUID
 
 import trio
 
-from scoreboard.runtime.background import BackgroundThreads
+from scoreboard.runtime.background_threads import BackgroundThreads
 
 LANES = 4  # threads of one hash
-# Passwords hashed at once: more than the cores can take finish no earlier, and the event loop has to wait for the memory that they move.
+# Passwords hashed at once: more than the cores can take finish no earlier, and the event loop has to wait for the
+# memory that they move.
 HASHING = 2 if (os.cpu_count() or 1) >= 2 * LANES else 1
-WAITING = 48  # places in line, two to six seconds of work for two cores; full: refused. A class of thirty finds places at once
+# places in line, two to six seconds of work for two cores; full: refused. A class of thirty finds places at once
+WAITING = 48
 KEPT_FOR_KNOWN = 12  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
 
 T = TypeVar("T")
@@ -31,7 +34,8 @@ class HashingQueue:
     def __init__(self, hashing: int = HASHING, waiting: int = WAITING, kept: int = KEPT_FOR_KNOWN) -> None:
         self._places, self._strangers_places = hashing + waiting, hashing + waiting - kept
         self._taken = self._strangers = 0  # places; those of them that are no known browser's
-        self._users: set[UUID] = set()  # whose browsers have a place as known ones: one each, or a thief's loop would be everybody's first
+        # whose browsers have a place as known ones: one each, or a thief's loop would be everybody's first
+        self._users: set[UUID] = set()
         self._idle = hashing  # hashes that may begin now
         self._known_line: deque[trio.Event] = deque()  # together at most `waiting`
         self._strangers_line: deque[trio.Event] = deque()
@@ -43,7 +47,8 @@ class HashingQueue:
         return self._taken
 
     def reserve(self, *, known: bool = False) -> "Place | None":
-        """A place, to be left with `with`; None when there is none. `known`: there is a device cookie of ours; `confirm` says whose."""
+        """A place, to be left with `with`; None when there is none. `known`: there is a device cookie of ours;
+        `confirm` says whose."""
         if self._taken >= self._places or (not known and self._strangers >= self._strangers_places):
             return None
         self._taken += 1
@@ -51,7 +56,8 @@ class HashingQueue:
         return Place(self, known=known)
 
     def confirm(self, place: "Place", user: UUID | None) -> bool:
-        """The user whom the device cookie and the log-in agree on; None: they don't, so the place is a stranger's. False: no such room."""
+        """The user whom the device cookie and the log-in agree on; None: they don't, so the place is a stranger's.
+        False: no such room."""
         if not place.known:
             return True
         if user is not None and user not in self._users:
@@ -72,7 +78,8 @@ class HashingQueue:
             self._users.discard(place.user)
 
     async def run(self, place: "Place", function: Callable[..., T], *arguments: object) -> T:
-        """The function's result, from a thread, when it is this place's turn. Cancelling leaves the line; a hash that runs is finished."""
+        """The function's result, from a thread, when it is this place's turn. Cancelling leaves the line; a hash that
+        runs is finished."""
         if self._idle:
             self._idle -= 1
         else:
@@ -118,11 +125,14 @@ class Place:
         return self._queue.confirm(self, user)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """See HashingQueue.run. May be called more than once: a hash that is made anew has its password counted as long as both take."""
+        """See HashingQueue.run. May be called more than once: a hash that is made anew has its password counted as long
+        as both take."""
         return await self._queue.run(self, function, *arguments)
 
     def __enter__(self) -> "Place":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._queue.leave(self)

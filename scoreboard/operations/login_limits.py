@@ -1,21 +1,24 @@
-"""How often an address may try to log in or register, and how often an account may be guessed at. Pure: the time is an argument.
+"""How often an address may try to log in or register, and how often an account may be guessed at. Pure: the time is an
+argument.
 
-`begin` counts a try under the client's networks; `Attempt.against` counts it under the account that was found, as a failure too until the
-password turns out to be right (`succeed`). Whoever refuses takes nothing: all buckets are asked first, and what was taken is given back.
+`begin` counts a try under the client's networks; `Attempt.against` counts it under the account that was found, as a
+failure too until the password turns out to be right (`succeed`). Whoever refuses takes nothing: all buckets are asked
+first, and what was taken is given back.
 
-1. An address: `per_address` tries of any kind a minute, since a whole school may have one. IPv6 by /64, by /56 twice as many, by /48 four
-   times, since one household has a /56 and one rented server a /48.
-2. An account: `per_account` tries a minute from one network, right or wrong, rising in the same way, an IPv4 /24 four times. So nobody
-   locks the owner out from elsewhere.
-3. An account from everywhere: EVERYWHERE_TIMES as many failures, which bounds a botnet's guesses.
-   2 and 3 count tries by the user name and tries by the e-mail address apart. One count would tell whose a guessed address is: 429, where
+1. An address: `per_address` tries of any kind a minute, since a whole school may have one. IPv6 by /64, by /56 twice as
+   many, by /48 four times, since one household has a /56 and one rented server a /48.
+2. An account: `per_account` tries a minute from one network, right or wrong, rising in the same way, an IPv4 /24 four
+   times. So nobody locks the owner out from elsewhere.
+3. An account from everywhere: EVERYWHERE_TIMES as many failures, which bounds a botnet's guesses. 2 and 3 count tries
+   by the user name and tries by the e-mail address apart. One count would tell whose a guessed address is: 429, where
    an address that nobody has is 401.
-4. A browser that has logged in to that account before (device cookie) has `per_account` failures of its own, and all browsers of an account
-   have twice as many tries. They are not held up by 1 to 3: neither strangers nor neighbours behind one address lock the owner out. For
-   any other account such a browser counts as its address. Here one count serves both names: whoever has logged in knows them.
+4. A browser that has logged in to that account before (device cookie) has `per_account` failures of its own, and all
+   browsers of an account have twice as many tries. They are not held up by 1 to 3: neither strangers nor neighbours
+   behind one address lock the owner out. For any other account such a browser counts as its address. Here one count
+   serves both names: whoever has logged in knows them.
 
-Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours. A name that no account
-has is counted under an id made from it, so that the limits do not tell which names there are.
+Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours. A
+name that no account has is counted under an id made from it, so that the limits do not tell which names there are.
 """
 
 from types import TracebackType
@@ -28,7 +31,8 @@ from scoreboard.domain.sliding_window import SlidingWindow
 RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their order
 IPV4_TIMES = (1, 4)  # the same for an address and its /24: of an account alone, as strangers share a /24
 BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known
-EVERYWHERE_TIMES = 5  # times the limit: failures of one account from all networks, 50 a minute by default, and as many by its address
+# times the limit: failures of one account from all networks, 50 a minute by default, and as many by its address
+EVERYWHERE_TIMES = 5
 
 assert len(RISING_TIMES) == len(IPV6_PREFIXES)
 
@@ -52,10 +56,11 @@ class LoginLimits:
         self._accounts = _Accounts(SlidingWindow(per_account), SlidingWindow(per_account))
 
     def begin(self, address: str, now: float, *, has_device: bool = False) -> "Attempt | int":
-        """An attempt from that address ("": from this process, never refused for where it comes from); else seconds until the next.
+        """An attempt from that address ("": from this process, never refused for where it comes from); else seconds
+        until the next.
 
-        `has_device`: this browser has logged in to some account before. Then nothing is counted before the account is found, but by then
-        `count_browser` or `count_address`.
+        `has_device`: this browser has logged in to some account before. Then nothing is counted before the account is
+        found, but by then `count_browser` or `count_address`.
         """
         networks = networks_of(address) if address else ()
         is_ipv6 = len(networks) == len(RISING_TIMES)
@@ -70,7 +75,9 @@ class Attempt:
 
     __slots__ = ("_accounts", "_address", "_taken", "_tries", "networks")
 
-    def __init__(self, tries: SlidingWindow, accounts: _Accounts, networks: list[_Bucket], address: list[_Bucket]) -> None:
+    def __init__(
+        self, tries: SlidingWindow, accounts: _Accounts, networks: list[_Bucket], address: list[_Bucket]
+    ) -> None:
         self._tries, self._accounts = tries, accounts
         self.networks, self._address = networks, address
         self._taken: list[tuple[SlidingWindow, str, float]] = []
@@ -99,15 +106,19 @@ class Attempt:
         return wait
 
     def against(self, user: UUID, device: str | None, now: float, *, by_address: bool = False) -> int:
-        """Counts it as a try and a failure of that account: 0. Refused: the seconds until the next, and nothing of it stays counted.
+        """Counts it as a try and a failure of that account: 0. Refused: the seconds until the next, and nothing of it
+        stays counted.
 
-        `device` names a browser that has logged in to this account before. `by_address`: the account was named by its e-mail address.
+        `device` names a browser that has logged in to this account before. `by_address`: the account was named by its
+        e-mail address.
         """
         account = f"address of {user}" if by_address else str(user)
         if device is not None:
             wait = self.take(self._accounts.failures, [(f"{user} browser {device}", 1)], now)
         else:
-            wait = self.take(self._accounts.tries, [(f"{account} {network}", times) for network, times in self.networks], now)
+            wait = self.take(
+                self._accounts.tries, [(f"{account} {network}", times) for network, times in self.networks], now
+            )
             wait = wait or self.take(self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_TIMES)], now)
         if wait:
             self.withdraw()
@@ -133,6 +144,8 @@ class Attempt:
     def __enter__(self) -> "Attempt":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self.withdraw()

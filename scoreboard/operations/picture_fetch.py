@@ -1,7 +1,8 @@
 """One fetch of a picture from a server that may be hostile: a checked address, one GET over TLS, at most two redirects.
 
-`Fetcher.fetch` is called by operations.pictures. The event loop only collects bytes, within a bound. What they mean is read in a thread by
-http.client, which has limits of its own: parsing 320 KiB of the worst HTTP takes up to a tenth of a second. Nothing is remembered here.
+`Fetcher.fetch` is called by operations.pictures. The event loop only collects bytes, within a bound. What they mean is
+read in a thread by http.client, which has limits of its own: parsing 320 KiB of the worst HTTP takes up to a tenth of a
+second. Nothing is remembered here.
 """
 
 import re
@@ -16,11 +17,11 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import trio
 
+from scoreboard.domain.account_rules import HTTPS_PORT, avatar_url
 from scoreboard.domain.errors import FieldError
 from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.picture_formats import checked_media_type
 from scoreboard.domain.pictures import host_of, is_public
-from scoreboard.domain.profiles import HTTPS_PORT, avatar_url
 
 MAX_PICTURE_BYTES = 256 * 1024  # a face of 512 pixels has a fifth of it
 MAX_HEAD_BYTES = 64 * 1024  # of status line and fields; also what the framing of a chunked body may add
@@ -29,7 +30,8 @@ MIN_READ_COST_BYTES = 512  # what a read counts for at least: TLS records of one
 FETCH_TIMEOUT_SECONDS = 5.0  # for all of a fetch, redirects and names included
 MAX_REDIRECTS = 2
 MAX_REDIRECT_CHARACTERS = 2000  # of an address that a redirect leads to: it may be signed
-MAX_LOOKUPS_AT_ONCE = 8  # each in a thread of its own that nobody can stop: a slow name server may hold all of them, and nothing else
+# each in a thread of its own that nobody can stop: a slow name server may hold all of them, and nothing else
+MAX_LOOKUPS_AT_ONCE = 8
 MAX_PARSERS_AT_ONCE = 1  # threads; more would only compete for the interpreter's lock with the event loop
 
 HEADERS = (
@@ -103,7 +105,8 @@ def read_answer(raw: bytes, url: str) -> Picture | NoPicture | str:
 
 
 def body_bytes(head: bytes) -> int | None:
-    """How much of a body need be awaited; None: until the server closes. It decides when to stop reading, not what was read."""
+    """How much of a body need be awaited; None: until the server closes. It decides when to stop reading, not what was
+    read."""
     status = _STATUS.match(head)
     if status is not None and status[1] != b"200":
         return 0
@@ -116,7 +119,9 @@ def body_bytes(head: bytes) -> int | None:
 
 async def resolve(host: str) -> list[str]:
     """The host's addresses. Raises OSError or UnicodeError."""
-    found = await trio.to_thread.run_sync(lambda: getaddrinfo(host, HTTPS_PORT, type=SOCK_STREAM), limiter=_lookups, abandon_on_cancel=True)
+    found = await trio.to_thread.run_sync(
+        lambda: getaddrinfo(host, HTTPS_PORT, type=SOCK_STREAM), limiter=_lookups, abandon_on_cancel=True
+    )
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -148,8 +153,8 @@ class Fetcher:
     async def fetch(self, url: str, own_host: str, may_ask: Callable[[str], bool]) -> Picture | NoPicture:
         """The picture at an address, or why there is none that we take.
 
-        `own_host` is never asked; `may_ask` is asked for each host before it is. Returns within FETCH_TIMEOUT_SECONDS and the time of one
-        parser. Cancelling closes the connection.
+        `own_host` is never asked; `may_ask` is asked for each host before it is. Returns within FETCH_TIMEOUT_SECONDS
+        and the time of one parser. Cancelling closes the connection.
         """
         with trio.move_on_after(FETCH_TIMEOUT_SECONDS):
             for _ in range(MAX_REDIRECTS + 1):

@@ -1,7 +1,7 @@
 """Users' pictures, fetched from where users say they are, so that no viewer's browser asks a stranger's server.
 
-`Pictures.get` is called by the web for pictures of the present board. What is fetched is chosen by users, so everything about it is
-bounded: how often, how many at once, and what is kept of it. One fetch and its bounds are in picture_fetch.
+`Pictures.get` is called by the web for pictures of the present board. What is fetched is chosen by users, so everything
+about it is bounded: how often, how many at once, and what is kept of it. One fetch and its bounds are in picture_fetch.
 """
 
 from collections import deque
@@ -16,11 +16,13 @@ from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, NoPicture, P
 
 MAX_FETCHES_AT_ONCE = 8  # each holds at most an answer of 320 KiB, a few times while it is parsed
 TURN_TIMEOUT_SECONDS = 5.0  # that a fetch waits for its turn
-CLIENT_TIMEOUT_SECONDS = 2.0  # a browser has six connections, and actions need one; the fetch goes on for those who come later
+# a browser has six connections, and actions need one; the fetch goes on for those who come later
+CLIENT_TIMEOUT_SECONDS = 2.0
 PICTURE_TTL_SECONDS = 3600.0  # a picture, or that there is none; then it is asked for again
 RETRY_SECONDS = 60.0  # after a fault that may pass; twice as long after each further one, up to PICTURE_TTL_SECONDS
 MAX_FAULTS = 6  # that are counted: RETRY_SECONDS * 2**6 is more than an hour
-MAX_CACHE_BYTES = 32 * 1024 * 1024  # of all pictures; full: the one that was asked for longest ago goes, and may then be fetched again
+# of all pictures; full: the one that was asked for longest ago goes, and may then be fetched again
+MAX_CACHE_BYTES = 32 * 1024 * 1024
 ENTRY_OVERHEAD_BYTES = 2048  # counted for each, also for what is no picture: its address, its place in a table
 MAX_FETCHES_PER_HOST = 30  # in HOST_WINDOW_SECONDS
 HOST_WINDOW_SECONDS = 60.0
@@ -41,7 +43,9 @@ class _HostLimit:
         times = self._times.get(host)
         if times is None:
             if len(self._times) >= MAX_HOSTS:
-                self._times = {name: known for name, known in self._times.items() if known[-1] > now - HOST_WINDOW_SECONDS}
+                self._times = {
+                    name: known for name, known in self._times.items() if known[-1] > now - HOST_WINDOW_SECONDS
+                }
             if len(self._times) >= MAX_HOSTS:
                 return False
             times = self._times[host] = deque(maxlen=MAX_FETCHES_PER_HOST)
@@ -66,9 +70,12 @@ class _Kept:
 
 
 class Pictures:
-    """One for the process. `own_host`: of the public URL; nothing is fetched from there. `run` does the fetching, for all who ask."""
+    """One for the process. `own_host`: of the public URL; nothing is fetched from there. `run` does the fetching, for
+    all who ask."""
 
-    def __init__(self, own_host: str = "", fetcher: Fetcher | None = None, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self, own_host: str = "", fetcher: Fetcher | None = None, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         self._own_host, self._fetcher, self._clock = own_host.lower(), fetcher or Fetcher(), clock
         self._kept: dict[str, _Kept] = {}  # by address, the one that was asked for longest ago first
         self._size = 0  # bytes, of those that are done
@@ -86,7 +93,8 @@ class Pictures:
             self._nursery = None
 
     async def get(self, url: str) -> Picture | None:
-        """The picture at an address; None when there is none that we take, or none now. All who ask at once share one fetch.
+        """The picture at an address; None when there is none that we take, or none now. All who ask at once share one
+        fetch.
 
         Returns within CLIENT_TIMEOUT_SECONDS; cancelling leaves the fetch to the others.
         """
@@ -116,7 +124,8 @@ class Pictures:
                 kept.picture = found
             else:
                 log.info("picture_unavailable", host=host_of(url), why=found.why)
-        except Exception as exc:  # noqa: BLE001 – a stranger's server must not end ours, whatever it makes the libraries raise
+        except Exception as exc:  # noqa: BLE001
+            # a stranger's server must not end ours, whatever it makes the libraries raise
             log.warning("picture_fetch_failed", host=host_of(url), why=f"{type(exc).__name__}: {exc}"[:200])
         finally:
             kept.until = self._clock() + seconds

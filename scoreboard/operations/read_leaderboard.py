@@ -1,4 +1,5 @@
-"""The board and a user's place on it, as a request is told: never older than what the same client has been told of its own writes.
+"""The board and a user's place on it, as a request is told: never older than what the same client has been told of its
+own writes.
 
 Called by the web for `GET /scores/leaderboard` and the page, and by live for `authenticated`.
 """
@@ -6,7 +7,7 @@ Called by the web for `GET /scores/leaderboard` and the page, and by live for `a
 from uuid import UUID
 
 from scoreboard.domain.boards import Snapshot
-from scoreboard.storage.board import SharedBoard, Standing
+from scoreboard.storage.board_cache import SharedBoard, Standing
 
 
 class Leaderboard:
@@ -22,7 +23,8 @@ class Leaderboard:
         return await self._board.read()
 
     async def standing(self, user: UUID) -> Standing:
-        """A user's exact score and rank: from the rows at hand if they are there, so that both agree, else asked for."""
+        """A user's exact score and rank: from the rows at hand if they are there, so that both agree, else asked
+        for."""
         snapshot = await self._board.read()
         if not snapshot.stale:  # stale rows are up to a second old
             name = str(user)

@@ -1,7 +1,7 @@
 """A signed action becomes points: the specification's flow from the signature to the answer.
 
-Called by the web with a verified identity and the raw body. Pure checks happen here; the stores' checks (idempotency, limits, timestamp)
-happen in the committer's batch, in the specification's order. Never touches a store itself.
+Called by the web with a verified identity and the raw body. Pure checks happen here; the stores' checks (idempotency,
+limits, timestamp) happen in the committer's batch, in the specification's order. Never touches a store itself.
 """
 
 from hashlib import sha256
@@ -10,8 +10,8 @@ from scoreboard.domain.actions import parse_action, speaks_for
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Claim
 from scoreboard.domain.scoring import Rules, award
-from scoreboard.operations.committer import Pending, Queue
-from scoreboard.operations.sessions import Identity
+from scoreboard.operations.action_queue import Pending, Queue
+from scoreboard.operations.authenticator import Identity
 from scoreboard.security.signatures import matches
 
 INVALID_SIGNATURE = Refusal(
@@ -31,7 +31,8 @@ class SubmitAction:
     def __call__(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
         """Why the action is refused already, or the queued action, whose outcome tells when it is recorded for good.
 
-        Nobody takes back what is queued: the action counts though nobody waits for it any more, and a retry of its id tells.
+        Nobody takes back what is queued: the action counts though nobody waits for it any more, and a retry of its id
+        tells.
         """
         if not matches(signature, body, identity.secrets):
             return INVALID_SIGNATURE

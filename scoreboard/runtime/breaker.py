@@ -1,7 +1,8 @@
-"""A circuit breaker: after some failures in a row a store is left alone, and one call an interval finds out whether it is back.
+"""A circuit breaker: after some failures in a row a store is left alone, and one call an interval finds out whether it
+is back.
 
-`Breaker` is a pure state machine: the caller passes the time and must end every allowed call with exactly one of `succeeded`, `failed`,
-`abandoned`. Synchronous, so atomic on one loop; no lock. `guard` does that round a block.
+`Breaker` is a pure state machine: the caller passes the time and must end every allowed call with exactly one of
+`succeeded`, `failed`, `abandoned`. Synchronous, so atomic on one loop; no lock. `guard` does that round a block.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from time import monotonic
 
 from scoreboard.domain.errors import StorageUnavailable, Store
 
-FAILURES = 3  # in a row; with a deadline of 250 ms a call, a dead store costs its callers 750 ms before it is left alone
+# in a row; with a deadline of 250 ms a call, a dead store costs its callers 750 ms before it is left alone
+FAILURES = 3
 INTERVAL = 0.5  # seconds between probes; a store that is back is noticed within it (2 s are promised)
 
 
@@ -27,7 +29,12 @@ class Breaker:
     __slots__ = ("_changed", "_failures", "_interval", "_limit", "_next_probe", "_state", "store")
 
     def __init__(
-        self, store: Store, *, failures: int = FAILURES, interval: float = INTERVAL, changed: Callable[[State], None] = lambda _: None
+        self,
+        store: Store,
+        *,
+        failures: int = FAILURES,
+        interval: float = INTERVAL,
+        changed: Callable[[State], None] = lambda _: None,
     ) -> None:
         self.store: Store = store
         self._limit, self._interval, self._changed = failures, interval, changed
@@ -61,7 +68,8 @@ class Breaker:
             self._become(State.OPEN)
 
     def abandoned(self, now: float) -> None:
-        """The call ended without telling anything of the store (cancelled, a bug of ours). The next call may probe at once."""
+        """The call ended without telling anything of the store (cancelled, a bug of ours). The next call may probe at
+        once."""
         if self._state is State.HALF_OPEN:
             self._next_probe = now
             self._become(State.OPEN)
@@ -74,7 +82,8 @@ class Breaker:
 
 @contextmanager
 def guard(breaker: Breaker, clock: Callable[[], float] = monotonic) -> Iterator[None]:
-    """Round one call: StorageUnavailable raised inside is a failure, anything else that ends it (Cancelled among it) says nothing.
+    """Round one call: StorageUnavailable raised inside is a failure, anything else that ends it (Cancelled among it)
+    says nothing.
 
     Raises StorageUnavailable at once, without entering the block, while the breaker is open.
     """

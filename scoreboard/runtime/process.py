@@ -6,16 +6,18 @@ import signal
 
 import structlog
 
-# Containers that were made and not freed again before the youngest are looked through, and how many such looks before the next older
-# generation is. CPython's own 700, 10, 10 walk through all of 8,000 viewers again and again while they come: 13 pauses, of 0.4 s at last.
-# What circles there are in a million containers takes some hundred megabytes; ended connections leave none (tests/live/test_freed.py).
+# Containers that were made and not freed again before the youngest are looked through, and how many such looks before
+# the next older generation is. CPython's own 700, 10, 10 walk through all of 8,000 viewers again and again while they
+# come: 13 pauses, of 0.4 s at last. What circles there are in a million containers takes some hundred megabytes; ended
+# connections leave none (tests/live/test_freed.py).
 COLLECT_AFTER = (5_000, 5, 50)
 
 log = structlog.get_logger()
 
 
 def ending_signals() -> list[signal.Signals]:
-    """The signals that ask a process to end: an operator's, Ctrl-C, a closed terminal. Not SIGHUP where it is ignored (nohup)."""
+    """The signals that ask a process to end: an operator's, Ctrl-C, a closed terminal. Not SIGHUP where it is ignored
+    (nohup)."""
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     return [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 

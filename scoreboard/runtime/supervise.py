@@ -1,4 +1,5 @@
-"""What a crash of a background task costs: the task is started again, or the process ends. One of the two, on purpose, and said in the log.
+"""What a crash of a background task costs: the task is started again, or the process ends. One of the two, on purpose,
+and said in the log.
 
 `app` starts every task that runs for ever through `supervised`; nothing else catches what such a task raises.
 """
@@ -10,7 +11,7 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StartError, StorageUnavailable
-from scoreboard.runtime.observe import TASK_RESTARTS
+from scoreboard.telemetry.observe import TASK_RESTARTS
 
 FIRST_PAUSE = 0.1  # seconds before the first restart; doubles with each crash
 LONGEST_PAUSE = 5.0  # seconds; a task that always crashes costs next to nothing
@@ -39,11 +40,13 @@ async def supervised(
     restart: bool,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled through.
+    """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled
+    through.
 
-    What it raises is logged and counted; a store that can't be used is a warning without a traceback, and a start that can't go on no line:
-    the command line has one for it. With `restart` it runs again after a pause; without, before it ever called `started`, and after a
-    StartError, the exception goes on to the nursery, which ends the process: a start that fails should be seen at the start.
+    What it raises is logged and counted; a store that can't be used is a warning without a traceback, and a start that
+    can't go on no line: the command line has one for it. With `restart` it runs again after a pause; without, before it
+    ever called `started`, and after a StartError, the exception goes on to the nursery, which ends the process: a start
+    that fails should be seen at the start.
     """
     status, pause = _StartedOnce(task_status), FIRST_PAUSE
     while True:

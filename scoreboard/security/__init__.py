@@ -1,1 +1,2 @@
-"""What proves who somebody is: access tokens, action signatures, refresh tokens, passwords. Pure, given keys and now, but for passwords."""
+"""What proves who somebody is: access tokens, action signatures, refresh tokens, passwords. Pure, given keys and now,
+but for passwords."""

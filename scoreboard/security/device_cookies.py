@@ -1,8 +1,8 @@
 """Device cookies (OWASP): what a browser keeps to show that somebody has logged in to an account with it before.
 
-It gives no access. It only keeps strangers' wrong passwords from being counted against the owner's own browser. A cookie is
-base64url(user ‖ nonce ‖ tag); the nonce tells one log-in's cookie from another's. It counts until the master key is retired: the browser
-alone forgets it after a year. Pure: keys and nonces are arguments.
+It gives no access. It only keeps strangers' wrong passwords from being counted against the owner's own browser. A
+cookie is base64url(user ‖ nonce ‖ tag); the nonce tells one log-in's cookie from another's. It counts until the master
+key is retired: the browser alone forgets it after a year. Pure: keys and nonces are arguments.
 """
 
 import base64

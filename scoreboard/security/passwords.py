@@ -1,8 +1,8 @@
 """Passwords: argon2id hashes, and the passwords that everybody tries first.
 
-A hash takes 35 to 150 ms and 64 MiB, so callers hash and verify in a thread, with a limiter; salts are random. `verify` with no hash takes
-as long as with one: whether an account exists is not told by time. The first call of `is_common` reads and runs the module of zxcvbn that
-holds its lists, so it is called in a thread, too.
+A hash takes 35 to 150 ms and 64 MiB, so callers hash and verify in a thread, with a limiter; salts are random. `verify`
+with no hash takes as long as with one: whether an account exists is not told by time. The first call of `is_common`
+reads and runs the module of zxcvbn that holds its lists, so it is called in a thread, too.
 """
 
 import unicodedata
@@ -16,11 +16,12 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)  # argon2id, 3 passes over 64 MiB, 4 lanes
-# The hash of random bytes that were thrown away, with the parameters above: what a log-in to no account is compared with.
+# The hash of random bytes that were thrown away, with the parameters above: what a log-in to no account is compared
+# with.
 NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$Xfs8jLTKVaQTcRQ3EXKnXQ$HHm+Qb8/B6yRoy1wkwCHHbgCefs8zEQooLprDlB6QZA"
 
-# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only this module of it is loaded: the package makes tables of 90,000
-# words.
+# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only this module of it is loaded: the package
+# makes tables of 90,000 words.
 _LISTS = "frequency_lists"
 
 
@@ -40,7 +41,8 @@ def verify(stored: str | None, password: str) -> bool:
 
 def _bytes(password: str) -> bytes:
     """The same for the same characters, however a keyboard composes them (RFC 8265: NFC)."""
-    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")  # a command line may bring what is no text
+    # a command line may bring what is no text
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
 
 
 def is_outdated(stored: str) -> bool:

@@ -1,8 +1,9 @@
 """Refresh tokens: opaque, spent by use, and followed by a successor that can be made again without being kept.
 
-A token is base64url(sid ‖ value ‖ tag). The first value is random; each next one is HMAC(master key, spent token), so two tabs that
-refresh at once, or a client whose answer was lost, are given the same one. The tag shows that we made a token: only then does its reuse
-say that it was stolen, and nobody can end a session by knowing its id. Only SHA-256 of the live and the last spent token is stored. Pure.
+A token is base64url(sid ‖ value ‖ tag). The first value is random; each next one is HMAC(master key, spent token), so
+two tabs that refresh at once, or a client whose answer was lost, are given the same one. The tag shows that we made a
+token: only then does its reuse say that it was stolen, and nobody can end a session by knowing its id. Only SHA-256 of
+the live and the last spent token is stored. Pure.
 """
 
 import base64

@@ -1,7 +1,8 @@
 """Action signatures: the HMAC that shows an action's body is what the session's client sent.
 
-Each session has an action secret per master key version, derived and never stored: HKDF(master key, user ‖ sid). The client keeps it as
-text (base64url), and the UTF-8 bytes of that text are the HMAC key, so that no client has to decode anything. Pure.
+Each session has an action secret per master key version, derived and never stored: HKDF(master key, user ‖ sid). The
+client keeps it as text (base64url), and the UTF-8 bytes of that text are the HMAC key, so that no client has to decode
+anything. Pure.
 """
 
 import base64
@@ -25,7 +26,9 @@ _FORM = re.compile(r"(?:v([1-9][0-9]{0,8})\.)?([0-9a-f]{64})")
 
 def action_secret(master: bytes, user: UUID, sid: UUID) -> str:
     """A session's secret under one master key: the same as long as the key is."""
-    derived = HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=_INFO + user.bytes + sid.bytes).derive(master)
+    derived = HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=_INFO + user.bytes + sid.bytes).derive(
+        master
+    )
     return base64.urlsafe_b64encode(derived).rstrip(b"=").decode()
 
 
@@ -35,7 +38,8 @@ def action_secrets(masters: Mapping[int, bytes], user: UUID, sid: UUID) -> dict[
 
 
 def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
-    """Whether the signature is this body's: under any live key when it is bare lower-case hex, under the one named by `v<n>.<hex>`."""
+    """Whether the signature is this body's: under any live key when it is bare lower-case hex, under the one named by
+    `v<n>.<hex>`."""
     if len(signature) == HEX_LENGTH and len(secrets) == 1 and signature.isascii():  # nearly every request
         (secret,) = secrets.values()
         return hmac.compare_digest(sign(secret, body), signature)
@@ -43,7 +47,9 @@ def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
     if found is None:
         return False
     version, given = found.groups()
-    tried = secrets.values() if version is None else [secret for known, secret in secrets.items() if known == int(version)]
+    tried = (
+        secrets.values() if version is None else [secret for known, secret in secrets.items() if known == int(version)]
+    )
     matched = False
     for secret in tried:  # all of them, so that time does not tell which key it was
         matched |= hmac.compare_digest(sign(secret, body), given)

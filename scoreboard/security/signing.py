@@ -1,4 +1,5 @@
-"""What a client does to sign an action. Needs the standard library only: the Python client is installed without the server's packages."""
+"""What a client does to sign an action. Needs the standard library only: the Python client is installed without the
+server's packages."""
 
 import hmac
 

@@ -1,7 +1,8 @@
 """Access tokens: JWTs signed with Ed25519, and nothing else that calls itself a JWT.
 
-`issue` signs with one key; `verify` accepts a token of any live key, named by its `kid`, and gives its claims or None: whoever presents a
-bad token is told no more than that. Pure: keys, ids and now are arguments. Who was logged out is not known here; see operations.sessions.
+`issue` signs with one key; `verify` accepts a token of any live key, named by its `kid`, and gives its claims or None:
+whoever presents a bad token is told no more than that. Pure: keys, ids and now are arguments. Who was logged out is not
+known here; see operations.authenticator.
 """
 
 from collections.abc import Mapping
@@ -47,7 +48,9 @@ class Claims(msgspec.Struct, frozen=True):
     expires: int
 
 
-def issue(keys: TokenKeys, *, issuer: str, user: UUID, sid: UUID, jti: str, now: float, lifetime: int = LIFETIME) -> str:
+def issue(
+    keys: TokenKeys, *, issuer: str, user: UUID, sid: UUID, jti: str, now: float, lifetime: int = LIFETIME
+) -> str:
     """A token for one session, valid for `lifetime` seconds from now."""
     issued = int(now)
     claims = {
@@ -63,7 +66,8 @@ def issue(keys: TokenKeys, *, issuer: str, user: UUID, sid: UUID, jti: str, now:
 
 
 def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | None:
-    """The claims of a token that we issued and that is valid now; None for everything else, whatever it is. Never raises."""
+    """The claims of a token that we issued and that is valid now; None for everything else, whatever it is. Never
+    raises."""
     if len(token) > LONGEST:
         return None
     try:
@@ -78,7 +82,8 @@ def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | 
             return None
         return Claims(UUID(claims["sub"]), UUID(claims["sid"]), claims["exp"])
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError):
-        # PyJWT's own errors; the rest comes of headers and claims that are JSON but of the wrong type (a list as `kid`, a number as `sid`).
+        # PyJWT's own errors; the rest comes of headers and claims that are JSON but of the wrong type (a list as `kid`,
+        # a number as `sid`).
         return None
 
 

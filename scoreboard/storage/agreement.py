@@ -1,10 +1,12 @@
-"""What this node knows of whether a board in Redis agrees with PostgreSQL. While it is in doubt, the board is shown as stale.
+"""What this node knows of whether a board in Redis agrees with PostgreSQL. While it is in doubt, the board is shown as
+stale.
 
-1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are answered
-   (`acknowledge`).
-2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn `unprojected`, until an
-   answer covers it.
-3. The projector compares all writers' turns in both stores several times a second, and says what it found (`set_doubts`).
+1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are
+   answered (`acknowledge`).
+2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn
+   `unprojected`, until an answer covers it.
+3. The projector compares all writers' turns in both stores several times a second, and says what it found
+   (`set_doubts`).
 4. The board agrees when nothing of this is open. So doubt ends when agreement is proven, never because time has passed.
 
 Synchronous, so every method is atomic on one loop.
@@ -17,10 +19,13 @@ from time import monotonic
 
 import structlog
 
-from scoreboard.runtime import observe
+from scoreboard.telemetry import observe
 
-UNCHECKED_SECONDS = 3.0  # without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
-WRITERS = 64  # whose turns are remembered; more were given up without an answer: all of them stay in doubt until a comparison finds them
+# without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
+UNCHECKED_SECONDS = 3.0
+# whose turns are remembered; more were given up without an answer: all of them stay in doubt until a comparison finds
+# them
+WRITERS = 64
 
 log = structlog.get_logger()
 
@@ -56,8 +61,11 @@ class Agreement:
         "unchecked_seconds",
     )
 
-    def __init__(self, board: str, on_doubt: Callable[[], None] = lambda: None, unchecked_seconds: float = UNCHECKED_SECONDS) -> None:
-        """`on_doubt` is called when something else than a comparison finds a reason: it should have the stores compared soon."""
+    def __init__(
+        self, board: str, on_doubt: Callable[[], None] = lambda: None, unchecked_seconds: float = UNCHECKED_SECONDS
+    ) -> None:
+        """`on_doubt` is called when something else than a comparison finds a reason: it should have the stores compared
+        soon."""
         self.board, self.on_doubt, self.unchecked_seconds = board, on_doubt, unchecked_seconds
         self.detached: set[int] = set()  # this node's writers of which all others were told that they can't reach Redis
         self._acknowledged: dict[int, int] = {}  # writer → last turn that PostgreSQL has recorded
@@ -106,7 +114,8 @@ class Agreement:
         return dict(self._acknowledged)
 
     def confirm(self, expected: Mapping[int, int], applied: Iterable[int]) -> bool:
-        """Compares an answer of the board with what was `expected` before the call. False: the board lacks something."""
+        """Compares an answer of the board with what was `expected` before the call. False: the board lacks
+        something."""
         whole = True
         for (writer, turn), done in zip(expected.items(), applied, strict=True):
             if done >= turn:
@@ -121,8 +130,8 @@ class Agreement:
         return whole
 
     def forget(self, lost: Iterable[int], alive: Iterable[int]) -> None:
-        """`lost`: writers whose turns PostgreSQL does not know any more; no board will ever confirm them. Of all others, only `alive` ones
-        and those that the board may lack are remembered."""
+        """`lost`: writers whose turns PostgreSQL does not know any more; no board will ever confirm them. Of all
+        others, only `alive` ones and those that the board may lack are remembered."""
         lost, alive = set(lost), set(alive)
         for writer in list(self._acknowledged):
             if writer in lost or not (writer in alive or writer in self._unprojected):
@@ -149,12 +158,14 @@ class Agreement:
         self._new = frozenset()
 
     def set_doubts(self, found: Iterable[Doubt]) -> None:
-        """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are concerned."""
+        """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are
+        concerned."""
         self._doubts, self._checked_at = frozenset(found) | self._new, monotonic()
         self.report()
 
     def report(self) -> None:
-        """Called after each change. One log line for each change of what is in doubt, and a count for each new reason."""
+        """Called after each change. One log line for each change of what is in doubt, and a count for each new
+        reason."""
         was_in_doubt = self.in_doubt
         self.agrees_until = -inf if self._unprojected or self._doubts else self._checked_at + self.unchecked_seconds
         if self.in_doubt:

@@ -1,8 +1,8 @@
 """Pub/Sub between the nodes: hints that something is newer, never data that anybody depends on.
 
-One channel, one payload of lines; the second one names the installation. `board` comes from the Lua calls that change a board, `beat` from
-each node once a second (a half-open subscription is not noticed otherwise) with its number of viewers, `revoked` from a log-out. `decode`
-is pure; `listen` receives; nothing here knows who is told.
+One channel, one payload of lines; the second one names the installation. `board` comes from the Lua calls that change a
+board, `beat` from each node once a second (a half-open subscription is not noticed otherwise) with its number of
+viewers, `revoked` from a log-out. `decode` is pure; `listen` receives; nothing here knows who is told.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ import msgspec
 
 from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import Mark
-from scoreboard.storage.bridge import crossing, redis_errors
-from scoreboard.storage.connections import Stores
-from scoreboard.storage.projection import Told
+from scoreboard.domain.ledger_rows import ScoreEvent
+from scoreboard.storage.connections.bridge import crossing, redis_errors
+from scoreboard.storage.connections.stores import Stores
 
-SUBSCRIBE_SECONDS = 0.5  # from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
+# from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
+SUBSCRIBE_SECONDS = 0.5
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -46,7 +47,9 @@ class Update(msgspec.Struct, frozen=True):
 
     def without_ranks(self) -> "Update":
         """The same with ranks that are not known."""
-        return msgspec.structs.replace(self, personal=tuple(msgspec.structs.replace(one, rank=None) for one in self.personal))
+        return msgspec.structs.replace(
+            self, personal=tuple(msgspec.structs.replace(one, rank=None) for one in self.personal)
+        )
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -60,7 +63,7 @@ class Revoked(msgspec.Struct, frozen=True):
 
 Hint = Update | Beat | Revoked
 
-_decode_told = msgspec.json.Decoder(list[Told]).decode
+_decode_told = msgspec.json.Decoder(list[ScoreEvent]).decode
 
 
 def decode(payload: bytes, installation: str) -> Hint | None:
@@ -110,17 +113,19 @@ class Bus:
         await self._publish(f"beat\n{self._stores.installation}\n{node}\n{viewers}")
 
     async def publish_revoked(self, sid: UUID) -> None:
-        """Tells all nodes that a session has ended. Raises StorageUnavailable; they read it from PostgreSQL within 2 s anyway."""
+        """Tells all nodes that a session has ended. Raises StorageUnavailable; they read it from PostgreSQL within 2 s
+        anyway."""
         await self._publish(f"revoked\n{self._stores.installation}\n{sid}")
 
     async def _publish(self, payload: str) -> None:
         await self._stores.command("PUBLISH", self._stores.namespace.updates, payload)
 
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
-        """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever. Neither may wait.
+        """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever.
+        Neither may wait.
 
-        When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection ends; a half-open
-        one is never noticed here. Cancelling closes the subscription.
+        When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection
+        ends; a half-open one is never noticed here. Cancelling closes the subscription.
         """
         await crossing(self._listen, subscribed, deliver)
 

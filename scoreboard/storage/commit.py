@@ -1,8 +1,8 @@
 """A batch of claims becomes outcomes: limits, then the ledger, then the board, in one crossing.
 
-A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its number, and its turns. PostgreSQL decides; a Redis that
-is away costs ranks, never an action, and the board is then in doubt before anybody is answered (see agreement). Called by
-`operations.committer`, which waits for it; asyncio-flavoured throughout.
+A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its number, and its turns. PostgreSQL
+decides; a Redis that is away costs ranks, never an action, and the board is then in doubt before anybody is answered
+(see agreement). Called by `workers.committer`, which waits for it; asyncio-flavoured throughout.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,15 +14,17 @@ import msgspec
 
 from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
 from scoreboard.domain.outcomes import GONE, POISONED, WENT_AWAY, Claim, Duplicate, Outcome, Recorded
 from scoreboard.runtime.breaker import Breaker, guard
-from scoreboard.storage import ledger, outbox
 from scoreboard.storage.agreement import Agreement, Doubt
-from scoreboard.storage.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
-from scoreboard.storage.projection import Projection, Row, Span
+from scoreboard.storage.postgres import ledger, outbox
+from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
+from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Taken, Writer
 
-GAP_ROWS = 4_096  # users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
+# users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
+GAP_ROWS = 4_096
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -37,17 +39,26 @@ class Commit:
 
     __slots__ = ("_gap", "_gap_span", "agreement", "breaker", "limits", "projection", "writer")
 
-    def __init__(self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker, agreement: Agreement) -> None:
-        self.writer, self.limits, self.projection, self.breaker, self.agreement = writer, limits, projection, breaker, agreement
-        self._gap: dict[bytes, Row] = {}  # rows that the board has not taken yet, the newest of each user
-        self._gap_span: Span | None = None  # the turns that they cover; of a writer's former number: left to the projector
+    def __init__(
+        self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker, agreement: Agreement
+    ) -> None:
+        self.writer, self.limits, self.projection, self.breaker, self.agreement = (
+            writer,
+            limits,
+            projection,
+            breaker,
+            agreement,
+        )
+        self._gap: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
+        # the turns that they cover; of a writer's former number: left to the projector
+        self._gap_span: SequenceRange | None = None
 
     async def run(self, claims: Sequence[Claim], *, cautious: bool = False) -> Committed:
         """Judges, records and projects the claims; (user, action id) is unique among them.
 
         `cautious`: rows that another session holds are not waited for (see Writer.record); the outcome is LOCKED then.
-        Raises StorageUnavailable when PostgreSQL is: nothing was recorded, or a retry of the same action ids tells. Cancelling may leave
-        the outcome unknown, which a retry tells too.
+        Raises StorageUnavailable when PostgreSQL is: nothing was recorded, or a retry of the same action ids tells.
+        Cancelling may leave the outcome unknown, which a retry tells too.
         """
         judgements, is_judged = await self._judge(claims)
         outcomes: list[Outcome | None] = [judgement.refusal for judgement in judgements]
@@ -58,13 +69,16 @@ class Commit:
             for taken in await self.writer.record([claims[place] for place in going], by_log=by_log, cautious=cautious):
                 ranks, mark = await self._project(taken, mark)
                 for at, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
-                    outcomes[going[at]] = _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
+                    outcomes[going[at]] = (
+                        _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
+                    )
         ages = await self._look_back(claims, outcomes)
         await self._give_back(claims, judgements, outcomes, ages)
         return Committed([outcome or GONE for outcome in outcomes], mark)
 
     async def _judge(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
-        """By Redis, and whether that is enough. While Redis is away, the action log decides alone, when the claims are recorded."""
+        """By Redis, and whether that is enough. While Redis is away, the action log decides alone, when the claims are
+        recorded."""
         try:
             with guard(self.breaker):
                 return await self.limits.reserve(claims)
@@ -74,7 +88,8 @@ class Commit:
         return [Judgement(None)] * len(claims), False
 
     async def _project(self, taken: Taken, mark: Mark | None) -> tuple[dict[bytes, int | None], Mark | None]:
-        """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user id, and the mark.
+        """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user
+        id, and the mark.
 
         Ranks are told only if the board is known to have all that was committed.
         """
@@ -94,7 +109,8 @@ class Commit:
             self.limits.distrust()
             with suppress(StorageUnavailable):  # of PostgreSQL, just after it has recorded: the next turn tries again
                 await self._detach()
-        self.agreement.acknowledge(span.writer, span.last)  # not earlier: a read that is under way may be older than this call
+        # not earlier: a read that is under way may be older than this call
+        self.agreement.acknowledge(span.writer, span.last)
         if applied is None:
             self.agreement.unprojected(span.writer, span.last)
             self._keep(rows, span)
@@ -107,10 +123,12 @@ class Commit:
             self._keep(rows, span)
         if not applied.is_complete or self.agreement.in_doubt:
             return {}, applied.mark
-        return dict(zip(rows, applied.ranks, strict=False)), applied.mark  # the missed rows' ranks come last: nobody waits for them
+        # the missed rows' ranks come last: nobody waits for them
+        return dict(zip(rows, applied.ranks, strict=False)), applied.mark
 
-    def _keep(self, rows: Mapping[bytes, Row], span: Span) -> None:
-        """They go out again with the next turn, which then covers these turns too: so a gap closes however soon the next turn comes.
+    def _keep(self, rows: Mapping[bytes, LedgerRow], span: SequenceRange) -> None:
+        """They go out again with the next turn, which then covers these turns too: so a gap closes however soon the
+        next turn comes.
 
         Over the bound the rows are left to the projector, and the turns wait for it.
         """
@@ -123,7 +141,8 @@ class Commit:
         self._gap, self._gap_span = {}, None
 
     async def _detach(self) -> None:
-        """Tells all writers, by way of PostgreSQL, that this one can't reach Redis. Until then they don't know what they miss.
+        """Tells all writers, by way of PostgreSQL, that this one can't reach Redis. Until then they don't know what
+        they miss.
 
         Raises StorageUnavailable. The projector calls it off.
         """
@@ -135,7 +154,8 @@ class Commit:
     # ---- what was there before --------------------------------------------------------------------------------------
 
     async def _look_back(self, claims: Sequence[Claim], outcomes: list[Outcome | None]) -> dict[int, int]:
-        """409 goes before 429 and 400: whoever was turned away or found no new key is looked up among what was recorded before.
+        """409 goes before 429 and 400: whoever was turned away or found no new key is looked up among what was recorded
+        before.
 
         Returns by place how long ago that was (ms).
         """
@@ -143,7 +163,9 @@ class Commit:
         if not asked:
             return {}
         try:
-            found = await self.writer.ask(lambda conn: ledger.originals(conn, [claims[place] for place in asked], self.writer.span()))
+            found = await self.writer.ask(
+                lambda conn: ledger.originals(conn, [claims[place] for place in asked], self.writer.span())
+            )
         except StorageUnavailable:
             if len(asked) == len(claims):
                 raise
@@ -158,7 +180,8 @@ class Commit:
         return {place: before.age_ms for place, before in again.items()}
 
     async def _bring(self, users: Collection[UUID]) -> dict[bytes, int | None]:
-        """Brings users' present rows to the board, before they are told of an earlier outcome: whoever recorded it may have died then.
+        """Brings users' present rows to the board, before they are told of an earlier outcome: whoever recorded it may
+        have died then.
 
         Returns their ranks by raw user id, as far as they are certain.
         """
@@ -167,7 +190,7 @@ class Commit:
             standings = await self.writer.ask(lambda conn: ledger.standings(conn, dict.fromkeys(users, 0)))
             rows = [row for row in standings if row.total is not None]  # who is deleted is noted in the outbox
             with guard(self.breaker):
-                applied = await self.projection.apply(Span(self.writer.number, 1, 0), rows, [])
+                applied = await self.projection.apply(SequenceRange(self.writer.number, 1, 0), rows, [])
         except StorageUnavailable:
             pass
         if applied is None:
@@ -178,7 +201,11 @@ class Commit:
         return {row.user.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
 
     async def _give_back(
-        self, claims: Sequence[Claim], judgements: Sequence[Judgement], outcomes: Sequence[Outcome | None], ages: Mapping[int, int]
+        self,
+        claims: Sequence[Claim],
+        judgements: Sequence[Judgement],
+        outcomes: Sequence[Outcome | None],
+        ages: Mapping[int, int],
     ) -> None:
         """Slots and cooldowns that this batch newly reserved for what then did not count."""
         given_back = []
@@ -198,19 +225,26 @@ def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
 
 def _was_turned_away(outcome: Outcome) -> bool:
     """By a limit or a rule, in the stores."""
-    return isinstance(outcome, Refusal) and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION} and outcome is not POISONED
+    return (
+        isinstance(outcome, Refusal)
+        and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION}
+        and outcome is not POISONED
+    )
 
 
 def _to_return(claim: Claim, outcome: Outcome | None, age_ms: int) -> int:
-    """What a claim must not keep of its reservation, given its outcome; `age_ms` is that of the action that it repeats."""
+    """What a claim must not keep of its reservation, given its outcome; `age_ms` is that of the action that it
+    repeats."""
     match outcome:
         case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry of what is in doubt finds its slot again
             return 0
-        case Duplicate():  # of a young action it is that one's own: the other committer may have recorded it on this reservation
+        # of a young action it is that one's own: the other committer may have recorded it on this reservation
+        case Duplicate():
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= claim.cooldown_ms else 0)
         case Refusal(code=Code.RATE_LIMITED):  # by the action log, which knows more than Redis
             return SLOT | COOLDOWN
-        case Refusal() if outcome is not GONE:  # by its rule, or poisoned: the slot stays taken, like any refused action's
+        # by its rule, or poisoned: the slot stays taken, like any refused action's
+        case Refusal() if outcome is not GONE:
             return COOLDOWN
         case _:
             return SLOT | COOLDOWN

@@ -1,8 +1,8 @@
 """Learns about once a second in which condition each store is, for /readyz, the log and the metrics.
 
-Each check uses a new connection, as it would be opened for the next call: one that was opened earlier may lead to a server that has moved,
-or be a session from before a setting was changed. A failure that anybody meets makes the next check come at once. Reads nothing of the
-board and changes nothing in the stores.
+Each check uses a new connection, as it would be opened for the next call: one that was opened earlier may lead to a
+server that has moved, or be a session from before a setting was changed. A failure that anybody meets makes the next
+check come at once. Reads nothing of the board and changes nothing in the stores.
 """
 
 import asyncio
@@ -15,30 +15,34 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
-from scoreboard.runtime import observe
-from scoreboard.storage.bridge import crossing, observed, postgres_errors, redis_errors
-from scoreboard.storage.connections import Stores, connect
-from scoreboard.storage.deadline import bounded
-from scoreboard.storage.generation import Generation
-from scoreboard.storage.redis_connections import make_pool
+from scoreboard.storage.connections.bridge import crossing, observed, postgres_errors, redis_errors
+from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.generation import Generation
+from scoreboard.storage.connections.redis_pool import make_pool
+from scoreboard.storage.connections.stores import Stores, connect
+from scoreboard.telemetry import observe
 
 CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
 CHECK_SECONDS = 0.6  # for one check on a new connection
-POOLED_SECONDS = 0.3  # for a connection that is open already, when the new one had no answer: a busy node is slow in making one
+# for a connection that is open already, when the new one had no answer: a busy node is slow in making one
+POOLED_SECONDS = 0.3
 REPORTED_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
 
-# Whether a new session may write, which server this is, and whether the tables are there and may be read (no row is: WHERE false).
+# Whether a new session may write, which server this is, and whether the tables are there and may be read (no row is:
+# WHERE false).
 SESSION_SQL = """
 SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, pg_postmaster_start_time() AS started,
        (SELECT count(*) FROM users WHERE false), (SELECT count(*) FROM scores WHERE false),
        (SELECT count(*) FROM action_keys WHERE false), (SELECT count(*) FROM action_logs WHERE false),
        (SELECT count(*) FROM commits WHERE false), (SELECT count(*) FROM sessions WHERE false)"""
-# A megabyte that is written to a file and given back: PostgreSQL has room again when this succeeds. Rows of 1.6 kB stay uncompressed.
+# A megabyte that is written to a file and given back: PostgreSQL has room again when this succeeds. Rows of 1.6 kB stay
+# uncompressed.
 SPACE_SQL = """
 CREATE TEMPORARY TABLE scoreboard_space ON COMMIT DROP AS
 SELECT repeat(md5(n::text), 50) AS filler FROM generate_series(1, 640) n"""
 
-NO_SUCH_LIST = "{leaderboard}:health"  # never written. LPUSHX on it changes nothing, and is refused as every write would be
+# never written. LPUSHX on it changes nothing, and is refused as every write would be
+NO_SUCH_LIST = "{leaderboard}:health"
 
 NO_EVICTION = "noeviction"
 EVICTS = (
@@ -52,9 +56,19 @@ log = structlog.get_logger()
 
 
 class HealthMonitor:
-    """One for the process. `conditions` and `warnings` are what /readyz shows; before the first check both stores count as down."""
+    """One for the process. `conditions` and `warnings` are what /readyz shows; before the first check both stores count
+    as down."""
 
-    __slots__ = ("_check_pool", "_has_checked", "_policy", "_postgres_started", "_reported", "_run_id", "_stores", "conditions")
+    __slots__ = (
+        "_check_pool",
+        "_has_checked",
+        "_policy",
+        "_postgres_started",
+        "_reported",
+        "_run_id",
+        "_stores",
+        "conditions",
+    )
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -62,10 +76,13 @@ class HealthMonitor:
         self._policy = NO_EVICTION  # as Redis said last
         self._has_checked = False
         self._reported = trio.Event()
-        self._postgres_started: datetime | None = None  # of the server that the last new connection led to and that takes writes
+        # of the server that the last new connection led to and that takes writes
+        self._postgres_started: datetime | None = None
         self._run_id: bytes | None = None  # of the server that the last new connection to Redis led to
         # A generation of its own: what a check's connection is told replaces no other connection.
-        self._check_pool = make_pool(redis.asyncio.ConnectionPool, stores.redis_url, Generation("redis"), socket_timeout=None)
+        self._check_pool = make_pool(
+            redis.asyncio.ConnectionPool, stores.redis_url, Generation("redis"), socket_timeout=None
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -78,7 +95,8 @@ class HealthMonitor:
         return self._policy != NO_EVICTION
 
     def report(self, failure: StorageUnavailable) -> None:
-        """Somebody's call failed. The next check comes at once; that a store is full is taken as it is, since no check can see it."""
+        """Somebody's call failed. The next check comes at once; that a store is full is taken as it is, since no check
+        can see it."""
         if failure.condition is StoreCondition.FULL:
             self._note(failure.store, StoreCondition.FULL, failure.why)
             self._reported.set()
@@ -115,7 +133,11 @@ class HealthMonitor:
                 found, why = await self._ask_pool(before, why)
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
             return  # somebody met a full disk during this check, which asked for no space: the next one does
-        if found is StoreCondition.UP and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY} and self._has_checked:
+        if (
+            found is StoreCondition.UP
+            and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY}
+            and self._has_checked
+        ):
             # Sessions of that time may be read-only or half-open.
             self._stores.pool.replace("postgresql can be written again", at_once=True)
         self._note("postgresql", found, why)
@@ -138,13 +160,15 @@ class HealthMonitor:
             conn.terminate()
 
     def _compare_postgres(self, started: datetime) -> None:
-        """Another server than last time: the address has moved, or the server was started anew. What was opened before leads elsewhere."""
+        """Another server than last time: the address has moved, or the server was started anew. What was opened before
+        leads elsewhere."""
         if started != self._postgres_started and self._has_checked:
             self._stores.replace_postgres(MOVED)
         self._postgres_started = started
 
     async def _ask_pool(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
-        """When a new connection could not tell: one that is open shows that the store is there. What it may write is as it was."""
+        """When a new connection could not tell: one that is open shows that the store is there. What it may write is as
+        it was."""
         try:
             await self._stores.pool.call(lambda conn: conn.fetchval("SELECT 1"), seconds=POOLED_SECONDS)
         except StorageUnavailable as exc:
@@ -164,8 +188,14 @@ class HealthMonitor:
             found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
             if _is_late(began) and await self._answers():
                 found = StoreCondition.UP if before is StoreCondition.DOWN else before
-        if found is StoreCondition.UP and before is StoreCondition.DOWN and self._has_checked and number == generation.number:
-            generation.replace("redis answers again", at_once=True)  # those of that time may be half-open: nobody would hear of it
+        if (
+            found is StoreCondition.UP
+            and before is StoreCondition.DOWN
+            and self._has_checked
+            and number == generation.number
+        ):
+            # those of that time may be half-open: nobody would hear of it
+            generation.replace("redis answers again", at_once=True)
         self._note("redis", found, why)
 
     async def _answers(self) -> bool:
@@ -225,7 +255,8 @@ def _is_late(began: float) -> bool:
 
 
 async def _take_space(conn: asyncpg.Connection) -> None:
-    """Raises StorageUnavailable with FULL when there is none. A role that may not make temporary tables is not asked further."""
+    """Raises StorageUnavailable with FULL when there is none. A role that may not make temporary tables is not asked
+    further."""
     try:
         async with conn.transaction():
             await conn.execute(SPACE_SQL)

@@ -1,9 +1,10 @@
 """Names and pictures on boards: a cache of the node's own, then Redis, then PostgreSQL.
 
-Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update. Readers fill `profile:<user id>` with HSETNX and so
-never overwrite what a change has written; a change writes through and raises `names` of the meta of each board that the user is on, which
-drops the nodes' own caches (profile_changed.lua says what else it does to a board). PostgreSQL notes each change in the outbox; the
-projector does what was not written through (`announce`). `storage.board` asks while it reads; `operations.accounts` calls `changed`.
+Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update. Readers fill `profile:<user id>`
+with HSETNX and so never overwrite what a change has written; a change writes through and raises `names` of the meta of
+each board that the user is on, which drops the nodes' own caches (profile_changed.lua says what else it does to a
+board). PostgreSQL notes each change in the outbox; the projector does what was not written through (`announce`).
+`storage.board_cache` asks while it reads; `operations.accounts` calls `changed`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,16 +18,18 @@ import asyncpg
 
 from scoreboard.domain.boards import BOARDS, KEPT, SHOWN, Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.bridge import crossing, redis_errors
-from scoreboard.storage.conditions import reply_code
-from scoreboard.storage.connections import Stores
-from scoreboard.storage.projection import script
-from scoreboard.storage.unhurried import Unhurried
+from scoreboard.storage.connections.bridge import crossing, redis_errors
+from scoreboard.storage.connections.conditions import reply_code
+from scoreboard.storage.connections.single_flight import Unhurried
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.redis.scripts import load_script
 
 TTL = 300  # seconds; specification: caching table
 CACHED = 4096  # profiles on this node, about 1 MiB; full: all dropped, the next read asks Redis for its hundred again
-KNOWN = 4096  # names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
-PATIENCE = 0.25  # seconds that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
+# names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
+KNOWN = 4096
+# seconds that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
+PATIENCE = 0.25
 
 ANNOUNCED_AT_ONCE = 500  # users a pipeline and a script: a millisecond of Redis
 
@@ -60,7 +63,7 @@ class Profiles:
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        self._bump = stores.redis.register_script(script("profile_changed.lua"))
+        self._bump = stores.redis.register_script(load_script("profile_changed.lua"))
         self._cache: dict[UUID, Profile] = {}
         self._cached_since = monotonic()
         self._names: dict[str, tuple[int, int]] = {}  # board → (epoch, names) as last read
@@ -85,9 +88,11 @@ class Profiles:
         return self._cache.get(user) or self._known.get(user) or unnamed(user)
 
     async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
-        """The profiles of these users; those that no store tells in time are missing, and are asked for again by the next call.
+        """The profiles of these users; those that no store tells in time are missing, and are asked for again by the
+        next call.
 
-        Raises StorageUnavailable when Redis can't be read; that it takes no writes, or that PostgreSQL fails, costs no board.
+        Raises StorageUnavailable when Redis can't be read; that it takes no writes, or that PostgreSQL fails, costs no
+        board.
         """
         cache = self._cache
         found, missing = {}, []
@@ -129,7 +134,8 @@ class Profiles:
         return found
 
     async def _from_postgres(self, whom: list[UUID]) -> dict[UUID, Profile]:
-        """Nothing where PostgreSQL can't be asked, or not in time. Fills Redis; one that takes no writes costs a query again."""
+        """Nothing where PostgreSQL can't be asked, or not in time. Fills Redis; one that takes no writes costs a query
+        again."""
 
         async def select() -> dict[UUID, Profile]:
             rows = await self._stores.pool.fetch(NAMES_SQL, whom)
@@ -157,7 +163,8 @@ class Profiles:
     async def changed(self, user: UUID, username: str, avatar_url: str | None) -> None:
         """Brings a profile that PostgreSQL has just committed to every node's boards. Trio-flavoured, one crossing.
 
-        Returns also when Redis is out of reach, and may be cancelled: the projector brings it then, and boards are stale meanwhile.
+        Returns also when Redis is out of reach, and may be cancelled: the projector brings it then, and boards are
+        stale meanwhile.
         """
         with suppress(StorageUnavailable):
             await crossing(self._write_through, user, Profile(username, avatar_url))
@@ -172,17 +179,19 @@ class Profiles:
                 await pipe.execute()
             for board in BOARDS.values():
                 await _notify_board(self._stores, self._bump, board, [user])
-            async with self._stores.redis.pipeline(transaction=False) as pipe:  # last: else the projector does it all once more
+            # last: else the projector does it all once more
+            async with self._stores.redis.pipeline(transaction=False) as pipe:
                 pipe.hset(names.profile(user), "announced", profile.digest)
                 pipe.expire(names.profile(user), TTL)
                 await pipe.execute()
 
 
 async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]) -> None:
-    """Brings changed profiles that stand in the outbox to the board, unless `changed` has done so: then nothing is sent twice.
+    """Brings changed profiles that stand in the outbox to the board, unless `changed` has done so: then nothing is sent
+    twice.
 
-    asyncio-flavoured. `script`: profile_changed.lua. What Redis has of them is read anew by all nodes. Raises StorageUnavailable, and what
-    asyncpg raises.
+    asyncio-flavoured. `script`: profile_changed.lua. What Redis has of them is read anew by all nodes. Raises
+    StorageUnavailable, and what asyncpg raises.
     """
     for start in range(0, len(users), ANNOUNCED_AT_ONCE):
         portion = users[start : start + ANNOUNCED_AT_ONCE]
@@ -199,10 +208,10 @@ async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board:
             }
             if unknown := [user for user in portion if user not in announced]:
                 await stores.redis_bulk.unlink(*(stores.namespace.profile(user) for user in unknown))
-                await _notify_board(stores, script, board, unknown)
+                await _notify_board(stores, load_script, board, unknown)
 
 
-async def _notify_board(stores: Stores, script: Any, board: Board, users: Iterable[UUID]) -> None:
+async def _notify_board(stores: Stores, notify: Any, board: Board, users: Iterable[UUID]) -> None:
     names = stores.namespace.board(board)
     keys = [names.order, names.entry, names.meta, stores.namespace.updates]
-    await script(keys=keys, args=[stores.installation, board.id, SHOWN, KEPT, *(user.bytes for user in users)])
+    await notify(keys=keys, args=[stores.installation, board.id, SHOWN, KEPT, *(user.bytes for user in users)])

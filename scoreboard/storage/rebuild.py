@@ -1,15 +1,19 @@
-"""How a board in Redis is brought back to what PostgreSQL says: by replaying missed turns, or by building it anew beside the live one.
+"""How a board in Redis is brought back to what PostgreSQL says: by replaying missed turns, or by building it anew
+beside the live one.
 
-Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. No lock is held, in either store: whoever stops half-way, or
-wakes up much later, harms nobody.
+Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. No lock is held, in either store: whoever
+stops half-way, or wakes up much later, harms nobody.
 
-1. A board is built aside from one snapshot of the scores, with each writer's last turn in that snapshot; replayed until little is missing.
-2. The switch puts it in place in one step, if it is whole and its epoch is newer than the live one's. It is marked incomplete: what was
-   committed between the last replay and the switch went to the old board, so ranks are null and reads are stale.
-3. What is missing then is replayed. Whoever commits after the switch finds the new epoch. So one replay that begins after the switch
-   finds everything, and the mark goes.
+1. A board is built aside from one snapshot of the scores, with each writer's last turn in that snapshot; replayed until
+   little is missing.
+2. The switch puts it in place in one step, if it is whole and its epoch is newer than the live one's. It is marked
+   incomplete: what was committed between the last replay and the switch went to the old board, so ranks are null and
+   reads are stale.
+3. What is missing then is replayed. Whoever commits after the switch finds the new epoch. So one replay that begins
+   after the switch finds everything, and the mark goes.
 
-A board that came back with an older content is renumbered in the same way, without step 1: so that everybody forgets the newer marks.
+A board that came back with an older content is renumbered in the same way, without step 1: so that everybody forgets
+the newer marks.
 """
 
 import asyncio
@@ -20,31 +24,35 @@ import asyncpg
 
 from scoreboard.domain.boards import SHOWN, Board, Mark
 from scoreboard.domain.errors import ScoreboardError
-from scoreboard.storage import ledger, outbox
-from scoreboard.storage.bridge import postgres_errors, redis_errors
-from scoreboard.storage.connections import Stores
-from scoreboard.storage.namespace import BoardKeys
-from scoreboard.storage.outbox import Missing
+from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
+from scoreboard.storage.connections.namespace import BoardKeys
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import ledger, outbox
+from scoreboard.storage.postgres.outbox import Missing
 from scoreboard.storage.profiles import announce
-from scoreboard.storage.projection import Projection, board_script, script
+from scoreboard.storage.redis.projection import Projection
+from scoreboard.storage.redis.scripts import load_board_script, load_script
 
 CHUNK = 2_000  # users a pipeline: about 10 ms of Redis
 ASIDE_SECONDS = 60  # a board built aside goes away by itself so long after its last chunk
 UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
 
-# Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order: Redis puts a member
-# at the end of a sorted set several times faster than anywhere in it.
+# Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order:
+# Redis puts a member at the end of a sorted set several times faster than anywhere in it.
 SCORES_SQL = """
 SELECT user_id::text::bytea, total_score::text::bytea, int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
        int8send(version), uuid_send(user_id)
 FROM scores ORDER BY total_score DESC, scores.reached"""
 # Unix milliseconds; NULL when nobody has a score.
+# a constant
 LAST_CHANGE_SQL = f"""
 SELECT max((extract(epoch FROM updated_at) * 1000)::bigint)
-FROM (SELECT updated_at FROM scores ORDER BY total_score DESC, reached LIMIT {SHOWN}) AS shown"""  # noqa: S608 – a constant
+FROM (SELECT updated_at FROM scores ORDER BY total_score DESC, reached LIMIT {SHOWN}) AS shown"""  # noqa: S608
 # Redis keeps names and pictures for five minutes.
-RENAMED_SQL = "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
+RENAMED_SQL = (
+    "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
+)
 EPOCH_SQL = "SELECT nextval('board_epochs')"
 RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
@@ -66,16 +74,17 @@ class BoardState(NamedTuple):
 
 
 class Rebuilder:
-    """Repairs one board. `renew_lease` is called between two chunks of long work; it raises Superseded when the lease is lost."""
+    """Repairs one board. `renew_lease` is called between two chunks of long work; it raises Superseded when the lease
+    is lost."""
 
     __slots__ = ("_complete", "_names_changed", "_state", "_switch", "board", "namespace", "renew_lease", "stores")
 
     def __init__(self, stores: Stores, board: Board, renew_lease: Callable[[], Awaitable[None]] | None = None) -> None:
         self.stores, self.board, self.namespace, self.renew_lease = stores, board, stores.namespace, renew_lease
-        self._names_changed = stores.redis.register_script(script("profile_changed.lua"))
-        self._state = stores.redis.register_script(board_script("state.lua"))
-        self._switch = stores.redis_bulk.register_script(board_script("switch.lua"))
-        self._complete = stores.redis.register_script(board_script("complete.lua"))
+        self._names_changed = stores.redis.register_script(load_script("profile_changed.lua"))
+        self._state = stores.redis.register_script(load_board_script("state.lua"))
+        self._switch = stores.redis_bulk.register_script(load_board_script("switch.lua"))
+        self._complete = stores.redis.register_script(load_board_script("complete.lua"))
 
     async def state(self, keys: BoardKeys | None = None) -> BoardState:
         """Of the live board, unless other keys are named. Raises StorageUnavailable."""
@@ -88,7 +97,8 @@ class Rebuilder:
         return BoardState(bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), turns)
 
     async def apply(self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]) -> int:
-        """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises Superseded, StorageUnavailable."""
+        """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises Superseded,
+        StorageUnavailable."""
         count = 0
         for lack in missing:
             with postgres_errors():
@@ -126,20 +136,23 @@ class Rebuilder:
             return await self.complete(conn, epoch)
 
     async def renew(self, conn: asyncpg.Connection, found: int) -> Mark:
-        """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises outbox.Pruned too."""
+        """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises
+        outbox.Pruned too."""
         with postgres_errors():
             epoch = await self._next_epoch(conn)
             await self._put_in_place(epoch, found)
             return await self.complete(conn, epoch)
 
     async def complete(self, conn: asyncpg.Connection, epoch: int) -> Mark:
-        """Brings what was committed before the switch to the board, and takes the mark away. Raises outbox.Pruned, Superseded,
-        StorageUnavailable."""
+        """Brings what was committed before the switch to the board, and takes the mark away. Raises outbox.Pruned,
+        Superseded, StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
             await self._replay(conn, self._projection(live), epoch, live)
         with redis_errors():
-            version = await self._complete(keys=[*live, self.namespace.updates], args=[self.stores.installation, epoch, self.board.id])
+            version = await self._complete(
+                keys=[*live, self.namespace.updates], args=[self.stores.installation, epoch, self.board.id]
+            )
         if not version:
             raise Superseded
         return Mark(epoch, int(version))
@@ -186,11 +199,14 @@ class Rebuilder:
         server = (await self.state()).server
         keys = [*self.namespace.board(self.board), self.namespace.updates, *(aside or ())]
         with redis_errors():
-            if not await self._switch(keys=keys, args=[self.stores.installation, epoch, self.board.id, server, expected]):
+            if not await self._switch(
+                keys=keys, args=[self.stores.installation, epoch, self.board.id, server, expected]
+            ):
                 raise Superseded
 
     async def _fill(self, conn: asyncpg.Connection, aside: BoardKeys, epoch: int, turns: Mapping[int, int]) -> None:
-        """Redis takes a chunk while the next one is read. The sizes are said last: until then the board is not whole."""
+        """Redis takes a chunk while the next one is read. The sizes are said last: until then the board is not
+        whole."""
         size = 0
         sending: asyncio.Task[None] | None = None
         try:
@@ -219,7 +235,13 @@ class Rebuilder:
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 if turns:
                     pipe.hset(aside.applied, mapping=turns)
-                meta = {"epoch": epoch, "installation": self.stores.installation, "size": size, "removed": 0, "writers": len(turns)}
+                meta = {
+                    "epoch": epoch,
+                    "installation": self.stores.installation,
+                    "size": size,
+                    "removed": 0,
+                    "writers": len(turns),
+                }
                 pipe.hset(aside.meta, mapping={**meta, "updated": updated})
                 for name in aside:
                     pipe.expire(name, ASIDE_SECONDS)
@@ -227,7 +249,8 @@ class Rebuilder:
 
     async def _send(self, aside: BoardKeys, totals: list[bytes], order: list[Any], entry: list[bytes]) -> None:
         with redis_errors():
-            async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:  # so that no key is left without its end
+            # so that no key is left without its end
+            async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 pipe.execute_command("ZADD", aside.totals, *totals)
                 pipe.execute_command("ZADD", aside.order, *order)
                 pipe.execute_command("HSET", aside.entry, *entry)

@@ -1,9 +1,9 @@
 """A committer's own PostgreSQL connection, and how a batch gets through it whatever happens.
 
-Every batch of a writer has a turn (writer, 1, 2, 3 …), which is how an outcome that got lost on the way is found again, and how the writer
-notices that an older database was restored. Errors of the data halve the batch until the bad action stands alone; users whose rows another
-session holds are set apart; a deadlock is tried once more; whatever is not an error reply of PostgreSQL costs the connection.
-asyncio-flavoured; one batch at a time.
+Every batch of a writer has a turn (writer, 1, 2, 3 …), which is how an outcome that got lost on the way is found again,
+and how the writer notices that an older database was restored. Errors of the data halve the batch until the bad action
+stands alone; users whose rows another session holds are set apart; a deadlock is tried once more; whatever is not an
+error reply of PostgreSQL costs the connection. asyncio-flavoured; one batch at a time.
 """
 
 import secrets
@@ -14,22 +14,24 @@ import asyncpg
 import structlog
 
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import LOCKED, POISONED, WENT_AWAY, Claim, Outcome, out_of_service
-from scoreboard.storage import ledger
 from scoreboard.storage.agreement import Agreement, Doubt
-from scoreboard.storage.bridge import postgres_errors
-from scoreboard.storage.conditions import costs_connection
-from scoreboard.storage.deadline import bounded
-from scoreboard.storage.ledger import HistoryLost, Judge, LimitsUnchecked, Recording
-from scoreboard.storage.projection import Span
+from scoreboard.storage.connections.bridge import postgres_errors
+from scoreboard.storage.connections.conditions import costs_connection
+from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.postgres import ledger
+from scoreboard.storage.postgres.ledger import HistoryLost, Judge, LimitsUnchecked, Recording
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-STATEMENT_SECONDS = 1.4  # a batch takes milliseconds; after this the connection is given up, so that two tries fit an action's 3 s
+# a batch takes milliseconds; after this the connection is given up, so that two tries fit an action's 3 s
+STATEMENT_SECONDS = 1.4
 
 _LOCKS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)  # 40P01, 55P03
-_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)  # classes 22, 23, 54
+# classes 22, 23, 54
+_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 
 class Taken(NamedTuple):
@@ -37,7 +39,7 @@ class Taken(NamedTuple):
 
     places: Sequence[int]
     recording: Recording
-    span: Span
+    span: SequenceRange
 
 
 class Writer:
@@ -45,7 +47,9 @@ class Writer:
 
     __slots__ = ("_connect", "agreement", "conn", "judge", "number", "turn")
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], judge: Judge, agreement: Agreement) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[asyncpg.Connection]], judge: Judge, agreement: Agreement
+    ) -> None:
         """`connect` makes a committer's connection. `judge` decides by the action log who has used up a rate limit."""
         self._connect, self.judge, self.agreement = connect, judge, agreement
         self.conn: asyncpg.Connection | None = None
@@ -55,9 +59,9 @@ class Writer:
     def is_connected(self) -> bool:
         return self.conn is not None and not self.conn.is_closed()
 
-    def span(self) -> Span:
+    def span(self) -> SequenceRange:
         """The turn that comes next."""
-        return Span(self.number, self.turn, self.turn)
+        return SequenceRange(self.number, self.turn, self.turn)
 
     async def ready(self) -> asyncpg.Connection:
         """The connection, made anew if it is gone. Raises StorageUnavailable within the connect time-out."""
@@ -75,11 +79,13 @@ class Writer:
     async def record(self, claims: Sequence[Claim], *, by_log: bool = False, cautious: bool = False) -> list[Taken]:
         """Records the claims, as one turn if it can be, as several where a bad one had to be set apart.
 
-        `by_log`: the action log decides who has used up a rate limit. `cautious`: rows that another session holds are not waited for.
-        Whoever's rows are held for longer than a moment is set apart with the outcome LOCKED: nothing of it was recorded.
+        `by_log`: the action log decides who has used up a rate limit. `cautious`: rows that another session holds are
+        not waited for. Whoever's rows are held for longer than a moment is set apart with the outcome LOCKED: nothing
+        of it was recorded.
 
-        Raises StorageUnavailable when nothing of the batch was recorded or it can't be known. What is left when PostgreSQL goes away after
-        a part was recorded has outcomes instead (503). Cancelling costs the connection and the number, like any end that can't be known.
+        Raises StorageUnavailable when nothing of the batch was recorded or it can't be known. What is left when
+        PostgreSQL goes away after a part was recorded has outcomes instead (503). Cancelling costs the connection and
+        the number, like any end that can't be known.
         """
         taken: list[Taken] = []
         places: Sequence[int] = range(len(claims))
@@ -105,7 +111,9 @@ class Writer:
             self.conn.terminate()
         self._new_number()
 
-    async def _record(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None) -> None:
+    async def _record(
+        self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None
+    ) -> None:
         batch, span = [claims[place] for place in places], self.span()
         try:
             recording = await self._once_more(batch, span, judge)
@@ -122,7 +130,9 @@ class Writer:
         except _LOCKS as exc:
             free = await self._set_apart(claims, places, taken)
             if len(free) == len(places):  # it is no user's row that is held, or not any more
-                await self._halve(claims, places, taken, judge, out_of_service(f"The database is busy ({exc.sqlstate})."))
+                await self._halve(
+                    claims, places, taken, judge, out_of_service(f"The database is busy ({exc.sqlstate}).")
+                )
             elif free:
                 await self._record(claims, free, taken, judge)
             return
@@ -149,7 +159,9 @@ class Writer:
             taken.append(Taken(apart, _all(LOCKED, apart), self.span()))
         return [place for place in places if claims[place].user not in held]
 
-    async def _halve(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None, alone: Outcome) -> None:
+    async def _halve(
+        self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None, alone: Outcome
+    ) -> None:
         if len(places) == 1:
             taken.append(Taken(places, _all(alone, places), self.span()))
             return
@@ -157,7 +169,7 @@ class Writer:
         await self._record(claims, places[:middle], taken, judge)
         await self._record(claims, places[middle:], taken, judge)
 
-    async def _once_more(self, batch: Sequence[Claim], span: Span, judge: Judge | None) -> Recording:
+    async def _once_more(self, batch: Sequence[Claim], span: SequenceRange, judge: Judge | None) -> Recording:
         """A second try of the same turn where the first one's end is unknown, or a deadlock.
 
         Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked.
@@ -176,14 +188,16 @@ class Writer:
             log.warning("batch_in_doubt", why=exc.why, actions=len(batch))
             return await self._resolve(batch, span, judge)
 
-    async def _resolve(self, batch: Sequence[Claim], span: Span, judge: Judge | None) -> Recording:
-        """The same turn on a new connection: the keys wait for a first try that is still under way, then tell whether it went through.
+    async def _resolve(self, batch: Sequence[Claim], span: SequenceRange, judge: Judge | None) -> Recording:
+        """The same turn on a new connection: the keys wait for a first try that is still under way, then tell whether
+        it went through.
 
         Raises StorageUnavailable when that can't be found out.
         """
         try:
             try:
-                recording = await self._try(batch, span, judge or self.judge)  # a refusal now says nothing of the first try
+                # a refusal now says nothing of the first try
+                recording = await self._try(batch, span, judge or self.judge)
             except asyncpg.UniqueViolationError as exc:
                 if exc.constraint_name != "commits_pkey":
                     raise
@@ -196,9 +210,13 @@ class Writer:
             return await self.ask(lambda conn: ledger.recovered(conn, batch, span))
         except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:
             self._new_number()  # the turn may be used or not, now or in a moment: a gap would stall the projector
-            raise exc if isinstance(exc, StorageUnavailable) else StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}") from exc
+            raise (
+                exc
+                if isinstance(exc, StorageUnavailable)
+                else StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}")
+            ) from exc
 
-    async def _try(self, batch: Sequence[Claim], span: Span, judge: Judge | None) -> Recording:
+    async def _try(self, batch: Sequence[Claim], span: SequenceRange, judge: Judge | None) -> Recording:
         conn = await self.ready()
         try:
             with postgres_errors():

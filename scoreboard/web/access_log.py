@@ -1,8 +1,8 @@
 """The access log: a line a request, or of some requests, as `log.access` says.
 
-http1 calls `write` for answers whose status is `lowest_status` or above, and compares a number for the others: switched off it costs
-nothing. A failing store makes thousands of errors a second: unless all requests are asked for, no more than ERRORS_PER_SECOND are written,
-and the next line says how many were not.
+http1 calls `write` for answers whose status is `lowest_status` or above, and compares a number for the others: switched
+off it costs nothing. A failing store makes thousands of errors a second: unless all requests are asked for, no more
+than ERRORS_PER_SECOND are written, and the next line says how many were not.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import STATUS, Code
-from scoreboard.runtime.messages import Request
-from scoreboard.runtime.request_times import OTHER, route_of
-from scoreboard.web.addresses import Addresses
+from scoreboard.http.request import Request
+from scoreboard.telemetry.request_times import OTHER, route_of
+from scoreboard.web.client_address import Addresses
 
 ERRORS_PER_SECOND = 20
 PATH_SHOWN = 200  # bytes of a path that is no route's
@@ -27,7 +27,9 @@ class AccessLog:
 
     __slots__ = ("_addresses", "_clock", "_every", "_omitted", "_second", "_seen", "_written", "lowest_status")
 
-    def __init__(self, addresses: Addresses, wanted: str | int, *, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self, addresses: Addresses, wanted: str | int, *, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         self._addresses, self._clock = addresses, clock
         self._every = {"off": 0, "errors": 0, "all": 1}[wanted] if isinstance(wanted, str) else wanted
         self.lowest_status = NONE if wanted == "off" else ANY if self._every else SERVER_ERRORS
@@ -41,10 +43,18 @@ class AccessLog:
         is_turn = self._every > 0 and self._seen % self._every == 0
         if not is_turn and not (is_error and self._has_room()):
             return
-        fields: dict[str, object] = {"method": request.method.decode("latin-1"), "route": route_of(request.path), "status": status}
+        fields: dict[str, object] = {
+            "method": request.method.decode("latin-1"),
+            "route": route_of(request.path),
+            "status": status,
+        }
         if fields["route"] == OTHER:
             fields["path"] = request.path[:PATH_SHOWN].decode("latin-1")
-        fields |= {"ms": round(seconds * 1000, 2), "request_id": request.request_id.decode(), "address": self._addresses.client(request)}
+        fields |= {
+            "ms": round(seconds * 1000, 2),
+            "request_id": request.request_id.decode(),
+            "address": self._addresses.client(request),
+        }
         if request.user is not None:
             fields["user"] = str(request.user)
         if self._omitted:

@@ -1,7 +1,9 @@
-"""The Quart-Trio application: routing, the OpenAPI document, the page. Every route is a method that also http1's express table could call.
+"""The Quart-Trio application: routing, the OpenAPI document, the page. Every route is a method that also http1's
+express table could call.
 
-`through` is the adapter: it hands a handler the `Request` that http1 made, and makes Quart's response of its `Response`. What Quart itself
-refuses (no such path, wrong method) becomes problem+json here. Heads are written by the front; see web.heads.
+`through` is the adapter: it hands a handler the `Request` that http1 made, and makes Quart's response of its
+`Response`. What Quart itself refuses (no such path, wrong method) becomes problem+json here. Heads are written by the
+front; see web.headers.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,18 +18,18 @@ from werkzeug.exceptions import HTTPException
 
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITLE, Code, Refusal
 from scoreboard.domain.pictures import AVATARS
-from scoreboard.runtime.messages import BODY_BYTES, Request, Response
+from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
-from scoreboard.web.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
-from scoreboard.web.avatars import AvatarRoutes
-from scoreboard.web.error_pages import ErrorPages
 from scoreboard.web.express import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
-from scoreboard.web.health import HealthRoutes, Readiness
 from scoreboard.web.openapi import Description, describe
-from scoreboard.web.pages import CLIENT, STATIC_PREFIX, PageRoutes
+from scoreboard.web.pages.error_pages import ErrorPages
+from scoreboard.web.pages.site import CLIENT, STATIC_PREFIX, PageRoutes
 from scoreboard.web.problems import failed, problem
-from scoreboard.web.scores import ScoreRoutes
-from scoreboard.web.users import PasswordChange, ProfileChange, UserRoutes
+from scoreboard.web.routes.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
+from scoreboard.web.routes.avatars import AvatarRoutes
+from scoreboard.web.routes.health import HealthRoutes, Readiness
+from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.users import PasswordChange, ProfileChange, UserRoutes
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -70,7 +72,7 @@ class Services:
 
 def read_request() -> Request:
     """The request as http1 made it."""
-    request = quart.request.scope["state"]["request"]  # runtime.asgi puts it there
+    request = quart.request.scope["state"]["request"]  # http.asgi puts it there
     assert isinstance(request, Request)
     return request
 
@@ -132,11 +134,29 @@ def build_application(services: Services) -> QuartTrio:
     auth, users, scores, health = services.auth, services.users, services.scores, services.health
     logged_in = openapi.LoggedInAnswer
     route(
-        "POST", "/api/v1/auth/register", auth.register, "register", takes=Registration, gives=logged_in, status=201, refuses=(403, 409, 415)
+        "POST",
+        "/api/v1/auth/register",
+        auth.register,
+        "register",
+        takes=Registration,
+        gives=logged_in,
+        status=201,
+        refuses=(403, 409, 415),
     )
-    route("POST", "/api/v1/auth/login", auth.login, "login", takes=Credentials, gives=logged_in, refuses=(401, 403, 415))
+    route(
+        "POST", "/api/v1/auth/login", auth.login, "login", takes=Credentials, gives=logged_in, refuses=(401, 403, 415)
+    )
     route("POST", REFRESH_PATH, auth.refresh, "refresh", takes=Refresh, gives=logged_in, refuses=(401, 403, 415))
-    route("POST", "/api/v1/auth/logout", auth.logout, "logout", gives=openapi.Nothing, status=204, refuses=(401, 403), login="required")
+    route(
+        "POST",
+        "/api/v1/auth/logout",
+        auth.logout,
+        "logout",
+        gives=openapi.Nothing,
+        status=204,
+        refuses=(401, 403),
+        login="required",
+    )
     route("GET", "/api/v1/users/me", users.read, "me", gives=openapi.MeAnswer, refuses=(401,), login="required")
     changed = {"takes": ProfileChange, "gives": openapi.MeAnswer, "refuses": (401, 409, 415)}
     route("PATCH", "/api/v1/users/me", users.change, "change_me", login="required", **changed)
@@ -172,7 +192,9 @@ def _add_pages(app: QuartTrio, services: Services) -> None:
     app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{AVATARS}<user>", "avatar", avatar, methods=["GET"], provide_automatic_options=False)
-    app.add_url_rule(f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False)
+    app.add_url_rule(
+        f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False
+    )
 
 
 async def _broken(pages: ErrorPages, error: Exception) -> quart.Response:

@@ -1,8 +1,9 @@
-"""Which addresses may open connections: so many at once each, so many in a time, and none for a while after a flood of refused requests.
+"""Which addresses may open connections: so many at once each, so many in a time, and none for a while after a flood of
+refused requests.
 
-Asked by `runtime.server` as connections are accepted, before a byte is read, and told by web.gate of every request that was refused for its
-number. A trusted proxy opens connections for everybody behind it and is exempt. Does no input or output but counting connections that it
-refuses for /metrics; the clock is a parameter.
+Asked by `http.server` as connections are accepted, before a byte is read, and told by web.rate_limit of every request
+that was refused for its number. A trusted proxy opens connections for everybody behind it and is exempt. Does no input
+or output but counting connections that it refuses for /metrics; the clock is a parameter.
 """
 
 from collections import OrderedDict
@@ -10,44 +11,65 @@ from collections.abc import Callable
 
 import trio
 
-from scoreboard.runtime import observe
-from scoreboard.web.addresses import Addresses, group
+from scoreboard.telemetry import observe
+from scoreboard.web.client_address import Addresses, group
 
-FLOOD_REFUSALS = 200  # refused requests of one address, or user, within FLOOD_SECONDS: a client that waits for Retry-After never comes near
+# refused requests of one address, or user, within FLOOD_SECONDS: a client that waits for Retry-After never comes near
+FLOOD_REFUSALS = 200
 FLOOD_SECONDS = 10.0
 FLOODING_USERS = 20  # of one address: so many floods at once are no careless neighbour's
 BLOCKED_SECONDS = 5.0  # short: an orchestrator may share the address, and three missed probes restart a node
-ADDRESSES = 20_000  # and users, that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
-MALFORMED_COST = 50  # connections that a malformed request counts as: a client sends none, and one may cost a millisecond to refuse
+# and users, that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
+ADDRESSES = 20_000
+# connections that a malformed request counts as: a client sends none, and one may cost a millisecond to refuse
+MALFORMED_COST = 50
 PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 
 
 class ConnectionLimits:
     """`per_address`: connections of one address at once, 0 for no limit.
 
-    `requests_per_minute`: as the requests of an address are limited, 0 for no limit. So many connections a minute may be opened, and one
-    for each probe; `per_address` may come at once (GCRA). `clock` gives seconds and never goes back.
+    `requests_per_minute`: as the requests of an address are limited, 0 for no limit. So many connections a minute may
+    be opened, and one for each probe; `per_address` may come at once (GCRA). `clock` gives seconds and never goes back.
     """
 
-    __slots__ = ("_addresses", "_blocked", "_burst", "_clock", "_due", "_interval", "_open", "_per_address", "_refusals")
+    __slots__ = (
+        "_addresses",
+        "_blocked",
+        "_burst",
+        "_clock",
+        "_due",
+        "_interval",
+        "_open",
+        "_per_address",
+        "_refusals",
+    )
 
     def __init__(
-        self, addresses: Addresses, per_address: int, requests_per_minute: int = 0, *, clock: Callable[[], float] = trio.current_time
+        self,
+        addresses: Addresses,
+        per_address: int,
+        requests_per_minute: int = 0,
+        *,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self._addresses, self._per_address, self._clock = addresses, per_address, clock
         self._interval = 60 / (requests_per_minute + PROBES_PER_MINUTE) if requests_per_minute and per_address else 0.0
         self._burst = per_address * self._interval  # seconds that an address may be ahead
-        self._due: OrderedDict[str, float] = OrderedDict()  # by the key of an address: when it is no longer ahead; the newest last
+        # by the key of an address: when it is no longer ahead; the newest last
+        self._due: OrderedDict[str, float] = OrderedDict()
         self._open: dict[str, int] = {}  # by the key of an address; bounded by the descriptors of the process
         self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many
         self._blocked: dict[str, float] = {}  # until when
 
     def peer_group(self, address: str) -> str:
-        """The key that connections from there are counted under: a trusted proxy's is its address, all others' is their network's."""
+        """The key that connections from there are counted under: a trusted proxy's is its address, all others' is their
+        network's."""
         return address if self._addresses.trusts(address) else group(address)
 
     def admit(self, key: str) -> bool:
-        """Whether one more connection of that `peer_group` is taken. If so, `released` must be called once when it has ended."""
+        """Whether one more connection of that `peer_group` is taken. If so, `released` must be called once when it has
+        ended."""
         if self._addresses.trusts(key):
             return True
         if self._blocked and self._is_blocked(key):
@@ -64,10 +86,12 @@ class ConnectionLimits:
         return True
 
     def _is_in_time(self, key: str) -> bool:
-        """Counts one more connection of that address; False: it has opened too many lately, and this one does not count."""
+        """Counts one more connection of that address; False: it has opened too many lately, and this one does not
+        count."""
         now = self._clock()
         due = max(self._due.get(key, now), now) + self._interval
-        if due - now > self._burst + self._interval / 2:  # half of one: sums of floats are off by less, and the next one by a whole
+        # half of one: sums of floats are off by less, and the next one by a whole
+        if due - now > self._burst + self._interval / 2:
             return False
         self._note(key, due, now)
         return True
@@ -89,14 +113,16 @@ class ConnectionLimits:
             self._open.pop(key, None)
 
     def charge(self, key: str) -> None:
-        """A request that was none came from there: it counts as many connections, so that who sends only such opens few more."""
+        """A request that was none came from there: it counts as many connections, so that who sends only such opens few
+        more."""
         if self._interval:
             now = self._clock()
             ahead = max(self._due.get(key, now) - now, 0.0)
             self._note(key, now + min(ahead + MALFORMED_COST * self._interval, self._burst), now)
 
     def count_refusal(self, key: str) -> bool:
-        """Counts a request that was refused for the number of its address, under the address' key. True: this is a flood, hang up.
+        """Counts a request that was refused for the number of its address, under the address' key. True: this is a
+        flood, hang up.
 
         In a flood the address is blocked.
         """
@@ -106,10 +132,11 @@ class ConnectionLimits:
         return True
 
     def count_user_refusal(self, user: str, key: str) -> bool:
-        """Counts a request that was refused for the number of its user, who asks from the address of that key. True: a flood, hang up.
+        """Counts a request that was refused for the number of its user, who asks from the address of that key. True: a
+        flood, hang up.
 
-        One user's flood blocks nobody: others may share the address. It is blocked when what its users were refused before anybody hung up
-        is as much as FLOODING_USERS floods.
+        One user's flood blocks nobody: others may share the address. It is blocked when what its users were refused
+        before anybody hung up is as much as FLOODING_USERS floods.
         """
         if self._is_flood(user, FLOOD_REFUSALS):
             return True

@@ -1,18 +1,18 @@
 """Routes that http1 answers without ASGI, or even without waking the connection's task.
 
-Nearly all are Quart routes too, with the same handlers. The event stream and the long poll are not: one keeps its Socket, and thousands of
-either wait at the same time.
+Nearly all are Quart routes too, with the same handlers. The event stream and the long poll are not: one keeps its
+Socket, and thousands of either wait at the same time.
 """
 
 from collections.abc import Callable, Mapping
 
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED, Code, Refusal
-from scoreboard.runtime.front import Handler, Prompt
-from scoreboard.runtime.messages import Request, Response
-from scoreboard.web.health import HealthRoutes
-from scoreboard.web.pages import PageRoutes
+from scoreboard.http.handlers import Handler, Prompt
+from scoreboard.http.request import Request, Response
+from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import problem
-from scoreboard.web.scores import ScoreRoutes
+from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.scores import ScoreRoutes
 
 SUBMIT_PATH = "/api/v1/scores/action"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
@@ -25,13 +25,44 @@ LIVEZ_PATH = "/livez"
 READYZ_PATH = "/readyz"
 METRICS_PATH = "/metrics"
 
-UPGRADE_REQUIRED = Refusal(Code.UPGRADE_REQUIRED, "This is a WebSocket, version 13. /api/v1/scores/stream has the same as plain HTTP.")
-UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"  # RFC 9110 section 15.5.22, RFC 6455 section 4.4
+UPGRADE_REQUIRED = Refusal(
+    Code.UPGRADE_REQUIRED, "This is a WebSocket, version 13. /api/v1/scores/stream has the same as plain HTTP."
+)
+# RFC 9110 section 15.5.22, RFC 6455 section 4.4
+UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
 
 # All that llhttp knows besides GET and HEAD. Any other is no valid request.
 OTHER_METHODS = (
-    *("DELETE", "POST", "PUT", "OPTIONS", "TRACE", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "BIND"),
-    *("REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PATCH"),
+    *(
+        "DELETE",
+        "POST",
+        "PUT",
+        "OPTIONS",
+        "TRACE",
+        "COPY",
+        "LOCK",
+        "MKCOL",
+        "MOVE",
+        "PROPFIND",
+        "PROPPATCH",
+        "SEARCH",
+        "UNLOCK",
+        "BIND",
+    ),
+    *(
+        "REBIND",
+        "UNBIND",
+        "ACL",
+        "REPORT",
+        "MKACTIVITY",
+        "CHECKOUT",
+        "MERGE",
+        "M-SEARCH",
+        "NOTIFY",
+        "SUBSCRIBE",
+        "UNSUBSCRIBE",
+        "PATCH",
+    ),
     *("PURGE", "MKCALENDAR", "LINK", "UNLINK", "SOURCE", "QUERY"),
 )
 
@@ -46,7 +77,8 @@ def build_table(scores: ScoreRoutes) -> Table:
 def build_live_table(stream: Handler, poll: Handler, refuses_live: Callable[[Request], Refusal | None]) -> Table:
     """The same for what only http1 can answer. On the live path: what is no handshake.
 
-    `refuses_live`: why a handshake would find no place now. A page whose WebSocket was closed asks here, as its script can't read why.
+    `refuses_live`: why a handshake would find no place now. A page whose WebSocket was closed asks here, as its script
+    can't read why.
     """
 
     async def upgrade_required(request: Request) -> Response:

@@ -1,33 +1,36 @@
-"""What the two listeners do with a request: the public one with limits and an access log, the metrics' own one without either.
+"""What the two listeners do with a request: the public one with limits and an access log, the metrics' own one without
+either.
 
-Called by the composition root, which has made the tables of direct handlers and whatever stands behind them. Nothing is started here.
+Called by the composition root, which has made the tables of direct handlers and whatever stands behind them. Nothing is
+started here.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from scoreboard.domain.errors import NOT_FOUND
-from scoreboard.runtime.answering import Answering
-from scoreboard.runtime.front import Front, Prompt
-from scoreboard.runtime.messages import Request
-from scoreboard.runtime.settings import Settings
+from scoreboard.http.handlers import Front, Prompt
+from scoreboard.http.request import Request
+from scoreboard.http.response_writer import Answering
+from scoreboard.settings.model import Settings
 from scoreboard.web.access_log import AccessLog
-from scoreboard.web.addresses import Addresses
 from scoreboard.web.application import Services
-from scoreboard.web.bearer import Bearer
+from scoreboard.web.authorization import Bearer
+from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
+from scoreboard.web.cors import Origins
 from scoreboard.web.express import LIVE_PATH, Table
-from scoreboard.web.gate import USERS_TIMES, Gate
-from scoreboard.web.heads import Heads
-from scoreboard.web.origins import Origins
+from scoreboard.web.headers import Heads
 from scoreboard.web.problems import failed, problem
+from scoreboard.web.rate_limit import USERS_TIMES, Gate
 
 Live = Callable[[Request], Awaitable[None]]
 """Runs a WebSocket on the request's socket."""
 
 
 class WebParts(NamedTuple):
-    """What everything in the web asks about a request: whose page sent it, from where, for whom; and what heads its answer."""
+    """What everything in the web asks about a request: whose page sent it, from where, for whom; and what heads its
+    answer."""
 
     origins: Origins
     addresses: Addresses

@@ -1,7 +1,8 @@
 """The API's description: what each Quart route takes and gives, as an OpenAPI document made by quart-schema.
 
-Only described here: requests are decoded by the routes themselves (quart-schema's validators cost 270 µs a request). `describe` is called
-once for each route, by `application`; the event stream and the long poll, which Quart does not know, are `LIVE`.
+Only described here: requests are decoded by the routes themselves (quart-schema's validators cost 270 µs a request).
+`describe` is called once for each route, by `application`; the event stream and the long poll, which Quart does not
+know, are `LIVE`.
 """
 
 import gzip
@@ -27,16 +28,16 @@ from scoreboard import __version__
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
 from scoreboard.domain.etags import strong_etag
+from scoreboard.domain.protocol import CHANNEL_LENGTH
 from scoreboard.domain.queries import QUERY_BYTES
-from scoreboard.domain.wire import CHANNEL_LENGTH
+from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import LoggedIn
-from scoreboard.runtime.messages import Request, Response
-from scoreboard.web.answers import JSON
 from scoreboard.web.express import POLL_PATH, STREAM_PATH
-from scoreboard.web.pages import GZIPPED, accepts_gzip
+from scoreboard.web.pages.site import GZIPPED, accepts_gzip
 from scoreboard.web.problems import Problem
-from scoreboard.web.scores import Scored, conditional
-from scoreboard.web.users import Me
+from scoreboard.web.responses import JSON
+from scoreboard.web.routes.scores import Scored, conditional
+from scoreboard.web.routes.users import Me
 
 EVERYWHERE = (400, 413, 429, 500, 503)  # what any route may answer, besides what is told of it
 REFERENCE = "#/components/schemas/{name}"
@@ -118,7 +119,9 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
 class ActionHeaders(msgspec.Struct):
     """Lower-case hex of HMAC-SHA256(actionSecret, body), by any live key or by the one named."""
 
-    x_action_signature: Annotated[str, Meta(pattern=r"^(v[1-9][0-9]{0,8}\.)?[0-9a-f]{64}$", extra_json_schema={"required": True})]
+    x_action_signature: Annotated[
+        str, Meta(pattern=r"^(v[1-9][0-9]{0,8}\.)?[0-9a-f]{64}$", extra_json_schema={"required": True})
+    ]
 
 
 class LeaderboardQuery(msgspec.Struct):
@@ -131,7 +134,8 @@ class LeaderboardQuery(msgspec.Struct):
 
 
 class EventStream(msgspec.Struct):
-    """Server-Sent Events: those of the WebSocket, `id` is the position. It ends when the token does, or the server leaves."""
+    """Server-Sent Events: those of the WebSocket, `id` is the position. It ends when the token does, or the server
+    leaves."""
 
 
 class Polled(msgspec.Struct, omit_defaults=True):
@@ -192,7 +196,9 @@ class _Described(NamedTuple):
 
 
 LIVE = {
-    STREAM_PATH: _Described("Watch the board as a stream of events.", StreamQuery, StreamHeaders, ((200, EventStream),)),
+    STREAM_PATH: _Described(
+        "Watch the board as a stream of events.", StreamQuery, StreamHeaders, ((200, EventStream),)
+    ),
     POLL_PATH: _Described("Wait for the board to change.", PollQuery, None, ((200, PolledAnswer), (204, Unchanged))),
 }
 
@@ -204,7 +210,8 @@ TEXTS: dict[Any, str] = {Figures: "text/plain", EventStream: "text/event-stream"
 
 
 class Provider(OpenAPIProvider):
-    """quart-schema's, but the types within a Struct are described too, errors are problem+json, and not every answer is JSON."""
+    """quart-schema's, but the types within a Struct are described too, errors are problem+json, and not every answer is
+    JSON."""
 
     def schema(self) -> dict[str, Any]:
         document = super().schema()
@@ -267,11 +274,14 @@ class Description:
 
 def _document(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
     etag = strong_etag(content)
-    return Response(200, content, JSON + b"cache-control: no-cache\r\nvary: accept-encoding\r\n%betag: %b\r\n" % (coding, etag)), etag
+    return Response(
+        200, content, JSON + b"cache-control: no-cache\r\nvary: accept-encoding\r\n%betag: %b\r\n" % (coding, etag)
+    ), etag
 
 
 def install(app: Any) -> OpenAPIProvider:
-    """Collects what is described; the provider makes the document. No user interface, which would load scripts from elsewhere."""
+    """Collects what is described; the provider makes the document. No user interface, which would load scripts from
+    elsewhere."""
     schema = QuartSchema(
         app,
         openapi_path=None,
@@ -297,7 +307,8 @@ def describe(
     query: Any = None,
     headers: Any = None,
 ) -> View:
-    """Says of a view what it takes and gives. `login`: "required", "optional", or "" for a route that takes no token."""
+    """Says of a view what it takes and gives. `login`: "required", "optional", or "" for a route that takes no
+    token."""
     if takes is not None:
         view = document_request(takes)(view)
     if gives is not None:

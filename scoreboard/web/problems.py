@@ -1,4 +1,5 @@
-"""Errors as clients see them: every Refusal becomes problem+json (RFC 9457), every exception a 503 or a 500 without a trace of its cause.
+"""Errors as clients see them: every Refusal becomes problem+json (RFC 9457), every exception a 503 or a 500 without a
+trace of its cause.
 
 Used by every route, by http1 for what it refuses itself, and by the application's error handlers.
 """
@@ -9,11 +10,13 @@ import msgspec
 import structlog
 
 from scoreboard.domain.errors import STATUS, TITLE, Code, FieldError, Refusal, StorageUnavailable
-from scoreboard.runtime.messages import Request, Response
+from scoreboard.http.request import Request, Response
 
 RETRY_AFTER = 1  # seconds; an outage is over when it is over, and one try a second costs nothing
 
-OUT_OF_SERVICE = Refusal(Code.SERVICE_UNAVAILABLE, "The data cannot be reached at the moment. Please try again.", retry_after=RETRY_AFTER)
+OUT_OF_SERVICE = Refusal(
+    Code.SERVICE_UNAVAILABLE, "The data cannot be reached at the moment. Please try again.", retry_after=RETRY_AFTER
+)
 FAILED = Refusal(Code.INTERNAL, "This was our mistake. It is in the log under the request id.")
 
 _FIELDS = b"content-type: application/problem+json\r\ncache-control: %b\r\n"
@@ -41,7 +44,12 @@ _TYPE = {code: f"urn:scoreboard:problem:{code.lower()}" for code in Code}
 
 
 def problem(
-    refusal: Refusal, request_id: bytes, *, data: Any = msgspec.UNSET, fields: bytes = b"", cache_control: bytes = b"no-store"
+    refusal: Refusal,
+    request_id: bytes,
+    *,
+    data: Any = msgspec.UNSET,
+    fields: bytes = b"",
+    cache_control: bytes = b"no-store",
 ) -> Response:
     """The answer to a request that is refused. `fields`: ready header lines to be added."""
     code = refusal.code
@@ -66,10 +74,17 @@ def problem(
 
 
 def failed(request: Request, exc: Exception) -> Response:
-    """The answer when a handler raised: a store that is out of reach is expected now and then; all else is a bug, logged whole."""
+    """The answer when a handler raised: a store that is out of reach is expected now and then; all else is a bug,
+    logged whole."""
     request_id = request.request_id
     if isinstance(exc, StorageUnavailable):
-        log.info("request_unserved", request_id=request_id.decode(), path=request.path.decode("latin-1"), store=exc.store, why=exc.why)
+        log.info(
+            "request_unserved",
+            request_id=request_id.decode(),
+            path=request.path.decode("latin-1"),
+            store=exc.store,
+            why=exc.why,
+        )
         return problem(OUT_OF_SERVICE, request_id)
     log.error("request_failed", request_id=request_id.decode(), path=request.path.decode("latin-1"), exc_info=exc)
     return problem(FAILED, request_id)

@@ -1,9 +1,9 @@
 """`scripts/bench actions`: this server and its peers take signed actions and leaderboard reads, in turn, in one run.
 
-For each server: fresh stores, the same questions (probe), a warm-up, then at each number of connections actions for some
-seconds, the count of what the database holds, and reads. A figure is printed only if accepted answers = rows in action_logs,
-and points, totals and board agree. Progress goes to stderr, the table to stdout and, with the plot, to a folder.
-Everything listens on 127.0.0.1, every child is ended by its id, and the whole run has a deadline.
+For each server: fresh stores, the same questions (probe), a warm-up, then at each number of connections actions for
+some seconds, the count of what the database holds, and reads. A figure is printed only if accepted answers = rows in
+action_logs, and points, totals and board agree. Progress goes to stderr, the table to stdout and, with the plot, to a
+folder. Everything listens on 127.0.0.1, every child is ended by its id, and the whole run has a deadline.
 """
 
 import argparse
@@ -16,20 +16,22 @@ from pathlib import Path
 import trio
 
 from scoreboard.domain.errors import StartError
-from scoreboard.runtime import embedded
+from scoreboard.embedded import stack as embedded
 from tests.bench import load, machine, plot, probe, report, servers, stores
 from tests.bench.report import Figure, UnequalCountError
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
 from tests.bench.servers import CONTENDERS, Contender, Running, Site
 
 WARM_UP = 2.0  # seconds: statements are prepared, pools filled, code compiled; not counted
-WARM_UP_RATE = 15_000  # actions signed a second of warm-up; more than anybody takes here, and a file at its end only ends the warm-up
-SPARE = 3.0  # times as many actions as the fastest rate so far asks for are signed: warm code and more connections may double it
+# actions signed a second of warm-up; more than anybody takes here, and a file at its end only ends the warm-up
+WARM_UP_RATE = 15_000
+# times as many actions as the fastest rate so far asks for are signed: warm code and more connections may double it
+SPARE = 3.0
 BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
 OVERHEAD = 60.0  # seconds a server for its start, its users, the probe, signing and its end
 
 
-# ---- one server --------------------------------------------------------------------------------------------------------------------
+# ---- one server ------------------------------------------------------------------------------------------------------
 
 
 async def replay(running: Running, run: str, count: int, connections: int, seconds: float) -> load.Load:
@@ -44,7 +46,9 @@ async def check(running: Running, accepted: int) -> None:
         raise UnequalCountError(why)
 
 
-async def measure(contender: Contender, running: Running, connection_counts: Sequence[int], seconds: float) -> list[Figure]:
+async def measure(
+    contender: Contender, running: Running, connection_counts: Sequence[int], seconds: float
+) -> list[Figure]:
     accepted = await probe.ask(running)
     warm = await replay(running, "warm", int(WARM_UP * WARM_UP_RATE), connection_counts[0], WARM_UP)
     await load.send(running.site.port, connection_counts[0], WARM_UP / 2, replay=None)
@@ -56,7 +60,11 @@ async def measure(contender: Contender, running: Running, connection_counts: Seq
         count = int(rate * seconds * SPARE)
         (size, commits), before, cpu = await running.batches(), machine.usage(), machine.cpu_seconds(running.pid)
         actions = await replay(running, f"c{connections}", count, connections, seconds)
-        cpu, after, (size_after, commits_after) = machine.cpu_seconds(running.pid) - cpu, machine.usage(), await running.batches()
+        cpu, after, (size_after, commits_after) = (
+            machine.cpu_seconds(running.pid) - cpu,
+            machine.usage(),
+            await running.batches(),
+        )
         accepted += actions.accepted
         await check(running, accepted)
         read_cpu = machine.cpu_seconds(running.pid)
@@ -86,11 +94,18 @@ async def measure(contender: Contender, running: Running, connection_counts: Seq
     return figures
 
 
-# ---- the run -----------------------------------------------------------------------------------------------------------------------
+# ---- the run ---------------------------------------------------------------------------------------------------------
 
 
-async def run(contenders: Sequence[Contender], connection_counts: Sequence[int], seconds: float, rounds: int, folder: Path) -> list[Figure]:
-    each = 2 * WARM_UP + len(connection_counts) * 1.5 * seconds + (2 + 2 * len(connection_counts)) * (load.DRAIN + 2) + OVERHEAD
+async def run(
+    contenders: Sequence[Contender], connection_counts: Sequence[int], seconds: float, rounds: int, folder: Path
+) -> list[Figure]:
+    each = (
+        2 * WARM_UP
+        + len(connection_counts) * 1.5 * seconds
+        + (2 + 2 * len(connection_counts)) * (load.DRAIN + 2)
+        + OVERHEAD
+    )
     figures: list[Figure] = []
     with trio.fail_after(OVERHEAD + rounds * len(contenders) * each):
         async with embedded.running(folder / "stores") as endpoints:
@@ -116,22 +131,37 @@ def summary(figures: Sequence[Figure], seconds: float, rounds: int) -> str:
     if found:
         parts.append(report.verdicts(found))
     if (busiest := max(figure.others for figure in figures)) > BUSY:
-        parts.append(f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low and not comparable.")
+        parts.append(
+            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low and not comparable."
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/bench actions", description="This server and its peers under signed actions and leaderboard reads."
+        prog="scripts/bench actions",
+        description="This server and its peers under signed actions and leaderboard reads.",
     )
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="of actions at each number of connections; reads take half (default: 10)"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="of actions at each number of connections; reads take half (default: 10)",
     )
     parser.add_argument("--connections", default="32,128", help="numbers of connections (default: 32,128)")
-    parser.add_argument("--rounds", type=int, default=1, help="all servers in turn so many times; the middle one counts (default: 1)")
-    parser.add_argument("--only", default="", help=f"which servers, of {','.join(CONTENDERS)} (default: all; bun only where one is found)")
     parser.add_argument(
-        "--output", type=Path, default=ROOT / ".data" / "bench", help="folder for actions.md and actions.svg (default: .data/bench)"
+        "--rounds", type=int, default=1, help="all servers in turn so many times; the middle one counts (default: 1)"
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        help=f"which servers, of {','.join(CONTENDERS)} (default: all; bun only where one is found)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / ".data" / "bench",
+        help="folder for actions.md and actions.svg (default: .data/bench)",
     )
     options = parser.parse_args(argv)
     try:

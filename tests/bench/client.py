@@ -1,7 +1,9 @@
-"""The sender where there is no wrk: one process, epoll, ready bytes out and status lines in, nothing else. `load.send` starts it.
+"""The sender where there is no wrk: one process, epoll, ready bytes out and status lines in, nothing else. `load.send`
+starts it.
 
-`python -m tests.bench.client PORT CONNECTIONS` with SECONDS and REPLAY in the environment; prints the same line of JSON as replay.lua.
-It costs little more than wrk: 9 µs of CPU a request beside 8, at 50,000 requests a second over 32 and 128 connections.
+`python -m tests.bench.client PORT CONNECTIONS` with SECONDS and REPLAY in the environment; prints the same line of JSON
+as replay.lua. It costs little more than wrk: 9 µs of CPU a request beside 8, at 50,000 requests a second over 32 and
+128 connections.
 """
 
 import json

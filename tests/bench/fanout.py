@@ -1,9 +1,10 @@
 """`scripts/bench fanout`: this server and its peers send boards to 500, 2,000 and 8,000 viewers, in turn, in one run.
 
-For each server and number of viewers: a fresh start, all viewers (raw sockets, fanout_viewers), a warm-up, then some seconds in which a new
-board goes out every 100 ms. Our boards move by real actions through the public API, so our lag begins at a commit and a tick's
-wait is in it; a peer's message carries the time of sending. `fanout_parts` has the further figures: slow readers, everybody back at
-once, deltas. Everything is on 127.0.0.1, every child is ended by its id, and the whole run has a deadline.
+For each server and number of viewers: a fresh start, all viewers (raw sockets, fanout_viewers), a warm-up, then some
+seconds in which a new board goes out every 100 ms. Our boards move by real actions through the public API, so our lag
+begins at a commit and a tick's wait is in it; a peer's message carries the time of sending. `fanout_parts` has the
+further figures: slow readers, everybody back at once, deltas. Everything is on 127.0.0.1, every child is ended by its
+id, and the whole run has a deadline.
 """
 
 import argparse
@@ -17,8 +18,8 @@ import msgspec
 import trio
 
 from scoreboard.domain.errors import StartError
-from scoreboard.runtime import embedded
-from scoreboard.runtime.embedded import Endpoints
+from scoreboard.embedded import stack as embedded
+from scoreboard.embedded.stack import Endpoints
 from tests.bench import fanout_lag, fanout_report, fanout_servers, machine, plot, report, servers, stores
 from tests.bench.fanout_crowd import crowd
 from tests.bench.fanout_parts import PARTS, Part, Place
@@ -32,7 +33,8 @@ WARM_UP = 2.0  # seconds of boards that do not count
 VIEWERS = ("scoreboard_websocket_connections", "scoreboard_stream_connections", "scoreboard_long_polls")
 FRAME_HEAD = 4  # bytes before a WebSocket message of ours or a peer's
 SETTLE = 1.0  # seconds after the last viewer has come, and for the last answers after the viewers' report
-FEW, STRETCH = 5, 4  # with fewer boards (a server that sends one a second, or in two) it takes longer, so many times at most
+# with fewer boards (a server that sends one a second, or in two) it takes longer, so many times at most
+FEW, STRETCH = 5, 4
 SIZE = 1400  # bytes a message of the peers when ours is not measured before them: ten rows, their names, who moved
 OVERHEAD = 200.0  # seconds a server for its start, its end, and thousands of handshakes of the slowest
 BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
@@ -45,7 +47,7 @@ class Outcome(msgspec.Struct):
     failed: list[str]  # what could not be measured, and why
 
 
-# ---- one server ---------------------------------------------------------------------------------------------------------------------
+# ---- one server ------------------------------------------------------------------------------------------------------
 
 
 async def cores_without_viewers(served: Served, seconds: float) -> float:
@@ -77,14 +79,19 @@ async def measure(served: Served, clients: int, seconds: float) -> Figure:
             cpu, viewers_cpu = served.cpu_seconds(), viewers.cpu_seconds()
             for _ in range(STRETCH):
                 await trio.sleep(seconds)
-                took, used, viewers_used = trio.current_time() - begun, served.cpu_seconds() - cpu, viewers.cpu_seconds() - viewers_cpu
+                took, used, viewers_used = (
+                    trio.current_time() - begun,
+                    served.cpu_seconds() - cpu,
+                    viewers.cpu_seconds() - viewers_cpu,
+                )
                 reports = await viewers.end()
                 if (boards := max(fanout_lag.boards(each.rows) for each in reports)) >= FEW:
                     break
             busy = machine.usage().others_since(others)
             full = waiting if contender.transport == "poll" else served.memory_kib()
             await trio.sleep(SETTLE)  # for the answers of the last actions
-    idle = (idle + await cores_without_viewers(served, seconds)) / 2  # before and after: the machine's speed changes within seconds
+    # before and after: the machine's speed changes within seconds
+    idle = (idle + await cores_without_viewers(served, seconds)) / 2
     delivered = sum(fanout_lag.deliveries(each.rows) for each in reports)
     if not delivered:
         raise RuntimeError("no board came to any viewer")
@@ -111,19 +118,28 @@ async def measure(served: Served, clients: int, seconds: float) -> Figure:
     )
 
 
-# ---- the run ------------------------------------------------------------------------------------------------------------------------
+# ---- the run ---------------------------------------------------------------------------------------------------------
 
 
 async def site_of(endpoints: Endpoints, folder: Path, numbers: Iterator[int], name: str) -> Site:
     own = folder / f"{name}-{next(numbers)}"
     own.mkdir()
     own.chmod(0o755)  # nginx' worker may run as another account
-    url = await stores.fresh(endpoints.postgres_url, endpoints.redis_url, "bench_fanout") if name.startswith("ours") else ""
+    url = (
+        await stores.fresh(endpoints.postgres_url, endpoints.redis_url, "bench_fanout")
+        if name.startswith("ours")
+        else ""
+    )
     return Site(port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=own)
 
 
 async def run(
-    contenders: Sequence[Contender], clients: Sequence[int], parts: Sequence[Part], seconds: float, rounds: int, folder: Path
+    contenders: Sequence[Contender],
+    clients: Sequence[int],
+    parts: Sequence[Part],
+    seconds: float,
+    rounds: int,
+    folder: Path,
 ) -> Outcome:
     done, numbers, size = Outcome([], [], []), itertools.count(), SIZE
     turns = list(itertools.product(range(rounds), clients, contenders))
@@ -189,20 +205,33 @@ def summary(done: Outcome, seconds: float, rounds: int) -> str:
         parts.append(report.verdicts(found))
     parts += [f"No figure: {failure.splitlines()[0]}" for failure in done.failed]
     if figures and (busiest := max(figure.others for figure in figures)) > BUSY:
-        parts.append(f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are not comparable.")
+        parts.append(
+            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are not comparable."
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench fanout", description="This server and its peers with thousands of viewers.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench fanout", description="This server and its peers with thousands of viewers."
+    )
     parser.add_argument("--clients", default="500,2000,8000", help="numbers of viewers (default: 500,2000,8000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of boards at each number of viewers (default: 10)")
-    parser.add_argument("--rounds", type=int, default=1, help="all servers in turn so many times; the middle one counts (default: 1)")
-    parser.add_argument("--only", default="", help=f"which servers, of {','.join(CONTENDERS)} (default: all that are installed)")
-    more = ", ".join(f"{name} ({part.text})" for name, part in PARTS.items())
-    parser.add_argument("--parts", default=f"sizes,{','.join(PARTS)}", help=f"sizes (the table of all servers), {more} (default: all)")
     parser.add_argument(
-        "--output", type=Path, default=ROOT / ".data" / "bench", help="folder for fanout.md and fanout.svg (default: .data/bench)"
+        "--rounds", type=int, default=1, help="all servers in turn so many times; the middle one counts (default: 1)"
+    )
+    parser.add_argument(
+        "--only", default="", help=f"which servers, of {','.join(CONTENDERS)} (default: all that are installed)"
+    )
+    more = ", ".join(f"{name} ({part.text})" for name, part in PARTS.items())
+    parser.add_argument(
+        "--parts", default=f"sizes,{','.join(PARTS)}", help=f"sizes (the table of all servers), {more} (default: all)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / ".data" / "bench",
+        help="folder for fanout.md and fanout.svg (default: .data/bench)",
     )
     options = parser.parse_args(argv)
     try:
@@ -231,7 +260,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         with own_folder() as folder:
             done = trio.run(
-                until_stopped, partial(run, options.contenders, options.clients, options.parts, options.seconds, options.rounds, folder)
+                until_stopped,
+                partial(
+                    run, options.contenders, options.clients, options.parts, options.seconds, options.rounds, folder
+                ),
             )
     except* FAILURES as group:
         for error in group.exceptions:

@@ -1,4 +1,5 @@
-"""The parent's end of the viewers' processes: starts them, has them open, drop and report, and reads how late each board came.
+"""The parent's end of the viewers' processes: starts them, has them open, drop and report, and reads how late each
+board came.
 
 A crowd is one process for each 10,000 viewers; `fanout_viewers` is what runs in it.
 """
@@ -60,7 +61,9 @@ class Crowd:
             "receive_buffer": receive_buffer,
             "trickle": trickle,
         }
-        return max(float(answer["seconds"]) for answer in await self._ask([order | {"count": count} for count in shares]))
+        return max(
+            float(answer["seconds"]) for answer in await self._ask([order | {"count": count} for count in shares])
+        )
 
     async def again(self) -> float:
         """All leave and come back at once; the seconds until all were served again."""
@@ -76,7 +79,7 @@ class Crowd:
     def cpu_seconds(self) -> float:
         return sum(machine.cpu_seconds(process.pid) for process in self._processes)
 
-    # ---- lines ----------------------------------------------------------------------------------------------------------------------
+    # ---- lines -------------------------------------------------------------------------------------------------------
 
     async def _ask(self, orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Each process its order, and their answers. Raises RuntimeError when one has ended, or takes too long."""

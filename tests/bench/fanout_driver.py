@@ -1,7 +1,9 @@
-"""What moves our board while it is watched: signed actions through the public API, and reads of the leaderboard that are timed.
+"""What moves our board while it is watched: signed actions through the public API, and reads of the leaderboard that
+are timed.
 
-Ten players, all on the board, so that every action shows; a few more actions a second than there are ticks, evenly spaced, so that the top
-changes in every tick. Each answer's time is PostgreSQL's at the start of the transaction: lag counts from there.
+Ten players, all on the board, so that every action shows; a few more actions a second than there are ticks, evenly
+spaced, so that the top changes in every tick. Each answer's time is PostgreSQL's at the start of the transaction: lag
+counts from there.
 """
 
 import itertools
@@ -52,12 +54,18 @@ def accepted(answer: httpx.Response, drive: Drive) -> bool:
 
 async def act(client: httpx.AsyncClient, actor: Actor, action_id: str, drive: Drive) -> None:
     body = action_body(action_id, datetime.now(UTC))
-    headers = {"Authorization": f"Bearer {actor.token}", "X-Action-Signature": sign(actor, body), "Content-Type": "application/json"}
+    headers = {
+        "Authorization": f"Bearer {actor.token}",
+        "X-Action-Signature": sign(actor, body),
+        "Content-Type": "application/json",
+    }
     answer = await client.post(ACTION_PATH, content=body, headers=headers)
     if not accepted(answer, drive):
         return
     data = answer.json()["data"]
-    drive.commits.append(Commit(actor.user_id, data["newScore"], datetime.fromisoformat(data["timestamp"]).timestamp() * 1000))
+    drive.commits.append(
+        Commit(actor.user_id, data["newScore"], datetime.fromisoformat(data["timestamp"]).timestamp() * 1000)
+    )
 
 
 async def read(client: httpx.AsyncClient, drive: Drive) -> None:

@@ -1,8 +1,8 @@
 """How late boards came: from the commits that the driver made and the times that viewers noted to percentiles. Pure.
 
-Our server: from an action's commit (PostgreSQL's time, as the action's answer tells it) to the viewer that was shown its score. A board
-carries every change since the one that the viewer had before; the oldest of them counts. Peers: from the time in the message, taken just
-before it was sent to the first viewer.
+Our server: from an action's commit (PostgreSQL's time, as the action's answer tells it) to the viewer that was shown
+its score. A board carries every change since the one that the viewer had before; the oldest of them counts. Peers: from
+the time in the message, taken just before it was sent to the first viewer.
 """
 
 from collections import Counter
@@ -40,7 +40,8 @@ class Lags(NamedTuple):
 
 
 def oldest_changes(shown: Sequence[Shown], commits: Sequence[Commit]) -> list[float | None]:
-    """Of each board: when its oldest news happened, Unix milliseconds. None: nothing in it is news, or it is not known how old it is."""
+    """Of each board: when its oldest news happened, Unix milliseconds. None: nothing in it is news, or it is not known
+    how old it is."""
     mine: dict[str, list[Commit]] = {}
     for commit in sorted(commits, key=lambda commit: commit.new_score):
         mine.setdefault(commit.user_id, []).append(commit)

@@ -1,4 +1,5 @@
-"""The fan-out's further figures, all of this server's: a quiet board, slow readers, everybody back at once, deltas on the demo's load.
+"""The fan-out's further figures, all of this server's: a quiet board, slow readers, everybody back at once, deltas on
+the demo's load.
 
 Each part starts a server of its own and returns what it found as expectations with their bounds.
 """
@@ -21,16 +22,19 @@ from tests.bench.report import Expectation
 from tests.bench.servers import Site
 
 WARM_UP = 2.0  # seconds of boards that do not count
-QUIET_RATE, QUIET_VIEWERS, QUIET_SECONDS = 2.0, 100, 20.0  # actions a second: five ticks between two changes; so many lags at least
+# actions a second: five ticks between two changes; so many lags at least
+QUIET_RATE, QUIET_VIEWERS, QUIET_SECONDS = 2.0, 100, 20.0
 QUIET_LAG_MS = 15.0  # median
 TURNS = 3  # without slow readers and with them: the machine's speed changes, and a p99 is one board's in a hundred
-SLOW, AMONG, RECEIVE_BUFFER = 50, 1_000, 4_096  # readers of a byte a second, of so many in all; bytes of their SO_RCVBUF
+# readers of a byte a second, of so many in all; bytes of their SO_RCVBUF
+SLOW, AMONG, RECEIVE_BUFFER = 50, 1_000, 4_096
 CLOSED = "scoreboard_slow_readers_closed_total"
 CLOSED_WITHIN, LOOK = 15.0, 1.0  # seconds until the slow ones must be gone, and between two looks
 RATIO, GROWTH_MB = 1.2, 50.0  # the others' p99 with slow readers over that without; memory
 RETURNING, BACK_WITHIN = 5_000, 6.0  # viewers, seconds
 DEMO_OPENING = 5.0  # seconds in which every demo player acts at once, on a fresh board
-DELTA_SECONDS, DELTA_SHARE = 30.0, 0.2  # the demo moves the board once or twice a second; a delta's bytes of a whole board's
+# the demo moves the board once or twice a second; a delta's bytes of a whole board's
+DELTA_SECONDS, DELTA_SHARE = 30.0, 0.2
 LAST_ANSWERS = 1.0  # seconds for the answers of the last actions
 
 
@@ -54,11 +58,15 @@ async def ours(place: Place) -> AsyncIterator[Served]:
         yield served
 
 
-# ---- a quiet board ------------------------------------------------------------------------------------------------------------------
+# ---- a quiet board ---------------------------------------------------------------------------------------------------
 
 
 async def quiet_board(place: Place) -> list[Expectation]:
-    async with ours(place) as served, crowd(served.site.port) as viewers, driving(served.site.port, served.actors, QUIET_RATE) as drive:
+    async with (
+        ours(place) as served,
+        crowd(served.site.port) as viewers,
+        driving(served.site.port, served.actors, QUIET_RATE) as drive,
+    ):
         await OURS.open(viewers, QUIET_VIEWERS)
         await trio.sleep(WARM_UP)
         await viewers.begin()
@@ -71,7 +79,7 @@ async def quiet_board(place: Place) -> list[Expectation]:
     ]
 
 
-# ---- slow readers -------------------------------------------------------------------------------------------------------------------
+# ---- slow readers ----------------------------------------------------------------------------------------------------
 
 
 async def watch(served: Served, seconds: float) -> tuple[float, float, float]:
@@ -122,7 +130,7 @@ async def slow_readers(place: Place) -> list[Expectation]:
     ]
 
 
-# ---- everybody back at once ---------------------------------------------------------------------------------------------------------
+# ---- everybody back at once ------------------------------------------------------------------------------------------
 
 
 async def reconnect(place: Place) -> list[Expectation]:
@@ -130,10 +138,12 @@ async def reconnect(place: Place) -> list[Expectation]:
         await OURS.open(viewers, RETURNING)
         await trio.sleep(WARM_UP)
         seconds = await viewers.again()
-    return [Expectation(f"{RETURNING:,} viewers reconnect at once: all served again", BACK_WITHIN, seconds, "s", most=True)]
+    return [
+        Expectation(f"{RETURNING:,} viewers reconnect at once: all served again", BACK_WITHIN, seconds, "s", most=True)
+    ]
 
 
-# ---- deltas -------------------------------------------------------------------------------------------------------------------------
+# ---- deltas ----------------------------------------------------------------------------------------------------------
 
 
 async def bytes_a_board(viewers: Crowd) -> float:
@@ -146,7 +156,16 @@ async def bytes_a_board(viewers: Crowd) -> float:
 async def deltas(place: Place) -> list[Expectation]:
     """On the demo's own load: `serve --demo`, on the stores that this run has started."""
     site = await place.site(OURS.name)  # empties the board; the demo has a database of its own
-    arguments = [sys.executable, "-m", "scoreboard", "serve", "--demo", "--embedded", "--data-dir", str(place.folder / "stores")]
+    arguments = [
+        sys.executable,
+        "-m",
+        "scoreboard",
+        "serve",
+        "--demo",
+        "--embedded",
+        "--data-dir",
+        str(place.folder / "stores"),
+    ]
     environ = {"SCOREBOARD_SERVER__HOST": "127.0.0.1", "SCOREBOARD_SERVER__PORT": str(site.port)}
     async with servers.child("the demo", arguments, environ, site), crowd(site.port) as full, crowd(site.port) as delta:
         await full.open(1, path=LIVE, mode="full")

@@ -1,4 +1,5 @@
-"""The fan-out's figures, what is expected of them, and the table. Pure: `fanout` and `fanout_parts` measure, `plot` draws."""
+"""The fan-out's figures, what is expected of them, and the table. Pure: `fanout` and `fanout_parts` measure, `plot`
+draws."""
 
 from collections.abc import Sequence
 
@@ -19,7 +20,8 @@ class Figure(msgspec.Struct, frozen=True):
     title: str
     clients: int
     cpu_us: float  # user and system time of the server a delivered message, less `idle_us`
-    idle_us: float  # what the actions and reads cost with nobody watching, for each message; 0 for peers, which have none
+    # what the actions and reads cost with nobody watching, for each message; 0 for peers, which have none
+    idle_us: float
     memory_kib: float  # PSS a viewer, at the end; of a long poll, before the first board: while all wait
     lag_p50_ms: float
     lag_p99_ms: float
@@ -54,12 +56,24 @@ def expectations(figures: Sequence[Figure]) -> list[Expectation]:
             found.append(Expectation(text, bound, own.cpu_us / peer.cpu_us, most=True))
     if ours:
         most = ours[max(ours)]
-        found.append(Expectation(f"lag, commit → viewer, p99, {most.clients:,} viewers", LAG_MS, most.lag_p99_ms, "ms", most=True))
+        found.append(
+            Expectation(
+                f"lag, commit → viewer, p99, {most.clients:,} viewers", LAG_MS, most.lag_p99_ms, "ms", most=True
+            )
+        )
         assert most.read_p99_ms is not None  # ours are read
-        found.append(Expectation(f"GET /leaderboard meanwhile, p99, {most.clients:,} viewers", READ_MS, most.read_p99_ms, "ms", most=True))
+        found.append(
+            Expectation(
+                f"GET /leaderboard meanwhile, p99, {most.clients:,} viewers", READ_MS, most.read_p99_ms, "ms", most=True
+            )
+        )
     for name, bound in MEMORY_KIB.items():
         if own := max((f for f in figures if f.name == name), key=lambda f: f.clients, default=None):
-            found.append(Expectation(f"memory a viewer, {own.title}, {own.clients:,} viewers", bound, own.memory_kib, "KiB", most=True))
+            found.append(
+                Expectation(
+                    f"memory a viewer, {own.title}, {own.clients:,} viewers", bound, own.memory_kib, "KiB", most=True
+                )
+            )
     return found
 
 

@@ -1,8 +1,9 @@
-"""Who sends boards to viewers: this server on each of its transports, and the peers that are installed; and what makes each send.
+"""Who sends boards to viewers: this server on each of its transports, and the peers that are installed; and what makes
+each send.
 
-Every one runs alone, as one process (nginx: a master and one worker), on a fresh port. This server runs whole, on fresh stores, its limits
-for one address switched off because all viewers come from here. A peer has nothing to do but send: a message as long as one of our boards,
-ten times a second by its own timer (Nchan's comes from this process).
+Every one runs alone, as one process (nginx: a master and one worker), on a fresh port. This server runs whole, on fresh
+stores, its limits for one address switched off because all viewers come from here. A peer has nothing to do but send: a
+message as long as one of our boards, ten times a second by its own timer (Nchan's comes from this process).
 """
 
 import importlib.util
@@ -29,7 +30,9 @@ from tests.bench.servers import Site
 TICK = 0.1  # seconds between two messages of Nchan's; the other peers have the same
 PEERS = ROOT / "tests" / "peers"
 FILLED = '{{"filling":"{}","sent":{:.3f}}}'
-MODULES = [Path(folder, "nginx", "modules", "ngx_nchan_module.so") for folder in ("/usr/lib", "/usr/lib64", "/usr/local/lib")]
+MODULES = [
+    Path(folder, "nginx", "modules", "ngx_nchan_module.so") for folder in ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+]
 
 
 class Contender(msgspec.Struct, frozen=True):
@@ -87,7 +90,7 @@ class Served(msgspec.Struct, frozen=True):
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
-# ---- what is installed --------------------------------------------------------------------------------------------------------------
+# ---- what is installed -----------------------------------------------------------------------------------------------
 
 
 def find_ws() -> Path | None:
@@ -106,17 +109,25 @@ def missing(contender: Contender) -> str | None:
         case "bun":
             return None if servers.find_bun() else "Bun (BUN, or the npm package bun in ./node_modules)"
         case "node":
-            return None if shutil.which("node") and find_ws() else "node and the npm package ws (in ./node_modules or NODE_PATH)"
+            return (
+                None
+                if shutil.which("node") and find_ws()
+                else "node and the npm package ws (in ./node_modules or NODE_PATH)"
+            )
         case "nchan":
             return None if find_nchan() else "nginx with Nchan (Debian: libnginx-mod-nchan)"
         case "picows" | "websockets" | "fastapi":
-            needed = {"picows": ("picows", "uvloop"), "websockets": ("websockets", "uvloop"), "fastapi": ("fastapi", "uvicorn", "uvloop")}
+            needed = {
+                "picows": ("picows", "uvloop"),
+                "websockets": ("websockets", "uvloop"),
+                "fastapi": ("fastapi", "uvicorn", "uvloop"),
+            }
             lacking = [name for name in needed[contender.name] if importlib.util.find_spec(name) is None]
             return ", ".join(lacking) + " (the extra bench)" if lacking else None
     return None
 
 
-# ---- the commands -------------------------------------------------------------------------------------------------------------------
+# ---- the commands ----------------------------------------------------------------------------------------------------
 
 
 def our_environ(site: Site) -> dict[str, str]:
@@ -134,11 +145,26 @@ def command(contender: Contender, site: Site, size: int) -> tuple[list[str], dic
         case "node":
             return ["node", str(PEERS / "fanout_node.cjs")], environ | {"NODE_PATH": str(find_ws())}
         case "nchan":
-            text = (PEERS / "fanout_nchan.conf").read_text().replace("MODULE", str(find_nchan())).replace("PORT", str(site.port))
+            text = (
+                (PEERS / "fanout_nchan.conf")
+                .read_text()
+                .replace("MODULE", str(find_nchan()))
+                .replace("PORT", str(site.port))
+            )
             (site.folder / "nginx.conf").write_text(text)
             return ["nginx", "-p", str(site.folder), "-c", "nginx.conf", "-e", "stderr"], {}
         case "fastapi":
-            options = ["--loop", "uvloop", "--ws", "websockets", "--no-access-log", "--log-level", "warning", "--backlog", "4096"]
+            options = [
+                "--loop",
+                "uvloop",
+                "--ws",
+                "websockets",
+                "--no-access-log",
+                "--log-level",
+                "warning",
+                "--backlog",
+                "4096",
+            ]
             options += ["--ws-per-message-deflate", "false", "--host", "127.0.0.1", "--port", str(site.port)]
             return [sys.executable, "-m", "uvicorn", "tests.peers.fanout_fastapi:app", *options], environ
         case "picows" | "websockets" | "quart":
@@ -146,7 +172,7 @@ def command(contender: Contender, site: Site, size: int) -> tuple[list[str], dic
     return [sys.executable, "-m", "scoreboard", "serve"], our_environ(site)
 
 
-# ---- life ---------------------------------------------------------------------------------------------------------------------------
+# ---- life ------------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -172,7 +198,8 @@ async def publish(served: Served) -> None:
 
 @asynccontextmanager
 async def sending(served: Served) -> AsyncIterator[Drive]:
-    """Inside, a new board (or a peer's message) goes out every 100 ms. A peer goes on sending to the end: it is left once."""
+    """Inside, a new board (or a peer's message) goes out every 100 ms. A peer goes on sending to the end: it is left
+    once."""
     if served.contender.is_ours:
         async with driving(served.site.port, served.actors) as drive:
             yield drive

@@ -1,8 +1,9 @@
-"""The viewers: one process, epoll, raw sockets. Opens thousands of connections and notes when each was shown what, and nothing else.
+"""The viewers: one process, epoll, raw sockets. Opens thousands of connections and notes when each was shown what, and
+nothing else.
 
-`python -m tests.bench.fanout_viewers PORT`; commands come as lines of JSON on stdin, each is answered by one on stdout (`fanout_crowd` is
-at the other end); the end of stdin is the end of the process. A message costs it some 5 µs of CPU, so that the server is what is measured.
-Of boards that look alike only the first is parsed; see fanout_wire.
+`python -m tests.bench.fanout_viewers PORT`; commands come as lines of JSON on stdin, each is answered by one on stdout
+(`fanout_crowd` is at the other end); the end of stdin is the end of the process. A message costs it some 5 µs of CPU,
+so that the server is what is measured. Of boards that look alike only the first is parsed; see fanout_wire.
 """
 
 import gc
@@ -23,8 +24,10 @@ from tests.bench.fanout_wire import TAIL, Shown, Transport
 
 CHUNK = 16_384  # bytes a read; a board has one to two thousand
 AT_A_TIME = 128  # connections being opened at once, unless all are to come at once
-SOURCE_EACH = 10_000  # connections from one source address: an address has 28,000 ports, and those just closed stay taken for a minute
-BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT: the port is chosen at connect, so it need only be unique for this destination
+# connections from one source address: an address has 28,000 ports, and those just closed stay taken for a minute
+SOURCE_EACH = 10_000
+# IP_BIND_ADDRESS_NO_PORT: the port is chosen at connect, so it need only be unique for this destination
+BIND_ADDRESS_NO_PORT = 24
 TRICKLE_SECONDS = 1.0  # a trickling reader takes one byte so often
 NOTHING, OTHER = -1, -1  # no board shown yet; a message that is not a board
 
@@ -52,7 +55,8 @@ class Viewers:
         self._known: dict[bytes, int] = {}  # tail → index in _shown, or OTHER
         self._keys: dict[str, int] = {}
         self._shown: list[Shown] = []
-        self._times: list[array[float]] = []  # of each board: when it came to those that had the one before it, Unix milliseconds
+        # of each board: when it came to those that had the one before it, Unix milliseconds
+        self._times: list[array[float]] = []
         self._late: list[tuple[int, int, float]] = []  # those that had an older one: (what it had, what it got, when)
         self._bytes = self._gone = 0
         self._numbers = count()
@@ -62,7 +66,7 @@ class Viewers:
         self._is_peers = False
         self._begun = 0.0
 
-    # ---- commands -------------------------------------------------------------------------------------------------------------------
+    # ---- commands ----------------------------------------------------------------------------------------------------
 
     def obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
@@ -90,12 +94,23 @@ class Viewers:
     def _report(self) -> dict[str, Any]:
         """`rows`: (what it had, what it got, Unix milliseconds, how many viewers)."""
         rows = [
-            (index - 1, index, at, many) for index, times in enumerate(self._times) for at, many in Counter(int(t) for t in times).items()
+            (index - 1, index, at, many)
+            for index, times in enumerate(self._times)
+            for at, many in Counter(int(t) for t in times).items()
         ]
-        rows += [(had, got, at, many) for (had, got, at), many in Counter((had, got, int(at)) for had, got, at in self._late).items()]
-        return {"shown": self._shown, "rows": rows, "bytes": self._bytes, "gone": self._gone, "open": len(self._viewers)}
+        rows += [
+            (had, got, at, many)
+            for (had, got, at), many in Counter((had, got, int(at)) for had, got, at in self._late).items()
+        ]
+        return {
+            "shown": self._shown,
+            "rows": rows,
+            "bytes": self._bytes,
+            "gone": self._gone,
+            "open": len(self._viewers),
+        }
 
-    # ---- opening --------------------------------------------------------------------------------------------------------------------
+    # ---- opening -----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
         order = self._order
@@ -162,7 +177,7 @@ class Viewers:
         if rest:
             self._take(viewer, rest)
 
-    # ---- open -----------------------------------------------------------------------------------------------------------------------
+    # ---- open --------------------------------------------------------------------------------------------------------
 
     def _take(self, viewer: Viewer, data: bytes) -> None:
         assert self._transport is not None
@@ -238,7 +253,7 @@ class Viewers:
                 except OSError:
                     self._lost(viewer)
 
-    # ---- the loop -------------------------------------------------------------------------------------------------------------------
+    # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         self._poll.register(sys.stdin.fileno(), select.EPOLLIN)

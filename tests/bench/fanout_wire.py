@@ -1,7 +1,8 @@
-"""What a viewer says and hears, by transport, with as little parsing as counting needs. Pure; `fanout_viewers` has the sockets.
+"""What a viewer says and hears, by transport, with as little parsing as counting needs. Pure; `fanout_viewers` has the
+sockets.
 
-A chunk of bytes is cut into messages by their lengths alone. Two messages with the same last TAIL bytes are the same, so only the first
-viewer of a board looks into it (`read_message`): the others compare a tail, whatever the transport.
+A chunk of bytes is cut into messages by their lengths alone. Two messages with the same last TAIL bytes are the same,
+so only the first viewer of a board looks into it (`read_message`): the others compare a tail, whatever the transport.
 """
 
 import json
@@ -18,7 +19,8 @@ WAIT = 30  # seconds a long poll waits, at most
 
 
 class Shown(NamedTuple):
-    """What a message shows: its identity, the scores in it, and when it was sent, if it says so (peers' messages do)."""
+    """What a message shows: its identity, the scores in it, and when it was sent, if it says so (peers' messages
+    do)."""
 
     key: str
     scores: dict[str, int]
@@ -50,11 +52,12 @@ def read_message(payload: bytes) -> Shown | None:
     return Shown(data["position"], {row["userId"]: row["score"] for row in rows}, None)
 
 
-# ---- cutting ------------------------------------------------------------------------------------------------------------------------
+# ---- cutting ---------------------------------------------------------------------------------------------------------
 
 
 def cut_frames(data: bytes) -> tuple[list[bytes], bytes]:
-    """WebSocket frames of a server: not masked. Raises ValueError at one of 64 KiB and more: nobody sends such boards."""
+    """WebSocket frames of a server: not masked. Raises ValueError at one of 64 KiB and more: nobody sends such
+    boards."""
     if len(data) > 4 and data[1] == 126 and len(data) == 4 + (data[2] << 8 | data[3]):
         return [data], b""  # one whole frame: nearly always
     found, at = [], 0
@@ -95,7 +98,7 @@ def cut_responses(data: bytes) -> tuple[list[bytes], bytes]:
     return found, data
 
 
-# ---- payloads -----------------------------------------------------------------------------------------------------------------------
+# ---- payloads --------------------------------------------------------------------------------------------------------
 
 
 def frame_payload(frame: bytes) -> bytes:
@@ -110,7 +113,7 @@ def response_payload(response: bytes) -> bytes:
     return response.partition(b"\r\n\r\n")[2]
 
 
-# ---- transports ---------------------------------------------------------------------------------------------------------------------
+# ---- transports ------------------------------------------------------------------------------------------------------
 
 
 def masked(text: str) -> bytes:
@@ -121,7 +124,8 @@ def masked(text: str) -> bytes:
 
 
 def websocket(path: str, port: int, mode: str | None) -> Transport:
-    """`mode`: full or delta, what a viewer of our server subscribes with; None: a peer's, which sends to whoever connects."""
+    """`mode`: full or delta, what a viewer of our server subscribes with; None: a peer's, which sends to whoever
+    connects."""
     request = (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"

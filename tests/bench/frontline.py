@@ -1,11 +1,14 @@
-"""`scripts/bench front-line`: a node under attack from one address, and honest clients beside it; memory of hostile connections.
+"""`scripts/bench front-line`: a node under attack from one address, and honest clients beside it; memory of hostile
+connections.
 
-For each attack (frontline_attacks) there are two phases in turn: honest clients alone (frontline_honest), then beside the attack. So
-whatever else the machine does meets both. The node has the limits that it has by default, embedded stores with fsync, and 1,024
-descriptors. Attacker and honest clients come from loopback addresses of their own; each attack has a new one, since an address may be
-refused for a while after an attack. Then a fresh node for each shape of a hostile connection (frontline_memory).
+For each attack (frontline_attacks) there are two phases in turn: honest clients alone (frontline_honest), then beside
+the attack. So whatever else the machine does meets both. The node has the limits that it has by default, embedded
+stores with fsync, and 1,024 descriptors. Attacker and honest clients come from loopback addresses of their own; each
+attack has a new one, since an address may be refused for a while after an attack. Then a fresh node for each shape of a
+hostile connection (frontline_memory).
 
-`--markdown` writes the tables into .github/SECURITY.md. Everything is on 127.0.0.1, every child is ended by its id, and the run has an end.
+`--markdown` writes the tables into .github/SECURITY.md. Everything is on 127.0.0.1, every child is ended by its id, and
+the run has an end.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import msgspec
 import trio
 
 from scoreboard.domain.errors import StartError
-from scoreboard.runtime import embedded
+from scoreboard.embedded import stack as embedded
 from tests.bench import frontline_honest, frontline_report, machine, servers, stores
 from tests.bench.frontline_attacks import ATTACKS, Spoils, Target
 from tests.bench.frontline_honest import Crowd, addresses, crowd, register
@@ -45,12 +48,14 @@ BUSY = 0.2  # cores; with more gone to others, the report says so
 FAILURES = (RuntimeError, StartError, OSError, trio.TooSlowError)
 
 
-# ---- the node ------------------------------------------------------------------------------------------------------------------------
+# ---- the node --------------------------------------------------------------------------------------------------------
 
 
 def environ(site: Site) -> dict[str, str]:
     """The settings of a node as it is by default; only where it listens and its stores are given."""
-    return {name: value for name, value in servers.our_environ(site).items() if not name.startswith("SCOREBOARD_LIMITS__")}
+    return {
+        name: value for name, value in servers.our_environ(site).items() if not name.startswith("SCOREBOARD_LIMITS__")
+    }
 
 
 def command(descriptors: int) -> list[str]:
@@ -76,7 +81,7 @@ async def fill_board(one: Crowd) -> None:
         client.close()
 
 
-# ---- attacks -------------------------------------------------------------------------------------------------------------------------
+# ---- attacks ---------------------------------------------------------------------------------------------------------
 
 
 async def phase(one: Crowd, pid: int, seconds: float) -> Phase:
@@ -99,7 +104,8 @@ async def beside(name: str, target: Target, one: Crowd, pid: int, seconds: float
             found.append(done.stdout)
 
         nursery.start_soon(attack)
-        seen = await phase(one, pid, seconds + START_SECONDS)  # from the first: some attacks do their harm before they are limited
+        # from the first: some attacks do their harm before they are limited
+        seen = await phase(one, pid, seconds + START_SECONDS)
     return seen, msgspec.json.decode(found[0], type=Spoils)
 
 
@@ -143,11 +149,15 @@ async def attacks(site: Site, actors: Sequence[Actor], options: argparse.Namespa
                 address = addresses()[0] if name == "img-polls" else f"127.0.{10 + number}.1"
                 seconds = options.seconds
                 token = actors[0].token if name == "profile" else owner  # on the board, so that its viewers are told
-                found.append(await trial(name, Target(site.port, address, seconds, token, "the-owner", position), one, pid, options))
+                found.append(
+                    await trial(
+                        name, Target(site.port, address, seconds, token, "the-owner", position), one, pid, options
+                    )
+                )
     return found
 
 
-# ---- memory --------------------------------------------------------------------------------------------------------------------------
+# ---- memory ----------------------------------------------------------------------------------------------------------
 
 
 async def memory(site: Site, actors: Sequence[Actor], options: argparse.Namespace) -> list[Shape]:
@@ -170,7 +180,7 @@ async def memory(site: Site, actors: Sequence[Actor], options: argparse.Namespac
     return found
 
 
-# ---- the run -------------------------------------------------------------------------------------------------------------------------
+# ---- the run ---------------------------------------------------------------------------------------------------------
 
 
 async def run(options: argparse.Namespace, folder: Path) -> Run:
@@ -187,12 +197,23 @@ async def run(options: argparse.Namespace, folder: Path) -> Run:
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench front-line", description="A node under attack, and honest clients beside it.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench front-line", description="A node under attack, and honest clients beside it."
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="of each phase, two for an attack (default: 3)")
-    parser.add_argument("--attacks", default=",".join(ATTACKS), help=f"some of {', '.join(ATTACKS)}, or none (default: all)")
-    parser.add_argument("--shapes", default=",".join(SHAPES), help=f"some of {', '.join(SHAPES)}, or none (default: all)")
+    parser.add_argument(
+        "--attacks", default=",".join(ATTACKS), help=f"some of {', '.join(ATTACKS)}, or none (default: all)"
+    )
+    parser.add_argument(
+        "--shapes", default=",".join(SHAPES), help=f"some of {', '.join(SHAPES)}, or none (default: all)"
+    )
     parser.add_argument("--markdown", action="store_true", help=f"write the tables into {SECURITY.relative_to(ROOT)}")
-    parser.add_argument("--output", type=Path, default=ROOT / ".data" / "bench", help="folder for front-line.json (default: .data/bench)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / ".data" / "bench",
+        help="folder for front-line.json (default: .data/bench)",
+    )
     options = parser.parse_args(argv)
     for given, known in (("attacks", ATTACKS), ("shapes", SHAPES)):
         names = [name for name in getattr(options, given).split(",") if name not in {"", "none"}]
@@ -218,7 +239,9 @@ def main(argv: Sequence[str]) -> int:
     text = frontline_report.summary(done)
     print(text)
     if done.others > BUSY:
-        progress(f"The machine was busy: other processes took {done.others:.1f} cores, so honest clients waited for them, too.")
+        progress(
+            f"The machine was busy: other processes took {done.others:.1f} cores, so honest clients waited for them, too."
+        )
     if options.markdown:
         SECURITY.write_text(frontline_report.put_into(SECURITY.read_text(), text))
         progress(f"written: {SECURITY}")

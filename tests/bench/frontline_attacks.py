@@ -1,7 +1,9 @@
-"""The attacks of `scripts/bench front-line`: what one address can do to a node, each as one function, bounded in number and time.
+"""The attacks of `scripts/bench front-line`: what one address can do to a node, each as one function, bounded in number
+and time.
 
-`python -m tests.bench.frontline_attacks NAME` with a `Target` as JSON on standard input runs one attack in a process of its own at the
-lowest priority, so that it takes its time from nobody: an attacker has a machine of his own. It prints what he got as one line of JSON.
+`python -m tests.bench.frontline_attacks NAME` with a `Target` as JSON on standard input runs one attack in a process of
+its own at the lowest priority, so that it takes its time from nobody: an attacker has a machine of his own. It prints
+what he got as one line of JSON.
 """
 
 import os
@@ -35,9 +37,9 @@ RECONNECT_SECONDS = 0.02  # an attacker who is turned away tries again so soon
 TWELVE = 12  # WebSockets of a flood of frames; so many took a core
 LOOK_SECONDS = 0.25  # between two looks whether a held connection was closed
 ESTABLISHED = 1  # TCP_ESTABLISHED of linux/tcp_states.h
-HALF_CHUNKED = request("POST", "/api/v1/auth/login", fields={"Content-Type": "application/json", "Transfer-Encoding": "chunked"}).replace(
-    b"Content-Length: 0\r\n", b""
-) + (b"1\r\nx\r\n" * 8_000)
+HALF_CHUNKED = request(
+    "POST", "/api/v1/auth/login", fields={"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
+).replace(b"Content-Length: 0\r\n", b"") + (b"1\r\nx\r\n" * 8_000)
 IMG_POLLS = 120  # <img> elements of a page, all at once and once only
 
 
@@ -77,11 +79,12 @@ class Tally:
 Attack = Callable[[Target, Tally], Awaitable[None]]
 
 
-# ---- how -------------------------------------------------------------------------------------------------------------------------
+# ---- how -------------------------------------------------------------------------------------------------------------
 
 
 async def flood(target: Target, tally: Tally, *requests: bytes, connections: int = FLOODERS, at_once: int = 1) -> None:
-    """Sends the requests in turn, `at_once` in a write, on each connection; reads the answers before it goes on. Until cancelled."""
+    """Sends the requests in turn, `at_once` in a write, on each connection; reads the answers before it goes on. Until
+    cancelled."""
 
     async def one(place: int) -> None:
         turn = place
@@ -114,7 +117,8 @@ async def flood(target: Target, tally: Tally, *requests: bytes, connections: int
 
 
 async def hold(target: Target, tally: Tally, data: bytes, count: int) -> None:
-    """Opens so many connections, sends the bytes on each, reads nothing, and opens one anew when it was closed. Until cancelled."""
+    """Opens so many connections, sends the bytes on each, reads nothing, and opens one anew when it was closed. Until
+    cancelled."""
 
     async def one() -> None:
         while True:
@@ -180,7 +184,10 @@ async def frames(target: Target, tally: Tally, first: bytes, data: bytes) -> Non
 
 def is_open(stream: trio.SocketStream) -> bool:
     """Whether the server has not ended the connection, without reading: TCP_INFO's first byte is the state."""
-    return stream.socket.fileno() >= 0 and stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+    return (
+        stream.socket.fileno() >= 0
+        and stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+    )
 
 
 def neighbours(address: str, count: int) -> list[str]:
@@ -189,11 +196,12 @@ def neighbours(address: str, count: int) -> list[str]:
     return [f"{network}.{int(host) + place}" for place in range(count)]
 
 
-# ---- what ------------------------------------------------------------------------------------------------------------------------
+# ---- what ------------------------------------------------------------------------------------------------------------
 
 
 def nfc_text() -> str:
-    """Marks of two combining classes in turn: NFC sorts them by class, and takes time that grows with the square of their number."""
+    """Marks of two combining classes in turn: NFC sorts them by class, and takes time that grows with the square of
+    their number."""
     return "a" + "\u0301\u0323" * (NFC_BYTES // 4)
 
 
@@ -209,7 +217,9 @@ async def log_in_nfc(target: Target, tally: Tally) -> None:
 
 async def rename_nfc(target: Target, tally: Tally) -> None:
     fields = {"Authorization": f"Bearer {target.token}"}
-    await flood(target, tally, json_request("PATCH", "/api/v1/users/me", {"username": nfc_text()}, fields), connections=2)
+    await flood(
+        target, tally, json_request("PATCH", "/api/v1/users/me", {"username": nfc_text()}, fields), connections=2
+    )
 
 
 async def header_fields(target: Target, tally: Tally) -> None:
@@ -279,7 +289,12 @@ async def wrong_log_ins(target: Target, tally: Tally) -> None:
 async def profile_flood(target: Target, tally: Tally) -> None:
     fields = {"Authorization": f"Bearer {target.token}"}
     urls = [f"https://example.org/{number}.png" for number in range(50)]
-    await flood(target, tally, *(json_request("PATCH", "/api/v1/users/me", {"avatarUrl": url}, fields) for url in urls), connections=2)
+    await flood(
+        target,
+        tally,
+        *(json_request("PATCH", "/api/v1/users/me", {"avatarUrl": url}, fields) for url in urls),
+        connections=2,
+    )
 
 
 async def bad_host(target: Target, tally: Tally) -> None:
@@ -332,7 +347,12 @@ async def connect_and_close(target: Target, tally: Tally) -> None:
 
 async def foreign_polls(target: Target, tally: Tally) -> None:
     """What another site's page makes the browser of one of our users do, from that user's own address."""
-    fields = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image", "Referer": "https://evil.example/"}
+    fields = {
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "no-cors",
+        "Sec-Fetch-Dest": "image",
+        "Referer": "https://evil.example/",
+    }
 
     async def one() -> None:
         try:

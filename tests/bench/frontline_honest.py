@@ -1,6 +1,8 @@
-"""Honest clients of `scripts/bench front-line`: a board now and then, an action, a log-in, a probe, each from an address of its own.
+"""Honest clients of `scripts/bench front-line`: a board now and then, an action, a log-in, a probe, each from an
+address of its own.
 
-Requests are due at fixed times, and the time of each counts from when it was due: whoever waits behind a request that hangs waits, too.
+Requests are due at fixed times, and the time of each counts from when it was due: whoever waits behind a request that
+hangs waits, too.
 """
 
 import itertools
@@ -49,7 +51,11 @@ class Crowd:
             return request("GET", f"{POLL}?wait=0")
         actor = next(self._actors)
         body = action_body(f"honest-{next(self._numbers)}", datetime.now(UTC))
-        fields = {"Authorization": f"Bearer {actor.token}", "X-Action-Signature": sign(actor, body), "Content-Type": "application/json"}
+        fields = {
+            "Authorization": f"Bearer {actor.token}",
+            "X-Action-Signature": sign(actor, body),
+            "Content-Type": "application/json",
+        }
         return request("POST", ACTION_PATH, body, fields)
 
     async def _ask(self, client: Client, kind: str, data: bytes, due: float) -> None:
@@ -63,7 +69,8 @@ class Crowd:
         self._samples.append((due, Sample(kind, (trio.current_time() - due) * 1e3, served)))
 
     async def during(self, seconds: float) -> list[Sample]:
-        """What becomes of all requests that are due within so many seconds from now. Returns when the last of them has its end."""
+        """What becomes of all requests that are due within so many seconds from now. Returns when the last of them has
+        its end."""
         self._samples.clear()
         begun = trio.current_time()
         await trio.sleep(seconds)

@@ -1,7 +1,8 @@
 """What one hostile connection costs a node in memory: the second half of `scripts/bench front-line`.
 
-Each shape meets a node that was just started, since memory that one shape has left to the interpreter would be counted for the next. A few
-connections of the shape come and go first: code, caches and buffers that are there only once are no connection's.
+Each shape meets a node that was just started, since memory that one shape has left to the interpreter would be counted
+for the next. A few connections of the shape come and go first: code, caches and buffers that are there only once are no
+connection's.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +26,8 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 MESSAGE = b"x" * 4_000  # a frame of a message that is nearly as long as one may be
 FRAGMENTS = [frame(1, b"x" * 60, final=False)] + [frame(0, b"x" * 60, final=False)] * 60
 
-# By name: what it is, what is sent at once, and what is sent after the answer has begun, if the connection must be upgraded first.
+# By name: what it is, what is sent at once, and what is sent after the answer has begun, if the connection must be
+# upgraded first.
 SHAPES: dict[str, tuple[str, bytes, list[bytes]]] = {
     "silent": ("nothing", b"", []),
     "request-line": ("half a request line", b"GET /" + b"a" * 4_000, []),

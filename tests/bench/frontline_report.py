@@ -1,4 +1,5 @@
-"""Turns the phases of `scripts/bench front-line` into tables, and puts them into SECURITY.md. Pure: `frontline` measures."""
+"""Turns the phases of `scripts/bench front-line` into tables, and puts them into SECURITY.md. Pure: `frontline`
+measures."""
 
 from collections.abc import Sequence
 
@@ -22,7 +23,8 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """What honest clients saw in one phase. Log-ins are apart: a password's hash alone takes longer than any other request."""
+    """What honest clients saw in one phase. Log-ins are apart: a password's hash alone takes longer than any other
+    request."""
 
     requests: int
     failed: int
@@ -57,7 +59,8 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """One shape of a hostile connection: memory of the node for each that was opened; `open`: how many were still there then."""
+    """One shape of a hostile connection: memory of the node for each that was opened; `open`: how many were still there
+    then."""
 
     name: str
     title: str
@@ -85,7 +88,8 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def phase(samples: Sequence[Sample], server_cores: float) -> Phase:
-    """What the samples of a phase say. A request that failed counts with the time that its client waited for nothing."""
+    """What the samples of a phase say. A request that failed counts with the time that its client waited for
+    nothing."""
     plain = [sample for sample in samples if sample.kind != "log-in"]
     log_ins = [sample for sample in samples if sample.kind == "log-in"]
     times = [sample.ms for sample in plain]
@@ -102,7 +106,15 @@ def phase(samples: Sequence[Sample], server_cores: float) -> Phase:
 
 
 def attack_table(trials: Sequence[Trial]) -> str:
-    header = ("attack from one address", "p99 before, ms", "p99 beside, ms", "not served", "slowest log-in, ms", "node, cores", "holds")
+    header = (
+        "attack from one address",
+        "p99 before, ms",
+        "p99 beside, ms",
+        "not served",
+        "slowest log-in, ms",
+        "node, cores",
+        "holds",
+    )
     body = [
         (
             trial.title,
@@ -126,7 +138,10 @@ def _share(beside: Phase) -> str:
 
 def memory_table(shapes: Sequence[Shape]) -> str:
     header = ("what a connection sends", "KiB each", "still open", "holds")
-    body = [(shape.title, f"{shape.kib:.1f}", f"{shape.open} of {shape.opened}", "yes" if shape.holds else "**no**") for shape in shapes]
+    body = [
+        (shape.title, f"{shape.kib:.1f}", f"{shape.open} of {shape.opened}", "yes" if shape.holds else "**no**")
+        for shape in shapes
+    ]
     return rows(header, body)
 
 

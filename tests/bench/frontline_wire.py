@@ -1,6 +1,8 @@
-"""Raw HTTP/1.1 and WebSocket bytes for `scripts/bench front-line`, and connections that come from an address of our choice.
+"""Raw HTTP/1.1 and WebSocket bytes for `scripts/bench front-line`, and connections that come from an address of our
+choice.
 
-Loopback is a whole network on Linux: whoever binds 127.0.2.7 before connecting is another client to the server's limits.
+Loopback is a whole network on Linux: whoever binds 127.0.2.7 before connecting is another client to the server's
+limits.
 """
 
 import json
@@ -11,7 +13,8 @@ from collections import Counter
 
 import trio
 
-BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT of linux/in.h: the port is chosen at connect, so addresses do not run out of them
+# IP_BIND_ADDRESS_NO_PORT of linux/in.h: the port is chosen at connect, so addresses do not run out of them
+BIND_ADDRESS_NO_PORT = 24
 READ_BYTES = 65_536
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3})[ \r]")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -22,10 +25,12 @@ LIVE = "/api/v1/scores/live"
 POLL = "/api/v1/scores/poll"
 
 
-# ---- pure: bytes ------------------------------------------------------------------------------------------------------------------
+# ---- pure: bytes -----------------------------------------------------------------------------------------------------
 
 
-def request(method: str, target: str, body: bytes = b"", fields: dict[str, str] | None = None, host: str = "127.0.0.1") -> bytes:
+def request(
+    method: str, target: str, body: bytes = b"", fields: dict[str, str] | None = None, host: str = "127.0.0.1"
+) -> bytes:
     given = "".join(f"{name}: {value}\r\n" for name, value in (fields or {}).items())
     framing = f"Content-Length: {len(body)}\r\n" if body or method in {"POST", "PATCH"} else ""
     return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{given}{framing}\r\n".encode() + body
@@ -73,7 +78,7 @@ class StatusCounter:
         return count
 
 
-# ---- I/O --------------------------------------------------------------------------------------------------------------------------
+# ---- I/O -------------------------------------------------------------------------------------------------------------
 
 
 async def connect(port: int, address: str, receive_buffer: int = 0) -> trio.SocketStream:
@@ -99,7 +104,8 @@ class Client:
         self._stream: trio.SocketStream | None = None
 
     async def ask(self, data: bytes) -> tuple[int, bytes]:
-        """Status and body. Raises OSError, trio.BrokenResourceError or EOFError when there is no whole answer. Cancelling closes it."""
+        """Status and body. Raises OSError, trio.BrokenResourceError or EOFError when there is no whole answer.
+        Cancelling closes it."""
         try:
             if self._stream is None:
                 self._stream = await connect(self._port, self._address)

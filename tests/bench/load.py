@@ -1,8 +1,8 @@
 """Signs actions beforehand and has them sent: by wrk, or where there is none by tests/bench/client.py.
 
-Both send bytes that were made before the clock starts, so that the sender takes as little as possible of the cores that it
-shares with the servers. Both wait for the last answer, so what was sent, what was answered and what the database holds can be
-compared to the last action.
+Both send bytes that were made before the clock starts, so that the sender takes as little as possible of the cores that
+it shares with the servers. Both wait for the last answer, so what was sent, what was answered and what the database
+holds can be compared to the last action.
 """
 
 import hmac
@@ -39,7 +39,8 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What a sender saw. `refused`: answers of status 400 and above. `idle`: connections with nothing under way at the end."""
+    """What a sender saw. `refused`: answers of status 400 and above. `idle`: connections with nothing under way at the
+    end."""
 
     sent: int
     idle: int
@@ -59,13 +60,14 @@ class Load(msgspec.Struct, frozen=True):
         return self.accepted / self.seconds
 
 
-# ---- pure: bytes ------------------------------------------------------------------------------------------------------------------
+# ---- pure: bytes -----------------------------------------------------------------------------------------------------
 
 
 def action_body(action_id: str, now: datetime, action_type: str = ACTION_TYPE) -> bytes:
     timestamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps(
-        {"actionId": action_id, "actionType": action_type, "timestamp": timestamp, "metadata": METADATA}, separators=(",", ":")
+        {"actionId": action_id, "actionType": action_type, "timestamp": timestamp, "metadata": METADATA},
+        separators=(",", ":"),
     ).encode()
 
 
@@ -86,7 +88,12 @@ def requests(actors: Sequence[Actor], run: str, count: int, port: int, now: date
     before, _, after = action_body("\0", now).partition(json.dumps("\0").encode())
     for number, chosen in enumerate(random.Random(run).choices(range(len(actors)), k=count)):
         body = b'%b"%b-%d"%b' % (before, run.encode(), number, after)
-        yield b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (heads[chosen], sign(actors[chosen], body).encode(), len(body), body)
+        yield b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (
+            heads[chosen],
+            sign(actors[chosen], body).encode(),
+            len(body),
+            body,
+        )
 
 
 def records(wire: Iterator[bytes]) -> Iterator[bytes]:
@@ -96,7 +103,7 @@ def records(wire: Iterator[bytes]) -> Iterator[bytes]:
         yield data
 
 
-# ---- I/O: sends -------------------------------------------------------------------------------------------------------------------
+# ---- I/O: sends ------------------------------------------------------------------------------------------------------
 
 
 def sender() -> str:
@@ -106,7 +113,8 @@ def sender() -> str:
 
 @contextmanager
 def in_memory(wire: Iterator[bytes]) -> Iterator[Path]:
-    """A file of records in memory, by a path that a child can open: on a disk, writing it out would slow the commits that are measured."""
+    """A file of records in memory, by a path that a child can open: on a disk, writing it out would slow the commits
+    that are measured."""
     with os.fdopen(os.memfd_create("requests"), "wb") as file:
         file.writelines(records(wire))
         file.flush()
@@ -114,7 +122,8 @@ def in_memory(wire: Iterator[bytes]) -> Iterator[Path]:
 
 
 async def send(port: int, connections: int, seconds: float, *, replay: Path | None) -> Load:
-    """Sends for `seconds`, or until the file is at its end, and returns when every answer is there. Without a file: reads the leaderboard.
+    """Sends for `seconds`, or until the file is at its end, and returns when every answer is there. Without a file:
+    reads the leaderboard.
 
     Cancelling it ends the sender. Raises RuntimeError when the sender fails or an answer is missing at the end.
     """

@@ -1,6 +1,8 @@
-"""How busy everybody else kept the machine while a server was measured: figures from a busy machine are not worth comparing.
+"""How busy everybody else kept the machine while a server was measured: figures from a busy machine are not worth
+comparing.
 
-Reads /proc twice: what all processors did, less what this benchmark's own processes did (the sender, the stores and the server among them).
+Reads /proc twice: what all processors did, less what this benchmark's own processes did (the sender, the stores and the
+server among them).
 """
 
 import os
@@ -57,7 +59,8 @@ def tree(pid: int) -> list[int]:
 
 
 def pss_kib(pid: int) -> int:
-    """Memory of a process, pages that it shares with others counted in part. The kernel's socket buffers are not in it."""
+    """Memory of a process, pages that it shares with others counted in part. The kernel's socket buffers are not in
+    it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
@@ -81,6 +84,7 @@ def usage() -> Usage:
     processes = _processes()
     own, wave = 0, {os.getpid()}
     while wave:
-        own += sum(int(ticks) for pid in wave for ticks in processes[pid][11:15])  # itself, and the children that it has seen end
+        # itself, and the children that it has seen end
+        own += sum(int(ticks) for pid in wave for ticks in processes[pid][11:15])
         wave = {pid for pid, fields in processes.items() if int(fields[1]) in wave}
     return Usage(time.monotonic(), everything / TICKS, own / TICKS)

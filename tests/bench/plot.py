@@ -1,4 +1,5 @@
-"""Draws the figures of one run as panels of bars, a group for each size of the load. A panel has its own scale, a server its colour."""
+"""Draws the figures of one run as panels of bars, a group for each size of the load. A panel has its own scale, a
+server its colour."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,10 @@ from matplotlib.figure import Figure as Picture
 
 from tests.bench import fanout_report, report
 
-OURS, THEIRS = ("#2563eb", "#60a5fa", "#93c5fd", "#bfdbfe"), ("#d6a75c", "#94a3b8", "#7c9a92", "#b08ea2", "#c9b79c", "#8b8fa8", "#a3b18a")
+OURS, THEIRS = (
+    ("#2563eb", "#60a5fa", "#93c5fd", "#bfdbfe"),
+    ("#d6a75c", "#94a3b8", "#7c9a92", "#b08ea2", "#c9b79c", "#8b8fa8", "#a3b18a"),
+)
 
 
 class Panel(msgspec.Struct, frozen=True):
@@ -46,20 +50,44 @@ def draw_fanout(figures: Sequence[fanout_report.Figure], path: Path) -> None:
     values: list[tuple[str, int, bool, Callable[[fanout_report.Figure], float]]] = [
         ("server CPU a delivered message, µs (logarithmic; less is better)", 1, True, lambda f: max(f.cpu_us, 0.1)),
         ("memory a viewer, KiB (less is better)", 1, False, lambda f: max(f.memory_kib, 0)),
-        ("lag p99, ms (logarithmic; ours from the commit, a tick's wait included)", 0, True, lambda f: max(f.lag_p99_ms, 1)),
+        (
+            "lag p99, ms (logarithmic; ours from the commit, a tick's wait included)",
+            0,
+            True,
+            lambda f: max(f.lag_p99_ms, 1),
+        ),
     ]
     names = {f.name: f.title for f in figures}
     panels = [
-        Panel(title, {names[name]: {f.clients: value(f) for f in figures if f.name == name} for name in names}, digits, logarithmic)
+        Panel(
+            title,
+            {names[name]: {f.clients: value(f) for f in figures if f.name == name} for name in names},
+            digits,
+            logarithmic,
+        )
         for title, digits, logarithmic, value in values
     ]
     draw(panels, colours(names), "viewers", path, columns=1, size=(12, 10))
 
 
-def draw(panels: Sequence[Panel], colour: Mapping[str, str], unit: str, path: Path, *, columns: int, size: tuple[float, float]) -> None:
+def draw(
+    panels: Sequence[Panel],
+    colour: Mapping[str, str],
+    unit: str,
+    path: Path,
+    *,
+    columns: int,
+    size: tuple[float, float],
+) -> None:
     """Writes an SVG that is the same for the same figures."""
     mpl.rcParams.update(
-        {"svg.hashsalt": "scoreboard", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+        {
+            "svg.hashsalt": "scoreboard",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "svg.fonttype": "none",
+        }
     )
     picture = Picture(figsize=size, layout="constrained")
     width = 0.8 / len(colour)
@@ -67,10 +95,14 @@ def draw(panels: Sequence[Panel], colour: Mapping[str, str], unit: str, path: Pa
         groups = sorted({group for values in panel.bars.values() for group in values})
         for place, title in enumerate(colour):
             own = panel.bars[title]
-            at = [number + (place - (len(colour) - 1) / 2) * width for number, group in enumerate(groups) if group in own]
+            at = [
+                number + (place - (len(colour) - 1) / 2) * width for number, group in enumerate(groups) if group in own
+            ]
             heights = [own[group] for group in groups if group in own]
             bars = axes.bar(at, heights, width * 0.92, color=colour[title], label=title, log=panel.logarithmic)
-            axes.bar_label(bars, [f"{h:,.{panel.digits}f}" for h in heights], fontsize=8 if width > 0.1 else 7, padding=2)
+            axes.bar_label(
+                bars, [f"{h:,.{panel.digits}f}" for h in heights], fontsize=8 if width > 0.1 else 7, padding=2
+            )
         axes.set_title(panel.title, loc="left", fontsize=10)
         axes.set_xticks(range(len(groups)), [f"{group:,} {unit}" for group in groups])
         axes.set_yticks([])

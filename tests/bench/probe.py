@@ -1,7 +1,7 @@
 """Asks every server the same questions before it is measured: a peer that skips a check would only look fast.
 
-Each answer must have the expected status; an accepted action must show on the board, with its points, and must have taken a
-slot of its user's window.
+Each answer must have the expected status; an accepted action must show on the board, with its points, and must have
+taken a slot of its user's window.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,9 @@ async def ask(running: Running) -> int:
     now = datetime.now(UTC)
     plain = action_body("probe-1", now)
     foreign = plain[:-1] + f',"userId":"{other.user_id}"}}'.encode()
-    forged = Actor(actor.user_id, actor.token[:-8] + ("A" * 8 if actor.token[-8:] != "A" * 8 else "B" * 8), actor.secret)
+    forged = Actor(
+        actor.user_id, actor.token[:-8] + ("A" * 8 if actor.token[-8:] != "A" * 8 else "B" * 8), actor.secret
+    )
     wrong_secret = Actor(actor.user_id, actor.token, actor.secret[::-1] + "x")
     questions = [
         ("an action", actor, actor, plain, 200),
@@ -63,7 +65,11 @@ async def until_on_board(client: httpx.AsyncClient, actor: Actor) -> None:
         while True:
             answer = await client.get(BOARD_PATH)
             rows = answer.json()["data"]["leaderboard"] if answer.status_code == 200 else []
-            if rows and (rows[0]["userId"], rows[0]["rank"], rows[0]["score"]) == (actor.user_id, 1, POINTS) and rows[0]["username"]:
+            if (
+                rows
+                and (rows[0]["userId"], rows[0]["rank"], rows[0]["score"]) == (actor.user_id, 1, POINTS)
+                and rows[0]["username"]
+            ):
                 return
             await trio.sleep(0.05)
     raise UnequalWorkError(f"the accepted action is not on the board after {BOARD:.0f} s")

@@ -49,14 +49,16 @@ class Expectation(msgspec.Struct, frozen=True):
         return self.value <= self.bound if self.most else self.value >= self.bound
 
 
-# Times as many actions as the peer that are expected, by number of connections: what the prototype did, less a whole server's other work.
+# Times as many actions as the peer that are expected, by number of connections: what the prototype did, less a whole
+# server's other work.
 ACTIONS = {"fastapi": {32: 2.5, 128: 4.0}, "bun": {32: 1.1, 128: 1.6}}
 READS = {"fastapi": 10.0, "bun": 1.0}
 CPU_US, CPU_AT = 150.0, 128
 
 
 def middle(figures: Sequence[Figure]) -> list[Figure]:
-    """Of several rounds the one in the middle by actions, for each server and number of connections; of two the better one."""
+    """Of several rounds the one in the middle by actions, for each server and number of connections; of two the better
+    one."""
     groups: dict[tuple[str, int], list[Figure]] = {}
     for figure in figures:
         groups.setdefault((figure.name, figure.connections), []).append(figure)
@@ -64,7 +66,8 @@ def middle(figures: Sequence[Figure]) -> list[Figure]:
 
 
 def disagreement(accepted: int, kept: Kept) -> str | None:
-    """Why no figure may be printed: the stores must hold exactly the accepted actions, and agree about their points. None when they do."""
+    """Why no figure may be printed: the stores must hold exactly the accepted actions, and agree about their points.
+    None when they do."""
     if kept.actions == accepted and kept.points == kept.totals == kept.board:
         return None
     return f"{accepted} actions were accepted, but the stores hold {kept}"
@@ -81,10 +84,16 @@ def expectations(figures: Sequence[Figure]) -> list[Expectation]:
         if bound := ACTIONS[peer.name].get(peer.connections):
             found.append(Expectation(f"actions/s over {peer.name}, {at}", bound, own.actions / peer.actions))
         if peer.name == "fastapi" and peer.connections in ACTIONS["fastapi"]:
-            found.append(Expectation(f"p99 of an action over {peer.name}'s, {at}", 0.5, own.p99_ms / peer.p99_ms, most=True))
-        found.append(Expectation(f"leaderboard reads/s over {peer.name}, {at}", READS[peer.name], own.reads / peer.reads))
+            found.append(
+                Expectation(f"p99 of an action over {peer.name}'s, {at}", 0.5, own.p99_ms / peer.p99_ms, most=True)
+            )
+        found.append(
+            Expectation(f"leaderboard reads/s over {peer.name}, {at}", READS[peer.name], own.reads / peer.reads)
+        )
     if own := ours.get(CPU_AT):
-        found.append(Expectation(f"server CPU an action, {CPU_AT} connections", CPU_US, own.cpu_us, unit="µs", most=True))
+        found.append(
+            Expectation(f"server CPU an action, {CPU_AT} connections", CPU_US, own.cpu_us, unit="µs", most=True)
+        )
     return found
 
 

@@ -1,4 +1,5 @@
-"""What every benchmark's run needs: progress on stderr, a folder of its own, and an end, with every child, when it is asked to stop."""
+"""What every benchmark's run needs: progress on stderr, a folder of its own, and an end, with every child, when it is
+asked to stop."""
 
 import shutil
 import signal
@@ -22,7 +23,8 @@ def progress(text: str) -> None:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """Beside the ordinary data, not in a folder of the system's that may be memory: a commit must reach a disk. Removed at the end."""
+    """Beside the ordinary data, not in a folder of the system's that may be memory: a commit must reach a disk. Removed
+    at the end."""
     (ROOT / ".data").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / ".data"))
     folder.chmod(0o755)  # PostgreSQL may run as another account

@@ -1,12 +1,14 @@
 """`scripts/bench scale`: the same clients act on few users and on many, in turn, in one run.
 
-Each size has a PostgreSQL, a Valkey and a server of its own, and users with scores made in SQL; the server builds the board itself when
-it starts. Then wrk sends signed actions to one size after the other, round by round, so that whatever else the machine does meets all
-sizes; the servers that are not measured stand idle. A figure is printed only if the database holds what was accepted (as `actions`).
+Each size has a PostgreSQL, a Valkey and a server of its own, and users with scores made in SQL; the server builds the
+board itself when it starts. Then wrk sends signed actions to one size after the other, round by round, so that whatever
+else the machine does meets all sizes; the servers that are not measured stand idle. A figure is printed only if the
+database holds what was accepted (as `actions`).
 
-The actors are as many at each size and spread evenly over all ids: tokens and limits cost the same, and ten thousand of a million users
-still touch nearly every page of the tables and their indexes. A round begins with a checkpoint, because afterwards each page goes whole
-into the WAL when it is first written. With many users that is about a page an action, and every round has it.
+The actors are as many at each size and spread evenly over all ids: tokens and limits cost the same, and ten thousand of
+a million users still touch nearly every page of the tables and their indexes. A round begins with a checkpoint, because
+afterwards each page goes whole into the WAL when it is first written. With many users that is about a page an action,
+and every round has it.
 """
 
 import argparse
@@ -22,11 +24,11 @@ import msgspec
 import trio
 
 from scoreboard.domain.errors import StartError
-from scoreboard.runtime import embedded
-from scoreboard.runtime.settings import load_settings
+from scoreboard.embedded import stack as embedded
 from scoreboard.security import tokens
 from scoreboard.security.signatures import action_secret
 from scoreboard.security.tokens import TokenKeys
+from scoreboard.settings.model import load_settings
 from tests.bench import load, machine, report, scale_report, scale_stores, servers, stores
 from tests.bench.load import Actor
 from tests.bench.report import UnequalCountError
@@ -36,12 +38,14 @@ from tests.bench.servers import OURS, Running, Site
 
 SIZES = (10_000, 1_000_000)
 ACTORS = 10_000  # at each size; the server remembers 20,000 tokens
-WARM_UP = 20.0  # seconds at most, for two actions an actor: tokens are verified, statements planned, pages read; not counted
+# seconds at most, for two actions an actor: tokens are verified, statements planned, pages read; not counted
+WARM_UP = 20.0
 FIRST_RATE = 4_000  # actions signed a second for the first round; a file at its end only ends the round
 SPARE = 2.0  # times as many actions as the fastest rate so far asks for are signed
 BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
 TOKEN_SECONDS = 3 * 3600  # longer than a run
-FILL = 600.0  # seconds a size until its users are made and its board is built; a million with one action each take about 90
+# seconds a size until its users are made and its board is built; a million with one action each take about 90
+FILL = 600.0
 OVERHEAD = 20.0  # seconds a round for signing
 
 
@@ -59,7 +63,7 @@ class Stack(msgspec.Struct):
         return await scale_stores.work(self.data_dir, self.running.site.postgres_url, self.running.site.redis_url)
 
 
-# ---- one size ----------------------------------------------------------------------------------------------------------------------
+# ---- one size --------------------------------------------------------------------------------------------------------
 
 
 def sessions(site: Site, users: Sequence[UUID]) -> list[Actor]:
@@ -70,7 +74,9 @@ def sessions(site: Site, users: Sequence[UUID]) -> list[Actor]:
     made = []
     for user in users:
         sid = uuid4()
-        token = tokens.issue(signing, issuer=settings.issuer, user=user, sid=sid, jti=uuid4().hex, now=now, lifetime=TOKEN_SECONDS)
+        token = tokens.issue(
+            signing, issuer=settings.issuer, user=user, sid=sid, jti=uuid4().hex, now=now, lifetime=TOKEN_SECONDS
+        )
         made.append(Actor(str(user), token, action_secret(keys.master[keys.current_master], user, sid)))
     return made
 
@@ -92,7 +98,9 @@ async def stack(users: int, history: int, actors: int, settings: dict[str, str],
         async with servers.child(OURS.title, *servers.command(OURS, site, {}), site) as process:
             while scale_stores.board_size(site.redis_url) < users:
                 await trio.sleep(0.5)
-            progress(f"{users:,} users: made in {filled - began:.0f} s, board built in {time.monotonic() - started:.0f} s")
+            progress(
+                f"{users:,} users: made in {filled - began:.0f} s, board built in {time.monotonic() - started:.0f} s"
+            )
             yield Stack(users, history, data_dir, Running(process.pid, site, acting))
 
 
@@ -109,9 +117,18 @@ async def measure(one: Stack, turn: int, connections: int, seconds: float, check
     if checkpoint:
         await scale_stores.checkpoint(one.running.site.postgres_url)
     pid = one.running.pid
-    before, cpu, work, (size, commits) = machine.usage(), machine.cpu_seconds(pid), await one.work(), await one.running.batches()
+    before, cpu, work, (size, commits) = (
+        machine.usage(),
+        machine.cpu_seconds(pid),
+        await one.work(),
+        await one.running.batches(),
+    )
     done = await send(one, f"round-{turn}", int(one.rate * seconds * SPARE), connections, seconds)
-    after, cpu, (size_after, commits_after) = machine.usage(), machine.cpu_seconds(pid) - cpu, await one.running.batches()
+    after, cpu, (size_after, commits_after) = (
+        machine.usage(),
+        machine.cpu_seconds(pid) - cpu,
+        await one.running.batches(),
+    )
     work = (await one.work()).since(work)
     each = 1e6 / done.accepted
     figure = Round(
@@ -138,13 +155,14 @@ async def measure(one: Stack, turn: int, connections: int, seconds: float, check
 
 
 async def check(one: Stack) -> None:
-    """Raises `UnequalCountError` unless the stores hold the actions that were made in SQL and exactly the accepted ones."""
+    """Raises `UnequalCountError` unless the stores hold the actions that were made in SQL and exactly the accepted
+    ones."""
     wanted = one.users * one.history + one.accepted
     if why := report.disagreement(wanted, await stores.kept(one.running.site.postgres_url, one.running.site.redis_url)):
         raise UnequalCountError(why)
 
 
-# ---- the run -----------------------------------------------------------------------------------------------------------------------
+# ---- the run ---------------------------------------------------------------------------------------------------------
 
 
 async def run(options: argparse.Namespace, folder: Path) -> list[Round]:
@@ -161,7 +179,10 @@ async def run(options: argparse.Namespace, folder: Path) -> list[Round]:
             for turn in range(1, options.rounds + 1):
                 progress(f"round {turn} of {options.rounds}")
                 in_turn = stacks if turn % 2 else stacks[::-1]
-                figures += [await measure(one, turn, options.connections, options.seconds, options.checkpoint) for one in in_turn]
+                figures += [
+                    await measure(one, turn, options.connections, options.seconds, options.checkpoint)
+                    for one in in_turn
+                ]
             for one in stacks:
                 await check(one)
     return figures
@@ -195,11 +216,17 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     sizes = ",".join(map(str, SIZES))
     parser.add_argument(
-        "--sizes", default=sizes, help=f"numbers of users; the smallest is what the others are compared with (default: {sizes})"
+        "--sizes",
+        default=sizes,
+        help=f"numbers of users; the smallest is what the others are compared with (default: {sizes})",
     )
-    parser.add_argument("--seconds", type=float, default=20.0, help="of actions at each size in each round (default: 20)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of actions at each size in each round (default: 20)"
+    )
     parser.add_argument("--connections", type=int, default=128, help="of the clients (default: 128)")
-    parser.add_argument("--rounds", type=int, default=3, help="all sizes in turn so many times; medians count (default: 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="all sizes in turn so many times; medians count (default: 3)"
+    )
     parser.add_argument("--history", type=int, default=1, help="actions that each user has already (default: 1)")
     parser.add_argument(
         "--actors",
@@ -208,7 +235,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         help=f"users that act, as many at each size; above 20,000 a server verifies tokens anew (default: {ACTORS})",
     )
     parser.add_argument(
-        "--postgres", default="", help="settings of PostgreSQL to compare: NAME=VALUE,… (default: the embedded server's own)"
+        "--postgres",
+        default="",
+        help="settings of PostgreSQL to compare: NAME=VALUE,… (default: the embedded server's own)",
     )
     parser.add_argument(
         "--no-checkpoint",
@@ -216,7 +245,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_false",
         help="begin no round with a checkpoint (long rounds meet PostgreSQL's own)",
     )
-    parser.add_argument("--output", type=Path, default=ROOT / ".data" / "bench", help="folder for scale.md (default: .data/bench)")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / ".data" / "bench", help="folder for scale.md (default: .data/bench)"
+    )
     options = parser.parse_args(argv)
     try:
         options.sizes = sorted({int(number) for number in options.sizes.split(",")})

@@ -39,25 +39,34 @@ def medians(rounds: Sequence[Round]) -> list[Round]:
     for one in rounds:
         sizes.setdefault(one.users, []).append(one)
     fields = Round.__struct_fields__[1:]
-    return [Round(users, **{name: float(median(getattr(one, name) for one in sizes[users])) for name in fields}) for users in sorted(sizes)]
+    return [
+        Round(users, **{name: float(median(getattr(one, name) for one in sizes[users])) for name in fields})
+        for users in sorted(sizes)
+    ]
 
 
 def ratios(rounds: Sequence[Round]) -> dict[int, float]:
-    """For each size: its actions a second by those of the smallest size in the same round, and of the rounds the median.
+    """For each size: its actions a second by those of the smallest size in the same round, and of the rounds the
+    median.
 
-    Rounds are compared with themselves, since what else the machine does changes from one to the next. Every size needs every round.
+    Rounds are compared with themselves, since what else the machine does changes from one to the next. Every size needs
+    every round.
     """
     sizes: dict[int, list[float]] = {}
     for one in rounds:
         sizes.setdefault(one.users, []).append(one.actions)
     smallest = sizes[min(sizes)]
-    return {users: median(own / base for own, base in zip(sizes[users], smallest, strict=True)) for users in sorted(sizes)}
+    return {
+        users: median(own / base for own, base in zip(sizes[users], smallest, strict=True)) for users in sorted(sizes)
+    }
 
 
 def expectations(rounds: Sequence[Round]) -> list[Expectation]:
     found = list(ratios(rounds).items())
     smallest = found[0][0]
-    return [Expectation(f"actions/s with {users:,} users over {smallest:,}", SLOWDOWN, ratio) for users, ratio in found[1:]]
+    return [
+        Expectation(f"actions/s with {users:,} users over {smallest:,}", SLOWDOWN, ratio) for users, ratio in found[1:]
+    ]
 
 
 def table(rounds: Sequence[Round]) -> str:

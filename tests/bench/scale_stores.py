@@ -1,6 +1,8 @@
-"""The stores of `scripts/bench scale`: a database with many users, and what PostgreSQL and Valkey say of their own work.
+"""The stores of `scripts/bench scale`: a database with many users, and what PostgreSQL and Valkey say of their own
+work.
 
-The users are made in SQL, with scores that their action logs add up to, as a real installation has them. Nothing here speaks to the server.
+The users are made in SQL, with scores that their action logs add up to, as a real installation has them. Nothing here
+speaks to the server.
 """
 
 from pathlib import Path
@@ -11,18 +13,20 @@ import asyncpg
 import msgspec
 import redis
 
-from scoreboard.storage import partitions
-from scoreboard.storage.connections import COMMITTER
+from scoreboard.storage.connections.stores import COMMITTER
+from scoreboard.storage.postgres import partitions
 from tests.bench import machine, stores
 
-HIGHEST_POINTS = 100_000  # of one action: a million users have mostly different totals, so that an action of 50 points passes some of them
+# of one action: a million users have mostly different totals, so that an action of 50 points passes some of them
+HIGHEST_POINTS = 100_000
 
 USERS_SQL = """
 INSERT INTO users (username, email)
 SELECT format('bench-%s', n), format('bench-%s@example.com', n) FROM generate_series(1, $1::int) n"""
 
-# Each user's actions lie between the month's beginning and now, so that they share the partition that the benchmark's own actions go to.
-# The sequence numbers of a user's actions rise with time, and users come in no order: so do the pages of the tables.
+# Each user's actions lie between the month's beginning and now, so that they share the partition that the benchmark's
+# own actions go to. The sequence numbers of a user's actions rise with time, and users come in no order: so do the
+# pages of the tables.
 LOGS_SQL = """
 INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature, metadata, processed_at)
 SELECT user_id, gen_random_uuid(), 'task_finish', points, sum(points) OVER (PARTITION BY user_id ORDER BY n), n,
@@ -62,11 +66,13 @@ class Work(msgspec.Struct, frozen=True):
 
 
 async def fill(url: str, users: int, history: int) -> None:
-    """Makes `users` users with `history` actions each in a migrated database, as vacuumed and analysed as one that is not new."""
+    """Makes `users` users with `history` actions each in a migrated database, as vacuumed and analysed as one that is
+    not new."""
 
     async def make(connection: "asyncpg.Connection[Any]") -> None:
         await partitions.make_partitions(connection)
-        await connection.execute(f"SET application_name = '{COMMITTER}'")  # or triggers would note each row as a change by others
+        # or triggers would note each row as a change by others
+        await connection.execute(f"SET application_name = '{COMMITTER}'")
         async with connection.transaction():
             await connection.execute(USERS_SQL, users)
             await connection.execute(LOGS_SQL, history, HIGHEST_POINTS)

@@ -1,8 +1,8 @@
 """Who is compared, and how each is started, given users, and ended.
 
-Every server runs alone, as one process, on the stores that `stores.fresh` made for it. Limits are so high that they never
-refuse; their calls are still made. This server runs with everything else switched on. Bun joins where one is found: at $BUN, or
-in node_modules where the npm package `bun` puts it.
+Every server runs alone, as one process, on the stores that `stores.fresh` made for it. Limits are so high that they
+never refuse; their calls are still made. This server runs with everything else switched on. Bun joins where one is
+found: at $BUN, or in node_modules where the npm package `bun` puts it.
 """
 
 import os
@@ -63,8 +63,12 @@ class Running(msgspec.Struct, frozen=True):
         """Sum and count of the commit batch sizes so far; zeros from a server that doesn't tell."""
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://127.0.0.1:{self.site.port}/metrics")).text
-        found = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("scoreboard_commit_batch_size_"))
-        return float(found.get("scoreboard_commit_batch_size_sum", 0)), float(found.get("scoreboard_commit_batch_size_count", 0))
+        found = dict(
+            line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("scoreboard_commit_batch_size_")
+        )
+        return float(found.get("scoreboard_commit_batch_size_sum", 0)), float(
+            found.get("scoreboard_commit_batch_size_count", 0)
+        )
 
 
 def find_bun() -> str | None:
@@ -82,13 +86,14 @@ def free_port() -> int:
         return port
 
 
-# ---- the commands ------------------------------------------------------------------------------------------------------------------
+# ---- the commands ----------------------------------------------------------------------------------------------------
 
 
 def our_environ(site: Site) -> dict[str, str]:
     return {
         "SCOREBOARD_SERVER__HOST": "127.0.0.1",
-        "SCOREBOARD_SERVER__PORT": str(site.port),  # also of the command that makes the tokens: the address is their issuer
+        # also of the command that makes the tokens: the address is their issuer
+        "SCOREBOARD_SERVER__PORT": str(site.port),
         "SCOREBOARD_POSTGRES__URL": site.postgres_url,
         "SCOREBOARD_REDIS__URL": site.redis_url,
         "SCOREBOARD_EMBEDDED__ENABLED": "false",
@@ -110,21 +115,43 @@ def command(contender: Contender, site: Site, peer_keys: Mapping[str, str]) -> t
     if contender is OURS:
         return [sys.executable, "-m", "scoreboard", "serve"], our_environ(site)
     if contender is FASTAPI:
-        options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "--host", "127.0.0.1"]
-        return [sys.executable, "-m", "uvicorn", "tests.peers.fastapi_peer:app", *options, "--port", str(site.port)], peer
+        options = [
+            "--loop",
+            "uvloop",
+            "--http",
+            "httptools",
+            "--no-access-log",
+            "--log-level",
+            "warning",
+            "--host",
+            "127.0.0.1",
+        ]
+        return [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "tests.peers.fastapi_peer:app",
+            *options,
+            "--port",
+            str(site.port),
+        ], peer
     bun = find_bun()
     assert bun is not None  # `actions` leaves it out otherwise
     return [bun, "run", str(ROOT / "tests" / "peers" / "bun_peer.ts")], peer
 
 
-# ---- users -------------------------------------------------------------------------------------------------------------------------
+# ---- users -----------------------------------------------------------------------------------------------------------
 
 
 def peer_actors(keys: Mapping[str, str], users: list[uuid.UUID]) -> list[Actor]:
     now = int(time.time())
     claims = {"iat": now, "exp": now + 3600}
     return [
-        Actor(str(user), jwt.encode({"sub": str(user), **claims}, keys["JWT_SECRET"], algorithm="HS256"), keys["ACTION_SECRET"])
+        Actor(
+            str(user),
+            jwt.encode({"sub": str(user), **claims}, keys["JWT_SECRET"], algorithm="HS256"),
+            keys["ACTION_SECRET"],
+        )
         for user in users
     ]
 
@@ -149,7 +176,7 @@ async def our_actors(site: Site, count: int = USERS) -> list[Actor]:
     return [Actor(*line.split("\t")[:3]) for line in file.read_text().splitlines()]
 
 
-# ---- life --------------------------------------------------------------------------------------------------------------------------
+# ---- life ------------------------------------------------------------------------------------------------------------
 
 
 async def answers(port: int) -> bool:
@@ -173,7 +200,9 @@ async def until_ready(process: trio.Process, port: int, log: Path, ready: Callab
             except (httpx.TransportError, OSError):
                 pass  # it does not listen yet
             await trio.sleep(0.1)
-    state = f"ended with {process.returncode}" if process.returncode is not None else f"was not ready after {START:.0f} s"
+    state = (
+        f"ended with {process.returncode}" if process.returncode is not None else f"was not ready after {START:.0f} s"
+    )
     raise RuntimeError(f"the server {state}; {log_tail(log)}")
 
 
@@ -208,7 +237,12 @@ async def child(
     log = site.folder / "server.log"
     with log.open("wb") as output:
         process = await trio.lowlevel.open_process(
-            arguments, cwd=ROOT, env=os.environ | environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            arguments,
+            cwd=ROOT,
+            env=os.environ | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         await until_ready(process, site.port, log, ready)

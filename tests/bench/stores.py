@@ -1,7 +1,7 @@
 """The stores of a benchmark: a fresh database and an emptied Valkey for each server, and afterwards what they hold.
 
-Both servers are the embedded ones, the same processes for everybody. asyncpg runs in a thread with a loop of its own: the
-benchmark itself is Trio.
+Both servers are the embedded ones, the same processes for everybody. asyncpg runs in a thread with a loop of its own:
+the benchmark itself is Trio.
 """
 
 import asyncio
@@ -54,7 +54,8 @@ async def fresh(postgres_url: str, redis_url: str, database: str) -> str:
     async def make(connection: "asyncpg.Connection[Any]") -> None:
         await drop_database(connection, database)
         await connection.execute(f'CREATE DATABASE "{database}"')
-        await connection.execute("ALTER ROLE CURRENT_USER RESET ALL")  # what one server gave its role is not the next one's
+        # what one server gave its role is not the next one's
+        await connection.execute("ALTER ROLE CURRENT_USER RESET ALL")
         for name, wanted in DURABLE.items():
             if (found := await connection.fetchval(f"SHOW {name}")) != wanted:
                 raise RuntimeError(f"PostgreSQL has {name} = {found}: figures without durability would say nothing")
@@ -66,9 +67,11 @@ async def fresh(postgres_url: str, redis_url: str, database: str) -> str:
 
 
 async def drop_database(connection: "asyncpg.Connection[Any]", database: str) -> None:
-    """Drops it if it is there, whoever uses it. Raises what PostgreSQL says when that can't be done within DROP_SECONDS.
+    """Drops it if it is there, whoever uses it. Raises what PostgreSQL says when that can't be done within
+    DROP_SECONDS.
 
-    FORCE ends sessions of our own role; a worker of PostgreSQL's own (autovacuum) is a superuser's, ends by itself, and is waited for.
+    FORCE ends sessions of our own role; a worker of PostgreSQL's own (autovacuum) is a superuser's, ends by itself, and
+    is waited for.
     """
     give_up = time.monotonic() + DROP_SECONDS
     while True:
@@ -106,7 +109,9 @@ async def kept(url: str, redis_url: str) -> Kept:
     with redis.Redis.from_url(redis_url) as client:
         board = 0
         for start in range(0, client.zcard("leaderboard"), CHUNK):
-            board += sum(int(score) for _, score in client.zrange("leaderboard", start, start + CHUNK - 1, withscores=True))
+            board += sum(
+                int(score) for _, score in client.zrange("leaderboard", start, start + CHUNK - 1, withscores=True)
+            )
     return Kept(actions, points, totals, board)
 
 

@@ -6,8 +6,18 @@ from tests.bench import fanout_lag
 from tests.bench.fanout_lag import Commit, Lags
 from tests.bench.fanout_wire import Shown
 
-BOARDS = [Shown("1-1", {"a": 50, "b": 50}, None), Shown("1-2", {"a": 150, "b": 50}, None), Shown("1-3", {"a": 150, "b": 100}, None)]
-COMMITS = [Commit("a", 50, 1_000), Commit("b", 50, 1_001), Commit("a", 100, 2_000), Commit("a", 150, 2_060), Commit("b", 100, 2_130)]
+BOARDS = [
+    Shown("1-1", {"a": 50, "b": 50}, None),
+    Shown("1-2", {"a": 150, "b": 50}, None),
+    Shown("1-3", {"a": 150, "b": 100}, None),
+]
+COMMITS = [
+    Commit("a", 50, 1_000),
+    Commit("b", 50, 1_001),
+    Commit("a", 100, 2_000),
+    Commit("a", 150, 2_060),
+    Commit("b", 100, 2_130),
+]
 
 
 def test_the_oldest_change_in_a_board_counts() -> None:

@@ -1,4 +1,5 @@
-"""The raw client against a server that sends known bytes: `tests/bench/fanout_viewers.py`, by way of `fanout_crowd.py`."""
+"""The raw client against a server that sends known bytes: `tests/bench/fanout_viewers.py`, by way of
+`fanout_crowd.py`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +8,7 @@ from functools import partial
 import pytest
 import trio
 
-from scoreboard.domain.wire import text_frame
+from scoreboard.domain.protocol import text_frame
 from tests.bench import fanout_lag
 from tests.bench.fanout_crowd import crowd
 

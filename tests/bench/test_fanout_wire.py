@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.wire import text_frame
+from scoreboard.domain.protocol import text_frame
 from tests.bench import fanout_wire as wire
 from tests.bench.fanout_wire import Shown
 
-BOARD = {"leaderboard": [{"userId": "u", "score": 70, "rank": 1}], "changedPositions": [], "position": "1-5", "timestamp": "t"}
+BOARD = {
+    "leaderboard": [{"userId": "u", "score": 70, "rank": 1}],
+    "changedPositions": [],
+    "position": "1-5",
+    "timestamp": "t",
+}
 
 
 def event(data: object) -> bytes:
@@ -66,5 +71,13 @@ def test_what_is_not_a_board_is_none() -> None:
 
 def test_a_delta_shows_the_scores_that_changed() -> None:
     """Its position is the board's, its scores are those in it."""
-    data = {"position": "1-6", "previousPosition": "1-5", "changed": [{"userId": "u", "score": 80}], "removed": [], "timestamp": "t"}
-    assert wire.read_message(json.dumps({"event": "leaderboard:delta", "data": data}).encode()) == Shown("1-6", {"u": 80}, None)
+    data = {
+        "position": "1-6",
+        "previousPosition": "1-5",
+        "changed": [{"userId": "u", "score": 80}],
+        "removed": [],
+        "timestamp": "t",
+    }
+    assert wire.read_message(json.dumps({"event": "leaderboard:delta", "data": data}).encode()) == Shown(
+        "1-6", {"u": 80}, None
+    )

@@ -74,7 +74,13 @@ def test_the_own_client_counts_every_answer(server: ThreadingHTTPServer) -> None
     port = server.server_port
     with load.in_memory(wire(port)) as file:
         got = client.run(port, 4, 5.0, client.stored(file))
-    assert (got["sent"], got["answered"], got["refused"], got["idle"], got["broken"]) == (COUNT, COUNT, COUNT // 10, 4, 0)
+    assert (got["sent"], got["answered"], got["refused"], got["idle"], got["broken"]) == (
+        COUNT,
+        COUNT,
+        COUNT // 10,
+        4,
+        0,
+    )
     assert server.seen == Counter({f"run-{n}": 1 for n in range(COUNT)})  # type: ignore[attr-defined]
 
 

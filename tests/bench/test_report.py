@@ -58,5 +58,10 @@ def test_a_lost_or_invented_action_forbids_every_figure() -> None:
     """The database must hold each accepted action once, and its points must be in the totals and on the board."""
     whole = Kept(actions=10, points=500, totals=500, board=500)
     assert report.disagreement(10, whole) is None
-    for wrong in (replace(whole, actions=9), replace(whole, actions=11), replace(whole, totals=450), replace(whole, board=550)):
+    for wrong in (
+        replace(whole, actions=9),
+        replace(whole, actions=11),
+        replace(whole, totals=450),
+        replace(whole, board=550),
+    ):
         assert "10 actions were accepted" in (report.disagreement(10, wrong) or "")

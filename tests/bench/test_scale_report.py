@@ -50,7 +50,8 @@ def test_each_figure_is_the_median_of_its_own() -> None:
 
 
 def test_the_larger_size_is_judged() -> None:
-    """At least three quarters of the smallest size's actions are expected of each other size, of the smallest nothing."""
+    """At least three quarters of the smallest size's actions are expected of each other size, of the smallest
+    nothing."""
     (found,) = scale_report.expectations([FEW, MANY])
     assert (found.value, found.met) == (0.8, True)
     (found,) = scale_report.expectations([FEW, replace(MANY, actions=2_249)])
@@ -61,5 +62,8 @@ def test_the_larger_size_is_judged() -> None:
 def test_the_table_has_a_line_a_size() -> None:
     """Actions a second, their ratio, and what each action cost, in all and by process, and wrote."""
     lines = scale_report.table([MANY, FEW]).splitlines()
-    assert [line.split(" | ")[:3] for line in lines[2:]] == [["| 10,000", "3,000", "1.00"], ["| 1,000,000", "2,400", "0.80"]]
+    assert [line.split(" | ")[:3] for line in lines[2:]] == [
+        ["| 10,000", "3,000", "1.00"],
+        ["| 1,000,000", "2,400", "0.80"],
+    ]
     assert " | 410 | 160 | 190 | 60 | 45 | 48.0 | 5.5 | " in lines[3]

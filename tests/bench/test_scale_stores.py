@@ -13,7 +13,8 @@ from tests.conftest import execute
 
 USERS, HISTORY = 500, 3
 
-# What `verify` compares in the ledger, and what ORIGINALS_SQL looks up: a score is the sum of its log, each action has a key and a log row.
+# What `verify` compares in the ledger, and what ORIGINALS_SQL looks up: a score is the sum of its log, each action has
+# a key and a log row.
 CHECK_SQL = """
 SELECT (SELECT count(*) FROM scores),
        (SELECT count(*) FROM scores s JOIN (SELECT user_id, sum(points_awarded) AS points, max(seq) AS reached, count(*) AS n,
@@ -26,7 +27,8 @@ SELECT (SELECT count(*) FROM scores),
 
 
 async def test_made_users_have_scores_that_their_log_adds_up_to(database_url: str) -> None:
-    """Each has so many actions with a key and a log row each, in this month's partition, and later actions come later in the order."""
+    """Each has so many actions with a key and a log row each, in this month's partition, and later actions come later
+    in the order."""
     await scale_stores.fill(database_url, USERS, HISTORY)
 
     async def check(connection: asyncpg.Connection) -> asyncpg.Record | None:
@@ -66,7 +68,11 @@ async def test_a_database_is_dropped_whoever_is_in_it(database_url: str) -> None
 
 async def test_a_worker_of_postgresqls_own_is_waited_for() -> None:
     """It is a superuser's, whom we may not send away, and it ends by itself."""
-    said: list[Exception | None] = [asyncpg.InsufficientPrivilegeError("autovacuum"), asyncpg.ObjectInUseError("autovacuum"), None]
+    said: list[Exception | None] = [
+        asyncpg.InsufficientPrivilegeError("autovacuum"),
+        asyncpg.ObjectInUseError("autovacuum"),
+        None,
+    ]
 
     class Connection:
         async def execute(self, _: str) -> None:
@@ -95,8 +101,12 @@ async def test_a_checkpoint_is_made_when_asked_for(database_url: str, redis_url:
 
 def test_work_is_what_was_done_in_between() -> None:
     """Two readings subtract field by field."""
-    before = scale_stores.Work(postgres_cpu=1.5, valkey_cpu=0.5, wal_bytes=100, full_pages=1, checkpoints=1, script_us=10)
-    after = scale_stores.Work(postgres_cpu=4.0, valkey_cpu=0.75, wal_bytes=350, full_pages=6, checkpoints=1, script_us=40)
+    before = scale_stores.Work(
+        postgres_cpu=1.5, valkey_cpu=0.5, wal_bytes=100, full_pages=1, checkpoints=1, script_us=10
+    )
+    after = scale_stores.Work(
+        postgres_cpu=4.0, valkey_cpu=0.75, wal_bytes=350, full_pages=6, checkpoints=1, script_us=40
+    )
     assert after.since(before) == scale_stores.Work(2.5, 0.25, 250, 5, 0, 30)
 
 

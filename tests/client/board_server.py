@@ -1,7 +1,8 @@
 """A small live server for the tests of the client: it shows the boards that a test gives it and misbehaves as told.
 
-It keeps the last boards and so can resume; while `losing` it swallows what the next boards would send, `close` ends every connection with a
-code. It runs on a Trio loop of its own, beside the test; a test may await its methods on any loop.
+It keeps the last boards and so can resume; while `losing` it swallows what the next boards would send, `close` ends
+every connection with a code. It runs on a Trio loop of its own, beside the test; a test may await its methods on any
+loop.
 """
 
 import json
@@ -32,13 +33,25 @@ def frame(event: str, **data: Any) -> str:
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    raw = {"rank": entry.rank, "userId": entry.userId, "username": entry.username, "score": entry.score, "avatarUrl": entry.avatarUrl}
+    raw = {
+        "rank": entry.rank,
+        "userId": entry.userId,
+        "username": entry.username,
+        "score": entry.score,
+        "avatarUrl": entry.avatarUrl,
+    }
     return {name: value for name, value in raw.items() if value is not None}
 
 
 def update_frame(position: str, entries: Sequence[Entry]) -> str:
     board = [entry_json(entry) for entry in entries]
-    return frame("leaderboard:update", leaderboard=board, changedPositions=[], position=position, timestamp="2026-01-10T10:30:00.000Z")
+    return frame(
+        "leaderboard:update",
+        leaderboard=board,
+        changedPositions=[],
+        position=position,
+        timestamp="2026-01-10T10:30:00.000Z",
+    )
 
 
 def delta_frame(previous: tuple[str, Sequence[Entry]], current: tuple[str, Sequence[Entry]]) -> str:
@@ -55,7 +68,8 @@ def delta_frame(previous: tuple[str, Sequence[Entry]], current: tuple[str, Seque
 
 
 class BoardServer:
-    """Every connection's messages are in `heard`, one list a connection; the codes with which clients ended theirs in `closed`."""
+    """Every connection's messages are in `heard`, one list a connection; the codes with which clients ended theirs in
+    `closed`."""
 
     def __init__(self) -> None:
         self.boards: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
@@ -70,7 +84,7 @@ class BoardServer:
         self.heartbeat_seconds: float | None = None  # as it promises; a test sends them, or not
         self.thread: TrioThread
 
-    # ---- for tests, on any loop -----------------------------------------------------------------------------------------
+    # ---- for tests, on any loop --------------------------------------------------------------------------------------
 
     async def show(self, users: str) -> None:
         """A new board, to every subscriber."""
@@ -102,13 +116,15 @@ class BoardServer:
             while len(self.closed) < count:
                 await anyio.sleep(0.005)
 
-    # ---- on its own loop ------------------------------------------------------------------------------------------------
+    # ---- on its own loop ---------------------------------------------------------------------------------------------
 
     async def _show(self, users: str) -> None:
         self.boards.append((f"1-{len(self.boards)}", rows(users)))
         for socket, mode in list(self._sockets.items()):
             if not self.losing:
-                await self._send(socket, delta_frame(*self.boards[-2:]) if mode == "delta" else update_frame(*self.boards[-1]))
+                await self._send(
+                    socket, delta_frame(*self.boards[-2:]) if mode == "delta" else update_frame(*self.boards[-1])
+                )
 
     async def _say(self, text: str) -> None:
         for socket in list(self._all):
@@ -155,14 +171,19 @@ class BoardServer:
             await self._send(socket, frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
         else:
             self._sockets[socket] = message.get("mode", "full")
-            promised = {"heartbeatSeconds": self.heartbeat_seconds} if self.heartbeat_seconds and message.get("heartbeat") else {}
+            promised = (
+                {"heartbeatSeconds": self.heartbeat_seconds}
+                if self.heartbeat_seconds and message.get("heartbeat")
+                else {}
+            )
             await self._send(socket, frame("subscribed", channel="leaderboard", **promised))
             for text in answer_to(self.boards, message):
                 await self._send(socket, text)
 
 
 def answer_to(boards: Sequence[tuple[str, tuple[Entry, ...]]], message: dict[str, Any]) -> list[str]:
-    """What follows `subscribed`: the deltas since a position that is still known, in delta mode, else the whole board."""
+    """What follows `subscribed`: the deltas since a position that is still known, in delta mode, else the whole
+    board."""
     kept = boards[-KEPT:]
     places = [position for position, _ in kept]
     if message.get("mode") == "delta" and message.get("since") in places:

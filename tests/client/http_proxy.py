@@ -41,7 +41,10 @@ def http_proxy(target_port: int) -> Callable[[], AbstractAsyncContextManager[Htt
                 await client.send_all(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % proxy.status)
             else:
                 await client.send_all(b"HTTP/1.1 200 Connected\r\n\r\n")
-                async with await trio.open_tcp_stream("127.0.0.1", target_port) as server, trio.open_nursery() as nursery:
+                async with (
+                    await trio.open_tcp_stream("127.0.0.1", target_port) as server,
+                    trio.open_nursery() as nursery,
+                ):
                     nursery.start_soon(_forward, client, server, nursery.cancel_scope)
                     nursery.start_soon(_forward, server, client, nursery.cancel_scope)
             await client.aclose()

@@ -1,7 +1,8 @@
 """Runs a test of the client once on Trio and once on asyncio, and servers beside it on a Trio loop of their own.
 
-`@on_both_loops` makes of an async test a plain one that runs on the loop of its `client`, the module under test (a fixture of conftest).
-Such a test waits with anyio, which is for both. With `jumping=True` time jumps to whatever is waited for.
+`@on_both_loops` makes of an async test a plain one that runs on the loop of its `client`, the module under test (a
+fixture of conftest). Such a test waits with anyio, which is for both. With `jumping=True` time jumps to whatever is
+waited for.
 """
 
 import asyncio
@@ -57,7 +58,9 @@ def run(client: ModuleType, work: Callable[[], Awaitable[T]], *, jumping: bool =
     options: dict[str, Any] = {}
     if jumping:
         options = {"clock": MockClock(autojump_threshold=0)} if is_trio(client) else {"loop_factory": _JumpingLoop}
-    return in_thread(partial(anyio.run, work, backend="trio" if is_trio(client) else "asyncio", backend_options=options))
+    return in_thread(
+        partial(anyio.run, work, backend="trio" if is_trio(client) else "asyncio", backend_options=options)
+    )
 
 
 Test = Callable[..., Coroutine[Any, Any, None]]

@@ -62,8 +62,21 @@ def test_what_is_no_address_is_refused_in_one_line(url: str) -> None:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
-        *(("localhost", True), ("LOCALHOST.", True), ("game.localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True)),
-        *(("::ffff:127.0.0.1", True), ("10.0.0.1", False), ("::2", False), ("localhost.example", False), ("notlocalhost", False)),
+        *(
+            ("localhost", True),
+            ("LOCALHOST.", True),
+            ("game.localhost", True),
+            ("127.0.0.1", True),
+            ("127.9.9.9", True),
+            ("::1", True),
+        ),
+        *(
+            ("::ffff:127.0.0.1", True),
+            ("10.0.0.1", False),
+            ("::2", False),
+            ("localhost.example", False),
+            ("notlocalhost", False),
+        ),
         ("", False),
     ],
 )
@@ -90,7 +103,9 @@ def test_loopback_is_this_machine_alone(host: str, expected: bool) -> None:
         ),
     ],
 )
-def test_the_environment_names_the_proxy(url: str, variables: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_proxy(
+    url: str, variables: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the scheme, else for all; not for what NO_PROXY names, and never for loopback."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -107,7 +122,8 @@ def test_http_to_loopback_does_not_even_look_at_a_proxy(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("check", [check_proxy, check_proxy_of_asyncio])
 def test_a_proxy_that_cannot_be_used_is_said_in_one_line(check: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTP proxies can; the others are refused before anything is tried. SOCKS is one of them where its package is missing."""
+    """HTTP proxies can; the others are refused before anything is tried. SOCKS is one of them where its package is
+    missing."""
     monkeypatch.setattr("scoreboard.client.asyncio.find_spec", lambda _name: None)
     assert callable(check)
     for usable in (None, "http://p:1", "https://p"):

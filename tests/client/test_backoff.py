@@ -37,7 +37,8 @@ def test_retry_after_is_read_in_seconds(text: str | None, expected: float | None
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [(None, True), (1000, True), (1006, True), (1012, True), (4413, True), (1008, False), (4401, False), (4999, True)]
+    ("code", "expected"),
+    [(None, True), (1000, True), (1006, True), (1012, True), (4413, True), (1008, False), (4401, False), (4999, True)],
 )
 def test_close_codes_say_whether_to_come_back(code: int | None, expected: bool) -> None:
     """The catalogue decides; a code that is not in it, or none, is an accident of the network."""

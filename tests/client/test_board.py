@@ -5,7 +5,11 @@ import pytest
 from scoreboard.client.board import Board, Delta, Row, Update
 from scoreboard.domain.boards import Entry
 
-KNOWN = Board("1-5", (Entry(1, "a", "A", 30, "https://pictures.example/a.png"), Entry(2, "b", "B", 20), Entry(3, "c", "C", 10)), "then")
+KNOWN = Board(
+    "1-5",
+    (Entry(1, "a", "A", 30, "https://pictures.example/a.png"), Entry(2, "b", "B", 20), Entry(3, "c", "C", 10)),
+    "then",
+)
 
 
 def row(user: str, score: int, rank: int) -> Row:

@@ -1,7 +1,7 @@
 """The client is installed by itself: from the wheel, with its own dependencies and none of the server's.
 
-The wheel is built and unpacked into a folder, and the packages that it names are linked beside it. A Python that sees this folder and
-nothing else is what `pip install scoreboard` gives, without asking an index.
+The wheel is built and unpacked into a folder, and the packages that it names are linked beside it. A Python that sees
+this folder and nothing else is what `pip install scoreboard` gives, without asking an index.
 """
 
 import os
@@ -33,7 +33,9 @@ def required(requires: list[str], extra: str = "") -> set[str]:
         if (name := canonicalize_name(requirement.name)) not in found:
             found.add(name)
             waiting += [
-                (Requirement(text), inner) for text in distribution(requirement.name).requires or [] for inner in ("", *requirement.extras)
+                (Requirement(text), inner)
+                for text in distribution(requirement.name).requires or []
+                for inner in ("", *requirement.extras)
             ]
     return found
 
@@ -51,7 +53,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this clone."""
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT, check=True, capture_output=True
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     (built,) = folder.glob("*.whl")
     return built
@@ -68,7 +73,9 @@ def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         (info,) = folder.glob("scoreboard-*.dist-info")
         for name in required(Distribution.at(info).requires or [], extra):
             link(name, folder)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SCOREBOARD_"))}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SCOREBOARD_"))
+        }
 
         def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-S", "-W", "error", *arguments]
@@ -94,7 +101,8 @@ def client_alone(install: Callable[[str], Python]) -> Python:
 
 
 def test_the_client_needs_none_of_the_servers_packages(client_alone: Python) -> None:
-    """It is imported where nothing but its own dependencies is installed, and imports nothing of the server's layers."""
+    """It is imported where nothing but its own dependencies is installed, and imports nothing of the server's
+    layers."""
     done = client_alone("-c", LAYERS)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"client", "domain", "security"}
@@ -118,12 +126,17 @@ def test_the_client_asks_for_no_package_of_the_server_where_it_is_there() -> Non
     requires = [str(text) for text in distribution("scoreboard").requires or []]
     servers = required(requires, "server") - required(requires, "asyncio")
     top = {
-        file.parts[0].removesuffix(".py") for name in servers for file in distribution(name).files or [] if file.suffix in {".py", ".so"}
+        file.parts[0].removesuffix(".py")
+        for name in servers
+        for file in distribution(name).files or []
+        if file.suffix in {".py", ".so"}
     }
     assert {"asyncpg", "redis", "cryptography", "quart", "click", "trio_asyncio"} <= top
     done = subprocess.run([sys.executable, "-c", HOOK, *top], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    refused = subprocess.run([sys.executable, "-c", HOOK, "msgspec"], cwd=ROOT, capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        [sys.executable, "-c", HOOK, "msgspec"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert "the client asks for msgspec" in refused.stderr
 
 
@@ -131,7 +144,9 @@ def test_asyncio_is_an_extra(client_alone: Python, install: Callable[[str], Pyth
     """Without it the import says in its last line what to install, with it the import works."""
     code = "import scoreboard.client.asyncio"
     without = client_alone("-c", code)
-    assert without.stderr.splitlines()[-1].endswith("scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'")
+    assert without.stderr.splitlines()[-1].endswith(
+        "scoreboard.client.asyncio needs websockets: pip install 'scoreboard[asyncio]'"
+    )
     assert install("asyncio")("-c", code).returncode == 0
 
 
@@ -147,7 +162,7 @@ def test_commands_without_the_server_say_what_to_install(client_alone: Python, a
 
 def test_a_command_that_is_broken_is_not_called_missing() -> None:
     """A module of ours that is not there is a bug, and is shown as one."""
-    code = "import sys; sys.modules['scoreboard.cli'] = None; from scoreboard.__main__ import main; main()"
+    code = "import sys; sys.modules['scoreboard.cli.commands'] = None; from scoreboard.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ModuleNotFoundError" in done.stderr
@@ -166,7 +181,8 @@ def test_the_extras_are_what_they_are_called(wheel: Path, tmp_path: Path) -> Non
     (info,) = tmp_path.glob("scoreboard-*.dist-info")
     requires = Distribution.at(info).requires or []
     named = {
-        extra: {Requirement(text).name for text in requires if f"extra == '{extra}'" in text} for extra in ("server", "embedded", "dev")
+        extra: {Requirement(text).name for text in requires if f"extra == '{extra}'" in text}
+        for extra in ("server", "embedded", "dev")
     }
     alone = {Requirement(text).name for text in requires if "extra ==" not in text}
     assert alone == {"certifi", "h11", "httpx", "msgspec", "sniffio", "trio", "trio-websocket", "wsproto"}

@@ -1,4 +1,5 @@
-"""`connect` against a server that misbehaves as told: it follows, resumes, renews, and gives up only when that is right. On both loops."""
+"""`connect` against a server that misbehaves as told: it follows, resumes, renews, and gives up only when that is
+right. On both loops."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -94,7 +95,8 @@ async def test_a_gap_is_closed(client: ModuleType, server: BoardServer) -> None:
 @pytest.mark.parametrize("code", [1008, 4400, 4403, 1009])
 @on_both_loops
 async def test_some_closes_are_final(client: ModuleType, server: BoardServer, code: int) -> None:
-    """After a close that forbids it, it does not connect again: whoever iterates is told, and the last board stays readable."""
+    """After a close that forbids it, it does not connect again: whoever iterates is told, and the last board stays
+    readable."""
     await server.show("a")
     async with client.connect(server.url) as board:
         await server.close(code)
@@ -116,8 +118,11 @@ async def test_a_refused_token_is_final_without_a_session(client: ModuleType, se
 
 
 @on_both_loops
-async def test_retry_after_is_honoured(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handshake refused with 503 or 429 is tried again, no sooner than told; the waits are the server's plus a random part."""
+async def test_retry_after_is_honoured(
+    client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handshake refused with 503 or 429 is tried again, no sooner than told; the waits are the server's plus a random
+    part."""
     waits: list[float | None] = []
     original = backoff.Backoff.next
 
@@ -136,7 +141,8 @@ async def test_retry_after_is_honoured(client: ModuleType, server: BoardServer, 
 @pytest.mark.parametrize("status", [301, 400, 403, 404])
 @on_both_loops
 async def test_a_refused_handshake_is_final(client: ModuleType, server: BoardServer, status: int) -> None:
-    """An answer that says no, rather than later, is raised as it is; a redirect too, since the address was somebody's mistake."""
+    """An answer that says no, rather than later, is raised as it is; a redirect too, since the address was somebody's
+    mistake."""
     server.rejections = [(status, [(b"location", b"/elsewhere")])]
     with anyio.fail_after(10), pytest.raises(Refused) as raised:
         async with client.connect(server.url):
@@ -162,7 +168,9 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(client: ModuleType) 
 
 
 @on_both_loops
-async def test_a_silent_connection_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_connection_is_given_up(
+    client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When no pong comes, the connection is dead and another one is made."""
     monkeypatch.setattr(following, "PING_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(following, "PONG_SECONDS", 0.0)
@@ -178,8 +186,11 @@ async def comes_to(board: LiveBoard, state: str) -> None:
 
 
 @on_both_loops
-async def test_a_server_that_falls_silent_is_seen(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When a promised heartbeat does not come the board is silent, until something comes; nothing that comes then is lost."""
+async def test_a_server_that_falls_silent_is_seen(
+    client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a promised heartbeat does not come the board is silent, until something comes; nothing that comes then is
+    lost."""
     monkeypatch.setattr(following, "LATE_SECONDS", 0.05)
     server.heartbeat_seconds = 0.05
     async with client.connect(server.url) as board:
@@ -194,7 +205,9 @@ async def test_a_server_that_falls_silent_is_seen(client: ModuleType, server: Bo
 
 
 @on_both_loops
-async def test_a_server_that_stays_silent_is_given_up(client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_stays_silent_is_given_up(
+    client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another connection is made when nothing has come for long, but never where nothing was promised."""
     monkeypatch.setattr(following, "LATE_SECONDS", 0.01)
     monkeypatch.setattr(following, "SILENT_SECONDS", (0.01, 0.02))
@@ -225,7 +238,15 @@ async def test_personal_events_and_standing(client: ModuleType, server: BoardSer
         assert (board.standing.score, board.standing.rank) == (99, 1)
         for score in (100, 150):
             await server.say(
-                frame("score:personal", previousScore=0, newScore=score, pointsAwarded=50, rank=1, position="1-1", timestamp="")
+                frame(
+                    "score:personal",
+                    previousScore=0,
+                    newScore=score,
+                    pointsAwarded=50,
+                    rank=1,
+                    position="1-1",
+                    timestamp="",
+                )
             )
         events = board.personal
         with anyio.fail_after(10):
@@ -250,7 +271,8 @@ async def test_staleness_is_a_state(client: ModuleType, server: BoardServer) -> 
 
 @on_both_loops
 async def test_a_session_renews_what_is_refused(client: ModuleType, server: BoardServer) -> None:
-    """A token that ended while away is renewed once, and the connection comes back; a session that has ended is final."""
+    """A token that ended while away is renewed once, and the connection comes back; a session that has ended is
+    final."""
     spent: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -288,7 +310,14 @@ async def test_a_renewed_token_that_is_refused_is_final(client: ModuleType, serv
 
     def answer(request: httpx.Request) -> httpx.Response:
         spent.append(request.content)
-        renewed = {"userId": "a", "accessToken": "bad", "actionSecret": "s", "actionKeyVersion": 1, "expiresIn": 900, "refreshToken": "r"}
+        renewed = {
+            "userId": "a",
+            "accessToken": "bad",
+            "actionSecret": "s",
+            "actionKeyVersion": 1,
+            "expiresIn": 900,
+            "refreshToken": "r",
+        }
         return httpx.Response(200, json={"success": True, "data": renewed})
 
     async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:
@@ -305,7 +334,14 @@ async def test_a_live_connection_is_told_of_new_tokens(client: ModuleType, serve
     server.tokens = {"one", "two"}
 
     def answer(_request: httpx.Request) -> httpx.Response:
-        renewed = {"userId": "a", "accessToken": "two", "actionSecret": "s", "actionKeyVersion": 1, "expiresIn": 900, "refreshToken": "r2"}
+        renewed = {
+            "userId": "a",
+            "accessToken": "two",
+            "actionSecret": "s",
+            "actionKeyVersion": 1,
+            "expiresIn": 900,
+            "refreshToken": "r2",
+        }
         return httpx.Response(200, json={"success": True, "data": renewed})
 
     async with httpx.AsyncClient(base_url=server.url, transport=httpx.MockTransport(answer)) as http:

@@ -13,7 +13,7 @@ import pytest
 import scoreboard.client
 import scoreboard.client.asyncio as asyncio_client
 from scoreboard.client import Credentials, Unreachable, backoff, following
-from scoreboard.domain.wire import CloseCode
+from scoreboard.domain.protocol import CloseCode
 from tests.client.board_server import BoardServer, board_server
 from tests.client.loops import is_trio, on_both_loops
 from tests.conftest import in_thread
@@ -35,7 +35,9 @@ def test_the_other_loop_is_named(client: ModuleType, number: int) -> None:
     """Where the other library runs, the error names the module to import instead."""
 
     async def use() -> None:
-        with pytest.raises(RuntimeError, match=f"import it from scoreboard.client{'.asyncio' if is_trio(client) else ''}$") as raised:
+        with pytest.raises(
+            RuntimeError, match=f"import it from scoreboard.client{'.asyncio' if is_trio(client) else ''}$"
+        ) as raised:
             uses(client)[number]()
         assert "\n" not in str(raised.value)
 
@@ -54,11 +56,14 @@ def test_a_loop_is_asked_for_where_none_runs(client: ModuleType, number: int) ->
 def test_both_clients_have_the_same_names() -> None:
     """Who changes from one to the other changes the import alone; values and errors are the very same."""
     assert asyncio_client.__all__ == scoreboard.client.__all__
-    own = {name for name in asyncio_client.__all__ if getattr(asyncio_client, name) is not getattr(scoreboard.client, name)}
+    own = {
+        name for name in asyncio_client.__all__ if getattr(asyncio_client, name) is not getattr(scoreboard.client, name)
+    }
     assert own == {"LiveBoard", "Session", "connect", "log_in"}
     for name in ("LiveBoard", "Session"):
         public = [
-            {member for member in dir(getattr(each, name)) if not member.startswith("_")} for each in (asyncio_client, scoreboard.client)
+            {member for member in dir(getattr(each, name)) if not member.startswith("_")}
+            for each in (asyncio_client, scoreboard.client)
         ]
         assert public[0] == public[1]
 
@@ -223,7 +228,9 @@ def test_a_connection_of_asyncio_that_fails_while_it_is_left_holds_nobody(
     on_asyncio(main)
 
 
-def test_a_renewal_of_asyncio_that_fails_while_it_is_left_holds_nobody(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewal_of_asyncio_that_fails_while_it_is_left_holds_nobody(
+    server: BoardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same while the board's token is being renewed."""
     monkeypatch.setattr(backoff.Backoff, "next", lambda _self, _retry_after=None: 60.0)
     renewing = asyncio.Event()
@@ -271,7 +278,14 @@ def test_a_cancelled_log_in_block_logs_out(backend: str) -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         paths.append(request.url.path)
-        given = {"userId": "u", "accessToken": "t", "actionSecret": "s", "actionKeyVersion": 1, "expiresIn": 900, "refreshToken": "r"}
+        given = {
+            "userId": "u",
+            "accessToken": "t",
+            "actionSecret": "s",
+            "actionKeyVersion": 1,
+            "expiresIn": 900,
+            "refreshToken": "r",
+        }
         return httpx.Response(204) if request.url.path.endswith("logout") else httpx.Response(200, json={"data": given})
 
     async def main() -> None:
@@ -284,6 +298,8 @@ def test_a_cancelled_log_in_block_logs_out(backend: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         transport = httpx.MockTransport(answer)
         module = "session" if backend == "trio" else "asyncio"
-        patch.setattr(f"scoreboard.client.{module}.open_http", lambda url: httpx.AsyncClient(base_url=url, transport=transport))
+        patch.setattr(
+            f"scoreboard.client.{module}.open_http", lambda url: httpx.AsyncClient(base_url=url, transport=transport)
+        )
         in_thread(lambda: anyio.run(main, backend=backend))
     assert paths == ["/api/v1/auth/login", "/api/v1/auth/logout"]

@@ -34,7 +34,8 @@ def proxy(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Http
 
 @on_both_loops
 async def test_the_board_comes_through_the_proxy(client: ModuleType, server: BoardServer, proxy: HttpProxy) -> None:
-    """The proxy is asked for a tunnel to the server, with the proxy's own user and password, and the board is live as ever."""
+    """The proxy is asked for a tunnel to the server, with the proxy's own user and password, and the board is live as
+    ever."""
     with anyio.fail_after(10):
         async with client.connect(OUTSIDE) as board:
             await server.show("ab")
@@ -65,7 +66,9 @@ async def test_a_proxy_that_refuses_is_told_of(client: ModuleType, proxy: HttpPr
 
 
 @on_both_loops
-async def test_a_proxy_that_can_not_at_the_moment_is_asked_again(client: ModuleType, server: BoardServer, proxy: HttpProxy) -> None:
+async def test_a_proxy_that_can_not_at_the_moment_is_asked_again(
+    client: ModuleType, server: BoardServer, proxy: HttpProxy
+) -> None:
     """A proxy that does not reach the server says 502, which passes."""
     proxy.status = 502
     with anyio.fail_after(10):

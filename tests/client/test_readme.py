@@ -22,7 +22,8 @@ def block(language: str) -> str:
 
 
 def test_the_readmes_game_scores(start_node: Callable[..., ServerProcess]) -> None:
-    """The user of its commands is made, the program prints the points and the board; then so on Trio, with the change that it names."""
+    """The user of its commands is made, the program prints the points and the board; then so on Trio, with the change
+    that it names."""
     node = start_node()
     created = re.search(r'users create (\S+) (\S+) .*<<<"(.*)"', block("bash"))
     assert created

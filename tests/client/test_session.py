@@ -18,7 +18,14 @@ import pytest
 from scoreboard.client import Credentials, Refused, Unreachable, clock
 from tests.client.loops import on_both_loops
 
-OUTCOME = {"userId": "u", "previousScore": 0, "pointsAwarded": 50, "newScore": 50, "newRank": 1, "timestamp": "2026-01-10T10:30:00.000Z"}
+OUTCOME = {
+    "userId": "u",
+    "previousScore": 0,
+    "pointsAwarded": 50,
+    "newScore": 50,
+    "newRank": 1,
+    "timestamp": "2026-01-10T10:30:00.000Z",
+}
 Answer = httpx.Response | type[httpx.TransportError]
 
 
@@ -28,7 +35,9 @@ def recorded(status: int = 200) -> httpx.Response:
 
 def problem(status: int, code: str, **members: Any) -> httpx.Response:
     headers = {"retry-after": str(members.pop("wait"))} if "wait" in members else {}
-    return httpx.Response(status, json={"success": False, "code": code, "detail": "No.", "requestId": "r-1", **members}, headers=headers)
+    return httpx.Response(
+        status, json={"success": False, "code": code, "detail": "No.", "requestId": "r-1", **members}, headers=headers
+    )
 
 
 def renewed(token: str, refresh: str) -> httpx.Response:
@@ -65,14 +74,19 @@ class Server:
 
 
 @contextmanager
-def session_with(client: ModuleType, server: Server, *, refresh: str = "", expires: float = 900, patience: float = 30) -> Iterator[Any]:
+def session_with(
+    client: ModuleType, server: Server, *, refresh: str = "", expires: float = 900, patience: float = 30
+) -> Iterator[Any]:
     http = httpx.AsyncClient(base_url="http://scoreboard.test", transport=httpx.MockTransport(server))
-    yield client.Session(http, Credentials("u", "token", "secret", 3, expiresIn=expires, refreshToken=refresh), patience=patience)
+    yield client.Session(
+        http, Credentials("u", "token", "secret", 3, expiresIn=expires, refreshToken=refresh), patience=patience
+    )
 
 
 @on_both_loops(jumping=True)
 async def test_an_action_is_signed(client: ModuleType) -> None:
-    """The signature is the HMAC of the very bytes that were posted, under the named key version; the outcome is what the server told."""
+    """The signature is the HMAC of the very bytes that were posted, under the named key version; the outcome is what
+    the server told."""
     server = Server(recorded())
     with session_with(client, server) as session:
         outcome = await session.submit("task_finish", {"difficulty": "hard"})
@@ -85,7 +99,8 @@ async def test_an_action_is_signed(client: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "first", [httpx.ReadError, httpx.ConnectTimeout, httpx.RemoteProtocolError, problem(503, "SERVICE_UNAVAILABLE", wait=1)]
+    "first",
+    [httpx.ReadError, httpx.ConnectTimeout, httpx.RemoteProtocolError, problem(503, "SERVICE_UNAVAILABLE", wait=1)],
 )
 @on_both_loops(jumping=True)
 async def test_an_action_without_an_answer_is_sent_again(client: ModuleType, first: Answer) -> None:
@@ -102,7 +117,9 @@ async def test_an_action_without_an_answer_is_sent_again(client: ModuleType, fir
 @on_both_loops(jumping=True)
 async def test_retry_after_is_honoured(client: ModuleType) -> None:
     """Nothing is sent before the server wants it."""
-    server = Server(problem(503, "SERVICE_UNAVAILABLE", wait=4), problem(503, "SERVICE_UNAVAILABLE", wait=4), recorded())
+    server = Server(
+        problem(503, "SERVICE_UNAVAILABLE", wait=4), problem(503, "SERVICE_UNAVAILABLE", wait=4), recorded()
+    )
     with session_with(client, server) as session:
         await session.submit("task_finish")
     assert all(after - before >= 4 for before, after in zip(server.times, server.times[1:], strict=False))
@@ -110,7 +127,8 @@ async def test_retry_after_is_honoured(client: ModuleType) -> None:
 
 @on_both_loops(jumping=True)
 async def test_patience_ends(client: ModuleType) -> None:
-    """When nobody answers in time, the error carries the action's id; when somebody said 503 to the end, it is that refusal."""
+    """When nobody answers in time, the error carries the action's id; when somebody said 503 to the end, it is that
+    refusal."""
     with session_with(client, Server(httpx.ConnectError), patience=20) as session:
         begun = anyio.current_time()
         with pytest.raises(Unreachable) as raised:
@@ -224,7 +242,12 @@ def ahead(request: httpx.Request) -> float:
 @on_both_loops(jumping=True)
 async def test_actions_carry_the_servers_time(client: ModuleType) -> None:
     """Whatever was answered last tells how wrong the machine's clock is: a refresh, an action, a refusal."""
-    server = Server(dated(problem(429, "RATE_LIMITED", wait=1), BEHIND), dated(recorded(), -BEHIND), dated(recorded(), 0), recorded())
+    server = Server(
+        dated(problem(429, "RATE_LIMITED", wait=1), BEHIND),
+        dated(recorded(), -BEHIND),
+        dated(recorded(), 0),
+        recorded(),
+    )
     with session_with(client, server) as session:
         with pytest.raises(Refused):
             await session.submit("task_finish")
@@ -235,7 +258,8 @@ async def test_actions_carry_the_servers_time(client: ModuleType) -> None:
 
 @on_both_loops(jumping=True)
 async def test_an_action_of_a_wrong_clock_is_sent_again(client: ModuleType) -> None:
-    """The first answer may be the refusal of the timestamp itself: the action goes out once more, under its id, with the server's time."""
+    """The first answer may be the refusal of the timestamp itself: the action goes out once more, under its id, with
+    the server's time."""
     server = Server(dated(problem(400, "INVALID_ACTION", **UNTIMELY), BEHIND), dated(recorded(), BEHIND))
     with session_with(client, server) as session:
         assert (await session.submit("task_finish", action_id="mine")).newScore == 50
@@ -243,9 +267,13 @@ async def test_an_action_of_a_wrong_clock_is_sent_again(client: ModuleType) -> N
     assert [round(ahead(request) / 10) for request in server.requests] == [0, 60]
 
 
-@pytest.mark.parametrize(("seconds", "errors"), [(0, UNTIMELY), (BEHIND, {"errors": [{"field": "metadata", "message": "is not"}]})])
+@pytest.mark.parametrize(
+    ("seconds", "errors"), [(0, UNTIMELY), (BEHIND, {"errors": [{"field": "metadata", "message": "is not"}]})]
+)
 @on_both_loops(jumping=True)
-async def test_an_action_that_is_refused_for_something_else_is_not_sent_again(client: ModuleType, seconds: float, errors: Any) -> None:
+async def test_an_action_that_is_refused_for_something_else_is_not_sent_again(
+    client: ModuleType, seconds: float, errors: Any
+) -> None:
     """When the clocks agree a new timestamp helps nobody, and a new timestamp does not mend metadata."""
     server = Server(dated(problem(400, "INVALID_ACTION", **errors), seconds))
     with session_with(client, server) as session, pytest.raises(Refused):
@@ -254,8 +282,11 @@ async def test_an_action_that_is_refused_for_something_else_is_not_sent_again(cl
 
 
 @on_both_loops(jumping=True)
-async def test_tokens_are_renewed_in_time_whatever_the_machines_clock_does(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their life is counted on the loop's clock: a machine's clock that is set in between makes no token older or younger."""
+async def test_tokens_are_renewed_in_time_whatever_the_machines_clock_does(
+    client: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their life is counted on the loop's clock: a machine's clock that is set in between makes no token older or
+    younger."""
     server = Server(renewed("two", "r2"), recorded())
     with session_with(client, server, refresh="r1", expires=900) as session:
         monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() + 86_400))

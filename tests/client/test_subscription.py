@@ -24,12 +24,16 @@ def hear(follower: SubscriptionState, *texts: str) -> list[dict[str, Any]]:
 def entries(order: list[str], bonus: int, names: str) -> tuple[Entry, ...]:
     """Ten rows; scores change without the order, names without either."""
     return tuple(
-        Entry(rank, user, user * 2 if user in names else user, 1000 - rank * 20 + bonus) for rank, user in enumerate(order[:10], 1)
+        Entry(rank, user, user * 2 if user in names else user, 1000 - rank * 20 + bonus)
+        for rank, user in enumerate(order[:10], 1)
     )
 
 
 boards = st.builds(
-    entries, st.permutations(USERS).flatmap(lambda p: st.integers(0, 14).map(lambda n: list(p[:n]))), st.integers(0, 9), st.text(USERS)
+    entries,
+    st.permutations(USERS).flatmap(lambda p: st.integers(0, 14).map(lambda n: list(p[:n]))),
+    st.integers(0, 9),
+    st.text(USERS),
 )
 # What happens to each board on its way to the delta follower.
 fates = st.sampled_from(["delta", "delta", "lost", "update", "twice", "answer late", "reconnect"])
@@ -38,8 +42,9 @@ fates = st.sampled_from(["delta", "delta", "lost", "update", "twice", "answer la
 @settings(max_examples=300)
 @given(steps=st.lists(st.tuples(boards, fates), max_size=25))
 def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...], str]]) -> None:
-    """For any boards, and any of their deltas lost, repeated, replaced by a whole board, or arriving before the answer to a question, a
-    delta follower shows the server's board of its position and, once all is answered, exactly the full follower's."""
+    """For any boards, and any of their deltas lost, repeated, replaced by a whole board, or arriving before the answer
+    to a question, a delta follower shows the server's board of its position and, once all is answered, exactly the full
+    follower's."""
     shown: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
     delta, full = SubscriptionState(mode="delta"), SubscriptionState(mode="full")
     questions = [json.loads(text) for text in delta.opening(None)]
@@ -70,7 +75,8 @@ def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...]
 
 
 def test_it_resumes_from_its_position() -> None:
-    """A new connection begins with the token, then asks for what came after the position that is known; a first one has none."""
+    """A new connection begins with the token, then asks for what came after the position that is known; a first one has
+    none."""
     follower = SubscriptionState()
     assert [json.loads(text) for text in follower.opening("t")] == [
         {"action": "auth", "token": "t"},
@@ -89,14 +95,19 @@ def test_a_full_follower_asks_for_whole_boards() -> None:
     """In full mode neither mode nor position is named."""
     follower = SubscriptionState(mode="full")
     hear(follower, update_frame("1-3", rows("ab")))
-    assert [json.loads(text) for text in follower.opening(None)] == [{"action": "subscribe", "channel": "leaderboard", "heartbeat": True}]
+    assert [json.loads(text) for text in follower.opening(None)] == [
+        {"action": "subscribe", "channel": "leaderboard", "heartbeat": True}
+    ]
 
 
 def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
-    """Deltas that were under way do not make more questions; if the answer doesn't fit either, the whole board is asked for."""
+    """Deltas that were under way do not make more questions; if the answer doesn't fit either, the whole board is asked
+    for."""
     follower, shown = SubscriptionState(), [(f"1-{number}", rows("abc"[:number])) for number in range(4)]
     hear(follower, update_frame(*shown[0]))
-    assert [question["since"] for question in hear(follower, delta_frame(*shown[1:3]), delta_frame(*shown[2:4]))] == ["1-0"]
+    assert [question["since"] for question in hear(follower, delta_frame(*shown[1:3]), delta_frame(*shown[2:4]))] == [
+        "1-0"
+    ]
     (question,) = hear(follower, SUBSCRIBED, delta_frame(*shown[2:4]))
     assert "since" not in question
     assert not hear(follower, SUBSCRIBED, update_frame(*shown[3]), delta_frame(shown[3], ("1-4", rows("cab"))))
@@ -104,7 +115,8 @@ def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
 
 
 def test_what_else_is_told_is_remembered() -> None:
-    """Standing, personal events (the newest 16), viewers and staleness; the next frame ends the latter; unknown events are passed over."""
+    """Standing, personal events (the newest 16), viewers and staleness; the next frame ends the latter; unknown events
+    are passed over."""
     follower = SubscriptionState()
     hear(
         follower,
@@ -115,7 +127,18 @@ def test_what_else_is_told_is_remembered() -> None:
     )
     assert (follower.viewers, follower.is_authenticated) == (7, True)
     for score in range(PERSONAL_EVENTS + 2):
-        hear(follower, frame("score:personal", previousScore=0, newScore=score, pointsAwarded=1, rank=2, position="1-1", timestamp="now"))
+        hear(
+            follower,
+            frame(
+                "score:personal",
+                previousScore=0,
+                newScore=score,
+                pointsAwarded=1,
+                rank=2,
+                position="1-1",
+                timestamp="now",
+            ),
+        )
     assert [event.newScore for event in follower.personal] == list(range(2, PERSONAL_EVENTS + 2))
     assert follower.standing is not None
     assert (follower.standing.score, follower.standing.rank) == (PERSONAL_EVENTS + 1, 2)
@@ -142,7 +165,9 @@ def test_an_unknown_channel_is_an_error() -> None:
         SubscriptionState("nowhere").receive(frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"event":"leaderboard:update","data":{"position":7}}', '{"event":"leaderboard:delta"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"event":"leaderboard:update","data":{"position":7}}', '{"event":"leaderboard:delta"}']
+)
 def test_nonsense_is_no_frame(text: str) -> None:
     """What is not the protocol raises, and the connection is given up; the board stays."""
     follower = SubscriptionState()

@@ -1,4 +1,5 @@
-"""The client over TLS, on both loops: requests and live connections trust the same certificates, through a proxy too."""
+"""The client over TLS, on both loops: requests and live connections trust the same certificates, through a proxy
+too."""
 
 import ssl
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAMES[0])])
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1))
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1)
+        )
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in NAMES]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, SHA256())

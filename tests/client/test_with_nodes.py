@@ -1,4 +1,5 @@
-"""The client with real nodes, on both loops: a session from log-in to log-out, a board that outlives its server, an answer that is lost."""
+"""The client with real nodes, on both loops: a session from log-in to log-out, a board that outlives its server, an
+answer that is lost."""
 
 import signal
 import time
@@ -14,8 +15,8 @@ import pytest
 import trio
 
 from scoreboard.client import Credentials, LiveBoard, Refused, backoff, clock, following
+from scoreboard.domain.protocol import HEARTBEAT_SECONDS
 from scoreboard.domain.sessions import CLIENT_ANSWER_SECONDS, CLIENT_PAUSE_SECONDS
-from scoreboard.domain.wire import HEARTBEAT_SECONDS
 from tests.client.loops import beside, on_both_loops
 from tests.conftest import execute, in_asyncio, in_thread
 from tests.e2e.nodes import ServerProcess, provision
@@ -63,7 +64,8 @@ async def score_of(board: LiveBoard, user: str, score: int) -> None:
 
 @on_both_loops
 async def test_a_session_from_beginning_to_end(client: ModuleType, start_node: StartNode) -> None:
-    """Log in, act, see it on the board and as a personal event, renew the tokens, act with the new ones, and log out."""
+    """Log in, act, see it on the board and as a personal event, renew the tokens, act with the new ones, and log
+    out."""
     node = start_node()
     register(node)
     with pytest.raises(Refused) as raised:
@@ -79,7 +81,9 @@ async def test_a_session_from_beginning_to_end(client: ModuleType, start_node: S
             assert (personal.newScore, personal.rank) == (100, 1)
         before = session.credentials
         await session.refresh()
-        assert {session.credentials.accessToken, session.credentials.refreshToken}.isdisjoint({before.accessToken, before.refreshToken})
+        assert {session.credentials.accessToken, session.credentials.refreshToken}.isdisjoint(
+            {before.accessToken, before.refreshToken}
+        )
         assert board.state == "live"
         assert (await board.submit("task_finish", {"difficulty": "easy"})).newScore == 130
         with pytest.raises(Refused) as refused:
@@ -91,14 +95,20 @@ async def test_a_session_from_beginning_to_end(client: ModuleType, start_node: S
 
 
 @on_both_loops
-async def test_boards_outlive_their_node(client: ModuleType, start_node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node is shot and comes back while an action is under way: the action counts once, and boards of either mode are what it shows."""
+async def test_boards_outlive_their_node(
+    client: ModuleType, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node is shot and comes back while an action is under way: the action counts once, and boards of either mode are
+    what it shows."""
     monkeypatch.setattr(backoff, "LONGEST", 0.5)
     node = start_node(limits__user_per_minute="0")
     async with client.open_http(node.url) as http:
         sessions = [client.Session(http, credentials) for credentials in provisioned(node, 3)]
         first, second, third = sessions
-        async with client.connect(node.url, session=first, mode="delta") as delta, client.connect(node.url, mode="full") as full:
+        async with (
+            client.connect(node.url, session=first, mode="delta") as delta,
+            client.connect(node.url, mode="full") as full,
+        ):
             for session in sessions:
                 await session.submit("task_finish", {"difficulty": "medium"})
             for board in (delta, full):
@@ -115,12 +125,15 @@ async def test_boards_outlive_their_node(client: ModuleType, start_node: StartNo
             assert delta.entries == full.entries
             answer = await http.get("/api/v1/scores/leaderboard", headers=first.headers())
             shown = answer.json()["data"]["leaderboard"]
-            assert [(row["userId"], row["score"], row["rank"]) for row in shown] == [(e.userId, e.score, e.rank) for e in full.entries]
+            assert [(row["userId"], row["score"], row["rank"]) for row in shown] == [
+                (e.userId, e.score, e.rank) for e in full.entries
+            ]
 
 
 @on_both_loops
 async def test_a_frozen_node_is_seen(client: ModuleType, start_node: StartNode) -> None:
-    """A node that is stopped in its tracks says nothing: the board is silent within seconds, and live again when the node goes on."""
+    """A node that is stopped in its tracks says nothing: the board is silent within seconds, and live again when the
+    node goes on."""
     node = start_node()
     async with client.connect(node.url) as board:
         node.signal(signal.SIGSTOP)
@@ -136,10 +149,14 @@ async def test_a_frozen_node_is_seen(client: ModuleType, start_node: StartNode) 
 
 
 @on_both_loops
-async def test_a_lost_answer_to_a_refresh_does_not_log_out(client: ModuleType, start_node: StartNode, database_url: str) -> None:
-    """The server spends the token, its answer is swallowed, and the client asks again after the longest of its waits: the session goes on.
+async def test_a_lost_answer_to_a_refresh_does_not_log_out(
+    client: ModuleType, start_node: StartNode, database_url: str
+) -> None:
+    """The server spends the token, its answer is swallowed, and the client asks again after the longest of its waits:
+    the session goes on.
 
-    The machine's clock is an hour wrong besides: actions count nevertheless, the first after a log-in and the first without one.
+    The machine's clock is an hour wrong besides: actions count nevertheless, the first after a log-in and the first
+    without one.
     """
     node = start_node()
     register(node)

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from scoreboard.domain.actions import Action, is_timely, parse_action, parse_timestamp, speaks_for
 from scoreboard.domain.errors import Code, Refusal
 
-GOOD = {"actionId": "a-1", "actionType": "quiz_complete", "timestamp": "2026-01-10T10:30:00Z", "metadata": {"difficulty": "hard"}}
+GOOD = {
+    "actionId": "a-1",
+    "actionType": "quiz_complete",
+    "timestamp": "2026-01-10T10:30:00Z",
+    "metadata": {"difficulty": "hard"},
+}
 AT = 1_768_041_000_000  # that time in Unix milliseconds
 USER = UUID("0196f0aa-0000-7000-8000-00000000000a")
 
@@ -84,7 +89,9 @@ _values = st.recursive(
     | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4), inner, max_size=3)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4), inner, max_size=3
+        )
     ),
     max_leaves=8,
 )
@@ -149,7 +156,9 @@ def test_any_depth_is_refused_or_ready_to_store() -> None:
 
 @given(
     st.binary()
-    | st.recursive(st.none() | st.text() | st.floats() | st.integers(), lambda inner: st.lists(inner)).map(lambda v: json.dumps(v).encode())
+    | st.recursive(st.none() | st.text() | st.floats() | st.integers(), lambda inner: st.lists(inner)).map(
+        lambda v: json.dumps(v).encode()
+    )
 )
 @example(b'{"actionId":"\\')
 def test_no_bytes_raise(raw: bytes) -> None:
@@ -172,7 +181,10 @@ def test_metadata_is_kept_as_it_came(metadata: dict[str, float]) -> None:
         assert msgspec.json.decode(found.metadata_json or "") == found.metadata == metadata
 
 
-@given(st.datetimes(datetime.fromisoformat("1970-01-02"), datetime.fromisoformat("2200-01-01")), st.integers(-14 * 60, 14 * 60))
+@given(
+    st.datetimes(datetime.fromisoformat("1970-01-02"), datetime.fromisoformat("2200-01-01")),
+    st.integers(-14 * 60, 14 * 60),
+)
 def test_a_time_is_the_same_in_every_zone(moment: datetime, minutes: int) -> None:
     """The offset is taken into account, to the millisecond."""
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
@@ -181,7 +193,16 @@ def test_a_time_is_the_same_in_every_zone(moment: datetime, minutes: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2026-01-10", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-13-01T00:00:00Z", "2" * 41, "９" * 20]
+    "text",
+    [
+        "",
+        "2026-01-10",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-13-01T00:00:00Z",
+        "2" * 41,
+        "９" * 20,
+    ],
 )
 def test_what_is_no_time_is_none(text: str) -> None:
     """Not a time, out of the calendar, or without a zone: None."""
@@ -191,7 +212,13 @@ def test_what_is_no_time_is_none(text: str) -> None:
 def test_the_bounds_of_a_timestamp() -> None:
     """Five minutes back and one ahead are the last that pass, to the millisecond."""
     now = 1_000_000_000
-    assert [is_timely(now + offset, now) for offset in (-300_001, -300_000, 0, 60_000, 60_001)] == [False, True, True, True, False]
+    assert [is_timely(now + offset, now) for offset in (-300_001, -300_000, 0, 60_000, 60_001)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_the_body_may_name_only_the_tokens_subject() -> None:

@@ -41,16 +41,22 @@ def test_applying_a_comparison_gives_the_later_board(before: tuple[Entry, ...], 
 
 
 @given(boards, boards)
-def test_a_comparison_tells_nothing_twice_and_nothing_known(before: tuple[Entry, ...], after: tuple[Entry, ...]) -> None:
+def test_a_comparison_tells_nothing_twice_and_nothing_known(
+    before: tuple[Entry, ...], after: tuple[Entry, ...]
+) -> None:
     """Each changed row is one that the viewer does not have, with the rank that it had for him."""
     comparison = compare(before, after)
     ranks = {entry.userId: entry.rank for entry in before}
-    assert all(row.entry not in before and row.previous_rank == ranks.get(row.entry.userId) for row in comparison.changed)
+    assert all(
+        row.entry not in before and row.previous_rank == ranks.get(row.entry.userId) for row in comparison.changed
+    )
     assert comparison.same == (before == after)
 
 
 @given(boards, boards)
-def test_changed_positions_are_exactly_the_ranks_that_differ(before: tuple[Entry, ...], after: tuple[Entry, ...]) -> None:
+def test_changed_positions_are_exactly_the_ranks_that_differ(
+    before: tuple[Entry, ...], after: tuple[Entry, ...]
+) -> None:
     """Every user whose rank differs is told of once, entering and leaving included, and nobody else."""
     old, new = ({entry.userId: entry.rank for entry in rows} for rows in (before, after))
     expected = {(user, old.get(user), new.get(user)) for user in old | new if old.get(user) != new.get(user)}
@@ -60,7 +66,8 @@ def test_changed_positions_are_exactly_the_ranks_that_differ(before: tuple[Entry
 
 
 def test_a_score_that_changes_in_place_moves_nobody() -> None:
-    """A higher score at the same rank is a changed row and no changed position; who leaves is told with the score last shown."""
+    """A higher score at the same rank is a changed row and no changed position; who leaves is told with the score last
+    shown."""
     before = board(["a", "b", "c"], {"a": 9, "b": 5, "c": 1})
     after = board(["a", "b"], {"a": 10, "b": 5})
     comparison = compare(before, after)

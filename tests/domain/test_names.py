@@ -7,7 +7,8 @@ import unicodedata2 as unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain import names, profiles
+from scoreboard.domain import account_rules as profiles
+from scoreboard.domain import names
 from scoreboard.domain.errors import FieldError
 from scoreboard.domain.skeletons import is_ignorable
 
@@ -22,19 +23,36 @@ def text(*codes: int) -> str:
 @pytest.mark.parametrize(
     ("code", "what"),
     [
-        *((code, "nothing") for code in (0x3164, 0x115F, 0x1160, 0xFFA0, 0x17B4, 0x17B5, 0x2800, 0x1D159, 0x16FE4, 0x13441, 0x13442)),
+        *(
+            (code, "nothing")
+            for code in (0x3164, 0x115F, 0x1160, 0xFFA0, 0x17B4, 0x17B5, 0x2800, 0x1D159, 0x16FE4, 0x13441, 0x13442)
+        ),
         *((code, "nothing") for code in (0xFFF9, 0xFFFA, 0xFFFB, 0xFFFC, 0xFFFD, 0x13430, 0x1343F)),
         *((code, "direction") for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
         *((code, "control") for code in (0x00, 0x07, 0x09, 0x0A, 0x0D, 0x1B, 0x7F, 0x85, 0x9B, 0x2028, 0x2029)),
         *((code, "private") for code in (0xE000, 0xF8FF, 0xF0000, 0x10FFFD)),
         *(
             (code, "define")
-            for code in (0xFFFE, 0xFFFF, 0xFDD0, 0xFDEF, 0x1FFFE, 0x10FFFF, 0x0378, 0x2065, 0xFFF0, 0xE0080, 0x3FFFD, 0xD800)
+            for code in (
+                0xFFFE,
+                0xFFFF,
+                0xFDD0,
+                0xFDEF,
+                0x1FFFE,
+                0x10FFFF,
+                0x0378,
+                0x2065,
+                0xFFF0,
+                0xE0080,
+                0x3FFFD,
+                0xD800,
+            )
         ),
     ],
 )
 def test_characters_that_mislead_are_refused_by_name(code: int, what: str) -> None:
-    """Blank letters, marks of direction, control characters, private use, what Unicode does not define: wherever it stands, and named."""
+    """Blank letters, marks of direction, control characters, private use, what Unicode does not define: wherever it
+    stands, and named."""
     for name in (f"Ad{chr(code)}a", f"Ada{chr(code)}a", "x" + chr(code) * 3 + "x"):
         refused = profiles.username(name)
         assert isinstance(refused, FieldError)
@@ -45,14 +63,38 @@ def test_characters_that_mislead_are_refused_by_name(code: int, what: str) -> No
 @pytest.mark.parametrize(
     "code",
     [
-        *(0x00AD, 0x034F, 0x180B, 0x180E, 0x200B, 0x200C, 0x200D, 0x2060, 0x2061, 0x2064, 0x206A, 0x206F, 0xFEFF, 0xFE00, 0xFE0E, 0xFE0F),
+        *(
+            0x00AD,
+            0x034F,
+            0x180B,
+            0x180E,
+            0x200B,
+            0x200C,
+            0x200D,
+            0x2060,
+            0x2061,
+            0x2064,
+            0x206A,
+            0x206F,
+            0xFEFF,
+            0xFE00,
+            0xFE0E,
+            0xFE0F,
+        ),
         *(0x1BCA0, 0x1D173, 0xE0001, 0xE0020, 0xE0041, 0xE007F, 0xE0100, 0xE01EF),
     ],
 )
 def test_invisible_characters_are_left_out(code: int) -> None:
-    """Zero width, soft hyphens, joiners, selectors and tags that change nothing, as copied pages have them: the name is what is seen."""
+    """Zero width, soft hyphens, joiners, selectors and tags that change nothing, as copied pages have them: the name is
+    what is seen."""
     invisible = chr(code)
-    for name in (f"A{invisible}da", f"{invisible}Ada", f"Ada{invisible}", f"A{invisible}{invisible}d{invisible}a", f" {invisible} Ada"):
+    for name in (
+        f"A{invisible}da",
+        f"{invisible}Ada",
+        f"Ada{invisible}",
+        f"A{invisible}{invisible}d{invisible}a",
+        f" {invisible} Ada",
+    ):
         assert profiles.username(name) == "Ada"
     assert profiles.username(f"Zoe{invisible}{chr(0x308)}") == text(0x5A, 0x6F, 0xEB)
     assert isinstance(profiles.username(invisible * 5), FieldError)
@@ -137,7 +179,9 @@ def test_no_letter_of_unicode_is_refused_and_nothing_invisible_is_taken() -> Non
                 0x110CD,
             }
         else:
-            assert category[0] == "C" or category in {"Zl", "Zp"} or is_ignorable(character) or character in names.BLANK, hex(code)
+            assert (
+                category[0] == "C" or category in {"Zl", "Zp"} or is_ignorable(character) or character in names.BLANK
+            ), hex(code)
 
 
 @given(st.text(max_size=60))
@@ -181,7 +225,8 @@ def test_piles_of_marks_are_refused(name: str) -> None:
     "name",
     [
         text(0x4E, 0x67, 0x75, 0x79, 0x1EC5, 0x6E),  # Vietnamese
-        text(0x5E9, 0x5C1, 0x5BC, 0x5B8, 0x591, 0x5DC, 0x5D5, 0x5B9, 0x5DD),  # Hebrew with its vowels, a dot and a sign of cantillation
+        # Hebrew with its vowels, a dot and a sign of cantillation
+        text(0x5E9, 0x5C1, 0x5BC, 0x5B8, 0x591, 0x5DC, 0x5D5, 0x5B9, 0x5DD),
         text(0xE17, 0xE35, 0xE48, 0xE1B, 0xE31, 0xE49),  # Thai
         text(0x0627, 0x0644, 0x0644, 0x0651, 0x0670, 0x0647),  # Arabic
         text(0xF62, 0xF90, 0xFB1, 0xF7A, 0xF0B, 0xF62),  # Tibetan: a stack of three letters and a vowel

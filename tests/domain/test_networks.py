@@ -33,4 +33,7 @@ def test_long_text_is_neither_parsed_nor_kept() -> None:
 def test_a_domain_has_whole_labels() -> None:
     """Itself and what is below it; no name that only ends alike."""
     assert all(is_in_domain(host, LOCAL_DOMAINS) for host in ("localhost", "printer.local", "a.b.home.arpa"))
-    assert not any(is_in_domain(host, LOCAL_DOMAINS) for host in ("", "mylocalhost", "local.example.org", "arpa", "home.arpa.example.org"))
+    assert not any(
+        is_in_domain(host, LOCAL_DOMAINS)
+        for host in ("", "mylocalhost", "local.example.org", "arpa", "home.arpa.example.org")
+    )

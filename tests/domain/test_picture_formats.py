@@ -13,7 +13,9 @@ PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAIAAAASFvFNAAAAC0lEQVR4nGNgwAQ
 GIF = b64decode("R0lGODdhAwACAIEAAAAAAAAAAAAAAAAAACwAAAAAAwACAAAIBgABCBwYEAA7")
 LOSSY = b64decode("UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoDAAIAAUAmJaQAA3AA/v02aAA=")
 LOSSLESS = b64decode("UklGRhoAAABXRUJQVlA4TA4AAAAvAkAAAAcQEf0PRET/Aw==")
-EXTENDED = b64decode("UklGRkYAAABXRUJQVlA4WAoAAAAQAAAAAgAAAQAAQUxQSAcAAAAABAQEBAQEAFZQOCAYAAAAMAEAnQEqAwACAALATCWkAANwAP734IAA")
+EXTENDED = b64decode(
+    "UklGRkYAAABXRUJQVlA4WAoAAAAQAAAAAgAAAQAAQUxQSAcAAAAABAQEBAQEAFZQOCAYAAAAMAEAnQEqAwACAALATCWkAANwAP734IAA"
+)
 AVIF = b64decode(
     "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAAAQAAAB5pbG9j"
     "AAAAAEQAAAEAAQAAAAEAAAETAAAAIAAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAAFGlzcGUAAAAAAAAAAwAAAAIA"
@@ -77,12 +79,16 @@ def sized(kind: str, width: int, height: int) -> bytes:
     if kind == "canvas":
         return EXTENDED[:24] + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little") + EXTENDED[30:]
     if kind == "within a canvas":
-        return EXTENDED.replace(b"\x2a\x03\x00\x02\x00", b"\x2a" + width.to_bytes(2, "little") + height.to_bytes(2, "little"))
+        return EXTENDED.replace(
+            b"\x2a\x03\x00\x02\x00", b"\x2a" + width.to_bytes(2, "little") + height.to_bytes(2, "little")
+        )
     at = AVIF.index(b"ispe") + 8
     return AVIF[:at] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + AVIF[at + 8 :]
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "gif frame", "lossy", "lossless", "canvas", "within a canvas", "avif"])
+@pytest.mark.parametrize(
+    "kind", ["png", "jpeg", "gif", "gif frame", "lossy", "lossless", "canvas", "within a canvas", "avif"]
+)
 def test_no_side_has_more_than_1024_pixels(kind: str) -> None:
     """Of whatever part of the file a decoder takes for the size."""
     assert checked_media_type(sized(kind, MAX_SIDE_PIXELS, MAX_SIDE_PIXELS)) is not None
@@ -101,7 +107,9 @@ def test_a_small_file_that_takes_gigabytes_is_refused() -> None:
     """A PNG of 20,000 × 20,000 pixels of one bit has 48 kB, and takes 1.5 GiB where it is drawn."""
     side = (20_000).to_bytes(4, "big")
     data = zlib.compress(bytes(20_000 * 2501), 9)
-    content = PNG[:16] + side + side + b"\x01\x00\x00\x00\x00" + bytes(4) + len(data).to_bytes(4, "big") + b"IDAT" + data
+    content = (
+        PNG[:16] + side + side + b"\x01\x00\x00\x00\x00" + bytes(4) + len(data).to_bytes(4, "big") + b"IDAT" + data
+    )
     assert len(content) < 64 * 1024
     assert checked_media_type(content) is None
 

@@ -9,7 +9,19 @@ from scoreboard.domain.pictures import host_of, is_public, path, version
     ("url", "host"),
     [
         *(("https://Pictures.example.org:443/a.png", "pictures.example.org"), ("//[::1]:80", "::1")),
-        *((text, "") for text in ("https://[bad", "https://\u2100.example/a.png", "a.png", "", "https://", "mailto:a@b", "\x00", "]")),
+        *(
+            (text, "")
+            for text in (
+                "https://[bad",
+                "https://\u2100.example/a.png",
+                "a.png",
+                "",
+                "https://",
+                "mailto:a@b",
+                "\x00",
+                "]",
+            )
+        ),
     ],
 )
 def test_the_host_of_an_address(url: str, host: str) -> None:
@@ -44,7 +56,14 @@ def test_addresses_of_the_internet(address: str) -> None:
             "100::1",
             "5f00::1",
         ),
-        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1"),
+        *(
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+        ),
         *("2002:7f00:1::1", "2002:a00:1::", "nonsense", ""),
     ],
 )

@@ -36,6 +36,10 @@ def test_the_first_unknown_parameter_is_named() -> None:
 
 def test_a_query_beyond_the_bounds_is_refused_whatever_its_names() -> None:
     """More fields than are read hide no parameter."""
-    for query in (b"a=" + b"x" * QUERY_BYTES, b"limit=" + b"1" * QUERY_BYTES, b"&".join([b"limit=1"] * (QUERY_FIELDS + 1))):
+    for query in (
+        b"a=" + b"x" * QUERY_BYTES,
+        b"limit=" + b"1" * QUERY_BYTES,
+        b"&".join([b"limit=1"] * (QUERY_FIELDS + 1)),
+    ):
         assert refused(query) == ("query", TOO_LONG)
     assert refused(b"&".join([b"limit=1"] * QUERY_FIELDS)) is None

@@ -140,8 +140,16 @@ time = { minimum = 1, maximum = 2 }
             "points = 10\ntime.minimum = inf",
             "actions.quiz.time: minimum must be 0 or more and not above maximum (file f, line 5)",
         ),
-        ("points = 20", "points = 20\ncooldown = -1", "actions.essay.cooldown: must be 0 to 604800 seconds (file f, line 10)"),
-        ("maximum = 2", "maximum = 0", "actions.essay.time: minimum must be 0 or more and not above maximum (file f, line 10)"),
+        (
+            "points = 20",
+            "points = 20\ncooldown = -1",
+            "actions.essay.cooldown: must be 0 to 604800 seconds (file f, line 10)",
+        ),
+        (
+            "maximum = 2",
+            "maximum = 0",
+            "actions.essay.time: minimum must be 0 or more and not above maximum (file f, line 10)",
+        ),
         (
             'title = "Quiz"',
             'title = " "',
@@ -154,11 +162,16 @@ time = { minimum = 1, maximum = 2 }
             '["a\\nb"]\ntitle',
             "actions.'a\\nb': a name has 1 to 50 characters that can be printed, and shows something (file f, line 2)",
         ),
-        ("# A quiz", "points = 3", "actions.points: must be a table: [name] in a line of its own, its settings below (file f, line 1)"),
+        (
+            "# A quiz",
+            "points = 3",
+            "actions.points: must be a table: [name] in a line of its own, its settings below (file f, line 1)",
+        ),
     ],
 )
 def test_a_bad_file_is_told_its_line(old: str, new: str, told: str) -> None:
-    """One line that names the action, the key, the file and the line, whatever way the file is written in; Windows' line ends too."""
+    """One line that names the action, the key, the file and the line, whatever way the file is written in; Windows'
+    line ends too."""
     assert old in FILE
     for text in (FILE.replace(old, new, 1), FILE.replace(old, new, 1).replace("\n", "\r\n")):
         with pytest.raises(SettingsError) as raised:

@@ -20,13 +20,15 @@ def milliseconds(file: str, name: str) -> int:
 
 
 def test_a_client_that_lost_an_answer_asks_again_within_the_grace() -> None:
-    """It waits for the answer, pauses, and its second try may take as long as the first; the Python client never pauses longer."""
+    """It waits for the answer, pauses, and its second try may take as long as the first; the Python client never pauses
+    longer."""
     assert REFRESH_GRACE_SECONDS >= 2 * CLIENT_ANSWER_SECONDS + CLIENT_PAUSE_SECONDS
     assert backoff.LONGEST <= CLIENT_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize(
-    ("file", "name", "longest"), [("scoreboard.js", "ANSWER", CLIENT_ANSWER_SECONDS), ("account.js", "AGAIN", CLIENT_PAUSE_SECONDS)]
+    ("file", "name", "longest"),
+    [("scoreboard.js", "ANSWER", CLIENT_ANSWER_SECONDS), ("account.js", "AGAIN", CLIENT_PAUSE_SECONDS)],
 )
 def test_the_browsers_waits_fit_the_grace(file: str, name: str, longest: float) -> None:
     """What stands in the scripts is at most what the grace is computed from."""

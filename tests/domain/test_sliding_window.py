@@ -23,7 +23,8 @@ def test_zero_is_no_limit() -> None:
 
 
 def test_what_is_given_back_was_never_taken() -> None:
-    """The limit counts without it, in whatever order; what left the window by itself can't be given back a second time."""
+    """The limit counts without it, in whatever order; what left the window by itself can't be given back a second
+    time."""
     window = SlidingWindow(2)
     for moment in (0.0, 5.0):
         window.take("a", moment)

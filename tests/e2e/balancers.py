@@ -1,7 +1,9 @@
-"""The load balancers of config/, run as an operator runs them, before real nodes; and browsers' side of them: TLS, addresses, no cookies.
+"""The load balancers of config/, run as an operator runs them, before real nodes; and browsers' side of them: TLS,
+addresses, no cookies.
 
-`Balancer` takes the shipped file and changes nothing but what is the machine's: addresses, ports, paths, the account. Clients come from
-addresses of their own in 127.0.0.0/8, so that each test has its own share of every limit that counts addresses.
+`Balancer` takes the shipped file and changes nothing but what is the machine's: addresses, ports, paths, the account.
+Clients come from addresses of their own in 127.0.0.0/8, so that each test has its own share of every limit that counts
+addresses.
 """
 
 import os
@@ -31,7 +33,8 @@ from tests.websockets import open_websocket
 
 PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy"}  # → Debian's package
 PUBLIC_URL = "https://scoreboard.test"
-SEARCHED = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"))  # not on everybody's PATH
+# not on everybody's PATH
+SEARCHED = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"))
 CONFIG = Path(__file__).parents[2] / "config"
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
@@ -52,13 +55,18 @@ class Certificate:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("scoreboard.test")]), False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("scoreboard.test")]),
+                False,
+            )
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(key, hashes.SHA256())
         )
         self.certificate, self.key, self.both = folder / "certificate.pem", folder / "key.pem", folder / "both.pem"
         text = made.public_bytes(serialization.Encoding.PEM)
-        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
         self.certificate.write_bytes(text)
         self.key.write_bytes(secret)
         self.both.write_bytes(text + secret)
@@ -66,14 +74,19 @@ class Certificate:
 
 
 class Balancer:
-    """One of the programs with its shipped configuration, before these nodes. Skips the test when the program is not installed."""
+    """One of the programs with its shipped configuration, before these nodes. Skips the test when the program is not
+    installed."""
 
     def __init__(self, program: str, folder: Path, certificate: Certificate, nodes: list[ServerProcess]) -> None:
         found = shutil.which(program, path=SEARCHED)
         if found is None:
             pytest.skip(f"{program} is not installed (Debian's package {PROGRAMS[program]})")
         self.program, self.folder, self.certificate = program, folder, certificate
-        self.port, self.plain_port, self._names = free_port(), free_port(), {f"127.0.0.1:{node.port}": node for node in nodes}
+        self.port, self.plain_port, self._names = (
+            free_port(),
+            free_port(),
+            {f"127.0.0.1:{node.port}": node for node in nodes},
+        )
         self.url = f"https://127.0.0.1:{self.port}"
         self.log = folder / "requests.log"
         self._output = folder / "output.log"
@@ -118,10 +131,16 @@ class Balancer:
         return _changed(text, changes)
 
     def _listeners(self, *forms: str) -> dict[str, str]:
-        """The pattern of each address to listen on → one of this machine. IPv6 is not everywhere: its lines get another IPv4 port."""
+        """The pattern of each address to listen on → one of this machine. IPv6 is not everywhere: its lines get another
+        IPv4 port."""
         v6, v4 = forms
         word = v4.partition(" ")[0]
-        ports = {v6.format(80): free_port(), v4.format(80): self.plain_port, v6.format(443): free_port(), v4.format(443): self.port}
+        ports = {
+            v6.format(80): free_port(),
+            v4.format(80): self.plain_port,
+            v6.format(443): free_port(),
+            v4.format(443): self.port,
+        }
         return {rf"{pattern}\b": f"{word} 127.0.0.1:{port}" for pattern, port in ports.items()}
 
     def start(self) -> "Balancer":
@@ -163,7 +182,9 @@ class Balancer:
 
     async def raw(self, path: str, request_id: str) -> bytes:
         """The answer to a GET of exactly this path: a client's library would tidy it up."""
-        head = f"GET {path} HTTP/1.1\r\nHost: scoreboard.test\r\nX-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: scoreboard.test\r\nX-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
+        )
         async with await trio.open_ssl_over_tcp_stream(
             "127.0.0.1", self.port, ssl_context=self.certificate.context, https_compatible=True
         ) as stream:
@@ -171,9 +192,13 @@ class Balancer:
             return bytes(await stream.receive_some(65_536))
 
     @asynccontextmanager
-    async def viewer(self, *, token: str = "", subscribe: bool = True, origin: str = PUBLIC_URL) -> AsyncIterator[Viewer]:
+    async def viewer(
+        self, *, token: str = "", subscribe: bool = True, origin: str = PUBLIC_URL
+    ) -> AsyncIterator[Viewer]:
         """A browser's WebSocket."""
-        opened = open_websocket(self.port, "/api/v1/scores/live", tls=self.certificate.context, headers=[("origin", origin)])
+        opened = open_websocket(
+            self.port, "/api/v1/scores/live", tls=self.certificate.context, headers=[("origin", origin)]
+        )
         async with opened as socket, watching(socket, token=token, subscribe=subscribe) as made:
             yield made
 
@@ -190,7 +215,8 @@ class Balancer:
     # ---- as its operator sees it ------------------------------------------------------------------------------------
 
     async def nodes_of(self, request_id: str) -> list[ServerProcess]:
-        """Which nodes were asked for that request, in order, as the balancer's log tells; retries of HAProxy show the last one only."""
+        """Which nodes were asked for that request, in order, as the balancer's log tells; retries of HAProxy show the
+        last one only."""
         with trio.fail_after(10):
             while not (found := re.search(rf"id={re.escape(request_id)} node=(\S+(?:, \S+)*)", self.log.read_text())):
                 await trio.sleep(0.02)
@@ -211,22 +237,28 @@ class Balancer:
                 answer = await client.get("/livez")
                 assert answer.status_code == httpx.codes.OK, answer.text
                 seen.add((await self.nodes_of(answer.headers["x-request-id"]))[-1].port)
-                await trio.sleep(0.05)  # for as long as a node is thought to be gone: the limit of an address is 1000 a minute
+                # for as long as a node is thought to be gone: the limit of an address is 1000 a minute
+                await trio.sleep(0.05)
 
 
 class Events:
-    """The Server-Sent Events of an open stream. (httpx warns when the body of a response is not read to its end; this one has none.)"""
+    """The Server-Sent Events of an open stream. (httpx warns when the body of a response is not read to its end; this
+    one has none.)"""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream, self._http, self._rest = stream, h11.Connection(h11.CLIENT), ""
 
     async def open(self, fields: Mapping[str, str]) -> None:
-        request = h11.Request(method="GET", target="/api/v1/scores/stream", headers=[("host", "scoreboard.test"), *fields.items()])
+        request = h11.Request(
+            method="GET", target="/api/v1/scores/stream", headers=[("host", "scoreboard.test"), *fields.items()]
+        )
         await self._stream.send_all(self._http.send(request) + self._http.send(h11.EndOfMessage()))
         response = await self._next()
         assert isinstance(response, h11.Response)
         assert response.status_code == httpx.codes.OK
-        assert (b"content-type", b"text/event-stream") in [(name, value.partition(b";")[0]) for name, value in response.headers]
+        assert (b"content-type", b"text/event-stream") in [
+            (name, value.partition(b";")[0]) for name, value in response.headers
+        ]
 
     async def next(self, name: str) -> dict[str, str]:
         """The fields of the next event of that name; comments and other events are passed over."""

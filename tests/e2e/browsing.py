@@ -1,7 +1,7 @@
 """A real browser for end-to-end tests: Debian's Chromium, visitors with fresh profiles, and a network that can be cut.
 
-`browser` and `visitor` are fixtures (conftest takes them in). Nobody is named here: players are taken from the board that the page shows,
-so that any demo data will do.
+`browser` and `visitor` are fixtures (conftest takes them in). Nobody is named here: players are taken from the board
+that the page shows, so that any demo data will do.
 """
 
 import json
@@ -32,11 +32,14 @@ FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP plain.test 127.0.0.1",
 ]
-PLAIN_HOST = "plain.test"  # this machine under a name: over plain http no secure context, as pages of another machine are
+# this machine under a name: over plain http no secure context, as pages of another machine are
+PLAIN_HOST = "plain.test"
 PATIENCE = 15_000  # ms; bounds a hang, measures nothing
 FREE = "[data-action][data-cooldown^='0']"  # the button of an action that can be done at any time
 
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+in_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +157,9 @@ class Player:
 
 
 class Proxy:
-    """A network between browser and server. `cut` ends every connection and lets none begin; `swallow` holds requests back that contain
-    one of these bytes, as a proxy does that collects a stream or knows no WebSocket: no answer, no end."""
+    """A network between browser and server. `cut` ends every connection and lets none begin; `swallow` holds requests
+    back that contain one of these bytes, as a proxy does that collects a stream or knows no WebSocket: no answer, no
+    end."""
 
     def __init__(self, port: int) -> None:
         self.target = port

@@ -1,4 +1,5 @@
-"""Servers for end-to-end tests: one with demo players for the browser, and as many nodes on one pair of stores as a test wants."""
+"""Servers for end-to-end tests: one with demo players for the browser, and as many nodes on one pair of stores as a
+test wants."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from time import monotonic, sleep
 import httpx
 import pytest
 
-from scoreboard import demo
+from scoreboard.cli import demo
 from tests.e2e.browsing import browser, visitor  # noqa: F401 – fixtures
 from tests.e2e.nodes import ServerProcess
 
@@ -32,7 +33,10 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
     )
     server.start()
     deadline = monotonic() + 60
-    while len(httpx.get(f"{server.url}/api/v1/scores/leaderboard?limit=100").json()["data"]["leaderboard"]) < len(demo.HANDLES) - 1:
+    while (
+        len(httpx.get(f"{server.url}/api/v1/scores/leaderboard?limit=100").json()["data"]["leaderboard"])
+        < len(demo.HANDLES) - 1
+    ):
         assert monotonic() < deadline, "the demo players have not opened the board"
         sleep(0.1)
     yield server
@@ -47,7 +51,9 @@ def start_node(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Ca
     """
     nodes: list[ServerProcess] = []
 
-    def start(*, redis: str = redis_url, postgres: str = database_url, descriptors: int = 0, **settings: str) -> ServerProcess:
+    def start(
+        *, redis: str = redis_url, postgres: str = database_url, descriptors: int = 0, **settings: str
+    ) -> ServerProcess:
         environment = {
             "postgres__url": postgres,
             "redis__url": redis,
@@ -58,7 +64,9 @@ def start_node(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Ca
             "log__format": "json",
         } | settings
         (tmp_path / "keys").mkdir(exist_ok=True)
-        node = ServerProcess(tmp_path, ["--no-embedded"], {f"SCOREBOARD_{name.upper()}": value for name, value in environment.items()})
+        node = ServerProcess(
+            tmp_path, ["--no-embedded"], {f"SCOREBOARD_{name.upper()}": value for name, value in environment.items()}
+        )
         node.descriptors = descriptors
         nodes.append(node.start())
         return node

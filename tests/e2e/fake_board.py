@@ -1,6 +1,8 @@
-"""The page's own files in a real browser, without a server: the tab's WebSocket is played in the tab, so a test sets any board at once.
+"""The page's own files in a real browser, without a server: the tab's WebSocket is played in the tab, so a test sets
+any board at once.
 
-For tests of how things look and of what the page does with what it hears. What a server does is for the tests with a server.
+For tests of how things look and of what the page does with what it hears. What a server does is for the tests with a
+server.
 """
 
 import json
@@ -12,11 +14,12 @@ from urllib.parse import urlsplit
 import jinja2
 from playwright.sync_api import BrowserContext, Page, Route
 
-from scoreboard.web.page import PageAction, render_context
-from scoreboard.web.pages import CLIENT, CLIENT_ENTRY, TYPES
+from scoreboard.web.pages.first_paint import PageAction, render_context
+from scoreboard.web.pages.site import CLIENT, CLIENT_ENTRY, TYPES
 
 WEB = Path(__file__).parents[2] / "scoreboard" / "web"
-ORIGIN = "http://localhost:9"  # nobody is asked: every request is answered here. Browsers trust this name, so actions can be signed
+# nobody is asked: every request is answered here. Browsers trust this name, so actions can be signed
+ORIGIN = "http://localhost:9"
 ACTIONS = [
     PageAction("quiz_complete", "Complete a quiz", "30", 30, {"difficulty": "hard"}),
     PageAction("task_finish", "Finish a task", "20", 0),
@@ -24,7 +27,8 @@ ACTIONS = [
     PageAction("friend_invite", "Invite a friend", "100", 3_600),
 ]
 
-# `server.rows` is the board; `server.draw(rows)` sends it, `server.tell(event, data)` anything else. A frozen server sends nothing.
+# `server.rows` is the board; `server.draw(rows)` sends it, `server.tell(event, data)` anything else. A frozen server
+# sends nothing.
 SOCKET = """
 globalThis.server = {
   rows: [], position: 0, open: new Set(), dialled: 0, frozen: false, timestamp: '2026-01-02T03:04:05.000Z', sent: [],
@@ -63,11 +67,15 @@ EMBED = "<!doctype html><html lang=en><title>Embed</title><style>body{margin:0}<
 
 def entries(rows: list[tuple[str, int]]) -> list[dict[str, Any]]:
     """Rows of a board as the live API sends them."""
-    return [{"rank": rank, "userId": f"user-{rank}", "username": name, "score": score} for rank, (name, score) in enumerate(rows, 1)]
+    return [
+        {"rank": rank, "userId": f"user-{rank}", "username": name, "score": score}
+        for rank, (name, score) in enumerate(rows, 1)
+    ]
 
 
 class FakeBoard:
-    """Everything that tabs of this visitor ask is answered from the disk. `api` has answers of the API by path: status and JSON."""
+    """Everything that tabs of this visitor ask is answered from the disk. `api` has answers of the API by path: status
+    and JSON."""
 
     def __init__(self, visitor: BrowserContext, rows: list[tuple[str, int]], **settings: Any) -> None:
         self.rows, self.settings = rows, settings
@@ -91,7 +99,8 @@ class FakeBoard:
             route.fulfill(body=self._page(stage=url.query == "stage"), content_type=TYPES[".html"])
         elif url.path == "/embed":
             route.fulfill(
-                body=EMBED + "<main><h1>Embed</h1><live-scoreboard limit=10></live-scoreboard></main>", content_type=TYPES[".html"]
+                body=EMBED + "<main><h1>Embed</h1><live-scoreboard limit=10></live-scoreboard></main>",
+                content_type=TYPES[".html"],
             )
         elif url.path == f"/{CLIENT}":
             route.fulfill(body=CLIENT_ENTRY, content_type=TYPES[".js"])
@@ -110,4 +119,6 @@ class FakeBoard:
         rows = [SimpleNamespace(**row, avatarUrl=None) for row in entries(self.rows)]
         updated = "2026-01-02T03:04:05.000Z" if rows else ""
         shown = None if self.is_unreadable else rows
-        return self._template.render(**render_context(shown, ACTIONS, updated=updated, per_minute=10, stage=stage, **self.settings))
+        return self._template.render(
+            **render_context(shown, ACTIONS, updated=updated, per_minute=10, stage=stage, **self.settings)
+        )

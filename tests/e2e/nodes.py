@@ -1,7 +1,8 @@
 """Real server processes, as an operator starts them, and clients that speak to them.
 
-`Client` signs with scoreboard.client but sends each request once and shows every answer as it is; `Viewer` shows every frame. For whoever
-wants the board and not the conversation there is scoreboard.client itself. `provision` makes users without the cost of their passwords.
+`Client` signs with scoreboard.client but sends each request once and shows every answer as it is; `Viewer` shows every
+frame. For whoever wants the board and not the conversation there is scoreboard.client itself. `provision` makes users
+without the cost of their passwords.
 """
 
 import json
@@ -25,10 +26,10 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from scoreboard.client import Credentials, Session
-from scoreboard.operations.provisioning import development_tokens
-from scoreboard.runtime.settings import Settings, load_settings
+from scoreboard.operations.admin.provisioning import development_tokens
 from scoreboard.security.tokens import TokenKeys
-from scoreboard.storage.opening import stores_of
+from scoreboard.settings.model import Settings, load_settings
+from scoreboard.storage.open_stores import stores_of
 from tests.websockets import open_websocket
 
 START_SECONDS = 60.0
@@ -122,10 +123,14 @@ class Client:
 
     async def act(self, body: bytes | None = None, *, base: str = "", **headers: str) -> httpx.Response:
         body = body or self.body()
-        return await self.http.post(f"{base}/api/v1/scores/action", content=body, headers=self.signing.headers(body) | headers)
+        return await self.http.post(
+            f"{base}/api/v1/scores/action", content=body, headers=self.signing.headers(body) | headers
+        )
 
     async def leaderboard(self, base: str = "", limit: int = 100) -> dict[str, Any]:
-        answer = await self.http.get(f"{base}/api/v1/scores/leaderboard", params={"limit": limit}, headers=self.authorization)
+        answer = await self.http.get(
+            f"{base}/api/v1/scores/leaderboard", params={"limit": limit}, headers=self.authorization
+        )
         assert answer.status_code == httpx.codes.OK, answer.text
         data: dict[str, Any] = answer.json()["data"]
         return data

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from scoreboard.runtime.embedded import Endpoints
+from scoreboard.embedded.stack import Endpoints
 from tests.conftest import database, resp
 from tests.e2e.balancers import PROGRAMS, PUBLIC_URL, Balancer, Certificate
 from tests.e2e.nodes import Client, ServerProcess, register
@@ -31,7 +31,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """Two nodes that trust a proxy at 127.0.0.1, for all tests of a module: who stops one starts it again."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "keys").mkdir()
@@ -62,7 +64,9 @@ def site(embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: 
 
 
 @pytest.fixture(scope="module", params=list(PROGRAMS))
-def balancer(request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
+def balancer(
+    request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Balancer]:
     """Each of the programs in turn."""
     balancer = Balancer(request.param, tmp_path_factory.mktemp(request.param), site.certificate, site.nodes).start()
     yield balancer

@@ -1,4 +1,5 @@
-"""axe finds nothing to object to: the page, the stage and the element, light and dark, in each state that a visitor may meet."""
+"""axe finds nothing to object to: the page, the stage and the element, light and dark, in each state that a visitor may
+meet."""
 
 from typing import Any
 
@@ -16,14 +17,20 @@ ROWS = [(f"Player {number}", 12_340 - 100 * number) for number in range(8)] + [(
 def objections(page: Page) -> list[str]:
     """What axe has against the page as it is now, and where."""
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    return [f"{page.url} {one['id']}: {node['target']} {node['failureSummary']}" for one in found for node in one["nodes"]]
+    return [
+        f"{page.url} {one['id']}: {node['target']} {node['failureSummary']}" for one in found for node in one["nodes"]
+    ]
 
 
 def open_as(context: BrowserContext, path: str, width: int) -> tuple[Page, FakeBoard]:
     context.set_default_timeout(PATIENCE)
     fake = FakeBoard(context, ROWS)
     session = {"success": True, "data": SESSION}
-    fake.api = {"/auth/login": (200, session), "/auth/refresh": (200, session), "/scores/action": (200, {"success": True, "data": SCORED})}
+    fake.api = {
+        "/auth/login": (200, session),
+        "/auth/refresh": (200, session),
+        "/scores/action": (200, {"success": True, "data": SCORED}),
+    }
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": 800})
     return fake.open(page, path), fake
@@ -32,7 +39,8 @@ def open_as(context: BrowserContext, path: str, width: int) -> tuple[Page, FakeB
 @in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Browser, scheme: Any) -> None:
-    """Logged out, with errors in the form, with changes marked, reconnecting, logged in, while a password is changed; stage and element."""
+    """Logged out, with errors in the form, with changes marked, reconnecting, logged in, while a password is changed;
+    stage and element."""
     context = browser.new_context(color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)
     page, fake = open_as(context, "/", 1280)
     found = objections(page)
@@ -46,7 +54,10 @@ def test_axe_finds_nothing(browser: Browser, scheme: Any) -> None:
     expect(page.locator("#note")).to_contain_text("points")
     found += objections(page)
     page.get_by_text("Change password").first.click()
-    fake.api["/users/me/password"] = (400, refuse("INVALID_REQUEST", "", errors=[{"field": "newPassword", "message": "is too common"}]))
+    fake.api["/users/me/password"] = (
+        400,
+        refuse("INVALID_REQUEST", "", errors=[{"field": "newPassword", "message": "is too common"}]),
+    )
     page.get_by_label("Current password").fill("a long password")
     page.get_by_label("New password").fill("password123")
     page.keyboard.press("Enter")

@@ -1,4 +1,5 @@
-"""Two nodes behind nginx, then behind HAProxy, as shipped: every transport without stickiness, who is counted, what is passed on."""
+"""Two nodes behind nginx, then behind HAProxy, as shipped: every transport without stickiness, who is counted, what is
+passed on."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -23,7 +24,8 @@ REFRESH_COOKIE = "__Secure-scoreboard_refresh"
 
 
 async def test_a_websocket_goes_through(site: Site, balancer: Balancer) -> None:
-    """Over wss a viewer is given the board, then each change of it and its own points, whichever node has which request."""
+    """Over wss a viewer is given the board, then each change of it and its own points, whichever node has which
+    request."""
     async with playing(site, balancer) as user, balancer.viewer(token=user.token) as watching:
         await watching.hear("leaderboard:update")
         for _ in range(4):
@@ -36,14 +38,17 @@ async def test_a_websocket_goes_through(site: Site, balancer: Balancer) -> None:
 
 
 async def test_events_go_out_as_they_come(site: Site, balancer: Balancer) -> None:
-    """An event stream is not held back: each event is here before the next thing happens; and it resumes on any node."""
+    """An event stream is not held back: each event is here before the next thing happens; and it resumes on any
+    node."""
     async with playing(site, balancer) as user, trio.open_nursery() as nursery:
         async with balancer.streaming(**user.authorization) as events:
             before = await events.next("leaderboard:update")
             for _ in range(4):
                 recorded = (await user.act()).json()["data"]
                 assert f'"newScore":{recorded["newScore"]}' in (await events.next("score:personal"))["data"]
-                while f'"score":{recorded["newScore"]}' not in (after := await events.next("leaderboard:update"))["data"]:
+                while (
+                    f'"score":{recorded["newScore"]}' not in (after := await events.next("leaderboard:update"))["data"]
+                ):
                     pass
         request_ids = [str(uuid4()) for _ in range(SPREAD)]
         for request_id in request_ids:
@@ -62,7 +67,8 @@ async def test_events_go_out_as_they_come(site: Site, balancer: Balancer) -> Non
 
 
 async def test_a_poll_waits_on_any_node(site: Site, balancer: Balancer) -> None:
-    """A poll without stickiness: at once when its position is an old one, whoever gave it; else when the board changes, or 204."""
+    """A poll without stickiness: at once when its position is an old one, whoever gave it; else when the board changes,
+    or 204."""
     async with playing(site, balancer) as user:
         await user.act()
 
@@ -118,7 +124,8 @@ async def test_the_client_is_counted_not_the_balancer(site: Site, balancer: Bala
 
 
 async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> None:
-    """The refresh cookie is Secure, comes back by any node, and HSTS is on; a foreign page is refused, on the WebSocket too."""
+    """The refresh cookie is Secure, comes back by any node, and HSTS is on; a foreign page is refused, on the WebSocket
+    too."""
     async with balancer.client(site.address()) as http:
         user = await register(http)
         body = {"username": user.session["username"], "password": "a long password"}
@@ -133,18 +140,25 @@ async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> N
         for _ in range(6):  # the same successor each time: on whatever node, so a retry is safe
             answer = await http.post("/api/v1/auth/refresh", headers={"origin": PUBLIC_URL} | cookie)
             assert answer.status_code == httpx.codes.OK, answer.text
-            found = next(value for value in answer.headers.get_list("set-cookie") if value.startswith(f"{REFRESH_COOKIE}="))
+            found = next(
+                value for value in answer.headers.get_list("set-cookie") if value.startswith(f"{REFRESH_COOKIE}=")
+            )
             tokens.append(found.partition(";")[0])
         assert len(set(tokens)) == 1
-        assert (await http.post("/api/v1/auth/login", json=body, headers={"origin": "https://foreign.test"})).status_code == 403
+        assert (
+            await http.post("/api/v1/auth/login", json=body, headers={"origin": "https://foreign.test"})
+        ).status_code == 403
     async with balancer.viewer(origin="https://foreign.test", subscribe=False) as watching:
         assert await watching.close_code() == 4403
 
 
 async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balancer) -> None:
-    """A request keeps its id or gets one; a body too large is 413; no handshake is 426; /metrics is closed; tokens are not logged."""
+    """A request keeps its id or gets one; a body too large is 413; no handshake is 426; /metrics is closed; tokens are
+    not logged."""
     async with balancer.client(site.address()) as http:
-        assert (await http.get("/livez", headers={"x-request-id": "my-own.id_1"})).headers["x-request-id"] == "my-own.id_1"
+        assert (await http.get("/livez", headers={"x-request-id": "my-own.id_1"})).headers[
+            "x-request-id"
+        ] == "my-own.id_1"
         given = (await http.get("/livez", headers={"x-request-id": "no id: spaces"})).headers["x-request-id"]
         assert given != "no id: spaces"
         await balancer.nodes_of(given)
@@ -205,7 +219,8 @@ async def test_the_balancers_own_errors_are_pages_too(site: Site, balancer: Bala
 
 
 async def test_a_page_view_is_one_request_for_the_balancer(site: Site, balancer: Balancer) -> None:
-    """More files than the limit has requests pass, and so do requests with a token; then there is still room for the page."""
+    """More files than the limit has requests pass, and so do requests with a token; then there is still room for the
+    page."""
     async with balancer.client(site.address()) as http:
         answered: list[int] = []
 
@@ -228,7 +243,8 @@ async def _pieces(length: int) -> AsyncIterator[bytes]:
 
 
 async def test_a_thousand_requests_a_minute(site: Site, balancer: Balancer) -> None:
-    """The thousandth request of an address is answered; soon after it is told 429 and when to come back; its neighbour is not."""
+    """The thousandth request of an address is answered; soon after it is told 429 and when to come back; its neighbour
+    is not."""
     refused: list[httpx.Response] = []
     pages: list[httpx.Response] = []
     admitted = 0
@@ -284,7 +300,10 @@ async def test_no_node_answers(program: str, tmp_path: Path) -> None:
 
 async def test_who_keeps_the_cookie_keeps_the_node(site: Site, balancer: Balancer) -> None:
     """A browser that keeps the balancer's cookie comes to one node; clients that don't are spread over both."""
-    async with balancer.client(site.address(), keeps_cookies=True) as browser, balancer.client(site.address()) as script:
+    async with (
+        balancer.client(site.address(), keeps_cookies=True) as browser,
+        balancer.client(site.address()) as script,
+    ):
         ids = [(await browser.get("/livez")).headers["x-request-id"] for _ in range(12)]
         assert len({(await balancer.nodes_of(request_id))[-1].port for request_id in ids}) == 1
         cookie = browser.cookies.jar

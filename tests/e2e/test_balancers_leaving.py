@@ -1,4 +1,5 @@
-"""A node leaves while users post and watch, over every transport, through nginx, then HAProxy, as shipped: it costs no action."""
+"""A node leaves while users post and watch, over every transport, through nginx, then HAProxy, as shipped: it costs no
+action."""
 
 import json
 import signal
@@ -33,11 +34,13 @@ class Load:
     others: int = 0  # board reads, changes of a profile, refreshes
     others_failed: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)  # with which viewers were closed; 1006: without a word
-    boards: dict[int, int] = field(default_factory=dict)  # viewer → the best score that it was shown last, over whatever transport
+    # viewer → the best score that it was shown last, over whatever transport
+    boards: dict[int, int] = field(default_factory=dict)
 
 
 async def failure(request: Awaitable[httpx.Response]) -> str:
-    """What went wrong with a request; "" when nothing has. To a duplicate's poster a 409 tells that the first one counts."""
+    """What went wrong with a request; "" when nothing has. To a duplicate's poster a 409 tells that the first one
+    counts."""
     try:
         answer = await request
     except httpx.TransportError as exc:
@@ -46,10 +49,14 @@ async def failure(request: Awaitable[httpx.Response]) -> str:
     return "" if is_well else f"{answer.status_code} {answer.text}"
 
 
-async def under_load(site: Site, balancer: Balancer, leave: Callable[[], Awaitable[None]], left: Callable[[], bool]) -> Load:
-    """Posts, reads and watches through the balancer while `leave` ends a node, until some time after `left` says that it has.
+async def under_load(
+    site: Site, balancer: Balancer, leave: Callable[[], Awaitable[None]], left: Callable[[], bool]
+) -> Load:
+    """Posts, reads and watches through the balancer while `leave` ends a node, until some time after `left` says that
+    it has.
 
-    Returns when every viewer shows what the last action gave. Whoever failed to post asks once more, with the same body.
+    Returns when every viewer shows what the last action gave. Whoever failed to post asks once more, with the same
+    body.
     """
     load, stop = Load(), trio.Event()
     async with playing(site, balancer) as user, trio.open_nursery() as watchers:
@@ -160,7 +167,8 @@ async def back_again(site: Site, balancer: Balancer, node: ServerProcess) -> Non
 
 
 async def test_a_node_that_is_stopped_is_not_missed(site: Site, balancer: Balancer) -> None:
-    """SIGTERM under load: every request is answered well, each action counts once, viewers are told 1012 and are back on the other node."""
+    """SIGTERM under load: every request is answered well, each action counts once, viewers are told 1012 and are back
+    on the other node."""
     node = site.nodes[0]
     process = node.process
     assert process is not None
@@ -179,8 +187,8 @@ async def test_a_node_that_is_stopped_is_not_missed(site: Site, balancer: Balanc
 
 
 async def test_a_node_that_is_killed_costs_no_action(site: Site, balancer: Balancer) -> None:
-    """kill -9 of a node that has requests in hand: the balancer repeats what may be repeated, so that each action is answered and counts
-    once; of other requests at most the one in hand fails; viewers are back on the other node."""
+    """kill -9 of a node that has requests in hand: the balancer repeats what may be repeated, so that each action is
+    answered and counts once; of other requests at most the one in hand fails; viewers are back on the other node."""
     node = site.nodes[1]
     process = node.process
     assert process is not None

@@ -22,12 +22,16 @@ def test_good_files_are_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(OWN)
     code, said, complaints = run(tmp_path, "check-config", "--actions", "own.toml", page__accent="#ffcc00")
     assert (code, complaints) == (0, "")
-    assert said == "the settings are good (development); 1 action types from own.toml; accent #886d00 on light, #ffcc00 on dark\n"
+    assert (
+        said
+        == "the settings are good (development); 1 action types from own.toml; accent #886d00 on light, #ffcc00 on dark\n"
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["own.toml"]
 
 
 def test_a_bad_file_is_told_in_a_line(tmp_path: Path) -> None:
-    """Exit 2 with the action, the key, the file and the line, whichever way the file is named; `serve` says the same and starts nothing."""
+    """Exit 2 with the action, the key, the file and the line, whichever way the file is named; `serve` says the same
+    and starts nothing."""
     (tmp_path / "own.toml").write_text(OWN.replace("points = 5", "pionts = 5"))
     told = "scoreboard: actions.plant_tree.pionts: unknown key; did you mean points? (file own.toml, line 3)\n"
     (tmp_path / "site.toml").write_text('[actions]\nfile = "own.toml"\n')

@@ -25,7 +25,9 @@ OPTIONS = {
     "types": [],
 }
 
-with_typescript = pytest.mark.skipif(TSC is None, reason="no TypeScript compiler on this machine (npm install --global typescript)")
+with_typescript = pytest.mark.skipif(
+    TSC is None, reason="no TypeScript compiler on this machine (npm install --global typescript)"
+)
 
 # What may be written and what may not, as a user's editor would say it.
 PROGRAM = """
@@ -83,7 +85,10 @@ def imports(text: str) -> set[str]:
 
 def test_the_client_stays_small() -> None:
     """scoreboard.js travels in 6 kB, all that is fetched to watch and to act in 9; log-in is 3 more."""
-    sizes = {name: len(gzip.compress((STATIC / f"{name}.js").read_bytes())) for name in ("scoreboard", "fallback", "actions", "account")}
+    sizes = {
+        name: len(gzip.compress((STATIC / f"{name}.js").read_bytes()))
+        for name in ("scoreboard", "fallback", "actions", "account")
+    }
     assert sizes["scoreboard"] < 6_300
     assert sizes["scoreboard"] + sizes["fallback"] + sizes["actions"] < 9_500
     assert sizes["account"] < 3_500
@@ -108,10 +113,12 @@ export const wrong: typeof declared & { connect: () => number } = written;
 
 @with_typescript
 def test_types_are_right(tmp_path: Path) -> None:
-    """TypeScript, strict, has no objection to any module of the page, and scoreboard.d.ts declares for each export the type that it has."""
+    """TypeScript, strict, has no objection to any module of the page, and scoreboard.d.ts declares for each export the
+    type that it has."""
     for file in (*STATIC.glob("*.js"), STATIC / "scoreboard.d.ts"):
         shutil.copy(file, tmp_path)
-    shutil.copy(STATIC / "scoreboard.js", tmp_path / "implementation.js")  # beside its declaration, TypeScript would not read it
+    # beside its declaration, TypeScript would not read it
+    shutil.copy(STATIC / "scoreboard.js", tmp_path / "implementation.js")
     (tmp_path / "equal.ts").write_text(EQUAL)
     assert compile_with(tmp_path, [tmp_path / "equal.ts", *tmp_path.glob("*.js")], allowJs=True, checkJs=True) == ""
 
@@ -119,24 +126,41 @@ def test_types_are_right(tmp_path: Path) -> None:
 @with_typescript
 @pytest.mark.parametrize(
     ("text", "lib"),
-    [(PROGRAM, ["es2023"]), (PROGRAM.replace("declare const console", "declare const unused"), OPTIONS["lib"]), (PAGE, OPTIONS["lib"])],
+    [
+        (PROGRAM, ["es2023"]),
+        (PROGRAM.replace("declare const console", "declare const unused"), OPTIONS["lib"]),
+        (PAGE, OPTIONS["lib"]),
+    ],
     ids=["a program without a page's types", "a program with them", "a page"],
 )
 def test_a_program_in_typescript_compiles(tmp_path: Path, text: str, lib: list[str]) -> None:
-    """A project that has the package finds its types, and is told of what can't be; it need not know those of a page or of node."""
+    """A project that has the package finds its types, and is told of what can't be; it need not know those of a page or
+    of node."""
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "scoreboard").symlink_to(STATIC)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     program = tmp_path / "program.ts"
     program.write_text(text)
-    options = {"module": "nodenext", "moduleResolution": "nodenext", "lib": lib, "target": "es2023", "noUnusedLocals": False}
+    options = {
+        "module": "nodenext",
+        "moduleResolution": "nodenext",
+        "lib": lib,
+        "target": "es2023",
+        "noUnusedLocals": False,
+    }
     assert compile_with(tmp_path, [program], **options) == ""
 
 
 def test_the_package_is_whole() -> None:
-    """package.json beside the module has our version and names every file that the client loads; none of the page's is among them."""
+    """package.json beside the module has our version and names every file that the client loads; none of the page's is
+    among them."""
     package = json.loads((STATIC / "package.json").read_text())
-    assert (package["name"], package["version"], package["license"], package["type"]) == ("scoreboard", __version__, "MIT", "module")
+    assert (package["name"], package["version"], package["license"], package["type"]) == (
+        "scoreboard",
+        __version__,
+        "MIT",
+        "module",
+    )
     entry = package["exports"]["."]
     assert entry == {"types": "./scoreboard.d.ts", "default": "./scoreboard.js"}
     assert package["sideEffects"] == ["./scoreboard.js"]  # it defines <live-scoreboard>

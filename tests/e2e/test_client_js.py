@@ -1,4 +1,5 @@
-"""The browser client, scoreboard.js: deltas, gaps, lost connections, networks that let only some transports through, safe submission.
+"""The browser client, scoreboard.js: deltas, gaps, lost connections, networks that let only some transports through,
+safe submission.
 
 In Debian's Chromium against the real server; where a server has to misbehave, the test plays it.
 """
@@ -13,10 +14,23 @@ import msgspec
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, WebSocket, WebSocketRoute, expect
 
-from scoreboard.domain import wire
+from scoreboard.domain import protocol as wire
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.deltas import compare
-from tests.e2e.browsing import FREE, PATIENCE, Player, act, in_browser, log_in, open_page, player, proxy, row, says, score
+from tests.e2e.browsing import (
+    FREE,
+    PATIENCE,
+    Player,
+    act,
+    in_browser,
+    log_in,
+    open_page,
+    player,
+    proxy,
+    row,
+    says,
+    score,
+)
 from tests.e2e.nodes import ServerProcess
 
 StartNode = Callable[..., ServerProcess]
@@ -70,7 +84,8 @@ def random_board(rows: tuple[Entry, ...]) -> tuple[Entry, ...]:
 
 @in_browser
 def test_deltas_make_the_same_board_as_the_server(visitor: BrowserContext, live_server: Any) -> None:
-    """Whatever changed between two ticks: the server's delta applied to the rows before gives exactly the rows after."""
+    """Whatever changed between two ticks: the server's delta applied to the rows before gives exactly the rows
+    after."""
     random.seed(20_261)
     boards: list[tuple[Entry, ...]] = [()]
     deltas = []
@@ -92,7 +107,8 @@ def test_deltas_make_the_same_board_as_the_server(visitor: BrowserContext, live_
 
 @in_browser
 def test_close_codes_say_what_comes_next(visitor: BrowserContext, live_server: Any) -> None:
-    """A restart brings it back within a second, overload much later, a bad token with another one; a foreign origin ends it."""
+    """A restart brings it back within a second, overload much later, a bad token with another one; a foreign origin
+    ends it."""
     page = open_page(visitor, live_server.url)
     after = page.evaluate(
         """async () => {
@@ -145,15 +161,36 @@ def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
                 return
             if len(asked) == 1:
                 tell("update", leaderboard=[ada], position="1-1", changedPositions=[])
-                tell("delta", changed=[{**ada, "previousRank": 1, "score": 40}], removed=[], position="1-4", previousPosition="1-3")
+                tell(
+                    "delta",
+                    changed=[{**ada, "previousRank": 1, "score": 40}],
+                    removed=[],
+                    position="1-4",
+                    previousPosition="1-3",
+                )
             else:
-                tell("delta", changed=[{**ada, "previousRank": 1, "score": 30}], removed=[], position="1-3", previousPosition="1-1")
-                tell("delta", changed=[{**ada, "previousRank": 1, "score": 40}], removed=[], position="1-4", previousPosition="1-3")
-                named = {**ada, "previousRank": 1, "score": 40, "username": "Grace"}  # nobody scored: the position stays
+                tell(
+                    "delta",
+                    changed=[{**ada, "previousRank": 1, "score": 30}],
+                    removed=[],
+                    position="1-3",
+                    previousPosition="1-1",
+                )
+                tell(
+                    "delta",
+                    changed=[{**ada, "previousRank": 1, "score": 40}],
+                    removed=[],
+                    position="1-4",
+                    previousPosition="1-3",
+                )
+                # nobody scored: the position stays
+                named = {**ada, "previousRank": 1, "score": 40, "username": "Grace"}
                 tell("delta", changed=[named], removed=[], position="1-4", previousPosition="1-4")
 
         def tell(event: str, **data: Any) -> None:
-            socket.send(json.dumps({"event": f"leaderboard:{event}", "data": {**data, "timestamp": "2026-01-01T00:00:00.000Z"}}))
+            socket.send(
+                json.dumps({"event": f"leaderboard:{event}", "data": {**data, "timestamp": "2026-01-01T00:00:00.000Z"}})
+            )
 
         socket.on_message(hear)
 
@@ -171,7 +208,8 @@ def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
 
 @in_browser
 def test_a_tab_that_was_cut_off_catches_up(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Cut off it says so; back again it resumes from its position, is told only what it missed, and shows what others show."""
+    """Cut off it says so; back again it resumes from its position, is told only what it missed, and shows what others
+    show."""
     node = start_node(limits__user_per_minute="0")
     players = [Player(node.url, f"Player {number}") for number in range(4)]
     for each in players:
@@ -202,7 +240,8 @@ def test_a_tab_that_was_cut_off_catches_up(visitor: BrowserContext, start_node: 
 
 @in_browser
 def test_networks_without_websocket_or_streams(visitor: BrowserContext, live_server: Any) -> None:
-    """WebSocket held back: the stream; that too: long poll, with one's own score; what worked is remembered, the best comes back."""
+    """WebSocket held back: the stream; that too: long poll, with one's own score; what worked is remembered, the best
+    comes back."""
     with proxy(live_server.port) as network:
         network.swallow = {b"/api/v1/scores/live"}
         watching = open_page(visitor, network.url, "SSE")
@@ -253,7 +292,8 @@ def test_out_of_sight_it_pauses(visitor: BrowserContext, live_server: Any) -> No
 
 @in_browser
 def test_a_client_moves_to_another_node(visitor: BrowserContext, start_node: StartNode) -> None:
-    """When its node goes, the client resumes on another one under the same position: it is told what it missed, not the whole board."""
+    """When its node goes, the client resumes on another one under the same position: it is told what it missed, not the
+    whole board."""
     first, second = start_node(limits__user_per_minute="0"), start_node(limits__user_per_minute="0")
     players = [Player(second.url, f"Player {number}") for number in range(3)]
     for each in players:
@@ -279,7 +319,8 @@ def test_a_client_moves_to_another_node(visitor: BrowserContext, start_node: Sta
 
 @in_browser
 def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server: Any) -> None:
-    """One WebSocket for all with the same server, mode and token; a late one is told what is known; the last one ends it."""
+    """One WebSocket for all with the same server, mode and token; a late one is told what is known; the last one ends
+    it."""
     page = open_page(visitor, live_server.url)
     spoken = Spoken(page)
     told = page.evaluate(
@@ -322,7 +363,8 @@ def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server
 
 @in_browser
 def test_a_user_does_not_become_the_others(visitor: BrowserContext, live_server: Any) -> None:
-    """Of two who share a connection one proves a user: it gets one of its own, and the other watches on as a stranger."""
+    """Of two who share a connection one proves a user: it gets one of its own, and the other watches on as a
+    stranger."""
     page = open_page(visitor, live_server.url)
     spoken = Spoken(page)
     name, password = player(page, live_server, 5)
@@ -350,7 +392,8 @@ def test_a_user_does_not_become_the_others(visitor: BrowserContext, live_server:
 
 @in_browser
 def test_a_refusal_for_the_number_says_why_and_until_when(visitor: BrowserContext, start_node: StartNode) -> None:
-    """The second viewer of an address that may have one: the page says so and when it tries again, and is live once there is room."""
+    """The second viewer of an address that may have one: the page says so and when it tries again, and is live once
+    there is room."""
     node = start_node(live__connections_per_ip="1")
     here = open_page(visitor, node.url)
     other = visitor.new_page()
@@ -364,25 +407,39 @@ def test_a_refusal_for_the_number_says_why_and_until_when(visitor: BrowserContex
 
 @in_browser
 def test_a_refusal_for_the_users_number_is_told_apart(visitor: BrowserContext, start_node: StartNode) -> None:
-    """The second board of an account that may have one open says that it is this account's number, not the network's."""
+    """The second board of an account that may have one open says that it is this account's number, not the
+    network's."""
     node = start_node(live__connections_per_user="1")
     Player(node.url, "Ada")
     here = open_page(visitor, node.url)
     log_in(here, "Ada", "a long password")
     other = visitor.new_page()
     other.goto(node.url)
-    expect(other.locator("#state")).to_contain_text("too many boards of this account are open. Next try", timeout=PATIENCE)
+    expect(other.locator("#state")).to_contain_text(
+        "too many boards of this account are open. Next try", timeout=PATIENCE
+    )
 
 
-REFUSED = {"success": False, "code": "RATE_LIMITED", "layer": "ip", "detail": "Too many requests from this address. Next in 7 s."}
+REFUSED = {
+    "success": False,
+    "code": "RATE_LIMITED",
+    "layer": "ip",
+    "detail": "Too many requests from this address. Next in 7 s.",
+}
 
 
 @in_browser
 def test_a_refusal_before_the_upgrade_is_found_out(visitor: BrowserContext, live_server: Any) -> None:
-    """A WebSocket that gets a 429 tells a script nothing: the next transport's refusal has reason, limit and time, which are kept."""
+    """A WebSocket that gets a 429 tells a script nothing: the next transport's refusal has reason, limit and time,
+    which are kept."""
     page = open_page(visitor, live_server.url)
     page.route_web_socket("**/api/v1/scores/live", lambda socket: socket.close())
-    refusal = {"status": 429, "content_type": "application/problem+json", "headers": {"retry-after": "7"}, "body": json.dumps(REFUSED)}
+    refusal = {
+        "status": 429,
+        "content_type": "application/problem+json",
+        "headers": {"retry-after": "7"},
+        "body": json.dumps(REFUSED),
+    }
     page.route("**/api/v1/scores/stream*", lambda route: route.fulfill(**refusal))
     state = page.evaluate(
         """async () => {
@@ -414,7 +471,8 @@ def test_a_refusal_before_the_upgrade_is_found_out(visitor: BrowserContext, live
 
 @in_browser
 def test_a_token_that_never_comes_keeps_nobody_waiting(visitor: BrowserContext, live_server: Any) -> None:
-    """A function that gives none, or throws, or hangs: the board is watched as a stranger; a token that comes late is used."""
+    """A function that gives none, or throws, or hangs: the board is watched as a stranger; a token that comes late is
+    used."""
     page = open_page(visitor, live_server.url)
     name, password = player(page, live_server, 6)
     page.clock.install()
@@ -479,7 +537,8 @@ def test_keys_in_storage_begin_with_our_name(visitor: BrowserContext, live_serve
 
 
 def lose_answers(page: Page, visitor: BrowserContext, count: int) -> list[str]:
-    """So many answers to a refresh get lost on their way: the server has spent the token, the browser keeps the old cookie."""
+    """So many answers to a refresh get lost on their way: the server has spent the token, the browser keeps the old
+    cookie."""
     asked: list[str] = []
 
     def lose(route: Route) -> None:
@@ -537,7 +596,8 @@ def test_a_renewal_names_the_user(visitor: BrowserContext, live_server: Any) -> 
 
 @in_browser
 def test_tabs_that_renew_at_once_stay_logged_in(visitor: BrowserContext, live_server: Any) -> None:
-    """Six tabs open at the same time, with one session; then one of them finds it ended while another has just begun a new one."""
+    """Six tabs open at the same time, with one session; then one of them finds it ended while another has just begun a
+    new one."""
     page = open_page(visitor, live_server.url)
     username, password = player(page, live_server, 3)
     log_in(page, username, password)
@@ -580,6 +640,7 @@ def test_an_answer_that_is_lost_costs_nothing(visitor: BrowserContext, live_serv
     page.route("**/api/v1/scores/action", lose)
     points = act(page)
     expect(row(page, username).locator("td").last).to_have_text(f"{before + points:,}", timeout=PATIENCE)
-    expect(page.locator(FREE)).not_to_have_attribute("aria-busy", "true", timeout=PATIENCE)  # the live event may come first
+    # the live event may come first
+    expect(page.locator(FREE)).not_to_have_attribute("aria-busy", "true", timeout=PATIENCE)
     assert len(bodies) == 2
     assert bodies[0] == bodies[1]

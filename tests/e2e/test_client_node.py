@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from scoreboard import demo
+from scoreboard.cli import demo
 from tests.e2e.browsing import PATIENCE, in_browser
 
 ROOT = Path(__file__).parents[2]
@@ -76,11 +76,15 @@ def is_right(report: Any, username: str) -> None:
 
 
 @with_node
-@pytest.mark.parametrize(("flag", "transport"), [("--experimental-websocket", "WebSocket"), ("--no-experimental-websocket", "SSE")])
+@pytest.mark.parametrize(
+    ("flag", "transport"), [("--experimental-websocket", "WebSocket"), ("--no-experimental-websocket", "SSE")]
+)
 def test_in_node_it_logs_in_watches_and_acts(live_server: Any, tmp_path: Path, flag: str, transport: str) -> None:
     """With the WebSocket of node or, without one, over a stream. A program that has closed everything ends."""
     player = live_server.user(demo.HANDLES[11])
-    code = program(live_server.url, player, (STATIC / "scoreboard.js").as_uri()) + "console.log(JSON.stringify(report));"
+    code = (
+        program(live_server.url, player, (STATIC / "scoreboard.js").as_uri()) + "console.log(JSON.stringify(report));"
+    )
     report = run(code, flag, "--no-warnings", folder=tmp_path)
     is_right(report, player[0])
     assert report["transport"] == transport
@@ -173,7 +177,10 @@ def bare_page(browser: Browser, live_server: Any) -> Iterator[Page]:
 def test_in_a_worker_it_does_the_same(bare_page: Page, live_server: Any) -> None:
     """A worker has no document, no HTMLElement and no storage."""
     player = live_server.user(demo.HANDLES[12])
-    code = program(live_server.url, player, f"{live_server.url}/scoreboard.js") + "report.document = typeof document; postMessage(report);"
+    code = (
+        program(live_server.url, player, f"{live_server.url}/scoreboard.js")
+        + "report.document = typeof document; postMessage(report);"
+    )
     report = bare_page.evaluate(
         """(code) => new Promise((done, failed) => {
           const worker = new Worker(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })), { type: 'module' });
@@ -204,10 +211,16 @@ show(2);
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the client as a package, and the component that the documentation gives."""
-    found = subprocess.run([NPM, "root", "--global"], capture_output=True, text=True, check=False).stdout.strip() if NPM else ""
+    found = (
+        subprocess.run([NPM, "root", "--global"], capture_output=True, text=True, check=False).stdout.strip()
+        if NPM
+        else ""
+    )
     missing = [name for name in PACKAGES if not found or not (Path(found) / name).is_dir()]
     if missing:
-        pytest.skip(f"no {', '.join(missing)} on this machine (npm install --global esbuild react react-dom @types/react)")
+        pytest.skip(
+            f"no {', '.join(missing)} on this machine (npm install --global esbuild react react-dom @types/react)"
+        )
     folder = tmp_path_factory.mktemp("react")
     modules = folder / "node_modules"
     modules.mkdir()
@@ -223,14 +236,28 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_component_of_the_documentation_has_right_types(project: Path) -> None:
     """TypeScript, strict, finds the client's types by its package.json."""
     assert TSC is not None
-    flags = ["--strict", "--noEmit", "--jsx", "react-jsx", "--module", "esnext", "--moduleResolution", "bundler", "--target", "es2022"]
-    checked = subprocess.run([TSC, *flags, "useLeaderboard.tsx"], cwd=project, capture_output=True, text=True, check=False)
+    flags = [
+        "--strict",
+        "--noEmit",
+        "--jsx",
+        "react-jsx",
+        "--module",
+        "esnext",
+        "--moduleResolution",
+        "bundler",
+        "--target",
+        "es2022",
+    ]
+    checked = subprocess.run(
+        [TSC, *flags, "useLeaderboard.tsx"], cwd=project, capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stdout
 
 
 @in_browser
 def test_components_of_a_bundle_share_a_connection(bare_page: Page, live_server: Any, project: Path) -> None:
-    """Bundled with React, in its strict mode: three components show every change over one WebSocket, and the last one ends it."""
+    """Bundled with React, in its strict mode: three components show every change over one WebSocket, and the last one
+    ends it."""
     bundler = project / "node_modules" / "esbuild" / "bin" / "esbuild"
     flags = ["app.jsx", "--bundle", "--format=esm", "--jsx=automatic", "--outfile=app.js", "--log-level=warning"]
     bundled = subprocess.run([bundler, *flags], cwd=project, capture_output=True, text=True, check=False)

@@ -1,4 +1,5 @@
-"""<live-scoreboard> on somebody else's page: another origin, a strict content security policy, and whatever room there is."""
+"""<live-scoreboard> on somebody else's page: another origin, a strict content security policy, and whatever room there
+is."""
 
 import base64
 import re
@@ -54,7 +55,9 @@ def foreign_site() -> Iterator[Any]:
 def embed(site: Any, node: ServerProcess, body: str) -> None:
     """Its page with the two lines that the documentation gives, under a policy that allows nothing else."""
     site.policy = f"default-src 'none'; script-src {node.url}; connect-src {node.url} ws://127.0.0.1:{node.port}; frame-ancestors 'none'"
-    site.page = f"<!doctype html><title>Somebody's</title><script type=module src={node.url}/scoreboard.js></script>{body}"
+    site.page = (
+        f"<!doctype html><title>Somebody's</title><script type=module src={node.url}/scoreboard.js></script>{body}"
+    )
 
 
 def visit(visitor: BrowserContext, site: Any) -> Page:
@@ -65,7 +68,8 @@ def visit(visitor: BrowserContext, site: Any) -> Page:
 
 @in_browser
 def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: StartNode) -> None:
-    """A page of an allowed origin shows the board and what changes, as a list that a screen reader reads; its console has no complaint."""
+    """A page of an allowed origin shows the board and what changes, as a list that a screen reader reads; its console
+    has no complaint."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
         ada, grace = Player(node.url, "Ada"), Player(node.url, "Grace")
@@ -78,7 +82,8 @@ def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: Star
         page.on("websocket", lambda socket: sockets.append(socket))
         page.goto(site.origin)
         board = page.get_by_role("list", name="Top 5")
-        expect(board.get_by_role("listitem")).to_have_count(2, timeout=PATIENCE)  # places that nobody has are not read out
+        # places that nobody has are not read out
+        expect(board.get_by_role("listitem")).to_have_count(2, timeout=PATIENCE)
         expect(board.locator("li")).to_have_count(5)
         expect(board.locator("li").first).to_contain_text("Ada")
         expect(board.locator("li").first).to_contain_text(f"{first:,}")
@@ -100,7 +105,8 @@ def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: Star
 
 @in_browser
 def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node: StartNode) -> None:
-    """A page of another origin sees no board; each element says why, the console once what to set, and log-in is refused."""
+    """A page of another origin sees no board; each element says why, the console once what to set, and log-in is
+    refused."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins="http://allowed.test", limits__user_per_minute="0")
         Player(node.url, "Ada").act()
@@ -128,7 +134,8 @@ def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node:
 
 @in_browser
 def test_a_page_of_an_allowed_origin_logs_in(visitor: BrowserContext, start_node: StartNode) -> None:
-    """The client's log-in works across origins: the refresh cookie is kept, an action counts, and a reload finds the session again."""
+    """The client's log-in works across origins: the refresh cookie is kept, an action counts, and a reload finds the
+    session again."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
         Player(node.url, "Ada")
@@ -158,7 +165,8 @@ def test_a_page_of_an_allowed_origin_logs_in(visitor: BrowserContext, start_node
 
 @in_browser
 def test_a_wrong_clock_refuses_no_action_there(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Actions are signed with the server's time on a page of another origin, too, which sees of an answer only what CORS lets it see."""
+    """Actions are signed with the server's time on a page of another origin, too, which sees of an answer only what
+    CORS lets it see."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
         Player(node.url, "Ada")
@@ -177,7 +185,8 @@ def test_a_wrong_clock_refuses_no_action_there(visitor: BrowserContext, start_no
 
 @in_browser
 def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Font, radius and colour scheme are the page's, colours can be set, and from 240 pixels on nothing is wider than its place."""
+    """Font, radius and colour scheme are the page's, colours can be set, and from 240 pixels on nothing is wider than
+    its place."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
         Player(node.url, "A very long name that ends somewhere").act()
@@ -211,7 +220,8 @@ def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: Sta
 
 @in_browser
 def test_a_page_of_others_holds_no_poll_by_a_picture(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Pictures send no Origin: the browser's Sec-Fetch-Site has a poll and a stream refused at once. Our files are still for anybody."""
+    """Pictures send no Origin: the browser's Sec-Fetch-Site has a poll and a stream refused at once. Our files are
+    still for anybody."""
     with foreign_site() as site:
         node = start_node()
         watched = ("/api/v1/scores/poll?since=1-1", "/api/v1/scores/stream")
@@ -237,7 +247,8 @@ def refused(node: ServerProcess, *, hot: bool = True) -> int:
 
 @in_browser
 def test_pictures_come_from_the_scoreboards_server_alone(visitor: BrowserContext, start_node: StartNode) -> None:
-    """On its own page, as it is sent and as it changes, and on somebody's page: no request goes to where a user says that it is."""
+    """On its own page, as it is sent and as it changes, and on somebody's page: no request goes to where a user says
+    that it is."""
     with foreign_site() as site:
         node = start_node(server__allowed_origins=site.origin, limits__user_per_minute="0")
         ada = Player(node.url, "Ada")
@@ -257,7 +268,9 @@ def test_pictures_come_from_the_scoreboards_server_alone(visitor: BrowserContext
             expected = node.url + path(ada.user, url)
             for page in pages:
                 face = page.locator("li img, tbody img")
-                expect(face).to_have_attribute("src", re.compile(re.escape(path(ada.user, url)) + "$"), timeout=PATIENCE)
+                expect(face).to_have_attribute(
+                    "src", re.compile(re.escape(path(ada.user, url)) + "$"), timeout=PATIENCE
+                )
                 expect(face).to_have_js_property("naturalWidth", 1, timeout=PATIENCE)
             assert expected in asked
         assert [url for url in asked if "pictures.test" in url] == []

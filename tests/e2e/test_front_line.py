@@ -1,4 +1,5 @@
-"""What a vandal tries against a real node: floods, silent connections, more viewers than descriptors. Others are served meanwhile."""
+"""What a vandal tries against a real node: floods, silent connections, more viewers than descriptors. Others are served
+meanwhile."""
 
 import socket
 import time
@@ -57,12 +58,14 @@ def test_a_flood_of_refused_requests_ends(start_node: Callable[..., ServerProces
 
 
 def test_a_users_flood_bars_nobody_of_the_address(start_node: Callable[..., ServerProcess]) -> None:
-    """After 200 refusals each further request costs the user a connection; others behind the address are accepted and answered."""
+    """After 200 refusals each further request costs the user a connection; others behind the address are accepted and
+    answered."""
     node = start_node(limits__ip_per_minute="100")
     account = {"username": "Ada", "email": "ada@example.org", "password": "a long password"}
     with httpx.Client(base_url=node.url, timeout=HANG) as http:
         token = http.post("/api/v1/auth/register", json=account).json()["data"]["accessToken"]
-        assert http.get("/api/v1/users/me", headers={"authorization": f"Bearer {token}"}).status_code == 200  # from now on it is known
+        # from now on it is known
+        assert http.get("/api/v1/users/me", headers={"authorization": f"Bearer {token}"}).status_code == 200
     asked = BOARD.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     for requests, answered, refused in ((400, 100, 201), (10, 0, 1), (10, 0, 1)):
         with connect(node) as connection:
@@ -85,7 +88,8 @@ def test_probes_do_not_use_up_requests(start_node: Callable[..., ServerProcess])
 
 @pytest.mark.parametrize("part", [b"", b"GET / HTTP/1.1\r\nHost: t\r\n", BOARD])
 def test_silent_connections_keep_nobody_out(start_node: Callable[..., ServerProcess], part: bytes) -> None:
-    """With 256 descriptors and 400 connections that say nothing, half of something, or nothing more, everybody else is served at once."""
+    """With 256 descriptors and 400 connections that say nothing, half of something, or nothing more, everybody else is
+    served at once."""
     node = start_node(descriptors=256, live__connections_per_ip="0")
     with ExitStack() as stack:
         for number in range(400):
@@ -97,7 +101,8 @@ def test_silent_connections_keep_nobody_out(start_node: Callable[..., ServerProc
 
 
 def test_viewers_leave_room_for_requests(start_node: Callable[..., ServerProcess]) -> None:
-    """With 256 descriptors and 400 event streams asked for, those that find no place are told so, and requests are answered."""
+    """With 256 descriptors and 400 event streams asked for, those that find no place are told so, and requests are
+    answered."""
     node = start_node(descriptors=256, live__connections_per_ip="0")
     with ExitStack() as stack:
         statuses = []
@@ -111,7 +116,8 @@ def test_viewers_leave_room_for_requests(start_node: Callable[..., ServerProcess
 
 
 def test_so_many_connections_of_one_address(start_node: Callable[..., ServerProcess]) -> None:
-    """One more than the limit is reset before it says anything; another address is served; a place that was left is free."""
+    """One more than the limit is reset before it says anything; another address is served; a place that was left is
+    free."""
     node = start_node(server__connections_per_ip="20", live__connections_per_ip="3")
     with ExitStack() as stack:
         for _ in range(20):

@@ -1,4 +1,5 @@
-"""The board at every width, with scores of 1 to 16 digits and names of 1 to 50 wide letters: on the page, on the stage, in the element.
+"""The board at every width, with scores of 1 to 16 digits and names of 1 to 50 wide letters: on the page, on the stage,
+in the element.
 
 The files are the page's own; what the server would send is played in the tab, so that some hundred boards take seconds.
 """
@@ -13,12 +14,34 @@ from tests.e2e.browsing import PATIENCE, in_browser
 from tests.e2e.fake_board import FakeBoard, entries
 from tests.e2e.test_states import SESSION
 
-WIDTHS = (240, 320, 360, 390, 768, 1024, 1280, 1920, 2560, 3840)  # CSS pixels: a watch, phones, tablets, laptops, a wall
+# CSS pixels: a watch, phones, tablets, laptops, a wall
+WIDTHS = (240, 320, 360, 390, 768, 1024, 1280, 1920, 2560, 3840)
 HEIGHT = 800
-SCREENS = ((1920, 1080), (1280, 720), (1024, 768), (3840, 2160), (1080, 1920), (768, 1024), (390, 844), (844, 390), (240, 600))
+SCREENS = (
+    (1920, 1080),
+    (1280, 720),
+    (1024, 768),
+    (3840, 2160),
+    (1080, 1920),
+    (768, 1024),
+    (390, 844),
+    (844, 390),
+    (240, 600),
+)
 DIGITS = (1, 4, 5, 7, 10, 13, 16)
 NAMES = (
-    *("W" * 50, "漢" * 50, "عربي" * 12, "W", "Wolfeschlegelsteinhausen", "MWMWMWMWMWMW", "W W W W W W W W W", "漢字", "ab", "😀" * 25),
+    *(
+        "W" * 50,
+        "漢" * 50,
+        "عربي" * 12,
+        "W",
+        "Wolfeschlegelsteinhausen",
+        "MWMWMWMWMWMW",
+        "W W W W W W W W W",
+        "漢字",
+        "ab",
+        "😀" * 25,
+    ),
     *("TurboTurtle", "W" * 50, "漢" * 50, "م", "W" * 20, "i" * 50, "عربي" * 12, "W" * 12, "漢" * 12, "W" * 49 + "!"),
 )
 WIDE_LETTERS = 4  # of a name, with the sign that it goes on, are always seen
@@ -93,7 +116,8 @@ def page(still: BrowserContext) -> Iterator[Page]:
 @in_browser
 @pytest.mark.parametrize("path", ["/", "/?stage", "/embed"])
 def test_nothing_is_cut_but_a_long_names_end(still: BrowserContext, page: Page, path: str) -> None:
-    """No score is clipped, nothing overlaps or sticks out, and of each name enough is seen; what is cut can be had whole."""
+    """No score is clipped, nothing overlaps or sticks out, and of each name enough is seen; what is cut can be had
+    whole."""
     FakeBoard(still, [("Ada", 10)]).open(page, path)
     wrong = []
     for width, height in SCREENS if path == "/?stage" else [(width, HEIGHT) for width in WIDTHS]:
@@ -106,16 +130,22 @@ def test_nothing_is_cut_but_a_long_names_end(still: BrowserContext, page: Page, 
 @pytest.mark.parametrize("locale", ["en-IN", "bn-BD", "my-MM"])
 @pytest.mark.parametrize("path", ["/", "/?stage", "/embed"])
 def test_every_language_groups_numbers_in_its_way(browser: Browser, locale: str, path: str) -> None:
-    """By two digits in India, with figures of its own in Bangladesh and Myanmar: their scores fit as ours do, inside the row's padding."""
+    """By two digits in India, with figures of its own in Bangladesh and Myanmar: their scores fit as ours do, inside
+    the row's padding."""
     context = browser.new_context(reduced_motion="reduce", locale=locale)
     page = FakeBoard(context, [("Ada", 10)]).open(context.new_page(), path)
     wrong = []
     for width, height in ((1024, 768), (390, 844), (240, 600)):
         page.set_viewport_size({"width": width, "height": height})
-        made = [[{**row, "userId": f"{row['userId']}-{number}"} for row in board] for number, board in enumerate(boards()[-6:])]
+        made = [
+            [{**row, "userId": f"{row['userId']}-{number}"} for row in board]
+            for number, board in enumerate(boards()[-6:])
+        ]
         wrong += page.evaluate(WALK, [made, WIDE_LETTERS])
         overflowing = "(score) => score.scrollWidth > score.clientWidth + 1"
-        wrong += [f"{width}: score"] * sum(score.evaluate(overflowing) for score in page.locator("#board td:nth-child(4)").all())
+        wrong += [f"{width}: score"] * sum(
+            score.evaluate(overflowing) for score in page.locator("#board td:nth-child(4)").all()
+        )
     assert not wrong, "\n".join(wrong[:40])
     context.close()
 
@@ -135,7 +165,8 @@ REFUSE = """() => {
 @in_browser
 @pytest.mark.parametrize("path", ["/", "/?stage", "/embed"])
 def test_the_board_does_not_jump(still: BrowserContext, page: Page, path: str) -> None:
-    """Whatever the state says: how many watch, a date, why it is not live and a button. The dot stands beside its first word."""
+    """Whatever the state says: how many watch, a date, why it is not live and a button. The dot stands beside its first
+    word."""
     fake = FakeBoard(still, [("SwiftSparrow", 1234), ("Ada", 900)])
     where = TOP if path != "/embed" else HEIGHT_OF_ALL
     for width in (240, 320, 360, 390, 500, 640, 768, 820, 960, 1024, 1280):
@@ -152,7 +183,9 @@ def test_the_board_does_not_jump(still: BrowserContext, page: Page, path: str) -
         expect(page.get_by_role("button", name="Try now")).to_be_visible()
         tops.append(page.evaluate(where))
         dot, button = line.locator("b").bounding_box(), page.get_by_role("button", name="Try now").bounding_box()
-        word = line.locator("b + span").evaluate("(words) => [...words.getClientRects()].map(({ top, bottom }) => [top, bottom])[0]")
+        word = line.locator("b + span").evaluate(
+            "(words) => [...words.getClientRects()].map(({ top, bottom }) => [top, bottom])[0]"
+        )
         assert dot is not None
         assert button is not None
         assert button["height"] >= 44
@@ -202,7 +235,9 @@ def test_a_small_stage_can_be_read(still: BrowserContext, page: Page, width: int
     page.set_viewport_size({"width": width, "height": height})
     FakeBoard(still, [("Ada", 10)]).open(page, "/?stage")
     for board in (boards()[0], boards()[-2]):
-        page.evaluate("(rows) => server.draw(rows.map((row) => ({ ...row, username: 'Mighty Walrus ' + row.rank })))", board)
+        page.evaluate(
+            "(rows) => server.draw(rows.map((row) => ({ ...row, username: 'Mighty Walrus ' + row.rank })))", board
+        )
         cut = page.evaluate(
             """() => [...document.querySelectorAll('#board tr')].filter((row) => {
               const face = row.querySelector('i');
@@ -218,7 +253,8 @@ def test_a_small_stage_can_be_read(still: BrowserContext, page: Page, width: int
 
 @in_browser
 def test_what_is_mine_fits(still: BrowserContext, page: Page) -> None:
-    """My name, score and buttons, the password form, and my row under the board: at no width does anything stick out."""
+    """My name, score and buttons, the password form, and my row under the board: at no width does anything stick
+    out."""
     fake = FakeBoard(still, [(NAMES[0], 9_898_989_898_989_898), ("Ada", 9_000_000_000_000_000)])
     session = {"success": True, "data": {**SESSION, "userId": "user-44", "username": "W" * 50}}
     standing = {"userId": "user-44", "username": "W" * 50, "score": 1_111_111_111_111_111, "rank": 44_444}
@@ -242,9 +278,16 @@ def test_what_is_mine_fits(still: BrowserContext, page: Page) -> None:
 
 @in_browser
 def test_the_champions_name_is_whole(still: BrowserContext, page: Page) -> None:
-    """Usual names of twelve letters stand whole beside four digits: on a phone, a small laptop and a screen on its side."""
+    """Usual names of twelve letters stand whole beside four digits: on a phone, a small laptop and a screen on its
+    side."""
     fake = FakeBoard(still, [("SwiftSparrow", 1234), ("TurboTurtle", 1200), ("RocketRacoon", 1100)])
-    for path, width, height in (("/", 390, 844), ("/", 1024, 768), ("/", 1280, 800), ("/?stage", 1080, 1920), ("/?stage", 1920, 1080)):
+    for path, width, height in (
+        ("/", 390, 844),
+        ("/", 1024, 768),
+        ("/", 1280, 800),
+        ("/?stage", 1080, 1920),
+        ("/?stage", 1920, 1080),
+    ):
         page.set_viewport_size({"width": width, "height": height})
         fake.open(page, path)
         assert page.locator("bdi[title]").count() == 0, (path, width)

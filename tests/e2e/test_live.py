@@ -1,4 +1,5 @@
-"""Every way to watch, on two nodes of one pair of stores: the same boards under the same positions, and coming back elsewhere."""
+"""Every way to watch, on two nodes of one pair of stores: the same boards under the same positions, and coming back
+elsewhere."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -73,7 +74,11 @@ async def test_every_transport_shows_the_same_on_both_nodes(start_node: StartNod
     """A recorded action is on both nodes' WebSockets, whole and as delta, streams and polls, under one position."""
     first, second = start_node(), start_node()
     answers: list[httpx.Response] = []
-    async with httpx.AsyncClient(base_url=first.url) as http, viewer(first) as whole, viewer(second, subscribe=False) as delta:
+    async with (
+        httpx.AsyncClient(base_url=first.url) as http,
+        viewer(first) as whole,
+        viewer(second, subscribe=False) as delta,
+    ):
         user = await register(http)
         await delta.say(action="subscribe", channel="leaderboard", mode="delta")
         before = (await delta.hear("leaderboard:update"))["position"]
@@ -89,9 +94,15 @@ async def test_every_transport_shows_the_same_on_both_nodes(start_node: StartNod
                 nursery.start_soon(ask, node)
             await user.act()
             update = await whole.hear("leaderboard:update")
-            told = [await here.hear("leaderboard:update"), await there.hear("leaderboard:update"), await delta.hear("leaderboard:delta")]
+            told = [
+                await here.hear("leaderboard:update"),
+                await there.hear("leaderboard:update"),
+                await delta.hear("leaderboard:delta"),
+            ]
             assert here.last_id == there.last_id == update["position"] != before
-        assert {board["position"] for board in (*told, *(answer.json()["data"] for answer in answers))} == {update["position"]}
+        assert {board["position"] for board in (*told, *(answer.json()["data"] for answer in answers))} == {
+            update["position"]
+        }
         assert told[2]["previousPosition"] == before
         (row,) = told[2]["changed"]
         assert {name: value for name, value in row.items() if name != "previousRank"} == update["leaderboard"][0]
@@ -99,7 +110,8 @@ async def test_every_transport_shows_the_same_on_both_nodes(start_node: StartNod
 
 
 async def test_coming_back_on_the_other_node(start_node: StartNode) -> None:
-    """With the position that one node gave, the other tells the difference, or that there is none; on every transport."""
+    """With the position that one node gave, the other tells the difference, or that there is none; on every
+    transport."""
     first, second = start_node(limits__user_per_minute="0"), start_node()
     async with httpx.AsyncClient(base_url=first.url) as http, viewer(second) as watching:
         user = await register(http)
@@ -137,14 +149,17 @@ async def test_a_stream_is_as_good_as_a_websocket_for_its_user(start_node: Start
             for one in (mine, watching):
                 while (await one.hear("viewers"))["count"] != 2:
                     pass
-            assert (await http.post("/api/v1/auth/logout", headers=user.authorization)).status_code == httpx.codes.NO_CONTENT
+            assert (
+                await http.post("/api/v1/auth/logout", headers=user.authorization)
+            ).status_code == httpx.codes.NO_CONTENT
             assert (await mine.to_the_end())[-1] == "error"
         answer = await poll(second.url, token=user.token)
         assert answer.status_code == httpx.codes.UNAUTHORIZED
 
 
 async def test_limits_of_connections_come_from_the_settings(start_node: StartNode) -> None:
-    """A user's second connection is refused, a WebSocket with 1013, a stream with 429; so is one more than the node takes, with 503."""
+    """A user's second connection is refused, a WebSocket with 1013, a stream with 429; so is one more than the node
+    takes, with 503."""
     node = start_node(live__connections_per_user="1", live__connections="2")
     async with httpx.AsyncClient(base_url=node.url) as http:
         user = await register(http)
@@ -163,7 +178,8 @@ async def test_limits_of_connections_come_from_the_settings(start_node: StartNod
 
 
 async def test_a_leaving_node_ends_streams_and_polls(start_node: StartNode) -> None:
-    """SIGTERM: the stream's body ends, the poll is answered 204 with the advice to come back elsewhere, the exit code is 0."""
+    """SIGTERM: the stream's body ends, the poll is answered 204 with the advice to come back elsewhere, the exit code
+    is 0."""
     node = start_node()
     async with streaming(node) as stream, trio.open_nursery() as nursery:
         position = (await stream.hear("leaderboard:update"))["position"]
@@ -178,7 +194,9 @@ async def test_a_leaving_node_ends_streams_and_polls(start_node: StartNode) -> N
                 await trio.sleep(0.05)
         node.signal()
         assert await stream.to_the_end() == []
-    assert [(answer.status_code, answer.headers["retry-after"]) for answer in answers] == [(httpx.codes.NO_CONTENT, "1")]
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in answers] == [
+        (httpx.codes.NO_CONTENT, "1")
+    ]
     assert node.stop() == 0
     assert not [line for line in node.lines() if line["level"] in {"error", "critical"}]
 

@@ -1,4 +1,5 @@
-"""What an operator meets: signals, closed terminals, stores that die, logs that nobody reads, proxies, and starts that can't go on."""
+"""What an operator meets: signals, closed terminals, stores that die, logs that nobody reads, proxies, and starts that
+can't go on."""
 
 import json
 import os
@@ -16,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from scoreboard import demo
-from scoreboard.runtime import embedded
-from scoreboard.runtime.embedded_process import command_of
+from scoreboard.cli import demo
+from scoreboard.embedded import stack as embedded
+from scoreboard.embedded.process import command_of
 from tests.e2e.conftest import LiveServer
 from tests.e2e.nodes import ServerProcess, free_port
 
@@ -27,13 +28,22 @@ README = ROOT / "README.md"
 
 HANG = 120  # seconds after which a test that hangs fails; nothing is measured
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
-PROXIES = {"ALL_PROXY": "socks5://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1", "NO_PROXY": ""}
+PROXIES = {
+    "ALL_PROXY": "socks5://127.0.0.1:1",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "http_proxy": "http://127.0.0.1:1",
+    "NO_PROXY": "",
+}
 
 
 def servers_of(folder: Path) -> list[int]:
     """Processes of the folder's PostgreSQL and Valkey that live."""
     mark = json.loads((folder / embedded.STACK).read_text())["mark"]
-    return [pid for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()) if mark in command_of(pid)]
+    return [
+        pid
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        if mark in command_of(pid)
+    ]
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -111,7 +121,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 
 
 def test_the_demo_finds_its_node(server: Embedded) -> None:
-    """On ::1, with proxies in the environment that lead nowhere, all demo players open the board; the log-in is told in a line of JSON."""
+    """On ::1, with proxies in the environment that lead nowhere, all demo players open the board; the log-in is told in
+    a line of JSON."""
     lines: list[dict[str, Any]] = []
 
     def is_open() -> bool:
@@ -127,10 +138,13 @@ def test_the_demo_finds_its_node(server: Embedded) -> None:
 
 
 def test_a_log_that_nobody_reads_stops_nothing(server: Embedded) -> None:
-    """A thousand lines that a full pipe does not take: all requests are answered; read again, each line is JSON and one counts the lost."""
+    """A thousand lines that a full pipe does not take: all requests are answered; read again, each line is JSON and one
+    counts the lost."""
     assert {server.http.get("/livez", headers={"x-request-id": "x" * 128}).status_code for _ in range(1000)} == {200}
     figures = server.http.get("/metrics").text
-    lost = next(float(line.split()[1]) for line in figures.splitlines() if line.startswith("scoreboard_log_lines_lost_total"))
+    lost = next(
+        float(line.split()[1]) for line in figures.splitlines() if line.startswith("scoreboard_log_lines_lost_total")
+    )
     assert lost > 0
     assert "/livez" in {line.get("route") for line in server.read()}
     server.http.get("/livez")
@@ -143,7 +157,11 @@ def test_durations_are_measured_by_route_and_class(server: Embedded) -> None:
     for path in ("/livez", "/nowhere", "/api/v1/users/me"):
         server.http.get(path)
     figures = server.http.get("/metrics").text
-    for labels in ('route="/livez",status="2xx"', 'route="other",status="4xx"', 'route="/api/v1/users/me",status="4xx"'):
+    for labels in (
+        'route="/livez",status="2xx"',
+        'route="other",status="4xx"',
+        'route="/api/v1/users/me",status="4xx"',
+    ):
         assert f"scoreboard_http_request_seconds_count{{{labels}}}" in figures
 
 
@@ -157,7 +175,10 @@ def test_a_store_that_dies_is_started_again(server: Embedded) -> None:
         until(lambda store=store: server.condition()[store] == "up")  # type: ignore[misc]
         assert int((server.folder / file).read_text().split("\n")[0]) != pid
     assert len(until(server.rows)) == len(before)
-    assert [line["server"] for line in server.read() if line["event"] == "embedded_server_restarted"] == ["PostgreSQL", "Valkey"]
+    assert [line["server"] for line in server.read() if line["event"] == "embedded_server_restarted"] == [
+        "PostgreSQL",
+        "Valkey",
+    ]
 
 
 def test_an_ignored_hangup_stays_ignored(server: Embedded) -> None:
@@ -184,7 +205,8 @@ def test_a_hangup_while_it_starts_stops_the_stores(server: Embedded) -> None:
 
 
 def test_a_hangup_drains(start_node: Callable[..., ServerProcess]) -> None:
-    """A closed terminal, whose shell sends SIGHUP once more, is a SIGTERM: the node takes its leave in order, exit 0."""
+    """A closed terminal, whose shell sends SIGHUP once more, is a SIGTERM: the node takes its leave in order, exit
+    0."""
     node = start_node()
     assert node.process
     for _ in range(2):
@@ -196,14 +218,19 @@ def test_a_hangup_drains(start_node: Callable[..., ServerProcess]) -> None:
     assert "leaving_at_once" not in events
 
 
-# ---- starts that can't go on -------------------------------------------------------------------------------------------
+# ---- starts that can't go on -----------------------------------------------------------------------------------------
 
 
 def command(*arguments: str, **settings: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command."""
     environment = CLEAN | {f"SCOREBOARD_{name.upper()}": value for name, value in settings.items()}
     done = subprocess.run(
-        [sys.executable, "-m", "scoreboard", *arguments], env=environment, capture_output=True, text=True, timeout=HANG, check=False
+        [sys.executable, "-m", "scoreboard", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -225,11 +252,12 @@ def test_a_port_that_is_taken(server: Embedded, database_url: str, redis_url: st
         assert_one_line(command("serve", "--port", port, **stores), f"127.0.0.1:{port}", "Address already in use")
 
 
-# ---- scripts and README ------------------------------------------------------------------------------------------------
+# ---- scripts and README ----------------------------------------------------------------------------------------------
 
 
 def test_an_unsupported_python_is_one_line(tmp_path: Path) -> None:
-    """Where the only Python is a later one, scripts/run says in one line which to install and how, and installs nothing."""
+    """Where the only Python is a later one, scripts/run says in one line which to install and how, and installs
+    nothing."""
     (tmp_path / "scripts").mkdir()
     for name in ("run", "install"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
@@ -244,7 +272,12 @@ def test_an_unsupported_python_is_one_line(tmp_path: Path) -> None:
     (programs / "python3").write_text(f'#!/bin/bash\nexec {sys.executable} -c "{pretended}" "$2"\n')
     (programs / "python3").chmod(0o755)
     done = subprocess.run(
-        [tmp_path / "scripts" / "run"], env={"PATH": str(programs)}, capture_output=True, text=True, timeout=HANG, check=False
+        [tmp_path / "scripts" / "run"],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

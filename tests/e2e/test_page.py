@@ -1,7 +1,8 @@
 """The page in a real browser: what a person sees and does, over the real server, in Debian's Chromium.
 
-Each test is a visitor with a fresh profile. Nobody is named here: players are taken from the board that the page shows, so that
-any demo data will do; each test plays another one, with an action that has no cooldown: who knows what they did before.
+Each test is a visitor with a fresh profile. Nobody is named here: players are taken from the board that the page shows,
+so that any demo data will do; each test plays another one, with an action that has no cooldown: who knows what they did
+before.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ import jinja2
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from scoreboard.domain.boards import SHOWN
-from scoreboard.web.page import PageAction, render_context
-from tests.e2e.browsing import FREE, PATIENCE, PLAIN_HOST, act, in_browser, listen, log_in, open_page, player, row, says, score
+from scoreboard.web.pages.first_paint import PageAction, render_context
+from tests.e2e.browsing import (
+    FREE,
+    PATIENCE,
+    PLAIN_HOST,
+    act,
+    in_browser,
+    listen,
+    log_in,
+    open_page,
+    player,
+    row,
+    says,
+    score,
+)
 
 TEMPLATES = Path(__file__).parents[2] / "scoreboard" / "web" / "templates"
 
@@ -47,7 +61,8 @@ def test_first_paint_has_the_board(browser: Browser, live_server: Any) -> None:
 
 @in_browser
 def test_an_action_is_seen_in_a_second_tab(visitor: BrowserContext, live_server: Any) -> None:
-    """Who logs in and completes an action sees points and rank, and another tab's board changes; nobody's console complains."""
+    """Who logs in and completes an action sees points and rank, and another tab's board changes; nobody's console
+    complains."""
     watching = open_page(visitor, live_server.url)
     acting = visitor.new_page()
     complaints = [listen(watching), listen(acting)]
@@ -61,7 +76,9 @@ def test_an_action_is_seen_in_a_second_tab(visitor: BrowserContext, live_server:
     expect(acting.locator("#note")).to_have_text(re.compile(r"^\+\d+ points\. You are number 1\."), timeout=PATIENCE)
     points = int(re.search(r"\d+", acting.locator("#note").inner_text())[0])  # type: ignore[index]
     for page in (watching, acting):
-        expect(page.locator("#board tr").first.locator("td").last).to_have_text(f"{before + points:,}", timeout=PATIENCE)
+        expect(page.locator("#board tr").first.locator("td").last).to_have_text(
+            f"{before + points:,}", timeout=PATIENCE
+        )
     expect(watching.locator("#board tr").first.locator("td").nth(1)).to_have_text(f"+{points}")
     expect(acting.locator("#board tr.me")).to_contain_text(username)
     assert complaints == [[], []]
@@ -140,7 +157,8 @@ def test_who_registers_with_an_umlaut_domain_logs_in_with_it(visitor: BrowserCon
 
 @in_browser
 def test_a_session_outlives_a_reload_until_log_out(visitor: BrowserContext, live_server: Any) -> None:
-    """A reload restores the session from its cookie, log-out ends it in every tab, and neither asks for what can't be there."""
+    """A reload restores the session from its cookie, log-out ends it in every tab, and neither asks for what can't be
+    there."""
     page = open_page(visitor, live_server.url)
     complaints = listen(page)
     username, password = player(page, live_server, 3)
@@ -218,7 +236,8 @@ def climb(visitor: BrowserContext, live_server: Any) -> list[dict[str, Any]]:
 
 @in_browser
 def test_i_see_where_i_stand(visitor: BrowserContext, live_server: Any) -> None:
-    """Who is logged in sees how far the next rank is, their true rank below the shown rows, and what this session gave."""
+    """Who is logged in sees how far the next rank is, their true rank below the shown rows, and what this session
+    gave."""
     page = open_page(visitor, live_server.url)
     leader, password = player(page, live_server, 1)
     last, _ = player(page, live_server, 2)
@@ -238,7 +257,8 @@ def test_i_see_where_i_stand(visitor: BrowserContext, live_server: Any) -> None:
 
 @in_browser
 def test_the_stage_is_the_board_alone(visitor: BrowserContext, live_server: Any) -> None:
-    """`/?stage`: ten rows fill the screen, alone, the screen stays awake, the pointer goes; keys fill it and leave it."""
+    """`/?stage`: ten rows fill the screen, alone, the screen stays awake, the pointer goes; keys fill it and leave
+    it."""
     visitor.grant_permissions(["screen-wake-lock"])
     page = visitor.new_page()
     complaints = listen(page)
@@ -300,7 +320,9 @@ def test_without_cooldowns_no_button_rests(start_node: Any) -> None:
 def test_names_are_never_markup() -> None:
     """Whatever people call themselves arrives on the page as text."""
     name = "\"><script>alert('1')</script>"
-    entry = SimpleNamespace(rank=1, userId='"><img src=x>', username=name, score=1_234_567, avatarUrl="javascript:alert(1)")
+    entry = SimpleNamespace(
+        rank=1, userId='"><img src=x>', username=name, score=1_234_567, avatarUrl="javascript:alert(1)"
+    )
     action = PageAction(name="quiz_complete", title=name, points="10–50", cooldown=30, metadata={"difficulty": name})
     jinja = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     html = jinja.get_template("index.html").render(**render_context([entry], [action]))

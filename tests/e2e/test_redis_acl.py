@@ -11,7 +11,7 @@ import pytest
 import redis
 import trio
 
-from scoreboard.storage.namespace import Namespace
+from scoreboard.storage.connections.namespace import Namespace
 from tests.conftest import resp
 from tests.e2e.nodes import ServerProcess, provision
 from tests.e2e.test_operating import command
@@ -42,7 +42,10 @@ async def test_the_user_is_enough(
             while "stale" in (await http.get("/api/v1/scores/leaderboard")).json()["data"]:
                 await trio.sleep(0.2)
         with redis.Redis.from_url(redis_url) as admin:
-            refused = [f"{e['reason']} {e['context']} {e['object']} {e['username']} {e['client-info']}" for e in admin.acl_log()]
+            refused = [
+                f"{e['reason']} {e['context']} {e['object']} {e['username']} {e['client-info']}"
+                for e in admin.acl_log()
+            ]
             assert "; ".join(refused) == ""
         for user in users:
             assert (await user.act()).json()["data"]["newRank"] is not None

@@ -1,4 +1,5 @@
-"""Stores that go away and come back, hostile neighbours, a server shot dead: what clients are told, and that it ends by itself."""
+"""Stores that go away and come back, hostile neighbours, a server shot dead: what clients are told, and that it ends by
+itself."""
 
 import socket as stdlib_socket
 import struct
@@ -9,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from scoreboard import demo
+from scoreboard.cli import demo
 from tests.conftest import OwnValkey
 from tests.e2e.nodes import ServerProcess, register, viewer
 from tests.storage.proxy import Fault, proxy_before
@@ -34,7 +35,8 @@ async def readiness(http: httpx.AsyncClient, stores: dict[str, str]) -> None:
 
 
 async def test_postgresql_goes_away_and_comes_back(start_node: StartNode, database_url: str) -> None:
-    """Meanwhile actions get 503 with Retry-After and are not recorded, the board can be read, /readyz tells; afterwards all goes on."""
+    """Meanwhile actions get 503 with Retry-After and are not recorded, the board can be read, /readyz tells; afterwards
+    all goes on."""
     async with proxy_before(database_url) as proxy:
         node = await trio.to_thread.run_sync(lambda: start_node(postgres=proxy.url, **UNLIMITED))
         async with httpx.AsyncClient(base_url=node.url, timeout=20) as http:
@@ -57,7 +59,8 @@ async def test_postgresql_goes_away_and_comes_back(start_node: StartNode, databa
 
 
 async def test_postgresql_does_not_answer(start_node: StartNode, database_url: str) -> None:
-    """Every request ends within its deadline; the same action sent again tells whether it was recorded, and counts once."""
+    """Every request ends within its deadline; the same action sent again tells whether it was recorded, and counts
+    once."""
     async with proxy_before(database_url) as proxy:
         node = await trio.to_thread.run_sync(lambda: start_node(postgres=proxy.url, **UNLIMITED))
         async with httpx.AsyncClient(base_url=node.url, timeout=20) as http:
@@ -77,7 +80,8 @@ async def test_postgresql_does_not_answer(start_node: StartNode, database_url: s
 
 
 async def test_valkey_goes_away_and_comes_back_empty(start_node: StartNode, fresh_valkey: OwnValkey) -> None:
-    """Actions count without a rank, the board comes from PostgreSQL and says so; board and ranks are back without anybody's help."""
+    """Actions count without a rank, the board comes from PostgreSQL and says so; board and ranks are back without
+    anybody's help."""
     node = start_node(redis=fresh_valkey.url, **UNLIMITED)
     async with httpx.AsyncClient(base_url=node.url, timeout=20) as http, viewer(node) as watching:
         first, second = await register(http), await register(http)
@@ -119,7 +123,8 @@ GARBAGE = [
 
 
 async def test_hostile_neighbours(start_node: StartNode) -> None:
-    """Garbage, resets and stalled readers, many at once, end alone: everybody else is served, and the log has no error."""
+    """Garbage, resets and stalled readers, many at once, end alone: everybody else is served, and the log has no
+    error."""
     node = start_node(**UNLIMITED, live__connections_per_ip="0")
     done = trio.Event()
 
@@ -138,7 +143,11 @@ async def test_hostile_neighbours(start_node: StartNode) -> None:
                     sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
             await trio.sleep(0.005)
 
-    async with httpx.AsyncClient(base_url=node.url, timeout=20) as http, viewer(node) as watching, trio.open_nursery() as nursery:
+    async with (
+        httpx.AsyncClient(base_url=node.url, timeout=20) as http,
+        viewer(node) as watching,
+        trio.open_nursery() as nursery,
+    ):
         user = await register(http)
         for number in range(12):
             nursery.start_soon(hostile, number)
@@ -157,18 +166,23 @@ async def test_hostile_neighbours(start_node: StartNode) -> None:
 
 @pytest.fixture
 def embedded_server(tmp_path: Path) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path, ["--embedded", "--data-dir", str(tmp_path / "data")], {"SCOREBOARD_LIMITS__LOGIN_PER_MINUTE": "0"})
+    server = ServerProcess(
+        tmp_path, ["--embedded", "--data-dir", str(tmp_path / "data")], {"SCOREBOARD_LIMITS__LOGIN_PER_MINUTE": "0"}
+    )
     yield server.start()
     if server.process is not None and server.process.poll() is None:
         server.stop()
 
 
 async def test_a_server_shot_dead_keeps_every_score(embedded_server: ServerProcess) -> None:
-    """kill -9 leaves the embedded servers running; the next start takes them over, sessions and scores are as they were."""
+    """kill -9 leaves the embedded servers running; the next start takes them over, sessions and scores are as they
+    were."""
     server = embedded_server
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         with trio.fail_after(60):
-            while (await http.post("/api/v1/auth/login", json={"username": demo.LOGIN, "password": demo.PASSWORD})).status_code != 200:
+            while (
+                await http.post("/api/v1/auth/login", json={"username": demo.LOGIN, "password": demo.PASSWORD})
+            ).status_code != 200:
                 await trio.sleep(0.2)
         user = await register(http)
         recorded = (await user.act()).json()["data"]

@@ -1,4 +1,5 @@
-"""What a node tells of the requests that it has answered, whichever way: lines of the access log, and durations in /metrics."""
+"""What a node tells of the requests that it has answered, whichever way: lines of the access log, and durations in
+/metrics."""
 
 import socket
 import time
@@ -36,14 +37,19 @@ def logged(node: ServerProcess, clients: set[str]) -> dict[str, dict[str, Any]]:
     """The lines of these clients, once all are there."""
     deadline = time.monotonic() + HANG
     while True:
-        lines = {line["address"]: line for line in node.lines() if line["event"] == "request" and line["address"] != "127.0.0.1"}
+        lines = {
+            line["address"]: line
+            for line in node.lines()
+            if line["event"] == "request" and line["address"] != "127.0.0.1"
+        }
         if clients <= set(lines) or time.monotonic() > deadline:
             return lines
         time.sleep(0.05)
 
 
 def test_a_line_names_the_client_however_it_was_answered(node: ServerProcess) -> None:
-    """Behind a proxy: an answer at once, one of the application, a poll that waited, a stream, a WebSocket, too large a body."""
+    """Behind a proxy: an answer at once, one of the application, a poll that waited, a stream, a WebSocket, too large a
+    body."""
     told = {
         "198.51.100.1": "/api/v1/scores/leaderboard",
         "198.51.100.2": "/api/v1/users/me",
@@ -57,7 +63,11 @@ def test_a_line_names_the_client_however_it_was_answered(node: ServerProcess) ->
         position = http.get("/api/v1/scores/poll").json()["data"]["position"]
         for client, path in list(told.items())[:3]:
             http.get(path, headers={"x-forwarded-for": f"203.0.113.9, {client}"})
-        answer = http.get("/api/v1/scores/poll", params={"since": position, "wait": "0.1"}, headers={"x-forwarded-for": "198.51.100.4"})
+        answer = http.get(
+            "/api/v1/scores/poll",
+            params={"since": position, "wait": "0.1"},
+            headers={"x-forwarded-for": "198.51.100.4"},
+        )
         assert answer.status_code == httpx.codes.NO_CONTENT
     for client, request in (("198.51.100.5", STREAM), ("198.51.100.6", LIVE), ("198.51.100.7", LARGE)):
         exchanged(node, request.format(client=client))

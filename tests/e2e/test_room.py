@@ -1,4 +1,5 @@
-"""A room behind one address, on a node with its defaults; and what a path that only the front knows says to methods it has not."""
+"""A room behind one address, on a node with its defaults; and what a path that only the front knows says to methods it
+has not."""
 
 import re
 import socket
@@ -32,18 +33,29 @@ def pipelined(node: ServerProcess, path: str, times: int, fields: str = "") -> i
 
 
 def test_a_class_joins_watches_and_plays(start_node: Callable[..., ServerProcess]) -> None:
-    """Thirty register within a minute, more files than the limit are sent, three hundred watch; one more is told why, and when to come."""
+    """Thirty register within a minute, more files than the limit are sent, three hundred watch; one more is told why,
+    and when to come."""
     node = start_node(**DEFAULTS)
     with httpx.Client(base_url=node.url, timeout=30) as http:
         for number in range(30):
-            account = {"username": f"Pupil {number}", "email": f"p{number}@school.example", "password": "a long password"}
+            account = {
+                "username": f"Pupil {number}",
+                "email": f"p{number}@school.example",
+                "password": "a long password",
+            }
             joined = http.post("/api/v1/auth/register", json=account)
             assert joined.status_code == HTTPStatus.CREATED
         assert len(files := set(re.findall(r'(?:href|src)="(/static/[^"]+)"', http.get("/").text))) >= 9
         assert {http.get(path).status_code for path in files} == {HTTPStatus.OK}
         assert pipelined(node, "/static/page.js", 1500) == 1500
         assert (
-            pipelined(node, "/api/v1/scores/leaderboard", 900, f"Authorization: Bearer {joined.json()['data']['accessToken']}\r\n") == 900
+            pipelined(
+                node,
+                "/api/v1/scores/leaderboard",
+                900,
+                f"Authorization: Bearer {joined.json()['data']['accessToken']}\r\n",
+            )
+            == 900
         )
         assert pipelined(node, "/api/v1/scores/leaderboard", 600) == 600  # the address still has its own share
         with ExitStack() as stack:
@@ -74,13 +86,36 @@ async def _refused(port: int) -> tuple[int, str]:
 
 
 def test_paths_of_the_front_know_their_methods(start_node: Callable[..., ServerProcess]) -> None:
-    """Any method that is none of theirs is 405 with Allow; a WebSocket's path without a whole handshake is 426 and says what it wants."""
+    """Any method that is none of theirs is 405 with Allow; a WebSocket's path without a whole handshake is 426 and says
+    what it wants."""
     node = start_node()
     with httpx.Client(base_url=node.url, timeout=30) as http:
-        for path in (LIVE, "/api/v1/scores/stream", "/api/v1/scores/poll", "/", "/livez", "/static/page.css", "/api/v1/openapi.json"):
-            for method in ("OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "QUERY", "M-SEARCH", "PURGE"):
+        for path in (
+            LIVE,
+            "/api/v1/scores/stream",
+            "/api/v1/scores/poll",
+            "/",
+            "/livez",
+            "/static/page.css",
+            "/api/v1/openapi.json",
+        ):
+            for method in (
+                "OPTIONS",
+                "POST",
+                "PUT",
+                "DELETE",
+                "PATCH",
+                "TRACE",
+                "PROPFIND",
+                "QUERY",
+                "M-SEARCH",
+                "PURGE",
+            ):
                 answer = http.request(method, path)
-                assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"), (method, path)
+                assert (answer.status_code, answer.json()["code"]) == (
+                    HTTPStatus.METHOD_NOT_ALLOWED,
+                    "METHOD_NOT_ALLOWED",
+                ), (method, path)
                 assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
         handshake = {
             "connection": "upgrade",
@@ -88,10 +123,19 @@ def test_paths_of_the_front_know_their_methods(start_node: Callable[..., ServerP
             "sec-websocket-version": "13",
             "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
         }
-        for change in ({}, {"upgrade": "h2c"}, {"upgrade": "x"}, {"sec-websocket-version": "8"}, {"sec-websocket-key": "short"}):
+        for change in (
+            {},
+            {"upgrade": "h2c"},
+            {"upgrade": "x"},
+            {"sec-websocket-version": "8"},
+            {"sec-websocket-key": "short"},
+        ):
             for fields in ({**handshake, **change} if change else {}, {"accept": "text/html"}):
                 answer = http.get(LIVE, headers=fields)
-                assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.UPGRADE_REQUIRED, "UPGRADE_REQUIRED"), fields
+                assert (answer.status_code, answer.json()["code"]) == (
+                    HTTPStatus.UPGRADE_REQUIRED,
+                    "UPGRADE_REQUIRED",
+                ), fields
                 assert (answer.headers["upgrade"], answer.headers["sec-websocket-version"]) == ("websocket", "13")
         assert http.head(LIVE).status_code == HTTPStatus.UPGRADE_REQUIRED
         assert http.get(f"{LIVE}?tocken=x").json()["errors"][0]["field"] == "tocken"

@@ -1,4 +1,5 @@
-"""What the page says and keeps: whether the server answers, when something changed last, cooldowns, languages, paper, phones, passwords.
+"""What the page says and keeps: whether the server answers, when something changed last, cooldowns, languages, paper,
+phones, passwords.
 
 Most of it with a server that is played in the tab (fake_board), since a server has to fall silent at a test's command.
 """
@@ -14,7 +15,7 @@ import jinja2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 
-from scoreboard.web.page import render_context
+from scoreboard.web.pages.first_paint import render_context
 from tests.e2e.browsing import CHROMIUM, FLAGS, PATIENCE, Player, in_browser, log_in, open_page, says
 from tests.e2e.fake_board import ORIGIN, WEB, FakeBoard, entries
 
@@ -47,7 +48,11 @@ def fake(visitor: BrowserContext) -> FakeBoard:
     """A board of three, and Grace, who can log in and act."""
     fake = FakeBoard(visitor, ROWS)
     session = {"success": True, "data": SESSION}
-    fake.api = {"/auth/login": (200, session), "/auth/refresh": (200, session), "/scores/action": (200, {"success": True, "data": SCORED})}
+    fake.api = {
+        "/auth/login": (200, session),
+        "/auth/refresh": (200, session),
+        "/scores/action": (200, {"success": True, "data": SCORED}),
+    }
     fake.api["/auth/logout"] = (204, None)
     return fake
 
@@ -68,7 +73,8 @@ WATCH_WORDS = """() => {
 
 @in_browser
 def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, start_node: Any) -> None:
-    """A node that is stopped in its tracks no longer counts as live on any transport; when it goes on, so does the page."""
+    """A node that is stopped in its tracks no longer counts as live on any transport; when it goes on, so does the
+    page."""
     node = start_node(limits__user_per_minute="0")
     Player(node.url, "Ada").act()
     quiet, streamed, polled = visitor.new_page(), visitor.new_page(), visitor.new_page()
@@ -105,7 +111,8 @@ def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, st
 
 @in_browser
 def test_silence_shows_after_what_was_promised(fake: FakeBoard, visitor: BrowserContext) -> None:
-    """By the clock: live for as long as heartbeats come, no answer 5 s after the last one, another connection when it stays so."""
+    """By the clock: live for as long as heartbeats come, no answer 5 s after the last one, another connection when it
+    stays so."""
     page = visitor.new_page()
     page.clock.install()
     fake.open(page)
@@ -126,7 +133,8 @@ def test_silence_shows_after_what_was_promised(fake: FakeBoard, visitor: Browser
 
 @in_browser
 def test_nobody_has_to_wait_for_the_next_try(fake: FakeBoard, visitor: BrowserContext) -> None:
-    """While it waits to reconnect there is a button that does so at once, on the page, on the stage and in the element."""
+    """While it waits to reconnect there is a button that does so at once, on the page, on the stage and in the
+    element."""
     visitor.add_init_script("Math.random = () => 0.99")
     for path, line in (("/", "#state"), ("/?stage", "#state"), ("/embed", "live-scoreboard p")):
         page = fake.open(visitor.new_page(), path)
@@ -203,7 +211,8 @@ def test_cooldowns_survive_a_reload(fake: FakeBoard, visitor: BrowserContext) ->
 
 @in_browser
 def test_a_session_that_has_ended_stays_so(fake: FakeBoard, visitor: BrowserContext) -> None:
-    """What was logged out, never logged in or could not be resumed asks nothing when another tab logs in; a session hears of its end."""
+    """What was logged out, never logged in or could not be resumed asks nothing when another tab logs in; a session
+    hears of its end."""
     mine, other = fake.open(visitor.new_page(), "/embed"), fake.open(visitor.new_page(), "/embed")
     who = {"username": "Grace", "password": "a long password"}
     setup = "async (who) => { Object.assign(window, await import('/scoreboard.js'), { who }); "
@@ -243,7 +252,9 @@ def test_whoever_logs_out_is_not_told_that_the_session_has_ended(fake: FakeBoard
     expect(page.locator("#username")).to_be_focused()
     other.close()
     enter(page)
-    fake.api |= {path: (401, refuse("UNAUTHORIZED", "This session has ended.")) for path in ("/auth/refresh", "/scores/action")}
+    fake.api |= {
+        path: (401, refuse("UNAUTHORIZED", "This session has ended.")) for path in ("/auth/refresh", "/scores/action")
+    }
     page.locator("[data-action=quiz_complete]").click()
     expect(page.locator("#form-error")).to_have_text("Your session has ended. Please log in again.", timeout=PATIENCE)
 
@@ -251,17 +262,22 @@ def test_whoever_logs_out_is_not_told_that_the_session_has_ended(fake: FakeBoard
 @pytest.fixture(scope="module")
 def caching(browser: Browser) -> Iterator[Browser]:
     """A browser as people have it, with the back/forward cache that Playwright switches off."""
-    running = browser.browser_type.launch(executable_path=CHROMIUM, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"])
+    running = browser.browser_type.launch(
+        executable_path=CHROMIUM, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
+    )
     yield running
     running.close()
 
 
 @in_browser
 def test_back_is_at_once(caching: Browser, live_server: Any) -> None:
-    """Who goes on to another page and comes back finds the page as it was, which the browser has kept, and live again."""
+    """Who goes on to another page and comes back finds the page as it was, which the browser has kept, and live
+    again."""
     context = caching.new_context()
     page = open_page(context, live_server.url)
-    page.evaluate("globalThis.kept = true; addEventListener('pageshow', ({ persisted }) => (globalThis.persisted = persisted))")
+    page.evaluate(
+        "globalThis.kept = true; addEventListener('pageshow', ({ persisted }) => (globalThis.persisted = persisted))"
+    )
     page.goto(live_server.url + "/api/v1/scores/leaderboard")
     page.evaluate("setTimeout(() => history.back())")
     # Playwright knows nothing of pages that were kept: it sees neither where this one is nor its sockets.
@@ -270,7 +286,9 @@ def test_back_is_at_once(caching: Browser, live_server: Any) -> None:
     while found != [True, True, "Live"] and monotonic() < deadline:
         sleep(0.1)
         with suppress(Error):  # between two pages
-            found = page.evaluate("[globalThis.kept, globalThis.persisted, document.querySelector('#state b + span')?.textContent]")
+            found = page.evaluate(
+                "[globalThis.kept, globalThis.persisted, document.querySelector('#state b + span')?.textContent]"
+            )
     assert found == [True, True, "Live"]
     context.close()
 
@@ -279,7 +297,9 @@ def test_back_is_at_once(caching: Browser, live_server: Any) -> None:
 
 
 @in_browser
-@pytest.mark.parametrize(("locale", "number", "time"), [("de-DE", "1.234", "2.1.2026, 03:04:05"), ("en-US", "1,234", "1/2/2026, 3:04:05")])
+@pytest.mark.parametrize(
+    ("locale", "number", "time"), [("de-DE", "1.234", "2.1.2026, 03:04:05"), ("en-US", "1,234", "1/2/2026, 3:04:05")]
+)
 def test_numbers_and_dates_are_in_the_browsers_language(browser: Browser, locale: str, number: str, time: str) -> None:
     """Also those that the server had written; what is text stays English, and says so."""
     context = browser.new_context(locale=locale, timezone_id="UTC")
@@ -293,7 +313,8 @@ def test_numbers_and_dates_are_in_the_browsers_language(browser: Browser, locale
 @in_browser
 @pytest.mark.parametrize("path", ["/", "/?stage"])
 def test_paper_has_the_list_alone(fake: FakeBoard, visitor: BrowserContext, path: str) -> None:
-    """Printed, page and stage are a list of ranks, whole names and scores with the time of the last change: no form, button or state."""
+    """Printed, page and stage are a list of ranks, whole names and scores with the time of the last change: no form,
+    button or state."""
     name = "Wolfeschlegelsteinhausenbergerdorff the Seventh"
     fake.rows[2] = (name, 900)
     page = fake.open(visitor.new_page(), path)
@@ -344,7 +365,8 @@ def test_on_a_phone_log_in_is_one_tap_away(fake: FakeBoard, visitor: BrowserCont
 
 @in_browser
 def test_a_password_can_be_changed(fake: FakeBoard, visitor: BrowserContext) -> None:
-    """Both passwords go to the server; what it finds wrong stands beside its field, success is said, and nothing stays in the form."""
+    """Both passwords go to the server; what it finds wrong stands beside its field, success is said, and nothing stays
+    in the form."""
     page = fake.open(visitor.new_page())
     enter(page)
     path = "/users/me/password"
@@ -403,7 +425,8 @@ def test_without_javascript_no_state_is_shown(browser: Browser) -> None:
 
 @in_browser
 def test_a_refused_site_waits_for_nothing(visitor: BrowserContext) -> None:
-    """Where the board may not be shown there is no skeleton of one that will never come, on the page and in the element."""
+    """Where the board may not be shown there is no skeleton of one that will never come, on the page and in the
+    element."""
     fake = FakeBoard(visitor, ROWS)
     fake.is_unreadable = True
     visitor.add_init_script("WebSocket.prototype.send = function () { this.onclose({ code: 4403 }); };")
@@ -419,7 +442,9 @@ def test_a_note_keeps_off_what_is_below(fake: FakeBoard, visitor: BrowserContext
     """A note of two lines does not touch the line under it, and the ranks of the element stand in circles."""
     page = fake.open(visitor.new_page())
     enter(page)
-    page.locator("#note").evaluate("(note) => (note.textContent = 'The server does not answer. Please try again. '.repeat(2))")
+    page.locator("#note").evaluate(
+        "(note) => (note.textContent = 'The server does not answer. Please try again. '.repeat(2))"
+    )
     gap = page.evaluate(
         """() => {
           const range = document.createRange();
@@ -437,7 +462,8 @@ def test_a_note_keeps_off_what_is_below(fake: FakeBoard, visitor: BrowserContext
 
 @in_browser
 def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, live_server: Any) -> None:
-    """Manifest, icons and the picture for other sites are there, of the sizes that are named, and the page's policy lets them in."""
+    """Manifest, icons and the picture for other sites are there, of the sizes that are named, and the page's policy
+    lets them in."""
     page = open_page(visitor, live_server.url)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
@@ -445,7 +471,9 @@ def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, 
     found = devtools.send("Page.getAppManifest")
     assert found["errors"] == []
     manifest = json.loads(found["data"])
-    pictures = {f"/static/{icon['src']}": icon["sizes"] for icon in manifest["icons"]} | {"/static/preview.png": "1200x630"}
+    pictures = {f"/static/{icon['src']}": icon["sizes"] for icon in manifest["icons"]} | {
+        "/static/preview.png": "1200x630"
+    }
     sizes = page.evaluate(
         """async (paths) => Object.fromEntries(await Promise.all(paths.map(async (src) => {
           const image = Object.assign(new Image(), { src });
@@ -462,7 +490,8 @@ def test_the_page_can_be_installed_and_shown_elsewhere(visitor: BrowserContext, 
 
 
 def test_others_are_given_the_public_address() -> None:
-    """Who shows a picture of the page needs its whole address: with a public URL that is what it is given, without one nothing."""
+    """Who shows a picture of the page needs its whole address: with a public URL that is what it is given, without one
+    nothing."""
     jinja = jinja2.Environment(loader=jinja2.FileSystemLoader(WEB / "templates"), autoescape=True)
     page = jinja.get_template("index.html").render(**render_context([], [], public_url="https://board.example"))
     assert '<meta property="og:image" content="https://board.example/static/preview.png">' in page

@@ -14,7 +14,8 @@ UNLIMITED = {"limits__user_per_minute": "0"}
 
 
 async def test_both_nodes_show_the_same_board(start_node: StartNode) -> None:
-    """What is recorded on one node is on the other's board within a tick, under the same position, with the same changes."""
+    """What is recorded on one node is on the other's board within a tick, under the same position, with the same
+    changes."""
     first, second = start_node(), start_node()
     async with httpx.AsyncClient(base_url=first.url) as http, viewer(first) as here, viewer(second) as there:
         user = await register(http)
@@ -30,25 +31,36 @@ async def test_both_nodes_show_the_same_board(start_node: StartNode) -> None:
             "username": user.session["username"],
             "score": recorded["newScore"],
         }
-        assert after[0]["changedPositions"] == [{"userId": user.user, "previousRank": None, "newRank": 1, "score": recorded["newScore"]}]
+        assert after[0]["changedPositions"] == [
+            {"userId": user.user, "previousRank": None, "newRank": 1, "score": recorded["newScore"]}
+        ]
         boards = [await user.leaderboard(node.url) for node in (first, second)]
         assert boards[0] == boards[1]
         assert boards[0]["currentUser"] == {"rank": 1, "score": recorded["newScore"]}
 
 
 async def test_personal_events_reach_the_user_alone_on_any_node(start_node: StartNode) -> None:
-    """`score:personal` goes to every connection of the user who scored, on whatever node, subscribed or not, and to nobody else."""
+    """`score:personal` goes to every connection of the user who scored, on whatever node, subscribed or not, and to
+    nobody else."""
     first, second = start_node(), start_node()
     async with httpx.AsyncClient(base_url=first.url) as http:
         user, other = await register(http), await register(http)
-        async with viewer(second, token=user.token, subscribe=False) as mine, viewer(second, token=other.token) as theirs:
+        async with (
+            viewer(second, token=user.token, subscribe=False) as mine,
+            viewer(second, token=other.token) as theirs,
+        ):
             assert (await mine.hear("authenticated"))["userId"] == user.user
             await theirs.hear("leaderboard:update")
             recorded = (await user.act()).json()["data"]
             personal = await mine.hear("score:personal")
             assert (
                 personal.items()
-                >= {"previousScore": 0, "newScore": recorded["newScore"], "pointsAwarded": recorded["pointsAwarded"], "rank": 1}.items()
+                >= {
+                    "previousScore": 0,
+                    "newScore": recorded["newScore"],
+                    "pointsAwarded": recorded["pointsAwarded"],
+                    "rank": 1,
+                }.items()
             )
             await theirs.hear("leaderboard:update")
             await theirs.say(action="ping")
@@ -57,7 +69,8 @@ async def test_personal_events_reach_the_user_alone_on_any_node(start_node: Star
 
 
 async def test_the_same_action_on_both_nodes_counts_once(start_node: StartNode) -> None:
-    """400 concurrent posts of ten action ids over two nodes: ten are recorded, 390 are duplicates, the total is ten times the points."""
+    """400 concurrent posts of ten action ids over two nodes: ten are recorded, 390 are duplicates, the total is ten
+    times the points."""
     first, second = start_node(**UNLIMITED), start_node(**UNLIMITED)
     async with httpx.AsyncClient(base_url=first.url, timeout=30, limits=httpx.Limits(max_connections=100)) as http:
         user = await register(http)
@@ -74,7 +87,11 @@ async def test_the_same_action_on_both_nodes_counts_once(start_node: StartNode) 
         assert sorted(answer.status_code for answer in answers) == [200] * 10 + [409] * 390
         points = {answer.json()["data"]["pointsAwarded"] for answer in answers}
         assert len(points) == 1
-        assert all(answer.headers["idempotency-replayed"] == "true" for answer in answers if answer.status_code == httpx.codes.CONFLICT)
+        assert all(
+            answer.headers["idempotency-replayed"] == "true"
+            for answer in answers
+            if answer.status_code == httpx.codes.CONFLICT
+        )
         assert (await user.leaderboard())["currentUser"]["score"] == 10 * points.pop()
 
 
@@ -98,13 +115,16 @@ async def test_the_window_is_exact_over_both_nodes(start_node: StartNode) -> Non
 
 
 async def test_a_log_out_is_heard_everywhere(start_node: StartNode) -> None:
-    """A logged-out session's token is refused on the other node within two seconds, and its WebSocket there is closed."""
+    """A logged-out session's token is refused on the other node within two seconds, and its WebSocket there is
+    closed."""
     first, second = start_node(), start_node()
     async with httpx.AsyncClient(base_url=first.url) as http:
         user = await register(http)
         async with viewer(second, token=user.token) as watching:
             await watching.hear("authenticated")
-            assert (await http.post("/api/v1/auth/logout", headers=user.authorization)).status_code == httpx.codes.NO_CONTENT
+            assert (
+                await http.post("/api/v1/auth/logout", headers=user.authorization)
+            ).status_code == httpx.codes.NO_CONTENT
             with trio.fail_after(10):
                 while (await user.act(base=second.url)).status_code != httpx.codes.UNAUTHORIZED:
                     await trio.sleep(0.1)

@@ -1,4 +1,5 @@
-"""Stores that are there and not what they seem: what clients and /readyz are told, and that a node goes on by itself when all is right."""
+"""Stores that are there and not what they seem: what clients and /readyz are told, and that a node goes on by itself
+when all is right."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,11 +9,11 @@ import httpx
 import pytest
 import trio
 
-from scoreboard.runtime.embedded import Endpoints
+from scoreboard.embedded.stack import Endpoints
 from tests.conftest import OwnValkey, execute, resp
 from tests.e2e.nodes import Client, ServerProcess, register
+from tests.storage.connections.test_postgres_pool import read_only
 from tests.storage.proxy import Fault, proxy_before
-from tests.storage.test_postgres_pool import read_only
 
 StartNode = Callable[..., ServerProcess]
 END_SESSIONS = """
@@ -43,7 +44,9 @@ async def until_stores(http: httpx.AsyncClient, postgresql: str, redis: str) -> 
 
 
 async def new_account(http: httpx.AsyncClient, name: str) -> httpx.Response:
-    return await http.post("/api/v1/auth/register", json={"username": name, "email": f"{name}@example.org", "password": PASSWORD})
+    return await http.post(
+        "/api/v1/auth/register", json={"username": name, "email": f"{name}@example.org", "password": PASSWORD}
+    )
 
 
 async def until_registered(http: httpx.AsyncClient, name: str) -> None:
@@ -73,15 +76,22 @@ def assert_no_crash(node: ServerProcess) -> None:
 
 
 def subscribers(url: str) -> int:
-    return int(resp(url, "EVAL \"return redis.call('PUBSUB', 'NUMSUB', 'scoreboard:updates')[2]\" 0").removeprefix(b":"))
+    return int(
+        resp(url, "EVAL \"return redis.call('PUBSUB', 'NUMSUB', 'scoreboard:updates')[2]\" 0").removeprefix(b":")
+    )
 
 
 def changes(node: ServerProcess, store: str) -> list[str]:
-    return [line["condition"] for line in node.lines() if line["event"] == "store_condition_changed" and line["store"] == store]
+    return [
+        line["condition"]
+        for line in node.lines()
+        if line["event"] == "store_condition_changed" and line["store"] == store
+    ]
 
 
 async def test_a_database_that_is_read_only_for_a_while(start_node: StartNode, database_url: str) -> None:
-    """Reads go on, new accounts get 503 and /readyz says why; afterwards no session of that time is left to refuse anybody."""
+    """Reads go on, new accounts get 503 and /readyz says why; afterwards no session of that time is left to refuse
+    anybody."""
     node = start_node()
     async with visited(node) as (http, user):
         read_only(database_url, "on")
@@ -95,12 +105,16 @@ async def test_a_database_that_is_read_only_for_a_while(start_node: StartNode, d
         await until_stores(http, "up", "up")
         await until_registered(http, "late")
         for _ in range(5):
-            assert (await http.post("/api/v1/auth/login", json={"username": "late", "password": PASSWORD})).status_code == 200
+            assert (
+                await http.post("/api/v1/auth/login", json={"username": "late", "password": PASSWORD})
+            ).status_code == 200
     assert changes(node, "postgresql") == ["read_only", "up"]
     assert_no_crash(node)
 
 
-async def test_a_role_that_may_not_log_in(start_node: StartNode, database_url: str, embedded_servers: Endpoints) -> None:
+async def test_a_role_that_may_not_log_in(
+    start_node: StartNode, database_url: str, embedded_servers: Endpoints
+) -> None:
     """503 with Retry-After, never 500."""
     node, name = start_node(), database_url.rpartition("/")[2]
     async with visited(node) as (http, user):
@@ -131,7 +145,8 @@ async def test_a_database_that_is_being_restored(start_node: StartNode, database
 
 
 async def test_swallowed_answers(start_node: StartNode, database_url: str) -> None:
-    """Every request ends with 503 in the time that a client waits; the requests come at once, not one after the other."""
+    """Every request ends with 503 in the time that a client waits; the requests come at once, not one after the
+    other."""
     async with proxy_before(database_url) as proxy:
         node = await trio.to_thread.run_sync(lambda: start_node(postgres=proxy.url))
         async with visited(node) as (http, user):
@@ -181,7 +196,8 @@ async def test_a_redis_that_evicts(start_node: StartNode, fresh_valkey: OwnValke
 
 
 async def test_a_failover_behind_an_address(start_node: StartNode, fresh_valkey: OwnValkey, redis_url: str) -> None:
-    """The old Valkey becomes a replica and lives on; the address leads to another. Ranks and messages come from there soon."""
+    """The old Valkey becomes a replica and lives on; the address leads to another. Ranks and messages come from there
+    soon."""
     resp(redis_url, "ACL SETUSER default >secret")
     try:
         async with proxy_before(fresh_valkey.url) as proxy:

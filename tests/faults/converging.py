@@ -1,7 +1,7 @@
 """Has everything healed? Asked again and again until it has, or until the bound is reached.
 
-Healed: every node's board is PostgreSQL's, whole and not stale, for readers and for each viewer; `/readyz` says that both stores are up;
-Redis agrees with PostgreSQL in totals, order and ranks.
+Healed: every node's board is PostgreSQL's, whole and not stale, for readers and for each viewer; `/readyz` says that
+both stores are up; Redis agrees with PostgreSQL in totals, order and ranks.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import trio
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.operations.verify import differences
-from scoreboard.storage.connections import Stores
+from scoreboard.operations.admin.verify import differences
+from scoreboard.storage.connections.stores import Stores
 from tests.e2e.nodes import ServerProcess
 from tests.faults.watching import TOP, Watcher
 
@@ -27,13 +27,22 @@ Truth = list[tuple[int, str, str, int]]  # rank, user, name, score
 
 async def truth(stores: Stores) -> Truth:
     """PostgreSQL's board."""
-    return [(rank, row["userId"], row["username"], row["score"]) for rank, row in enumerate(await stores.fetch(BOARD_SQL), 1)]
+    return [
+        (rank, row["userId"], row["username"], row["score"])
+        for rank, row in enumerate(await stores.fetch(BOARD_SQL), 1)
+    ]
 
 
 async def converged(
-    stores: Stores, nodes: Sequence[ServerProcess], watchers: Sequence[Watcher], within: float, *, log_counts: bool = True
+    stores: Stores,
+    nodes: Sequence[ServerProcess],
+    watchers: Sequence[Watcher],
+    within: float,
+    *,
+    log_counts: bool = True,
 ) -> tuple[float, list[str]]:
-    """Seconds that it took, and what was still wrong at the bound. `log_counts` False: totals were changed by hand, past the log."""
+    """Seconds that it took, and what was still wrong at the bound. `log_counts` False: totals were changed by hand,
+    past the log."""
     begun = trio.current_time()
     async with httpx.AsyncClient(timeout=READ_SECONDS) as http:
         while True:
@@ -55,7 +64,9 @@ async def _differences(stores: Stores, *, log_counts: bool) -> list[str]:
     return [f"verify: {about} {part}" for about, part in parts if log_counts or "action log adds up" not in part]
 
 
-async def _wrong(stores: Stores, nodes: Sequence[ServerProcess], watchers: Sequence[Watcher], http: httpx.AsyncClient) -> list[str]:
+async def _wrong(
+    stores: Stores, nodes: Sequence[ServerProcess], watchers: Sequence[Watcher], http: httpx.AsyncClient
+) -> list[str]:
     wrong = []
     right = await truth(stores)
     for number, node in enumerate(nodes):

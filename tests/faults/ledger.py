@@ -1,7 +1,7 @@
 """A load of posters that writes down every request and answer, and a check of that record against the action log.
 
-"200" must be there exactly once, "unknown" (a time-out, a reset, a 5xx) at most once, a refusal never. Times are Trio's. What was told by
-which node and when is what `reads` and `ranks` judge by.
+"200" must be there exactly once, "unknown" (a time-out, a reset, a 5xx) at most once, a refusal never. Times are
+Trio's. What was told by which node and when is what `reads` and `ranks` judge by.
 """
 
 from bisect import bisect_right
@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import trio
 
-from scoreboard.storage.connections import Stores
+from scoreboard.storage.connections.stores import Stores
 from tests.e2e.nodes import Client, ServerProcess
 
 UNKNOWN = 0  # no answer
@@ -69,8 +69,10 @@ class Ledger:
     actions: dict[str, Action] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    excused: dict[str, float] = field(default_factory=dict)  # users whose rows somebody else took away, and from when on
-    went_back: tuple[float, float] | None = None  # when a restore began and ended: what was acknowledged before its end may be lost
+    # users whose rows somebody else took away, and from when on
+    excused: dict[str, float] = field(default_factory=dict)
+    # when a restore began and ended: what was acknowledged before its end may be lost
+    went_back: tuple[float, float] | None = None
 
     @property
     def statuses(self) -> Counter[int]:
@@ -106,7 +108,8 @@ async def act_for_ever(
     seed: int = 1,
     after: AfterAnswer | None = None,
 ) -> None:
-    """Every client acts until the event is set, on a node of chance. Returns when each has brought its last action to an end."""
+    """Every client acts until the event is set, on a node of chance. Returns when each has brought its last action to
+    an end."""
     random = Random(seed)
 
     async def one(client: Client) -> None:
@@ -146,7 +149,9 @@ async def act(
         if status in {200, 409}:
             data = answer.json()["data"]
             action.points, action.acknowledged = data["pointsAwarded"], answered
-            ledger.told.append(Told(client.user, node, action.sent, sent, answered, data["newScore"], data["newRank"], status))
+            ledger.told.append(
+                Told(client.user, node, action.sent, sent, answered, data["newScore"], data["newRank"], status)
+            )
             if after is not None:
                 await after(client, node)
             return action
@@ -157,17 +162,20 @@ async def act(
     return action
 
 
-# ---- afterwards -------------------------------------------------------------------------------------------------------
+# ---- afterwards ------------------------------------------------------------------------------------------------------
 
 
 async def wrong_in_log(ledger: Ledger, stores: Stores) -> list[str]:
-    """What the action log has too much, too little or otherwise; fills in the points of actions whose answer was never had."""
+    """What the action log has too much, too little or otherwise; fills in the points of actions whose answer was never
+    had."""
     rows = await stores.fetch("SELECT action_id, points_awarded FROM action_logs")
     stored = Counter(row["action_id"] for row in rows)
     points = {row["action_id"]: row["points_awarded"] for row in rows if row["action_id"] not in ledger.known_before}
     wrong = [f"recorded {count} times: {action}" for action, count in stored.items() if count > 1]
     for name, action in ledger.actions.items():
-        is_excused = action.user in ledger.excused or (ledger.went_back is not None and action.sent < ledger.went_back[1])
+        is_excused = action.user in ledger.excused or (
+            ledger.went_back is not None and action.sent < ledger.went_back[1]
+        )
         if name in points:
             if action.is_refused:
                 wrong.append(f"refused and recorded all the same: {name} of {action.user}")
@@ -201,7 +209,9 @@ class Totals:
 
     def lower(self, user: str, at: float, until: float) -> int:
         """At least so much was acknowledged by then; 0 when the user's rows may be gone `until` then."""
-        return 0 if self.ledger.is_excused(user, until) else self.ledger.base.get(user, 0) + _at(self._lower.get(user), at)
+        return (
+            0 if self.ledger.is_excused(user, until) else self.ledger.base.get(user, 0) + _at(self._lower.get(user), at)
+        )
 
     def upper(self, user: str, at: float) -> int:
         """At most so much was submitted by then."""

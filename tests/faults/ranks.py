@@ -1,8 +1,8 @@
 """Was every rank that was told the rank of a state that existed? Judged by intervals, so that there is no false alarm.
 
-At the moment of a rank each other user's total lies between what was acknowledged before the request was sent and what was submitted before
-its answer came. So the rank lies between 1 + those surely above and 1 + those possibly above; whoever has the same total may be either.
-null is always right.
+At the moment of a rank each other user's total lies between what was acknowledged before the request was sent and what
+was submitted before its answer came. So the rank lies between 1 + those surely above and 1 + those possibly above;
+whoever has the same total may be either. null is always right.
 """
 
 from collections.abc import Iterator
@@ -12,27 +12,36 @@ from tests.faults.reads import OTHER_NODE_LAG_SECONDS, Reads, Violation
 
 
 def bounds(totals: Totals, user: str, least: int, most: int, begin: float, end: float) -> tuple[int, int]:
-    """The lowest and the highest rank that a user with a total of `least` to `most` can have had between the two times."""
+    """The lowest and the highest rank that a user with a total of `least` to `most` can have had between the two
+    times."""
     others = [other for other in totals.users if other != user]
     surely = sum(totals.lower(other, begin, end) > most for other in others)
     possibly = sum(totals.upper(other, end) >= max(least, 1) for other in others)
     return 1 + surely, 1 + possibly
 
 
-def violations(reads: Reads, ledger: Ledger, totals: Totals, began: float, *, ignore: tuple[float, float] | None = None) -> list[Violation]:
+def violations(
+    reads: Reads, ledger: Ledger, totals: Totals, began: float, *, ignore: tuple[float, float] | None = None
+) -> list[Violation]:
     """Every told rank that no state had. `ignore` as for `reads.violations`."""
     return [
-        found for found, begin, end in _all(reads, ledger, totals, began) if ignore is None or not (begin < ignore[1] and end > ignore[0])
+        found
+        for found, begin, end in _all(reads, ledger, totals, began)
+        if ignore is None or not (begin < ignore[1] and end > ignore[0])
     ]
 
 
 def _all(reads: Reads, ledger: Ledger, totals: Totals, began: float) -> Iterator[tuple[Violation, float, float]]:
-    def judge(how: str, node: int, user: str, rank: int | None, least: int, most: int, begin: float, end: float) -> Iterator[Violation]:
+    def judge(
+        how: str, node: int, user: str, rank: int | None, least: int, most: int, begin: float, end: float
+    ) -> Iterator[Violation]:
         if rank is None or ledger.is_excused(user, end):
             return
         low, high = bounds(totals, user, least, most, begin, end)
         if not low <= rank <= high:
-            yield Violation("rank that no state had", how, node, user, f"{low} to {high} with {least}", str(rank), "", end - began)
+            yield Violation(
+                "rank that no state had", how, node, user, f"{low} to {high} with {least}", str(rank), "", end - began
+            )
 
     sent_at: dict[tuple[str, int], tuple[float, float]] = {}
     for told in ledger.told:
@@ -44,7 +53,9 @@ def _all(reads: Reads, ledger: Ledger, totals: Totals, began: float) -> Iterator
     for shown in reads.shown:
         if not shown.stale and shown.user and shown.score is not None:
             begin = shown.since - OTHER_NODE_LAG_SECONDS
-            for found in judge(shown.how, shown.node, shown.user, shown.rank, shown.score, shown.score, begin, shown.until):
+            for found in judge(
+                shown.how, shown.node, shown.user, shown.rank, shown.score, shown.score, begin, shown.until
+            ):
                 yield found, begin, shown.until
     for one in reads.personal:
         if (one.user, one.score) in sent_at:

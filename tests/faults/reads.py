@@ -1,7 +1,9 @@
-"""What was shown to whom and when, and the judgement of it: at least what was acknowledged, at most what was submitted, or marked stale.
+"""What was shown to whom and when, and the judgement of it: at least what was acknowledged, at most what was submitted,
+or marked stale.
 
-`Reads` collects while a load runs; `violations` judges afterwards, when the ledger is complete. On the node that acknowledged an action a
-GET that is sent later shows it without any delay; a frame may take its tick. Other nodes have a second more.
+`Reads` collects while a load runs; `violations` judges afterwards, when the ledger is complete. On the node that
+acknowledged an action a GET that is sent later shows it without any delay; a frame may take its tick. Other nodes have
+a second more.
 """
 
 from bisect import bisect_right
@@ -11,12 +13,14 @@ from dataclasses import dataclass, field
 
 from tests.faults.ledger import Ledger, Told, Totals
 
-# Seconds that a frame may lag behind an answer of the same node: a tick of 0.1, one Redis call's deadline of 0.25, one read of PostgreSQL,
-# and a machine whose two cores are busy with both nodes, both stores and this test.
+# Seconds that a frame may lag behind an answer of the same node: a tick of 0.1, one Redis call's deadline of 0.25, one
+# read of PostgreSQL, and a machine whose two cores are busy with both nodes, both stores and this test.
 FRAME_LAG_SECONDS = 1.0
-# Seconds that anything may lag behind another node's answer: a watched board is read once a second whatever is heard, and then the same.
+# Seconds that anything may lag behind another node's answer: a watched board is read once a second whatever is heard,
+# and then the same.
 OTHER_NODE_LAG_SECONDS = 2.0
-SETTLING_SECONDS = 0.05  # a state that lasted less is the first half of two messages that belong together (a board, then "stale")
+# a state that lasted less is the first half of two messages that belong together (a board, then "stale")
+SETTLING_SECONDS = 0.05
 EXAMPLES = 4  # violations of a kind that are printed
 
 Row = tuple[int, str, int]  # rank, user, score
@@ -24,7 +28,8 @@ Row = tuple[int, str, int]  # rank, user, score
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One thing that was shown. `until`: the time by which it must have been right; `lag`: by so much it may have been older."""
+    """One thing that was shown. `until`: the time by which it must have been right; `lag`: by so much it may have been
+    older."""
 
     how: str  # get, authenticated, websocket, delta, sse, poll
     node: int
@@ -55,7 +60,8 @@ class Reads:
     shown: list[Shown] = field(default_factory=list)
     personal: list[Personal] = field(default_factory=list)
     refused: int = 0  # reads that were answered with an error: never wrong
-    pauses: list[tuple[int, float, float]] = field(default_factory=list)  # node, from, to: it stood still, so its viewers could not be told
+    # node, from, to: it stood still, so its viewers could not be told
+    pauses: list[tuple[int, float, float]] = field(default_factory=list)
 
     def still_at(self, node: int, at: float) -> float:
         """The time itself, or the moment when the node stopped, if it stood still then or has only just woken."""
@@ -104,8 +110,11 @@ class Floors:
         return scores[place - 1] if place else 0
 
 
-def violations(reads: Reads, ledger: Ledger, totals: Totals, began: float, *, ignore: tuple[float, float] | None = None) -> list[Violation]:
-    """Every read that was wrong and did not say so. `ignore`: a time in which a history went back and was not found out yet."""
+def violations(
+    reads: Reads, ledger: Ledger, totals: Totals, began: float, *, ignore: tuple[float, float] | None = None
+) -> list[Violation]:
+    """Every read that was wrong and did not say so. `ignore`: a time in which a history went back and was not found out
+    yet."""
     floors = Floors([told for told in ledger.told if ledger.went_back is None or told.sent > ledger.went_back[1]])
     found: list[Violation] = []
     for shown in reads.shown:
@@ -115,7 +124,9 @@ def violations(reads: Reads, ledger: Ledger, totals: Totals, began: float, *, ig
     return found
 
 
-def _judge(shown: Shown, reads: Reads, ledger: Ledger, floors: Floors, totals: Totals, began: float) -> Iterator[Violation]:
+def _judge(
+    shown: Shown, reads: Reads, ledger: Ledger, floors: Floors, totals: Totals, began: float
+) -> Iterator[Violation]:
     if shown.how in {"get", "authenticated"}:
         own_by, other_by = shown.since, shown.since - OTHER_NODE_LAG_SECONDS
     else:
@@ -134,14 +145,18 @@ def _judge(shown: Shown, reads: Reads, ledger: Ledger, floors: Floors, totals: T
         if shown.score < least(shown.user):
             yield violation("own score old", shown.user, f"acknowledged {least(shown.user)}", shown.score)
         if shown.score > totals.upper(shown.user, shown.until):
-            yield violation("own score of no history", shown.user, f"submitted {totals.upper(shown.user, shown.until)}", shown.score)
+            yield violation(
+                "own score of no history", shown.user, f"submitted {totals.upper(shown.user, shown.until)}", shown.score
+            )
     if shown.rows is None:
         return
     there = {user: score for _, user, score in shown.rows}
     if len(there) != len(shown.rows):
         yield violation("stands there twice", "", "once", [user for _, user, _ in shown.rows])
     scores = [score for _, _, score in shown.rows]
-    if [rank for rank, _, _ in shown.rows] != list(range(1, len(shown.rows) + 1)) or scores != sorted(scores, reverse=True):
+    if [rank for rank, _, _ in shown.rows] != list(range(1, len(shown.rows) + 1)) or scores != sorted(
+        scores, reverse=True
+    ):
         yield violation("out of order", "", "ranks 1, 2, 3 …", shown.rows)
     for user, score in there.items():
         if score < least(user):
@@ -162,7 +177,9 @@ def summary(found: Sequence[Violation], marks: Sequence[tuple[float, str]] = ())
         kinds[f"{one.kind}{f', {begun[-1]}' if begun else ''}"].append(one)
     lines = []
     for kind, several in kinds.items():
-        lines.append(f"{len(several)} × {kind}, from {several[0].after:+.2f} s to {several[-1].after:+.2f} s after the fault began")
+        lines.append(
+            f"{len(several)} × {kind}, from {several[0].after:+.2f} s to {several[-1].after:+.2f} s after the fault began"
+        )
         step = max(1, len(several) // EXAMPLES)
         lines += [f"    {one}" for one in several[::step][:EXAMPLES]]
     return lines

@@ -1,6 +1,8 @@
-"""Stores and nodes of a fault test's own: a Valkey, an embedded PostgreSQL, and two nodes that reach each store by a proxy each.
+"""Stores and nodes of a fault test's own: a Valkey, an embedded PostgreSQL, and two nodes that reach each store by a
+proxy each.
 
-Everything here outlives a single test, so the proxies run in a thread with a Trio loop of their own. Processes are ended by their id.
+Everything here outlives a single test, so the proxies run in a thread with a Trio loop of their own. Processes are
+ended by their id.
 """
 
 import os
@@ -16,10 +18,10 @@ from typing import TypeVar
 
 import trio
 
-from scoreboard.runtime import embedded
-from scoreboard.runtime.embedded import Endpoints
-from scoreboard.runtime.embedded_process import free_port
-from scoreboard.runtime.embedded_servers import find_binaries
+from scoreboard.embedded import stack as embedded
+from scoreboard.embedded.process import free_port
+from scoreboard.embedded.servers import find_binaries
+from scoreboard.embedded.stack import Endpoints
 from tests.conftest import execute, resp
 from tests.e2e.conftest import HIGH
 from tests.e2e.nodes import ServerProcess
@@ -35,7 +37,8 @@ T = TypeVar("T")
 
 
 class Valkey:
-    """A Valkey on a port of its own: `kill` it, `start` it again with its data or (`forget`) empty; `say` sends one command."""
+    """A Valkey on a port of its own: `kill` it, `start` it again with its data or (`forget`) empty; `say` sends one
+    command."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self.port, self.options = folder, free_port(), options
@@ -46,7 +49,14 @@ class Valkey:
     def start(self) -> "Valkey":
         own = ("--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", "secret", "--masterauth", "secret")
         kept = ("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
-        command: list[str | Path] = [find_binaries().valkey, *own, *kept, "--enable-debug-command", "yes", *self.options]
+        command: list[str | Path] = [
+            find_binaries().valkey,
+            *own,
+            *kept,
+            "--enable-debug-command",
+            "yes",
+            *self.options,
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(lambda: self.is_up, "Valkey does not start")
         return self
@@ -146,12 +156,13 @@ def wait_until(is_true: Callable[[], bool], otherwise: str, seconds: float = STA
     raise AssertionError(otherwise)
 
 
-# ---- what runs beside the tests ---------------------------------------------------------------------------------------
+# ---- what runs beside the tests --------------------------------------------------------------------------------------
 
 
 @contextmanager
 def beside(open_it: Callable[[AsyncExitStack], Awaitable[T]]) -> Iterator[T]:
-    """Runs an asynchronous context in a Trio loop of a thread of its own, as long as the block lasts: what `open_it` returns."""
+    """Runs an asynchronous context in a Trio loop of a thread of its own, as long as the block lasts: what `open_it`
+    returns."""
     opened: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
     done = threading.Event()
 
@@ -197,7 +208,8 @@ def postgres_of_ones_own(folder: Path) -> Iterator[Postgres]:
 
 @dataclass
 class Pair:
-    """Two nodes on one pair of stores. `links[node, store]` is the proxy by which that node alone reaches that store."""
+    """Two nodes on one pair of stores. `links[node, store]` is the proxy by which that node alone reaches that
+    store."""
 
     folder: Path
     postgres: str
@@ -252,7 +264,9 @@ def node_on(folder: Path, postgres: str, redis: str, **settings: str) -> ServerP
         "live__connections_per_user": "200",
         "log__format": "json",
     } | settings
-    return ServerProcess(folder, ["--no-embedded"], {f"SCOREBOARD_{name.upper()}": value for name, value in environment.items()})
+    return ServerProcess(
+        folder, ["--no-embedded"], {f"SCOREBOARD_{name.upper()}": value for name, value in environment.items()}
+    )
 
 
 @contextmanager
@@ -261,7 +275,11 @@ def pair_on(folder: Path, postgres: str, valkey: Valkey, **settings: str) -> Ite
     urls = {"postgres": postgres, "redis": valkey.url}
 
     async def open_it(stack: AsyncExitStack) -> dict[tuple[int, str], Proxy]:
-        return {(node, store): await stack.enter_async_context(proxy_before(urls[store])) for node in (0, 1) for store in STORES}
+        return {
+            (node, store): await stack.enter_async_context(proxy_before(urls[store]))
+            for node in (0, 1)
+            for store in STORES
+        }
 
     with beside(open_it) as links:
         nodes = [node_on(folder, links[node, "postgres"].url, links[node, "redis"].url, **settings) for node in (0, 1)]

@@ -1,7 +1,8 @@
-"""`async with under_fault(pair) as run`: a load, viewers and readers run; the block is the fault; then everything is checked.
+"""`async with under_fault(pair) as run`: a load, viewers and readers run; the block is the fault; then everything is
+checked.
 
-When the block ends the load goes on for a moment, stops, and all must heal within the bound. One AssertionError tells all that was found:
-lost, doubled, wrong and unmarked, not healed, logged as an error.
+When the block ends the load goes on for a moment, stops, and all must heal within the bound. One AssertionError tells
+all that was found: lost, doubled, wrong and unmarked, not healed, logged as an error.
 """
 
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import httpx
 import trio
 
-from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.e2e.nodes import Client, provision
 from tests.faults import ranks, reads
 from tests.faults.converging import converged
@@ -107,7 +108,9 @@ class Run:
                 while (told := (await self.readyz(node)).get("stores", {}).get(store, "")) != state:
                     await trio.sleep(0.1)
             if told != state:
-                self.found.append(f"/readyz of node {node} says {store}: {told!r}, expected {state!r} within {within:.0f} s")
+                self.found.append(
+                    f"/readyz of node {node} says {store}: {told!r}, expected {state!r} within {within:.0f} s"
+                )
 
 
 @asynccontextmanager
@@ -129,7 +132,9 @@ async def under_fault(
         _, wrong = await converged(stores, pair.nodes, (), READY_SECONDS, log_counts=False)
         assert not wrong, ["before the fault", *wrong]
         connections = httpx.Limits(max_connections=200, max_keepalive_connections=100)
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=pair.nodes[0].url, timeout=CLIENT_SECONDS, limits=connections))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=pair.nodes[0].url, timeout=CLIENT_SECONDS, limits=connections)
+        )
         made = await provision(pair.nodes[0], http, actors + pair.newcomers + NEWCOMERS)
         ledger, seen = await begin(stores), Reads()
         async with trio.open_nursery() as lookers:
@@ -167,8 +172,11 @@ async def under_fault(
                 await run.stop_load()
                 readers.cancel_scope.cancel()
             within = run.bound - (trio.current_time() - run.ended)
-            async with open_stores(pair.postgres, pair.valkey.url) as current:  # the fault may have put another Valkey in its place
-                run.healed_after, wrong = await converged(current, pair.nodes, watchers, within, log_counts=run.log_counts)
+            # the fault may have put another Valkey in its place
+            async with open_stores(pair.postgres, pair.valkey.url) as current:
+                run.healed_after, wrong = await converged(
+                    current, pair.nodes, watchers, within, log_counts=run.log_counts
+                )
             for watcher in watchers:
                 watcher.flush()
             for number, node in enumerate(pair.nodes):

@@ -1,4 +1,5 @@
-"""A part of the board is missing in Valkey, or what has been there is taken out of it: that is a missing board, found and rebuilt."""
+"""A part of the board is missing in Valkey, or what has been there is taken out of it: that is a missing board, found
+and rebuilt."""
 
 import trio
 
@@ -7,7 +8,9 @@ from tests.faults.site import Run, lasting, under_fault
 
 KEYS = ("leaderboard", "{leaderboard}:order", "{leaderboard}:entry", "{leaderboard}:meta", "{leaderboard}:applied")
 FOUND_SECONDS = 10.0  # until a loss that no command reports is found and mended
-FILLER = "EVAL \"for i = 1, 50 do redis.call('SET', 'filler:' .. math.random(1e9), string.rep('x', 2000)) end return 1\" 0"
+FILLER = (
+    "EVAL \"for i = 1, 50 do redis.call('SET', 'filler:' .. math.random(1e9), string.rep('x', 2000)) end return 1\" 0"
+)
 
 BY_HAND = {
     "the leader from the totals": "ZREMRANGEBYRANK leaderboard -1 -1",
@@ -19,7 +22,8 @@ BY_HAND = {
 
 
 async def test_keys_are_deleted(pair: Pair) -> None:
-    """Each of a board's five keys in turn: nothing is shown without it, no rank is told by what is left, and it is back within 10 s."""
+    """Each of a board's five keys in turn: nothing is shown without it, no rank is told by what is left, and it is back
+    within 10 s."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         for key in KEYS:
             run.mark(f"DEL {key}")
@@ -37,7 +41,8 @@ async def test_keys_are_deleted_while_nobody_acts(pair: Pair) -> None:
 
 
 async def test_parts_are_removed_by_hand(pair: Pair) -> None:
-    """Somebody takes one member out of one key, or puts one in: the keys do not belong together, and the board is rebuilt within 10 s."""
+    """Somebody takes one member out of one key, or puts one in: the keys do not belong together, and the board is
+    rebuilt within 10 s."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         for what, command in BY_HAND.items():
             run.mark(what)
@@ -47,7 +52,9 @@ async def test_parts_are_removed_by_hand(pair: Pair) -> None:
 
 def used_memory(valkey: Valkey) -> int:
     valkey.do("SET filler:0 x")
-    return int(valkey.say("EVAL \"return tonumber(string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)'))\" 0")[1:])
+    return int(
+        valkey.say("EVAL \"return tonumber(string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)'))\" 0")[1:]
+    )
 
 
 async def fill(run: Run, policy: str) -> None:
@@ -61,7 +68,8 @@ async def fill(run: Run, policy: str) -> None:
 
 
 async def test_keys_are_evicted(pair: Pair) -> None:
-    """Whatever a full Valkey evicts, no board is shown that never was; `/readyz` warns of the policy; afterwards all agrees in 10 s."""
+    """Whatever a full Valkey evicts, no board is shown that never was; `/readyz` warns of the policy; afterwards all
+    agrees in 10 s."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         try:
             for policy in ("allkeys-lru", "allkeys-random"):
@@ -73,11 +81,14 @@ async def test_keys_are_evicted(pair: Pair) -> None:
         finally:
             run.valkey.do("CONFIG SET maxmemory 0")
             run.valkey.do("CONFIG SET maxmemory-policy noeviction")
-            run.valkey.say("EVAL \"for _, key in ipairs(redis.call('KEYS', 'filler:*')) do redis.call('DEL', key) end return 1\" 0")
+            run.valkey.say(
+                "EVAL \"for _, key in ipairs(redis.call('KEYS', 'filler:*')) do redis.call('DEL', key) end return 1\" 0"
+            )
 
 
 async def test_unfinished_boards_do_not_pile_up(pair: Pair) -> None:
-    """A rebuild that is disturbed again and again leaves nothing that stays: what it began expires or is cleared by the next one."""
+    """A rebuild that is disturbed again and again leaves nothing that stays: what it began expires or is cleared by the
+    next one."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         with trio.move_on_after(lasting(3.0)):
             while True:

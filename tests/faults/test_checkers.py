@@ -13,7 +13,8 @@ A, B = "user-a", "user-b"
 
 
 def ledger() -> Ledger:
-    """At 10 s A has 100, acknowledged by node 0 at 11 s; at 20 s B has 150, by node 1 at 21 s; one action of B at 30 s is unknown."""
+    """At 10 s A has 100, acknowledged by node 0 at 11 s; at 20 s B has 150, by node 1 at 21 s; one action of B at 30 s
+    is unknown."""
     return Ledger(
         base={},
         actions={
@@ -58,7 +59,8 @@ def kinds(*shown: Shown, personal: tuple[Personal, ...] = (), made: Ledger | Non
     ],
 )
 def test_a_reading_is_judged(shown: Shown, kind: str) -> None:
-    """An old, impossible, incomplete or disordered reading is found; a stale one, a late one of another node and an honest one pass."""
+    """An old, impossible, incomplete or disordered reading is found; a stale one, a late one of another node and an
+    honest one pass."""
     assert kinds(shown) == ([kind] if kind else [])
 
 

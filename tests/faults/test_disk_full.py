@@ -1,4 +1,5 @@
-"""PostgreSQL's disk is full: no 200 without a commit, `/readyz` says so, and nodes go on without a restart when there is room."""
+"""PostgreSQL's disk is full: no 200 without a commit, `/readyz` says so, and nodes go on without a restart when there
+is room."""
 
 import os
 import subprocess
@@ -21,7 +22,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", folder], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", folder], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"a small disk can't be mounted here: {done.stderr.decode().strip()}")
     yield folder

@@ -1,7 +1,8 @@
-"""A backup of some seconds ago is restored: what it took back is on no board, in no rank and under no position any more.
+"""A backup of some seconds ago is restored: what it took back is on no board, in no rank and under no position any
+more.
 
-As operators do it: pg_dump, then pg_restore into a new database of the same name, or into the one that is there, in one transaction with
-the removal of what it holds. (pg_restore --clean can't drop the keys of partitions.)
+As operators do it: pg_dump, then pg_restore into a new database of the same name, or into the one that is there, in one
+transaction with the removal of what it holds. (pg_restore --clean can't drop the keys of partitions.)
 """
 
 import subprocess
@@ -12,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from scoreboard.runtime.embedded_servers import find_binaries
+from scoreboard.embedded.servers import find_binaries
 from tests.conftest import drop_database, execute
 from tests.faults.servers import Pair
 from tests.faults.site import Run, lasting, under_fault
@@ -37,13 +38,23 @@ def restore(pair: Pair, file: Path, *, into_new: bool) -> None:
         script = file.with_suffix(".sql")
         _run("pg_restore", "--no-owner", f"--file={script}", str(file))
         script.write_text(EMPTIED + script.read_text())
-        _run("psql", "--quiet", "--no-psqlrc", "--single-transaction", "--set=ON_ERROR_STOP=1", f"--file={script}", pair.postgres)
+        _run(
+            "psql",
+            "--quiet",
+            "--no-psqlrc",
+            "--single-transaction",
+            "--set=ON_ERROR_STOP=1",
+            f"--file={script}",
+            pair.postgres,
+        )
 
 
 def _run(program: str, *arguments: str) -> None:
     """Again when it was the victim of a deadlock with the nodes, as an operator would."""
     for _ in range(5):
-        done = subprocess.run([find_binaries().postgres / program, *arguments], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [find_binaries().postgres / program, *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
         if "deadlock detected" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr[-2000:]
@@ -61,7 +72,8 @@ async def go_back(run: Run, file: Path, *, into_new: bool) -> None:
 
 @pytest.mark.parametrize("into_new", [False, True], ids=["in place", "created anew"])
 async def test_a_backup_is_restored_while_nodes_run(pair: Pair, tmp_path: Path, into_new: bool) -> None:
-    """A dump of seconds ago is restored under load: within 10 s all agree with it, and what is acknowledged after it stays."""
+    """A dump of seconds ago is restored under load: within 10 s all agree with it, and what is acknowledged after it
+    stays."""
     async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run:
         await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
         await trio.sleep(lasting(2.0))
@@ -70,7 +82,8 @@ async def test_a_backup_is_restored_while_nodes_run(pair: Pair, tmp_path: Path, 
 
 
 async def test_a_backup_is_restored_while_nobody_acts(pair: Pair, tmp_path: Path) -> None:
-    """It is found out without anybody's action, and no position and no ETag of the lost future is honoured afterwards."""
+    """It is found out without anybody's action, and no position and no ETag of the lost future is honoured
+    afterwards."""
     async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run, httpx.AsyncClient(timeout=10) as http:
         await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
         await trio.sleep(lasting(2.0))
@@ -78,18 +91,23 @@ async def test_a_backup_is_restored_while_nobody_acts(pair: Pair, tmp_path: Path
         await trio.sleep(1.0)
         board = pair.nodes[0].url + "/api/v1/scores/leaderboard"
         etag = (await http.get(board)).headers["etag"]
-        position = (await http.get(pair.nodes[0].url + "/api/v1/scores/poll", params={"wait": 0})).json()["data"]["position"]
+        position = (await http.get(pair.nodes[0].url + "/api/v1/scores/poll", params={"wait": 0})).json()["data"][
+            "position"
+        ]
         await go_back(run, tmp_path / "dump", into_new=False)
     for node in pair.nodes:
         async with httpx.AsyncClient(base_url=node.url, timeout=10) as http:
-            assert (await http.get("/api/v1/scores/leaderboard", headers={"If-None-Match": etag})).status_code == httpx.codes.OK
+            assert (
+                await http.get("/api/v1/scores/leaderboard", headers={"If-None-Match": etag})
+            ).status_code == httpx.codes.OK
             again = await http.get("/api/v1/scores/poll", params={"since": position, "wait": 2})
             assert again.status_code == httpx.codes.OK
             assert again.json()["data"]["position"] != position
 
 
 async def test_a_backup_is_restored_while_the_nodes_are_down(pair: Pair, tmp_path: Path) -> None:
-    """Nodes stopped, dump restored, nodes started, with the Valkey that knows the lost future: the board is PostgreSQL's."""
+    """Nodes stopped, dump restored, nodes started, with the Valkey that knows the lost future: the board is
+    PostgreSQL's."""
     async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run:
         await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
         await trio.sleep(lasting(2.0))

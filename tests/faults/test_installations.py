@@ -1,4 +1,5 @@
-"""Two installations on one Redis: neither is told the other's news, whether they differ in the database or in the prefix."""
+"""Two installations on one Redis: neither is told the other's news, whether they differ in the database or in the
+prefix."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from scoreboard.runtime.embedded import Endpoints
+from scoreboard.embedded.stack import Endpoints
 from tests.conftest import database
 from tests.e2e.nodes import Client, ServerProcess, Viewer, provision, viewer
 from tests.faults.servers import Valkey, node_on
@@ -90,7 +91,9 @@ async def never_concern_each_other(nodes: list[ServerProcess]) -> None:
                 await trio.sleep(0.05)
         assert not stale
         boards = [await client.leaderboard() for client in clients]
-        assert [[row["userId"] for row in board["leaderboard"]] for board in boards] == [[client.user] for client in clients]
+        assert [[row["userId"] for row in board["leaderboard"]] for board in boards] == [
+            [client.user] for client in clients
+        ]
         assert boards[0]["currentUser"]["score"] == 50 * 10 * STEPS
         assert boards[1]["currentUser"]["score"] == 50 * len(range(0, STEPS, 4))
         with trio.fail_after(COUNTED_SECONDS):
@@ -109,7 +112,8 @@ async def _patiently(watching: Viewer, into: list[int]) -> None:
 
 
 async def test_in_two_databases(databases: list[str], shared_valkey: Valkey, tmp_path: Path) -> None:
-    """Databases 0 and 1 of one Redis, whose channels know no databases: neither makes the other stale, viewers are counted apart."""
+    """Databases 0 and 1 of one Redis, whose channels know no databases: neither makes the other stale, viewers are
+    counted apart."""
     nodes = [node_on(tmp_path, url, in_database(shared_valkey.url, number)) for number, url in enumerate(databases)]
     async with started(*nodes):
         await never_concern_each_other(nodes)
@@ -117,13 +121,17 @@ async def test_in_two_databases(databases: list[str], shared_valkey: Valkey, tmp
 
 async def test_under_two_prefixes(databases: list[str], shared_valkey: Valkey, tmp_path: Path) -> None:
     """One database and two prefixes: the same."""
-    nodes = [node_on(tmp_path, url, shared_valkey.url, redis__prefix=prefix) for url, prefix in zip(databases, ("", "other:"), strict=True)]
+    nodes = [
+        node_on(tmp_path, url, shared_valkey.url, redis__prefix=prefix)
+        for url, prefix in zip(databases, ("", "other:"), strict=True)
+    ]
     async with started(*nodes):
         await never_concern_each_other(nodes)
 
 
 async def test_on_the_same_keys(databases: list[str], shared_valkey: Valkey, tmp_path: Path) -> None:
-    """One database and no prefix: who comes second is stale and says so in `/readyz`; no board shows the other's users unmarked."""
+    """One database and no prefix: who comes second is stale and says so in `/readyz`; no board shows the other's users
+    unmarked."""
     nodes = [node_on(tmp_path, url, shared_valkey.url) for url in databases]
     async with (
         started(*nodes),

@@ -1,4 +1,5 @@
-"""Exactly ten a minute and exactly one a cooldown, whatever happens to Valkey: the action log knows what was accepted."""
+"""Exactly ten a minute and exactly one a cooldown, whatever happens to Valkey: the action log knows what was
+accepted."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -7,8 +8,8 @@ import httpx
 import pytest
 import trio
 
-from scoreboard.runtime.embedded import Endpoints
-from scoreboard.storage.connections import open_stores
+from scoreboard.embedded.stack import Endpoints
+from scoreboard.storage.connections.stores import open_stores
 from tests.conftest import database
 from tests.e2e.nodes import Client, provision
 from tests.faults.servers import Pair, Valkey, pair_on
@@ -29,7 +30,9 @@ Act = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
-def limited(embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def limited(
+    embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
     """Two nodes with the limits of the specification."""
     folder = tmp_path_factory.mktemp("limited")
     valkey = Valkey(folder / "valkey").start()
@@ -87,7 +90,8 @@ async def two_users(pair: Pair) -> AsyncIterator[list[Client]]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 async def test_limits_hold_while_valkey(limited: Pair, fault: Callable[[Pair], Awaitable[None]]) -> None:
-    """Bursts over both nodes before, during and after: ten of all are accepted within a minute, and one within the cooldown."""
+    """Bursts over both nodes before, during and after: ten of all are accepted within a minute, and one within the
+    cooldown."""
     answers: dict[str, list[int]] = {"window": [], "cooldown": []}
     async with two_users(limited) as (one, other):
 
@@ -121,7 +125,8 @@ async def test_limits_hold_while_valkey(limited: Pair, fault: Callable[[Pair], A
 
 
 async def test_limits_are_exact_without_a_fault(limited: Pair) -> None:
-    """200 parallel posts of one user over both nodes: ten are accepted; of a pair within a cooldown one; Retry-After is true."""
+    """200 parallel posts of one user over both nodes: ten are accepted; of a pair within a cooldown one; Retry-After is
+    true."""
     async with two_users(limited) as (one, other):
         answers: list[httpx.Response] = []
 

@@ -1,4 +1,5 @@
-"""Nodes that die, stand still, leave, start at once or have a wrong clock; clients and connections that end at the worst moment."""
+"""Nodes that die, stand still, leave, start at once or have a wrong clock; clients and connections that end at the
+worst moment."""
 
 import os
 import signal
@@ -15,7 +16,7 @@ import redis
 import trio
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.storage.namespace import SPECIFIED
+from scoreboard.storage.connections.namespace import SPECIFIED
 from tests.conftest import execute
 from tests.e2e.nodes import ServerProcess, register
 from tests.faults.ledger import Action, act
@@ -46,7 +47,8 @@ async def still(run: Run, number: int) -> AsyncIterator[None]:
 
 
 async def test_a_node_is_killed_again_and_again(pair: Pair) -> None:
-    """kill -9 in the middle of the load: nothing acknowledged is missing or doubled; viewers are up to date 5 s after they come back."""
+    """kill -9 in the middle of the load: nothing acknowledged is missing or doubled; viewers are up to date 5 s after
+    they come back."""
     async with under_fault(pair, unavailable=True):
         for turn in range(KILLS):
             node = pair.nodes[turn % 2]
@@ -67,7 +69,8 @@ async def test_nodes_are_restarted_in_turn(pair: Pair) -> None:
 
 
 async def test_a_node_stands_still(pair: Pair) -> None:
-    """SIGSTOP and SIGCONT of one node and then the other: the woken one applies nothing old, and the other one goes on meanwhile."""
+    """SIGSTOP and SIGCONT of one node and then the other: the woken one applies nothing old, and the other one goes on
+    meanwhile."""
     async with under_fault(pair, unavailable=True) as run:
         for number in (0, 1):
             async with still(run, number):
@@ -76,7 +79,8 @@ async def test_a_node_stands_still(pair: Pair) -> None:
 
 
 async def test_a_node_stands_still_while_it_rebuilds(pair: Pair) -> None:
-    """A node stops while it builds the board anew: the other one goes on accepting actions, and finishes the board when the lease is over.
+    """A node stops while it builds the board anew: the other one goes on accepting actions, and finishes the board when
+    the lease is over.
 
     Asked by users who act nowhere else: the stopped node may hold the rows of those whose actions it was recording.
     """
@@ -90,7 +94,10 @@ async def test_a_node_stands_still_while_it_rebuilds(pair: Pair) -> None:
                 await trio.sleep(2.0)
                 with trio.move_on_after(2.0):
                     await act(run.newcomers[turn], [pair.nodes[other]], run.ledger, Random(turn))
-                if not any(answer.user == run.newcomers[turn].user and answer.status in {200, 409} for answer in run.ledger.answers):
+                if not any(
+                    answer.user == run.newcomers[turn].user and answer.status in {200, 409}
+                    for answer in run.ledger.answers
+                ):
                     run.found.append(f"node {other} commits nothing while node {number} stands still")
             await trio.sleep(0.3)
         if rebuilds < 3:
@@ -118,10 +125,14 @@ async def test_clients_leave_at_any_moment(pair: Pair) -> None:
         async def leave(number: int) -> None:
             client, node = run.clients[number % len(run.clients)], pair.nodes[number % 2]
             body = client.body()
-            run.ledger.actions[httpx.Response(200, content=body).json()["actionId"]] = Action(client.user, trio.current_time())
+            run.ledger.actions[httpx.Response(200, content=body).json()["actionId"]] = Action(
+                client.user, trio.current_time()
+            )
             async with httpx.AsyncClient(timeout=5, verify=False) as http:
                 with trio.move_on_after(random.uniform(0.001, 0.05)):
-                    await http.post(f"{node.url}/api/v1/scores/action", content=body, headers=client.signing.headers(body))
+                    await http.post(
+                        f"{node.url}/api/v1/scores/action", content=body, headers=client.signing.headers(body)
+                    )
 
         for _ in range(round(lasting(2.0) * 5)):
             async with trio.open_nursery() as nursery:
@@ -131,7 +142,8 @@ async def test_clients_leave_at_any_moment(pair: Pair) -> None:
 
 
 async def test_connections_end_after_the_commit(pair: Pair) -> None:
-    """PostgreSQL's connection ends in place of an answer; the same action is sent five times to both nodes at once: it counts once."""
+    """PostgreSQL's connection ends in place of an answer; the same action is sent five times to both nodes at once: it
+    counts once."""
     async with under_fault(pair, unavailable=True) as run:
         for turn in range(round(lasting(3.0) * 3)):
             pair.links[turn % 2, "postgres"].fault = Fault.CUT_ANSWER
@@ -158,7 +170,8 @@ async def test_connections_end_after_the_commit(pair: Pair) -> None:
 
 
 async def test_three_nodes_start_at_once(empty_database_url: str, tmp_path: Path) -> None:
-    """On an empty database, and again when the coming months' partitions are missing: all three are ready and log no error."""
+    """On an empty database, and again when the coming months' partitions are missing: all three are ready and log no
+    error."""
     valkey = Valkey(tmp_path / "valkey").start()
     nodes: list[ServerProcess] = [node_on(tmp_path, empty_database_url, valkey.url) for _ in range(3)]
 
@@ -202,7 +215,9 @@ async def test_nodes_whose_clocks_differ(database_url: str, tmp_path: Path) -> N
                 for other in others:
                     assert (await user.act(base=other.url)).status_code == httpx.codes.OK
                     assert (await user.leaderboard(other.url))["currentUser"]["score"] > 0
-                    assert (await user.act(user.body(timestamp=old), base=other.url)).status_code == httpx.codes.BAD_REQUEST
+                    assert (
+                        await user.act(user.body(timestamp=old), base=other.url)
+                    ).status_code == httpx.codes.BAD_REQUEST
     finally:
         for node in nodes:
             if node.process is not None and node.process.poll() is None:

@@ -1,4 +1,5 @@
-"""PostgreSQL is killed, stopped or restarted under load: refusals meanwhile, nothing lost, and it goes on two seconds after it answers."""
+"""PostgreSQL is killed, stopped or restarted under load: refusals meanwhile, nothing lost, and it goes on two seconds
+after it answers."""
 
 import signal
 from collections.abc import Iterator
@@ -90,11 +91,14 @@ async def test_postgresql_stands_still_and_valkey_comes_back_empty(mortal: Pair,
             own_postgres.signal(signal.SIGCONT)
 
 
-OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()"
+OTHERS_SQL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()"
+)
 
 
 async def test_the_role_may_not_log_in_any_more(mortal: Pair, own_postgres: Postgres) -> None:
-    """Somebody changed the role's password: 503 with Retry-After on every route that needs PostgreSQL, no 500, and `/readyz` tells."""
+    """Somebody changed the role's password: 503 with Retry-After on every route that needs PostgreSQL, no 500, and
+    `/readyz` tells."""
     parts = urlsplit(own_postgres.url)
     another = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":another@")).geturl()
     async with under_fault(mortal, unavailable=True) as run:
@@ -103,7 +107,9 @@ async def test_the_role_may_not_log_in_any_more(mortal: Pair, own_postgres: Post
             await run.says("postgresql", "down")
             user = run.clients[0]
             body = user.body()
-            run.ledger.actions[httpx.Response(200, content=body).json()["actionId"]] = Action(user.user, trio.current_time())
+            run.ledger.actions[httpx.Response(200, content=body).json()["actionId"]] = Action(
+                user.user, trio.current_time()
+            )
             async with httpx.AsyncClient(base_url=mortal.nodes[0].url, timeout=20) as http:
                 answers = [
                     await http.post("/api/v1/auth/login", json={"username": "somebody", "password": "a long password"}),
@@ -111,7 +117,9 @@ async def test_the_role_may_not_log_in_any_more(mortal: Pair, own_postgres: Post
                     await user.act(body),
                 ]
             statuses = [(answer.status_code, "retry-after" in answer.headers) for answer in answers]
-            run.found += [f"log-in, profile and action were answered {statuses}"] if statuses != [(503, True)] * 3 else []
+            run.found += (
+                [f"log-in, profile and action were answered {statuses}"] if statuses != [(503, True)] * 3 else []
+            )
             await trio.sleep(lasting(1.0))
         finally:
             await trio.to_thread.run_sync(execute, another, f"ALTER ROLE scoreboard PASSWORD '{parts.password}'")

@@ -1,6 +1,7 @@
 """PostgreSQL is there and not what it seems: read-only, locked, interrupted, changed by somebody else.
 
-Meanwhile 200 or 503 and never a wrong one; who is not concerned does not notice; two seconds after, actions are accepted again.
+Meanwhile 200 or 503 and never a wrong one; who is not concerned does not notice; two seconds after, actions are
+accepted again.
 """
 
 import statistics
@@ -32,7 +33,9 @@ async def accepts_again(run: Run, *, within: float = BACK_SECONDS) -> None:
     """Notes if a node takes longer than this until it accepts an action."""
     for number, node in enumerate(run.pair.nodes):
         with trio.move_on_after(within + 1.0) as scope:  # one second for a busy machine
-            while (await act(run.clients[number], [node], run.ledger, Random(3), retries=1)).acknowledged > trio.current_time():
+            while (
+                await act(run.clients[number], [node], run.ledger, Random(3), retries=1)
+            ).acknowledged > trio.current_time():
                 await trio.sleep(0.1)
         if scope.cancelled_caught:
             run.found.append(f"node {number} accepted no action within {within:.0f} s after the fault")
@@ -43,7 +46,8 @@ async def sql(run: Run, *statements: str) -> None:
 
 
 async def test_read_only(pair: Pair) -> None:
-    """Sessions opened while default_transaction_read_only is on: `/readyz` says so in 2 s, and all is well 2 s after it is off again."""
+    """Sessions opened while default_transaction_read_only is on: `/readyz` says so in 2 s, and all is well 2 s after it
+    is off again."""
     name = urlsplit(pair.postgres).path[1:]
     async with under_fault(pair, unavailable=True) as run:
         await sql(run, f"ALTER DATABASE {name} SET default_transaction_read_only = on", OTHERS_SQL)
@@ -64,7 +68,8 @@ async def test_sessions_are_terminated(pair: Pair) -> None:
 
 
 async def test_answers_are_swallowed(pair: Pair) -> None:
-    """PostgreSQL's answers disappear: every request, a profile's too, ends in 4 s, and all is well again when they come through."""
+    """PostgreSQL's answers disappear: every request, a profile's too, ends in 4 s, and all is well again when they come
+    through."""
     slowest = 4.0 + 1.0  # seconds: the server's deadline of 3 s, half a second, and a busy machine
     async with under_fault(pair, unavailable=True) as run:
         links = [link for (_, store), link in pair.links.items() if store == "postgres"]
@@ -86,21 +91,27 @@ async def test_answers_are_swallowed(pair: Pair) -> None:
             link.restore()
         await accepts_again(run, within=4.0)  # a breaker's interval more
         run.found += [
-            f"a profile was answered {status} after {took:.1f} s" for status, took in answers if took > slowest or status not in {200, 503}
+            f"a profile was answered {status} after {took:.1f} s"
+            for status, took in answers
+            if took > slowest or status not in {200, 503}
         ]
         late = [one for one in run.ledger.answers if one.answered - one.sent > slowest]
-        run.found += [f"an action was answered {late[0].status} after {late[0].answered - late[0].sent:.1f} s"] if late else []
+        run.found += (
+            [f"an action was answered {late[0].status} after {late[0].answered - late[0].sent:.1f} s"] if late else []
+        )
 
 
 async def test_swallowed_while_valkey_is_emptied(pair: Pair) -> None:
-    """PostgreSQL falls silent, Valkey is emptied, both are well again: the board is rebuilt though its builder waited on a dead line."""
+    """PostgreSQL falls silent, Valkey is emptied, both are well again: the board is rebuilt though its builder waited
+    on a dead line."""
     async with under_fault(pair, bound=10.0, unavailable=True) as run:
         links = [link for (_, store), link in pair.links.items() if store == "postgres"]
         for link in links:
             link.fault = Fault.SWALLOW
         run.valkey.do("FLUSHALL")
         await trio.sleep(lasting(3.0))
-        for link in links:  # the lines that were open stay dead: they are not ended, as in a network that lost its state
+        # the lines that were open stay dead: they are not ended, as in a network that lost its state
+        for link in links:
             link.refuse, link.fault = False, None
 
 
@@ -112,7 +123,12 @@ def held(url: str, statements: Sequence[str], seconds: float) -> None:
 
         conn = await asyncpg.connect(url)
         try:
-            for statement in ("SET transaction_timeout = 0", "SET idle_in_transaction_session_timeout = 0", "BEGIN", *statements):
+            for statement in (
+                "SET transaction_timeout = 0",
+                "SET idle_in_transaction_session_timeout = 0",
+                "BEGIN",
+                *statements,
+            ):
                 await conn.execute(statement)
             await asyncio.sleep(seconds)
             await conn.execute("ROLLBACK")
@@ -123,7 +139,8 @@ def held(url: str, statements: Sequence[str], seconds: float) -> None:
 
 
 async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another session holds rows of three users in `scores` and of three in `users` for five seconds: nobody else is refused."""
+    """Another session holds rows of three users in `scores` and of three in `users` for five seconds: nobody else is
+    refused."""
     async with under_fault(pair, unavailable=True) as run:
         users = [client.user for client in run.clients[:6]]
         locked, begun = {*users}, trio.current_time()
@@ -141,7 +158,9 @@ async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFi
             run.found.append(f"{len(refused)} of {len(during)} requests of others were answered {refused[0].status}")
         took = statistics.median(one.answered - one.sent for one in during)
         with capsys.disabled():
-            print(f"\nlocked rows: others' p50 {took * 1000:.0f} ms, {statistics.median(before) * 1000:.0f} before, {len(during)} requests")
+            print(
+                f"\nlocked rows: others' p50 {took * 1000:.0f} ms, {statistics.median(before) * 1000:.0f} before, {len(during)} requests"
+            )
 
 
 async def test_the_table_is_locked(pair: Pair) -> None:
@@ -171,14 +190,16 @@ def _unlimited(url: str, name: str) -> None:
     execute(urlsplit(url)._replace(path="/scoreboard").geturl(), f"ALTER DATABASE {name} CONNECTION LIMIT -1")
 
 
-# ---- rows that change behind our back ----------------------------------------------------------------------------------
+# ---- rows that change behind our back --------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def logged_totals(pair: Pair) -> Iterator[None]:
     """Afterwards the totals are those of the action log again, so that the next test's sums are right."""
     yield
-    log = "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
+    log = (
+        "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
+    )
     pair.sql(
         f"INSERT INTO scores (user_id, total_score, reached, version) SELECT user_id, points, reached, 1000000 FROM {log} l "
         "ON CONFLICT (user_id) DO UPDATE SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000"
@@ -188,13 +209,15 @@ def logged_totals(pair: Pair) -> Iterator[None]:
 
 @pytest.mark.usefixtures("logged_totals")
 async def test_rows_are_changed_by_somebody_else(pair: Pair) -> None:
-    """Another client deletes users and scores, the leader's too, and corrects totals: every board follows, whoever acts again is back."""
+    """Another client deletes users and scores, the leader's too, and corrects totals: every board follows, whoever acts
+    again is back."""
     async with under_fault(pair) as run:
         run.allowed |= {401}
         run.log_counts = False
         watching = {watcher.client.user for watcher in run.watchers}
         best_first = sorted((client.user for client in run.clients), key=lambda user: -run.ledger.base.get(user, 0))
-        gone = [user for user in best_first if user not in watching][:2]  # a deleted user's session ends, and the viewer with it
+        # a deleted user's session ends, and the viewer with it
+        gone = [user for user in best_first if user not in watching][:2]
         users = [*gone, *(user for user in best_first if user not in gone)][:6]
         run.ledger.excuse(*users)
         run.mark("users deleted")
@@ -227,7 +250,9 @@ async def test_a_user_is_renamed_while_valkey_is_away(pair: Pair) -> None:
             client = run.clients[0]
             user = client.user
             run.valkey.kill()
-            answer = await client.http.patch("/api/v1/users/me", json={"username": "a-new-name"}, headers=client.authorization)
+            answer = await client.http.patch(
+                "/api/v1/users/me", json={"username": "a-new-name"}, headers=client.authorization
+            )
             assert answer.status_code == httpx.codes.OK, answer.text
             await trio.sleep(lasting(1.0))
             await trio.to_thread.run_sync(run.valkey.start)
@@ -238,12 +263,15 @@ async def test_a_user_is_renamed_while_valkey_is_away(pair: Pair) -> None:
 
 
 async def test_names_are_kept_while_postgresql_is_away(pair: Pair) -> None:
-    """PostgreSQL is away and Valkey has no names: who was known by name is not shown under another one on a board that is not stale."""
+    """PostgreSQL is away and Valkey has no names: who was known by name is not shown under another one on a board that
+    is not stale."""
     async with under_fault(pair, unavailable=True) as run:
         links = [link for (_, store), link in pair.links.items() if store == "postgres"]
         for link in links:
             link.cut()
-        profiles = "EVAL \"for _, key in ipairs(redis.call('KEYS', '*profile*')) do redis.call('DEL', key) end return 1\" 0"
+        profiles = (
+            "EVAL \"for _, key in ipairs(redis.call('KEYS', '*profile*')) do redis.call('DEL', key) end return 1\" 0"
+        )
         run.valkey.do(profiles)
         await trio.sleep(lasting(SHORT))
         async with httpx.AsyncClient(timeout=10) as http:

@@ -1,4 +1,5 @@
-"""Several things die one after the other under one load: nothing acknowledged is lost, nothing counts twice, the board heals by itself.
+"""Several things die one after the other under one load: nothing acknowledged is lost, nothing counts twice, the board
+heals by itself.
 
 The times are short here. By hand, longer: FAULT_SECONDS=30 FAULT_ACTORS=200 scripts/test tests/faults
 """
@@ -10,7 +11,8 @@ from tests.faults.site import lasting, under_fault
 
 
 async def test_a_node_and_then_valkey_die_under_load(pair: Pair) -> None:
-    """A node is killed and restarted, then Valkey is killed and comes back empty: every 200 is there once, and all stores agree in 5 s."""
+    """A node is killed and restarted, then Valkey is killed and comes back empty: every 200 is there once, and all
+    stores agree in 5 s."""
     async with under_fault(pair, unavailable=True) as run:
         pair.nodes[1].kill()
         await trio.sleep(0.5)

@@ -7,7 +7,8 @@ from tests.faults.site import lasting, under_fault
 
 
 async def test_nothing_is_wrong_without_a_fault(pair: Pair) -> None:
-    """Two nodes under load, with viewers of every kind: no read is old, no rank impossible, nothing is stale or refused."""
+    """Two nodes under load, with viewers of every kind: no read is old, no rank impossible, nothing is stale or
+    refused."""
     async with under_fault(pair) as run:
         run.newcomers_act()
         await trio.sleep(lasting(3.0))

@@ -23,7 +23,8 @@ async def test_valkey_comes_back_empty(pair: Pair) -> None:
 
 
 async def test_valkey_comes_back_as_it_was(pair: Pair) -> None:
-    """Killed and back with its data, of which the last second may be missing: what was written meanwhile is brought in."""
+    """Killed and back with its data, of which the last second may be missing: what was written meanwhile is brought
+    in."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         run.valkey.kill()
         await trio.sleep(lasting(AWAY_SECONDS))
@@ -31,7 +32,8 @@ async def test_valkey_comes_back_as_it_was(pair: Pair) -> None:
 
 
 async def test_valkey_comes_back_with_an_old_state(pair: Pair, tmp_path: Path) -> None:
-    """Back with an AOF of some seconds ago: the drift is found and mended within 10 s, and nothing of it is shown unmarked."""
+    """Back with an AOF of some seconds ago: the drift is found and mended within 10 s, and nothing of it is shown
+    unmarked."""
     async with under_fault(pair, bound=FOUND_SECONDS) as run:
         run.valkey.do("BGREWRITEAOF")
         await trio.sleep(0.5)
@@ -45,7 +47,8 @@ async def test_valkey_comes_back_with_an_old_state(pair: Pair, tmp_path: Path) -
 
 
 async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) -> None:
-    """The address leads to the new primary, the old one lives on as its replica and keeps its connections: all move over in 2 s.
+    """The address leads to the new primary, the old one lives on as its replica and keeps its connections: all move
+    over in 2 s.
 
     The promoted one lacks the last writes.
     """
@@ -56,7 +59,9 @@ async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) 
         async with under_fault(pair, bound=FOUND_SECONDS) as run:
             other.do(f"REPLICAOF 127.0.0.1 {old.port}")
             await trio.to_thread.run_sync(
-                wait_until, lambda: other.say("EVAL \"return redis.call('DBSIZE')\" 0") == old.say("DBSIZE") != b":0", "it does not copy"
+                wait_until,
+                lambda: other.say("EVAL \"return redis.call('DBSIZE')\" 0") == old.say("DBSIZE") != b":0",
+                "it does not copy",
             )
             await trio.sleep(0.3)
             other.do("REPLICAOF NO ONE")

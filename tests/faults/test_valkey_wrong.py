@@ -1,4 +1,5 @@
-"""Valkey is there and not what it seems: read-only, full, slow, emptied, interrupted. Actions go on, and no read is old and unmarked.
+"""Valkey is there and not what it seems: read-only, full, slow, emptied, interrupted. Actions go on, and no read is old
+and unmarked.
 
 The times are short here. By hand, longer: FAULT_SECONDS=30 FAULT_ACTORS=200 scripts/test tests/faults
 """
@@ -17,7 +18,9 @@ BETWEEN_SECONDS = 0.7  # from the end of a fault to the next one of its kind
 INTERRUPTION_SECONDS = 0.15  # between two blows of a fault that is repeated
 
 
-async def again_and_again(run: Run, *commands: str, seconds: float = SHORT, pause: float = INTERRUPTION_SECONDS) -> None:
+async def again_and_again(
+    run: Run, *commands: str, seconds: float = SHORT, pause: float = INTERRUPTION_SECONDS
+) -> None:
     with trio.move_on_after(lasting(seconds)):
         while True:
             for command in commands:
@@ -128,7 +131,8 @@ FAULTS: dict[str, list[Callable[[Run], Awaitable[None]]]] = {
 
 @pytest.mark.parametrize("kind", FAULTS)
 async def test_valkey(pair: Pair, kind: str) -> None:
-    """Meanwhile every action is accepted; what is shown is right or stale, ranks are right or null; afterwards all agrees in 5 s."""
+    """Meanwhile every action is accepted; what is shown is right or stale, ranks are right or null; afterwards all
+    agrees in 5 s."""
     async with under_fault(pair) as run:
         for fault in FAULTS[kind]:
             run.mark(fault.__name__)

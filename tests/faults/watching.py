@@ -1,7 +1,8 @@
 """Everybody who looks on while a fault lasts: viewers of each kind on each node, and readers with a token.
 
-A `Watcher` follows the board by one transport, comes back whenever its connection ends, and hands each state that it showed to `Reads` when
-the next one replaces it. `read_for_ever` asks by GET, `greet_for_ever` by new WebSockets for `authenticated`.
+A `Watcher` follows the board by one transport, comes back whenever its connection ends, and hands each state that it
+showed to `Reads` when the next one replaces it. `read_for_ever` asks by GET, `greet_for_ever` by new WebSockets for
+`authenticated`.
 """
 
 import json
@@ -23,7 +24,15 @@ KINDS = ("websocket", "delta", "sse", "poll")
 POLL_SECONDS = 1  # that a long poll waits
 CONNECT_SECONDS = 5.0
 RECONNECT_SECONDS = 0.1
-GONE = (OSError, ConnectionClosed, HandshakeError, httpx.HTTPError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+GONE = (
+    OSError,
+    ConnectionClosed,
+    HandshakeError,
+    httpx.HTTPError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.TooSlowError,
+)
 
 
 class Watcher:
@@ -58,7 +67,16 @@ class Watcher:
         now = trio.current_time()
         if self.board is not None and self.is_connected and now - self._since >= SETTLING_SECONDS:
             self.reads.shown.append(
-                Shown(self.kind, self.number, self._since, now, rows_of(self.board), TOP, stale=self.is_stale, position=self.position)
+                Shown(
+                    self.kind,
+                    self.number,
+                    self._since,
+                    now,
+                    rows_of(self.board),
+                    TOP,
+                    stale=self.is_stale,
+                    position=self.position,
+                )
             )
 
     def flush(self) -> None:
@@ -100,7 +118,9 @@ class Watcher:
                 return False
             removed = {*data["removed"], *(row["userId"] for row in data["changed"])}
             kept = [row for row in self.board if row["userId"] not in removed]
-            changed = [{name: value for name, value in row.items() if name != "previousRank"} for row in data["changed"]]
+            changed = [
+                {name: value for name, value in row.items() if name != "previousRank"} for row in data["changed"]
+            ]
             self._show(sorted(kept + changed, key=lambda row: row["rank"]), stale=False, position=data["position"])
         elif event == "authenticated":
             pass  # see greet_for_ever, which knows when it asked
@@ -145,14 +165,16 @@ def rows_of(board: Sequence[dict[str, Any]]) -> tuple[Row, ...]:
     return tuple((row["rank"], row["userId"], row["score"]) for row in board)
 
 
-# ---- readers ----------------------------------------------------------------------------------------------------------
+# ---- readers ---------------------------------------------------------------------------------------------------------
 
 
 async def read(client: Client, node: ServerProcess, number: int, reads: Reads, *, limit: int = 100) -> None:
     """One GET with a token, written down."""
     sent = trio.current_time()
     try:
-        answer = await client.http.get(f"{node.url}/api/v1/scores/leaderboard", params={"limit": limit}, headers=client.authorization)
+        answer = await client.http.get(
+            f"{node.url}/api/v1/scores/leaderboard", params={"limit": limit}, headers=client.authorization
+        )
     except httpx.HTTPError:
         reads.refused += 1
         return
@@ -178,15 +200,20 @@ async def read(client: Client, node: ServerProcess, number: int, reads: Reads, *
     )
 
 
-async def read_for_ever(clients: Sequence[Client], node: ServerProcess, number: int, reads: Reads, *, pause: float) -> None:
+async def read_for_ever(
+    clients: Sequence[Client], node: ServerProcess, number: int, reads: Reads, *, pause: float
+) -> None:
     """One user after the other reads the board of a node, whole and its first ten in turn."""
     for turn, client in enumerate(cycle(clients)):
         await read(client, node, number, reads, limit=(100, TOP)[turn % 2])
         await trio.sleep(pause)
 
 
-async def greet_for_ever(clients: Sequence[Client], node: ServerProcess, number: int, reads: Reads, *, pause: float) -> None:
-    """One user after the other opens a WebSocket and is told who they are. Marked stale: the board that follows says so."""
+async def greet_for_ever(
+    clients: Sequence[Client], node: ServerProcess, number: int, reads: Reads, *, pause: float
+) -> None:
+    """One user after the other opens a WebSocket and is told who they are. Marked stale: the board that follows says
+    so."""
     for client in cycle(clients):
         try:
             with trio.fail_after(2 * CONNECT_SECONDS):
@@ -201,7 +228,18 @@ async def greet_for_ever(clients: Sequence[Client], node: ServerProcess, number:
                         await socket.hear("leaderboard:stale")
                         stale = True
             reads.shown.append(
-                Shown("authenticated", number, sent, now, None, TOP, user=client.user, score=data["score"], rank=data["rank"], stale=stale)
+                Shown(
+                    "authenticated",
+                    number,
+                    sent,
+                    now,
+                    None,
+                    TOP,
+                    user=client.user,
+                    score=data["score"],
+                    rank=data["rank"],
+                    stale=stale,
+                )
             )
         except GONE:
             reads.refused += 1

@@ -1,4 +1,5 @@
-"""A listener whose live path, event stream and long poll are real, and whose board a test sets; clients that speak to it."""
+"""A listener whose live path, event stream and long poll are real, and whose board a test sets; clients that speak to
+it."""
 
 import socket as stdlib_socket
 from collections.abc import AsyncIterator
@@ -9,18 +10,18 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.errors import STATUS, Code, Refusal, StorageUnavailable
+from scoreboard.http.handlers import Front
+from scoreboard.http.request import Request, Response
+from scoreboard.http.server import Server
 from scoreboard.live.admission import Admission
-from scoreboard.live.conversation import Rules, Services
 from scoreboard.live.hub import Hub
-from scoreboard.live.longpoll import PollEndpoint
-from scoreboard.live.requests import Requests
-from scoreboard.live.stream import StreamEndpoint
-from scoreboard.live.websocket import LiveEndpoint
-from scoreboard.runtime.front import Front
-from scoreboard.runtime.messages import Request, Response
-from scoreboard.runtime.server import Server
-from scoreboard.storage.board import Standing
-from tests.live.test_conversation import Person
+from scoreboard.live.transports.conversation import Rules, Services
+from scoreboard.live.transports.long_poll import PollEndpoint
+from scoreboard.live.transports.query import Requests
+from scoreboard.live.transports.sse import StreamEndpoint
+from scoreboard.live.transports.websocket import LiveEndpoint
+from scoreboard.storage.board_cache import Standing
+from tests.live.transports.test_conversation import Person
 from tests.live.viewers import BOARD, snapshot
 from tests.websockets import open_websocket
 
@@ -42,14 +43,20 @@ class LiveNode:
         self.refreshed, self.away = 0, False
         self.streams: list[trio.SocketStream] = []  # raw clients, closed at the end
         self.admission = admission or Admission()
-        services = Services(self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing)
-        requests = Requests(services, rules, origin_allowed=origin_allowed, client_address=client_address, identify=self.identify)
+        services = Services(
+            self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing
+        )
+        requests = Requests(
+            services, rules, origin_allowed=origin_allowed, client_address=client_address, identify=self.identify
+        )
         self.endpoint = LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address)
         poll = PollEndpoint(requests, services, problem=refuse)
         self.server = Server(
             Front(
                 express={
-                    (b"GET", b"/stream"): StreamEndpoint(requests, services, rules, write_head=write_head, problem=refuse).serve,
+                    (b"GET", b"/stream"): StreamEndpoint(
+                        requests, services, rules, write_head=write_head, problem=refuse
+                    ).serve,
                     (b"GET", b"/poll"): poll.answer,
                 },
                 prompt={(b"GET", b"/poll"): poll.answer_at_once} if self.polls_at_once else {},
@@ -97,7 +104,9 @@ class LiveNode:
         await stream.send_all(head.encode())
         return stream
 
-    async def raw(self, query: str = "", fields: str = "", *, receive_buffer: int = 0, behind: bytes = b"") -> trio.SocketStream:
+    async def raw(
+        self, query: str = "", fields: str = "", *, receive_buffer: int = 0, behind: bytes = b""
+    ) -> trio.SocketStream:
         """A connection that has asked for the upgrade; `behind` follows in the same segment."""
         stream = await self.connect(receive_buffer)
         head = UPGRADE.format(query=query, fields=fields)

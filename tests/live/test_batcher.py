@@ -84,7 +84,8 @@ async def test_boards_that_nobody_watches_or_that_are_not_due_are_not_read(
 
 
 async def told(viewer: FakeViewer, board: FakeBoard, batcher: Batcher, moments: list[float]) -> list[float]:
-    """The board changes at these moments, and is no longer due once it was read. When its viewer had a frame, in seconds from now."""
+    """The board changes at these moments, and is no longer due once it was read. When its viewer had a frame, in
+    seconds from now."""
     begun, seen = trio.current_time(), list[float]()
     board.reading = lambda: setattr(board, "due", False)
     for top, moment in enumerate(moments, 1):
@@ -116,7 +117,8 @@ async def test_a_quiet_boards_change_is_sent_at_once(
 async def test_a_busy_board_has_a_frame_a_tick(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Changes every 7 ms, each told at once, make ten frames a second at even distances, and the last change is shown."""
+    """Changes every 7 ms, each told at once, make ten frames a second at even distances, and the last change is
+    shown."""
     board.due = False
     viewer = FakeViewer(hub)
     seen = await told(viewer, board, batcher, [number * 0.007 for number in range(300)])
@@ -125,7 +127,9 @@ async def test_a_busy_board_has_a_frame_a_tick(
     assert viewer.events[-1]["data"]["position"] == "1-300"
 
 
-async def test_told_while_nobody_watches(hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock) -> None:
+async def test_told_while_nobody_watches(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
     """Such a board is not read, and the first change after somebody came is shown at once."""
     board.due = False
     for _ in range(3):
@@ -167,7 +171,9 @@ async def test_an_unreadable_board_is_tried_again(
     assert [names(event) for event in viewer.events] == ["a"]
 
 
-async def test_refresh_shows_at_once(hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock) -> None:
+async def test_refresh_shows_at_once(
+    hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
+) -> None:
     """A first viewer need not wait for the tick; two at once are not shown it twice."""
     viewer = FakeViewer(hub)
     board.content = snapshot("a", 1)
@@ -203,7 +209,8 @@ def test_ticks_lie_on_the_grid_and_not_in_the_past(last: float, passed: float, e
 
 @given(times, st.floats(0, 1), st.floats(0.01, 10))
 def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
-    """Almost: one that was late is followed by one that is on time; over any length of time there is one a tick at most."""
+    """Almost: one that was late is followed by one that is on time; over any length of time there is one a tick at
+    most."""
     due = now - late * every
     following = next_frame(now, due, every)
     assert following >= due + every - 1e-6

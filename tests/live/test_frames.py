@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.wire import MESSAGE_BYTES, CloseCode
+from scoreboard.domain.protocol import MESSAGE_BYTES, CloseCode
 from scoreboard.live.frames import MAX_PIECES, FrameBuffer
 from tests.live.viewers import masked, one_by_one
 
@@ -64,7 +64,8 @@ def test_a_message_that_is_too_big(data: bytes) -> None:
 
 
 def test_control_frames_do_not_wait_for_the_message_round_them() -> None:
-    """A ping between two fragments is given back at once; the message follows when it is complete, its frames as they came."""
+    """A ping between two fragments is given back at once; the message follows when it is complete, its frames as they
+    came."""
     buffer = FrameBuffer()
     assert buffer.take(masked(1, b"a", final=False) + masked(9, b"ping"), MANY) == masked(9, b"ping")
     assert buffer.take(masked(0, b"b", final=False), MANY) == b""
@@ -107,9 +108,12 @@ def test_an_unfinished_frame_comes_in_so_many_reads() -> None:
     assert answers[: MAX_PIECES + 1] == [b""] * MAX_PIECES + [CloseCode.POLICY]
 
 
-@pytest.mark.parametrize("frame", [masked(1, b"{}"), masked(9, b"ping"), masked(1, b"{", final=False) + masked(0, b"}")])
+@pytest.mark.parametrize(
+    "frame", [masked(1, b"{}"), masked(9, b"ping"), masked(1, b"{", final=False) + masked(0, b"}")]
+)
 def test_pieces_of_complete_frames_do_not_count(frame: bytes) -> None:
-    """Reads that each bring the end of one message or control frame and the beginning of the next may go on for ever."""
+    """Reads that each bring the end of one message or control frame and the beginning of the next may go on for
+    ever."""
     buffer, half = FrameBuffer(), len(frame) // 2
     assert buffer.take(frame[:half], MANY) == b""
     for _ in range(10 * MAX_PIECES):
@@ -130,7 +134,8 @@ payloads = st.binary(max_size=300) | st.integers(100, 300).map(bytes)
 whole = st.builds(masked, st.sampled_from([1, 2]), payloads)  # a message in one frame, as browsers send it
 valid = st.builds(
     lambda payloads, controls: b"".join(
-        masked(0 if place else 1, payload, final=place == len(payloads) - 1) + b"".join(masked(code, b"c") for code in controls[place])
+        masked(0 if place else 1, payload, final=place == len(payloads) - 1)
+        + b"".join(masked(code, b"c") for code in controls[place])
         for place, payload in enumerate(payloads)
     ),
     st.lists(payloads, min_size=1, max_size=4),
@@ -144,7 +149,8 @@ valid = st.builds(
     st.booleans(),
 )
 def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: list[int], is_long: bool) -> None:
-    """Valid messages with control frames between their fragments, in few reads or in many: the same is given back as in one read."""
+    """Valid messages with control frames between their fragments, in few reads or in many: the same is given back as in
+    one read."""
     data = b"".join(messages)
     sizes: Iterator[int] = chain(cuts, repeat(MESSAGE_BYTES))
     if is_long:
@@ -162,7 +168,11 @@ def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: l
     assert (len(buffer), len(given_back)) == (0, size)
 
 
-@given(st.lists(st.binary(max_size=40) | st.builds(masked, opcodes, st.binary(max_size=5_000), final=st.booleans()), max_size=80))
+@given(
+    st.lists(
+        st.binary(max_size=40) | st.builds(masked, opcodes, st.binary(max_size=5_000), final=st.booleans()), max_size=80
+    )
+)
 def test_nothing_that_is_sent_raises_or_is_held_for_long(sent: list[bytes]) -> None:
     """Whatever comes: what is held stays below a message and the heads of its frames."""
     buffer = FrameBuffer()

@@ -1,4 +1,5 @@
-"""Whoever has left is freed at once, without the cyclic garbage collector, whose looks are long with thousands here, and so are seldom."""
+"""Whoever has left is freed at once, without the cyclic garbage collector, whose looks are long with thousands here,
+and so are seldom."""
 
 import gc
 import socket
@@ -71,6 +72,10 @@ async def test_nothing_is_left_to_the_collector(way: str, abruptly: bool) -> Non
         await trio.testing.wait_all_tasks_blocked(0.005)
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        left = [one for one in gc.garbage if type(one).__module__.partition(".")[0] in {"scoreboard", "trio_websocket", "wsproto", "h11"}]
+        left = [
+            one
+            for one in gc.garbage
+            if type(one).__module__.partition(".")[0] in {"scoreboard", "trio_websocket", "wsproto", "h11"}
+        ]
         assert len(left) < TIMES, left[:10]
         assert node.hub.shown(BOARD) is not None

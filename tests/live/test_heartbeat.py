@@ -3,7 +3,7 @@
 import trio
 import trio.testing
 
-from scoreboard.domain import wire
+from scoreboard.domain import protocol as wire
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
 from tests.live.viewers import BOARD, FakeViewer, snapshot
@@ -16,7 +16,8 @@ def heartbeats(viewer: FakeViewer) -> int:
 
 
 async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
-    """A quiet board's viewer who asked is never left in silence for longer than was promised; who did not ask gets nothing."""
+    """A quiet board's viewer who asked is never left in silence for longer than was promised; who did not ask gets
+    nothing."""
     hub = Hub((BOARD,))
     await nursery.start(run_heartbeat, hub)
     asked, stream, other = FakeViewer(hub), FakeViewer(hub, wrap=wire.event_stream), FakeViewer(hub)
@@ -27,7 +28,9 @@ async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump
     assert stream.fake.taken[0].startswith(b":")  # a comment, which is no event
 
 
-async def test_a_busy_board_is_a_sign_of_life_itself(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_busy_board_is_a_sign_of_life_itself(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
     """Where boards are sent more often there is no heartbeat."""
     hub = Hub((BOARD,))
     await nursery.start(run_heartbeat, hub)

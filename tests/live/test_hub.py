@@ -7,13 +7,13 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain import wire
-from scoreboard.domain.wire import PONG, CloseCode, event_stream
+from scoreboard.domain import protocol as wire
+from scoreboard.domain.protocol import PONG, CloseCode, event_stream
+from scoreboard.live import fan_out as subscribers
 from scoreboard.live import hub as module
-from scoreboard.live import subscribers
 from scoreboard.live.hub import PENDING, Hub
 from scoreboard.live.viewer import Poll
-from scoreboard.runtime import observe
+from scoreboard.telemetry import observe
 from tests.live.viewers import BOARD, FakeViewer, kinds, names, read_stream, snapshot, update_for
 
 ANN, BOB = UUID(int=1), UUID(int=2)
@@ -66,7 +66,8 @@ async def test_subscribing_again_gives_the_whole_board_again(hub: Hub) -> None:
 
 
 async def test_a_lagging_viewer_gets_the_newest_and_no_queue(hub: Hub) -> None:
-    """Boards that a stuck socket missed are never sent; when it drains it gets the newest, once, and then fits in again."""
+    """Boards that a stuck socket missed are never sent; when it drains it gets the newest, once, and then fits in
+    again."""
     slow, other = FakeViewer(hub), FakeViewer(hub)
     await hub.show(BOARD, snapshot("a", 1))
     slow.fake.stuck = True
@@ -82,7 +83,8 @@ async def test_a_lagging_viewer_gets_the_newest_and_no_queue(hub: Hub) -> None:
 
 
 async def test_one_refused_tick_is_made_up_with_the_update_itself(hub: Hub) -> None:
-    """A tick refused because somebody held the socket costs the viewer nothing: it gets that tick's frame when it is let go."""
+    """A tick refused because somebody held the socket costs the viewer nothing: it gets that tick's frame when it is
+    let go."""
     viewer, other = FakeViewer(hub), FakeViewer(hub)
     await hub.show(BOARD, snapshot("ab", 1))
     viewer.fake.stuck = True
@@ -92,7 +94,8 @@ async def test_one_refused_tick_is_made_up_with_the_update_itself(hub: Hub) -> N
 
 
 async def test_events_wait_in_order_before_the_board(hub: Hub) -> None:
-    """What a stuck socket did not take goes out in order when it drains, then the newest board; ticks meanwhile don't overtake."""
+    """What a stuck socket did not take goes out in order when it drains, then the newest board; ticks meanwhile don't
+    overtake."""
     viewer = FakeViewer(hub, user=ANN)
     viewer.fake.stuck = True
     hub.tell(viewer, PONG)
@@ -144,7 +147,9 @@ async def test_leaving_forgets_everything(hub: Hub) -> None:
     assert (len(hub), hub.watched(), hub._users, viewer.fake.taken) == (0, [], {}, [])
 
 
-async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between portions others run: who leaves is not written to, who joins or drains is handed the new board once."""
     yield_after_each(monkeypatch)
     first, _, _ = (FakeViewer(hub) for _ in range(3))  # three portions: by then whoever else wants to run has run
@@ -176,7 +181,11 @@ async def test_a_cancelled_fan_out_is_made_good_by_the_next(hub: Hub, monkeypatc
         scope.cancel()
         await hub.show(BOARD, snapshot("b", 2))
     await hub.show(BOARD, snapshot("c", 3))
-    assert [[names(event) for event in viewer.events] for viewer in viewers] == [["a", "b", "c"], ["a", "c"], ["a", "c"]]
+    assert [[names(event) for event in viewer.events] for viewer in viewers] == [
+        ["a", "b", "c"],
+        ["a", "c"],
+        ["a", "c"],
+    ]
     told = [len(viewer.events[-1]["data"]["changedPositions"]) for viewer in viewers]
     assert told == [2, 0, 0]  # positions are told only to who knows those before
 
@@ -185,7 +194,12 @@ async def test_lag_is_measured_only_where_it_is_known(hub: Hub) -> None:
     """A board shown for another reason than a change counts as no push."""
 
     def pushes() -> float:
-        return next(sample.value for metric in observe.PUSH_LAG.collect() for sample in metric.samples if sample.name.endswith("_count"))
+        return next(
+            sample.value
+            for metric in observe.PUSH_LAG.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_count")
+        )
 
     FakeViewer(hub)
     before = pushes()

@@ -1,4 +1,5 @@
-"""Deltas and whole boards come to the same, whatever happens between: two nodes, viewers of every form, gaps, changes of node."""
+"""Deltas and whole boards come to the same, whatever happens between: two nodes, viewers of every form, gaps, changes
+of node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import SHOWN, Entry, Snapshot
-from scoreboard.domain.wire import Wrap, event_stream, websocket
+from scoreboard.domain.protocol import Wrap, event_stream, websocket
 from scoreboard.live.hub import Hub
 from tests.live.viewers import BOARD, FakeViewer, read_frames, read_stream
 
@@ -30,7 +31,13 @@ class World:
     def rows(self) -> tuple[Entry, ...]:
         order = sorted(self.scores, key=lambda user: (-self.scores[user], user))
         return tuple(
-            Entry(rank, f"u{user}", self.names.get(user, f"U{user}"), self.scores[user], "https://example.org/p" if user % 3 else None)
+            Entry(
+                rank,
+                f"u{user}",
+                self.names.get(user, f"U{user}"),
+                self.scores[user],
+                "https://example.org/p" if user % 3 else None,
+            )
             for rank, user in enumerate(order, 1)
         )
 
@@ -91,7 +98,9 @@ class Client:
 async def play(steps: list[tuple[str, int, int]]) -> None:
     """Each step: what, and two numbers that say whom it concerns."""
     world, hubs = World(), [Hub((BOARD,)), Hub((BOARD,))]
-    clients = [Client(hubs[0], wrap, delta=delta) for wrap in (websocket, event_stream) for delta in (False, True, True)]
+    clients = [
+        Client(hubs[0], wrap, delta=delta) for wrap in (websocket, event_stream) for delta in (False, True, True)
+    ]
 
     def score(user: int, points: int) -> None:
         world.scores[user % PLAYERS] = world.scores.get(user % PLAYERS, 0) + points - 20  # totals may fall
@@ -106,7 +115,12 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         world.epoch, world.top = world.epoch + 1, 0
         world.shown = ()
 
-    changes: dict[str, Callable[[int, int], None]] = {"score": score, "rename": rename, "drop": drop_out, "rebuild": rebuild}
+    changes: dict[str, Callable[[int, int], None]] = {
+        "score": score,
+        "rename": rename,
+        "drop": drop_out,
+        "rebuild": rebuild,
+    }
     for what, one, other in steps:
         client, hub = clients[one % len(clients)], hubs[other % 2]
         if what in changes:
@@ -141,7 +155,12 @@ def client_rows(world: World) -> list[dict[str, object]]:
     """The rows as JSON has them."""
     rows = []
     for entry in world.shown:
-        row: dict[str, object] = {"rank": entry.rank, "userId": entry.userId, "username": entry.username, "score": entry.score}
+        row: dict[str, object] = {
+            "rank": entry.rank,
+            "userId": entry.userId,
+            "username": entry.username,
+            "score": entry.score,
+        }
         rows.append(row | ({"avatarUrl": entry.avatarUrl} if entry.avatarUrl else {}))
     return rows
 
@@ -157,7 +176,8 @@ kinds_of_steps = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(kinds_of_steps, st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60))
 def test_every_form_ends_with_the_same_board(steps: list[tuple[str, int, int]]) -> None:
-    """Score changes, joins, new names, drop-outs, rebuilds, outages, slow readers, lost frames, other nodes: all see the board that is."""
+    """Score changes, joins, new names, drop-outs, rebuilds, outages, slow readers, lost frames, other nodes: all see
+    the board that is."""
     trio.run(play, steps)
 
 
@@ -179,7 +199,9 @@ async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> 
     await hub.show(BOARD, world.snapshot(stale=False))
     told = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
     wholly = (
-        ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"] if stale else ["leaderboard:update"] * 2
+        ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
+        if stale
+        else ["leaderboard:update"] * 2
     )
     assert told == [*wholly, "leaderboard:delta"]
     client.read()
@@ -187,7 +209,8 @@ async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> 
 
 
 async def test_a_position_of_another_node_is_known_here() -> None:
-    """Whoever comes with a position that this node has shown too is told the difference alone, in one delta, wherever it is from."""
+    """Whoever comes with a position that this node has shown too is told the difference alone, in one delta, wherever
+    it is from."""
     here, there, world = Hub((BOARD,)), Hub((BOARD,)), World({user: user for user in range(5)})
     client = Client(there, websocket, delta=True)
     for turn in range(4):
@@ -200,6 +223,10 @@ async def test_a_position_of_another_node_is_known_here() -> None:
     had = client.position
     client.join(here)
     (delta,) = read_frames(b"".join(client.viewer.fake.taken))
-    assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == ("leaderboard:delta", had, "1-4")
+    assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == (
+        "leaderboard:delta",
+        had,
+        "1-4",
+    )
     client.read()
     assert client.board == client_rows(world)

@@ -11,12 +11,12 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.boards import Entry, Snapshot
-from scoreboard.domain.wire import CloseCode, Wrap, websocket
+from scoreboard.domain.protocol import CloseCode, Wrap, websocket
+from scoreboard.live.fan_out import Subscribers
+from scoreboard.live.frame_set import Form
 from scoreboard.live.hub import Hub
-from scoreboard.live.prepared import Form
-from scoreboard.live.subscribers import Subscribers
 from scoreboard.live.viewer import Viewer
-from scoreboard.runtime.sockets import Socket
+from scoreboard.net.sockets import Socket
 from scoreboard.storage.bus import Personal, Update
 
 BOARD, OTHER = "leaderboard", "other"
@@ -84,7 +84,9 @@ class RealViewer(Viewer):
 
     __slots__ = ("asked", "peer", "received")
 
-    def __init__(self, hub: Hub, nursery: trio.Nursery, *boards: str, wrap: Wrap = websocket, delta: bool = False) -> None:
+    def __init__(
+        self, hub: Hub, nursery: trio.Nursery, *boards: str, wrap: Wrap = websocket, delta: bool = False
+    ) -> None:
         ours, self.peer = stdlib_socket.socketpair()
         for end in (ours, self.peer):
             end.setblocking(False)
@@ -139,7 +141,11 @@ def masked(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
     """A client's frame (its mask is zero)."""
     size = len(payload)
     length = (
-        bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size) if size < 65536 else b"\xff" + struct.pack("!Q", size)
+        bytes([0x80 | size])
+        if size < 126
+        else b"\xfe" + struct.pack("!H", size)
+        if size < 65536
+        else b"\xff" + struct.pack("!Q", size)
     )
     return bytes([(0x80 if final else 0) | opcode]) + length + b"\0\0\0\0" + payload
 
@@ -188,7 +194,9 @@ def snapshot(users: str, top: int, *, epoch: int = 1, stale_since_ms: int = 0) -
 def update_for(*users: UUID) -> Update:
     from scoreboard.domain.boards import Mark
 
-    return Update(BOARD, Mark(1, 2), 2, tuple(Personal(user, 0, 10, 10, place, 1, "r") for place, user in enumerate(users, 1)))
+    return Update(
+        BOARD, Mark(1, 2), 2, tuple(Personal(user, 0, 10, 10, place, 1, "r") for place, user in enumerate(users, 1))
+    )
 
 
 async def turns(count: int = 3) -> None:

@@ -83,8 +83,14 @@ class Figures:
 
     def progress(self, seconds: float, users: int) -> str:
         """One line for the terminal."""
-        parts = [f"{seconds:4.0f} s", f"{users} users", f"{self.posts.count:,} actions, p99 {_ms(self.posts.percentile(0.99))}"]
-        parts.append(f"{self.frames:,} frames, lag p50 {_ms(self.lag.percentile(0.5))} p99 {_ms(self.lag.percentile(0.99))}")
+        parts = [
+            f"{seconds:4.0f} s",
+            f"{users} users",
+            f"{self.posts.count:,} actions, p99 {_ms(self.posts.percentile(0.99))}",
+        ]
+        parts.append(
+            f"{self.frames:,} frames, lag p50 {_ms(self.lag.percentile(0.5))} p99 {_ms(self.lag.percentile(0.99))}"
+        )
         if self.refused:
             parts.append(f"{self.refused.total():,} refused")
         return "  ".join(parts)
@@ -117,7 +123,8 @@ def table(summary: Mapping[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]

@@ -1,7 +1,8 @@
 """The users of a load test. Locust runs this; `tests.load.run` starts it with LOAD_PLAN naming a file that says how.
 
-A Poster acts at its rate with a token of its own. A Watcher has a WebSocket, authenticated as one of the posters, and measures how long
-each change took from the store's clock to its arrival: true on one machine, elsewhere as good as the clocks agree.
+A Poster acts at its rate with a token of its own. A Watcher has a WebSocket, authenticated as one of the posters, and
+measures how long each change took from the store's clock to its arrival: true on one machine, elsewhere as good as the
+clocks agree.
 """
 
 import json
@@ -26,7 +27,8 @@ from scoreboard.security.signatures import sign
 from tests.load.figures import Figures, refusal
 
 PLAN: dict[str, Any] = json.loads(Path(os.environ["LOAD_PLAN"]).read_text())
-TOKENS = [line.split("\t") for line in Path(PLAN["tokens"]).read_text().splitlines()]  # userId, accessToken, actionSecret, keyVersion
+# userId, accessToken, actionSecret, keyVersion
+TOKENS = [line.split("\t") for line in Path(PLAN["tokens"]).read_text().splitlines()]
 PROGRESS_SECONDS = 2.0  # between two lines
 AGAIN_SECONDS = 2.0  # at most, before a watcher comes back after a close
 OPEN_SECONDS = 10.0  # for a handshake
@@ -34,7 +36,9 @@ QUIET_SECONDS = 60.0  # the server pings every 20 s
 
 ACTION = "/api/v1/scores/action"
 LIVE = "/api/v1/scores/live"
-SUBSCRIBE = {"action": "subscribe", "channel": "leaderboard"} | ({} if PLAN["mode"] == "full" else {"mode": PLAN["mode"]})
+SUBSCRIBE = {"action": "subscribe", "channel": "leaderboard"} | (
+    {} if PLAN["mode"] == "full" else {"mode": PLAN["mode"]}
+)
 DIFFICULTIES = ("easy", "medium", "hard")
 
 figures = Figures()
@@ -146,7 +150,12 @@ class Watcher(User):
 
     def _fire(self, name: str, milliseconds: float, size: int, exception: Exception | None = None) -> None:
         self.environment.events.request.fire(
-            request_type="WS", name=name, response_time=milliseconds, response_length=size, exception=exception, context={}
+            request_type="WS",
+            name=name,
+            response_time=milliseconds,
+            response_length=size,
+            exception=exception,
+            context={},
         )
 
 

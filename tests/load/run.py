@@ -1,7 +1,8 @@
 """Starts a load test and tells how it went.
 
-The target is this machine's unless --anywhere is given: a load test is no toy to point at other people's servers. Defaults keep below the
-limits of a server as it comes (1,000 requests a minute from one address, 10 actions a minute and user, 300 live connections).
+The target is this machine's unless --anywhere is given: a load test is no toy to point at other people's servers.
+Defaults keep below the limits of a server as it comes (1,000 requests a minute from one address, 10 actions a minute
+and user, 300 live connections).
 """
 
 import argparse
@@ -20,8 +21,8 @@ import httpx
 import trio
 
 from scoreboard.domain.errors import ScoreboardError
-from scoreboard.runtime.settings import Settings, load_settings
-from scoreboard.storage.opening import stores_of
+from scoreboard.settings.model import Settings, load_settings
+from scoreboard.storage.open_stores import stores_of
 from tests.load.figures import table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +32,10 @@ SECONDS, MOST_SECONDS = 60, 840  # the tokens live for 15 minutes
 RATE, HIGHEST_RATE = 6.0, 600.0  # actions a minute and user
 SPAWN_RATE = 100.0  # users begun a second, or more if a quarter of the run would not do for all of them
 REMOVED_AT_ONCE = 20  # users a statement; each may have thousands of actions, and a statement has 2.5 s
-REMOVAL_SQL = ("DELETE FROM username_skeletons WHERE user_id = ANY($1::uuid[])", "DELETE FROM users WHERE id = ANY($1::uuid[])")
+REMOVAL_SQL = (
+    "DELETE FROM username_skeletons WHERE user_id = ANY($1::uuid[])",
+    "DELETE FROM users WHERE id = ANY($1::uuid[])",
+)
 SPARE_SECONDS = 60  # beyond the run's time until Locust is taken for stuck
 
 
@@ -65,17 +69,29 @@ def main(argv: Sequence[str]) -> int:
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/load", description="Load on a running server: users that act and users that watch.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/load", description="Load on a running server: users that act and users that watch."
+    )
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server  [%(default)s]")
     parser.add_argument("--anywhere", action="store_true", help="allow a server that is not on this machine")
     parser.add_argument("--users", type=bounded(1, MOST_USERS), default=USERS, help="who act  [%(default)s]")
-    parser.add_argument("--watchers", type=bounded(0, MOST_WATCHERS), default=WATCHERS, help="who watch over WebSocket  [%(default)s]")
+    parser.add_argument(
+        "--watchers", type=bounded(0, MOST_WATCHERS), default=WATCHERS, help="who watch over WebSocket  [%(default)s]"
+    )
     parser.add_argument("--seconds", type=bounded(1, MOST_SECONDS), default=SECONDS, help="how long  [%(default)s]")
     parser.add_argument("--rate", type=rate, default=RATE, help="actions a minute of each user  [%(default)s]")
-    parser.add_argument("--mode", choices=("full", "delta"), default="full", help="what watchers ask for  [%(default)s]")
-    parser.add_argument("--data-dir", type=Path, default=ROOT / ".data", help="the server's data folder, for the users' tokens  [.data]")
-    parser.add_argument("--tokens", type=Path, help="a file of `scoreboard users tokens` instead, of a server with stores of its own")
-    parser.add_argument("--output", type=Path, default=ROOT / ".data" / "load", help="where the report goes  [.data/load]")
+    parser.add_argument(
+        "--mode", choices=("full", "delta"), default="full", help="what watchers ask for  [%(default)s]"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, default=ROOT / ".data", help="the server's data folder, for the users' tokens  [.data]"
+    )
+    parser.add_argument(
+        "--tokens", type=Path, help="a file of `scoreboard users tokens` instead, of a server with stores of its own"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / ".data" / "load", help="where the report goes  [.data/load]"
+    )
     return parser.parse_args(argv)
 
 
@@ -124,7 +140,9 @@ def make_tokens(file: Path, number: int, data_dir: Path) -> Path | None:
 def remove_users(tokens: Path, data_dir: Path) -> None:
     """Deletes the users that `make_tokens` made. Says so if that can't be."""
     users = [UUID(line.split("\t")[0]) for line in tokens.read_text().splitlines()]
-    settings = load_settings(None, {"embedded.enabled": True, "embedded.data_dir": str(data_dir.absolute())}, os.environ)
+    settings = load_settings(
+        None, {"embedded.enabled": True, "embedded.data_dir": str(data_dir.absolute())}, os.environ
+    )
     try:
         trio.run(remove_from, settings, users)
     except* (ScoreboardError, OSError) as group:
@@ -147,9 +165,35 @@ def run_locust(options: argparse.Namespace, folder: Path, tokens: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan))
     total = options.users + options.watchers
     spawn_rate = max(SPAWN_RATE, total / (options.seconds / 4))
-    command = [sys.executable, "-m", "locust", "--locustfile", "tests/load/locustfile.py", "--headless", "--host", options.url.rstrip("/")]
-    command += ["--users", str(total), "--spawn-rate", f"{spawn_rate:.1f}", "--run-time", f"{options.seconds}s", "--only-summary"]
-    command += ["--html", str(output / "report.html"), "--csv", str(output / "load"), "--loglevel", "WARNING", "--exit-code-on-error", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "--locustfile",
+        "tests/load/locustfile.py",
+        "--headless",
+        "--host",
+        options.url.rstrip("/"),
+    ]
+    command += [
+        "--users",
+        str(total),
+        "--spawn-rate",
+        f"{spawn_rate:.1f}",
+        "--run-time",
+        f"{options.seconds}s",
+        "--only-summary",
+    ]
+    command += [
+        "--html",
+        str(output / "report.html"),
+        "--csv",
+        str(output / "load"),
+        "--loglevel",
+        "WARNING",
+        "--exit-code-on-error",
+        "0",
+    ]
     no_proxy = {"NO_PROXY": "*", "no_proxy": "*"} if is_loopback(options.url) else {}
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | no_proxy | {"LOAD_PLAN": str(folder / "plan.json")})
     try:

@@ -26,7 +26,8 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_a_short_load_makes_a_report(start_node: StartNode, database_url: str, tmp_path: Path) -> None:
-    """Users act and others watch for five seconds: accepted actions, push lags and refusals by kind are in the report, table and CSV.
+    """Users act and others watch for five seconds: accepted actions, push lags and refusals by kind are in the report,
+    table and CSV.
 
     Removed, the users leave nothing behind, on the board either.
     """
@@ -34,9 +35,22 @@ async def test_a_short_load_makes_a_report(start_node: StartNode, database_url: 
     async with httpx.AsyncClient(base_url=node.url) as http:
         users = await provision(node, http, 6)
     tokens = tmp_path / "tokens"
-    lines = [[user.user, user.token, user.session["actionSecret"], str(user.session["actionKeyVersion"])] for user in users]
+    lines = [
+        [user.user, user.token, user.session["actionSecret"], str(user.session["actionKeyVersion"])] for user in users
+    ]
     tokens.write_text("".join("\t".join(line) + "\n" for line in lines))
-    common = ["--url", node.url, "--tokens", str(tokens), "--output", str(tmp_path / "out"), "--users", "6", "--watchers", "4"]
+    common = [
+        "--url",
+        node.url,
+        "--tokens",
+        str(tokens),
+        "--output",
+        str(tmp_path / "out"),
+        "--users",
+        "6",
+        "--watchers",
+        "4",
+    ]
     done = load(*common, "--seconds", "5", "--rate", "120")
     assert done.returncode == 0, done.stderr + done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -64,10 +78,14 @@ def test_other_machines_are_left_alone(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["--url", "http://scoreboard.test"]) == 2
     assert "--anywhere" in capsys.readouterr().err
     assert [is_loopback(url) for url in ("http://127.0.0.1:1", "http://[::1]:1", "http://localhost")] == [True] * 3
-    assert [is_loopback(url) for url in ("http://10.0.0.1", "http://localhost.example", "127.0.0.1:8000", "")] == [False] * 4
+    assert [is_loopback(url) for url in ("http://10.0.0.1", "http://localhost.example", "127.0.0.1:8000", "")] == [
+        False
+    ] * 4
 
 
-@pytest.mark.parametrize("arguments", [["--users", "0"], ["--users", "10001"], ["--seconds", "841"], ["--rate", "0"], ["--watchers", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--users", "0"], ["--users", "10001"], ["--seconds", "841"], ["--rate", "0"], ["--watchers", "-1"]]
+)
 def test_users_and_time_are_bounded(arguments: list[str]) -> None:
     """Numbers out of bounds are wrong arguments."""
     with pytest.raises(SystemExit) as raised:
@@ -86,12 +104,22 @@ def test_percentiles_are_those_of_the_times() -> None:
 
 
 def test_refusals_are_told_by_kind_and_with_a_hint() -> None:
-    """The layer of a 429 names it, else the code; the table counts each kind and says what to do about those that are known."""
+    """The layer of a 429 names it, else the code; the table counts each kind and says what to do about those that are
+    known."""
     assert refusal(429, b'{"code": "RATE_LIMITED", "layer": "ip"}') == "429 ip"
     assert refusal(503, b'{"code": "SERVICE_UNAVAILABLE"}') == "503 SERVICE_UNAVAILABLE"
     assert [refusal(502, b"<html>"), refusal(0, b"")] == ["502", "no answer"]
     empty = Times().summary
-    summary = {"seconds": 5, "posts": empty, "lag": empty, "personal": empty, "frames": 0, "bytes": 0, "gaps": 0, "connections": 0}
+    summary = {
+        "seconds": 5,
+        "posts": empty,
+        "lag": empty,
+        "personal": empty,
+        "frames": 0,
+        "bytes": 0,
+        "gaps": 0,
+        "connections": 0,
+    }
     told = table({**summary, "refused": {"502": 1, "429 ip": 1234}})
     assert "1,234 × 429 ip, 1 × 502" in told
     assert "SCOREBOARD_LIMITS__IP_PER_MINUTE=0" in told

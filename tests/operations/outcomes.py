@@ -2,7 +2,7 @@
 
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Claim, Outcome
-from scoreboard.operations.committer import Pending, Queue
+from scoreboard.operations.action_queue import Pending, Queue
 
 
 async def outcome(begun: Pending | Refusal) -> Outcome:

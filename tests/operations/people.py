@@ -11,13 +11,13 @@ from uuid import UUID
 import pytest
 from argon2 import PasswordHasher
 
+from scoreboard.embedded.stack import Endpoints
 from scoreboard.operations.accounts import Accounts, LoggedIn
-from scoreboard.operations.sessions import Sessions
-from scoreboard.runtime.embedded import Endpoints
+from scoreboard.operations.authenticator import Sessions
 from scoreboard.security import passwords
 from scoreboard.security.tokens import TokenKeys
-from scoreboard.storage.clock import DatabaseClock
-from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.connections.clock import DatabaseClock
+from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import database
 
 KEYS = TokenKeys.from_private({"k1": b"k" * 32}, "k1")
@@ -71,7 +71,9 @@ class Node:
 
     async def register(self, username: str = "Ada", **others: Any) -> LoggedIn:
         email = others.get("email", f"{username.lower()}@example.org")
-        outcome = await self.accounts.register(username, email, others.get("password", PASSWORD), others.get("avatar_url"))
+        outcome = await self.accounts.register(
+            username, email, others.get("password", PASSWORD), others.get("avatar_url")
+        )
         assert isinstance(outcome, LoggedIn), outcome
         return outcome
 
@@ -84,8 +86,11 @@ def database_url(embedded_servers: Endpoints, migrated_template: str) -> Iterato
 
 
 @asynccontextmanager
-async def node(database_url: str, redis_url: str, *, hasher: PasswordHasher = CHEAP, **settings: Any) -> AsyncIterator[Node]:
-    """A node on stores of its own connections, and nobody there. Passwords cost next to nothing, unless `hasher` says otherwise."""
+async def node(
+    database_url: str, redis_url: str, *, hasher: PasswordHasher = CHEAP, **settings: Any
+) -> AsyncIterator[Node]:
+    """A node on stores of its own connections, and nobody there. Passwords cost next to nothing, unless `hasher` says
+    otherwise."""
     with patch.object(passwords, "_HASHER", hasher):
         async with open_stores(database_url, redis_url) as stores:
             await stores.execute("DELETE FROM users")

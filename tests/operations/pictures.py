@@ -34,7 +34,8 @@ def redirect(location: str) -> bytes:
 
 @dataclass
 class PictureServer:
-    """`answers`: bytes, or what is done with the connection, by path. `addresses`: of each name; others can't be resolved."""
+    """`answers`: bytes, or what is done with the connection, by path. `addresses`: of each name; others can't be
+    resolved."""
 
     answers: dict[str, bytes | Handler] = field(default_factory=dict)
     addresses: dict[str, list[str]] = field(default_factory=lambda: {name: ["127.0.0.1"] for name in NAMES})
@@ -47,7 +48,12 @@ class PictureServer:
     @property
     def fetcher(self) -> Fetcher:
         """One for which 127.0.0.1, and only that, is an address of the Internet."""
-        return Fetcher(resolve=self.resolve, is_allowed=lambda address: address == "127.0.0.1", port=self.port, ssl_context=self.trusted)
+        return Fetcher(
+            resolve=self.resolve,
+            is_allowed=lambda address: address == "127.0.0.1",
+            port=self.port,
+            ssl_context=self.trusted,
+        )
 
     async def resolve(self, host: str) -> list[str]:
         self.resolved.append(host)
@@ -75,7 +81,8 @@ class PictureServer:
 
 @asynccontextmanager
 async def picture_server(folder: Path, *names: str) -> AsyncIterator[PictureServer]:
-    """Serves until the block ends, with a certificate for `names` (else for NAMES) that its `trusted` context knows the authority of."""
+    """Serves until the block ends, with a certificate for `names` (else for NAMES) that its `trusted` context knows the
+    authority of."""
     made = PictureServer()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_certificate(folder, names or NAMES))
@@ -105,6 +112,8 @@ def _certificate(folder: Path, names: tuple[str, ...]) -> Path:
         .sign(key, hashes.SHA256())
     )
     path = folder / "server.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
     return path

@@ -13,15 +13,15 @@ import trio
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.operations import accounts as accounts_module
-from scoreboard.operations import provisioning
 from scoreboard.operations.accounts import TOKENS_TRIED, Client, LoggedIn
+from scoreboard.operations.admin import provisioning
+from scoreboard.operations.admin.import_files import read_people
+from scoreboard.operations.admin.provisioning import Imported, development_tokens
 from scoreboard.operations.hashing import HASHING, KEPT_FOR_KNOWN, WAITING
-from scoreboard.operations.import_files import read_people
 from scoreboard.operations.login_limits import EVERYWHERE_TIMES
-from scoreboard.operations.provisioning import Imported, development_tokens
 from scoreboard.security import device_cookies, passwords, refresh_tokens
 from scoreboard.security.signatures import action_secret
-from scoreboard.storage import users
+from scoreboard.storage.postgres import users
 from tests.operations.people import CHEAP, ISSUER, KEYS, MASTERS, PASSWORD, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -66,7 +66,11 @@ async def test_registering_logs_in(database_url: str, redis_url: str) -> None:
         assert claims["exp"] - claims["iat"] == 900
         profile = await one.accounts.profile(identity)
         assert not isinstance(profile, Refusal)
-        assert (profile.username, profile.email, profile.avatar_url) == ("Ada", "ada@example.org", "https://example.org/ada.png")
+        assert (profile.username, profile.email, profile.avatar_url) == (
+            "Ada",
+            "ada@example.org",
+            "https://example.org/ada.png",
+        )
 
 
 async def test_nothing_secret_is_stored_in_the_clear(database_url: str, redis_url: str) -> None:
@@ -74,9 +78,18 @@ async def test_nothing_secret_is_stored_in_the_clear(database_url: str, redis_ur
     async with node(database_url, redis_url) as one:
         given = await one.register()
         rows = [*await one.stores.fetch("SELECT * FROM credentials"), *await one.stores.fetch("SELECT * FROM sessions")]
-        stored = " ".join(str(value.hex() if isinstance(value, bytes) else value) for row in rows for value in row.values())
+        stored = " ".join(
+            str(value.hex() if isinstance(value, bytes) else value) for row in rows for value in row.values()
+        )
         raw = base64.urlsafe_b64decode(given.refreshToken + "==")
-        for secret in (PASSWORD, given.refreshToken, raw.hex(), raw[16:48].hex(), given.actionSecret, given.accessToken):
+        for secret in (
+            PASSWORD,
+            given.refreshToken,
+            raw.hex(),
+            raw[16:48].hex(),
+            given.actionSecret,
+            given.accessToken,
+        ):
             assert secret not in stored
         assert "$argon2id$" in stored
         assert hashlib.sha256(given.refreshToken.encode()).hexdigest() in stored
@@ -109,7 +122,9 @@ async def test_wrong_credentials_are_all_refused_alike(database_url: str, redis_
             assert await one.accounts.login(name, password) == accounts_module.WRONG
 
 
-async def test_no_account_takes_a_hash_as_well(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_account_takes_a_hash_as_well(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A log-in to nobody does the same work as one with a wrong password."""
     compared: list[str | None] = []
 
@@ -141,13 +156,19 @@ async def test_a_registration_that_breaks_rules_names_all_fields(database_url: s
     """400 tells each of them, and nobody is created."""
     async with node(database_url, redis_url) as one:
         outcome = await one.accounts.register("a@b", "nowhere", "short", "http://example.org/a.png")
-        assert (code(outcome), fields(outcome)) == (Code.INVALID_REQUEST, {"username", "email", "password", "avatarUrl"})
+        assert (code(outcome), fields(outcome)) == (
+            Code.INVALID_REQUEST,
+            {"username", "email", "password", "avatarUrl"},
+        )
         assert await one.stores.fetchval("SELECT count(*) FROM users") == 0
 
 
-@pytest.mark.parametrize("password", ["1234567890", "Password123", "LovelaceAda", "LOVELACE1815", "lovelace1815@Example.org"])
+@pytest.mark.parametrize(
+    "password", ["1234567890", "Password123", "LovelaceAda", "LOVELACE1815", "lovelace1815@Example.org"]
+)
 async def test_passwords_that_are_tried_first_are_refused(database_url: str, redis_url: str, password: str) -> None:
-    """The most used ones, the name, the address and what is before its @: for a registration and for the command line, not for a log-in."""
+    """The most used ones, the name, the address and what is before its @: for a registration and for the command line,
+    not for a log-in."""
     async with node(database_url, redis_url) as one:
         for create in (one.accounts.register, one.accounts.create):
             outcome = await create("LovelaceAda", "lovelace1815@example.org", password, None)
@@ -171,8 +192,11 @@ async def test_registration_can_be_closed(database_url: str, redis_url: str) -> 
         assert not isinstance(await one.accounts.create("Ada", "ada@example.org", PASSWORD, None), Refusal)
 
 
-async def test_a_burst_is_bounded_however_it_comes(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 300 log-ins and registrations at once as many are accepted as have a place; the rest are told at once when to come back."""
+async def test_a_burst_is_bounded_however_it_comes(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 log-ins and registrations at once as many are accepted as have a place; the rest are told at once when to
+    come back."""
     running, going = 0, threading.Event()
     most = 0
 
@@ -194,7 +218,9 @@ async def test_a_burst_is_bounded_however_it_comes(database_url: str, redis_url:
                     if number % 10:
                         outcomes.append(await one.accounts.login(f"user {number}", PASSWORD))
                     else:
-                        outcomes.append(await one.accounts.register(f"user {number}", f"{number}@example.org", PASSWORD, None))
+                        outcomes.append(
+                            await one.accounts.register(f"user {number}", f"{number}@example.org", PASSWORD, None)
+                        )
 
                 for number in range(300):
                     nursery.start_soon(ask, number)
@@ -235,7 +261,9 @@ async def test_a_log_in_that_is_given_up_gives_its_place_back(database_url: str,
         assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
 
 
-async def test_a_password_that_is_hashed_anew_keeps_its_place(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_password_that_is_hashed_anew_keeps_its_place(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An outdated hash costs a log-in two hashes, and it is counted until both are done."""
     taken: list[int] = []
     async with node(database_url, redis_url, hasher=passwords._HASHER) as one:
@@ -261,11 +289,15 @@ async def test_the_right_password_is_never_counted_as_a_failure(database_url: st
             client = Client(f"198.51.{number}.1")
             assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
         for number in range(2 * EVERYWHERE_TIMES):
-            assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1")) == accounts_module.WRONG
+            assert (
+                await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1")) == accounts_module.WRONG
+            )
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
 
 
-async def test_a_try_that_is_refused_takes_nothing(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_try_that_is_refused_takes_nothing(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """503 of a full queue or of PostgreSQL, 429 of the account: the address has its tries left."""
 
     async def away(*_: object) -> None:
@@ -300,7 +332,10 @@ async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, 
         forged = device_cookies.make(b"x" * 32, UUID(mine.userId), b"n" * 16)
         cookies = (one.accounts.device_cookie(other), forged, "", "x" * 64, "é" * 64)
         for number in range(EVERYWHERE_TIMES):
-            assert await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies)) == accounts_module.WRONG
+            assert (
+                await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies))
+                == accounts_module.WRONG
+            )
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
         own = one.accounts.device_cookie(mine)
         assert isinstance(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.2", (*cookies, own))), LoggedIn)
@@ -360,9 +395,13 @@ async def test_a_lost_answer_can_be_asked_for_again_within_the_grace(database_ur
     async with node(database_url, redis_url) as one:
         first = await one.register()
         second = await refreshed(one, first.refreshToken)
-        await one.stores.execute("UPDATE sessions SET rotated_at = now() - make_interval(secs => $1)", float(REFRESH_GRACE_SECONDS - 1))
+        await one.stores.execute(
+            "UPDATE sessions SET rotated_at = now() - make_interval(secs => $1)", float(REFRESH_GRACE_SECONDS - 1)
+        )
         assert (await refreshed(one, first.refreshToken)).refreshToken == second.refreshToken
-        await one.stores.execute("UPDATE sessions SET rotated_at = now() - make_interval(secs => $1)", float(REFRESH_GRACE_SECONDS + 1))
+        await one.stores.execute(
+            "UPDATE sessions SET rotated_at = now() - make_interval(secs => $1)", float(REFRESH_GRACE_SECONDS + 1)
+        )
         assert code(await one.accounts.refresh(first.refreshToken)) is Code.UNAUTHORIZED
         assert code(await one.accounts.refresh(second.refreshToken)) is Code.UNAUTHORIZED
 
@@ -381,7 +420,8 @@ async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_u
 
 
 async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_url: str, redis_url: str) -> None:
-    """A sibling domain plants tokens of its own account, before or after the owner's, one or a crowd: the told user's alone counts."""
+    """A sibling domain plants tokens of its own account, before or after the owner's, one or a crowd: the told user's
+    alone counts."""
     async with node(database_url, redis_url) as one:
         eve, ada = await one.register("Eve"), await one.register("Ada")
         planted = [eve.refreshToken, *[(await logged_in(one, "Eve")).refreshToken for _ in range(TOKENS_TRIED)]]
@@ -401,7 +441,8 @@ async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_u
         eve = await refreshed(one, eve.refreshToken)
         assert await one.accounts.refresh(planted[0], user=user) == accounts_module.SPENT  # spent just now
         assert one.revoked == []
-        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SPENT  # a copy of a spent one
+        # a copy of a spent one
+        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SPENT
         assert one.revoked == [refresh_tokens.session_of(ada.refreshToken)]
         assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken, user=user) == accounts_module.SPENT
         await refreshed(one, eve.refreshToken)
@@ -452,8 +493,11 @@ async def test_sessions_end_thirty_days_after_their_last_use(database_url: str, 
         assert one.revoked == []
 
 
-async def test_a_new_master_key_changes_the_action_secret_at_the_next_refresh(database_url: str, redis_url: str) -> None:
-    """Rotation: tokens of before stay good, a successor made under the old key is made again under it, both secrets are accepted."""
+async def test_a_new_master_key_changes_the_action_secret_at_the_next_refresh(
+    database_url: str, redis_url: str
+) -> None:
+    """Rotation: tokens of before stay good, a successor made under the old key is made again under it, both secrets are
+    accepted."""
     async with node(database_url, redis_url, masters={1: MASTERS[1]}, master=1) as old:
         rotated = Node(old.stores)
         first = await old.register()
@@ -505,7 +549,8 @@ async def test_a_profile_change_is_stored_and_told(database_url: str, redis_url:
 
 
 async def test_a_profile_that_stays_the_same_is_told_to_nobody(database_url: str, redis_url: str) -> None:
-    """The same name and picture again, or no picture where there is none: the answer is the profile, and no board reads its names anew."""
+    """The same name and picture again, or no picture where there is none: the answer is the profile, and no board reads
+    its names anew."""
     async with node(database_url, redis_url) as one:
         given = await one.register("Ada")
         identity = one.sessions.authenticate(given.accessToken)
@@ -514,8 +559,12 @@ async def test_a_profile_that_stays_the_same_is_told_to_nobody(database_url: str
             outcome = await one.accounts.change_profile(identity, **unchanged)
             assert outcome == await one.accounts.profile(identity)
         assert one.changed == []
-        await one.accounts.change_profile(identity, username="Ada", avatar_url="https://example.org/a.png", set_avatar=True)
-        await one.accounts.change_profile(identity, username="Ada", avatar_url="https://example.org/a.png", set_avatar=True)
+        await one.accounts.change_profile(
+            identity, username="Ada", avatar_url="https://example.org/a.png", set_avatar=True
+        )
+        await one.accounts.change_profile(
+            identity, username="Ada", avatar_url="https://example.org/a.png", set_avatar=True
+        )
         assert one.changed == [(identity.user, "Ada", "https://example.org/a.png")]
 
 
@@ -527,7 +576,9 @@ async def test_a_profile_change_keeps_the_rules(database_url: str, redis_url: st
         identity = one.sessions.authenticate(given.accessToken)
         assert identity is not None
         assert fields(await one.accounts.change_profile(identity, username="GRACE")) == {"username"}
-        assert fields(await one.accounts.change_profile(identity, username="a@b", avatar_url="ftp://x", set_avatar=True)) == {
+        assert fields(
+            await one.accounts.change_profile(identity, username="a@b", avatar_url="ftp://x", set_avatar=True)
+        ) == {
             "username",
             "avatarUrl",
         }
@@ -596,7 +647,8 @@ async def test_an_import_creates_whoever_is_not_there_yet(database_url: str, red
 
 
 async def test_an_import_tells_of_every_user_that_it_does_not_create(database_url: str, redis_url: str) -> None:
-    """A line whose name only looks like another's, or rests, or whose address is taken is refused by its number and with the reason."""
+    """A line whose name only looks like another's, or rests, or whose address is taken is refused by its number and
+    with the reason."""
     lines = [
         "Zoe\u0308,zoe@example.org",
         "grace,grace@example.org",
@@ -630,10 +682,20 @@ async def test_a_user_who_is_in_a_file_twice_is_made_once(database_url: str, red
     ("rows", "created", "existing", "refused"),
     [
         (("Tom1,a@x.example", "Tom1,b@x.example"), ["Tom1 a@x.example"], 0, [(3, provisioning.NAME_TAKEN)]),
-        (("Tom1,a@x.example", "TOM1,b@x.example", "tom1,A@X.example"), ["Tom1 a@x.example"], 1, [(3, provisioning.NAME_TAKEN)]),
+        (
+            ("Tom1,a@x.example", "TOM1,b@x.example", "tom1,A@X.example"),
+            ["Tom1 a@x.example"],
+            1,
+            [(3, provisioning.NAME_TAKEN)],
+        ),
         (("Toml,a@x.example", "Tom1,b@x.example"), ["Toml a@x.example"], 0, [(3, users.USERNAME_TAKEN.detail)]),
         (("Tom,a@x.example", "Ben,A@x.example"), ["Tom a@x.example"], 0, [(3, users.EMAIL_TAKEN.detail)]),
-        (("Tom,a@xn--mller-kva.example", "Ben,a@müller.example"), ["Tom a@müller.example"], 0, [(3, users.EMAIL_TAKEN.detail)]),
+        (
+            ("Tom,a@xn--mller-kva.example", "Ben,a@müller.example"),
+            ["Tom a@müller.example"],
+            0,
+            [(3, users.EMAIL_TAKEN.detail)],
+        ),
         (
             ("Tom,a@x.example", "Ben,b@x.example", "Tom,b@x.example"),
             ["Ben b@x.example", "Tom a@x.example"],
@@ -651,8 +713,8 @@ async def test_of_two_lines_that_claim_the_same_the_first_counts(
     existing: int,
     refused: list[tuple[int, str]],
 ) -> None:
-    """A name, one that looks like it, or an address: the other line is refused by its number, unless both are the same in both. A line that
-    is refused itself claims nothing. The same file again finds who was created."""
+    """A name, one that looks like it, or an address: the other line is refused by its number, unless both are the same
+    in both. A line that is refused itself claims nothing. The same file again finds who was created."""
     text = "\n".join([HEADER, *(f"{row},correct horse battery" for row in rows)])
     async with node(database_url, redis_url) as one:
         done = await import_users(one, text, is_csv=True)
@@ -676,7 +738,9 @@ async def test_an_import_knows_users_from_before_todays_rules(database_url: str,
 async def test_development_tokens_are_those_of_real_sessions(database_url: str, redis_url: str) -> None:
     """Each line's token is accepted and its secret is the session's; the same users are used again next time."""
     async with node(database_url, redis_url) as one:
-        made = await development_tokens(one.stores, 501, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock())
+        made = await development_tokens(
+            one.stores, 501, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock()
+        )
         assert len({token.user for token in made}) == 501
         for token in (made[0], made[-1]):
             user, access, secret, version = token.line.rstrip("\n").split("\t")
@@ -684,6 +748,8 @@ async def test_development_tokens_are_those_of_real_sessions(database_url: str, 
             assert identity is not None
             assert (str(identity.user), identity.secrets[int(version)].decode()) == (user, secret)
         assert await one.stores.fetchval("SELECT username FROM users WHERE id = $1", made[0].user) == "load-000001"
-        again = await development_tokens(one.stores, 2, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock())
+        again = await development_tokens(
+            one.stores, 2, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock()
+        )
         assert [token.user for token in again] == [token.user for token in made[:2]]
         assert await one.stores.fetchval("SELECT count(*) FROM users") == 501

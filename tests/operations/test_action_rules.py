@@ -7,7 +7,7 @@ import pytest
 
 from scoreboard.domain.errors import SettingsError
 from scoreboard.operations.action_rules import ACTIONS_FILE_BYTES, load_rules
-from scoreboard.runtime.settings import load_settings
+from scoreboard.settings.model import load_settings
 
 OWN = '[plant_tree]\ntitle = "Pflanze einen Baum"\npoints = 5\n'
 

@@ -4,7 +4,7 @@ import pytest
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.operations.accounts import LoggedIn
-from scoreboard.storage import users
+from scoreboard.storage.postgres import users
 from tests.operations.people import PASSWORD, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -14,7 +14,8 @@ SPELLINGS = ("j@müller.example", "j@xn--mller-kva.example", "J@MÜLLER.example"
 
 @pytest.mark.parametrize("registered", SPELLINGS)
 async def test_an_address_logs_in_in_any_spelling(database_url: str, redis_url: str, registered: str) -> None:
-    """As a browser encodes its domain, as people type it, in wide letters; nobody else can register with another spelling of it."""
+    """As a browser encodes its domain, as people type it, in wide letters; nobody else can register with another
+    spelling of it."""
     async with node(database_url, redis_url) as one:
         mine = await one.register("Jo Müller", email=registered)
         for spelling in SPELLINGS:
@@ -27,8 +28,11 @@ async def test_an_address_logs_in_in_any_spelling(database_url: str, redis_url: 
 
 
 @pytest.mark.parametrize("stored", SPELLINGS[:3])
-async def test_an_address_from_before_todays_rule_stays_what_it_is(database_url: str, redis_url: str, stored: str) -> None:
-    """Its user logs in with the spelling of the row and with today's, is found by a query, and keeps the address from others."""
+async def test_an_address_from_before_todays_rule_stays_what_it_is(
+    database_url: str, redis_url: str, stored: str
+) -> None:
+    """Its user logs in with the spelling of the row and with today's, is found by a query, and keeps the address from
+    others."""
     async with node(database_url, redis_url) as one:
         mine = await one.register("Jo Müller", email="j@example.org")
         await one.stores.execute("UPDATE users SET email = $1", stored)

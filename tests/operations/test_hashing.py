@@ -46,7 +46,8 @@ def test_strangers_leave_room_for_known_browsers() -> None:
 
 
 def test_whose_cookie_is_another_accounts_is_a_stranger() -> None:
-    """He gives the place up when strangers have theirs full; else he keeps it as one of them. A second of the same user is one as well."""
+    """He gives the place up when strangers have theirs full; else he keeps it as one of them. A second of the same user
+    is one as well."""
     queue = HashingQueue(hashing=1, waiting=3, kept=2)
     first, second, third = taken(queue, known=True, often=3)
     assert first.confirm(ADA)
@@ -85,7 +86,8 @@ async def test_known_browsers_are_served_first() -> None:
 
 
 async def test_whoever_leaves_gives_the_place_back() -> None:
-    """In line at once, and nobody's turn is lost, also when it comes in the same moment; while hashing, when the thread has ended."""
+    """In line at once, and nobody's turn is lost, also when it comes in the same moment; while hashing, when the thread
+    has ended."""
     queue, done = HashingQueue(hashing=1, waiting=2, kept=0), list[str]()
     scopes = [trio.CancelScope(), trio.CancelScope()]
 

@@ -1,4 +1,5 @@
-"""Limits of log-ins: by address with rising prefixes, by account and network, by account, by known browser. A refusal takes nothing."""
+"""Limits of log-ins: by address with rising prefixes, by account and network, by account, by known browser. A refusal
+takes nothing."""
 
 from uuid import UUID
 
@@ -22,7 +23,9 @@ def tries(limits: LoginLimits, addresses: list[str]) -> int:
     return sum(isinstance(limits.begin(address, 0.0), Attempt) for address in addresses)
 
 
-def failures(limits: LoginLimits, addresses: list[str], user: UUID = ADA, device: str | None = None, *, by_address: bool = False) -> int:
+def failures(
+    limits: LoginLimits, addresses: list[str], user: UUID = ADA, device: str | None = None, *, by_address: bool = False
+) -> int:
     """The same of wrong passwords to one account."""
     return sum(not begun(limits, address).against(user, device, 0.0, by_address=by_address) for address in addresses)
 
@@ -54,7 +57,8 @@ def test_an_account_is_guessed_at_by_network() -> None:
 
 
 def test_tries_by_name_are_not_counted_against_the_address() -> None:
-    """Nor the other way round, from one network or from everywhere: the one that is used up does not tell whose the other is."""
+    """Nor the other way round, from one network or from everywhere: the one that is used up does not tell whose the
+    other is."""
     for by_address in (False, True):
         limits = LoginLimits(10, 0)
         assert failures(limits, ["192.0.2.1"] * 20, by_address=by_address) == 10
@@ -89,7 +93,8 @@ def test_the_right_password_is_no_failure() -> None:
 
 
 def test_a_refusal_takes_nothing() -> None:
-    """Refused by the account: the address has its try back. Refused by a /48: the /64 and /56 have theirs. Nor does what raises."""
+    """Refused by the account: the address has its try back. Refused by a /48: the /64 and /56 have theirs. Nor does
+    what raises."""
     limits = LoginLimits(2)
     assert failures(limits, [f"10.{number}.0.1" for number in range(20)]) == 2 * EVERYWHERE_TIMES
     for _ in range(10):
@@ -115,7 +120,8 @@ def test_zero_is_no_limit() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 20)), max_size=60))
 def test_the_wait_is_true(steps: list[tuple[int, bool, float]]) -> None:
-    """Whoever waits as told is let in, if nobody else came meanwhile. No minute has more failures of one account and network."""
+    """Whoever waits as told is let in, if nobody else came meanwhile. No minute has more failures of one account and
+    network."""
     limits, now, wrong = LoginLimits(2), 1000.0, list[tuple[float, str]]()
     for network, is_right, pause in steps:
         now += pause
@@ -136,7 +142,8 @@ def test_the_wait_is_true(steps: list[tuple[int, bool, float]]) -> None:
 
 
 def test_a_school_has_one_address() -> None:
-    """The limit of an address is its own: a class logs in within a minute, and each account is guarded as strictly as ever."""
+    """The limit of an address is its own: a class logs in within a minute, and each account is guarded as strictly as
+    ever."""
     limits = LoginLimits(10, 300)
     pupils = [UUID(int=number) for number in range(1, 31)]
     assert all(begun(limits, "192.0.2.1").against(pupil, None, 0.0) == 0 for pupil in pupils)

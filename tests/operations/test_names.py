@@ -1,4 +1,5 @@
-"""Names on a real PostgreSQL: who gets one that looks like another, how long it rests, and what PostgreSQL's log says of it."""
+"""Names on a real PostgreSQL: who gets one that looks like another, how long it rests, and what PostgreSQL's log says
+of it."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -12,13 +13,13 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.skeletons import skeleton_of_first_rule
 from scoreboard.domain.skeletons import skeletons as looks
 from scoreboard.operations.accounts import Client, LoggedIn
+from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.login_limits import EVERYWHERE_TIMES
-from scoreboard.operations.sessions import Identity
 from scoreboard.security import passwords
-from scoreboard.storage import skeletons, users
-from scoreboard.storage.bridge import crossing
-from scoreboard.storage.skeletons import Backfill
-from scoreboard.storage.users import Profile
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.postgres import skeletons, users
+from scoreboard.storage.postgres.skeletons import Backfill
+from scoreboard.storage.postgres.users import Profile
 from tests.operations.people import PASSWORD, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -33,7 +34,9 @@ TAKEN = (Code.CONFLICT, {"username"})
 
 
 async def identity(one: Node, name: str) -> Identity:
-    found = one.sessions.authenticate((await one.register(name, email=f"{name.encode().hex()}@example.org")).accessToken)
+    found = one.sessions.authenticate(
+        (await one.register(name, email=f"{name.encode().hex()}@example.org")).accessToken
+    )
     assert found is not None
     return found
 
@@ -83,7 +86,8 @@ async def test_a_name_that_looks_like_anothers_is_taken(database_url: str, redis
 
 
 async def test_of_two_registrations_at_once_one_wins(database_url: str, redis_url: str) -> None:
-    """On two nodes, with names that look alike: exactly one user is made, again and again; the others are told that the name is taken."""
+    """On two nodes, with names that look alike: exactly one user is made, again and again; the others are told that the
+    name is taken."""
     async with node(database_url, redis_url) as one:
         two = Node(one.stores)
         for turn in range(10):
@@ -93,7 +97,10 @@ async def test_of_two_registrations_at_once_one_wins(database_url: str, redis_ur
 
             names = [f"Bill {turn}", f"BiII {turn}", f"biLL {turn}", f"Вill {turn}"]
             outcomes = await at_once(
-                *(register((one, two)[place % 2], name, f"{turn}-{place}@example.org") for place, name in enumerate(names))
+                *(
+                    register((one, two)[place % 2], name, f"{turn}-{place}@example.org")
+                    for place, name in enumerate(names)
+                )
             )
             assert sum(isinstance(outcome, LoggedIn) for outcome in outcomes) == 1
             assert [refusal(outcome) for outcome in outcomes if not isinstance(outcome, LoggedIn)] == [TAKEN] * 3
@@ -108,9 +115,13 @@ async def test_of_two_registrations_with_one_address_one_wins(database_url: str,
             def register(name: str, email: str) -> Callable[[], Awaitable[object]]:
                 return lambda: one.accounts.register(name, email, PASSWORD, None)
 
-            outcomes = await at_once(*(register(f"{name}-{turn}", f"{turn}@Example.org") for name in ("Ada", "Grace", "Alan")))
+            outcomes = await at_once(
+                *(register(f"{name}-{turn}", f"{turn}@Example.org") for name in ("Ada", "Grace", "Alan"))
+            )
             assert sum(isinstance(outcome, LoggedIn) for outcome in outcomes) == 1
-            assert [refusal(outcome) for outcome in outcomes if isinstance(outcome, Refusal)] == [(Code.CONFLICT, {"email"})] * 2
+            assert [refusal(outcome) for outcome in outcomes if isinstance(outcome, Refusal)] == [
+                (Code.CONFLICT, {"email"})
+            ] * 2
         count = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM username_skeletons), (SELECT count(*) FROM credentials)"
         assert tuple(await one.stores.fetchrow(count) or ()) == (10, 10, 10)
 
@@ -157,9 +168,11 @@ async def test_the_name_of_a_deleted_user_rests_too(database_url: str, redis_url
 
 
 async def test_a_user_gives_up_ten_names_in_thirty_days(database_url: str, redis_url: str) -> None:
-    """The next rename is refused, with the time until the first of the ten has rested; none of them is free for others before.
+    """The next rename is refused, with the time until the first of the ten has rested; none of them is free for others
+    before.
 
-    What gives up no further name is allowed: the same look in another spelling, a name of one's own that rests, another picture.
+    What gives up no further name is allowed: the same look in another spelling, a name of one's own that rests, another
+    picture.
     """
     names = [f"Name {letter}" for letter in "ABCDEFGHJKM"]
     async with node(database_url, redis_url) as one:
@@ -167,8 +180,12 @@ async def test_a_user_gives_up_ten_names_in_thirty_days(database_url: str, redis
         for name in names[1:]:
             assert isinstance(await one.accounts.change_profile(ada, username=name), Profile)
         assert len(names) == users.MAX_RESTING_NAMES + 1
-        await one.stores.execute("UPDATE username_skeletons SET freed_at = freed_at - interval '29 days' WHERE username = $1", names[0])
-        refused = await one.accounts.change_profile(ada, username="Lovelace", avatar_url="https://example.org/a.png", set_avatar=True)
+        await one.stores.execute(
+            "UPDATE username_skeletons SET freed_at = freed_at - interval '29 days' WHERE username = $1", names[0]
+        )
+        refused = await one.accounts.change_profile(
+            ada, username="Lovelace", avatar_url="https://example.org/a.png", set_avatar=True
+        )
         assert isinstance(refused, Refusal)
         assert (refused.code, refused.layer) == (Code.RATE_LIMITED, "user")
         assert refused.retry_after is not None
@@ -177,8 +194,12 @@ async def test_a_user_gives_up_ten_names_in_thirty_days(database_url: str, redis
             assert refusal(await one.accounts.change_profile(grace, username=name)) == TAKEN
         for name in ("NAME M", names[3], names[5], names[10]):
             assert isinstance(await one.accounts.change_profile(ada, username=name), Profile)
-        assert isinstance(await one.accounts.change_profile(ada, avatar_url="https://example.org/b.png", set_avatar=True), Profile)
-        wait = "UPDATE username_skeletons SET freed_at = freed_at - make_interval(secs => $1) WHERE freed_at IS NOT NULL"
+        assert isinstance(
+            await one.accounts.change_profile(ada, avatar_url="https://example.org/b.png", set_avatar=True), Profile
+        )
+        wait = (
+            "UPDATE username_skeletons SET freed_at = freed_at - make_interval(secs => $1) WHERE freed_at IS NOT NULL"
+        )
         await one.stores.execute(wait, float(refused.retry_after))
         assert isinstance(await one.accounts.change_profile(ada, username="Lovelace"), Profile)
         assert isinstance(await one.accounts.change_profile(ada, username="Byron"), Refusal)
@@ -186,7 +207,8 @@ async def test_a_user_gives_up_ten_names_in_thirty_days(database_url: str, redis
 
 
 async def test_of_two_renames_of_one_user_at_once_both_count(database_url: str, redis_url: str) -> None:
-    """In either order: the user holds the name that the last one gave, the others rest, and none is held without a user of that name."""
+    """In either order: the user holds the name that the last one gave, the others rest, and none is held without a user
+    of that name."""
     held = "SELECT user_id, array_agg(username::text) AS names FROM username_skeletons WHERE freed_at IS NULL GROUP BY user_id"
     holds = f"SELECT username, names FROM users JOIN ({held}) ON user_id = id"
     async with node(database_url, redis_url) as one:
@@ -199,12 +221,17 @@ async def test_of_two_renames_of_one_user_at_once_both_count(database_url: str, 
         assert await one.stores.fetchval("SELECT count(*) FROM username_skeletons WHERE freed_at IS NOT NULL") == 20 * 3
 
 
-async def test_a_rename_beside_housekeeping_is_no_deadlock(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of users without a row, again and again, to names that look the same, while housekeeping has their old names in its hands."""
+async def test_a_rename_beside_housekeeping_is_no_deadlock(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of users without a row, again and again, to names that look the same, while housekeeping has their old names in
+    its hands."""
     slowly = f"WITH locked AS MATERIALIZED ({skeletons.LOCK_SQL}) SELECT id, username, pg_sleep(0.01) FROM locked"
     monkeypatch.setattr(skeletons, "LOCK_SQL", slowly)
     insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
-    holding = "SELECT u.username FROM users AS u JOIN username_skeletons AS s ON (s.user_id, s.username) = (u.id, u.username)"
+    holding = (
+        "SELECT u.username FROM users AS u JOIN username_skeletons AS s ON (s.user_id, s.username) = (u.id, u.username)"
+    )
     async with node(database_url, redis_url) as one:
         for turn in range(10):
             names = [f"Ada {turn} {number}" for number in range(8)]
@@ -228,13 +255,17 @@ async def test_looks_that_others_hold_are_no_deadlock(database_url: str, redis_u
         await one.stores.execute(pause)
         for turn in range(5):
             ada = await identity(one, f"Ada {turn}")
-            await one.stores.execute(insert, [f"\u0410da {turn}", f"B\u0443ron {turn}"])  # in the order in which their looks are claimed
+            # in the order in which their looks are claimed
+            await one.stores.execute(insert, [f"\u0410da {turn}", f"B\u0443ron {turn}"])
             outcomes = await at_once(partial(backfill, one), partial(rename_later, one, ada.user, f"Byron {turn}"))
             assert sum(isinstance(outcome, users.Changed) for outcome in outcomes) == 1
 
 
-async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made, renamed and deleted by plain SQL: a round brings the looks up to date, the next finds nothing; two that collide both stay."""
+async def test_users_of_other_means_get_their_looks_by_and_by(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made, renamed and deleted by plain SQL: a round brings the looks up to date, the next finds nothing; two that
+    collide both stay."""
     monkeypatch.setattr(skeletons, "PORTION_USERS", 2)
     insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
     names = ["Bill", "BiII", "Ada", "Grace", "Alan"]
@@ -250,14 +281,18 @@ async def test_users_of_other_means_get_their_looks_by_and_by(database_url: str,
         assert await backfill(one) == 1
         assert refusal(await one.accounts.register("Ada", "a@example.org", PASSWORD, None)) == TAKEN
         await one.stores.execute(
-            "UPDATE users SET username = CASE username WHEN 'Grace' THEN 'Alan2' ELSE 'Grace' END WHERE id = ANY($1)", ids[3:]
+            "UPDATE users SET username = CASE username WHEN 'Grace' THEN 'Alan2' ELSE 'Grace' END WHERE id = ANY($1)",
+            ids[3:],
         )
         while await backfill(one):  # a name is free only once the look of its former user was seen to
             pass
         (holder,) = await one.stores.fetch("SELECT user_id FROM username_skeletons WHERE skeleton = 'bill'")
         await one.stores.execute("DELETE FROM users WHERE id = $1", holder["user_id"])
         assert await backfill(one) >= 1  # the other one has the name now
-        assert await one.stores.fetchval("SELECT username FROM username_skeletons WHERE skeleton = 'bill'") in {"Bill", "BiII"}
+        assert await one.stores.fetchval("SELECT username FROM username_skeletons WHERE skeleton = 'bill'") in {
+            "Bill",
+            "BiII",
+        }
         left = {"Ada L", "Alan2", "Grace"} | {
             row["username"] for row in await one.stores.fetch("SELECT username FROM users WHERE username LIKE 'B%'")
         }
@@ -305,18 +340,22 @@ async def test_names_that_differ_in_case_alone_are_one(database_url: str, redis_
 
 
 async def test_names_with_some_looks_in_common_exclude_each_other(database_url: str, redis_url: str) -> None:
-    """At once, on two nodes, by registrations and renames: one wins, all of its looks are its, nothing of the others is left."""
+    """At once, on two nodes, by registrations and renames: one wins, all of its looks are its, nothing of the others is
+    left."""
     async with node(database_url, redis_url) as one:
         two = Node(one.stores)
         user = await identity(one, "Grace")
         for turn in range(10):
 
             def register(someone: Node, name: str, place: int, turn: int = turn) -> Callable[[], Awaitable[object]]:
-                return lambda: someone.accounts.register(f"{name} {turn}", f"{turn}-{place}@example.org", PASSWORD, None)
+                return lambda: someone.accounts.register(
+                    f"{name} {turn}", f"{turn}-{place}@example.org", PASSWORD, None
+                )
 
             names = ("IIya", "IlIya", "\u0406lya", "Iiya") if turn % 2 else ("Ian", "IAN", "\u0406an", "iAN")
             calls = [register((one, two)[place % 2], name, place) for place, name in enumerate(names)]
-            outcomes = await at_once(*calls, lambda turn=turn, name=names[0]: one.accounts.change_profile(user, username=f"{name} {turn}"))  # type: ignore[misc]
+            rename = partial(one.accounts.change_profile, user, username=f"{names[0]} {turn}")
+            outcomes = await at_once(*calls, rename)
             assert any(not isinstance(outcome, Refusal) for outcome in outcomes)
             for outcome in outcomes:
                 assert not isinstance(outcome, Refusal) or refusal(outcome) == TAKEN
@@ -336,11 +375,14 @@ async def first_rule(one: Node) -> None:
     await one.stores.execute("DELETE FROM username_skeletons")
     for row in rows:
         insert = "INSERT INTO username_skeletons (skeleton, user_id, username, freed_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
-        await one.stores.execute(insert, skeleton_of_first_rule(row["username"]), row["user_id"], row["username"], row["freed_at"])
+        await one.stores.execute(
+            insert, skeleton_of_first_rule(row["username"]), row["user_id"], row["username"], row["freed_at"]
+        )
 
 
 async def test_keys_of_the_first_rule_keep_names_until_they_are_replaced(database_url: str, redis_url: str) -> None:
-    """No name is free for an imitation in between; afterwards what that rule alone took for one is possible, nothing rests for it."""
+    """No name is free for an imitation in between; afterwards what that rule alone took for one is possible, nothing
+    rests for it."""
     async with node(database_url, redis_url) as one:
         bill, mail = await identity(one, "Bill"), await identity(one, "Mail")
         other, resting = await identity(one, "Grace"), await identity(one, "Ian")
@@ -349,7 +391,8 @@ async def test_keys_of_the_first_rule_keep_names_until_they_are_replaced(databas
         for name in ("\u0412iII", "\u0412ill", "BILL", "bill", "Mall", "lan", "IAN", "\u0406an"):
             assert refusal(await one.accounts.register(name, "x@example.org", PASSWORD, None)) == TAKEN, name
             assert refusal(await one.accounts.change_profile(other, username=name)) == TAKEN, name
-        assert isinstance(await one.accounts.change_profile(mail, username="MAIL"), Profile)  # claims its rows by today's rule
+        # claims its rows by today's rule
+        assert isinstance(await one.accounts.change_profile(mail, username="MAIL"), Profile)
         assert isinstance(await one.accounts.change_profile(mail, username="Mail"), Profile)
         await first_rule(one)
         assert await backfill(one) == 4
@@ -358,26 +401,41 @@ async def test_keys_of_the_first_rule_keep_names_until_they_are_replaced(databas
             assert refusal(await one.accounts.register(name, "x@example.org", PASSWORD, None)) == TAKEN, name
         await one.stores.execute("DELETE FROM username_skeletons WHERE username = 'MAIL'")  # it has been given up above
         await one.register("Mall")
-        assert await one.stores.fetchval("SELECT count(*) FROM username_skeletons WHERE freed_at IS NULL AND skeleton_count = 0") == 0
-        assert isinstance(await one.accounts.change_profile(resting, username="Ian"), Profile)  # its last user may come back
+        assert (
+            await one.stores.fetchval(
+                "SELECT count(*) FROM username_skeletons WHERE freed_at IS NULL AND skeleton_count = 0"
+            )
+            == 0
+        )
+        # its last user may come back
+        assert isinstance(await one.accounts.change_profile(resting, username="Ian"), Profile)
         assert isinstance(await one.accounts.change_profile(bill, username="BILL"), Profile)
         assert await backfill(one) == 0
 
 
 async def test_a_node_of_the_version_before_may_write_beside(database_url: str, redis_url: str) -> None:
-    """What it registers and renames gets today's skeletons from housekeeping, also where it has changed one row of several."""
+    """What it registers and renames gets today's skeletons from housekeeping, also where it has changed one row of
+    several."""
     async with node(database_url, redis_url) as one:
         ian = await identity(one, "Ian")
         insert = "INSERT INTO users (username, email) VALUES ('Bill', 'b@example.org') RETURNING id"
         bill = await one.stores.fetchval(insert)
-        await one.stores.execute("INSERT INTO username_skeletons (skeleton, user_id, username) VALUES ('blll', $1, 'Bill')", bill)
+        await one.stores.execute(
+            "INSERT INTO username_skeletons (skeleton, user_id, username) VALUES ('blll', $1, 'Bill')", bill
+        )
         await one.stores.execute("UPDATE users SET username = 'IAN' WHERE id = $1", ian.user)
         await one.stores.execute("UPDATE username_skeletons SET username = 'IAN' WHERE skeleton = 'lan'")
         await one.stores.execute("UPDATE username_skeletons SET freed_at = now() WHERE skeleton = 'ian'")
         assert await backfill(one) == 2
         assert await backfill(one) == 0
-        rows = await one.stores.fetch("SELECT skeleton, username, skeleton_count, freed_at FROM username_skeletons ORDER BY skeleton")
-        assert [tuple(row) for row in rows] == [("bill", "Bill", 1, None), ("ian", "IAN", 2, None), ("lan", "IAN", 2, None)]
+        rows = await one.stores.fetch(
+            "SELECT skeleton, username, skeleton_count, freed_at FROM username_skeletons ORDER BY skeleton"
+        )
+        assert [tuple(row) for row in rows] == [
+            ("bill", "Bill", 1, None),
+            ("ian", "IAN", 2, None),
+            ("lan", "IAN", 2, None),
+        ]
 
 
 async def test_ten_names_given_up_are_ten_however_many_looks_they_have(database_url: str, redis_url: str) -> None:
@@ -385,7 +443,9 @@ async def test_ten_names_given_up_are_ten_however_many_looks_they_have(database_
     async with node(database_url, redis_url) as one:
         user = await identity(one, "Ada")
         for number in range(10):
-            assert isinstance(await one.accounts.change_profile(user, username=f"Ian {chr(ord('a') + number)}"), Profile)
+            assert isinstance(
+                await one.accounts.change_profile(user, username=f"Ian {chr(ord('a') + number)}"), Profile
+            )
         refused = await one.accounts.change_profile(user, username="Ivan")
         assert isinstance(refused, Refusal)
         assert (refused.code, refused.layer) == (Code.RATE_LIMITED, "user")
@@ -398,9 +458,23 @@ async def test_ten_names_given_up_are_ten_however_many_looks_they_have(database_
 
 
 async def test_a_log_in_takes_what_registration_took(database_url: str, redis_url: str) -> None:
-    """Spaces round a name or an address, composed or not, doubled, invisible, in any case: registered, renamed and logged in alike."""
-    typed = ("Zo\u00eb M", "Zoe\u0308 M", " zo\u00cb m ", "\u00a0Zo\u00eb\u2003\u00a0M\t", "Zo\u00ad\u00eb M\u200b", "\ufeffZO\u00cb M\n")
-    addresses = ("Zoe@Example.org", " ZOE@EXAMPLE.ORG ", "zoe@example.org\n", "\u00a0zoe@example.org", "\ufeffzoe@example.org\u200b")
+    """Spaces round a name or an address, composed or not, doubled, invisible, in any case: registered, renamed and
+    logged in alike."""
+    typed = (
+        "Zo\u00eb M",
+        "Zoe\u0308 M",
+        " zo\u00cb m ",
+        "\u00a0Zo\u00eb\u2003\u00a0M\t",
+        "Zo\u00ad\u00eb M\u200b",
+        "\ufeffZO\u00cb M\n",
+    )
+    addresses = (
+        "Zoe@Example.org",
+        " ZOE@EXAMPLE.ORG ",
+        "zoe@example.org\n",
+        "\u00a0zoe@example.org",
+        "\ufeffzoe@example.org\u200b",
+    )
     async with node(database_url, redis_url) as one:
         for number, name in enumerate(typed):
             await one.stores.execute("DELETE FROM users")
@@ -434,7 +508,9 @@ async def test_names_from_before_todays_rules_stay(database_url: str, redis_url:
         outcome = await one.accounts.login(name, PASSWORD)
         assert isinstance(outcome, LoggedIn)
         assert (outcome.userId, outcome.username) == (mine.userId, name)
-        changed = await one.accounts.change_profile(user, username=name, avatar_url="https://example.org/a.png", set_avatar=True)
+        changed = await one.accounts.change_profile(
+            user, username=name, avatar_url="https://example.org/a.png", set_avatar=True
+        )
         assert isinstance(changed, Profile)
         assert changed.username == name
         assert isinstance(await one.accounts.register(name, "x@example.org", PASSWORD, None), Refusal)
@@ -455,7 +531,9 @@ async def test_two_names_that_were_told_apart_before_each_log_in(database_url: s
 
 
 @pytest.mark.parametrize("name", ["Ada", "Nobody"])
-async def test_spellings_share_their_wrong_passwords(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_spellings_share_their_wrong_passwords(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Of an account and of a name that nobody has: so the limits do not tell which names there are."""
     monkeypatch.setattr(passwords, "verify", lambda *_: False)
     spellings = (name, f" {name}", f"{name}\u200b", name.upper(), f"\u00a0{name} ")
@@ -473,10 +551,14 @@ async def test_spellings_share_their_wrong_passwords(database_url: str, redis_ur
     "name", ["user-1a2b3c4d", "USER-00000000", "user‐1a2b3c4d", "user-lO2b3c4d", "028e1b3b-469e-4c98-9ca1-1ae0b5657e30"]
 )
 async def test_stand_ins_and_ids_are_no_names(database_url: str, redis_url: str, name: str) -> None:
-    """A name that a board shows for somebody whose name no store tells, or that can be taken for a user's id, is refused."""
+    """A name that a board shows for somebody whose name no store tells, or that can be taken for a user's id, is
+    refused."""
     async with node(database_url, redis_url) as one:
         ada = await identity(one, "Ada")
-        assert refusal(await one.accounts.register(name, "x@example.org", PASSWORD, None)) == (Code.INVALID_REQUEST, {"username"})
+        assert refusal(await one.accounts.register(name, "x@example.org", PASSWORD, None)) == (
+            Code.INVALID_REQUEST,
+            {"username"},
+        )
         assert refusal(await one.accounts.change_profile(ada, username=name)) == (Code.INVALID_REQUEST, {"username"})
 
 
@@ -484,13 +566,16 @@ async def test_stand_ins_and_ids_are_no_names(database_url: str, redis_url: str,
 
 
 async def test_profile_changes_are_limited_by_user_on_all_nodes(database_url: str, redis_url: str) -> None:
-    """Ten at once, however many nodes are asked at the same time; then 429 with the time until the next, which is then taken."""
+    """Ten at once, however many nodes are asked at the same time; then 429 with the time until the next, which is then
+    taken."""
     async with node(database_url, redis_url, profile_changes_per_hour=20) as one:
         two = Node(one.stores, profile_changes_per_hour=20)
         user = await identity(one, "Ada")
 
         def change(someone: Node, number: int) -> Callable[[], Awaitable[object]]:
-            return lambda: someone.accounts.change_profile(user, avatar_url=f"https://example.org/{number}.png", set_avatar=True)
+            return lambda: someone.accounts.change_profile(
+                user, avatar_url=f"https://example.org/{number}.png", set_avatar=True
+            )
 
         outcomes = await at_once(*(change((one, two)[number % 2], number) for number in range(24)))
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
@@ -500,7 +585,9 @@ async def test_profile_changes_are_limited_by_user_on_all_nodes(database_url: st
         assert len(waits) == 14
         assert 170 <= min(waits) <= max(waits) <= 180
         assert len(one.changed) + len(two.changed) == 10
-        await one.stores.execute("UPDATE users SET profile_change_due = profile_change_due - make_interval(secs => $1)", float(max(waits)))
+        await one.stores.execute(
+            "UPDATE users SET profile_change_due = profile_change_due - make_interval(secs => $1)", float(max(waits))
+        )
         assert isinstance(await change(one, 100)(), Profile)
         assert isinstance(await change(one, 101)(), Refusal)
 
@@ -531,7 +618,11 @@ async def test_what_is_taken_violates_no_index(database_url: str, redis_url: str
 
         async def rolled_back() -> int:
             await one.stores.fetchval("SELECT pg_stat_force_next_flush()")
-            return int(await one.stores.fetchval("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"))
+            return int(
+                await one.stores.fetchval(
+                    "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+                )
+            )
 
         before = await rolled_back()
         with pytest.raises(asyncpg.UniqueViolationError):

@@ -1,4 +1,5 @@
-"""Another password: who may set it, which sessions it ends, and what happens at the same moment. On a real PostgreSQL."""
+"""Another password: who may set it, which sessions it ends, and what happens at the same moment. On a real
+PostgreSQL."""
 
 from contextvars import copy_context
 from functools import partial
@@ -9,10 +10,10 @@ import trio
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.operations import accounts as accounts_module
 from scoreboard.operations.accounts import Client, LoggedIn
+from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.hashing import HASHING, WAITING
-from scoreboard.operations.sessions import Identity
 from scoreboard.security import passwords
-from scoreboard.storage import credentials
+from scoreboard.storage.postgres import credentials
 from tests.operations.people import CHEAP, PASSWORD, Node, database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -38,7 +39,8 @@ async def log_in(one: Node, password: str = PASSWORD, client: Client = accounts_
 
 
 async def test_a_new_password_ends_all_other_sessions(database_url: str, redis_url: str) -> None:
-    """Their tokens and refresh tokens are refused at once, other nodes are told; the session that changed it goes on; others' stay."""
+    """Their tokens and refresh tokens are refused at once, other nodes are told; the session that changed it goes on;
+    others' stay."""
     async with node(database_url, redis_url) as one:
         grace = await one.register("Grace")
         first, mine, third = await one.register(), await log_in(one), await log_in(one)
@@ -61,15 +63,23 @@ async def test_a_wrong_current_password_changes_nothing(database_url: str, redis
     async with node(database_url, redis_url) as one:
         me = identity(one, await one.register())
         for wrong in ("", NEW, PASSWORD + "!", PASSWORD.upper(), "x" * 5000):
-            assert told(await one.accounts.change_password(me, wrong, NEW)) == (Code.INVALID_REQUEST, {"currentPassword"})
+            assert told(await one.accounts.change_password(me, wrong, NEW)) == (
+                Code.INVALID_REQUEST,
+                {"currentPassword"},
+            )
         await log_in(one)
         await one.stores.execute("DELETE FROM credentials")
-        assert told(await one.accounts.change_password(me, PASSWORD, NEW)) == (Code.INVALID_REQUEST, {"currentPassword"})
+        assert told(await one.accounts.change_password(me, PASSWORD, NEW)) == (
+            Code.INVALID_REQUEST,
+            {"currentPassword"},
+        )
         await one.stores.execute("DELETE FROM users")
         assert told(await one.accounts.change_password(me, PASSWORD, NEW)) == (Code.UNAUTHORIZED, set())
 
 
-@pytest.mark.parametrize("new", ["short", "x" * 1025, "1234567890", "LovelaceAda", "lovelace1815", "LOVELACE1815@example.org"])
+@pytest.mark.parametrize(
+    "new", ["short", "x" * 1025, "1234567890", "LovelaceAda", "lovelace1815", "LOVELACE1815@example.org"]
+)
 async def test_the_new_password_obeys_the_rules_of_registration(database_url: str, redis_url: str, new: str) -> None:
     """Too short, too long, much used, one's own name or address: 400 names the field, and no try is counted."""
     async with node(database_url, redis_url, login_per_minute=1) as one:
@@ -87,7 +97,10 @@ async def test_wrong_current_passwords_count_as_failed_log_ins(database_url: str
             old, new = (PASSWORD, NEW) if turn % 2 == 0 else (NEW, PASSWORD)
             assert await one.accounts.change_password(me, old, new) is None
         for _ in range(2):
-            assert told(await one.accounts.change_password(me, NEW, "any other one", Client("192.0.2.1")))[0] is Code.INVALID_REQUEST
+            assert (
+                told(await one.accounts.change_password(me, NEW, "any other one", Client("192.0.2.1")))[0]
+                is Code.INVALID_REQUEST
+            )
         for address in ("192.0.2.1", ""):
             client = Client(address)
             for refused in (
@@ -122,7 +135,10 @@ async def test_of_two_changes_at_once_one_wins(database_url: str, redis_url: str
     """From two sessions: the other one is told that its current password is wrong, and its session has ended."""
     async with node(database_url, redis_url) as one:
         for turn in range(5):
-            given = [await one.register(f"Ada {turn}", email=f"{turn}@example.org"), await one.accounts.login(f"Ada {turn}", PASSWORD)]
+            given = [
+                await one.register(f"Ada {turn}", email=f"{turn}@example.org"),
+                await one.accounts.login(f"Ada {turn}", PASSWORD),
+            ]
             outcomes: dict[int, object] = {}
 
             async def change(number: int, me: Identity, outcomes: dict[int, object] = outcomes) -> None:
@@ -135,11 +151,15 @@ async def test_of_two_changes_at_once_one_wins(database_url: str, redis_url: str
             (winner,) = [number for number, outcome in outcomes.items() if outcome is None]
             assert told(outcomes[1 - winner]) == (Code.INVALID_REQUEST, {"currentPassword"})
             assert isinstance(await one.accounts.login(f"Ada {turn}", f"{NEW} {winner}"), LoggedIn)
-            live = [isinstance(each, LoggedIn) and one.sessions.authenticate(each.accessToken) is not None for each in given]
+            live = [
+                isinstance(each, LoggedIn) and one.sessions.authenticate(each.accessToken) is not None for each in given
+            ]
             assert live == [winner == 0, winner == 1]
 
 
-async def test_a_log_in_with_the_old_password_leaves_no_session(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_in_with_the_old_password_leaves_no_session(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has compared the old hash already when the password is changed: it is refused."""
     async with node(database_url, redis_url) as one:
         me = identity(one, await one.register())

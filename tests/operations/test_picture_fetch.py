@@ -64,8 +64,17 @@ async def test_an_address_without_a_path_is_the_root(server: PictureServer) -> N
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://pictures.example.org/a.png", "https://127.0.0.1/a.png", "https://[::1]/a.png", "https://localhost/a.png"),
-        *("https://2130706433/a.png", "https://pictures.example.org:8443/a.png", "https://u@pictures.example.org/a.png"),
+        *(
+            "http://pictures.example.org/a.png",
+            "https://127.0.0.1/a.png",
+            "https://[::1]/a.png",
+            "https://localhost/a.png",
+        ),
+        *(
+            "https://2130706433/a.png",
+            "https://pictures.example.org:8443/a.png",
+            "https://u@pictures.example.org/a.png",
+        ),
         *("https://unknown.example.org/a.png", "ftp://pictures.example.org/", "https://board.example/avatars/1", ""),
     ],
 )
@@ -82,9 +91,19 @@ async def test_addresses_that_are_not_for_pictures_are_not_asked(server: Picture
 
 @pytest.mark.parametrize(
     "addresses",
-    [["10.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["127.0.0.1", "::ffff:10.0.0.1"], ["169.254.169.254"], ["::1"], ["64:ff9b::a00:1"], []],
+    [
+        ["10.0.0.1"],
+        ["127.0.0.1", "10.0.0.1"],
+        ["127.0.0.1", "::ffff:10.0.0.1"],
+        ["169.254.169.254"],
+        ["::1"],
+        ["64:ff9b::a00:1"],
+        [],
+    ],
 )
-async def test_a_name_with_an_address_that_is_not_public_is_not_asked(server: PictureServer, addresses: list[str]) -> None:
+async def test_a_name_with_an_address_that_is_not_public_is_not_asked(
+    server: PictureServer, addresses: list[str]
+) -> None:
     """Be it one among public ones, and be it the second name of a redirect."""
     server.answers["/a.png"] = ok(PNG)
     server.answers["/redirect"] = redirect(f"{ELSEWHERE}/a.png")
@@ -104,7 +123,12 @@ async def test_a_name_that_changes_its_address_leads_nowhere_else(server: Pictur
 
     server.answers["/a.png"] = ok(PNG)
     allowed: list[str] = []
-    fetcher = Fetcher(resolve=resolve, is_allowed=lambda address: not allowed.append(address), port=server.port, ssl_context=server.trusted)
+    fetcher = Fetcher(
+        resolve=resolve,
+        is_allowed=lambda address: not allowed.append(address),
+        port=server.port,
+        ssl_context=server.trusted,
+    )
     found = await fetcher.fetch(f"{HERE}/a.png", "", lambda _: True)
     assert isinstance(found, Picture)
     assert (server.resolved, allowed) == ([NAMES[0]], ["127.0.0.1"])
@@ -141,13 +165,27 @@ async def test_a_certificate_must_be_of_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", b"<html><script>alert(1)</script>", b"", b"GIF89", b"%PDF-1.7"),
-        *(gzip.compress(b"\x00" * 10_000_000), gzip.compress(PNG), b"RIFF\x00\x00\x00\x00WAVE", b"\x00\x00\x00\x1cftypheic", b"\xff\xd8"),
+        *(
+            b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+            b"<html><script>alert(1)</script>",
+            b"",
+            b"GIF89",
+            b"%PDF-1.7",
+        ),
+        *(
+            gzip.compress(b"\x00" * 10_000_000),
+            gzip.compress(PNG),
+            b"RIFF\x00\x00\x00\x00WAVE",
+            b"\x00\x00\x00\x1cftypheic",
+            b"\xff\xd8",
+        ),
     ],
 )
 async def test_what_is_no_picture_is_not_taken(server: PictureServer, content: bytes) -> None:
     """Whatever it is called: SVG and HTML are programs, and what is compressed is not unpacked."""
-    server.answers["/a.png"] = ok(content, "content-type: image/png", "content-encoding: gzip" if content[:2] == b"\x1f\x8b" else "x: y")
+    server.answers["/a.png"] = ok(
+        content, "content-type: image/png", "content-encoding: gzip" if content[:2] == b"\x1f\x8b" else "x: y"
+    )
     assert await fetch(server, f"{HERE}/a.png") is None
 
 
@@ -172,7 +210,9 @@ async def test_an_endless_body_ends_at_256_kib(server: PictureServer) -> None:
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n" + PNG])
-async def test_a_slow_server_costs_a_bounded_time(server: PictureServer, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_server_costs_a_bounded_time(
+    server: PictureServer, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A byte now and then, of a head or of a body, ends with the time for all of it."""
     monkeypatch.setattr(picture_fetch, "FETCH_TIMEOUT_SECONDS", 0.5)
 
@@ -193,7 +233,10 @@ async def test_a_slow_server_costs_a_bounded_time(server: PictureServer, head: b
         *(b"\x00" * 100, b"HTTP/9.9 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", b""),
         *(b"HTTP/1.1 302 Found\r\n\r\n", b"HTTP/1.1 302 Found\r\nlocation: https://[\r\n\r\n"),
         *(b"HTTP/1.1 302 Found\r\nlocation: \xff\r\n\r\n", b"HTTP/1.1 206 Partial\r\n\r\n" + PNG),
-        *(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 100_000, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"),
+        *(
+            b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 100_000,
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        ),
     ],
 )
 async def test_nonsense_gives_no_picture(server: PictureServer, answer: bytes) -> None:
@@ -296,7 +339,9 @@ async def test_collecting_an_answer_does_not_hold_the_loop(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORST_ANSWERS)
-async def test_what_an_answer_means_is_read_in_another_thread(server: PictureServer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_an_answer_means_is_read_in_another_thread(
+    server: PictureServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Head, body and picture, one answer at a time; none of these is a picture, but for the GIF."""
     threads: list[int] = []
     read_answer = picture_fetch.read_answer
@@ -333,7 +378,9 @@ async def test_what_is_plainly_too_long_is_refused_early(answer: bytes) -> None:
     assert stream.reads <= 5
 
 
-@pytest.mark.parametrize("answer", [ok(PNG), b"HTTP/1.1 302 Found\r\nlocation: /a.png\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer", [ok(PNG), b"HTTP/1.1 302 Found\r\nlocation: /a.png\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"]
+)
 async def test_a_server_that_does_not_close_costs_no_time(server: PictureServer, answer: bytes) -> None:
     """Reading stops with the last byte of a picture, and with the head of what is none."""
 

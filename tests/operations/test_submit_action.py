@@ -10,8 +10,8 @@ import pytest
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Claim, Outcome, Recorded
 from scoreboard.domain.scoring import read_rules
-from scoreboard.operations.committer import AWAY, Pending, Queue
-from scoreboard.operations.sessions import Identity
+from scoreboard.operations.action_queue import AWAY, Pending, Queue
+from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.submit_action import NOT_YOURS, SubmitAction
 from scoreboard.security.signatures import sign
 from tests.operations.outcomes import outcome
@@ -44,7 +44,9 @@ class FakeQueue(Queue):
 
 async def submit(queue: Queue, body: dict[str, object] | bytes, signature: str | None = None) -> Outcome:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await outcome(SubmitAction(RULES, queue)(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1"))
+    return await outcome(
+        SubmitAction(RULES, queue)(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1")
+    )
 
 
 async def test_a_signed_action_becomes_a_claim() -> None:

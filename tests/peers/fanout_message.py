@@ -1,4 +1,5 @@
-"""What every Python peer of `scripts/bench fanout` sends: as many bytes as a board of this server, ten times a second, with the time.
+"""What every Python peer of `scripts/bench fanout` sends: as many bytes as a board of this server, ten times a second,
+with the time.
 
 The peers begin when they get SIGUSR2: nothing is sent while viewers are still coming. Env: PORT; SIZE, bytes a message.
 """

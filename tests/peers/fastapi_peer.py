@@ -1,10 +1,11 @@
-"""The same job on FastAPI, uvicorn, uvloop, asyncpg and redis-py, as one ordinarily writes it: a handler that reads like the specification.
+"""The same job on FastAPI, uvicorn, uvloop, asyncpg and redis-py, as one ordinarily writes it: a handler that reads
+like the specification.
 
-`tests/bench` starts it with uvicorn and compares. It does what this server does for an action: token, signature, validation,
-sliding window, idempotency by the unique constraint, one transaction, board, rank, publish. Where one may choose it takes the
-cheaper way: HS256 instead of EdDSA, one action secret for all, names remembered in the process, totals by ZINCRBY (its ranks
-among equals are not exact).
-Env: DATABASE_URL, REDIS_URL, JWT_SECRET, ACTION_SECRET, USER_PER_MINUTE. Tables: schema.sql.
+`tests/bench` starts it with uvicorn and compares. It does what this server does for an action: token, signature,
+validation, sliding window, idempotency by the unique constraint, one transaction, board, rank, publish. Where one may
+choose it takes the cheaper way: HS256 instead of EdDSA, one action secret for all, names remembered in the process,
+totals by ZINCRBY (its ranks among equals are not exact). Env: DATABASE_URL, REDIS_URL, JWT_SECRET, ACTION_SECRET,
+USER_PER_MINUTE. Tables: schema.sql.
 """
 
 import hmac
@@ -83,7 +84,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
-names: dict[str, tuple[str, float]] = {}  # user id → name, and until when it holds; bounded by the users that ever stood in a top
+# user id → name, and until when it holds; bounded by the users that ever stood in a top
+names: dict[str, tuple[str, float]] = {}
 
 
 def refused(status: int, code: str) -> HTTPException:
@@ -106,7 +108,10 @@ async def submit_action(
     postgres, store = request.app.state.postgres, request.app.state.redis
     try:
         claims = jwt.decode(
-            authorization.removeprefix("Bearer "), JWT_SECRET, algorithms=["HS256"], options={"require": ["exp", "iat", "sub"]}
+            authorization.removeprefix("Bearer "),
+            JWT_SECRET,
+            algorithms=["HS256"],
+            options={"require": ["exp", "iat", "sub"]},
         )
     except jwt.PyJWTError:
         raise refused(401, "UNAUTHORIZED") from None
@@ -129,7 +134,9 @@ async def submit_action(
 
     key, now = f"rate_limit:user:{user}", time.time()
     async with store.pipeline() as pipe:
-        pipe.zremrangebyscore(key, 0, now - WINDOW).zadd(key, {action.actionId: now}).zcard(key).expire(key, int(WINDOW))
+        pipe.zremrangebyscore(key, 0, now - WINDOW).zadd(key, {action.actionId: now}).zcard(key).expire(
+            key, int(WINDOW)
+        )
         _, _, taken, _ = await pipe.execute()
     if taken > USER_PER_MINUTE:
         raise refused(429, "RATE_LIMITED")
@@ -155,13 +162,22 @@ async def submit_action(
             points,
         )
 
-    message = json.dumps({"userId": str(user), "previousScore": total - points, "newScore": total, "pointsAwarded": points})
+    message = json.dumps(
+        {"userId": str(user), "previousScore": total - points, "newScore": total, "pointsAwarded": points}
+    )
     async with store.pipeline() as pipe:
-        pipe.zincrby("leaderboard", points, str(user)).zrevrank("leaderboard", str(user)).publish("scoreboard:updates", message)
+        pipe.zincrby("leaderboard", points, str(user)).zrevrank("leaderboard", str(user)).publish(
+            "scoreboard:updates", message
+        )
         _, rank, _ = await pipe.execute()
     return ActionAnswer(
         data=Outcome(
-            userId=user, previousScore=total - points, pointsAwarded=points, newScore=total, newRank=rank + 1, timestamp=datetime.now(UTC)
+            userId=user,
+            previousScore=total - points,
+            pointsAwarded=points,
+            newScore=total,
+            newRank=rank + 1,
+            timestamp=datetime.now(UTC),
         )
     )
 
@@ -172,7 +188,12 @@ async def leaderboard(request: Request, limit: Annotated[int, Query(ge=1, le=100
     found = [(member.decode(), int(score)) for member, score in rows]
     now = time.monotonic()
     if missing := [user for user, _ in found if user not in names or names[user][1] < now]:
-        for row in await request.app.state.postgres.fetch("SELECT id::text, username FROM users WHERE id = ANY($1::uuid[])", missing):
+        for row in await request.app.state.postgres.fetch(
+            "SELECT id::text, username FROM users WHERE id = ANY($1::uuid[])", missing
+        ):
             names[row["id"]] = (row["username"], now + PROFILES)
-    entries = [Entry(rank=place, userId=user, username=names[user][0], score=score) for place, (user, score) in enumerate(found, 1)]
+    entries = [
+        Entry(rank=place, userId=user, username=names[user][0], score=score)
+        for place, (user, score) in enumerate(found, 1)
+    ]
     return BoardAnswer(data=Board(leaderboard=entries, lastUpdated=datetime.now(UTC)))

@@ -41,7 +41,8 @@ def test_one_probe_an_interval() -> None:
 
 
 def test_what_a_probe_tells() -> None:
-    """A probe that succeeds closes, one that fails opens for another interval, one that is abandoned lets the next call probe at once."""
+    """A probe that succeeds closes, one that fails opens for another interval, one that is abandoned lets the next call
+    probe at once."""
     seen: list[State] = []
     breaker = opened(seen)
     assert breaker.allow(1.0)
@@ -65,7 +66,8 @@ def test_a_late_success_does_not_close() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["allow", "succeeded", "failed", "abandoned"]), st.floats(0, 0.4))))
 def test_never_more_than_one_probe_an_interval(steps: list[tuple[str, float]]) -> None:
-    """Whatever happens, two probes lie an interval apart (unless one was abandoned), and one is always let through in the end."""
+    """Whatever happens, two probes lie an interval apart (unless one was abandoned), and one is always let through in
+    the end."""
     breaker, now, probed = Breaker("redis"), 0.0, float("-inf")
     for step, pause in steps:
         now += pause
@@ -80,7 +82,8 @@ def test_never_more_than_one_probe_an_interval(steps: list[tuple[str, float]]) -
 
 
 async def test_guard_tells_failures_from_the_rest() -> None:
-    """StorageUnavailable is a failure; a bug and a cancellation are not; an open breaker refuses without entering the block."""
+    """StorageUnavailable is a failure; a bug and a cancellation are not; an open breaker refuses without entering the
+    block."""
     breaker = Breaker("redis", failures=1)
     with pytest.raises(ZeroDivisionError), guard(breaker, lambda: 0.0):
         _ = 1 / 0

@@ -8,8 +8,8 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.runtime.observe import REGISTRY
 from scoreboard.runtime.supervise import FIRST_PAUSE, LONGEST_PAUSE, STEADY, supervised
+from scoreboard.telemetry.observe import REGISTRY
 
 
 def restarts(task: str) -> float:
@@ -17,7 +17,8 @@ def restarts(task: str) -> float:
 
 
 async def test_restarts_with_growing_pauses(autojump_clock: trio.testing.MockClock) -> None:
-    """A crashing task is started again after 0.1 s, 0.2 s, … 5 s, and counted; after a steady run the pauses begin anew."""
+    """A crashing task is started again after 0.1 s, 0.2 s, … 5 s, and counted; after a steady run the pauses begin
+    anew."""
     starts: list[float] = []
 
     async def crashing(*, task_status: trio.TaskStatus[str]) -> None:
@@ -30,9 +31,26 @@ async def test_restarts_with_growing_pauses(autojump_clock: trio.testing.MockClo
         raise StorageUnavailable("redis", "gone") if len(starts) % 2 else ExceptionGroup("several", [ValueError("x")])
 
     async with trio.open_nursery() as nursery:
-        assert await nursery.start(lambda task_status: supervised("crashing", crashing, restart=True, task_status=task_status)) == "ready"
+        assert (
+            await nursery.start(
+                lambda task_status: supervised("crashing", crashing, restart=True, task_status=task_status)
+            )
+            == "ready"
+        )
     pauses = [round(later - earlier, 3) for earlier, later in itertools.pairwise(starts)]
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE, STEADY + 1 + FIRST_PAUSE, 2 * FIRST_PAUSE]
+    assert pauses == [
+        0.1,
+        0.2,
+        0.4,
+        0.8,
+        1.6,
+        3.2,
+        LONGEST_PAUSE,
+        LONGEST_PAUSE,
+        LONGEST_PAUSE,
+        STEADY + 1 + FIRST_PAUSE,
+        2 * FIRST_PAUSE,
+    ]
     assert restarts("crashing") == 11
 
 
@@ -73,7 +91,8 @@ UNAVAILABLE = StorageUnavailable("postgresql", "gone")
 async def test_what_is_expected_is_no_error(
     autojump_clock: trio.testing.MockClock, raised: Exception, level: str, has_traceback: bool
 ) -> None:
-    """A store that can't be used is a warning without a traceback, alone or out of a nursery; anything else is an error with one."""
+    """A store that can't be used is a warning without a traceback, alone or out of a nursery; anything else is an error
+    with one."""
 
     async def once(*, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

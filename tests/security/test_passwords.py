@@ -43,7 +43,9 @@ def test_the_most_used_passwords_are_known(password: str) -> None:
     assert passwords.is_common(password)
 
 
-@pytest.mark.parametrize("password", ["correct horse battery", "scoreboard-demo", "a long password", "motörhead forever", ""])
+@pytest.mark.parametrize(
+    "password", ["correct horse battery", "scoreboard-demo", "a long password", "motörhead forever", ""]
+)
 def test_other_passwords_are_not_common(password: str) -> None:
     """Those of the demo and of these tests are among them."""
     assert not passwords.is_common(password)

@@ -21,7 +21,8 @@ def test_a_token_names_its_session_and_shows_who_made_it() -> None:
 
 
 def test_the_successor_is_the_same_each_time_and_of_the_same_session() -> None:
-    """Two tabs, or a client that lost the answer, are given one token; it is another one than the spent one, and than under another key."""
+    """Two tabs, or a client that lost the answer, are given one token; it is another one than the spent one, and than
+    under another key."""
     second = refresh_tokens.successor(MASTER, FIRST)
     assert second == refresh_tokens.successor(MASTER, FIRST)
     assert refresh_tokens.session_of(second) == SID
@@ -38,7 +39,9 @@ def test_a_token_with_any_character_changed_is_not_ours() -> None:
         assert not refresh_tokens.is_ours({1: MASTER}, changed)
 
 
-@pytest.mark.parametrize("text", ["", "x", FIRST + "=", FIRST[:-1], FIRST + "A", "é" * len(FIRST), " " + FIRST[1:], FIRST[:-1] + "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "x", FIRST + "=", FIRST[:-1], FIRST + "A", "é" * len(FIRST), " " + FIRST[1:], FIRST[:-1] + "\n"]
+)
 def test_what_has_another_form_is_no_token(text: str) -> None:
     """It names no session and is not ours."""
     assert refresh_tokens.session_of(text) is None

@@ -21,7 +21,15 @@ NOW = 1_800_000_000
 USER, SID = UUID(int=1), UUID(int=2)
 KEYS = TokenKeys.from_private({"old": b"o" * 32, "new": b"n" * 32}, "new")
 ISSUER = "https://board.example"
-GOOD: dict[str, Any] = {"iss": ISSUER, "aud": "scoreboard", "sub": str(USER), "sid": str(SID), "jti": "1", "iat": NOW, "exp": NOW + 900}
+GOOD: dict[str, Any] = {
+    "iss": ISSUER,
+    "aud": "scoreboard",
+    "sub": str(USER),
+    "sid": str(SID),
+    "jti": "1",
+    "iat": NOW,
+    "exp": NOW + 900,
+}
 
 
 def verify(token: str, now: float = NOW) -> Claims | None:
@@ -45,7 +53,13 @@ def test_an_issued_token_tells_user_session_and_expiry() -> None:
     token = tokens.issue(KEYS, issuer=ISSUER, user=USER, sid=SID, jti="7", now=NOW + 0.9)
     assert verify(token) == Claims(USER, SID, NOW + 900)
     header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
-    assert (header["alg"], header["kid"], claims["jti"], claims["aud"], claims["iss"]) == ("EdDSA", "new", "7", "scoreboard", ISSUER)
+    assert (header["alg"], header["kid"], claims["jti"], claims["aud"], claims["iss"]) == (
+        "EdDSA",
+        "new",
+        "7",
+        "scoreboard",
+        ISSUER,
+    )
 
 
 def test_a_token_of_a_key_that_no_longer_signs_is_accepted_until_the_key_is_gone() -> None:
@@ -56,7 +70,8 @@ def test_a_token_of_a_key_that_no_longer_signs_is_accepted_until_the_key_is_gone
 
 
 @pytest.mark.parametrize(
-    ("now", "accepted"), [(NOW + 899, True), (NOW + 900, False), (NOW - IAT_LEEWAY, True), (NOW - IAT_LEEWAY - 1, False)]
+    ("now", "accepted"),
+    [(NOW + 899, True), (NOW + 900, False), (NOW - IAT_LEEWAY, True), (NOW - IAT_LEEWAY - 1, False)],
 )
 def test_a_token_is_valid_from_its_issue_to_its_expiry(now: int, accepted: bool) -> None:
     """Expired is refused to the second; issued in the future is refused beyond what clocks may differ."""
@@ -103,7 +118,9 @@ def test_an_unsigned_token_is_refused(alg: str) -> None:
     assert verify(f"{content}.{b64(b'x' * 64)}") is None
 
 
-@pytest.mark.parametrize("encoding", [(Encoding.Raw, PublicFormat.Raw), (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)])
+@pytest.mark.parametrize(
+    "encoding", [(Encoding.Raw, PublicFormat.Raw), (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)]
+)
 @pytest.mark.parametrize("digest", ["256", "384", "512"])
 def test_our_public_key_is_no_hmac_key(encoding: tuple[Encoding, PublicFormat], digest: str) -> None:
     """Key confusion: an HMAC made with what everybody may know is not a signature."""
@@ -117,7 +134,11 @@ def test_our_public_key_is_no_hmac_key(encoding: tuple[Encoding, PublicFormat], 
 def test_a_token_of_an_unknown_key_is_refused(kid: Any) -> None:
     """Only a key that we know by that name is tried; a key in the token's own header is never used."""
     stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
-    header = {"alg": "EdDSA", "kid": kid, "jwk": {"kty": "OKP", "crv": "Ed25519", "x": b64(stranger.public_key().public_bytes_raw())}}
+    header = {
+        "alg": "EdDSA",
+        "kid": kid,
+        "jwk": {"kty": "OKP", "crv": "Ed25519", "x": b64(stranger.public_key().public_bytes_raw())},
+    }
     content = unsigned(header, GOOD)
     assert verify(f"{content}.{b64(stranger.sign(content.encode()))}") is None
     right = Ed25519PrivateKey.from_private_bytes(b"n" * 32)
@@ -137,7 +158,11 @@ def test_a_header_nested_deeper_than_the_stack_is_refused() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.one_of(st.text(), st.text(alphabet="abcXYZ019-_=.", max_size=200), st.binary().map(lambda raw: f"{b64(raw)}.{b64(raw)}.{b64(raw)}"))
+    st.one_of(
+        st.text(),
+        st.text(alphabet="abcXYZ019-_=.", max_size=200),
+        st.binary().map(lambda raw: f"{b64(raw)}.{b64(raw)}.{b64(raw)}"),
+    )
 )
 def test_no_text_at_all_raises(text: str) -> None:
     """Whatever is presented as a token, it is refused."""
@@ -151,7 +176,9 @@ def test_a_token_with_any_one_character_changed_is_refused_or_is_the_same_token(
     token = signed(GOOD)
     place %= len(token)
     changed = token[:place] + character + token[place + 1 :]
-    # The last base64 character of a signature of 64 bytes holds four bits that mean nothing: another spelling of the same token.
+    # The last base64 character of a signature of 64 bytes holds four bits that mean nothing: another spelling of the
+    # same token.
     if changed[:-1] != token[:-1]:
         assert verify(changed) is None
-    assert hashlib.sha256(token.encode()).digest() == hashlib.sha256(signed(GOOD).encode()).digest()  # Ed25519 is deterministic
+    # Ed25519 is deterministic
+    assert hashlib.sha256(token.encode()).digest() == hashlib.sha256(signed(GOOD).encode()).digest()

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.runtime.breaker import Breaker
-from scoreboard.storage.board import SharedBoard
-from scoreboard.storage.bridge import crossing
-from scoreboard.storage.connections import Stores
+from scoreboard.storage.board_cache import SharedBoard
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
-from scoreboard.storage.projection import Projection, Row, Span, Told
+from scoreboard.storage.redis.projection import Projection
 from tests.storage.worlds import NAMES, agreed, open_board
 
 __all__ = ["NAMES", "World", "counted_commands"]
@@ -39,8 +40,13 @@ class World:
                  ON CONFLICT (user_id) DO UPDATE SET total_score = $2, reached = $3, version = s.version + 1 RETURNING version"""
         version = await self.stores.fetchval(sql, user, total, self.turn)
         if in_redis:
-            story = [Told(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []
-            await crossing(self.projection.apply, Span(1, self.turn, self.turn), [Row(user, total, self.turn, version)], story)
+            story = [ScoreEvent(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []
+            await crossing(
+                self.projection.apply,
+                SequenceRange(1, self.turn, self.turn),
+                [LedgerRow(user, total, self.turn, version)],
+                story,
+            )
 
     def reader(self) -> SharedBoard:
         """A node's view of the board, with its own caches."""
@@ -50,7 +56,9 @@ class World:
         profiles = Profiles(self.stores)
         self.agreement = agreed()
         breaker, installation = Breaker("redis"), lambda: ""
-        return SharedBoard(LEADERBOARD, self.stores, profiles, breaker, self.agreement, self.request_repair, installation), profiles
+        return SharedBoard(
+            LEADERBOARD, self.stores, profiles, breaker, self.agreement, self.request_repair, installation
+        ), profiles
 
     def request_repair(self) -> None:
         self.repair_requests += 1

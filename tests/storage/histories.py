@@ -1,7 +1,8 @@
-"""Random histories of a board: actions over two committers, board calls that get lost, late or repeated, corrections, an emptied Redis.
+"""Random histories of a board: actions over two committers, board calls that get lost, late or repeated, corrections,
+an emptied Redis.
 
-`histories` is a Hypothesis strategy, `played` acts one out on real stores. What must be true of both stores afterwards is said by the
-tests.
+`histories` is a Hypothesis strategy, `played` acts one out on real stores. What must be true of both stores afterwards
+is said by the tests.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -16,14 +17,15 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.outcomes import Claim, Outcome, Recorded
 from scoreboard.runtime.breaker import Breaker
-from scoreboard.storage import ledger
-from scoreboard.storage.bridge import crossing
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections import Stores
-from scoreboard.storage.limits import Limits
-from scoreboard.storage.projection import Applied, Projection, Row, Span, Told
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import ledger
+from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.projection import Applied, Projection
 from scoreboard.storage.writer import Writer
 from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused, open_board
 
@@ -75,18 +77,21 @@ _corrections = st.builds(Correct, st.integers(0, USERS - 1), st.integers(0, 100)
 
 def histories(*, emptied: bool = False) -> st.SearchStrategy[list[Step]]:
     """With `emptied`, Redis is lost at times; then somebody must rebuild the board in the end."""
-    steps = st.one_of(_acts, _acts, _corrections, st.builds(Repeat, st.integers(0, 50)), *([st.builds(Empty)] if emptied else []))
+    steps = st.one_of(
+        _acts, _acts, _corrections, st.builds(Repeat, st.integers(0, 50)), *([st.builds(Empty)] if emptied else [])
+    )
     return st.lists(steps, min_size=1, max_size=15)
 
 
 class Call(NamedTuple):
-    span: Span
-    rows: Sequence[Row]
-    told: Sequence[Told]
+    span: SequenceRange
+    rows: Sequence[LedgerRow]
+    told: Sequence[ScoreEvent]
 
 
 class Unreliable(Projection):
-    """One committer's, which does to its next board call what it is told to. All share what was called and what is late."""
+    """One committer's, which does to its next board call what it is told to. All share what was called and what is
+    late."""
 
     __slots__ = ("called", "fate", "late")
 
@@ -94,7 +99,7 @@ class Unreliable(Projection):
         super().__init__(stores.redis, LEADERBOARD, lambda: None)
         self.called, self.late, self.fate = called, late, Fate.THROUGH
 
-    async def apply(self, span: Span, rows: Sequence[Row], told: Sequence[Told]) -> Applied | None:
+    async def apply(self, span: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]) -> Applied | None:
         call = Call(span, rows, told)
         self.called.append(call)
         if self.fate is Fate.LATE:
@@ -130,7 +135,10 @@ class Players:
     async def act(self, batches: Sequence[Sequence[tuple[int, int, int]]], fates: Sequence[Fate]) -> None:
         async with trio.open_nursery() as nursery:
             for place, (batch, fate) in enumerate(zip(batches, fates, strict=True)):
-                claims = {(who, what): claim(self.users[who], action_id=str(what), points=points) for who, what, points in batch}
+                claims = {
+                    (who, what): claim(self.users[who], action_id=str(what), points=points)
+                    for who, what, points in batch
+                }
                 if claims:
                     self.projections[place].fate = fate
                     nursery.start_soon(partial(self._commit, self.commits[place], list(claims.values())))
@@ -154,7 +162,9 @@ class Players:
         self.taken_back[user] += lost
         async with connection(self.stores) as conn:
             rows = await crossing(ledger.standings, conn, {user: 0})
-        self.late.insert(max(0, len(self.late) - late), Call(Span(1, self.corrections, self.corrections), rows, []))
+        self.late.insert(
+            max(0, len(self.late) - late), Call(SequenceRange(1, self.corrections, self.corrections), rows, [])
+        )
 
     async def arrive(self, call: Call) -> None:
         """A call of whoever, made by the first committer's node as if it came over the wire now."""
@@ -187,7 +197,8 @@ class Players:
 
 @asynccontextmanager
 async def played(stores: Stores, history: Sequence[Step]) -> AsyncIterator[Players]:
-    """Acts the history out on a board of epoch 1 that is there, with users of its own. The block ends it with `close_gaps`."""
+    """Acts the history out on a board of epoch 1 that is there, with users of its own. The block ends it with
+    `close_gaps`."""
     await stores.command("FLUSHALL")
     await open_board(stores)
     await stores.execute("TRUNCATE users, commits CASCADE")

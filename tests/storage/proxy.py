@@ -1,8 +1,9 @@
 """A small TCP proxy that stands before a store and loses what it is told to lose.
 
-`async with proxy_before(url) as proxy`: `proxy.url` leads through it. Everything it does wrong is armed by an attribute, so that a test
-hits exactly one message: PostgreSQL sends no byte that it was not asked for. What lasts for a time (`refuse`, `latency`, `jitter`, SWALLOW,
-another `target`) is switched by attributes too; `cut` and `restore` do so from any thread.
+`async with proxy_before(url) as proxy`: `proxy.url` leads through it. Everything it does wrong is armed by an
+attribute, so that a test hits exactly one message: PostgreSQL sends no byte that it was not asked for. What lasts for a
+time (`refuse`, `latency`, `jitter`, SWALLOW, another `target`) is switched by attributes too; `cut` and `restore` do so
+from any thread.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -63,7 +64,8 @@ class Proxy:
         self.end_all()
 
     def restore(self) -> None:
-        """Everything goes through again, at once and whole; connections from which answers are missing are ended. From any thread."""
+        """Everything goes through again, at once and whole; connections from which answers are missing are ended. From
+        any thread."""
         has_swallowed = self.fault is Fault.SWALLOW
         self.refuse, self.fault, self.latency, self.jitter = False, None, 0.0, 0.0
         if has_swallowed:
@@ -120,7 +122,9 @@ async def proxy_before(url: str) -> AsyncIterator[Proxy]:
         nursery.cancel_scope.cancel()
 
 
-async def _forward(source: trio.SocketStream, target: trio.SocketStream, proxy: Proxy, mine: Fault, both: trio.CancelScope) -> None:
+async def _forward(
+    source: trio.SocketStream, target: trio.SocketStream, proxy: Proxy, mine: Fault, both: trio.CancelScope
+) -> None:
     """One direction; ends both when its source ends or the fault armed for it strikes."""
     try:
         async for data in source:

@@ -64,7 +64,8 @@ def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
-    """PostgreSQL does not know them any more, so no board will ever confirm them; living writers and open turns stay."""
+    """PostgreSQL does not know them any more, so no board will ever confirm them; living writers and open turns
+    stay."""
     agreement = agreed()
     for writer in (1, 2, 3, 4):
         agreement.acknowledge(writer, 5)

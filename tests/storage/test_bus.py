@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import Mark
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.bus import Beat, Bus, Personal, Revoked, Update, decode
-from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import OwnValkey
 from tests.storage.boards import World
 from tests.storage.proxy import Fault, proxy_before
@@ -63,14 +63,17 @@ def test_what_is_not_understood_is_nothing(payload: bytes) -> None:
     assert decode(payload, "here") is None
 
 
-@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"board\nhere\nleaderboard\n1\n2\n2\n1\n" + rest))
+@given(
+    st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"board\nhere\nleaderboard\n1\n2\n2\n1\n" + rest)
+)
 def test_no_payload_raises(payload: bytes) -> None:
     """Whatever stands on the channel."""
     decode(payload, "here")
 
 
 async def test_everything_published_is_heard(stores: Stores) -> None:
-    """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in order."""
+    """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in
+    order."""
     bus, world, sid = Bus(stores), World(stores), uuid4()
     await world.open_board()
     ann = await world.user("ann")
@@ -115,7 +118,8 @@ async def test_a_lost_connection_is_told(database_url: str, fresh_valkey: OwnVal
 
 
 async def test_a_silent_address_is_given_up_soon(database_url: str, redis_url: str) -> None:
-    """A server that takes the connection and never answers ends the attempt, so that the next one may lead elsewhere."""
+    """A server that takes the connection and never answers ends the attempt, so that the next one may lead
+    elsewhere."""
     async with proxy_before(redis_url) as proxy, open_stores(database_url, proxy.url) as stores:
         proxy.fault = Fault.SWALLOW
         with trio.fail_after(5), pytest.raises(StorageUnavailable):

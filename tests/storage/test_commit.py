@@ -1,4 +1,5 @@
-"""A batch through limits, ledger and board: the order of the checks, what a store that is away costs, and what is given back."""
+"""A batch through limits, ledger and board: the order of the checks, what a store that is away costs, and what is given
+back."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,12 +14,12 @@ from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import GONE, POISONED, Claim, Duplicate, Outcome, Recorded
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.storage import commit as module
-from scoreboard.storage import ledger
-from scoreboard.storage.bridge import crossing
 from scoreboard.storage.commit import Commit, Committed
-from scoreboard.storage.connections import Stores, open_stores
-from scoreboard.storage.limits import Judgement, Limits
-from scoreboard.storage.projection import Projection
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.storage.postgres import ledger
+from scoreboard.storage.redis.limits import Judgement, Limits
+from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
 from tests.storage.proxy import Proxy, proxy_before
 from tests.storage.worlds import NAMES, agreed, claim, make_users, open_board, order_in_postgres, order_in_redis
@@ -43,7 +44,9 @@ class World:
         return self.made[-1]
 
     async def applied(self) -> dict[int, int]:
-        return {int(writer): int(turn) for writer, turn in (await self.stores.command("HGETALL", NAMES.applied)).items()}
+        return {
+            int(writer): int(turn) for writer, turn in (await self.stores.command("HGETALL", NAMES.applied)).items()
+        }
 
     async def slots(self, user: UUID) -> set[str]:
         return {member.decode() for member in await self.stores.command("ZRANGE", f"rate_limit:user:{user}", 0, -1)}
@@ -84,9 +87,15 @@ def result(outcome: Outcome) -> Any:
 async def test_what_is_recorded_has_its_rank(world: World) -> None:
     """Outcomes in the order of the claims, with ranks after the whole batch, and the board's mark."""
     ada, bob = await make_users(world.stores, 2)
-    committed: Committed = await crossing(world.committer().run, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)])
+    committed: Committed = await crossing(
+        world.committer().run, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
+    )
     assert [result(outcome) for outcome in committed.outcomes] == [2, 1, 2]
-    assert [(outcome.previous, outcome.new) for outcome in committed.outcomes if isinstance(outcome, Recorded)] == [(0, 5), (0, 7), (5, 6)]
+    assert [(outcome.previous, outcome.new) for outcome in committed.outcomes if isinstance(outcome, Recorded)] == [
+        (0, 5),
+        (0, 7),
+        (5, 6),
+    ]
     assert committed.mark == world.projection.known
     assert committed.mark.version == 1
 
@@ -106,14 +115,19 @@ async def test_409_goes_before_429_and_400(world: World) -> None:
         claim(user),
     ]
     assert [result(outcome) for outcome in await run(commit, *asked)] == ["again", "again", "user", "user"]
-    assert [result(outcome) for outcome in await run(world.committer(), claim(user, action_id="a", worth=BAD))] == ["again"]
+    assert [result(outcome) for outcome in await run(world.committer(), claim(user, action_id="a", worth=BAD))] == [
+        "again"
+    ]
 
 
 async def test_429_goes_before_400_and_400_tells_why(world: World) -> None:
     """Without a free slot the rule is not asked; with one, time goes before rule."""
     (user,) = await make_users(world.stores, 1)
     outcomes = await run(
-        world.committer(per_minute=2), claim(user, timestamp_ms=0, worth=BAD), claim(user, worth=BAD), claim(user, worth=BAD)
+        world.committer(per_minute=2),
+        claim(user, timestamp_ms=0, worth=BAD),
+        claim(user, worth=BAD),
+        claim(user, worth=BAD),
     )
     assert outcomes[:2] == [TOO_OLD_OR_AHEAD, BAD]
     assert result(outcomes[2]) == "user"
@@ -126,7 +140,10 @@ async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: Wor
     commit = world.committer()
     (first,) = await run(commit, claim(ada, action_id="a", points=5))
     await run(commit, claim(ada, points=3), claim(bob, points=100))
-    same, other = await run(commit, claim(ada, action_id="a", points=5)), await run(commit, claim(ada, action_id="a", body=b"other"))
+    same, other = (
+        await run(commit, claim(ada, action_id="a", points=5)),
+        await run(commit, claim(ada, action_id="a", body=b"other")),
+    )
     assert isinstance(first, Recorded)
     assert first.rank == 1
     (duplicate,) = same
@@ -160,8 +177,11 @@ async def test_a_duplicate_of_an_old_action_gives_its_slot_back(world: World) ->
     assert await world.cooling(user) is None
 
 
-async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two committers have the same action at once: one reserves, the other records on that reservation, and the slot stays its own."""
+async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two committers have the same action at once: one reserves, the other records on that reservation, and the slot
+    stays its own."""
     (user,) = await make_users(world.stores, 1)
     one, other, again = world.committer(), world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
     judgements = await crossing(one.limits.reserve, [again])
@@ -206,7 +226,7 @@ async def test_200_parallel_actions_of_one_user_record_ten(world: World) -> None
     assert len(await world.slots(user)) == 10
 
 
-# ---- Redis away -------------------------------------------------------------------------------------------------------
+# ---- Redis away ------------------------------------------------------------------------------------------------------
 
 
 async def test_without_redis_actions_are_recorded_without_rank(world: World) -> None:
@@ -274,7 +294,9 @@ async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: World) -
     assert await world.applied() == {commit.writer.number: 1}
 
 
-async def test_a_gap_that_grows_too_large_is_left_to_the_projector(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bound is kept, and the watermark does not pass what was forgotten."""
     monkeypatch.setattr(module, "GAP_ROWS", 2)
     users = await make_users(world.stores, 5)
@@ -304,7 +326,7 @@ async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
     assert await world.stores.command("EXISTS", *NAMES) == 0
 
 
-# ---- PostgreSQL away --------------------------------------------------------------------------------------------------
+# ---- PostgreSQL away -------------------------------------------------------------------------------------------------
 
 
 async def test_without_postgresql_nothing_is_acknowledged(redis_url: str) -> None:
@@ -333,7 +355,8 @@ async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch
 
 
 async def test_a_gap_closes_however_soon_the_next_turn_comes(world: World) -> None:
-    """The board lacks an earlier turn of the writer: its rows and turns go with each next call until all are in, without the projector."""
+    """The board lacks an earlier turn of the writer: its rows and turns go with each next call until all are in,
+    without the projector."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
     await run(commit, claim(ada))
@@ -341,7 +364,8 @@ async def test_a_gap_closes_however_soon_the_next_turn_comes(world: World) -> No
     await world.stores.command("HINCRBY", NAMES.meta, "writers", -1)
     assert [result(outcome) for outcome in await run(commit, claim(bob, points=3))] == [None]
     assert await world.applied() == {}
-    await world.stores.command("HSET", NAMES.applied, commit.writer.number, 1)  # the projector has brought the first turn
+    # the projector has brought the first turn
+    await world.stores.command("HSET", NAMES.applied, commit.writer.number, 1)
     await world.stores.command("HINCRBY", NAMES.meta, "writers", 1)
     assert [result(outcome) for outcome in await run(commit, claim(ada))] == [1]
     assert await world.applied() == {commit.writer.number: 3}

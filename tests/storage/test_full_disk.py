@@ -1,4 +1,5 @@
-"""A disk that is really full: both embedded servers on a small file system of their own. Needs the right to mount one."""
+"""A disk that is really full: both embedded servers on a small file system of their own. Needs the right to mount
+one."""
 
 import subprocess
 from collections.abc import Iterator
@@ -8,9 +9,9 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.runtime import embedded
-from scoreboard.storage.connections import open_stores
-from scoreboard.storage.migrate import migrate
+from scoreboard.embedded import stack as embedded
+from scoreboard.storage.connections.stores import open_stores
+from scoreboard.storage.postgres.migrate import migrate
 from tests.storage.test_health import monitoring, until
 
 DISK = "400m"  # both servers' files take about 80 MB
@@ -21,7 +22,9 @@ ROWS = "INSERT INTO users (username, email) SELECT gen_random_uuid(), gen_random
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", folder], capture_output=True, check=False)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "tmpfs", folder], capture_output=True, check=False
+    )
     if made.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
@@ -53,7 +56,8 @@ async def test_a_full_disk(small_disk: Path) -> None:
             assert raised.value.condition is StoreCondition.FULL
             assert monitor.conditions["postgresql"] is StoreCondition.FULL
             await trio.sleep(2.5)
-            assert monitor.conditions["postgresql"] is StoreCondition.FULL  # nobody writes, and it is known all the same
+            # nobody writes, and it is known all the same
+            assert monitor.conditions["postgresql"] is StoreCondition.FULL
             assert await stores.fetchval("SELECT count(*) FROM users") == count
             (small_disk / "ballast").unlink()
             await until(monitor)

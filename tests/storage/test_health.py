@@ -10,18 +10,18 @@ import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.runtime import embedded
-from scoreboard.runtime.embedded import Endpoints
-from scoreboard.runtime.observe import REGISTRY
+from scoreboard.embedded import stack as embedded
+from scoreboard.embedded.stack import Endpoints
 from scoreboard.storage import health
-from scoreboard.storage.bridge import crossing
 from scoreboard.storage.bus import Bus
-from scoreboard.storage.connections import Stores, open_stores
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.health import HealthMonitor
-from scoreboard.storage.migrate import migrate
+from scoreboard.storage.postgres.migrate import migrate
+from scoreboard.telemetry.observe import REGISTRY
 from tests.conftest import OwnValkey, execute, resp
+from tests.storage.connections.test_postgres_pool import INSERT, at_once, read_only
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.test_postgres_pool import INSERT, at_once, read_only
 
 UP, DOWN, READ_ONLY, FULL = StoreCondition.UP, StoreCondition.DOWN, StoreCondition.READ_ONLY, StoreCondition.FULL
 KNOWN_WITHIN_SECONDS = 10  # two by design; a test must not fail because the machine is busy
@@ -71,7 +71,11 @@ async def until(monitor: HealthMonitor, *, postgresql: StoreCondition = UP, redi
 def condition_metric(store: str) -> set[str]:
     """The conditions that the metrics show for a store."""
     every = [condition.value for condition in (UP, DOWN, READ_ONLY, FULL)]
-    return {name for name in every if REGISTRY.get_sample_value("scoreboard_store_condition", {"store": store, "condition": name}) == 1}
+    return {
+        name
+        for name in every
+        if REGISTRY.get_sample_value("scoreboard_store_condition", {"store": store, "condition": name}) == 1
+    }
 
 
 async def test_both_are_there(monitor: HealthMonitor) -> None:
@@ -107,7 +111,9 @@ async def test_a_node_may_start_before_its_stores(stores: Stores, postgres: Prox
         ("ACL SETUSER default -lpushx", "ACL SETUSER default +@all", UP),
     ],
 )
-async def test_what_redis_says(monitor: HealthMonitor, stores: Stores, command: str, back: str, expected: StoreCondition) -> None:
+async def test_what_redis_says(
+    monitor: HealthMonitor, stores: Stores, command: str, back: str, expected: StoreCondition
+) -> None:
     """Nobody need write for it to be known; each change is one line and moves the metric; the keys are as before."""
     await crossing(stores.redis_direct.execute_command, "PING")  # a connection that is logged in
     with capture_logs() as lines:
@@ -139,7 +145,8 @@ async def test_valkey_dies_and_comes_back(monitor: HealthMonitor, fresh_valkey: 
 
 
 async def test_valkey_is_silent_for_a_while(monitor: HealthMonitor, stores: Stores, valkey: Proxy) -> None:
-    """Down; when it answers again no connection from before is used, since one may be half-open: the subscription is made anew as well."""
+    """Down; when it answers again no connection from before is used, since one may be half-open: the subscription is
+    made anew as well."""
     before = await stores.command("CLIENT", "ID")
     subscribed: list[float] = []
     async with trio.open_nursery() as nursery:
@@ -158,7 +165,9 @@ async def test_valkey_is_silent_for_a_while(monitor: HealthMonitor, stores: Stor
     assert await stores.command("CLIENT", "ID") != before
 
 
-async def test_a_full_redis_is_told_by_whoever_meets_it(stores: Stores, fresh_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_redis_is_told_by_whoever_meets_it(
+    stores: Stores, fresh_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At once, without waiting for the next check."""
     monkeypatch.setattr(health, "CHECK_INTERVAL_SECONDS", 1000.0)
     async with monitoring(stores) as monitor:
@@ -216,7 +225,8 @@ async def test_eviction_is_warned_of(fresh_valkey: OwnValkey, stores: Stores) ->
 
 
 async def test_read_only_for_new_sessions(monitor: HealthMonitor, stores: Stores, database_url: str) -> None:
-    """Known though old sessions can still write; when it is off again, the sessions opened meanwhile are gone before they are used."""
+    """Known though old sessions can still write; when it is off again, the sessions opened meanwhile are gone before
+    they are used."""
     read_only(database_url, "on")
     await until(monitor, postgresql=READ_ONLY)
     opened = await at_once(stores)
@@ -230,7 +240,8 @@ async def test_read_only_for_new_sessions(monitor: HealthMonitor, stores: Stores
 async def test_an_address_of_postgresql_that_moves(
     monitor: HealthMonitor, stores: Stores, postgres: Proxy, database_url: str, tmp_path: Path
 ) -> None:
-    """The old server would still record: connections in the pool and outside end, and new ones lead to the other server."""
+    """The old server would still record: connections in the pool and outside end, and new ones lead to the other
+    server."""
     outside = await crossing(stores.connect)
     old = await stores.fetchval("SELECT pg_postmaster_start_time()")
     assert await crossing(outside.fetchval, "SELECT pg_postmaster_start_time()") == old
@@ -259,7 +270,9 @@ async def test_missing_tables(monitor: HealthMonitor, database_url: str) -> None
     await until(monitor)
 
 
-async def test_a_role_that_may_not_connect(monitor: HealthMonitor, database_url: str, embedded_servers: Endpoints) -> None:
+async def test_a_role_that_may_not_connect(
+    monitor: HealthMonitor, database_url: str, embedded_servers: Endpoints
+) -> None:
     """Sessions that are open still work; a new one is refused, and that counts."""
     name = database_url.rpartition("/")[2]
     execute(database_url, f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, CURRENT_USER")
@@ -324,7 +337,9 @@ async def test_a_busy_store_is_up(monitor: HealthMonitor, stores: Stores, statem
     assert not monitor._reported.is_set()
 
 
-async def test_a_failure_makes_the_next_check_come_at_once(stores: Stores, postgres: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_makes_the_next_check_come_at_once(
+    stores: Stores, postgres: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever meets it first."""
     monkeypatch.setattr(health, "CHECK_INTERVAL_SECONDS", 1000.0)
     async with monitoring(stores) as monitor:

@@ -4,9 +4,9 @@ import trio
 from hypothesis import HealthCheck, given, settings
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.operations.projector import Projector
-from scoreboard.storage.connections import Stores, open_stores
-from scoreboard.storage.limits import Limits
+from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.storage.redis.limits import Limits
+from scoreboard.workers.projector import Projector
 from tests.storage.histories import Players, Step, histories, played
 from tests.storage.worlds import NAMES, order_in_postgres, order_in_redis
 
@@ -21,7 +21,9 @@ async def agree(stores: Stores, players: Players) -> None:
     expected = {str(user): players.awarded[user] - players.taken_back[user] for user in players.users}
     assert totals == {user: total for user, total in expected.items() if total}
     logged = await stores.fetch("SELECT user_id, sum(points_awarded) AS points FROM action_logs GROUP BY user_id")
-    assert {row["user_id"]: row["points"] for row in logged} == {user: points for user, points in players.awarded.items() if points}
+    assert {row["user_id"]: row["points"] for row in logged} == {
+        user: points for user, points in players.awarded.items() if points
+    }
 
 
 @given(histories())
@@ -29,7 +31,8 @@ async def agree(stores: Stores, players: Players) -> None:
 async def test_lost_late_and_repeated_board_calls_and_corrections_leave_one_order(
     database_url: str, redis_url: str, history: list[Step]
 ) -> None:
-    """Two committers and a moderator close their own gaps: `ORDER BY total_score DESC, reached` in both stores, nothing missing."""
+    """Two committers and a moderator close their own gaps: `ORDER BY total_score DESC, reached` in both stores, nothing
+    missing."""
     with trio.fail_after(30):
         async with open_stores(database_url, redis_url) as stores, played(stores, history) as players:
             await players.close_gaps()
@@ -40,8 +43,11 @@ async def test_lost_late_and_repeated_board_calls_and_corrections_leave_one_orde
 
 @given(histories(emptied=True))
 @settings(max_examples=20, deadline=None, suppress_health_check=QUIET)
-async def test_an_emptied_redis_is_rebuilt_to_the_same_order(database_url: str, redis_url: str, history: list[Step]) -> None:
-    """Redis may lose everything at any time: one look of the projector afterwards, and both stores agree, whatever still arrives."""
+async def test_an_emptied_redis_is_rebuilt_to_the_same_order(
+    database_url: str, redis_url: str, history: list[Step]
+) -> None:
+    """Redis may lose everything at any time: one look of the projector afterwards, and both stores agree, whatever
+    still arrives."""
     with trio.fail_after(30):
         async with open_stores(database_url, redis_url) as stores, played(stores, history) as players:
             limits = Limits(stores.redis_direct, per_minute=0, cooldowns=False)

@@ -7,16 +7,16 @@ from uuid import UUID
 import pytest
 
 from scoreboard.domain.boards import SHOWN
-from scoreboard.live.prepared import prepare
-from scoreboard.storage import board as board_module
+from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
+from scoreboard.live.frame_set import prepare
+from scoreboard.storage import board_cache as board_module
 from scoreboard.storage import profiles as module
-from scoreboard.storage.bridge import crossing
 from scoreboard.storage.bus import Update, decode
-from scoreboard.storage.connections import Stores, open_stores
-from scoreboard.storage.namespace import SPECIFIED
-from scoreboard.storage.postgres_pool import PostgresPool, opening
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.namespace import SPECIFIED
+from scoreboard.storage.connections.postgres_pool import PostgresPool, opening
+from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.profiles import Profiles, unnamed
-from scoreboard.storage.projection import Row, Span
 from tests.conftest import OwnValkey
 from tests.storage.boards import NAMES, World, counted_commands
 from tests.storage.worlds import UPDATES
@@ -42,7 +42,8 @@ async def hash_of(world: World, user: UUID) -> dict[bytes, bytes]:
 
 
 async def test_readers_fill_the_hash_for_five_minutes(world: World) -> None:
-    """The first reader asks PostgreSQL and leaves the profile in Redis with its time to live; the second node asks Redis."""
+    """The first reader asks PostgreSQL and leaves the profile in Redis with its time to live; the second node asks
+    Redis."""
     ann = await world.user("ann", "https://example.org/a.png")
     await world.score(ann, 10)
     await world.reader().read()
@@ -63,7 +64,8 @@ async def test_a_reader_never_overwrites_a_change(world: World) -> None:
 
 
 async def test_a_change_is_on_every_node_s_board(world: World) -> None:
-    """It raises version, top and names, says so, and another node's read shows it although that node had the old name at hand."""
+    """It raises version, top and names, says so, and another node's read shows it although that node had the old name
+    at hand."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     here, profiles = world.node()
@@ -120,7 +122,8 @@ async def heard(world: World) -> AsyncIterator[list[Update]]:
 
 
 async def test_who_is_on_no_board_moves_none(world: World) -> None:
-    """An account without a score changes its name: no version, no names, no message; who has the name at hand keeps it."""
+    """An account without a score changes its name: no version, no names, no message; who has the name at hand keeps
+    it."""
     ann, bob = await world.user("ann"), await world.user("bob")
     await world.score(ann, 10)
     board, profiles = world.node()
@@ -145,7 +148,8 @@ async def crowd(world: World, count: int) -> list[UUID]:
 
 
 async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -> None:
-    """The version rises, so that lists of a hundred are read anew; the shown top is what it was, and nobody is sent a frame."""
+    """The version rises, so that lists of a hundred are read anew; the shown top is what it was, and nobody is sent a
+    frame."""
     users = await crowd(world, SHOWN + 2)
     profiles = Profiles(world.stores)
     there = world.reader()
@@ -154,7 +158,11 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -
         await rename(world, profiles, users[SHOWN], "anna")
     (update,) = updates
     new = await content_of(world)
-    assert (update.mark.version, update.top) == (int(new[b"version"]), before.top) == (before.version + 1, int(old[b"top"]))
+    assert (
+        (update.mark.version, update.top)
+        == (int(new[b"version"]), before.top)
+        == (before.version + 1, int(old[b"top"]))
+    )
     assert new[b"updated"] == old[b"updated"]
     shown = prepare(None, before)
     there.hear(update.mark, update.top)
@@ -163,8 +171,11 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -
     assert prepare(shown, after) is None
 
 
-async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node has the old name at hand, of a time when the user stood higher: nothing is sent, and once he is back his new name is shown."""
+async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node has the old name at hand, of a time when the user stood higher: nothing is sent, and once he is back his
+    new name is shown."""
     monkeypatch.setattr(module, "KEPT", 3)
     monkeypatch.setattr(board_module, "KEPT", 3)
     users = await crowd(world, 4)
@@ -193,14 +204,14 @@ async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world:
     await world.score(ann, 10)
     board, profiles = world.node()
     await board.read()
-    await crossing(world.projection.apply, Span(1, 2, 2), [Row(ann, None, 0, 10**12)], [])
+    await crossing(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 10**12)], [])
     board.distrust()
     assert (await board.read()).rows == ()
     old = await content_of(world)
     await rename(world, profiles, ann, "anna")
     new = await content_of(world)
     assert (new[b"version"], new[b"top"]) == (old[b"version"], old[b"top"])
-    await crossing(world.projection.apply, Span(1, 3, 3), [Row(ann, 20, 3, 10**12 + 1)], [])
+    await crossing(world.projection.apply, SequenceRange(1, 3, 3), [LedgerRow(ann, 20, 3, 10**12 + 1)], [])
     board.distrust()
     assert [row.username for row in (await board.read()).rows] == ["anna"]
 
@@ -275,7 +286,9 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 def without_postgresql(stores: Stores) -> Stores:
     """The same Redis, and a PostgreSQL that is not there."""
     pool = PostgresPool(opening(NOWHERE), 1)
-    return Stores(NOWHERE, stores.redis_url, pool, stores.redis, stores.redis_bulk, stores.redis_direct, pgbouncer=False)
+    return Stores(
+        NOWHERE, stores.redis_url, pool, stores.redis, stores.redis_bulk, stores.redis_direct, pgbouncer=False
+    )
 
 
 async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) -> None:
@@ -289,8 +302,11 @@ async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) 
     assert (await board.read()).rows[0].username == "ann"
 
 
-async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL is away for longer than names are kept anywhere: the row keeps the name that this node knew, and asks again each time."""
+async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL is away for longer than names are kept anywhere: the row keeps the name that this node knew, and asks
+    again each time."""
     ann = await world.user("ann", "https://example.org/a.png")
     await world.score(ann, 10)
     board = World(without_postgresql(world.stores)).reader()
@@ -319,7 +335,8 @@ async def test_a_key_of_somebody_else_costs_no_board(world: World) -> None:
 
 
 async def test_names_outlive_a_full_cache(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that is emptied because it is full forgets no name for good: without any store that tells it, it is the last one known."""
+    """A cache that is emptied because it is full forgets no name for good: without any store that tells it, it is the
+    last one known."""
     monkeypatch.setattr(module, "CACHED", 2)
     users = [await world.user(name) for name in ("ann", "bob", "cid")]
     profiles = Profiles(without_postgresql(world.stores))
@@ -356,7 +373,8 @@ async def test_only_missing_names_are_looked_up(world: World) -> None:
     board.distrust()
     async with counted_commands(world.stores) as counts:
         await board.read()
-    assert "hmget" not in {name: count for name, count in counts.items() if count > 2}  # the script's own two, for the marks
+    # the script's own two, for the marks
+    assert "hmget" not in {name: count for name, count in counts.items() if count > 2}
 
 
 async def test_the_cache_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

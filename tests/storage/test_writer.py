@@ -1,4 +1,5 @@
-"""A batch gets through one connection whatever happens to it: each action is recorded once, and the outcomes tell what is true."""
+"""A batch gets through one connection whatever happens to it: each action is recorded once, and the outcomes tell what
+is true."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -11,20 +12,21 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import LOCKED, POISONED, Claim, Outcome, Recorded, limited
-from scoreboard.storage import ledger, outbox
 from scoreboard.storage import writer as module
 from scoreboard.storage.agreement import Doubt
-from scoreboard.storage.bridge import crossing
-from scoreboard.storage.connections import Stores, connect_committer
-from scoreboard.storage.limits import Limits
-from scoreboard.storage.projection import Span
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import Stores, connect_committer
+from scoreboard.storage.postgres import ledger, outbox
+from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Taken, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused
 
 HIGHEST = 2**53 - 1  # the largest total
-PATIENT = "SET lock_timeout = '20s'; SET statement_timeout = 0; SET transaction_timeout = 0"  # of a try that is to be under way for long
+# of a try that is to be under way for long
+PATIENT = "SET lock_timeout = '20s'; SET statement_timeout = 0; SET transaction_timeout = 0"
 
 
 @pytest.fixture
@@ -72,7 +74,9 @@ async def turns(stores: Stores, number: int) -> list[int]:
 async def locked(stores: Stores, user: UUID) -> AsyncIterator[asyncpg.Connection]:
     """The user's score is locked by somebody else."""
     async with connection(stores) as conn:
-        await crossing(conn.execute, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL transaction_timeout = 0")
+        await crossing(
+            conn.execute, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL transaction_timeout = 0"
+        )
         await crossing(conn.execute, "SELECT 1 FROM scores WHERE user_id = $1 FOR UPDATE", user)
         yield conn
 
@@ -86,7 +90,12 @@ def refused(outcome: Outcome | None, code: Code) -> bool:
 
 @pytest.mark.parametrize(
     "poison",
-    [{"metadata": '{"n": "\\u0000"}'}, {"metadata": "\ud800"}, {"action_id": "x" * 101}, {"request_id": "x", "metadata": "["}],
+    [
+        {"metadata": '{"n": "\\u0000"}'},
+        {"metadata": "\ud800"},
+        {"action_id": "x" * 101},
+        {"request_id": "x", "metadata": "["},
+    ],
     ids=["nul", "surrogate", "too long", "no json"],
 )
 async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Writer, stores: Stores) -> None:
@@ -105,7 +114,9 @@ async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Wr
 async def test_a_total_beyond_its_bound_is_refused_alone(writer: Writer, stores: Stores) -> None:
     """Who can get no more points is told so; neighbours, and what still fits, count."""
     full, ada = await make_users(stores, 2)
-    await stores.execute("INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, $2, 1, 1)", full, HIGHEST - 10)
+    await stores.execute(
+        "INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, $2, 1, 1)", full, HIGHEST - 10
+    )
     outcomes = await record(writer, [claim(ada), claim(full), claim(full), claim(ada)])
     assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, True, False, True]
     assert outcomes[2] is POISONED
@@ -151,7 +162,9 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 10)
     real, failed, outcomes = ledger.record, list[str](), list[Outcome | None]()
 
-    async def noting(conn: asyncpg.Connection, batch: Sequence[Claim], span: Span, judge: ledger.Judge | None) -> ledger.Recording:
+    async def noting(
+        conn: asyncpg.Connection, batch: Sequence[Claim], span: SequenceRange, judge: ledger.Judge | None
+    ) -> ledger.Recording:
         try:
             return await real(conn, batch, span, judge)
         except asyncpg.PostgresError as exc:
@@ -166,7 +179,8 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     for _ in range(10):  # on a busy machine the other may come so late that PostgreSQL finds it to be the one
         batch = [claim(ada), claim(bob)]
         claims += batch
-        async with locked(stores, bob) as other, trio.open_nursery() as nursery:  # it has bob's score, and will want ada's
+        # it has bob's score, and will want ada's
+        async with locked(stores, bob) as other, trio.open_nursery() as nursery:
             nursery.start_soon(write, batch)
             with trio.fail_after(20):
                 while not await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
@@ -184,7 +198,8 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
 
 @pytest.mark.parametrize("sqlstate", ["57014", "40P01", "55P03", "53200", "25P04"])
 async def test_an_error_reply_means_nothing_was_recorded(sqlstate: str, writer: Writer, stores: Stores) -> None:
-    """Cancelled, deadlock, lock, out of memory, time-out: the actions are refused as a whole or one by one, and count when sent again."""
+    """Cancelled, deadlock, lock, out of memory, time-out: the actions are refused as a whole or one by one, and count
+    when sent again."""
     users = await make_users(stores, 3)
     await stores.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
@@ -204,12 +219,13 @@ async def test_an_error_reply_means_nothing_was_recorded(sqlstate: str, writer: 
     assert await turns(stores, number) == [1, 2]
 
 
-# ---- lost connections -------------------------------------------------------------------------------------------------
+# ---- lost connections ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_REQUEST, Fault.CUT_ANSWER, Fault.CUT_WAITING])
 async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer: Writer, stores: Stores) -> None:
-    """Cut before, after or during the commit: one recording, the right outcomes, the same turn, and the rows for the board."""
+    """Cut before, after or during the commit: one recording, the right outcomes, the same turn, and the rows for the
+    board."""
     ada, bob = await make_users(stores, 2)
     earlier = claim(ada, points=5)
     await record(writer, [earlier])
@@ -247,7 +263,8 @@ async def test_a_first_try_that_is_still_under_way_is_waited_for(proxy: Proxy, w
             nursery.start_soon(write)
             with trio.fail_after(10):
                 await cut.wait()
-                while await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:  # the second waits behind the first
+                # the second waits behind the first
+                while await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
                     await trio.sleep(0.005)
             await crossing(holder.execute, "ROLLBACK")
     assert [(outcome.previous, outcome.new) for outcome in outcomes if isinstance(outcome, Recorded)] == [(10, 14)]
@@ -258,7 +275,8 @@ async def test_a_first_try_that_is_still_under_way_is_waited_for(proxy: Proxy, w
 
 
 async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writer: Writer, stores: Stores) -> None:
-    """The second try's lock times out while the first is under way: 503, a new number, and whatever became of it is told by a retry."""
+    """The second try's lock times out while the first is under way: 503, a new number, and whatever became of it is
+    told by a retry."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
     claims, number = [claim(user, points=4)], writer.number
@@ -271,7 +289,8 @@ async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writ
         await crossing(holder.execute, "ROLLBACK")
     assert writer.number != number
     with trio.fail_after(10):
-        while await turns(stores, number) != [1, 2, 3]:  # the first try got its lock, and nobody was there to hear of it
+        # the first try got its lock, and nobody was there to hear of it
+        while await turns(stores, number) != [1, 2, 3]:
             await trio.sleep(0.01)
     assert await record(writer, claims) == [None]
     outcomes = await record(writer, [claim(user, points=1)])
@@ -287,7 +306,7 @@ async def test_a_swallowed_answer_ends_within_its_deadline(
     claims, number, proxy.fault = [claim(user)], writer.number, Fault.SWALLOW
     with monkeypatch.context() as hurried, trio.fail_after(5), pytest.raises(StorageUnavailable):
         hurried.setattr(module, "STATEMENT_SECONDS", 0.1)
-        hurried.setattr("scoreboard.storage.connections.CONNECT_SECONDS", 0.1)
+        hurried.setattr("scoreboard.storage.connections.stores.CONNECT_SECONDS", 0.1)
         await record(writer, claims)
     proxy.fault = None
     assert writer.number != number
@@ -314,12 +333,15 @@ async def test_nobody_there_leaves_no_doubt(proxy: Proxy, writer: Writer, stores
 async def test_what_is_left_when_postgresql_goes_away_is_refused(
     proxy: Proxy, writer: Writer, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of a halved batch is recorded and says so; the rest is told that it is not known, without a try for each part."""
+    """Half of a halved batch is recorded and says so; the rest is told that it is not known, without a try for each
+    part."""
     users = await make_users(stores, 16)
     claims = [claim(user) for user in users[:-1]] + [claim(users[-1], metadata="[")]
     real, calls = ledger.record, 0
 
-    async def going(conn: asyncpg.Connection, batch: Sequence[Claim], span: Span, judge: ledger.Judge | None) -> ledger.Recording:
+    async def going(
+        conn: asyncpg.Connection, batch: Sequence[Claim], span: SequenceRange, judge: ledger.Judge | None
+    ) -> ledger.Recording:
         nonlocal calls
         calls += 1
         if calls == 3:  # the whole batch, its first half, its second half
@@ -358,11 +380,12 @@ async def test_taken_parts_cover_the_batch(writer: Writer, stores: Stores) -> No
     assert used == list(range(2, 2 + len(used)))
 
 
-# ---- other histories, other sessions ------------------------------------------------------------------------------------
+# ---- other histories, other sessions ---------------------------------------------------------------------------------
 
 
 async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_number(writer: Writer, stores: Stores) -> None:
-    """An older database was restored: the batch is recorded once, under a number that no board knows, and the board is in doubt."""
+    """An older database was restored: the batch is recorded once, under a number that no board knows, and the board is
+    in doubt."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
     number = writer.number

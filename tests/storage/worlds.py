@@ -11,13 +11,14 @@ import asyncpg
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Refusal
+from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import Claim
-from scoreboard.storage import ledger
 from scoreboard.storage.agreement import Agreement
-from scoreboard.storage.bridge import crossing
-from scoreboard.storage.connections import Stores
-from scoreboard.storage.namespace import SPECIFIED
-from scoreboard.storage.projection import Projection, Span
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.namespace import SPECIFIED
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import ledger
+from scoreboard.storage.redis.projection import Projection
 
 NAMES = SPECIFIED.board(LEADERBOARD)
 UPDATES = SPECIFIED.updates
@@ -32,7 +33,9 @@ async def make_users(stores: Stores, count: int) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-def claim(user: UUID, *, points: int = 10, action_id: str | None = None, body: bytes | None = None, **others: object) -> Claim:
+def claim(
+    user: UUID, *, points: int = 10, action_id: str | None = None, body: bytes | None = None, **others: object
+) -> Claim:
     action = action_id or str(uuid4())
     values: dict[str, object] = {
         "action_type": "task_finish",
@@ -79,18 +82,19 @@ async def connection(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
 
 
 class Scribe:
-    """Records batches in the ledger under turns of its own and, if told so, brings them to the board, as a committer does."""
+    """Records batches in the ledger under turns of its own and, if told so, brings them to the board, as a committer
+    does."""
 
     def __init__(self, conn: asyncpg.Connection, number: int) -> None:
         self.conn, self.number, self.turn = conn, number, 0
 
-    async def record(self, claims: Sequence[Claim]) -> tuple[Span, ledger.Recording]:
-        span = Span(self.number, self.turn + 1, self.turn + 1)
+    async def record(self, claims: Sequence[Claim]) -> tuple[SequenceRange, ledger.Recording]:
+        span = SequenceRange(self.number, self.turn + 1, self.turn + 1)
         recording = await crossing(ledger.record, self.conn, claims, span)
         self.turn += bool(recording.rows)
         return span, recording
 
-    async def project(self, projection: Projection, recorded: tuple[Span, ledger.Recording]) -> object:
+    async def project(self, projection: Projection, recorded: tuple[SequenceRange, ledger.Recording]) -> object:
         span, recording = recorded
         return await crossing(projection.apply, span, recording.rows, recording.told)
 

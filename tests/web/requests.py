@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from scoreboard.runtime.messages import Request
+from scoreboard.http.request import Request
 
 
 def request(*headers: tuple[bytes, bytes], peer: str = "127.0.0.1", target: bytes = b"/", body: bytes = b"") -> Request:

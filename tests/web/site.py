@@ -14,33 +14,39 @@ from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.scoring import read_rules
-from scoreboard.operations.committer import Pending
+from scoreboard.http.asgi import Asgi
+from scoreboard.http.handlers import Front, Handler, Prompt, Reply
+from scoreboard.http.request import Request
+from scoreboard.http.server import Server
+from scoreboard.operations.action_queue import Pending
+from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.pictures import Pictures
-from scoreboard.operations.sessions import Identity
-from scoreboard.runtime.asgi import Asgi
-from scoreboard.runtime.front import Front, Handler, Prompt, Reply
-from scoreboard.runtime.messages import Request
-from scoreboard.runtime.server import Server
-from scoreboard.storage.board import Standing
+from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
-from scoreboard.web.addresses import Addresses, Network
 from scoreboard.web.application import Services, build_application
-from scoreboard.web.auth import AuthRoutes
-from scoreboard.web.avatars import AvatarRoutes
-from scoreboard.web.bearer import Bearer
-from scoreboard.web.branding import SHIPPED, Branding
+from scoreboard.web.authorization import Bearer
+from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
-from scoreboard.web.error_pages import ErrorPages
-from scoreboard.web.express import build_plain_table, build_probe_table, build_prompt_probes, build_prompt_table, build_table
-from scoreboard.web.gate import Gate
-from scoreboard.web.heads import Heads
-from scoreboard.web.health import HealthRoutes
+from scoreboard.web.cors import Origins
+from scoreboard.web.express import (
+    build_plain_table,
+    build_probe_table,
+    build_prompt_probes,
+    build_prompt_table,
+    build_table,
+)
+from scoreboard.web.headers import Heads
 from scoreboard.web.openapi import Description
-from scoreboard.web.origins import Origins
-from scoreboard.web.pages import PageRoutes
+from scoreboard.web.pages.branding import SHIPPED, Branding
+from scoreboard.web.pages.error_pages import ErrorPages
+from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import failed, problem
-from scoreboard.web.scores import ScoreRoutes
-from scoreboard.web.users import UserRoutes
+from scoreboard.web.rate_limit import Gate
+from scoreboard.web.routes.auth import AuthRoutes
+from scoreboard.web.routes.avatars import AvatarRoutes
+from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
 from tests.storage.worlds import claim
 
@@ -149,7 +155,10 @@ async def site(
         health.migrated = True
         made = Site(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
-        bearer, heads = Bearer(people.sessions.authenticate, people.sessions.recall), Heads(origins, public_url=public_url)
+        bearer, heads = (
+            Bearer(people.sessions.authenticate, people.sessions.recall),
+            Heads(origins, public_url=public_url),
+        )
         scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
@@ -183,7 +192,9 @@ async def site(
             recall=bearer.recall,
         )
 
-        def front(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> Front:
+        def front(
+            express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]
+        ) -> Front:
             return Front(
                 express=express,
                 prompt=prompt,
@@ -206,9 +217,13 @@ async def site(
 
         await nursery.start(monitor.run)
 
-        async def serve(express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]) -> httpx.AsyncClient:
+        async def serve(
+            express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]
+        ) -> httpx.AsyncClient:
             _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)
-            return await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
+            return await stack.enter_async_context(
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+            )
 
         files = build_plain_table(services.pages, services.description.read)
         express = build_table(scores) | files | build_probe_table(health, metrics=True)

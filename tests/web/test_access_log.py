@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from scoreboard.runtime.messages import Request
-from scoreboard.runtime.request_times import name_routes
-from scoreboard.runtime.settings import load_settings
+from scoreboard.http.request import Request
+from scoreboard.settings.model import load_settings
+from scoreboard.telemetry.request_times import name_routes
 from scoreboard.web.access_log import ANY, ERRORS_PER_SECOND, NONE, SERVER_ERRORS, AccessLog
-from scoreboard.web.addresses import Addresses
+from scoreboard.web.client_address import Addresses
 
 BOARD = b"/api/v1/scores/leaderboard"
 
@@ -33,7 +33,8 @@ def lines(log: AccessLog, *statuses: int, of: Request | None = None) -> list[Any
 
 
 def test_a_line_says_who_asked_for_what_and_how_it_went() -> None:
-    """Level, method, route, status, milliseconds, request id, the client's address behind our proxy, and the user; never the query."""
+    """Level, method, route, status, milliseconds, request id, the client's address behind our proxy, and the user;
+    never the query."""
     name_routes([BOARD.decode()])
     asked = request(BOARD + b"?token=hidden", x_request_id="abc", x_forwarded_for="192.0.2.9")
     asked.user = uuid4()

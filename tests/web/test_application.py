@@ -6,8 +6,8 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.domain.scoring import read_rules
-from scoreboard.web.health import HealthRoutes
-from scoreboard.web.pages import page_actions
+from scoreboard.web.pages.site import page_actions
+from scoreboard.web.routes.health import HealthRoutes
 from tests.operations.people import database_url
 from tests.web.site import ROOT, site
 
@@ -40,9 +40,13 @@ async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> 
         (StoreCondition.DOWN, StoreCondition.DOWN, 503),
     ],
 )
-async def test_one_store_that_serves_reads_is_enough_to_be_ready(postgresql: StoreCondition, redis: StoreCondition, status: int) -> None:
+async def test_one_store_that_serves_reads_is_enough_to_be_ready(
+    postgresql: StoreCondition, redis: StoreCondition, status: int
+) -> None:
     """Degraded is better than gone; with neither it is 503. The body tells of stores, warnings and boards."""
-    health = HealthRoutes(lambda: {"postgresql": postgresql, "redis": redis}, lambda: ("Mind this.",), lambda: {"leaderboard": "stale"})
+    health = HealthRoutes(
+        lambda: {"postgresql": postgresql, "redis": redis}, lambda: ("Mind this.",), lambda: {"leaderboard": "stale"}
+    )
     health.migrated = True
     nobody: object = None
     answer = await health.readyz(nobody)  # type: ignore[arg-type]
@@ -69,7 +73,9 @@ async def test_metrics_are_prometheus_text(database_url: str, redis_url: str) ->
     """Answers to actions are counted by what became of them."""
     async with site(database_url, redis_url) as here:
         mine = await here.register()
-        await here.http.post("/api/v1/scores/action", json={}, headers={"authorization": f"Bearer {mine['accessToken']}"})
+        await here.http.post(
+            "/api/v1/scores/action", json={}, headers={"authorization": f"Bearer {mine['accessToken']}"}
+        )
         answer = await here.http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert 'scoreboard_score_updates_total{result="invalid_signature"}' in answer.text
@@ -90,7 +96,8 @@ async def test_the_page_holds_the_present_board(database_url: str, redis_url: st
 
 
 async def test_files_travel_gzipped_to_those_who_read_it(database_url: str, redis_url: str) -> None:
-    """The page stays under 34 kB on its way; who does not read gzip, or refuses it, gets the plain file under another ETag."""
+    """The page stays under 34 kB on its way; who does not read gzip, or refuses it, gets the plain file under another
+    ETag."""
     async with site(database_url, redis_url) as here:
         packed = await here.http.get("/static/page.js", headers={"accept-encoding": "br, gzip;q=0.8"})
         plain = await here.http.get("/static/page.js", headers={"accept-encoding": "gzip;q=0, br"})
@@ -103,14 +110,16 @@ async def test_files_travel_gzipped_to_those_who_read_it(database_url: str, redi
         loaded = [
             name
             for name in files
-            if name.endswith((".js", ".css", ".svg", ".webmanifest")) and name not in {"element.js", "origins.js", "sha256.js", "stage.js"}
+            if name.endswith((".js", ".css", ".svg", ".webmanifest"))
+            and name not in {"element.js", "origins.js", "sha256.js", "stage.js"}
         ]
         paths = ["/", *(f"/static/{name}" for name in loaded)]  # the rest is for other pages, other sites, home screens
         assert sum([int((await here.http.get(path)).headers["content-length"]) for path in paths]) < 34_000
 
 
 async def test_the_pages_files_are_there_and_nothing_else(database_url: str, redis_url: str) -> None:
-    """Whatever the page names is served with its type and an ETag; the client stands at /scoreboard.js too, for other sites' pages."""
+    """Whatever the page names is served with its type and an ETag; the client stands at /scoreboard.js too, for other
+    sites' pages."""
     async with site(database_url, redis_url) as here:
         for entry in (ROOT / "scoreboard/web/static").iterdir():
             answer = await here.http.get(f"/static/{entry.name}")
@@ -123,7 +132,14 @@ async def test_the_pages_files_are_there_and_nothing_else(database_url: str, red
         assert client.text == "export * from './static/scoreboard.js';\n"
         assert client.headers["content-type"] == "text/javascript; charset=utf-8"
         assert client.headers["access-control-allow-origin"] == "*"
-        for path in ("/static/", "/static/nothing.js", "/static/%2e%2e/page.py", "/static/..%2fpage.py", "/static//etc/passwd", "/page.py"):
+        for path in (
+            "/static/",
+            "/static/nothing.js",
+            "/static/%2e%2e/page.py",
+            "/static/..%2fpage.py",
+            "/static//etc/passwd",
+            "/page.py",
+        ):
             assert (await here.http.get(path)).status_code == 404
 
 
@@ -159,7 +175,9 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("GET", "/metrics"),
         }
         for methods in document["paths"].values():
-            assert all(any(status.startswith("2") for status in operation["responses"]) for operation in methods.values())
+            assert all(
+                any(status.startswith("2") for status in operation["responses"]) for operation in methods.values()
+            )
         submit = document["paths"]["/api/v1/scores/action"]["post"]
         assert set(submit["responses"]) == {"200", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
         assert list(submit["responses"]["409"]["content"]) == ["application/problem+json"]
@@ -181,9 +199,12 @@ async def test_the_description_is_made_once(database_url: str, redis_url: str) -
         assert first.headers["content-encoding"] == "gzip"
 
 
-@pytest.mark.parametrize(("path", "status"), [("/api/v1/scores/leaderboard", 400), ("/api/v1/nothing", 404), ("/", 200), ("/livez", 200)])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/api/v1/scores/leaderboard", 400), ("/api/v1/nothing", 404), ("/", 200), ("/livez", 200)]
+)
 async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, path: str, status: int) -> None:
-    """More than a kilobyte is refused before anybody reads it; the page's own may be longer, as other sites add to it."""
+    """More than a kilobyte is refused before anybody reads it; the page's own may be longer, as other sites add to
+    it."""
     async with site(database_url, redis_url) as here:
         answer = await here.http.get(f"{path}?{'a=1&' * 300}")
         assert answer.status_code == status
@@ -192,7 +213,9 @@ async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, pa
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "POST", "DELETE", "PROPFIND", "QUERY", "M-SEARCH"])
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/scoreboard.js", "/static/page.css", "/api/v1/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/metrics", "/scoreboard.js", "/static/page.css", "/api/v1/openapi.json"]
+)
 async def test_other_methods_are_refused_alike(database_url: str, redis_url: str, method: str, path: str) -> None:
     """405 with the methods that are allowed, whichever door answers."""
     async with site(database_url, redis_url, all_doors=True) as here:

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 
 from scoreboard.web import connection_limits
-from scoreboard.web.addresses import Addresses
+from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import (
     BLOCKED_SECONDS,
     FLOOD_REFUSALS,
@@ -14,7 +14,7 @@ from scoreboard.web.connection_limits import (
     PROBES_PER_MINUTE,
     ConnectionLimits,
 )
-from scoreboard.web.gate import USERS_TIMES
+from scoreboard.web.rate_limit import USERS_TIMES
 
 
 class Clock:
@@ -63,9 +63,11 @@ def test_an_ipv6_proxy_is_known_by_its_address() -> None:
 
 
 def test_connections_come_no_faster_than_requests_may() -> None:
-    """One that opens and closes them is refused once it has opened what an address may have open, then it gets one for each request."""
+    """One that opens and closes them is refused once it has opened what an address may have open, then it gets one for
+    each request."""
     clock = Clock()
-    limits = ConnectionLimits(Addresses(), 100, 60 * 64 - PROBES_PER_MINUTE, clock=clock)  # 64 a second: a float has no error
+    # 64 a second: a float has no error
+    limits = ConnectionLimits(Addresses(), 100, 60 * 64 - PROBES_PER_MINUTE, clock=clock)
 
     def opened(address: str, times: int) -> int:
         admitted = 0
@@ -85,7 +87,8 @@ def test_connections_come_no_faster_than_requests_may() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 2000])
 def test_rounding_refuses_nobody(most: int) -> None:
-    """So many may come at once, to the last one and not one more, whatever the clock says: at a rate whose interval no float holds."""
+    """So many may come at once, to the last one and not one more, whatever the clock says: at a rate whose interval no
+    float holds."""
     clock, rate = Clock(), USERS_TIMES * 1000  # limits.ip_per_minute
     for hours in range(0, 2000, 97):
         clock.now = 3600 * hours + hours / 7
@@ -106,7 +109,8 @@ def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
 
 
 def test_malformed_requests_count_as_many_connections() -> None:
-    """Who sends nothing else opens no more for a while, others do; and the while has an end, however many there were."""
+    """Who sends nothing else opens no more for a while, others do; and the while has an end, however many there
+    were."""
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 10 * MALFORMED_COST, 60 * 64 - PROBES_PER_MINUTE, clock=clock)
     for _ in range(9):

@@ -1,7 +1,8 @@
-"""Work that grows faster than its input: every decoder, query parser and header reader has its worst 16 kB and does not hold the loop.
+"""Work that grows faster than its input: every decoder, query parser and header reader has its worst 16 kB and does not
+hold the loop.
 
-The one timed test of this project, since nothing else shows it. It counts CPU time of this thread alone and takes the best of several runs,
-so that a busy machine changes nothing; LONGEST_MS is many times what any of them takes.
+The one timed test of this project, since nothing else shows it. It counts CPU time of this thread alone and takes the
+best of several runs, so that a busy machine changes nothing; LONGEST_MS is many times what any of them takes.
 """
 
 import base64
@@ -15,26 +16,28 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from scoreboard.domain import email_addresses, names, profiles, wire
+from scoreboard.domain import account_rules as profiles
+from scoreboard.domain import email_addresses, names
+from scoreboard.domain import protocol as wire
 from scoreboard.domain.actions import parse_action
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.domain.skeletons import folded_skeleton, skeleton_of_first_rule
-from scoreboard.live.requests import query_token, read_query
+from scoreboard.http.connection import YIELD_EVERY
+from scoreboard.http.parser import HEAD_BYTES, RequestParser
+from scoreboard.http.request import BODY_BYTES, NORMAL_PATH, Request
+from scoreboard.live.transports.query import query_token, read_query
+from scoreboard.net.reading import READ_BYTES
 from scoreboard.operations.login_limits import LoginLimits
-from scoreboard.runtime.http1 import YIELD_EVERY
-from scoreboard.runtime.messages import BODY_BYTES, NORMAL_PATH, Request
-from scoreboard.runtime.parser import HEAD_BYTES, RequestParser
-from scoreboard.runtime.reading import READ_BYTES
 from scoreboard.security import device_cookies, passwords, refresh_tokens, signatures, tokens
-from scoreboard.web import bodies
-from scoreboard.web.addresses import Addresses
-from scoreboard.web.auth import Credentials, Refresh, Registration, read_cookies
-from scoreboard.web.bearer import Bearer
-from scoreboard.web.heads import Heads
-from scoreboard.web.origins import Origins
-from scoreboard.web.pages import accepts_gzip
-from scoreboard.web.scores import is_current, read_limit
-from scoreboard.web.users import ProfileChange
+from scoreboard.web import json_body as bodies
+from scoreboard.web.authorization import Bearer
+from scoreboard.web.client_address import Addresses
+from scoreboard.web.cors import Origins
+from scoreboard.web.headers import Heads
+from scoreboard.web.pages.site import accepts_gzip
+from scoreboard.web.routes.auth import Credentials, Refresh, Registration, read_cookies
+from scoreboard.web.routes.scores import is_current, read_limit
+from scoreboard.web.routes.users import ProfileChange
 from tests.operations.people import ISSUER, KEYS, MASTERS
 from tests.web.requests import request
 
@@ -68,7 +71,17 @@ def check(inputs: Iterable[tuple[str, Callable[[], object]]]) -> None:
 # ---- bodies ---------------------------------------------------------------------------------------------------------
 
 ACTION = '{"actionId":"a","actionType":"b","timestamp":"2026-01-10T10:30:00Z","metadata":'
-NUMBERS = ("1", "0.1", "1e-320", "5e-324", "1.7976931348623158e308", "2.2250738585072011e-308", "1e23", "9" * 25, "0." + "9" * 700)
+NUMBERS = (
+    "1",
+    "0.1",
+    "1e-320",
+    "5e-324",
+    "1.7976931348623158e308",
+    "2.2250738585072011e-308",
+    "1e23",
+    "9" * 25,
+    "0." + "9" * 700,
+)
 BODIES = {
     "usual": b'{"username":"Ada","password":"correct horse battery"}',
     "an usual action": f'{ACTION}{{"difficulty":"medium","timeSpent":120.5}}}}'.encode(),
@@ -127,9 +140,24 @@ def test_live_messages() -> None:
 
 def test_what_the_structs_let_through() -> None:
     """The rules for names, addresses, pictures and passwords, on the longest texts that get as far."""
-    units: tuple[tuple[str, str], ...] = (("marks", MARKS), ("letters", "x"), ("dots", "a."), ("at", "@"), ("spaces", " a"))
-    units += (("ligatures of eighteen", "\ufdfa"), ("capital I", "I"), ("joined emoji", "\U0001f469\u200d"), ("soft hyphens", "\u00ad"))
-    units += (("encoded labels", "@xn--mller-kva."), ("one encoded label", "@xn--" + "9" * 1024), ("letters of a domain", "@ü"))
+    units: tuple[tuple[str, str], ...] = (
+        ("marks", MARKS),
+        ("letters", "x"),
+        ("dots", "a."),
+        ("at", "@"),
+        ("spaces", " a"),
+    )
+    units += (
+        ("ligatures of eighteen", "\ufdfa"),
+        ("capital I", "I"),
+        ("joined emoji", "\U0001f469\u200d"),
+        ("soft hyphens", "\u00ad"),
+    )
+    units += (
+        ("encoded labels", "@xn--mller-kva."),
+        ("one encoded label", "@xn--" + "9" * 1024),
+        ("letters of a domain", "@ü"),
+    )
     longest = {name: unit * 1024 for name, unit in units}
     rules: dict[str, tuple[Callable[[str], object], int]] = {
         "username": (profiles.username, profiles.USERNAME_RAW_LONGEST),
@@ -140,7 +168,11 @@ def test_what_the_structs_let_through() -> None:
         "avatarUrl": (profiles.avatar_url, profiles.AVATAR_LONGEST),
         "password": (passwords._bytes, profiles.PASSWORD_LONGEST),
     }
-    check((f"{rule}: {name}", partial(read, text[:length])) for rule, (read, length) in rules.items() for name, text in longest.items())
+    check(
+        (f"{rule}: {name}", partial(read, text[:length]))
+        for rule, (read, length) in rules.items()
+        for name, text in longest.items()
+    )
 
 
 # ---- heads ----------------------------------------------------------------------------------------------------------
@@ -160,10 +192,14 @@ VALUES = {
         f"{unit!r} in a list": filled(b"", unit, size=HEAD_BYTES)
         for unit in (b"gzip;q=0,", b"10.0.0.1,", b'W/"x", ', b"%41", b"a=&", b"token=&")
     },
-    **{f"cookies {unit!r}": filled(b"", unit, size=HEAD_BYTES) for unit in (b"scoreboard_refresh=a;", b";scoreboard_device", b"; \t \t")},
+    **{
+        f"cookies {unit!r}": filled(b"", unit, size=HEAD_BYTES)
+        for unit in (b"scoreboard_refresh=a;", b";scoreboard_device", b"; \t \t")
+    },
     "refresh cookies": b"; ".join(b"scoreboard_refresh=%086d" % number for number in range(150)),
     "device cookies": b"; ".join(
-        b"scoreboard_device=" + device_cookies.make(MASTERS[1], UUID(int=number), b"n" * 16).encode() for number in range(190)
+        b"scoreboard_device=" + device_cookies.make(MASTERS[1], UUID(int=number), b"n" * 16).encode()
+        for number in range(190)
     ),
     "letters": b"x" * HEAD_BYTES,
     "an origin": filled(b"https://", b"a.", size=HEAD_BYTES),
@@ -194,7 +230,10 @@ READERS: dict[str, tuple[bytes, Callable[[Request], object]]] = {
         b"cookie",
         lambda made: [refresh_tokens.is_ours(MASTERS, value) for value in read_cookies(made, "scoreboard_refresh")],
     ),
-    "device cookie": (b"cookie", lambda made: [device_cookies.read(MASTERS, value) for value in read_cookies(made, "scoreboard_device")]),
+    "device cookie": (
+        b"cookie",
+        lambda made: [device_cookies.read(MASTERS, value) for value in read_cookies(made, "scoreboard_device")],
+    ),
     "address": (b"x-forwarded-for", PROXIES.counted),
     "log-in's address": (b"x-forwarded-for", lambda made: LoginLimits(10).begin(PROXIES.client(made), 0.0)),
     "token": (b"authorization", BEARER.identify),
@@ -227,7 +266,11 @@ def test_headers(reader: str) -> None:
 )
 def test_queries(read: Callable[[bytes], object]) -> None:
     """As long as a head, and as long as a query may be."""
-    check((f"{what}, {size} bytes", partial(read, value[:size])) for what, value in VALUES.items() for size in (HEAD_BYTES, QUERY_BYTES))
+    check(
+        (f"{what}, {size} bytes", partial(read, value[:size]))
+        for what, value in VALUES.items()
+        for size in (HEAD_BYTES, QUERY_BYTES)
+    )
 
 
 # ---- HTTP itself ----------------------------------------------------------------------------------------------------
@@ -249,7 +292,9 @@ HEADS_AND_BODIES = {
     "empty lines": filled("", "\r\n"),
     "digits of a length": filled("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: ", "9", "\r\n\r\n"),
     "a long host": filled("GET / HTTP/1.1\r\nHost: ", "a.", "\r\n\r\n"),
-    "names of an upgrade": filled("GET /live HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: ", "a,", "\r\n\r\n"),
+    "names of an upgrade": filled(
+        "GET /live HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: ", "a,", "\r\n\r\n"
+    ),
 }
 
 
@@ -279,6 +324,7 @@ class Reader:
 
 @pytest.mark.parametrize("name", HEADS_AND_BODIES)
 def test_what_the_parser_reads(name: str) -> None:
-    """Heads and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their turn."""
+    """Heads and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their
+    turn."""
     longest = min(Reader(HEADS_AND_BODIES[name]).longest_ms for _ in range(RUNS))
     assert longest < LONGEST_MS

@@ -16,7 +16,7 @@ function written(size) {
 
 /**
  * What the layout is told of the scores, for its sizes. --em: how wide the longest one may be in a wide bold font, in em; the room is for
- * 4, 7, 10, … digits, so that it changes seldom (web/page.py does the same). --ch: how wide it is at most in digits, a separator as 0.6 of one:
+ * 4, 7, 10, … digits, so that it changes seldom (web/pages/first_paint.py does the same). --ch: how wide it is at most in digits, a separator as 0.6 of one:
  * all scores have that width, so that all go below their names, or none.
  * @param {HTMLElement} whole @param {{score: number}[]} entries
  */
@@ -38,7 +38,7 @@ export function offerWhole(names) {
   }
 }
 
-/** As in web/page.py. @param {string} name */
+/** As in web/pages/first_paint.py. @param {string} name */
 const initials = (name) => (name.replace(/\p{Lu}/gu, ' $&').match(/(?<![\p{L}\p{N}])[\p{L}\p{N}]/gu) ?? ['?']).slice(0, 2).join('').toUpperCase();
 
 /** FNV-1a, as in domain/pictures.py. @param {string} url */

@@ -1,0 +1,172 @@
+"""Demo players: 25 accounts, and some life on the board.
+
+`load` makes the accounts (`scripts/run` on embedded stores). `play` has them complete real signed actions through the
+public API of the running server, with the Python client: a few each when nobody has scored yet, so that a first visitor
+sees a board, and on and on with `--demo`. Only their log-ins go another way: 24 at once from one address are more than
+the server allows. Whatever goes wrong with them is a line in the log, and the node goes on.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from ipaddress import ip_address
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import structlog
+import trio
+
+from scoreboard.client import ClientError, Credentials, Refused, Session
+from scoreboard.domain.errors import Refusal
+from scoreboard.domain.scoring import Rule, Rules
+from scoreboard.operations.accounts import Accounts
+from scoreboard.runtime.supervise import leaves
+
+PASSWORD = "scoreboard-demo"  # noqa: S105 – printed at every start; demo accounts exist on embedded stores only
+LOGIN = "demo"
+HANDLES = (  # 25; the first is the visitor's own
+    *(
+        LOGIN,
+        "TopPlayer",
+        "ProGamer",
+        "NightOwl",
+        "PixelPilot",
+        "QuizWhiz",
+        "LuckyLlama",
+        "TurboTurtle",
+        "BraveBadger",
+        "MathMage",
+    ),
+    *(
+        "SwiftSparrow",
+        "CodeCobra",
+        "HappyHippo",
+        "SilentShark",
+        "RocketRaccoon",
+        "WiseWalrus",
+        "CosmicCat",
+        "JollyJaguar",
+    ),
+    *("MightyMole", "PuzzlePanda", "ZenZebra", "EagerEagle", "FrostyFox", "GentleGiant", "IronIguana"),
+)
+OPENING = (2, 5)  # actions of each player when nobody has scored yet
+REGULARS = 12  # players who stay and play; ten actions a minute each is all that the limits allow
+PAUSE = (3.0, 12.0)  # seconds between two actions of one player: a person's pace, below the limit
+ADDRESS = "{name}@players.invalid"  # RFC 2606: never anybody's
+
+chance = Random()  # noqa: S311 – decides who plays what, nothing secret
+log = structlog.get_logger()
+
+
+@contextmanager
+def failures_logged() -> Iterator[None]:
+    """What fails inside is one line in the log."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 – a demo may not end the node
+        log.warning("demo_failed", error=_in_one_line(exc))
+
+
+def _in_one_line(exc: BaseException) -> str:
+    """What went wrong first, of several."""
+    first = next(leaves(exc))
+    return f"{type(first).__name__}: {' '.join(str(first).split())}"
+
+
+def warn_beyond_loopback(host: str, public_url: str) -> None:
+    """Warns when others than this machine can reach accounts whose password everybody knows."""
+    if not _is_loopback(host) or (public_url and not _is_loopback(urlsplit(public_url).hostname or "")):
+        log.warning(
+            "demo_accounts_exposed",
+            host=public_url or host,
+            why="whoever reaches this address can log in as the demo players; begin a new data folder with "
+            "SCOREBOARD_EMBEDDED__DEMO_ACCOUNTS=false, or listen on 127.0.0.1",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a name or address can only mean this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def load(accounts: Accounts, known: Collection[str]) -> None:
+    """Makes the accounts that are not there yet."""
+    async with trio.open_nursery() as nursery:
+        for name in HANDLES:
+            if name not in known:
+                nursery.start_soon(accounts.create, name, ADDRESS.format(name=name.lower()), PASSWORD, None)
+
+
+async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool, for_ever: bool) -> None:
+    """Logs players in and has them act. Returns after the opening unless `for_ever`. One player's failure is logged and
+    ends that one.
+
+    Proxies that the environment names are for others: the server is this process.
+    """
+    players = HANDLES[1:] if opening else HANDLES[1 : REGULARS + 1]
+    async with (
+        httpx.AsyncClient(base_url=base_url, timeout=10, trust_env=False) as http,
+        trio.open_nursery() as nursery,
+    ):
+        for number, name in enumerate(players):
+            stays = for_ever and number < REGULARS
+            actions = chance.randint(*OPENING) if opening else 0
+            if stays or actions:
+                nursery.start_soon(_one, http, accounts, rules, name, actions, stays)
+
+
+async def _one(http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool) -> None:
+    with failures_logged():
+        await _play_one(http, accounts, rules, name, opening, stays)
+
+
+async def _play_one(
+    http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool
+) -> None:
+    logged_in = await accounts.login(name, PASSWORD)
+    if isinstance(logged_in, Refusal):
+        return  # somebody has changed the password
+    session = Session(http, msgspec.convert(logged_in, Credentials, from_attributes=True))
+    rested: dict[str, float] = {}  # action type → when it may be done again
+    for _ in range(opening):
+        await _act(session, _choose(rules, rested))
+    while stays:
+        await trio.sleep(chance.uniform(*PAUSE))
+        stays = await _act(session, _choose(rules, rested))
+
+
+def _choose(rules: Rules, rested: dict[str, float]) -> tuple[str, Rule]:
+    """An action that is not cooling down; some have no cooldown, else the one that rests shortest will be refused."""
+    now = trio.current_time()
+    ready = [name for name in rules if rested.get(name, 0.0) <= now] or list(rules)
+    name = chance.choice(ready)
+    rested[name] = now + rules[name].cooldown + 1
+    return name, rules[name]
+
+
+async def _act(session: Session, chosen: tuple[str, Rule]) -> bool:
+    """One action. False when the session has ended: somebody has logged this player out or changed the password."""
+    kind, rule = chosen
+    try:
+        await session.submit(kind, _metadata(rule))
+    except Refused as exc:  # a limit, mostly
+        return exc.status != httpx.codes.UNAUTHORIZED
+    except ClientError as exc:
+        log.info("demo_action_failed", error=str(exc))
+    return True
+
+
+def _metadata(rule: Rule) -> Mapping[str, Any]:
+    """What a player might have done."""
+    metadata: dict[str, Any] = {}
+    if rule.difficulty:
+        metadata["difficulty"] = chance.choice(list(rule.difficulty))
+    if rule.time:
+        longest = min(rule.time.maximum, max(rule.time.minimum, rule.time.swift) * 4 + 60)
+        metadata["timeSpent"] = round(chance.uniform(rule.time.minimum, longest))
+    return metadata

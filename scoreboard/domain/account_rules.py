@@ -1,0 +1,118 @@
+"""What a user may be called and look like: the rules for names, addresses, pictures and passwords.
+
+Each function gives the value as it is to be stored, or a FieldError in words for people. Its work grows with the text,
+so the length as it came is checked before anything else. Pure. Whether a name is still free is decided by PostgreSQL
+alone; see storage.postgres.users. Which passwords are among the most used ones is known to security.passwords.
+"""
+
+import re
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+import unicodedata2 as unicodedata
+
+from scoreboard.domain import email_addresses, names
+from scoreboard.domain.errors import FieldError
+from scoreboard.domain.networks import LOCAL_DOMAINS, is_in_domain
+from scoreboard.domain.skeletons import fold_case, skeletons
+
+# characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
+RAW_PER_COMPOSED = 4
+USERNAME_SHORTEST = 3  # characters; contract
+USERNAME_LONGEST = 50  # characters; specification: VARCHAR(50)
+USERNAME_RAW_LONGEST = RAW_PER_COMPOSED * USERNAME_LONGEST  # characters as they come
+EMAIL_LONGEST = 255  # characters; specification: VARCHAR(255)
+EMAIL_RAW_LONGEST = RAW_PER_COMPOSED * EMAIL_LONGEST  # characters as they come
+AVATAR_LONGEST = 500  # characters; specification: VARCHAR(500)
+HTTPS_PORT = 443
+HOST_LONGEST = 253  # characters of a host's name; RFC 1035
+PASSWORD_SHORTEST = 10  # characters; contract
+PASSWORD_LONGEST = 1024  # characters; a bound for the work, above any pass phrase
+
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether it exists would need a letter
+_URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belong percent-encoded
+# A name of the DNS with at least two labels. The last one begins with a letter: browsers take a host that ends in a
+# number, hexadecimal ones too, for an IPv4 address (WHATWG URL, "ends in a number").
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
+# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and
+# 1 is l.
+_STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
+_UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
+# control, format, surrogate, private, line and paragraph separators
+_CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def username(text: str) -> str | FieldError:
+    """The name as it is stored: composed, in letters of usual width, with plain single spaces, without what shows
+    nothing (names.fold)."""
+    if len(text) > USERNAME_RAW_LONGEST:
+        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
+    name = names.fold(text)
+    if "@" in name:
+        return FieldError("username", "must not contain @")
+    if (fault := names.fault(name)) is not None:
+        return FieldError("username", fault)
+    if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
+        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
+    found = skeletons(name)
+    if not found or not names.is_visible(name):
+        return FieldError("username", "must contain something that can be seen")
+    if any(_STAND_IN.fullmatch(skeleton) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", skeleton)) for skeleton in found):
+        return FieldError("username", "must not look like the id of a user")
+    return name
+
+
+def email(text: str) -> str | FieldError:
+    """The address as it is stored (email_addresses.fold); it is compared without regard to case.
+
+    Before the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass
+    (RFC 8264).
+    """
+    if len(text) > EMAIL_RAW_LONGEST or len(address := email_addresses.fold(text)) > EMAIL_LONGEST:
+        return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
+    if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _CONTROL for character in address):
+        return FieldError("email", "must be an e-mail address")
+    local = address.partition("@")[0]
+    if special := next(
+        (character for character in local if unicodedata.normalize("NFKC", character) != character), None
+    ):
+        return FieldError("email", f"must not contain letters in a special form before the @ (U+{ord(special):04X})")
+    return address
+
+
+def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) -> str | FieldError:
+    """The address of a picture, which we fetch, and browsers where others show boards: https, a public host by its
+    name, port 443.
+
+    `own_host`: this server's own; a picture from there could be any of its answers.
+    """
+    if len(text) > longest:
+        return FieldError("avatarUrl", f"must have at most {longest} characters")
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
+        is_usual_port = parts.port in {None, HTTPS_PORT}
+    except ValueError:  # a bracket without its pair, a port that is none
+        return FieldError("avatarUrl", "must be an https:// address")
+    if not whole or not _URL.fullmatch(text):
+        return FieldError("avatarUrl", "must be an https:// address")
+    if not is_usual_port:
+        return FieldError("avatarUrl", "must not name a port other than 443")
+    host = (parts.hostname or "").lower()
+    # reserved ones lead nowhere
+    if len(host) > HOST_LONGEST or not _HOST.fullmatch(host) or is_in_domain(host, LOCAL_DOMAINS):
+        return FieldError("avatarUrl", "must name a public host, like pictures.example.org, and no IP address")
+    if host == own_host.lower():
+        return FieldError("avatarUrl", "must not be an address of this server")
+    return text
+
+
+def password(text: str, own: Collection[str] = (), *, field: str = "password") -> str | FieldError:
+    """The password as given: every character counts, none is forbidden. None of the user's `own` names: who guesses
+    begins with those."""
+    if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
+        return FieldError(field, f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+    if fold_case(text) in {fold_case(name) for name in own}:
+        return FieldError(field, "must not be your own name or e-mail address")
+    return text

@@ -1,0 +1,1 @@
+"""A real PostgreSQL and a real Valkey, started as children: for development and tests."""

@@ -1,0 +1,364 @@
+"""Requests from bytes: `RequestParser`.
+
+The parser is llhttp (httptools); here are its callbacks and every rule about what is refused before anybody is asked:
+framing that two parsers could read differently (request smuggling, RFC 9112 sections 6 and 11.2), versions, sizes. It
+does no I/O and knows no clock: http1 feeds it, asks `queue`, `refusal` and `stage`, and answers.
+"""
+
+import re
+
+import httptools
+
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.http.request import BODY_BYTES, Request, pack_fields, unpack_fields
+from scoreboard.net.reading import READ_BYTES
+from scoreboard.net.sockets import Socket
+
+HEAD_BYTES = 16_384  # request line and fields
+REQUEST_BYTES = 20_480  # head and body together: most of what one connection can have us keep
+MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
+# a head that waits for its rest with more fields than these is kept as one text: each takes 230 bytes more if it is not
+PACK_FIELDS = 20
+EMPTY_BYTES = 64  # of empty lines before a request
+# a chunked body as it travels, with sizes, extensions and trailers: chunks of six bytes and more fit
+CODED_BYTES = 2 * BODY_BYTES
+MAX_PIECES = 1_024  # in which a body may come, its chunks mostly: each costs as much as 500 bytes
+# of a head are parsed at a time, so that one with thousands of fields is refused after a few hundred
+HEAD_SLICE_BYTES = 2_048
+assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
+
+# RFC 3986 section 3.2.2, without what no browser sends: a name of labels, an IPv4 address, an IPv6 address in brackets;
+# then the port.
+HOST = re.compile(
+    rb"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]{0,5})?"
+).fullmatch
+HOST_BYTES = 262  # a name of 255 with its port
+WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch  # 16 bytes in base64
+
+END_OF_HEAD = b"\r\n\r\n"
+CARRIAGE_RETURN = 13
+FEW_BYTES = 288  # hold sixteen requests at most: "GET / HTTP/1.0" with its two ends of lines has eighteen
+
+_ONCE = (b"host", b"content-length", b"transfer-encoding")  # twice, and two parsers could disagree on which one counts
+
+
+def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
+    """A handshake that is complete, RFC 6455 section 4.2.1: on half a one trio-websocket waits for ever."""
+    return (
+        b"websocket" in [token.strip() for token in fields[b"upgrade"].lower().split(b",")]
+        and fields.get(b"sec-websocket-version") == b"13"
+        and WEBSOCKET_KEY(fields.get(b"sec-websocket-key", b"")) is not None
+    )
+
+
+TOO_MANY_FIELDS = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {MAX_FIELDS} fields")
+
+
+class RefusedError(Exception):
+    """Raised in a callback to stop the parser; `RequestParser.refusal` says why."""
+
+
+class RequestParser:
+    """Feed it; take finished requests from `queue`. Once `refusal` is set it takes nothing more: answer the queue, then
+    that, then close.
+
+    It parses no further than to the end of the next head: `queue` holds two requests at most (one whose body ended, one
+    without a body), or what is in a few bytes. What followed them waits in `unparsed`, as the bytes that came. http1
+    empties the queue, calls `resume` until nothing is unparsed, and only then reads and feeds again.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_coded",
+        "_empty",
+        "_engine",
+        "_head",
+        "_headers",
+        "_host",
+        "_left",
+        "_live_path",
+        "_most",
+        "_packed",
+        "_packed_fields",
+        "_pieces",
+        "_socket",
+        "_spanned",
+        "_target",
+        "begun",
+        "expects",
+        "in_body",
+        "queue",
+        "refusal",
+        "request",
+        "rest",
+        "stage",
+        "unparsed",
+    )
+
+    def __init__(self, socket: Socket, live_path: bytes) -> None:
+        self._engine = httptools.HttpRequestParser(self)
+        self._socket = socket
+        self._live_path = live_path
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._packed = b""  # fields of the head at hand that came with earlier feeds, and how many they are
+        self._packed_fields = 0
+        self._host = b""  # the last one that was found valid: a connection's requests name the same
+        self._spanned = False  # the message at hand began in an earlier feed
+        self._head = 0  # bytes of later feeds that lay wholly in its head
+        self._coded = 0  # the same of its body, as it travels
+        self._body: bytes | bytearray = b""  # the bytes itself if it came in one part, as most do
+        self._most = BODY_BYTES  # that it may have
+        self._left = 0  # that are still to come, where the length is known
+        self._pieces = 0  # in which it came
+        self._empty = 0  # bytes of empty lines since the last request
+        self._chunked = False
+        self.queue: list[Request] = []
+        self.refusal: Refusal | None = None
+        self.begun = False  # the first byte of a message is here, the last is not
+        self.in_body = False  # its head is complete
+        self.request: Request | None = None  # while in_body; afterwards it is in the queue
+        self.expects = False  # it waits for "100 Continue" before it sends the body
+        self.stage = 0  # rises whenever a message begins, its head is complete, it is complete: what buys time
+        self.rest = b""  # what followed the upgrade to a WebSocket
+        self.unparsed = b""  # at most READ_BYTES that were fed and not parsed yet
+
+    # ---- feeding ----------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up
+        in `refusal`."""
+        # Empty lines, or more than one message perhaps: to look for that is a fiftieth of all that a small request
+        # costs.
+        size = len(data)
+        if (size > FEW_BYTES and (size > HEAD_SLICE_BYTES or data.count(END_OF_HEAD) > 1)) or (
+            data[0] <= CARRIAGE_RETURN and not self.begun
+        ):
+            self.unparsed = data
+            self.resume()
+            return
+        self._parse(data)
+
+    def resume(self) -> None:
+        """Goes on with what is unparsed, until a request is complete or nothing is left."""
+        while self.unparsed and not self.queue and self.refusal is None:
+            data = self.unparsed
+            if not self.begun:
+                data = self._without_empty_lines(data)
+                if not data:
+                    self.unparsed = b""
+                    return
+            end = min(max(self._left, 0), len(data))  # of the body at hand, all at once
+            if not end:
+                end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+                if end < len(END_OF_HEAD):
+                    end = len(data)
+                if not self.in_body:
+                    end = min(end, HEAD_SLICE_BYTES)
+            self.unparsed = data[end:]
+            self._parse(data[:end])
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        """What follows empty lines between requests: RFC 9112 section 2.2 wants one skipped, some clients send one
+        after a body."""
+        rest = data.lstrip(b"\r\n")
+        self._empty += len(data) - len(rest)
+        if self._empty > EMPTY_BYTES:
+            self.refusal = Refusal(Code.INVALID_REQUEST, "there are too many empty lines between requests")
+            return b""
+        if rest:
+            self._empty = 0
+        return rest
+
+    def _parse(self, data: bytes) -> None:
+        in_body = self.in_body
+        self._spanned = self.begun
+        while True:
+            try:
+                self._engine.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                data = data[exc.args[0] :]
+                if self.queue[-1].upgrade:
+                    self.rest, self.unparsed = data + self.unparsed, b""
+                    return
+                # an upgrade that nobody here offers is ignored, RFC 9110 section 7.8: what follows is the next request
+                if data:
+                    continue
+            except httptools.HttpParserError:
+                self.refusal = self.refusal or Refusal(Code.INVALID_REQUEST, "this is not a valid HTTP/1.1 request")
+                return
+            break
+        if self.begun:
+            if self._spanned:
+                self._count(len(data), in_body=in_body)
+            self._compact()
+
+    def _compact(self) -> None:
+        """A message is not complete: what of it must be kept is made small, as the rest may not come for a long
+        time."""
+        if self.in_body:
+            request = self.request
+            if request is not None and len(request.headers) > PACK_FIELDS:
+                request.pack()
+        elif len(self._headers) > PACK_FIELDS:
+            self._packed_fields += len(self._headers)
+            if self._packed_fields > MAX_FIELDS:
+                self.refusal = self.refusal or TOO_MANY_FIELDS
+            self._packed += pack_fields(self._headers)
+            self._headers = []
+
+    def _count(self, size: int, *, in_body: bool) -> None:
+        """Bounds what callbacks don't see until it is complete: half a field, chunk extensions, trailers."""
+        if in_body:
+            self._coded += size
+            if self._coded > CODED_BYTES:
+                self.refusal = Refusal(Code.PAYLOAD_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
+        elif not self.in_body:
+            self._head += size
+            if self._head > HEAD_BYTES:
+                self.refusal = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {HEAD_BYTES} bytes")
+
+    def forget(self) -> None:
+        """Lets go of llhttp and of the ring of callbacks through which it holds this object. Nothing may be fed from
+        here on."""
+        del self._engine
+
+    def _too_large(self) -> RefusedError:
+        if self._most < BODY_BYTES:
+            return self._refuse(f"head and body may have {REQUEST_BYTES} bytes together", Code.PAYLOAD_TOO_LARGE)
+        return self._refuse(f"a body may have {BODY_BYTES} bytes", Code.PAYLOAD_TOO_LARGE)
+
+    def _refuse(self, detail: str, code: Code = Code.INVALID_REQUEST) -> RefusedError:
+        self.refusal = Refusal(code, detail)
+        return RefusedError(detail)
+
+    # ---- llhttp's callbacks -----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self.begun = True
+        self.stage += 1
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # else it is a trailer: dropped, nothing that came after the body may change what the head said
+        if not self.in_body:
+            self._headers.append((name.lower(), value.strip()))
+
+    def on_headers_complete(self) -> None:
+        engine = self._engine
+        self.in_body = True
+        self.stage += 1
+        target, headers = self._target, self._headers
+        self._target, self._headers = b"", []
+        if self._packed:
+            headers, self._packed, self._packed_fields = unpack_fields(self._packed) + headers, b"", 0
+        if len(headers) > MAX_FIELDS:
+            raise self._refuse(TOO_MANY_FIELDS.detail, TOO_MANY_FIELDS.code)
+        fields = dict(headers)
+        if len(fields) != len(headers):
+            fields = dict(reversed(headers))  # the first of each
+        method, version = engine.get_method(), engine.get_http_version()
+        self.request = request = Request(self._socket, method, target, version, headers, fields)
+        if len(fields) != len(headers) and any(sum(name == once for name, _ in headers) > 1 for once in _ONCE):
+            raise self._refuse("Host, Content-Length and Transfer-Encoding may be there once")
+        if self._spanned and len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES:
+            raise self._refuse(f"a request's head may have {HEAD_BYTES} bytes", Code.HEADERS_TOO_LARGE)
+        if version != "1.1" and version != "1.0":  # noqa: PLR1714 - twice as fast as a set
+            raise self._refuse("the version must be HTTP/1.1 or HTTP/1.0")
+        if target[:1] != b"/" or b"#" in target:
+            self._locate(request)
+        host = fields.get(b"host")
+        if host != self._host:
+            if host is None:
+                if version == "1.1":
+                    raise self._refuse("Host must be there")
+            elif len(host) > HOST_BYTES or not HOST(host):
+                raise self._refuse("Host must be a name or an address, and a port at most")
+            else:
+                self._host = host
+        framed = b"content-length" in fields or b"transfer-encoding" in fields
+        if engine.should_upgrade():
+            # llhttp skips the body of such a message, and the body would come back as the next request.
+            if framed or method == b"CONNECT":
+                raise self._refuse("an upgrade has no body, and there is no CONNECT here")
+            request.upgrade = (
+                method == b"GET"
+                and version == "1.1"
+                and request.path == self._live_path
+                and _asks_for_a_websocket(fields)
+            )
+        elif framed:
+            self._expect_body(version, fields)
+
+    def _locate(self, request: Request) -> None:
+        """Path and query from the target; absolute form (a proxy's) becomes origin form, RFC 9112 section 3.2.2."""
+        target = request.target
+        if b"#" in target:
+            raise self._refuse("a target has no fragment")
+        if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
+            place = target.partition(b"://")[2]
+            # "http://host?query" has no path
+            start = min(at for at in (place.find(b"/"), place.find(b"?"), len(place)) if at >= 0)
+            request.target = place[start:] if place[start : start + 1] == b"/" else b"/" + place[start:]
+            request.path, _, request.query = request.target.partition(b"?")
+        elif target != b"*":
+            raise self._refuse("the target must be a path")
+
+    def _expect_body(self, version: str, fields: dict[bytes, bytes]) -> None:
+        length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
+        # llhttp refuses most of these by itself; they are asked again because a framing that slips through costs other
+        # people's requests.
+        if length is not None and (coding is not None or not length.isdigit()):
+            raise self._refuse("Content-Length must be one number, without Transfer-Encoding")
+        if coding is not None and (version != "1.1" or coding.lower() != b"chunked"):
+            raise self._refuse("Transfer-Encoding must be chunked, in HTTP/1.1")
+        self._chunked = coding is not None
+        self._most = BODY_BYTES
+        self._pieces = 0
+        self._left = int(length) if length is not None and len(length) <= 5 else 0
+        # else it fits beside any head
+        if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:
+            request = self.request
+            assert request is not None
+            head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+            self._most = min(BODY_BYTES, REQUEST_BYTES - head)
+            # many digits take the square of their number to read
+            if length is not None and (len(length) > 9 or int(length) > self._most):
+                raise self._too_large()
+        self.expects = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
+
+    def on_body(self, part: bytes) -> None:
+        body = self._body
+        self._left -= len(part)
+        self._pieces += 1
+        if self._pieces > MAX_PIECES:
+            raise self._refuse(f"a body may come in {MAX_PIECES} pieces", Code.PAYLOAD_TOO_LARGE)
+        if len(body) + len(part) > self._most:
+            raise self._too_large()
+        if not body:
+            self._body = part
+        elif isinstance(body, bytearray):
+            body += part
+        else:
+            self._body = bytearray(body) + part
+
+    def on_message_complete(self) -> None:
+        request = self.request
+        assert request is not None
+        if self._spanned:
+            request.unpack()
+        if self._body:
+            request.body, self._body = bytes(self._body), b""
+        if self._chunked:  # whoever reads the head next finds the framing that the body has now
+            self._chunked = False
+            self._left = 0
+            request.reframe()
+        request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
+        self.queue.append(request)
+        self.request = None
+        self._head = self._coded = 0
+        self._spanned = self.begun = self.in_body = self.expects = False
+        self.stage += 1

@@ -1,0 +1,1 @@
+"""Use cases of whoever runs the server: users, imports, checks of the stores."""

@@ -1,0 +1,159 @@
+"""Many users at once, for the command line: an import from a file, and users with ready tokens for load tests.
+
+Called by `scoreboard users import` and `scoreboard users tokens`; no route leads here.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from uuid import UUID, uuid4
+
+import trio
+
+from scoreboard.domain import account_rules as profiles
+from scoreboard.domain import email_addresses
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.skeletons import fold_case, skeletons
+from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.admin.import_files import Person
+from scoreboard.security import refresh_tokens, tokens
+from scoreboard.security.signatures import action_secret
+from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import sessions, users
+
+BATCH = 500  # users a round trip
+
+
+NAME_TAKEN = "username is taken, by a user with another e-mail address"
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import did. `existing`: users of these names with these addresses, in any case. `refused`: number and
+    why, in the file's order."""
+
+    created: int = 0
+    existing: int = 0
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+
+async def import_users(
+    stores: Stores, accounts: Accounts, people: Iterable[tuple[int, Person | str]], done: Imported
+) -> None:
+    """Creates whoever is not there yet; who is keeps everything as it is. Of two lines that claim one name or address
+    the first wins.
+
+    `done` counts, also up to where this was cancelled. Cancelling leaves those created until then, so the same file can
+    be imported again.
+    """
+
+    async def create(number: int, person: Person) -> None:
+        created = await accounts.create(person.username, person.email, person.password, person.avatarUrl)
+        if not isinstance(created, Refusal):
+            done.created += 1
+        elif created.code is Code.CONFLICT and await _is_there(stores, person):
+            done.existing += 1  # made by another process meanwhile, or the name is from before today's rules
+        else:
+            done.refused.append((number, created.detail))
+
+    lines = iter(people)
+    while batch := list(islice(lines, BATCH)):
+        done.refused += [(number, person) for number, person in batch if isinstance(person, str)]
+        waiting = [(number, person) for number, person in batch if isinstance(person, Person)]
+        while waiting:
+            # Asked first, since hashing a password that is not needed takes a tenth of a second.
+            known = await _known(stores, [person for _, person in waiting])
+            free: list[tuple[int, Person]] = []
+            for number, person in waiting:
+                name = profiles.username(person.username)
+                address = known.get(name) if isinstance(name, str) else None
+                if address is None:
+                    free.append((number, person))
+                elif _is_address_of(person, address):
+                    done.existing += 1
+                else:
+                    done.refused.append((number, NAME_TAKEN))
+            first, waiting = _without_rivals(free)
+            async with trio.open_nursery() as nursery:
+                for number, person in first:
+                    nursery.start_soon(create, number, person)
+    done.refused.sort()
+
+
+def _without_rivals(people: Sequence[tuple[int, Person]]) -> tuple[list[tuple[int, Person]], list[tuple[int, Person]]]:
+    """Those who may be created at once, and those who claim a name, a look or an address that a line before them claims
+    too.
+
+    The others wait for the first to be created or refused.
+    """
+    first: list[tuple[int, Person]] = []
+    rivals: list[tuple[int, Person]] = []
+    claimed: set[str] = set()
+    for number, person in people:
+        name, address = profiles.username(person.username), profiles.email(person.email)
+        claims = {*skeletons(name)} if isinstance(name, str) else set()
+        claims |= {fold_case(address)} if isinstance(address, str) else set()  # has an @, which no name has
+        (rivals if claims & claimed else first).append((number, person))
+        claimed |= claims
+    return first, rivals
+
+
+async def _known(stores: Stores, people: Sequence[Person]) -> dict[str, str]:
+    """The names of these that users have, as they are stored, and the users' addresses. What is no name nobody has: it
+    is not asked for."""
+    names = [name for person in people if isinstance(name := profiles.username(person.username), str)]
+    return await users.known(stores, names) if names else {}
+
+
+async def _is_there(stores: Stores, person: Person) -> bool:
+    account = await users.find(stores, person.username)
+    found = await users.profile(stores, account.user) if account else None
+    return found is not None and _is_address_of(person, found.email)
+
+
+def _is_address_of(person: Person, stored: str) -> bool:
+    """In any case, and however a row that is older than today's rules has it."""
+    return fold_case(email_addresses.fold(stored)) == fold_case(email_addresses.fold(person.email))
+
+
+@dataclass(frozen=True, slots=True)
+class DevelopmentToken:
+    """A user of a load test, ready to act."""
+
+    user: UUID
+    access_token: str = field(repr=False)
+    action_secret: str = field(repr=False)
+    key_version: int
+
+    @property
+    def line(self) -> str:
+        return f"{self.user}\t{self.access_token}\t{self.action_secret}\t{self.key_version}\n"
+
+
+async def development_tokens(
+    stores: Stores,
+    count: int,
+    *,
+    keys: TokenKeys,
+    masters: Mapping[int, bytes],
+    master: int,
+    issuer: str,
+    now: float,
+    lifetime: int = tokens.LIFETIME,
+) -> list[DevelopmentToken]:
+    """Users `load-000001`… with a session each that ends with its access token. Never in production: the caller refuses
+    it there."""
+    made: list[DevelopmentToken] = []
+    for start in range(1, count + 1, BATCH):
+        names = [f"load-{number:06}" for number in range(start, min(start + BATCH, count + 1))]
+        ids = await users.create_many(stores, names, [f"{name}@load.invalid" for name in names])
+        found = [(ids[name], uuid4()) for name in names]
+        # of no token: these sessions are not refreshed
+        digests = [secrets.token_bytes(refresh_tokens.VALUE_BYTES) for _ in found]
+        await sessions.open_many(stores, [sid for _, sid in found], [user for user, _ in found], digests, lifetime)
+        for user, sid in found:
+            token = tokens.issue(keys, issuer=issuer, user=user, sid=sid, jti=uuid4().hex, now=now, lifetime=lifetime)
+            made.append(DevelopmentToken(user, token, action_secret(masters[master], user, sid), master))
+    return made

@@ -1,0 +1,67 @@
+"""Accounts for whoever runs the server: find one by what is known of it, delete it from every board, list all.
+
+Called by `scoreboard users …`; no route leads here. What changes an account is in operations.accounts.
+"""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import trio
+
+from scoreboard.domain.boards import BOARDS
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.operations.accounts import Accounts
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import users
+from scoreboard.storage.postgres.users import Profile
+
+BOARD_SECONDS = 3.0  # for the boards to lose a deleted user; the projector needs half a second
+BOARD_INTERVAL_SECONDS = 0.2  # between two looks
+
+
+def no_such_user(who: str) -> Refusal:
+    """404 of a command's own."""
+    return Refusal(Code.NOT_FOUND, f"There is no user {who}.")
+
+
+async def find_user(stores: Stores, who: str) -> Profile | Refusal:
+    """By id, e-mail address (what has an @) or name; as a log-in finds the last two."""
+    try:
+        user = UUID(who.strip())
+    except ValueError:
+        account = await users.find(stores, who)
+        if account is None:
+            return no_such_user(who)
+        user = account.user
+    return await users.profile(stores, user) or no_such_user(who)
+
+
+async def delete_user(
+    stores: Stores, accounts: Accounts, user: Profile, repair_boards: Callable[[], Awaitable[object]]
+) -> bool | Refusal:
+    """Deletes all that there is of the user. True: no board has the user any more; False: Redis could not be told, the
+    next node does.
+
+    `repair_boards`: one comparison of the stores by the projector, which repairs. A running node does the same: whoever
+    is first.
+    """
+    if not await accounts.delete(user):
+        return no_such_user(user.username)
+    with trio.move_on_after(BOARD_SECONDS):
+        while True:
+            try:
+                if not await _is_on_a_board(stores, user.user):
+                    await stores.command("UNLINK", stores.namespace.profile(user.user))
+                    return True
+            except StorageUnavailable:
+                return False
+            await repair_boards()
+            await trio.sleep(BOARD_INTERVAL_SECONDS)
+    return False
+
+
+async def _is_on_a_board(stores: Stores, user: UUID) -> bool:
+    for board in BOARDS.values():
+        if await stores.command("ZSCORE", stores.namespace.board(board).totals, str(user)) is not None:
+            return True
+    return False

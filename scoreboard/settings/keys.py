@@ -1,0 +1,141 @@
+"""The two kinds of keys: Ed25519 keys that sign access tokens, and master keys that action secrets are derived from.
+
+In production they come from settings (`security.signing_keys`, `security.master_keys`) and this file only decodes them.
+In development they are made on the first start and kept in the data folder, readable by the owner alone, so that tokens
+survive a restart. `scoreboard keys new` makes those of production. Returns plain bytes; what is done with them is
+`security`'s.
+"""
+
+import base64
+import binascii
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from scoreboard.domain.errors import StartError
+
+KEY_BYTES = 32  # bytes; both an Ed25519 private key (RFC 8032) and a master key (as much as SHA-256 gives back)
+FILE = "keys.json"
+KEY_FILES = ("security__signing_keys", "security__master_keys")  # how their names in a secrets folder begin
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys by name, and which of them is used for what is made now; the others only verify what was made before."""
+
+    signing: Mapping[str, bytes] = field(repr=False)  # kid → Ed25519 private key
+    current_signing: str
+    master: Mapping[int, bytes] = field(repr=False)  # version → key
+    current_master: int
+
+
+def decode_signing_key(text: str) -> bytes:
+    """An Ed25519 private key given as PKCS #8 PEM, or as base64 of its 32 bytes. Raises ValueError that shows nothing
+    of it."""
+    if not text.lstrip().startswith("-----BEGIN"):
+        return _decode_bytes(text)
+    try:
+        key = load_pem_private_key(text.strip().encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # the messages of the library may quote the key
+        raise ValueError("is not a readable PEM private key without a password") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("is not an Ed25519 key")  # noqa: TRY004 – pydantic wants ValueError
+    return key.private_bytes_raw()
+
+
+def decode_master_key(text: str) -> bytes:
+    """A master key given as base64 of 32 random bytes. Raises ValueError that shows nothing of it."""
+    return _decode_bytes(text)
+
+
+def _decode_bytes(text: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("is not base64") from None
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"must be base64 of {KEY_BYTES} bytes, not of {len(key)}")
+    return key
+
+
+def development_keys(data_dir: Path) -> Keys:
+    """The keys kept in `data_dir`, made there by the first who asks. Two processes at once end up with the same keys.
+
+    Raises StartError when the folder can't be written or the file can't be read.
+    """
+    path = data_dir / FILE
+    try:
+        data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not path.exists():
+            _make(path)
+        path.chmod(0o600)
+        found = json.loads(path.read_text())
+        signing = {str(kid): _decode_bytes(key) for kid, key in found["signing"].items()}
+        master = {int(version): _decode_bytes(key) for version, key in found["master"].items()}
+        return Keys(
+            signing=signing, current_signing=found["current_signing"], master=master, current_master=max(master)
+        )
+    except OSError as exc:
+        raise StartError(f"the development keys in {path} can't be made or read: {exc.strerror}") from exc
+    except (ValueError, KeyError, AttributeError, TypeError) as exc:
+        raise StartError(f"{path} is damaged; remove it to have new keys made (everybody has to log in again)") from exc
+
+
+def new_key() -> str:
+    """A key of either kind, as settings want it."""
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+def new_production_keys() -> dict[tuple[str, str, str], str]:
+    """Section, table and item → value of the settings that production needs: one signing key, and the first master
+    key."""
+    return {
+        ("security", "signing_keys", f"k{secrets.token_hex(4)}"): new_key(),
+        ("security", "master_keys", "1"): new_key(),
+    }
+
+
+def write_secrets(folder: Path, values: Mapping[tuple[str, str, str], str]) -> list[Path]:
+    """One file a value, as a secrets folder has them, readable by their owner alone. Nothing is written over.
+
+    Raises StartError when the folder has keys already, or can't be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if there := sorted(file.name for file in folder.iterdir() if file.name.lower().startswith(KEY_FILES)):
+            raise StartError(f"{folder} has keys already ({', '.join(there)}): name another folder, or remove them")
+        made = []
+        for path, value in values.items():
+            file = folder / "__".join(path)
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+                opened.write(value + "\n")
+            made.append(file)
+    except OSError as exc:
+        raise StartError(f"the secrets folder {folder} can't be written: {exc.strerror}") from exc
+    return made
+
+
+def _make(path: Path) -> None:
+    """Writes a whole file beside `path`, then links it there: whoever links first wins, and nobody ever sees half a
+    file."""
+    kid = f"dev-{secrets.token_hex(4)}"
+    signing, master = new_key(), new_key()
+    draft = path.with_name(f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"signing": {kid: signing}, "current_signing": kid, "master": {"1": master}}, file)
+            file.flush()
+            os.fsync(descriptor)
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # somebody else was first: theirs are read
+    finally:
+        draft.unlink()

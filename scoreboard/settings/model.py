@@ -1,0 +1,441 @@
+"""Every setting, its type, its bounds and its default; and how the places that may give one are put together.
+
+`load_settings` merges, later ones winning: config/default.toml, the file of --config or SCOREBOARD_CONFIG, the files of
+the folder SCOREBOARD_SECRETS_DIR (`postgres__url`, `security__signing_keys__<kid>`, …), environment variables
+SCOREBOARD_<SECTION>__<KEY>, flags. Whatever is unknown, bad or missing ends as one SettingsError, a line that names the
+key and where it was given. Secrets are SecretStr: they never print.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Container, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from scoreboard.domain.errors import SettingsError
+from scoreboard.domain.toml_lines import shown_keys
+from scoreboard.settings import sources
+from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
+
+# ---- kinds of values ------------------------------------------------------------------------------------------------
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 – pydantic wants ValueError; it would take true for 1
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _limit(value: object) -> object:
+    """0 or false switches a limit off."""
+    if value is False or (isinstance(value, str) and value.strip().lower() in {"false", "off", "no"}):
+        return 0
+    return _number(value)
+
+
+def _list(value: object) -> object:
+    """From the environment: JSON, or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+WEB_SCHEMES = frozenset({"http", "https"})
+# What WebViews of apps and extensions of browsers write in `Origin`: Capacitor, Ionic, Tauri, Chromium, Firefox,
+# Safari.
+APP_SCHEMES = frozenset({"capacitor", "ionic", "tauri", "chrome-extension", "moz-extension", "safari-web-extension"})
+ORIGIN_SCHEMES = WEB_SCHEMES | APP_SCHEMES
+APPS = f"; of an app its scheme is one of {', '.join(sorted(APP_SCHEMES))}"
+
+
+def _origin(value: str, schemes: Container[str] = WEB_SCHEMES) -> str:
+    parts = urlsplit(value)
+    if (
+        parts.scheme not in schemes
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+        or parts.username
+    ):
+        raise ValueError(
+            f"must look like https://board.example, without a path{APPS if schemes is ORIGIN_SCHEMES else ''}"
+        )
+    _ = parts.port  # raises ValueError when it is none
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _other_origin(value: str) -> str:
+    return _origin(value, ORIGIN_SCHEMES)
+
+
+def _network(value: object) -> object:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address
+    except ValueError:
+        raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits of a host") from None
+
+
+def _path(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty")  # pathlib takes it for the present folder
+    return value
+
+
+def _access(value: object) -> object:
+    """Which requests have a line in the log."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+        value = int(value) if value.isdecimal() else value
+    if value is False or value in {"false", "no"}:  # as TOML and people write "off"
+        return "off"
+    if value in {"off", "errors", "all"} or (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
+    ):
+        return value
+    raise ValueError('must be "off", "errors", "all", or a number N: one request in N')
+
+
+def _url_of(*schemes: str) -> Callable[[SecretStr], SecretStr]:
+    def check(value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and urlsplit(value.get_secret_value()).scheme not in schemes:
+            raise ValueError("must begin with " + " or ".join(f"{scheme}://" for scheme in schemes))
+        return value
+
+    return check
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Limit = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=10**9)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, defaults checked too, errors that never quote the input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+# ---- the settings ---------------------------------------------------------------------------------------------------
+
+
+CONNECTIONS_A_BROWSER = 6  # to one host, over HTTP/1.1: what all browsers agree on
+
+
+class Server(Section):
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8000  # 0: any free port
+    public_url: str = ""  # scheme://host[:port] that browsers see
+    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(_other_origin)], ...], BeforeValidator(_list)] = ()
+    trusted_proxies: Annotated[
+        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)], ...], BeforeValidator(_list)
+    ] = ()
+    drain_seconds: Annotated[Seconds, Field(ge=0, le=300)] = 0.0
+    connections_per_ip: Limit = 2000
+    metrics_host: str = ""  # "": where the server listens
+    metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served where all else is
+
+    _check_public_url = field_validator("public_url")(lambda value: _origin(value) if value else "")
+
+    def most_connections_per_ip(self, viewers: int) -> int:
+        """Connections of one address at once, 0 for no limit: room beside the viewers, of whom it may have so many (0:
+        any number)."""
+        return (
+            max(self.connections_per_ip, CONNECTIONS_A_BROWSER * viewers) if self.connections_per_ip and viewers else 0
+        )
+
+    @property
+    def url(self) -> str:
+        """`public_url`, or else where the server listens, as somebody on this machine would call it."""
+        return self.public_url or self.local_url(self.port)
+
+    def local_url(self, port: int) -> str:
+        """Where the server is found on this machine, at the port that it got."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 – compared, not bound
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Postgres(Section):
+    url: SecretStr = SecretStr("")
+    pool_size: Annotated[Whole, Field(ge=1, le=1000)] = 8
+    pgbouncer: bool = False
+
+    _check_url = field_validator("url")(_url_of("postgresql", "postgres"))
+
+
+class Redis(Section):
+    url: SecretStr = SecretStr("")
+    prefix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9:._-]*$")] = ""  # begins every key and the channel
+
+    _check_url = field_validator("url")(_url_of("redis", "rediss", "unix"))
+
+
+class Embedded(Section):
+    enabled: bool = False
+    data_dir: Annotated[Path, BeforeValidator(_path)] = Path(".data")
+    demo_accounts: bool = True
+
+
+class Security(Section):
+    signing_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    current_signing_key: str = ""
+    master_keys: dict[Annotated[int, Field(ge=1)], SecretStr] = Field(default_factory=dict)
+    current_master_key: Annotated[Whole, Field(ge=0)] = 0  # 0: the highest version
+    issuer: str = ""
+    access_token_seconds: Annotated[Whole, Field(ge=10, le=86_400)] = 900
+    refresh_days: Annotated[Whole, Field(ge=1, le=3650)] = 30
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> "Security":
+        for name, keys, decode in (
+            ("signing_keys", self.signing_keys, decode_signing_key),
+            ("master_keys", self.master_keys, decode_master_key),
+        ):
+            for key, value in keys.items():
+                try:
+                    decode(value.get_secret_value())
+                except ValueError as exc:
+                    raise ValueError(f"security.{name}.{key} {exc}") from None
+        if self.current_signing_key and self.current_signing_key not in self.signing_keys:
+            raise ValueError("security.current_signing_key names none of security.signing_keys")
+        if len(self.signing_keys) > 1 and not self.current_signing_key:
+            raise ValueError("security.current_signing_key must say which of security.signing_keys signs")
+        if self.current_master_key and self.current_master_key not in self.master_keys:
+            raise ValueError("security.current_master_key names none of security.master_keys")
+        return self
+
+    def keys(self, data_dir: Path) -> Keys:
+        """The keys given, and for a kind that is not given (development only) those of the data folder. May raise
+        StartError."""
+        made = development_keys(data_dir) if not self.signing_keys or not self.master_keys else None
+        signing = {kid: decode_signing_key(key.get_secret_value()) for kid, key in self.signing_keys.items()}
+        master = {version: decode_master_key(key.get_secret_value()) for version, key in self.master_keys.items()}
+        current_signing, current_master = (
+            self.current_signing_key or next(iter(signing), ""),
+            self.current_master_key or max(master, default=0),
+        )
+        if made and not signing:
+            signing, current_signing = dict(made.signing), made.current_signing
+        if made and not master:
+            master, current_master = dict(made.master), made.current_master
+        return Keys(signing=signing, current_signing=current_signing, master=master, current_master=current_master)
+
+
+class Limits(Section):
+    user_per_minute: Limit = 10
+    ip_per_minute: Limit = 1000
+    login_per_minute: Limit = 10
+    login_ip_per_minute: Limit = 300
+    profile_changes_per_hour: Limit = 20
+    cooldowns: bool = True
+
+    @property
+    def login_ip(self) -> int:
+        """Log-ins of one address: never fewer than of one account, and no limit where those of an account have none."""
+        return (
+            max(self.login_ip_per_minute, self.login_per_minute)
+            if self.login_ip_per_minute and self.login_per_minute
+            else 0
+        )
+
+
+class Live(Section):
+    tick_seconds: Annotated[Seconds, Field(ge=0.01, le=10)] = 0.1
+    anonymous: bool = True
+    connections_per_ip: Limit = 300
+    connections_per_user: Limit = 20
+    connections: Limit = 20_000
+    slow_reader_seconds: Annotated[Seconds, Field(ge=0.5, le=300)] = 4.0
+
+
+class Actions(Section):
+    file: Annotated[str, Field(max_length=4096)] = ""  # "": the packaged config/actions.toml
+
+
+_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}").fullmatch
+
+
+class Page(Section):
+    """How the page presents itself; what is in the logo's file, and whether the title shows anything, is checked by
+    web.pages.branding."""
+
+    title: Annotated[str, Field(min_length=1, max_length=60)] = "Scoreboard"
+    logo: Annotated[str, Field(max_length=4096)] = ""  # a file; "": none
+    accent: str = ""  # "": the shipped amber
+    actions: bool = True  # whether it has buttons for actions
+
+    @field_validator("accent")
+    @classmethod
+    def _check_accent(cls, value: str) -> str:
+        if value and not _COLOUR(value):
+            raise ValueError('must be a colour such as "#0b7a75"')
+        return value.lower()
+
+    @field_validator("title")
+    @classmethod
+    def _check_title(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("must be text that can be printed, in one line")
+        return value.strip()
+
+
+class Accounts(Section):
+    registration: bool = True
+    avatars: bool = True
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    access: Annotated[str | int, BeforeValidator(_access)] = "errors"
+
+
+class Settings(Section):
+    """All of it; as a start reads it, by `load_settings`."""
+
+    environment: Literal["development", "production"] = "development"
+    server: Server = Server()
+    postgres: Postgres = Postgres()
+    redis: Redis = Redis()
+    embedded: Embedded = Embedded()
+    security: Security = Security()
+    limits: Limits = Limits()
+    live: Live = Live()
+    actions: Actions = Actions()
+    page: Page = Page()
+    accounts: Accounts = Accounts()
+    log: Log = Log()
+    _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
+
+    def origin(self, key: str) -> str:
+        """Where `section.key` was given, in words: a file and its line, a variable, the command line; "" for a
+        default."""
+        return self._sources.origin(tuple(key.split(".")))
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production"
+
+    @property
+    def issuer(self) -> str:
+        """Who the access tokens say they are from: the same on every node, whatever it listens on."""
+        return self.security.issuer or self.server.public_url or "scoreboard"
+
+    def missing(self) -> list[str]:
+        """The keys that a start needs and nobody gave."""
+        wanted: dict[str, object] = (
+            {}
+            if self.embedded.enabled
+            else {key: getattr(self, key).url.get_secret_value() for key in ("postgres", "redis")}
+        )
+        wanted = {f"{key}.url": value for key, value in wanted.items()}
+        if self.production:
+            wanted |= {
+                "security.signing_keys": self.security.signing_keys,
+                "security.master_keys": self.security.master_keys,
+            }
+            wanted |= {"server.public_url": self.server.public_url}
+        return [key for key, value in wanted.items() if not value]
+
+
+# ---- reading them ---------------------------------------------------------------------------------------------------
+
+
+def config_file(name: str) -> Path:
+    """A file of config/: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(__file__).parent.parent
+    inside = package / "config" / name
+    return inside if inside.exists() else package.parent / "config" / name
+
+
+def load_settings(
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    needs_stores: bool = True,
+) -> Settings:
+    """Reads every place and checks the whole. `flags` maps `section.key` to a value, None meaning that the flag was not
+    given.
+
+    `needs_stores`: False where only a check is wanted: in development `--embedded` may bring the stores later.
+
+    Raises SettingsError: one line that names the key, what is wrong, and where it was given.
+    """
+    environ = {} if environ is None else environ
+    read = sources.Sources()
+    for file in (config_file("default.toml"), config or environ.get(sources.CONFIG)):
+        if file:
+            read.put_toml(Path(file))
+    if folder := environ.get(sources.SECRETS_DIR):
+        for given in sources.read_secrets(Path(folder)):
+            read.put(*given)
+    for given in sources.read_environment(environ):
+        read.put(*given)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            read.put(tuple(key.split(".")), value, "command line")
+    try:
+        settings = Settings.model_validate(read.tree)
+        settings._sources = read  # noqa: SLF001 – pydantic sets no private attribute by itself
+    except ValidationError as exc:
+        raise SettingsError(
+            "; ".join(_told(error["loc"], error["type"], error["msg"], read) for error in exc.errors())
+        ) from None
+    if settings.production and settings.embedded.enabled:
+        raise SettingsError(
+            "embedded.enabled: the embedded servers are for development; name your own in postgres.url and redis.url"
+        )
+    if (missing := settings.missing()) and (needs_stores or settings.production):
+        hint = (
+            "production needs it" if settings.production else "name a server, or start the embedded ones (--embedded)"
+        )
+        raise SettingsError(f"{', '.join(missing)}: missing; {hint}")
+    return settings
+
+
+def _told(loc: tuple[int | str, ...], kind: str, message: str, read: sources.Sources) -> str:
+    """One finding of pydantic in our words."""
+    message = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    if loc and isinstance(number := loc[-1], int):  # of a list, which was given as a whole
+        loc, message = loc[:-1], f"entry {number + 1} {message}"
+    path = tuple(str(part) for part in loc if part != "[key]")
+    if message.startswith(f"{'.'.join(path)}."):  # found by a whole section's check, which names the key itself
+        named, message = message.split(maxsplit=1)
+        path = tuple(named.split(".", maxsplit=2))
+    if kind == "extra_forbidden":
+        path = read.leaf(path)
+        close = difflib.get_close_matches(".".join(path), _known(), n=1)
+        message = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
+    origin = read.origin(path)
+    return f"{shown_keys(path)}: {message}" + (f" ({origin})" if origin else "")
+
+
+def _known() -> list[str]:
+    defaults = Settings()
+    return ["environment"] + [
+        f"{name}.{key}" for name, part in defaults if isinstance(part, Section) for key in type(part).model_fields
+    ]

@@ -1,0 +1,370 @@
+"""A board as everyone on this node reads it: one newest read, shared by GETs, ticks and new viewers.
+
+`wanted` is the highest mark that Redis itself has answered, `have` what the newest read returned. A reader is answered
+at once when have ≥ wanted as of its arrival, the read is less than a second old and was begun after the last hint; else
+one reads under the lock and all others share that read. `have` moves only with a successful read, so no error is
+remembered. While Redis can't be read, or its board is not known to agree with PostgreSQL (see agreement), PostgreSQL is
+read once a second, marked stale, under the last position.
+"""
+
+from collections.abc import Callable
+from math import inf
+from time import monotonic, time
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import trio
+
+from scoreboard.domain.boards import KEPT, NEVER, SHOWN, Board, Entry, Mark, Snapshot, last_modified
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.ranking import HIGHEST, read_member
+from scoreboard.runtime.breaker import Breaker, guard
+from scoreboard.storage.agreement import Agreement, Doubt
+from scoreboard.storage.connections.bridge import crossing, postgres_errors, redis_errors
+from scoreboard.storage.connections.single_flight import Unhurried
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.profiles import Profiles
+from scoreboard.storage.redis.scripts import load_board_script
+from scoreboard.telemetry import observe
+
+FRESH = 1.0  # seconds; an older read is made again though nobody tells of a change: a lost hint costs a second
+ASK_AGAIN = 0.1  # seconds between two attempts at Redis while it has no board that can be read: about a tick
+PATIENCE = 0.5  # seconds that readers wait for PostgreSQL instead; then they get the board that was read last
+
+# a constant
+ROWS_SQL = f"""
+SELECT s.user_id, s.total_score, u.username, u.avatar_url, (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
+FROM scores s JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {KEPT}"""  # noqa: S608
+
+# ranks that PostgreSQL is asked to count, about a millisecond; who is further down has none until Redis tells it
+COUNTED = 10_000
+
+# Counts who is before: an index range, as long as the rank is high.
+STANDING_SQL = f"""
+SELECT s.total_score, 1 + (SELECT count(*) FROM (
+    SELECT FROM scores o WHERE o.total_score > s.total_score OR (o.total_score = s.total_score AND o.reached < s.reached) LIMIT {COUNTED}
+) AS before) AS rank
+FROM scores s WHERE s.user_id = $1"""  # noqa: S608 – a constant
+
+
+class Standing(NamedTuple):
+    """A user's own place: exact; rank None while it is not known, and for a user who is on no board yet, whose score is
+    0."""
+
+    score: int
+    rank: int | None
+
+
+class _Answer(NamedTuple):
+    """One good read of Redis: `changed_ago` seconds, by Redis' own clock, since the shown rows or their position
+    changed."""
+
+    snapshot: Snapshot
+    changed_ago: float
+
+
+class SharedBoard:
+    """One for each board of the process. `request_repair()` is called when Redis' board is missing or fell back; it
+    must not wait."""
+
+    __slots__ = (
+        "_agreement",
+        "_ask_at",
+        "_breaker",
+        "_entries",
+        "_fallback",
+        "_fallback_at",
+        "_hint_at",
+        "_installation",
+        "_keys",
+        "_lock",
+        "_profiles",
+        "_read",
+        "_rows",
+        "_standing",
+        "_stores",
+        "board",
+        "changed_at",
+        "have",
+        "heard_top",
+        "newest",
+        "read_at",
+        "request_repair",
+        "stale_since_ms",
+        "unshown_since",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        board: Board,
+        stores: Stores,
+        profiles: Profiles,
+        breaker: Breaker,
+        agreement: Agreement,
+        request_repair: Callable[[], None],
+        installation: Callable[[], str],
+    ) -> None:
+        """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
+        self.board, self.request_repair = board, request_repair
+        self.wanted: Mark = NEVER
+        self.have: Mark = NEVER
+        self.heard_top: Mark = NEVER  # (epoch, top) of the newest message or read: what the position will be at least
+        self.newest: Snapshot | None = None
+        self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
+        self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
+        # monotonic seconds, when the first change was heard of that `changes_since` has not told yet
+        self.unshown_since = inf
+        self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read, and agrees
+        self._stores, self._profiles, self._breaker = stores, profiles, breaker
+        self._agreement, self._installation = agreement, installation
+        self._keys = list(stores.namespace.board(board))
+        self._lock = trio.Lock()
+        self._read = stores.redis.register_script(load_board_script("read.lua"))
+        self._standing = stores.redis.register_script(load_board_script("standing.lua"))
+        self._rows: Unhurried[list[Any]] = Unhurried()
+        self._entries: dict[bytes, Entry] = {}  # member → row of the read before: most rows stay the same
+        self._fallback: Snapshot | None = None
+        self._fallback_at = self._ask_at = self._hint_at = -inf  # monotonic seconds
+
+    # ---- what is known ----------------------------------------------------------------------------------------------
+
+    def note_version(self, mark: Mark) -> None:
+        """Redis has answered that the board has this mark. Reads that arrive from now on are at least as new."""
+        self.wanted = max(self.wanted, mark)
+        self.hear(mark)
+
+    def hear(self, mark: Mark, top: int = 0) -> bool:
+        """A message says that the board has this mark. That is a hint: reads that arrive from now on ask Redis, whose
+        answer counts.
+
+        True: what is shown of the board has changed, for all that is known.
+        """
+        if mark > self.have:
+            self._hint_at = monotonic()
+        if (mark.epoch, top) <= self.heard_top:
+            return False
+        self.heard_top = Mark(mark.epoch, top)
+        self.unshown_since = min(self.unshown_since, monotonic())
+        return True
+
+    def distrust(self) -> None:
+        """Hints may have been lost: the next reader reads, however fresh the last read is."""
+        self.read_at = -inf
+
+    def is_due(self, shown: Snapshot | None) -> bool:
+        """Whether a viewer of `shown` may be missing something: its top rose, nothing was read for a second, or the
+        board is stale."""
+        return (
+            shown is None
+            or shown.stale
+            or self.stale_since_ms > 0
+            or self.heard_top > (shown.epoch, shown.top)
+            or self._agreement.in_doubt
+            or monotonic() - self.read_at >= FRESH
+        )
+
+    def changes_since(self, snapshot: Snapshot) -> float | None:
+        """Monotonic seconds of the oldest change since the last call that is in this snapshot; None when that is not
+        known (stale).
+
+        By Redis' clock for the newest change, by this node's for those heard of before it in the same tick: no two
+        machines' clocks are compared.
+        """
+        since = min(self.unshown_since, self.changed_at)
+        if self.heard_top <= (snapshot.epoch, snapshot.top):
+            self.unshown_since = inf
+        return None if snapshot.stale else since
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether what is shown may not agree with PostgreSQL."""
+        return self.stale_since_ms > 0 or self._agreement.in_doubt
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    async def read(self) -> Snapshot:
+        """The first KEPT rows, at least as new as what was heard of before the call, or else marked stale.
+
+        Raises StorageUnavailable when neither store answers and none ever did. Cancelling ends a read that others then
+        begin anew.
+        """
+        need, since = self.wanted, self._hint_at
+        if self.stale_since_ms and self._fallback is not None and self._lock.locked():
+            # somebody is asking again already; no need for everyone to wait for a store that is in trouble
+            return self._fallback
+        if fresh := self._fresh(need, since):
+            return fresh
+        async with self._lock:
+            return self._fresh(need, since) or await self._read_now()
+
+    def fresh(self) -> Snapshot | None:
+        """What `read` would return without waiting; None when it would have to."""
+        return None if self.stale_since_ms else self._fresh(self.wanted, self._hint_at)
+
+    def _fresh(self, need: Mark, since: float) -> Snapshot | None:
+        """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a
+        failure, is shared for a while."""
+        now = monotonic()
+        if not self.stale_since_ms:
+            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH
+            agrees = now < self._agreement.agrees_until and self.read_at >= self._agreement.agreed_at
+            return self.newest if is_new and agrees else None
+        if now >= self._ask_at:
+            return None
+        if self._fallback is None:
+            raise StorageUnavailable("postgresql", "the board can be read from neither store")
+        return self._fallback
+
+    async def _read_now(self) -> Snapshot:
+        begun = monotonic()
+        known = self.wanted  # a commit during the call may make it look old
+        answer = None
+        try:
+            with guard(self._breaker):
+                answer = await crossing(self._from_redis, known)
+        except StorageUnavailable:
+            pass
+        else:
+            if answer is None:
+                self.request_repair()
+            elif not self._agreement.in_doubt and begun >= self._agreement.agreed_at:
+                observe.LEADERBOARD_SECONDS.observe(monotonic() - begun)
+                return self._take(answer, begun)
+        self.stale_since_ms = self.stale_since_ms or round(time() * 1000)
+        try:
+            self._fallback = await self._stale(answer.snapshot if answer else None)
+        finally:
+            self._ask_at = monotonic() + ASK_AGAIN
+        return self._fallback
+
+    def _take(self, answer: _Answer, begun: float) -> Snapshot:
+        snapshot = answer.snapshot
+        self.newest, self.have, self.read_at = snapshot, snapshot.mark, begun
+        self.changed_at = monotonic() - answer.changed_ago
+        self.wanted = max(self.wanted, snapshot.mark)
+        heard, read = self.heard_top, Mark(snapshot.epoch, snapshot.top)
+        if heard > read and begun > self._hint_at:
+            observe.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
+            heard = NEVER
+        self.heard_top = max(heard, read)
+        self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
+        return snapshot
+
+    async def _from_redis(self, known: Mark) -> _Answer | None:
+        """None: Redis has no whole board of ours (emptied, damaged, being rebuilt), or one that is older than what is
+        known."""
+        expected = self._agreement.expected()
+        with redis_errors():
+            answer = await self._read(keys=self._keys, args=[self._installation(), KEPT - 1, *expected])
+        if not answer:
+            self._agreement.doubt(Doubt.MISSING)
+            return None
+        epoch, version, top, top_at, updated, names, now, incomplete, members, applied = answer
+        if not self._agreement.confirm(expected, applied):
+            return None
+        if incomplete:
+            self._agreement.doubt(Doubt.INCOMPLETE)
+        if Mark(epoch, version) < known:
+            self._agreement.doubt(Doubt.OLD)
+            return None
+        if self._profiles.drop_outdated(self.board.id, epoch, names):
+            self._entries.clear()
+        rows = await self._name(members)
+        has_names = len(self._entries) == len(members)  # one that comes later moves no position, and so no date
+        modified = last_modified(top_at, now) if has_names else 0
+        snapshot = Snapshot(self.board.id, epoch, version, top, updated or now, rows, last_modified=modified)
+        return _Answer(snapshot, max(0, now - (top_at or now)) / 1000)
+
+    async def _name(self, members: list[bytes]) -> tuple[Entry, ...]:
+        """The rows of these members. Those of the read before are taken over: a UUID's text costs more than a row."""
+        new = [member for member in members if member not in self._entries]
+        standing = {member: read_member(member) for member in new}
+        profiles = await self._profiles.find(user for user, _, _ in standing.values()) if new else {}
+        rows, known = [], {}
+        for rank, member in enumerate(members, 1):
+            entry = self._entries.get(member)
+            if entry is None:
+                user, total, _ = standing[member]
+                profile = profiles.get(user)
+                name = profile or self._profiles.last_known(user)
+                entry = Entry(rank, str(user), name.username, total, name.avatar_url)
+                if profile is not None:  # else it is asked for again
+                    known[member] = entry
+            else:
+                known[member] = entry = entry if entry.rank == rank else msgspec.structs.replace(entry, rank=rank)
+            rows.append(entry)
+        self._entries = known
+        return tuple(rows)
+
+    async def _stale(self, from_redis: Snapshot | None) -> Snapshot:
+        """The board from PostgreSQL, once a second; when that is away too, what Redis has, or else the one that was
+        shown last."""
+        now = monotonic()
+        if self._fallback is not None and now - self._fallback_at < FRESH:
+            return self._fallback
+        last = self._fallback or self.newest
+        try:
+            rows = await crossing(self._rows, PATIENCE, self._select)
+        except StorageUnavailable:
+            rows = None
+        if rows is None:
+            last = from_redis or last
+            if last is None:
+                raise StorageUnavailable("postgresql", "the board can be read from neither store")
+            return msgspec.structs.replace(last, stale=True, stale_since_ms=self.stale_since_ms, last_modified=0)
+        self._fallback_at = now
+        updated = max((row["updated_ms"] for row in rows[:SHOWN]), default=self.stale_since_ms)
+        return Snapshot(
+            board=self.board.id,
+            epoch=last.epoch if last else 0,
+            version=last.version if last else 0,
+            top=last.top if last else 0,
+            updated_ms=max(updated, last.updated_ms) if last else updated,
+            rows=tuple(
+                Entry(i, str(row["user_id"]), row["username"], row["total_score"], row["avatar_url"])
+                for i, row in enumerate(rows, 1)
+            ),
+            stale=True,
+            stale_since_ms=self.stale_since_ms,
+        )
+
+    async def _select(self) -> list[Any]:
+        with postgres_errors():
+            return list(await self._stores.pool.fetch(ROWS_SQL))
+
+    # ---- one user ---------------------------------------------------------------------------------------------------
+
+    async def standing(self, user: UUID) -> Standing:
+        """A user's exact score and rank, as new as what was heard of before the call: from Redis, or counted by
+        PostgreSQL while that is away.
+
+        Raises StorageUnavailable when neither answers.
+        """
+        if not self._agreement.in_doubt:
+            need, expected = self.wanted, self._agreement.expected()
+            try:
+                with guard(self._breaker):
+                    answer = await self._stores.script(
+                        self._standing, self._keys, [self._installation(), user.bytes, *expected]
+                    )
+            except StorageUnavailable:
+                pass
+            else:
+                if standing := self._standing_of(answer, need, expected):
+                    return standing
+                self.request_repair()
+        row = await self._stores.fetchrow(STANDING_SQL, user)
+        if row is None:
+            return Standing(0, None)
+        return Standing(row["total_score"], row["rank"] if row["rank"] <= COUNTED else None)
+
+    def _standing_of(self, answer: list[Any], need: Mark, expected: dict[int, int]) -> Standing | None:
+        """What Redis' answer says; None when it is not to be believed."""
+        if not answer:
+            return None
+        epoch, version, incomplete, key, rank, applied = answer
+        if not self._agreement.confirm(expected, applied) or incomplete or Mark(epoch, version) < need:
+            return None
+        return Standing(HIGHEST - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)

@@ -1,0 +1,52 @@
+"""PostgreSQL's time, as a node knows it: whose clock is wrong issues and judges tokens by the same time as all others.
+
+Whoever asks PostgreSQL anyway measures how far the node's clock is off (operations.authenticator, every 1.5 s).
+Synchronous.
+"""
+
+import time
+from collections.abc import Callable
+
+ROUND_TRIP_SECONDS = 0.5  # a measurement that took longer says too little of when PostgreSQL read its clock
+
+
+def steady_clock(
+    wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+) -> Callable[[], float]:
+    """The node's time in Unix seconds, as it is now and goes on evenly: whoever sets the node's clock later does not
+    change it."""
+    ahead = wall() - monotonic()
+    return lambda: monotonic() + ahead
+
+
+class DatabaseClock:
+    """`now()` is PostgreSQL's time in Unix seconds; the node's own until it was measured first."""
+
+    __slots__ = ("_is_measured", "_node_clock", "offset")
+
+    def __init__(self, node_clock: Callable[[], float] | None = None) -> None:
+        self._node_clock = node_clock or steady_clock()
+        self._is_measured = False
+        self.offset = 0.0  # seconds that PostgreSQL's clock is ahead
+
+    def now(self) -> float:
+        return self._node_clock() + self.offset
+
+    def node_now(self) -> float:
+        """By the node's own clock, for measuring."""
+        return self._node_clock()
+
+    def measure(self, asked: float, answer: float, answered: float) -> None:
+        """PostgreSQL's clock said `answer` between `asked` and `answered` of the node's own.
+
+        Taken from the middle if the answer came soon, or is the first. A slow one moves the offset only as far as it
+        proves it wrong.
+        """
+        least, most = answer - answered, answer - asked
+        if least > most:  # the node's clock was set back meanwhile
+            return
+        if most - least <= ROUND_TRIP_SECONDS or not self._is_measured:
+            self.offset = (least + most) / 2
+        else:
+            self.offset = min(max(self.offset, least), most)
+        self._is_measured = True

@@ -1,0 +1,144 @@
+"""PostgreSQL connections for everything but the write path, and one deadline over all that a call does.
+
+asyncpg's own pool waits for PostgreSQL in four places (acquire, call, reset, close), each with its own time-out, and
+keeps connections that were opened while the database was read-only. Here a call has one deadline that binds, and a
+reply that means "not here" costs the connection and all idle ones. Nothing is reset between two calls: no caller
+changes a session. asyncio-flavoured.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.storage.connections.bridge import postgres_errors
+from scoreboard.storage.connections.conditions import costs_connection
+from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.generation import Generation
+
+T = TypeVar("T")
+
+CALL_SECONDS = 2.5  # for waiting, connecting and answering; a client's request should end within 3 s
+IDLE_SECONDS = 60.0  # an unused connection is closed after this
+
+
+class PostgresPool:
+    """At most `size` connections, the one used last first."""
+
+    __slots__ = ("_closer", "_connect", "_free", "_generations", "_idle", "generation")
+
+    def __init__(self, connect: Callable[[float], Awaitable[asyncpg.Connection]], size: int) -> None:
+        """`connect(seconds)` opens a connection, or raises StorageUnavailable within so many seconds."""
+        self._connect = connect
+        self._free = asyncio.Semaphore(size)
+        # at most `size`; with the loop's time when it was given back
+        self._idle: list[tuple[asyncpg.Connection, float]] = []
+        self._generations: dict[asyncpg.Connection, int] = {}  # of all that are open
+        self._closer: asyncio.TimerHandle | None = None
+        self.generation = Generation("postgresql")
+
+    async def call(self, function: Callable[[asyncpg.Connection], Awaitable[T]], *, seconds: float = CALL_SECONDS) -> T:
+        """Runs `function` on a connection. Raises StorageUnavailable within `seconds`, error replies of the data as
+        they are.
+
+        Cancelling costs the connection and returns at once; whether the call had an effect is not known then.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._free.acquire()
+        except TimeoutError:
+            raise StorageUnavailable(
+                "postgresql", f"no connection was free within {seconds:.3g} s", StoreCondition.BUSY
+            ) from None
+        try:
+            conn = self._take() or await self._open(deadline - loop.time())
+            try:
+                with postgres_errors():
+                    return await bounded(conn, deadline - loop.time(), function(conn))
+            except BaseException as exc:
+                if costs_connection(exc):
+                    conn.terminate()
+                if isinstance(exc, StorageUnavailable) and costs_connection(exc) and loop.time() < deadline:
+                    self.replace(exc.why)  # not after the deadline: a slow statement tells nothing of other connections
+                raise
+            finally:
+                self._give_back(conn)
+        finally:
+            self._free.release()
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        return list(await self.call(lambda conn: conn.fetch(sql, *args)))
+
+    def replace(self, why: str, *, at_once: bool = False) -> None:
+        """Gives up every connection that is open: idle ones now, those in use after their call."""
+        self.generation.replace(why, at_once=at_once)
+        self._idle = [(conn, since) for conn, since in self._idle if self._is_usable(conn)]
+
+    def terminate(self) -> None:
+        """Ends all connections, without waiting."""
+        if self._closer is not None:
+            self._closer.cancel()
+            self._closer = None
+        self._idle.clear()
+        for conn in list(self._generations):
+            conn.terminate()
+        self._generations.clear()
+
+    async def _open(self, seconds: float) -> asyncpg.Connection:
+        # before: a connection that is under way when all are replaced is one of the old
+        number = self.generation.number
+        conn = await self._connect(seconds)
+        self._generations[conn] = number
+        return conn
+
+    def _take(self) -> asyncpg.Connection | None:
+        while self._idle:
+            conn, _ = self._idle.pop()
+            if self._is_usable(conn):
+                return conn
+        return None
+
+    def _give_back(self, conn: asyncpg.Connection) -> None:
+        if self._is_usable(conn) and not conn.is_in_transaction():
+            self._idle.append((conn, asyncio.get_running_loop().time()))
+            self._arm()
+        else:
+            self._drop(conn)
+
+    def _is_usable(self, conn: asyncpg.Connection) -> bool:
+        """Whether it may be used again; else it is dropped."""
+        if conn.is_closed() or self._generations.get(conn) != self.generation.number:
+            self._drop(conn)
+            return False
+        return True
+
+    def _drop(self, conn: asyncpg.Connection) -> None:
+        self._generations.pop(conn, None)
+        conn.terminate()
+
+    # ---- closing what nobody uses -----------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        if self._closer is None and self._idle:
+            self._closer = asyncio.get_running_loop().call_at(self._idle[0][1] + IDLE_SECONDS, self._close_unused)
+
+    def _close_unused(self) -> None:
+        self._closer = None
+        now = asyncio.get_running_loop().time()
+        while self._idle and now - self._idle[0][1] >= IDLE_SECONDS:
+            self._drop(self._idle.pop(0)[0])
+        self._arm()
+
+
+def opening(postgres_url: str, **options: Any) -> Callable[[float], Awaitable[asyncpg.Connection]]:
+    """A function that opens connections within so many seconds, or raises StorageUnavailable."""
+
+    async def connect(seconds: float) -> asyncpg.Connection:
+        with postgres_errors():
+            return await asyncpg.connect(postgres_url, timeout=max(seconds, 0.001), **options)
+
+    return connect

@@ -1,0 +1,103 @@
+"""The stores that the settings name, or the embedded ones: reached, migrated, open.
+
+Every command begins here. A database that is still starting is waited for; one that stays away, or that refuses us,
+ends the start with one line.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+import redis.asyncio
+import structlog
+import trio
+
+from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
+from scoreboard.embedded import stack as embedded
+from scoreboard.settings.model import Settings
+from scoreboard.storage.connections.conditions import POOLER_ERRORS
+from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.storage.postgres.migrate import migrate
+
+START_SECONDS = 60.0  # that a database may take to be there
+RETRY_SECONDS = 1.0  # between two tries
+# waiting changes nothing: password, database
+REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+POOLER = "a pooler such as PgBouncer stands before PostgreSQL and mixes up prepared statements"
+LAST_PORT = 65535
+UNREADABLE = "has no readable port (in a password, characters such as / ? # @ : must be percent-encoded)"
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def stores_of(settings: Settings) -> AsyncIterator[Stores]:
+    """The migrated stores that the settings name, or the embedded ones, started or joined. Raises SettingsError and
+    StartError."""
+    async with AsyncExitStack() as stack:
+        postgres_url, redis_url = settings.postgres.url.get_secret_value(), settings.redis.url.get_secret_value()
+        if settings.embedded.enabled:
+            endpoints = await stack.enter_async_context(embedded.running(settings.embedded.data_dir))
+            postgres_url, redis_url = endpoints.postgres_url, endpoints.redis_url
+        check_postgres_url(postgres_url)
+        check_redis_url(redis_url)
+        await _migrate_patiently(postgres_url, pgbouncer=settings.postgres.pgbouncer)
+        yield await stack.enter_async_context(
+            open_stores(
+                postgres_url,
+                redis_url,
+                pool_size=settings.postgres.pool_size,
+                pgbouncer=settings.postgres.pgbouncer,
+                prefix=settings.redis.prefix,
+            )
+        )
+
+
+def check_postgres_url(url: str) -> None:
+    """Raises SettingsError when a port is none: of one of several hosts, or what follows a colon of a password that is
+    not encoded."""
+    for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
+        _, colon, port = host.rpartition("]")[2].rpartition(":")
+        if colon and port and not (port.isascii() and port.isdecimal() and int(port) <= LAST_PORT):
+            raise SettingsError(f"postgres.url: {UNREADABLE}")
+
+
+def check_redis_url(url: str) -> None:
+    """Raises SettingsError when redis-py can't read it, or would take another database than the one that it seems to
+    name."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdigit():
+            raise SettingsError(
+                "redis.url: must end with the number of a database, e.g. /0 (in a password, / is written %2F)"
+            )
+        redis.asyncio.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # connects to nobody
+    except ValueError:  # its message may quote a part of the password
+        raise SettingsError(f"redis.url: {UNREADABLE}") from None
+    except TypeError as exc:  # a parameter that redis-py does not know
+        raise SettingsError(f"redis.url: {str(exc).rpartition('() ')[2]}") from None
+
+
+async def _migrate_patiently(postgres_url: str, *, pgbouncer: bool) -> None:
+    give_up = trio.current_time() + START_SECONDS
+    while True:
+        try:
+            done = await migrate(postgres_url, pgbouncer=pgbouncer)
+        except StorageUnavailable as exc:
+            if isinstance(exc.__cause__, REFUSED):
+                raise StartError(f"postgres.url: PostgreSQL refuses it ({exc.__cause__})") from exc
+            if isinstance(exc.__cause__, POOLER_ERRORS):
+                raise StartError(f"postgres.pgbouncer: must be true here: {POOLER}") from exc
+            if trio.current_time() >= give_up:
+                raise StartError(f"PostgreSQL can't be reached ({exc.why})") from exc
+            log.warning("postgresql_awaited", why=exc.why)
+            await trio.sleep(RETRY_SECONDS)
+        except asyncpg.ClientConfigurationError as exc:
+            raise SettingsError(f"postgres.url: {exc}") from None
+        except (ValueError, OverflowError):  # its message may quote a part of the password
+            raise SettingsError(f"postgres.url: {UNREADABLE}") from None
+        else:
+            if done:
+                log.info("migrated", applied=done)
+            return

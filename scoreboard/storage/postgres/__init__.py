@@ -1,0 +1,1 @@
+"""What is written to and read from PostgreSQL, the only truth: the ledger, the outbox, users, sessions, migrations."""

@@ -1,0 +1,203 @@
+"""The truth: what PostgreSQL records of a batch of actions, and what it says of one that was there before.
+
+Called by `storage.commit` on a committer's own connection. asyncio-flavoured; error replies pass (the caller halves,
+retries or gives up).
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from scoreboard.domain.boards import user_id
+from scoreboard.domain.errors import Refusal, ScoreboardError
+from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
+from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded
+
+# order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
+BATCH_VERSIONS = 4096
+
+RECORD_SQL = files("scoreboard.storage.postgres").joinpath("record.sql").read_text("utf-8")
+
+# What was recorded for (user, actionId) pairs, if anything. The key's processed_at leads to the log's one partition.
+ORIGINALS_SQL = """
+SELECT i.place, k.body_sha256, l.points_awarded, l.new_score, (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
+       (extract(epoch FROM clock_timestamp() - k.processed_at) * 1000)::bigint AS age_ms,
+       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn
+FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
+JOIN action_keys k USING (user_id, action_id)
+LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id"""
+
+# Whose rows can be locked now, and whose nobody holds for longer than a moment.
+LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+FREE_SQL = """
+WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED),
+     held AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) EXCEPT SELECT id FROM free),
+     scored AS MATERIALIZED (SELECT user_id FROM scores WHERE user_id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)
+SELECT id FROM held UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
+
+# Why `record` recorded nothing.
+REFUSED_SQL = """
+SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1) AS continues,
+       EXISTS (SELECT FROM detached_writers) AS detached"""
+
+HAS_TURN_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
+ROWS_SQL = "SELECT user_id, total_score, reached, version FROM scores WHERE user_id = ANY($1)"
+
+
+class Recording(NamedTuple):
+    """A batch's effect. `outcomes` in the order of the claims; `rows` and `told` for the projection, empty when nothing
+    was added."""
+
+    outcomes: list[Outcome | None]  # None: processed before, `originals` tells
+    rows: list[LedgerRow]
+    told: list[ScoreEvent]
+
+
+class HistoryLost(ScoreboardError):
+    """The writer's last turn is not in the database any more: an older one was restored. Nothing was recorded."""
+
+
+class LimitsUnchecked(ScoreboardError):
+    """Another writer can't reach Redis, so the rate limits must be asked of the database. Nothing was recorded."""
+
+
+Judge = Callable[[asyncpg.Connection, Sequence[Claim]], Awaitable[Sequence[Refusal | None]]]
+
+
+class Before(NamedTuple):
+    """What was recorded before under a claim's actionId."""
+
+    duplicate: Duplicate
+    this_turn: bool  # by the very turn that is asked about
+    age_ms: int
+
+
+async def record(
+    conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange, judge: Judge | None = None
+) -> Recording:
+    """Records the claims under the writer's turn `span.last`; the turn is used up only if `rows` is not empty.
+
+    With `judge`, the users' rows are locked first, and what it refuses is not recorded: so its decision is exact on all
+    nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
+    """
+    if judge is None:
+        return await _record(conn, claims, span, limits_checked=False)
+    async with conn.transaction():
+        await conn.fetch(LOCK_SQL, [claim.user for claim in claims])
+        refusals = await judge(conn, claims)
+        admitted = [claim for claim, refusal in zip(claims, refusals, strict=True) if refusal is None]
+        recording = await _record(conn, admitted, span, limits_checked=True) if admitted else Recording([], [], [])
+    outcomes = iter(recording.outcomes)
+    return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
+
+
+async def _record(
+    conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange, *, limits_checked: bool
+) -> Recording:
+    rows = await conn.fetch(
+        RECORD_SQL,
+        [claim.user for claim in claims],
+        [claim.action_id for claim in claims],
+        [claim.action_type for claim in claims],
+        [claim.worth for claim in claims],
+        [claim.signature for claim in claims],
+        [claim.metadata for claim in claims],
+        [claim.body_sha256 for claim in claims],
+        span.writer,
+        span.last,
+        limits_checked,
+    )
+    if not rows:
+        why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
+        if why is not None and not why["continues"]:
+            raise HistoryLost
+        raise LimitsUnchecked  # or it was so a moment ago: then the check costs little
+    recording = Recording([], [], [])
+    places: dict[UUID, int] = {}
+    for claim, row in zip(claims, rows, strict=True):
+        if row["gone"]:
+            recording.outcomes.append(GONE)
+        elif row["new_score"] is None:
+            recording.outcomes.append(None)
+        else:
+            if claim.user not in places:
+                places[claim.user] = len(recording.rows)
+                recording.rows.append(LedgerRow(claim.user, row["total_score"], row["reached"], row["version"]))
+            _note(recording, claim, int(claim.worth), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
+    return recording
+
+
+async def locked(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
+    """Those of the users whose rows another session holds now. Waits for nobody."""
+    return {row["id"] for row in await conn.fetch(FREE_SQL, list(users))}
+
+
+async def originals(conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange) -> dict[int, Before]:
+    """By place: what was recorded for a claim before. Places without a record are absent."""
+    found = await conn.fetch(
+        ORIGINALS_SQL, [claim.user for claim in claims], [claim.action_id for claim in claims], span.writer, span.last
+    )
+    return {
+        row["place"] - 1: Before(_original(claims[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"])
+        for row in found
+    }
+
+
+async def recovered(conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange) -> Recording:
+    """The effect of a turn that went through although its answer was lost: read back instead of recorded again."""
+    known = await originals(conn, claims, span)
+    recording = Recording([], [], [])
+    mine = {
+        place: before.duplicate.original
+        for place, before in known.items()
+        if before.this_turn and before.duplicate.original
+    }
+    rows = {
+        row["user_id"]: LedgerRow(*row)
+        for row in await conn.fetch(ROWS_SQL, list({claims[place].user for place in mine}))
+    }
+    places: dict[UUID, int] = {}
+    for place, claim in enumerate(claims):
+        original = mine.get(place)
+        if original and claim.user in rows:
+            if claim.user not in places:
+                places[claim.user] = len(recording.rows)
+                recording.rows.append(rows[claim.user])
+            _note(recording, claim, original.points, original.new, original.at_ms, places)
+        else:
+            recording.outcomes.append(None if place in known else GONE)
+    return recording
+
+
+async def has_turn(conn: asyncpg.Connection, span: SequenceRange) -> bool:
+    """Whether the writer's turn `span.last` was committed."""
+    return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
+
+
+async def standings(conn: asyncpg.Connection, users: Mapping[UUID, int]) -> list[LedgerRow]:
+    """The ledger's rows of these users; who has none is on no board any more (`total` None).
+
+    `users`: each with the id of the last row of `commits` that names the user. That row is newer than a score that was
+    deleted before it, and older than one that was made later: the version of a removal.
+    """
+    rows = {row["user_id"]: LedgerRow(*row) for row in await conn.fetch(ROWS_SQL, list(users))}
+    return [rows.get(user) or LedgerRow(user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
+
+
+def _note(recording: Recording, claim: Claim, points: int, new: int, at_ms: int, places: dict[UUID, int]) -> None:
+    recording.outcomes.append(Recorded(claim.user, new - points, points, new, None, at_ms))
+    recording.told.append(
+        ScoreEvent(user_id(claim.user), new - points, new, points, at_ms, claim.request_id, places[claim.user])
+    )
+
+
+def _original(claim: Claim, row: asyncpg.Record) -> Duplicate:
+    """The same body again gets the first outcome; another body under the same id gets nothing. An archived log row
+    can't be told either."""
+    if row["body_sha256"] != claim.body_sha256 or row["new_score"] is None:
+        return Duplicate(None)
+    new, points = row["new_score"], row["points_awarded"]
+    return Duplicate(Recorded(claim.user, new - points, points, new, None, row["at_ms"]))

@@ -1,0 +1,173 @@
+"""Applies `migrations/NNNN_name.sql` in order, once each, and gives the app's role its time-outs.
+
+Called by `scoreboard migrate` and by every start of the server. Safe from many nodes at once: whoever comes second
+waits for the first and finds nothing to do. Where nothing is to be done nothing is locked or written, so a node starts
+on a database that is read-only or full. Each file is one transaction; there is no way back but a new file.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from importlib.resources import files
+from typing import NamedTuple
+
+import asyncpg
+
+from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
+from scoreboard.storage.connections.bridge import asyncio_loop, crossing, postgres_errors
+from scoreboard.storage.connections.deadline import bounded, ended_connection
+from scoreboard.storage.connections.stores import connect
+from scoreboard.telemetry import observe
+
+# server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
+OLDEST_POSTGRES = 170_000
+LOCK = 0x5C0BEB0A  # key of the advisory lock: one migrating session at a time
+PATIENCE = "60s"  # how long a second node waits for the first
+CHECK_SECONDS = 5.0  # for looking whether there is anything to do; longer means "not there"
+
+# By role, since PgBouncer refuses unknown start-up parameters. They hold for connections made afterwards.
+TIMEOUTS = {
+    "transaction_timeout": "5s",
+    "lock_timeout": "1s",
+    "statement_timeout": "4s",
+    "idle_in_transaction_session_timeout": "5s",
+}
+
+_SETTINGS_SQL = """
+SELECT coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())), '{}')"""
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    name       TEXT PRIMARY KEY,
+    sha256     TEXT NOT NULL,
+    applied_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT NOW()
+)"""
+
+
+class Migration(NamedTuple):
+    """One file. `sha256` tells an edited file from the one that was applied."""
+
+    name: str
+    sql: str
+    sha256: str
+
+
+def migrations() -> list[Migration]:
+    """The package's migrations in the order of their numbers."""
+    texts = (
+        (entry.name, entry.read_text("utf-8"))
+        for entry in files("scoreboard.storage.postgres").joinpath("migrations").iterdir()
+        if entry.name.endswith(".sql")
+    )
+    return [Migration(name, text, sha256(text.encode()).hexdigest()) for name, text in sorted(texts)]
+
+
+def outstanding(known: Iterable[Migration], applied: dict[str, str]) -> list[Migration]:
+    """What is still to be applied. Raises StartError when an applied file was edited afterwards."""
+    todo = []
+    for migration in known:
+        recorded = applied.get(migration.name)
+        if recorded is None:
+            todo.append(migration)
+        elif recorded != migration.sha256:
+            raise StartError(f"migration {migration.name} was applied with another content; a change needs a new file")
+    return todo
+
+
+async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
+    """Brings the database up to date; returns the names of what was applied now. Needs no open stores.
+
+    Raises StartError when PostgreSQL is too old, a newer version has migrated it, or a file was edited,
+    StorageUnavailable when it can't be reached. Cancelling rolls the file under way back.
+    """
+    async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
+        return await crossing(_migrate, postgres_url, pgbouncer=pgbouncer)
+
+
+async def is_migrated(conn: asyncpg.Connection) -> bool:
+    """asyncio-flavoured: whether every migration of this package is applied. Raises StartError when one was edited
+    afterwards."""
+    if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
+        return False
+    return not outstanding(migrations(), await _applied(conn))
+
+
+async def _migrate(postgres_url: str, *, pgbouncer: bool) -> list[str]:
+    conn = await connect(postgres_url, pgbouncer=pgbouncer)
+    try:
+        with postgres_errors():
+            await bounded(conn, CHECK_SECONDS, _refuse_old(conn))
+            await bounded(conn, CHECK_SECONDS, _refuse_newer_schema(conn))
+            if await bounded(conn, CHECK_SECONDS, _is_current(conn)):
+                return []
+            done = []
+            with ended_connection(conn):
+                while name := await _apply_next(conn):
+                    done.append(name)
+            return done
+    finally:
+        conn.terminate()
+
+
+async def _refuse_old(conn: asyncpg.Connection) -> None:
+    found = int(await conn.fetchval("SELECT current_setting('server_version_num')"))
+    if found < OLDEST_POSTGRES:
+        raise StartError(f"PostgreSQL {found // 10_000} is too old: at least {OLDEST_POSTGRES // 10_000} is needed")
+
+
+async def _refuse_newer_schema(conn: asyncpg.Connection) -> None:
+    """At a start alone: nodes of this version that run already go on while newer ones take their places."""
+    if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
+        return
+    last = migrations()[-1].name
+    if newer := sorted(name for name in await _applied(conn) if name > last):
+        raise StartError(
+            f"the database is newer than this version: it has {newer[-1]}, known is {last}; install the newer version"
+        )
+
+
+async def _apply_next(conn: asyncpg.Connection) -> str | None:
+    """Applies one file under the lock, or finds none and sees to the role's time-outs."""
+    async with conn.transaction():
+        for setting in (*TIMEOUTS, "client_min_messages"):
+            value = PATIENCE if setting == "lock_timeout" else "warning" if setting == "client_min_messages" else "0"
+            await conn.execute(f"SET LOCAL {setting} = '{value}'")
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        await conn.execute(_TABLE)
+        todo = outstanding(migrations(), await _applied(conn))
+        if not todo:
+            await _give_timeouts(conn)
+            return None
+        await conn.execute(todo[0].sql)
+        await conn.execute("INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", todo[0].name, todo[0].sha256)
+        return todo[0].name
+
+
+async def _applied(conn: asyncpg.Connection) -> dict[str, str]:
+    """Name → SHA-256 of what was applied."""
+    return {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM schema_migrations")}
+
+
+async def _is_current(conn: asyncpg.Connection) -> bool:
+    """Whether there is nothing to do. Locks and writes nothing."""
+    return await is_migrated(conn) and await _has_timeouts(conn)
+
+
+async def _has_timeouts(conn: asyncpg.Connection) -> bool:
+    return {f"{setting}={value}" for setting, value in TIMEOUTS.items()} <= set(await conn.fetchval(_SETTINGS_SQL))
+
+
+async def _give_timeouts(conn: asyncpg.Connection) -> None:
+    """Written only where they differ. Raises StorageUnavailable when somebody without our lock changes the role's
+    settings just now."""
+    if await _has_timeouts(conn):
+        return
+    database = await conn.fetchval("SELECT quote_ident(current_database())")
+    try:
+        for setting, value in TIMEOUTS.items():
+            await conn.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET {setting} = '{value}'")
+    except (asyncpg.InternalServerError, asyncpg.UniqueViolationError) as exc:
+        # "tuple concurrently updated", or made at the same time
+        raise StorageUnavailable(
+            "postgresql", f"the role's settings are being changed: {exc}", StoreCondition.BUSY
+        ) from exc

@@ -1,0 +1,133 @@
+"""The outbox `commits`: which turns a projection lacks, which it has and PostgreSQL does not, and which nobody needs
+any more.
+
+Called by the projector and by housekeeping. asyncio-flavoured; a turn is known by its writer and its number, and a
+writer's turns have no gap.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from scoreboard.domain.errors import ScoreboardError
+from scoreboard.domain.ledger_rows import SequenceRange
+
+KEPT = "1 hour"  # design: long enough for any replay, short enough to stay small
+PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
+TURNS_AT_ONCE = 500  # turns one replay call covers; at most 1000 users each
+
+# A loose index scan: one probe a writer, however many turns are kept.
+WRITERS_SQL = """
+WITH RECURSIVE w(writer) AS (
+    (SELECT writer FROM commits ORDER BY writer LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.writer FROM commits c WHERE c.writer > w.writer ORDER BY c.writer LIMIT 1) FROM w WHERE w.writer IS NOT NULL
+)
+SELECT w.writer, (SELECT max(turn) FROM commits c WHERE c.writer = w.writer) AS last FROM w WHERE w.writer IS NOT NULL"""
+
+SEEN_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
+# constants
+WRITERS_AND_DETACHED_SQL = f"""
+SELECT writer, last, NULL AS dead FROM ({WRITERS_SQL}) AS writers
+UNION ALL
+SELECT writer, NULL, seen_at < clock_timestamp() - interval '{SEEN_SECONDS} seconds' FROM detached_writers"""  # noqa: S608
+
+TURNS_SQL = """
+SELECT turn, id, users, names, extract(epoch FROM clock_timestamp() - committed_at)::float AS age FROM commits
+WHERE writer = $1 AND turn > $2 AND (committed_at <= clock_timestamp() - $3 * interval '1 second' OR committed_at > clock_timestamp())
+ORDER BY turn LIMIT $4"""  # a time to come: PostgreSQL failed over to a server whose clock is behind
+
+PRUNE_SQL = f"""
+DELETE FROM commits WHERE (writer, turn) IN (
+    SELECT c.writer, c.turn FROM unnest($1::bigint[], $2::bigint[]) AS a(writer, turn)
+    JOIN commits c ON c.writer = a.writer AND c.turn <= a.turn
+    WHERE c.committed_at < now() - interval '{KEPT}' AND c.turn < (SELECT max(l.turn) FROM commits l WHERE l.writer = c.writer)
+    LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608 – constants
+
+DETACH_SQL = """
+INSERT INTO detached_writers (writer) SELECT unnest($1::bigint[])
+ON CONFLICT (writer) DO UPDATE SET seen_at = clock_timestamp()"""
+ATTACH_SQL = "DELETE FROM detached_writers WHERE writer = ANY($1)"
+
+
+class Missing(NamedTuple):
+    """Turns of one writer that a projection lacks, and the users they concern, each with the id of the last row that
+    names it."""
+
+    span: SequenceRange
+    users: Mapping[UUID, int]
+    renamed: frozenset[UUID]  # those whose name or picture changed
+    age: float  # seconds, of the oldest turn
+
+
+class Pruned(ScoreboardError):
+    """Turns that a projection lacks are no longer kept: it must be rebuilt."""
+
+
+async def last_turns(conn: asyncpg.Connection) -> dict[int, int]:
+    """Each writer's last committed turn."""
+    return {row["writer"]: row["last"] for row in await conn.fetch(WRITERS_SQL)}
+
+
+def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[int, int]:
+    """Turns that somebody has seen committed and that PostgreSQL does not know: its history went back. By writer, how
+    many.
+
+    `held` must be older than `committed`: a turn is applied, and acknowledged, only after its commit.
+    """
+    return {writer: turn - committed.get(writer, 0) for writer, turn in held.items() if turn > committed.get(writer, 0)}
+
+
+async def missing(
+    conn: asyncpg.Connection, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
+) -> list[Missing]:
+    """What a projection with these applied turns lacks, at most TURNS_AT_ONCE turns a writer, each older than `settled`
+    seconds.
+
+    Raises Pruned.
+    """
+    found = []
+    for writer, last in committed.items():
+        done = applied.get(writer, 0)
+        if last <= done:
+            continue
+        rows = await conn.fetch(TURNS_SQL, writer, done, settled, TURNS_AT_ONCE)
+        if rows:
+            if rows[0]["turn"] != done + 1:
+                raise Pruned
+            users = {user: row["id"] for row in rows for user in row["users"]}
+            renamed = frozenset(user for row in rows if row["names"] for user in row["users"])
+            found.append(Missing(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"]))
+    return found
+
+
+async def prune(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:
+    """Deletes old turns that every projection has; each writer's last one stays, as the start of the next. Returns how
+    many went."""
+    writers: Sequence[int] = list(applied)
+    return int((await conn.execute(PRUNE_SQL, writers, [applied[writer] for writer in writers])).rpartition(" ")[2])
+
+
+# ---- writers without Redis ------------------------------------------------------------------------------------------
+
+
+async def detach(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
+    """From now on no other writer records actions without asking this database for the rate limits, nor trusts the
+    board's ranks."""
+    await conn.execute(DETACH_SQL, list(writers))
+
+
+async def attach(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
+    """They reach Redis again, and the board has what they committed."""
+    await conn.execute(ATTACH_SQL, list(writers))
+
+
+async def last_turns_and_detached(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
+    """Each writer's last committed turn; the writers without Redis, and whether each is dead."""
+    rows = await conn.fetch(WRITERS_AND_DETACHED_SQL)
+    return (
+        {row["writer"]: row["last"] for row in rows if row["last"] is not None},
+        {row["writer"]: row["dead"] for row in rows if row["dead"] is not None},
+    )

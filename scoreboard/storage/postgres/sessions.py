@@ -1,0 +1,155 @@
+"""Sessions in PostgreSQL: what a log-in opened, which refresh token is live, and who was logged out.
+
+Called by operations.accounts and operations.authenticator. Each function is one statement, so two requests with the
+same token are put in order by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node
+reads of the session's end. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
+from scoreboard.storage.connections.stores import Stores
+
+KEPT_DAYS = 2  # an ended session's row: for as long as an access token of it may live (at most a day), and a day more
+
+OPEN = """
+INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES ($1, $2, $3, now() + make_interval(days => $4))
+RETURNING expires_at"""
+
+# Waits for a change of the password that is under way, and then opens nothing.
+OPEN_CHECKED = """
+WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
+INSERT INTO sessions (id, user_id, token_sha256, expires_at) SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
+RETURNING expires_at"""
+
+OPEN_MANY = """
+INSERT INTO sessions (id, user_id, token_sha256, expires_at)
+SELECT sid, user_id, token, now() + make_interval(secs => $4) FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS t(sid, user_id, token)"""
+
+# Spends the presented token if it is the live one; $5: of this user, if it is not NULL.
+ROTATE = """
+UPDATE sessions AS s SET token_sha256 = $3, spent_sha256 = $2, rotated_at = now(), expires_at = now() + make_interval(days => $4)
+FROM users AS u WHERE s.id = $1 AND s.token_sha256 = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.id = s.user_id
+      AND s.user_id = coalesce($5::uuid, s.user_id)
+RETURNING s.user_id, u.username, s.expires_at"""
+
+# For a token that was not the live one: what it is instead.
+JUDGE = """
+SELECT s.user_id, u.username, s.expires_at, s.token_sha256,
+       coalesce(s.spent_sha256 = $2 AND s.rotated_at > now() - make_interval(secs => $3), false) AS just_spent,
+       s.revoked_at IS NULL AND s.expires_at > now() AS live
+FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
+
+# Of several tokens those that lead on: the live one of a session, or the one that was spent just now. `number` is
+# counted from 1.
+OWNERS = """
+SELECT given.number, s.user_id FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS given(sid, presented, number)
+JOIN sessions AS s ON s.id = given.sid WHERE s.revoked_at IS NULL AND s.expires_at > now() AND s.user_id IS NOT NULL
+     AND (s.token_sha256 = given.presented OR (s.spent_sha256 = given.presented AND s.rotated_at > now() - make_interval(secs => $3)))"""
+
+REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
+
+# At least one row, for the time.
+REVOKED = """
+SELECT id, extract(epoch FROM clock_timestamp())::float AS now
+FROM (VALUES (1)) AS one LEFT JOIN sessions ON revoked_at > now() - make_interval(secs => $1)"""
+
+NOW = "SELECT extract(epoch FROM clock_timestamp())::float"
+
+PRUNE = "DELETE FROM sessions WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - make_interval(days => $1)"
+
+
+class Opened(NamedTuple):
+    """A session that goes on."""
+
+    user: UUID
+    username: str
+    expires_ms: int  # Unix milliseconds
+
+
+class Judged(NamedTuple):
+    """What a presented token's session says when the token is not its live one."""
+
+    opened: Opened
+    token_sha256: bytes  # the live one
+    just_spent: bool
+    live: bool
+
+    def __repr__(self) -> str:
+        return f"Judged({self.opened}, just_spent={self.just_spent}, live={self.live})"  # never the token's hash
+
+
+async def open_session(
+    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str | None = None
+) -> int | None:
+    """Opens a session; when it will end, in Unix milliseconds. The user must exist.
+
+    None: `password_hash` is given and is no longer the user's, and nothing is opened.
+    """
+    arguments = (sid, user, token_sha256, days)
+    expires = await (
+        stores.fetchval(OPEN, *arguments)
+        if password_hash is None
+        else stores.fetchval(OPEN_CHECKED, *arguments, password_hash)
+    )
+    return None if expires is None else _milliseconds(expires)
+
+
+async def open_many(
+    stores: Stores, sids: list[UUID], users: list[UUID], tokens_sha256: list[bytes], seconds: int
+) -> None:
+    """Opens a session for each user, for so many seconds."""
+    await stores.execute(OPEN_MANY, sids, users, tokens_sha256, float(seconds))
+
+
+async def rotate(
+    stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256: bytes, days: int, user: UUID | None = None
+) -> Opened | None:
+    """Spends the live token and puts the next in its place; None when the presented one is not live, or another user's
+    than `user`."""
+    row = await stores.fetchrow(ROTATE, sid, presented_sha256, next_sha256, days, user)
+    return None if row is None else Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
+
+
+async def owners(stores: Stores, presented: Sequence[tuple[UUID, bytes]]) -> dict[int, UUID]:
+    """Whose tokens these are: the place of each that leads on → its user. A token is its session and its SHA-256."""
+    sids, digests = [sid for sid, _ in presented], [digest for _, digest in presented]
+    rows = await stores.fetch(OWNERS, sids, digests, float(REFRESH_GRACE_SECONDS))
+    return {row["number"] - 1: row["user_id"] for row in rows}
+
+
+async def judge(stores: Stores, sid: UUID, presented_sha256: bytes) -> Judged | None:
+    """None when there is no such session."""
+    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REFRESH_GRACE_SECONDS))
+    if row is None:
+        return None
+    opened = Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
+    return Judged(opened, row["token_sha256"], row["just_spent"], row["live"])
+
+
+async def revoke(stores: Stores, sid: UUID) -> None:
+    """Ends a session for good."""
+    await stores.execute(REVOKE, sid)
+
+
+async def revoked_within(stores: Stores, seconds: float) -> tuple[list[UUID], float]:
+    """The sessions that were revoked in the last so many seconds, and PostgreSQL's time in Unix seconds."""
+    rows = await stores.fetch(REVOKED, seconds)
+    return [row["id"] for row in rows if row["id"] is not None], rows[0]["now"]
+
+
+async def now(stores: Stores) -> float:
+    """PostgreSQL's time in Unix seconds, for those who ask once; a node has a clock (storage.connections.clock)."""
+    return float(await stores.fetchval(NOW))
+
+
+async def prune(stores: Stores) -> None:
+    """Deletes sessions that ended KEPT_DAYS ago or longer. Called by housekeeping."""
+    await stores.execute(PRUNE, KEPT_DAYS)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

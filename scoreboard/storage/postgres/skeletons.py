@@ -1,0 +1,113 @@
+"""The rows of `username_skeletons` that no registration wrote: of users from plain SQL, from an import or from an older
+version.
+
+Called by housekeeping, a portion of the users at a time; `storage.postgres.users` writes the rows of everybody else. A
+user holds a row for each skeleton of the name, unless another one had it before. asyncio-flavoured. Safe from several
+nodes at once.
+"""
+
+import asyncio
+from uuid import UUID
+
+import asyncpg
+
+from scoreboard.domain.skeletons import skeletons
+
+REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
+PORTION_USERS = 100  # of a statement: at most some milliseconds of folding on the loop
+PORTIONS_PER_ROUND = 100  # a million users are looked at in 100 rounds, and nobody waits for it
+# between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
+PAUSE_SECONDS = 0.1
+PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
+
+START = UUID(int=0)
+
+END_SQL = "SELECT id FROM users WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
+
+# The rows are not all those of the name that the user has: they are another name's, by the first rule, or too few.
+OUTDATED_SQL = """
+SELECT u.id, u.username FROM users AS u CROSS JOIN LATERAL (
+    SELECT count(*) AS rows, max(s.skeleton_count) AS wanted, bool_or(s.username <> u.username) AS is_anothers
+    FROM username_skeletons AS s WHERE s.user_id = u.id AND s.freed_at IS NULL
+) AS held
+WHERE u.id > $1 AND u.id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND (rows IS DISTINCT FROM wanted OR is_anothers)
+ORDER BY u.id"""
+
+# Users before skeletons, as whoever renames or deletes one. Who is being renamed or deleted just now is left for the
+# next pass. Whoever is renamed while this lock is held waits for it, and has no skeleton then. FOR KEY SHARE would let
+# a rename begin: its first lock goes beside that one, but not its UPDATE, which comes when it has a skeleton.
+LOCK_SQL = """
+SELECT u.id, u.username FROM users AS u JOIN unnest($1::uuid[], $2::text[]) AS given(id, username) USING (id, username)
+ORDER BY u.id FOR NO KEY UPDATE OF u SKIP LOCKED"""
+
+# The name has other skeletons by today's rule: that is nothing that was given up, and does not rest.
+REPLACE_SQL = """
+DELETE FROM username_skeletons AS s USING unnest($1::uuid[], $2::text[]) AS given(id, username)
+WHERE s.user_id = given.id AND s.username = given.username AND s.freed_at IS NULL AND s.skeleton_count = 0
+      AND (s.user_id, s.skeleton) NOT IN (SELECT * FROM unnest($3::uuid[], $4::text[]))"""
+
+FREE_SQL = """
+UPDATE username_skeletons AS s SET freed_at = now() WHERE s.user_id = ANY($1::uuid[]) AND s.freed_at IS NULL
+      AND (s.user_id, s.skeleton) NOT IN (SELECT * FROM unnest($2::uuid[], $3::text[]))"""
+
+# A resting name goes to a user who has it already. One that another user has stays there, and is not locked: that user
+# may be renaming, and then waits for this row after it has taken another one.
+CLAIM_SQL = """
+INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
+SELECT DISTINCT ON (skeleton COLLATE "C") skeleton, id, username, number
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[]) AS given(id, username, skeleton, number)
+WHERE NOT EXISTS (
+    SELECT FROM username_skeletons AS held
+    WHERE held.skeleton = given.skeleton AND held.freed_at IS NULL AND held.user_id IS DISTINCT FROM given.id
+)
+ORDER BY skeleton COLLATE "C", id
+ON CONFLICT (skeleton) DO UPDATE
+SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+WHERE s.freed_at IS NOT NULL OR (s.user_id = excluded.user_id
+      AND (s.username, s.skeleton_count) IS DISTINCT FROM (excluded.username, excluded.skeleton_count))"""
+
+# constants
+PRUNE_SQL = f"""
+DELETE FROM username_skeletons WHERE skeleton IN (
+    SELECT skeleton FROM username_skeletons WHERE freed_at < now() - interval '{REST_DAYS} days' LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608
+
+
+class Backfill:
+    """One for the process: remembers how far it has come."""
+
+    __slots__ = ("_after",)
+
+    def __init__(self) -> None:
+        self._after = START
+
+    async def round(self, conn: asyncpg.Connection) -> int:
+        """Looks at the next PORTIONS_PER_ROUND × PORTION_USERS users, from the start again after the last one.
+
+        Returns how many rows were missing. Deletes names that have rested for long enough first. Cancelling ends it
+        between two statements.
+        """
+        await conn.execute(PRUNE_SQL)
+        written = 0
+        for _ in range(PORTIONS_PER_ROUND):
+            end = await conn.fetchval(END_SQL, self._after, PORTION_USERS - 1)
+            written += await _portion(conn, self._after, end)
+            self._after = end or START
+            if end is None:
+                break
+            await asyncio.sleep(PAUSE_SECONDS)
+        return written
+
+
+async def _portion(conn: asyncpg.Connection, after: UUID, end: UUID | None) -> int:
+    outdated = await conn.fetch(OUTDATED_SQL, after, end)
+    if not outdated:
+        return 0
+    async with conn.transaction():
+        rows = await conn.fetch(LOCK_SQL, [row["id"] for row in outdated], [row["username"] for row in outdated])
+        ids, names = [row["id"] for row in rows], [row["username"] for row in rows]
+        found = [(user, name, skeletons(name)) for user, name in zip(ids, names, strict=True)]
+        claims = [(user, name, skeleton, len(wanted)) for user, name, wanted in found for skeleton in wanted]
+        claim_ids, claim_names, claimed, numbers = ([claim[column] for claim in claims] for column in range(4))
+        await conn.execute(REPLACE_SQL, ids, names, claim_ids, claimed)
+        await conn.execute(FREE_SQL, ids, claim_ids, claimed)
+        return int((await conn.execute(CLAIM_SQL, claim_ids, claim_names, claimed, numbers)).rpartition(" ")[2])

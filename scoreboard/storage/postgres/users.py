@@ -1,0 +1,393 @@
+"""Users and what they log in with, in PostgreSQL.
+
+Called by operations.accounts and operations.admin.provisioning. Whether a name or an address is free is decided by
+unique indexes alone: of the exact and the folded spelling, and of each of the name's skeletons (domain/skeletons). What
+is taken is a Refusal that names the field. Nothing here violates an index on the way: PostgreSQL's log would have the
+key, an e-mail address. Everything here may raise StorageUnavailable.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from scoreboard.domain import email_addresses, names
+from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
+from scoreboard.storage.connections.bridge import crossing, postgres_errors
+from scoreboard.storage.connections.deadline import ended_connection
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres.skeletons import REST_DAYS
+
+# of one user: so many names at most are kept from all others; who has given them up keeps the present one
+MAX_RESTING_NAMES = 10
+CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
+HOUR_SECONDS = 3600
+# of a registration: once more for each that was faster, with one of the same skeletons or the same address
+CREATE_TRIES = 3
+BY_SKELETON = 3  # `place` of BY_USERNAME
+PAGE_USERS = 500  # of a list, a round trip
+
+# Whether another user has one of the skeletons, or had it lately: {0} are the skeletons, {1} is the one of the first
+# rule, {2} the user.
+_HELD = """EXISTS (
+               SELECT FROM username_skeletons AS s
+               WHERE (s.skeleton = ANY({0}::text[]) OR (s.skeleton = {1} AND s.skeleton_count = 0)) AND s.user_id IS DISTINCT FROM {2}
+                     AND (s.freed_at IS NULL OR s.freed_at >= now() - interval '{3} days')
+           )"""
+
+_LOWERED = "ARRAY(SELECT lower(given COLLATE pg_c_utf8) FROM unnest({0}::text[]) AS given)"  # of an array's texts
+
+# $8: every spelling of the address. New rows have one of them, so the unique index keeps two registrations at once
+# apart. The name's skeletons go first, in their order: of two registrations at once the second waits for the first, and
+# then has no user to make. When it has some of the skeletons by then, or only the address was taken meanwhile,
+# `created` is empty, the claims' foreign key is violated, and all of it is undone.
+# constants
+CREATE = f"""
+WITH taken AS (
+    SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
+           EXISTS (SELECT FROM users WHERE lower(email COLLATE pg_c_utf8) = ANY ({_LOWERED.format("$8")})) AS email,
+           {_HELD.format("$6", "$7", "$1", REST_DAYS)} AS skeleton
+), claimed AS (
+    INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
+    SELECT given.skeleton, $1, $2, cardinality($6::text[]) FROM taken, unnest($6::text[]) AS given(skeleton)
+    WHERE NOT (taken.username OR taken.email OR taken.skeleton) ORDER BY given.skeleton COLLATE "C"
+    ON CONFLICT (skeleton) DO UPDATE
+    SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+    WHERE s.freed_at < now() - interval '{REST_DAYS} days'
+    RETURNING user_id
+), created AS (
+    INSERT INTO users (id, username, email, avatar_url) SELECT $1, $2, $3, $4 FROM claimed HAVING count(*) = cardinality($6::text[])
+    ON CONFLICT DO NOTHING RETURNING id
+), secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $5 FROM created)
+SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608
+
+PROFILE = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
+
+# A user name has no @, an address has one: each is looked up by its own index. A name as it was typed goes first, since
+# names that are older than today's rules stay; then as it would be stored; then whoever has the skeleton of its folded
+# case, who may only look like it.
+BY_USERNAME = """
+SELECT id, username, password_hash, place FROM (
+    SELECT id, username, CASE lower(username COLLATE pg_c_utf8) WHEN lower($1 COLLATE pg_c_utf8) THEN 1 ELSE 2 END AS place FROM users
+    WHERE lower(username COLLATE pg_c_utf8) = ANY (ARRAY[lower($1 COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)])
+    UNION ALL
+    SELECT u.id, u.username, 3 FROM username_skeletons AS s JOIN users AS u ON u.id = s.user_id WHERE s.skeleton = $3 AND s.freed_at IS NULL
+) AS found LEFT JOIN credentials ON user_id = id ORDER BY place"""
+# $1: every spelling of the address, the typed one first. Of accounts that are older than the rule for spellings two may
+# be found.
+BY_EMAIL = f"""
+SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
+WHERE lower(email COLLATE pg_c_utf8) = ANY ({_LOWERED.format("$1")})
+ORDER BY array_position({_LOWERED.format("$1")}, lower(email COLLATE pg_c_utf8))"""  # noqa: S608 – constants
+
+BY_ID = "SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id WHERE id = $1"
+
+# Goes before CHANGE when there is a name to change, as a statement of its own: CHANGE sees the names that the user had
+# when it began, so it must not begin while another rename of the same user is under way.
+LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
+
+# Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set
+# at all, since NULL is a value of it. $5: the new name's skeletons, $9: the one by the first rule. $6: seconds between
+# two changes in the long run, 0: no limit; $7: how much earlier than due one may come. $8: whether names that rest are
+# counted. `rest`: seconds until the user may give up one more name; 0: at once, or none would be given up.
+CHANGE = f"""
+WITH before AS (
+    SELECT id, username, email, avatar_url, created_at, profile_change_due AS due FROM users WHERE id = $1 FOR NO KEY UPDATE
+), wanted AS (
+    SELECT before.*, clock_timestamp() AS at, coalesce($2, username) AS new_username,
+           CASE WHEN $4 THEN $3 ELSE avatar_url END AS new_avatar_url, coalesce($2 <> username, false) AS is_renamed
+    FROM before
+), judged AS (
+    SELECT wanted.*, (new_username, new_avatar_url) IS DISTINCT FROM (username, avatar_url) AS is_new,
+           CASE WHEN $6::float > 0 AND due IS NOT NULL THEN greatest(0, extract(epoch FROM due - at)::float - $7::float) ELSE 0 END AS wait,
+           CASE WHEN $8 AND is_renamed AND EXISTS (
+               SELECT FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NULL AND s.skeleton <> ALL ($5::text[])
+           ) THEN coalesce((
+               SELECT greatest(0, extract(epoch FROM max(s.freed_at) + interval '{REST_DAYS} days' - at)::float)
+               FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NOT NULL AND s.skeleton <> ALL ($5::text[])
+               GROUP BY s.username ORDER BY max(s.freed_at) DESC OFFSET {MAX_RESTING_NAMES - 1} LIMIT 1
+           ), 0) ELSE 0 END AS rest,
+           is_renamed AND (EXISTS (
+               SELECT FROM users AS o
+               WHERE lower(o.username COLLATE pg_c_utf8) = lower(new_username COLLATE pg_c_utf8) AND o.id <> wanted.id
+           ) OR {_HELD.format("$5", "$9", "wanted.id", REST_DAYS)}) AS is_taken
+    FROM wanted
+), claimed AS (
+    INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
+    SELECT given.skeleton, id, new_username, cardinality($5::text[]) FROM judged, unnest($5::text[]) AS given(skeleton)
+    WHERE is_renamed AND wait = 0 AND rest = 0 AND NOT is_taken ORDER BY given.skeleton COLLATE "C"
+    ON CONFLICT (skeleton) DO UPDATE
+    SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+    WHERE s.user_id = excluded.user_id OR s.freed_at < now() - interval '{REST_DAYS} days'
+    RETURNING user_id
+), won AS (
+    SELECT user_id FROM claimed GROUP BY user_id HAVING count(*) = cardinality($5::text[])
+), freed AS (
+    UPDATE username_skeletons AS s SET freed_at = now() FROM won
+    WHERE s.user_id = won.user_id AND s.freed_at IS NULL AND s.skeleton <> ALL ($5::text[])
+), changed AS (
+    UPDATE users AS u SET username = new_username, avatar_url = new_avatar_url, updated_at = now(), profile_change_due =
+        CASE WHEN $6 > 0 THEN greatest(judged.due, judged.at) + make_interval(secs => $6) ELSE judged.due END
+    FROM judged WHERE u.id = judged.id AND is_new AND wait = 0 AND (NOT is_renamed OR EXISTS (SELECT FROM won))
+    RETURNING u.id
+)
+SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url, is_new, wait, rest,
+       EXISTS (SELECT FROM changed) AS is_changed, EXISTS (SELECT FROM claimed) AND NOT EXISTS (SELECT FROM won) AS is_overtaken
+FROM judged"""  # noqa: S608 – constants
+
+REPLACE_HASH = """
+UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3 RETURNING true"""
+
+# Without credentials: nobody can log in as one of these, their tokens are handed out by the command that makes them.
+CREATE_MANY = """
+WITH created AS (
+    INSERT INTO users (username, email) SELECT username, email FROM unnest($1::text[], $2::text[]) AS given(username, email)
+    ON CONFLICT DO NOTHING RETURNING id, username
+)
+INSERT INTO username_skeletons (skeleton, user_id, username, skeleton_count)
+SELECT skeleton, id, username, number
+FROM created JOIN unnest($3::text[], $4::text[], $5::smallint[]) AS given(username, skeleton, number) USING (username)
+ON CONFLICT DO NOTHING"""
+IDS = "SELECT username, id FROM users WHERE username = ANY($1::text[])"
+
+UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+DELETE = "DELETE FROM users WHERE id = $1 RETURNING id"
+
+_PAGE = """
+SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
+       lower(u.username COLLATE pg_c_utf8) AS key
+FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id
+WHERE {0} ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR EXISTS (
+               SELECT FROM unnest($4::text[]) AS given WHERE strpos(lower(u.email COLLATE pg_c_utf8), lower(given COLLATE pg_c_utf8)) > 0
+           ) OR u.id::text = lower($2 COLLATE pg_c_utf8))
+ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
+FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
+NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
+
+KNOWN = """
+SELECT t.name, email FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
+
+
+class Profile(NamedTuple):
+    """What a user sees of their own account."""
+
+    user: UUID
+    username: str
+    email: str
+    avatar_url: str | None
+    created_ms: int  # Unix milliseconds
+
+
+class Listed(NamedTuple):
+    """A user as an operator sees them. `score` is None before the first action; `key` is the user's place in the
+    order."""
+
+    user: UUID
+    username: str
+    email: str
+    avatar_url: str | None
+    score: int | None
+    created_ms: int  # Unix milliseconds
+    key: str
+
+
+class Changed(NamedTuple):
+    """A profile that was written. `is_new`: its name or its picture is another than before."""
+
+    profile: Profile
+    is_new: bool
+
+
+class Account(NamedTuple):
+    """Whom a log-in is for. `password_hash` is None for a user without credentials."""
+
+    user: UUID
+    username: str
+    password_hash: str | None
+
+    def __repr__(self) -> str:
+        return f"Account({self.user})"
+
+
+async def create(
+    stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str
+) -> UUID | Refusal:
+    """A new user with a password, or what is taken."""
+    user = uuid4()
+    wanted, first, addresses = skeletons(username), skeleton_of_first_rule(username), email_addresses.spellings(email)
+    for _ in range(CREATE_TRIES):
+        try:
+            row = await stores.fetchrow(
+                CREATE, user, username, email, avatar_url, password_hash, wanted, first, addresses
+            )
+        except asyncpg.ForeignKeyViolationError:  # the next time it sees what was taken
+            continue
+        assert row is not None
+        if row["is_created"]:
+            return user
+        return EMAIL_TAKEN if row["is_email"] else USERNAME_TAKEN
+    return USERNAME_TAKEN
+
+
+async def find(stores: Stores, name: str) -> Account | None:
+    """The account of a user name, or of an e-mail address, in any case, as people type it: with spaces round it,
+    composed or not, of any width, and the domain of an address in either of its forms."""
+    if email_addresses.is_address(name):
+        rows = await stores.fetch(BY_EMAIL, email_addresses.spellings(name))
+    else:
+        stored = names.fold(name)
+        rows = await stores.fetch(BY_USERNAME, names.composed(name), stored, folded_skeleton(stored))
+        rows = [
+            row
+            for row in rows
+            if row["place"] < BY_SKELETON or fold_case(names.fold(row["username"])) == fold_case(stored)
+        ]
+    return Account(rows[0]["id"], rows[0]["username"], rows[0]["password_hash"]) if rows else None
+
+
+async def by_id(stores: Stores, user: UUID) -> Account | None:
+    """The account of a user's id."""
+    row = await stores.fetchrow(BY_ID, user)
+    return None if row is None else Account(row["id"], row["username"], row["password_hash"])
+
+
+async def profile(stores: Stores, user: UUID) -> Profile | None:
+    """None when there is no such user."""
+    row = await stores.fetchrow(PROFILE, user)
+    return None if row is None else _profile(row)
+
+
+async def change(
+    stores: Stores,
+    user: UUID,
+    username: str | None,
+    avatar_url: str | None,
+    *,
+    set_avatar: bool,
+    per_hour: int | None = 0,
+) -> Changed | Refusal | None:
+    """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such
+    user.
+
+    `per_hour`: changes in the long run, at most CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as
+    before does not count. Whoever has given up MAX_RESTING_NAMES in REST_DAYS gives up no further one. None: an
+    operator changes it, without either limit.
+    """
+    interval = HOUR_SECONDS / per_hour if per_hour else 0.0
+    early = interval * (min(CHANGES_AT_ONCE, per_hour or 0) - 1)
+    wanted, first = ((), "") if username is None else (skeletons(username), skeleton_of_first_rule(username))
+    arguments = (user, username, avatar_url, set_avatar, wanted, interval, early, per_hour is not None, first)
+    try:
+        if username is None:
+            row = await stores.fetchrow(CHANGE, *arguments)
+        else:
+            row = await stores.in_transaction(_rename, user, arguments)
+    except (asyncpg.UniqueViolationError, _OvertakenError):
+        # the first: a user of that name was made by plain SQL at the same moment
+        return USERNAME_TAKEN
+    if row is None:
+        return None
+    if row["is_new"] and (wait := max(row["wait"], row["rest"])) > 0:
+        why = (
+            "Too many changes of this profile."
+            if row["wait"] == wait
+            else f"You have given up {MAX_RESTING_NAMES} names in {REST_DAYS} days."
+        )
+        return Refusal(Code.RATE_LIMITED, why, retry_after=ceil(wait), layer="user")
+    if row["is_new"] and not row["is_changed"]:
+        return USERNAME_TAKEN
+    name, picture = row["new_username"], row["new_avatar_url"]
+    return Changed(
+        Profile(row["id"], name, row["email"], picture, _milliseconds(row["created_at"])), is_new=row["is_new"]
+    )
+
+
+async def _rename(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
+    """asyncio-flavoured, in a transaction."""
+    await conn.execute(LOCK_USER, user)
+    row = await conn.fetchrow(CHANGE, *arguments)
+    if row is not None and row["is_overtaken"]:
+        raise _OvertakenError  # undoes it
+    return row
+
+
+class _OvertakenError(Exception):
+    """Somebody else claimed a part of the name's skeletons at the same moment."""
+
+
+async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
+    """The same password hashed anew; False, and nothing is done, when the hash was replaced meanwhile."""
+    return bool(await stores.fetchval(REPLACE_HASH, user, new, old))
+
+
+async def delete(stores: Stores, user: UUID) -> bool:
+    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials. The name rests.
+
+    False when there is no such user. Triggers note for all boards that the user is gone, and end the sessions, whose
+    rows stay until they are pruned. However many actions there are.
+    """
+    return await crossing(_delete, stores, user)
+
+
+async def _delete(stores: Stores, user: UUID) -> bool:
+    """asyncio-flavoured, on a connection of its own, as the pool's calls have a deadline."""
+    conn = await stores.connect()
+    try:
+        with ended_connection(conn), postgres_errors():
+            async with conn.transaction():
+                await conn.execute(UNHURRIED)
+                return await conn.fetchval(DELETE, user) is not None
+    finally:
+        conn.terminate()
+
+
+async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:
+    """The next users by name, in any case: those who have the query in their name or address, or as their id. `after`:
+    the `key` of the last one."""
+    addresses = email_addresses.query_spellings(query)
+    rows = await stores.fetch(FIRST_PAGE if after is None else NEXT_PAGE, after, query, size, addresses)
+    return [
+        Listed(
+            row["id"],
+            row["username"],
+            row["email"],
+            row["avatar_url"],
+            row["total_score"],
+            _milliseconds(row["created_at"]),
+            row["key"],
+        )
+        for row in rows
+    ]
+
+
+async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
+    """Users without a password, those that are there already included, by name."""
+    claims = [(name, skeleton, len(wanted)) for name in usernames if (wanted := skeletons(name)) for skeleton in wanted]
+    given, claimed, numbers = (list(column) for column in zip(*claims, strict=True))
+    await stores.execute(CREATE_MANY, list(usernames), list(emails), given, claimed, numbers)
+    return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
+
+
+async def known(stores: Stores, usernames: Sequence[str]) -> dict[str, str]:
+    """Which of these names users have, in any case: name → the e-mail address of whoever has it."""
+    return {row["name"]: row["email"] for row in await stores.fetch(KNOWN, list(usernames))}
+
+
+def _taken(field: str, what: str) -> Refusal:
+    return Refusal(Code.CONFLICT, f"{what} is taken.", (FieldError(field, "is taken"),))
+
+
+USERNAME_TAKEN = _taken("username", "This user name, or one that looks like it,")
+EMAIL_TAKEN = _taken("email", "This e-mail address")
+
+
+def _profile(row: asyncpg.Record) -> Profile:
+    return Profile(row["id"], row["username"], row["email"], row["avatar_url"], _milliseconds(row["created_at"]))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,15 @@
+"""Lua scripts: each runs in Redis as one step. `whole.lua` is put before those that trust a board."""
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def load_script(name: str) -> str:
+    """The text of a Lua script of this folder."""
+    return files("scoreboard.storage.redis.scripts").joinpath(name).read_text("utf-8")
+
+
+def load_board_script(name: str) -> str:
+    """The text of a Lua script that trusts a board, with the check that the board is whole before it."""
+    return load_script("whole.lua") + load_script(name)

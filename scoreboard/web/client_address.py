@@ -1,0 +1,78 @@
+"""Whose request it is: the client's address behind any proxies that we trust, and the key under which an address is
+counted.
+
+The address is the right-most hop of X-Forwarded-For that is no trusted proxy: what stands further left anybody may have
+written. Pure.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
+
+from scoreboard.domain.networks import ADDRESS_LENGTH, CACHE_SIZE, networks_of, parse_address
+from scoreboard.http.request import Request
+
+MAX_HOPS = 16  # hops of X-Forwarded-For that are looked at, from the right: more proxies of ours in a row there are not
+
+Network = IPv4Network | IPv6Network
+
+
+class Addresses:
+    """Knows the trusted proxies. Tells addresses as text, in one spelling each."""
+
+    __slots__ = ("_is_trusted", "_trusts")
+
+    def __init__(self, trusted_proxies: Sequence[Network] = ()) -> None:
+        self._trusts = bool(trusted_proxies)
+
+        @lru_cache(CACHE_SIZE)
+        def is_trusted(address: str) -> bool:
+            parsed = parse_address(address)
+            return parsed is not None and any(parsed in network for network in trusted_proxies)
+
+        self._is_trusted = is_trusted
+
+    def trusts(self, address: str) -> bool:
+        """Whether it is a trusted proxy's."""
+        return self._trusts and self._is_trusted(address)
+
+    def client(self, request: Request) -> str:
+        """The client's address. A hop that is no address ends the search: the proxy that wrote it is answered for.
+
+        Read from the fields once: web.rate_limit keeps it as `request.client_address`.
+        """
+        if request.client_address:
+            return request.client_address
+        address = request.socket.peer[0]
+        if not self._trusts or not self._is_trusted(address):
+            return address
+        forwarded = b",".join(value for name, value in request.headers if name == b"x-forwarded-for")
+        for hop in reversed(forwarded.decode("latin-1").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
+            cleaned = _without_port(hop.strip())
+            if parse_address(cleaned) is None:
+                return address
+            address = cleaned
+            if not self._is_trusted(address):
+                return address
+        return address
+
+    def counted(self, request: Request) -> str:
+        """The key that this request's client is counted under."""
+        return group(self.client(request)) if self._trusts else _group(request.socket.peer[0])
+
+
+def group(address: str) -> str:
+    """IPv4 addresses stand for themselves, IPv6 ones for their /64."""
+    return _group(address) if len(address) <= ADDRESS_LENGTH else address[:ADDRESS_LENGTH]
+
+
+@lru_cache(CACHE_SIZE)
+def _group(address: str) -> str:
+    return networks_of(address)[0]
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write 192.0.2.1:4711 or [2001:db8::1]:4711."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -1,0 +1,146 @@
+"""Which web pages may speak to us: our own, and those that the settings name.
+
+A request without `Origin` and `Sec-Fetch-Site` is no browser's and may pass: these headers protect people from pages,
+not us from programs. `Host` is believed only where no public URL is set, and only when it is no name that somebody else
+could own: a page of evil.example whose name suddenly leads here (DNS rebinding) sends `Host: evil.example`. Pure but
+for the log.
+"""
+
+from collections.abc import Collection
+
+import structlog
+
+from scoreboard.domain.networks import LOCAL_DOMAINS, RESERVED_DOMAINS, is_in_domain, parse_address
+from scoreboard.domain.pictures import AVATARS
+from scoreboard.http.request import Request
+from scoreboard.web.pages.site import CLIENT, STATIC_PREFIX
+
+API = b"/api/"
+# Beginnings of paths: other sites' pages load these files and pictures.
+FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
+UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
+# origins and hosts that are logged when they are refused, once each; after that it is a flood, and says nothing new
+REFUSED_LOGGED = 100
+HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
+DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+
+log = structlog.get_logger()
+
+
+class Origins:
+    """`public_url` and `allowed` as the settings give them: scheme://host[:port] in lower case, "" for none.
+
+    `names` are host names that lead to this server besides any address and the names of a local network; of no matter
+    with a public URL.
+    """
+
+    __slots__ = ("_names", "_public_url", "_refused", "others")
+
+    def __init__(self, *, public_url: str = "", allowed: Collection[str] = (), names: Collection[str] = ()) -> None:
+        self._public_url = _canonical(public_url.encode())
+        self._refused: set[bytes] = set()  # origins and hosts that were logged
+        self._names = {name.lower().encode() for name in names}
+        # these are told so by CORS; our own needs none
+        self.others = frozenset(_canonical(origin.encode()) for origin in allowed)
+
+    def allows(self, request: Request) -> bool:
+        """Whether the page that asks may. Asked where browsers ask nobody first: log-in, refresh, log-out, and whatever
+        watches."""
+        origin = request.header(b"origin").lower()
+        if origin:
+            return self.is_own(origin, request) or self.is_other(origin)
+        return not self.refuses_site(request)
+
+    def is_other(self, origin: bytes) -> bool:
+        """Whether the settings name that origin, in lower case. The first time that one is asked for in vain the log
+        says so."""
+        if origin in self.others:
+            return True
+        if self._is_new(origin):
+            log.warning("origin_refused", origin=_text(origin), setting="server.allowed_origins")
+        return False
+
+    def refuses_site(self, request: Request) -> bool:
+        """Whether a browser says that a foreign page asks for what is not meant for it (`Sec-Fetch-Site`), such as a
+        poll as a picture.
+
+        1. Files that are for anybody pass, so do preflights, and WebSockets: those are closed with 4403, which a script
+           understands.
+        2. A page of another site passes if its `Origin` is allowed, or if a person followed its link to a page of ours.
+        3. Our own page passes unless its host is a name that we don't know: DNS rebinding.
+        """
+        site = request.header(b"sec-fetch-site")
+        if not site or site == b"none":
+            return False  # no browser, or a person who typed the address
+        path = request.path
+        if path.startswith(FOR_ANYBODY) or request.method == b"OPTIONS":
+            return False
+        if site == b"same-origin":
+            return not self._public_url and path.startswith(API) and not self._allows_host(request.header(b"host"))
+        if request.header(b"sec-fetch-mode") == b"websocket":
+            return False
+        if origin := request.header(b"origin").lower():
+            return not (self.is_own(origin, request) or self.is_other(origin))
+        followed = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
+        return not followed or path.startswith(API)
+
+    def is_own(self, origin: bytes, request: Request) -> bool:
+        """Whether a page of that origin, in lower case, comes from here.
+
+        Without a public URL: from the host and port where the request went, if that host may be ours. The scheme can't
+        be compared, a load balancer may end TLS.
+        """
+        if self._public_url:
+            return origin == self._public_url
+        scheme, _, host = _canonical(origin).partition(b"://")
+        asked = request.header(b"host").lower()
+        if scheme not in DEFAULT_PORTS or host != asked.removesuffix(DEFAULT_PORTS[scheme]):
+            return False
+        if self._allows_host(asked):
+            return True
+        self._is_new(origin)  # its host was logged, which says more
+        return False
+
+    def is_secure(self, request: Request) -> bool:
+        """Whether the browser sees https: as `public_url` says, or else the page's own origin, which a browser never
+        misstates."""
+        return (self._public_url or request.header(b"origin").lower()).startswith(b"https:")
+
+    def _allows_host(self, host: bytes) -> bool:
+        """Whether a page from that host may be ours. The first time that one is refused the log says so: the settings
+        may lack its name."""
+        if self._is_our_host(host):
+            return True
+        if self._is_new(host.lower()):
+            log.warning("host_refused", host=_text(host.lower()), setting="server.public_url")
+        return False
+
+    def _is_new(self, refused: bytes) -> bool:
+        """Whether this origin or host is to be logged: once each, and not in a flood of them."""
+        if not refused or refused in self._refused or len(self._refused) >= REFUSED_LOGGED or len(refused) > HOST_BYTES:
+            return False
+        self._refused.add(refused)
+        return True
+
+    def _is_our_host(self, host: bytes) -> bool:
+        """Whether a Host field has an address, or a name that we know: no name that somebody else could lead here."""
+        if len(host) > HOST_BYTES:
+            return False
+        name = host.lower()
+        if name.startswith(b"["):
+            return parse_address(name[1:].partition(b"]")[0].decode("latin-1")) is not None
+        name = name.partition(b":")[0]
+        text = name.decode("latin-1")
+        if b"." not in name or is_in_domain(text, UNOWNABLE_DOMAINS):
+            return bool(name)
+        return name in self._names or parse_address(text) is not None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "backslashreplace")
+
+
+def _canonical(origin: bytes) -> bytes:
+    """As browsers write it: without the scheme's own port."""
+    port = DEFAULT_PORTS.get(origin.partition(b"://")[0])
+    return origin.removesuffix(port) if port else origin

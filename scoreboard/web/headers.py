@@ -1,0 +1,138 @@
+"""Every answer's head, for all doors: status line, Date, request id, security fields, CORS.
+
+`Heads.write` is called for each answer, so whatever is the same within a second is put together once a second. Bodies
+are shared between callers, heads never are.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from scoreboard.http.request import Request, Response
+from scoreboard.web.cors import API, FOR_ANYBODY, Origins
+
+# The page and everything on it comes from here. {live}: the public URL as a WebSocket's; 'self' means that already, but
+# older browsers don't know it. Forms are sent by script. No text becomes markup ("trusted types"); browsers that don't
+# know that pass over it.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; manifest-src 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+# an answer that is no page may load nothing, wherever it ends up
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+SHARED = (
+    "x-content-type-options: nosniff\r\n"
+    "referrer-policy: strict-origin-when-cross-origin\r\n"  # never our paths and queries to other sites
+    "cross-origin-opener-policy: same-origin\r\n"
+)
+# no picture or script of another site; what CORS allows is not concerned
+SAME_ORIGIN = "cross-origin-resource-policy: same-origin\r\n"
+CROSS_ORIGIN = "cross-origin-resource-policy: cross-origin\r\n"  # of files that are for anybody
+TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only where the public URL is https
+
+PAGE = b"content-type: text/html"
+
+# What a script of another origin may read. Date: the client signs actions with the server's time, whatever its own
+# clock says.
+EXPOSED = (
+    b"access-control-expose-headers: Date, ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
+)
+METHODS = b"access-control-allow-methods: GET, POST, PATCH\r\n"
+MAX_AGE = b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours
+ALLOWED_FIELDS = (
+    b"authorization",
+    b"content-type",
+    b"x-action-signature",
+    b"x-request-id",
+    b"if-none-match",
+    b"last-event-id",
+)
+# What a page asks for besides is echoed: libraries that trace requests add fields to all of them (traceparent, baggage,
+# sentry-trace, …). A field that we don't know does nothing here.
+ECHOED_FIELDS = 32  # names
+ECHOED_BYTES = 64  # of one name
+
+_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+").fullmatch  # a token of RFC 9110, section 5.6.2, in lower case
+
+
+class Heads:
+    """Writes heads. `clock` gives Unix seconds."""
+
+    __slots__ = ("_clock", "_files", "_origins", "_page_policy", "_pages", "_second", "_shared", "_starts")
+
+    def __init__(self, origins: Origins, *, public_url: str = "", clock: Callable[[], float] = time.time) -> None:
+        self._origins, self._clock = origins, clock
+        self._shared = (
+            SHARED
+            + (TRANSPORT if public_url.startswith("https:") else "")
+            + ("vary: origin\r\n" if origins.others else "")
+        )
+        live = " ws" + public_url.removeprefix("http") if public_url else ""  # of http: ws:, of https: wss:
+        self._page_policy = PAGE_POLICY.format(live=live)
+        self._second = 0
+        # status → what this second's answers begin with, up to the request id; data
+        self._starts: dict[int, bytes] = {}
+        self._pages: dict[int, bytes] = {}  # the same for HTML
+        self._files: dict[int, bytes] = {}  # the same for what other sites may load
+
+    def write(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        """The whole head with its blank line. `fields`: ready lines of this answer; no Content-Length when `length` is
+        None."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._starts.clear()
+            self._pages.clear()
+            self._files.clear()
+        if request.path.startswith(API):  # most are; each test costs half a percent of a read
+            starts = self._starts
+        elif request.path.startswith(FOR_ANYBODY) and not fields.startswith(PAGE):  # but for what is missing, as a page
+            starts = self._files
+        else:  # whoever answers with a page says so first; a search costs more
+            starts = self._pages if fields.startswith(PAGE) else self._starts
+        start = starts.get(status) or starts.setdefault(status, self._start(status, starts))
+        # files say so themselves: they are for anybody
+        if self._origins.others and b"access-control-allow-origin:" not in fields:
+            fields += self._cors(request)
+        if length is None:
+            return b"%b%b\r\n%b\r\n" % (start, request.request_id, fields)
+        return b"%b%b\r\n%bcontent-length: %d\r\n\r\n" % (start, request.request_id, fields, length)
+
+    def preflight(self, request: Request) -> Response | None:
+        """The answer to a browser that asks whether it may (CORS); None for every other request. A foreign page gets no
+        permission."""
+        if request.method != b"OPTIONS" or not request.header(b"access-control-request-method"):
+            return None
+        if not self._origins.is_other(request.header(b"origin").lower()):
+            return Response(204, b"")
+        return Response(
+            204,
+            b"",
+            b"%baccess-control-allow-headers: %b\r\n%b" % (METHODS, b", ".join(_allowed_fields(request)), MAX_AGE),
+        )
+
+    def _start(self, status: int, starts: dict[int, bytes]) -> bytes:
+        reason = HTTPStatus(status).phrase
+        date = formatdate(self._second, usegmt=True)
+        policy = self._page_policy if starts is self._pages else DATA_POLICY
+        shared = self._shared + (CROSS_ORIGIN if starts is self._files else SAME_ORIGIN)
+        return f"HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n{shared}content-security-policy: {policy}\r\nx-request-id: ".encode()
+
+    def _cors(self, request: Request) -> bytes:
+        origin = request.header(b"origin")
+        if origin.lower() not in self._origins.others:
+            return b""
+        return b"access-control-allow-origin: %b\r\naccess-control-allow-credentials: true\r\n%b" % (origin, EXPOSED)
+
+
+def _allowed_fields(request: Request) -> list[bytes]:
+    """The names of fields that a page may send: ours, and of those that it asks for as many as are names, within the
+    bounds."""
+    asked = request.header(b"access-control-request-headers").lower().split(b",", ECHOED_FIELDS)[:ECHOED_FIELDS]
+    names = [name.strip() for name in asked]
+    return list(
+        dict.fromkeys((*ALLOWED_FIELDS, *(name for name in names if len(name) <= ECHOED_BYTES and _NAME(name))))
+    )

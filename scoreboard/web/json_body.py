@@ -1,0 +1,52 @@
+"""JSON bodies, read strictly: each comes out as its type or as a Refusal, whatever was sent."""
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from scoreboard.domain.actions import DECODE_ERRORS, field_and_message, refuse_repeated_names
+from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.http.request import Request
+
+T = TypeVar("T")
+
+NOT_JSON = Refusal(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
+
+_NUL = b"\\u0000"  # PostgreSQL's text can't hold it; an escaped backslash before it is refused along
+_NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body calls itself JSON, or nothing at all."""
+    stated = request.header(b"content-type")
+    return not stated or stated.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def read(request: Request, decoder: "msgspec.json.Decoder[T]") -> T | Refusal:
+    """The body as the decoder's type."""
+    body = request.body
+    if not is_json(request):
+        return NOT_JSON
+    if _NUL in body:
+        return _invalid("body", "must not contain \\u0000")
+    try:
+        decoded = decoder.decode(body)
+        refuse_repeated_names(body)
+    except msgspec.ValidationError as exc:
+        return _invalid(*_named(exc))
+    except (*DECODE_ERRORS, ValueError) as exc:
+        return _invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
+    return decoded
+
+
+def _named(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Field and message; what msgspec tells of a whole object is about a field too."""
+    field, message = field_and_message(error)
+    if found := _NAMED.fullmatch(message):
+        return found[1][:100], "is not known here" if "unknown" in message else "is required"
+    return field, message
+
+
+def _invalid(field: str, message: str) -> Refusal:
+    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))

@@ -1,0 +1,1 @@
+"""The page: its files, its first paint, how it presents itself, errors as pages."""

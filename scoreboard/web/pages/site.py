@@ -1,0 +1,179 @@
+"""The live page and its files: small, kept in memory, plain and gzipped, each with an ETag so that a browser that has
+it is told so.
+
+Names carry no hash, so everything is asked about each time (`no-cache`): a page never runs with the scripts of another
+version.
+"""
+
+import gzip
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader
+
+from scoreboard.domain.actions import Action
+from scoreboard.domain.boards import Snapshot, rfc3339
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.etags import strong_etag
+from scoreboard.domain.scoring import Rule, Rules, award
+from scoreboard.http.request import Request, Response
+from scoreboard.web.pages.branding import MANIFEST, SHIPPED, Branding, manifest
+from scoreboard.web.pages.first_paint import PageAction, render_context
+from scoreboard.web.problems import problem
+from scoreboard.web.routes.scores import conditional
+
+TYPES = {
+    ".avif": "image/avif",
+    ".css": "text/css; charset=utf-8",
+    ".gif": "image/gif",
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".ts": "application/typescript; charset=utf-8",
+    ".webp": "image/webp",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+STATIC_PREFIX = "/static/"
+STAGE = b"stage"  # /?stage
+CLIENT = "scoreboard.js"  # at /scoreboard.js, for pages of others
+# What stands there. The module itself has one address: imported by two, it would be two modules, which share no
+# connection.
+CLIENT_ENTRY = f"export * from '.{STATIC_PREFIX}{CLIENT}';\n".encode()
+
+# A module script of another site's page is fetched with CORS; these files are the same for everybody.
+_FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
+GZIPPED = b"content-encoding: gzip\r\n"
+PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
+MAX_CODINGS = 16  # of one Accept-Encoding: browsers name four
+PAGE_LEVEL = 6  # of compression; the page is made anew for each change of the board, and 9 gains nothing
+
+
+class _Page(NamedTuple):
+    """The page with one board, as it is and gzipped, each with its ETag."""
+
+    snapshot: Snapshot | None
+    plain: tuple[Response, bytes]
+    packed: tuple[Response, bytes]
+
+
+def page_actions(rules: Rules, *, cooldowns: bool = True) -> list[PageAction]:
+    """A button for each action type that has one, with metadata that its rule accepts and the points that exactly this
+    gives.
+
+    `cooldowns` False: no button rests, since the server has nobody wait.
+    """
+    return [_button(name, rule, rules, cooldowns=cooldowns) for name, rule in rules.items() if rule.button]
+
+
+def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageAction:
+    metadata: dict[str, Any] = {}
+    if rule.difficulty:
+        metadata["difficulty"] = next(iter(rule.difficulty))
+    if rule.time is not None:
+        metadata["timeSpent"] = round(min(max(2 * rule.time.minimum, 1), rule.time.maximum))
+    points = award(Action("", name, 0, metadata, None), rules)
+    return PageAction(
+        name,
+        rule.title,
+        "" if isinstance(points, Refusal) else str(points),
+        rule.cooldown if cooldowns else 0,
+        metadata,
+    )
+
+
+def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
+    etag = strong_etag(content)
+    kind = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
+    return Response(200, content, b"content-type: %b\r\n%b%betag: %b\r\n" % (kind, _FIELDS, coding, etag)), etag
+
+
+def _page(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
+    etag = strong_etag(content)
+    return Response(200, content, PAGE_FIELDS + coding + b"etag: %b\r\n" % etag), etag
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether the client reads gzip (RFC 9110 section 12.5.3); `q=0` says that it does not."""
+    for name, value in request.headers:
+        if name == b"accept-encoding" and b"gzip" in value.lower():
+            for offer in value.lower().split(b",", MAX_CODINGS)[:MAX_CODINGS]:
+                coding, _, weight = offer.replace(b" ", b"").partition(b";q=")
+                if coding == b"gzip":
+                    return not weight or bool(weight.strip(b"0."))
+    return False
+
+
+class PageRoutes:
+    """`rules`: of the actions that have buttons, none for no buttons; `read`: the board; `per_minute`: the limit of
+    actions a user, 0 for none; `cooldowns`: whether they are in force; `avatars`: whether pictures of users are shown;
+    `public_url`: what browsers see, "" when it is not known."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        read: Callable[[], Awaitable[Snapshot]],
+        *,
+        per_minute: int,
+        registration: bool,
+        cooldowns: bool = True,
+        avatars: bool = True,
+        branding: Branding = SHIPPED,
+        public_url: str = "",
+    ) -> None:
+        self._avatars, self._branding, self._public_url = avatars, branding, public_url.rstrip("/")
+        self._actions, self._read = page_actions(rules, cooldowns=cooldowns), read
+        self._per_minute, self._registration = per_minute, registration
+        folder = files("scoreboard.web").joinpath("static")
+        contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()} | branding.files
+        contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)
+        by_path = {STATIC_PREFIX + name: content for name, content in contents.items()} | {f"/{CLIENT}": CLIENT_ENTRY}
+        self._files = {path: _file(path, content) for path, content in by_path.items()}
+        self._packed = {
+            path: _file(path, gzip.compress(content, mtime=0), GZIPPED) for path, content in by_path.items()
+        }
+        self.paths = tuple(by_path)  # of `file`
+        self._template = Environment(loader=PackageLoader("scoreboard.web"), autoescape=True).get_template("index.html")
+        self._pages: dict[bool, _Page] = {}  # with ?stage and without: the newest
+
+    def context(self, snapshot: Snapshot | None, *, stage: bool = False) -> Mapping[str, Any]:
+        """What the template is given; without a board when no store can be read."""
+        return render_context(
+            snapshot.shown if snapshot else None,
+            self._actions,
+            updated=rfc3339(snapshot.updated_ms) if snapshot else "",
+            per_minute=self._per_minute,
+            registration=self._registration,
+            stage=stage,
+            avatars=self._avatars,
+            branding=self._branding,
+            public_url=self._public_url,
+        )
+
+    async def index(self, request: Request) -> Response:
+        """The page, with the present board in it; with `?stage` the board alone. Rendered once for all who ask before
+        the board changes."""
+        stage = request.query == STAGE or request.query.startswith(STAGE + b"=")
+        try:
+            snapshot = await self._read()
+        except StorageUnavailable:
+            snapshot = None
+        page = self._pages.get(stage)
+        if page is None or page.snapshot is not snapshot:
+            content = self._template.render(self.context(snapshot, stage=stage)).encode()
+            # Nothing in it is secret, so its length may tell what it likes.
+            page = self._pages[stage] = _Page(
+                snapshot, _page(content), _page(gzip.compress(content, PAGE_LEVEL, mtime=0), GZIPPED)
+            )
+        return conditional(request, *(page.packed if accepts_gzip(request) else page.plain))
+
+    async def file(self, request: Request) -> Response:
+        """A file of the page."""
+        found = (self._packed if accepts_gzip(request) else self._files).get(request.path.decode("latin-1"))
+        if found is None:
+            return problem(Refusal(Code.NOT_FOUND, "There is no such file."), request.request_id)
+        return conditional(request, *found)

@@ -1,0 +1,22 @@
+"""Answers that are no errors: `{"success": true, "data": …}`."""
+
+from typing import Any
+
+import msgspec
+
+from scoreboard.http.request import Response
+
+JSON = b"content-type: application/json\r\n"
+PRIVATE = JSON + b"cache-control: no-store\r\n"  # what is told to one user, now
+
+_encode = msgspec.json.Encoder().encode
+
+
+def success(data: Any, *, status: int = 200, fields: bytes = PRIVATE) -> Response:
+    """`data` in its envelope."""
+    return Response(status, b'{"success":true,"data":%b}' % _encode(data), fields)
+
+
+def nothing(fields: bytes = b"") -> Response:
+    """204."""
+    return Response(204, b"", fields + b"cache-control: no-store\r\n")

@@ -1,0 +1,179 @@
+"""Register, log in, refresh, log out.
+
+A browser (a request with `Origin`) is given its refresh token in a cookie that scripts can't read and that is sent to
+the refresh route alone, and a device cookie that makes it known at its next log-in; everybody else is given all in the
+JSON. Pages of foreign origins are refused. How often one may log in is decided in operations.accounts.
+
+On https the cookies' names begin with `__Secure-`: a page on plain http can't plant those. `__Host-` would keep out
+sibling domains, but demands `Path=/`: the token, which is good for a month, would travel with every request, and past
+whatever logs them. So all cookies of the name are read instead, and a page says which user it takes itself for: a token
+that a sibling has planted is another user's, and not taken.
+"""
+
+import re
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from scoreboard.domain.account_rules import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
+from scoreboard.http.request import Request, Response
+from scoreboard.operations.accounts import SPENT, Accounts, Client, LoggedIn
+from scoreboard.security.device_cookies import LIFETIME_SECONDS
+from scoreboard.web import json_body as bodies
+from scoreboard.web.authorization import Bearer
+from scoreboard.web.client_address import Addresses
+from scoreboard.web.cors import Origins
+from scoreboard.web.problems import problem
+from scoreboard.web.responses import PRIVATE, nothing, success
+
+LOGIN_PATH = "/api/v1/auth/login"
+REFRESH_PATH = "/api/v1/auth/refresh"
+REFRESH_COOKIE = "scoreboard_refresh"
+DEVICE_COOKIE = "scoreboard_device"
+COOKIES_READ = 64  # of one name: a head has room for some hundred; which of them are ours costs no look-up
+SECURE_PREFIX = "__Secure-"  # RFC 6265bis: browsers take a cookie of such a name from https alone
+# Characters. Ours have 86; what is longer is refused as any token that is not ours (401), up to here. Nothing but the
+# length is looked at.
+REFRESH_TOKEN_LONGEST = 1024
+
+
+class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new account."""
+
+    username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)]
+    email: Annotated[str, Meta(max_length=EMAIL_LONGEST)]
+    password: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+    avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | None = None
+
+    def __repr__(self) -> str:
+        return f"Registration({self.username!r})"
+
+
+class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A user name, or an e-mail address, and the password."""
+
+    username: Annotated[str, Meta(max_length=EMAIL_LONGEST)]
+    password: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.username!r})"
+
+
+class Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The refresh token, unless it is in the cookie, and whose session it must be: a page names the user that it
+    shows."""
+
+    refreshToken: Annotated[str, Meta(max_length=REFRESH_TOKEN_LONGEST)] | None = None
+    userId: UUID | None = None
+
+    def __repr__(self) -> str:
+        return "Refresh()"
+
+
+_registration = msgspec.json.Decoder(Registration)
+_credentials = msgspec.json.Decoder(Credentials)
+_refresh = msgspec.json.Decoder(Refresh)
+
+
+class AuthRoutes:
+    """The routes of `/auth`."""
+
+    def __init__(
+        self, accounts: Accounts, bearer: Bearer, origins: Origins, addresses: Addresses, *, refresh_days: int
+    ) -> None:
+        self._accounts, self._bearer, self._origins, self._addresses = accounts, bearer, origins, addresses
+        self._refresh_seconds = refresh_days * 86_400
+
+    async def register(self, request: Request) -> Response:
+        """Create an account and log in."""
+        if not self._origins.allows(request):
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
+        body = bodies.read(request, _registration)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        client = Client(self._addresses.client(request))
+        outcome = await self._accounts.register(body.username, body.email, body.password, body.avatarUrl, client)
+        return self._answer(request, outcome, 201, is_log_in=True)
+
+    async def login(self, request: Request) -> Response:
+        """Log in."""
+        if not self._origins.allows(request):
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
+        body = bodies.read(request, _credentials)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        client = Client(self._addresses.client(request), read_cookies(request, self._name(request, DEVICE_COOKIE)))
+        return self._answer(request, await self._accounts.login(body.username, body.password, client), is_log_in=True)
+
+    async def refresh(self, request: Request) -> Response:
+        """Exchange a refresh token for a new pair of tokens."""
+        if not self._origins.allows(request):
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
+        body: Refresh | Refusal = Refresh()
+        if request.body:
+            body = bodies.read(request, _refresh)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        presented = (body.refreshToken,) if body.refreshToken else self._refresh_cookies(request)
+        return self._answer(request, await self._accounts.refresh(*presented, user=body.userId) if presented else SPENT)
+
+    async def logout(self, request: Request) -> Response:
+        """End the session."""
+        if not self._origins.allows(request):
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        await self._accounts.logout(identity)
+        return nothing(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
+
+    def _answer(
+        self, request: Request, outcome: LoggedIn | Refusal, status: int = 200, *, is_log_in: bool = False
+    ) -> Response:
+        if isinstance(outcome, Refusal):
+            return problem(outcome, request.request_id)
+        if not request.header(b"origin"):
+            return success(outcome, status=status)
+        fields = PRIVATE + self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
+        if is_log_in:
+            device = self._accounts.device_cookie(outcome)
+            fields += self._cookie(request, self._name(request, DEVICE_COOKIE), device, LOGIN_PATH, LIFETIME_SECONDS)
+        return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=fields)
+
+    def _refresh_cookies(self, request: Request) -> tuple[str, ...]:
+        """The refresh tokens in cookies. On https only those with the prefix: any page on plain http may have planted
+        the others."""
+        return read_cookies(request, self._name(request, REFRESH_COOKIE))
+
+    def _refresh_cookie(self, request: Request, token: str, seconds: int) -> bytes:
+        """Sets the refresh cookie."""
+        return self._cookie(request, self._name(request, REFRESH_COOKIE), token, REFRESH_PATH, seconds)
+
+    def _name(self, request: Request, name: str) -> str:
+        return SECURE_PREFIX + name if self._origins.is_secure(request) else name
+
+    def _cookie(self, request: Request, name: str, value: str, path: str, seconds: int) -> bytes:
+        secure = "; Secure" if self._origins.is_secure(request) else ""
+        return f"set-cookie: {name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}\r\n".encode()
+
+
+def read_cookies(request: Request, name: str) -> tuple[str, ...]:
+    """The values of the cookies of that name: at most COOKIES_READ, each once, in the browser's order."""
+    find = _COOKIES[name]
+    values: dict[str, None] = {}
+    for field, text in request.headers:
+        if field == b"cookie":
+            for found in find(text):
+                values.setdefault(found[1].decode())
+                if len(values) == COOKIES_READ:
+                    return tuple(values)
+    return tuple(values)
+
+
+_COOKIES = {
+    name: re.compile(rf"(?:^|;)[ \t]*{name}=\"?([A-Za-z0-9_-]+)".encode()).finditer
+    for name in (REFRESH_COOKIE, DEVICE_COOKIE, SECURE_PREFIX + REFRESH_COOKIE, SECURE_PREFIX + DEVICE_COOKIE)
+}

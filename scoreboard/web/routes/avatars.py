@@ -1,0 +1,56 @@
+"""`GET /avatars/{userId}`: the picture of a user who is on the board now, from this server. See operations.pictures for
+how it gets here.
+
+Pages of others may show it: it is for everybody who can see the board.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from scoreboard.domain.boards import Snapshot
+from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.pictures import AVATARS, host_of, version
+from scoreboard.http.request import Request, Response
+from scoreboard.operations.pictures import Pictures
+from scoreboard.web.problems import problem
+from scoreboard.web.routes.scores import conditional
+
+NO_PICTURE = Refusal(Code.NOT_FOUND, "There is no such picture.")
+
+_FIELDS = b"access-control-allow-origin: *\r\n"
+_KEEP = b"cache-control: public, max-age=3600\r\n"
+_KEEP_ABSENCE = b"public, max-age=60"  # seconds; a page that draws the same face again and again asks once
+_ASK = b"cache-control: no-cache\r\n"  # the address is not that of this very picture
+
+
+class AvatarRoutes:
+    """`read`: the board; `pictures`: None when this server shows none."""
+
+    def __init__(self, read: Callable[[], Awaitable[Snapshot]], pictures: Pictures | None) -> None:
+        self._read, self._pictures = read, pictures
+
+    async def avatar(self, request: Request) -> Response:
+        """The picture; 404 when the user is not among the rows of the board, has none, or it can't be had."""
+        user = request.path.decode("latin-1").removeprefix(AVATARS)
+        if self._pictures is None:
+            return _no_picture(request)
+        snapshot = await self._read()
+        url = next((row.avatarUrl for row in snapshot.rows if row.userId == user), None)
+        if url is None or not (host := host_of(url)):
+            return _no_picture(request)
+        if host == _host(request):  # a name of our own, or the client says so: nothing is fetched, nor kept for others
+            return problem(NO_PICTURE, request.request_id)
+        picture = await self._pictures.get(url)
+        if picture is None:
+            return _no_picture(request)
+        keep = _KEEP if request.query == f"v={version(url)}".encode() else _ASK
+        fields = b"content-type: %b\r\n%b%betag: %b\r\n" % (picture.media_type.encode(), keep, _FIELDS, picture.etag)
+        return conditional(request, Response(200, picture.content, fields), picture.etag)
+
+
+def _no_picture(request: Request) -> Response:
+    return problem(NO_PICTURE, request.request_id, cache_control=_KEEP_ABSENCE)
+
+
+def _host(request: Request) -> str:
+    """The name that the client called us by, without a port."""
+    return host_of(f"//{request.header(b'host').decode('latin-1')}")

@@ -1,0 +1,98 @@
+"""One's own account: read it, change it, change its password."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from scoreboard.domain.account_rules import AVATAR_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
+from scoreboard.domain.boards import rfc3339
+from scoreboard.domain.errors import Refusal
+from scoreboard.http.request import Request, Response
+from scoreboard.operations.accounts import Accounts, Client
+from scoreboard.storage.postgres.users import Profile
+from scoreboard.web import json_body as bodies
+from scoreboard.web.authorization import Bearer
+from scoreboard.web.client_address import Addresses
+from scoreboard.web.problems import problem
+from scoreboard.web.responses import nothing, success
+
+
+class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed; null removes the picture."""
+
+    username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)] | UnsetType = UNSET
+    avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | UnsetType | None = UNSET
+
+
+class PasswordChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Both passwords: the new one takes the place of the current one."""
+
+    currentPassword: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+    newPassword: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+
+    def __repr__(self) -> str:
+        return "PasswordChange()"
+
+
+class Me(msgspec.Struct, frozen=True):
+    """An account as its owner sees it."""
+
+    userId: str
+    username: str
+    email: str
+    avatarUrl: str | None
+    createdAt: str
+
+
+_change = msgspec.json.Decoder(ProfileChange)
+_password_change = msgspec.json.Decoder(PasswordChange)
+
+
+class UserRoutes:
+    """The routes of `/users/me`."""
+
+    def __init__(self, accounts: Accounts, bearer: Bearer, addresses: Addresses) -> None:
+        self._accounts, self._bearer, self._addresses = accounts, bearer, addresses
+
+    async def read(self, request: Request) -> Response:
+        """Read one's own profile."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        return _answer(request, await self._accounts.profile(identity))
+
+    async def change(self, request: Request) -> Response:
+        """Change one's own profile; every board shows it within a second."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        body = bodies.read(request, _change)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        changed = await self._accounts.change_profile(
+            identity,
+            username=None if body.username is UNSET else body.username,
+            avatar_url=None if body.avatarUrl is UNSET else body.avatarUrl,
+            set_avatar=body.avatarUrl is not UNSET,
+        )
+        return _answer(request, changed)
+
+    async def change_password(self, request: Request) -> Response:
+        """Change one's own password; all other sessions of the user end."""
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        body = bodies.read(request, _password_change)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        client = Client(self._addresses.client(request))
+        refused = await self._accounts.change_password(identity, body.currentPassword, body.newPassword, client)
+        return nothing() if refused is None else problem(refused, request.request_id)
+
+
+def _answer(request: Request, outcome: Profile | Refusal) -> Response:
+    if isinstance(outcome, Refusal):
+        return problem(outcome, request.request_id)
+    me = Me(str(outcome.user), outcome.username, outcome.email, outcome.avatar_url, rfc3339(outcome.created_ms))
+    return success(me)

@@ -1,0 +1,181 @@
+"""Draining, winding down, cancelling and faults, at the moments at which prompt answers could be in the way."""
+
+import errno
+import socket as stdlib_socket
+
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from scoreboard.http import response_writer as answering
+from scoreboard.http.request import Request, Response
+from scoreboard.http.server import Server
+from scoreboard.net.poller import Poller
+from tests.http.application import Application, serving
+from tests.http.raw import HANG, Client, closed, connected, get, post, still_serves
+
+HELLO = get("/hello")
+
+
+# ---- leaving ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", [HELLO * 20, get("/app/x"), post("/echo", b"x", "Expect: 100-continue")[:-1]])
+async def test_a_drain_before_the_task_has_its_turn(left_over: list[object], what: bytes) -> None:
+    """A connection whose requests were read but not answered yet is not idle: they are answered, the last with
+    `Connection: close`."""
+    left_over.append(lambda connection: connection.wind_up())
+    async with serving() as server, connected(server) as client:
+        await client.send(what)
+        answer = await client.answer()
+        while answer.header("connection") != "close":
+            answer = await client.ask(b"x") if answer.status == 100 else await client.answer()
+        assert answer.status == 200
+        assert await client.rest() == b""
+
+
+async def test_wind_down(left_over: list[object]) -> None:
+    """From then on an answer says that it is the last, a prompt one too; what was sent behind it is not looked at."""
+    application, started = Application(), list[Server]()
+    left_over.append(lambda _: started[0].wind_down())
+    async with serving(application) as server, connected(server) as client, connected(server) as idle:
+        await idle.ask(HELLO)
+        started.append(server)
+        await client.send(HELLO * 20)
+        answers = [await client.answer() for _ in range(17)]
+        assert [answer.header("connection") for answer in answers] == [None] * 16 + ["close"]
+        assert await client.rest() == b""
+        assert (await idle.ask(HELLO)).header("connection") == "close"
+
+
+async def test_a_drain_while_an_answer_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that did not say that it is the last one is so all the same: the connection ends behind it and does not
+    hold the drain."""
+    monkeypatch.setattr(answering, "PARTING_SECONDS", 10.0)
+    application = Application()
+    server = Server(application.front())
+    with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run, "127.0.0.1", 0)
+            async with connected(server) as client:
+                await client.send(get("/big"))
+                while not application.seen:
+                    await trio.sleep(0.001)
+                await trio.testing.wait_all_tasks_blocked(0.005)
+                nursery.start_soon(server.drain, 10 * HANG)
+                await trio.testing.wait_all_tasks_blocked(0.005)
+                assert len((await client.answer()).body) == 2_000_000
+                while not application.seen[0].socket.deadline < trio.current_time() + 11:  # parting
+                    await trio.sleep(0.001)
+                await client.send(HELLO)
+                assert await client.rest() == b""
+    assert (logs, len(application.seen)) == ([], 1)
+
+
+@pytest.mark.parametrize("leave", ["wind_down", "drain"])
+async def test_asked_while_an_answer_is_on_its_way(leave: str) -> None:
+    """Whoever asks meanwhile is answered, and told that it is the last; winding down closes nobody between two
+    requests."""
+    application = Application()
+    server = Server(application.front())
+    with trio.fail_after(HANG):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run, "127.0.0.1", 0)
+            async with connected(server) as client:
+                await client.send(get("/big"))
+                while not application.seen:
+                    await trio.sleep(0.001)
+                await trio.testing.wait_all_tasks_blocked(0.005)
+                if leave == "drain":
+                    await client.send(HELLO)
+                    nursery.start_soon(server.drain, 10 * HANG)
+                else:
+                    server.wind_down()
+                await trio.testing.wait_all_tasks_blocked(0.005)
+                assert len((await client.answer()).body) == 2_000_000
+                if leave == "wind_down":
+                    await trio.testing.wait_all_tasks_blocked(0.005)
+                    await client.send(HELLO)
+                answer = await client.answer()
+                assert (answer.body, answer.header("connection")) == (b'"hello"', "close")
+                assert await client.rest() == b""
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("data", [HELLO, b""])
+async def test_a_drain_of_who_has_just_connected(data: bytes) -> None:
+    """A connection that the kernel has taken is answered by a drain that finds nobody else; one that asks nothing does
+    not hold it."""
+    server = Server(Application().front())
+    with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run, "127.0.0.1", 0)
+            # blocking: the server's tasks have no turn
+            sock = stdlib_socket.create_connection(("127.0.0.1", server.port))
+            sock.sendall(data)
+            nursery.start_soon(server.drain, 10 * HANG)
+            sock.setblocking(False)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                client = Client(stream)
+                if data:
+                    assert (await client.answer()).header("connection") == "close"
+                assert await client.rest() == b""
+    assert logs == []
+
+
+async def test_cancelled_with_somebody_at_the_door() -> None:
+    """A connection whose task begins when the server has been cancelled ends quietly."""
+    for _ in range(10):  # who has the first turn, the poller or the connection, is the loop's whim
+        with structlog.testing.capture_logs() as logs:
+            async with serving() as server:
+                sock = stdlib_socket.create_connection(("127.0.0.1", server.port))
+                server.stop_listening()
+                server._scope.cancel()
+            sock.close()
+        assert (logs, server.connections) == ([], 0)
+        assert server._poller is not None
+        assert server._poller._epoll.closed
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bug_before_the_answer() -> None:
+    """What `before` raises ends that connection, is logged once, and does not reach the poller."""
+
+    def before(request: Request) -> Response | None:
+        if request.query:
+            raise ValueError("a bug")
+        return None
+
+    application = Application()
+    application.refused = before
+    with structlog.testing.capture_logs() as logs:
+        async with serving(application) as server, connected(server) as other:
+            await other.ask(HELLO)
+            async with connected(server) as client:
+                await client.send(HELLO + get("/hello?bug"))
+                assert (await client.answer()).status == 200
+                assert await closed(client)
+            assert (await other.ask(HELLO)).status == 200
+            await still_serves(server)
+    assert [(entry["event"], type(entry["exc_info"])) for entry in logs] == [("connection failed", ValueError)]
+
+
+async def test_a_connection_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the system watches as many as it will, the newcomer is turned away, and those who are here stay."""
+
+    def full(_poller: Poller, _fd: int) -> None:
+        raise OSError(errno.ENOSPC, "too many are watched")
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as server, connected(server) as other:
+            await other.ask(HELLO)
+            with monkeypatch.context() as patch:
+                patch.setattr(Poller, "watch", full)
+                async with connected(server) as client:
+                    assert await closed(client)
+            assert (await other.ask(HELLO)).status == 200
+            await still_serves(server)
+    assert [entry["event"] for entry in logs] == ["connection failed"]

@@ -1,0 +1,406 @@
+"""The poller and its sources: what an edge-triggered epoll tells once must not be missed, and nobody else's be
+heard."""
+
+import os
+import socket as stdlib_socket
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from scoreboard.net import poller as module
+from scoreboard.net.reading import READ_BYTES
+from scoreboard.net.sockets import Socket
+from tests.net.pairs import Pair, pair, polling, until
+
+
+async def everything(socket: Socket, size: int = READ_BYTES) -> bytes:
+    """All until the end, read in such pieces."""
+    data = b""
+    while more := await socket.receive_some(size):
+        data += more
+    return data
+
+
+# ---- edges -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_there_before() -> None:
+    """Bytes that came before anybody watched are told too."""
+    async with polling() as (poller, nursery):
+        left, right = stdlib_socket.socketpair()
+        left.setblocking(False)
+        right.send(b"early")
+        socket = Socket(left, nursery)
+        socket.source = poller.watch(left.fileno())
+        assert await socket.receive_some() == b"early"
+        socket.close()
+        right.close()
+
+
+async def test_data_and_the_end_in_one_edge() -> None:
+    """An end that comes with data is found although it makes no edge of its own, as often as it is asked for."""
+    async with pair() as both:
+        both.peer.sendall(b"last words")
+        both.peer.shutdown(stdlib_socket.SHUT_WR)
+        assert await both.socket.receive_some() == b"last words"
+        for _ in range(2):
+            assert await both.socket.receive_some() == b""
+
+
+async def test_the_end_alone() -> None:
+    """An end after everything was read wakes the reader."""
+    async with pair() as both, trio.open_nursery() as nursery:
+        both.peer.sendall(b"x")
+        assert await both.socket.receive_some() == b"x"
+        read: list[bytes] = []
+
+        async def reader() -> None:
+            read.append(await both.socket.receive_some())
+
+        nursery.start_soon(reader)
+        await trio.testing.wait_all_tasks_blocked()
+        both.peer.close()
+        await until(lambda: read)
+    assert read == [b""]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("size", [1, 1000, READ_BYTES])
+async def test_reads_of_the_buffers_size(size: int, more: int) -> None:
+    """Of what came in one edge nothing stays behind, whether a read filled its buffer, left room, or found nothing
+    after a full one."""
+    data = os.urandom(2 * size + more)
+    async with pair() as both:
+        for _ in range(3):  # each time a new edge is needed
+            both.peer.sendall(data)
+            received = b""
+            while len(received) < len(data):
+                received += await both.socket.receive_some(size)
+            assert received == data
+            with trio.move_on_after(0.001):
+                await both.socket.receive_some(size)
+                raise AssertionError("there is no more")
+
+
+async def test_every_byte_makes_an_edge() -> None:
+    """A reader that is woken for each byte misses none."""
+    async with pair() as both:
+        for number in range(100):
+            both.peer.sendall(bytes([number]))
+            assert await both.socket.receive_some() == bytes([number])
+
+
+async def test_woken_for_nothing() -> None:
+    """Whoever was woken and finds nothing waits again, and does not ask the kernel over and over."""
+    async with pair() as both, trio.open_nursery() as nursery:
+        nursery.start_soon(everything, both.socket)
+        await trio.testing.wait_all_tasks_blocked()
+        both.source.wake()
+        await trio.testing.wait_all_tasks_blocked()
+        both.peer.close()
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_a_reset(waiting: bool) -> None:
+    """A reset is BrokenResourceError to whoever reads, and an end afterwards."""
+    async with pair() as both, trio.open_nursery() as nursery:
+
+        async def broken() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await both.socket.receive_some()
+            assert await both.socket.receive_some() == b""
+
+        if waiting:
+            nursery.start_soon(broken)
+            await trio.testing.wait_all_tasks_blocked()
+            both.reset()
+        else:
+            both.reset()
+            await broken()
+
+
+@pytest.mark.parametrize("how", ["close", "shutdown", "reset"])
+async def test_the_end_is_told_to_whoever_does_not_read(how: str) -> None:
+    """`on_end` is called once the peer has left, though nobody waits and bytes are still unread."""
+    async with pair() as both:
+        told = trio.Event()
+        assert both.socket.source is not None
+        both.socket.source.on_end = told.set
+        both.peer.sendall(b"unread")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not told.is_set()
+        if how == "reset":
+            both.reset()
+        elif how == "close":
+            both.peer.close()
+        else:
+            both.peer.shutdown(stdlib_socket.SHUT_WR)
+        await told.wait()
+        assert both.socket.source.has_ended
+
+
+async def test_what_on_end_raises_is_the_waiters() -> None:
+    """As with `hook`: the poller goes on, the connection hears of it."""
+    async with pair() as both, trio.open_nursery() as nursery:
+
+        def fail() -> None:
+            raise KeyError("mine")
+
+        async def read() -> None:
+            with pytest.raises(KeyError):
+                await both.socket.receive_some()
+
+        assert both.socket.source is not None
+        both.socket.source.on_end = fail
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        both.peer.close()
+
+
+# ---- waiting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_two_readers() -> None:
+    """The second is told so, and the first goes on."""
+    async with pair() as both, trio.open_nursery() as nursery:
+        read: list[bytes] = []
+
+        async def reader() -> None:
+            read.append(await both.socket.receive_some())
+
+        nursery.start_soon(reader)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await both.socket.receive_some()
+        both.peer.sendall(b"x")
+        await until(lambda: read)
+    assert read == [b"x"]
+
+
+async def test_cancelled_while_waiting() -> None:
+    """It loses nothing, and the next reader may wait."""
+    async with pair() as both:
+        with trio.move_on_after(0.001) as scope:
+            await both.socket.receive_some()
+        assert scope.cancelled_caught
+        both.peer.sendall(b"x")
+        await trio.testing.wait_all_tasks_blocked(0.001)  # told while nobody waits
+        assert await both.socket.receive_some() == b"x"
+
+
+async def test_closed_while_waiting() -> None:
+    """The reader raises ClosedResourceError, and so does whoever comes later."""
+    async with pair() as both, trio.open_nursery() as nursery:
+
+        async def closed() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await both.socket.receive_some()
+
+        nursery.start_soon(closed)
+        await trio.testing.wait_all_tasks_blocked()
+        both.socket.close()
+        await closed()
+        await both.source.wait()  # nobody waits for ever on one that was closed
+
+
+async def test_a_turn_for_others() -> None:
+    """A source that stays ready lets other tasks run between two reads."""
+    async with pair() as both, trio.open_nursery() as nursery:
+        both.peer.sendall(b"x" * 100)
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        await both.socket.receive_some(1)
+        nursery.start_soon(other)
+        for _ in range(50):
+            await both.socket.receive_some(1)
+        nursery.cancel_scope.cancel()
+    assert turns >= 49
+
+
+async def test_more_sources_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a poll leaves out are told in the next, and other tasks have their turn in between."""
+    monkeypatch.setattr(module, "EVENTS", 2)
+    monkeypatch.setattr(module, "FEW_EVENTS", 0)
+    async with polling() as (poller, nursery):
+        pairs = [Pair(poller, nursery) for _ in range(7)]
+        turns, when = 0, []
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async def reader(both: Pair) -> None:
+            assert await both.socket.receive_some() == b"x"
+            when.append(turns)
+
+        for both in pairs:
+            nursery.start_soon(reader, both)
+        await trio.testing.wait_all_tasks_blocked()
+        for both in pairs:
+            both.peer.sendall(b"x")
+        nursery.start_soon(other)
+        await until(lambda: len(when) == 7)
+        for both in pairs:
+            both.socket.close()
+            both.peer.close()
+    assert len(set(when)) >= 3
+
+
+def crowd(poller: module.Poller, nursery: trio.Nursery, groups: str) -> list[Pair]:
+    """A connection of each of these groups."""
+    return [Pair(poller, nursery, group=group) for group in groups]
+
+
+@pytest.mark.parametrize("groups", ["b" + 30 * "a" + "b", 30 * "a" + "bb", 10 * "a" + 10 * "c" + "bb" + 10 * "a"])
+async def test_groups_take_turns(groups: str) -> None:
+    """Thirty connections of a group don't hold up another's two, whenever those came."""
+    told: list[str] = []
+
+    def note(group: str) -> bool:
+        told.append(group)
+        return True
+
+    async with polling() as (poller, nursery):
+        pairs = crowd(poller, nursery, groups)
+        for both in pairs:
+            both.source.hook = partial(note, both.source.group)
+            nursery.start_soon(both.source.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for both in pairs:
+            both.peer.sendall(b"x")
+        await until(lambda: len(told) == len(pairs))
+        for both in pairs:
+            with both:
+                pass
+    kinds = len(set(groups))
+    assert "b" in told[:kinds]
+    assert told[: 2 * kinds].count("b") == 2
+
+
+async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that cost more than a turn's time are told in later turns.
+
+    Other tasks run in between. An edge that comes meanwhile is no second one. Who is closed before its turn hears
+    nothing.
+    """
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    told: list[int] = []
+
+    def note(number: int) -> bool:
+        told.append(number)
+        return True
+
+    async with polling() as (poller, nursery):
+        pairs = crowd(poller, nursery, 10 * "ab")
+
+        def first() -> bool:
+            told.append(0)
+            pairs[19].socket.close()
+            for both in pairs[1:19]:
+                both.peer.sendall(b"y")
+            return True
+
+        for number, both in enumerate(pairs):
+            both.source.hook = first if number == 0 else partial(note, number)
+            nursery.start_soon(both.source.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for both in pairs:
+            both.peer.sendall(b"x")
+        turns = 0
+        while len(told) < 19:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        for both in pairs:
+            with both:
+                pass
+        assert not poller._pending
+    assert sorted(told) == list(range(19))
+    assert turns >= 16
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_number_that_is_used_again() -> None:
+    """A new connection with the number of a closed one hears of itself alone, even while another process holds the old
+    one open."""
+    async with polling() as (poller, nursery):
+        old = Pair(poller, nursery)
+        number, held = old.socket.fd, os.dup(old.socket.fd)
+        new = Pair(poller, nursery, old)
+        assert new.socket.fd == number
+        woken: list[bool] = []
+        new.source.hook = lambda: woken.append(True) or True
+        async with trio.open_nursery() as inner:
+            inner.start_soon(new.source.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            old.peer.sendall(b"to the old one")
+            old.peer.close()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            assert not woken
+            inner.cancel_scope.cancel()
+        os.close(held)
+        new.socket.close()
+        new.peer.close()
+
+
+async def test_closed_by_another_in_the_same_poll() -> None:
+    """A source whose socket was closed after the kernel named it is passed over."""
+    async with polling() as (poller, nursery):
+        pairs = [Pair(poller, nursery) for _ in range(2)]
+
+        def closing() -> bool:
+            for both in pairs:
+                both.socket.close()
+            return True
+
+        left: list[Pair] = []
+
+        async def reader(both: Pair) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await both.socket.receive_some()
+            left.append(both)
+
+        for both in pairs:
+            both.source.hook = closing
+            nursery.start_soon(reader, both)
+        await trio.testing.wait_all_tasks_blocked()
+        for both in pairs:
+            both.peer.sendall(b"x")
+        await until(lambda: len(left) == 2)
+        for both in pairs:
+            both.peer.close()
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+
+async def test_too_many_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel refuses to watch raises, and is not remembered as watched."""
+    async with polling() as (poller, nursery):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            poller.watch(987_654)
+        assert not poller._sources
+        with Pair(poller, nursery):
+            assert len(poller._sources) == 1
+        assert not poller._sources
+
+
+async def test_closing_it() -> None:
+    """Its own descriptor goes with it; sockets that were watched may be closed afterwards."""
+    async with polling() as (poller, nursery):
+        both = Pair(poller, nursery)
+    assert poller._epoll.closed
+    both.socket.close()
+    both.peer.close()

@@ -1,0 +1,386 @@
+"""The board as a node reads it: shared reads, own writes, what happens while Redis is away, and one user's standing."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from time import monotonic
+from uuid import UUID
+
+import pytest
+import trio
+
+from scoreboard.domain.boards import KEPT, LEADERBOARD, Entry, Mark, Snapshot
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
+from scoreboard.runtime.breaker import Breaker
+from scoreboard.storage import board_cache as module
+from scoreboard.storage.board_cache import SharedBoard, Standing
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import open_stores
+from scoreboard.storage.profiles import Profile, Profiles
+from tests.conftest import OwnValkey
+from tests.storage.boards import NAMES, World, counted_commands
+from tests.storage.worlds import agreed
+
+
+@pytest.fixture
+async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
+    async with open_stores(database_url, redis_url) as stores:
+        world = World(stores)
+        await world.open_board()
+        yield world
+
+
+class Nameless(Profiles):
+    """No store tells a name in time."""
+
+    async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
+        return {}
+
+
+def names(rows: tuple[Entry, ...]) -> list[tuple[int, str, int]]:
+    return [(entry.rank, entry.username, entry.score) for entry in rows]
+
+
+async def until_read(board: SharedBoard, *, stale: bool) -> None:
+    """Reads until the board is (not) stale; the projector finds nothing that speaks against it."""
+    with trio.fail_after(10):
+        while (await board.read()).stale is not stale:
+            board._agreement.begin_comparison()
+            board._agreement.set_doubts(())
+            await trio.sleep(0.02)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+async def test_rows_come_in_order_with_names_and_pictures(world: World) -> None:
+    """Total descending, then who reached it first; names and pictures from PostgreSQL; marks as Redis has them."""
+    ann, bob, eve = (
+        await world.user("ann", "https://example.org/a.png"),
+        await world.user("bob"),
+        await world.user("eve"),
+    )
+    await world.score(bob, 50)
+    await world.score(ann, 70)
+    await world.score(eve, 50)
+    snapshot = await world.reader().read()
+    assert names(snapshot.rows) == [(1, "ann", 70), (2, "bob", 50), (3, "eve", 50)]
+    assert (snapshot.rows[0].avatarUrl, snapshot.rows[1].avatarUrl) == ("https://example.org/a.png", None)
+    assert (snapshot.mark, snapshot.position, snapshot.stale) == (Mark(1, 3), "1-3", False)
+
+
+async def test_an_empty_board_is_a_board(world: World) -> None:
+    """A board without rows is read like any other."""
+    snapshot = await world.reader().read()
+    assert (snapshot.rows, snapshot.mark, snapshot.stale) == ((), Mark(1, 0), False)
+
+
+async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: World) -> None:
+    """At most KEPT rows come, and a total beyond 2^53 − 2 keeps its last digit."""
+    rows = await world.stores.fetch(
+        "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' FROM generate_series(1, $1) n RETURNING id",
+        KEPT + 5,
+    )
+    for place, row in enumerate(rows):
+        await world.score(UUID(bytes=row["id"].bytes), 2**53 - 1 - place)
+    snapshot = await world.reader().read()
+    assert [entry.score for entry in snapshot.rows] == [2**53 - 1 - place for place in range(KEPT)]
+
+
+async def test_when_the_shown_rows_were_last_modified(world: World) -> None:
+    """The second after the change is told once it is over; a position that moves without a change counts, a rebuild is
+    no change."""
+    await world.score(await world.user("ann"), 10)
+    board = world.reader()
+    top_at = int(await world.stores.command("HGET", NAMES.meta, "top_at"))
+    assert (await board.read()).last_modified in {0, top_at // 1000 + 1}  # 0 unless the machine took a second
+    with trio.fail_after(5):
+        while not (read := await board.read()).last_modified:
+            await trio.sleep(0.05)
+    assert read.last_modified == top_at // 1000 + 1
+    assert read.updated_ms == top_at
+    # ended longer ago than what people are told
+    await world.stores.command("HSET", NAMES.meta, "top_at", top_at - 60_000)
+    board.distrust()
+    assert (await board.read()).last_modified == top_at // 1000 - 59
+
+
+async def test_a_name_that_comes_late_has_no_date(world: World) -> None:
+    """Until a row's name is known the board has no date: the name comes without a new position."""
+    user = await world.user("ann")
+    await world.score(user, 10)
+    await world.stores.command("HSET", NAMES.meta, "top_at", 1_000)
+    board = world.reader()
+    assert (await board.read()).last_modified == 2
+    board._entries.clear()
+    board._profiles = Nameless(world.stores)
+    board.distrust()
+    read = await board.read()
+    assert (names(read.rows), read.last_modified) == ([(1, f"user-{user.hex[:8]}", 10)], 0)
+
+
+async def test_reads_cost_nothing_while_nothing_changes(world: World) -> None:
+    """A second read within a second is answered without asking Redis."""
+    await world.score(await world.user("ann"), 10)
+    board = world.reader()
+    first = await board.read()
+    async with counted_commands(world.stores) as counts:
+        assert await board.read() is first
+    assert "evalsha" not in counts
+
+
+async def test_a_read_is_as_new_as_what_was_heard(world: World) -> None:
+    """Once the node has heard of a version, no older board is served, however fresh the last read is."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    board = world.reader()
+    await board.read()
+    await world.score(ann, 25)
+    assert names((await board.read()).rows) == [(1, "ann", 10)]  # nobody told, and a second has not passed
+    board.hear(world.projection.known)
+    assert names((await board.read()).rows) == [(1, "ann", 25)]
+
+
+async def test_a_lost_hint_costs_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board is read again when the last read is older than a second, though nobody told of a change."""
+    monkeypatch.setattr(module, "FRESH", 0.05)
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    board = world.reader()
+    await board.read()
+    await world.score(ann, 25)
+    await trio.sleep(0.06)
+    assert board.is_due(board.newest)
+    assert names((await board.read()).rows) == [(1, "ann", 25)]
+
+
+async def test_readers_share_one_read(world: World) -> None:
+    """A hundred readers that find the board too old cause one call."""
+    await world.score(await world.user("ann"), 10)
+    board = world.reader()
+    await board.read()
+    await world.score(await world.user("bob"), 5)
+    board.hear(world.projection.known)
+    async with counted_commands(world.stores) as counts, trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(board.read)
+    assert counts["evalsha"] == 1
+    assert board.have == world.projection.known
+
+
+async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: World) -> None:
+    """Whoever was waiting reads instead; nobody is left with the lock held."""
+    await world.score(await world.user("ann"), 10)
+    board = world.reader()
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def cancelled() -> None:
+            with scope:
+                await board.read()
+
+        nursery.start_soon(cancelled)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(board.read)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+    assert board.have == Mark(1, 1)
+
+
+async def test_due_only_when_the_top_rose(world: World) -> None:
+    """A viewer of the newest board misses nothing while only rows below the shown ones change."""
+    await world.score(await world.user("ann"), 10)
+    board = world.reader()
+    shown = await board.read()
+    assert not board.is_due(shown)
+    board.hear(Mark(1, 2), top=1)
+    assert not board.is_due(shown)
+    board.hear(Mark(1, 3), top=3)
+    assert board.is_due(shown)
+    assert board.is_due(None)
+
+
+async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: World) -> None:
+    """Two changes in one tick count from the first; what was told once is not counted again."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    board = world.reader()
+    board.changes_since(await board.read())
+    before = monotonic()
+    board.hear(Mark(1, 2), top=2)
+    await world.score(ann, 20)
+    between = monotonic()
+    await trio.sleep(0.01)
+    await world.score(ann, 30)
+    board.hear(Mark(1, 3), top=3)
+    since = board.changes_since(await board.read())
+    assert since is not None
+    assert before <= since <= between
+    again = board.changes_since(await board.read())
+    assert again is not None
+    assert again > between - 0.002  # Redis tells whole milliseconds
+
+
+# ---- Redis has no board, an older one, or is away --------------------------------------------------------------------
+
+
+async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(world: World) -> None:
+    """An emptied Redis: rows, order and names from PostgreSQL, under the last position; the projector is called."""
+    ann, bob = await world.user("ann"), await world.user("bob")
+    await world.score(ann, 10)
+    await world.score(bob, 10)
+    board = world.reader()
+    last = await board.read()
+    await world.stores.command("FLUSHALL")
+    await world.score(bob, 30, in_redis=False)
+    board.distrust()
+    snapshot = await board.read()
+    assert names(snapshot.rows) == [(1, "bob", 30), (2, "ann", 10)]
+    assert snapshot.stale
+    assert snapshot.stale_since_ms > 0
+    assert (snapshot.position, snapshot.mark) == (last.position, last.mark)
+    assert snapshot.updated_ms >= last.updated_ms
+    assert world.repair_requests == 1
+    assert board.have == last.mark
+
+
+async def test_a_rebuilt_board_ends_staleness(world: World) -> None:
+    """The first good read after it serves Redis' board again, under its new epoch."""
+    ann = await world.user("ann")
+    board = world.reader()
+    await world.stores.command("FLUSHALL")
+    assert (await board.read()).stale
+    await world.open_board(epoch=2)
+    await world.score(ann, 40)
+    await until_read(board, stale=False)
+    snapshot = await board.read()
+    assert (names(snapshot.rows), snapshot.epoch) == ([(1, "ann", 40)], 2)
+    assert board.stale_since_ms == 0
+
+
+@pytest.mark.parametrize("fields", [{"version": 1}, {"epoch": 0}])
+async def test_a_board_that_fell_back_is_not_believed(world: World, fields: dict[str, int]) -> None:
+    """Redis came back with an old file: what is known is not lowered, PostgreSQL is read, the projector is called."""
+    ann = await world.user("ann")
+    for total in (10, 20, 30):
+        await world.score(ann, total)
+    board = world.reader()
+    known = (await board.read()).mark
+    for name, value in fields.items():
+        await world.stores.command("HSET", NAMES.meta, name, value)
+    board.distrust()
+    snapshot = await board.read()
+    assert snapshot.stale
+    assert names(snapshot.rows) == [(1, "ann", 30)]
+    assert (board.have, board.wanted) == (known, known)
+    assert world.repair_requests == 1
+
+
+async def test_while_redis_is_away_postgresql_is_read_once_a_second(database_url: str, fresh_valkey: OwnValkey) -> None:
+    """A killed Redis costs its deadline once or twice, then the breaker; many reads make one query; back, it is read
+    again."""
+    async with open_stores(database_url, fresh_valkey.url) as stores:
+        world = World(stores)
+        await world.open_board()
+        ann = await world.user("ann")
+        await world.score(ann, 10)
+        board = world.reader()
+        await board.read()
+        fresh_valkey.kill()
+        board.distrust()
+        await until_read(board, stale=True)
+        await world.score(ann, 99, in_redis=False)
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(board.read)
+        assert names((await board.read()).rows)[0][2] in {10, 99}  # up to a second old
+        with trio.fail_after(5):
+            while names((await board.read()).rows) != [(1, "ann", 99)]:
+                await trio.sleep(0.05)
+        fresh_valkey.start()
+        await until_read(board, stale=False)
+
+
+async def test_with_both_stores_away_the_last_board_is_served_or_the_failure_at_once(fresh_valkey: OwnValkey) -> None:
+    """A node that has read the board serves it as stale; one that never did raises, and many callers share the
+    failure."""
+    fresh_valkey.kill()
+    async with open_stores("postgresql://nobody@127.0.0.1:1/nothing", fresh_valkey.url) as stores:
+        board = World(stores).reader()
+        failures = 0
+
+        async def read() -> None:
+            nonlocal failures
+            try:
+                await board.read()
+            except StorageUnavailable:
+                failures += 1
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(read)
+        assert failures == 20
+        board.newest = Snapshot("leaderboard", 1, 5, 5, 1, (Entry(1, "u", "ann", 3),))
+        await trio.sleep(module.ASK_AGAIN)
+        snapshot = await board.read()
+        assert (names(snapshot.rows), snapshot.stale) == ([(1, "ann", 3)], True)
+
+
+# ---- one user --------------------------------------------------------------------------------------------------------
+
+
+async def test_standing_is_exact_and_reads_own_writes(world: World) -> None:
+    """Rank and total of any user, however far down; a user without an action has none."""
+    users = [await world.user(f"u{n}") for n in range(5)]
+    for place, user in enumerate(users[:4]):
+        await world.score(user, 100 - place)
+    board = world.reader()
+    assert await board.standing(users[3]) == Standing(97, 4)
+    assert await board.standing(users[4]) == Standing(0, None)
+    await world.score(users[3], 2**53 - 1)
+    assert await board.standing(users[3]) == Standing(2**53 - 1, 1)
+
+
+async def test_a_removed_user_has_no_standing(world: World) -> None:
+    """Whoever was taken from the board is not on it, though registered."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    await crossing(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 2**62)], [])
+    assert await world.reader().standing(ann) == Standing(0, None)
+
+
+async def test_standing_is_counted_by_postgresql_without_a_board(world: World) -> None:
+    """While Redis has no board the same answer comes from PostgreSQL: ties by who reached it first."""
+    ann, bob, eve = await world.user("ann"), await world.user("bob"), await world.user("eve")
+    await world.stores.command("FLUSHALL")
+    for user, total in ((ann, 10), (bob, 50), (eve, 10)):
+        await world.score(user, total, in_redis=False)
+    board = world.reader()
+    assert [await board.standing(user) for user in (bob, ann, eve)] == [
+        Standing(50, 1),
+        Standing(10, 2),
+        Standing(10, 3),
+    ]
+    assert await board.standing(await world.user("zoe")) == Standing(0, None)
+
+
+async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(world: World) -> None:
+    """A node that Redis has told of a newer version does not believe an older board about its own user."""
+    ann = await world.user("ann")
+    await world.score(ann, 10)
+    await world.score(ann, 35, in_redis=False)
+    board = world.reader()
+    board.note_version(Mark(1, 9))
+    assert await board.standing(ann) == Standing(35, 1)
+    assert world.repair_requests == 1
+
+
+async def test_an_open_breaker_keeps_redis_alone(world: World) -> None:
+    """While the breaker is open, reads go to PostgreSQL without a Redis call."""
+    await world.score(await world.user("ann"), 10)
+    breaker = Breaker("redis", failures=1, interval=60)
+    board = SharedBoard(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.request_repair, lambda: "")
+    breaker.failed(monotonic())
+    async with counted_commands(world.stores) as counts:
+        assert (await board.read()).stale
+    assert "evalsha" not in counts

@@ -1,0 +1,332 @@
+"""Group commit: who waits is answered exactly once, whatever becomes of the batch, the stores, the committer or who
+waits."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from uuid import UUID
+
+import pytest
+import trio
+import trio.testing
+import trio_asyncio
+
+from scoreboard.domain.boards import Mark
+from scoreboard.domain.errors import Code, StorageUnavailable
+from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded, limited
+from scoreboard.operations import action_queue
+from scoreboard.operations.action_queue import AWAY, BATCH, BUSY, IN_DOUBT, LOCKED_INTERVAL, PATIENCE, Pending, Queue
+from scoreboard.storage.commit import Committed
+from scoreboard.workers import committer as module
+from scoreboard.workers.committer import commit_batches, end_late, follow, unique
+from tests.operations.outcomes import submit
+from tests.storage.worlds import claim
+
+ADA, BOB = UUID(int=1), UUID(int=2)
+POINTS = Recorded(ADA, 0, 10, 10, 1, 0)
+
+
+def pending(each: Claim) -> Pending:
+    return Pending(each, 0)
+
+
+# ---- pure -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_of_equal_actions_leads() -> None:
+    """Equal means the same user and actionId; the order of the batch stays."""
+    batch = [
+        pending(claim(user, action_id=action))
+        for user, action in [(ADA, "a"), (ADA, "b"), (BOB, "a"), (ADA, "a"), (ADA, "a")]
+    ]
+    leaders, followers = unique(batch)
+    assert leaders == batch[:3]
+    assert followers == [(batch[3], batch[0]), (batch[4], batch[0])]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "same", "other"),
+    [
+        (POINTS, Duplicate(POINTS), Duplicate(None)),
+        (Duplicate(POINTS), Duplicate(POINTS), Duplicate(None)),
+        (Duplicate(None), Duplicate(None), Duplicate(None)),
+        (GONE, GONE, GONE),
+        (limited("user", 5), limited("user", 5), limited("user", 5)),
+    ],
+)
+def test_a_follower_gets_what_became_of_its_leader(outcome: Outcome, same: Outcome, other: Outcome) -> None:
+    """A duplicate of what counted, with its outcome only for the same body; else the same refusal."""
+    leader = claim(ADA, action_id="a")
+    assert follow(claim(ADA, action_id="a"), leader, outcome) == same
+    assert follow(claim(ADA, action_id="a", body=b"other"), leader, outcome) == other
+
+
+def test_only_the_first_outcome_counts() -> None:
+    """Who was told that it took too long is not told again."""
+    late = pending(claim(ADA))
+    late.end(IN_DOUBT)
+    late.end(POINTS)
+    assert late.outcome is IN_DOUBT
+
+
+def test_every_answer_of_the_queue_is_a_503() -> None:
+    """Away, busy, in doubt: the client may come again."""
+    assert {refusal.code for refusal in (AWAY, BUSY, IN_DOUBT)} == {Code.SERVICE_UNAVAILABLE}
+    assert all(refusal.retry_after == 1 for refusal in (AWAY, BUSY, IN_DOUBT))
+
+
+# ---- the queue, on a clock of its own --------------------------------------------------------------------------------
+
+
+async def submitted(queue: Queue, claims: Sequence[Claim], outcomes: list[Outcome], nursery: trio.Nursery) -> None:
+    async def one(each: Claim) -> None:
+        outcomes.append(await submit(queue, each))
+
+    for each in claims:
+        nursery.start_soon(one, each)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_without_a_committer_actions_are_refused_at_once() -> None:
+    """Nobody waits for a database that nobody is connected to."""
+    assert await submit(Queue(), claim(ADA)) is AWAY
+
+
+async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound holds, the newest is told so, and who was there first is taken first."""
+    monkeypatch.setattr(action_queue, "QUEUE", 3)
+    queue, outcomes, claims = Queue(), list[Outcome](), [claim(ADA) for _ in range(4)]
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        await submitted(queue, claims, outcomes, nursery)
+        assert outcomes == [BUSY]
+        batch, _ = await queue.take()
+        assert [each.claim for each in batch] == claims[:3]
+        for each in batch:
+            each.end(POINTS)
+    assert outcomes[1:] == [POINTS] * 3
+
+
+async def test_a_batch_is_bounded() -> None:
+    """More than a batch waits for the next one; a committer that comes to an empty queue waits for the first."""
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        sizes: list[int] = []
+
+        async def take() -> None:
+            while sum(sizes) < BATCH + 5:
+                batch, _ = await queue.take()
+                sizes.append(len(batch))
+                for each in batch:
+                    each.end(POINTS)
+
+        for _ in range(BATCH + 4):
+            nursery.start_soon(partial(submitted, queue, [claim(ADA)], outcomes, nursery))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sizes == [BATCH, 4]
+        await submitted(queue, [claim(ADA)], outcomes, nursery)
+    assert sizes == [BATCH, 4, 1]
+
+
+async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.testing.MockClock) -> None:
+    """After PATIENCE whoever waits is told that it is not known; what was still queued then is dropped before the
+    stores see it."""
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        async with trio.open_nursery() as waiting:
+            begun = trio.current_time()
+            await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
+            ((under_way, _), _) = await queue.take()
+            await submitted(queue, [claim(ADA)], outcomes, waiting)
+        assert outcomes == [IN_DOUBT] * 3
+        assert PATIENCE <= trio.current_time() - begun <= PATIENCE + 0.5
+        under_way.end(POINTS)
+        async with trio.open_nursery() as waiting:
+            await submitted(queue, [fresh := claim(BOB)], outcomes, waiting)
+            ((taken,), _) = await queue.take()
+            assert taken.claim is fresh
+            taken.end(POINTS)
+        nursery.cancel_scope.cancel()
+
+
+# ---- committers with a commit that does as it is told ----------------------------------------------------------------
+
+
+async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    """They are set apart with all that comes after, and tried together now and then, without waiting for the lock."""
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
+        ((ada, bob), cautious) = await queue.take()
+        assert not cautious
+        queue.postpone(ada)
+        bob.end(POINTS)
+        await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
+        ((another,), cautious) = await queue.take()
+        assert (another.claim.user, cautious) == (BOB, False)
+        another.end(POINTS)
+        begun = trio.current_time()
+        (batch, cautious) = await queue.take()
+        assert ([each.claim.user for each in batch], cautious) == ([ADA, ADA], True)
+        assert LOCKED_INTERVAL <= trio.current_time() - begun + 0.001 <= LOCKED_INTERVAL + 0.2
+        for each in batch:
+            queue.unlocked(each.claim.user)
+            each.end(POINTS)
+        await submitted(queue, [claim(ADA)], outcomes, nursery)
+        ((again,), cautious) = await queue.take()
+        assert not cautious
+        again.end(POINTS)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert outcomes == [POINTS] * 5
+
+
+async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that had locked many users for a moment: each of them has its turn."""
+    monkeypatch.setattr(action_queue, "BATCH", 2)
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    users = [UUID(int=n) for n in range(10, 15)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        await submitted(queue, [claim(user) for user in users], outcomes, nursery)
+        for _ in range(3):
+            for each in (await queue.take()).pending:
+                queue.postpone(each)
+        while len(outcomes) < len(users):
+            with trio.fail_after(PATIENCE):
+                batch, cautious = await queue.take()
+            assert cautious
+            for each in batch:
+                queue.unlocked(each.claim.user)
+                each.end(POINTS)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert outcomes == [POINTS] * len(users)
+
+
+async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that lasts: IN_DOUBT after the usual time, and nobody grows a queue of them."""
+    monkeypatch.setattr(action_queue, "QUEUE", 2)
+    queue, outcomes = Queue(), list[Outcome]()
+    queue.available = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_late, queue)
+        await submitted(queue, [claim(ADA), claim(ADA)], outcomes, nursery)
+        (batch, _) = await queue.take()
+        for each in batch:
+            queue.postpone(each)
+        assert queue.submit(claim(BOB)) is BUSY
+        await trio.sleep(PATIENCE + 0.2)
+        assert outcomes == [IN_DOUBT, IN_DOUBT]
+        nursery.cancel_scope.cancel()
+
+
+class FakeWriter:
+    def __init__(self) -> None:
+        self.is_connected = False
+        self.there = True
+
+    async def ready(self) -> None:
+        if not self.there:
+            raise StorageUnavailable("postgresql", "on purpose")
+        self.is_connected = True
+
+    def close(self) -> None:
+        self.is_connected = False
+
+
+class FakeCommit:
+    """Everything counts, unless `fails` is raised."""
+
+    def __init__(self) -> None:
+        self.writer = FakeWriter()
+        self.batches: list[Sequence[Claim]] = []
+        self.fails: Callable[[], Exception] | None = None
+
+    async def run(self, claims: Sequence[Claim], *, cautious: bool = False) -> Committed:
+        self.batches.append(claims)
+        if self.fails is not None:
+            raise self.fails()
+        return Committed([Recorded(each.user, 0, 1, 1, 1, 0) for each in claims], Mark(1, len(self.batches)))
+
+
+async def test_a_crash_answers_everybody_and_ends_the_committer() -> None:
+    """A bug is not swallowed: its batch is told that it is not known, the task ends, and a committer less is
+    available."""
+    queue, outcomes, commit = Queue(), list[Outcome](), FakeCommit()
+    commit.fails = lambda: RuntimeError("a bug")
+    async with trio_asyncio.open_loop():
+        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug"), flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(commit_batches, queue, commit, lambda _: None)
+                assert queue.available == 1
+                with trio.CancelScope(shield=True):
+                    async with trio.open_nursery() as waiting:
+                        await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
+    assert outcomes == [IN_DOUBT, AWAY]
+    assert queue.available == 0
+    assert not commit.writer.is_connected
+
+
+async def test_a_reply_that_refuses_keeps_the_committer() -> None:
+    """StorageUnavailable over a connection that lives (a statement was cancelled, memory was short): 503, and the next
+    batch goes on."""
+    queue, commit = Queue(), FakeCommit()
+    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+        await nursery.start(commit_batches, queue, commit, lambda _: None)
+        commit.fails = lambda: StorageUnavailable("postgresql", "cancelled")
+        assert await submit(queue, claim(ADA)) is IN_DOUBT
+        commit.fails = None
+        assert isinstance(await submit(queue, claim(ADA)), Recorded)
+        assert queue.available == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue does not outlive its committers: AWAY now and for whoever comes, until one is connected again."""
+    queue, outcomes, commit = Queue(), list[Outcome](), FakeCommit()
+    monkeypatch.setattr(action_queue, "BATCH", 1)
+    monkeypatch.setattr(module, "RECONNECT", 0.01)
+
+    def lose() -> Exception:
+        commit.writer.is_connected = commit.writer.there = False
+        return StorageUnavailable("postgresql", "lost")
+
+    commit.fails = lose
+    with trio.fail_after(10):
+        async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+            await nursery.start(commit_batches, queue, commit, lambda _: None)
+            async with trio.open_nursery() as waiting:
+                for each in (claim(ADA), claim(BOB), claim(ADA)):
+                    waiting.start_soon(partial(submitted, queue, [each], outcomes, waiting))
+            assert sorted(outcomes, key=str) == sorted([IN_DOUBT, AWAY, AWAY], key=str)
+            assert await submit(queue, claim(ADA)) is AWAY
+            commit.fails, commit.writer.there = None, True
+            while not queue.available:
+                await trio.sleep(0.005)
+            assert isinstance(await submit(queue, claim(ADA)), Recorded)
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_mark_is_heard_before_the_answer() -> None:
+    """So a client that reads after its 200 reads its own write."""
+    queue, commit, heard = Queue(), FakeCommit(), list[tuple[Mark, bool]]()
+    mine = Pending(claim(ADA), float("inf"))
+    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+        await nursery.start(commit_batches, queue, commit, lambda mark: heard.append((mark, mine.outcome is None)))
+        queue._waiting.append(mine)
+        await submit(queue, claim(BOB))
+        assert mine.outcome is not None
+        nursery.cancel_scope.cancel()
+    assert heard == [(Mark(1, 1), True)]

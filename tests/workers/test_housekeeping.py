@@ -1,0 +1,114 @@
+"""Housekeeping: expected trouble costs a round and one warning."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.storage.postgres.migrate import migrate
+from scoreboard.workers import housekeeping
+from scoreboard.workers.housekeeping import keep_house
+from tests.storage.proxy import Fault, proxy_before
+
+WAITING = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
+    await migrate(database_url)
+    async with open_stores(database_url, redis_url) as stores:
+        yield stores
+
+
+@asynccontextmanager
+async def locked(database_url: str, table: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another session that holds a lock which nothing gets past. Inside open stores."""
+
+    async def lock() -> asyncpg.Connection:
+        conn = await asyncpg.connect(database_url)
+        for setting in ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"):
+            await conn.execute(f"SET {setting} = 0")
+        await conn.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        return conn
+
+    conn = await crossing(lock)
+    try:
+        yield conn
+    finally:
+        conn.terminate()
+
+
+@asynccontextmanager
+async def kept(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
+    """Rounds that follow each other closely; what they log."""
+    monkeypatch.setattr(housekeeping, "ROUND", 0.1)
+    with capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(keep_house, stores, LEADERBOARD)
+            yield lines
+            nursery.cancel_scope.cancel()
+
+
+async def until_kept(lines: list[Any]) -> None:
+    with trio.fail_after(20):
+        while lines[-1]["event"] != "house_kept":
+            await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize("table", ["sessions", "commits"])
+@pytest.mark.parametrize("how", ["lock time-outs", "cancelled", "terminated"])
+async def test_a_table_that_is_locked(
+    stores: Stores, database_url: str, monkeypatch: pytest.MonkeyPatch, table: str, how: str
+) -> None:
+    """Rounds fail, by time-outs or because somebody ends the statement or the session: one warning, then all is
+    done."""
+    ends = {"cancelled": WAITING, "terminated": WAITING.replace("cancel", "terminate")}.get(how)
+    async with locked(database_url, table) as other, kept(stores, monkeypatch) as lines:
+        for _ in range(30):
+            await trio.sleep(0.1)
+            if ends:
+                await crossing(other.fetch, ends)
+        assert [line["event"] for line in lines if line["event"].startswith("house")] == ["housekeeping_waits"]
+        other.terminate()
+        await until_kept(lines)
+    assert {line["log_level"] for line in lines} <= {"warning", "info", "debug"}
+    assert not any("exc_info" in line for line in lines)
+
+
+async def test_a_postgresql_that_does_not_answer(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round ends by its deadline, and the next ones go on when answers come again."""
+    monkeypatch.setattr(housekeeping, "ROUND_SECONDS", 0.5)
+    await migrate(database_url)
+    async with (
+        proxy_before(database_url) as proxy,
+        open_stores(proxy.url, redis_url) as stores,
+        kept(stores, monkeypatch) as lines,
+    ):
+        proxy.fault = Fault.SWALLOW
+        with trio.fail_after(20):
+            while [line["event"] for line in lines if line["event"].startswith("house")][-1:] != ["housekeeping_waits"]:
+                await trio.sleep(0.05)
+        proxy.fault = None
+        await until_kept(lines)
+
+
+async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round writes down what the names of users from plain SQL look like, so that nobody can take one that looks like
+    them."""
+    async with kept(stores, monkeypatch):
+        await stores.execute("INSERT INTO users (username, email) VALUES ('PayPaI', 'a@example.org')")
+        with trio.fail_after(20):
+            while (
+                await stores.fetchval("SELECT count(*) FROM username_skeletons WHERE skeleton IN ('paypal', 'paypai')")
+                < 2
+            ):
+                await trio.sleep(0.05)
