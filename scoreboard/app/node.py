@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from scoreboard import __version__
-from scoreboard.domain.boards import LEADERBOARD, Mark
+from scoreboard.domain.boards import LEADERBOARD, BoardVersion
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server, viewer_places
 from scoreboard.live.admission import Admission
@@ -28,27 +28,26 @@ from scoreboard.live.batcher import Batcher
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
 from scoreboard.live.subscription import Reader
-from scoreboard.live.transports.conversation import Rules as LiveRules
-from scoreboard.live.transports.conversation import Services as LiveServices
+from scoreboard.live.transports.conversation import LiveDependencies, LiveLimits
 from scoreboard.live.transports.long_poll import PollEndpoint
 from scoreboard.live.transports.query import Requests
 from scoreboard.live.transports.sse import StreamEndpoint
 from scoreboard.live.transports.websocket import LiveEndpoint
-from scoreboard.live.viewer_count import Audience
+from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.action_queue import Queue
 from scoreboard.operations.action_rules import load_rules
-from scoreboard.operations.authenticator import Sessions
+from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.runtime.breaker import Breaker, State
-from scoreboard.runtime.process import collect_rarely, ending_signals, raise_descriptor_limit
+from scoreboard.runtime.process import ending_signals, raise_descriptor_limit, tune_gc
 from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
 from scoreboard.settings.model import Settings
-from scoreboard.storage.board_cache import SharedBoard
+from scoreboard.storage.board_cache import BoardCache
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.clock import DatabaseClock
@@ -73,7 +72,7 @@ from scoreboard.web.express import (
     build_prompt_table,
     build_table,
 )
-from scoreboard.web.headers import Heads
+from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.listeners import WebParts, build_metrics_front, build_public_front
 from scoreboard.web.openapi import Description
 from scoreboard.web.pages.branding import load_branding
@@ -86,7 +85,7 @@ from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 from scoreboard.workers.committer import COMMITTERS, commit_batches, end_late
-from scoreboard.workers.housekeeping import keep_house
+from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.projector import Projector
 
 WIND_DOWN_SECONDS = 0.5  # at least: in this time a busy client hears "Connection: close" and comes back elsewhere
@@ -122,7 +121,7 @@ class Node:
         self.projector = Projector(stores, LEADERBOARD, self.name, self.limits, self.hear)
         self.redis_breaker = Breaker("redis", changed=_watch_redis)
         self.profiles = Profiles(stores)
-        self.board = SharedBoard(
+        self.board = BoardCache(
             LEADERBOARD,
             stores,
             self.profiles,
@@ -137,7 +136,7 @@ class Node:
         self._make_live()
         self._make_web()
 
-    def hear(self, mark: Mark) -> None:
+    def hear(self, mark: BoardVersion) -> None:
         """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
         self.board.note_version(mark)
 
@@ -155,7 +154,7 @@ class Node:
         self.bus = Bus(self.stores)
         own_host = urlsplit(settings.server.public_url).hostname or ""
         self.pictures = Pictures(own_host)
-        self.sessions = Sessions(
+        self.sessions = Authenticator(
             self.stores,
             token_keys,
             keys.master,
@@ -202,9 +201,9 @@ class Node:
         boards = {self.board.board.id: self.board}
         self.hub = Hub(tuple(boards))
         self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
-        self.audience = Audience(self.hub, self.name)
+        self.audience = ViewerCount(self.hub, self.name)
         self.reader = Reader(
-            self.bus, boards, self.batcher, self.hub, self.audience, node=self.name, revoked=self.sessions.revoke_seen
+            self.bus, boards, self.batcher, self.hub, self.audience, node=self.name, revoked=self.sessions.mark_revoked
         )
 
     def _make_web(self) -> None:
@@ -249,7 +248,7 @@ class Node:
         return WebParts(
             origins=origins,
             addresses=Addresses(settings.trusted_proxies),
-            heads=Heads(origins, public_url=settings.public_url),
+            heads=ResponseHeaders(origins, public_url=settings.public_url),
             bearer=Bearer(self.sessions.authenticate, self.sessions.recall),
         )
 
@@ -287,7 +286,7 @@ class Node:
         """The three ways to watch, with what they need of the web."""
         settings = self.settings.live
         origin_allowed, client_address = parts.origins.allows, parts.addresses.counted
-        services = LiveServices(
+        services = LiveDependencies(
             hub=self.hub,
             admission=Admission(
                 per_address=settings.connections_per_ip,
@@ -300,7 +299,7 @@ class Node:
             standing=self.leaderboard.standing,
             clock=self.sessions.clock.now,
         )
-        rules = LiveRules(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
+        rules = LiveLimits(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
         requests = Requests(
             services,
             rules,
@@ -345,7 +344,7 @@ class Node:
             ("projector", self.projector.run),
             *(("committer", commit_batches, self.queue, commit, self.hear) for commit in self.commits),
             ("late actions", end_late, self.queue),
-            ("housekeeping", keep_house, self.stores, LEADERBOARD),
+            ("housekeeping", run_housekeeping, self.stores, LEADERBOARD),
             ("sessions", self.sessions.watch),
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),
@@ -384,7 +383,7 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
         began = time.monotonic()
 
         async def announce(port: int) -> None:
-            collect_rarely()  # all that is here now stays
+            tune_gc()  # all that is here now stays
             log.info(
                 "serving",
                 node=node.name,

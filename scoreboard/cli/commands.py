@@ -36,7 +36,7 @@ from scoreboard.telemetry import observe
 from scoreboard.web.pages.branding import load_branding, shown_accents
 from scoreboard.workers import projector
 
-SHOWN = 20  # differences that `verify` prints; it counts all
+MAX_PRINTED_DIFFERENCES = 20  # differences that `verify` prints; it counts all
 EXPECTED = (SettingsError, StartError, StorageUnavailable)
 EXIT_FAILED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
@@ -215,10 +215,10 @@ def verify(settings: Settings) -> None:
     async def run() -> bool:
         async with stores_of(settings) as stores:
             found, users = await differences(stores, LEADERBOARD)
-        for about, what in list(found.items())[:SHOWN]:
+        for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
             click.echo(f"{about}: {what}")
-        if len(found) > SHOWN:
-            click.echo(f"… and {len(found) - SHOWN} more")
+        if len(found) > MAX_PRINTED_DIFFERENCES:
+            click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
         click.echo(f"{LEADERBOARD.id}: {users} users compared, {len(found)} differences")
         return not found
 

@@ -167,6 +167,6 @@ def _metadata(rule: Rule) -> Mapping[str, Any]:
     if rule.difficulty:
         metadata["difficulty"] = chance.choice(list(rule.difficulty))
     if rule.time:
-        longest = min(rule.time.maximum, max(rule.time.minimum, rule.time.swift) * 4 + 60)
+        longest = min(rule.time.maximum, max(rule.time.minimum, rule.time.fast_under_seconds) * 4 + 60)
         metadata["timeSpent"] = round(chance.uniform(rule.time.minimum, longest))
     return metadata

@@ -98,7 +98,7 @@ def accepted(outcome: T | Refusal) -> T:
 
 
 def read_password() -> str:
-    """Asked for twice without echo on a terminal, else the first line of standard input. Raises CommandRefused,
+    """LiveRequest for twice without echo on a terminal, else the first line of standard input. Raises CommandRefused,
     click.Abort."""
     if sys.stdin is None:
         raise CommandRefused("no password: standard input is closed")

@@ -12,7 +12,7 @@ import msgspec
 
 from scoreboard.client.board import Board, Delta, Update
 from scoreboard.client.errors import Refused
-from scoreboard.domain.protocol import Event, Trouble
+from scoreboard.domain.protocol import Event, LiveErrorCode
 
 Mode = Literal["full", "delta"]
 
@@ -121,7 +121,7 @@ class SubscriptionState:
                 self.viewers = _viewers.decode(frame.data).count
             case Event.ERROR:
                 error = _error.decode(frame.data)
-                if error.code == Trouble.UNKNOWN_CHANNEL:
+                if error.code == LiveErrorCode.UNKNOWN_CHANNEL:
                     raise Refused(404, error.code, error.message)
         return []
 

@@ -151,6 +151,6 @@ def is_timely(timestamp_ms: int, now_ms: int) -> bool:
 TOO_OLD_OR_AHEAD = invalid("timestamp", "must be at most 5 minutes old and at most 60 seconds ahead")
 
 
-def speaks_for(action: Action, user: UUID) -> bool:
+def is_own_action(action: Action, user: UUID) -> bool:
     """Whether the body's userId, if there is one, is the token's subject."""
     return action.user is None or action.user.lower() == str(user)

@@ -1,6 +1,6 @@
 """A board and what is shown of it: values only.
 
-`leaderboard` is the first of many boards; whatever reads, numbers or sends one takes it as an argument. A `Mark` says
+`leaderboard` is the first of many boards; whatever reads, numbers or sends one takes it as an argument. A `BoardVersion` says
 how new something is and orders snapshots, messages and calls alike; a `Snapshot` is one consistent read of the first
 rows.
 """
@@ -12,8 +12,8 @@ from uuid import UUID
 
 import msgspec
 
-SHOWN = 10  # rows on screen and in every frame; specification: top 10
-KEPT = 100  # rows of one read, the largest `limit` of the REST route (specification)
+TOP_SIZE = 10  # rows on screen and in every frame; specification: top 10
+READ_SIZE = 100  # rows of one read, the largest `limit` of the REST route (specification)
 
 
 class Board(NamedTuple):
@@ -26,14 +26,14 @@ LEADERBOARD = Board("leaderboard")
 BOARDS: dict[str, Board] = {LEADERBOARD.id: LEADERBOARD}
 
 
-class Mark(NamedTuple):
+class BoardVersion(NamedTuple):
     """How new a board's content is: compared as a pair, the incarnation first."""
 
     epoch: int
     version: int
 
 
-NEVER = Mark(0, 0)  # older than every real mark: epochs start at 1
+NEVER = BoardVersion(0, 0)  # older than every real mark: epochs start at 1
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,8 +61,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not to be told
 
     @property
-    def mark(self) -> Mark:
-        return Mark(self.epoch, self.version)
+    def mark(self) -> BoardVersion:
+        return BoardVersion(self.epoch, self.version)
 
     @property
     def position(self) -> str:
@@ -71,7 +71,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> tuple[Entry, ...]:
-        return self.rows[:SHOWN]
+        return self.rows[:TOP_SIZE]
 
 
 def last_modified(changed_ms: int, now_ms: int) -> int:

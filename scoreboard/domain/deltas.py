@@ -1,7 +1,7 @@
 """What changed between two reads of a board's shown rows.
 
 `compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its
-changed positions, or the changed rows and the users that left. `Recent` remembers what the last positions stood for, so
+changed positions, or the changed rows and the users that left. `PositionHistory` remembers what the last positions stood for, so
 that a viewer who comes with one of them is told the difference. Pure; rows are tuples of Entry in rank order, each user
 at most once.
 """
@@ -64,7 +64,7 @@ def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
     return moved + tuple(ChangedPosition(entry.userId, entry.rank, None, entry.score) for entry in comparison.removed)
 
 
-class Recent:
+class PositionHistory:
     """The rows that a board's last positions stood for. Positions name content, so it does not matter which node a
     viewer has one from."""
 

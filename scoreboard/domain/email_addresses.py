@@ -8,7 +8,7 @@ The case of an address stays, but for such domains; whoever compares addresses d
 
 import idna
 
-from scoreboard.domain.names import composed, usual_width
+from scoreboard.domain.names import nfc, usual_width
 
 DOMAIN_LONGEST = 1020  # characters as they come, four times as many as are stored: a longer one is left as it is
 LABEL_LONGEST = 63  # characters of a part of a domain between two dots; RFC 1035
@@ -33,7 +33,7 @@ def spellings(text: str) -> tuple[str, ...]:
     `fold` has it."""
     folded = fold(text)
     local, at, domain = folded.rpartition("@")
-    return tuple(dict.fromkeys((composed(_trimmed(text)), folded, local + at + _encoded(domain))))
+    return tuple(dict.fromkeys((nfc(_trimmed(text)), folded, local + at + _encoded(domain))))
 
 
 def query_spellings(text: str) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ _WIDTHS = {
 _VISIBLE = ("L", "N", "P", "S")
 
 
-def composed(text: str) -> str:
+def nfc(text: str) -> str:
     """Unicode's composed form (NFC): the same text, whichever way its accents were typed."""
     return str(unicodedata.normalize("NFC", text))
 
@@ -54,7 +54,7 @@ def composed(text: str) -> str:
 def usual_width(text: str) -> str:
     """Full-width and half-width letters as the usual ones, composed: the width mapping rule of PRECIS (RFC 8265,
     UsernameCaseMapped)."""
-    return composed(text.translate(_WIDTHS))
+    return nfc(text.translate(_WIDTHS))
 
 
 def fold(text: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from scoreboard.domain.errors import Code, FieldError, Refusal
 
 
-class Claim(msgspec.Struct, frozen=True):
+class SubmittedAction(msgspec.Struct, frozen=True):
     """A verified user's signed action, not yet judged by the stores."""
 
     user: UUID
@@ -46,8 +46,8 @@ class Duplicate(msgspec.Struct, frozen=True):
 
 Outcome = Recorded | Duplicate | Refusal
 
-GONE = Refusal(Code.UNAUTHORIZED, "This account no longer exists.")
-POISONED = Refusal(
+USER_DELETED = Refusal(Code.UNAUTHORIZED, "This account no longer exists.")
+UNSTORABLE_ACTION = Refusal(
     Code.INVALID_ACTION,
     "The action holds a value that cannot be stored.",
     (FieldError("metadata", "holds a value that cannot be stored"),),
@@ -59,7 +59,9 @@ def out_of_service(detail: str) -> Refusal:
     return Refusal(Code.SERVICE_UNAVAILABLE, detail, retry_after=1)
 
 
-WENT_AWAY = out_of_service("The database went away. Send the same actionId again to learn whether it was recorded.")
+OUTCOME_UNKNOWN = out_of_service(
+    "The database went away. Send the same actionId again to learn whether it was recorded."
+)
 
 LOCKED = out_of_service("Another session of the database holds this account's rows. Nothing was recorded.")
 

@@ -47,7 +47,7 @@ class Event(StrEnum):
     ERROR = "error"
 
 
-class Trouble(StrEnum):
+class LiveErrorCode(StrEnum):
     """Codes of the error event.
 
     BAD_MESSAGE and TOO_MANY_CONNECTIONS end the connection, so does UNAUTHORIZED of a token; after the others it stays.
@@ -210,7 +210,7 @@ class _Standing(msgspec.Struct):
 
 
 class _Error(msgspec.Struct, omit_defaults=True):
-    code: Trouble
+    code: LiveErrorCode
     message: str
     # of TOO_MANY_CONNECTIONS: which limit refused it, named as in a problem; left out where it is the node's
     layer: str = ""
@@ -290,13 +290,13 @@ def unsubscribed(channel: str) -> bytes:
     return _encode(_Envelope(Event.UNSUBSCRIBED, {"channel": channel}))
 
 
-def error(code: Trouble, message: str, layer: str = "") -> bytes:
+def error(code: LiveErrorCode, message: str, layer: str = "") -> bytes:
     return _encode(_Envelope(Event.ERROR, _Error(code, message, layer)))
 
 
 # ---- transports -----------------------------------------------------------------------------------------------------
 
-Wrap = Callable[[Event, bytes, str], bytes]
+Encoding = Callable[[Event, bytes, str], bytes]
 """Makes what a transport sends of a message: its event, its JSON, and the position that a viewer has after it, "" for
 none."""
 

@@ -30,7 +30,7 @@ class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     minimum: float = 0
     maximum: float = 86_400
-    swift: float = 0
+    fast_under_seconds: float = 0
     bonus: float = 1.0
     required: bool = False
 
@@ -137,17 +137,17 @@ def _check(name: str, rule: Rule) -> None:
     if time := rule.time:
         if not (0 <= time.minimum <= time.maximum and isfinite(time.maximum)):
             raise _BadRuleError("minimum must be 0 or more and not above maximum", name, "time")
-        if not 0 <= time.swift < float("inf"):
+        if not 0 <= time.fast_under_seconds < float("inf"):
             raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "swift")
         if not 0 < time.bonus <= 100:
             raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
-        if time.swift and time.bonus == 1:
+        if time.fast_under_seconds and time.bonus == 1:
             raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "swift")
-        if time.bonus != 1 and not time.swift:
+        if time.bonus != 1 and not time.fast_under_seconds:
             raise _BadRuleError(
                 "changes nothing without swift: within so many seconds it is given", name, "time", "bonus"
             )
-        if 0 < time.swift < time.minimum:
+        if 0 < time.fast_under_seconds < time.minimum:
             raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "swift")
     if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
         raise _BadRuleError(f"must give 1 to {MOST_POINTS} points, with the greatest factor and bonus", name, "points")
@@ -203,4 +203,4 @@ def _time(metadata: Mapping[str, Any], rule: TimeRule | None) -> float | Refusal
         return invalid("metadata.timeSpent", "must be a number of seconds")
     if not rule.minimum <= spent <= rule.maximum:
         return invalid("metadata.timeSpent", f"must be {rule.minimum:g} to {rule.maximum:g} seconds")
-    return rule.bonus if spent <= rule.swift else 1.0
+    return rule.bonus if spent <= rule.fast_under_seconds else 1.0

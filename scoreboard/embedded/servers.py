@@ -67,7 +67,7 @@ def find_binaries() -> Binaries:
     )
 
 
-def reachable(binaries: Binaries, account: Account, cache: Path = CACHE) -> Binaries:
+def executable_binaries(binaries: Binaries, account: Account, cache: Path = CACHE) -> Binaries:
     """The same, or copies of them if the account can't run these. Blocking: up to 40 MB are copied. Raises
     StartError."""
     if account.uid is None or all(

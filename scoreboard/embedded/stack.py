@@ -206,7 +206,7 @@ async def _start(
         account = account_for(data_dir / "postgres")
         postgres = servers.postgres_server(data_dir / "postgres", kept.mark, account)
         valkey = servers.valkey_server(data_dir / "valkey", kept.mark, account)
-        programs = await trio.to_thread.run_sync(servers.reachable, binaries, account)
+        programs = await trio.to_thread.run_sync(servers.executable_binaries, binaries, account)
 
         def launch_postgres(may_move: bool) -> None:
             kept.postgres_port = _port_of(postgres, kept.postgres_port, may_move)

@@ -3,7 +3,7 @@ lifespan.
 
 http1 has parsed the request; `HTTPStream` speaks ASGI with the application and hands back events, which are framed
 here: by length, by chunks, or by closing (HTTP/1.0). An answer is collected and written when the application has ended:
-a client that reads slowly holds the bytes and nothing else. Heads go through `Front.write_head` like all others. Only
+a client that reads slowly holds the bytes and nothing else. ResponseHeaders go through `Front.write_head` like all others. Only
 here is Hypercorn imported.
 
 The application finds http1's Request as `scope["state"]["request"]`. Its own `Host` field is always HOST: a framework
@@ -27,7 +27,7 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from scoreboard.domain.errors import Code, Refusal, StartError
 from scoreboard.http.request import Request
-from scoreboard.http.response_writer import PIECE_BYTES, Answering
+from scoreboard.http.response_writer import PIECE_BYTES, ResponseWriter
 from scoreboard.runtime.supervise import leaves
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
@@ -52,7 +52,7 @@ class Asgi:
         self._config.errorlog = logging.getLogger("scoreboard.hypercorn")  # no handlers of its own, no access log
         self._context = WorkerContext(None)
 
-    async def answer(self, answers: Answering, request: Request) -> bool:
+    async def answer(self, answers: ResponseWriter, request: Request) -> bool:
         """Has the application answer; True when the connection can go on. Returns once the application's task has
         ended.
 
@@ -67,7 +67,7 @@ class Asgi:
             return False
         return going_on
 
-    async def _ask(self, answers: Answering, request: Request) -> tuple[list[bytes], bool]:
+    async def _ask(self, answers: ResponseWriter, request: Request) -> tuple[list[bytes], bool]:
         """What is left to be written when the application has ended, and whether the connection can go on after it."""
         exchange = _Exchange(answers, request)
         headers = [field for field in request.headers if field[0] not in _REPLACED]
@@ -143,7 +143,7 @@ class Asgi:
 class _Exchange:
     """One answer on its way from Hypercorn's events to bytes."""
 
-    def __init__(self, answers: Answering, request: Request) -> None:
+    def __init__(self, answers: ResponseWriter, request: Request) -> None:
         self.over = trio.Event()
         self.going_on = False  # until the answer's end is known to be on the wire as its head said
         self._answers = answers

@@ -19,7 +19,7 @@ from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
 from scoreboard.http.handlers import LATER, Front
 from scoreboard.http.parser import RequestParser
 from scoreboard.http.request import NORMAL_PATH, Request, Response
-from scoreboard.http.response_writer import Answering
+from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.net.sockets import Socket
 from scoreboard.telemetry.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
 from scoreboard.telemetry.request_times import record
@@ -58,7 +58,7 @@ class Connection:
 
     def __init__(self, socket: Socket, front: Front) -> None:
         self.socket = socket
-        self.answers = Answering(socket, front)
+        self.answers = ResponseWriter(socket, front)
         self._front = front
         self._parser = RequestParser(socket, front.live_path)
         self._draining = False  # wound up

@@ -46,7 +46,7 @@ class Front:
     live_path: bytes
     # a WebSocket on request.socket, whose `played_back` holds the head and what followed it
     live: Callable[[Request], Awaitable[None]]
-    # the rest, given Answering: `Asgi.answer`; True when that can go on
+    # the rest, given ResponseWriter: `Asgi.answer`; True when that can go on
     asgi: Callable[[Any, Request], Awaitable[bool]]
     # request, status, fields, length → the whole head with its blank line
     write_head: Callable[[Request, int, bytes, int | None], bytes]

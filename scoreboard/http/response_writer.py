@@ -26,7 +26,7 @@ CLOSE = b"connection: close\r\n"
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
 
 
-class Answering:
+class ResponseWriter:
     """Writes answers to `socket`. One at a time."""
 
     __slots__ = ("_front", "_owed", "last", "socket", "status")

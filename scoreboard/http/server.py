@@ -34,7 +34,11 @@ RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process;
 EVICTED_SHARE = 64  # when all places are taken, one in so many is freed at once: to look for them walks through all
 NO_LINGER = struct.pack("ii", 1, 0)  # a refused connection ends with a reset and leaves no TIME_WAIT
 
-_LEAVINGS = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError)  # how peers leave; not worth a line
+DISCONNECT_ERRORS = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    ConnectionError,
+)  # how peers leave; not worth a line
 
 log = structlog.get_logger()
 
@@ -260,7 +264,7 @@ class Server:
             if self._poller is not None and socket.fd >= 0:
                 socket.source = self._poller.watch(socket.fd, socket.peer_group)
             await connection.run()
-        except* _LEAVINGS:
+        except* DISCONNECT_ERRORS:
             pass
         except* Exception as group:
             log.exception("connection failed", peer=socket.peer[0], exc_info=_alone(group))

@@ -12,14 +12,14 @@ from uuid import UUID
 
 from scoreboard.domain import protocol as wire
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.protocol import Trouble
+from scoreboard.domain.protocol import LiveErrorCode
 
 RETRY_AFTER = 5  # seconds; a place is free when somebody has left
 
 Key = TypeVar("Key")
 
 
-class Full(Enum):
+class LimitReached(Enum):
     """Which limit is reached."""
 
     NODE = "node"
@@ -28,19 +28,23 @@ class Full(Enum):
 
 
 REFUSALS = {
-    Full.NODE: Refusal(Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER),
-    Full.ADDRESS: Refusal(
+    LimitReached.NODE: Refusal(
+        Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER
+    ),
+    LimitReached.ADDRESS: Refusal(
         Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER, layer="ip"
     ),
-    Full.USER: Refusal(Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER, layer="user"),
+    LimitReached.USER: Refusal(
+        Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER, layer="user"
+    ),
 }
 
 
-def refusal_event(full: Full) -> bytes:
+def refusal_event(full: LimitReached) -> bytes:
     """Why, by which limit, and when to try again, for whoever gets no problem: an error event's JSON."""
     refusal = REFUSALS[full]
     return wire.error(
-        Trouble.TOO_MANY_CONNECTIONS, f"{refusal.detail} Next try in {RETRY_AFTER} s.", refusal.layer or ""
+        LiveErrorCode.TOO_MANY_CONNECTIONS, f"{refusal.detail} Next try in {RETRY_AFTER} s.", refusal.layer or ""
     )
 
 
@@ -56,17 +60,17 @@ class Admission:
         self.addresses: dict[str, int] = {}
         self.users: dict[UUID, int] = {}
 
-    def refuses(self, address: str) -> Full | None:
+    def refuses(self, address: str) -> LimitReached | None:
         """Why one more from this address may not come."""
         if 0 < self._per_node <= self.total:
-            return Full.NODE
+            return LimitReached.NODE
         if 0 < self._per_address <= self.addresses.get(address, 0):
-            return Full.ADDRESS
+            return LimitReached.ADDRESS
         return None
 
-    def refuses_user(self, user: UUID) -> Full | None:
+    def refuses_user(self, user: UUID) -> LimitReached | None:
         """Why one more of this user may not come."""
-        return Full.USER if 0 < self._per_user <= self.users.get(user, 0) else None
+        return LimitReached.USER if 0 < self._per_user <= self.users.get(user, 0) else None
 
     def enter(self, address: str) -> None:
         self.total += 1

@@ -1,7 +1,7 @@
 """Coalesces the changes of each board and has at most one frame a tick sent.
 
 The reader says which board has changed. A board that was quiet for a tick is read at once, any other when its tick is
-over; all that are watched are looked at once a tick too, for what nobody tells (see `SharedBoard.is_due`). The hub gets
+over; all that are watched are looked at once a tick too, for what nobody tells (see `BoardCache.is_due`). The hub gets
 the snapshots and compares them with what it showed last. The batcher never touches a socket (see hub) and never orders
 anybody (see domain.ranking). Read `run` first.
 """
@@ -14,7 +14,7 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.live.hub import Hub
-from scoreboard.storage.board_cache import SharedBoard
+from scoreboard.storage.board_cache import BoardCache
 from scoreboard.telemetry import observe
 
 TICK = 0.1  # seconds; specification P1: a frame every 100 ms instead of one a change, about 90 % fewer messages
@@ -22,14 +22,14 @@ TICK = 0.1  # seconds; specification P1: a frame every 100 ms instead of one a c
 # nine
 LATE = 0.1
 # a fan-out that takes longer than a tick gets this multiple of its time: a third of the loop stays for everything else
-BREATH = 1.5
+OVERLOAD_STRETCH = 1.5
 
 log = structlog.get_logger()
 
 
 def interval(tick: float, spent: float) -> float:
     """Seconds between ticks, when the last fan-out took `spent`: longer only under overload."""
-    return tick if spent <= tick else spent * BREATH
+    return tick if spent <= tick else spent * OVERLOAD_STRETCH
 
 
 def next_tick(now: float, last: float, every: float) -> float:
@@ -47,7 +47,7 @@ class Batcher:
 
     __slots__ = ("_boards", "_changed", "_due", "_every", "_hub", "_locks", "_tick", "_waiting")
 
-    def __init__(self, boards: Mapping[str, SharedBoard], hub: Hub, *, tick: float = TICK) -> None:
+    def __init__(self, boards: Mapping[str, BoardCache], hub: Hub, *, tick: float = TICK) -> None:
         self._boards, self._hub, self._tick = boards, hub, tick
         self._every = tick  # seconds between two frames of a board, now
         self._locks = {board: trio.Lock() for board in boards}  # one `show` a board at a time

@@ -9,14 +9,14 @@ lacks, and joins a group when it has it.
 from collections.abc import Iterator
 from itertools import chain
 
-from scoreboard.live.frame_set import Form, Handed, Prepared
+from scoreboard.live.frame_set import FrameFormat, FrameSet, Handed
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import write_each
 
 PORTION = 128  # writes in one step, about 1 ms
 
 
-class _Group:
+class FanOutBatch:
     """Up to PORTION viewers who were handed the same, by descriptor. Whose socket takes it back is among the others in
     that step; so no member has anything pending: for that its socket had to refuse."""
 
@@ -56,10 +56,10 @@ class Subscribers:
 
     __slots__ = ("_form", "_groups", "_others")
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: FrameFormat) -> None:
         self._form = form
         self._others: dict[Viewer, Handed] = {}
-        self._groups: list[_Group] = []  # as many as were needed at once: an empty one is used again
+        self._groups: list[FanOutBatch] = []  # as many as were needed at once: an empty one is used again
 
     def __len__(self) -> int:
         return len(self._others) + sum(len(group.members) for group in self._groups)
@@ -76,7 +76,7 @@ class Subscribers:
         viewer.socket.reclaim()  # so it is in no group, of any board; another's takes it back with its next frames
         self._others.pop(viewer, None)
 
-    def hand(self, viewer: Viewer, prepared: Prepared) -> bool:
+    def hand(self, viewer: Viewer, prepared: FrameSet) -> bool:
         """Gives it the newest frames. True: it has them now. False: it can't take them, or is in a group, or no
         subscriber."""
         handed = self._others.get(viewer)
@@ -89,7 +89,7 @@ class Subscribers:
             self._others[viewer] = prepared.serial
         return True
 
-    def hand_all(self, prepared: Prepared) -> Iterator[int]:
+    def hand_all(self, prepared: FrameSet) -> Iterator[int]:
         """Gives everyone the newest frames who can take them. Yields after each portion: how many were in it.
 
         One call at a time. Viewers may come and go between two portions. Leaving it half-way leaves some with older
@@ -108,18 +108,18 @@ class Subscribers:
                     next(groups).admit(viewer)
             yield len(portion)
 
-    def _frames(self, prepared: Prepared, handed: Handed) -> bytes:
+    def _frames(self, prepared: FrameSet, handed: Handed) -> bytes:
         if handed == prepared.serial - 1 and handed != 0:  # 0: that is what a viewer has who was handed nothing
             return prepared.update(self._form)
         return prepared.catch_up(self._form, handed)
 
-    def _with_room(self, handed: int) -> Iterator[_Group]:
+    def _with_room(self, handed: int) -> Iterator[FanOutBatch]:
         """Each group until it is full, then new ones, that were `handed` this."""
         for group in self._groups:
             while len(group.members) < PORTION:
                 yield group
         while True:
-            group = _Group(self._others, handed)
+            group = FanOutBatch(self._others, handed)
             self._groups.append(group)
             while len(group.members) < PORTION:
                 yield group

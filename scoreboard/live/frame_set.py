@@ -9,36 +9,36 @@ from typing import NamedTuple
 
 from scoreboard.domain import protocol as wire
 from scoreboard.domain.boards import Snapshot
-from scoreboard.domain.deltas import Comparison, Recent, changed_positions, compare
-from scoreboard.domain.protocol import Event, Wrap
+from scoreboard.domain.deltas import Comparison, PositionHistory, changed_positions, compare
+from scoreboard.domain.protocol import Encoding, Event
 
 SINCE_LENGTH = 64  # characters; no position of ours is longer
 
 
-class Form(NamedTuple):
+class FrameFormat(NamedTuple):
     """How a viewer is told of a board."""
 
-    wrap: Wrap
+    wrap: Encoding
     delta: bool
 
 
-FORMS = tuple(Form(wrap, delta) for wrap in (wire.websocket, wire.event_stream) for delta in (False, True))
+FORMS = tuple(FrameFormat(wrap, delta) for wrap in (wire.websocket, wire.event_stream) for delta in (False, True))
 
-Make = Callable[[Form], bytes]
+Make = Callable[[FrameFormat], bytes]
 
 Handed = int | str
 """What a viewer has of a board: the serial of the frames that it was handed, 0 for none yet; or the position that it
 says it has."""
 
 
-class Prepared:
+class FrameSet:
     """A board's newest frames. `update` is for viewers who were handed the frames before (`serial` − 1), `catch_up` for
     all others."""
 
     __slots__ = ("_answer", "_comparison", "_made", "_previous", "_whole", "position", "recent", "serial", "snapshot")
 
     def __init__(
-        self, snapshot: Snapshot, before: "Prepared | None" = None, comparison: Comparison | None = None
+        self, snapshot: Snapshot, before: "FrameSet | None" = None, comparison: Comparison | None = None
     ) -> None:
         """`comparison`: with the rows of `before`."""
         self.serial: int = before.serial + 1 if before else 1  # counts a board's frames on this node, from 1
@@ -49,12 +49,14 @@ class Prepared:
         # A stale board, and the one that ends it, is told whole in every form, followed by the stale event while it is
         # one. So is another position of the same rows: a delta that changes nothing is never sent.
         self._whole = before is None or snapshot.stale or before.snapshot.stale or self._comparison.same
-        self.recent: Recent = before.recent if before else Recent()  # one for a board: handed on from frames to frames
+        self.recent: PositionHistory = (
+            before.recent if before else PositionHistory()
+        )  # one for a board: handed on from frames to frames
         self.recent.remember(self.position, snapshot.shown)
-        self._made: dict[tuple[Form, Handed], bytes] = {}  # at most a few forms × what Recent remembers
+        self._made: dict[tuple[FrameFormat, Handed], bytes] = {}  # at most a few forms × what PositionHistory remembers
         self._answer: bytes | None = None
 
-    def update(self, form: Form) -> bytes:
+    def update(self, form: FrameFormat) -> bytes:
         """What changed since the frames before."""
         if self.serial == 1:
             return self.catch_up(form, 0)  # there were none
@@ -62,7 +64,7 @@ class Prepared:
             return self._kept(form, self.serial, self._delta)
         return self._kept(form._replace(delta=False), self.serial, self._update)
 
-    def catch_up(self, form: Form, handed: Handed) -> bytes:
+    def catch_up(self, form: FrameFormat, handed: Handed) -> bytes:
         """What a viewer lacks who has `handed`: nothing, or the difference from a position that is remembered; else the
         whole board.
 
@@ -82,31 +84,31 @@ class Prepared:
             self._answer = wire.polled(self.snapshot)
         return self._answer
 
-    def _kept(self, form: Form, handed: Handed, make: Make) -> bytes:
+    def _kept(self, form: FrameFormat, handed: Handed, make: Make) -> bytes:
         made = self._made.get((form, handed))
         if made is None:
             made = self._made[form, handed] = make(form)
         return made
 
-    def _update(self, form: Form) -> bytes:
+    def _update(self, form: FrameFormat) -> bytes:
         return self._board(form, wire.update(self.snapshot, changed_positions(self._comparison)))
 
-    def _current(self, form: Form) -> bytes:
+    def _current(self, form: FrameFormat) -> bytes:
         return self._board(form, wire.update(self.snapshot, ()))
 
-    def _board(self, form: Form, payload: bytes) -> bytes:
+    def _board(self, form: FrameFormat, payload: bytes) -> bytes:
         board = form.wrap(Event.UPDATE, payload, self.position)
         snapshot = self.snapshot
         return board + form.wrap(Event.STALE, wire.stale(snapshot.stale_since_ms), "") if snapshot.stale else board
 
-    def _delta(self, form: Form) -> bytes:
+    def _delta(self, form: FrameFormat) -> bytes:
         return self._difference(form, self._previous, self._comparison)
 
-    def _difference(self, form: Form, previous: str, comparison: Comparison) -> bytes:
+    def _difference(self, form: FrameFormat, previous: str, comparison: Comparison) -> bytes:
         return form.wrap(Event.DELTA, wire.delta(previous, comparison, self.snapshot), self.position)
 
 
-def prepare(before: Prepared | None, snapshot: Snapshot) -> Prepared | None:
+def prepare(before: FrameSet | None, snapshot: Snapshot) -> FrameSet | None:
     """The next frames; None when there is nothing to tell: the shown rows and their position are the same, or the
     snapshot is an older one.
 
@@ -114,11 +116,11 @@ def prepare(before: Prepared | None, snapshot: Snapshot) -> Prepared | None:
     update alone says that the board is live.
     """
     if before is None:
-        return Prepared(snapshot)
+        return FrameSet(snapshot)
     shown = before.snapshot
     if not snapshot.stale and (snapshot.epoch, snapshot.top) < (shown.epoch, shown.top):
         return None  # two reads overtook each other
     comparison = compare(shown.shown, snapshot.shown)
     if comparison.same and snapshot.position == shown.position and snapshot.stale == shown.stale:
         return None
-    return Prepared(snapshot, before, comparison)
+    return FrameSet(snapshot, before, comparison)

@@ -20,7 +20,7 @@ from scoreboard.domain import protocol as wire
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.protocol import CloseCode, Event
 from scoreboard.live.fan_out import Subscribers
-from scoreboard.live.frame_set import FORMS, SINCE_LENGTH, Form, Prepared, prepare
+from scoreboard.live.frame_set import FORMS, SINCE_LENGTH, FrameFormat, FrameSet, prepare
 from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.storage.bus import Update
 from scoreboard.telemetry import observe
@@ -35,7 +35,7 @@ LEAVING_STEPS = 20  # good-byes go out in so many portions
 log = structlog.get_logger()
 
 
-class _Watch:
+class BoardChannel:
     """One board: its viewers by the form that they want; who polls; the newest frames."""
 
     __slots__ = ("polls", "prepared", "sent_at", "subscribers", "warm")
@@ -43,7 +43,7 @@ class _Watch:
     def __init__(self) -> None:
         self.subscribers = {form: Subscribers(form) for form in FORMS}
         self.polls: set[Poll] = set()
-        self.prepared: Prepared | None = None
+        self.prepared: FrameSet | None = None
         self.sent_at = -inf  # trio's clock, when its viewers were last sent something
         self.warm = False  # somebody has been watching since it was read last: `prepared` is a tick old at most
 
@@ -67,7 +67,7 @@ class Hub:
 
     def __init__(self, boards: Iterable[str]) -> None:
         """`boards`: the ids of every board that there is; an unknown one can't be subscribed to."""
-        self._watches = {board: _Watch() for board in boards}
+        self._watches = {board: BoardChannel() for board in boards}
         self._viewers: set[Viewer] = set()
         self._users: dict[UUID, set[Viewer]] = {}
         self._caught_up = self._catch_up  # one method object for all viewers
@@ -110,7 +110,7 @@ class Hub:
         watch = self._watches[board]
         for subscribers in watch.subscribers.values():
             subscribers.discard(viewer)
-        watch.subscribers[Form(viewer.wrap, delta)].add(viewer, since if 0 < len(since) <= SINCE_LENGTH else 0)
+        watch.subscribers[FrameFormat(viewer.wrap, delta)].add(viewer, since if 0 < len(since) <= SINCE_LENGTH else 0)
         return not watch.warm
 
     def unsubscribe(self, viewer: Viewer, board: str) -> None:
@@ -150,7 +150,7 @@ class Hub:
         prepared = self._watches[board].prepared
         return prepared.snapshot if prepared else None
 
-    def prepared(self, board: str) -> Prepared | None:
+    def prepared(self, board: str) -> FrameSet | None:
         """The same with its frames."""
         return self._watches[board].prepared
 
@@ -227,7 +227,7 @@ class Hub:
     async def count_viewers(self, count: int) -> None:
         """Tells subscribers how many watch on all nodes, unless they know. Who is behind is told another time; one call
         at a time."""
-        messages: dict[wire.Wrap, bytes] = {}
+        messages: dict[wire.Encoding, bytes] = {}
         for written, viewer in enumerate(self.subscribers(), 1):
             if viewer.told != count and viewer.pending is None:
                 message = messages.get(viewer.wrap)

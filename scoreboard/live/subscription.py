@@ -16,15 +16,15 @@ import trio
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.live.batcher import Batcher
 from scoreboard.live.hub import Hub
-from scoreboard.live.viewer_count import Audience
+from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
-from scoreboard.storage.board_cache import SharedBoard
+from scoreboard.storage.board_cache import BoardCache
 from scoreboard.telemetry import observe
 
 # payloads, about 10 s of batches; full: dropped, a later one carries the newer version, and a second mends the rest
 UNREAD = 1024
-BEAT = 1.0  # seconds between two beats of this node
-MISSED = 3.0  # seconds without any payload, beats of this node included: the subscription is dead
+HEARTBEAT_INTERVAL_SECONDS = 1.0  # seconds between two beats of this node
+MISSED_HEARTBEATS = 3.0  # seconds without any payload, beats of this node included: the subscription is dead
 RETRY = 0.5  # seconds before the next attempt, times 1…2 so that nodes don't come all at once
 
 log = structlog.get_logger()
@@ -38,10 +38,10 @@ class Reader:
     def __init__(
         self,
         hints: bus.Bus,
-        boards: Mapping[str, SharedBoard],
+        boards: Mapping[str, BoardCache],
         batcher: Batcher,
         hub: Hub,
-        audience: Audience,
+        audience: ViewerCount,
         *,
         node: str,
         revoked: Callable[[UUID], None],
@@ -72,7 +72,7 @@ class Reader:
             try:
                 with trio.CancelScope() as self._listening:
                     await self._bus.listen(self._subscribed, partial(self._deliver, deposit))
-                log.warning("subscription_silent", seconds=MISSED)
+                log.warning("subscription_silent", seconds=MISSED_HEARTBEATS)
             except StorageUnavailable as exc:
                 if not failing:
                     log.warning("subscription_lost", error=str(exc))
@@ -95,12 +95,12 @@ class Reader:
 
     async def _beat(self) -> None:
         while True:
-            await trio.sleep(BEAT)
+            await trio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
                 await self._bus.publish_beat(self._node, self._audience.here())
             except StorageUnavailable:
                 pass  # no beat comes back then, and that is what counts
-            if trio.current_time() - self._heard >= MISSED and self._listening is not None:
+            if trio.current_time() - self._heard >= MISSED_HEARTBEATS and self._listening is not None:
                 self._listening.cancel()
 
     # ---- handing on -------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Reader:
                 case bus.Revoked(sid):
                     self._revoked(sid)
                     self._hub.revoke(sid)
-                case bus.Beat(node, viewers):
+                case bus.Heartbeat(node, viewers):
                     self._audience.hear(node, viewers)
                 case _:
                     pass  # a board that only other nodes know, or another version's message

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from scoreboard.domain import protocol as wire
-from scoreboard.domain.protocol import CloseCode, Wrap
+from scoreboard.domain.protocol import CloseCode, Encoding
 from scoreboard.net.sockets import Socket
 
 
@@ -20,7 +20,7 @@ class Viewer:
 
     __slots__ = ("catch_up", "end", "pending", "sid", "socket", "told", "user", "wants_heartbeat", "wrap")
 
-    def __init__(self, socket: Socket, end: Callable[[CloseCode], None], wrap: Wrap = wire.websocket) -> None:
+    def __init__(self, socket: Socket, end: Callable[[CloseCode], None], wrap: Encoding = wire.websocket) -> None:
         self.socket = socket
         self.end = end
         self.catch_up: Callable[[Viewer], None] | None = None  # the hub's

@@ -13,7 +13,7 @@ HEARD = 3.0  # seconds that a node's number counts: three beats
 NODES = 1024  # whose numbers are kept, about 200 kB; full: one that is not known yet is not counted
 
 
-class Audience:
+class ViewerCount:
     """One for the process. `node`: this one's name, whose number is asked of the hub itself."""
 
     __slots__ = ("_heard", "_hub", "_node")

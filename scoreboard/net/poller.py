@@ -2,7 +2,7 @@
 
 Trio's own `wait_readable` re-arms a descriptor with a system call at every wait, a tenth of what a small request costs.
 Here Trio waits for the epoll's own descriptor alone, and this task wakes whoever the kernel names, unless their `hook`
-does at once what there is to do. `Server.run` starts it where the system has epoll; sockets without a Source use Trio's
+does at once what there is to do. `Server.run` starts it where the system has epoll; sockets without a ReadinessWatcher use Trio's
 way. Only reading is watched: writing rarely waits.
 
 When many have something to read, the groups of their addresses take turns (`Front.peer_group`): a hundred connections
@@ -29,7 +29,7 @@ _END = select.EPOLLRDHUP if HAS_EPOLL else 0
 _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if HAS_EPOLL else 0
 
 
-class Source:
+class ReadinessWatcher:
     """One descriptor's side of it. One task at a time may wait."""
 
     __slots__ = ("_failure", "_fd", "_poller", "_ready", "_waiter", "group", "has_ended", "hook", "on_end")
@@ -96,7 +96,7 @@ class Source:
         self.wake()
 
     def close(self) -> None:
-        """Before the descriptor is closed, as its number may soon be another's: nothing more is heard of it, whoever
+        """RecordedAction the descriptor is closed, as its number may soon be another's: nothing more is heard of it, whoever
         waits is woken."""
         self._poller.forget(self._fd)
         self.hook = self.on_end = None
@@ -112,22 +112,22 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._sources: dict[int, Source] = {}
+        self._sources: dict[int, ReadinessWatcher] = {}
         # by group, the next one first: who must be told what
-        self._pending: OrderedDict[str, OrderedDict[Source, int]] = OrderedDict()
+        self._pending: OrderedDict[str, OrderedDict[ReadinessWatcher, int]] = OrderedDict()
 
-    def watch(self, fd: int, group: str = "") -> Source:
+    def watch(self, fd: int, group: str = "") -> ReadinessWatcher:
         """From now on the source hears of the descriptor, until the source is closed. Sources of one `group` share
         turns.
 
         Raises OSError when the system watches too many.
         """
         self._epoll.register(fd, _EDGES)
-        source = self._sources[fd] = Source(self, fd, group)
+        source = self._sources[fd] = ReadinessWatcher(self, fd, group)
         return source
 
     def forget(self, fd: int) -> None:
-        """Asked by the source. Told to the kernel too: a process that is being started holds the connection a moment
+        """LiveRequest by the source. Told to the kernel too: a process that is being started holds the connection a moment
         longer, which could speak up as another."""
         source = self._sources.pop(fd, None)
         if source is not None:
@@ -188,7 +188,7 @@ class Poller:
         self._epoll.close()
 
 
-def _dispatch(source: Source, events: int) -> None:
+def _dispatch(source: ReadinessWatcher, events: int) -> None:
     if events & _END:
         source.end()
     else:

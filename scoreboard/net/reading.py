@@ -1,6 +1,6 @@
 """How a Socket is read: one half of `trio.abc.Stream`.
 
-Bytes come from what is played back first, then from the descriptor; a Source tells when there are some, or Trio does.
+Bytes come from what is played back first, then from the descriptor; a ReadinessWatcher tells when there are some, or Trio does.
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import trio
 
-from scoreboard.net.poller import Source
+from scoreboard.net.poller import ReadinessWatcher
 
 # a read takes no more; http1 relies on it: a head that came in one read is within its limit of 16 KiB
 READ_BYTES = 8_192
@@ -26,7 +26,7 @@ class Readable(trio.abc.ReceiveStream):
     def __init__(self, sock: stdlib_socket.socket) -> None:
         self._sock = sock
         self.fd = sock.fileno()  # -1 once closed
-        self.source: Source | None = None  # tells when there is something to read; without one Trio is asked
+        self.source: ReadinessWatcher | None = None  # tells when there is something to read; without one Trio is asked
         # read before anything from the descriptor: the rebuilt head of an upgrade and what followed it
         self.played_back = b""
         # bytes read from the descriptor; inbound limits count here, pings and empty fragments never become messages

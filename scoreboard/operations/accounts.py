@@ -22,9 +22,9 @@ from scoreboard.domain import account_rules as profiles
 from scoreboard.domain import email_addresses, names, skeletons
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import GONE
+from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.domain.skeletons import fold_case
-from scoreboard.operations.authenticator import Identity, Sessions
+from scoreboard.operations.authenticator import Authenticator, Identity
 from scoreboard.operations.hashing import HashingQueue, Place
 from scoreboard.operations.login_limits import Attempt, LoginLimits
 from scoreboard.security import device_cookies, passwords, refresh_tokens, tokens
@@ -43,13 +43,13 @@ COMPARED_TIMES = 2  # of a log-in: the hash may have been made anew by another l
 PUBLISHED_AT_ONCE = 20
 TOKENS_TRIED = 4  # refresh tokens of one request that are one user's, or lead to nobody: each costs a look-up or two
 
-WRONG = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
-SPENT = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
+INVALID_CREDENTIALS = Refusal(Code.UNAUTHORIZED, "The user name or the password is wrong.")
+SESSION_ENDED = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
 WRONG_CURRENT = Refusal(
     Code.INVALID_REQUEST, "The current password is wrong.", (FieldError("currentPassword", "is not your password"),)
 )
-CLOSED = Refusal(Code.FORBIDDEN, "Registration is closed here.")
-BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many people are logging in at the moment.", retry_after=2)
+REGISTRATION_CLOSED = Refusal(Code.FORBIDDEN, "Registration is closed here.")
+TOO_BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many people are logging in at the moment.", retry_after=2)
 
 log = structlog.get_logger()
 
@@ -91,7 +91,7 @@ class Accounts:
     def __init__(
         self,
         stores: Stores,
-        active: Sessions,
+        active: Authenticator,
         *,
         keys: TokenKeys,
         masters: Mapping[int, bytes],
@@ -140,7 +140,7 @@ class Accounts:
     ) -> LoggedIn | Refusal:
         """A new user, logged in."""
         if not self._registration:
-            return CLOSED
+            return REGISTRATION_CLOSED
         with self._admit(client) as admitted:
             if isinstance(admitted, Refusal):
                 return admitted
@@ -207,7 +207,7 @@ class Accounts:
             device = next((device.nonce for device in devices if device.user == user), None)
             if not place.confirm(user if device else None):
                 attempt.withdraw()
-                return BUSY
+                return TOO_BUSY
             if devices:
                 now = self._steady()
                 if wait := attempt.count_browser(user, now) if user and device else attempt.count_address(now):
@@ -217,7 +217,7 @@ class Accounts:
             for _ in range(COMPARED_TIMES):
                 stored = account.password_hash if account else None
                 if not await place.run(passwords.verify, stored, password[: profiles.PASSWORD_LONGEST + 1]):
-                    return WRONG
+                    return INVALID_CREDENTIALS
                 assert account is not None
                 assert stored is not None  # `verify` is False without a hash
                 if passwords.is_outdated(stored):
@@ -228,7 +228,7 @@ class Accounts:
                     attempt.succeed()
                     return logged_in
                 account = await users.by_id(self._stores, account.user)
-            return WRONG
+            return INVALID_CREDENTIALS
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
         """What the browser that has just logged in shows the next time, so that it is known."""
@@ -253,7 +253,7 @@ class Accounts:
             places = [place for place, owner in owners.items() if user in {None, owner}]
             if len({owners[place] for place in places}) > 1:
                 log.warning("refresh_tokens_of_several_users", users=sorted({str(owner) for owner in owners.values()}))
-                return SPENT
+                return SESSION_ENDED
             found = [found[place] for place in sorted(places)] or found
         if len(found) > TOKENS_TRIED:  # those that we made come first; one of a retired master key does not show that
             found = sorted(found, key=lambda each: not refresh_tokens.is_ours(self._masters, each[0]))[:TOKENS_TRIED]
@@ -269,7 +269,7 @@ class Accounts:
             outcome = await self._refresh_spent(token, sid, user)
             if isinstance(outcome, LoggedIn):
                 return outcome
-        return SPENT
+        return SESSION_ENDED
 
     async def _refresh_spent(self, token: str, sid: UUID, user: UUID | None) -> LoggedIn | Refusal:
         """The successor of a token that was spent just now; of one that was spent before, the end of its session,
@@ -278,10 +278,10 @@ class Accounts:
         judged = await sessions.judge(self._stores, sid, presented)
         # the last: not spent, but another user's
         if judged is None or not judged.live or judged.token_sha256 == presented:
-            return SPENT
-        if judged.just_spent and user not in {None, judged.opened.user}:
-            return SPENT
-        if judged.just_spent:
+            return SESSION_ENDED
+        if judged.within_reuse_grace and user not in {None, judged.opened.user}:
+            return SESSION_ENDED
+        if judged.within_reuse_grace:
             for master in self._masters.values():  # a rotation of the master key may have happened in between
                 following = refresh_tokens.successor(master, token)
                 if refresh_tokens.digest(following) == judged.token_sha256:
@@ -289,7 +289,7 @@ class Accounts:
         if refresh_tokens.is_ours(self._masters, token):
             log.warning("refresh_token_reused", user=str(judged.opened.user), sid=str(sid))
             await self._revoke(sid)
-        return SPENT
+        return SESSION_ENDED
 
     async def logout(self, identity: Identity) -> None:
         """Ends the session: its refresh token, and every access token of it, here at once and elsewhere within two
@@ -307,7 +307,7 @@ class Accounts:
         """
         account = await users.profile(self._stores, identity.user)
         if account is None:
-            return GONE
+            return USER_DELETED
         secret = await self._password(new, (account.username, account.email), field="newPassword")
         if isinstance(secret, FieldError):
             return invalid([secret])
@@ -333,7 +333,7 @@ class Accounts:
     # ---- profiles ---------------------------------------------------------------------------------------------------
 
     async def profile(self, identity: Identity) -> Profile | Refusal:
-        return await users.profile(self._stores, identity.user) or GONE
+        return await users.profile(self._stores, identity.user) or USER_DELETED
 
     async def change_profile(
         self,
@@ -357,7 +357,7 @@ class Accounts:
         name = None if username is None else profiles.username(username)
         if username is not None and name != username:  # a name from before today's rules stays as it is
             present = await users.profile(self._stores, user)
-            if present is not None and present.username == names.composed(username):
+            if present is not None and present.username == names.nfc(username):
                 name = present.username
         picture = None if avatar_url is None else profiles.avatar_url(avatar_url, self._own_host)
         if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
@@ -366,7 +366,7 @@ class Accounts:
         assert not isinstance(picture, FieldError)
         changed = await users.change(self._stores, user, name, picture, set_avatar=set_avatar, per_hour=per_hour)
         if not isinstance(changed, Changed):
-            return changed or GONE
+            return changed or USER_DELETED
         profile = changed.profile
         if changed.is_new:
             await self._on_profile_change(profile.user, profile.username, profile.avatar_url)
@@ -382,7 +382,7 @@ class Accounts:
             return invalid([secret])
         ended = await credentials.replace(self._stores, user.user, await self._hash_unhurried(secret))
         if ended is None:
-            return GONE
+            return USER_DELETED
         await self.note_ended(ended)
         return len(ended)
 
@@ -413,7 +413,7 @@ class Accounts:
         place = self._hashing.reserve(known=has_device)
         if place is None:
             attempt.withdraw()
-            yield BUSY
+            yield TOO_BUSY
             return
         with attempt, place:
             yield attempt, place
@@ -465,7 +465,7 @@ class Accounts:
         """Sessions that PostgreSQL has as ended: this node takes no token of them from now on, and the others are
         told."""
         for sid in sids:
-            self._active.revoke_seen(sid)
+            self._active.mark_revoked(sid)
         try:
             for sid in sids[:PUBLISHED_AT_ONCE]:
                 await self._publish_revoked(sid)

@@ -13,7 +13,7 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.outcomes import Claim, Outcome, out_of_service
+from scoreboard.domain.outcomes import Outcome, SubmittedAction, out_of_service
 from scoreboard.telemetry import observe
 
 BATCH = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
@@ -31,35 +31,38 @@ IN_DOUBT = out_of_service(
 class Pending:
     """One queued claim, who waits for it, and until when (Trio's clock)."""
 
-    __slots__ = ("_then", "claim", "deadline", "outcome")
+    __slots__ = ("_on_done", "claim", "deadline", "outcome")
 
-    def __init__(self, claim: Claim, deadline: float) -> None:
+    def __init__(self, claim: SubmittedAction, deadline: float) -> None:
         self.claim, self.deadline = claim, deadline
         self.outcome: Outcome | None = None
-        self._then: Callable[[Outcome], None] | None = None
+        self._on_done: Callable[[Outcome], None] | None = None
 
     def end(self, outcome: Outcome) -> None:
         """The first outcome counts: a late one has been answered already."""
         if self.outcome is None:
             self.outcome = outcome
-            if self._then is not None:
-                then, self._then = self._then, None  # who is told lets go of this one, and this one of it
-                then(outcome)
+            if self._on_done is not None:
+                add_done_callback, self._on_done = (
+                    self._on_done,
+                    None,
+                )  # who is told lets go of this one, and this one of it
+                add_done_callback(outcome)
 
-    def then(self, tell: Callable[[Outcome], None]) -> None:
+    def add_done_callback(self, tell: Callable[[Outcome], None]) -> None:
         """Has the outcome told by whoever ends it, once, without a task that waits. `tell` must not raise: it is the
         committer that calls.
 
         Not for one that has ended already.
         """
         assert self.outcome is None
-        self._then = tell
+        self._on_done = tell
 
     async def wait(self) -> Outcome:
         """The outcome, once there is one. Cancelling leaves the claim queued."""
         if self.outcome is None:
             ended = trio.Event()
-            self.then(lambda _: ended.set())
+            self.add_done_callback(lambda _: ended.set())
             await ended.wait()
         else:
             await trio.lowlevel.checkpoint()
@@ -95,7 +98,7 @@ class Queue:
         self._idle = trio.lowlevel.ParkingLot()
         self.available = 0
 
-    def submit(self, claim: Claim) -> Pending | Refusal:
+    def submit(self, claim: SubmittedAction) -> Pending | Refusal:
         """Queues the claim, whose outcome is there within PATIENCE, whoever still waits for it."""
         if not self.available:
             return AWAY

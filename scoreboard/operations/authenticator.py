@@ -42,7 +42,7 @@ class Identity:
     secrets: Mapping[int, bytes] = field(repr=False)
 
 
-class Sessions:
+class Authenticator:
     """Verified tokens and revoked sessions of this node."""
 
     __slots__ = ("_issuer", "_keys", "_known", "_lifetime", "_masters", "_revoked", "_stores", "clock")
@@ -76,7 +76,7 @@ class Sessions:
         may have ended."""
         return self._known.get(token)
 
-    def revoke_seen(self, sid: UUID) -> None:
+    def mark_revoked(self, sid: UUID) -> None:
         """From now on no token of that session is accepted on this node."""
         self._revoked[sid] = trio.current_time() + self._lifetime
 

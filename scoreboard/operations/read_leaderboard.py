@@ -7,7 +7,7 @@ Called by the web for `GET /scores/leaderboard` and the page, and by live for `a
 from uuid import UUID
 
 from scoreboard.domain.boards import Snapshot
-from scoreboard.storage.board_cache import SharedBoard, Standing
+from scoreboard.storage.board_cache import BoardCache, Standing
 
 
 class Leaderboard:
@@ -15,7 +15,7 @@ class Leaderboard:
 
     __slots__ = ("_board",)
 
-    def __init__(self, board: SharedBoard) -> None:
+    def __init__(self, board: BoardCache) -> None:
         self._board = board
 
     async def snapshot(self) -> Snapshot:

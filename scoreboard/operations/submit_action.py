@@ -6,9 +6,9 @@ limits, timestamp) happen in the committer's batch, in the specification's order
 
 from hashlib import sha256
 
-from scoreboard.domain.actions import parse_action, speaks_for
+from scoreboard.domain.actions import is_own_action, parse_action
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.outcomes import Claim
+from scoreboard.domain.outcomes import SubmittedAction
 from scoreboard.domain.scoring import Rules, award
 from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
@@ -39,10 +39,10 @@ class SubmitAction:
         action = parse_action(body)
         if isinstance(action, Refusal):
             return action
-        if not speaks_for(action, identity.user):
+        if not is_own_action(action, identity.user):
             return NOT_YOURS
         rule = self.rules.get(action.type)
-        claim = Claim(
+        claim = SubmittedAction(
             user=identity.user,
             action_id=action.id,
             action_type=action.type,

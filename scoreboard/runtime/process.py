@@ -1,4 +1,4 @@
-"""What a process that holds thousands of connections wants of the system and of the interpreter. Asked once, by app."""
+"""What a process that holds thousands of connections wants of the system and of the interpreter. LiveRequest once, by app."""
 
 import gc
 import resource
@@ -34,7 +34,7 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def collect_rarely() -> None:
+def tune_gc() -> None:
     """Has the cyclic garbage collector leave alone what is there now, modules mostly, and look seldom at what comes."""
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)  # argon2id, 3 passes over 64 MiB, 4 lanes
 # The hash of random bytes that were thrown away, with the parameters above: what a log-in to no account is compared
 # with.
-NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$Xfs8jLTKVaQTcRQ3EXKnXQ$HHm+Qb8/B6yRoy1wkwCHHbgCefs8zEQooLprDlB6QZA"
+DUMMY_HASH = "$argon2id$v=19$m=65536,t=3,p=4$Xfs8jLTKVaQTcRQ3EXKnXQ$HHm+Qb8/B6yRoy1wkwCHHbgCefs8zEQooLprDlB6QZA"
 
 # Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only this module of it is loaded: the package
 # makes tables of 90,000 words.
@@ -33,7 +33,7 @@ def hash_password(password: str) -> str:
 def verify(stored: str | None, password: str) -> bool:
     """Whether the password is the stored one; False, after the same time, when nothing is stored."""
     try:
-        _HASHER.verify(stored or NOBODY, _bytes(password))
+        _HASHER.verify(stored or DUMMY_HASH, _bytes(password))
     except (VerificationError, InvalidHashError):
         return False
     return stored is not None

@@ -16,13 +16,13 @@ from uuid import UUID
 import msgspec
 import trio
 
-from scoreboard.domain.boards import KEPT, NEVER, SHOWN, Board, Entry, Mark, Snapshot, last_modified
+from scoreboard.domain.boards import NEVER, READ_SIZE, TOP_SIZE, Board, BoardVersion, Entry, Snapshot, last_modified
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ranking import HIGHEST, read_member
 from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement, Doubt
-from scoreboard.storage.connections.bridge import crossing, postgres_errors, redis_errors
-from scoreboard.storage.connections.single_flight import Unhurried
+from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script
@@ -35,7 +35,7 @@ PATIENCE = 0.5  # seconds that readers wait for PostgreSQL instead; then they ge
 # a constant
 ROWS_SQL = f"""
 SELECT s.user_id, s.total_score, u.username, u.avatar_url, (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
-FROM scores s JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {KEPT}"""  # noqa: S608
+FROM scores s JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608
 
 # ranks that PostgreSQL is asked to count, about a millisecond; who is further down has none until Redis tells it
 COUNTED = 10_000
@@ -64,7 +64,7 @@ class _Answer(NamedTuple):
     changed_ago: float
 
 
-class SharedBoard:
+class BoardCache:
     """One for each board of the process. `request_repair()` is called when Redis' board is missing or fell back; it
     must not wait."""
 
@@ -108,9 +108,11 @@ class SharedBoard:
     ) -> None:
         """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
         self.board, self.request_repair = board, request_repair
-        self.wanted: Mark = NEVER
-        self.have: Mark = NEVER
-        self.heard_top: Mark = NEVER  # (epoch, top) of the newest message or read: what the position will be at least
+        self.wanted: BoardVersion = NEVER
+        self.have: BoardVersion = NEVER
+        self.heard_top: BoardVersion = (
+            NEVER  # (epoch, top) of the newest message or read: what the position will be at least
+        )
         self.newest: Snapshot | None = None
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
         self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
@@ -123,19 +125,19 @@ class SharedBoard:
         self._lock = trio.Lock()
         self._read = stores.redis.register_script(load_board_script("read.lua"))
         self._standing = stores.redis.register_script(load_board_script("standing.lua"))
-        self._rows: Unhurried[list[Any]] = Unhurried()
+        self._rows: SingleFlight[list[Any]] = SingleFlight()
         self._entries: dict[bytes, Entry] = {}  # member → row of the read before: most rows stay the same
         self._fallback: Snapshot | None = None
         self._fallback_at = self._ask_at = self._hint_at = -inf  # monotonic seconds
 
     # ---- what is known ----------------------------------------------------------------------------------------------
 
-    def note_version(self, mark: Mark) -> None:
+    def note_version(self, mark: BoardVersion) -> None:
         """Redis has answered that the board has this mark. Reads that arrive from now on are at least as new."""
         self.wanted = max(self.wanted, mark)
         self.hear(mark)
 
-    def hear(self, mark: Mark, top: int = 0) -> bool:
+    def hear(self, mark: BoardVersion, top: int = 0) -> bool:
         """A message says that the board has this mark. That is a hint: reads that arrive from now on ask Redis, whose
         answer counts.
 
@@ -145,7 +147,7 @@ class SharedBoard:
             self._hint_at = monotonic()
         if (mark.epoch, top) <= self.heard_top:
             return False
-        self.heard_top = Mark(mark.epoch, top)
+        self.heard_top = BoardVersion(mark.epoch, top)
         self.unshown_since = min(self.unshown_since, monotonic())
         return True
 
@@ -203,7 +205,7 @@ class SharedBoard:
         """What `read` would return without waiting; None when it would have to."""
         return None if self.stale_since_ms else self._fresh(self.wanted, self._hint_at)
 
-    def _fresh(self, need: Mark, since: float) -> Snapshot | None:
+    def _fresh(self, need: BoardVersion, since: float) -> Snapshot | None:
         """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a
         failure, is shared for a while."""
         now = monotonic()
@@ -223,7 +225,7 @@ class SharedBoard:
         answer = None
         try:
             with guard(self._breaker):
-                answer = await crossing(self._from_redis, known)
+                answer = await run_in_asyncio(self._from_redis, known)
         except StorageUnavailable:
             pass
         else:
@@ -244,7 +246,7 @@ class SharedBoard:
         self.newest, self.have, self.read_at = snapshot, snapshot.mark, begun
         self.changed_at = monotonic() - answer.changed_ago
         self.wanted = max(self.wanted, snapshot.mark)
-        heard, read = self.heard_top, Mark(snapshot.epoch, snapshot.top)
+        heard, read = self.heard_top, BoardVersion(snapshot.epoch, snapshot.top)
         if heard > read and begun > self._hint_at:
             observe.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
             heard = NEVER
@@ -252,12 +254,12 @@ class SharedBoard:
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
         return snapshot
 
-    async def _from_redis(self, known: Mark) -> _Answer | None:
+    async def _from_redis(self, known: BoardVersion) -> _Answer | None:
         """None: Redis has no whole board of ours (emptied, damaged, being rebuilt), or one that is older than what is
         known."""
         expected = self._agreement.expected()
         with redis_errors():
-            answer = await self._read(keys=self._keys, args=[self._installation(), KEPT - 1, *expected])
+            answer = await self._read(keys=self._keys, args=[self._installation(), READ_SIZE - 1, *expected])
         if not answer:
             self._agreement.doubt(Doubt.MISSING)
             return None
@@ -266,7 +268,7 @@ class SharedBoard:
             return None
         if incomplete:
             self._agreement.doubt(Doubt.INCOMPLETE)
-        if Mark(epoch, version) < known:
+        if BoardVersion(epoch, version) < known:
             self._agreement.doubt(Doubt.OLD)
             return None
         if self._profiles.drop_outdated(self.board.id, epoch, names):
@@ -306,7 +308,7 @@ class SharedBoard:
             return self._fallback
         last = self._fallback or self.newest
         try:
-            rows = await crossing(self._rows, PATIENCE, self._select)
+            rows = await run_in_asyncio(self._rows, PATIENCE, self._select)
         except StorageUnavailable:
             rows = None
         if rows is None:
@@ -315,7 +317,7 @@ class SharedBoard:
                 raise StorageUnavailable("postgresql", "the board can be read from neither store")
             return msgspec.structs.replace(last, stale=True, stale_since_ms=self.stale_since_ms, last_modified=0)
         self._fallback_at = now
-        updated = max((row["updated_ms"] for row in rows[:SHOWN]), default=self.stale_since_ms)
+        updated = max((row["updated_ms"] for row in rows[:TOP_SIZE]), default=self.stale_since_ms)
         return Snapshot(
             board=self.board.id,
             epoch=last.epoch if last else 0,
@@ -360,11 +362,11 @@ class SharedBoard:
             return Standing(0, None)
         return Standing(row["total_score"], row["rank"] if row["rank"] <= COUNTED else None)
 
-    def _standing_of(self, answer: list[Any], need: Mark, expected: dict[int, int]) -> Standing | None:
+    def _standing_of(self, answer: list[Any], need: BoardVersion, expected: dict[int, int]) -> Standing | None:
         """What Redis' answer says; None when it is not to be believed."""
         if not answer:
             return None
         epoch, version, incomplete, key, rank, applied = answer
-        if not self._agreement.confirm(expected, applied) or incomplete or Mark(epoch, version) < need:
+        if not self._agreement.confirm(expected, applied) or incomplete or BoardVersion(epoch, version) < need:
             return None
         return Standing(HIGHEST - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)

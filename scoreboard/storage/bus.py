@@ -12,9 +12,9 @@ from uuid import UUID
 import msgspec
 
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.boards import Mark
+from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.ledger_rows import ScoreEvent
-from scoreboard.storage.connections.bridge import crossing, redis_errors
+from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 
 # from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
@@ -37,7 +37,7 @@ class Update(msgspec.Struct, frozen=True):
     """A board has a newer version. `top` is the version at which its first rows last changed."""
 
     board: str
-    mark: Mark
+    mark: BoardVersion
     top: int
     personal: tuple[Personal, ...]
 
@@ -52,7 +52,7 @@ class Update(msgspec.Struct, frozen=True):
         )
 
 
-class Beat(msgspec.Struct, frozen=True):
+class Heartbeat(msgspec.Struct, frozen=True):
     node: str
     viewers: int = 0  # who watch on it
 
@@ -61,12 +61,12 @@ class Revoked(msgspec.Struct, frozen=True):
     sid: UUID
 
 
-Hint = Update | Beat | Revoked
+BusMessage = Update | Heartbeat | Revoked
 
 _decode_told = msgspec.json.Decoder(list[ScoreEvent]).decode
 
 
-def decode(payload: bytes, installation: str) -> Hint | None:
+def decode(payload: bytes, installation: str) -> BusMessage | None:
     """What a payload says; None when it says nothing that this version understands, or is another installation's."""
     kind, _, rest = payload.partition(b"\n")
     sender, _, rest = rest.partition(b"\n")
@@ -78,7 +78,7 @@ def decode(payload: bytes, installation: str) -> Hint | None:
                 return _update(rest)
             case b"beat":
                 node, _, viewers = rest.decode().partition("\n")
-                return Beat(node, max(0, int(viewers))) if viewers else Beat(node)
+                return Heartbeat(node, max(0, int(viewers))) if viewers else Heartbeat(node)
             case b"revoked":
                 return Revoked(UUID(rest.decode()))
     except (ValueError, IndexError, *DECODE_ERRORS):
@@ -93,7 +93,7 @@ def _update(rest: bytes) -> Update:
         Personal(UUID(one.user), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
         for one in _decode_told(told)
     )
-    return Update(board.decode(), Mark(int(epoch), int(version)), int(top), personal)
+    return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(top), personal)
 
 
 class Bus:
@@ -104,7 +104,7 @@ class Bus:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
-    def decode(self, payload: bytes) -> Hint | None:
+    def decode(self, payload: bytes) -> BusMessage | None:
         """What a payload says to this installation."""
         return decode(payload, self._stores.installation)
 
@@ -127,7 +127,7 @@ class Bus:
         When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection
         ends; a half-open one is never noticed here. Cancelling closes the subscription.
         """
-        await crossing(self._listen, subscribed, deliver)
+        await run_in_asyncio(self._listen, subscribed, deliver)
 
     async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         while True:

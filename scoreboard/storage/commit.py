@@ -12,16 +12,24 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.boards import Mark
+from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
-from scoreboard.domain.outcomes import GONE, POISONED, WENT_AWAY, Claim, Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import (
+    OUTCOME_UNKNOWN,
+    UNSTORABLE_ACTION,
+    USER_DELETED,
+    Duplicate,
+    Outcome,
+    Recorded,
+    SubmittedAction,
+)
 from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.postgres import ledger, outbox
-from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
+from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, Limits
 from scoreboard.storage.redis.projection import Projection
-from scoreboard.storage.writer import Taken, Writer
+from scoreboard.storage.writer import RecordedTurn, Writer
 
 # users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
 GAP_ROWS = 4_096
@@ -31,13 +39,13 @@ class Committed(msgspec.Struct, frozen=True):
     """What became of a batch: outcomes in the order of its claims, and the board's mark after it (None: not known)."""
 
     outcomes: list[Outcome]
-    mark: Mark | None
+    mark: BoardVersion | None
 
 
 class Commit:
     """One committer's way through the stores. Not shared: each committer has its own."""
 
-    __slots__ = ("_gap", "_gap_span", "agreement", "breaker", "limits", "projection", "writer")
+    __slots__ = ("_gap_span", "_unprojected", "agreement", "breaker", "limits", "projection", "writer")
 
     def __init__(
         self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker, agreement: Agreement
@@ -49,11 +57,11 @@ class Commit:
             breaker,
             agreement,
         )
-        self._gap: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
+        self._unprojected: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
         # the turns that they cover; of a writer's former number: left to the projector
         self._gap_span: SequenceRange | None = None
 
-    async def run(self, claims: Sequence[Claim], *, cautious: bool = False) -> Committed:
+    async def run(self, claims: Sequence[SubmittedAction], *, cautious: bool = False) -> Committed:
         """Judges, records and projects the claims; (user, action id) is unique among them.
 
         `cautious`: rows that another session holds are not waited for (see Writer.record); the outcome is LOCKED then.
@@ -72,11 +80,11 @@ class Commit:
                     outcomes[going[at]] = (
                         _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
                     )
-        ages = await self._look_back(claims, outcomes)
-        await self._give_back(claims, judgements, outcomes, ages)
-        return Committed([outcome or GONE for outcome in outcomes], mark)
+        ages = await self._find_duplicates(claims, outcomes)
+        await self._release_reservations(claims, judgements, outcomes, ages)
+        return Committed([outcome or USER_DELETED for outcome in outcomes], mark)
 
-    async def _judge(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
+    async def _judge(self, claims: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
         """By Redis, and whether that is enough. While Redis is away, the action log decides alone, when the claims are
         recorded."""
         try:
@@ -85,9 +93,11 @@ class Commit:
         except StorageUnavailable:
             self.limits.distrust()
             await self._detach()
-        return [Judgement(None)] * len(claims), False
+        return [LimitDecision(None)] * len(claims), False
 
-    async def _project(self, taken: Taken, mark: Mark | None) -> tuple[dict[bytes, int | None], Mark | None]:
+    async def _project(
+        self, taken: RecordedTurn, mark: BoardVersion | None
+    ) -> tuple[dict[bytes, int | None], BoardVersion | None]:
         """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user
         id, and the mark.
 
@@ -96,7 +106,7 @@ class Commit:
         if not taken.recording.rows:
             return {}, mark
         rows = {row.user.bytes: row for row in taken.recording.rows}
-        missed = [row for raw, row in self._gap.items() if raw not in rows]
+        missed = [row for raw, row in self._unprojected.items() if raw not in rows]
         span = taken.span
         if self._gap_span is not None and self._gap_span.writer == span.writer:
             span = span._replace(first=self._gap_span.first)
@@ -132,13 +142,13 @@ class Commit:
 
         Over the bound the rows are left to the projector, and the turns wait for it.
         """
-        self._gap.update(rows)
+        self._unprojected.update(rows)
         self._gap_span = span
-        if len(self._gap) > GAP_ROWS:
+        if len(self._unprojected) > GAP_ROWS:
             self._forget_gap()
 
     def _forget_gap(self) -> None:
-        self._gap, self._gap_span = {}, None
+        self._unprojected, self._gap_span = {}, None
 
     async def _detach(self) -> None:
         """Tells all writers, by way of PostgreSQL, that this one can't reach Redis. Until then they don't know what
@@ -153,7 +163,9 @@ class Commit:
 
     # ---- what was there before --------------------------------------------------------------------------------------
 
-    async def _look_back(self, claims: Sequence[Claim], outcomes: list[Outcome | None]) -> dict[int, int]:
+    async def _find_duplicates(
+        self, claims: Sequence[SubmittedAction], outcomes: list[Outcome | None]
+    ) -> dict[int, int]:
         """409 goes before 429 and 400: whoever was turned away or found no new key is looked up among what was recorded
         before.
 
@@ -164,13 +176,13 @@ class Commit:
             return {}
         try:
             found = await self.writer.ask(
-                lambda conn: ledger.originals(conn, [claims[place] for place in asked], self.writer.span())
+                lambda conn: ledger.find_recorded(conn, [claims[place] for place in asked], self.writer.span())
             )
         except StorageUnavailable:
             if len(asked) == len(claims):
                 raise
             for place in asked:  # the others are recorded, and are told so
-                outcomes[place] = WENT_AWAY
+                outcomes[place] = OUTCOME_UNKNOWN
             return {}
         again = {asked[at]: before for at, before in found.items()}
         ranks = await self._bring({claims[place].user for place in again}) if again else {}
@@ -187,8 +199,8 @@ class Commit:
         """
         applied = None
         try:
-            standings = await self.writer.ask(lambda conn: ledger.standings(conn, dict.fromkeys(users, 0)))
-            rows = [row for row in standings if row.total is not None]  # who is deleted is noted in the outbox
+            current_rows = await self.writer.ask(lambda conn: ledger.current_rows(conn, dict.fromkeys(users, 0)))
+            rows = [row for row in current_rows if row.total is not None]  # who is deleted is noted in the outbox
             with guard(self.breaker):
                 applied = await self.projection.apply(SequenceRange(self.writer.number, 1, 0), rows, [])
         except StorageUnavailable:
@@ -200,10 +212,10 @@ class Commit:
             return {}
         return {row.user.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
 
-    async def _give_back(
+    async def _release_reservations(
         self,
-        claims: Sequence[Claim],
-        judgements: Sequence[Judgement],
+        claims: Sequence[SubmittedAction],
+        judgements: Sequence[LimitDecision],
         outcomes: Sequence[Outcome | None],
         ages: Mapping[int, int],
     ) -> None:
@@ -228,11 +240,11 @@ def _was_turned_away(outcome: Outcome) -> bool:
     return (
         isinstance(outcome, Refusal)
         and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION}
-        and outcome is not POISONED
+        and outcome is not UNSTORABLE_ACTION
     )
 
 
-def _to_return(claim: Claim, outcome: Outcome | None, age_ms: int) -> int:
+def _to_return(claim: SubmittedAction, outcome: Outcome | None, age_ms: int) -> int:
     """What a claim must not keep of its reservation, given its outcome; `age_ms` is that of the action that it
     repeats."""
     match outcome:
@@ -244,7 +256,7 @@ def _to_return(claim: Claim, outcome: Outcome | None, age_ms: int) -> int:
         case Refusal(code=Code.RATE_LIMITED):  # by the action log, which knows more than Redis
             return SLOT | COOLDOWN
         # by its rule, or poisoned: the slot stays taken, like any refused action's
-        case Refusal() if outcome is not GONE:
+        case Refusal() if outcome is not USER_DELETED:
             return COOLDOWN
         case _:
             return SLOT | COOLDOWN

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
-from scoreboard.storage.connections.bridge import crossing, observed, postgres_errors, redis_errors
+from scoreboard.storage.connections.bridge import observed, postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import bounded
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.redis_pool import make_pool
@@ -107,7 +107,7 @@ class HealthMonitor:
         """Checks both stores for ever; started after the first check. Cancelling loses nothing."""
         with observed(self.report):
             began = trio.current_time()
-            await crossing(self._check)
+            await run_in_asyncio(self._check)
             self._has_checked = True
             task_status.started()
             while True:
@@ -115,7 +115,7 @@ class HealthMonitor:
                 with trio.move_on_at(began + CHECK_INTERVAL_SECONDS):
                     await self._reported.wait()
                 began, self._reported = trio.current_time(), trio.Event()
-                await crossing(self._check)
+                await run_in_asyncio(self._check)
 
     async def _check(self) -> None:
         await asyncio.gather(self._check_postgres(), self._check_redis())

@@ -16,11 +16,11 @@ from uuid import UUID
 
 import asyncpg
 
-from scoreboard.domain.boards import BOARDS, KEPT, SHOWN, Board
+from scoreboard.domain.boards import BOARDS, READ_SIZE, TOP_SIZE, Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.connections.bridge import crossing, redis_errors
+from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
 from scoreboard.storage.connections.conditions import reply_code
-from scoreboard.storage.connections.single_flight import Unhurried
+from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.redis.scripts import load_script
 
@@ -68,8 +68,8 @@ class Profiles:
         self._cached_since = monotonic()
         self._names: dict[str, tuple[int, int]] = {}  # board → (epoch, names) as last read
         self._known: dict[UUID, Profile] = {}  # of the caches before, for when nobody tells a name
-        self._asking: Unhurried[dict[UUID, Profile]] = Unhurried()
-        self._filling: Unhurried[None] = Unhurried()
+        self._asking: SingleFlight[dict[UUID, Profile]] = SingleFlight()
+        self._filling: SingleFlight[None] = SingleFlight()
 
     # ---- reading: asyncio-flavoured, within a board's read ----------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Profiles:
         stale meanwhile.
         """
         with suppress(StorageUnavailable):
-            await crossing(self._write_through, user, Profile(username, avatar_url))
+            await run_in_asyncio(self._write_through, user, Profile(username, avatar_url))
 
     async def _write_through(self, user: UUID, profile: Profile) -> None:
         names = self._stores.namespace
@@ -214,4 +214,4 @@ async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board:
 async def _notify_board(stores: Stores, notify: Any, board: Board, users: Iterable[UUID]) -> None:
     names = stores.namespace.board(board)
     keys = [names.order, names.entry, names.meta, stores.namespace.updates]
-    await notify(keys=keys, args=[stores.installation, board.id, SHOWN, KEPT, *(user.bytes for user in users)])
+    await notify(keys=keys, args=[stores.installation, board.id, TOP_SIZE, READ_SIZE, *(user.bytes for user in users)])

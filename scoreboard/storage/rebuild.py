@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from scoreboard.domain.boards import SHOWN, Board, Mark
+from scoreboard.domain.boards import TOP_SIZE, Board, BoardVersion
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
 from scoreboard.storage.connections.namespace import BoardKeys
@@ -48,7 +48,7 @@ FROM scores ORDER BY total_score DESC, scores.reached"""
 # a constant
 LAST_CHANGE_SQL = f"""
 SELECT max((extract(epoch FROM updated_at) * 1000)::bigint)
-FROM (SELECT updated_at FROM scores ORDER BY total_score DESC, reached LIMIT {SHOWN}) AS shown"""  # noqa: S608
+FROM (SELECT updated_at FROM scores ORDER BY total_score DESC, reached LIMIT {TOP_SIZE}) AS shown"""  # noqa: S608
 # Redis keeps names and pictures for five minutes.
 RENAMED_SQL = (
     "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
@@ -57,7 +57,7 @@ EPOCH_SQL = "SELECT nextval('board_epochs')"
 RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
 
-class Superseded(ScoreboardError):
+class StaleEpoch(ScoreboardError):
     """The board that was being mended is not there any more: emptied again, or another projector was faster."""
 
 
@@ -74,7 +74,7 @@ class BoardState(NamedTuple):
 
 
 class Rebuilder:
-    """Repairs one board. `renew_lease` is called between two chunks of long work; it raises Superseded when the lease
+    """Repairs one board. `renew_lease` is called between two chunks of long work; it raises StaleEpoch when the lease
     is lost."""
 
     __slots__ = ("_complete", "_names_changed", "_state", "_switch", "board", "namespace", "renew_lease", "stores")
@@ -97,26 +97,26 @@ class Rebuilder:
         return BoardState(bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), turns)
 
     async def apply(self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]) -> int:
-        """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises Superseded,
+        """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises StaleEpoch,
         StorageUnavailable."""
         count = 0
         for lack in missing:
             with postgres_errors():
                 await announce(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
-                rows = await ledger.standings(conn, lack.users)
+                rows = await ledger.current_rows(conn, lack.users)
             for start in range(0, max(1, len(rows)), CHUNK):  # only the last part says that the turns are in
                 last = start + CHUNK >= len(rows)
                 span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
                 if isinstance(await projection.call(epoch, span, rows[start : start + CHUNK], []), int):
-                    raise Superseded
+                    raise StaleEpoch
                 await self._keep_lease()
             count += len(rows)
         return count
 
-    async def rebuild(self, conn: asyncpg.Connection) -> Mark:
+    async def rebuild(self, conn: asyncpg.Connection) -> BoardVersion:
         """Builds the board anew from PostgreSQL and puts it in place. Returns its mark.
 
-        Raises Superseded, outbox.Pruned and StorageUnavailable; then the live board is as it was, or marked incomplete.
+        Raises StaleEpoch, outbox.Pruned and StorageUnavailable; then the live board is as it was, or marked incomplete.
         """
         with postgres_errors():
             epoch = await self._next_epoch(conn)
@@ -135,7 +135,7 @@ class Rebuilder:
             await self._put_in_place(epoch, epoch, aside)
             return await self.complete(conn, epoch)
 
-    async def renew(self, conn: asyncpg.Connection, found: int) -> Mark:
+    async def renew(self, conn: asyncpg.Connection, found: int) -> BoardVersion:
         """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises
         outbox.Pruned too."""
         with postgres_errors():
@@ -143,9 +143,9 @@ class Rebuilder:
             await self._put_in_place(epoch, found)
             return await self.complete(conn, epoch)
 
-    async def complete(self, conn: asyncpg.Connection, epoch: int) -> Mark:
+    async def complete(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
         """Brings what was committed before the switch to the board, and takes the mark away. Raises outbox.Pruned,
-        Superseded, StorageUnavailable."""
+        StaleEpoch, StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
             await self._replay(conn, self._projection(live), epoch, live)
@@ -154,8 +154,8 @@ class Rebuilder:
                 keys=[*live, self.namespace.updates], args=[self.stores.installation, epoch, self.board.id]
             )
         if not version:
-            raise Superseded
-        return Mark(epoch, int(version))
+            raise StaleEpoch
+        return BoardVersion(epoch, int(version))
 
     async def _replay(self, conn: asyncpg.Connection, projection: Projection, epoch: int, keys: BoardKeys) -> int:
         """Until all that was committed before the call is in. Returns how many rows went out."""
@@ -163,7 +163,7 @@ class Rebuilder:
         while True:
             found = await self.state(keys)
             if not found.is_whole or found.epoch != epoch:
-                raise Superseded
+                raise StaleEpoch
             missing = await outbox.missing(conn, found.applied, committed, 0.0)
             if not missing:
                 return count
@@ -202,7 +202,7 @@ class Rebuilder:
             if not await self._switch(
                 keys=keys, args=[self.stores.installation, epoch, self.board.id, server, expected]
             ):
-                raise Superseded
+                raise StaleEpoch
 
     async def _fill(self, conn: asyncpg.Connection, aside: BoardKeys, epoch: int, turns: Mapping[int, int]) -> None:
         """Redis takes a chunk while the next one is read. The sizes are said last: until then the board is not

@@ -15,7 +15,14 @@ import structlog
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
-from scoreboard.domain.outcomes import LOCKED, POISONED, WENT_AWAY, Claim, Outcome, out_of_service
+from scoreboard.domain.outcomes import (
+    LOCKED,
+    OUTCOME_UNKNOWN,
+    UNSTORABLE_ACTION,
+    Outcome,
+    SubmittedAction,
+    out_of_service,
+)
 from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.conditions import costs_connection
@@ -34,7 +41,7 @@ _LOCKS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)  # 40P01
 _DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 
-class Taken(NamedTuple):
+class RecordedTurn(NamedTuple):
     """One turn's recording; `places` are those of its claims in the batch."""
 
     places: Sequence[int]
@@ -76,7 +83,9 @@ class Writer:
         with postgres_errors():
             return await bounded(conn, STATEMENT_SECONDS, question(conn))
 
-    async def record(self, claims: Sequence[Claim], *, by_log: bool = False, cautious: bool = False) -> list[Taken]:
+    async def record(
+        self, claims: Sequence[SubmittedAction], *, by_log: bool = False, cautious: bool = False
+    ) -> list[RecordedTurn]:
         """Records the claims, as one turn if it can be, as several where a bad one had to be set apart.
 
         `by_log`: the action log decides who has used up a rate limit. `cautious`: rows that another session holds are
@@ -87,7 +96,7 @@ class Writer:
         PostgreSQL goes away after a part was recorded has outcomes instead (503). Cancelling costs the connection and
         the number, like any end that can't be known.
         """
-        taken: list[Taken] = []
+        taken: list[RecordedTurn] = []
         places: Sequence[int] = range(len(claims))
         try:
             if cautious:
@@ -99,7 +108,7 @@ class Writer:
                 raise
             done = {place for part in taken for place in part.places}
             rest = [place for place in range(len(claims)) if place not in done]
-            taken.append(Taken(rest, _all(WENT_AWAY, rest), self.span()))
+            taken.append(RecordedTurn(rest, _all(OUTCOME_UNKNOWN, rest), self.span()))
         except BaseException:
             self._new_number()
             raise
@@ -112,7 +121,7 @@ class Writer:
         self._new_number()
 
     async def _record(
-        self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None
+        self, claims: Sequence[SubmittedAction], places: Sequence[int], taken: list[RecordedTurn], judge: Judge | None
     ) -> None:
         batch, span = [claims[place] for place in places], self.span()
         try:
@@ -138,38 +147,45 @@ class Writer:
             return
         except asyncpg.UniqueViolationError as exc:
             if exc.constraint_name != "commits_pkey":
-                await self._halve(claims, places, taken, judge, POISONED)
+                await self._halve(claims, places, taken, judge, UNSTORABLE_ACTION)
                 return
             self._new_number()  # an earlier try of another batch came late, and used this turn
             await self._record(claims, places, taken, judge)
             return
         except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
-            await self._halve(claims, places, taken, judge, POISONED)
+            await self._halve(claims, places, taken, judge, UNSTORABLE_ACTION)
             return
         if recording.rows:
             self.turn += 1
-        taken.append(Taken(places, recording, span))
+        taken.append(RecordedTurn(places, recording, span))
 
-    async def _set_apart(self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken]) -> list[int]:
+    async def _set_apart(
+        self, claims: Sequence[SubmittedAction], places: Sequence[int], taken: list[RecordedTurn]
+    ) -> list[int]:
         """The places of those whose rows nobody holds. The others are LOCKED."""
         users = {claims[place].user for place in places}
         held = await self.ask(lambda conn: ledger.locked(conn, users))
         apart = [place for place in places if claims[place].user in held]
         if apart:
-            taken.append(Taken(apart, _all(LOCKED, apart), self.span()))
+            taken.append(RecordedTurn(apart, _all(LOCKED, apart), self.span()))
         return [place for place in places if claims[place].user not in held]
 
     async def _halve(
-        self, claims: Sequence[Claim], places: Sequence[int], taken: list[Taken], judge: Judge | None, alone: Outcome
+        self,
+        claims: Sequence[SubmittedAction],
+        places: Sequence[int],
+        taken: list[RecordedTurn],
+        judge: Judge | None,
+        alone: Outcome,
     ) -> None:
         if len(places) == 1:
-            taken.append(Taken(places, _all(alone, places), self.span()))
+            taken.append(RecordedTurn(places, _all(alone, places), self.span()))
             return
         middle = len(places) // 2
         await self._record(claims, places[:middle], taken, judge)
         await self._record(claims, places[middle:], taken, judge)
 
-    async def _once_more(self, batch: Sequence[Claim], span: SequenceRange, judge: Judge | None) -> Recording:
+    async def _once_more(self, batch: Sequence[SubmittedAction], span: SequenceRange, judge: Judge | None) -> Recording:
         """A second try of the same turn where the first one's end is unknown, or a deadlock.
 
         Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked.
@@ -188,7 +204,7 @@ class Writer:
             log.warning("batch_in_doubt", why=exc.why, actions=len(batch))
             return await self._resolve(batch, span, judge)
 
-    async def _resolve(self, batch: Sequence[Claim], span: SequenceRange, judge: Judge | None) -> Recording:
+    async def _resolve(self, batch: Sequence[SubmittedAction], span: SequenceRange, judge: Judge | None) -> Recording:
         """The same turn on a new connection: the keys wait for a first try that is still under way, then tell whether
         it went through.
 
@@ -207,7 +223,7 @@ class Writer:
                 if not await self.ask(lambda conn: ledger.has_turn(conn, span)):
                     self._new_number()  # the first try may still begin, and use this turn
                     return recording
-            return await self.ask(lambda conn: ledger.recovered(conn, batch, span))
+            return await self.ask(lambda conn: ledger.read_back(conn, batch, span))
         except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:
             self._new_number()  # the turn may be used or not, now or in a moment: a gap would stall the projector
             raise (
@@ -216,7 +232,7 @@ class Writer:
                 else StorageUnavailable("postgresql", f"{type(exc).__name__}: {exc}")
             ) from exc
 
-    async def _try(self, batch: Sequence[Claim], span: SequenceRange, judge: Judge | None) -> Recording:
+    async def _try(self, batch: Sequence[SubmittedAction], span: SequenceRange, judge: Judge | None) -> Recording:
         conn = await self.ready()
         try:
             with postgres_errors():

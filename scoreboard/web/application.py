@@ -1,8 +1,8 @@
 """The Quart-Trio application: routing, the OpenAPI document, the page. Every route is a method that also http1's
 express table could call.
 
-`through` is the adapter: it hands a handler the `Request` that http1 made, and makes Quart's response of its
-`Response`. What Quart itself refuses (no such path, wrong method) becomes problem+json here. Heads are written by the
+`quart_view` is the adapter: it hands a handler the `Request` that http1 made, and makes Quart's response of its
+`Response`. What Quart itself refuses (no such path, wrong method) becomes problem+json here. ResponseHeaders are written by the
 front; see web.headers.
 """
 
@@ -89,7 +89,7 @@ def reply(answer: Response) -> quart.Response:
     return response
 
 
-def through(handler: Handler, name: str, pages: ErrorPages) -> Callable[..., Awaitable[quart.Response]]:
+def quart_view(handler: Handler, name: str, pages: ErrorPages) -> Callable[..., Awaitable[quart.Response]]:
     """A view that asks the handler, as http1 does for the express table."""
 
     async def view(**_: str) -> quart.Response:  # what the rule finds in the path, the handler finds there too
@@ -128,7 +128,7 @@ def build_application(services: Services) -> QuartTrio:
     provider = openapi.install(app)
 
     def route(method: str, path: str, handler: Handler, name: str, **described: Any) -> None:
-        view = describe(through(handler, name, services.error_pages), **described)
+        view = describe(quart_view(handler, name, services.error_pages), **described)
         app.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
 
     auth, users, scores, health = services.auth, services.users, services.scores, services.health
@@ -182,7 +182,7 @@ def build_application(services: Services) -> QuartTrio:
 
 def _add_pages(app: QuartTrio, services: Services) -> None:
     def hidden(handler: Handler, name: str) -> Callable[..., Awaitable[quart.Response]]:
-        view: Callable[..., Awaitable[quart.Response]] = hide(through(handler, name, services.error_pages))
+        view: Callable[..., Awaitable[quart.Response]] = hide(quart_view(handler, name, services.error_pages))
         return view
 
     pages = services.pages

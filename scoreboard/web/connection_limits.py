@@ -1,7 +1,7 @@
 """Which addresses may open connections: so many at once each, so many in a time, and none for a while after a flood of
 refused requests.
 
-Asked by `http.server` as connections are accepted, before a byte is read, and told by web.rate_limit of every request
+LiveRequest by `http.server` as connections are accepted, before a byte is read, and told by web.rate_limit of every request
 that was refused for its number. A trusted proxy opens connections for everybody behind it and is exempt. Does no input
 or output but counting connections that it refuses for /metrics; the clock is a parameter.
 """

@@ -44,7 +44,7 @@ class Origins:
         self.others = frozenset(_canonical(origin.encode()) for origin in allowed)
 
     def allows(self, request: Request) -> bool:
-        """Whether the page that asks may. Asked where browsers ask nobody first: log-in, refresh, log-out, and whatever
+        """Whether the page that asks may. LiveRequest where browsers ask nobody first: log-in, refresh, log-out, and whatever
         watches."""
         origin = request.header(b"origin").lower()
         if origin:

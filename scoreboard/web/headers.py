@@ -1,6 +1,6 @@
 """Every answer's head, for all doors: status line, Date, request id, security fields, CORS.
 
-`Heads.write` is called for each answer, so whatever is the same within a second is put together once a second. Bodies
+`ResponseHeaders.write` is called for each answer, so whatever is the same within a second is put together once a second. Bodies
 are shared between callers, heads never are.
 """
 
@@ -58,7 +58,7 @@ ECHOED_BYTES = 64  # of one name
 _NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+").fullmatch  # a token of RFC 9110, section 5.6.2, in lower case
 
 
-class Heads:
+class ResponseHeaders:
     """Writes heads. `clock` gives Unix seconds."""
 
     __slots__ = ("_clock", "_files", "_origins", "_page_policy", "_pages", "_second", "_shared", "_starts")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from scoreboard.domain.errors import NOT_FOUND
 from scoreboard.http.handlers import Front, Prompt
 from scoreboard.http.request import Request
-from scoreboard.http.response_writer import Answering
+from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.settings.model import Settings
 from scoreboard.web.access_log import AccessLog
 from scoreboard.web.application import Services
@@ -20,9 +20,9 @@ from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.express import LIVE_PATH, Table
-from scoreboard.web.headers import Heads
+from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import failed, problem
-from scoreboard.web.rate_limit import USERS_TIMES, Gate
+from scoreboard.web.rate_limit import USERS_TIMES, RateLimitMiddleware
 
 Live = Callable[[Request], Awaitable[None]]
 """Runs a WebSocket on the request's socket."""
@@ -34,7 +34,7 @@ class WebParts(NamedTuple):
 
     origins: Origins
     addresses: Addresses
-    heads: Heads
+    heads: ResponseHeaders
     bearer: Bearer
 
 
@@ -53,7 +53,7 @@ def build_public_front(
     per_minute = settings.limits.ip_per_minute
     most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
     connections = ConnectionLimits(parts.addresses, most, USERS_TIMES * per_minute)
-    gate = Gate(
+    gate = RateLimitMiddleware(
         parts.heads,
         parts.origins,
         parts.addresses,
@@ -99,7 +99,7 @@ def build_metrics_front(parts: WebParts, probes: Table, live: Live) -> Front:
     )
 
 
-async def _nothing_else(answers: Answering, request: Request) -> bool:
+async def _nothing_else(answers: ResponseWriter, request: Request) -> bool:
     """What the metrics' listener answers to all other paths."""
     going_on = answers.put(request, problem(NOT_FOUND, request.request_id))
     await answers.finish()

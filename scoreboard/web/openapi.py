@@ -26,7 +26,7 @@ from quart_schema import (
 
 from scoreboard import __version__
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
-from scoreboard.domain.boards import KEPT, LEADERBOARD, SHOWN, Entry
+from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.protocol import CHANNEL_LENGTH
 from scoreboard.domain.queries import QUERY_BYTES
@@ -127,7 +127,7 @@ class ActionHeaders(msgspec.Struct):
 class LeaderboardQuery(msgspec.Struct):
     """How many entries."""
 
-    limit: Annotated[int, Meta(ge=1, le=KEPT)] = SHOWN
+    limit: Annotated[int, Meta(ge=1, le=READ_SIZE)] = TOP_SIZE
 
 
 # ---- what only http1 serves -----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.cors import API, Origins
 from scoreboard.web.express import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
-from scoreboard.web.headers import Heads
+from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import problem
 
 # have a limit of their own: the orchestrator's address must not use up its requests, or ours
@@ -54,7 +54,7 @@ PARAMETERS = {
 NO_PARAMETERS = frozenset[str]()
 
 
-class Gate:
+class RateLimitMiddleware:
     """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes
     back.
 
@@ -85,7 +85,7 @@ class Gate:
 
     def __init__(
         self,
-        heads: Heads,
+        heads: ResponseHeaders,
         origins: Origins,
         addresses: Addresses,
         connections: ConnectionLimits,

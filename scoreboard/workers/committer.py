@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
-from scoreboard.domain.boards import Mark
+from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.outcomes import LOCKED, Claim, Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.operations.action_queue import IN_DOUBT, Batch, Pending, Queue
 from scoreboard.storage.commit import Commit, Committed
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.telemetry import observe
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ LATE_CHECK = 0.1  # seconds between two looks for late ones
 RECONNECT = 0.25  # seconds between two tries while PostgreSQL is away
 
 
-def unique(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending, Pending]]]:
+def deduplicate(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending, Pending]]]:
     """The first of equal (user, action id), and each later one with its first."""
     first: dict[tuple[bytes, str], Pending] = {}
     again = []
@@ -37,7 +37,7 @@ def unique(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending,
     return list(first.values()), again
 
 
-def follow(follower: Claim, leader: Claim, outcome: Outcome) -> Outcome:
+def duplicate_outcome(follower: SubmittedAction, leader: SubmittedAction, outcome: Outcome) -> Outcome:
     """What becomes of the second of two equal (user, action id) in one batch: a duplicate of what counted, else the
     same refusal."""
     same = follower.body_sha256 == leader.body_sha256
@@ -53,7 +53,7 @@ def follow(follower: Claim, leader: Claim, outcome: Outcome) -> Outcome:
 async def commit_batches(
     queue: Queue,
     commit: Commit,
-    on_mark: Callable[[Mark], None],
+    on_mark: Callable[[BoardVersion], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -88,7 +88,7 @@ async def commit_batches(
 
 async def _connect(queue: Queue, commit: Commit) -> bool:
     try:
-        await crossing(commit.writer.ready)
+        await run_in_asyncio(commit.writer.ready)
     except StorageUnavailable as exc:
         log.warning("postgresql_away", why=exc.why)
         return False
@@ -96,17 +96,17 @@ async def _connect(queue: Queue, commit: Commit) -> bool:
     return True
 
 
-async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[[Mark], None]) -> None:
+async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[[BoardVersion], None]) -> None:
     """One batch, answered to the last: with outcomes, or 503 when PostgreSQL went away (which is raised again).
 
     But for those whose rows another session holds: they go back to the queue.
     """
-    leaders, followers = unique(batch.pending)
+    leaders, followers = deduplicate(batch.pending)
     observe.COMMIT_BATCH_SIZE.observe(len(leaders))
     try:
         with observe.COMMIT_SECONDS.time():
             claims = [pending.claim for pending in leaders]
-            committed: Committed = await crossing(commit.run, claims, cautious=batch.cautious)
+            committed: Committed = await run_in_asyncio(commit.run, claims, cautious=batch.cautious)
     except BaseException:
         for pending in batch.pending:
             pending.end(IN_DOUBT)
@@ -125,7 +125,7 @@ async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[
         if became[leader] is LOCKED:
             queue.postpone(pending)
         else:
-            pending.end(follow(pending.claim, leader.claim, became[leader]))
+            pending.end(duplicate_outcome(pending.claim, leader.claim, became[leader]))
 
 
 async def end_late(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -11,7 +11,7 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.connections.bridge import crossing, postgres_errors
+from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import bounded
 from scoreboard.storage.connections.stores import Connection, Stores
 from scoreboard.storage.postgres import outbox, sessions
@@ -26,7 +26,7 @@ ROUND_SECONDS = 300.0
 log = structlog.get_logger()
 
 
-async def keep_house(
+async def run_housekeeping(
     stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """A round a minute, for ever; started after the first, but for the skeletons of names, which no start waits for.
@@ -37,7 +37,7 @@ async def keep_house(
     names = Backfill()
     while True:
         try:
-            made, pruned = await crossing(_round, stores, board)
+            made, pruned = await run_in_asyncio(_round, stores, board)
             await sessions.prune(stores)
         except StorageUnavailable as exc:
             if not waits:
@@ -51,7 +51,7 @@ async def keep_house(
             started = True
             task_status.started()
         try:
-            if written := await crossing(_backfill_skeletons, stores, names):
+            if written := await run_in_asyncio(_backfill_skeletons, stores, names):
                 log.info("skeletons_written", rows=written)
         except StorageUnavailable as exc:
             log.debug("skeletons_wait", condition=exc.condition, why=exc.why)  # warned of above, if it lasts

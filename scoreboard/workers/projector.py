@@ -14,15 +14,15 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from scoreboard.domain.boards import Board, Mark
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.storage.agreement import Agreement, Doubt
-from scoreboard.storage.connections.bridge import crossing, postgres_errors, redis_errors
+from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import ConnectionDeadline, ended_connection
 from scoreboard.storage.connections.stores import Connection, Stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.postgres.outbox import Missing
-from scoreboard.storage.rebuild import BoardState, Rebuilder, Superseded
+from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.redis.scripts import load_script
@@ -73,23 +73,23 @@ class Comparison(NamedTuple):
     detached: dict[int, bool]  # writers without Redis → dead
 
 
-def needed(seen: Comparison, known: Mark) -> Repair:
+def needed(seen: Comparison, known: BoardVersion) -> Repair:
     """`known` is the newest mark that this node ever saw of the board."""
     found = seen.found
     if not found.is_whole or seen.lost or seen.is_pruned:
         return Repair.REBUILD
-    if found.run_id != found.server or Mark(found.epoch, found.version) < known:
+    if found.run_id != found.server or BoardVersion(found.epoch, found.version) < known:
         return Repair.RENEW
     return Repair.COMPLETE if found.is_incomplete else Repair.REPLAY
 
 
-def doubts(seen: Comparison, known: Mark, own: Set[int], *, was_behind: bool = False) -> set[Doubt]:
+def doubts(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behind: bool = False) -> set[Doubt]:
     """Why the board may not agree with PostgreSQL. `own`: writers of this node, whose turns the agreement has.
     `was_behind`: a gap was found before; then a young one is none that a committer is just closing."""
     found, reasons = seen.found, set[Doubt]()
     if not found.is_whole:
         reasons.add(Doubt.MISSING)
-    elif found.run_id != found.server or Mark(found.epoch, found.version) < known:
+    elif found.run_id != found.server or BoardVersion(found.epoch, found.version) < known:
         reasons.add(Doubt.OLD)
     if seen.lost:
         reasons.add(Doubt.HISTORY)
@@ -127,7 +127,7 @@ class Projector:
     )
 
     def __init__(
-        self, stores: Stores, board: Board, node: str, limits: Limits, on_mark: Callable[[Mark], None]
+        self, stores: Stores, board: Board, node: str, limits: Limits, on_mark: Callable[[BoardVersion], None]
     ) -> None:
         self.stores, self.board, self.node, self.limits, self.on_mark = stores, board, node, limits, on_mark
         self.agreement = Agreement(board.id, self.request_repair)
@@ -177,10 +177,14 @@ class Projector:
         """Compares both stores, and repairs the board if it is this node's turn: what was done, or None. Cancelling is
         harmless."""
         try:
-            done = await crossing(self._check)
+            done = await run_in_asyncio(self._check)
             self._refused = ""
             return done
-        except (StorageUnavailable, Superseded, outbox.Pruned) as exc:  # after the last two the next comparison tells
+        except (
+            StorageUnavailable,
+            StaleEpoch,
+            outbox.HistoryGone,
+        ) as exc:  # after the last two the next comparison tells
             if isinstance(exc, StorageUnavailable) and exc.store == "postgresql":
                 self.close()
             if str(exc) != self._refused:
@@ -194,7 +198,7 @@ class Projector:
     # ---- asyncio-flavoured ------------------------------------------------------------------------------------------
 
     async def _check(self) -> Repair | None:
-        """One comparison and what follows from it. Raises StorageUnavailable, Superseded, Pruned."""
+        """One comparison and what follows from it. Raises StorageUnavailable, StaleEpoch, HistoryGone."""
         if self._conn is None or self._conn.is_closed():
             self._conn = await self.stores.connect()
         with ConnectionDeadline(self._conn, CHECK_TIMEOUT_SECONDS) as deadline:
@@ -229,7 +233,7 @@ class Projector:
             try:
                 if found.is_whole:
                     missing = await outbox.missing(conn, found.applied, committed, SETTLED_SECONDS)
-            except outbox.Pruned:
+            except outbox.HistoryGone:
                 is_pruned = True
         lost = outbox.lost_turns(found.applied, committed)
         lost_here = outbox.lost_turns(expected, committed)
@@ -275,13 +279,13 @@ class Projector:
         return bool(found == holder)
 
     async def _go_on(self, deadline: ConnectionDeadline) -> None:
-        """Between two parts of long work: keeps the lease, or raises Superseded when another node has it."""
+        """Between two parts of long work: keeps the lease, or raises StaleEpoch when another node has it."""
         deadline.extend()
         if (
             trio.current_time() > self._lease_until - LEASE_MS / 1000 + LEASE_INTERVAL_SECONDS
             and not await self._take_lease()
         ):
-            raise Superseded
+            raise StaleEpoch
 
     async def _repair(self, conn: Connection, rebuilder: Rebuilder, repair: Repair, seen: Comparison) -> None:
         known, found = self.projection.known, seen.found
@@ -315,10 +319,10 @@ class Projector:
             self._conn = None
 
 
-async def rebuild_board(stores: Stores, board: Board) -> Mark:
+async def rebuild_board(stores: Stores, board: Board) -> BoardVersion:
     """Builds the board anew whatever it looks like, for `scoreboard rebuild-board`. Raises StorageUnavailable."""
 
-    async def run() -> Mark:
+    async def run() -> BoardVersion:
         conn = await stores.connect()
         try:
             with ended_connection(conn):
@@ -328,7 +332,7 @@ async def rebuild_board(stores: Stores, board: Board) -> Mark:
 
     for _ in range(REBUILD_TRIES):
         try:
-            return await crossing(run)
-        except (Superseded, outbox.Pruned):  # a running node was faster, or TRUNCATE came in between
+            return await run_in_asyncio(run)
+        except (StaleEpoch, outbox.HistoryGone):  # a running node was faster, or TRUNCATE came in between
             await trio.sleep(MIN_INTERVAL_SECONDS)
     raise StorageUnavailable("redis", "others build the board at the same time", StoreCondition.BUSY)

@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 10, 10, 30, tzinfo=UTC)
 COUNT = 300
 
 
-class Answering(BaseHTTPRequestHandler):
+class ResponseWriter(BaseHTTPRequestHandler):
     """Takes every action; each tenth is refused. Remembers what came."""
 
     protocol_version = "HTTP/1.1"
@@ -43,7 +43,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as made:
+    with ThreadingHTTPServer(("127.0.0.1", 0), ResponseWriter) as made:
         made.daemon_threads = True
         made.seen = Counter()  # type: ignore[attr-defined]
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})

@@ -20,7 +20,7 @@ from scoreboard.domain.boards import Entry
 from scoreboard.domain.deltas import compare
 from tests.client.loops import TrioThread, beside
 
-KEPT = 4  # boards that can be resumed from
+READ_SIZE = 4  # boards that can be resumed from
 
 
 def rows(users: str) -> tuple[Entry, ...]:
@@ -184,7 +184,7 @@ class BoardServer:
 def answer_to(boards: Sequence[tuple[str, tuple[Entry, ...]]], message: dict[str, Any]) -> list[str]:
     """What follows `subscribed`: the deltas since a position that is still known, in delta mode, else the whole
     board."""
-    kept = boards[-KEPT:]
+    kept = boards[-READ_SIZE:]
     places = [position for position, _ in kept]
     if message.get("mode") == "delta" and message.get("since") in places:
         start = places.index(message["since"])

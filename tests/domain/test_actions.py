@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scoreboard.domain.actions import Action, is_timely, parse_action, parse_timestamp, speaks_for
+from scoreboard.domain.actions import Action, is_own_action, is_timely, parse_action, parse_timestamp
 from scoreboard.domain.errors import Code, Refusal
 
 GOOD = {
@@ -224,7 +224,12 @@ def test_the_bounds_of_a_timestamp() -> None:
 def test_the_body_may_name_only_the_tokens_subject() -> None:
     """Without userId anybody's; with it that user's alone, in whatever case."""
     named = [parse_action(body(userId=text)) for text in (str(USER), str(USER).upper(), str(UUID(int=1)), "")]
-    assert [isinstance(action, Action) and speaks_for(action, USER) for action in named] == [True, True, False, False]
+    assert [isinstance(action, Action) and is_own_action(action, USER) for action in named] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     unnamed = parse_action(body())
     assert isinstance(unnamed, Action)
-    assert speaks_for(unnamed, USER)
+    assert is_own_action(unnamed, USER)

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Entry
-from scoreboard.domain.deltas import REMEMBERED, ChangedPosition, Comparison, Recent, changed_positions, compare
+from scoreboard.domain.deltas import (
+    REMEMBERED,
+    ChangedPosition,
+    Comparison,
+    PositionHistory,
+    changed_positions,
+    compare,
+)
 
 NAMES = "abcdefgh"
 
@@ -77,7 +84,7 @@ def test_a_score_that_changes_in_place_moves_nobody() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """The oldest position goes first; one that is shown again is new again."""
-    recent = Recent()
+    recent = PositionHistory()
     rows = [board(["a"], {"a": turn}) for turn in range(REMEMBERED + 2)]
     for turn in range(REMEMBERED):
         recent.remember(f"1-{turn}", rows[turn])
@@ -91,7 +98,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 def test_a_position_that_stood_for_two_boards_stands_for_none() -> None:
     """Nobody can say which of them a viewer has; the same rows again are no other board."""
-    recent = Recent()
+    recent = PositionHistory()
     recent.remember("1-1", board(["a"], {}))
     recent.remember("1-1", board(["a"], {}))
     assert recent.find("1-1") == board(["a"], {})

@@ -111,7 +111,7 @@ def test_the_other_events() -> None:
         "event": "leaderboard:stale",
         "data": {"since": "2026-01-10T10:30:00.000Z"},
     }
-    assert json.loads(wire.error(wire.Trouble.UNKNOWN_CHANNEL, "no")) == {
+    assert json.loads(wire.error(wire.LiveErrorCode.UNKNOWN_CHANNEL, "no")) == {
         "event": "error",
         "data": {"code": "UNKNOWN_CHANNEL", "message": "no"},
     }

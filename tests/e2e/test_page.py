@@ -17,7 +17,7 @@ import httpx
 import jinja2
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from scoreboard.domain.boards import SHOWN
+from scoreboard.domain.boards import TOP_SIZE
 from scoreboard.web.pages.first_paint import PageAction, render_context
 from tests.e2e.browsing import (
     FREE,
@@ -53,7 +53,7 @@ def test_first_paint_has_the_board(browser: Browser, live_server: Any) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(live_server.url)
-    expect(page.locator("#board tr")).to_have_count(SHOWN)
+    expect(page.locator("#board tr")).to_have_count(TOP_SIZE)
     expect(page.locator("#board tr").first.locator("td").last).to_have_text(re.compile(r"^[\d,]+\s*$"))
     expect(page.locator("noscript p")).to_be_visible()
     context.close()
@@ -330,4 +330,4 @@ def test_names_are_never_markup() -> None:
     assert "<img src=x" not in html
     assert "javascript:alert" not in html
     assert "1,234,567" in html
-    assert html.count("<tr") == SHOWN + 2  # its head and my own row
+    assert html.count("<tr") == TOP_SIZE + 2  # its head and my own row

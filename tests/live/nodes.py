@@ -15,7 +15,7 @@ from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.live.admission import Admission
 from scoreboard.live.hub import Hub
-from scoreboard.live.transports.conversation import Rules, Services
+from scoreboard.live.transports.conversation import LiveDependencies, LiveLimits
 from scoreboard.live.transports.long_poll import PollEndpoint
 from scoreboard.live.transports.query import Requests
 from scoreboard.live.transports.sse import StreamEndpoint
@@ -37,13 +37,13 @@ class LiveNode:
 
     polls_at_once = True  # False: each poll has its task
 
-    def __init__(self, rules: Rules, admission: Admission | None = None) -> None:
+    def __init__(self, rules: LiveLimits, admission: Admission | None = None) -> None:
         self.hub, self.tokens, self.board, self.top = Hub((BOARD,)), dict[str, Person](), "abc", 1
         self.revoked = set[UUID]()
         self.refreshed, self.away = 0, False
         self.streams: list[trio.SocketStream] = []  # raw clients, closed at the end
         self.admission = admission or Admission()
-        services = Services(
+        services = LiveDependencies(
             self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing
         )
         requests = Requests(
@@ -152,8 +152,8 @@ async def not_asked(connection: object, request: Request) -> bool:
 
 
 @asynccontextmanager
-async def running(rules: Rules | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
-    node = LiveNode(rules or Rules(), admission)
+async def running(rules: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
+    node = LiveNode(rules or LiveLimits(), admission)
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(node.server.run, "127.0.0.1", 0)

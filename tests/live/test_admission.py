@@ -5,7 +5,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.live.admission import Admission, Full
+from scoreboard.live.admission import Admission, LimitReached
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 
@@ -15,11 +15,15 @@ def test_each_limit_is_its_own() -> None:
     admission = Admission(per_address=2, per_user=1, per_node=3)
     admission.enter("a")
     admission.identify(ANN)
-    assert (admission.refuses("a"), admission.refuses_user(ANN), admission.refuses_user(BOB)) == (None, Full.USER, None)
+    assert (admission.refuses("a"), admission.refuses_user(ANN), admission.refuses_user(BOB)) == (
+        None,
+        LimitReached.USER,
+        None,
+    )
     admission.enter("a")
-    assert (admission.refuses("a"), admission.refuses("b")) == (Full.ADDRESS, None)
+    assert (admission.refuses("a"), admission.refuses("b")) == (LimitReached.ADDRESS, None)
     admission.enter("b")
-    assert (admission.refuses("a"), admission.refuses("c")) == (Full.NODE, Full.NODE)
+    assert (admission.refuses("a"), admission.refuses("c")) == (LimitReached.NODE, LimitReached.NODE)
     admission.leave("a", ANN)
     assert (admission.refuses("a"), admission.refuses_user(ANN)) == (None, None)
     unlimited = Admission()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.live.batcher import BREATH, LATE, TICK, Batcher, interval, next_frame, next_tick
+from scoreboard.live.batcher import LATE, OVERLOAD_STRETCH, TICK, Batcher, interval, next_frame, next_tick
 from scoreboard.live.hub import Hub
 from tests.live.viewers import BOARD, FakeViewer, names, snapshot
 
@@ -220,4 +220,4 @@ def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
 def test_an_overlong_fan_out_stretches_the_interval() -> None:
     """Below a tick nothing changes; above it, a part of the time is left to everything else."""
     assert interval(0.1, 0.05) == 0.1
-    assert interval(0.1, 0.4) == pytest.approx(0.4 * BREATH)
+    assert interval(0.1, 0.4) == pytest.approx(0.4 * OVERLOAD_STRETCH)

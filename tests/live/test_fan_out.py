@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from scoreboard.domain import protocol as wire
-from scoreboard.domain.protocol import Event, Wrap, event_stream, websocket
+from scoreboard.domain.protocol import Encoding, Event, event_stream, websocket
 from scoreboard.live import fan_out as module
 from scoreboard.live import hub as hub_module
 from scoreboard.live.hub import Hub
@@ -24,7 +24,7 @@ COUNT = 5  # viewers, which is more than one group of the tests
 
 
 @asynccontextmanager
-async def watching(*, wrap: Wrap = websocket, delta: bool = False) -> AsyncIterator[tuple[Hub, list[RealViewer]]]:
+async def watching(*, wrap: Encoding = websocket, delta: bool = False) -> AsyncIterator[tuple[Hub, list[RealViewer]]]:
     """A hub with viewers who have been handed the board "a", in groups of two."""
     with pytest.MonkeyPatch.context() as patch, trio.fail_after(10):
         patch.setattr(module, "PORTION", 2)
@@ -202,7 +202,7 @@ async def test_a_group_that_was_not_reached_gets_the_whole_board_next_time() -> 
 
 @pytest.mark.usefixtures("_one_at_a_time")
 @pytest.mark.parametrize("wrap", [websocket, event_stream])
-async def test_groups_of_deltas(wrap: Wrap) -> None:
+async def test_groups_of_deltas(wrap: Encoding) -> None:
     """Who has the board before gets the difference, who was not reached the whole board; on every transport."""
     async with watching(wrap=wrap, delta=True) as (hub, viewers):
         await hub.show(BOARD, snapshot("ab", 2))

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.protocol import websocket
-from scoreboard.live.frame_set import Form, Prepared, prepare
+from scoreboard.live.frame_set import FrameFormat, FrameSet, prepare
 from tests.live.viewers import kinds, names, read_frames, snapshot
 
-FULL, DELTA = Form(websocket, delta=False), Form(websocket, delta=True)
+FULL, DELTA = FrameFormat(websocket, delta=False), FrameFormat(websocket, delta=True)
 
 
-def after(before: Prepared | None, shown: Snapshot) -> Prepared:
+def after(before: FrameSet | None, shown: Snapshot) -> FrameSet:
     prepared = prepare(before, shown)
     assert prepared is not None
     return prepared

@@ -10,8 +10,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoreboard.domain.boards import SHOWN, Entry, Snapshot
-from scoreboard.domain.protocol import Wrap, event_stream, websocket
+from scoreboard.domain.boards import TOP_SIZE, Entry, Snapshot
+from scoreboard.domain.protocol import Encoding, event_stream, websocket
 from scoreboard.live.hub import Hub
 from tests.live.viewers import BOARD, FakeViewer, read_frames, read_stream
 
@@ -43,8 +43,8 @@ class World:
 
     def settle(self) -> None:
         """As the stores do: `top` moves when what is shown does."""
-        if self.rows()[:SHOWN] != self.shown:
-            self.shown, self.top = self.rows()[:SHOWN], self.top + 1
+        if self.rows()[:TOP_SIZE] != self.shown:
+            self.shown, self.top = self.rows()[:TOP_SIZE], self.top + 1
 
     def snapshot(self, *, stale: bool) -> Snapshot:
         return Snapshot(BOARD, self.epoch, self.top, self.top, 1_768_041_000_000, self.rows(), stale, 7 if stale else 0)
@@ -53,7 +53,7 @@ class World:
 class Client:
     """One that watches as the contract says: applies what it reads, and comes back with the position that it has."""
 
-    def __init__(self, hub: Hub, wrap: Wrap, *, delta: bool) -> None:
+    def __init__(self, hub: Hub, wrap: Encoding, *, delta: bool) -> None:
         self.wrap, self.delta = wrap, delta
         self.rows: dict[str, Any] = {}
         self.position = ""

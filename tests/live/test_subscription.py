@@ -9,13 +9,13 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.boards import Mark
+from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.protocol import CloseCode
 from scoreboard.live import subscription as module
 from scoreboard.live.hub import Hub
-from scoreboard.live.subscription import MISSED, Reader
-from scoreboard.live.viewer_count import Audience
+from scoreboard.live.subscription import MISSED_HEARTBEATS, Reader
+from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections.stores import open_stores
@@ -31,11 +31,11 @@ class FakeBoard:
     """Remembers what it was told."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Mark, int]] = []
+        self.heard: list[tuple[BoardVersion, int]] = []
         self.distrusted = 0
         self.is_stale = False
 
-    def hear(self, mark: Mark, top: int = 0) -> bool:
+    def hear(self, mark: BoardVersion, top: int = 0) -> bool:
         is_news = all(top > before for _, before in self.heard)
         self.heard.append((mark, top))
         return is_news
@@ -63,7 +63,7 @@ class FakeBus:
         self.deliver: Callable[[bytes], None] = lambda _: None
         self.cut = trio.Event()
 
-    def decode(self, payload: bytes) -> bus.Hint | None:
+    def decode(self, payload: bytes) -> bus.BusMessage | None:
         return bus.decode(payload, "")
 
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
@@ -86,7 +86,7 @@ class FakeBus:
 class Scene:
     def __init__(self) -> None:
         self.bus, self.board, self.hub, self.revoked = FakeBus(), FakeBoard(), Hub((BOARD,)), list[UUID]()
-        self.audience, self.batcher = Audience(self.hub, "here"), FakeBatcher()
+        self.audience, self.batcher = ViewerCount(self.hub, "here"), FakeBatcher()
         self.reader = Reader(
             self.bus,  # type: ignore[arg-type]
             {BOARD: self.board},  # type: ignore[dict-item]
@@ -118,7 +118,7 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     ):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.board.heard == [(Mark(1, 7), 6)]
+    assert scene.board.heard == [(BoardVersion(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
     assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
 
@@ -174,7 +174,7 @@ async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock:
     await trio.sleep(60)
     assert scene.bus.subscriptions == 1
     scene.bus.echoes = False
-    await trio.sleep(MISSED + 3)
+    await trio.sleep(MISSED_HEARTBEATS + 3)
     assert scene.bus.subscriptions == 2
     scene.bus.echoes = True
     await trio.sleep(60)
@@ -208,7 +208,7 @@ async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_cloc
     await trio.sleep(0.1)
     scene.bus.deliver(f"board\n\n{BOARD}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)
-    assert scene.board.heard[-1] == (Mark(1, 9999), 0)
+    assert scene.board.heard[-1] == (BoardVersion(1, 9999), 0)
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ async def test_it_hears_through_a_restart_of_redis(
     with trio.fail_after(20):
         boards: Any = {BOARD: board}
         batcher: Any = FakeBatcher()
-        reader = Reader(bus, boards, batcher, hub, Audience(hub, "here"), node="here", revoked=revoked.append)
+        reader = Reader(bus, boards, batcher, hub, ViewerCount(hub, "here"), node="here", revoked=revoked.append)
         await nursery.start(reader.run)
 
         async def until_heard() -> None:
@@ -243,7 +243,7 @@ async def test_it_hears_through_a_restart_of_redis(
         await world.score(await world.user("ann"), 10)
         while not board.heard:
             await trio.sleep(0.01)
-        assert board.heard == [(Mark(1, 1), 1)]
+        assert board.heard == [(BoardVersion(1, 1), 1)]
         fresh_valkey.kill()
         fresh_valkey.start()
         await until_heard()

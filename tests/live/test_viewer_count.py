@@ -6,7 +6,7 @@ import trio.testing
 from scoreboard.domain.protocol import event_stream
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer import Poll
-from scoreboard.live.viewer_count import HEARD, TELL, Audience
+from scoreboard.live.viewer_count import HEARD, TELL, ViewerCount
 from tests.live.viewers import BOARD, FakeViewer
 
 
@@ -19,7 +19,7 @@ async def test_subscribers_are_told_at_most_every_five_seconds(
 ) -> None:
     """Whoever does not know the number yet, on every transport; nobody twice the same, nobody who watches nothing."""
     hub = Hub((BOARD,))
-    audience = Audience(hub, "here")
+    audience = ViewerCount(hub, "here")
     await nursery.start(audience.run)
     one, other, idle = FakeViewer(hub), FakeViewer(hub, wrap=event_stream), FakeViewer(hub, subscribed=False)
     for _ in range(27):
@@ -35,7 +35,7 @@ async def test_subscribers_are_told_at_most_every_five_seconds(
 
 async def test_nodes_that_fall_silent_count_no_more(autojump_clock: trio.testing.MockClock) -> None:
     """Three beats missed: gone. This node's own beats are not counted twice."""
-    audience = Audience(Hub((BOARD,)), "here")
+    audience = ViewerCount(Hub((BOARD,)), "here")
     audience.hear("here", 7)
     audience.hear("a", 10)
     await trio.sleep(HEARD - 1)

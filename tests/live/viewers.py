@@ -11,9 +11,9 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.boards import Entry, Snapshot
-from scoreboard.domain.protocol import CloseCode, Wrap, websocket
+from scoreboard.domain.protocol import CloseCode, Encoding, websocket
 from scoreboard.live.fan_out import Subscribers
-from scoreboard.live.frame_set import Form
+from scoreboard.live.frame_set import FrameFormat
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import Socket
@@ -61,7 +61,7 @@ class FakeViewer(Viewer):
         user: UUID | None = None,
         sid: UUID | None = None,
         subscribed: bool = True,
-        wrap: Wrap = websocket,
+        wrap: Encoding = websocket,
         delta: bool = False,
         since: str = "",
     ) -> None:
@@ -85,7 +85,7 @@ class RealViewer(Viewer):
     __slots__ = ("asked", "peer", "received")
 
     def __init__(
-        self, hub: Hub, nursery: trio.Nursery, *boards: str, wrap: Wrap = websocket, delta: bool = False
+        self, hub: Hub, nursery: trio.Nursery, *boards: str, wrap: Encoding = websocket, delta: bool = False
     ) -> None:
         ours, self.peer = stdlib_socket.socketpair()
         for end in (ours, self.peer):
@@ -134,7 +134,7 @@ class RealViewer(Viewer):
 
 def subscribers(hub: Hub, board: str = BOARD) -> Subscribers:
     """Those who want whole boards in WebSocket frames."""
-    return hub._watches[board].subscribers[Form(websocket, delta=False)]
+    return hub._watches[board].subscribers[FrameFormat(websocket, delta=False)]
 
 
 def masked(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
@@ -192,10 +192,13 @@ def snapshot(users: str, top: int, *, epoch: int = 1, stale_since_ms: int = 0) -
 
 
 def update_for(*users: UUID) -> Update:
-    from scoreboard.domain.boards import Mark
+    from scoreboard.domain.boards import BoardVersion
 
     return Update(
-        BOARD, Mark(1, 2), 2, tuple(Personal(user, 0, 10, 10, place, 1, "r") for place, user in enumerate(users, 1))
+        BOARD,
+        BoardVersion(1, 2),
+        2,
+        tuple(Personal(user, 0, 10, 10, place, 1, "r") for place, user in enumerate(users, 1)),
     )
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import trio
 import trio.testing
 
-from scoreboard.net.poller import Source
+from scoreboard.net.poller import ReadinessWatcher
 from scoreboard.net.sockets import Socket
 from tests.net.pairs import Pair, pair, polling
 
@@ -19,7 +19,7 @@ class Waiter:
         self.woken = 0
         self.raised: Exception | None = None
 
-    async def run(self, source: Source) -> None:
+    async def run(self, source: ReadinessWatcher) -> None:
         try:
             await source.wait()
         except Exception as exc:  # noqa: BLE001

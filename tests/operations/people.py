@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.operations.accounts import Accounts, LoggedIn
-from scoreboard.operations.authenticator import Sessions
+from scoreboard.operations.authenticator import Authenticator
 from scoreboard.security import passwords
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.connections.clock import DatabaseClock
@@ -43,7 +43,7 @@ class Node:
     changed: list[tuple[UUID, str, str | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sessions = Sessions(self.stores, KEYS, self.masters, issuer=ISSUER, clock=DatabaseClock(self.clock))
+        self.sessions = Authenticator(self.stores, KEYS, self.masters, issuer=ISSUER, clock=DatabaseClock(self.clock))
         self.accounts = Accounts(
             self.stores,
             self.sessions,

@@ -119,7 +119,7 @@ async def test_wrong_credentials_are_all_refused_alike(database_url: str, redis_
             ("", ""),
         ]
         for name, password in [*wrong, ("Tokenuser", "anything")]:
-            assert await one.accounts.login(name, password) == accounts_module.WRONG
+            assert await one.accounts.login(name, password) == accounts_module.INVALID_CREDENTIALS
 
 
 async def test_no_account_takes_a_hash_as_well(
@@ -228,12 +228,12 @@ async def test_a_burst_is_bounded_however_it_comes(
                 with trio.fail_after(20):
                     while len(outcomes) < 300 - strangers:
                         await trio.sleep(0.005)
-                assert outcomes == [accounts_module.BUSY] * (300 - strangers)
-                assert accounts_module.BUSY.retry_after is not None
+                assert outcomes == [accounts_module.TOO_BUSY] * (300 - strangers)
+                assert accounts_module.TOO_BUSY.retry_after is not None
                 going.set()
         finally:
             going.set()
-        accepted = [outcome for outcome in outcomes if outcome != accounts_module.BUSY]
+        accepted = [outcome for outcome in outcomes if outcome != accounts_module.TOO_BUSY]
         assert len(accepted) == strangers
         assert most <= HASHING
         assert one.accounts._hashing.taken == 0
@@ -290,7 +290,8 @@ async def test_the_right_password_is_never_counted_as_a_failure(database_url: st
             assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
         for number in range(2 * EVERYWHERE_TIMES):
             assert (
-                await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1")) == accounts_module.WRONG
+                await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
+                == accounts_module.INVALID_CREDENTIALS
             )
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
 
@@ -313,7 +314,7 @@ async def test_a_try_that_is_refused_takes_nothing(
                     await one.accounts.login("Ada", PASSWORD, client)
         places = [place for _ in range(HASHING + WAITING) if (place := one.accounts._hashing.reserve())]
         for _ in range(5):
-            assert await one.accounts.login("Ada", PASSWORD, client) == accounts_module.BUSY
+            assert await one.accounts.login("Ada", PASSWORD, client) == accounts_module.TOO_BUSY
         for place in places:
             one.accounts._hashing.leave(place)
         for number in range(2 * EVERYWHERE_TIMES):
@@ -321,7 +322,7 @@ async def test_a_try_that_is_refused_takes_nothing(
         for _ in range(5):
             assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
         for _ in range(2):
-            assert await one.accounts.login("Nobody", PASSWORD, client) == accounts_module.WRONG
+            assert await one.accounts.login("Nobody", PASSWORD, client) == accounts_module.INVALID_CREDENTIALS
         assert code(await one.accounts.login("Nobody", PASSWORD, client)) is Code.RATE_LIMITED
 
 
@@ -334,7 +335,7 @@ async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, 
         for number in range(EVERYWHERE_TIMES):
             assert (
                 await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies))
-                == accounts_module.WRONG
+                == accounts_module.INVALID_CREDENTIALS
             )
         assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
         own = one.accounts.device_cookie(mine)
@@ -436,15 +437,17 @@ async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_u
         lost = await one.accounts.refresh(eve.refreshToken, spent[-1], user=user)
         assert isinstance(lost, LoggedIn)
         assert lost.refreshToken == ada.refreshToken
-        assert await one.accounts.refresh(eve.refreshToken, user=user) == accounts_module.SPENT
-        assert await one.accounts.refresh(*planted, user=UUID(int=1)) == accounts_module.SPENT
+        assert await one.accounts.refresh(eve.refreshToken, user=user) == accounts_module.SESSION_ENDED
+        assert await one.accounts.refresh(*planted, user=UUID(int=1)) == accounts_module.SESSION_ENDED
         eve = await refreshed(one, eve.refreshToken)
-        assert await one.accounts.refresh(planted[0], user=user) == accounts_module.SPENT  # spent just now
+        assert await one.accounts.refresh(planted[0], user=user) == accounts_module.SESSION_ENDED  # spent just now
         assert one.revoked == []
         # a copy of a spent one
-        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SPENT
+        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SESSION_ENDED
         assert one.revoked == [refresh_tokens.session_of(ada.refreshToken)]
-        assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken, user=user) == accounts_module.SPENT
+        assert (
+            await one.accounts.refresh(eve.refreshToken, ada.refreshToken, user=user) == accounts_module.SESSION_ENDED
+        )
         await refreshed(one, eve.refreshToken)
 
 
@@ -454,10 +457,12 @@ async def test_live_tokens_of_several_users_log_in_nobody(database_url: str, red
         eve, ada = await one.register("Eve"), await one.register("Ada")
         another = await logged_in(one, "Ada")
         for pair in ((eve, ada), (ada, eve)):
-            assert await one.accounts.refresh(*(each.refreshToken for each in pair)) == accounts_module.SPENT
+            assert await one.accounts.refresh(*(each.refreshToken for each in pair)) == accounts_module.SESSION_ENDED
         assert isinstance(await one.accounts.refresh(another.refreshToken, ada.refreshToken), LoggedIn)
         later = await refreshed(one, ada.refreshToken)
-        assert await one.accounts.refresh(eve.refreshToken, ada.refreshToken) == accounts_module.SPENT  # spent just now
+        assert (
+            await one.accounts.refresh(eve.refreshToken, ada.refreshToken) == accounts_module.SESSION_ENDED
+        )  # spent just now
         identity = one.sessions.authenticate(later.accessToken)
         assert identity is not None
         await one.accounts.logout(identity)

@@ -9,7 +9,7 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.operations import authenticator as sessions_module
-from scoreboard.operations.accounts import PUBLISHED_AT_ONCE, WRONG, LoggedIn
+from scoreboard.operations.accounts import INVALID_CREDENTIALS, PUBLISHED_AT_ONCE, LoggedIn
 from scoreboard.security import tokens
 from scoreboard.storage.connections.clock import DatabaseClock, steady_clock
 from scoreboard.storage.connections.stores import Connection, Stores
@@ -90,7 +90,7 @@ async def test_a_revoked_session_is_refused_at_once_where_it_was_told(database_u
         token = token_of(one)
         identity = one.sessions.authenticate(token)
         assert identity is not None
-        one.sessions.revoke_seen(identity.sid)
+        one.sessions.mark_revoked(identity.sid)
         assert one.sessions.authenticate(token) is None
         assert one.sessions.is_revoked(identity.sid)
 
@@ -149,7 +149,7 @@ async def test_nobody_logs_in_while_the_user_is_being_deleted(
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         assert await one.accounts.delete(await profile_of(one, await one.register()))
-        assert outcomes == [WRONG]
+        assert outcomes == [INVALID_CREDENTIALS]
         await eventually(lambda: other.sessions.is_revoked(late))
         nursery.cancel_scope.cancel()
 
@@ -235,7 +235,7 @@ async def test_what_is_outdated_is_forgotten(
     monkeypatch.setattr(sessions_module, "REREAD", 0.01)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
         assert one.sessions.authenticate(token_of(one)) is not None
-        one.sessions.revoke_seen(uuid4())
+        one.sessions.mark_revoked(uuid4())
         await nursery.start(one.sessions.watch)
         assert len(one.sessions._known) == len(one.sessions._revoked) == 1
         monkeypatch.setattr(DatabaseClock, "measure", lambda *_: None)  # or PostgreSQL would set the clock right
@@ -308,7 +308,7 @@ async def test_what_was_ended_stays_ended_when_the_clock_is_set(database_url: st
         identity = one.sessions.authenticate(token)
         assert identity is not None
         one.ahead = -86_400
-        one.sessions.revoke_seen(identity.sid)
+        one.sessions.mark_revoked(identity.sid)
         one.ahead = 0
         one.sessions._forget()
         assert one.sessions.is_revoked(identity.sid)

@@ -16,7 +16,7 @@ from scoreboard.operations.accounts import Client, LoggedIn
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.login_limits import EVERYWHERE_TIMES
 from scoreboard.security import passwords
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.postgres import skeletons, users
 from scoreboard.storage.postgres.skeletons import Backfill
 from scoreboard.storage.postgres.users import Profile
@@ -49,7 +49,7 @@ async def backfill(one: Node) -> int:
         finally:
             conn.terminate()
 
-    return await crossing(run)
+    return await run_in_asyncio(run)
 
 
 async def rename_later(one: Node, user: UUID, name: str) -> object:

@@ -50,11 +50,11 @@ async def test_a_new_password_ends_all_other_sessions(database_url: str, redis_u
         assert set(one.revoked) == ended
         for given in (first, third):
             assert one.sessions.authenticate(given.accessToken) is None
-            assert await one.accounts.refresh(given.refreshToken) == accounts_module.SPENT
+            assert await one.accounts.refresh(given.refreshToken) == accounts_module.SESSION_ENDED
         for given in (mine, grace):
             assert one.sessions.authenticate(given.accessToken) is not None
             assert isinstance(await one.accounts.refresh(given.refreshToken), LoggedIn)
-        assert await one.accounts.login("Ada", PASSWORD) == accounts_module.WRONG
+        assert await one.accounts.login("Ada", PASSWORD) == accounts_module.INVALID_CREDENTIALS
         await log_in(one, NEW)
 
 
@@ -124,7 +124,9 @@ async def test_a_full_hashing_queue_refuses_a_change(database_url: str, redis_ur
         me = identity(one, await one.register())
         places = [place for _ in range(HASHING + WAITING) if (place := one.accounts._hashing.reserve())]
         for _ in range(3):
-            assert await one.accounts.change_password(me, PASSWORD, NEW, Client("192.0.2.1")) == accounts_module.BUSY
+            assert (
+                await one.accounts.change_password(me, PASSWORD, NEW, Client("192.0.2.1")) == accounts_module.TOO_BUSY
+            )
         for place in places:
             one.accounts._hashing.leave(place)
         assert await one.accounts.change_password(me, PASSWORD, NEW, Client("192.0.2.1")) is None
@@ -178,7 +180,7 @@ async def test_a_log_in_with_the_old_password_leaves_no_session(
             return right
 
         monkeypatch.setattr(passwords, "verify", verify_and_change)
-        assert await one.accounts.login("Ada", PASSWORD) == accounts_module.WRONG
+        assert await one.accounts.login("Ada", PASSWORD) == accounts_module.INVALID_CREDENTIALS
         assert await one.stores.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL") == 1
 
 

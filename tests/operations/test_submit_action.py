@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.outcomes import Claim, Outcome, Recorded
+from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
 from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.action_queue import AWAY, Pending, Queue
 from scoreboard.operations.authenticator import Identity
@@ -33,9 +33,9 @@ class FakeQueue(Queue):
 
     def __init__(self) -> None:
         super().__init__()
-        self.claims: list[Claim] = []
+        self.claims: list[SubmittedAction] = []
 
-    def submit(self, claim: Claim) -> Pending:
+    def submit(self, claim: SubmittedAction) -> Pending:
         self.claims.append(claim)
         pending = Pending(claim, 0)
         pending.end(Recorded(claim.user, 0, 1, 1, 1, 0))

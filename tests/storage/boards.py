@@ -7,8 +7,8 @@ from uuid import UUID
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.runtime.breaker import Breaker
-from scoreboard.storage.board_cache import SharedBoard
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.board_cache import BoardCache
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.projection import Projection
@@ -41,22 +41,22 @@ class World:
         version = await self.stores.fetchval(sql, user, total, self.turn)
         if in_redis:
             story = [ScoreEvent(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []
-            await crossing(
+            await run_in_asyncio(
                 self.projection.apply,
                 SequenceRange(1, self.turn, self.turn),
                 [LedgerRow(user, total, self.turn, version)],
                 story,
             )
 
-    def reader(self) -> SharedBoard:
+    def reader(self) -> BoardCache:
         """A node's view of the board, with its own caches."""
         return self.node()[0]
 
-    def node(self) -> tuple[SharedBoard, Profiles]:
+    def node(self) -> tuple[BoardCache, Profiles]:
         profiles = Profiles(self.stores)
         self.agreement = agreed()
         breaker, installation = Breaker("redis"), lambda: ""
-        return SharedBoard(
+        return BoardCache(
             LEADERBOARD, self.stores, profiles, breaker, self.agreement, self.request_repair, installation
         ), profiles
 

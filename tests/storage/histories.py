@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.domain.outcomes import Claim, Outcome, Recorded
+from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.limits import Limits
@@ -143,8 +143,8 @@ class Players:
                     self.projections[place].fate = fate
                     nursery.start_soon(partial(self._commit, self.commits[place], list(claims.values())))
 
-    async def _commit(self, commit: Commit, claims: list[Claim]) -> None:
-        outcomes: list[Outcome] = (await crossing(commit.run, claims)).outcomes
+    async def _commit(self, commit: Commit, claims: list[SubmittedAction]) -> None:
+        outcomes: list[Outcome] = (await run_in_asyncio(commit.run, claims)).outcomes
         for outcome in outcomes:
             if isinstance(outcome, Recorded):
                 self.awarded[outcome.user] += outcome.points
@@ -161,14 +161,14 @@ class Players:
         self.corrections += 1
         self.taken_back[user] += lost
         async with connection(self.stores) as conn:
-            rows = await crossing(ledger.standings, conn, {user: 0})
+            rows = await run_in_asyncio(ledger.current_rows, conn, {user: 0})
         self.late.insert(
             max(0, len(self.late) - late), Call(SequenceRange(1, self.corrections, self.corrections), rows, [])
         )
 
     async def arrive(self, call: Call) -> None:
         """A call of whoever, made by the first committer's node as if it came over the wire now."""
-        await crossing(Projection.apply, self.projections[0], *call)
+        await run_in_asyncio(Projection.apply, self.projections[0], *call)
 
     async def play(self, history: Sequence[Step]) -> None:
         for number, step in enumerate(history):

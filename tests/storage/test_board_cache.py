@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 import trio
 
-from scoreboard.domain.boards import KEPT, LEADERBOARD, Entry, Mark, Snapshot
+from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, BoardVersion, Entry, Snapshot
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage import board_cache as module
-from scoreboard.storage.board_cache import SharedBoard, Standing
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.board_cache import BoardCache, Standing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import open_stores
 from scoreboard.storage.profiles import Profile, Profiles
 from tests.conftest import OwnValkey
@@ -40,7 +40,7 @@ def names(rows: tuple[Entry, ...]) -> list[tuple[int, str, int]]:
     return [(entry.rank, entry.username, entry.score) for entry in rows]
 
 
-async def until_read(board: SharedBoard, *, stale: bool) -> None:
+async def until_read(board: BoardCache, *, stale: bool) -> None:
     """Reads until the board is (not) stale; the projector finds nothing that speaks against it."""
     with trio.fail_after(10):
         while (await board.read()).stale is not stale:
@@ -65,25 +65,25 @@ async def test_rows_come_in_order_with_names_and_pictures(world: World) -> None:
     snapshot = await world.reader().read()
     assert names(snapshot.rows) == [(1, "ann", 70), (2, "bob", 50), (3, "eve", 50)]
     assert (snapshot.rows[0].avatarUrl, snapshot.rows[1].avatarUrl) == ("https://example.org/a.png", None)
-    assert (snapshot.mark, snapshot.position, snapshot.stale) == (Mark(1, 3), "1-3", False)
+    assert (snapshot.mark, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
 
 
 async def test_an_empty_board_is_a_board(world: World) -> None:
     """A board without rows is read like any other."""
     snapshot = await world.reader().read()
-    assert (snapshot.rows, snapshot.mark, snapshot.stale) == ((), Mark(1, 0), False)
+    assert (snapshot.rows, snapshot.mark, snapshot.stale) == ((), BoardVersion(1, 0), False)
 
 
 async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: World) -> None:
     """At most KEPT rows come, and a total beyond 2^53 − 2 keeps its last digit."""
     rows = await world.stores.fetch(
         "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' FROM generate_series(1, $1) n RETURNING id",
-        KEPT + 5,
+        READ_SIZE + 5,
     )
     for place, row in enumerate(rows):
         await world.score(UUID(bytes=row["id"].bytes), 2**53 - 1 - place)
     snapshot = await world.reader().read()
-    assert [entry.score for entry in snapshot.rows] == [2**53 - 1 - place for place in range(KEPT)]
+    assert [entry.score for entry in snapshot.rows] == [2**53 - 1 - place for place in range(READ_SIZE)]
 
 
 async def test_when_the_shown_rows_were_last_modified(world: World) -> None:
@@ -183,7 +183,7 @@ async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: World) ->
         nursery.start_soon(board.read)
         await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
-    assert board.have == Mark(1, 1)
+    assert board.have == BoardVersion(1, 1)
 
 
 async def test_due_only_when_the_top_rose(world: World) -> None:
@@ -192,9 +192,9 @@ async def test_due_only_when_the_top_rose(world: World) -> None:
     board = world.reader()
     shown = await board.read()
     assert not board.is_due(shown)
-    board.hear(Mark(1, 2), top=1)
+    board.hear(BoardVersion(1, 2), top=1)
     assert not board.is_due(shown)
-    board.hear(Mark(1, 3), top=3)
+    board.hear(BoardVersion(1, 3), top=3)
     assert board.is_due(shown)
     assert board.is_due(None)
 
@@ -206,12 +206,12 @@ async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: 
     board = world.reader()
     board.changes_since(await board.read())
     before = monotonic()
-    board.hear(Mark(1, 2), top=2)
+    board.hear(BoardVersion(1, 2), top=2)
     await world.score(ann, 20)
     between = monotonic()
     await trio.sleep(0.01)
     await world.score(ann, 30)
-    board.hear(Mark(1, 3), top=3)
+    board.hear(BoardVersion(1, 3), top=3)
     since = board.changes_since(await board.read())
     assert since is not None
     assert before <= since <= between
@@ -345,7 +345,7 @@ async def test_a_removed_user_has_no_standing(world: World) -> None:
     """Whoever was taken from the board is not on it, though registered."""
     ann = await world.user("ann")
     await world.score(ann, 10)
-    await crossing(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 2**62)], [])
+    await run_in_asyncio(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 2**62)], [])
     assert await world.reader().standing(ann) == Standing(0, None)
 
 
@@ -370,7 +370,7 @@ async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(worl
     await world.score(ann, 10)
     await world.score(ann, 35, in_redis=False)
     board = world.reader()
-    board.note_version(Mark(1, 9))
+    board.note_version(BoardVersion(1, 9))
     assert await board.standing(ann) == Standing(35, 1)
     assert world.repair_requests == 1
 
@@ -379,7 +379,7 @@ async def test_an_open_breaker_keeps_redis_alone(world: World) -> None:
     """While the breaker is open, reads go to PostgreSQL without a Redis call."""
     await world.score(await world.user("ann"), 10)
     breaker = Breaker("redis", failures=1, interval=60)
-    board = SharedBoard(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.request_repair, lambda: "")
+    board = BoardCache(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.request_repair, lambda: "")
     breaker.failed(monotonic())
     async with counted_commands(world.stores) as counts:
         assert (await board.read()).stale

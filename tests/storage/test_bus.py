@@ -8,9 +8,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.boards import Mark
+from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.bus import Beat, Bus, Personal, Revoked, Update, decode
+from scoreboard.storage.bus import Bus, Heartbeat, Personal, Revoked, Update, decode
 from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import OwnValkey
 from tests.storage.boards import World
@@ -30,15 +30,17 @@ def test_decoding() -> None:
     told = f'[["{USER}",10,25,15,1768041000000,"req",1],["{USER}",0,10,10,1768041000000,"req",0]]'
     assert decode(f"board\nhere\nleaderboard\n3\n12\n11\n0,42\n{told}".encode(), "here") == Update(
         "leaderboard",
-        Mark(3, 12),
+        BoardVersion(3, 12),
         11,
         (
             Personal(USER, 10, 25, 15, 42, 1768041000000, "req"),
             Personal(USER, 0, 10, 10, None, 1768041000000, "req"),
         ),
     )
-    assert decode(b"board\nhere\nleaderboard\n3\n12\n11\n\n[]", "here") == Update("leaderboard", Mark(3, 12), 11, ())
-    assert decode(b"beat\nhere\nnode-1", "here") == Beat("node-1")
+    assert decode(b"board\nhere\nleaderboard\n3\n12\n11\n\n[]", "here") == Update(
+        "leaderboard", BoardVersion(3, 12), 11, ()
+    )
+    assert decode(b"beat\nhere\nnode-1", "here") == Heartbeat("node-1")
     assert decode(f"revoked\nhere\n{USER}".encode(), "here") == Revoked(USER)
 
 
@@ -89,10 +91,10 @@ async def test_everything_published_is_heard(stores: Stores) -> None:
             while len(heard) < 3:
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
-    assert heard[:2] == [Beat("here"), Revoked(sid)]
+    assert heard[:2] == [Heartbeat("here"), Revoked(sid)]
     update = heard[2]
     assert isinstance(update, Update)
-    assert (update.mark, update.position) == (Mark(1, 1), "1-1")
+    assert (update.mark, update.position) == (BoardVersion(1, 1), "1-1")
     assert [(one.user, one.new, one.rank) for one in update.personal] == [(ann, 10, 1)]
 
 

@@ -11,14 +11,14 @@ import trio
 from scoreboard.domain.actions import TOO_OLD_OR_AHEAD, invalid
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import GONE, POISONED, Claim, Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import UNSTORABLE_ACTION, USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.storage import commit as module
 from scoreboard.storage.commit import Commit, Committed
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
-from scoreboard.storage.redis.limits import Judgement, Limits
+from scoreboard.storage.redis.limits import LimitDecision, Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
 from tests.storage.proxy import Proxy, proxy_before
@@ -66,8 +66,8 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
             commit.writer.close()
 
 
-async def run(commit: Commit, *claims: Claim) -> list[Outcome]:
-    return (await crossing(commit.run, claims)).outcomes
+async def run(commit: Commit, *claims: SubmittedAction) -> list[Outcome]:
+    return (await run_in_asyncio(commit.run, claims)).outcomes
 
 
 def result(outcome: Outcome) -> Any:
@@ -87,7 +87,7 @@ def result(outcome: Outcome) -> Any:
 async def test_what_is_recorded_has_its_rank(world: World) -> None:
     """Outcomes in the order of the claims, with ranks after the whole batch, and the board's mark."""
     ada, bob = await make_users(world.stores, 2)
-    committed: Committed = await crossing(
+    committed: Committed = await run_in_asyncio(
         world.committer().run, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
     )
     assert [result(outcome) for outcome in committed.outcomes] == [2, 1, 2]
@@ -157,7 +157,7 @@ async def test_a_vanished_user_is_told_so(world: World) -> None:
     ada, gone = (await make_users(world.stores, 1))[0], uuid4()
     outcomes = await run(world.committer(), claim(gone, cooldown_ms=9_000), claim(ada))
     assert [result(outcome) for outcome in outcomes] == [Code.UNAUTHORIZED, 1]
-    assert outcomes[0] is GONE
+    assert outcomes[0] is USER_DELETED
     assert await world.slots(gone) == set()
     assert await world.cooling(gone) is None
 
@@ -184,10 +184,10 @@ async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
     stays its own."""
     (user,) = await make_users(world.stores, 1)
     one, other, again = world.committer(), world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
-    judgements = await crossing(one.limits.reserve, [again])
+    judgements = await run_in_asyncio(one.limits.reserve, [again])
     assert [result(outcome) for outcome in await run(other, again)] == [1]
 
-    async def judged_before(*_: object) -> tuple[list[Judgement], bool]:
+    async def judged_before(*_: object) -> tuple[list[LimitDecision], bool]:
         return judgements
 
     monkeypatch.setattr(Commit, "_judge", judged_before)
@@ -201,7 +201,7 @@ async def test_what_is_refused_keeps_its_slot_only(world: World) -> None:
     (user,) = await make_users(world.stores, 1)
     commit = world.committer()
     await run(commit, claim(user, action_id="bad", worth=BAD, cooldown_ms=9_000))
-    assert await run(commit, claim(user, action_id="poisoned", metadata="[", cooldown_ms=9_000)) == [POISONED]
+    assert await run(commit, claim(user, action_id="poisoned", metadata="[", cooldown_ms=9_000)) == [UNSTORABLE_ACTION]
     assert await world.slots(user) == {"bad", "poisoned"}
     assert await world.cooling(user) is None
     assert [result(outcome) for outcome in await run(commit, claim(user, cooldown_ms=9_000))] == [1]
@@ -235,7 +235,7 @@ async def test_without_redis_actions_are_recorded_without_rank(world: World) -> 
     commit = world.committer(per_minute=3)
     (first,) = await run(commit, claim(user, action_id="a", cooldown_ms=9_000))
     world.redis.refuse = True
-    committed: Committed = await crossing(
+    committed: Committed = await run_in_asyncio(
         commit.run, [claim(user, action_type="other"), claim(user, cooldown_ms=9_000), claim(user, action_id="a")]
     )
     assert [result(outcome) for outcome in committed.outcomes] == [None, "cooldown", "again"]
@@ -319,7 +319,7 @@ async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
     world.projection.request_repair = lambda: repair_requests.append(1)
     await run(commit, claim(ada))
     await world.stores.command("FLUSHALL")
-    committed: Committed = await crossing(commit.run, [claim(bob)])
+    committed: Committed = await run_in_asyncio(commit.run, [claim(bob)])
     assert [result(outcome) for outcome in committed.outcomes] == [None]
     assert committed.mark is None
     assert repair_requests

@@ -6,13 +6,13 @@ from uuid import UUID
 
 import pytest
 
-from scoreboard.domain.boards import SHOWN
+from scoreboard.domain.boards import TOP_SIZE
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
 from scoreboard.live.frame_set import prepare
 from scoreboard.storage import board_cache as board_module
 from scoreboard.storage import profiles as module
 from scoreboard.storage.bus import Update, decode
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import SPECIFIED
 from scoreboard.storage.connections.postgres_pool import PostgresPool, opening
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -58,7 +58,7 @@ async def test_a_reader_never_overwrites_a_change(world: World) -> None:
     ann = await world.user("ann")
     _, profiles = world.node()
     await rename(world, profiles, ann, "anna", "https://example.org/new.png")
-    await crossing(profiles._fill, {ann: module.Profile("ann", None)})
+    await run_in_asyncio(profiles._fill, {ann: module.Profile("ann", None)})
     kept = await hash_of(world, ann)
     assert (kept[b"username"], kept[b"avatarUrl"]) == (b"anna", b"https://example.org/new.png")
 
@@ -72,7 +72,7 @@ async def test_a_change_is_on_every_node_s_board(world: World) -> None:
     there = world.reader()
     before = await there.read()
     pubsub = world.stores.subscriber().pubsub()
-    await crossing(pubsub.subscribe, UPDATES)
+    await run_in_asyncio(pubsub.subscribe, UPDATES)
     await rename(world, profiles, ann, "anna")
 
     async def message() -> bytes:
@@ -82,8 +82,8 @@ async def test_a_change_is_on_every_node_s_board(world: World) -> None:
                 data: bytes = answer["data"]
                 return data
 
-    update = decode(await crossing(message), "")
-    await crossing(pubsub.aclose)
+    update = decode(await run_in_asyncio(message), "")
+    await run_in_asyncio(pubsub.aclose)
     assert isinstance(update, Update)
     assert (update.mark.version, update.top, update.personal) == (before.version + 1, before.version + 1, ())
     there.hear(update.mark, update.top)
@@ -105,7 +105,7 @@ async def content_of(world: World) -> dict[bytes, bytes]:
 async def heard(world: World) -> AsyncIterator[list[Update]]:
     """What is published meanwhile; complete after the block."""
     pubsub = world.stores.subscriber().pubsub()
-    await crossing(pubsub.subscribe, UPDATES)
+    await run_in_asyncio(pubsub.subscribe, UPDATES)
     updates: list[Update] = []
     yield updates
     await world.stores.command("PUBLISH", UPDATES, b"end")
@@ -118,7 +118,7 @@ async def heard(world: World) -> AsyncIterator[list[Update]]:
                 updates.append(update)
         await pubsub.aclose()
 
-    await crossing(receive)
+    await run_in_asyncio(receive)
 
 
 async def test_who_is_on_no_board_moves_none(world: World) -> None:
@@ -150,12 +150,12 @@ async def crowd(world: World, count: int) -> list[UUID]:
 async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -> None:
     """The version rises, so that lists of a hundred are read anew; the shown top is what it was, and nobody is sent a
     frame."""
-    users = await crowd(world, SHOWN + 2)
+    users = await crowd(world, TOP_SIZE + 2)
     profiles = Profiles(world.stores)
     there = world.reader()
     before, old = await there.read(), await content_of(world)
     async with heard(world) as updates:
-        await rename(world, profiles, users[SHOWN], "anna")
+        await rename(world, profiles, users[TOP_SIZE], "anna")
     (update,) = updates
     new = await content_of(world)
     assert (
@@ -167,7 +167,7 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -
     shown = prepare(None, before)
     there.hear(update.mark, update.top)
     after = await there.read()
-    assert (after.rows[SHOWN].username, after.position) == ("anna", before.position)
+    assert (after.rows[TOP_SIZE].username, after.position) == ("anna", before.position)
     assert prepare(shown, after) is None
 
 
@@ -204,14 +204,14 @@ async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world:
     await world.score(ann, 10)
     board, profiles = world.node()
     await board.read()
-    await crossing(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 10**12)], [])
+    await run_in_asyncio(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 10**12)], [])
     board.distrust()
     assert (await board.read()).rows == ()
     old = await content_of(world)
     await rename(world, profiles, ann, "anna")
     new = await content_of(world)
     assert (new[b"version"], new[b"top"]) == (old[b"version"], old[b"top"])
-    await crossing(world.projection.apply, SequenceRange(1, 3, 3), [LedgerRow(ann, 20, 3, 10**12 + 1)], [])
+    await run_in_asyncio(world.projection.apply, SequenceRange(1, 3, 3), [LedgerRow(ann, 20, 3, 10**12 + 1)], [])
     board.distrust()
     assert [row.username for row in (await board.read()).rows] == ["anna"]
 
@@ -341,12 +341,12 @@ async def test_names_outlive_a_full_cache(world: World, monkeypatch: pytest.Monk
     users = [await world.user(name) for name in ("ann", "bob", "cid")]
     profiles = Profiles(without_postgresql(world.stores))
     other = Profiles(world.stores)
-    await crossing(other.find, users)  # fills Redis
+    await run_in_asyncio(other.find, users)  # fills Redis
     for user in users:
-        await crossing(profiles.find, [user])
+        await run_in_asyncio(profiles.find, [user])
     assert len(profiles._cache) <= 2
     await world.stores.command("FLUSHALL")
-    assert await crossing(profiles.find, [users[0]]) == {}
+    assert await run_in_asyncio(profiles.find, [users[0]]) == {}
     assert [profiles.last_known(user).username for user in users] == ["ann", "bob", "cid"]
 
 
@@ -356,7 +356,7 @@ async def test_the_names_that_were_known_are_bounded(world: World, monkeypatch: 
     users = [await world.user(f"u{n}") for n in range(4)]
     profiles = Profiles(world.stores)
     for turn, two in enumerate((users[:2], users[2:])):
-        await crossing(profiles.find, two)
+        await run_in_asyncio(profiles.find, two)
         profiles.drop_outdated("leaderboard", 1, turn)
     assert len(profiles._known) <= 3
     assert [profiles.last_known(user).username for user in users[2:]] == ["u2", "u3"]

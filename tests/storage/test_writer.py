@@ -13,14 +13,14 @@ import trio
 
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
-from scoreboard.domain.outcomes import LOCKED, POISONED, Claim, Outcome, Recorded, limited
+from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recorded, SubmittedAction, limited
 from scoreboard.storage import writer as module
 from scoreboard.storage.agreement import Doubt
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, connect_committer
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import Limits
-from scoreboard.storage.writer import Taken, Writer
+from scoreboard.storage.writer import RecordedTurn, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused
 
@@ -40,21 +40,21 @@ async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
     made = Writer(lambda: connect_committer(proxy.url), nobody_refused, agreed())
-    await crossing(made.record, [claim(user)])
+    await run_in_asyncio(made.record, [claim(user)])
     yield made
     made.close()
 
 
-async def record(writer: Writer, claims: Sequence[Claim]) -> list[Outcome | None]:
+async def record(writer: Writer, claims: Sequence[SubmittedAction]) -> list[Outcome | None]:
     """Outcomes in the order of the claims."""
     outcomes: list[Outcome | None] = [None] * len(claims)
-    for taken in await crossing(writer.record, claims):
+    for taken in await run_in_asyncio(writer.record, claims):
         for place, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
             outcomes[place] = outcome
     return outcomes
 
 
-async def recorded_once(stores: Stores, claims: Sequence[Claim]) -> bool:
+async def recorded_once(stores: Stores, claims: Sequence[SubmittedAction]) -> bool:
     """Every claim has one key, one log row, and its points are in its user's total."""
     rows = await stores.fetch(
         "SELECT count(*) AS logs, count(DISTINCT action_id) AS ids, sum(points_awarded) AS points, max(total_score) AS total"
@@ -74,10 +74,10 @@ async def turns(stores: Stores, number: int) -> list[int]:
 async def locked(stores: Stores, user: UUID) -> AsyncIterator[asyncpg.Connection]:
     """The user's score is locked by somebody else."""
     async with connection(stores) as conn:
-        await crossing(
+        await run_in_asyncio(
             conn.execute, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL transaction_timeout = 0"
         )
-        await crossing(conn.execute, "SELECT 1 FROM scores WHERE user_id = $1 FOR UPDATE", user)
+        await run_in_asyncio(conn.execute, "SELECT 1 FROM scores WHERE user_id = $1 FOR UPDATE", user)
         yield conn
 
 
@@ -104,7 +104,7 @@ async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Wr
     claims = [claim(users[place % 50]) for place in range(200)]
     claims[77] = claim(users[27], **poison)
     outcomes = await record(writer, claims)
-    assert outcomes.pop(77) is POISONED
+    assert outcomes.pop(77) is UNSTORABLE_ACTION
     del claims[77]
     assert all(isinstance(outcome, Recorded) for outcome in outcomes)
     assert await recorded_once(stores, claims)
@@ -119,7 +119,7 @@ async def test_a_total_beyond_its_bound_is_refused_alone(writer: Writer, stores:
     )
     outcomes = await record(writer, [claim(ada), claim(full), claim(full), claim(ada)])
     assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, True, False, True]
-    assert outcomes[2] is POISONED
+    assert outcomes[2] is UNSTORABLE_ACTION
 
 
 async def test_a_batch_without_news_uses_no_turn(writer: Writer, stores: Stores) -> None:
@@ -142,7 +142,7 @@ async def test_a_lock_that_is_held_costs_its_user_only(writer: Writer, stores: S
     users = await make_users(stores, 4)
     await record(writer, [claim(user) for user in users])
     assert writer.conn is not None
-    await crossing(writer.conn.execute, "SET lock_timeout = '50ms'")
+    await run_in_asyncio(writer.conn.execute, "SET lock_timeout = '50ms'")
     claims = [claim(user) for user in users]
     async with locked(stores, users[1]):
         outcomes = await record(writer, claims)
@@ -158,12 +158,12 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     claims = [claim(ada), claim(bob)]
     await record(writer, claims)
     assert writer.conn is not None
-    await crossing(writer.conn.execute, "SET lock_timeout = '10s'")
+    await run_in_asyncio(writer.conn.execute, "SET lock_timeout = '10s'")
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 10)
     real, failed, outcomes = ledger.record, list[str](), list[Outcome | None]()
 
     async def noting(
-        conn: asyncpg.Connection, batch: Sequence[Claim], span: SequenceRange, judge: ledger.Judge | None
+        conn: asyncpg.Connection, batch: Sequence[SubmittedAction], span: SequenceRange, judge: ledger.Judge | None
     ) -> ledger.Recording:
         try:
             return await real(conn, batch, span, judge)
@@ -173,7 +173,7 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
 
     monkeypatch.setattr(ledger, "record", noting)
 
-    async def write(batch: list[Claim]) -> None:
+    async def write(batch: list[SubmittedAction]) -> None:
         outcomes.extend(await record(writer, batch))
 
     for _ in range(10):  # on a busy machine the other may come so late that PostgreSQL finds it to be the one
@@ -185,10 +185,10 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
             with trio.fail_after(20):
                 while not await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                     await trio.sleep(0.005)
-                await crossing(other.execute, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+                await run_in_asyncio(other.execute, "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
                 with suppress(asyncpg.DeadlockDetectedError):
-                    await crossing(other.execute, "UPDATE scores SET version = version WHERE user_id = $1", ada)
-                await crossing(other.execute, "ROLLBACK")
+                    await run_in_asyncio(other.execute, "UPDATE scores SET version = version WHERE user_id = $1", ada)
+                await run_in_asyncio(other.execute, "ROLLBACK")
         if failed:
             break
     assert failed == ["40P01"]
@@ -231,7 +231,7 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     await record(writer, [earlier])
     claims = [claim(ada, points=1), earlier, claim(bob, points=2), claim(UUID(int=3)), claim(ada, points=3)]
     number, proxy.fault = writer.number, fault
-    (taken,) = await crossing(writer.record, claims)
+    (taken,) = await run_in_asyncio(writer.record, claims)
     assert proxy.cuts == 1
     outcomes = taken.recording.outcomes
     told = [(outcome.previous, outcome.new) if isinstance(outcome, Recorded) else None for outcome in outcomes]
@@ -251,7 +251,7 @@ async def test_a_first_try_that_is_still_under_way_is_waited_for(proxy: Proxy, w
     before, claims, outcomes, cut = [claim(user)], [claim(user, points=4)], list[Outcome | None](), trio.Event()
     await record(writer, before)
     assert writer.conn is not None
-    await crossing(writer.conn.execute, PATIENT)
+    await run_in_asyncio(writer.conn.execute, PATIENT)
     proxy.on_cut = cut.set
     async with locked(stores, user) as holder:
 
@@ -266,7 +266,7 @@ async def test_a_first_try_that_is_still_under_way_is_waited_for(proxy: Proxy, w
                 # the second waits behind the first
                 while await stores.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
                     await trio.sleep(0.005)
-            await crossing(holder.execute, "ROLLBACK")
+            await run_in_asyncio(holder.execute, "ROLLBACK")
     assert [(outcome.previous, outcome.new) for outcome in outcomes if isinstance(outcome, Recorded)] == [(10, 14)]
     assert (
         await recorded_once(stores, [*claims, claims[0]])
@@ -282,11 +282,11 @@ async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writ
     claims, number = [claim(user, points=4)], writer.number
     async with locked(stores, user) as holder:
         assert writer.conn is not None
-        await crossing(writer.conn.execute, PATIENT)
+        await run_in_asyncio(writer.conn.execute, PATIENT)
         proxy.fault = Fault.CUT_WAITING
         with trio.fail_after(10), pytest.raises(StorageUnavailable):
             await record(writer, claims)
-        await crossing(holder.execute, "ROLLBACK")
+        await run_in_asyncio(holder.execute, "ROLLBACK")
     assert writer.number != number
     with trio.fail_after(10):
         # the first try got its lock, and nobody was there to hear of it
@@ -340,7 +340,7 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
     real, calls = ledger.record, 0
 
     async def going(
-        conn: asyncpg.Connection, batch: Sequence[Claim], span: SequenceRange, judge: ledger.Judge | None
+        conn: asyncpg.Connection, batch: Sequence[SubmittedAction], span: SequenceRange, judge: ledger.Judge | None
     ) -> ledger.Recording:
         nonlocal calls
         calls += 1
@@ -374,7 +374,7 @@ async def test_taken_parts_cover_the_batch(writer: Writer, stores: Stores) -> No
     """However it was halved, every place is in exactly one part, and turns follow each other."""
     users = await make_users(stores, 9)
     claims = [claim(user, metadata="[" if place % 4 == 1 else None) for place, user in enumerate(users)]
-    parts: list[Taken] = await crossing(writer.record, claims)
+    parts: list[RecordedTurn] = await run_in_asyncio(writer.record, claims)
     assert sorted(place for part in parts for place in part.places) == list(range(9))
     used = [part.span.last for part in parts if part.recording.rows]
     assert used == list(range(2, 2 + len(used)))
@@ -402,7 +402,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
     one, other = await make_users(stores, 2)
     asked: list[UUID] = []
 
-    async def refuse_other(_conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Refusal | None]:
+    async def refuse_other(_conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
         asked.extend(each.user for each in claims)
         return [limited("user", 1000) if each.user == other else None for each in claims]
 
@@ -410,7 +410,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
     outcomes = await record(writer, [claim(one), claim(other)])
     assert (asked, [type(outcome) for outcome in outcomes]) == ([], [Recorded, Recorded])
     async with connection(stores) as conn:
-        await crossing(outbox.detach, conn, [99])
+        await run_in_asyncio(outbox.detach, conn, [99])
     outcomes = await record(writer, [claim(one), claim(other)])
     assert asked == [one, other]
     assert isinstance(outcomes[0], Recorded)
@@ -428,7 +428,7 @@ async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores:
 
     async def act(writer: Writer) -> None:
         for _ in range(5):
-            for taken in await crossing(partial(writer.record, by_log=True), [claim(user)]):
+            for taken in await run_in_asyncio(partial(writer.record, by_log=True), [claim(user)]):
                 outcomes.extend(taken.recording.outcomes)
 
     async with trio.open_nursery() as nursery:
@@ -446,13 +446,13 @@ async def test_whose_rows_are_locked_is_set_apart(table: str, writer: Writer, st
     await record(writer, [claim(free), claim(held)])
     key = "id" if table == "users" else "user_id"
     async with connection(stores) as other:
-        await crossing(other.execute, f"BEGIN; SELECT 1 FROM {table} WHERE {key} = '{held}' FOR UPDATE")
+        await run_in_asyncio(other.execute, f"BEGIN; SELECT 1 FROM {table} WHERE {key} = '{held}' FOR UPDATE")
         outcomes = await record(writer, [claim(free), claim(held), claim(free)])
         assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, False, True]
         assert outcomes[1] is LOCKED
         again = [claim(held)]
-        (taken,) = await crossing(partial(writer.record, cautious=True), again)
+        (taken,) = await run_in_asyncio(partial(writer.record, cautious=True), again)
         assert taken.recording.outcomes == [LOCKED]
-        await crossing(other.execute, "ROLLBACK")
+        await run_in_asyncio(other.execute, "ROLLBACK")
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, again))
     assert await stores.fetchval("SELECT count(*) FROM action_logs WHERE user_id = $1", held) == 2

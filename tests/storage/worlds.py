@@ -12,9 +12,9 @@ import asyncpg
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.ledger_rows import SequenceRange
-from scoreboard.domain.outcomes import Claim
+from scoreboard.domain.outcomes import SubmittedAction
 from scoreboard.storage.agreement import Agreement
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import SPECIFIED
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger
@@ -35,7 +35,7 @@ async def make_users(stores: Stores, count: int) -> list[UUID]:
 
 def claim(
     user: UUID, *, points: int = 10, action_id: str | None = None, body: bytes | None = None, **others: object
-) -> Claim:
+) -> SubmittedAction:
     action = action_id or str(uuid4())
     values: dict[str, object] = {
         "action_type": "task_finish",
@@ -46,7 +46,9 @@ def claim(
         "worth": points,
         "cooldown_ms": 0,
     }
-    return Claim(user=user, action_id=action, body_sha256=sha256(body or action.encode()).digest(), **(values | others))  # type: ignore[arg-type]
+    return SubmittedAction(
+        user=user, action_id=action, body_sha256=sha256(body or action.encode()).digest(), **(values | others)
+    )
 
 
 async def open_board(stores: Stores, epoch: int = 1) -> None:
@@ -67,14 +69,14 @@ def agreed() -> Agreement:
     return agreement
 
 
-async def nobody_refused(_conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Refusal | None]:
+async def nobody_refused(_conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
     """No limit is used up."""
     return [None] * len(claims)
 
 
 @asynccontextmanager
 async def connection(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
-    conn = await crossing(stores.connect_committer)
+    conn = await run_in_asyncio(stores.connect_committer)
     try:
         yield conn
     finally:
@@ -88,15 +90,15 @@ class Scribe:
     def __init__(self, conn: asyncpg.Connection, number: int) -> None:
         self.conn, self.number, self.turn = conn, number, 0
 
-    async def record(self, claims: Sequence[Claim]) -> tuple[SequenceRange, ledger.Recording]:
+    async def record(self, claims: Sequence[SubmittedAction]) -> tuple[SequenceRange, ledger.Recording]:
         span = SequenceRange(self.number, self.turn + 1, self.turn + 1)
-        recording = await crossing(ledger.record, self.conn, claims, span)
+        recording = await run_in_asyncio(ledger.record, self.conn, claims, span)
         self.turn += bool(recording.rows)
         return span, recording
 
     async def project(self, projection: Projection, recorded: tuple[SequenceRange, ledger.Recording]) -> object:
         span, recording = recorded
-        return await crossing(projection.apply, span, recording.rows, recording.told)
+        return await run_in_asyncio(projection.apply, span, recording.rows, recording.told)
 
 
 async def order_in_postgres(stores: Stores) -> list[tuple[str, int]]:

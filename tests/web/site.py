@@ -35,13 +35,13 @@ from scoreboard.web.express import (
     build_prompt_table,
     build_table,
 )
-from scoreboard.web.headers import Heads
+from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.openapi import Description
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import failed, problem
-from scoreboard.web.rate_limit import Gate
+from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -157,7 +157,7 @@ async def site(
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
         bearer, heads = (
             Bearer(people.sessions.authenticate, people.sessions.recall),
-            Heads(origins, public_url=public_url),
+            ResponseHeaders(origins, public_url=public_url),
         )
         scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
         services = Services(
@@ -181,7 +181,7 @@ async def site(
         asgi = Asgi(application)
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = Gate(
+        gate = RateLimitMiddleware(
             heads,
             origins,
             addresses,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import POISONED, Duplicate, Outcome, Recorded, limited, out_of_service
+from scoreboard.domain.outcomes import UNSTORABLE_ACTION, Duplicate, Outcome, Recorded, limited, out_of_service
 from scoreboard.storage.board_cache import Standing
 from tests.operations.people import database_url
 from tests.web.site import SNAPSHOT, Site, site
@@ -244,7 +244,7 @@ async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: s
 OUTCOMES: list[tuple[Outcome | Exception, int, str, dict[str, Any]]] = [
     (Refusal(Code.INVALID_SIGNATURE, "no"), 403, "INVALID_SIGNATURE", {}),
     (
-        POISONED,
+        UNSTORABLE_ACTION,
         400,
         "INVALID_ACTION",
         {"errors": [{"field": "metadata", "message": "holds a value that cannot be stored"}]},

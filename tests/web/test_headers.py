@@ -1,10 +1,10 @@
-"""Heads: what every answer carries, on every door, and what browsers of other pages may do."""
+"""ResponseHeaders: what every answer carries, on every door, and what browsers of other pages may do."""
 
 from structlog.testing import capture_logs
 
 from scoreboard.settings.model import load_settings
 from scoreboard.web.cors import REFUSED_LOGGED, Origins
-from scoreboard.web.headers import DATA_POLICY, ECHOED_FIELDS, PAGE_POLICY, Heads
+from scoreboard.web.headers import DATA_POLICY, ECHOED_FIELDS, PAGE_POLICY, ResponseHeaders
 from scoreboard.web.pages.site import PAGE_FIELDS
 from tests.operations.people import database_url
 from tests.web.requests import request
@@ -17,7 +17,7 @@ BOARD = "/api/v1/scores/leaderboard"
 
 def test_a_head_is_whole() -> None:
     """Status line, Date, request id, the answer's own fields, length, a blank line; no length when it is not known."""
-    heads = Heads(Origins(), clock=lambda: 1_768_041_000.9)
+    heads = ResponseHeaders(Origins(), clock=lambda: 1_768_041_000.9)
     head = heads.write(request((b"x-request-id", b"abc")), 404, b"a: b\r\n", 7)
     assert head.startswith(b"HTTP/1.1 404 Not Found\r\ndate: Sat, 10 Jan 2026 10:30:00 GMT\r\n")
     assert head.endswith(b"x-request-id: abc\r\na: b\r\ncontent-length: 7\r\n\r\n")
@@ -27,7 +27,7 @@ def test_a_head_is_whole() -> None:
 def test_the_date_goes_on() -> None:
     """What is put together once a second is not kept longer."""
     now = [0.0]
-    heads = Heads(Origins(), clock=lambda: now[0])
+    heads = ResponseHeaders(Origins(), clock=lambda: now[0])
     assert b"00:00:00 GMT" in heads.write(request(), 200, b"", 0)
     now[0] = 61.5
     assert b"00:01:01 GMT" in heads.write(request(), 200, b"", 0)
@@ -36,7 +36,7 @@ def test_the_date_goes_on() -> None:
 def test_a_request_id_that_could_break_a_head_is_replaced() -> None:
     """Only [A-Za-z0-9._-]{1,128} is given back."""
     for given in (b"", b"a b", b"x" * 129, b"a\rb", "é".encode()):
-        lines = Heads(Origins()).write(request((b"x-request-id", given)), 200, b"", 0).split(b"\r\n")
+        lines = ResponseHeaders(Origins()).write(request((b"x-request-id", given)), 200, b"", 0).split(b"\r\n")
         (found,) = [line for line in lines if line.startswith(b"x-request-id: ")]
         assert found != b"x-request-id: " + given
         assert len(found) == len("x-request-id: ") + 32
@@ -44,10 +44,10 @@ def test_a_request_id_that_could_break_a_head_is_replaced() -> None:
 
 def test_https_is_kept_where_it_is() -> None:
     """Strict transport security only when the public URL is https: on plain http it would lock people out."""
-    assert b"strict-transport-security" in Heads(Origins(), public_url="https://board.example").write(
+    assert b"strict-transport-security" in ResponseHeaders(Origins(), public_url="https://board.example").write(
         request(), 200, b"", 0
     )
-    assert b"strict-transport-security" not in Heads(Origins(), public_url="http://127.0.0.1:8000").write(
+    assert b"strict-transport-security" not in ResponseHeaders(Origins(), public_url="http://127.0.0.1:8000").write(
         request(), 200, b"", 0
     )
 
@@ -61,7 +61,9 @@ def test_the_page_may_connect_to_its_own_host_alone() -> None:
         ("http://board.example:8080", "'self' ws://board.example:8080"),
     ):
         head = (
-            Heads(Origins(public_url=public_url), public_url=public_url).write(request(), 200, PAGE_FIELDS, 0).decode()
+            ResponseHeaders(Origins(public_url=public_url), public_url=public_url)
+            .write(request(), 200, PAGE_FIELDS, 0)
+            .decode()
         )
         (policy,) = [
             line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("content-security-policy: ")

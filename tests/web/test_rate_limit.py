@@ -9,8 +9,8 @@ from scoreboard.http.request import Request
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.cors import Origins
-from scoreboard.web.headers import Heads
-from scoreboard.web.rate_limit import FILES_TIMES, PICTURES_TIMES, POLLS_TIMES, USERS_TIMES, Gate
+from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.rate_limit import FILES_TIMES, PICTURES_TIMES, POLLS_TIMES, USERS_TIMES, RateLimitMiddleware
 from tests.web.requests import request
 
 LIMIT = 10
@@ -24,14 +24,21 @@ def user_of(asked: Request) -> UUID | None:
     return UUID(int=int(name)) if name.isdigit() else None
 
 
-def gate() -> tuple[Gate, ConnectionLimits]:
+def gate() -> tuple[RateLimitMiddleware, ConnectionLimits]:
     connections = ConnectionLimits(Addresses(), 0, clock=lambda: 0.0)
-    return Gate(
-        Heads(Origins()), Origins(), Addresses(), connections, LIMIT, files=(FILE,), recall=user_of, clock=lambda: 0.0
+    return RateLimitMiddleware(
+        ResponseHeaders(Origins()),
+        Origins(),
+        Addresses(),
+        connections,
+        LIMIT,
+        files=(FILE,),
+        recall=user_of,
+        clock=lambda: 0.0,
     ), connections
 
 
-def passed(gate: Gate, path: str, times: int, user: int = 0, peer: str = "192.0.2.1") -> int:
+def passed(gate: RateLimitMiddleware, path: str, times: int, user: int = 0, peer: str = "192.0.2.1") -> int:
     """How many of so many requests are let through."""
     fields = ((b"authorization", b"Bearer %d" % user),) if user else ()
     return sum(gate.before(request(*fields, peer=peer, target=path.encode())) is None for _ in range(times))
@@ -85,7 +92,7 @@ def test_users_of_one_address_count_for_themselves() -> None:
     assert answer.status == 429
 
 
-def kept_alive(room: Gate, user: int, peer: str = "192.0.2.1") -> bool:
+def kept_alive(room: RateLimitMiddleware, user: int, peer: str = "192.0.2.1") -> bool:
     """Whether the connection outlasts one more request of that user, which is refused."""
     asked = request((b"authorization", b"Bearer %d" % user), peer=peer, target=BOARD.encode())
     asked.keep_alive = True

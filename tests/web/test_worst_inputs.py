@@ -33,7 +33,7 @@ from scoreboard.web import json_body as bodies
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
-from scoreboard.web.headers import Heads
+from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.pages.site import accepts_gzip
 from scoreboard.web.routes.auth import Credentials, Refresh, Registration, read_cookies
 from scoreboard.web.routes.scores import is_current, read_limit
@@ -214,7 +214,7 @@ VALUES = {
 }
 ORIGINS = Origins(names=("board.lan",), allowed=("https://friend.example",))
 PROXIES = Addresses((ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")))
-HEADS = Heads(ORIGINS)
+HEADS = ResponseHeaders(ORIGINS)
 
 
 def nobody(token: str) -> None:
@@ -324,7 +324,7 @@ class Reader:
 
 @pytest.mark.parametrize("name", HEADS_AND_BODIES)
 def test_what_the_parser_reads(name: str) -> None:
-    """Heads and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their
+    """ResponseHeaders and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their
     turn."""
     longest = min(Reader(HEADS_AND_BODIES[name]).longest_ms for _ in range(RUNS))
     assert longest < LONGEST_MS

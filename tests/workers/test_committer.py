@@ -10,14 +10,14 @@ import trio
 import trio.testing
 import trio_asyncio
 
-from scoreboard.domain.boards import Mark
+from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import Code, StorageUnavailable
-from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded, limited
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction, limited
 from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import AWAY, BATCH, BUSY, IN_DOUBT, LOCKED_INTERVAL, PATIENCE, Pending, Queue
 from scoreboard.storage.commit import Committed
 from scoreboard.workers import committer as module
-from scoreboard.workers.committer import commit_batches, end_late, follow, unique
+from scoreboard.workers.committer import commit_batches, deduplicate, duplicate_outcome, end_late
 from tests.operations.outcomes import submit
 from tests.storage.worlds import claim
 
@@ -25,7 +25,7 @@ ADA, BOB = UUID(int=1), UUID(int=2)
 POINTS = Recorded(ADA, 0, 10, 10, 1, 0)
 
 
-def pending(each: Claim) -> Pending:
+def pending(each: SubmittedAction) -> Pending:
     return Pending(each, 0)
 
 
@@ -38,7 +38,7 @@ def test_the_first_of_equal_actions_leads() -> None:
         pending(claim(user, action_id=action))
         for user, action in [(ADA, "a"), (ADA, "b"), (BOB, "a"), (ADA, "a"), (ADA, "a")]
     ]
-    leaders, followers = unique(batch)
+    leaders, followers = deduplicate(batch)
     assert leaders == batch[:3]
     assert followers == [(batch[3], batch[0]), (batch[4], batch[0])]
 
@@ -49,15 +49,15 @@ def test_the_first_of_equal_actions_leads() -> None:
         (POINTS, Duplicate(POINTS), Duplicate(None)),
         (Duplicate(POINTS), Duplicate(POINTS), Duplicate(None)),
         (Duplicate(None), Duplicate(None), Duplicate(None)),
-        (GONE, GONE, GONE),
+        (USER_DELETED, USER_DELETED, USER_DELETED),
         (limited("user", 5), limited("user", 5), limited("user", 5)),
     ],
 )
 def test_a_follower_gets_what_became_of_its_leader(outcome: Outcome, same: Outcome, other: Outcome) -> None:
     """A duplicate of what counted, with its outcome only for the same body; else the same refusal."""
     leader = claim(ADA, action_id="a")
-    assert follow(claim(ADA, action_id="a"), leader, outcome) == same
-    assert follow(claim(ADA, action_id="a", body=b"other"), leader, outcome) == other
+    assert duplicate_outcome(claim(ADA, action_id="a"), leader, outcome) == same
+    assert duplicate_outcome(claim(ADA, action_id="a", body=b"other"), leader, outcome) == other
 
 
 def test_only_the_first_outcome_counts() -> None:
@@ -77,8 +77,10 @@ def test_every_answer_of_the_queue_is_a_503() -> None:
 # ---- the queue, on a clock of its own --------------------------------------------------------------------------------
 
 
-async def submitted(queue: Queue, claims: Sequence[Claim], outcomes: list[Outcome], nursery: trio.Nursery) -> None:
-    async def one(each: Claim) -> None:
+async def submitted(
+    queue: Queue, claims: Sequence[SubmittedAction], outcomes: list[Outcome], nursery: trio.Nursery
+) -> None:
+    async def one(each: SubmittedAction) -> None:
         outcomes.append(await submit(queue, each))
 
     for each in claims:
@@ -251,14 +253,14 @@ class FakeCommit:
 
     def __init__(self) -> None:
         self.writer = FakeWriter()
-        self.batches: list[Sequence[Claim]] = []
+        self.batches: list[Sequence[SubmittedAction]] = []
         self.fails: Callable[[], Exception] | None = None
 
-    async def run(self, claims: Sequence[Claim], *, cautious: bool = False) -> Committed:
+    async def run(self, claims: Sequence[SubmittedAction], *, cautious: bool = False) -> Committed:
         self.batches.append(claims)
         if self.fails is not None:
             raise self.fails()
-        return Committed([Recorded(each.user, 0, 1, 1, 1, 0) for each in claims], Mark(1, len(self.batches)))
+        return Committed([Recorded(each.user, 0, 1, 1, 1, 0) for each in claims], BoardVersion(1, len(self.batches)))
 
 
 async def test_a_crash_answers_everybody_and_ends_the_committer() -> None:
@@ -321,7 +323,7 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
 
 async def test_the_mark_is_heard_before_the_answer() -> None:
     """So a client that reads after its 200 reads its own write."""
-    queue, commit, heard = Queue(), FakeCommit(), list[tuple[Mark, bool]]()
+    queue, commit, heard = Queue(), FakeCommit(), list[tuple[BoardVersion, bool]]()
     mine = Pending(claim(ADA), float("inf"))
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
         await nursery.start(commit_batches, queue, commit, lambda mark: heard.append((mark, mine.outcome is None)))
@@ -329,4 +331,4 @@ async def test_the_mark_is_heard_before_the_answer() -> None:
         await submit(queue, claim(BOB))
         assert mine.outcome is not None
         nursery.cancel_scope.cancel()
-    assert heard == [(Mark(1, 1), True)]
+    assert heard == [(BoardVersion(1, 1), True)]

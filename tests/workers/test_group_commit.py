@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.boards import LEADERBOARD, Mark
+from scoreboard.domain.boards import LEADERBOARD, BoardVersion
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.outcomes import Claim, Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import AWAY, Queue
 from scoreboard.runtime.breaker import Breaker
@@ -33,7 +33,7 @@ class World:
     def __init__(self, stores: Stores, postgres: Proxy, nursery: trio.Nursery) -> None:
         self.stores, self.postgres, self.nursery, self.queue = stores, postgres, nursery, Queue()
         self.commits: list[Commit] = []
-        self.marks: list[Mark] = []
+        self.marks: list[BoardVersion] = []
 
     async def start(self, committers: int = 2) -> None:
         projection, breaker = Projection(self.stores.redis_direct, LEADERBOARD, lambda: None), Breaker("redis")
@@ -50,10 +50,10 @@ class World:
         while not self.queue.available:
             await trio.sleep(0.01)
 
-    async def submit_all(self, claims: Sequence[Claim]) -> list[Outcome]:
+    async def submit_all(self, claims: Sequence[SubmittedAction]) -> list[Outcome]:
         outcomes: list[Any] = [None] * len(claims)
 
-        async def one(place: int, each: Claim) -> None:
+        async def one(place: int, each: SubmittedAction) -> None:
             outcomes[place] = await submit(self.queue, each)
 
         async with trio.open_nursery() as nursery:

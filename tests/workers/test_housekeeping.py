@@ -10,11 +10,11 @@ import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.workers import housekeeping
-from scoreboard.workers.housekeeping import keep_house
+from scoreboard.workers.housekeeping import run_housekeeping
 from tests.storage.proxy import Fault, proxy_before
 
 WAITING = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -38,7 +38,7 @@ async def locked(database_url: str, table: str) -> AsyncIterator[asyncpg.Connect
         await conn.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         return conn
 
-    conn = await crossing(lock)
+    conn = await run_in_asyncio(lock)
     try:
         yield conn
     finally:
@@ -51,7 +51,7 @@ async def kept(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(housekeeping, "ROUND", 0.1)
     with capture_logs() as lines:
         async with trio.open_nursery() as nursery:
-            await nursery.start(keep_house, stores, LEADERBOARD)
+            await nursery.start(run_housekeeping, stores, LEADERBOARD)
             yield lines
             nursery.cancel_scope.cancel()
 
@@ -74,7 +74,7 @@ async def test_a_table_that_is_locked(
         for _ in range(30):
             await trio.sleep(0.1)
             if ends:
-                await crossing(other.fetch, ends)
+                await run_in_asyncio(other.fetch, ends)
         assert [line["event"] for line in lines if line["event"].startswith("house")] == ["housekeeping_waits"]
         other.terminate()
         await until_kept(lines)

@@ -8,22 +8,22 @@ import pytest
 import trio
 import trio_asyncio
 
-from scoreboard.domain.boards import LEADERBOARD, NEVER, Mark
+from scoreboard.domain.boards import LEADERBOARD, NEVER, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.operations.admin.verify import differences
 from scoreboard.storage import rebuild
 from scoreboard.storage.agreement import Doubt
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.postgres.outbox import Missing
 from scoreboard.storage.profiles import Profiles
-from scoreboard.storage.rebuild import BoardState, Rebuilder, Superseded
+from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
-from scoreboard.workers.housekeeping import keep_house
+from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.projector import BEHIND_SECONDS, Comparison, Projector, Repair, doubts, needed
 from tests.storage.worlds import (
     NAMES,
@@ -83,32 +83,44 @@ def missing(age: float) -> Missing:
     ("seen", "known", "expected", "reasons"),
     [
         (Comparison(state(0, 0, is_whole=False), {}, [], False, {}), NEVER, Repair.REBUILD, {Doubt.MISSING}),
-        (Comparison(state(3, 9, is_whole=False), {}, [], False, {}), Mark(3, 9), Repair.REBUILD, {Doubt.MISSING}),
-        (Comparison(state(1, 5), {}, [], False, {}), Mark(1, 5), Repair.REPLAY, set()),
-        (Comparison(state(1, 5, "before"), {}, [], False, {}), Mark(1, 5), Repair.RENEW, {Doubt.OLD}),
-        (Comparison(state(1, 4), {}, [], False, {}), Mark(1, 5), Repair.RENEW, {Doubt.OLD}),
-        (Comparison(state(1, 9), {}, [], False, {}), Mark(2, 1), Repair.RENEW, {Doubt.OLD}),
-        (Comparison(state(2, 1), {}, [], False, {}), Mark(1, 9), Repair.REPLAY, set()),
+        (
+            Comparison(state(3, 9, is_whole=False), {}, [], False, {}),
+            BoardVersion(3, 9),
+            Repair.REBUILD,
+            {Doubt.MISSING},
+        ),
+        (Comparison(state(1, 5), {}, [], False, {}), BoardVersion(1, 5), Repair.REPLAY, set()),
+        (Comparison(state(1, 5, "before"), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(1, 4), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(1, 9), {}, [], False, {}), BoardVersion(2, 1), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(2, 1), {}, [], False, {}), BoardVersion(1, 9), Repair.REPLAY, set()),
         (
             Comparison(state(2, 1, is_incomplete=True), {}, [], False, {}),
-            Mark(1, 9),
+            BoardVersion(1, 9),
             Repair.COMPLETE,
             {Doubt.INCOMPLETE},
         ),
-        (Comparison(state(1, 5), {7: 2}, [], False, {}), Mark(1, 5), Repair.REBUILD, {Doubt.HISTORY}),
-        (Comparison(state(1, 5), {}, [], True, {}), Mark(1, 5), Repair.REBUILD, {Doubt.BEHIND}),
-        (Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS / 2)], False, {}), Mark(1, 5), Repair.REPLAY, set()),
+        (Comparison(state(1, 5), {7: 2}, [], False, {}), BoardVersion(1, 5), Repair.REBUILD, {Doubt.HISTORY}),
+        (Comparison(state(1, 5), {}, [], True, {}), BoardVersion(1, 5), Repair.REBUILD, {Doubt.BEHIND}),
+        (
+            Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS / 2)], False, {}),
+            BoardVersion(1, 5),
+            Repair.REPLAY,
+            set(),
+        ),
         (
             Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS * 2)], False, {}),
-            Mark(1, 5),
+            BoardVersion(1, 5),
             Repair.REPLAY,
             {Doubt.BEHIND},
         ),
-        (Comparison(state(1, 5), {}, [], False, {7: False}), Mark(1, 5), Repair.REPLAY, {Doubt.DETACHED}),
-        (Comparison(state(1, 5), {}, [], False, {7: True, 8: False}), Mark(1, 5), Repair.REPLAY, set()),
+        (Comparison(state(1, 5), {}, [], False, {7: False}), BoardVersion(1, 5), Repair.REPLAY, {Doubt.DETACHED}),
+        (Comparison(state(1, 5), {}, [], False, {7: True, 8: False}), BoardVersion(1, 5), Repair.REPLAY, set()),
     ],
 )
-def test_what_a_comparison_leads_to(seen: Comparison, known: Mark, expected: Repair, reasons: set[Doubt]) -> None:
+def test_what_a_comparison_leads_to(
+    seen: Comparison, known: BoardVersion, expected: Repair, reasons: set[Doubt]
+) -> None:
     """A part missing, a lost history: built anew. A restarted server, a fallen version: renumbered. An old gap puts a
     board in doubt."""
     assert needed(seen, known) is expected
@@ -161,7 +173,7 @@ async def test_a_dead_writers_turns_are_replayed(stores: Stores) -> None:
     assert await projector.check_once() is Repair.REPLAY
     assert await order_in_redis(stores) == await order_in_postgres(stores)
     assert projector.projection.known.epoch == before.epoch
-    assert (await crossing(rebuilder_of(stores).state)).applied == {7: 5}
+    assert (await run_in_asyncio(rebuilder_of(stores).state)).applied == {7: 5}
 
 
 # ---- damaged boards -------------------------------------------------------------------------------------------------
@@ -476,7 +488,7 @@ async def test_an_epoch_is_never_used_again(stores: Stores) -> None:
     await projector_of(stores).check_once()
     await stores.command("HSET", NAMES.meta, "epoch", 1_000)
     async with connection(stores) as conn:
-        mark = await crossing(rebuilder_of(stores).rebuild, conn)
+        mark = await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
     assert mark.epoch == 1_001
 
 
@@ -492,22 +504,22 @@ async def test_what_is_put_in_place_has_not_changed(stores: Stores) -> None:
 
     async with connection(stores) as conn:
         users = await make_users(stores, 12)
-        await crossing(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
         begun = await updated()  # of a board without rows: when it was made
         scribe = Scribe(conn, 7)
         await scribe.record([claim(user, points=100 if user in users[:10] else 1) for user in users])
         await stores.execute("UPDATE scores SET updated_at = '2026-01-02T03:04:05.678Z' WHERE total_score = 100")
         await stores.command("DEL", *NAMES)
-        mark = await crossing(rebuilder_of(stores).rebuild, conn)
+        mark = await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
         assert await updated() == 1767323045678 < begun, "the shown rows' last, not that of those below"
-        renewed = await crossing(rebuilder_of(stores).renew, conn, mark.epoch)
+        renewed = await run_in_asyncio(rebuilder_of(stores).renew, conn, mark.epoch)
         assert renewed.epoch > mark.epoch
         assert await updated() == 1767323045678
         await stores.command("HSET", NAMES.meta, "updated", 1767323049000)  # a name has changed since
-        await crossing(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
         assert await updated() == 1767323049000
         await stores.command("HSET", NAMES.meta, "installation", "another's")
-        await crossing(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
         assert await updated() == 1767323045678, "when another installation's rows changed says nothing of ours"
         assert int(await stores.command("HGET", NAMES.meta, "top_at")) >= begun
 
@@ -520,8 +532,8 @@ async def test_two_rebuild_at_once(stores: Stores) -> None:
     async def build() -> None:
         async with connection(stores) as conn:
             try:
-                await crossing(rebuilder_of(stores).rebuild, conn)
-            except (Superseded, StorageUnavailable):
+                await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+            except (StaleEpoch, StorageUnavailable):
                 # the second: a busy machine; the projector below finishes what none of them did
                 pass
 
@@ -546,15 +558,15 @@ async def test_an_unfinished_board_is_cleared_by_the_next_and_expires(
             rebuilder = rebuilder_of(stores)
 
             async def stop() -> None:
-                raise Superseded
+                raise StaleEpoch
 
             rebuilder.renew_lease = stop
-            with pytest.raises(Superseded):
-                await crossing(rebuilder.rebuild, conn)
+            with pytest.raises(StaleEpoch):
+                await run_in_asyncio(rebuilder.rebuild, conn)
         left = await stores.command("KEYS", "*:next:*")
         assert 0 < len(left) <= 5
         assert min([await stores.command("TTL", key) for key in left]) > 0
-        await crossing(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
     assert await stores.command("KEYS", "*:next:*") == []
 
 
@@ -577,12 +589,12 @@ async def test_a_holder_that_wakes_up_late_changes_nothing(stores: Stores) -> No
             async with trio.open_nursery() as nursery:
 
                 async def build_late() -> None:
-                    with pytest.raises(Superseded):
-                        await crossing(late.rebuild, late_conn)
+                    with pytest.raises(StaleEpoch):
+                        await run_in_asyncio(late.rebuild, late_conn)
 
                 nursery.start_soon(build_late)
                 await stopped.wait()
-                mark = await crossing(rebuilder_of(stores).rebuild, conn)
+                mark = await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
                 woken.set()
     assert int(await stores.command("HGET", NAMES.meta, "epoch")) == mark.epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
@@ -608,9 +620,9 @@ async def test_writes_during_a_rebuild(stores: Stores) -> None:
     async def rebuild_twice() -> None:
         async with connection(stores) as conn:
             for _ in range(3):
-                await crossing(rebuilder_of(stores).rebuild, conn)
+                await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
                 await stores.command("UNLINK", *NAMES)
-                await crossing(rebuilder_of(stores).rebuild, conn)
+                await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
         done.set()
 
     with trio.fail_after(60):
@@ -635,7 +647,7 @@ async def test_one_projector_at_a_time(stores: Stores) -> None:
 
 async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
     """An emptied Redis heals by itself as soon as somebody suspects it."""
-    heard: list[Mark] = []
+    heard: list[BoardVersion] = []
     (user,) = await make_users(stores, 1)
     async with connection(stores) as conn:
         await Scribe(conn, 7).record([claim(user)])
@@ -691,14 +703,14 @@ async def test_the_outbox_is_pruned(stores: Stores) -> None:
         await stores.execute(
             "UPDATE commits SET committed_at = now() - interval '2 hours' WHERE writer = 1 OR turn < 3"
         )
-        assert await crossing(outbox.prune, conn, {1: 4, 2: 1}) == 4
+        assert await run_in_asyncio(outbox.prune, conn, {1: 4, 2: 1}) == 4
         kept = await stores.fetch("SELECT writer, turn FROM commits ORDER BY writer, turn")
         assert [tuple(row) for row in kept] == [(1, 4), (2, 2), (2, 3), (2, 4)]
-        committed = await crossing(outbox.last_turns, conn)
-        lacks = await crossing(outbox.missing, conn, {1: 4, 2: 1}, committed, 0.0)
+        committed = await run_in_asyncio(outbox.last_turns, conn)
+        lacks = await run_in_asyncio(outbox.missing, conn, {1: 4, 2: 1}, committed, 0.0)
         assert [lack.span for lack in lacks] == [SequenceRange(2, 2, 4)]
-        with pytest.raises(outbox.Pruned):
-            await crossing(outbox.missing, conn, {1: 4}, committed, 0.0)
+        with pytest.raises(outbox.HistoryGone):
+            await run_in_asyncio(outbox.missing, conn, {1: 4}, committed, 0.0)
 
 
 async def test_housekeeping_makes_partitions(stores: Stores) -> None:
@@ -709,7 +721,7 @@ async def test_housekeeping_makes_partitions(stores: Stores) -> None:
     assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 1
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            await nursery.start(keep_house, stores, LEADERBOARD)
+            await nursery.start(run_housekeeping, stores, LEADERBOARD)
             nursery.cancel_scope.cancel()
     assert await stores.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'action_logs'::regclass") == 5
     assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 0

@@ -17,7 +17,7 @@ import trio
 
 from scoreboard.domain import protocol as wire
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.protocol import CloseCode, Event, Trouble
+from scoreboard.domain.protocol import CloseCode, Event, LiveErrorCode
 from scoreboard.live.admission import Admission, refusal_event
 from scoreboard.live.frames import FrameBuffer
 from scoreboard.live.hub import Hub
@@ -29,7 +29,7 @@ MODES = ("full", "delta")
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class LiveLimits:
     """What a connection may do, whatever its transport; how many there may be is a matter of admission."""
 
     anonymous: bool = True
@@ -56,7 +56,7 @@ class Identity(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class LiveDependencies:
     """What conversations ask: handed in by app.py, the same for all."""
 
     hub: Hub
@@ -67,7 +67,7 @@ class Services:
     standing: Callable[[UUID], Awaitable[Standing]]  # raises StorageUnavailable
     clock: Callable[[], float] = time  # Unix seconds
 
-    async def introduce(self, viewer: Viewer, user: UUID) -> None:
+    async def send_identity(self, viewer: Viewer, user: UUID) -> None:
         """Tells a viewer who it is and where that user stands."""
         score = rank = None
         try:
@@ -114,7 +114,7 @@ class Conversation:
         "viewer",
     )
 
-    def __init__(self, viewer: Viewer, services: Services, rules: Rules) -> None:
+    def __init__(self, viewer: Viewer, services: LiveDependencies, rules: LiveLimits) -> None:
         now = trio.current_time()
         self.viewer, self._services, self._rules = viewer, services, rules
         self._heard_at = now  # trio's clock, when the last bytes came
@@ -178,7 +178,7 @@ class Conversation:
         match message:
             case None:
                 self._trouble(
-                    Trouble.BAD_MESSAGE,
+                    LiveErrorCode.BAD_MESSAGE,
                     "a message is a JSON object whose action is subscribe, unsubscribe, auth or ping",
                 )
                 return CloseCode.BAD_MESSAGE
@@ -200,10 +200,10 @@ class Conversation:
         """The token of the query or of a message: says who the viewer is, or renews it."""
         identity, viewer = self._services.authenticate(token), self.viewer
         if identity is None:
-            self._trouble(Trouble.UNAUTHORIZED, "the token is not valid, or not any more")
+            self._trouble(LiveErrorCode.UNAUTHORIZED, "the token is not valid, or not any more")
             return CloseCode.TOKEN
         if viewer.user is not None and viewer.user != identity.user:
-            self._trouble(Trouble.UNAUTHORIZED, "the token is another user's")
+            self._trouble(LiveErrorCode.UNAUTHORIZED, "the token is another user's")
             return CloseCode.TOKEN
         if viewer.user is None:
             if full := self._services.admission.refuses_user(identity.user):
@@ -213,7 +213,7 @@ class Conversation:
         self._services.hub.identify(viewer, identity.user, identity.sid)
         self._auth_by, self._expires = inf, identity.expires
         self.check()
-        await self._services.introduce(viewer, identity.user)
+        await self._services.send_identity(viewer, identity.user)
         return None
 
     async def _subscribe(self, message: wire.Subscribe) -> None:
@@ -221,10 +221,10 @@ class Conversation:
         if not self._is_board(board):
             return
         if message.mode not in MODES:
-            self._trouble(Trouble.UNSUPPORTED_MODE, "the mode is full or delta")
+            self._trouble(LiveErrorCode.UNSUPPORTED_MODE, "the mode is full or delta")
             return
         if self._auth_by != inf:
-            self._trouble(Trouble.UNAUTHORIZED, "log in first")
+            self._trouble(LiveErrorCode.UNAUTHORIZED, "log in first")
             return
         self.viewer.wants_heartbeat = message.heartbeat
         delta = message.mode == "delta"
@@ -233,10 +233,10 @@ class Conversation:
     def _is_board(self, channel: str) -> bool:
         known = self._services.hub.knows(channel)
         if not known:
-            self._trouble(Trouble.UNKNOWN_CHANNEL, "there is no such channel")
+            self._trouble(LiveErrorCode.UNKNOWN_CHANNEL, "there is no such channel")
         return known
 
-    def _trouble(self, code: Trouble, message: str) -> None:
+    def _trouble(self, code: LiveErrorCode, message: str) -> None:
         self._tell(wire.text_frame(wire.error(code, message)))
 
     def _tell(self, frame: bytes) -> None:

@@ -19,8 +19,8 @@ from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import Refusal
 from scoreboard.http.handlers import LATER, Later, Reply
 from scoreboard.http.request import Request, Response
-from scoreboard.live.transports.conversation import Services
-from scoreboard.live.transports.query import Asked, Requests
+from scoreboard.live.transports.conversation import LiveDependencies
+from scoreboard.live.transports.query import LiveRequest, Requests
 from scoreboard.live.viewer import Poll
 from scoreboard.telemetry import observe
 
@@ -49,7 +49,7 @@ class PollEndpoint:
     __slots__ = ("_problem", "_requests", "_services")
 
     def __init__(
-        self, requests: Requests, services: Services, *, problem: Callable[[Refusal, bytes], Response]
+        self, requests: Requests, services: LiveDependencies, *, problem: Callable[[Refusal, bytes], Response]
     ) -> None:
         self._requests, self._services, self._problem = requests, services, problem
 
@@ -104,7 +104,7 @@ class _Waiting:
 
     __slots__ = ("_asked", "_begun", "_has_left", "_late", "_poll", "_reply", "_services", "_socket", "is_cold")
 
-    def __init__(self, request: Request, asked: Asked, services: Services) -> None:
+    def __init__(self, request: Request, asked: LiveRequest, services: LiveDependencies) -> None:
         request.drop_headers(b"origin")  # which the head of the answer depends on
         self._asked, self._services, self._socket = asked, services, request.socket
         self._reply: Reply | None = None  # until it waits

@@ -1,6 +1,6 @@
 """What a stream or a long poll is asked for, and by whom; what is refused becomes a problem like everywhere else.
 
-Read once, before anything is promised: `Requests.read` gives what was `Asked`, or a Refusal. A token may come as
+Read once, before anything is promised: `Requests.read` gives what was `LiveRequest`, or a Refusal. A token may come as
 `?token=`, since an EventSource of a browser can't set headers; the header counts when both are there.
 """
 
@@ -14,7 +14,7 @@ from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, UNAUTHORIZED, Code, Fie
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.http.request import Request
 from scoreboard.live.admission import REFUSALS
-from scoreboard.live.transports.conversation import MODES, Identity, Rules, Services
+from scoreboard.live.transports.conversation import MODES, Identity, LiveDependencies, LiveLimits
 
 WAIT = 25.0  # seconds a long poll waits unless it says otherwise: below the 30 s after which many proxies give up
 LONGEST_WAIT = 30.0  # seconds; contract
@@ -36,7 +36,7 @@ class Query(NamedTuple):
         return f"Query({self.board!r}, {self.since!r})"  # never the token
 
 
-class Asked(NamedTuple):
+class LiveRequest(NamedTuple):
     """A request that may be served."""
 
     board: str
@@ -55,8 +55,8 @@ class Requests:
 
     def __init__(
         self,
-        services: Services,
-        rules: Rules,
+        services: LiveDependencies,
+        rules: LiveLimits,
         *,
         origin_allowed: Callable[[Request], bool],
         client_address: Callable[[Request], str],
@@ -65,7 +65,7 @@ class Requests:
         self._services, self._rules = services, rules
         self._origin_allowed, self._client_address, self._identify = origin_allowed, client_address, identify
 
-    def read(self, request: Request) -> Asked | Refusal:
+    def read(self, request: Request) -> LiveRequest | Refusal:
         """What is asked for, or why it is refused: a foreign page, a bad value, no valid token, no room, in this
         order."""
         # CORS would hide the answer from that page, but not keep it from holding connections
@@ -85,7 +85,11 @@ class Requests:
             return UNAUTHORIZED
         address, admission = self._client_address(request), self._services.admission
         full = admission.refuses(address) or (admission.refuses_user(identity.user) if identity else None)
-        return REFUSALS[full] if full else Asked(asked.board, asked.since, asked.delta, asked.wait, identity, address)
+        return (
+            REFUSALS[full]
+            if full
+            else LiveRequest(asked.board, asked.since, asked.delta, asked.wait, identity, address)
+        )
 
 
 def read_query(query: bytes) -> Query | Refusal:

@@ -14,10 +14,10 @@ import trio
 
 from scoreboard.domain import protocol as wire
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.protocol import CloseCode, Event, Trouble
+from scoreboard.domain.protocol import CloseCode, Event, LiveErrorCode
 from scoreboard.http.request import Request, Response
-from scoreboard.live.transports.conversation import CHECK_SECONDS, Identity, Rules, Services
-from scoreboard.live.transports.query import Asked, Requests
+from scoreboard.live.transports.conversation import CHECK_SECONDS, Identity, LiveDependencies, LiveLimits
+from scoreboard.live.transports.query import LiveRequest, Requests
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import Socket
 from scoreboard.telemetry import observe
@@ -43,8 +43,8 @@ class StreamEndpoint:
     def __init__(
         self,
         requests: Requests,
-        services: Services,
-        rules: Rules,
+        services: LiveDependencies,
+        rules: LiveLimits,
         *,
         write_head: Callable[[Request, int, bytes, int | None], bytes],
         problem: Callable[[Refusal, bytes], Response],
@@ -60,13 +60,13 @@ class StreamEndpoint:
         """
         return _Stream(request.socket, self).run(request)  # no coroutine of its own: there are thousands
 
-    def enter(self, asked: Asked) -> None:
+    def enter(self, asked: LiveRequest) -> None:
         self.services.admission.enter(asked.address)
         if asked.identity is not None:
             self.services.admission.identify(asked.identity.user)
         observe.STREAM_CONNECTIONS.inc()
 
-    def leave(self, asked: Asked) -> None:
+    def leave(self, asked: LiveRequest) -> None:
         observe.STREAM_CONNECTIONS.dec()
         self.services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
 
@@ -131,12 +131,12 @@ class _Stream:
         if hub.closing:  # its good-byes have been said while the head went out
             self.end(CloseCode.RESTART)
 
-    async def _begin(self, asked: Asked) -> None:
+    async def _begin(self, asked: LiveRequest) -> None:
         """What it is told first: our advice, who it is, the board."""
         viewer, services = self._viewer, self._endpoint.services
         services.hub.tell(viewer, b"retry: %d\n\n" % random.randint(*RETRY_MS))  # noqa: S311 – jitter
         if asked.identity is not None:
-            await services.introduce(viewer, asked.identity.user)
+            await services.send_identity(viewer, asked.identity.user)
         await services.show_to(viewer, asked.board, delta=asked.delta, since=asked.since)
 
     def check(self) -> None:
@@ -161,7 +161,7 @@ class _Stream:
         if code is CloseCode.TOKEN:
             hub.tell(
                 viewer,
-                viewer.wrap(Event.ERROR, wire.error(Trouble.UNAUTHORIZED, "the token is not valid any more"), ""),
+                viewer.wrap(Event.ERROR, wire.error(LiveErrorCode.UNAUTHORIZED, "the token is not valid any more"), ""),
             )
         hub.leave(viewer)
         if socket.behind_since < inf or viewer.pending is not None:

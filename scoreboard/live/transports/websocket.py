@@ -17,8 +17,8 @@ from scoreboard.domain import protocol as wire
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.protocol import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, close_frame, reason
 from scoreboard.http.request import Request
-from scoreboard.live.admission import REFUSALS, Full, refusal_event
-from scoreboard.live.transports.conversation import Conversation, Rules, Services
+from scoreboard.live.admission import REFUSALS, LimitReached, refusal_event
+from scoreboard.live.transports.conversation import Conversation, LiveDependencies, LiveLimits
 from scoreboard.live.transports.query import query_token
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import CLOSE_FRAME, Socket
@@ -50,8 +50,8 @@ class LiveEndpoint:
 
     def __init__(
         self,
-        services: Services,
-        rules: Rules,
+        services: LiveDependencies,
+        rules: LiveLimits,
         *,
         origin_allowed: Callable[[Request], bool],
         client_address: Callable[[Request], str],
@@ -115,7 +115,7 @@ class _Connection(trio.abc.Stream):
         "head",
     )
 
-    def __init__(self, socket: Socket, services: Services, rules: Rules) -> None:
+    def __init__(self, socket: Socket, services: LiveDependencies, rules: LiveLimits) -> None:
         self._socket, self._services, self._rules = socket, services, rules
         self._conversation = Conversation(Viewer(socket, self.end), services, rules)
         self.head = b""  # of the handshake, until the library has read it
@@ -131,7 +131,7 @@ class _Connection(trio.abc.Stream):
     # ---- its life ---------------------------------------------------------------------------------------------------
 
     async def run(
-        self, address: str, request_id: bytes, token: str | None, refused: CloseCode | None, full: Full | None
+        self, address: str, request_id: bytes, token: str | None, refused: CloseCode | None, full: LimitReached | None
     ) -> None:
         socket, viewer, admission = self._socket, self._conversation.viewer, self._services.admission
         admission.enter(address)

@@ -8,7 +8,7 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.storage import consistency as audit
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.stores import Stores
 
@@ -19,12 +19,12 @@ PAUSE = 1.0  # seconds between two looks
 async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
     """What keeps differing, by what it is about, and how many users were compared. Raises StorageUnavailable.
     Cancelling is harmless."""
-    found, users = await crossing(_look, stores, board)
+    found, users = await run_in_asyncio(_look, stores, board)
     for _ in range(LOOKS - 1):
         if not found:
             break
         await trio.sleep(PAUSE)
-        again, users = await crossing(_look, stores, board)
+        again, users = await run_in_asyncio(_look, stores, board)
         found = {about: what for about, what in again.items() if about in found}
     return found, users
 

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 _observers: set[Callable[[StorageUnavailable], None]] = set()  # as many as monitors run in this process: one
 
 
-async def crossing(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_asyncio(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """Runs an asyncio-flavoured coroutine function from Trio and returns its value.
 
     Cancelling cancels the asyncio task and returns when that has ended; a call whose ending must be bounded brings its

@@ -39,7 +39,7 @@ class DatabaseClock:
     def measure(self, asked: float, answer: float, answered: float) -> None:
         """PostgreSQL's clock said `answer` between `asked` and `answered` of the node's own.
 
-        Taken from the middle if the answer came soon, or is the first. A slow one moves the offset only as far as it
+        RecordedTurn from the middle if the answer came soon, or is the first. A slow one moves the offset only as far as it
         proves it wrong.
         """
         least, most = answer - answered, answer - asked

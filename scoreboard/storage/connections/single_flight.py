@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Unhurried(Generic[T]):
+class SingleFlight(Generic[T]):
     """Runs one call at a time in a task of its own, which ends by the call's own deadline."""
 
     __slots__ = ("_running",)

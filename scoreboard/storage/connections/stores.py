@@ -14,7 +14,7 @@ from weakref import WeakSet
 import asyncpg
 import redis.asyncio
 
-from scoreboard.storage.connections.bridge import asyncio_loop, crossing, postgres_errors, redis_errors
+from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import bounded
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.namespace import Namespace
@@ -112,7 +112,7 @@ class Stores:
             async with conn.transaction():
                 return await function(conn, *args, **kwargs)
 
-        return await crossing(self.pool.call, run)
+        return await run_in_asyncio(self.pool.call, run)
 
     async def command(self, *args: Any) -> Any:
         """One Redis command."""
@@ -121,7 +121,7 @@ class Stores:
             with redis_errors():
                 return await self.redis.execute_command(*args)
 
-        return await crossing(run)
+        return await run_in_asyncio(run)
 
     async def script(self, script: Callable[..., Awaitable[T]], keys: list[str], args: list[Any]) -> T:
         """One call of a script made by `redis.register_script`."""
@@ -130,7 +130,7 @@ class Stores:
             with redis_errors():
                 return await script(keys=keys, args=args)
 
-        return await crossing(run)
+        return await run_in_asyncio(run)
 
     def subscriber(self) -> Any:
         """A Redis client for Pub/Sub, without a time-out: silence is normal there. The caller closes it (asyncio:
@@ -174,7 +174,7 @@ class Stores:
             conn.terminate()
 
     async def _call(self, method: str, sql: str, args: tuple[object, ...]) -> Any:
-        return await crossing(self.pool.call, lambda conn: getattr(conn, method)(sql, *args))
+        return await run_in_asyncio(self.pool.call, lambda conn: getattr(conn, method)(sql, *args))
 
 
 async def connect(
@@ -234,11 +234,11 @@ async def open_stores(
         )
 
     async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
-        stores = await crossing(make)
+        stores = await run_in_asyncio(make)
         try:
             yield stores
         finally:
-            await crossing(_close, stores)
+            await run_in_asyncio(_close, stores)
 
 
 async def _close(stores: Stores) -> None:

@@ -14,7 +14,7 @@ import asyncpg
 from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
 
 # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
 BATCH_VERSIONS = 4096
@@ -51,7 +51,7 @@ class Recording(NamedTuple):
     """A batch's effect. `outcomes` in the order of the claims; `rows` and `told` for the projection, empty when nothing
     was added."""
 
-    outcomes: list[Outcome | None]  # None: processed before, `originals` tells
+    outcomes: list[Outcome | None]  # None: processed before, `find_recorded` tells
     rows: list[LedgerRow]
     told: list[ScoreEvent]
 
@@ -64,10 +64,10 @@ class LimitsUnchecked(ScoreboardError):
     """Another writer can't reach Redis, so the rate limits must be asked of the database. Nothing was recorded."""
 
 
-Judge = Callable[[asyncpg.Connection, Sequence[Claim]], Awaitable[Sequence[Refusal | None]]]
+Judge = Callable[[asyncpg.Connection, Sequence[SubmittedAction]], Awaitable[Sequence[Refusal | None]]]
 
 
-class Before(NamedTuple):
+class RecordedAction(NamedTuple):
     """What was recorded before under a claim's actionId."""
 
     duplicate: Duplicate
@@ -76,7 +76,7 @@ class Before(NamedTuple):
 
 
 async def record(
-    conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange, judge: Judge | None = None
+    conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange, judge: Judge | None = None
 ) -> Recording:
     """Records the claims under the writer's turn `span.last`; the turn is used up only if `rows` is not empty.
 
@@ -95,7 +95,7 @@ async def record(
 
 
 async def _record(
-    conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange, *, limits_checked: bool
+    conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange, *, limits_checked: bool
 ) -> Recording:
     rows = await conn.fetch(
         RECORD_SQL,
@@ -119,7 +119,7 @@ async def _record(
     places: dict[UUID, int] = {}
     for claim, row in zip(claims, rows, strict=True):
         if row["gone"]:
-            recording.outcomes.append(GONE)
+            recording.outcomes.append(USER_DELETED)
         elif row["new_score"] is None:
             recording.outcomes.append(None)
         else:
@@ -135,20 +135,24 @@ async def locked(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
     return {row["id"] for row in await conn.fetch(FREE_SQL, list(users))}
 
 
-async def originals(conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange) -> dict[int, Before]:
+async def find_recorded(
+    conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange
+) -> dict[int, RecordedAction]:
     """By place: what was recorded for a claim before. Places without a record are absent."""
     found = await conn.fetch(
         ORIGINALS_SQL, [claim.user for claim in claims], [claim.action_id for claim in claims], span.writer, span.last
     )
     return {
-        row["place"] - 1: Before(_original(claims[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"])
+        row["place"] - 1: RecordedAction(
+            _original(claims[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"]
+        )
         for row in found
     }
 
 
-async def recovered(conn: asyncpg.Connection, claims: Sequence[Claim], span: SequenceRange) -> Recording:
+async def read_back(conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange) -> Recording:
     """The effect of a turn that went through although its answer was lost: read back instead of recorded again."""
-    known = await originals(conn, claims, span)
+    known = await find_recorded(conn, claims, span)
     recording = Recording([], [], [])
     mine = {
         place: before.duplicate.original
@@ -168,7 +172,7 @@ async def recovered(conn: asyncpg.Connection, claims: Sequence[Claim], span: Seq
                 recording.rows.append(rows[claim.user])
             _note(recording, claim, original.points, original.new, original.at_ms, places)
         else:
-            recording.outcomes.append(None if place in known else GONE)
+            recording.outcomes.append(None if place in known else USER_DELETED)
     return recording
 
 
@@ -177,7 +181,7 @@ async def has_turn(conn: asyncpg.Connection, span: SequenceRange) -> bool:
     return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
 
 
-async def standings(conn: asyncpg.Connection, users: Mapping[UUID, int]) -> list[LedgerRow]:
+async def current_rows(conn: asyncpg.Connection, users: Mapping[UUID, int]) -> list[LedgerRow]:
     """The ledger's rows of these users; who has none is on no board any more (`total` None).
 
     `users`: each with the id of the last row of `commits` that names the user. That row is newer than a score that was
@@ -187,14 +191,16 @@ async def standings(conn: asyncpg.Connection, users: Mapping[UUID, int]) -> list
     return [rows.get(user) or LedgerRow(user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
 
 
-def _note(recording: Recording, claim: Claim, points: int, new: int, at_ms: int, places: dict[UUID, int]) -> None:
+def _note(
+    recording: Recording, claim: SubmittedAction, points: int, new: int, at_ms: int, places: dict[UUID, int]
+) -> None:
     recording.outcomes.append(Recorded(claim.user, new - points, points, new, None, at_ms))
     recording.told.append(
         ScoreEvent(user_id(claim.user), new - points, new, points, at_ms, claim.request_id, places[claim.user])
     )
 
 
-def _original(claim: Claim, row: asyncpg.Record) -> Duplicate:
+def _original(claim: SubmittedAction, row: asyncpg.Record) -> Duplicate:
     """The same body again gets the first outcome; another body under the same id gets nothing. An archived log row
     can't be told either."""
     if row["body_sha256"] != claim.body_sha256 or row["new_score"] is None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import asyncpg
 
 from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import asyncio_loop, crossing, postgres_errors
+from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import bounded, ended_connection
 from scoreboard.storage.connections.stores import connect
 from scoreboard.telemetry import observe
@@ -81,7 +81,7 @@ async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
     StorageUnavailable when it can't be reached. Cancelling rolls the file under way back.
     """
     async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
-        return await crossing(_migrate, postgres_url, pgbouncer=pgbouncer)
+        return await run_in_asyncio(_migrate, postgres_url, pgbouncer=pgbouncer)
 
 
 async def is_migrated(conn: asyncpg.Connection) -> bool:

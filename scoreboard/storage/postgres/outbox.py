@@ -14,7 +14,7 @@ import asyncpg
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.domain.ledger_rows import SequenceRange
 
-KEPT = "1 hour"  # design: long enough for any replay, short enough to stay small
+RETENTION = "1 hour"  # design: long enough for any replay, short enough to stay small
 PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
 TURNS_AT_ONCE = 500  # turns one replay call covers; at most 1000 users each
 
@@ -43,7 +43,7 @@ PRUNE_SQL = f"""
 DELETE FROM commits WHERE (writer, turn) IN (
     SELECT c.writer, c.turn FROM unnest($1::bigint[], $2::bigint[]) AS a(writer, turn)
     JOIN commits c ON c.writer = a.writer AND c.turn <= a.turn
-    WHERE c.committed_at < now() - interval '{KEPT}' AND c.turn < (SELECT max(l.turn) FROM commits l WHERE l.writer = c.writer)
+    WHERE c.committed_at < now() - interval '{RETENTION}' AND c.turn < (SELECT max(l.turn) FROM commits l WHERE l.writer = c.writer)
     LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608 – constants
 
 DETACH_SQL = """
@@ -62,7 +62,7 @@ class Missing(NamedTuple):
     age: float  # seconds, of the oldest turn
 
 
-class Pruned(ScoreboardError):
+class HistoryGone(ScoreboardError):
     """Turns that a projection lacks are no longer kept: it must be rebuilt."""
 
 
@@ -86,7 +86,7 @@ async def missing(
     """What a projection with these applied turns lacks, at most TURNS_AT_ONCE turns a writer, each older than `settled`
     seconds.
 
-    Raises Pruned.
+    Raises HistoryGone.
     """
     found = []
     for writer, last in committed.items():
@@ -96,7 +96,7 @@ async def missing(
         rows = await conn.fetch(TURNS_SQL, writer, done, settled, TURNS_AT_ONCE)
         if rows:
             if rows[0]["turn"] != done + 1:
-                raise Pruned
+                raise HistoryGone
             users = {user: row["id"] for row in rows for user in row["users"]}
             renamed = frozenset(user for row in rows if row["names"] for user in row["users"])
             found.append(Missing(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"]))

@@ -75,11 +75,13 @@ class Judged(NamedTuple):
 
     opened: Opened
     token_sha256: bytes  # the live one
-    just_spent: bool
+    within_reuse_grace: bool
     live: bool
 
     def __repr__(self) -> str:
-        return f"Judged({self.opened}, just_spent={self.just_spent}, live={self.live})"  # never the token's hash
+        return (
+            f"Judged({self.opened}, just_spent={self.within_reuse_grace}, live={self.live})"  # never the token's hash
+        )
 
 
 async def open_session(

@@ -17,7 +17,7 @@ import asyncpg
 from scoreboard.domain import email_addresses, names
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
-from scoreboard.storage.connections.bridge import crossing, postgres_errors
+from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.skeletons import REST_DAYS
@@ -240,7 +240,7 @@ async def find(stores: Stores, name: str) -> Account | None:
         rows = await stores.fetch(BY_EMAIL, email_addresses.spellings(name))
     else:
         stored = names.fold(name)
-        rows = await stores.fetch(BY_USERNAME, names.composed(name), stored, folded_skeleton(stored))
+        rows = await stores.fetch(BY_USERNAME, names.nfc(name), stored, folded_skeleton(stored))
         rows = [
             row
             for row in rows
@@ -330,7 +330,7 @@ async def delete(stores: Stores, user: UUID) -> bool:
     False when there is no such user. Triggers note for all boards that the user is gone, and end the sessions, whose
     rows stay until they are pruned. However many actions there are.
     """
-    return await crossing(_delete, stores, user)
+    return await run_in_asyncio(_delete, stores, user)
 
 
 async def _delete(stores: Stores, user: UUID) -> bool:

@@ -19,7 +19,7 @@ import asyncpg
 from scoreboard.domain.actions import NEWEST_MS, OLDEST_MS, TOO_OLD_OR_AHEAD, is_timely
 from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.outcomes import Claim, limited
+from scoreboard.domain.outcomes import SubmittedAction, limited
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
 from scoreboard.storage.connections.namespace import SPECIFIED, Namespace
 from scoreboard.storage.redis.scripts import load_script
@@ -54,7 +54,7 @@ SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class LimitDecision:
     """What the limits say of one claim: `refusal` None = admitted. `reserved`: SLOT | COOLDOWN newly taken by this
     call."""
 
@@ -108,7 +108,7 @@ class Limits:
         self._is_young = True  # as far as is known: whether the windows began less than the longest one ago
         self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
 
-    async def reserve(self, claims: Sequence[Claim]) -> tuple[list[Judgement], bool]:
+    async def reserve(self, claims: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
         """One call for the batch: the judgements, and whether they are complete. If not, the log must be asked about
         what was admitted.
 
@@ -127,7 +127,7 @@ class Limits:
                 keys=[self._namespace.limits_since, *(key for claim in claims for key in self._keys(claim))], args=args
             )
         judgements = [
-            Judgement(_refusal(claim, verdict, wait), reserved)
+            LimitDecision(_refusal(claim, verdict, wait), reserved)
             for claim, verdict, wait, reserved in zip(claims, answer[2::3], answer[3::3], answer[4::3], strict=True)
         ]
         if self._reconnects() != self._seen_reconnects:
@@ -166,7 +166,7 @@ class Limits:
                 with redis_errors():
                     await self._since(keys=[key], args=["complete", since, self.longest_ms])
 
-    async def release(self, given_back: Iterable[tuple[Claim, int]]) -> None:
+    async def release(self, given_back: Iterable[tuple[SubmittedAction, int]]) -> None:
         """Gives back what `reserve` newly took. Raises StorageUnavailable; then the slots stay until they expire."""
         pairs = [(claim, what) for claim, what in given_back if what]
         if pairs:
@@ -176,7 +176,7 @@ class Limits:
                     args=[value for claim, what in pairs for value in (claim.action_id, what)],
                 )
 
-    async def judge_by_log(self, conn: asyncpg.Connection, claims: Sequence[Claim]) -> list[Refusal | None]:
+    async def judge_by_log(self, conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
         """The same from PostgreSQL's action log, by PostgreSQL's clock; exact if the users' rows are locked in the
         transaction.
 
@@ -202,7 +202,7 @@ class Limits:
             refusals.append(refusal)
         return refusals
 
-    def _by_log(self, claim: Claim, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
+    def _by_log(self, claim: SubmittedAction, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
         if self.per_minute and len(stamps) >= self.per_minute:
             return limited("user", stamps[-self.per_minute] + WINDOW_MS - now)
         if started and started + self._pause(claim) > now:
@@ -211,15 +211,15 @@ class Limits:
             return TOO_OLD_OR_AHEAD
         return claim.worth if isinstance(claim.worth, Refusal) else None
 
-    def _pause(self, claim: Claim) -> int:
+    def _pause(self, claim: SubmittedAction) -> int:
         return claim.cooldown_ms if self.cooldowns else 0
 
-    def _keys(self, claim: Claim) -> tuple[str, str]:
+    def _keys(self, claim: SubmittedAction) -> tuple[str, str]:
         user = user_id(claim.user)
         return self._namespace.window(user), self._namespace.cooldown(user, claim.action_type)
 
 
-def _refusal(claim: Claim, verdict: int, wait: int) -> Refusal | None:
+def _refusal(claim: SubmittedAction, verdict: int, wait: int) -> Refusal | None:
     match verdict:
         case 1:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from scoreboard.domain.boards import NEVER, SHOWN, Board, Mark, user_id
+from scoreboard.domain.boards import NEVER, TOP_SIZE, Board, BoardVersion, user_id
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.ranking import order_key
 from scoreboard.storage.connections.bridge import redis_errors
@@ -29,7 +29,7 @@ class Applied:
     the board was put in place is missing; until then no rank is certain.
     """
 
-    mark: Mark
+    mark: BoardVersion
     top: int
     sequence: int
     is_complete: bool
@@ -73,7 +73,7 @@ class Projection:
         before = self.known  # a second committer may learn of more while this call is under way
         answer = await self.call(before.epoch, span, rows, told)
         if isinstance(answer, int) and answer > before.epoch:  # rebuilt by a projector: the new board is whole
-            before = max(self.known, Mark(answer, 0))
+            before = max(self.known, BoardVersion(answer, 0))
             answer = await self.call(answer, span, rows, told)
         if isinstance(answer, int) or answer.mark < before:
             self.request_repair()
@@ -93,7 +93,7 @@ class Projection:
             self.installation(),
             epoch,
             self.board.id,
-            SHOWN,
+            TOP_SIZE,
             span.writer,
             span.first,
             span.last,
@@ -113,5 +113,9 @@ class Projection:
             return int(answer[1])
         _, version, top, sequence, incomplete, *ranks = answer
         return Applied(
-            Mark(epoch, int(version)), int(top), int(sequence), not incomplete, tuple(rank or None for rank in ranks)
+            BoardVersion(epoch, int(version)),
+            int(top),
+            int(sequence),
+            not incomplete,
+            tuple(rank or None for rank in ranks),
         )

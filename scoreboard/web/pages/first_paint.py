@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from scoreboard.domain.boards import SHOWN
+from scoreboard.domain.boards import TOP_SIZE
 from scoreboard.domain.pictures import path
 from scoreboard.web.pages.branding import SHIPPED, Branding
 
@@ -83,13 +83,13 @@ def render_context(
             "initials": initials(entry.username),
             "avatar": path(entry.userId, entry.avatarUrl) if avatars and entry.avatarUrl else None,
         }
-        for entry in (entries or ())[:SHOWN]
+        for entry in (entries or ())[:TOP_SIZE]
     ]
-    rows += [{"rank": rank} for rank in range(len(rows) + 1, SHOWN + 1)]
+    rows += [{"rank": rank} for rank in range(len(rows) + 1, TOP_SIZE + 1)]
     return {
         "rows": rows,
-        "shown": SHOWN,
-        "digits": score_digits(row.score for row in (entries or ())[:SHOWN]),
+        "shown": TOP_SIZE,
+        "digits": score_digits(row.score for row in (entries or ())[:TOP_SIZE]),
         "waiting": entries is None,
         "empty": entries is not None and not entries,
         "updated": updated,

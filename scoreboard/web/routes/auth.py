@@ -20,7 +20,7 @@ from msgspec import Meta
 from scoreboard.domain.account_rules import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
 from scoreboard.http.request import Request, Response
-from scoreboard.operations.accounts import SPENT, Accounts, Client, LoggedIn
+from scoreboard.operations.accounts import SESSION_ENDED, Accounts, Client, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
 from scoreboard.web import json_body as bodies
 from scoreboard.web.authorization import Bearer
@@ -118,7 +118,9 @@ class AuthRoutes:
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         presented = (body.refreshToken,) if body.refreshToken else self._refresh_cookies(request)
-        return self._answer(request, await self._accounts.refresh(*presented, user=body.userId) if presented else SPENT)
+        return self._answer(
+            request, await self._accounts.refresh(*presented, user=body.userId) if presented else SESSION_ENDED
+        )
 
     async def logout(self, request: Request) -> Response:
         """End the session."""

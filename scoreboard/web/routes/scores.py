@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from prometheus_client import Counter
 
-from scoreboard.domain.boards import KEPT, SHOWN, Snapshot, rfc3339, user_id
+from scoreboard.domain.boards import READ_SIZE, TOP_SIZE, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
@@ -33,8 +33,8 @@ from scoreboard.web.responses import JSON, success
 
 Submit = Callable[[Identity, str, bytes, str], Pending | Refusal]
 
-REPEATED = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
-REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
+DUPLICATE = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
+ID_REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
 REPLAYED = b"idempotency-replayed: true\r\n"
 
 # no-cache: may be kept, must be asked about each time; the answer differs by the token, so caches keep the two apart.
@@ -95,14 +95,14 @@ def read_limit(query: bytes) -> int | Refusal:
         return OUT_OF_BOUNDS
     given = values.get("limit", [])
     if not given:
-        return SHOWN
-    if len(given) > 1 or not _WHOLE(given[0]) or int(given[0]) > KEPT:
-        message = f"must be a whole number from 1 to {KEPT}, given once"
+        return TOP_SIZE
+    if len(given) > 1 or not _WHOLE(given[0]) or int(given[0]) > READ_SIZE:
+        message = f"must be a whole number from 1 to {READ_SIZE}, given once"
         return Refusal(Code.INVALID_REQUEST, f"limit {message}", (FieldError("limit", message),))
     return int(given[0])
 
 
-_LIMITS = {b"": SHOWN} | {b"limit=%d" % limit: limit for limit in range(1, KEPT + 1)}
+_LIMITS = {b"": TOP_SIZE} | {b"limit=%d" % limit: limit for limit in range(1, READ_SIZE + 1)}
 
 
 def prepare(snapshot: Snapshot, limit: int) -> _Prepared:
@@ -113,7 +113,7 @@ def prepare(snapshot: Snapshot, limit: int) -> _Prepared:
         b',"stale":true' if snapshot.stale else b"",
     )
     modified = b""
-    if snapshot.last_modified and limit <= SHOWN:  # the date tells of the shown rows only
+    if snapshot.last_modified and limit <= TOP_SIZE:  # the date tells of the shown rows only
         modified = b"last-modified: %b\r\n" % formatdate(snapshot.last_modified, usegmt=True).encode()
     response, etag = _tagged(lead + tail, _PUBLIC + modified)
     return _Prepared(snapshot, lead, tail, response, etag)
@@ -157,8 +157,8 @@ def is_unmodified(request: Request, fields: bytes) -> bool:
     since = request.header(b"if-modified-since")
     if since == modified[1]:
         return True
-    then, last = _read_date(since), _read_date(modified[1])
-    return then is not None and last is not None and last <= then
+    add_done_callback, last = _read_date(since), _read_date(modified[1])
+    return add_done_callback is not None and last is not None and last <= add_done_callback
 
 
 def _read_date(text: bytes) -> float | None:
@@ -182,8 +182,8 @@ def _told(request: Request, outcome: Outcome) -> Response:
         return success(scored(outcome))
     if isinstance(outcome, Duplicate):
         if outcome.original is None:
-            return problem(REUSED, request.request_id)
-        return problem(REPEATED, request.request_id, data=scored(outcome.original), fields=REPLAYED)
+            return problem(ID_REUSED, request.request_id)
+        return problem(DUPLICATE, request.request_id, data=scored(outcome.original), fields=REPLAYED)
     return problem(outcome, request.request_id)
 
 
@@ -229,7 +229,7 @@ class ScoreRoutes:
         begun = self._begin(request)
         if isinstance(begun, Response):
             return begun
-        begun.then(lambda outcome: reply(partial(_told, request, outcome)))
+        begun.add_done_callback(lambda outcome: reply(partial(_told, request, outcome)))
         return LATER
 
     def _begin(self, request: Request) -> Pending | Response:

@@ -14,7 +14,7 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.protocol import HEARTBEAT_SECONDS, MESSAGE_BYTES, PING, CloseCode
 from scoreboard.live.admission import Admission
 from scoreboard.live.hub import Hub
-from scoreboard.live.transports.conversation import CHECK_SECONDS, Conversation, Rules, Services
+from scoreboard.live.transports.conversation import CHECK_SECONDS, Conversation, LiveDependencies, LiveLimits
 from scoreboard.storage.board_cache import Standing
 from tests.live.viewers import BOARD, FakeViewer, kinds, masked, names, one_by_one, snapshot
 
@@ -33,15 +33,15 @@ class Scene:
     """A conversation and everything around it, at a test's command. Its wall clock begins at 1000 s and goes with
     Trio's."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(self, rules: LiveLimits | None = None) -> None:
         self.hub, self.tokens, self.revoked, self.away = Hub((BOARD,)), dict[str, Person](), set[UUID](), False
         self.began, self.refreshed = trio.current_time(), 0
         self.viewer = FakeViewer(self.hub, subscribed=False)
         self.admission = Admission(per_user=3)
-        services = Services(
+        services = LiveDependencies(
             self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing, self.wall
         )
-        self.conversation = Conversation(self.viewer, services, rules or Rules())
+        self.conversation = Conversation(self.viewer, services, rules or LiveLimits())
         self.conversation.check()
 
     def wall(self) -> float:
@@ -299,7 +299,7 @@ async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: tr
 
 async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_clock: trio.testing.MockClock) -> None:
     """Nothing is shown before; then 4401. Logged in, it stays."""
-    scene = Scene(Rules(anonymous=False))
+    scene = Scene(LiveLimits(anonymous=False))
     assert await scene.say(SUBSCRIBE) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNAUTHORIZED"]
     await scene.pass_time(9.5, pongs=True)
@@ -307,7 +307,7 @@ async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_
     await scene.pass_time(1, pongs=True)
     assert scene.viewer.ends == [CloseCode.TOKEN]
 
-    scene = Scene(Rules(anonymous=False))
+    scene = Scene(LiveLimits(anonymous=False))
     scene.tokens["t"] = Person(ANN, 1, 9000)
     await scene.say({"action": "auth", "token": "t"})
     await scene.say(SUBSCRIBE)
@@ -317,7 +317,7 @@ async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_
 
 async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: trio.testing.MockClock) -> None:
     """N in ten seconds are taken, one more is 1008; in the next ten seconds N are taken again."""
-    rules = Rules()
+    rules = LiveLimits()
     scene = Scene(rules)
     for _ in range(3):
         assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
@@ -329,7 +329,7 @@ async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: 
 
 async def test_bytes_are_counted_whatever_they_are(autojump_clock: trio.testing.MockClock) -> None:
     """So many in ten seconds may be parsed, one more is 1008; in the next ten seconds so many again."""
-    scene = Scene(Rules(received=1000))
+    scene = Scene(LiveLimits(received=1000))
     for _ in range(3):
         assert scene.conversation.count_received(masked(1, b"x" * 992)) == masked(1, b"x" * 992)
         await trio.sleep(10)
@@ -340,7 +340,7 @@ async def test_bytes_are_counted_whatever_they_are(autojump_clock: trio.testing.
 @pytest.mark.parametrize("frame", [masked(9), masked(10), masked(9, b"x" * 125), masked(1), masked(2)])
 async def test_frames_are_counted_whatever_they_are(frame: bytes, autojump_clock: trio.testing.MockClock) -> None:
     """A window's worth may be parsed, one more is 1008, in one read or in many; in the next window as many again."""
-    rules = Rules()
+    rules = LiveLimits()
     scene = Scene(rules)
     assert scene.conversation.count_received(frame * rules.frames) == frame * rules.frames
     await trio.sleep(rules.window_seconds)
@@ -351,7 +351,7 @@ async def test_frames_are_counted_whatever_they_are(frame: bytes, autojump_clock
 
 async def test_reads_are_counted_however_little_they_bring(autojump_clock: trio.testing.MockClock) -> None:
     """Whoever sends a byte at a time has so many in a window; a browser needs two of them a message at most."""
-    rules = Rules(reads=10)
+    rules = LiveLimits(reads=10)
     scene = Scene(rules)
     for _ in range(2):
         assert [scene.conversation.count_received(byte) for byte in one_by_one(masked(9, b"four"))] == [b""] * 9 + [

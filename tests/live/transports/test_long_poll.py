@@ -15,7 +15,7 @@ from scoreboard.domain import protocol as wire
 from scoreboard.domain.boards import Snapshot
 from scoreboard.live.admission import Admission
 from scoreboard.live.transports import long_poll as module
-from scoreboard.live.transports.conversation import Rules
+from scoreboard.live.transports.conversation import LiveLimits
 from scoreboard.live.transports.long_poll import is_ahead
 from scoreboard.telemetry import observe
 from scoreboard.telemetry.request_times import name_routes
@@ -67,7 +67,7 @@ class Poller:
 
 
 @asynccontextmanager
-async def polling(rules: Rules | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
+async def polling(rules: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
     """A node whose board somebody watches already if polls are to be answered at once: nothing is read for them
     then."""
     async with running(rules, admission) as node:
@@ -284,7 +284,7 @@ async def test_bad_values(query: str, status: int) -> None:
 async def test_who_may_wait_and_how_many() -> None:
     """A foreign page may not, nobody may without a token where one is needed, and waiting polls count as
     connections."""
-    async with polling(Rules(anonymous=False), Admission(per_user=1)) as node:
+    async with polling(LiveLimits(anonymous=False), Admission(per_user=1)) as node:
         node.tokens["t"] = Person(ANN, 1, 9e9)
         one, two = await Poller.connect(node), await Poller.connect(node)
         await one.ask("", "Origin: https://evil.example")

@@ -14,7 +14,7 @@ import trio
 
 from scoreboard.live.admission import Admission
 from scoreboard.live.transports import sse as module
-from scoreboard.live.transports.conversation import CHECK_SECONDS, Rules
+from scoreboard.live.transports.conversation import CHECK_SECONDS, LiveLimits
 from scoreboard.telemetry import observe
 from tests.live.nodes import LiveNode, running
 from tests.live.transports.test_conversation import Person
@@ -214,7 +214,7 @@ async def test_refusals_are_answers(query: str, fields: tuple[str, ...], status:
 
 async def test_no_token_where_one_is_needed() -> None:
     """Without anonymous viewers: 401."""
-    async with running(Rules(anonymous=False)) as node:
+    async with running(LiveLimits(anonymous=False)) as node:
         node.tokens["t"] = Person(ANN, 1, 9e9)
         assert (await (await node.ask("/stream")).receive_some(4096)).startswith(b"HTTP/1.1 401 ")
         async with listening(node, "?token=t") as listener:
@@ -288,7 +288,7 @@ async def test_a_token_that_expires_or_is_revoked_ends_it() -> None:
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed and counted like a WebSocket."""
     before = observe.SLOW_READERS_CLOSED._value.get()
-    async with running(Rules(slow_reader_seconds=0.6)) as node, listening(node) as listener:
+    async with running(LiveLimits(slow_reader_seconds=0.6)) as node, listening(node) as listener:
         await listener.until(2)
         await node.ask("/stream", receive_buffer=1024)
         await node.until(viewers=2)

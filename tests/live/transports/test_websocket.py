@@ -25,7 +25,7 @@ from scoreboard.domain.protocol import PING, CloseCode, reason, text_frame
 from scoreboard.live.admission import Admission
 from scoreboard.live.transports import conversation
 from scoreboard.live.transports import websocket as module
-from scoreboard.live.transports.conversation import Rules
+from scoreboard.live.transports.conversation import LiveLimits
 from scoreboard.storage.board_cache import Standing
 from scoreboard.telemetry import observe
 from tests.live.nodes import running
@@ -305,7 +305,7 @@ def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "CHECK_SECONDS", math.inf)
 
 
-NO_PINGS = Rules(ping_seconds=math.inf)  # whose time is a deadline, too
+NO_PINGS = LiveLimits(ping_seconds=math.inf)  # whose time is a deadline, too
 
 
 @pytest.mark.usefixtures("no_deadlines")
@@ -365,7 +365,7 @@ async def test_a_message_that_never_ends_is_held_to_a_bound(monkeypatch: pytest.
 
 async def test_too_many_messages() -> None:
     """1008 after the answers to those that were allowed."""
-    async with running(Rules(messages=5)) as node, node.client() as client:
+    async with running(LiveLimits(messages=5)) as node, node.client() as client:
         for _ in range(6):
             await say(client, action="ping")
         code, _, events = await closed(client)
@@ -381,9 +381,9 @@ async def test_too_many_messages() -> None:
         (masked(1, final=False), masked(0, final=False)),
     ],
 )
-@pytest.mark.parametrize("rules", [Rules(received=2000), Rules()], ids=["bytes", "frames"])
+@pytest.mark.parametrize("rules", [LiveLimits(received=2000), LiveLimits()], ids=["bytes", "frames"])
 async def test_floods_that_are_no_messages(
-    rules: Rules, first: bytes, frame: bytes, monkeypatch: pytest.MonkeyPatch
+    rules: LiveLimits, first: bytes, frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pings, pongs and empty fragments are counted, as bytes and as frames: 1008, and the flood is not read to its
     end."""
@@ -477,7 +477,7 @@ async def test_nothing_follows_our_close() -> None:
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed, counted as 4413; another viewer gets every board meanwhile."""
     before = observe.SLOW_READERS_CLOSED._value.get()
-    async with running(Rules(slow_reader_seconds=0.6)) as node, node.client() as client:
+    async with running(LiveLimits(slow_reader_seconds=0.6)) as node, node.client() as client:
         await say(client, action="subscribe", channel=BOARD)
         assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
         slow = await node.raw(receive_buffer=1024)
@@ -542,7 +542,7 @@ async def test_hostile_bytes_end_their_own_connection(data: bytes) -> None:
 
 async def test_our_pings_are_answered_and_theirs_too() -> None:
     """One prepared ping goes out when it is time; a viewer's own ping gets its pong beside our frames."""
-    async with running(Rules(ping_seconds=0.2)) as node:
+    async with running(LiveLimits(ping_seconds=0.2)) as node:
         stream = await node.raw()
         await stream.send_all(masked(9, b"are you there"))
         seen = b""
@@ -555,7 +555,7 @@ async def test_our_pings_are_answered_and_theirs_too() -> None:
 async def test_ticks_beside_control_frames_never_break_a_frame() -> None:
     """A viewer that pings as fast as it may, while boards go out as fast as they can, reads only whole frames, the
     newest board last."""
-    async with running(Rules(frames=10**9, reads=10**9, received=10**9)) as node, node.client() as client:
+    async with running(LiveLimits(frames=10**9, reads=10**9, received=10**9)) as node, node.client() as client:
         await say(client, action="subscribe", channel=BOARD)
         assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
         seen: list[str] = []

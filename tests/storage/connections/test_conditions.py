@@ -8,7 +8,7 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import crossing, observed, postgres_errors, redis_errors
+from scoreboard.storage.connections.bridge import observed, postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.conditions import costs_connection, postgres_condition, redis_condition, reply_code
 from scoreboard.storage.connections.stores import Stores
 from tests.storage.worlds import connection
@@ -136,7 +136,7 @@ async def test_postgresql_says_so(stores: Stores, statement: str, expected: Stor
                 await conn.execute(statement)
 
         with pytest.raises(asyncpg.PostgresError if expected is None else StorageUnavailable) as raised:
-            await crossing(ask)
+            await run_in_asyncio(ask)
     assert [failure.condition for failure in heard] == ([] if expected is None else [expected])
     assert isinstance(raised.value, StorageUnavailable) is (expected is not None)
 
@@ -149,5 +149,5 @@ async def test_redis_says_so(stores: Stores) -> None:
             await stores.redis.execute_command("NONSENSE")
 
     with pytest.raises(StorageUnavailable) as raised:
-        await crossing(ask)
+        await run_in_asyncio(ask)
     assert raised.value.condition is BUSY

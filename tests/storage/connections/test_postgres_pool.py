@@ -8,7 +8,7 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.storage.connections import postgres_pool
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.postgres_pool import CALL_SECONDS
 from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import execute
@@ -76,7 +76,7 @@ async def test_unused_connections_are_closed(
             conn.terminate()
 
     with trio.fail_after(10):
-        while await crossing(there):
+        while await run_in_asyncio(there):
             await trio.sleep(0.05)
     assert await stores.fetchval("SELECT 1") == 1
 
@@ -118,7 +118,7 @@ async def test_no_free_connection(stores: Stores) -> None:
     """Who waits for one has the same deadline, and is told that PostgreSQL is busy, not that it is gone."""
 
     async def sleep() -> None:
-        await crossing(stores.pool.call, lambda conn: conn.fetchval("SELECT pg_sleep(30)"), seconds=30)
+        await run_in_asyncio(stores.pool.call, lambda conn: conn.fetchval("SELECT pg_sleep(30)"), seconds=30)
 
     async with trio.open_nursery() as nursery:
         for _ in range(POOL):

@@ -7,7 +7,7 @@ import redis.asyncio
 import redis.exceptions
 import trio
 
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.redis_client import DirectClient
 from scoreboard.storage.connections.stores import REDIS_SECONDS, open_stores
 from tests.storage.proxy import Fault, Proxy, proxy_before
@@ -28,7 +28,7 @@ async def client(proxy: Proxy) -> AsyncIterator[DirectClient]:
 
 
 async def call(client: DirectClient, *args: object) -> object:
-    return await crossing(client.execute_command, *args)
+    return await run_in_asyncio(client.execute_command, *args)
 
 
 async def test_one_connection_for_calls_in_turn_and_more_for_calls_at_once(client: DirectClient, proxy: Proxy) -> None:
@@ -74,7 +74,7 @@ async def test_a_connection_that_ended_while_idle_is_made_anew(
         async with redis.asyncio.Redis.from_url(redis_url) as other:
             await other.execute_command("CLIENT", "KILL", "TYPE", "normal")  # type: ignore[no-untyped-call]
 
-    await crossing(kill)
+    await run_in_asyncio(kill)
     await trio.sleep(0.05)
     assert await call(client, "ECHO", "second") == b"second"
 
@@ -91,5 +91,5 @@ async def test_scripts(client: DirectClient) -> None:
     """Sent whole when Redis does not know them, and again after it has forgotten."""
     script = client.register_script("return {KEYS[1], ARGV[1], ARGV[2]}")
     for _ in range(2):
-        assert await crossing(script, keys=["k"], args=[b"\x00\xff", 7]) == [b"k", b"\x00\xff", b"7"]
+        assert await run_in_asyncio(script, keys=["k"], args=[b"\x00\xff", 7]) == [b"k", b"\x00\xff", b"7"]
         await call(client, "SCRIPT", "FLUSH")

@@ -10,8 +10,8 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.embedded.servers import find_binaries
-from scoreboard.storage.bus import Beat, Bus, decode
-from scoreboard.storage.connections.bridge import crossing, redis_errors
+from scoreboard.storage.bus import Bus, Heartbeat, decode
+from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
 from scoreboard.storage.connections.generation import REPLACE_INTERVAL_SECONDS, Generation
 from scoreboard.storage.connections.redis_pool import make_pool
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -43,7 +43,7 @@ async def direct(stores: Stores, *args: object) -> object:
         with redis_errors():
             return await stores.redis_direct.execute_command(*args)
 
-    return await crossing(run)
+    return await run_in_asyncio(run)
 
 
 async def pipelined(stores: Stores, *args: object) -> object:
@@ -54,7 +54,7 @@ async def pipelined(stores: Stores, *args: object) -> object:
                 pipe.execute_command(*args)
             return (await pipe.execute())[0]
 
-    return await crossing(run)
+    return await run_in_asyncio(run)
 
 
 async def scripted(stores: Stores, *args: object) -> object:
@@ -64,7 +64,7 @@ async def scripted(stores: Stores, *args: object) -> object:
         with redis_errors():
             return await script([], args)
 
-    return await crossing(run)
+    return await run_in_asyncio(run)
 
 
 async def client_id(stores: Stores, ask: Ask) -> object:
@@ -111,7 +111,7 @@ async def test_a_call_under_way_is_not_disturbed(stores: Stores) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.sleep(0.05)
-        await crossing(_replace, stores.redis_generation)
+        await run_in_asyncio(_replace, stores.redis_generation)
     assert answers == [None]
 
 
@@ -124,9 +124,9 @@ async def _replace(generation: Generation, count: int = 1) -> int:
 async def test_replacing_has_a_bound(stores: Stores) -> None:
     """While the address itself leads to the wrong server, connections are replaced once in an interval, not with every
     call."""
-    assert await crossing(_replace, stores.redis_generation, 5) == 1
+    assert await run_in_asyncio(_replace, stores.redis_generation, 5) == 1
     await trio.sleep(REPLACE_INTERVAL_SECONDS)
-    assert await crossing(_replace, stores.redis_generation, 5) == 2
+    assert await run_in_asyncio(_replace, stores.redis_generation, 5) == 2
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_the_subscription_is_made_anew(
                 while not subscribed:
                     await trio.sleep(0.01)
                 proxy.target = redis_url
-                await crossing(_replace, stores.redis_generation)
+                await run_in_asyncio(_replace, stores.redis_generation)
                 while len(subscribed) < 2:
                     await trio.sleep(0.01)
                 assert resp(fresh_valkey.url, 'PUBLISH scoreboard:updates "beat\\n\\nold"') == b":0"
@@ -190,7 +190,7 @@ async def test_the_subscription_is_made_anew(
                 nursery.cancel_scope.cancel()
     finally:
         resp(redis_url, "ACL SETUSER default <secret")
-    assert heard == [Beat("new")]
+    assert heard == [Heartbeat("new")]
 
 
 @pytest.fixture
@@ -247,6 +247,6 @@ async def test_every_scheme_has_its_class(url: str, kind: type) -> None:
         return make_pool(redis.asyncio.ConnectionPool, url, Generation("redis")).make_connection()  # type: ignore[no-untyped-call]
 
     async with open_stores(NOWHERE, url):
-        conn = await crossing(made)
+        conn = await run_in_asyncio(made)
     assert isinstance(conn, kind)
     assert hasattr(conn, "_generation")

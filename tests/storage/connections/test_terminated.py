@@ -13,7 +13,7 @@ from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import Recorded
 from scoreboard.operations.admin import verify
-from scoreboard.storage.connections.bridge import crossing, postgres_errors
+from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import ConnectionDeadline, bounded, ended_connection
 from scoreboard.storage.connections.stores import Stores, connect
 from scoreboard.storage.postgres.migrate import migrate
@@ -94,7 +94,7 @@ async def test_closed_by_us(
             conn.terminate()
         return True
 
-    succeeded = [await crossing(attempt, CALLS[number % len(CALLS)]) for number in range(TRIES)]
+    succeeded = [await run_in_asyncio(attempt, CALLS[number % len(CALLS)]) for number in range(TRIES)]
     assert {True, False} <= set(succeeded)
 
 
@@ -113,7 +113,7 @@ async def test_a_pool_that_is_ended_under_its_calls(stores: Stores) -> None:
             timer.cancel()
         return True
 
-    succeeded = [await crossing(attempt, CALLS[number % len(CALLS)]) for number in range(TRIES)]
+    succeeded = [await run_in_asyncio(attempt, CALLS[number % len(CALLS)]) for number in range(TRIES)]
     assert {True, False} <= set(succeeded)
     assert await stores.fetchval("SELECT 1") == 1
 
@@ -137,10 +137,10 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
         assert len(taken.recording.outcomes) == 1
         return True
 
-    succeeded = [await crossing(attempt, number) for number in range(TRIES)]
+    succeeded = [await run_in_asyncio(attempt, number) for number in range(TRIES)]
     for number, done in enumerate(succeeded):
         if not done:
-            (taken,) = await crossing(writer.record, [claim(user, action_id=str(number))])
+            (taken,) = await run_in_asyncio(writer.record, [claim(user, action_id=str(number))])
             assert taken.recording.outcomes == [None] or isinstance(taken.recording.outcomes[0], Recorded)
     writer.close()
     assert await stores.fetchval("SELECT total_score FROM scores WHERE user_id = $1", user) == 10 * TRIES
@@ -154,7 +154,7 @@ async def test_ended_by_postgresql(empty_database_url: str, stores: Stores) -> N
 
     async def end_others() -> None:
         await trio.sleep(random.uniform(0, 0.15))
-        await crossing(kill)
+        await run_in_asyncio(kill)
 
     async def kill() -> None:
         for url in (empty_database_url, stores.postgres_url):

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
-from scoreboard.domain.outcomes import GONE, Claim, Duplicate, Recorded
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Recorded, SubmittedAction
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
 from tests.storage.worlds import Scribe, claim, connection, make_users
@@ -22,8 +22,8 @@ HIGHEST = 2**53 - 1  # the largest total
 DELETE = "WITH doomed AS (SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE) DELETE FROM users WHERE id IN (SELECT id FROM doomed)"
 
 
-async def originals(conn: asyncpg.Connection, *claims: Claim) -> list[Duplicate | None]:
-    found = await crossing(ledger.originals, conn, claims, SequenceRange(0, 0, 0))
+async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | None]:
+    found = await run_in_asyncio(ledger.find_recorded, conn, claims, SequenceRange(0, 0, 0))
     return [found[place].duplicate if place in found else None for place in range(len(claims))]
 
 
@@ -72,7 +72,11 @@ async def test_a_second_submission_awards_nothing(stores: Stores) -> None:
         _, second = await scribe.record([again])
         _, third = await scribe.record([other])
         assert second == third == ledger.Recording([None], [], [])
-        assert await originals(conn, again, other, claim(user)) == [Duplicate(first.outcomes[0]), Duplicate(None), None]  # type: ignore[arg-type]
+        assert await find_recorded(conn, again, other, claim(user)) == [
+            Duplicate(first.outcomes[0]),  # type: ignore[arg-type]
+            Duplicate(None),
+            None,
+        ]
     assert await stores.fetchval("SELECT total_score FROM scores") == 30
     assert await stores.fetchval("SELECT count(*) FROM commits") == 1
 
@@ -92,7 +96,10 @@ async def test_a_vanished_user_is_an_outcome(stores: Stores) -> None:
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record([claim(ada), claim(bob), claim(carl), claim(bob)])
     assert ranked(recording) == [(0, 10), None, (0, 10), None]
-    assert [outcome for outcome in recording.outcomes if not isinstance(outcome, Recorded)] == [GONE, GONE]
+    assert [outcome for outcome in recording.outcomes if not isinstance(outcome, Recorded)] == [
+        USER_DELETED,
+        USER_DELETED,
+    ]
 
 
 async def test_two_actions_of_a_user_in_a_batch_have_running_totals(stores: Stores) -> None:
@@ -205,7 +212,7 @@ async def test_what_postgresql_cannot_hold_is_a_data_error(metadata: str, stores
 
 
 async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
-    """`recovered` gives what `record` gave: outcomes, rows and told, with duplicates of other turns and users gone
+    """`read_back` gives what `record` gave: outcomes, rows and told, with duplicates of other turns and users gone
     since told apart."""
     ada, bob, carl = await make_users(stores, 3)
     await stores.execute("INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, 7, 1, 1)", ada)
@@ -222,13 +229,13 @@ async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
             claim(carl),
         ]
         span, recording = await scribe.record(batch)
-        assert await crossing(ledger.has_turn, conn, span)
-        assert not await crossing(ledger.has_turn, conn, SequenceRange(7, 3, 3))
-        assert await crossing(ledger.recovered, conn, batch, span) == recording
+        assert await run_in_asyncio(ledger.has_turn, conn, span)
+        assert not await run_in_asyncio(ledger.has_turn, conn, SequenceRange(7, 3, 3))
+        assert await run_in_asyncio(ledger.read_back, conn, batch, span) == recording
         await stores.execute("DELETE FROM users WHERE id = $1", carl)
-        recovered = await crossing(ledger.recovered, conn, batch, span)
-    assert recovered.outcomes == [*recording.outcomes[:5], GONE]
-    assert recovered.rows == recording.rows[:2]
+        read_back = await run_in_asyncio(ledger.read_back, conn, batch, span)
+    assert read_back.outcomes == [*recording.outcomes[:5], USER_DELETED]
+    assert read_back.rows == recording.rows[:2]
 
 
 async def test_standings_tell_who_is_on_the_board(stores: Stores) -> None:
@@ -236,7 +243,7 @@ async def test_standings_tell_who_is_on_the_board(stores: Stores) -> None:
     ada, bob = await make_users(stores, 2)
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record([claim(ada)])
-        assert await crossing(ledger.standings, conn, {bob: 3, ada: 1}) == [
+        assert await run_in_asyncio(ledger.current_rows, conn, {bob: 3, ada: 1}) == [
             LedgerRow(bob, None, 0, 3 * 4096),
             *recording.rows,
         ]
@@ -323,8 +330,8 @@ async def test_a_batch_and_the_deletion_of_its_users_do_not_deadlock(stores: Sto
             nursery.start_soon(write, 1)
             nursery.start_soon(write, 2)
             nursery.start_soon(delete)
-    assert all(outcome is GONE or isinstance(outcome, Recorded) for outcome in outcomes)
-    assert GONE in outcomes
+    assert all(outcome is USER_DELETED or isinstance(outcome, Recorded) for outcome in outcomes)
+    assert USER_DELETED in outcomes
     assert (
         await stores.fetchval(
             "SELECT (SELECT count(*) FROM scores) + (SELECT count(*) FROM action_keys) + (SELECT count(*) FROM action_logs)"

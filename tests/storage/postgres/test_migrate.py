@@ -13,7 +13,7 @@ import trio
 import unicodedata2
 
 from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, connect, open_stores
 from scoreboard.storage.postgres import migrate as module
 from scoreboard.storage.postgres.migrate import TIMEOUTS, Migration, is_migrated, migrate, migrations, outstanding
@@ -37,10 +37,10 @@ async def test_each_file_is_applied_once_in_order(empty_database_url: str) -> No
     names = [migration.name for migration in migrations()]
     assert names == sorted(names)
     async with postgres(empty_database_url):
-        conn = await crossing(connect, empty_database_url)
-        assert not await crossing(is_migrated, conn)
+        conn = await run_in_asyncio(connect, empty_database_url)
+        assert not await run_in_asyncio(is_migrated, conn)
         assert await migrate(empty_database_url) == names
-        assert await crossing(is_migrated, conn)
+        assert await run_in_asyncio(is_migrated, conn)
         assert await migrate(empty_database_url) == []
         conn.terminate()
 
@@ -229,17 +229,20 @@ async def test_a_role_that_somebody_else_changes_makes_the_start_wait(empty_data
         execute, empty_database_url, f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET lock_timeout = '9s'"
     )
     async with postgres(empty_database_url):
-        other, watcher = await crossing(connect, empty_database_url), await crossing(connect, empty_database_url)
-        await crossing(other.execute, "BEGIN")
-        await crossing(other.execute, f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET work_mem = '8MB'")
+        other, watcher = (
+            await run_in_asyncio(connect, empty_database_url),
+            await run_in_asyncio(connect, empty_database_url),
+        )
+        await run_in_asyncio(other.execute, "BEGIN")
+        await run_in_asyncio(other.execute, f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET work_mem = '8MB'")
 
         async def commit_when_awaited() -> None:
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
-            while not await crossing(watcher.fetchval, waiting):
+            while not await run_in_asyncio(watcher.fetchval, waiting):
                 await trio.sleep(0.01)
-            await crossing(other.execute, "COMMIT")
+            await run_in_asyncio(other.execute, "COMMIT")
 
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
@@ -259,8 +262,8 @@ async def test_a_migration_that_another_node_does_not_end_is_storage_unavailable
     """Whoever waits for too long says so, and nothing is applied."""
     monkeypatch.setattr(module, "PATIENCE", "50ms")
     async with postgres(empty_database_url) as stores:
-        holder = await crossing(connect, empty_database_url)
-        await crossing(holder.fetchval, "SELECT pg_advisory_lock($1)", module.LOCK)
+        holder = await run_in_asyncio(connect, empty_database_url)
+        await run_in_asyncio(holder.fetchval, "SELECT pg_advisory_lock($1)", module.LOCK)
         with pytest.raises(StorageUnavailable) as caught:
             await migrate(empty_database_url)
         assert caught.value.condition is StoreCondition.BUSY

@@ -11,7 +11,7 @@ from redis.asyncio import ConnectionPool
 
 from scoreboard.domain.outcomes import Outcome, Recorded
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.redis_client import DirectClient
 from scoreboard.storage.connections.redis_pool import make_pool
@@ -51,7 +51,7 @@ async def two_nodes(database_url: str, redis_url: str) -> AsyncIterator[list[Wor
         yield nodes
         for commit in nodes[0].made + nodes[1].made:
             commit.writer.close()
-        await crossing(direct.close)
+        await run_in_asyncio(direct.close)
 
 
 async def burst(nodes: list[World], user: UUID, *, during: list[World]) -> list[Outcome]:
@@ -63,7 +63,7 @@ async def burst(nodes: list[World], user: UUID, *, during: list[World]) -> list[
         nonlocal sent
         for turn in range(BATCHES):
             claims = [claim(user, action_id=f"{name}-{turn}-{number}") for number in range(BATCH)]
-            outcomes.extend((await crossing(commit.run, claims)).outcomes)
+            outcomes.extend((await run_in_asyncio(commit.run, claims)).outcomes)
             sent += 1
             if sent == 2:
                 for node in during:
@@ -101,7 +101,7 @@ async def test_a_cooldown_on_two_nodes_without_redis(database_url: str, redis_ur
 
         async def send(node: World) -> None:
             claims = [claim(user, cooldown_ms=COOLDOWN_MS) for user in users]
-            outcomes.extend((await crossing(node.committer().run, claims)).outcomes)
+            outcomes.extend((await run_in_asyncio(node.committer().run, claims)).outcomes)
 
         for node in nodes:
             node.redis.cut()

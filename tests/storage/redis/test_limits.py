@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.actions import TOO_OLD_OR_AHEAD, invalid
 from scoreboard.domain.errors import Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import Claim
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.domain.outcomes import SubmittedAction
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import SPECIFIED
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis import limits as module
-from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, Judgement, Limits
+from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, Limits
 from tests.storage.worlds import Scribe, claim, complete_windows, connection, make_users
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # what is asked of Redis alone
@@ -30,16 +30,16 @@ def limits_of(stores: Stores, per_minute: int = N, *, cooldowns: bool = True) ->
     return Limits(stores.redis_direct, per_minute=per_minute, cooldowns=cooldowns)
 
 
-def action(number: object = None, **others: Any) -> Claim:
+def action(number: object = None, **others: Any) -> SubmittedAction:
     return claim(USER, action_id=None if number is None else str(number), **others)
 
 
-async def reserve(limits: Limits, claims: Sequence[Claim]) -> list[Judgement]:
-    judgements, _ = await crossing(limits.reserve, claims)
+async def reserve(limits: Limits, claims: Sequence[SubmittedAction]) -> list[LimitDecision]:
+    judgements, _ = await run_in_asyncio(limits.reserve, claims)
     return judgements
 
 
-async def judge(limits: Limits, *claims: Claim) -> list[str]:
+async def judge(limits: Limits, *claims: SubmittedAction) -> list[str]:
     """ "yes", the layer of a 429, or the field of a 400, each."""
     return [told(judgement.refusal) for judgement in await reserve(limits, claims)]
 
@@ -66,7 +66,7 @@ async def passes(stores: Stores, milliseconds: int) -> None:
 
 async def test_two_clients_in_parallel_get_exactly_the_limit(redis_url: str) -> None:
     """200 actions of one user over two clients at once: ten are admitted, 190 are told to wait up to a minute."""
-    judged: list[Judgement] = []
+    judged: list[LimitDecision] = []
 
     async def send(limits: Limits) -> None:
         judged.extend(await reserve(limits, [action() for _ in range(20)]))
@@ -213,7 +213,7 @@ async def test_what_a_rule_refuses_takes_a_slot_but_starts_no_cooldown(stores: S
     bad, old = action(worth=BAD, cooldown_ms=30_000), action(timestamp_ms=0, cooldown_ms=30_000)
     assert [judgement.reserved for judgement in await reserve(limits, [bad, old])] == [SLOT, SLOT]
     (judgement,) = await reserve(limits, [action(cooldown_ms=30_000)])
-    assert judgement == Judgement(None, SLOT | COOLDOWN)
+    assert judgement == LimitDecision(None, SLOT | COOLDOWN)
     assert await judge(limits, action()) == ["user"]
 
 
@@ -243,7 +243,7 @@ async def test_only_what_a_call_newly_took_is_given_back(stores: Stores) -> None
     await reserve(limits, [old])
     judged = await reserve(limits, [old, new])
     assert [judgement.reserved for judgement in judged] == [0, SLOT | COOLDOWN]
-    await crossing(limits.release, [(old, judged[0].reserved), (new, judged[1].reserved)])
+    await run_in_asyncio(limits.release, [(old, judged[0].reserved), (new, judged[1].reserved)])
     assert await stores.command("ZRANGE", f"rate_limit:user:{USER}", 0, -1) == [b"old"]
     assert await judge(limits, action(action_type="other", cooldown_ms=30_000), action(cooldown_ms=30_000)) == [
         "yes",
@@ -256,11 +256,11 @@ async def test_each_half_of_a_reservation_can_be_given_back_alone(stores: Stores
     now."""
     limits = limits_of(stores)
     await reserve(limits, [action("a", cooldown_ms=30_000)])
-    await crossing(limits.release, [(action("a"), SLOT)])
+    await run_in_asyncio(limits.release, [(action("a"), SLOT)])
     assert await stores.command("KEYS", "*:*:*") == [f"cooldown:{USER}:task_finish".encode()]
-    await crossing(limits.release, [(action("b"), COOLDOWN)])
+    await run_in_asyncio(limits.release, [(action("b"), COOLDOWN)])
     assert len(await stores.command("KEYS", "*:*:*")) == 1
-    await crossing(limits.release, [(action("a"), COOLDOWN)])
+    await run_in_asyncio(limits.release, [(action("a"), COOLDOWN)])
     assert await stores.command("KEYS", "*:*:*") == []
 
 
@@ -268,7 +268,7 @@ async def test_redis_away_is_storage_unavailable() -> None:
     """Nobody is admitted or refused by a Redis that did not answer."""
     async with open_stores(NOWHERE, "redis://127.0.0.1:1/0") as stores:
         with pytest.raises(StorageUnavailable, match="redis"):
-            await crossing(limits_of(stores).reserve, [action()])
+            await run_in_asyncio(limits_of(stores).reserve, [action()])
 
 
 # ---- by the log -----------------------------------------------------------------------------------------------------
@@ -283,9 +283,9 @@ submissions = st.lists(
 )
 
 
-async def by_log(limits: Limits, stores: Stores, claims: Sequence[Claim]) -> list[Refusal | None]:
+async def by_log(limits: Limits, stores: Stores, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
     async with connection(stores) as conn:
-        return await crossing(limits.judge_by_log, conn, claims)
+        return await run_in_asyncio(limits.judge_by_log, conn, claims)
 
 
 @given(submissions)
@@ -346,7 +346,7 @@ async def test_a_retry_does_not_count_against_itself_in_the_log(stores: Stores) 
 
 
 async def is_complete(limits: Limits) -> bool:
-    _, complete = await crossing(limits.reserve, [action()])
+    _, complete = await run_in_asyncio(limits.reserve, [action()])
     return complete
 
 
@@ -371,14 +371,14 @@ async def test_windows_begun_when_nobody_had_acted_are_complete(
     (user,) = await make_users(stores, 1)
     limits = limits_of(stores)
     async with connection(stores) as conn:
-        await crossing(limits.settle, conn)
+        await run_in_asyncio(limits.settle, conn)
         assert await is_complete(limits)
         await Scribe(conn, 7).record([claim(user)])
         await stores.command("FLUSHALL")
-        await crossing(limits.settle, conn)
+        await run_in_asyncio(limits.settle, conn)
         assert not await is_complete(limits)
         await stores.execute("UPDATE commits SET committed_at = committed_at - interval '61 seconds'")
-        await crossing(limits.settle, conn)
+        await run_in_asyncio(limits.settle, conn)
         assert await is_complete(limits)
 
 
@@ -386,7 +386,7 @@ async def test_an_outage_begins_the_windows_anew_on_all_nodes(stores: Stores) ->
     """Redis lacks what was recorded meanwhile."""
     here, there = limits_of(stores), limits_of(stores)
     await complete_windows(stores)
-    await crossing(here.begin_anew)
+    await run_in_asyncio(here.begin_anew)
     assert not await is_complete(there)
 
 

@@ -10,10 +10,10 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scoreboard.domain.boards import LEADERBOARD, NEVER, Mark
+from scoreboard.domain.boards import LEADERBOARD, NEVER, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.storage.connections.bridge import crossing
+from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis.projection import Applied, Projection
 from tests.storage.worlds import NAMES, UPDATES, open_board, order_in_redis
@@ -45,7 +45,9 @@ class World:
         by: Projection | None = None,
     ) -> Applied | None:
         self.turn += span is None
-        return await crossing((by or self.projection).apply, span or SequenceRange(9, self.turn, self.turn), rows, told)
+        return await run_in_asyncio(
+            (by or self.projection).apply, span or SequenceRange(9, self.turn, self.turn), rows, told
+        )
 
     async def meta(self, field: str) -> int:
         return int(await self.stores.command("HGET", NAMES.meta, field) or 0)
@@ -84,7 +86,7 @@ async def test_an_older_version_changes_nothing(world: World) -> None:
     version, top = await world.meta("version"), await world.meta("top")
     for old in (LedgerRow(ADA, 10, 1, 1), LedgerRow(ADA, 20, 3, 2), LedgerRow(ADA, 30, 5, 3)):
         applied = await world.apply(old)
-        assert applied == Applied(Mark(1, version), top, world.turn, True, (1,))
+        assert applied == Applied(BoardVersion(1, version), top, world.turn, True, (1,))
     assert await order_in_redis(world.stores) == [(str(ADA), 30), (str(BOB), 20)]
 
 
@@ -178,7 +180,7 @@ async def test_a_fallen_version_is_suspect(world: World) -> None:
     await world.stores.command("HSET", NAMES.meta, "version", 1)
     assert await world.apply(LedgerRow(BOB, 1, 9, 1)) is None
     assert world.repair_requests == 1
-    assert world.projection.known == Mark(1, 3)
+    assert world.projection.known == BoardVersion(1, 3)
 
 
 async def test_two_committers_of_a_node_do_not_suspect_each_other(world: World) -> None:
@@ -202,7 +204,7 @@ async def test_a_first_call_knows_no_epoch_and_finds_it(world: World) -> None:
     assert world.projection.known == NEVER
     applied = await world.apply(LedgerRow(ADA, 1, 1, 1))
     assert applied is not None
-    assert applied.mark == world.projection.known == Mark(1, 1)
+    assert applied.mark == world.projection.known == BoardVersion(1, 1)
 
 
 async def test_applied_advances_only_without_a_gap(world: World) -> None:
@@ -245,7 +247,7 @@ async def test_the_message_says_what_happened(world: World) -> None:
     ready = trio.Event()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(crossing, listen)
+            nursery.start_soon(run_in_asyncio, listen)
             await ready.wait()
             await world.apply(LedgerRow(ADA, 10, 1, 1), LedgerRow(BOB, 20, 2, 1), told=told)
             await world.apply(LedgerRow(ADA, 10, 1, 1))  # no news
