@@ -63,17 +63,17 @@ from scoreboard.web.application import Services, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
-from scoreboard.web.express import (
+from scoreboard.web.direct import (
     LIVE_PATH,
+    build_direct_table,
+    build_fast_probes,
+    build_fast_table,
     build_live_table,
     build_plain_table,
     build_probe_table,
-    build_prompt_probes,
-    build_prompt_table,
-    build_table,
 )
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.listeners import WebParts, build_metrics_front, build_public_front
+from scoreboard.web.listeners import WebParts, build_metrics_handlers, build_public_handlers
 from scoreboard.web.openapi import Description
 from scoreboard.web.pages.branding import load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
@@ -214,32 +214,32 @@ class Node:
         application = build_application(routes)
         self.health, self.asgi = routes.health, Asgi(application)
         live, stream, poll = self._make_transports(parts)
-        express = (
-            build_table(routes.scores)
+        direct = (
+            build_direct_table(routes.scores)
             | build_live_table(stream.serve, poll.answer, live.refusal)
             | build_plain_table(routes.pages, routes.description.read)
             | build_probe_table(self.health, metrics=routes.metrics)
         )
-        prompt = build_prompt_table(routes.scores, poll.answer_at_once) | build_prompt_probes(self.health)
+        fast = build_fast_table(routes.scores, poll.answer_fast) | build_fast_probes(self.health)
         probes = build_probe_table(self.health, metrics=True)
         paths = (
             {rule.rule for rule in application.url_map.iter_rules()}
             | {LIVE_PATH}
-            | {path.decode() for _, path in express | probes}
+            | {path.decode() for _, path in direct | probes}
         )
         name_routes(paths)
-        front = build_public_front(
+        front = build_public_handlers(
             self.settings,
             parts,
             routes,
             paths=paths,
-            express=express,
-            prompt=prompt,
+            direct=direct,
+            fast=fast,
             live=live.serve,
             asgi=self.asgi.answer,
         )
         self.server = Server(front)
-        self.metrics_server = Server(build_metrics_front(parts, probes, live.serve), places=METRICS_PLACES)
+        self.metrics_server = Server(build_metrics_handlers(parts, probes, live.serve), places=METRICS_PLACES)
 
     def _make_web_parts(self) -> WebParts:
         """What routes, transports and listeners share."""
@@ -329,7 +329,7 @@ class Node:
                 address = await front.start(partial(supervised, "server", self._listen, restart=False))
                 front.start_soon(ready, address[1])
                 await self.leaving.wait()
-                await self._take_leave()
+                await self._shut_down()
                 front.cancel_scope.cancel()
             services.cancel_scope.cancel()
 
@@ -360,10 +360,10 @@ class Node:
         server = self.settings.server
         await self.metrics_server.run(server.metrics_host or server.host, server.metrics_port, task_status=task_status)
 
-    async def _take_leave(self) -> None:
+    async def _shut_down(self) -> None:
         log.info("leaving", connections=self.server.connections)
         self.health.draining = True
-        self.server.wind_down()
+        self.server.begin_drain()
         await trio.sleep(max(self.settings.server.drain_seconds, WIND_DOWN_SECONDS))
         self.server.stop_listening()
         await self.hub.leaving()
@@ -393,12 +393,12 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
             )
             await ready(node, port)
 
-        await root.start(_heed_signals, node, root.cancel_scope)
+        await root.start(_handle_signals, node, root.cancel_scope)
         await node.run(announce)
         root.cancel_scope.cancel()
 
 
-async def _heed_signals(node: Node, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+async def _handle_signals(node: Node, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(*ending_signals()) as signals:
         task_status.started()
         async for number in signals:

@@ -22,7 +22,7 @@ class SubmittedAction(msgspec.Struct, frozen=True):
     signature: str
     body_sha256: bytes
     request_id: str
-    worth: int | Refusal  # points, or why the type's rule refuses it
+    points_or_refusal: int | Refusal  # points, or why the type's rule refuses it
     cooldown_ms: int  # 0: none
 
 

@@ -138,17 +138,17 @@ def _check(name: str, rule: Rule) -> None:
         if not (0 <= time.minimum <= time.maximum and isfinite(time.maximum)):
             raise _BadRuleError("minimum must be 0 or more and not above maximum", name, "time")
         if not 0 <= time.fast_under_seconds < float("inf"):
-            raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "swift")
+            raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "fast_under_seconds")
         if not 0 < time.bonus <= 100:
             raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
         if time.fast_under_seconds and time.bonus == 1:
-            raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "swift")
+            raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "fast_under_seconds")
         if time.bonus != 1 and not time.fast_under_seconds:
             raise _BadRuleError(
-                "changes nothing without swift: within so many seconds it is given", name, "time", "bonus"
+                "changes nothing without fast_under_seconds: within so many seconds it is given", name, "time", "bonus"
             )
         if 0 < time.fast_under_seconds < time.minimum:
-            raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "swift")
+            raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "fast_under_seconds")
     if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
         raise _BadRuleError(f"must give 1 to {MOST_POINTS} points, with the greatest factor and bonus", name, "points")
 

@@ -16,12 +16,12 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
-from scoreboard.http.handlers import LATER, Front
+from scoreboard.http.handlers import DEFERRED, Handlers
 from scoreboard.http.parser import RequestParser
 from scoreboard.http.request import NORMAL_PATH, Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.net.sockets import Socket
-from scoreboard.telemetry.observe import ASGI, EXPRESS, FRONT, LIVE, PROMPT, REQUEST_ID, answered
+from scoreboard.telemetry.observe import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, REQUEST_ID, answered
 from scoreboard.telemetry.request_times import record
 
 FIRST_SECONDS = 10.0  # for the first byte of a new connection: whoever connects has something to ask
@@ -56,7 +56,7 @@ class Connection:
         "socket",
     )
 
-    def __init__(self, socket: Socket, front: Front) -> None:
+    def __init__(self, socket: Socket, front: Handlers) -> None:
         self.socket = socket
         self.answers = ResponseWriter(socket, front)
         self._front = front
@@ -130,12 +130,12 @@ class Connection:
             self._serving = False
             if self._draining and not parser.begun and not socket.has_unread():
                 return True  # the answer was on its way when the drain began, so it did not say that it is the last
-            if parser.expects:
-                parser.expects = False
+            if parser.awaits_continue:
+                parser.awaits_continue = False
                 await self.answers.send(CONTINUE)
-            self._buy_time()
+            self._extend_deadline()
 
-    def _buy_time(self) -> None:
+    def _extend_deadline(self) -> None:
         """Only progress buys time: neither one more byte of a head nor an empty line between requests does."""
         parser = self._parser
         if parser.stage != self._stage:
@@ -172,12 +172,12 @@ class Connection:
                 break
             if not queue and parser.unparsed and self._later is None:
                 parser.resume()
-        if not (queue or parser.unparsed or parser.refusal or parser.expects or self._ended):
+        if not (queue or parser.unparsed or parser.refusal or parser.awaits_continue or self._ended):
             if self._later is not None:
                 self._serving = True
                 return True
-            if self.answers.is_out:
-                self._buy_time()
+            if self.answers.is_flushed:
+                self._extend_deadline()
                 return True
         self._fed = self._serving = True
         return False
@@ -186,34 +186,34 @@ class Connection:
         """Whether the next thing to do is to wait for bytes."""
         parser = self._parser
         return (
-            not (parser.queue or parser.unparsed or parser.refusal or parser.expects or self._later)
-            and self.answers.is_out
+            not (parser.queue or parser.unparsed or parser.refusal or parser.awaits_continue or self._later)
+            and self.answers.is_flushed
         )
 
     def _prompt(self, request: Request) -> bool:
         """True when the request is answered, or will be."""
         front, answers = self._front, self.answers
-        prompt = front.prompt.get((request.method, request.path))
-        if prompt is None or answers.last or not request.keep_alive or not answers.is_out:
+        fast = front.fast.get((request.method, request.path))
+        if fast is None or answers.last or not request.keep_alive or not answers.is_flushed:
             return False
-        door = FRONT
+        handled_by = MIDDLEWARE
         request.began = perf_counter()
         answer = front.before(request)
         if answer is None:
-            door = PROMPT
+            handled_by = FAST
             request.admitted = True
             self.socket.deadline = inf
             try:
-                made = prompt(request, self._reply)
+                made = fast(request, self._reply)
             except Exception as exc:  # noqa: BLE001 – logged by `failed`
                 made = front.failed(request, exc)
-            if made is LATER:
+            if made is DEFERRED:
                 self._later = request
                 return True
             if made is None:
                 return False
             answer = made
-        self._count(door, request, answer.status)
+        self._count(handled_by, request, answer.status)
         self._ended = not answers.put(request, answer)
         return True
 
@@ -228,15 +228,15 @@ class Connection:
                 answer = make()
             except Exception as exc:  # noqa: BLE001 – logged by `failed`
                 answer = self._front.failed(request, exc)
-            self._count(PROMPT, request, answer.status)
+            self._count(FAST, request, answer.status)
             self._ended = not self.answers.put(request, answer)
             if self._fed or self._ended or not self._is_done():
                 self._fed = True
                 if self.socket.source is not None:
-                    self.socket.source.rouse()
+                    self.socket.source.reschedule_waiter()
             else:
                 self._serving = False
-                self._buy_time()
+                self._extend_deadline()
         except Exception:
             log.exception("reply failed", request_id=request.request_id.decode())
             self.socket.close()
@@ -262,7 +262,7 @@ class Connection:
         return True
 
     async def _answer(self, request: Request) -> bool:
-        front, door, answer = self._front, FRONT, None
+        front, handled_by, answer = self._front, MIDDLEWARE, None
         if not request.admitted:
             request.began = perf_counter()
             answer = front.before(request)
@@ -271,9 +271,9 @@ class Connection:
             if request.upgrade:
                 request.is_timed = False
                 self._count(LIVE, request, 101)
-                self._go_live(request)
+                self._upgrade(request)
                 return False
-            handler = front.express.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
+            handler = front.direct.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
             if handler is None:
                 if NORMAL_PATH(request.path):
                     self.answers.status = 0
@@ -282,7 +282,7 @@ class Connection:
                         self._count(ASGI, request, self.answers.status)
                     return going_on
                 handler = self._not_found
-            door = EXPRESS
+            handled_by = DIRECT
             self.socket.has_written()  # from here on
             try:
                 answer = await handler(request)
@@ -296,9 +296,9 @@ class Connection:
             if answer is None:
                 self._count_stream(request)
                 return False
-        self._count(door, request, answer.status)
+        self._count(handled_by, request, answer.status)
         going_on = self.answers.put(request, answer)
-        if not self.answers.is_out:  # the client may never read it: nothing else is kept for it
+        if not self.answers.is_flushed:  # the client may never read it: nothing else is kept for it
             request.drop_headers()
             del answer
             await self.answers.finish()
@@ -308,11 +308,11 @@ class Connection:
         """A path has one spelling: another one, which a proxy may have let through, leads nowhere."""
         return self.answers.problem(request, NOT_FOUND)
 
-    def _count(self, door: int, request: Request, status: int) -> None:
+    def _count(self, handled_by: int, request: Request, status: int) -> None:
         """The request is answered: for metrics and the access log. Once a request; it costs a read of the board half a
         microsecond."""
         seconds = perf_counter() - request.began
-        answered[door + status // 100] += 1
+        answered[handled_by + status // 100] += 1
         if request.is_timed:
             record(request.path, status, seconds)
         if status >= self._front.access_from:
@@ -320,15 +320,20 @@ class Connection:
 
     def _count_stream(self, request: Request) -> None:
         """The same for a stream that has ended. Its duration is not the server's doing, so the metrics leave it out."""
-        answered[EXPRESS + 2] += 1
+        answered[DIRECT + 2] += 1
         if self._front.access_from <= 200:
             self._front.access(request, 200, perf_counter() - request.began)
 
-    def _go_live(self, request: Request) -> None:
+    def _upgrade(self, request: Request) -> None:
         """The head is written anew from the parsed fields: what another parser could read differently is gone."""
         socket = self.socket
         fields = b"".join(b"%b: %b\r\n" % field for field in request.headers)
-        socket.played_back = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method, request.target, fields, self._parser.rest)
+        socket.unread_buffer = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (
+            request.method,
+            request.target,
+            fields,
+            self._parser.rest,
+        )
         socket.frames = True
         self._live = request
 
@@ -340,7 +345,7 @@ class Connection:
         close after the last.
 
         Not of WebSockets."""
-        return not self._serving or self._parting or not (self.answers.is_out or self.socket.frames)
+        return not self._serving or self._parting or not (self.answers.is_flushed or self.socket.frames)
 
     @property
     def eviction_class(self) -> int:
@@ -353,7 +358,7 @@ class Connection:
         """Of one that waits for its client: when that last did something, on trio's clock."""
         return self.socket.deadline if self._serving else self.socket.deadline - self._time_limit()
 
-    def wind_up(self) -> None:
+    def begin_drain(self) -> None:
         """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after
         its answer."""
         self.answers.last = self._draining = True
@@ -377,5 +382,5 @@ class Connection:
         self._front.malformed(request)
         answer = self.answers.problem(request, refusal)
         request.began = perf_counter()
-        self._count(FRONT, request, answer.status)
+        self._count(MIDDLEWARE, request, answer.status)
         return self.answers.whole(request, answer)[0]

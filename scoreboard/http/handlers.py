@@ -17,34 +17,34 @@ itself.
 """
 
 
-class Later(Enum):
+class Deferred(Enum):
     """What a prompt answers that has begun to wait without a task."""
 
-    LATER = "later"
+    DEFERRED = "later"
 
 
-LATER = Later.LATER
+DEFERRED = Deferred.DEFERRED
 
-Reply = Callable[[Callable[[], Response]], None]
+Respond = Callable[[Callable[[], Response]], None]
 """Takes what makes the answer, and writes it; an exception is answered as a handler's would be. Never raises, never
 waits."""
 
-Prompt = Callable[[Request, Reply], Response | Later | None]
+FastHandler = Callable[[Request, Respond], Response | Deferred | None]
 """Answers a request of the prompt table without waiting.
 
-LATER: it has kept the reply and calls it once, whatever happens meanwhile, but not before it has returned; until then
+DEFERRED: it has kept the reply and calls it once, whatever happens meanwhile, but not before it has returned; until then
 the connection answers nothing else. None: it can't, the handler of the express table is asked.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class Handlers:
     """What the composition root hands in: who answers what, and who writes heads."""
 
-    express: Mapping[tuple[bytes, bytes], Handler]  # (method, path without query)
-    prompt: Mapping[tuple[bytes, bytes], Prompt]  # of the same paths, where it pays; no HEAD
+    direct: Mapping[tuple[bytes, bytes], Handler]  # (method, path without query)
+    fast: Mapping[tuple[bytes, bytes], FastHandler]  # of the same paths, where it pays; no HEAD
     live_path: bytes
-    # a WebSocket on request.socket, whose `played_back` holds the head and what followed it
+    # a WebSocket on request.socket, whose `unread_buffer` holds the head and what followed it
     live: Callable[[Request], Awaitable[None]]
     # the rest, given ResponseWriter: `Asgi.answer`; True when that can go on
     asgi: Callable[[Any, Request], Awaitable[bool]]

@@ -85,8 +85,8 @@ class RequestParser:
         "_socket",
         "_spanned",
         "_target",
+        "awaits_continue",
         "begun",
-        "expects",
         "in_body",
         "queue",
         "refusal",
@@ -119,7 +119,7 @@ class RequestParser:
         self.begun = False  # the first byte of a message is here, the last is not
         self.in_body = False  # its head is complete
         self.request: Request | None = None  # while in_body; afterwards it is in the queue
-        self.expects = False  # it waits for "100 Continue" before it sends the body
+        self.awaits_continue = False  # it waits for "100 Continue" before it sends the body
         self.stage = 0  # rises whenever a message begins, its head is complete, it is complete: what buys time
         self.rest = b""  # what followed the upgrade to a WebSocket
         self.unparsed = b""  # at most READ_BYTES that were fed and not parsed yet
@@ -328,7 +328,7 @@ class RequestParser:
             # many digits take the square of their number to read
             if length is not None and (len(length) > 9 or int(length) > self._most):
                 raise self._too_large()
-        self.expects = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
+        self.awaits_continue = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
 
     def on_body(self, part: bytes) -> None:
         body = self._body
@@ -355,10 +355,10 @@ class RequestParser:
         if self._chunked:  # whoever reads the head next finds the framing that the body has now
             self._chunked = False
             self._left = 0
-            request.reframe()
+            request.set_content_length()
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
         self.request = None
         self._head = self._coded = 0
-        self._spanned = self.begun = self.in_body = self.expects = False
+        self._spanned = self.begun = self.in_body = self.awaits_continue = False
         self.stage += 1

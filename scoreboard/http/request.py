@@ -108,7 +108,7 @@ class Request:
             self.headers, self._packed = unpack_fields(self._packed), b""
             self._fields = dict(reversed(self.headers))
 
-    def reframe(self) -> None:
+    def set_content_length(self) -> None:
         """The body has been decoded: its framing in the head is the length that it has now."""
         length = b"%d" % len(self.body)
         self.headers = [field for field in self.headers if field[0] != b"transfer-encoding"]

@@ -9,7 +9,7 @@ from math import inf
 import trio
 
 from scoreboard.domain.errors import Refusal
-from scoreboard.http.handlers import Front
+from scoreboard.http.handlers import Handlers
 from scoreboard.http.request import Request, Response
 from scoreboard.net.reading import READ_BYTES
 from scoreboard.net.sockets import Socket
@@ -31,7 +31,7 @@ class ResponseWriter:
 
     __slots__ = ("_front", "_owed", "last", "socket", "status")
 
-    def __init__(self, socket: Socket, front: Front) -> None:
+    def __init__(self, socket: Socket, front: Handlers) -> None:
         self.socket = socket
         self.last = False  # the answer at hand is the last one: the server is draining, or the application wants it so
         self.status = 0  # of the newest head
@@ -90,7 +90,7 @@ class ResponseWriter:
         self._owed = left
 
     @property
-    def is_out(self) -> bool:
+    def is_flushed(self) -> bool:
         """Whether the kernel has all that was written."""
         return not self._owed and self.socket.behind_since == inf
 
@@ -98,7 +98,7 @@ class ResponseWriter:
 
     async def finish(self) -> None:
         """Until all that was put is out. Raises as `Socket.send_all`."""
-        while not self.is_out:
+        while not self.is_flushed:
             if self.socket.behind_since < inf:
                 await self._wait(b"")  # what is left over goes first, so that there are never two pieces
             piece, self._owed = bytes(self._owed[:PIECE_BYTES]), self._owed[PIECE_BYTES:]

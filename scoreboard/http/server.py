@@ -18,7 +18,7 @@ import trio
 
 from scoreboard.domain.errors import StartError
 from scoreboard.http.connection import Connection
-from scoreboard.http.handlers import Front
+from scoreboard.http.handlers import Handlers
 from scoreboard.net.poller import HAS_EPOLL, Poller
 from scoreboard.net.sockets import Socket
 from scoreboard.telemetry import observe
@@ -98,7 +98,7 @@ class Server:
     left alone; there are fewer viewers than places (`viewer_places`).
     """
 
-    def __init__(self, front: Front, places: int | None = None) -> None:
+    def __init__(self, front: Handlers, places: int | None = None) -> None:
         """`places`: how many connections there may be; None: as many as the process has descriptors for."""
         self._front = front
         self.places = places or connection_places()
@@ -145,7 +145,7 @@ class Server:
             if self._poller is not None:
                 self._poller.close()
 
-    def wind_down(self) -> None:
+    def begin_drain(self) -> None:
         """From here on every answer says "Connection: close", so that clients leave between two requests and not in the
         middle of one.
 
@@ -161,7 +161,7 @@ class Server:
         for listener in self._listeners:
             if listener.fileno() >= 0:
                 if self._nursery is not None:
-                    self._take_waiting(listener, self._nursery, BACKLOG)
+                    self._accept_pending(listener, self._nursery, BACKLOG)
                 trio.lowlevel.notify_closing(listener)
                 listener.close()
 
@@ -172,7 +172,7 @@ class Server:
         self._draining = self._leaving = True
         self.stop_listening()
         for connection in list(self._connections.values()):
-            connection.wind_up()
+            connection.begin_drain()
         if self._connections:
             with trio.move_on_after(grace):
                 await self._empty.wait()
@@ -188,7 +188,7 @@ class Server:
         while listener.fileno() >= 0:
             try:
                 await trio.lowlevel.wait_readable(listener)
-                if error := self._take_waiting(listener, nursery, ACCEPT_BATCH):
+                if error := self._accept_pending(listener, nursery, ACCEPT_BATCH):
                     raise error
                 short = False
             except trio.ClosedResourceError:
@@ -201,7 +201,7 @@ class Server:
                 short = True
                 await trio.sleep(ACCEPT_PAUSE)
 
-    def _take_waiting(self, listener: stdlib_socket.socket, nursery: trio.Nursery, most: int) -> OSError | None:
+    def _accept_pending(self, listener: stdlib_socket.socket, nursery: trio.Nursery, most: int) -> OSError | None:
         """Starts a task for each connection that waits to be accepted. Returns what stopped it, None when nothing is
         wrong."""
         front = self._front

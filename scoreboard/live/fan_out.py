@@ -11,7 +11,7 @@ from itertools import chain
 
 from scoreboard.live.frame_set import FrameFormat, FrameSet, Handed
 from scoreboard.live.viewer import Viewer
-from scoreboard.net.sockets import write_each
+from scoreboard.net.sockets import write_to_all
 
 PORTION = 128  # writes in one step, about 1 ms
 
@@ -30,17 +30,17 @@ class FanOutBatch:
 
     def admit(self, viewer: Viewer) -> None:
         """Unless its socket is busy, or lent for another board."""
-        if viewer.socket.lend(self._when_reclaimed):
+        if viewer.socket.acquire_fd(self._when_reclaimed):
             self.members[viewer.socket.fd] = viewer
             del self._others[viewer]
 
     def hand(self, frames: bytes, serial: int) -> None:
         """Gives all of them the frames of this serial; b"" to none."""
         begun = []
-        for fd, written in write_each(self.members, frames) if frames else ():
+        for fd, written in write_to_all(self.members, frames) if frames else ():
             viewer = self.members[fd]
             if written < 0:
-                viewer.socket.reclaim()
+                viewer.socket.release_fd()
             elif viewer.socket.took(frames, written):
                 begun.append(viewer)
         self.handed = serial
@@ -73,7 +73,7 @@ class Subscribers:
 
     def discard(self, viewer: Viewer) -> None:
         """Idempotent."""
-        viewer.socket.reclaim()  # so it is in no group, of any board; another's takes it back with its next frames
+        viewer.socket.release_fd()  # so it is in no group, of any board; another's takes it back with its next frames
         self._others.pop(viewer, None)
 
     def hand(self, viewer: Viewer, prepared: FrameSet) -> bool:

@@ -48,7 +48,7 @@ class ReadinessWatcher:
         self.on_end: Callable[[], None] | None = None
 
     async def wait(self) -> None:
-        """Returns when a read is worth trying or `rouse` was called, always after giving others a turn. Cancelling
+        """Returns when a read is worth trying or `reschedule_waiter` was called, always after giving others a turn. Cancelling
         loses nothing."""
         if self._ready:
             await trio.lowlevel.checkpoint()
@@ -77,9 +77,9 @@ class ReadinessWatcher:
                     return
             except Exception as exc:  # noqa: BLE001 - raised where the connection's own guard is, not in the poller
                 self._failure = exc
-        self.rouse()
+        self.reschedule_waiter()
 
-    def rouse(self) -> None:
+    def reschedule_waiter(self) -> None:
         """Wakes the waiter, if anybody waits, whether or not there is something to read."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:

@@ -21,14 +21,14 @@ class Readable(trio.abc.ReceiveStream):
     """What a Socket is to whoever reads it. A base class only because the two halves need not know each other; closing
     is the Socket's."""
 
-    __slots__ = ("_sock", "fd", "played_back", "received", "source")
+    __slots__ = ("_sock", "fd", "received", "source", "unread_buffer")
 
     def __init__(self, sock: stdlib_socket.socket) -> None:
         self._sock = sock
         self.fd = sock.fileno()  # -1 once closed
         self.source: ReadinessWatcher | None = None  # tells when there is something to read; without one Trio is asked
         # read before anything from the descriptor: the rebuilt head of an upgrade and what followed it
-        self.played_back = b""
+        self.unread_buffer = b""
         # bytes read from the descriptor; inbound limits count here, pings and empty fragments never become messages
         self.received = 0
 
@@ -38,9 +38,9 @@ class Readable(trio.abc.ReceiveStream):
         size = READ_BYTES if max_bytes is None else max_bytes
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
-        if self.played_back:
+        if self.unread_buffer:
             await trio.lowlevel.checkpoint()
-            played, self.played_back = self.played_back[:size], self.played_back[size:]
+            played, self.unread_buffer = self.unread_buffer[:size], self.unread_buffer[size:]
             return played
         await self.wait_readable()
         while (data := self.read_now(size)) is None:
@@ -79,7 +79,7 @@ class Readable(trio.abc.ReceiveStream):
     def has_unread(self) -> bool:
         """Whether bytes wait in the kernel, or in what is played back. A connection that has ended or broken has
         none."""
-        if self.fd >= 0 and not self.played_back:
+        if self.fd >= 0 and not self.unread_buffer:
             with suppress(OSError):
                 return bool(self._sock.recv(1, stdlib_socket.MSG_PEEK))
-        return bool(self.played_back)
+        return bool(self.unread_buffer)

@@ -4,7 +4,7 @@ once.
 HTTP/1.1, trio-websocket, streams and the hub all write to the same `Socket`. Writers that may wait (`send_all`) hold a
 lock; `send_now` never waits: one system call, only when nobody writes and nothing is left over. What it leaves over is
 finished by one task of its own; whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub
-can hand over what is newest. Who writes the same to thousands borrows their descriptors (`lend`, `write_each`).
+can hand over what is newest. Who writes the same to thousands borrows their descriptors (`acquire_fd`, `write_to_all`).
 
 It keeps no clock and starts no time-out: `deadline` and `patience` are plain numbers that the server's sweeper compares
 (`sweep`).
@@ -31,7 +31,7 @@ _write = os.write
 log = structlog.get_logger()
 
 
-def write_each(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
+def write_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
     """Writes one message to descriptors that sockets have lent. Returns those that did not take all of it, with how
     many bytes they took; -1: the peer has left, its reader finds out."""
     write, size, short = _write, len(data), []
@@ -56,14 +56,14 @@ class Socket(Readable, trio.abc.Stream):
 
     __slots__ = (
         "_borrower",
-        "_clear",
+        "_close_sent",
         "_finishing",
         "_has_written",
         "_lock",
         "_nursery",
-        "_quiet",
         "_refused",
         "_rest",
+        "_writable_fd",
         "behind_since",
         "deadline",
         "drained",
@@ -84,7 +84,9 @@ class Socket(Readable, trio.abc.Stream):
         `peer_group`: the key under which the peer's address is counted.
         """
         super().__init__(sock)
-        self._clear = self.fd  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
+        self._writable_fd = (
+            self.fd
+        )  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
         self._borrower: Callable[[int], None] | None = None  # told when it is no longer clear
         self._has_written = False
         self._nursery = nursery
@@ -94,7 +96,7 @@ class Socket(Readable, trio.abc.Stream):
         self._rest = b""
         self._finishing = False  # a task is on its way that writes the rest
         self._refused = False  # a send_now was turned away: somebody waits for `drained`
-        self._quiet = False  # a Close frame has gone out
+        self._close_sent = False  # a Close frame has gone out
         self.peer, self.peer_group = peer, peer_group
         # what is written are WebSocket frames, so a first byte of 0x88 is a Close; HTTP/1.1 says False
         self.frames = True
@@ -110,7 +112,7 @@ class Socket(Readable, trio.abc.Stream):
     def send_now(self, data: bytes) -> bool:
         """True: the bytes are on their way, all of them in the end. False: not one was taken; if that was because it is
         behind or somebody else is writing, `drained` is called later."""
-        fd = self._clear
+        fd = self._writable_fd
         if fd < 0:
             return self._refuse()
         try:
@@ -118,18 +120,18 @@ class Socket(Readable, trio.abc.Stream):
         except BlockingIOError:
             written = 0
         except OSError:
-            self.reclaim()
+            self.release_fd()
             return False  # it has left; its reader finds out
         if written != len(data):
             return self.took(data, written)
         self._has_written = True
         if data[:1] == CLOSE_FRAME and self.frames:
-            self._quiet = True
+            self._close_sent = True
             self._busy()
         return True
 
     def _refuse(self) -> bool:
-        if self._quiet or self.fd < 0:
+        if self._close_sent or self.fd < 0:
             return False
         self._refused = True
         if self.behind_since == inf:
@@ -141,7 +143,7 @@ class Socket(Readable, trio.abc.Stream):
         some were."""
         if written:
             self._rest, self._has_written = data[written:], True
-            self._quiet = self.frames and data[:1] == CLOSE_FRAME
+            self._close_sent = self.frames and data[:1] == CLOSE_FRAME
         self._finishing = True
         self._busy()
         if self.behind_since == inf:
@@ -167,32 +169,32 @@ class Socket(Readable, trio.abc.Stream):
 
     # ---- writing by the descriptor ----------------------------------------------------------------------------------
 
-    def lend(self, borrower: Callable[[int], None]) -> bool:
+    def acquire_fd(self, on_fd_lost: Callable[[int], None]) -> bool:
         """True: whole messages but no Close frame may be written to `fd` directly (and `took` be told of what was left
-        over), until `borrower(fd)` is called, in the step in which the socket gets busy, breaks or closes: the number
+        over), until `on_fd_lost(fd)` is called, in the step in which the socket gets busy, breaks or closes: the number
         may be another's in the next. `has_written` does not tell of them. False: it is busy, or lent already."""
-        if self._clear < 0 or self._borrower is not None:
+        if self._writable_fd < 0 or self._borrower is not None:
             return False
-        self._borrower = borrower
+        self._borrower = on_fd_lost
         return True
 
-    def reclaim(self) -> None:
+    def release_fd(self) -> None:
         """Ends it. Idempotent."""
-        borrower, self._borrower = self._borrower, None
-        if borrower is not None:
-            borrower(self.fd)
+        on_fd_lost, self._borrower = self._borrower, None
+        if on_fd_lost is not None:
+            on_fd_lost(self.fd)
 
     def _busy(self) -> None:
         """From now on nobody writes without waiting."""
-        self._clear = -1
-        self.reclaim()
+        self._writable_fd = -1
+        self.release_fd()
 
     def _settle(self) -> None:
         """Called by whoever has just let go of the lock: the last of them tells that there is room again."""
         if self._finishing or self._lock.locked() or self.fd < 0:
             return
-        if not self._quiet:
-            self._clear = self.fd
+        if not self._close_sent:
+            self._writable_fd = self.fd
         if self._refused:
             self._refused = False
             self.behind_since = inf
@@ -213,10 +215,10 @@ class Socket(Readable, trio.abc.Stream):
             if self.fd < 0:
                 raise trio.ClosedResourceError
             self._busy()
-            if self._quiet:
+            if self._close_sent:
                 data = b""
             elif self.frames and bytes(data[:1]) == CLOSE_FRAME:
-                self._quiet = True
+                self._close_sent = True
             await self._write_out(bytes(data))
         self._settle()
 
@@ -287,7 +289,7 @@ class Socket(Readable, trio.abc.Stream):
         # one step with the -1 above: nobody can wait on the number of a descriptor that is gone
         trio.lowlevel.notify_closing(fd)
         self._sock.close()
-        self._rest = self.played_back = b""
+        self._rest = self.unread_buffer = b""
         self.deadline = self.behind_since = inf
         self.drained = self.on_deadline = self.on_behind = None
 

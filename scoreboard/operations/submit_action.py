@@ -51,7 +51,7 @@ class SubmitAction:
             signature=signature,
             body_sha256=sha256(body).digest(),
             request_id=request_id,
-            worth=award(action, self.rules),
+            points_or_refusal=award(action, self.rules),
             cooldown_ms=rule.cooldown * 1000 if rule else 0,
         )
         return self.queue.submit(claim)

@@ -40,7 +40,7 @@ ProcessCollector(registry=REGISTRY)  # CPU, memory, open descriptors
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # seconds, from a memory read to a time-out
-FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SHORT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # actions; 256 is the committer's largest batch
 
 
@@ -59,10 +59,10 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
 BUILD_INFO = _gauge("build_info", "Always 1; the labels say what runs", "version", "python")
 SCORE_UPDATES = _counter("score_updates", "Actions submitted, by what became of them", "result")
 COMMIT_BATCH_SIZE = _histogram("commit_batch_size", "Actions in one group commit", BATCHES)
-COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", FAST)
+COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", SHORT_BUCKETS)
 COMMIT_QUEUE = _gauge("commit_queue", "Actions that wait for a group commit")
-LEADERBOARD_SECONDS = _histogram("leaderboard_query_seconds", "Reading a board from its store", FAST)
-PUSH_LAG = _histogram("push_lag_seconds", "From hearing of a commit to the socket write", FAST)
+LEADERBOARD_SECONDS = _histogram("leaderboard_query_seconds", "Reading a board from its store", SHORT_BUCKETS)
+PUSH_LAG = _histogram("push_lag_seconds", "From hearing of a commit to the socket write", SHORT_BUCKETS)
 HINTS_DROPPED = _counter("hints_dropped", "Pub/Sub messages that came faster than they could be handed on")
 HINTS_UNCONFIRMED = _counter("hints_unconfirmed", "Pub/Sub messages of a board version that no read found")
 BOARD_DOUBTS = _counter(
@@ -91,11 +91,11 @@ CONNECTIONS_REPLACED = _counter(
 )
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
-# Requests answered, at `door + status // 100`: a list of numbers, since a Counter's lock would cost a request ten times
+# Requests answered, at `handler + status // 100`: a list of numbers, since a Counter's lock would cost a request ten times
 # as much. A stream counts as 2xx when it ends, a WebSocket as 1xx when it begins; what the front refuses by itself has
-# a door of its own.
-PROMPT, EXPRESS, ASGI, LIVE, FRONT = DOORS = range(0, 50, 10)
-DOOR_NAMES = ("prompt", "express", "asgi", "live", "front")
+# a handler of its own.
+FAST, DIRECT, ASGI, LIVE, MIDDLEWARE = HANDLERS = range(0, 50, 10)
+HANDLER_KINDS = ("fast", "direct", "asgi", "live", "middleware")
 answered = [0] * 50
 
 
@@ -103,11 +103,11 @@ class _Answered(Collector):
     """`answered`, when somebody asks."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily("scoreboard_http_requests", "Requests answered", labels=("door", "status"))
-        for door, name in zip(DOORS, DOOR_NAMES, strict=True):
+        family = CounterMetricFamily("scoreboard_http_requests", "Requests answered", labels=("handler", "status"))
+        for handler, name in zip(HANDLERS, HANDLER_KINDS, strict=True):
             for digit in range(1, 6):
-                if answered[door + digit]:
-                    family.add_metric((name, f"{digit}xx"), answered[door + digit])
+                if answered[handler + digit]:
+                    family.add_metric((name, f"{digit}xx"), answered[handler + digit])
         yield family
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from scoreboard.telemetry.observe import FAST, REGISTRY
+from scoreboard.telemetry.observe import REGISTRY, SHORT_BUCKETS
 
 CLASSES = 5  # of a status: 1xx to 5xx
-BUCKETS = len(FAST) + 1  # the last one has no bound
+BUCKETS = len(SHORT_BUCKETS) + 1  # the last one has no bound
 OTHER = "other"
 PARAMETER = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 
@@ -56,7 +56,7 @@ def record(path: bytes, status: int, seconds: float) -> None:
     if row is None:
         row = _find(path)
     row += status // 100 - 1
-    _counts[row * BUCKETS + bisect_left(FAST, seconds)] += 1
+    _counts[row * BUCKETS + bisect_left(SHORT_BUCKETS, seconds)] += 1
     _sums[row] += seconds
 
 
@@ -80,7 +80,7 @@ class _RequestTimes(Collector):
             counts = _counts[row * BUCKETS : (row + 1) * BUCKETS]
             if any(counts):
                 total, buckets = 0, []
-                for bound, count in zip((*map(str, FAST), "+Inf"), counts, strict=True):
+                for bound, count in zip((*map(str, SHORT_BUCKETS), "+Inf"), counts, strict=True):
                     total += count
                     buckets.append((bound, total))
                 family.add_metric((_names[row // CLASSES], f"{row % CLASSES + 1}xx"), buckets, sum_value=seconds)

@@ -20,7 +20,7 @@ from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITL
 from scoreboard.domain.pictures import AVATARS
 from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
-from scoreboard.web.express import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
+from scoreboard.web.direct import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
 from scoreboard.web.openapi import Description, describe
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import CLIENT, STATIC_PREFIX, PageRoutes

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from scoreboard.domain.errors import NOT_FOUND
-from scoreboard.http.handlers import Front, Prompt
+from scoreboard.http.handlers import FastHandler, Handlers
 from scoreboard.http.request import Request
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.settings.model import Settings
@@ -19,7 +19,7 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
-from scoreboard.web.express import LIVE_PATH, Table
+from scoreboard.web.direct import LIVE_PATH, Table
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import failed, problem
 from scoreboard.web.rate_limit import USERS_TIMES, RateLimitMiddleware
@@ -38,17 +38,17 @@ class WebParts(NamedTuple):
     bearer: Bearer
 
 
-def build_public_front(
+def build_public_handlers(
     settings: Settings,
     parts: WebParts,
     routes: Services,
     *,
     paths: Iterable[str],
-    express: Table,
-    prompt: Mapping[tuple[bytes, bytes], Prompt],
+    direct: Table,
+    fast: Mapping[tuple[bytes, bytes], FastHandler],
     live: Live,
     asgi: Callable[[Any, Request], Awaitable[bool]],
-) -> Front:
+) -> Handlers:
     """Of the port that everybody asks. `paths`: of all routes, with parameters as Quart writes them."""
     per_minute = settings.limits.ip_per_minute
     most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
@@ -64,9 +64,9 @@ def build_public_front(
         recall=parts.bearer.recall,
     )
     access = AccessLog(parts.addresses, settings.log.access)
-    return Front(
-        express=express,
-        prompt=prompt,
+    return Handlers(
+        direct=direct,
+        fast=fast,
         live_path=LIVE_PATH.encode(),
         live=live,
         asgi=asgi,
@@ -84,11 +84,11 @@ def build_public_front(
     )
 
 
-def build_metrics_front(parts: WebParts, probes: Table, live: Live) -> Front:
+def build_metrics_handlers(parts: WebParts, probes: Table, live: Live) -> Handlers:
     """Of the metrics' own port, where the world does not ask: `probes` and nothing else."""
-    return Front(
-        express=probes,
-        prompt={},
+    return Handlers(
+        direct=probes,
+        fast={},
         live_path=b"",
         live=live,
         asgi=_nothing_else,

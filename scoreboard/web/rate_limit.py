@@ -28,7 +28,7 @@ from scoreboard.http.request import Request, Response
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.cors import API, Origins
-from scoreboard.web.express import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
+from scoreboard.web.direct import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import problem
 

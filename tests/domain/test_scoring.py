@@ -16,7 +16,7 @@ SHIPPED = (Path(__file__).parents[2] / "config" / "actions.toml").read_text("utf
 RULES = read_rules(SHIPPED)
 
 
-def worth(kind: str, metadata: dict[str, Any] | None = None) -> int | str:
+def points_or_refusal(kind: str, metadata: dict[str, Any] | None = None) -> int | str:
     """Points, or the field that is refused."""
     found = award(Action("a", kind, 0, metadata, None), RULES)
     return found.errors[0].field if isinstance(found, Refusal) else found
@@ -54,7 +54,7 @@ def test_the_shipped_rules_are_those_of_the_specification_and_two_more() -> None
 )
 def test_what_was_done_decides_what_it_gives(kind: str, metadata: dict[str, Any] | None, points: int | str) -> None:
     """Difficulty and time spent matter; whatever else a client sends does not."""
-    assert worth(kind, metadata) == points
+    assert points_or_refusal(kind, metadata) == points
 
 
 anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
@@ -132,8 +132,8 @@ time = { minimum = 1, maximum = 2 }
         ("points = 10", "points = 10\nbutton = 1", "actions.quiz.button: must be bool, got int (file f, line 5)"),
         (
             "points = 10",
-            "points = 10\n[quiz.time]\nswfit = 4",
-            "actions.quiz.time.swfit: unknown key; did you mean swift? (file f, line 6)",
+            "points = 10\n[quiz.time]\nfast_under_second = 4",
+            "actions.quiz.time.fast_under_second: unknown key; did you mean fast_under_seconds? (file f, line 6)",
         ),
         (
             "points = 10",
@@ -191,17 +191,17 @@ def test_what_shows_nothing_is_no_title(blank: str) -> None:
 @pytest.mark.parametrize(
     ("time", "told"),
     [
-        ("swift = 5", "time.swift: changes nothing without a bonus"),
-        ("swift = 5, bonus = 1.0", "time.swift: changes nothing without a bonus"),
-        ("bonus = 1.5", "time.bonus: changes nothing without swift"),
-        ("minimum = 6, swift = 5, bonus = 1.5", "time.swift: is below minimum"),
+        ("fast_under_seconds = 5", "time.fast_under_seconds: changes nothing without a bonus"),
+        ("fast_under_seconds = 5, bonus = 1.0", "time.fast_under_seconds: changes nothing without a bonus"),
+        ("bonus = 1.5", "time.bonus: changes nothing without fast_under_seconds"),
+        ("minimum = 6, fast_under_seconds = 5, bonus = 1.5", "time.fast_under_seconds: is below minimum"),
     ],
 )
 def test_a_time_rule_that_can_have_no_effect_is_refused(time: str, told: str) -> None:
     """Whoever wrote it expects one."""
     with pytest.raises(SettingsError, match=rf"^actions\.a\.{re.escape(told)}[^\n]*line 4\)$"):
         read_rules(f'[a]\ntitle = "A"\npoints = 1\ntime = {{ {time} }}')
-    assert read_rules('[a]\ntitle = "A"\npoints = 1\ntime = { minimum = 5, swift = 5, bonus = 0.5 }')
+    assert read_rules('[a]\ntitle = "A"\npoints = 1\ntime = { minimum = 5, fast_under_seconds = 5, bonus = 0.5 }')
 
 
 def test_long_keys_are_shortened_where_they_are_told() -> None:

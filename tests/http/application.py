@@ -19,7 +19,7 @@ from hypercorn.typing import Scope
 from scoreboard.domain.errors import STATUS, Code, Refusal
 from scoreboard.http import server as server_module
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import LATER, Front, Handler, Later, Prompt, Reply
+from scoreboard.http.handlers import DEFERRED, Deferred, FastHandler, Handler, Handlers, Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from tests.http.raw import HANG
@@ -33,14 +33,14 @@ JSON = b"content-type: application/json\r\n"
 class Way(Enum):
     """How requests reach plain handlers. Answers must not depend on it."""
 
-    PROMPT = "prompt"  # as the bytes come in
+    FAST = "prompt"  # as the bytes come in
     UNSURE = "unsure"  # the prompt table can't answer every other request
-    LATER = "later"  # the prompt table replies a little later
+    DEFERRED = "later"  # the prompt table replies a little later
     TASK = "task"  # by the connection's task, which the poller wakes
     TRIO = "trio"  # which Trio wakes: without epoll
 
 
-async def replying(reply: Reply, make: Callable[[], Response]) -> None:
+async def replying(reply: Respond, make: Callable[[], Response]) -> None:
     """Not at once, but before anybody has nothing to do."""
     for _ in range(3):
         await trio.lowlevel.checkpoint()
@@ -50,7 +50,7 @@ async def replying(reply: Reply, make: Callable[[], Response]) -> None:
 class Application:
     """Handlers and what they have seen."""
 
-    way = Way.PROMPT  # of those that are not told one: `every_way` sets it
+    way = Way.FAST  # of those that are not told one: `every_way` sets it
 
     def __init__(self, way: Way | None = None) -> None:
         self.way = way or Application.way
@@ -62,12 +62,12 @@ class Application:
         self.waiting = trio.Event()  # somebody is in /slow
         self.disconnected = trio.Event()  # the ASGI application was told that the client has left
         self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is answered later
-        self.held: list[Reply] = []  # of /held, which whoever tests replies to
+        self.held: list[Respond] = []  # of /held, which whoever tests replies to
         self.refused: Callable[[Request], Response | None] = lambda _: None
         self.peer_group: Callable[[str], str] = lambda address: address
         self.released: list[str] = []  # groups of connections that have ended
 
-    def front(self) -> Front:
+    def front(self) -> Handlers:
         plain: dict[tuple[bytes, bytes], Callable[[Request], Response]] = {
             (b"GET", b"/hello"): self.hello,
             (b"POST", b"/echo"): self.echo,
@@ -77,22 +77,22 @@ class Application:
             (b"GET", b"/none"): self.none,
             (b"GET", b"/same"): self.same,
         }
-        express: dict[tuple[bytes, bytes], Handler] = {
+        direct: dict[tuple[bytes, bytes], Handler] = {
             (b"GET", b"/slow"): self.slow,
             (b"GET", b"/held"): self.held_by_task,
             (b"GET", b"/stream"): self.stream,
             (b"GET", b"/torn"): self.torn,
             (b"GET", b"/rest"): self.rest,
         }
-        prompt: dict[tuple[bytes, bytes], Prompt] = {(b"GET", b"/held"): self.hold}
+        fast: dict[tuple[bytes, bytes], FastHandler] = {(b"GET", b"/held"): self.hold}
         for route, handler in plain.items():
-            express[route] = waiting(handler)
-            if self.way in {Way.PROMPT, Way.UNSURE, Way.LATER}:
-                prompt[route] = self.prompting(handler)
+            direct[route] = waiting(handler)
+            if self.way in {Way.FAST, Way.UNSURE, Way.DEFERRED}:
+                fast[route] = self.prompting(handler)
         asgi = Asgi(self.asgi)
-        return Front(
-            express,
-            prompt,
+        return Handlers(
+            direct,
+            fast,
             LIVE,
             self.live,
             asgi.answer,
@@ -108,9 +108,9 @@ class Application:
     def count_malformed(self, _: Request) -> None:
         self.malformed += 1
 
-    def hold(self, _: Request, reply: Reply) -> Later:
+    def hold(self, _: Request, reply: Respond) -> Deferred:
         self.held.append(reply)
-        return LATER
+        return DEFERRED
 
     async def held_by_task(self, request: Request) -> Response:
         replied, made = trio.Event(), list[Callable[[], Response]]()
@@ -123,15 +123,15 @@ class Application:
         await replied.wait()
         return made[0]()
 
-    def prompting(self, handler: Callable[[Request], Response]) -> Prompt:
-        def prompt(request: Request, reply: Reply) -> Response | Later | None:
+    def prompting(self, handler: Callable[[Request], Response]) -> FastHandler:
+        def fast(request: Request, reply: Respond) -> Response | Deferred | None:
             self.prompted.append(request)
-            if self.way is Way.LATER and self.nursery is not None:
+            if self.way is Way.DEFERRED and self.nursery is not None:
                 self.nursery.start_soon(replying, reply, partial(handler, request))
-                return LATER
+                return DEFERRED
             return None if self.way is Way.UNSURE and len(self.prompted) % 2 else handler(request)
 
-        return prompt
+        return fast
 
     def before(self, request: Request) -> Response | None:
         self.seen.append(request)

@@ -10,7 +10,7 @@ from tests.http.application import Application, Way
 from tests.net.pairs import Write
 
 
-@pytest.fixture(params=[Way.PROMPT, Way.LATER, Way.TASK, Way.TRIO], ids=lambda way: way.value)
+@pytest.fixture(params=[Way.FAST, Way.DEFERRED, Way.TASK, Way.TRIO], ids=lambda way: way.value)
 def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Applications in this test are asked in each of the ways in turn."""
     monkeypatch.setattr(Application, "way", request.param)

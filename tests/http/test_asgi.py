@@ -10,7 +10,7 @@ from quart_trio import QuartTrio
 
 from scoreboard.domain.errors import StartError
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import Front
+from scoreboard.http.handlers import Handlers
 from scoreboard.http.server import Server
 from tests.http.application import LIVE, Application, problem, serving, write_head
 from tests.http.raw import HANG, ask, chunked, connected, get, post, still_serves
@@ -134,13 +134,13 @@ async def test_quart() -> None:
     async def background() -> None:
         ran.set()
 
-    door = Asgi(app)
-    front = Front(
-        {}, {}, LIVE, Application().live, door.answer, write_head, lambda _: None, problem, Application().failed
+    asgi = Asgi(app)
+    front = Handlers(
+        {}, {}, LIVE, Application().live, asgi.answer, write_head, lambda _: None, problem, Application().failed
     )
     server = Server(front)
     with trio.fail_after(HANG):
-        async with door.lifespan(), trio.open_nursery() as nursery:
+        async with asgi.lifespan(), trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
             async with connected(server) as client:
                 for body in (b"one", b"two"):

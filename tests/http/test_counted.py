@@ -14,21 +14,21 @@ HELLO = get("/hello")
 
 
 def counted(door: str, status: str) -> float:
-    return observe.REGISTRY.get_sample_value("scoreboard_http_requests_total", {"door": door, "status": status}) or 0
+    return observe.REGISTRY.get_sample_value("scoreboard_http_requests_total", {"handler": door, "status": status}) or 0
 
 
 COUNTED = [
-    (HELLO, {("prompt", "2xx"): 1}),
-    (HELLO * 20, {("prompt", "2xx"): 16, ("express", "2xx"): 4}),
-    (get("/fail"), {("prompt", "5xx"): 1}),
-    (get("/same"), {("prompt", "3xx"): 1}),
-    (get("/hello", method="HEAD"), {("express", "2xx"): 1}),
+    (HELLO, {("fast", "2xx"): 1}),
+    (HELLO * 20, {("fast", "2xx"): 16, ("direct", "2xx"): 4}),
+    (get("/fail"), {("fast", "5xx"): 1}),
+    (get("/same"), {("fast", "3xx"): 1}),
+    (get("/hello", method="HEAD"), {("direct", "2xx"): 1}),
     (get("/hello?refuse"), {("front", "4xx"): 1}),
     (get("/app/x?refuse"), {("front", "4xx"): 1}),
     (get("/app/x"), {("asgi", "2xx"): 1}),
     (get("/app/fail"), {("asgi", "5xx"): 1}),
-    (get("/stream"), {("express", "2xx"): 1}),
-    (get("/torn"), {("express", "2xx"): 1}),
+    (get("/stream"), {("direct", "2xx"): 1}),
+    (get("/torn"), {("direct", "2xx"): 1}),
     (UPGRADE + b"\x88\x80\0\0\0\0", {("live", "1xx"): 1}),
     (get("/hello", "Content-Length: x"), {("front", "4xx"): 1}),
     (b"", {}),
@@ -42,7 +42,7 @@ async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], 
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
     )
-    names = [(door, f"{digit}xx") for door in observe.DOOR_NAMES for digit in range(1, 6)]
+    names = [(door, f"{digit}xx") for door in observe.HANDLER_KINDS for digit in range(1, 6)]
     before = {name: counted(*name) for name in names}
     async with serving(application) as server:
         async with connected(server) as client:

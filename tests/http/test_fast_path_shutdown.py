@@ -25,7 +25,7 @@ HELLO = get("/hello")
 async def test_a_drain_before_the_task_has_its_turn(left_over: list[object], what: bytes) -> None:
     """A connection whose requests were read but not answered yet is not idle: they are answered, the last with
     `Connection: close`."""
-    left_over.append(lambda connection: connection.wind_up())
+    left_over.append(lambda connection: connection.begin_drain())
     async with serving() as server, connected(server) as client:
         await client.send(what)
         answer = await client.answer()
@@ -38,7 +38,7 @@ async def test_a_drain_before_the_task_has_its_turn(left_over: list[object], wha
 async def test_wind_down(left_over: list[object]) -> None:
     """From then on an answer says that it is the last, a prompt one too; what was sent behind it is not looked at."""
     application, started = Application(), list[Server]()
-    left_over.append(lambda _: started[0].wind_down())
+    left_over.append(lambda _: started[0].begin_drain())
     async with serving(application) as server, connected(server) as client, connected(server) as idle:
         await idle.ask(HELLO)
         started.append(server)
@@ -91,7 +91,7 @@ async def test_asked_while_an_answer_is_on_its_way(leave: str) -> None:
                     await client.send(HELLO)
                     nursery.start_soon(server.drain, 10 * HANG)
                 else:
-                    server.wind_down()
+                    server.begin_drain()
                 await trio.testing.wait_all_tasks_blocked(0.005)
                 assert len((await client.answer()).body) == 2_000_000
                 if leave == "wind_down":

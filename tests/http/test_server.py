@@ -229,7 +229,7 @@ async def test_wind_down() -> None:
             await nursery.start(server.run, "127.0.0.1", 0)
             async with connected(server) as before:
                 assert (await before.ask(get("/hello"))).header("connection") is None
-                server.wind_down()
+                server.begin_drain()
                 assert (await before.ask(get("/hello"))).header("connection") == "close"
                 assert await before.rest() == b""
             async with connected(server) as after:

@@ -106,7 +106,7 @@ async def test_the_head_of_an_upgrade_is_written_anew() -> None:
     played: list[bytes] = []
 
     async def live(request: Request) -> None:
-        played.append(request.socket.played_back)
+        played.append(request.socket.unread_buffer)
 
     application.live = live  # type: ignore[method-assign]  # of this application alone
     async with serving(application) as server, connected(server) as client:

@@ -10,7 +10,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.errors import STATUS, Code, Refusal, StorageUnavailable
-from scoreboard.http.handlers import Front
+from scoreboard.http.handlers import Handlers
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.live.admission import Admission
@@ -52,14 +52,14 @@ class LiveNode:
         self.endpoint = LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address)
         poll = PollEndpoint(requests, services, problem=refuse)
         self.server = Server(
-            Front(
-                express={
+            Handlers(
+                direct={
                     (b"GET", b"/stream"): StreamEndpoint(
                         requests, services, rules, write_head=write_head, problem=refuse
                     ).serve,
                     (b"GET", b"/poll"): poll.answer,
                 },
-                prompt={(b"GET", b"/poll"): poll.answer_at_once} if self.polls_at_once else {},
+                fast={(b"GET", b"/poll"): poll.answer_fast} if self.polls_at_once else {},
                 live_path=b"/live",
                 live=self.endpoint.serve,
                 asgi=not_asked,

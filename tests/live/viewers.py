@@ -36,11 +36,11 @@ class FakeSocket:
             self.taken.append(data)
         return not self.stuck
 
-    def lend(self, _borrower: object) -> bool:
+    def acquire_fd(self, _borrower: object) -> bool:
         """It has no descriptor to write to."""
         return False
 
-    def reclaim(self) -> None:
+    def release_fd(self) -> None:
         pass
 
     def release(self) -> None:

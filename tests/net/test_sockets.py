@@ -117,7 +117,7 @@ async def test_reading() -> None:
 async def test_played_back() -> None:
     """What is played back is read first, as much as was asked for, and not counted again."""
     async with paired() as (socket, peer):
-        socket.played_back = b"abc"
+        socket.unread_buffer = b"abc"
         await peer.send_all(b"d")
         assert [await socket.receive_some(2), await socket.receive_some(), await socket.receive_some()] == [
             b"ab",

@@ -194,16 +194,16 @@ async def test_a_lent_descriptor_is_written_to_directly() -> None:
     """One borrower at a time, until it is reclaimed; other writes that take no time change nothing."""
     returned: list[int] = []
     async with paired() as (socket, peer):
-        assert socket.lend(returned.append)
-        assert not socket.lend(returned.append)
-        assert sockets.write_each([socket.fd], b"abc") == []
+        assert socket.acquire_fd(returned.append)
+        assert not socket.acquire_fd(returned.append)
+        assert sockets.write_to_all([socket.fd], b"abc") == []
         assert socket.send_now(b"def")
         assert await read(peer, 6) == b"abcdef"
         assert returned == []
-        socket.reclaim()
-        socket.reclaim()
+        socket.release_fd()
+        socket.release_fd()
         assert returned == [socket.fd]
-        assert socket.lend(returned.append)
+        assert socket.acquire_fd(returned.append)
 
 
 @pytest.mark.parametrize("way", ["send_all", "close", "a Close frame", "a short write", "a full buffer"])
@@ -214,7 +214,7 @@ async def test_a_busy_socket_takes_its_descriptor_back(way: str) -> None:
         number = socket.fd
         if way == "a full buffer":
             fill(socket)
-        assert socket.lend(lambda fd: returned.append(fd if os.fstat(fd) else -1))
+        assert socket.acquire_fd(lambda fd: returned.append(fd if os.fstat(fd) else -1))
         match way:
             case "send_all":
                 nursery.start_soon(socket.send_all, FILL)
@@ -224,14 +224,14 @@ async def test_a_busy_socket_takes_its_descriptor_back(way: str) -> None:
             case "a Close frame":
                 assert socket.send_now(CLOSE)
             case "a short write":
-                ((_, written),) = sockets.write_each([number], FILL)
+                ((_, written),) = sockets.write_to_all([number], FILL)
                 assert 0 < written < len(FILL)
                 assert socket.took(FILL, written)
             case "a full buffer":
-                assert sockets.write_each([number], b"x") == [(number, 0)]
+                assert sockets.write_to_all([number], b"x") == [(number, 0)]
                 assert not socket.took(b"x", 0)
         assert returned == [number]
-        assert not socket.lend(returned.append)
+        assert not socket.acquire_fd(returned.append)
         nursery.cancel_scope.cancel()
 
 
@@ -241,12 +241,12 @@ async def test_the_rest_of_a_borrowers_write_follows() -> None:
     drained = trio.Event()
     async with paired() as (socket, peer):
         socket.drained = lambda _: drained.set()
-        assert socket.lend(lambda _: None)
-        ((_, written),) = sockets.write_each([socket.fd], FILL)
+        assert socket.acquire_fd(lambda _: None)
+        ((_, written),) = sockets.write_to_all([socket.fd], FILL)
         socket.took(FILL, written)
         assert await read(peer, len(FILL)) == FILL
         await drained.wait()
-        assert socket.lend(lambda _: None)
+        assert socket.acquire_fd(lambda _: None)
 
 
 async def test_writing_to_each_tells_who_did_not_take_it(writes: Callable[[Write], None]) -> None:
@@ -266,6 +266,6 @@ async def test_writing_to_each_tells_who_did_not_take_it(writes: Callable[[Write
             return os.write(fd, data)
 
         writes(write)
-        short = sockets.write_each([one.fd, blocked.fd, gone.fd, last.fd], b"abc")
+        short = sockets.write_to_all([one.fd, blocked.fd, gone.fd, last.fd], b"abc")
         assert short == [(blocked.fd, 0), (gone.fd, -1)]
         assert await read(one_peer, 3) == await read(last_peer, 3) == b"abc"

@@ -55,7 +55,7 @@ async def test_a_signed_action_becomes_a_claim() -> None:
     assert isinstance(await submit(queue, raw, f"v1.{sign(KEYS[1], raw)}"), Recorded)
     (claim,) = queue.claims
     assert (claim.user, claim.action_id, claim.action_type, claim.request_id) == (USER, "a", "quiz_complete", "r-1")
-    assert (claim.worth, claim.cooldown_ms) == (150, 30_000)
+    assert (claim.points_or_refusal, claim.cooldown_ms) == (150, 30_000)
     assert claim.metadata == '{"difficulty":"hard"}'
     assert claim.timestamp_ms == 1_768_041_000_000
     assert claim.body_sha256 == sha256(raw).digest()
@@ -95,8 +95,8 @@ async def test_what_the_rule_refuses_goes_to_the_stores_all_the_same(changes: di
     queue = FakeQueue()
     await submit(queue, GOOD | changes)
     (claim,) = queue.claims
-    assert isinstance(claim.worth, Refusal)
-    assert claim.worth.code is Code.INVALID_ACTION
+    assert isinstance(claim.points_or_refusal, Refusal)
+    assert claim.points_or_refusal.code is Code.INVALID_ACTION
 
 
 async def test_the_queues_refusal_is_the_answer() -> None:

@@ -111,13 +111,13 @@ async def test_409_goes_before_429_and_400(world: World) -> None:
     asked = [
         claim(user, action_id="a"),  # no slot left
         claim(user, action_id="b", timestamp_ms=0),
-        claim(user, worth=BAD),
+        claim(user, points_or_refusal=BAD),
         claim(user),
     ]
     assert [result(outcome) for outcome in await run(commit, *asked)] == ["again", "again", "user", "user"]
-    assert [result(outcome) for outcome in await run(world.committer(), claim(user, action_id="a", worth=BAD))] == [
-        "again"
-    ]
+    assert [
+        result(outcome) for outcome in await run(world.committer(), claim(user, action_id="a", points_or_refusal=BAD))
+    ] == ["again"]
 
 
 async def test_429_goes_before_400_and_400_tells_why(world: World) -> None:
@@ -125,9 +125,9 @@ async def test_429_goes_before_400_and_400_tells_why(world: World) -> None:
     (user,) = await make_users(world.stores, 1)
     outcomes = await run(
         world.committer(per_minute=2),
-        claim(user, timestamp_ms=0, worth=BAD),
-        claim(user, worth=BAD),
-        claim(user, worth=BAD),
+        claim(user, timestamp_ms=0, points_or_refusal=BAD),
+        claim(user, points_or_refusal=BAD),
+        claim(user, points_or_refusal=BAD),
     )
     assert outcomes[:2] == [TOO_OLD_OR_AHEAD, BAD]
     assert result(outcomes[2]) == "user"
@@ -200,7 +200,7 @@ async def test_what_is_refused_keeps_its_slot_only(world: World) -> None:
     """By its rule or because it can't be stored: the slot is used up, no cooldown was started."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer()
-    await run(commit, claim(user, action_id="bad", worth=BAD, cooldown_ms=9_000))
+    await run(commit, claim(user, action_id="bad", points_or_refusal=BAD, cooldown_ms=9_000))
     assert await run(commit, claim(user, action_id="poisoned", metadata="[", cooldown_ms=9_000)) == [UNSTORABLE_ACTION]
     assert await world.slots(user) == {"bad", "poisoned"}
     assert await world.cooling(user) is None
@@ -347,11 +347,11 @@ async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch
         raise StorageUnavailable("postgresql", "on purpose")
 
     monkeypatch.setattr(ledger, "originals", away)
-    outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", worth=BAD))
+    outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", points_or_refusal=BAD))
     assert [result(outcome) for outcome in outcomes] == [1, Code.SERVICE_UNAVAILABLE]
     assert await world.slots(bob) == {"bad"}
     with pytest.raises(StorageUnavailable, match="on purpose"):
-        await run(commit, claim(bob, worth=BAD))
+        await run(commit, claim(bob, points_or_refusal=BAD))
 
 
 async def test_a_gap_closes_however_soon_the_next_turn_comes(world: World) -> None:

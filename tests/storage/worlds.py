@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from math import inf
 from time import time
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -37,13 +38,13 @@ def claim(
     user: UUID, *, points: int = 10, action_id: str | None = None, body: bytes | None = None, **others: object
 ) -> SubmittedAction:
     action = action_id or str(uuid4())
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "action_type": "task_finish",
         "timestamp_ms": round(time() * 1000),
         "metadata": None,
         "signature": "ab" * 32,
         "request_id": "test",
-        "worth": points,
+        "points_or_refusal": points,
         "cooldown_ms": 0,
     }
     return SubmittedAction(

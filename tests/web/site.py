@@ -15,7 +15,7 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import Front, Handler, Prompt, Reply
+from scoreboard.http.handlers import FastHandler, Handler, Handlers, Respond
 from scoreboard.http.request import Request
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending
@@ -28,12 +28,12 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
-from scoreboard.web.express import (
+from scoreboard.web.direct import (
+    build_direct_table,
+    build_fast_probes,
+    build_fast_table,
     build_plain_table,
     build_probe_table,
-    build_prompt_probes,
-    build_prompt_table,
-    build_table,
 )
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.openapi import Description
@@ -71,7 +71,7 @@ class Site:
     standing: Standing = NOWHERE
     outcome: Outcome | Exception = UNSIGNED
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
-    other_doors: list[httpx.AsyncClient] = field(default_factory=list)
+    other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
     at_once: int = 0  # how often a board was at hand
 
@@ -120,7 +120,7 @@ async def _end(pending: Pending, outcome: Outcome) -> None:
     pending.end(outcome)
 
 
-def _no_poll(request: Request, reply: Reply) -> None:
+def _no_poll(request: Request, reply: Respond) -> None:
     raise AssertionError("nobody polls here")
 
 
@@ -193,11 +193,11 @@ async def site(
         )
 
         def front(
-            express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]
-        ) -> Front:
-            return Front(
-                express=express,
-                prompt=prompt,
+            direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
+        ) -> Handlers:
+            return Handlers(
+                direct=direct,
+                fast=fast,
                 live_path=b"/api/v1/scores/live",
                 live=_no_live,
                 asgi=asgi.answer,
@@ -218,16 +218,16 @@ async def site(
         await nursery.start(monitor.run)
 
         async def serve(
-            express: Mapping[tuple[bytes, bytes], Handler], prompt: Mapping[tuple[bytes, bytes], Prompt]
+            direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
         ) -> httpx.AsyncClient:
-            _, port = await nursery.start(Server(front(express, prompt)).run, "127.0.0.1", 0)
+            _, port = await nursery.start(Server(front(direct, fast)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
             )
 
         files = build_plain_table(services.pages, services.description.read)
-        express = build_table(scores) | files | build_probe_table(health, metrics=True)
-        made.http = await serve(express, build_prompt_table(scores, _no_poll) | build_prompt_probes(health))
+        direct = build_direct_table(scores) | files | build_probe_table(health, metrics=True)
+        made.http = await serve(direct, build_fast_table(scores, _no_poll) | build_fast_probes(health))
         if all_doors:
-            made.other_doors = [await serve(express, {}), await serve({}, {})]
+            made.other_handlers = [await serve(direct, {}), await serve({}, {})]
         yield made

@@ -191,10 +191,10 @@ async def test_the_description_is_made_once(database_url: str, redis_url: str) -
     """It is the same bytes at every door, has an ETag, and comes gzipped to whoever takes that."""
     async with site(database_url, redis_url, all_doors=True) as here:
         first = await here.http.get("/api/v1/openapi.json")
-        for door in (here.http, *here.other_doors):
-            answer = await door.get("/api/v1/openapi.json", headers={"accept-encoding": "identity"})
+        for handler in (here.http, *here.other_handlers):
+            answer = await handler.get("/api/v1/openapi.json", headers={"accept-encoding": "identity"})
             assert (answer.status_code, answer.json()) == (200, first.json())
-            again = await door.get("/api/v1/openapi.json", headers={"if-none-match": first.headers["etag"]})
+            again = await handler.get("/api/v1/openapi.json", headers={"if-none-match": first.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
         assert first.headers["content-encoding"] == "gzip"
 
@@ -219,8 +219,8 @@ async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, pa
 async def test_other_methods_are_refused_alike(database_url: str, redis_url: str, method: str, path: str) -> None:
     """405 with the methods that are allowed, whichever door answers."""
     async with site(database_url, redis_url, all_doors=True) as here:
-        for door in (here.http, *here.other_doors):
-            answer = await door.request(method, path)
+        for handler in (here.http, *here.other_handlers):
+            answer = await handler.request(method, path)
             assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
             assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 

@@ -21,9 +21,9 @@ RECORDED = Recorded(UUID(int=7), 1500, 100, 1600, 5, 1_768_041_000_000)
 
 async def ask(here: Site, method: str, path: str, **request: Any) -> httpx.Response:
     """Asks all doors; the answer, once it is known to be one."""
-    assert len(here.other_doors) == 2
+    assert len(here.other_handlers) == 2
     request["headers"] = {"x-request-id": "same"} | request.get("headers", {})
-    answers = [await door.request(method, path, **request) for door in (here.http, *here.other_doors)]
+    answers = [await handler.request(method, path, **request) for handler in (here.http, *here.other_handlers)]
     first, *others = (
         (
             answer.status_code,
@@ -321,5 +321,5 @@ async def test_other_methods_and_paths_are_refused_alike(database_url: str, redi
             "/..%2f..%2fetc/passwd",
         ):
             assert code(await ask(here, "GET", path)) == (404, "NOT_FOUND")
-        for door in (here.http, *here.other_doors):
-            assert (await door.post(ACTION, content=b"x" * 16_385)).status_code == 413
+        for handler in (here.http, *here.other_handlers):
+            assert (await handler.post(ACTION, content=b"x" * 16_385)).status_code == 413

@@ -84,14 +84,14 @@ async def test_other_sites_load_files_and_nothing_else(database_url: str, redis_
     """Cross-Origin-Resource-Policy: a picture or a script tag of another site gets our files, never an answer of the
     API or the page."""
     async with site(database_url, redis_url, all_doors=True) as here:
-        for door in (here.http, *here.other_doors):
+        for handler in (here.http, *here.other_handlers):
             for path in (BOARD, f"{BOARD}?limit=0", "/livez", "/nowhere", "/", "/metrics", "/api/v1/openapi.json"):
-                answer = await door.get(path)
+                answer = await handler.get(path)
                 assert answer.headers.get_list("cross-origin-resource-policy") == ["same-origin"], path
             for path in ("/scoreboard.js", "/static/favicon.svg", "/static/page.css"):
-                answer = await door.get(path)
+                answer = await handler.get(path)
                 assert answer.headers.get_list("cross-origin-resource-policy") == ["cross-origin"], path
-                kept = await door.get(path, headers={"if-none-match": answer.headers["etag"]})
+                kept = await handler.get(path, headers={"if-none-match": answer.headers["etag"]})
                 assert (kept.status_code, kept.headers["cross-origin-resource-policy"]) == (304, "cross-origin")
 
 

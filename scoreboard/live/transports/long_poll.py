@@ -1,6 +1,6 @@
 """The long poll: a request that is answered when its board is another than the one that the client has.
 
-`PollEndpoint.answer_at_once` is of the prompt table: it waits as a `Poll` in the hub, without a task, and is replied to
+`PollEndpoint.answer_fast` is of the prompt table: it waits as a `Poll` in the hub, without a task, and is replied to
 by whoever brings the news. `answer` does the same for whoever must have the board read first. All who wait for one tick
 share its body.
 
@@ -17,7 +17,7 @@ import trio
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import Refusal
-from scoreboard.http.handlers import LATER, Later, Reply
+from scoreboard.http.handlers import DEFERRED, Deferred, Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.live.transports.conversation import LiveDependencies
 from scoreboard.live.transports.query import LiveRequest, Requests
@@ -83,7 +83,7 @@ class PollEndpoint:
         finally:
             waiting.leave()
 
-    def answer_at_once(self, request: Request, reply: Reply) -> Response | Later | None:
+    def answer_fast(self, request: Request, reply: Respond) -> Response | Deferred | None:
         """The same without a task. None: the board must be read first."""
         asked = self._requests.read(request)
         if isinstance(asked, Refusal):
@@ -94,7 +94,7 @@ class PollEndpoint:
         answer = waiting.begin(reply)
         if answer is None:
             request.is_timed = False
-            return LATER
+            return DEFERRED
         waiting.leave()
         return answer
 
@@ -107,7 +107,7 @@ class _Waiting:
     def __init__(self, request: Request, asked: LiveRequest, services: LiveDependencies) -> None:
         request.drop_headers(b"origin")  # which the head of the answer depends on
         self._asked, self._services, self._socket = asked, services, request.socket
-        self._reply: Reply | None = None  # until it waits
+        self._reply: Respond | None = None  # until it waits
         self._has_left = False
         self._poll = Poll(self._wake)
         self._begun = trio.current_time()
@@ -121,7 +121,7 @@ class _Waiting:
             source.on_end = self._poll.end
             self._poll.over = source.has_ended
 
-    def begin(self, reply: Reply) -> Response | None:
+    def begin(self, reply: Respond) -> Response | None:
         """The answer, if there is one now; else it waits, and leaves with its reply."""
         answer = self._look()
         if answer is None:

@@ -62,7 +62,7 @@ class LiveEndpoint:
     def serve(self, request: Request) -> Awaitable[None]:
         """Runs a WebSocket on the request's socket until it ends, whoever ends it. The socket is closed then.
 
-        The request is a whole handshake (http1 sees to that), and the socket's `played_back` holds its head and what
+        The request is a whole handshake (http1 sees to that), and the socket's `unread_buffer` holds its head and what
         followed it.
 
         Cancelling closes the connection without a Close frame. Raises nothing that a client can cause.
@@ -71,7 +71,7 @@ class LiveEndpoint:
         connection.head = HEAD % (request.header(b"sec-websocket-key"), PROTOCOL if _offers(request) else b"")
         address, token = self._client_address(request), query_token(request)
         refused, full = self._refused(request), self._services.admission.refuses(address)
-        _, _, request.socket.played_back = request.socket.played_back.partition(b"\r\n\r\n")
+        _, _, request.socket.unread_buffer = request.socket.unread_buffer.partition(b"\r\n\r\n")
         request.drop_headers()  # http1 keeps it as long as the connection
         # no coroutine of its own: there are thousands
         return connection.run(address, request.request_id, token, refused, full)
@@ -252,7 +252,7 @@ class _Connection(trio.abc.Stream):
         self._is_read = True
         try:
             while True:
-                data: bytes | None = await self._socket.receive_some(READ_BYTES) if self._socket.played_back else None
+                data: bytes | None = await self._socket.receive_some(READ_BYTES) if self._socket.unread_buffer else None
                 while data is None:  # as the socket does, with a coroutine less for each of thousands
                     await self._socket.wait_readable()
                     data = self._socket.read_now(READ_BYTES)

@@ -102,7 +102,7 @@ async def _record(
         [claim.user for claim in claims],
         [claim.action_id for claim in claims],
         [claim.action_type for claim in claims],
-        [claim.worth for claim in claims],
+        [claim.points_or_refusal for claim in claims],
         [claim.signature for claim in claims],
         [claim.metadata for claim in claims],
         [claim.body_sha256 for claim in claims],
@@ -126,7 +126,7 @@ async def _record(
             if claim.user not in places:
                 places[claim.user] = len(recording.rows)
                 recording.rows.append(LedgerRow(claim.user, row["total_score"], row["reached"], row["version"]))
-            _note(recording, claim, int(claim.worth), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
+            _note(recording, claim, int(claim.points_or_refusal), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
     return recording
 
 

@@ -119,7 +119,7 @@ class Limits:
             args += (
                 claim.action_id,
                 claim.timestamp_ms,
-                0 if isinstance(claim.worth, Refusal) else 1,
+                0 if isinstance(claim.points_or_refusal, Refusal) else 1,
                 self._pause(claim),
             )
         with redis_errors():
@@ -209,7 +209,7 @@ class Limits:
             return limited("cooldown", started + self._pause(claim) - now)
         if not is_timely(claim.timestamp_ms, now):
             return TOO_OLD_OR_AHEAD
-        return claim.worth if isinstance(claim.worth, Refusal) else None
+        return claim.points_or_refusal if isinstance(claim.points_or_refusal, Refusal) else None
 
     def _pause(self, claim: SubmittedAction) -> int:
         return claim.cooldown_ms if self.cooldowns else 0
@@ -230,5 +230,5 @@ def _refusal(claim: SubmittedAction, verdict: int, wait: int) -> Refusal | None:
         case 4:
             return TOO_OLD_OR_AHEAD
         case _:
-            assert isinstance(claim.worth, Refusal)  # the script was told so
-            return claim.worth
+            assert isinstance(claim.points_or_refusal, Refusal)  # the script was told so
+            return claim.points_or_refusal

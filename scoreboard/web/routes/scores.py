@@ -20,7 +20,7 @@ from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.etags import strong_etag
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
-from scoreboard.http.handlers import LATER, Later, Reply
+from scoreboard.http.handlers import DEFERRED, Deferred, Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.action_queue import Pending
 from scoreboard.operations.authenticator import Identity
@@ -224,13 +224,13 @@ class ScoreRoutes:
         begun = self._begin(request)
         return begun if isinstance(begun, Response) else _told(request, await begun.wait())
 
-    def submit_at_once(self, request: Request, reply: Reply) -> Response | Later:
+    def submit_fast(self, request: Request, reply: Respond) -> Response | Deferred:
         """The same without a task that waits for the outcome."""
         begun = self._begin(request)
         if isinstance(begun, Response):
             return begun
         begun.add_done_callback(lambda outcome: reply(partial(_told, request, outcome)))
-        return LATER
+        return DEFERRED
 
     def _begin(self, request: Request) -> Pending | Response:
         identity = self._bearer.require(request)
@@ -255,7 +255,7 @@ class ScoreRoutes:
             return conditional(request, prepared.response, prepared.etag)
         return conditional(request, *personal(prepared, await self._standing(identity.user)))
 
-    def leaderboard_at_once(self, request: Request, _reply: Reply) -> Response | None:
+    def leaderboard_fast(self, request: Request, _reply: Respond) -> Response | None:
         """The same for whoever asks without a token while the board at hand is new enough; None: `leaderboard` must be
         asked."""
         limit = read_limit(request.query)

@@ -270,10 +270,10 @@ async def test_any_batches_record_what_a_plain_loop_would(
             claims = {(who, what): claim(users[who], points=points, action_id=str(what)) for who, what, points in batch}
             expected: list[tuple[int, int] | None] = []
             for each in claims.values():
-                assert isinstance(each.worth, int)
+                assert isinstance(each.points_or_refusal, int)
                 fresh = (each.user, each.action_id) not in seen
-                expected.append((totals[each.user], totals[each.user] + each.worth) if fresh else None)
-                totals[each.user] += each.worth * fresh
+                expected.append((totals[each.user], totals[each.user] + each.points_or_refusal) if fresh else None)
+                totals[each.user] += each.points_or_refusal * fresh
                 seen.add((each.user, each.action_id))
             _, recording = await scribe.record(list(claims.values()))
             assert ranked(recording) == expected

@@ -103,7 +103,7 @@ async def test_a_retry_takes_no_second_slot_and_is_stamped_anew(stores: Stores) 
     """The same actionId holds one slot, from its latest submission on: refused ids kept warm leave no room for a second
     ten."""
     limits = limits_of(stores)
-    refused = [action(number, worth=BAD) for number in range(N)]
+    refused = [action(number, points_or_refusal=BAD) for number in range(N)]
     assert await judge(limits, *refused, action()) == ["metadata"] * N + ["user"]
     await passes(stores, 59_900)
     assert [judgement.reserved for judgement in await reserve(limits, refused)] == [0] * N
@@ -144,7 +144,7 @@ async def test_switched_off_limits_refuse_nobody(stores: Stores) -> None:
     limits = limits_of(stores, 0, cooldowns=False)
     claims = [action(cooldown_ms=60_000) for _ in range(N + 5)]
     assert await judge(limits, *claims) == ["yes"] * (N + 5)
-    assert await judge(limits, action(worth=BAD), action(timestamp_ms=0)) == ["metadata", "timestamp"]
+    assert await judge(limits, action(points_or_refusal=BAD), action(timestamp_ms=0)) == ["metadata", "timestamp"]
     assert await stores.command("KEYS", "*:*:*") == []
 
 
@@ -210,7 +210,7 @@ async def test_a_cooldown_is_of_its_type_and_ends(stores: Stores) -> None:
 async def test_what_a_rule_refuses_takes_a_slot_but_starts_no_cooldown(stores: Stores) -> None:
     """So does a timestamp out of bounds; the next good action is admitted."""
     limits = limits_of(stores, 3)
-    bad, old = action(worth=BAD, cooldown_ms=30_000), action(timestamp_ms=0, cooldown_ms=30_000)
+    bad, old = action(points_or_refusal=BAD, cooldown_ms=30_000), action(timestamp_ms=0, cooldown_ms=30_000)
     assert [judgement.reserved for judgement in await reserve(limits, [bad, old])] == [SLOT, SLOT]
     (judgement,) = await reserve(limits, [action(cooldown_ms=30_000)])
     assert judgement == LimitDecision(None, SLOT | COOLDOWN)
@@ -220,8 +220,11 @@ async def test_what_a_rule_refuses_takes_a_slot_but_starts_no_cooldown(stores: S
 async def test_the_order_is_rate_limit_then_validation(stores: Stores) -> None:
     """Who has no slot left is told 429, however bad the action is; a cooldown goes before the rule too."""
     limits = limits_of(stores, 1)
-    assert await judge(limits, action(cooldown_ms=9_000), action(worth=BAD, timestamp_ms=0)) == ["yes", "user"]
-    assert await judge(limits_of(stores, 0), action(cooldown_ms=9_000, worth=BAD)) == ["cooldown"]
+    assert await judge(limits, action(cooldown_ms=9_000), action(points_or_refusal=BAD, timestamp_ms=0)) == [
+        "yes",
+        "user",
+    ]
+    assert await judge(limits_of(stores, 0), action(cooldown_ms=9_000, points_or_refusal=BAD)) == ["cooldown"]
 
 
 async def test_a_timestamp_is_judged_by_the_stores_clock(stores: Stores) -> None:
@@ -321,7 +324,7 @@ async def test_the_log_judges_time_and_rule_too(stores: Stores) -> None:
     (user,) = await make_users(stores, 1)
     now = round(time() * 1000)
     times = ((now - 400_000, 1), (now, BAD), (now + 70_000, BAD), (now, 1))
-    claims = [claim(user, timestamp_ms=at, worth=worth) for at, worth in times]
+    claims = [claim(user, timestamp_ms=at, points_or_refusal=points_or_refusal) for at, points_or_refusal in times]
     assert [told(refusal) for refusal in await by_log(limits_of(stores), stores, claims)] == [
         "timestamp",
         "metadata",

@@ -21,8 +21,8 @@ HTML, JSON = "text/html; charset=utf-8", "application/problem+json"
 
 async def ask(here: Site, method: str, path: str, kind: str, **headers: str) -> httpx.Response:
     """Asks all doors; the last answer, once each has this media type."""
-    for door in (here.http, *here.other_doors):
-        answer = await door.request(method, path, headers=headers)
+    for handler in (here.http, *here.other_handlers):
+        answer = await handler.request(method, path, headers=headers)
         assert answer.headers["content-type"] == kind, path
         assert answer.headers.get_list("vary").count("accept") == (kind == HTML)
     return answer

@@ -7,7 +7,7 @@ Socket, and thousands of either wait at the same time.
 from collections.abc import Callable, Mapping
 
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED, Code, Refusal
-from scoreboard.http.handlers import Handler, Prompt
+from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import Request, Response
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import problem
@@ -69,7 +69,7 @@ OTHER_METHODS = (
 Table = dict[tuple[bytes, bytes], Handler]
 
 
-def build_table(scores: ScoreRoutes) -> Table:
+def build_direct_table(scores: ScoreRoutes) -> Table:
     """(method, path) → handler."""
     return {(b"POST", SUBMIT_PATH.encode()): scores.submit, (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard}
 
@@ -109,16 +109,16 @@ async def _not_allowed(request: Request) -> Response:
     return problem(METHOD_NOT_ALLOWED, request.request_id, fields=b"allow: GET, HEAD\r\n")
 
 
-def build_prompt_table(scores: ScoreRoutes, poll: Prompt) -> dict[tuple[bytes, bytes], Prompt]:
+def build_fast_table(scores: ScoreRoutes, poll: FastHandler) -> dict[tuple[bytes, bytes], FastHandler]:
     """(method, path) → what needs no task to wait."""
     return {
-        (b"POST", SUBMIT_PATH.encode()): scores.submit_at_once,
-        (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_at_once,
+        (b"POST", SUBMIT_PATH.encode()): scores.submit_fast,
+        (b"GET", LEADERBOARD_PATH.encode()): scores.leaderboard_fast,
         (b"GET", POLL_PATH.encode()): poll,
     }
 
 
-def build_prompt_probes(health: HealthRoutes) -> dict[tuple[bytes, bytes], Prompt]:
+def build_fast_probes(health: HealthRoutes) -> dict[tuple[bytes, bytes], FastHandler]:
     """The same for the probes: they are answered whatever the node is busy with."""
     return {
         (b"GET", LIVEZ_PATH.encode()): lambda _request, _reply: health.alive(),
