@@ -8,7 +8,7 @@ database in a data folder that has none.
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
 from os import environ
@@ -30,6 +30,7 @@ from scoreboard.operations.admin.verify import differences
 from scoreboard.runtime.supervise import leaves
 from scoreboard.settings.keys import new_production_keys, write_secrets
 from scoreboard.settings.model import Settings, load_settings
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.postgres import users as user_store
 from scoreboard.telemetry import observe
@@ -138,28 +139,28 @@ def serve(settings: Settings, with_demo: bool | None) -> None:
     trio.run(app.serve, settings, node_keys, partial(_announce, settings, with_demo))
 
 
-async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, port: int) -> None:
+async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, stores: Stores, port: int) -> None:
     """Once requests are answered: says where, and on embedded stores brings the demo players. Nothing that they do ends
     the node."""
     url = settings.server.public_url or settings.server.local_url(port)
     if not settings.embedded.enabled:
         observe.announce(f"scoreboard is live: {url}")
         return
-    known: Collection[str] = ()
+    accounts, known = node.account_parts.accounts, set[str]()
     with demo.failures_logged():
-        known = await user_store.known(node.stores, list(demo.HANDLES))
+        known = set(await user_store.known(stores, list(demo.HANDLES)))
         if settings.embedded.demo_accounts:
-            await demo.load(node.accounts, known)
-            known = demo.HANDLES
+            await demo.load(accounts, known)
+            known = set(demo.HANDLES)
     login = f"\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}" if demo.LOGIN in known else ""
     observe.announce(f"\n  scoreboard is live: {url}{login}\n")
     if known:
         demo.warn_beyond_loopback(settings.server.host, settings.server.public_url)
     with demo.failures_logged():
-        opening = not (await node.leaderboard.snapshot()).rows
+        opening = not (await node.reads.leaderboard.snapshot()).rows
         if settings.embedded.demo_accounts and (opening or with_demo):
             own = settings.server.local_url(port)
-            await demo.play(own, node.accounts, node.rules, opening=opening, for_ever=bool(with_demo))
+            await demo.play(own, accounts, node.writes.rules, opening=opening, for_ever=bool(with_demo))
 
 
 @cli.command("check-config")

@@ -19,10 +19,13 @@ import msgspec
 import trio
 
 from scoreboard import __version__
-from scoreboard.app import node as app
+from scoreboard.app.accounts import build_accounts
+from scoreboard.app.node import node_name
+from scoreboard.app.writes import build_projector
 from scoreboard.domain.account_rules import PASSWORD_LONGEST
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Refusal, SettingsError
+from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin import provisioning
 from scoreboard.operations.admin import users as administration
 from scoreboard.operations.admin.import_files import decode, looks_like_csv, read_people
@@ -166,11 +169,12 @@ def _with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> 
     return outcomes[0]
 
 
-def _with_node(settings: Settings, work: Callable[[app.Node], Awaitable[T]]) -> T:
-    """The same with a node that serves nobody."""
+def _with_accounts(settings: Settings, work: Callable[[Stores, Accounts], Awaitable[T]]) -> T:
+    """The same with the accounts in these stores. No part of a node but these is built."""
+    keys = settings.security.keys(settings.embedded.data_dir)
 
     async def run(stores: Stores) -> T:
-        return await work(app.Node(settings, settings.security.keys(settings.embedded.data_dir), stores))
+        return await work(stores, build_accounts(settings, keys, stores).accounts)
 
     return _with_stores(settings, run)
 
@@ -188,11 +192,11 @@ def create_user(settings: Settings, username: str, email: str, avatar_url: str |
     """
     password = read_password()
 
-    async def work(node: app.Node) -> str | Refusal:
-        created = await node.accounts.create(username, email, password, avatar_url)
+    async def work(stores: Stores, accounts: Accounts) -> str | Refusal:
+        created = await accounts.create(username, email, password, avatar_url)
         return created if isinstance(created, Refusal) else str(created[0])
 
-    click.echo(accepted(_with_node(settings, work)))
+    click.echo(accepted(_with_accounts(settings, work)))
 
 
 @click.argument("user", callback=text)
@@ -204,16 +208,16 @@ def set_password(settings: Settings, user: str) -> None:
     """
     password = read_password()
 
-    async def work(node: app.Node) -> str | Refusal:
-        found = await administration.find_user(node.stores, user)
+    async def work(stores: Stores, accounts: Accounts) -> str | Refusal:
+        found = await administration.find_user(stores, user)
         if isinstance(found, Refusal):
             return found
-        ended = await node.accounts.set_password(found, password)
+        ended = await accounts.set_password(found, password)
         if isinstance(ended, Refusal):
             return ended
         return f"{found.username} has another password; sessions ended: {ended}"
 
-    click.echo(printable(accepted(_with_node(settings, work))))
+    click.echo(printable(accepted(_with_accounts(settings, work))))
 
 
 @click.argument("user", callback=text)
@@ -225,12 +229,12 @@ def rename_user(settings: Settings, user: str, new: str) -> None:
     not matter.
     """
 
-    async def work(node: app.Node) -> str | Refusal:
-        found = await administration.find_user(node.stores, user)
-        renamed = found if isinstance(found, Refusal) else await node.accounts.rename(found, new)
+    async def work(stores: Stores, accounts: Accounts) -> str | Refusal:
+        found = await administration.find_user(stores, user)
+        renamed = found if isinstance(found, Refusal) else await accounts.rename(found, new)
         return renamed if isinstance(renamed, Refusal) else f"{user} is called {renamed.username}"
 
-    click.echo(printable(accepted(_with_node(settings, work))))
+    click.echo(printable(accepted(_with_accounts(settings, work))))
 
 
 @click.argument("user", callback=text)
@@ -246,25 +250,26 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
     if not yes and sys.stdin is None:
         raise CommandRefused("nobody can be asked: standard input is closed; say --yes to delete without a question")
 
-    async def work(node: app.Node) -> str | Refusal:
-        found = await administration.find_user(node.stores, user)
+    async def work(stores: Stores, accounts: Accounts) -> str | Refusal:
+        found = await administration.find_user(stores, user)
         if isinstance(found, Refusal):
             return found
         if not yes:
             question = f"Delete {printable(f'{found.username} <{found.email}>')} and all their actions?"
             ask = partial(click.confirm, question, abort=True, err=True)
             await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        projector = build_projector(settings, stores, node=node_name())
         try:
-            is_gone = await administration.delete_user(node.stores, node.accounts, found, node.projector.check_once)
+            is_gone = await administration.delete_user(stores, accounts, found, projector.check_once)
         finally:
-            node.projector.close()
+            projector.close()
         if isinstance(is_gone, Refusal):
             return is_gone
         return f"{found.username} is deleted" + (
             "" if is_gone else "; boards follow when Redis answers and a node runs"
         )
 
-    click.echo(printable(accepted(_with_node(settings, work))))
+    click.echo(printable(accepted(_with_accounts(settings, work))))
 
 
 # ---- many users -----------------------------------------------------------------------------------------------------
@@ -361,7 +366,7 @@ def import_users(settings: Settings, file: str, kind: str | None, encoding: str 
     lines = chain([first], people.lines)
     done = Imported()
     try:
-        _with_node(settings, lambda node: provisioning.import_users(node.stores, node.accounts, lines, done))
+        _with_accounts(settings, lambda stores, accounts: provisioning.import_users(stores, accounts, lines, done))
     except click.Abort:
         raise CommandRefused(
             f"interrupted: {done.created} created, {done.existing} were there; the same import again goes on"

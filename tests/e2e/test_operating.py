@@ -187,7 +187,7 @@ def test_an_ignored_hangup_stays_ignored(server: Embedded) -> None:
     assert process
     process.send_signal(signal.SIGHUP)
     assert server.http.get("/livez").status_code == 200
-    assert not [line for line in server.read() if line["event"] == "leaving"]
+    assert not [line for line in server.read() if line["event"] == "shutdown_started"]
     process.terminate()
     assert process.wait(HANG) == 0
     assert servers_of(server.folder) == []
@@ -214,8 +214,8 @@ def test_a_hangup_drains(start_node: Callable[..., ServerProcess]) -> None:
         time.sleep(0.1)  # two signals at once would be one
     assert node.process.wait(HANG) == 0
     events = [json.loads(line)["event"] for line in node.log.read_text().splitlines()]
-    assert "leaving" in events
-    assert "leaving_at_once" not in events
+    assert "shutdown_started" in events
+    assert "shutdown_forced" not in events
 
 
 # ---- starts that can't go on -----------------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+"""The tasks that run as long as the node does. Each begins from the stores, so each may be started again after a
+crash."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple
+
+import trio
+
+from scoreboard.app.live import LiveParts
+from scoreboard.app.writes import WriteParts
+from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.live.heartbeat import run_heartbeat
+from scoreboard.operations.authenticator import Authenticator
+from scoreboard.operations.pictures import Pictures
+from scoreboard.runtime.supervise import supervised
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.health import HealthMonitor
+from scoreboard.workers.committer import commit_batches, end_late
+from scoreboard.workers.housekeeping import run_housekeeping
+
+
+class Worker(NamedTuple):
+    """A task that runs for ever. `name` is its label in logs and metrics; `run` takes `task_status`."""
+
+    name: str
+    run: Callable[..., Awaitable[None]]
+
+
+def build_workers(
+    stores: Stores,
+    monitor: HealthMonitor,
+    authenticator: Authenticator,
+    writes: WriteParts,
+    live: LiveParts,
+    pictures: Pictures,
+    *,
+    on_board_changed: Callable[[BoardVersion], None],
+) -> list[Worker]:
+    """The workers in the order in which they start: each waits for the one before it to have started."""
+    return [
+        Worker("health", monitor.run),  # first: it learns which Redis this node's connections lead to
+        Worker("projector", writes.projector.run),
+        *(
+            Worker("committer", partial(commit_batches, writes.queue, commit, on_board_changed))
+            for commit in writes.commits
+        ),
+        Worker("late actions", partial(end_late, writes.queue)),
+        Worker("housekeeping", partial(run_housekeeping, stores, LEADERBOARD)),
+        Worker("sessions", authenticator.watch),
+        Worker("reader", live.subscription.run),
+        Worker("batcher", live.batcher.run),
+        Worker("audience", live.viewer_count.run),
+        Worker("heartbeat", partial(run_heartbeat, live.hub)),
+        Worker("pictures", pictures.run),
+    ]
+
+
+async def start_workers(nursery: trio.Nursery, workers: list[Worker]) -> None:
+    """Starts them one after the other, supervised. Returns when the last one has started."""
+    for worker in workers:
+        await nursery.start(partial(supervised, worker.name, worker.run, restart=True))
