@@ -8,7 +8,7 @@ def main() -> None:
     """The entry point."""
     try:
         # not there to be imported without the server's packages
-        from scoreboard.cli import commands as cli  # noqa: PLC0415
+        from scoreboard.cli import main as cli  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] == __package__:
             raise

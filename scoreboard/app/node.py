@@ -139,11 +139,10 @@ def node_name() -> str:
 
 
 async def serve(settings: Settings, keys: Keys, ready: Callable[[Node, Stores, int], Awaitable[None]]) -> None:
-    """Runs one node on the settings' stores until SIGTERM, SIGINT or SIGHUP (a closed terminal). A second signal ends it
-    at once.
+    """Runs one node on the settings' stores until SIGTERM, SIGINT or SIGHUP (a closed terminal).
 
-    `ready(node, stores, port)` runs beside it once requests are answered. Raises SettingsError and StartError with one
-    line each.
+    A second signal ends it at once. `ready(node, stores, port)` runs beside it once requests are answered. Raises
+    SettingsError and StartError with one line each.
     """
     raise_descriptor_limit()
     async with stores_of(settings) as stores, trio.open_nursery() as root:

@@ -1,7 +1,7 @@
 """The write path: from a submitted action to PostgreSQL, and from there to the Redis board.
 
-`build_projector` stands alone, since `scoreboard users delete` repairs boards and submits nothing. The projector and the
-committers share one projection and one record of whether the board agrees with PostgreSQL.
+The projector and the committers share one projection and one record of whether the board agrees with PostgreSQL.
+`build_projector` stands alone: `scoreboard users delete` repairs boards and submits nothing.
 """
 
 from collections.abc import Callable

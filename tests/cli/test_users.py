@@ -20,7 +20,7 @@ from unittest.mock import patch
 import pytest
 import structlog
 
-from scoreboard.cli import commands as cli
+from scoreboard.cli import main as cli
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.security import passwords
 from tests.conftest import database, in_asyncio, resp

@@ -162,7 +162,7 @@ def test_commands_without_the_server_say_what_to_install(client_alone: Python, a
 
 def test_a_command_that_is_broken_is_not_called_missing() -> None:
     """A module of ours that is not there is a bug, and is shown as one."""
-    code = "import sys; sys.modules['scoreboard.cli.commands'] = None; from scoreboard.__main__ import main; main()"
+    code = "import sys; sys.modules['scoreboard.cli.main'] = None; from scoreboard.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ModuleNotFoundError" in done.stderr

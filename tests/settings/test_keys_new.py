@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from scoreboard.cli.commands import cli
+from scoreboard.cli.main import cli
 from scoreboard.domain.errors import StartError
 from scoreboard.settings.model import Settings, load_settings
 

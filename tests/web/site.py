@@ -152,7 +152,6 @@ async def site(
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
         monitor = HealthMonitor(people.stores)
         health = HealthRoutes(lambda: monitor.conditions, lambda: monitor.warnings, lambda: {"leaderboard": "current"})
-        health.migrated = True
         made = Site(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
         bearer, heads = (

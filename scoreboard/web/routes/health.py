@@ -20,7 +20,7 @@ class Readiness(msgspec.Struct, frozen=True):
     """The body of /readyz."""
 
     ready: bool
-    migrated: bool
+    migrated: bool  # always true: nothing listens before the database is migrated
     draining: bool
     stores: Mapping[Store, StoreCondition]
     warnings: Sequence[str]  # what an operator should change
@@ -30,8 +30,7 @@ class Readiness(msgspec.Struct, frozen=True):
 class HealthRoutes:
     """Answers from what this node knows: no question costs a store a call.
 
-    `conditions`, `warnings` and `boards` are asked for each answer. `migrated` and `draining` are set by the
-    composition root.
+    `conditions`, `warnings` and `boards` are asked for each answer. The node sets `draining` when it shuts down.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class HealthRoutes:
         warnings: Callable[[], Sequence[str]],
         boards: Callable[[], Mapping[str, str]],
     ) -> None:
-        self.migrated = False
         self.draining = False
         self._conditions, self._warnings, self._boards = conditions, warnings, boards
 
@@ -49,7 +47,7 @@ class HealthRoutes:
         return self.alive()
 
     async def readyz(self, request: Request) -> Response:
-        """Whether requests may be sent here: migrated, not draining, and at least one store can serve reads."""
+        """Whether requests may be sent here: not draining, and at least one store can serve reads."""
         return self.ready()
 
     def alive(self) -> Response:
@@ -59,12 +57,8 @@ class HealthRoutes:
     def ready(self) -> Response:
         """The answer of /readyz."""
         stores = self._conditions()
-        ready = (
-            self.migrated
-            and not self.draining
-            and any(condition is not StoreCondition.DOWN for condition in stores.values())
-        )
-        body = Readiness(ready, self.migrated, self.draining, stores, self._warnings(), self._boards())
+        ready = not self.draining and any(condition is not StoreCondition.DOWN for condition in stores.values())
+        body = Readiness(ready, True, self.draining, stores, self._warnings(), self._boards())
         return Response(200 if ready else 503, _encode(body), _FIELDS)
 
     async def metrics(self, request: Request) -> Response:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scoreboard.cli import commands as cli
+from scoreboard.cli import main as cli
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
 
 

@@ -1,0 +1,61 @@
+"""The commands of the stores: `migrate`, `rebuild-board` and `verify`."""
+
+import sys
+import time
+
+import click
+import trio
+
+from scoreboard.cli.options import configured
+from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.operations.admin.verify import differences
+from scoreboard.settings.model import Settings
+from scoreboard.storage.open_stores import stores_of
+from scoreboard.workers.projector import rebuild_board as rebuild
+
+MAX_PRINTED_DIFFERENCES = 20  # differences that `verify` prints; it counts all
+
+
+@click.command()
+@configured(makes_data=True)
+def migrate(settings: Settings) -> None:
+    """Bring the database up to date. Safe from two nodes at once."""
+
+    async def run() -> None:
+        async with stores_of(settings):
+            click.echo("the database is up to date")
+
+    trio.run(run)
+
+
+@click.command("rebuild-board")
+@configured()
+def rebuild_board(settings: Settings) -> None:
+    """Rebuild every Redis board from PostgreSQL."""
+
+    async def run() -> None:
+        async with stores_of(settings) as stores:
+            began = time.monotonic()
+            version = await rebuild(stores, LEADERBOARD)
+            click.echo(f"{LEADERBOARD.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {version.epoch}")
+
+    trio.run(run)
+
+
+@click.command()
+@configured()
+def verify(settings: Settings) -> None:
+    """Compare the action log, the scores and Redis; exit 1 if they differ."""
+
+    async def run() -> bool:
+        async with stores_of(settings) as stores:
+            found, users = await differences(stores, LEADERBOARD)
+        for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
+            click.echo(f"{about}: {what}")
+        if len(found) > MAX_PRINTED_DIFFERENCES:
+            click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
+        click.echo(f"{LEADERBOARD.id}: {users} users compared, {len(found)} differences")
+        return not found
+
+    if not trio.run(run):
+        sys.exit(1)
