@@ -21,6 +21,7 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server, viewer_places
 from scoreboard.live.admission import Admission
@@ -64,7 +65,6 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
 from scoreboard.web.direct import (
-    LIVE_PATH,
     build_direct_table,
     build_fast_probes,
     build_fast_table,
