@@ -9,6 +9,7 @@ from scoreboard.app.accounts import AccountParts, own_host
 from scoreboard.app.live import Transports
 from scoreboard.app.reads import ReadParts
 from scoreboard.app.writes import WriteParts
+from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
 from scoreboard.operations.authenticator import Authenticator
@@ -21,7 +22,6 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
 from scoreboard.web.direct import (
-    LIVE_PATH,
     build_direct_table,
     build_fast_probes,
     build_fast_table,

@@ -14,10 +14,10 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 import httpx
 
+from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.domain.sessions import CLIENT_ANSWER_SECONDS
 
 SECURE = {"http": False, "https": True, "ws": False, "wss": True}  # the schemes of an address: whether TLS is spoken
-LIVE_PATH = "/api/v1/scores/live"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError,
 from wsproto.utilities import ProtocolError
 
 from scoreboard.client import following
-from scoreboard.client.addresses import LIVE_PATH, ServerAddress
+from scoreboard.client.addresses import ServerAddress
 from scoreboard.client.backoff import seconds
 from scoreboard.client.errors import ClientError
 from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, most_relevant
@@ -15,6 +15,7 @@ from scoreboard.client.session import Session
 from scoreboard.client.subscription import SubscriptionState, message
 from scoreboard.client.tunnel import ProxyRefused, Stream, open_stream
 from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.domain.protocol import SUBPROTOCOL
 
 # What ends a connection and is nobody's bug; an OSError is the network's.

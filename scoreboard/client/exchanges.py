@@ -21,6 +21,7 @@ from scoreboard.client.backoff import Backoff, seconds
 from scoreboard.client.clock import TOLERANCE_SECONDS, ServerClock
 from scoreboard.client.errors import ClientError, Refused, Unreachable, refused
 from scoreboard.domain.actions import DECODE_ERRORS
+from scoreboard.domain.paths import LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, SUBMIT_PATH
 from scoreboard.security.signing import sign
 
 T = TypeVar("T")
@@ -30,10 +31,6 @@ REFRESH_AHEAD_SECONDS = 60.0  # before its end a token is renewed, or a fifth of
 LOG_OUT_SECONDS = 2.0  # that leaving `log_in` may take
 UNAVAILABLE = frozenset({502, 503, 504})  # answers that say: nobody there at the moment
 
-SUBMIT = "/api/v1/scores/action"
-LOG_IN = "/api/v1/auth/login"
-REFRESH = "/api/v1/auth/refresh"
-LOG_OUT = "/api/v1/auth/logout"
 JSON = {"content-type": "application/json"}
 
 
@@ -180,7 +177,7 @@ def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[h
 def log_in_steps(username: str, password: str, *, now: Callable[[], float], patience: float) -> Steps[Credentials]:
     """A new session's credentials."""
     body = msgspec.json.encode({"username": username, "password": password})
-    answer = yield from request(Send("POST", LOG_IN, body, JSON), now=now, patience=patience)
+    answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, patience=patience)
     if answer.status_code != httpx.codes.OK:
         raise _refused(answer)
     return _read(_logged_in, answer).data
@@ -248,13 +245,13 @@ class SessionState:
         stamped = action | {
             "timestamp": datetime.fromtimestamp(self.clock.now(), UTC).isoformat(timespec="milliseconds")
         }
-        return (yield from self._authorized("POST", SUBMIT, msgspec.json.encode(stamped)))
+        return (yield from self._authorized("POST", SUBMIT_PATH, msgspec.json.encode(stamped)))
 
     def renew_steps(self) -> Steps[None]:
         """Exchanges the refresh token for new credentials. Who calls this sees to it that nobody else does so
         meanwhile."""
         body = msgspec.json.encode({"refreshToken": self.credentials.refreshToken})
-        answer = yield from request(Send("POST", REFRESH, body, JSON), now=self._now, patience=self._patience)
+        answer = yield from request(Send("POST", REFRESH_PATH, body, JSON), now=self._now, patience=self._patience)
         if answer.status_code != httpx.codes.OK:
             raise _refused(answer)
         self._set_credentials(_read(_logged_in, answer).data)
@@ -266,7 +263,7 @@ class SessionState:
 
     def log_out_steps(self) -> Steps[None]:
         """Ends the session on the server."""
-        answer = yield from self._authorized("POST", LOG_OUT)
+        answer = yield from self._authorized("POST", LOGOUT_PATH)
         if answer.status_code != httpx.codes.NO_CONTENT:
             raise _refused(answer)
 

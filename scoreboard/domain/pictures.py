@@ -6,7 +6,7 @@ What is a picture is said in picture_formats.
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
-AVATARS = "/avatars/"  # where this server has pictures, by user
+from scoreboard.domain.paths import AVATAR_PREFIX
 
 NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits, for hosts that have IPv6 alone
 UNICAST = IPv6Network("2000::/3")  # RFC 4291: all that is given out for the Internet
@@ -52,7 +52,7 @@ def host_of(url: str) -> str:
 
 def path(user: str, url: str) -> str:
     """Where this server has the picture of a user, which is at `url`. static/drawing.js does the same."""
-    return f"{AVATARS}{user}?v={version(url)}"
+    return f"{AVATAR_PREFIX}{user}?v={version(url)}"
 
 
 def version(url: str) -> str:

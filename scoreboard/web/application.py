@@ -17,15 +17,31 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITLE, Code, Refusal
-from scoreboard.domain.pictures import AVATARS
+from scoreboard.domain.paths import (
+    AVATAR_PREFIX,
+    CLIENT_PATH,
+    LEADERBOARD_PATH,
+    LIVEZ_PATH,
+    LOGIN_PATH,
+    LOGOUT_PATH,
+    METRICS_PATH,
+    OPENAPI_PATH,
+    PAGE_PATH,
+    PASSWORD_PATH,
+    PROFILE_PATH,
+    READYZ_PATH,
+    REFRESH_PATH,
+    REGISTER_PATH,
+    STATIC_PREFIX,
+    SUBMIT_PATH,
+)
 from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
-from scoreboard.web.direct import LEADERBOARD_PATH, LIVEZ_PATH, METRICS_PATH, OPENAPI_PATH, READYZ_PATH, SUBMIT_PATH
 from scoreboard.web.openapi import Description, describe
 from scoreboard.web.pages.error_pages import ErrorPages
-from scoreboard.web.pages.site import CLIENT, STATIC_PREFIX, PageRoutes
+from scoreboard.web.pages.site import CLIENT, PageRoutes
 from scoreboard.web.problems import failed, problem
-from scoreboard.web.routes.auth import REFRESH_PATH, AuthRoutes, Credentials, Refresh, Registration
+from scoreboard.web.routes.auth import AuthRoutes, Credentials, Refresh, Registration
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes, Readiness
 from scoreboard.web.routes.scores import ScoreRoutes
@@ -135,7 +151,7 @@ def build_application(services: Services) -> QuartTrio:
     logged_in = openapi.LoggedInAnswer
     route(
         "POST",
-        "/api/v1/auth/register",
+        REGISTER_PATH,
         auth.register,
         "register",
         takes=Registration,
@@ -143,13 +159,11 @@ def build_application(services: Services) -> QuartTrio:
         status=201,
         refuses=(403, 409, 415),
     )
-    route(
-        "POST", "/api/v1/auth/login", auth.login, "login", takes=Credentials, gives=logged_in, refuses=(401, 403, 415)
-    )
+    route("POST", LOGIN_PATH, auth.login, "login", takes=Credentials, gives=logged_in, refuses=(401, 403, 415))
     route("POST", REFRESH_PATH, auth.refresh, "refresh", takes=Refresh, gives=logged_in, refuses=(401, 403, 415))
     route(
         "POST",
-        "/api/v1/auth/logout",
+        LOGOUT_PATH,
         auth.logout,
         "logout",
         gives=openapi.Nothing,
@@ -157,11 +171,11 @@ def build_application(services: Services) -> QuartTrio:
         refuses=(401, 403),
         login="required",
     )
-    route("GET", "/api/v1/users/me", users.read, "me", gives=openapi.MeAnswer, refuses=(401,), login="required")
+    route("GET", PROFILE_PATH, users.read, "me", gives=openapi.MeAnswer, refuses=(401,), login="required")
     changed = {"takes": ProfileChange, "gives": openapi.MeAnswer, "refuses": (401, 409, 415)}
-    route("PATCH", "/api/v1/users/me", users.change, "change_me", login="required", **changed)
+    route("PATCH", PROFILE_PATH, users.change, "change_me", login="required", **changed)
     changed = {"takes": PasswordChange, "gives": openapi.Nothing, "status": 204, "refuses": (401, 415)}
-    route("POST", "/api/v1/users/me/password", users.change_password, "change_password", login="required", **changed)
+    route("POST", PASSWORD_PATH, users.change_password, "change_password", login="required", **changed)
     submitted = {
         "takes": openapi.ActionBody,
         "gives": openapi.ScoredAnswer,
@@ -189,11 +203,11 @@ def _add_pages(app: QuartTrio, services: Services) -> None:
     document, avatar = hidden(services.description.read, "openapi"), hidden(services.avatars.avatar, "avatar")
     index, file = hidden(pages.index, "index"), hidden(pages.file, "file")
     app.add_url_rule(OPENAPI_PATH, "openapi", document, methods=["GET"], provide_automatic_options=False)
-    app.add_url_rule("/", "index", index, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(PAGE_PATH, "index", index, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(f"{STATIC_PREFIX}<path:name>", "file", file, methods=["GET"], provide_automatic_options=False)
-    app.add_url_rule(f"{AVATARS}<user>", "avatar", avatar, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(f"{AVATAR_PREFIX}<user>", "avatar", avatar, methods=["GET"], provide_automatic_options=False)
     app.add_url_rule(
-        f"/{CLIENT}", "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False
+        CLIENT_PATH, "client", file, methods=["GET"], defaults={"name": CLIENT}, provide_automatic_options=False
     )
 
 

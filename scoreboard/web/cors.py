@@ -11,13 +11,12 @@ from collections.abc import Collection
 import structlog
 
 from scoreboard.domain.networks import LOCAL_DOMAINS, RESERVED_DOMAINS, is_in_domain, parse_address
-from scoreboard.domain.pictures import AVATARS
+from scoreboard.domain.paths import API_PREFIX, AVATAR_PREFIX, CLIENT_PATH, STATIC_PREFIX
 from scoreboard.http.request import Request
-from scoreboard.web.pages.site import CLIENT, STATIC_PREFIX
 
-API = b"/api/"
+API = API_PREFIX.encode()
 # Beginnings of paths: other sites' pages load these files and pictures.
-FOR_ANYBODY = (STATIC_PREFIX.encode(), f"/{CLIENT}".encode(), AVATARS.encode())
+FOR_ANYBODY = (STATIC_PREFIX.encode(), CLIENT_PATH.encode(), AVATAR_PREFIX.encode())
 UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
 # origins and hosts that are logged when they are refused, once each; after that it is a flood, and says nothing new
 REFUSED_LOGGED = 100

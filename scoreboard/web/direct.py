@@ -7,23 +7,24 @@ Socket, and thousands of either wait at the same time.
 from collections.abc import Callable, Mapping
 
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED, Code, Refusal
+from scoreboard.domain.paths import (
+    LEADERBOARD_PATH,
+    LIVE_PATH,
+    LIVEZ_PATH,
+    METRICS_PATH,
+    OPENAPI_PATH,
+    PAGE_PATH,
+    POLL_PATH,
+    READYZ_PATH,
+    STREAM_PATH,
+    SUBMIT_PATH,
+)
 from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import Request, Response
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import problem
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
-
-SUBMIT_PATH = "/api/v1/scores/action"
-LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
-STREAM_PATH = "/api/v1/scores/stream"
-POLL_PATH = "/api/v1/scores/poll"
-LIVE_PATH = "/api/v1/scores/live"
-OPENAPI_PATH = "/api/v1/openapi.json"
-PAGE_PATH = "/"
-LIVEZ_PATH = "/livez"
-READYZ_PATH = "/readyz"
-METRICS_PATH = "/metrics"
 
 UPGRADE_REQUIRED = Refusal(
     Code.UPGRADE_REQUIRED, "This is a WebSocket, version 13. /api/v1/scores/stream has the same as plain HTTP."

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from scoreboard.domain.errors import NOT_FOUND
+from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.http.handlers import FastHandler, Handlers
 from scoreboard.http.request import Request
 from scoreboard.http.response_writer import ResponseWriter
@@ -19,7 +20,7 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
-from scoreboard.web.direct import LIVE_PATH, Table
+from scoreboard.web.direct import Table
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import failed, problem
 from scoreboard.web.rate_limit import USERS_TIMES, RateLimitMiddleware

@@ -28,11 +28,11 @@ from scoreboard import __version__
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.etags import strong_etag
+from scoreboard.domain.paths import POLL_PATH, STREAM_PATH
 from scoreboard.domain.protocol import CHANNEL_LENGTH
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import LoggedIn
-from scoreboard.web.direct import POLL_PATH, STREAM_PATH
 from scoreboard.web.pages.site import GZIPPED, accepts_gzip
 from scoreboard.web.problems import Problem
 from scoreboard.web.responses import JSON

@@ -21,27 +21,35 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Code, Refusal
-from scoreboard.domain.pictures import AVATARS
+from scoreboard.domain.paths import (
+    AVATAR_PREFIX,
+    LEADERBOARD_PATH,
+    LIVE_PATH,
+    LIVEZ_PATH,
+    METRICS_PATH,
+    POLL_PATH,
+    READYZ_PATH,
+    STREAM_PATH,
+)
 from scoreboard.domain.queries import check_parameters
 from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.http.request import Request, Response
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.cors import API, Origins
-from scoreboard.web.direct import LEADERBOARD_PATH, LIVE_PATH, POLL_PATH, STREAM_PATH
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import problem
 
 # have a limit of their own: the orchestrator's address must not use up its requests, or ours
-PROBES = frozenset({b"/livez", b"/readyz"})
+PROBES = frozenset({LIVEZ_PATH.encode(), READYZ_PATH.encode()})
 # the same: Prometheus may ask for many rules from one address, and a scrape costs more than a probe
-METRICS = b"/metrics"
+METRICS = METRICS_PATH.encode()
 # times `per_minute`: a page view asks for fifteen files, and a school may have one address. From memory, 30 µs each
 FILES_TIMES = 30
 PICTURES_TIMES = 10  # times: a page view shows ten; browsers keep them for an hour
 USERS_TIMES = 20  # times: 250 people of one address who each act ten times a minute and look where they are leave room
 POLLS_TIMES = 20  # times: 250 viewers of one address without WebSocket and streams ask up to sixty times a minute each
-PICTURES = AVATARS.encode()
+PICTURES = AVATAR_PREFIX.encode()
 POLL = POLL_PATH.encode()
 # What each route of the API may be asked in its query; every other route: nothing. What is no route is asked nothing:
 # it is not found.

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from scoreboard.domain.pictures import AVATARS
+from scoreboard.domain.paths import AVATAR_PREFIX
 from scoreboard.http.request import Request
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, PROBES_PER_MINUTE, ConnectionLimits
@@ -14,7 +14,7 @@ from scoreboard.web.rate_limit import FILES_TIMES, PICTURES_TIMES, POLLS_TIMES, 
 from tests.web.requests import request
 
 LIMIT = 10
-FILE, PICTURE = "/static/page.js", f"{AVATARS}{UUID(int=1)}"
+FILE, PICTURE = "/static/page.js", f"{AVATAR_PREFIX}{UUID(int=1)}"
 BOARD = "/api/v1/scores/leaderboard"
 
 

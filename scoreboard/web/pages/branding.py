@@ -14,6 +14,7 @@ from typing import NamedTuple
 from scoreboard.domain.colours import readable_on, text_on
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.names import is_visible
+from scoreboard.domain.paths import STATIC_PREFIX
 from scoreboard.domain.picture_formats import MAX_SIDE_PIXELS, checked_media_type
 from scoreboard.settings.model import Page
 
@@ -112,7 +113,7 @@ def manifest(shipped: bytes | None, branding: Branding) -> bytes:
     described = json.loads(shipped) if shipped else {"start_url": "/", "display": "standalone"}
     described |= {"name": branding.title, "short_name": branding.title[:20].strip()}
     if branding.logo or "icons" not in described:
-        described["icons"] = [{"src": f"/static/{branding.logo or 'favicon.svg'}", "sizes": "any"}]
+        described["icons"] = [{"src": f"{STATIC_PREFIX}{branding.logo or 'favicon.svg'}", "sizes": "any"}]
     return json.dumps(described, ensure_ascii=False).encode()
 
 

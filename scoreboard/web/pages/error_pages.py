@@ -9,6 +9,7 @@ import re
 import msgspec
 from jinja2 import Environment, PackageLoader
 
+from scoreboard.domain.paths import STATIC_PREFIX
 from scoreboard.http.request import Request, Response
 from scoreboard.web.cors import API
 from scoreboard.web.pages.branding import Branding
@@ -74,7 +75,7 @@ class ErrorPages:
         wait = _RETRY_AFTER(answer.fields)
         content = self._template.render(
             title=self._branding.title,
-            icon=f"/static/{self._branding.logo or 'favicon.svg'}",
+            icon=f"{STATIC_PREFIX}{self._branding.logo or 'favicon.svg'}",
             theme=self._branding.has_theme,
             heading=said.title,
             detail=_NEXT.sub("", said.detail),

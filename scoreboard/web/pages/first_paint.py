@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scoreboard.domain.boards import TOP_SIZE
+from scoreboard.domain.paths import STATIC_PREFIX
 from scoreboard.domain.pictures import path
 from scoreboard.web.pages.branding import SHIPPED, Branding
 
@@ -94,7 +95,7 @@ def render_context(
         "empty": entries is not None and not entries,
         "updated": updated,
         "title": branding.title,
-        "logo": f"/static/{branding.logo}" if branding.logo else "",
+        "logo": f"{STATIC_PREFIX}{branding.logo}" if branding.logo else "",
         "theme": branding.has_theme,
         "public_url": public_url,
         "stage": stage,

@@ -16,6 +16,7 @@ from scoreboard.domain.actions import Action
 from scoreboard.domain.boards import Snapshot, rfc3339
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.etags import strong_etag
+from scoreboard.domain.paths import CLIENT_PATH, STATIC_PREFIX
 from scoreboard.domain.scoring import Rule, Rules, award
 from scoreboard.http.request import Request, Response
 from scoreboard.web.pages.branding import MANIFEST, SHIPPED, Branding, manifest
@@ -38,9 +39,8 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-STATIC_PREFIX = "/static/"
 STAGE = b"stage"  # /?stage
-CLIENT = "scoreboard.js"  # at /scoreboard.js, for pages of others
+CLIENT = CLIENT_PATH.removeprefix("/")
 # What stands there. The module itself has one address: imported by two, it would be two modules, which share no
 # connection.
 CLIENT_ENTRY = f"export * from '.{STATIC_PREFIX}{CLIENT}';\n".encode()
@@ -131,7 +131,7 @@ class PageRoutes:
         folder = files("scoreboard.web").joinpath("static")
         contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()} | branding.files
         contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)
-        by_path = {STATIC_PREFIX + name: content for name, content in contents.items()} | {f"/{CLIENT}": CLIENT_ENTRY}
+        by_path = {STATIC_PREFIX + name: content for name, content in contents.items()} | {CLIENT_PATH: CLIENT_ENTRY}
         self._files = {path: _file(path, content) for path, content in by_path.items()}
         self._packed = {
             path: _file(path, gzip.compress(content, mtime=0), GZIPPED) for path, content in by_path.items()

@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from scoreboard.domain.account_rules import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
+from scoreboard.domain.paths import LOGIN_PATH, REFRESH_PATH
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import SESSION_ENDED, Accounts, Client, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
@@ -29,8 +30,6 @@ from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import PRIVATE, nothing, success
 
-LOGIN_PATH = "/api/v1/auth/login"
-REFRESH_PATH = "/api/v1/auth/refresh"
 REFRESH_COOKIE = "scoreboard_refresh"
 DEVICE_COOKIE = "scoreboard_device"
 COOKIES_READ = 64  # of one name: a head has room for some hundred; which of them are ours costs no look-up

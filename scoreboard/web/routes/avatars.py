@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.pictures import AVATARS, host_of, version
+from scoreboard.domain.paths import AVATAR_PREFIX
+from scoreboard.domain.pictures import host_of, version
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.pictures import Pictures
 from scoreboard.web.problems import problem
@@ -30,7 +31,7 @@ class AvatarRoutes:
 
     async def avatar(self, request: Request) -> Response:
         """The picture; 404 when the user is not among the rows of the board, has none, or it can't be had."""
-        user = request.path.decode("latin-1").removeprefix(AVATARS)
+        user = request.path.decode("latin-1").removeprefix(AVATAR_PREFIX)
         if self._pictures is None:
             return _no_picture(request)
         snapshot = await self._read()

@@ -1,0 +1,31 @@
+"""The paths of the HTTP API and of the page. They stand here once, for the server and for the Python client. Pure.
+
+A path is text, as a URL has it. Where requests are compared with one it is encoded once, when the module is loaded.
+"""
+
+API_PREFIX = "/api/"  # every path below it is the API's
+
+REGISTER_PATH = "/api/v1/auth/register"
+LOGIN_PATH = "/api/v1/auth/login"
+REFRESH_PATH = "/api/v1/auth/refresh"
+LOGOUT_PATH = "/api/v1/auth/logout"
+
+PROFILE_PATH = "/api/v1/users/me"
+PASSWORD_PATH = "/api/v1/users/me/password"  # noqa: S105 - a path, not a password
+
+SUBMIT_PATH = "/api/v1/scores/action"
+LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
+LIVE_PATH = "/api/v1/scores/live"  # the WebSocket
+STREAM_PATH = "/api/v1/scores/stream"  # Server-Sent Events
+POLL_PATH = "/api/v1/scores/poll"  # the long poll
+
+OPENAPI_PATH = "/api/v1/openapi.json"
+
+PAGE_PATH = "/"
+STATIC_PREFIX = "/static/"  # files of the page
+CLIENT_PATH = "/scoreboard.js"  # the JavaScript client, for pages of other sites
+AVATAR_PREFIX = "/avatars/"  # pictures of users, by user id
+
+LIVEZ_PATH = "/livez"
+READYZ_PATH = "/readyz"
+METRICS_PATH = "/metrics"
