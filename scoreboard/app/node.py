@@ -53,9 +53,9 @@ from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.clock import DatabaseClock
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
-from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.start_stores import start_stores
 from scoreboard.storage.writer import Writer
 from scoreboard.telemetry import observe
 from scoreboard.telemetry.request_times import name_routes
@@ -186,7 +186,7 @@ class Node:
         agreement = self.projector.agreement
         self.commits = [
             Commit(
-                Writer(self.stores.connect_committer, self.limits.judge_by_log, agreement),
+                Writer(self.stores.connect_committer_aio, self.limits.judge_by_log, agreement),
                 self.limits,
                 self.projector.projection,
                 self.redis_breaker,
@@ -378,7 +378,7 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[["Node", int], A
     Raises SettingsError and StartError with one line each.
     """
     raise_descriptor_limit()
-    async with stores_of(settings) as stores, trio.open_nursery() as root:
+    async with start_stores(settings) as stores, trio.open_nursery() as root:
         node = Node(settings, keys, stores)
         began = time.monotonic()
 

@@ -30,8 +30,8 @@ from scoreboard.operations.admin.verify import differences
 from scoreboard.runtime.supervise import leaves
 from scoreboard.settings.keys import new_production_keys, write_secrets
 from scoreboard.settings.model import Settings, load_settings
-from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.postgres import users as user_store
+from scoreboard.storage.start_stores import start_stores
 from scoreboard.telemetry import observe
 from scoreboard.web.pages.branding import load_branding, shown_accents
 from scoreboard.workers import projector
@@ -187,7 +187,7 @@ def migrate(settings: Settings) -> None:
     """Bring the database up to date. Safe from two nodes at once."""
 
     async def run() -> None:
-        async with stores_of(settings):
+        async with start_stores(settings):
             click.echo("the database is up to date")
 
     trio.run(run)
@@ -199,7 +199,7 @@ def rebuild_board(settings: Settings) -> None:
     """Rebuild every Redis board from PostgreSQL."""
 
     async def run() -> None:
-        async with stores_of(settings) as stores:
+        async with start_stores(settings) as stores:
             began = time.monotonic()
             mark = await projector.rebuild_board(stores, LEADERBOARD)
             click.echo(f"{LEADERBOARD.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {mark.epoch}")
@@ -213,7 +213,7 @@ def verify(settings: Settings) -> None:
     """Compare the action log, the scores and Redis; exit 1 if they differ."""
 
     async def run() -> bool:
-        async with stores_of(settings) as stores:
+        async with start_stores(settings) as stores:
             found, users = await differences(stores, LEADERBOARD)
         for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
             click.echo(f"{about}: {what}")

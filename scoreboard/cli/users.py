@@ -30,9 +30,9 @@ from scoreboard.operations.admin.provisioning import Imported
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
-from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.postgres import sessions, users
 from scoreboard.storage.postgres.users import Listed
+from scoreboard.storage.start_stores import start_stores
 from scoreboard.telemetry import observe
 
 # of standard input: the longest password in UTF-8, a BOM and the line's end
@@ -153,7 +153,7 @@ def _with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> 
     outcomes: list[T] = []
 
     async def run() -> None:
-        async with stores_of(settings) as stores:
+        async with start_stores(settings) as stores:
             outcomes.append(await work(stores))
 
     interrupted = False
