@@ -39,7 +39,7 @@ from scoreboard.settings.keys import Keys
 from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
-from scoreboard.storage.open_stores import stores_of
+from scoreboard.storage.start_stores import start_stores
 from scoreboard.telemetry import observe
 
 # the shortest drain delay: a busy client reads "Connection: close" in this time, and connects to another node
@@ -145,7 +145,7 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[[Node, Stores, i
     SettingsError and StartError with one line each.
     """
     raise_descriptor_limit()
-    async with stores_of(settings) as stores, trio.open_nursery() as root:
+    async with start_stores(settings) as stores, trio.open_nursery() as root:
         node = Node(settings, keys, stores)
         began = time.monotonic()
 

@@ -49,7 +49,7 @@ def build_writes(
     projector = Projector(stores, LEADERBOARD, node, limits, on_board_changed)
     commits = [
         Commit(
-            Writer(stores.connect_committer, limits.judge_by_log, projector.agreement),
+            Writer(stores.connect_committer_aio, limits.judge_by_log, projector.agreement),
             limits,
             projector.projection,
             redis_breaker,

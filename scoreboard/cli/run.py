@@ -12,7 +12,7 @@ from scoreboard.app.accounts import build_accounts
 from scoreboard.operations.accounts import Accounts
 from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
-from scoreboard.storage.open_stores import stores_of
+from scoreboard.storage.start_stores import start_stores
 from scoreboard.telemetry import observe
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ def with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> T
     outcomes: list[T] = []
 
     async def run() -> None:
-        async with stores_of(settings) as stores:
+        async with start_stores(settings) as stores:
             outcomes.append(await work(stores))
 
     interrupted = False

@@ -10,7 +10,7 @@ from scoreboard.cli.options import configured
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.operations.admin.verify import differences
 from scoreboard.settings.model import Settings
-from scoreboard.storage.open_stores import stores_of
+from scoreboard.storage.start_stores import start_stores
 from scoreboard.workers.projector import rebuild_board as rebuild
 
 MAX_PRINTED_DIFFERENCES = 20  # differences that `verify` prints; it counts all
@@ -22,7 +22,7 @@ def migrate(settings: Settings) -> None:
     """Bring the database up to date. Safe from two nodes at once."""
 
     async def run() -> None:
-        async with stores_of(settings):
+        async with start_stores(settings):
             click.echo("the database is up to date")
 
     trio.run(run)
@@ -34,7 +34,7 @@ def rebuild_board(settings: Settings) -> None:
     """Rebuild every Redis board from PostgreSQL."""
 
     async def run() -> None:
-        async with stores_of(settings) as stores:
+        async with start_stores(settings) as stores:
             began = time.monotonic()
             version = await rebuild(stores, LEADERBOARD)
             click.echo(f"{LEADERBOARD.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {version.epoch}")
@@ -48,7 +48,7 @@ def verify(settings: Settings) -> None:
     """Compare the action log, the scores and Redis; exit 1 if they differ."""
 
     async def run() -> bool:
-        async with stores_of(settings) as stores:
+        async with start_stores(settings) as stores:
             found, users = await differences(stores, LEADERBOARD)
         for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
             click.echo(f"{about}: {what}")

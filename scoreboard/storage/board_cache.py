@@ -283,7 +283,7 @@ class BoardCache:
         """The rows of these members. Those of the read before are taken over: a UUID's text costs more than a row."""
         new = [member for member in members if member not in self._entries]
         standing = {member: read_member(member) for member in new}
-        profiles = await self._profiles.find(user for user, _, _ in standing.values()) if new else {}
+        profiles = await self._profiles.find_aio(user for user, _, _ in standing.values()) if new else {}
         rows, known = [], {}
         for rank, member in enumerate(members, 1):
             entry = self._entries.get(member)
@@ -308,7 +308,7 @@ class BoardCache:
             return self._fallback
         last = self._fallback or self.newest
         try:
-            rows = await run_in_asyncio(self._rows, PATIENCE, self._select)
+            rows = await run_in_asyncio(self._rows.run_aio, PATIENCE, self._select)
         except StorageUnavailable:
             rows = None
         if rows is None:
@@ -334,7 +334,7 @@ class BoardCache:
 
     async def _select(self) -> list[Any]:
         with postgres_errors():
-            return list(await self._stores.pool.fetch(ROWS_SQL))
+            return list(await self._stores.pool.fetch_aio(ROWS_SQL))
 
     # ---- one user ---------------------------------------------------------------------------------------------------
 

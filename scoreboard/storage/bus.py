@@ -131,7 +131,7 @@ class Bus:
 
     async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         while True:
-            replaced = asyncio.ensure_future(self._stores.redis_generation.ended())
+            replaced = asyncio.ensure_future(self._stores.redis_generation.wait_ended_aio())
             receiving = asyncio.ensure_future(self._receive(subscribed, deliver))
             try:
                 await asyncio.wait({receiving, replaced}, return_when=asyncio.FIRST_COMPLETED)

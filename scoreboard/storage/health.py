@@ -15,11 +15,11 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
-from scoreboard.storage.connections.bridge import observed, postgres_errors, redis_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.bridge import failures_reported_to, postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.storage.connections.stores import Stores, connect
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.telemetry import observe
 
 CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
@@ -105,9 +105,9 @@ class HealthMonitor:
 
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Checks both stores for ever; started after the first check. Cancelling loses nothing."""
-        with observed(self.report):
+        with failures_reported_to(self):
             began = trio.current_time()
-            await run_in_asyncio(self._check)
+            await run_in_asyncio(self._check_aio)
             self._has_checked = True
             task_status.started()
             while True:
@@ -115,22 +115,22 @@ class HealthMonitor:
                 with trio.move_on_at(began + CHECK_INTERVAL_SECONDS):
                     await self._reported.wait()
                 began, self._reported = trio.current_time(), trio.Event()
-                await run_in_asyncio(self._check)
+                await run_in_asyncio(self._check_aio)
 
-    async def _check(self) -> None:
-        await asyncio.gather(self._check_postgres(), self._check_redis())
+    async def _check_aio(self) -> None:
+        await asyncio.gather(self._check_postgres_aio(), self._check_redis_aio())
 
     # ---- PostgreSQL -------------------------------------------------------------------------------------------------
 
-    async def _check_postgres(self) -> None:
+    async def _check_postgres_aio(self) -> None:
         before = self.conditions["postgresql"]
         began = asyncio.get_running_loop().time()
         try:
-            found, why = await self._ask_postgres(is_full=before is StoreCondition.FULL), ""
+            found, why = await self._check_session_aio(is_full=before is StoreCondition.FULL), ""
         except StorageUnavailable as exc:
             found, why = exc.condition, exc.why
-            if found is StoreCondition.BUSY or _is_late(began):  # too many connections, a lock, or silence
-                found, why = await self._ask_pool(before, why)
+            if found is StoreCondition.BUSY or _has_timed_out(began):  # too many connections, a lock, or silence
+                found, why = await self._check_pool_connection_aio(before, why)
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
             return  # somebody met a full disk during this check, which asked for no space: the next one does
         if (
@@ -142,19 +142,19 @@ class HealthMonitor:
             self._stores.pool.replace("postgresql can be written again", at_once=True)
         self._note("postgresql", found, why)
 
-    async def _ask_postgres(self, *, is_full: bool) -> StoreCondition:
+    async def _check_session_aio(self, *, is_full: bool) -> StoreCondition:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CHECK_SECONDS
-        conn = await connect(self._stores.postgres_url, pgbouncer=self._stores.pgbouncer, seconds=CHECK_SECONDS)
+        conn = await self._stores.postgres.connect_aio(CHECK_SECONDS)
         try:
             with postgres_errors():
-                session = await bounded(conn, deadline - loop.time(), conn.fetchrow(SESSION_SQL))
+                session = await bounded_aio(conn, deadline - loop.time(), conn.fetchrow(SESSION_SQL))
                 assert session is not None  # a SELECT without FROM has one row
                 if session["is_read_only"]:
                     return StoreCondition.READ_ONLY
                 self._compare_postgres(session["started"])
                 if is_full:
-                    await bounded(conn, deadline - loop.time(), _take_space(conn))
+                    await bounded_aio(conn, deadline - loop.time(), _check_space_aio(conn))
             return StoreCondition.UP
         finally:
             conn.terminate()
@@ -166,27 +166,27 @@ class HealthMonitor:
             self._stores.replace_postgres(MOVED)
         self._postgres_started = started
 
-    async def _ask_pool(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
+    async def _check_pool_connection_aio(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
         """When a new connection could not tell: one that is open shows that the store is there. What it may write is as
         it was."""
         try:
-            await self._stores.pool.call(lambda conn: conn.fetchval("SELECT 1"), seconds=POOLED_SECONDS)
+            await self._stores.pool.call_aio(lambda conn: conn.fetchval("SELECT 1"), seconds=POOLED_SECONDS)
         except StorageUnavailable as exc:
             return (StoreCondition.DOWN, why) if exc.condition is StoreCondition.BUSY else (exc.condition, exc.why)
         return (StoreCondition.UP if before is StoreCondition.DOWN else before), why
 
     # ---- Redis ------------------------------------------------------------------------------------------------------
 
-    async def _check_redis(self) -> None:
+    async def _check_redis_aio(self) -> None:
         before, generation = self.conditions["redis"], self._stores.redis_generation
         began, number = asyncio.get_running_loop().time(), generation.number
         try:
             with redis_errors():
                 async with asyncio.timeout(CHECK_SECONDS):
-                    found, why = await self._ask_redis()
+                    found, why = await self._check_server_aio()
         except StorageUnavailable as exc:
             found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
-            if _is_late(began) and await self._answers():
+            if _has_timed_out(began) and await self._answers_ping_aio():
                 found = StoreCondition.UP if before is StoreCondition.DOWN else before
         if (
             found is StoreCondition.UP
@@ -198,15 +198,15 @@ class HealthMonitor:
             generation.replace("redis answers again", at_once=True)
         self._note("redis", found, why)
 
-    async def _answers(self) -> bool:
+    async def _answers_ping_aio(self) -> bool:
         try:
             with redis_errors():
                 async with asyncio.timeout(POOLED_SECONDS):
-                    return bool(await self._stores.redis_direct.execute_command("PING"))
+                    return bool(await self._stores.redis_direct.execute_aio("PING"))
         except StorageUnavailable:
             return False
 
-    async def _ask_redis(self) -> tuple[StoreCondition, str]:
+    async def _check_server_aio(self) -> tuple[StoreCondition, str]:
         conn = self._check_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await conn.connect()
@@ -249,12 +249,12 @@ class HealthMonitor:
             level("store_condition_changed", store=store, condition=found, before=before, why=why)
 
 
-def _is_late(began: float) -> bool:
+def _has_timed_out(began: float) -> bool:
     """Whether a check ended by its time-out, so that nobody said anything."""
     return asyncio.get_running_loop().time() - began >= CHECK_SECONDS
 
 
-async def _take_space(conn: asyncpg.Connection) -> None:
+async def _check_space_aio(conn: asyncpg.Connection) -> None:
     """Raises StorageUnavailable with FULL when there is none. A role that may not make temporary tables is not asked
     further."""
     try:

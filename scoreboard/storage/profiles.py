@@ -3,7 +3,7 @@
 Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update. Readers fill `profile:<user id>`
 with HSETNX and so never overwrite what a change has written; a change writes through and raises `names` of the meta of
 each board that the user is on, which drops the nodes' own caches (profile_changed.lua says what else it does to a
-board). PostgreSQL notes each change in the outbox; the projector does what was not written through (`announce`).
+board). PostgreSQL notes each change in the outbox; the projector does what was not written through (`announce_aio`).
 `storage.board_cache` asks while it reads; `operations.accounts` calls `changed`.
 """
 
@@ -24,14 +24,16 @@ from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.redis.scripts import load_script
 
-TTL = 300  # seconds; specification: caching table
-CACHED = 4096  # profiles on this node, about 1 MiB; full: all dropped, the next read asks Redis for its hundred again
+PROFILE_TTL_SECONDS = 300  # seconds; specification: caching table
+CACHE_SIZE = (
+    4096  # profiles on this node, about 1 MiB; full: all dropped, the next read asks Redis for its hundred again
+)
 # names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
-KNOWN = 4096
+LAST_KNOWN_SIZE = 4096
 # seconds that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
-PATIENCE = 0.25
+POSTGRES_TIMEOUT_SECONDS = 0.25
 
-ANNOUNCED_AT_ONCE = 500  # users a pipeline and a script: a millisecond of Redis
+ANNOUNCE_BATCH_USERS = 500  # users a pipeline and a script: a millisecond of Redis
 
 NAMES_SQL = "SELECT id, username, avatar_url FROM users WHERE id = ANY($1::uuid[])"
 
@@ -51,7 +53,7 @@ class Profile(NamedTuple):
         return sha256(b"\n".join(self.fields)).digest()[:8]
 
 
-def unnamed(user: UUID) -> Profile:
+def placeholder(user: UUID) -> Profile:
     """Stands in for a user whose name this node never knew and no store tells now, or who is just being deleted."""
     return Profile(f"user-{user.hex[:8]}", None)
 
@@ -76,7 +78,7 @@ class Profiles:
     def drop_outdated(self, board: str, epoch: int, names: int) -> bool:
         """Empties the node's cache when a name changed somewhere or five minutes have passed; True when it did."""
         now = monotonic()
-        outdated = self._names.get(board) != (epoch, names) or now - self._cached_since >= TTL
+        outdated = self._names.get(board) != (epoch, names) or now - self._cached_since >= PROFILE_TTL_SECONDS
         if outdated:
             self._names[board] = (epoch, names)
             self._drop_cache()
@@ -85,9 +87,9 @@ class Profiles:
 
     def last_known(self, user: UUID) -> Profile:
         """The name that was known last, for when no store tells it; it may have changed."""
-        return self._cache.get(user) or self._known.get(user) or unnamed(user)
+        return self._cache.get(user) or self._known.get(user) or placeholder(user)
 
-    async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
+    async def find_aio(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
         """The profiles of these users; those that no store tells in time are missing, and are asked for again by the
         next call.
 
@@ -102,11 +104,11 @@ class Profiles:
             else:
                 missing.append(user)
         if missing:
-            fresh = await self._from_redis(missing)
+            fresh = await self._from_redis_aio(missing)
             if unknown := [user for user in missing if user not in fresh]:
-                fresh |= await self._from_postgres(unknown)
+                fresh |= await self._from_postgres_aio(unknown)
             if cache is self._cache:  # else a name changed meanwhile, and what was read before is not kept
-                if len(cache) + len(fresh) > CACHED:
+                if len(cache) + len(fresh) > CACHE_SIZE:
                     self._drop_cache()
                 self._cache |= fresh
             found |= fresh
@@ -114,10 +116,10 @@ class Profiles:
 
     def _drop_cache(self) -> None:
         known = self._known | self._cache
-        self._known = known if len(known) <= KNOWN else self._cache
+        self._known = known if len(known) <= LAST_KNOWN_SIZE else self._cache
         self._cache = {}
 
-    async def _from_redis(self, whom: list[UUID]) -> dict[UUID, Profile]:
+    async def _from_redis_aio(self, whom: list[UUID]) -> dict[UUID, Profile]:
         pipe = self._stores.redis.pipeline(transaction=False)  # the keys lie in different slots
         for user in whom:
             pipe.hmget(self._stores.namespace.profile(user), "username", "avatarUrl")
@@ -133,28 +135,28 @@ class Profiles:
                     found[user] = Profile(username.decode(), avatar_url.decode() if avatar_url else None)
         return found
 
-    async def _from_postgres(self, whom: list[UUID]) -> dict[UUID, Profile]:
+    async def _from_postgres_aio(self, whom: list[UUID]) -> dict[UUID, Profile]:
         """Nothing where PostgreSQL can't be asked, or not in time. Fills Redis; one that takes no writes costs a query
         again."""
 
-        async def select() -> dict[UUID, Profile]:
-            rows = await self._stores.pool.fetch(NAMES_SQL, whom)
+        async def select_aio() -> dict[UUID, Profile]:
+            rows = await self._stores.pool.fetch_aio(NAMES_SQL, whom)
             return {UUID(bytes=row["id"].bytes): Profile(row["username"], row["avatar_url"]) for row in rows}
 
         found: dict[UUID, Profile] = {}
         with suppress(StorageUnavailable):
-            found = await self._asking(PATIENCE, select) or {}
+            found = await self._asking.run_aio(POSTGRES_TIMEOUT_SECONDS, select_aio) or {}
             if found:
-                await self._filling(PATIENCE, lambda: self._fill(found))
+                await self._filling.run_aio(POSTGRES_TIMEOUT_SECONDS, lambda: self._fill_aio(found))
         return found
 
-    async def _fill(self, found: Mapping[UUID, Profile]) -> None:
+    async def _fill_aio(self, found: Mapping[UUID, Profile]) -> None:
         pipe = self._stores.redis.pipeline(transaction=False)
         for user, profile in found.items():
             key = self._stores.namespace.profile(user)
             pipe.hsetnx(key, "username", profile.username)
             pipe.hsetnx(key, "avatarUrl", profile.avatar_url or "")
-            pipe.expire(key, TTL, nx=True)
+            pipe.expire(key, PROFILE_TTL_SECONDS, nx=True)
         with redis_errors():
             await pipe.execute()
 
@@ -167,34 +169,36 @@ class Profiles:
         stale meanwhile.
         """
         with suppress(StorageUnavailable):
-            await run_in_asyncio(self._write_through, user, Profile(username, avatar_url))
+            await run_in_asyncio(self._write_through_aio, user, Profile(username, avatar_url))
 
-    async def _write_through(self, user: UUID, profile: Profile) -> None:
+    async def _write_through_aio(self, user: UUID, profile: Profile) -> None:
         names = self._stores.namespace
         with redis_errors():
             async with self._stores.redis.pipeline(transaction=False) as pipe:
                 username, avatar_url = profile.fields
                 pipe.hset(names.profile(user), mapping={"username": username, "avatarUrl": avatar_url, "announced": ""})
-                pipe.expire(names.profile(user), TTL)
+                pipe.expire(names.profile(user), PROFILE_TTL_SECONDS)
                 await pipe.execute()
             for board in BOARDS.values():
-                await _notify_board(self._stores, self._bump, board, [user])
+                await _notify_board_aio(self._stores, self._bump, board, [user])
             # last: else the projector does it all once more
             async with self._stores.redis.pipeline(transaction=False) as pipe:
                 pipe.hset(names.profile(user), "announced", profile.digest)
-                pipe.expire(names.profile(user), TTL)
+                pipe.expire(names.profile(user), PROFILE_TTL_SECONDS)
                 await pipe.execute()
 
 
-async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]) -> None:
+async def announce_aio(
+    stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]
+) -> None:
     """Brings changed profiles that stand in the outbox to the board, unless `changed` has done so: then nothing is sent
     twice.
 
     asyncio-flavoured. `script`: profile_changed.lua. What Redis has of them is read anew by all nodes. Raises
     StorageUnavailable, and what asyncpg raises.
     """
-    for start in range(0, len(users), ANNOUNCED_AT_ONCE):
-        portion = users[start : start + ANNOUNCED_AT_ONCE]
+    for start in range(0, len(users), ANNOUNCE_BATCH_USERS):
+        portion = users[start : start + ANNOUNCE_BATCH_USERS]
         rows = {row["id"]: Profile(row["username"], row["avatar_url"]) for row in await conn.fetch(NAMES_SQL, portion)}
         with redis_errors():
             pipe = stores.redis_bulk.pipeline(transaction=False)
@@ -208,10 +212,10 @@ async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board:
             }
             if unknown := [user for user in portion if user not in announced]:
                 await stores.redis_bulk.unlink(*(stores.namespace.profile(user) for user in unknown))
-                await _notify_board(stores, load_script, board, unknown)
+                await _notify_board_aio(stores, load_script, board, unknown)
 
 
-async def _notify_board(stores: Stores, notify: Any, board: Board, users: Iterable[UUID]) -> None:
+async def _notify_board_aio(stores: Stores, notify: Any, board: Board, users: Iterable[UUID]) -> None:
     names = stores.namespace.board(board)
     keys = [names.order, names.entry, names.meta, stores.namespace.updates]
     await notify(keys=keys, args=[stores.installation, board.id, TOP_SIZE, READ_SIZE, *(user.bytes for user in users)])

@@ -29,7 +29,7 @@ from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.postgres.outbox import Missing
-from scoreboard.storage.profiles import announce
+from scoreboard.storage.profiles import announce_aio
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.redis.scripts import load_board_script, load_script
 
@@ -102,7 +102,7 @@ class Rebuilder:
         count = 0
         for lack in missing:
             with postgres_errors():
-                await announce(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
+                await announce_aio(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
                 rows = await ledger.current_rows(conn, lack.users)
             for start in range(0, max(1, len(rows)), CHUNK):  # only the last part says that the turns are in
                 last = start + CHUNK >= len(rows)
@@ -123,7 +123,7 @@ class Rebuilder:
             aside = self.namespace.next_board(self.board, epoch)
             await self._clear_aside(epoch)
             renamed = [row["user_id"] for row in await conn.fetch(RENAMED_SQL)]
-            await announce(self.stores, conn, self._names_changed, self.board, renamed)
+            await announce_aio(self.stores, conn, self._names_changed, self.board, renamed)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 await conn.execute(UNHURRIED)
                 turns = await outbox.last_turns(conn)

@@ -26,7 +26,7 @@ from scoreboard.domain.outcomes import (
 from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.conditions import costs_connection
-from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.postgres.ledger import HistoryLost, Judge, LimitsUnchecked, Recording
 
@@ -81,7 +81,7 @@ class Writer:
         """Runs statements on the connection, bounded by STATEMENT_SECONDS. Raises StorageUnavailable."""
         conn = await self.ready()
         with postgres_errors():
-            return await bounded(conn, STATEMENT_SECONDS, question(conn))
+            return await bounded_aio(conn, STATEMENT_SECONDS, question(conn))
 
     async def record(
         self, claims: Sequence[SubmittedAction], *, by_log: bool = False, cautious: bool = False
@@ -236,7 +236,7 @@ class Writer:
         conn = await self.ready()
         try:
             with postgres_errors():
-                return await bounded(conn, STATEMENT_SECONDS, ledger.record(conn, batch, span, judge))
+                return await bounded_aio(conn, STATEMENT_SECONDS, ledger.record(conn, batch, span, judge))
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, _LOCKS):
                 raise exc.__cause__ from None

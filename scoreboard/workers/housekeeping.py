@@ -1,9 +1,9 @@
-"""What must be done now and then: partitions of the action log ahead of time, an outbox and sessions that do not pile
-up, names' skeletons.
+"""Work that is due now and then: partitions of the action log ahead of time, old rows of the outbox and of sessions,
+missing skeletons of user names.
 
-One task on every node; each job is safe from several nodes at once. A store that is away, a lock that somebody holds, a
-statement or a session that somebody ended cost a round, nothing else: they are warned of once, until a round succeeds
-again.
+One task on every node; each job is safe from several nodes at once. When a store can't be used, a lock is held, or a
+statement or session is ended, one run fails and the next one, a minute later, tries again. A warning is logged once,
+until a run succeeds.
 """
 
 import structlog
@@ -11,17 +11,16 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded
-from scoreboard.storage.connections.stores import Connection, Stores
-from scoreboard.storage.postgres import outbox, sessions
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import sessions
 from scoreboard.storage.postgres.partitions import make_partitions
 from scoreboard.storage.postgres.skeletons import Backfill
-from scoreboard.storage.rebuild import Rebuilder
+from scoreboard.storage.prune_commits import prune_commits
 
-ROUND = 60.0  # seconds; a partition is made three months ahead, a turn is kept an hour: neither is urgent
-# for the work of a round; rows that waited for their partition for months are moved in one statement
-ROUND_SECONDS = 300.0
+# a partition is made three months ahead, a row of the outbox is kept for an hour: neither is urgent
+RUN_INTERVAL_SECONDS = 60.0
+# for one job of a run; rows that waited for their partition for months are moved in one statement
+JOB_TIMEOUT_SECONDS = 300.0
 
 log = structlog.get_logger()
 
@@ -29,57 +28,31 @@ log = structlog.get_logger()
 async def run_housekeeping(
     stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """A round a minute, for ever; started after the first, but for the skeletons of names, which no start waits for.
+    """One run a minute, for ever; started after the first one. No start waits for the skeletons of names.
 
     Cancelling rolls back what is under way.
     """
-    started = waits = False
-    names = Backfill()
+    is_started = has_failed = False
+    backfill = Backfill()
     while True:
         try:
-            made, pruned = await run_in_asyncio(_round, stores, board)
+            made = await make_partitions(stores, JOB_TIMEOUT_SECONDS)
+            pruned = await prune_commits(stores, board, JOB_TIMEOUT_SECONDS)
             await sessions.prune(stores)
         except StorageUnavailable as exc:
-            if not waits:
-                log.warning("housekeeping_waits", store=exc.store, condition=exc.condition, why=exc.why)
-            waits = True
+            if not has_failed:
+                log.warning("housekeeping_failed", store=exc.store, condition=exc.condition, why=exc.why)
+            has_failed = True
         else:
-            if made or pruned or waits:
-                log.info("house_kept", partitions=made, commits_pruned=pruned)
-            waits = False
-        if not started:
-            started = True
+            if made or pruned or has_failed:
+                log.info("housekeeping_done", partitions=made, commits_pruned=pruned)
+            has_failed = False
+        if not is_started:
+            is_started = True
             task_status.started()
         try:
-            if written := await run_in_asyncio(_backfill_skeletons, stores, names):
+            if written := await backfill.run(stores, JOB_TIMEOUT_SECONDS):
                 log.info("skeletons_written", rows=written)
         except StorageUnavailable as exc:
-            log.debug("skeletons_wait", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
-        await trio.sleep(ROUND)
-
-
-async def _backfill_skeletons(stores: Stores, names: Backfill) -> int:
-    conn = await stores.connect()
-    try:
-        with postgres_errors():
-            return await bounded(conn, ROUND_SECONDS, names.round(conn))
-    finally:
-        conn.terminate()
-
-
-async def _round(stores: Stores, board: Board) -> tuple[list[str], int]:
-    conn = await stores.connect()
-    try:
-        with postgres_errors():
-            return await bounded(conn, ROUND_SECONDS, _work(conn, stores, board))
-    finally:
-        conn.terminate()
-
-
-async def _work(conn: Connection, stores: Stores, board: Board) -> tuple[list[str], int]:
-    made = await make_partitions(conn)
-    applied = (await Rebuilder(stores, board).state()).applied
-    pruned = 0
-    while gone := await outbox.prune(conn, applied):
-        pruned += gone
-    return made, pruned
+            log.debug("skeletons_failed", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
+        await trio.sleep(RUN_INTERVAL_SECONDS)

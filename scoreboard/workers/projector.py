@@ -200,7 +200,7 @@ class Projector:
     async def _check(self) -> Repair | None:
         """One comparison and what follows from it. Raises StorageUnavailable, StaleEpoch, HistoryGone."""
         if self._conn is None or self._conn.is_closed():
-            self._conn = await self.stores.connect()
+            self._conn = await self.stores.connect_aio()
         with ConnectionDeadline(self._conn, CHECK_TIMEOUT_SECONDS) as deadline:
             rebuilder = Rebuilder(self.stores, self.board, partial(self._go_on, deadline))
             known = self.projection.known  # before the comparison: the committers may learn of more during it
@@ -323,7 +323,7 @@ async def rebuild_board(stores: Stores, board: Board) -> BoardVersion:
     """Builds the board anew whatever it looks like, for `scoreboard rebuild-board`. Raises StorageUnavailable."""
 
     async def run() -> BoardVersion:
-        conn = await stores.connect()
+        conn = await stores.connect_aio()
         try:
             with ended_connection(conn):
                 return await Rebuilder(stores, board).rebuild(conn)

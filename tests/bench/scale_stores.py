@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import redis
 
-from scoreboard.storage.connections.stores import COMMITTER
+from scoreboard.storage.connections.postgres_connector import COMMITTER
 from scoreboard.storage.postgres import partitions
 from tests.bench import machine, stores
 
@@ -70,7 +70,7 @@ async def fill(url: str, users: int, history: int) -> None:
     not new."""
 
     async def make(connection: "asyncpg.Connection[Any]") -> None:
-        await partitions.make_partitions(connection)
+        await partitions.make_partitions_aio(connection)
         # or triggers would note each row as a change by others
         await connection.execute(f"SET application_name = '{COMMITTER}'")
         async with connection.transaction():

@@ -29,7 +29,7 @@ from scoreboard.client import Credentials, Session
 from scoreboard.operations.admin.provisioning import development_tokens
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.model import Settings, load_settings
-from scoreboard.storage.open_stores import stores_of
+from scoreboard.storage.start_stores import start_stores
 from tests.websockets import open_websocket
 
 START_SECONDS = 60.0
@@ -148,7 +148,7 @@ async def provision(node: ServerProcess, http: httpx.AsyncClient, count: int) ->
     """So many users of the node with ready tokens, by its own stores and keys: no password is hashed."""
     settings = node.settings
     keys = settings.security.keys(settings.embedded.data_dir)
-    async with stores_of(settings) as stores:
+    async with start_stores(settings) as stores:
         made = await development_tokens(
             stores,
             count,

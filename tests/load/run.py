@@ -22,7 +22,7 @@ import trio
 
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.settings.model import Settings, load_settings
-from scoreboard.storage.open_stores import stores_of
+from scoreboard.storage.start_stores import start_stores
 from tests.load.figures import table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -151,7 +151,7 @@ def remove_users(tokens: Path, data_dir: Path) -> None:
 
 async def remove_from(settings: Settings, users: Sequence[UUID]) -> None:
     """Deletes users from the stores of a server, with all that they did. Its boards follow by themselves."""
-    async with stores_of(settings) as stores:
+    async with start_stores(settings) as stores:
         for start in range(0, len(users), REMOVED_AT_ONCE):
             for statement in REMOVAL_SQL:
                 await stores.execute(statement, users[start : start + REMOVED_AT_ONCE])

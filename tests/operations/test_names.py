@@ -43,9 +43,9 @@ async def identity(one: Node, name: str) -> Identity:
 
 async def backfill(one: Node) -> int:
     async def run() -> int:
-        conn = await one.stores.connect()
+        conn = await one.stores.connect_aio()
         try:
-            return await Backfill().round(conn)
+            return await Backfill().run_aio(conn)
         finally:
             conn.terminate()
 

@@ -120,7 +120,7 @@ class Players:
         self.agreement = agreed()
         self.commits = [
             Commit(
-                Writer(stores.connect_committer, nobody_refused, self.agreement),
+                Writer(stores.connect_committer_aio, nobody_refused, self.agreement),
                 Limits(stores.redis_direct, per_minute=0, cooldowns=False),
                 projection,
                 Breaker("redis", interval=0),

@@ -39,7 +39,7 @@ class World:
 
     def committer(self, *, per_minute: int = 10) -> Commit:
         limits = Limits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
-        writer = Writer(self.stores.connect_committer, limits.judge_by_log, self.agreement)
+        writer = Writer(self.stores.connect_committer_aio, limits.judge_by_log, self.agreement)
         self.made.append(Commit(writer, limits, self.projection, self.breaker, self.agreement))
         return self.made[-1]
 

@@ -115,14 +115,14 @@ async def test_what_redis_says(
     monitor: HealthMonitor, stores: Stores, command: str, back: str, expected: StoreCondition
 ) -> None:
     """Nobody need write for it to be known; each change is one line and moves the metric; the keys are as before."""
-    await run_in_asyncio(stores.redis_direct.execute_command, "PING")  # a connection that is logged in
+    await run_in_asyncio(stores.redis_direct.execute_aio, "PING")  # a connection that is logged in
     with capture_logs() as lines:
         await stores.command(*command.split())
         await until(monitor, redis=expected)
         assert condition_metric("redis") == {expected.value}
         await trio.sleep(2 * health.CHECK_INTERVAL_SECONDS)
         assert monitor.conditions["redis"] is expected
-        await run_in_asyncio(stores.redis_direct.execute_command, *back.split())
+        await run_in_asyncio(stores.redis_direct.execute_aio, *back.split())
         await until(monitor)
     told = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
     assert told == ([] if expected is UP else [(UP, expected), (expected, UP)])
@@ -182,13 +182,13 @@ async def test_an_address_that_moves(
 ) -> None:
     """The old server still answers every call happily; within seconds no connection leads there any more."""
     await stores.command("SET", "server", "old")
-    assert await run_in_asyncio(stores.redis_direct.execute_command, "GET", "server") == b"old"
+    assert await run_in_asyncio(stores.redis_direct.execute_aio, "GET", "server") == b"old"
     resp(redis_url, "ACL SETUSER default >secret")
     resp(redis_url, "SET server new")
     try:
         valkey.target = redis_url
         with trio.fail_after(KNOWN_WITHIN_SECONDS):
-            for ask in (stores.command, lambda *args: run_in_asyncio(stores.redis_direct.execute_command, *args)):
+            for ask in (stores.command, lambda *args: run_in_asyncio(stores.redis_direct.execute_aio, *args)):
                 while await ask("GET", "server") != b"new":
                     await trio.sleep(0.05)
         assert await _others(fresh_valkey) == 0
@@ -242,7 +242,7 @@ async def test_an_address_of_postgresql_that_moves(
 ) -> None:
     """The old server would still record: connections in the pool and outside end, and new ones lead to the other
     server."""
-    outside = await run_in_asyncio(stores.connect)
+    outside = await run_in_asyncio(stores.connect_aio)
     old = await stores.fetchval("SELECT pg_postmaster_start_time()")
     assert await run_in_asyncio(outside.fetchval, "SELECT pg_postmaster_start_time()") == old
     async with embedded.running(tmp_path / "other") as endpoints:

@@ -14,9 +14,10 @@ from scoreboard.storage import profiles as module
 from scoreboard.storage.bus import Update, decode
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import SPECIFIED
-from scoreboard.storage.connections.postgres_pool import PostgresPool, opening
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.storage.connections.postgres_pool import PostgresPool
 from scoreboard.storage.connections.stores import Stores, open_stores
-from scoreboard.storage.profiles import Profiles, unnamed
+from scoreboard.storage.profiles import Profiles, placeholder
 from tests.conftest import OwnValkey
 from tests.storage.boards import NAMES, World, counted_commands
 from tests.storage.worlds import UPDATES
@@ -48,7 +49,7 @@ async def test_readers_fill_the_hash_for_five_minutes(world: World) -> None:
     await world.score(ann, 10)
     await world.reader().read()
     assert await hash_of(world, ann) == {b"username": b"ann", b"avatarUrl": b"https://example.org/a.png"}
-    assert 0 < await world.stores.command("TTL", SPECIFIED.profile(ann)) <= module.TTL
+    assert 0 < await world.stores.command("TTL", SPECIFIED.profile(ann)) <= module.PROFILE_TTL_SECONDS
     await world.stores.execute("UPDATE users SET username = 'changed behind our back'")
     assert (await world.reader().read()).rows[0].username == "ann"
 
@@ -58,7 +59,7 @@ async def test_a_reader_never_overwrites_a_change(world: World) -> None:
     ann = await world.user("ann")
     _, profiles = world.node()
     await rename(world, profiles, ann, "anna", "https://example.org/new.png")
-    await run_in_asyncio(profiles._fill, {ann: module.Profile("ann", None)})
+    await run_in_asyncio(profiles._fill_aio, {ann: module.Profile("ann", None)})
     kept = await hash_of(world, ann)
     assert (kept[b"username"], kept[b"avatarUrl"]) == (b"anna", b"https://example.org/new.png")
 
@@ -176,8 +177,8 @@ async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
 ) -> None:
     """A node has the old name at hand, of a time when the user stood higher: nothing is sent, and once he is back his
     new name is shown."""
-    monkeypatch.setattr(module, "KEPT", 3)
-    monkeypatch.setattr(board_module, "KEPT", 3)
+    monkeypatch.setattr(module, "READ_SIZE", 3)
+    monkeypatch.setattr(board_module, "READ_SIZE", 3)
     users = await crowd(world, 4)
     profiles = Profiles(world.stores)
     there = world.reader()
@@ -275,7 +276,7 @@ async def test_names_at_hand_are_dropped_after_five_minutes(world: World, monkey
     await world.stores.command("DEL", SPECIFIED.profile(ann))
     board.distrust()
     assert (await board.read()).rows[0].username == "ann"
-    monkeypatch.setattr(module, "TTL", 0)
+    monkeypatch.setattr(module, "PROFILE_TTL_SECONDS", 0)
     board.distrust()
     assert (await board.read()).rows[0].username == "anna"
 
@@ -285,10 +286,9 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 def without_postgresql(stores: Stores) -> Stores:
     """The same Redis, and a PostgreSQL that is not there."""
-    pool = PostgresPool(opening(NOWHERE), 1)
-    return Stores(
-        NOWHERE, stores.redis_url, pool, stores.redis, stores.redis_bulk, stores.redis_direct, pgbouncer=False
-    )
+    nowhere = PostgresConnector(NOWHERE)
+    pool = PostgresPool(nowhere, 1)
+    return Stores(nowhere, stores.redis_url, pool, stores.redis, stores.redis_bulk, stores.redis_direct)
 
 
 async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) -> None:
@@ -296,7 +296,7 @@ async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) 
     ann = await world.user("ann")
     await world.score(ann, 10)
     board = World(without_postgresql(world.stores)).reader()
-    assert (await board.read()).rows[0].username == unnamed(ann).username
+    assert (await board.read()).rows[0].username == placeholder(ann).username
     await world.reader().read()  # another node fills the hash
     board.distrust()
     assert (await board.read()).rows[0].username == "ann"
@@ -313,12 +313,12 @@ async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(
     await world.reader().read()  # fills the hash
     await board.read()
     await world.stores.command("DEL", SPECIFIED.profile(ann))
-    monkeypatch.setattr(module, "TTL", 0)
+    monkeypatch.setattr(module, "PROFILE_TTL_SECONDS", 0)
     for _ in range(3):
         board.distrust()
         (row,) = (await board.read()).rows
         assert (row.username, row.avatarUrl) == ("ann", "https://example.org/a.png")
-    monkeypatch.setattr(module, "TTL", 300)
+    monkeypatch.setattr(module, "PROFILE_TTL_SECONDS", 300)
     await world.stores.command("HSET", SPECIFIED.profile(ann), "username", "anna", "avatarUrl", "")
     board.distrust()
     assert (await board.read()).rows[0].username == "anna"
@@ -337,30 +337,30 @@ async def test_a_key_of_somebody_else_costs_no_board(world: World) -> None:
 async def test_names_outlive_a_full_cache(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that is emptied because it is full forgets no name for good: without any store that tells it, it is the
     last one known."""
-    monkeypatch.setattr(module, "CACHED", 2)
+    monkeypatch.setattr(module, "CACHE_SIZE", 2)
     users = [await world.user(name) for name in ("ann", "bob", "cid")]
     profiles = Profiles(without_postgresql(world.stores))
     other = Profiles(world.stores)
-    await run_in_asyncio(other.find, users)  # fills Redis
+    await run_in_asyncio(other.find_aio, users)  # fills Redis
     for user in users:
-        await run_in_asyncio(profiles.find, [user])
+        await run_in_asyncio(profiles.find_aio, [user])
     assert len(profiles._cache) <= 2
     await world.stores.command("FLUSHALL")
-    assert await run_in_asyncio(profiles.find, [users[0]]) == {}
+    assert await run_in_asyncio(profiles.find_aio, [users[0]]) == {}
     assert [profiles.last_known(user).username for user in users] == ["ann", "bob", "cid"]
 
 
 async def test_the_names_that_were_known_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than KNOWN: only those of the last cache are kept, and who was known before that gets a stand-in."""
-    monkeypatch.setattr(module, "KNOWN", 3)
+    monkeypatch.setattr(module, "LAST_KNOWN_SIZE", 3)
     users = [await world.user(f"u{n}") for n in range(4)]
     profiles = Profiles(world.stores)
     for turn, two in enumerate((users[:2], users[2:])):
-        await run_in_asyncio(profiles.find, two)
+        await run_in_asyncio(profiles.find_aio, two)
         profiles.drop_outdated("leaderboard", 1, turn)
     assert len(profiles._known) <= 3
     assert [profiles.last_known(user).username for user in users[2:]] == ["u2", "u3"]
-    assert profiles.last_known(users[0]) == unnamed(users[0])
+    assert profiles.last_known(users[0]) == placeholder(users[0])
 
 
 async def test_only_missing_names_are_looked_up(world: World) -> None:
@@ -379,7 +379,7 @@ async def test_only_missing_names_are_looked_up(world: World) -> None:
 
 async def test_the_cache_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """More users than it holds empty it; the board is right all the same."""
-    monkeypatch.setattr(module, "CACHED", 4)
+    monkeypatch.setattr(module, "CACHE_SIZE", 4)
     users = [await world.user(f"u{n}") for n in range(4)]
     for place, user in enumerate(users):
         await world.score(user, 100 - place)

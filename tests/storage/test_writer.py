@@ -17,7 +17,8 @@ from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recor
 from scoreboard.storage import writer as module
 from scoreboard.storage.agreement import Doubt
 from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, connect_committer
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import RecordedTurn, Writer
@@ -31,7 +32,7 @@ PATIENT = "SET lock_timeout = '20s'; SET statement_timeout = 0; SET transaction_
 
 @pytest.fixture
 async def proxy(stores: Stores) -> AsyncIterator[Proxy]:
-    async with proxy_before(stores.postgres_url) as between:
+    async with proxy_before(stores.postgres.url) as between:
         yield between
 
 
@@ -39,7 +40,7 @@ async def proxy(stores: Stores) -> AsyncIterator[Proxy]:
 async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
-    made = Writer(lambda: connect_committer(proxy.url), nobody_refused, agreed())
+    made = Writer(PostgresConnector(proxy.url).connect_committer_aio, nobody_refused, agreed())
     await run_in_asyncio(made.record, [claim(user)])
     yield made
     made.close()
@@ -306,7 +307,7 @@ async def test_a_swallowed_answer_ends_within_its_deadline(
     claims, number, proxy.fault = [claim(user)], writer.number, Fault.SWALLOW
     with monkeypatch.context() as hurried, trio.fail_after(5), pytest.raises(StorageUnavailable):
         hurried.setattr(module, "STATEMENT_SECONDS", 0.1)
-        hurried.setattr("scoreboard.storage.connections.stores.CONNECT_SECONDS", 0.1)
+        hurried.setattr("scoreboard.storage.connections.postgres_connector.CONNECT_SECONDS", 0.1)
         await record(writer, claims)
     proxy.fault = None
     assert writer.number != number
@@ -406,7 +407,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
         asked.extend(each.user for each in claims)
         return [limited("user", 1000) if each.user == other else None for each in claims]
 
-    writer = Writer(lambda: connect_committer(proxy.url), refuse_other, agreed())
+    writer = Writer(PostgresConnector(proxy.url).connect_committer_aio, refuse_other, agreed())
     outcomes = await record(writer, [claim(one), claim(other)])
     assert (asked, [type(outcome) for outcome in outcomes]) == ([], [Recorded, Recorded])
     async with connection(stores) as conn:
@@ -423,7 +424,9 @@ async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores:
     """Two writers at once, each asked to let one action of a user through: together they let exactly one through."""
     (user,) = await make_users(stores, 1)
     limits = Limits(stores.redis_direct, per_minute=1, cooldowns=True)
-    writers = [Writer(lambda: connect_committer(proxy.url), limits.judge_by_log, agreed()) for _ in range(2)]
+    writers = [
+        Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.judge_by_log, agreed()) for _ in range(2)
+    ]
     outcomes: list[Outcome | None] = []
 
     async def act(writer: Writer) -> None:

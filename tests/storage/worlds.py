@@ -77,7 +77,7 @@ async def nobody_refused(_conn: asyncpg.Connection, claims: Sequence[SubmittedAc
 
 @asynccontextmanager
 async def connection(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
-    conn = await run_in_asyncio(stores.connect_committer)
+    conn = await run_in_asyncio(stores.connect_committer_aio)
     try:
         yield conn
     finally:

@@ -16,7 +16,8 @@ from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import AWAY, Queue
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.stores import Stores, connect_committer, open_stores
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
@@ -40,7 +41,7 @@ class World:
         for _ in range(committers):
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
-            writer = Writer(lambda: connect_committer(self.postgres.url), limits.judge_by_log, agreement)
+            writer = Writer(PostgresConnector(self.postgres.url).connect_committer_aio, limits.judge_by_log, agreement)
             commit = Commit(writer, limits, projection, breaker, agreement)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
@@ -174,7 +175,7 @@ async def test_swallowed_answers_end_at_the_actions_deadline(world: World, monke
     monkeypatch.setattr(action_queue, "PATIENCE", 0.3)
     monkeypatch.setattr(module, "RECONNECT", 0.02)
     monkeypatch.setattr("scoreboard.storage.writer.STATEMENT_SECONDS", 0.4)
-    monkeypatch.setattr("scoreboard.storage.connections.stores.CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr("scoreboard.storage.connections.postgres_connector.CONNECT_SECONDS", 0.4)
     users = await make_users(world.stores, 5)
     await world.start()
     with trio.fail_after(30):

@@ -48,7 +48,7 @@ async def locked(database_url: str, table: str) -> AsyncIterator[asyncpg.Connect
 @asynccontextmanager
 async def kept(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
     """Rounds that follow each other closely; what they log."""
-    monkeypatch.setattr(housekeeping, "ROUND", 0.1)
+    monkeypatch.setattr(housekeeping, "RUN_INTERVAL_SECONDS", 0.1)
     with capture_logs() as lines:
         async with trio.open_nursery() as nursery:
             await nursery.start(run_housekeeping, stores, LEADERBOARD)
@@ -58,7 +58,7 @@ async def kept(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def until_kept(lines: list[Any]) -> None:
     with trio.fail_after(20):
-        while lines[-1]["event"] != "house_kept":
+        while lines[-1]["event"] != "housekeeping_done":
             await trio.sleep(0.05)
 
 
@@ -75,7 +75,7 @@ async def test_a_table_that_is_locked(
             await trio.sleep(0.1)
             if ends:
                 await run_in_asyncio(other.fetch, ends)
-        assert [line["event"] for line in lines if line["event"].startswith("house")] == ["housekeeping_waits"]
+        assert [line["event"] for line in lines if line["event"].startswith("housekeeping_")] == ["housekeeping_failed"]
         other.terminate()
         await until_kept(lines)
     assert {line["log_level"] for line in lines} <= {"warning", "info", "debug"}
@@ -86,7 +86,7 @@ async def test_a_postgresql_that_does_not_answer(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A round ends by its deadline, and the next ones go on when answers come again."""
-    monkeypatch.setattr(housekeeping, "ROUND_SECONDS", 0.5)
+    monkeypatch.setattr(housekeeping, "JOB_TIMEOUT_SECONDS", 0.5)
     await migrate(database_url)
     async with (
         proxy_before(database_url) as proxy,
@@ -95,7 +95,9 @@ async def test_a_postgresql_that_does_not_answer(
     ):
         proxy.fault = Fault.SWALLOW
         with trio.fail_after(20):
-            while [line["event"] for line in lines if line["event"].startswith("house")][-1:] != ["housekeeping_waits"]:
+            while [line["event"] for line in lines if line["event"].startswith("housekeeping_")][-1:] != [
+                "housekeeping_failed"
+            ]:
                 await trio.sleep(0.05)
         proxy.fault = None
         await until_kept(lines)

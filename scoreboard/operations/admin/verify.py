@@ -8,8 +8,6 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.storage import consistency as audit
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.stores import Stores
 
 LOOKS = 4  # a difference that is only a moment old is gone by then: a board is mended within three seconds
@@ -19,20 +17,16 @@ PAUSE = 1.0  # seconds between two looks
 async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
     """What keeps differing, by what it is about, and how many users were compared. Raises StorageUnavailable.
     Cancelling is harmless."""
-    found, users = await run_in_asyncio(_look, stores, board)
+    found, users = await _compare(stores, board)
     for _ in range(LOOKS - 1):
         if not found:
             break
         await trio.sleep(PAUSE)
-        again, users = await run_in_asyncio(_look, stores, board)
+        again, users = await _compare(stores, board)
         found = {about: what for about, what in again.items() if about in found}
     return found, users
 
 
-async def _look(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
-    conn = await stores.connect()
-    try:
-        with ended_connection(conn):
-            return await audit.differences(conn, stores.redis, board, stores.namespace.board(board))
-    finally:
-        conn.terminate()
+async def _compare(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
+    keys = stores.namespace.board(board)
+    return await stores.on_own_connection(None, audit.differences, stores.redis, board, keys)

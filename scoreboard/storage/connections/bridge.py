@@ -1,6 +1,6 @@
 """The crossing from Trio to asyncio and back, and the edge at which library exceptions stop.
 
-asyncpg and redis-py live on asyncio; everything above this folder lives on Trio. A crossing costs 350–700 µs of CPU, so
+asyncpg and redis-py run on asyncio; everything above the storage runs on Trio. A crossing costs 350–700 µs of CPU, so
 whatever belongs together is one asyncio function and crosses once. What comes back is a value, `StorageUnavailable`, or
 an error reply of PostgreSQL that the caller wants to see (a unique violation, bad data).
 """
@@ -8,34 +8,45 @@ an error reply of PostgreSQL that the caller wants to see (a unique violation, b
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import structlog
 import trio_asyncio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
 from scoreboard.storage.connections.conditions import POOLER_ERRORS, postgres_condition, redis_condition
+from scoreboard.telemetry import observe
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
-_observers: set[Callable[[StorageUnavailable], None]] = set()  # as many as monitors run in this process: one
+
+class FailureListener(Protocol):
+    """Learns of failures of the stores; it is storage.health, which this folder may not import."""
+
+    def report(self, failure: StorageUnavailable) -> None:
+        """A call failed. May not wait."""
 
 
-async def run_in_asyncio(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs an asyncio-flavoured coroutine function from Trio and returns its value.
+_listeners: set[FailureListener] = set()  # as many as monitors run in this process: one
+
+
+async def run_in_asyncio(function_aio: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs a coroutine function on asyncio's side and returns its value. All that Trio code knows of asyncio is this.
+
+    A coroutine that must run on asyncio's side has a name that ends in `_aio`; Trio code never awaits one itself.
 
     Cancelling cancels the asyncio task and returns when that has ended; a call whose ending must be bounded brings its
     own deadline.
     """
-    return cast("T", await trio_asyncio.aio_as_trio(function)(*args, **kwargs))
+    return cast("T", await trio_asyncio.aio_as_trio(function_aio)(*args, **kwargs))
 
 
 @asynccontextmanager
-async def asyncio_loop(on_error: Callable[[], None]) -> AsyncIterator[None]:
-    """Holds the asyncio loop open. What asyncio would hand to its exception handler is logged and counted, and ends
+async def asyncio_loop() -> AsyncIterator[None]:
+    """Holds the asyncio loop open. What asyncio would give to its exception handler is logged and counted; it ends
     nothing.
 
     (asyncpg reports a lost connection there, and trio-asyncio's default answer is to end the application.) What the
@@ -44,8 +55,8 @@ async def asyncio_loop(on_error: Callable[[], None]) -> AsyncIterator[None]:
     failure: Exception | None = None
 
     def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        on_error()
-        log.warning("asyncio_exception", detail=context.get("message"), error=repr(context.get("exception")))
+        observe.ASYNCIO_EXCEPTIONS.inc()
+        log.warning("asyncio_callback_failed", detail=context.get("message"), error=repr(context.get("exception")))
 
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(handle)
@@ -58,13 +69,13 @@ async def asyncio_loop(on_error: Callable[[], None]) -> AsyncIterator[None]:
 
 
 @contextmanager
-def observed(observer: Callable[[StorageUnavailable], None]) -> Iterator[None]:
-    """Tells `observer` of each failure that this module makes of a library's, whoever met it. It may not wait."""
-    _observers.add(observer)
+def failures_reported_to(listener: FailureListener) -> Iterator[None]:
+    """Reports each failure that this module makes of a library's, whoever met it, while the block runs."""
+    _listeners.add(listener)
     try:
         yield
     finally:
-        _observers.discard(observer)
+        _listeners.discard(listener)
 
 
 @contextmanager
@@ -100,6 +111,6 @@ def _unavailable(store: Store, exc: Exception, condition: StoreCondition) -> Sto
         else ""
     )
     failure = StorageUnavailable(store, f"{type(exc).__name__}: {exc}{hint}", condition)
-    for observer in tuple(_observers):
-        observer(failure)
+    for listener in tuple(_listeners):
+        listener.report(failure)
     return failure

@@ -1,11 +1,11 @@
-"""Deadlines that bind: a call on a PostgreSQL connection (`bounded`), or work of many calls, is ended by ending the
+"""Deadlines that bind: a call on a PostgreSQL connection (`bounded_aio`), or work of many calls, is ended by ending the
 connection.
 
 A time-out round a call cancels it, and asyncpg then waits until PostgreSQL has heard of the cancellation: 43.9 s were
 seen when answers disappeared on the way. A connection that is terminated waits for nobody.
 
 When a connection ends under a call, asyncpg raises what its own code meets: AttributeError, InterfaceError,
-CancelledError and others. So every call is made inside `bounded`, a `ConnectionDeadline` or, without a deadline,
+CancelledError and others. So every call is made inside `bounded_aio`, a `ConnectionDeadline` or, without a deadline,
 `ended_connection`: what is raised once the connection has ended means that PostgreSQL is unavailable, whoever ended it.
 asyncio-flavoured.
 """
@@ -24,7 +24,7 @@ from scoreboard.storage.connections.conditions import postgres_condition
 T = TypeVar("T")
 
 
-async def bounded(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) -> T:
+async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) -> T:
     """The call's value. After `seconds` the connection is terminated, and the call ends with StorageUnavailable.
 
     Error replies of PostgreSQL and asyncpg's own DataError are raised as they are, and the connection stays open. After

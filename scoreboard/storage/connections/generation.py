@@ -46,7 +46,7 @@ class Generation:
             self._replaced.set()
             self._replaced = None
 
-    async def ended(self) -> None:
+    async def wait_ended_aio(self) -> None:
         """Returns when the present generation has ended."""
         if self._replaced is None:
             self._replaced = asyncio.Event()

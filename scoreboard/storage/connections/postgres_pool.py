@@ -3,20 +3,21 @@
 asyncpg's own pool waits for PostgreSQL in four places (acquire, call, reset, close), each with its own time-out, and
 keeps connections that were opened while the database was read-only. Here a call has one deadline that binds, and a
 reply that means "not here" costs the connection and all idle ones. Nothing is reset between two calls: no caller
-changes a session. asyncio-flavoured.
+changes a session. A coroutine here runs in asyncio; the plain methods may be called from anywhere on the loop.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.conditions import costs_connection
-from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.connections.generation import Generation
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
 
 T = TypeVar("T")
 
@@ -27,11 +28,10 @@ IDLE_SECONDS = 60.0  # an unused connection is closed after this
 class PostgresPool:
     """At most `size` connections, the one used last first."""
 
-    __slots__ = ("_closer", "_connect", "_free", "_generations", "_idle", "generation")
+    __slots__ = ("_closer", "_connector", "_free", "_generations", "_idle", "generation")
 
-    def __init__(self, connect: Callable[[float], Awaitable[asyncpg.Connection]], size: int) -> None:
-        """`connect(seconds)` opens a connection, or raises StorageUnavailable within so many seconds."""
-        self._connect = connect
+    def __init__(self, connector: PostgresConnector, size: int) -> None:
+        self._connector = connector
         self._free = asyncio.Semaphore(size)
         # at most `size`; with the loop's time when it was given back
         self._idle: list[tuple[asyncpg.Connection, float]] = []
@@ -39,8 +39,10 @@ class PostgresPool:
         self._closer: asyncio.TimerHandle | None = None
         self.generation = Generation("postgresql")
 
-    async def call(self, function: Callable[[asyncpg.Connection], Awaitable[T]], *, seconds: float = CALL_SECONDS) -> T:
-        """Runs `function` on a connection. Raises StorageUnavailable within `seconds`, error replies of the data as
+    async def call_aio(
+        self, function_aio: Callable[[asyncpg.Connection], Awaitable[T]], *, seconds: float = CALL_SECONDS
+    ) -> T:
+        """Runs `function_aio` on a connection. Raises StorageUnavailable within `seconds`, error replies of the data as
         they are.
 
         Cancelling costs the connection and returns at once; whether the call had an effect is not known then.
@@ -55,10 +57,10 @@ class PostgresPool:
                 "postgresql", f"no connection was free within {seconds:.3g} s", StoreCondition.BUSY
             ) from None
         try:
-            conn = self._take() or await self._open(deadline - loop.time())
+            conn = self._take() or await self._open_aio(deadline - loop.time())
             try:
                 with postgres_errors():
-                    return await bounded(conn, deadline - loop.time(), function(conn))
+                    return await bounded_aio(conn, deadline - loop.time(), function_aio(conn))
             except BaseException as exc:
                 if costs_connection(exc):
                     conn.terminate()
@@ -70,8 +72,8 @@ class PostgresPool:
         finally:
             self._free.release()
 
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
-        return list(await self.call(lambda conn: conn.fetch(sql, *args)))
+    async def fetch_aio(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        return list(await self.call_aio(lambda conn: conn.fetch(sql, *args)))
 
     def replace(self, why: str, *, at_once: bool = False) -> None:
         """Gives up every connection that is open: idle ones now, those in use after their call."""
@@ -88,10 +90,10 @@ class PostgresPool:
             conn.terminate()
         self._generations.clear()
 
-    async def _open(self, seconds: float) -> asyncpg.Connection:
+    async def _open_aio(self, seconds: float) -> asyncpg.Connection:
         # before: a connection that is under way when all are replaced is one of the old
         number = self.generation.number
-        conn = await self._connect(seconds)
+        conn = await self._connector.connect_aio(seconds)
         self._generations[conn] = number
         return conn
 
@@ -132,13 +134,3 @@ class PostgresPool:
         while self._idle and now - self._idle[0][1] >= IDLE_SECONDS:
             self._drop(self._idle.pop(0)[0])
         self._arm()
-
-
-def opening(postgres_url: str, **options: Any) -> Callable[[float], Awaitable[asyncpg.Connection]]:
-    """A function that opens connections within so many seconds, or raises StorageUnavailable."""
-
-    async def connect(seconds: float) -> asyncpg.Connection:
-        with postgres_errors():
-            return await asyncpg.connect(postgres_url, timeout=max(seconds, 0.001), **options)
-
-    return connect

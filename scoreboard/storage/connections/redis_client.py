@@ -31,7 +31,7 @@ class DirectClient:
         self._pool, self._seconds = pool, seconds
         self._idle: list[Any] = []
 
-    async def execute_command(self, *args: Any) -> Any:
+    async def execute_aio(self, *args: Any) -> Any:
         """The answer as Redis gives it. An error reply is raised as redis-py's exception, TimeoutError after `seconds`.
 
         After any other end than a reply, cancelling among them, the connection is closed, and made anew for the next
@@ -52,16 +52,16 @@ class DirectClient:
         """The script, sent whole only to a Redis that does not know it."""
         digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-        async def call(keys: Sequence[str], args: Iterable[Any]) -> Any:
+        async def call_aio(keys: Sequence[str], args: Iterable[Any]) -> Any:
             call_of = (len(keys), *keys, *args)
             try:
-                return await self.execute_command("EVALSHA", digest, *call_of)
+                return await self.execute_aio("EVALSHA", digest, *call_of)
             except NoScriptError:
-                return await self.execute_command("EVAL", text, *call_of)
+                return await self.execute_aio("EVAL", text, *call_of)
 
-        return call
+        return call_aio
 
-    async def close(self) -> None:
+    async def close_aio(self) -> None:
         """Closes what is idle. Nobody may be waiting for an answer any more."""
         while self._idle:
             await self._idle.pop().disconnect()

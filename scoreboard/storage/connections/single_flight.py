@@ -19,8 +19,8 @@ class SingleFlight(Generic[T]):
     def __init__(self) -> None:
         self._running: asyncio.Task[T] | None = None
 
-    async def __call__(self, patience: float, function: Callable[[], Awaitable[T]]) -> T | None:
-        """The call's value, or None when it takes longer than `patience` seconds; then it runs on, and the next caller
+    async def run_aio(self, timeout_seconds: float, function: Callable[[], Awaitable[T]]) -> T | None:
+        """The call's value, or None when it takes longer than `timeout_seconds` seconds; then it runs on, and the next caller
         joins it.
 
         Whoever joins gets the value of the call that runs, whatever `function` they bring. Raises what the call raises.
@@ -28,9 +28,9 @@ class SingleFlight(Generic[T]):
         """
         task = self._running
         if task is None:
-            task = self._running = asyncio.ensure_future(_awaited(function))
+            task = self._running = asyncio.ensure_future(_awaited_aio(function))
             task.add_done_callback(self._ended)
-        done, _ = await asyncio.wait({task}, timeout=patience)
+        done, _ = await asyncio.wait({task}, timeout=timeout_seconds)
         return task.result() if done else None
 
     def _ended(self, task: asyncio.Task[T]) -> None:
@@ -39,5 +39,5 @@ class SingleFlight(Generic[T]):
             task.exception()  # asked for, so that asyncio does not report it when nobody waited
 
 
-async def _awaited(function: Callable[[], Awaitable[T]]) -> T:
+async def _awaited_aio(function: Callable[[], Awaitable[T]]) -> T:
     return await function()

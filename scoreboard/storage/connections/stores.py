@@ -1,8 +1,8 @@
-"""Opens the two stores and says how each call's deadline is kept.
+"""The open stores: PostgreSQL's pool, Redis' clients, and how each call's deadline is kept.
 
-`Stores` is handed to whoever speaks to PostgreSQL or Redis. Its methods are Trio-flavoured, cross to asyncio once, and
-raise `StorageUnavailable` when a store does not answer in time. The committers have PostgreSQL connections of their own
-(`connect`).
+`Stores` is handed to whoever speaks to PostgreSQL or Redis. A method of it is called from Trio and crosses to asyncio
+once, unless its name ends in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. Commands and
+the server get theirs from storage.start_stores, which starts, migrates and then opens.
 """
 
 import asyncio
@@ -15,29 +15,25 @@ import asyncpg
 import redis.asyncio
 
 from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, redis_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.deadline import bounded_aio, ended_connection
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.namespace import Namespace
-from scoreboard.storage.connections.postgres_pool import PostgresPool, opening
+from scoreboard.storage.connections.postgres_connector import CONNECT_SECONDS, PostgresConnector
+from scoreboard.storage.connections.postgres_pool import PostgresPool
 from scoreboard.storage.connections.redis_client import DirectClient
 from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.telemetry import observe
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Connection = asyncpg.Connection  # for annotations above this folder, which know no driver
 
-CONNECT_SECONDS = 2.0  # to a store in the same data centre; longer means "not there"
 POOL_SIZE = 8  # connections for everything but the write path
-# a committer's batch waits for a row; longer than any other batch holds one, short enough for the rest of the batch
-LOCK_MS = 200
-COMMITTER = "scoreboard committer"  # application_name of the committers; the triggers of migration 0003 know it
 REDIS_SECONDS = 0.25  # design: a call's deadline; Redis answers in well under a millisecond
 # for a pipeline of some thousand users: milliseconds, but Redis may be enlarging a table, or forking
 BULK_SECONDS = 3.0
 REDIS_CONNECTIONS = 16
-CLOSING_TURNS = 3  # of the loop: a transport that was closed lets go of its socket in one of the next
+CLOSE_LOOP_TURNS = 3  # of the loop: a transport that was closed lets go of its socket in one of the next
 
 
 # Another one where a dump was restored into a new database.
@@ -53,9 +49,8 @@ class Stores:
         "_outside",
         "installation",
         "namespace",
-        "pgbouncer",
         "pool",
-        "postgres_url",
+        "postgres",
         "redis",
         "redis_bulk",
         "redis_direct",
@@ -65,20 +60,19 @@ class Stores:
 
     def __init__(
         self,
-        postgres_url: str,
+        postgres: PostgresConnector,
         redis_url: str,
-        pool: Any,
+        pool: PostgresPool,
         client: Any,
         bulk: Any,
         direct: DirectClient,
         *,
-        pgbouncer: bool,
         prefix: str = "",
         redis_generation: Generation | None = None,
     ) -> None:
-        self.postgres_url, self.redis_url, self.pgbouncer = postgres_url, redis_url, pgbouncer
+        self.postgres, self.redis_url = postgres, redis_url
         self.namespace = Namespace(prefix, int(client.connection_pool.connection_kwargs.get("db") or 0))
-        self.installation = ""  # whose boards these are, as the last connection of `connect` said
+        self.installation = ""  # whose boards these are, as the last connection outside the pool said
         self.pool = pool
         self.redis = client
         self.redis_bulk = bulk  # for work that takes Redis longer than a call's deadline: a board that is built
@@ -100,37 +94,64 @@ class Stores:
         return str(await self._call("execute", sql, args))
 
     async def in_transaction(
-        self, function: Callable[Concatenate[asyncpg.Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self,
+        function_aio: Callable[Concatenate[asyncpg.Connection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
-        """Runs an asyncio-flavoured function in one transaction of the pool: committed when it returns, rolled back
-        when it raises.
+        """Runs a function in asyncio, in one transaction of the pool: committed when it returns, rolled back when it
+        raises.
 
         The pool's deadline holds for all of it.
         """
 
-        async def run(conn: asyncpg.Connection) -> T:
+        async def run_aio(conn: asyncpg.Connection) -> T:
             async with conn.transaction():
-                return await function(conn, *args, **kwargs)
+                return await function_aio(conn, *args, **kwargs)
 
-        return await run_in_asyncio(self.pool.call, run)
+        return await run_in_asyncio(self.pool.call_aio, run_aio)
+
+    async def on_own_connection(
+        self,
+        seconds: float | None,
+        function_aio: Callable[Concatenate[asyncpg.Connection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Runs a function in asyncio, on a new connection outside the pool, for work that takes longer than a call.
+
+        After `seconds` the connection is terminated, and StorageUnavailable raised; None: it may take as long as it
+        likes. Cancelling ends the connection too.
+        """
+
+        async def run_aio() -> T:
+            conn = await self.connect_aio()
+            try:
+                with ended_connection(conn), postgres_errors():
+                    call = function_aio(conn, *args, **kwargs)
+                    return await (call if seconds is None else bounded_aio(conn, seconds, call))
+            finally:
+                conn.terminate()
+
+        return await run_in_asyncio(run_aio)
 
     async def command(self, *args: Any) -> Any:
         """One Redis command."""
 
-        async def run() -> Any:
+        async def run_aio() -> Any:
             with redis_errors():
                 return await self.redis.execute_command(*args)
 
-        return await run_in_asyncio(run)
+        return await run_in_asyncio(run_aio)
 
-    async def script(self, script: Callable[..., Awaitable[T]], keys: list[str], args: list[Any]) -> T:
+    async def script(self, script_aio: Callable[..., Awaitable[T]], keys: list[str], args: list[Any]) -> T:
         """One call of a script made by `redis.register_script`."""
 
-        async def run() -> T:
+        async def run_aio() -> T:
             with redis_errors():
-                return await script(keys=keys, args=args)
+                return await script_aio(keys=keys, args=args)
 
-        return await run_in_asyncio(run)
+        return await run_in_asyncio(run_aio)
 
     def subscriber(self) -> Any:
         """A Redis client for Pub/Sub, without a time-out: silence is normal there. The caller closes it (asyncio:
@@ -144,20 +165,19 @@ class Stores:
         )
         return redis.asyncio.Redis.from_pool(pool)  # which closes the pool with the client
 
-    async def connect(self) -> asyncpg.Connection:
-        """asyncio-flavoured: a PostgreSQL connection outside the pool. The caller closes or terminates it;
-        `replace_postgres` may too."""
-        return await self._identified(await connect(self.postgres_url, pgbouncer=self.pgbouncer))
+    async def connect_aio(self) -> asyncpg.Connection:
+        """A PostgreSQL connection outside the pool. The caller closes or terminates it; `replace_postgres` may too."""
+        return await self._identified_aio(await self.postgres.connect_aio())
 
-    async def connect_committer(self) -> asyncpg.Connection:
+    async def connect_committer_aio(self) -> asyncpg.Connection:
         """The same for a committer: it must be able to write, waits for locks a moment only, and is known by its name
         to the triggers."""
-        return await self._identified(await connect_committer(self.postgres_url, pgbouncer=self.pgbouncer))
+        return await self._identified_aio(await self.postgres.connect_committer_aio())
 
-    async def _identified(self, conn: asyncpg.Connection) -> asyncpg.Connection:
+    async def _identified_aio(self, conn: asyncpg.Connection) -> asyncpg.Connection:
         try:
             with postgres_errors():
-                self.installation = await bounded(conn, CONNECT_SECONDS, _read_installation(conn))
+                self.installation = await bounded_aio(conn, CONNECT_SECONDS, _read_installation_aio(conn))
         except BaseException:
             conn.terminate()
             raise
@@ -174,26 +194,7 @@ class Stores:
             conn.terminate()
 
     async def _call(self, method: str, sql: str, args: tuple[object, ...]) -> Any:
-        return await run_in_asyncio(self.pool.call, lambda conn: getattr(conn, method)(sql, *args))
-
-
-async def connect(
-    postgres_url: str, *, pgbouncer: bool = False, seconds: float = CONNECT_SECONDS
-) -> asyncpg.Connection:
-    """asyncio-flavoured: one connection. Raises StorageUnavailable when PostgreSQL is not there within so many
-    seconds."""
-    return await opening(postgres_url, **_options(pgbouncer=pgbouncer))(seconds)
-
-
-async def connect_committer(postgres_url: str, *, pgbouncer: bool = False) -> asyncpg.Connection:
-    """asyncio-flavoured: one connection for a committer. Raises StorageUnavailable, also when it could not write."""
-    settings = {"application_name": COMMITTER}
-    if not pgbouncer:  # which refuses unknown start-up parameters: the role's lock_timeout holds then
-        settings["lock_timeout"] = f"{LOCK_MS}ms"
-    options = _options(pgbouncer=pgbouncer)
-    return await opening(postgres_url, target_session_attrs="read-write", server_settings=settings, **options)(
-        CONNECT_SECONDS
-    )
+        return await run_in_asyncio(self.pool.call_aio, lambda conn: getattr(conn, method)(sql, *args))
 
 
 @asynccontextmanager
@@ -203,9 +204,9 @@ async def open_stores(
     """Opens the asyncio loop, the pool and two clients, closed in the end. Waits for no server: calls tell whether one
     is there."""
 
-    async def make() -> Stores:
+    async def make_aio() -> Stores:
         # No connection yet: a node starts, and says so on /readyz, while PostgreSQL is away.
-        pool = PostgresPool(opening(postgres_url, **_options(pgbouncer=pgbouncer)), pool_size)
+        postgres = PostgresConnector(postgres_url, pgbouncer)
         generation = Generation("redis")
         shared = make_pool(
             redis.asyncio.BlockingConnectionPool,
@@ -222,40 +223,34 @@ async def open_stores(
         slow = make_pool(redis.asyncio.ConnectionPool, redis_url, generation, socket_timeout=BULK_SECONDS)
         client, bulk = (redis.asyncio.Redis(connection_pool=each) for each in (shared, slow))
         return Stores(
-            postgres_url,
+            postgres,
             redis_url,
-            pool,
+            PostgresPool(postgres, pool_size),
             client,
             bulk,
             direct,
-            pgbouncer=pgbouncer,
             prefix=prefix,
             redis_generation=generation,
         )
 
-    async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
-        stores = await run_in_asyncio(make)
+    async with asyncio_loop():
+        stores = await run_in_asyncio(make_aio)
         try:
             yield stores
         finally:
-            await run_in_asyncio(_close, stores)
+            await run_in_asyncio(_close_aio, stores)
 
 
-async def _close(stores: Stores) -> None:
+async def _close_aio(stores: Stores) -> None:
     stores.pool.terminate()  # whoever uses a connection has ended before; nothing is worth waiting for
-    await stores.redis_direct.close()
+    await stores.redis_direct.close_aio()
     for client in (stores.redis, stores.redis_bulk):
         await client.aclose()
         await client.connection_pool.disconnect()
-    for _ in range(CLOSING_TURNS):
+    for _ in range(CLOSE_LOOP_TURNS):
         await asyncio.sleep(0)
 
 
-def _options(*, pgbouncer: bool) -> dict[str, Any]:
-    """PgBouncer's transaction pooling hands a session's prepared statements to others: none are kept then."""
-    return {"statement_cache_size": 0} if pgbouncer else {}
-
-
-async def _read_installation(conn: Connection) -> str:
+async def _read_installation_aio(conn: Connection) -> str:
     """Names this installation and this database."""
     return str(await conn.fetchval(INSTALLATION_SQL))

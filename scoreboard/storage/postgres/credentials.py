@@ -27,14 +27,14 @@ UPDATE sessions SET revoked_at = now() WHERE user_id = $1 AND id IS DISTINCT FRO
 async def change(stores: Stores, user: UUID, old: str, new: str, session: UUID) -> list[UUID] | None:
     """Puts the hash `new` in the place of `old`, and ends all sessions of the user but `session`: these. None: `old` is
     not the hash."""
-    return await stores.in_transaction(_change, CHANGE, (user, new, old), session)
+    return await stores.in_transaction(_change_aio, CHANGE, (user, new, old), session)
 
 
 async def replace(stores: Stores, user: UUID, new: str) -> list[UUID] | None:
     """Gives the user a password, whether there was one or not, and ends all sessions: these. None: there is no such
     user."""
     try:
-        return await stores.in_transaction(_change, SET, (user, new), None)
+        return await stores.in_transaction(_change_aio, SET, (user, new), None)
     except asyncpg.ForeignKeyViolationError:  # deleted at the same moment
         return None
 
@@ -42,19 +42,19 @@ async def replace(stores: Stores, user: UUID, new: str) -> list[UUID] | None:
 async def remove(stores: Stores, user: UUID) -> list[UUID]:
     """Takes the user's password away, if there is one, and ends all sessions: these. Nobody can log in as the user from
     then on."""
-    return await stores.in_transaction(_remove, user)
+    return await stores.in_transaction(_remove_aio, user)
 
 
-async def _change(
+async def _change_aio(
     conn: asyncpg.Connection, sql: str, arguments: tuple[object, ...], session: UUID | None
 ) -> list[UUID] | None:
-    """asyncio-flavoured, in a transaction."""
+    """In a transaction."""
     if await conn.fetchrow(sql, *arguments) is None:
         return None
     return [row["id"] for row in await conn.fetch(END_SESSIONS, arguments[0], session)]
 
 
-async def _remove(conn: asyncpg.Connection, user: UUID) -> list[UUID]:
-    """asyncio-flavoured, in a transaction."""
+async def _remove_aio(conn: asyncpg.Connection, user: UUID) -> list[UUID]:
+    """In a transaction."""
     await conn.execute(REMOVE, user)
     return [row["id"] for row in await conn.fetch(END_SESSIONS, user, None)]

@@ -14,15 +14,13 @@ import asyncpg
 
 from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
 from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded, ended_connection
-from scoreboard.storage.connections.stores import connect
-from scoreboard.telemetry import observe
+from scoreboard.storage.connections.deadline import bounded_aio, ended_connection
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
 
 # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 OLDEST_POSTGRES = 170_000
-LOCK = 0x5C0BEB0A  # key of the advisory lock: one migrating session at a time
-PATIENCE = "60s"  # how long a second node waits for the first
-CHECK_SECONDS = 5.0  # for looking whether there is anything to do; longer means "not there"
+ADVISORY_LOCK_KEY = 0x5C0BEB0A  # one migrating session at a time
+CHECK_TIMEOUT_SECONDS = 5.0  # for looking whether there is anything to do; longer means "not there"
 
 # By role, since PgBouncer refuses unknown start-up parameters. They hold for connections made afterwards.
 TIMEOUTS = {
@@ -32,8 +30,15 @@ TIMEOUTS = {
     "idle_in_transaction_session_timeout": "5s",
 }
 
+MIGRATION_SETTINGS = {
+    **dict.fromkeys(TIMEOUTS, "0"),  # none
+    "lock_timeout": "60s",  # how long a second node waits for the first
+    "client_min_messages": "warning",
+}
+
 _SETTINGS_SQL = """
-SELECT coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+SELECT coalesce((SELECT setconfig FROM pg_db_role_setting
+                 WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
                  AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())), '{}')"""
 
 _TABLE = """
@@ -80,87 +85,86 @@ async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
     Raises StartError when PostgreSQL is too old, a newer version has migrated it, or a file was edited,
     StorageUnavailable when it can't be reached. Cancelling rolls the file under way back.
     """
-    async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
-        return await run_in_asyncio(_migrate, postgres_url, pgbouncer=pgbouncer)
+    async with asyncio_loop():
+        return await run_in_asyncio(_migrate_aio, PostgresConnector(postgres_url, pgbouncer))
 
 
-async def is_migrated(conn: asyncpg.Connection) -> bool:
-    """asyncio-flavoured: whether every migration of this package is applied. Raises StartError when one was edited
+async def is_migrated_aio(conn: asyncpg.Connection) -> bool:
+    """Whether every migration of this package is applied. Raises StartError when one was edited
     afterwards."""
     if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
         return False
-    return not outstanding(migrations(), await _applied(conn))
+    return not outstanding(migrations(), await _read_applied_aio(conn))
 
 
-async def _migrate(postgres_url: str, *, pgbouncer: bool) -> list[str]:
-    conn = await connect(postgres_url, pgbouncer=pgbouncer)
+async def _migrate_aio(postgres: PostgresConnector) -> list[str]:
+    conn = await postgres.connect_aio()
     try:
         with postgres_errors():
-            await bounded(conn, CHECK_SECONDS, _refuse_old(conn))
-            await bounded(conn, CHECK_SECONDS, _refuse_newer_schema(conn))
-            if await bounded(conn, CHECK_SECONDS, _is_current(conn)):
+            await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _refuse_old_aio(conn))
+            await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _refuse_newer_schema_aio(conn))
+            if await bounded_aio(conn, CHECK_TIMEOUT_SECONDS, _is_current_aio(conn)):
                 return []
             done = []
             with ended_connection(conn):
-                while name := await _apply_next(conn):
+                while name := await _apply_next_aio(conn):
                     done.append(name)
             return done
     finally:
         conn.terminate()
 
 
-async def _refuse_old(conn: asyncpg.Connection) -> None:
+async def _refuse_old_aio(conn: asyncpg.Connection) -> None:
     found = int(await conn.fetchval("SELECT current_setting('server_version_num')"))
     if found < OLDEST_POSTGRES:
         raise StartError(f"PostgreSQL {found // 10_000} is too old: at least {OLDEST_POSTGRES // 10_000} is needed")
 
 
-async def _refuse_newer_schema(conn: asyncpg.Connection) -> None:
+async def _refuse_newer_schema_aio(conn: asyncpg.Connection) -> None:
     """At a start alone: nodes of this version that run already go on while newer ones take their places."""
     if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
         return
     last = migrations()[-1].name
-    if newer := sorted(name for name in await _applied(conn) if name > last):
+    if newer := sorted(name for name in await _read_applied_aio(conn) if name > last):
         raise StartError(
             f"the database is newer than this version: it has {newer[-1]}, known is {last}; install the newer version"
         )
 
 
-async def _apply_next(conn: asyncpg.Connection) -> str | None:
+async def _apply_next_aio(conn: asyncpg.Connection) -> str | None:
     """Applies one file under the lock, or finds none and sees to the role's time-outs."""
     async with conn.transaction():
-        for setting in (*TIMEOUTS, "client_min_messages"):
-            value = PATIENCE if setting == "lock_timeout" else "warning" if setting == "client_min_messages" else "0"
+        for setting, value in MIGRATION_SETTINGS.items():
             await conn.execute(f"SET LOCAL {setting} = '{value}'")
-        await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK_KEY)
         await conn.execute(_TABLE)
-        todo = outstanding(migrations(), await _applied(conn))
+        todo = outstanding(migrations(), await _read_applied_aio(conn))
         if not todo:
-            await _give_timeouts(conn)
+            await _give_timeouts_aio(conn)
             return None
         await conn.execute(todo[0].sql)
         await conn.execute("INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", todo[0].name, todo[0].sha256)
         return todo[0].name
 
 
-async def _applied(conn: asyncpg.Connection) -> dict[str, str]:
+async def _read_applied_aio(conn: asyncpg.Connection) -> dict[str, str]:
     """Name → SHA-256 of what was applied."""
     return {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM schema_migrations")}
 
 
-async def _is_current(conn: asyncpg.Connection) -> bool:
+async def _is_current_aio(conn: asyncpg.Connection) -> bool:
     """Whether there is nothing to do. Locks and writes nothing."""
-    return await is_migrated(conn) and await _has_timeouts(conn)
+    return await is_migrated_aio(conn) and await _has_timeouts_aio(conn)
 
 
-async def _has_timeouts(conn: asyncpg.Connection) -> bool:
+async def _has_timeouts_aio(conn: asyncpg.Connection) -> bool:
     return {f"{setting}={value}" for setting, value in TIMEOUTS.items()} <= set(await conn.fetchval(_SETTINGS_SQL))
 
 
-async def _give_timeouts(conn: asyncpg.Connection) -> None:
+async def _give_timeouts_aio(conn: asyncpg.Connection) -> None:
     """Written only where they differ. Raises StorageUnavailable when somebody without our lock changes the role's
     settings just now."""
-    if await _has_timeouts(conn):
+    if await _has_timeouts_aio(conn):
         return
     database = await conn.fetchval("SELECT quote_ident(current_database())")
     try:

@@ -1,7 +1,7 @@
 """The monthly partitions of the action log, made ahead of time.
 
 Called by housekeeping on every node; safe from several at once. Rows that landed in the DEFAULT partition (the server
-was down for months) move to their month when it is made. asyncio-flavoured.
+was down for months) move to their month when it is made.
 """
 
 from datetime import UTC, datetime
@@ -11,14 +11,16 @@ import structlog
 
 from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.conditions import postgres_condition
+from scoreboard.storage.connections.stores import Stores
 
-AHEAD = 3  # months; design: three months ahead plus a DEFAULT partition
-LOCK = 0x5C0BEB0B  # key of the advisory lock: one node at a time
-TURN_SECONDS = 10  # that a node waits for the others' turn; nobody else waits meanwhile
-# that it waits for tables which others use, while its turn lasts: whoever asks for the tables then waits behind it
-TABLES_MS = 500
-UNHURRIED = (
-    f"SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL lock_timeout = '{TURN_SECONDS}s'"
+MONTHS_AHEAD = 3  # besides them there is a DEFAULT partition
+ADVISORY_LOCK_KEY = 0x5C0BEB0B  # one node at a time makes partitions
+ADVISORY_LOCK_TIMEOUT_SECONDS = 10  # for the other nodes to finish; nobody else waits meanwhile
+# for tables that others use, while the advisory lock is held: whoever asks for the tables then waits behind this node
+TABLE_LOCK_TIMEOUT_MS = 500
+SETTINGS_SQL = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
+    f"SET LOCAL lock_timeout = '{ADVISORY_LOCK_TIMEOUT_SECONDS}s'"
 )
 
 ABSENT_SQL = """
@@ -34,13 +36,25 @@ _warned: set[str] = set()  # partitions that this process has warned of; bounded
 
 
 def months(now: datetime) -> list[tuple[str, str, str]]:
-    """(partition's name, first moment, first moment after) of this month and the next AHEAD, in UTC."""
+    """(partition's name, first moment, first moment after) of this month and the next MONTHS_AHEAD, in UTC."""
     start = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1
-    bounds = [f"{month // 12:04d}-{month % 12 + 1:02d}-01 00:00:00+00" for month in range(start, start + AHEAD + 2)]
-    return [(f"action_logs_{bounds[i][:7].replace('-', '_')}", bounds[i], bounds[i + 1]) for i in range(AHEAD + 1)]
+    bounds = [
+        f"{month // 12:04d}-{month % 12 + 1:02d}-01 00:00:00+00" for month in range(start, start + MONTHS_AHEAD + 2)
+    ]
+    return [
+        (f"action_logs_{bounds[i][:7].replace('-', '_')}", bounds[i], bounds[i + 1]) for i in range(MONTHS_AHEAD + 1)
+    ]
 
 
-async def make_partitions(conn: asyncpg.Connection) -> list[str]:
+async def make_partitions(stores: Stores, seconds: float) -> list[str]:
+    """Makes what is missing, on a connection of its own; returns the new partitions' names. See `make_partitions_aio`.
+
+    Raises StorageUnavailable also after `seconds`.
+    """
+    return await stores.on_own_connection(seconds, make_partitions_aio)
+
+
+async def make_partitions_aio(conn: asyncpg.Connection) -> list[str]:
     """Makes what is missing, all or none; returns the new partitions' names.
 
     What can't be made (its name belongs to a table that somebody detached, its month to a partition of another name) is
@@ -50,23 +64,25 @@ async def make_partitions(conn: asyncpg.Connection) -> list[str]:
     with postgres_errors():
         wanted = months(await conn.fetchval("SELECT now()"))
         names = [name for name, _, _ in wanted]
-        if not await _absent(conn, names):
+        if not await _absent_aio(conn, names):
             return []
         made = []
         async with conn.transaction():
-            await conn.execute(UNHURRIED)
-            await conn.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-            await conn.execute(f"SET LOCAL lock_timeout = '{TABLES_MS}ms'")
-            absent = await _absent(conn, names)  # asked again: another node may have made them before we had the lock
+            await conn.execute(SETTINGS_SQL)
+            await conn.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK_KEY)
+            await conn.execute(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_MS}ms'")
+            absent = await _absent_aio(
+                conn, names
+            )  # asked again: another node may have made them before we had the lock
             for name, first, after in wanted:
                 if absent.get(name) is not None:
                     _warn(name, "a table, a view or an index has this name: attach it to action_logs, or rename it")
-                elif name in absent and await _make(conn, name, first, after):
+                elif name in absent and await _make_aio(conn, name, first, after):
                     made.append(name)
     return made
 
 
-async def _absent(conn: asyncpg.Connection, names: list[str]) -> dict[str, int | None]:
+async def _absent_aio(conn: asyncpg.Connection, names: list[str]) -> dict[str, int | None]:
     """Those that are no partitions of the log, each with the oid of the table that has the name, if any.
 
     From the catalogs' rows, as of now: `to_regclass` answers from a cache of the session, which does not hear of other
@@ -75,7 +91,7 @@ async def _absent(conn: asyncpg.Connection, names: list[str]) -> dict[str, int |
     return {row["name"]: row["oid"] for row in await conn.fetch(ABSENT_SQL, names)}
 
 
-async def _make(conn: asyncpg.Connection, name: str, first: str, after: str) -> bool:
+async def _make_aio(conn: asyncpg.Connection, name: str, first: str, after: str) -> bool:
     """False when PostgreSQL refuses the partition as such. Then nothing of it is left, and the transaction goes on.
 
     Names and bounds are ours (`months`), so they may stand in the text: DDL takes no parameters.
@@ -85,12 +101,15 @@ async def _make(conn: asyncpg.Connection, name: str, first: str, after: str) -> 
             await conn.execute(f"""
                 LOCK TABLE action_logs_default IN ACCESS EXCLUSIVE MODE;
                 CREATE TABLE {name} (LIKE action_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
-                WITH moved AS (DELETE FROM action_logs_default WHERE processed_at >= '{first}' AND processed_at < '{after}' RETURNING *)
+                WITH moved AS (
+                    DELETE FROM action_logs_default
+                    WHERE processed_at >= '{first}' AND processed_at < '{after}' RETURNING *
+                )
                 INSERT INTO {name} SELECT * FROM moved;
                 ALTER TABLE action_logs ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{after}');
             """)  # noqa: S608
     except asyncpg.PostgresError as exc:
-        if postgres_condition(exc) is not None:  # of PostgreSQL, not of this partition: the next round tries all again
+        if postgres_condition(exc) is not None:  # of PostgreSQL, not of this partition: the next run tries all again
             raise
         _warn(name, str(exc))
         return False

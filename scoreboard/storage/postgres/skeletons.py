@@ -2,8 +2,7 @@
 version.
 
 Called by housekeeping, a portion of the users at a time; `storage.postgres.users` writes the rows of everybody else. A
-user holds a row for each skeleton of the name, unless another one had it before. asyncio-flavoured. Safe from several
-nodes at once.
+user holds a row for each skeleton of the name, unless another one had it before. Safe from several nodes at once.
 """
 
 import asyncio
@@ -12,15 +11,16 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard.domain.skeletons import skeletons
+from scoreboard.storage.connections.stores import Stores
 
 REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
 PORTION_USERS = 100  # of a statement: at most some milliseconds of folding on the loop
-PORTIONS_PER_ROUND = 100  # a million users are looked at in 100 rounds, and nobody waits for it
+PORTIONS_PER_RUN = 100  # a million users are looked at in 100 runs, and nobody waits for it
 # between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
 PAUSE_SECONDS = 0.1
-PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
+PRUNE_BATCH_ROWS = 10_000  # rows a statement, to stay far below the statement time-out
 
-START = UUID(int=0)
+LOWEST_ID = UUID(int=0)
 
 END_SQL = "SELECT id FROM users WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
@@ -30,7 +30,8 @@ SELECT u.id, u.username FROM users AS u CROSS JOIN LATERAL (
     SELECT count(*) AS rows, max(s.skeleton_count) AS wanted, bool_or(s.username <> u.username) AS is_anothers
     FROM username_skeletons AS s WHERE s.user_id = u.id AND s.freed_at IS NULL
 ) AS held
-WHERE u.id > $1 AND u.id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND (rows IS DISTINCT FROM wanted OR is_anothers)
+WHERE u.id > $1 AND u.id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+      AND (rows IS DISTINCT FROM wanted OR is_anothers)
 ORDER BY u.id"""
 
 # Users before skeletons, as whoever renames or deletes one. Who is being renamed or deleted just now is left for the
@@ -66,10 +67,10 @@ SET user_id = excluded.user_id, username = excluded.username, skeleton_count = e
 WHERE s.freed_at IS NOT NULL OR (s.user_id = excluded.user_id
       AND (s.username, s.skeleton_count) IS DISTINCT FROM (excluded.username, excluded.skeleton_count))"""
 
-# constants
 PRUNE_SQL = f"""
 DELETE FROM username_skeletons WHERE skeleton IN (
-    SELECT skeleton FROM username_skeletons WHERE freed_at < now() - interval '{REST_DAYS} days' LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608
+    SELECT skeleton FROM username_skeletons WHERE freed_at < now() - interval '{REST_DAYS} days'
+    LIMIT {PRUNE_BATCH_ROWS})"""  # noqa: S608 – constants
 
 
 class Backfill:
@@ -78,27 +79,31 @@ class Backfill:
     __slots__ = ("_after",)
 
     def __init__(self) -> None:
-        self._after = START
+        self._after = LOWEST_ID
 
-    async def round(self, conn: asyncpg.Connection) -> int:
-        """Looks at the next PORTIONS_PER_ROUND × PORTION_USERS users, from the start again after the last one.
+    async def run(self, stores: Stores, seconds: float) -> int:
+        """One run on a connection of its own. Returns how many rows were missing. Raises StorageUnavailable."""
+        return await stores.on_own_connection(seconds, self.run_aio)
+
+    async def run_aio(self, conn: asyncpg.Connection) -> int:
+        """Looks at the next PORTIONS_PER_RUN × PORTION_USERS users, from the start again after the last one.
 
         Returns how many rows were missing. Deletes names that have rested for long enough first. Cancelling ends it
         between two statements.
         """
         await conn.execute(PRUNE_SQL)
         written = 0
-        for _ in range(PORTIONS_PER_ROUND):
+        for _ in range(PORTIONS_PER_RUN):
             end = await conn.fetchval(END_SQL, self._after, PORTION_USERS - 1)
-            written += await _portion(conn, self._after, end)
-            self._after = end or START
+            written += await _portion_aio(conn, self._after, end)
+            self._after = end or LOWEST_ID
             if end is None:
                 break
             await asyncio.sleep(PAUSE_SECONDS)
         return written
 
 
-async def _portion(conn: asyncpg.Connection, after: UUID, end: UUID | None) -> int:
+async def _portion_aio(conn: asyncpg.Connection, after: UUID, end: UUID | None) -> int:
     outdated = await conn.fetch(OUTDATED_SQL, after, end)
     if not outdated:
         return 0

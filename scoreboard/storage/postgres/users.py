@@ -17,8 +17,6 @@ import asyncpg
 from scoreboard.domain import email_addresses, names
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
-from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.skeletons import REST_DAYS
 
@@ -154,7 +152,10 @@ FROM created JOIN unnest($3::text[], $4::text[], $5::smallint[]) AS given(userna
 ON CONFLICT DO NOTHING"""
 IDS = "SELECT username, id FROM users WHERE username = ANY($1::text[])"
 
-UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+NO_TIMEOUTS = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
+    "SET LOCAL idle_in_transaction_session_timeout = 0"
+)
 DELETE = "DELETE FROM users WHERE id = $1 RETURNING id"
 
 _PAGE = """
@@ -285,7 +286,7 @@ async def change(
         if username is None:
             row = await stores.fetchrow(CHANGE, *arguments)
         else:
-            row = await stores.in_transaction(_rename, user, arguments)
+            row = await stores.in_transaction(_rename_aio, user, arguments)
     except (asyncpg.UniqueViolationError, _OvertakenError):
         # the first: a user of that name was made by plain SQL at the same moment
         return USERNAME_TAKEN
@@ -306,8 +307,8 @@ async def change(
     )
 
 
-async def _rename(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
-    """asyncio-flavoured, in a transaction."""
+async def _rename_aio(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
+    """In a transaction."""
     await conn.execute(LOCK_USER, user)
     row = await conn.fetchrow(CHANGE, *arguments)
     if row is not None and row["is_overtaken"]:
@@ -330,19 +331,14 @@ async def delete(stores: Stores, user: UUID) -> bool:
     False when there is no such user. Triggers note for all boards that the user is gone, and end the sessions, whose
     rows stay until they are pruned. However many actions there are.
     """
-    return await run_in_asyncio(_delete, stores, user)
+    # on a connection of its own, as the pool's calls have a deadline
+    return await stores.on_own_connection(None, _delete_aio, user)
 
 
-async def _delete(stores: Stores, user: UUID) -> bool:
-    """asyncio-flavoured, on a connection of its own, as the pool's calls have a deadline."""
-    conn = await stores.connect()
-    try:
-        with ended_connection(conn), postgres_errors():
-            async with conn.transaction():
-                await conn.execute(UNHURRIED)
-                return await conn.fetchval(DELETE, user) is not None
-    finally:
-        conn.terminate()
+async def _delete_aio(conn: asyncpg.Connection, user: UUID) -> bool:
+    async with conn.transaction():
+        await conn.execute(NO_TIMEOUTS)
+        return await conn.fetchval(DELETE, user) is not None
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:

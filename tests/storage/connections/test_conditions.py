@@ -8,7 +8,7 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import observed, postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.storage.connections.bridge import failures_reported_to, postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.conditions import costs_connection, postgres_condition, redis_condition, reply_code
 from scoreboard.storage.connections.stores import Stores
 from tests.storage.worlds import connection
@@ -126,18 +126,22 @@ def test_a_storage_failure_tells_it_too(condition: StoreCondition) -> None:
     ],
 )
 async def test_postgresql_says_so(stores: Stores, statement: str, expected: StoreCondition | None) -> None:
-    """Real replies come out of the edge with their condition, and observers hear of them; errors of the data pass as
-    they are."""
-    heard: list[StorageUnavailable] = []
+    """Real replies come out of the edge with their condition, and are reported; errors of the data pass as they are."""
+    reported: list[StorageUnavailable] = []
+
+    class Listener:
+        def report(self, failure: StorageUnavailable) -> None:
+            reported.append(failure)
+
     async with connection(stores) as conn:
 
         async def ask() -> None:
-            with observed(heard.append), postgres_errors():
+            with failures_reported_to(Listener()), postgres_errors():
                 await conn.execute(statement)
 
         with pytest.raises(asyncpg.PostgresError if expected is None else StorageUnavailable) as raised:
             await run_in_asyncio(ask)
-    assert [failure.condition for failure in heard] == ([] if expected is None else [expected])
+    assert [failure.condition for failure in reported] == ([] if expected is None else [expected])
     assert isinstance(raised.value, StorageUnavailable) is (expected is not None)
 
 

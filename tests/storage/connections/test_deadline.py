@@ -9,7 +9,7 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded
+from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.worlds import connection
@@ -59,7 +59,7 @@ async def test_swallowed_answers(
     failure: StorageUnavailable | None = None
     with trio.fail_after(5):
         try:
-            await run_in_asyncio(lambda: bounded(conn, SECONDS, call(conn)))
+            await run_in_asyncio(lambda: bounded_aio(conn, SECONDS, call(conn)))
         except StorageUnavailable as exc:
             failure = exc
     assert conn.is_closed() is (failure is not None)  # some calls need no more answers than came
@@ -77,7 +77,7 @@ async def test_a_connection_that_ends(
     """Is told at once as what it is."""
     proxy.fault = fault
     with trio.fail_after(5), pytest.raises((StorageUnavailable, asyncpg.PostgresConnectionError)):
-        await run_in_asyncio(lambda: bounded(conn, FAR, call(conn)))
+        await run_in_asyncio(lambda: bounded_aio(conn, FAR, call(conn)))
     assert conn.is_closed()
 
 
@@ -94,14 +94,14 @@ async def test_errors_of_the_data(
 ) -> None:
     """Pass as they are, and the connection stays open."""
     with pytest.raises(error):
-        await run_in_asyncio(lambda: bounded(conn, FAR, conn.fetchval(sql, *args)))
-    assert await run_in_asyncio(lambda: bounded(conn, FAR, conn.fetchval("SELECT 7"))) == 7
+        await run_in_asyncio(lambda: bounded_aio(conn, FAR, conn.fetchval(sql, *args)))
+    assert await run_in_asyncio(lambda: bounded_aio(conn, FAR, conn.fetchval("SELECT 7"))) == 7
 
 
 async def test_cancelling(conn: asyncpg.Connection) -> None:
     """Returns at once, as Cancelled, and costs the connection: its answer is still under way."""
     with trio.fail_after(5), trio.move_on_after(SECONDS) as scope:
-        await run_in_asyncio(lambda: bounded(conn, FAR, conn.fetchval("SELECT pg_sleep(60)")))
+        await run_in_asyncio(lambda: bounded_aio(conn, FAR, conn.fetchval("SELECT pg_sleep(60)")))
     assert scope.cancelled_caught
     assert conn.is_closed()
 
@@ -109,7 +109,7 @@ async def test_cancelling(conn: asyncpg.Connection) -> None:
 async def test_a_deadline_that_has_passed(conn: asyncpg.Connection) -> None:
     """Is the same."""
     with pytest.raises(StorageUnavailable):
-        await run_in_asyncio(lambda: bounded(conn, -1, conn.fetchval("SELECT pg_sleep(60)")))
+        await run_in_asyncio(lambda: bounded_aio(conn, -1, conn.fetchval("SELECT pg_sleep(60)")))
 
 
 async def test_a_bug_stays_a_bug(conn: asyncpg.Connection) -> None:
@@ -121,7 +121,7 @@ async def test_a_bug_stays_a_bug(conn: asyncpg.Connection) -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError):
-        await run_in_asyncio(lambda: bounded(conn, FAR, broken()))
+        await run_in_asyncio(lambda: bounded_aio(conn, FAR, broken()))
     assert conn.is_closed()
 
 
@@ -133,10 +133,10 @@ async def test_many_at_once(proxy: Proxy, redis_url: str) -> None:
 
 async def _many(stores: Stores) -> None:
     async def run() -> list[object]:
-        conns = [await stores.connect() for _ in range(6)]
+        conns = [await stores.connect_aio() for _ in range(6)]
         try:
             calls: list[Awaitable[object]] = [
-                bounded(conn, SECONDS if n % 2 else FAR, conn.fetchval("SELECT pg_sleep(1), $1::int", n))
+                bounded_aio(conn, SECONDS if n % 2 else FAR, conn.fetchval("SELECT pg_sleep(1), $1::int", n))
                 for n, conn in enumerate(conns)
             ]
             return await asyncio.gather(*calls, return_exceptions=True)

@@ -118,7 +118,7 @@ async def test_no_free_connection(stores: Stores) -> None:
     """Who waits for one has the same deadline, and is told that PostgreSQL is busy, not that it is gone."""
 
     async def sleep() -> None:
-        await run_in_asyncio(stores.pool.call, lambda conn: conn.fetchval("SELECT pg_sleep(30)"), seconds=30)
+        await run_in_asyncio(stores.pool.call_aio, lambda conn: conn.fetchval("SELECT pg_sleep(30)"), seconds=30)
 
     async with trio.open_nursery() as nursery:
         for _ in range(POOL):

@@ -28,7 +28,7 @@ async def client(proxy: Proxy) -> AsyncIterator[DirectClient]:
 
 
 async def call(client: DirectClient, *args: object) -> object:
-    return await run_in_asyncio(client.execute_command, *args)
+    return await run_in_asyncio(client.execute_aio, *args)
 
 
 async def test_one_connection_for_calls_in_turn_and_more_for_calls_at_once(client: DirectClient, proxy: Proxy) -> None:

@@ -41,7 +41,7 @@ async def pooled(stores: Stores, *args: object) -> object:
 async def direct(stores: Stores, *args: object) -> object:
     async def run() -> object:
         with redis_errors():
-            return await stores.redis_direct.execute_command(*args)
+            return await stores.redis_direct.execute_aio(*args)
 
     return await run_in_asyncio(run)
 

@@ -14,8 +14,9 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import Recorded
 from scoreboard.operations.admin import verify
 from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import ConnectionDeadline, bounded, ended_connection
-from scoreboard.storage.connections.stores import Stores, connect
+from scoreboard.storage.connections.deadline import ConnectionDeadline, bounded_aio, ended_connection
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.storage.writer import Writer
 from tests.storage.worlds import agreed, claim, make_users, nobody_refused, open_board
@@ -61,7 +62,7 @@ CALLS = [plain, in_transaction, by_cursor, by_statement, by_script]
 
 async def in_bounded(conn: asyncpg.Connection, call: Awaitable[None]) -> None:
     with postgres_errors():
-        await bounded(conn, FAR, call)
+        await bounded_aio(conn, FAR, call)
 
 
 async def in_deadline(conn: asyncpg.Connection, call: Awaitable[None]) -> None:
@@ -83,7 +84,7 @@ async def test_closed_by_us(
     random = Random(7)
 
     async def attempt(call: Callable[[asyncpg.Connection], Awaitable[None]]) -> bool:
-        conn = await stores.connect()
+        conn = await stores.connect_aio()
         timer = asyncio.get_running_loop().call_later(random.uniform(0, LATEST_SECONDS), conn.terminate)
         try:
             await way(conn, call(conn))
@@ -106,7 +107,7 @@ async def test_a_pool_that_is_ended_under_its_calls(stores: Stores) -> None:
     async def attempt(call: Callable[[asyncpg.Connection], Awaitable[None]]) -> bool:
         timer = asyncio.get_running_loop().call_later(random.uniform(0, LATEST_SECONDS), stores.pool.terminate)
         try:
-            await stores.pool.call(call)
+            await stores.pool.call_aio(call)
         except StorageUnavailable:
             return False
         finally:
@@ -123,7 +124,7 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
     counts once."""
     random = Random(7)
     (user,) = await make_users(stores, 1)
-    writer = Writer(stores.connect_committer, nobody_refused, agreed())
+    writer = Writer(stores.connect_committer_aio, nobody_refused, agreed())
 
     async def attempt(number: int) -> bool:
         conn = await writer.ready()
@@ -157,8 +158,8 @@ async def test_ended_by_postgresql(empty_database_url: str, stores: Stores) -> N
         await run_in_asyncio(kill)
 
     async def kill() -> None:
-        for url in (empty_database_url, stores.postgres_url):
-            conn = await connect(url)
+        for url in (empty_database_url, stores.postgres.url):
+            conn = await PostgresConnector(url).connect_aio()
             await conn.execute(END_OTHERS_SQL)
             conn.terminate()
 

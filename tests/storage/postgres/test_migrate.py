@@ -14,9 +14,10 @@ import unicodedata2
 
 from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
 from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, connect, open_stores
+from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import migrate as module
-from scoreboard.storage.postgres.migrate import TIMEOUTS, Migration, is_migrated, migrate, migrations, outstanding
+from scoreboard.storage.postgres.migrate import TIMEOUTS, Migration, is_migrated_aio, migrate, migrations, outstanding
 from tests.conftest import execute
 
 # The migrations that made or emptied username_skeletons: which Unicode the keys that were written since are of.
@@ -37,10 +38,10 @@ async def test_each_file_is_applied_once_in_order(empty_database_url: str) -> No
     names = [migration.name for migration in migrations()]
     assert names == sorted(names)
     async with postgres(empty_database_url):
-        conn = await run_in_asyncio(connect, empty_database_url)
-        assert not await run_in_asyncio(is_migrated, conn)
+        conn = await run_in_asyncio(PostgresConnector(empty_database_url).connect_aio)
+        assert not await run_in_asyncio(is_migrated_aio, conn)
         assert await migrate(empty_database_url) == names
-        assert await run_in_asyncio(is_migrated, conn)
+        assert await run_in_asyncio(is_migrated_aio, conn)
         assert await migrate(empty_database_url) == []
         conn.terminate()
 
@@ -104,7 +105,7 @@ async def test_an_old_postgresql_is_refused(version: str, accepted: bool, monkey
         def is_closed(self) -> bool:
             return False
 
-    async def connect(_url: str, **_: Any) -> Fake:
+    async def connect_aio(_connector: PostgresConnector) -> Fake:
         return Fake()
 
     async def nothing_left(_conn: Any) -> None:
@@ -113,9 +114,9 @@ async def test_an_old_postgresql_is_refused(version: str, accepted: bool, monkey
     async def is_current(_conn: Any) -> bool:
         return False
 
-    monkeypatch.setattr(module, "connect", connect)
-    monkeypatch.setattr(module, "_is_current", is_current)
-    monkeypatch.setattr(module, "_apply_next", nothing_left)
+    monkeypatch.setattr(PostgresConnector, "connect_aio", connect_aio)
+    monkeypatch.setattr(module, "_is_current_aio", is_current)
+    monkeypatch.setattr(module, "_apply_next_aio", nothing_left)
     if accepted:
         assert await migrate("postgresql://unused") == []
     else:
@@ -230,8 +231,8 @@ async def test_a_role_that_somebody_else_changes_makes_the_start_wait(empty_data
     )
     async with postgres(empty_database_url):
         other, watcher = (
-            await run_in_asyncio(connect, empty_database_url),
-            await run_in_asyncio(connect, empty_database_url),
+            await run_in_asyncio(PostgresConnector(empty_database_url).connect_aio),
+            await run_in_asyncio(PostgresConnector(empty_database_url).connect_aio),
         )
         await run_in_asyncio(other.execute, "BEGIN")
         await run_in_asyncio(other.execute, f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET work_mem = '8MB'")
@@ -260,10 +261,10 @@ async def test_a_migration_that_another_node_does_not_end_is_storage_unavailable
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for too long says so, and nothing is applied."""
-    monkeypatch.setattr(module, "PATIENCE", "50ms")
+    monkeypatch.setitem(module.MIGRATION_SETTINGS, "lock_timeout", "50ms")
     async with postgres(empty_database_url) as stores:
-        holder = await run_in_asyncio(connect, empty_database_url)
-        await run_in_asyncio(holder.fetchval, "SELECT pg_advisory_lock($1)", module.LOCK)
+        holder = await run_in_asyncio(PostgresConnector(empty_database_url).connect_aio)
+        await run_in_asyncio(holder.fetchval, "SELECT pg_advisory_lock($1)", module.ADVISORY_LOCK_KEY)
         with pytest.raises(StorageUnavailable) as caught:
             await migrate(empty_database_url)
         assert caught.value.condition is StoreCondition.BUSY

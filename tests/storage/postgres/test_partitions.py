@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, connect, open_stores
+from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import partitions as module
 from scoreboard.storage.postgres.migrate import migrate
-from scoreboard.storage.postgres.partitions import AHEAD, make_partitions, months
+from scoreboard.storage.postgres.partitions import MONTHS_AHEAD, make_partitions_aio, months
 from tests.conftest import database
 from tests.storage.worlds import connection
 
@@ -53,7 +53,7 @@ async def test_many_nodes_start_at_once_on_empty_databases(
     async def node(url: str) -> None:
         await migrate(url)
         async with open_stores(url, NOWHERE) as stores, connection(stores) as conn:
-            made.setdefault(url, []).extend(await run_in_asyncio(make_partitions, conn))
+            made.setdefault(url, []).extend(await run_in_asyncio(make_partitions_aio, conn))
 
     with (
         database(embedded_servers.postgres_url) as one,
@@ -74,16 +74,16 @@ async def test_many_nodes_meet_a_new_month_at_once(
 ) -> None:
     """Sessions that have looked for next month's table before it was made find it afterwards."""
     async with connection(stores) as first:
-        await run_in_asyncio(make_partitions, first)
-        monkeypatch.setattr(module, "AHEAD", AHEAD + 1)
+        await run_in_asyncio(make_partitions_aio, first)
+        monkeypatch.setattr(module, "MONTHS_AHEAD", MONTHS_AHEAD + 1)
         made: list[str] = []
 
         async def node() -> None:
-            conn = await run_in_asyncio(connect, stores.postgres_url)
+            conn = await run_in_asyncio(stores.postgres.connect_aio)
             await run_in_asyncio(
                 conn.fetchval, "SELECT to_regclass($1)", months(datetime.now(UTC))[-1][0]
             )  # the session remembers that it is absent
-            made.extend(await run_in_asyncio(make_partitions, conn))
+            made.extend(await run_in_asyncio(make_partitions_aio, conn))
             conn.terminate()
 
         with trio.fail_after(60):
@@ -97,10 +97,10 @@ async def test_many_nodes_meet_a_new_month_at_once(
 async def test_a_detached_table_is_left_alone(stores: Stores, logs: list[MutableMapping[str, Any]]) -> None:
     """An operator has archived this month's partition and left the table: it is warned of, and the others are made."""
     async with connection(stores) as conn:
-        names = await run_in_asyncio(make_partitions, conn)
+        names = await run_in_asyncio(make_partitions_aio, conn)
         await stores.execute(f"ALTER TABLE action_logs DETACH PARTITION {names[1]}")
         await stores.execute(f"DROP TABLE {names[2]}")
-        assert await run_in_asyncio(make_partitions, conn) == [names[2]]
+        assert await run_in_asyncio(make_partitions_aio, conn) == [names[2]]
     assert refused(logs) == [names[1]]
     assert names[1] not in await attached(stores)
     assert names[2] in await attached(stores)
@@ -111,8 +111,8 @@ async def test_a_name_that_a_view_has_is_warned_of_once(stores: Stores, logs: li
     taken, *others = [name for name, _, _ in months(datetime.now(UTC))]
     await stores.execute(f"CREATE VIEW {taken} AS SELECT 1")
     async with connection(stores) as conn:
-        assert await run_in_asyncio(make_partitions, conn) == others
-        assert await run_in_asyncio(make_partitions, conn) == []
+        assert await run_in_asyncio(make_partitions_aio, conn) == others
+        assert await run_in_asyncio(make_partitions_aio, conn) == []
     assert refused(logs) == [taken]
 
 
@@ -124,8 +124,8 @@ async def test_a_month_that_another_partition_has_costs_no_other_month(
     first, (taken, begin, end), *others = months(datetime.now(UTC))
     await stores.execute(f"CREATE TABLE by_hand PARTITION OF action_logs FOR VALUES FROM ('{begin}') TO ('{end}')")
     async with connection(stores) as conn:
-        assert await run_in_asyncio(make_partitions, conn) == [first[0], *(name for name, _, _ in others)]
-        assert await run_in_asyncio(make_partitions, conn) == []
+        assert await run_in_asyncio(make_partitions_aio, conn) == [first[0], *(name for name, _, _ in others)]
+        assert await run_in_asyncio(make_partitions_aio, conn) == []
     assert refused(logs) == [taken]
     assert taken not in await attached(stores)
     assert await stores.fetchval("SELECT count(*) FROM pg_class WHERE relname = $1", taken) == 0
@@ -140,7 +140,7 @@ async def test_rows_that_waited_move_to_their_month(stores: Stores) -> None:
         user,
     )
     async with connection(stores) as conn:
-        names = await run_in_asyncio(make_partitions, conn)
+        names = await run_in_asyncio(make_partitions_aio, conn)
     assert await stores.fetchval("SELECT string_agg(tableoid::regclass::text, ' ') FROM action_logs") == names[0]
 
 
@@ -152,18 +152,18 @@ async def test_a_lock_that_somebody_holds_is_storage_unavailable(
 ) -> None:
     """Another node's turn that does not end, a dump of the log: nothing is made, and all of it once the lock is
     free."""
-    monkeypatch.setattr(module, "UNHURRIED", "SET LOCAL lock_timeout = '50ms'")
-    monkeypatch.setattr(module, "TABLES_MS", 50)
+    monkeypatch.setattr(module, "SETTINGS_SQL", "SET LOCAL lock_timeout = '50ms'")
+    monkeypatch.setattr(module, "TABLE_LOCK_TIMEOUT_MS", 50)
     async with connection(stores) as holder, connection(stores) as conn:
         transaction = holder.transaction()
         await run_in_asyncio(transaction.start)
-        await run_in_asyncio(holder.execute, held, *([module.LOCK] if "$1" in held else []))
+        await run_in_asyncio(holder.execute, held, *([module.ADVISORY_LOCK_KEY] if "$1" in held else []))
         with pytest.raises(StorageUnavailable) as caught:
-            await run_in_asyncio(make_partitions, conn)
+            await run_in_asyncio(make_partitions_aio, conn)
         assert caught.value.condition is StoreCondition.BUSY
         assert await attached(stores) == {"action_logs_default"}
         await run_in_asyncio(transaction.rollback)
-        assert len(await run_in_asyncio(make_partitions, conn)) == AHEAD + 1
+        assert len(await run_in_asyncio(make_partitions_aio, conn)) == MONTHS_AHEAD + 1
 
 
 def test_months_are_consecutive() -> None:

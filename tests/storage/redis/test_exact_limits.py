@@ -37,13 +37,12 @@ async def two_nodes(database_url: str, redis_url: str) -> AsyncIterator[list[Wor
             make_pool(ConnectionPool, second.url, Generation("redis"), socket_timeout=None), REDIS_SECONDS
         )
         other = Stores(
-            stores.postgres_url,
+            stores.postgres,
             second.url,
             stores.pool,
             stores.redis,
             stores.redis_bulk,
             direct,
-            pgbouncer=False,
             redis_generation=None,
         )
         await open_board(stores)
@@ -51,7 +50,7 @@ async def two_nodes(database_url: str, redis_url: str) -> AsyncIterator[list[Wor
         yield nodes
         for commit in nodes[0].made + nodes[1].made:
             commit.writer.close()
-        await run_in_asyncio(direct.close)
+        await run_in_asyncio(direct.close_aio)
 
 
 async def burst(nodes: list[World], user: UUID, *, during: list[World]) -> list[Outcome]:

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def stores_of(settings: Settings) -> AsyncIterator[Stores]:
+async def start_stores(settings: Settings) -> AsyncIterator[Stores]:
     """The migrated stores that the settings name, or the embedded ones, started or joined. Raises SettingsError and
     StartError."""
     async with AsyncExitStack() as stack:

@@ -9,9 +9,9 @@ import trio
 
 from scoreboard.domain.errors import ScoreboardError, SettingsError, StartError
 from scoreboard.settings.model import Settings, load_settings
-from scoreboard.storage import open_stores as opening
+from scoreboard.storage import start_stores as opening
 from scoreboard.storage.connections.bridge import postgres_errors
-from scoreboard.storage.open_stores import check_postgres_url, check_redis_url, stores_of
+from scoreboard.storage.start_stores import check_postgres_url, check_redis_url, start_stores
 from tests.conftest import execute
 
 HANG = 60  # seconds after which a test that hangs fails; nothing is measured
@@ -24,7 +24,7 @@ def settings_of(postgres_url: str, redis_url: str) -> Settings:
 async def refusal(postgres_url: str, redis_url: str) -> str:
     """Why a start on these stores can't go on."""
     with trio.fail_after(HANG), pytest.raises(ScoreboardError) as caught:
-        async with stores_of(settings_of(postgres_url, redis_url)):
+        async with start_stores(settings_of(postgres_url, redis_url)):
             pytest.fail("it goes on")
     assert isinstance(caught.value, StartError | SettingsError)
     return str(caught.value)
@@ -110,5 +110,5 @@ async def test_keys_are_not_made_for_stores_that_cannot_be_used(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Opening stores writes nothing beside them."""
-    async with stores_of(settings_of(database_url, redis_url)):
+    async with start_stores(settings_of(database_url, redis_url)):
         assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,31 @@
+"""Deletes rows of the outbox that no board needs any more. Called by workers.housekeeping.
+
+Each writer's last row stays in `commits`, and its field in `applied`, also when the writer has ended. They can't be
+dropped safely:
+
+1. The two stores change one after the other, and every node compares them several times a second. A writer that is
+   missing in one of them alone is what a lost history looks like: the board would be built anew.
+2. Nobody can tell that a writer has ended. A committer without an action for a day still expects its last row, and a
+   PostgreSQL session whose number is used again goes on from it.
+3. A Redis that comes back with an older content still has the field, and would again look like a lost history.
+"""
+
+import asyncpg
+
+from scoreboard.domain.boards import Board
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import outbox
+from scoreboard.storage.rebuild import Rebuilder
+
+
+async def prune_commits(stores: Stores, board: Board, seconds: float) -> int:
+    """Deletes old rows that the board has, and returns how many. Raises StorageUnavailable, also after `seconds`."""
+    return await stores.on_own_connection(seconds, _prune_aio, stores, board)
+
+
+async def _prune_aio(conn: asyncpg.Connection, stores: Stores, board: Board) -> int:
+    applied = (await Rebuilder(stores, board).state()).applied
+    pruned = 0
+    while gone := await outbox.prune(conn, applied):
+        pruned += gone
+    return pruned
