@@ -57,7 +57,7 @@ from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Writer
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from scoreboard.telemetry.request_times import name_routes
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.authorization import Bearer
@@ -411,5 +411,5 @@ async def _handle_signals(node: Node, scope: trio.CancelScope, *, task_status: t
 
 
 def _watch_redis(state: State) -> None:
-    observe.BREAKER_STATE.labels("redis").set(BREAKER_VALUES[state])
+    metrics.BREAKER_STATE.labels("redis").set(BREAKER_VALUES[state])
     log.log(30 if state is State.OPEN else 20, "redis_breaker", state=state)

@@ -32,7 +32,8 @@ from scoreboard.settings.keys import new_production_keys, write_secrets
 from scoreboard.settings.model import Settings, load_settings
 from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.postgres import users as user_store
-from scoreboard.telemetry import observe
+from scoreboard.telemetry.logging import announce, configure
+from scoreboard.telemetry.metrics import set_build_info
 from scoreboard.web.pages.branding import load_branding, shown_accents
 from scoreboard.workers import projector
 
@@ -70,7 +71,8 @@ def configured(*, makes_data: bool = False) -> Callable[[Callable[..., None]], C
             flags |= {"actions.file": str(actions)} if (actions := others.pop("actions", None)) else {}
             flags |= {"embedded.demo_accounts": False} if others.get("with_demo") is False else {}
             settings = load_settings(config, flags, environ)
-            observe.configure(settings.log.level, settings.log.format, version=__version__)
+            configure(settings.log.level, settings.log.format)
+            set_build_info(__version__)
             if (
                 settings.embedded.enabled
                 and not makes_data
@@ -143,7 +145,7 @@ async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, 
     the node."""
     url = settings.server.public_url or settings.server.local_url(port)
     if not settings.embedded.enabled:
-        observe.announce(f"scoreboard is live: {url}")
+        announce(f"scoreboard is live: {url}")
         return
     known: Collection[str] = ()
     with demo.failures_logged():
@@ -152,7 +154,7 @@ async def _announce(settings: Settings, with_demo: bool | None, node: app.Node, 
             await demo.load(node.accounts, known)
             known = demo.HANDLES
     login = f"\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}" if demo.LOGIN in known else ""
-    observe.announce(f"\n  scoreboard is live: {url}{login}\n")
+    announce(f"\n  scoreboard is live: {url}{login}\n")
     if known:
         demo.warn_beyond_loopback(settings.server.host, settings.server.public_url)
     with demo.failures_logged():

@@ -18,7 +18,6 @@ import click
 import msgspec
 import trio
 
-from scoreboard import __version__
 from scoreboard.app import node as app
 from scoreboard.domain.account_rules import PASSWORD_LONGEST
 from scoreboard.domain.boards import rfc3339
@@ -33,7 +32,7 @@ from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.open_stores import stores_of
 from scoreboard.storage.postgres import sessions, users
 from scoreboard.storage.postgres.users import Listed
-from scoreboard.telemetry import observe
+from scoreboard.telemetry.logging import configure
 
 # of standard input: the longest password in UTF-8, a BOM and the line's end
 PASSWORD_LINE_BYTES = 4 * PASSWORD_LONGEST + 16
@@ -149,7 +148,7 @@ def _with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> 
     asked for.
     """
     level = "warning" if settings.log.level == "info" else settings.log.level
-    observe.configure(level, settings.log.format, version=__version__, stream=sys.stderr)
+    configure(level, settings.log.format, stream=sys.stderr)
     outcomes: list[T] = []
 
     async def run() -> None:

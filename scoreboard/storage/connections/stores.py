@@ -21,7 +21,7 @@ from scoreboard.storage.connections.namespace import Namespace
 from scoreboard.storage.connections.postgres_pool import PostgresPool, opening
 from scoreboard.storage.connections.redis_client import DirectClient
 from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -233,7 +233,7 @@ async def open_stores(
             redis_generation=generation,
         )
 
-    async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
+    async with asyncio_loop(metrics.ASYNCIO_EXCEPTIONS.inc):
         stores = await run_in_asyncio(make)
         try:
             yield stores

@@ -16,7 +16,7 @@ from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondit
 from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import bounded, ended_connection
 from scoreboard.storage.connections.stores import connect
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 OLDEST_POSTGRES = 170_000
@@ -80,7 +80,7 @@ async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
     Raises StartError when PostgreSQL is too old, a newer version has migrated it, or a file was edited,
     StorageUnavailable when it can't be reached. Cancelling rolls the file under way back.
     """
-    async with asyncio_loop(observe.ASYNCIO_EXCEPTIONS.inc):
+    async with asyncio_loop(metrics.ASYNCIO_EXCEPTIONS.inc):
         return await run_in_asyncio(_migrate, postgres_url, pgbouncer=pgbouncer)
 
 
