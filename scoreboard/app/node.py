@@ -40,7 +40,7 @@ from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.start_stores import start_stores
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # the shortest drain delay: a busy client reads "Connection: close" in this time, and connects to another node
 MIN_DRAIN_SECONDS = 0.5
@@ -179,5 +179,5 @@ async def _handle_signals(node: Node, scope: trio.CancelScope, *, task_status: t
 
 
 def _on_redis_breaker_changed(state: State) -> None:
-    observe.BREAKER_STATE.labels("redis").set(BREAKER_VALUES[state])
+    metrics.BREAKER_STATE.labels("redis").set(BREAKER_VALUES[state])
     log.log(WARNING if state is State.OPEN else INFO, "redis_breaker_changed", state=state)

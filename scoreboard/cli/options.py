@@ -15,7 +15,7 @@ from scoreboard import __version__
 from scoreboard.domain.errors import SettingsError, StartError
 from scoreboard.embedded import stack as embedded_servers
 from scoreboard.settings.model import load_settings
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import logging, metrics
 
 
 class FilePath(click.Path):
@@ -48,7 +48,8 @@ def configured(*, makes_data: bool = False) -> Callable[[Callable[..., None]], C
             flags |= {"actions.file": str(actions)} if (actions := others.pop("actions", None)) else {}
             flags |= {"embedded.demo_accounts": False} if others.get("with_demo") is False else {}
             settings = load_settings(config, flags, environ)
-            observe.configure(settings.log.level, settings.log.format, version=__version__)
+            logging.configure(settings.log.level, settings.log.format)
+            metrics.set_build_info(__version__)
             if (
                 settings.embedded.enabled
                 and not makes_data

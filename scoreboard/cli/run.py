@@ -7,13 +7,12 @@ from typing import TypeVar
 import click
 import trio
 
-from scoreboard import __version__
 from scoreboard.app.accounts import build_accounts
 from scoreboard.operations.accounts import Accounts
 from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.start_stores import start_stores
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import logging
 
 T = TypeVar("T")
 
@@ -25,7 +24,7 @@ def with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> T
     settings ask for more.
     """
     level = "warning" if settings.log.level == "info" else settings.log.level
-    observe.configure(level, settings.log.format, version=__version__, stream=sys.stderr)
+    logging.configure(level, settings.log.format, stream=sys.stderr)
     outcomes: list[T] = []
 
     async def run() -> None:

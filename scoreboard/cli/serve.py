@@ -16,7 +16,7 @@ from scoreboard.operations.action_rules import actions_file, load_rules
 from scoreboard.settings.model import Settings, load_settings
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users as user_store
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import logging
 from scoreboard.web.pages.branding import load_branding, shown_accents
 
 
@@ -45,7 +45,7 @@ async def _announce(settings: Settings, with_demo: bool | None, node: Node, stor
     they do ends the node."""
     url = settings.server.public_url or settings.server.local_url(port)
     if not settings.embedded.enabled:
-        observe.announce(f"scoreboard is live: {url}")
+        logging.announce(f"scoreboard is live: {url}")
         return
     accounts, demo_names = node.account_parts.accounts, set[str]()
     with demo.failures_logged():
@@ -54,7 +54,7 @@ async def _announce(settings: Settings, with_demo: bool | None, node: Node, stor
             await demo.load(accounts, demo_names)
             demo_names = set(demo.HANDLES)
     login = f"\n  log in as {demo.LOGIN} with the password {demo.PASSWORD}" if demo.LOGIN in demo_names else ""
-    observe.announce(f"\n  scoreboard is live: {url}{login}\n")
+    logging.announce(f"\n  scoreboard is live: {url}{login}\n")
     if demo_names:
         demo.warn_beyond_loopback(settings.server.host, settings.server.public_url)
     with demo.failures_logged():

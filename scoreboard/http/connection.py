@@ -21,7 +21,8 @@ from scoreboard.http.parser import RequestParser
 from scoreboard.http.request import NORMAL_PATH, Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.net.sockets import Socket
-from scoreboard.telemetry.observe import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, REQUEST_ID, answered
+from scoreboard.telemetry.logging import REQUEST_ID
+from scoreboard.telemetry.metrics import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, answered
 from scoreboard.telemetry.request_times import record
 
 FIRST_SECONDS = 10.0  # for the first byte of a new connection: whoever connects has something to ask

@@ -21,7 +21,7 @@ from scoreboard.http.connection import Connection
 from scoreboard.http.handlers import Handlers
 from scoreboard.net.poller import HAS_EPOLL, Poller
 from scoreboard.net.sockets import Socket
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel cuts it to net.core.somaxconn
 SEND_BUFFER_BYTES = 16_384  # with the kernel's default a slow reader hides behind 3.8 MiB, six minutes of boards
@@ -249,7 +249,7 @@ class Server:
         for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=order):
             self._release(connection.socket)
             connection.socket.close()
-            observe.CONNECTIONS_EVICTED.inc()
+            metrics.CONNECTIONS_EVICTED.inc()
         return bool(waiting)
 
     def _release(self, socket: Socket) -> None:

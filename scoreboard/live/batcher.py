@@ -15,7 +15,7 @@ import trio
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.live.hub import Hub
 from scoreboard.storage.board_cache import BoardCache
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 TICK = 0.1  # seconds; specification P1: a frame every 100 ms instead of one a change, about 90 % fewer messages
 # of a tick: a frame that is less late does not move those that follow, so that a busy board has ten a second and not
@@ -69,7 +69,7 @@ class Batcher:
         task_status.started()
         while True:
             self._every = interval(self._tick, self._hub.spent)
-            observe.TICK_INTERVAL.set(self._every)
+            metrics.TICK_INTERVAL.set(self._every)
             tick = next_tick(trio.current_time(), tick, self._every)
             self._hub.spent = 0.0  # a tick without a fan-out ends the stretching
             await self._until(tick)

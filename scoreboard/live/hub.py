@@ -23,7 +23,7 @@ from scoreboard.live.fan_out import Subscribers
 from scoreboard.live.frame_set import FORMS, SINCE_LENGTH, FrameFormat, FrameSet, prepare
 from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.storage.bus import Update
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # writes, in whole portions, about 2 ms, or answers to polls, about 5: then whatever else waits for the loop has its
 # turn
@@ -286,4 +286,4 @@ def _wake(polls: set[Poll]) -> Iterator[int]:
 def _measure(changed_at: float | None) -> None:
     """Once a portion of writes, for its last viewer: measuring each would cost as much as the write."""
     if changed_at is not None:
-        observe.PUSH_LAG.observe(max(0.0, monotonic() - changed_at))
+        metrics.PUSH_LAG.observe(max(0.0, monotonic() - changed_at))

@@ -19,7 +19,7 @@ from scoreboard.live.hub import Hub
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.board_cache import BoardCache
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # payloads, about 10 s of batches; full: dropped, a later one carries the newer version, and a second mends the rest
 UNREAD = 1024
@@ -91,7 +91,7 @@ class Reader:
         try:
             deposit.send_nowait(payload)
         except trio.WouldBlock:
-            observe.HINTS_DROPPED.inc()
+            metrics.HINTS_DROPPED.inc()
 
     async def _beat(self) -> None:
         while True:

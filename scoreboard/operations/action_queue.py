@@ -14,7 +14,7 @@ import trio
 
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Outcome, SubmittedAction, out_of_service
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 BATCH = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
 QUEUE = 4_096  # waiting actions, under a second of work; full: 503
@@ -136,7 +136,7 @@ class Queue:
             if cautious:
                 self._locked = {pending.claim.user for pending in (*batch, *self._apart)}
             if batch:
-                observe.COMMIT_QUEUE.set(len(self._waiting))
+                metrics.COMMIT_QUEUE.set(len(self._waiting))
                 return Batch(batch, cautious)
 
     def postpone(self, pending: Pending) -> None:

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StartError, StorageUnavailable
-from scoreboard.telemetry.observe import TASK_RESTARTS
+from scoreboard.telemetry.metrics import TASK_RESTARTS
 
 FIRST_PAUSE = 0.1  # seconds before the first restart; doubles with each crash
 LONGEST_PAUSE = 5.0  # seconds; a task that always crashes costs next to nothing

@@ -19,7 +19,7 @@ from time import monotonic
 
 import structlog
 
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
 UNCHECKED_SECONDS = 3.0
@@ -176,7 +176,7 @@ class Agreement:
         if found == self._logged:
             return
         for reason in found - self._logged:
-            observe.BOARD_DOUBTS.labels(self.board, reason).inc()
+            metrics.BOARD_DOUBTS.labels(self.board, reason).inc()
         if found:
             log.warning("board_in_doubt", board=self.board, store="redis", reasons=sorted(found))
         else:

@@ -26,7 +26,7 @@ from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 FRESH = 1.0  # seconds; an older read is made again though nobody tells of a change: a lost hint costs a second
 ASK_AGAIN = 0.1  # seconds between two attempts at Redis while it has no board that can be read: about a tick
@@ -232,7 +232,7 @@ class BoardCache:
             if answer is None:
                 self.request_repair()
             elif not self._agreement.in_doubt and begun >= self._agreement.agreed_at:
-                observe.LEADERBOARD_SECONDS.observe(monotonic() - begun)
+                metrics.LEADERBOARD_SECONDS.observe(monotonic() - begun)
                 return self._take(answer, begun)
         self.stale_since_ms = self.stale_since_ms or round(time() * 1000)
         try:
@@ -248,7 +248,7 @@ class BoardCache:
         self.wanted = max(self.wanted, snapshot.mark)
         heard, read = self.heard_top, BoardVersion(snapshot.epoch, snapshot.top)
         if heard > read and begun > self._hint_at:
-            observe.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
+            metrics.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
             heard = NEVER
         self.heard_top = max(heard, read)
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf

@@ -20,7 +20,7 @@ from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.redis_pool import make_pool
 from scoreboard.storage.connections.stores import Stores
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
 CHECK_SECONDS = 0.6  # for one check on a new connection
@@ -243,7 +243,7 @@ class HealthMonitor:
         before, self.conditions[store] = self.conditions[store], found
         for condition in StoreCondition:
             if condition is not StoreCondition.BUSY:
-                observe.STORE_CONDITION.labels(store, condition).set(condition is found)
+                metrics.STORE_CONDITION.labels(store, condition).set(condition is found)
         if found is not before and not (found is StoreCondition.UP and not self._has_checked):
             level = log.info if found is StoreCondition.UP else log.warning
             level("store_condition_changed", store=store, condition=found, before=before, why=why)

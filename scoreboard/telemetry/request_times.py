@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from scoreboard.telemetry.observe import REGISTRY, SHORT_BUCKETS
+from scoreboard.telemetry.metrics import REGISTRY, SHORT_BUCKETS
 
 CLASSES = 5  # of a status: 1xx to 5xx
 BUCKETS = len(SHORT_BUCKETS) + 1  # the last one has no bound

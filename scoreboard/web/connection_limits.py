@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from scoreboard.web.client_address import Addresses, group
 
 # refused requests of one address, or user, within FLOOD_SECONDS: a client that waits for Retry-After never comes near
@@ -73,14 +73,14 @@ class ConnectionLimits:
         if self._addresses.trusts(key):
             return True
         if self._blocked and self._is_blocked(key):
-            observe.CONNECTIONS_REFUSED.labels("flood").inc()
+            metrics.CONNECTIONS_REFUSED.labels("flood").inc()
             return False
         count = self._open.get(key, 0)
         if 0 < self._per_address <= count:
-            observe.CONNECTIONS_REFUSED.labels("address").inc()
+            metrics.CONNECTIONS_REFUSED.labels("address").inc()
             return False
         if self._interval and not self._is_in_time(key):
-            observe.CONNECTIONS_REFUSED.labels("rate").inc()
+            metrics.CONNECTIONS_REFUSED.labels("rate").inc()
             return False
         self._open[key] = count + 1
         return True

@@ -16,7 +16,7 @@ from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, Sub
 from scoreboard.operations.action_queue import IN_DOUBT, Batch, Pending, Queue
 from scoreboard.storage.commit import Commit, Committed
 from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -102,9 +102,9 @@ async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[
     But for those whose rows another session holds: they go back to the queue.
     """
     leaders, followers = deduplicate(batch.pending)
-    observe.COMMIT_BATCH_SIZE.observe(len(leaders))
+    metrics.COMMIT_BATCH_SIZE.observe(len(leaders))
     try:
-        with observe.COMMIT_SECONDS.time():
+        with metrics.COMMIT_SECONDS.time():
             claims = [pending.claim for pending in leaders]
             committed: Committed = await run_in_asyncio(commit.run, claims, cautious=batch.cautious)
     except BaseException:

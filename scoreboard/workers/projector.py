@@ -26,7 +26,7 @@ from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.redis.scripts import load_script
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -238,7 +238,7 @@ class Projector:
         lost = outbox.lost_turns(found.applied, committed)
         lost_here = outbox.lost_turns(expected, committed)
         if (lost or lost_here) and Doubt.HISTORY not in self.agreement.doubts():
-            observe.LOST_TURNS.inc(sum((lost | lost_here).values()))
+            metrics.LOST_TURNS.inc(sum((lost | lost_here).values()))
             log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
         if found.is_whole:
             held = {writer: turn for writer, turn in expected.items() if writer not in lost_here}

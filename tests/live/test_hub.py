@@ -13,7 +13,7 @@ from scoreboard.live import fan_out as subscribers
 from scoreboard.live import hub as module
 from scoreboard.live.hub import PENDING, Hub
 from scoreboard.live.viewer import Poll
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from tests.live.viewers import BOARD, FakeViewer, kinds, names, read_stream, snapshot, update_for
 
 ANN, BOB = UUID(int=1), UUID(int=2)
@@ -196,7 +196,7 @@ async def test_lag_is_measured_only_where_it_is_known(hub: Hub) -> None:
     def pushes() -> float:
         return next(
             sample.value
-            for metric in observe.PUSH_LAG.collect()
+            for metric in metrics.PUSH_LAG.collect()
             for sample in metric.samples
             if sample.name.endswith("_count")
         )

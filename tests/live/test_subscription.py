@@ -19,7 +19,7 @@ from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections.stores import open_stores
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from tests.conftest import OwnValkey
 from tests.live.viewers import BOARD, FakeViewer, kinds
 from tests.storage.boards import World
@@ -201,10 +201,10 @@ async def test_redis_away_for_long_costs_nothing_but_attempts(
 async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
     """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is heard."""
     await trio.sleep(0.1)
-    before = observe.HINTS_DROPPED._value.get()
+    before = metrics.HINTS_DROPPED._value.get()
     for version in range(module.UNREAD + 50):
         scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n0\n\n[]".encode())
-    assert observe.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
+    assert metrics.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
     await trio.sleep(0.1)
     scene.bus.deliver(f"board\n\n{BOARD}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.runtime.supervise import FIRST_PAUSE, LONGEST_PAUSE, STEADY, supervised
-from scoreboard.telemetry.observe import REGISTRY
+from scoreboard.telemetry.metrics import REGISTRY
 
 
 def restarts(task: str) -> float:

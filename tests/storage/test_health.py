@@ -18,7 +18,7 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.postgres.migrate import migrate
-from scoreboard.telemetry.observe import REGISTRY
+from scoreboard.telemetry.metrics import REGISTRY
 from tests.conftest import OwnValkey, execute, resp
 from tests.storage.connections.test_postgres_pool import INSERT, at_once, read_only
 from tests.storage.proxy import Fault, Proxy, proxy_before

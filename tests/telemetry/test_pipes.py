@@ -11,7 +11,8 @@ from typing import TextIO
 import pytest
 import structlog
 
-from scoreboard.telemetry import observe, pipes
+from scoreboard.telemetry import logging as log_lines
+from scoreboard.telemetry import metrics, pipes
 
 BIG = "x" * 100_000  # more than a pipe takes at once
 
@@ -55,13 +56,13 @@ def logging_restored() -> Iterator[None]:
     root.handlers, level = before
     root.setLevel(level)
     structlog.reset_defaults()
-    observe.configure("info", "json", stream=io.StringIO())
+    log_lines.configure("info", "json", stream=io.StringIO())
     root.handlers = before[0]
     structlog.reset_defaults()
 
 
 def lost() -> float:
-    return observe.REGISTRY.get_sample_value("scoreboard_log_lines_lost_total") or 0
+    return metrics.REGISTRY.get_sample_value("scoreboard_log_lines_lost_total") or 0
 
 
 def test_a_full_pipe_never_waits_and_cuts_no_line(
@@ -70,7 +71,7 @@ def test_a_full_pipe_never_waits_and_cuts_no_line(
     """Lines without end into a pipe that nobody reads: they are lost and counted; read again, whole lines, then how
     many were lost."""
     stream, read = ends
-    observe.configure("info", "json", stream=stream)
+    log_lines.configure("info", "json", stream=stream)
     log, before = structlog.get_logger(), lost()
     for number in range(1_500):
         log.info("line", number=number, text="x" * 200)
@@ -105,7 +106,7 @@ def test_a_reader_that_is_gone_is_an_error(ends: tuple[TextIO, Callable[[], byte
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
-        observe.configure("info", "json", stream=stream)
+        log_lines.configure("info", "json", stream=stream)
         before = lost()
         structlog.get_logger().info("nobody")
         assert lost() == before + 1
@@ -114,10 +115,10 @@ def test_a_reader_that_is_gone_is_an_error(ends: tuple[TextIO, Callable[[], byte
 def test_announcements_are_plain_on_a_console_and_json_elsewhere(logging_restored: None) -> None:
     """A start's words to people break no line of JSON; on a console they stand as they are."""
     stream = io.StringIO()
-    observe.configure("error", "json", stream=stream)
-    observe.announce("\n  scoreboard is live: http://127.0.0.1\n  log in as demo with the password scoreboard-demo\n")
+    log_lines.configure("error", "json", stream=stream)
+    log_lines.announce("\n  scoreboard is live: http://127.0.0.1\n  log in as demo with the password scoreboard-demo\n")
     line = json.loads(stream.getvalue())
     assert line["message"] == "scoreboard is live: http://127.0.0.1 log in as demo with the password scoreboard-demo"
-    observe.configure("error", "console", stream=(console := io.StringIO()))
-    observe.announce("\n  scoreboard is live\n")
+    log_lines.configure("error", "console", stream=(console := io.StringIO()))
+    log_lines.announce("\n  scoreboard is live\n")
     assert console.getvalue() == "\n  scoreboard is live\n\n"

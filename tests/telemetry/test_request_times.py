@@ -2,12 +2,12 @@
 
 from uuid import uuid4
 
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from scoreboard.telemetry.request_times import name_routes, record, route_of
 
 
 def sample(name: str, **labels: str) -> float | None:
-    return observe.REGISTRY.get_sample_value(f"scoreboard_http_request_seconds_{name}", labels)
+    return metrics.REGISTRY.get_sample_value(f"scoreboard_http_request_seconds_{name}", labels)
 
 
 def test_a_request_is_counted_by_route_class_and_duration() -> None:

@@ -22,7 +22,7 @@ from scoreboard.http.request import Request, Response
 from scoreboard.live.transports.conversation import LiveDependencies
 from scoreboard.live.transports.query import LiveRequest, Requests
 from scoreboard.live.viewer import Poll
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # A client that was on another node may know a newer board than this node has shown. A watched board is read once a
 # second, whatever is heard of it: after that long, and a tick, a position that we still don't have is none of this
@@ -115,7 +115,7 @@ class _Waiting:
         services.admission.enter(asked.address)
         if asked.identity is not None:
             services.admission.identify(asked.identity.user)
-        observe.LONG_POLLS.inc()
+        metrics.LONG_POLLS.inc()
         self.is_cold = services.hub.wait(self._poll, asked.board)  # what is shown may be out of date
         if (source := self._socket.source) is not None:
             source.on_end = self._poll.end
@@ -148,7 +148,7 @@ class _Waiting:
         if self._has_left:
             return
         self._has_left = True
-        observe.LONG_POLLS.dec()
+        metrics.LONG_POLLS.dec()
         asked, services, socket = self._asked, self._services, self._socket
         services.hub.forget(self._poll, asked.board)
         self._poll.forget()

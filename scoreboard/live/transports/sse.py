@@ -20,7 +20,7 @@ from scoreboard.live.transports.conversation import CHECK_SECONDS, Identity, Liv
 from scoreboard.live.transports.query import LiveRequest, Requests
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import Socket
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 HEAD_SECONDS = 10.0  # for the head to go out
 PARTING_SECONDS = 2.0  # for the viewer to close after we have ended the stream
@@ -64,10 +64,10 @@ class StreamEndpoint:
         self.services.admission.enter(asked.address)
         if asked.identity is not None:
             self.services.admission.identify(asked.identity.user)
-        observe.STREAM_CONNECTIONS.inc()
+        metrics.STREAM_CONNECTIONS.inc()
 
     def leave(self, asked: LiveRequest) -> None:
-        observe.STREAM_CONNECTIONS.dec()
+        metrics.STREAM_CONNECTIONS.dec()
         self.services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
 
 
@@ -173,6 +173,6 @@ class _Stream:
 
     def _behind(self) -> None:
         """It reads too slowly: closed at once. Counted with the WebSockets that are closed with 4413."""
-        observe.SLOW_READERS_CLOSED.inc()
+        metrics.SLOW_READERS_CLOSED.inc()
         log.debug("viewer_too_slow", code=CloseCode.SLOW)
         self._viewer.socket.close()

@@ -22,7 +22,7 @@ from scoreboard.live.transports.conversation import Conversation, LiveDependenci
 from scoreboard.live.transports.query import query_token
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import CLOSE_FRAME, Socket
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 HANDSHAKE_SECONDS = 10.0  # for our own 101 to go out
 CLOSING_SECONDS = 2.0  # for what waits, our Close and its echo
@@ -135,7 +135,7 @@ class _Connection(trio.abc.Stream):
     ) -> None:
         socket, viewer, admission = self._socket, self._conversation.viewer, self._services.admission
         admission.enter(address)
-        observe.WEBSOCKET_CONNECTIONS.inc()
+        metrics.WEBSOCKET_CONNECTIONS.inc()
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(HANDSHAKE_SECONDS):
@@ -180,7 +180,7 @@ class _Connection(trio.abc.Stream):
             socket.close()
             viewer.forget()
             self._websocket = None  # which holds us
-            observe.WEBSOCKET_CONNECTIONS.dec()
+            metrics.WEBSOCKET_CONNECTIONS.dec()
             admission.leave(address, viewer.user)
 
     def _join(self, viewer: Viewer) -> None:
@@ -204,7 +204,7 @@ class _Connection(trio.abc.Stream):
 
     def _behind(self) -> None:
         """It reads too slowly: closed at once, since not even a Close frame would fit. Counted as 4413."""
-        observe.SLOW_READERS_CLOSED.inc()
+        metrics.SLOW_READERS_CLOSED.inc()
         log.debug("viewer_too_slow", code=CloseCode.SLOW)
         self._socket.close()
 

@@ -15,7 +15,7 @@ import trio_asyncio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
 from scoreboard.storage.connections.conditions import POOLER_ERRORS, postgres_condition, redis_condition
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +55,7 @@ async def asyncio_loop() -> AsyncIterator[None]:
     failure: Exception | None = None
 
     def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        observe.ASYNCIO_EXCEPTIONS.inc()
+        metrics.ASYNCIO_EXCEPTIONS.inc()
         log.warning("asyncio_callback_failed", detail=context.get("message"), error=repr(context.get("exception")))
 
     async with trio_asyncio.open_loop() as loop:

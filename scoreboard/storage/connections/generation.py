@@ -10,7 +10,7 @@ import asyncio
 import structlog
 
 from scoreboard.domain.errors import Store
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 # at most one replacement in this time, while the address itself leads to the wrong server
 REPLACE_INTERVAL_SECONDS = 1.0
@@ -38,7 +38,7 @@ class Generation:
             return
         self._replaced_at = now
         self.number += 1
-        observe.CONNECTIONS_REPLACED.labels(self.store).inc()
+        metrics.CONNECTIONS_REPLACED.labels(self.store).inc()
         (log.info if at_once else log.debug)(
             "connections_replaced", store=self.store, why=why
         )  # else once a second for as long as it lasts

@@ -6,12 +6,12 @@ import msgspec
 
 from scoreboard.domain.errors import Store, StoreCondition
 from scoreboard.http.request import Request, Response
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 
 ALIVE = b'{"alive":true}'
 
 _FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
-_METRICS = b"content-type: %b\r\ncache-control: no-store\r\n" % observe.CONTENT_TYPE.encode()
+_METRICS = b"content-type: %b\r\ncache-control: no-store\r\n" % metrics.CONTENT_TYPE.encode()
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,4 +63,4 @@ class HealthRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""
-        return Response(200, observe.render(), _METRICS)
+        return Response(200, metrics.render(), _METRICS)

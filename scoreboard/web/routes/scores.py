@@ -25,7 +25,7 @@ from scoreboard.http.request import Request, Response
 from scoreboard.operations.action_queue import Pending
 from scoreboard.operations.authenticator import Identity
 from scoreboard.storage.board_cache import Standing
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.json_body import NOT_JSON, is_json
 from scoreboard.web.problems import problem
@@ -195,7 +195,7 @@ def _count(outcome: Outcome) -> None:
         if isinstance(outcome, Recorded)
         else "duplicate_action"
     )
-    counter = _counters.get(kind) or _counters.setdefault(kind, observe.SCORE_UPDATES.labels(kind))
+    counter = _counters.get(kind) or _counters.setdefault(kind, metrics.SCORE_UPDATES.labels(kind))
     counter.inc()
 
 

@@ -17,7 +17,7 @@ from scoreboard.live.admission import Admission
 from scoreboard.live.transports import long_poll as module
 from scoreboard.live.transports.conversation import LiveLimits
 from scoreboard.live.transports.long_poll import is_ahead
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from scoreboard.telemetry.request_times import name_routes
 from tests.live.nodes import LiveNode, running
 from tests.live.transports.test_conversation import Person
@@ -123,7 +123,7 @@ async def test_a_wait_is_no_duration_of_the_server() -> None:
 
     def measured() -> float:
         return (
-            observe.REGISTRY.get_sample_value(
+            metrics.REGISTRY.get_sample_value(
                 "scoreboard_http_request_seconds_count", {"route": "/poll", "status": "2xx"}
             )
             or 0

@@ -15,7 +15,7 @@ import trio
 from scoreboard.live.admission import Admission
 from scoreboard.live.transports import sse as module
 from scoreboard.live.transports.conversation import CHECK_SECONDS, LiveLimits
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from tests.live.nodes import LiveNode, running
 from tests.live.transports.test_conversation import Person
 from tests.live.viewers import names, read_stream, update_for
@@ -287,7 +287,7 @@ async def test_a_token_that_expires_or_is_revoked_ends_it() -> None:
 
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed and counted like a WebSocket."""
-    before = observe.SLOW_READERS_CLOSED._value.get()
+    before = metrics.SLOW_READERS_CLOSED._value.get()
     async with running(LiveLimits(slow_reader_seconds=0.6)) as node, listening(node) as listener:
         await listener.until(2)
         await node.ask("/stream", receive_buffer=1024)
@@ -299,7 +299,7 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
             listener.data = b"\r\n\r\n"
             assert names((await listener.until(1))[-1][2]) == node.board
         assert turn > 1
-    assert observe.SLOW_READERS_CLOSED._value.get() == before + 1
+    assert metrics.SLOW_READERS_CLOSED._value.get() == before + 1
 
 
 async def test_whoever_talks_into_a_stream_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from scoreboard.live.transports import conversation
 from scoreboard.live.transports import websocket as module
 from scoreboard.live.transports.conversation import LiveLimits
 from scoreboard.storage.board_cache import Standing
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from tests.live.nodes import running
 from tests.live.transports.test_conversation import Person
 from tests.live.viewers import BOARD, kinds, masked, names, one_by_one, update_for
@@ -476,7 +476,7 @@ async def test_nothing_follows_our_close() -> None:
 
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed, counted as 4413; another viewer gets every board meanwhile."""
-    before = observe.SLOW_READERS_CLOSED._value.get()
+    before = metrics.SLOW_READERS_CLOSED._value.get()
     async with running(LiveLimits(slow_reader_seconds=0.6)) as node, node.client() as client:
         await say(client, action="subscribe", channel=BOARD)
         assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
@@ -490,7 +490,7 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
             assert names(await hear(client)) == node.board
         assert turn > 1
         assert node.hub.watched() == [BOARD]
-    assert observe.SLOW_READERS_CLOSED._value.get() == before + 1
+    assert metrics.SLOW_READERS_CLOSED._value.get() == before + 1
 
 
 async def test_a_stuck_viewer_ends_with_its_connection() -> None:

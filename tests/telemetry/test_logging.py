@@ -1,4 +1,4 @@
-"""Log lines and metrics: what an operator sees, and what nobody may see."""
+"""Log lines: what an operator sees, and what nobody may see."""
 
 import io
 import json
@@ -10,7 +10,8 @@ import pytest
 import structlog
 import trio
 
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import logging as log_lines
+from scoreboard.telemetry import metrics
 
 
 class Terminal(io.StringIO):
@@ -23,7 +24,7 @@ def stream() -> Iterator[io.StringIO]:
     """Where log lines go during a test; logging is as before afterwards."""
     root, lines = logging.getLogger(), io.StringIO()
     before = list(root.handlers), root.level
-    observe.configure("info", "json", stream=lines)
+    log_lines.configure("info", "json", stream=lines)
     yield lines
     root.handlers, level = before
     root.setLevel(level)
@@ -56,7 +57,9 @@ def test_libraries_log_through_the_same_processors(stream: io.StringIO) -> None:
     """What a library logs by `logging` is the same JSON, secrets taken out; a line that doesn't fit its own format is
     lost."""
     logging.getLogger("hypercorn.error").warning("GET %s", "/api?token=abc123")
-    (handler,) = (handler for handler in logging.getLogger().handlers if isinstance(handler, observe._StandardLibrary))
+    (handler,) = (
+        handler for handler in logging.getLogger().handlers if isinstance(handler, log_lines._StandardLibrary)
+    )
     handler.emit(logging.LogRecord("broken", logging.ERROR, "", 0, "%d", ("no number",), None))
     (line,) = written(stream)
     assert (line["logger"], line["level"], line["event"]) == ("hypercorn.error", "warning", "GET /api?token=[redacted]")
@@ -66,7 +69,7 @@ async def test_every_line_of_a_request_has_its_id(stream: io.StringIO) -> None:
     """The request id follows a task and its children, and two requests don't mix."""
 
     async def request(name: str) -> None:
-        observe.REQUEST_ID.set(name)
+        log_lines.REQUEST_ID.set(name)
         await trio.lowlevel.checkpoint()
         structlog.get_logger().info("served", name=name)
         async with trio.open_nursery() as nursery:
@@ -111,7 +114,7 @@ JWT = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_secrets_never_appear(stream: io.StringIO, fields: dict[str, Any], form: str) -> None:
     """Neither as a field, nor in a text, a URL, a header, a nested value, nor in a traceback."""
-    observe.configure("info", form, stream=stream)
+    log_lines.configure("info", form, stream=stream)
     log = structlog.get_logger()
     log.info("event", **fields)
     try:
@@ -127,7 +130,7 @@ def test_secrets_never_appear(stream: io.StringIO, fields: dict[str, Any], form:
 def test_a_traceback_shows_no_values(stream: io.StringIO) -> None:
     """A traceback has lines of code, not what variables held."""
     held = str(123456789 * 1000)
-    observe.configure("info", "auto", stream=stream)
+    log_lines.configure("info", "auto", stream=stream)
     try:
         raise ValueError(len(held))
     except ValueError:
@@ -139,31 +142,19 @@ def test_a_traceback_shows_no_values(stream: io.StringIO) -> None:
 def test_auto_is_console_on_a_terminal(stream: io.StringIO) -> None:
     """On a terminal a line is for people, elsewhere for machines."""
     terminal = Terminal()
-    observe.configure("info", "auto", stream=terminal)
+    log_lines.configure("info", "auto", stream=terminal)
     structlog.get_logger().info("listening")
     assert "listening" in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
-    observe.configure("info", "auto", stream=stream)
+    log_lines.configure("info", "auto", stream=stream)
     structlog.get_logger().info("listening")
     assert written(stream)[0]["event"] == "listening"
 
 
 def test_a_line_that_cannot_be_written_is_lost(stream: io.StringIO) -> None:
     """A closed stdout ends no request: the line is counted and forgotten."""
-    lost = observe.REGISTRY.get_sample_value("scoreboard_log_lines_lost_total") or 0
+    lost = metrics.REGISTRY.get_sample_value("scoreboard_log_lines_lost_total") or 0
     stream.close()
     structlog.get_logger().info("nobody hears")
-    assert observe.REGISTRY.get_sample_value("scoreboard_log_lines_lost_total") == lost + 1
-    observe.configure("info", "json", stream=io.StringIO())
-
-
-def test_metrics_render() -> None:
-    """The text names every metric, with values and labels."""
-    observe.SCORE_UPDATES.labels("recorded").inc(0)
-    observe.PUSH_LAG.observe(0.004)
-    text = observe.render().decode()
-    assert 'scoreboard_score_updates_total{result="recorded"}' in text
-    assert 'scoreboard_push_lag_seconds_bucket{le="0.005"}' in text
-    assert "scoreboard_websocket_connections 0.0" in text
-    assert "process_resident_memory_bytes" in text
-    assert "_created" not in text
+    assert metrics.REGISTRY.get_sample_value("scoreboard_log_lines_lost_total") == lost + 1
+    log_lines.configure("info", "json", stream=io.StringIO())

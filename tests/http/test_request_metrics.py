@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.telemetry import observe
+from scoreboard.telemetry import metrics
 from scoreboard.telemetry.request_times import name_routes
 from tests.http.application import Application, problem, serving
 from tests.http.raw import UPGRADE, connected, get
@@ -14,7 +14,7 @@ HELLO = get("/hello")
 
 
 def counted(door: str, status: str) -> float:
-    return observe.REGISTRY.get_sample_value("scoreboard_http_requests_total", {"handler": door, "status": status}) or 0
+    return metrics.REGISTRY.get_sample_value("scoreboard_http_requests_total", {"handler": door, "status": status}) or 0
 
 
 COUNTED = [
@@ -23,14 +23,14 @@ COUNTED = [
     (get("/fail"), {("fast", "5xx"): 1}),
     (get("/same"), {("fast", "3xx"): 1}),
     (get("/hello", method="HEAD"), {("direct", "2xx"): 1}),
-    (get("/hello?refuse"), {("front", "4xx"): 1}),
-    (get("/app/x?refuse"), {("front", "4xx"): 1}),
+    (get("/hello?refuse"), {("middleware", "4xx"): 1}),
+    (get("/app/x?refuse"), {("middleware", "4xx"): 1}),
     (get("/app/x"), {("asgi", "2xx"): 1}),
     (get("/app/fail"), {("asgi", "5xx"): 1}),
     (get("/stream"), {("direct", "2xx"): 1}),
     (get("/torn"), {("direct", "2xx"): 1}),
     (UPGRADE + b"\x88\x80\0\0\0\0", {("live", "1xx"): 1}),
-    (get("/hello", "Content-Length: x"), {("front", "4xx"): 1}),
+    (get("/hello", "Content-Length: x"), {("middleware", "4xx"): 1}),
     (b"", {}),
 ]
 
@@ -42,7 +42,7 @@ async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], 
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
     )
-    names = [(door, f"{digit}xx") for door in observe.HANDLER_KINDS for digit in range(1, 6)]
+    names = [(door, f"{digit}xx") for door in metrics.HANDLER_KINDS for digit in range(1, 6)]
     before = {name: counted(*name) for name in names}
     async with serving(application) as server:
         async with connected(server) as client:
@@ -60,7 +60,7 @@ async def test_durations_are_of_answers_that_the_server_hastens() -> None:
     def measured(path: str) -> float:
         labels = [{"route": path, "status": f"{digit}xx"} for digit in range(1, 6)]
         return sum(
-            observe.REGISTRY.get_sample_value("scoreboard_http_request_seconds_count", each) or 0 for each in labels
+            metrics.REGISTRY.get_sample_value("scoreboard_http_request_seconds_count", each) or 0 for each in labels
         )
 
     paths = {"/hello": 1, "/live": 0, "/stream": 0}
