@@ -28,7 +28,10 @@ def test_a_client_that_lost_an_answer_asks_again_within_the_grace() -> None:
 
 @pytest.mark.parametrize(
     ("file", "name", "longest"),
-    [("scoreboard.js", "ANSWER", CLIENT_ANSWER_SECONDS), ("account.js", "AGAIN", CLIENT_PAUSE_SECONDS)],
+    [
+        ("scoreboard.js", "ANSWER_TIMEOUT", CLIENT_ANSWER_SECONDS),
+        ("account.js", "RENEW_RETRY_DELAY", CLIENT_PAUSE_SECONDS),
+    ],
 )
 def test_the_browsers_waits_fit_the_grace(file: str, name: str, longest: float) -> None:
     """What stands in the scripts is at most what the grace is computed from."""

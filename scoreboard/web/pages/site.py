@@ -21,6 +21,7 @@ from scoreboard.domain.scoring import Rule, Rules, award
 from scoreboard.http.request import Request, Response
 from scoreboard.web.pages.branding import MANIFEST, SHIPPED, Branding, manifest
 from scoreboard.web.pages.first_paint import PageAction, render_context
+from scoreboard.web.pages.script_comments import without_comments
 from scoreboard.web.problems import problem
 from scoreboard.web.routes.scores import conditional
 
@@ -129,7 +130,9 @@ class PageRoutes:
         self._actions, self._read = page_actions(rules, cooldowns=cooldowns), read
         self._per_minute, self._registration = per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
-        contents = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()} | branding.files
+        shipped = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+        scripts = {name: without_comments(content) for name, content in shipped.items() if name.endswith(".js")}
+        contents = shipped | scripts | branding.files
         contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)
         by_path = {STATIC_PREFIX + name: content for name, content in contents.items()} | {CLIENT_PATH: CLIENT_ENTRY}
         self._files = {path: _file(path, content) for path, content in by_path.items()}

@@ -1,23 +1,28 @@
 /**
- * Who is logged in: log-in, registration, silent renewal, log-out. Token and action secret live in memory only. The refresh token is in a
- * cookie that no script sees (outside a browser: in memory, too). `localStorage` holds the user's id, as the sign of a session and as news for
- * other tabs. Event: change. Loaded by scoreboard.js with the first log-in.
+ * Who is logged in: log-in, registration, silent renewal, log-out. Token and action secret are kept in memory only. The
+ * refresh token is in a cookie that no script sees (outside a browser: in memory, too). `localStorage` holds the user's
+ * id: it marks a session and tells other tabs of a change. Event: change. Loaded by scoreboard.js at the first log-in.
  *
  * @import { Credentials, Session } from './scoreboard.js'
  */
 import { Refused } from './actions.js';
 import { ask, submitAction } from './scoreboard.js';
 
-const MARK = 'scoreboard:user';
-const TURN = 'scoreboard:session';
-const EARLY = 60_000; // ms; a token is renewed this long before its end
-const AGAIN = 5_000; // ms after a renewal that found nobody; also the clock's error that matters to nobody
-const PAUSE = 1_000; // ms until a refresh whose answer was lost is repeated with the same token
-const TRIES = 3; // of one renewal; each waits ANSWER of scoreboard.js, so all are over within the server's grace for a spent token
-const LONGEST_TURN = 20_000; // ms; more than any answer takes: a tab that holds its turn for longer is frozen
+const MARK_KEY = 'scoreboard:user';
+const LOCK_NAME = 'scoreboard:session';
+const RENEW_AHEAD = 60_000; // ms; a token is renewed this long before its end
+const RENEW_RETRY_DELAY = 5_000; // ms after a renewal that got no answer
+const CLOCK_TOLERANCE = 5_000; // ms that the clock may be wrong
+const REFRESH_RETRY_DELAY = 1_000; // ms until a refresh whose answer was lost is repeated with the same token
+// Of one renewal. Each waits ANSWER_TIMEOUT of scoreboard.js: all end within the server's grace for a used token.
+const MAX_REFRESH_ATTEMPTS = 3;
+const LOCK_TIMEOUT = 20_000; // ms; more than any answer takes: a tab that holds the lock longer is frozen
 
-/** What another tab reads. null: logged out; empty: the session was found ended. Where storage is refused this tab's memory serves. */
-class Mark {
+/**
+ * The user's id in `localStorage`, which other tabs read. null: logged out; empty: the session was found ended.
+ * Where storage is refused it is kept in this tab's memory.
+ */
+class SessionMark {
   /** @type {string | null} */ #memory = null;
 
   /** @param {string} key */
@@ -43,19 +48,22 @@ class Mark {
   }
 }
 
-/** One tab at a time, where the browser can: answers that cross would leave the cookie of the wrong session. @template T @param {() => Promise<T>} act */
-async function inTurn(act) {
+/**
+ * Runs it in one tab at a time, where the browser can: else two answers could leave the wrong session's cookie.
+ * @template T @param {() => Promise<T>} act
+ */
+async function withLock(act) {
   const locks = globalThis.navigator?.locks; // https only
   let begun = false;
   const run = () => ((begun = true), act());
   if (!locks || !globalThis.document) return act();
-  return locks.request(TURN, { signal: AbortSignal.timeout(LONGEST_TURN) }, run).catch((error) => {
+  return locks.request(LOCK_NAME, { signal: AbortSignal.timeout(LOCK_TIMEOUT) }, run).catch((error) => {
     if (begun) throw error;
     return act();
   });
 }
 
-/** @implements {Session} */
+/** A user's session, or nobody's. @implements {Session} */
 export class Account extends EventTarget {
   /** @type {{userId: string, username: string} | null} */ user = null;
   left = false; // whether the last session ended by the user's wish, here or in another tab
@@ -64,19 +72,22 @@ export class Account extends EventTarget {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #renewAt = 0;
   #refreshToken = ''; // outside a browser
-  #era = 0; // of one user; what was asked in another is void
+  #generation = 0; // counts sessions; an answer of an earlier one is ignored
   #isLeaving = false; // a renewal is not repeated any more
   #mark;
   #lasting;
   #end = new AbortController(); // of its session, and of listening
 
-  /** @param {string} [url] the server; the page's own by default; lasting: for any session, of another tab too, not for one */
+  /**
+   * @param {string} [url] the server; the page's own by default
+   * `lasting`: follows every session of the browser, also another tab's; else it is for one session
+   */
   constructor(url = '', { lasting = false } = {}) {
     super();
     this.url = url;
     this.#lasting = lasting;
     const server = URL.canParse(url) ? new URL(url).origin : '';
-    this.#mark = new Mark(server && server !== globalThis.location?.origin ? `${MARK} ${server}` : MARK);
+    this.#mark = new SessionMark(server && server !== globalThis.location?.origin ? `${MARK_KEY} ${server}` : MARK_KEY);
     if (lasting) this.#listen();
   }
 
@@ -93,14 +104,14 @@ export class Account extends EventTarget {
     }
   }
 
-  /** A session is here, or was when the browser was last closed. */
+  /** Whether somebody is logged in, or was when the browser was last closed. */
   get expected() {
     return Boolean(this.user || (!this.#end.signal.aborted && this.#mark.value));
   }
 
-  /** @param {string} path login or register @param {object} fields */
+  /** Logs in or registers. @param {string} path login or register @param {object} fields */
   async enter(path, fields) {
-    await inTurn(() => this.#enter(path, fields));
+    await withLock(() => this.#enter(path, fields));
   }
 
   /** Ends the session, here and in every tab. */
@@ -109,8 +120,8 @@ export class Account extends EventTarget {
     await this.#renewing?.catch(() => {}); // its answer would leave a cookie behind
     const token = (await this.token().catch(() => null)) ?? '';
     this.#isLeaving = false;
-    this.#forget(null);
-    await inTurn(() => ask('auth/logout', { url: this.url, body: '{}', token }));
+    this.#clear(null);
+    await withLock(() => ask('auth/logout', { url: this.url, body: '{}', token }));
   }
 
   /** `leave`, as the client's users know it. */
@@ -127,66 +138,79 @@ export class Account extends EventTarget {
   /** What `submitAction` asks for. */
   credentials = async (renew = false) => {
     await this.token(renew);
-    if (!this.#session) throw new Refused({ status: 401, said: { code: 'UNAUTHORIZED', detail: 'Nobody is logged in.' } });
-    return this.#session;
+    if (this.#session) return this.#session;
+    throw new Refused({ status: 401, json: { code: 'UNAUTHORIZED', detail: 'Nobody is logged in.' } });
   };
 
-  /** @param {string} actionType @param {object} [metadata] */
+  /** Submits an action of this user. @param {string} actionType @param {object} [metadata] */
   submitAction(actionType, metadata) {
     return submitAction({ url: this.url, actionType, metadata, credentials: this.credentials });
   }
 
-  /** @param {string} path @param {object} fields */
+  /** Takes over the session that an answer brings. @param {string} path @param {object} fields */
   async #enter(path, fields) {
-    const era = this.#era;
+    const generation = this.#generation;
     const answer = await ask('auth/' + path, { url: this.url, body: JSON.stringify(fields) });
-    const { said, head } = answer;
-    if (!said?.success) throw new Refused(answer);
-    if (path === 'refresh' && era !== this.#era) return; // logged out meanwhile
-    const { userId, username, accessToken: token, expiresIn, actionSecret: secret, actionKeyVersion: keyVersion } = said.data;
-    const skew = Date.parse(head('Date')) - Date.now() || 0; // a clock minutes wrong would have every action refused
+    const { json, header } = answer;
+    if (!json?.success) throw new Refused(answer);
+    if (path === 'refresh' && generation !== this.#generation) return; // logged out meanwhile
+    const { userId, username, expiresIn } = json.data;
+    const { accessToken: token, actionSecret: secret, actionKeyVersion: keyVersion } = json.data;
+    const skew = Date.parse(header('Date')) - Date.now() || 0; // a clock minutes wrong would have every action refused
     this.user = { userId, username };
-    this.#session = { userId, token, secret, keyVersion, skew: Math.abs(skew) > AGAIN ? skew : 0 };
-    this.#refreshToken = said.data.refreshToken ?? '';
-    const life = Math.max(expiresIn * 1000 - EARLY, expiresIn * 500);
+    this.#session = { userId, token, secret, keyVersion, skew: Math.abs(skew) > CLOCK_TOLERANCE ? skew : 0 };
+    this.#refreshToken = json.data.refreshToken ?? '';
+    const life = Math.max(expiresIn * 1000 - RENEW_AHEAD, expiresIn * 500);
     this.#renewAt = Date.now() + life;
     this.#listen();
-    this.#later(life);
+    this.#scheduleRenewal(life);
     this.#mark.value = userId;
     this.dispatchEvent(new Event('change'));
   }
 
+  /** Renews the session, with several attempts. Clears it when it has ended. */
   async #renew() {
-    const era = this.#era;
+    const generation = this.#generation;
     try {
       for (let tries = 1; ; tries++) {
         const failed = await this.#refresh();
-        if (!failed || era !== this.#era) return;
-        const other = failed.status === 401 && this.#session && tries === 1; // the cookie may have changed under way: another tab logged in
-        if (tries < TRIES && !this.#isLeaving && (!failed.status || other)) await new Promise((done) => setTimeout(done, PAUSE));
-        else throw failed;
+        if (!failed || generation !== this.#generation) return;
+        // Another tab may have logged in meanwhile: then the cookie has changed.
+        const mayBeOther = failed.status === 401 && this.#session && tries === 1;
+        if (tries === MAX_REFRESH_ATTEMPTS || this.#isLeaving || (failed.status && !mayBeOther)) throw failed;
+        await new Promise((done) => setTimeout(done, REFRESH_RETRY_DELAY));
       }
     } catch (error) {
       const { status = 0, wait = 0 } = /** @type {Refused} */ (error);
-      if (status === 401) this.#forget('');
-      else this.#later(Math.max(AGAIN, wait));
+      if (status === 401) this.#clear('');
+      else this.#scheduleRenewal(Math.max(RENEW_RETRY_DELAY, wait));
       throw error;
     } finally {
       this.#renewing = null;
     }
   }
 
-  /** The same refresh token as long as no answer has brought another one, for the user whom this browser knows. @returns {Promise<Refused | null>} */
+  /**
+   * One refresh, for the user whom this browser knows. It uses the same token until an answer brings another one.
+   * @returns {Promise<Refused | null>}
+   */
   async #refresh() {
-    const fields = () => ({ refreshToken: this.#refreshToken || undefined, userId: this.#mark.value || this.user?.userId });
-    return inTurn(() => this.#enter('refresh', fields())).then(() => null, (/** @type {Refused} */ error) => error);
+    const fields = () => ({
+      refreshToken: this.#refreshToken || undefined,
+      userId: this.#mark.value || this.user?.userId,
+    });
+    const refreshed = withLock(() => this.#enter('refresh', fields()));
+    return refreshed.then(() => null, (/** @type {Refused} */ error) => error);
   }
 
-  /** Nobody is logged in. @param {string | null} mark null: by the user's wish, in every tab; empty: other tabs see for themselves */
-  #forget(mark) {
+  /**
+   * From now on nobody is logged in.
+   * @param {string | null} mark null: the user logged out, in every tab; empty: each other tab finds out for itself
+   */
+  #clear(mark) {
     if (!this.#lasting) this.#stop();
     clearTimeout(this.#timer);
-    this.#era++;
+    this.#generation++;
     this.user = this.#session = null;
     this.#renewAt = 0;
     this.#refreshToken = '';
@@ -195,28 +219,30 @@ export class Account extends EventTarget {
     this.dispatchEvent(new Event('change'));
   }
 
-  /** Its session is over: a log-in elsewhere is another one's. */
+  /** Stops following the browser's session: a later log-in is another session. */
   #stop() {
     clearTimeout(this.#timer);
     this.#end.abort();
   }
 
+  /** Follows log-in and log-out in other tabs. */
   #listen() {
-    if (globalThis.document) addEventListener('storage', this.#heard, this.#end);
+    if (globalThis.document) addEventListener('storage', this.#onStorage, this.#end);
   }
 
-  /** News of another tab. @param {StorageEvent} event */
-  #heard = ({ key, newValue }) => {
+  /** Another tab logged in or out. @param {StorageEvent} event */
+  #onStorage = ({ key, newValue }) => {
     if (key !== this.#mark.key || newValue === this.user?.userId) return;
-    if (newValue === null) this.#forget(null);
+    if (newValue === null) this.#clear(null);
     else this.token(true).catch(() => {});
   };
 
-  #later(ms = 0) {
+  /** Sets the timer of the next renewal. */
+  #scheduleRenewal(ms = 0) {
     clearTimeout(this.#timer);
     if (this.#end.signal.aborted) return;
     this.#timer = setTimeout(() => this.token(true).catch(() => {}), ms);
-    /** @type {any} */ (this.#timer).unref?.(); // node: a program that has done its work ends
+    /** @type {any} */ (this.#timer).unref?.(); // node: the timer keeps no program running
   }
 }
 
@@ -230,5 +256,5 @@ export async function begin(path, who) {
   return account;
 }
 
-/** @returns {Promise<Session | null>} */
+/** The browser's session, if there is one. @returns {Promise<Session | null>} */
 export const resume = async ({ url = '' } = {}) => Account.resume(url);

@@ -5,9 +5,9 @@
  */
 import { brief, count, digits, isSame, measureScores, offerWhole, paintFace, travel } from './drawing.js';
 
-const MARKED = 6_000; // ms that a change stays marked
+const MARK_DURATION = 6_000; // ms that a change stays marked
 
-/** @param {HTMLTableRowElement} row @param {Omit<Entry, 'rank'> & {rank?: number | null}} entry */
+/** Draws an entry. @param {HTMLTableRowElement} row @param {Omit<Entry, 'rank'> & {rank?: number | null}} entry */
 export function fill(row, entry) {
   const [rank, player, , score] = row.cells;
   const [face, name] = /** @type {HTMLCollectionOf<HTMLElement>} */ (player.children[0].children);
@@ -23,12 +23,15 @@ function mark(row, before, now) {
   const gain = before ? now.score - before.score : 0;
   if (before && !up && !gain) return;
   const span = document.createElement('span');
-  span.textContent = !before ? 'new' : up ? (up > 0 ? '▲' : '▼') + Math.abs(up) : (gain > 0 ? '+' : '') + (Math.abs(gain) < 1000 ? digits : brief)(gain);
+  if (!before) span.textContent = 'new';
+  else if (up) span.textContent = (up > 0 ? '▲' : '▼') + Math.abs(up);
+  else span.textContent = (gain > 0 ? '+' : '') + (Math.abs(gain) < 1000 ? digits : brief)(gain);
   if (!before || up > 0) span.className = 'rise';
   row.cells[2].replaceChildren(span);
-  setTimeout(() => span.remove(), MARKED);
+  setTimeout(() => span.remove(), MARK_DURATION);
 }
 
+/** The board's table. */
 export class BoardView {
   /** @type {Map<string, Entry>} */ shown = new Map();
   /** @type {Map<string, HTMLTableRowElement>} */ #rows = new Map();
@@ -36,8 +39,10 @@ export class BoardView {
   /** @param {HTMLTableSectionElement} body @param {HTMLTableRowElement} spare an empty row to copy */
   constructor(body, spare) {
     // Some browsers take a table that is laid out as a grid for no table at all.
-    const roles = { table: 'table', 'thead, tbody, tfoot': 'rowgroup', tr: 'row', td: 'cell', th: 'rowheader', 'thead th': 'columnheader' };
-    for (const [part, role] of Object.entries(roles)) for (const each of document.querySelectorAll(part)) each.role = role;
+    const groups = { table: 'table', 'thead, tbody, tfoot': 'rowgroup', tr: 'row' };
+    const roles = { ...groups, td: 'cell', th: 'rowheader', 'thead th': 'columnheader' };
+    for (const [part, role] of Object.entries(roles))
+      for (const each of document.querySelectorAll(part)) each.role = role;
     this.body = body;
     this.spare = /** @type {HTMLTableRowElement} */ (spare.cloneNode(true));
     this.size = body.rows.length;
@@ -52,11 +57,15 @@ export class BoardView {
       count(row.cells[3], score);
       if (!row.querySelector('img')) paintFace(face, entry);
     }
-    this.#weigh();
+    this.#measure();
     new ResizeObserver(() => this.#offerWhole()).observe(body);
   }
 
-  /** Compares with what is on the screen, not with `changedPositions`: a viewer may have missed frames. Returns whether anything changed. @param {Entry[]} entries */
+  /**
+   * Draws a board; returns whether anything changed. It compares with what is on the screen, not with
+   * `changedPositions`: a viewer may have missed frames.
+   * @param {Entry[]} entries
+   */
   draw(entries) {
     const before = [...this.shown.values()];
     if (this.body.classList.contains('waiting')) this.#draw(entries, false);
@@ -65,7 +74,7 @@ export class BoardView {
     return !isSame(before, [...this.shown.values()]);
   }
 
-  /** @param {Entry[]} entries @param {boolean} marked */
+  /** Fills the rows and puts them in order. @param {Entry[]} entries @param {boolean} marked */
   #draw(entries, marked) {
     const before = this.shown;
     const rows = new Map();
@@ -89,26 +98,32 @@ export class BoardView {
     // A row that stays is not touched: moving a node drops its focus.
     all.forEach((row, place) => row === this.body.rows[place] || this.body.insertBefore(row, this.body.rows[place]));
     while (this.body.rows.length > this.size) this.body.deleteRow(-1);
-    this.#weigh();
+    this.#measure();
     this.#offerWhole();
   }
 
-  /** @param {string} [me] whose row is set off */
-  own(me) {
-    for (const [id, row] of this.#rows) row.ariaCurrent = row.classList.toggle('me', id === me) ? 'true' : null;
+  /** Highlights the user's own row. @param {string} [me] */
+  highlight(me) {
+    for (const [id, row] of this.#rows)
+      row.ariaCurrent = row.classList.toggle('me', id === me) ? 'true' : null;
   }
 
-  /** Each row's line is as long as its score beside the leader's. */
-  #weigh() {
+  /** Sets the sizes that depend on scores. Each row's line is as long as its share of the leader's score. */
+  #measure() {
     const [most] = this.shown.values();
-    for (const [id, row] of this.#rows) row.style.setProperty('--share', String((this.shown.get(id)?.score ?? 0) / (most.score || 1)));
+    for (const [id, row] of this.#rows) {
+      const share = (this.shown.get(id)?.score ?? 0) / (most.score || 1);
+      row.style.setProperty('--share', String(share));
+    }
     measureScores(/** @type {HTMLElement} */ (this.body.closest('main')), [...this.shown.values()]);
   }
 
+  /** Makes names that are cut off readable. */
   #offerWhole() {
     offerWhole([...this.#rows.values()].map((row) => /** @type {HTMLElement} */ (row.querySelector('bdi'))));
   }
 
+  /** A new row. */
   #copy(name = '') {
     const row = /** @type {HTMLTableRowElement} */ (this.spare.cloneNode(true));
     row.className = name;

@@ -1,16 +1,17 @@
 /**
  * <live-scoreboard src limit theme>: the board on anybody's page. Loaded by scoreboard.js with the first one.
  *
- * src: the server (default: where the script comes from); limit: rows, 1 to 10 (5); theme: light or dark (default: the page's color-scheme).
- * Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the colours.
+ * src: the server (default: where the script comes from); limit: rows, 1 to 10 (5); theme: light or dark (default: the
+ * page's color-scheme). Font and radius are the page's own; --scoreboard-accent, -paper, -ink, -mute and -line are the
+ * colours.
  * @typedef {import('./scoreboard.js').Entry} Entry
  */
 import { count, digits, isSame, measureScores, offerWhole, paintFace, travel } from './drawing.js';
 import { drawState } from './words.js';
 
-const MOST = 10; // what a live board shows
-const USUAL = 5;
-const LOOKS = `
+const MAX_ROWS = 10; // what a live board shows
+const DEFAULT_ROWS = 5;
+const STYLES = `
 :host {
   display: block;
   container-type: inline-size;
@@ -26,30 +27,62 @@ const LOOKS = `
 :host([theme="light"]) { color-scheme: light; }
 :host([theme="dark"]) { color-scheme: dark; }
 * { box-sizing: border-box; margin: 0; padding: 0; }
-section { --pad: 1rem; --em: 3.2; --ch: 0; border-radius: inherit; padding: 0.5rem var(--pad); background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4; }
+section {
+  --pad: 1rem; --em: 3.2; --ch: 0; border-radius: inherit; padding: 0.5rem var(--pad);
+  background: var(--scoreboard-paper, light-dark(#fffefa, #1c1a15)); line-height: 1.4;
+}
 ol { list-style: none; }
-li { --face: 2.4em; position: relative; display: flex; flex-wrap: wrap; place-content: center start; align-items: center; column-gap: 0.6em; min-height: 3em; padding-block: 0.4em; border-block-end: 1px solid var(--line); }
-li::after { content: ""; position: absolute; inset: auto auto -1px 0; width: calc(100% * var(--share, 0)); border-block-end: 2px solid; opacity: 0.4; }
-b { flex: none; display: grid; place-items: center; min-width: 2.1em; height: 2.1em; border: 2px solid #0000; border-radius: 50%; font-size: 0.85em; font-weight: 500; color: var(--mute); }
+li {
+  --face: 2.4em; position: relative; display: flex; flex-wrap: wrap; place-content: center start;
+  align-items: center; column-gap: 0.6em; min-height: 3em; padding-block: 0.4em;
+  border-block-end: 1px solid var(--line);
+}
+li::after {
+  content: ""; position: absolute; inset: auto auto -1px 0; width: calc(100% * var(--share, 0));
+  border-block-end: 2px solid; opacity: 0.4;
+}
+b {
+  flex: none; display: grid; place-items: center; min-width: 2.1em; height: 2.1em; border: 2px solid #0000;
+  border-radius: 50%; font-size: 0.85em; font-weight: 500; color: var(--mute);
+}
 li:nth-child(-n + 3) b { border-color: currentcolor; font-weight: 700; color: inherit; }
 li:nth-child(2) b { background: currentcolor; }
 li:nth-child(2) b span { color: light-dark(#fffefa, #1c1a15); }
 li:first-child { min-height: 4em; font-size: 1.15em; font-weight: 700; }
 li:first-child b { background: var(--accent); border-color: var(--accent); color: #1d1400; }
-i { position: relative; flex: none; display: grid; place-items: center; width: var(--face); height: var(--face); border-radius: 50%; overflow: hidden; background: oklch(48% 0.08 var(--hue, 90)); color: #fff; font-size: 0.7em; font-style: normal; font-weight: 600; letter-spacing: 0; }
+i {
+  position: relative; flex: none; display: grid; place-items: center; width: var(--face); height: var(--face);
+  border-radius: 50%; overflow: hidden; background: oklch(48% 0.08 var(--hue, 90)); color: #fff;
+  font-size: 0.7em; font-style: normal; font-weight: 600; letter-spacing: 0;
+}
 img { position: absolute; width: 100%; height: 100%; object-fit: cover; }
 bdi { flex: 1 1 5.5em; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 bdi[tabindex] { cursor: help; }
 bdi:focus { white-space: normal; overflow-wrap: anywhere; }
 :focus-visible { outline: 2px solid; outline-offset: 2px; }
-data { flex: none; min-width: min(100%, var(--ch) * 1ch); margin-inline-start: auto; text-align: end; font-weight: 700; font-size: min(1em, (100cqi - 2 * var(--pad)) / var(--em)); white-space: nowrap; }
+data {
+  flex: none; min-width: min(100%, var(--ch) * 1ch); margin-inline-start: auto; text-align: end;
+  font-weight: 700; font-size: min(1em, (100cqi - 2 * var(--pad)) / var(--em)); white-space: nowrap;
+}
 .empty i { visibility: hidden; }
 section:has(.stopped) .waiting { display: none; } /* nothing will come */
 .waiting li bdi { height: 0.7em; border-radius: 1em; background: var(--line); }
-p { display: flex; align-items: center; justify-content: space-between; gap: 0.5em; min-height: 3em; font-size: 0.8em; color: var(--mute); }
-p > span { min-width: 0; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; text-wrap: balance; } /* 3em: room for two lines */
-p b { display: inline-block; min-width: 0; width: 0.65em; height: 0.65em; margin-inline-end: 0.5em; padding: 0; border: 2px solid; border-radius: 50%; font-size: 1em; }
-button { flex: none; font: inherit; color: inherit; min-height: 2.75rem; margin-block: -1rem; padding: 0 0.5em; border: 0; background: none; text-decoration: underline; text-underline-offset: 0.2em; cursor: pointer; }
+p {
+  display: flex; align-items: center; justify-content: space-between; gap: 0.5em; min-height: 3em;
+  font-size: 0.8em; color: var(--mute);
+}
+p > span {
+  min-width: 0; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+  text-wrap: balance;
+}
+p b {
+  display: inline-block; min-width: 0; width: 0.65em; height: 0.65em; margin-inline-end: 0.5em; padding: 0;
+  border: 2px solid; border-radius: 50%; font-size: 1em;
+}
+button {
+  flex: none; font: inherit; color: inherit; min-height: 2.75rem; margin-block: -1rem; padding: 0 0.5em;
+  border: 0; background: none; text-decoration: underline; text-underline-offset: 0.2em; cursor: pointer;
+}
 [hidden] { display: none; }
 p .live { color: var(--accent); background: var(--accent); }
 p .stopped { color: light-dark(#a3200c, #ff9d8c); background: currentcolor; }
@@ -66,19 +99,23 @@ p .stopped { color: light-dark(#a3200c, #ff9d8c); background: currentcolor; }
 
 /** @type {CSSStyleSheet | undefined} */ let sheet;
 
-/** Its parts, without markup in strings. @param {string} name @param {Node[]} parts */
+/** Makes an element, without markup in strings. @param {string} name @param {Node[]} parts */
 function make(name, ...parts) {
   const element = document.createElement(name);
   element.append(...parts);
   return element;
 }
 
+/** An empty row. */
 const makeRow = () => make('li', make('b', make('span')), make('i'), make('bdi'), make('data'));
 
-/** Brings an element to life; what it returns ends that. @param {HTMLElement} host @param {typeof import('./scoreboard.js').connect} connect */
+/**
+ * Draws a live board into an element, until the returned function is called.
+ * @param {HTMLElement} host @param {typeof import('./scoreboard.js').connect} connect
+ */
 export function mount(host, connect) {
   const root = host.shadowRoot ?? host.attachShadow({ mode: 'open' });
-  if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(LOOKS); // not a <style>: the page's CSP may forbid those
+  if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLES); // not a <style>: the page's CSP may forbid those
   root.adoptedStyleSheets = [sheet];
   const list = make('ol');
   const again = make('button', new Text('Try now'));
@@ -95,12 +132,19 @@ export function mount(host, connect) {
   /** @type {Entry[]} */ let entries = [];
   let changed = '';
 
+  /** The server's origin. */
   const server = () => new URL(host.getAttribute('src') || import.meta.url, location.href).origin;
-  const limit = () => Math.min(MOST, Math.max(1, Math.floor(Number(host.getAttribute('limit') ?? USUAL)) || USUAL));
-  const state = () => live && drawState(line, live.state, changed);
+  /** How many rows are shown. */
+  const limit = () => {
+    const asked = Math.floor(Number(host.getAttribute('limit') ?? DEFAULT_ROWS)) || DEFAULT_ROWS;
+    return Math.min(MAX_ROWS, Math.max(1, asked));
+  };
+  /** Draws the state. */
+  const drawLine = () => live && drawState(line, live.state, changed);
 
-  const offer = () => offerWhole(list.querySelectorAll('bdi'));
+  const offerNames = () => offerWhole(list.querySelectorAll('bdi'));
 
+  /** Draws the rows. */
   function draw() {
     const size = limit();
     const before = rows;
@@ -128,13 +172,14 @@ export function mount(host, connect) {
     all.forEach((row, place) => row === list.children[place] || list.insertBefore(row, list.children[place]));
     while (list.children.length > size) list.lastChild?.remove();
     measureScores(section, entries);
-    offer();
+    offerNames();
   }
 
-  function dial() {
+  /** Connects to the server that `src` names. */
+  function connectLive() {
     live?.close();
     live = connect({ url: server() });
-    live.addEventListener('state', state);
+    live.addEventListener('state', drawLine);
     live.addEventListener('board', (/** @type {any} */ { detail }) => {
       const first = !entries.length;
       if (!isSame(entries, detail.leaderboard)) changed = detail.timestamp;
@@ -142,18 +187,21 @@ export function mount(host, connect) {
       list.classList.remove('waiting');
       if (first) draw();
       else travel(list, draw);
-      state();
+      drawLine();
     });
   }
 
   list.classList.add('waiting');
   draw();
-  const resized = new ResizeObserver(offer);
+  const resized = new ResizeObserver(offerNames);
   resized.observe(list);
-  dial();
-  state();
-  const clock = setInterval(state, 1000);
-  const watch = new MutationObserver((changes) => (changes.some(({ attributeName }) => attributeName === 'src') ? dial() : draw()));
+  connectLive();
+  drawLine();
+  const clock = setInterval(drawLine, 1000);
+  const watch = new MutationObserver((changes) => {
+    if (changes.some(({ attributeName }) => attributeName === 'src')) connectLive();
+    else draw();
+  });
   watch.observe(host, { attributes: true, attributeFilter: ['src', 'limit'] });
   return () => {
     watch.disconnect();

@@ -1,4 +1,4 @@
-/** The live page: joins board, account and buttons, and says everything in words. The rules live on the server. */
+/** The live page: connects board, account and buttons, and puts refusals into words. The server has all rules. */
 import { Account } from './account.js';
 import { Refused } from './actions.js';
 import { BoardView, fill } from './board.js';
@@ -10,10 +10,10 @@ import { drawState, seconds, write } from './words.js';
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
 
-const LOOK = 15_000; // ms; below the shown top others pass me without a frame
-const LADDER = 100; // rows of one look
-const PROBE = 2_000; // ms between two questions whether the server answers again, and for the answer
-const COOLDOWNS = 'scoreboard:cooldowns'; // of whoever is logged in here
+const RANK_REFRESH_INTERVAL = 15_000; // ms; a rank below the shown top changes without a frame
+const LADDER_ROWS = 100; // of one request
+const PROBE_INTERVAL = 2_000; // ms between two probes of a server that does not answer, and for its answer
+const COOLDOWNS_KEY = 'scoreboard:cooldowns'; // of whoever is logged in here
 
 const account = new Account('', { lasting: true });
 const pinned = $('mine').rows[0];
@@ -24,33 +24,37 @@ const live = connect({ token: (renew) => account.token(renew) });
 const { perMinute, updated } = document.body.dataset;
 
 /** @type {{score: number, rank: number | null} | null} */ let mine = null;
-/** @type {import('./scoreboard.js').Entry[]} */ let ladder = []; // the best as last looked up, while I am not among the shown
-/** @type {ReturnType<typeof setTimeout> | undefined} */ let looking;
-let told = 0; // the score that was said last
+// The best as last asked for, while the user is not among the shown.
+/** @type {import('./scoreboard.js').Entry[]} */ let ladder = [];
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let rankTimer;
+let announcedScore = 0; // an action's score is announced once
 let changed = updated ?? ''; // time of the last change
-let known = ''; // whose numbers `mine` are
+let shownUser = ''; // the id of the user whose numbers `mine` are
 let note = { words: '', until: 0 };
-let isAway = false; // the server did not answer; asked until it does
+let isProbing = false; // since the server did not answer
 
 // ---- words --------------------------------------------------------------------------------------------------------
 
-const AWAY = 'The server does not answer. Please try again.';
+const NO_ANSWER = 'The server does not answer. Please try again.';
 
-/** Takes that back when it answers. */
-async function untilItAnswers() {
-  if (isAway) return;
-  isAway = true;
+/** Probes the server until it answers, and removes the words then. */
+async function probeServer() {
+  if (isProbing) return;
+  isProbing = true;
   for (let status = 0; !status; ) {
-    await new Promise((done) => setTimeout(done, PROBE));
-    const probe = document.hidden ? null : fetch('/static/favicon.svg', { method: 'HEAD', cache: 'no-store', signal: AbortSignal.timeout(PROBE) });
-    status = (await probe?.catch(() => null))?.status ?? 0;
+    await new Promise((done) => setTimeout(done, PROBE_INTERVAL));
+    if (document.hidden) continue;
+    /** @type {RequestInit} */
+    const options = { method: 'HEAD', cache: 'no-store', signal: AbortSignal.timeout(PROBE_INTERVAL) };
+    status = (await fetch('/static/favicon.svg', options).catch(() => null))?.status ?? 0;
   }
-  isAway = false;
-  if (note.words === AWAY) say('');
-  for (const error of document.querySelectorAll('.error')) if (error.textContent === AWAY) write(error, '');
+  isProbing = false;
+  if (note.words === NO_ANSWER) announce('');
+  for (const error of document.querySelectorAll('.error'))
+    if (error.textContent === NO_ANSWER) write(error, '');
 }
 
-/** @param {Refused} refused @param {string} [title] of the action; none: log-in or registration */
+/** A refusal in words. @param {Refused} refused @param {string} [title] of the action; none: log-in or registration */
 function refusalWords({ code, layer, status, errors, message }, title) {
   /** @type {Record<string, string>} */
   const limits = {
@@ -69,20 +73,25 @@ function refusalWords({ code, layer, status, errors, message }, title) {
     SERVICE_UNAVAILABLE: 'The server can’t record anything just now. Please try again soon.',
     INTERNAL: 'The server made a mistake. Please try again.',
   };
-  if (!status) untilItAnswers();
-  return words[code] || (status && (errors[0]?.message || message)) || AWAY;
+  if (!status) probeServer();
+  return words[code] || (status && (errors[0]?.message || message)) || NO_ANSWER;
 }
 
-/** A line under the buttons, read out once, with a countdown if there is something to wait for. @param {string} words @param {number} [wait] ms */
-function say(words, wait = 0) {
+/**
+ * Shows a line under the buttons, read out once, with a countdown if there is something to wait for.
+ * @param {string} words @param {number} [wait] ms
+ */
+function announce(words, wait = 0) {
   note = { words, until: wait && Date.now() + wait };
-  $('said').textContent = words + next(note.until);
+  $('said').textContent = words + nextIn(note.until);
   tick();
 }
-const next = (until = 0) => (seconds(until) ? ` Next in ${seconds(until)} s.` : '');
+/** The countdown in words. */
+const nextIn = (until = 0) => (seconds(until) ? ` Next in ${seconds(until)} s.` : '');
 
 // ---- what is shown ------------------------------------------------------------------------------------------------
 
+/** Shows the user: place, score, form or buttons. */
 function showMe() {
   const { user, expected } = account;
   $('jump').hidden = false;
@@ -92,7 +101,7 @@ function showMe() {
   $('enter').hidden = expected;
   $('me').hidden = $('mine').hidden = !expected;
   $('mine').classList.toggle('placed', !user || Boolean(place));
-  board.own(user?.userId);
+  board.highlight(user?.userId);
   if (!user) return;
   mine = place || mine;
   write($('name'), user.username);
@@ -106,38 +115,48 @@ function showMe() {
   write($('ahead'), aheadWords(mine, place ? [...board.shown.values()] : ladder));
   sparkline.add(mine.score);
   sparkline.draw();
-  write($('gained'), sparkline.gained ? `${sparkline.gained > 0 ? '+' : ''}${digits(sparkline.gained)} this session` : '');
+  const { gained } = sparkline;
+  write($('gained'), gained ? `${gained > 0 ? '+' : ''}${digits(gained)} this session` : '');
 }
 
-/** Below the shown top only the server knows who is next, and who has passed me. */
-async function look() {
-  clearTimeout(looking);
-  looking = setTimeout(look, LOOK);
+/** Asks for the rank of a user who is not shown: only the server knows it, and who is next. */
+async function refreshRank() {
+  clearTimeout(rankTimer);
+  rankTimer = setTimeout(refreshRank, RANK_REFRESH_INTERVAL);
   const { user } = account;
   if (!user || document.hidden || board.shown.has(user.userId)) return;
   const token = await account.token().catch(() => null);
-  const { said } = await ask('scores/leaderboard?limit=' + LADDER, { token: token ?? '' });
-  if (!said?.data?.currentUser || account.user !== user) return;
-  ladder = said.data.leaderboard;
-  mine = said.data.currentUser;
+  const { json } = await ask('scores/leaderboard?limit=' + LADDER_ROWS, { token: token ?? '' });
+  if (!json?.data?.currentUser || account.user !== user) return;
+  ladder = json.data.leaderboard;
+  mine = json.data.currentUser;
   showMe();
 }
 
-/** Counts down whatever waits. */
+/** So many seconds in at most three characters. */
+function shortTime(wait = 0) {
+  if (!wait) return '';
+  if (wait < 100) return String(wait);
+  return wait < 5940 ? Math.ceil(wait / 60) + 'm' : Math.ceil(wait / 3600) + 'h';
+}
+
+/** Draws the state and every countdown. */
 function tick() {
   drawState($('state'), live.state, changed);
   if (!$('me').hidden) sparkline.draw();
 
   if (note.until && !seconds(note.until)) note = { words: '', until: 0 };
-  const hint = !mine || mine.rank ? '' : mine.score ? 'Your rank is being counted.' : buttons.length ? 'One action puts you on the board.' : '';
-  write($('note'), note.words + next(note.until) || hint);
+  let hint = '';
+  if (mine && !mine.rank && mine.score) hint = 'Your rank is being counted.';
+  else if (mine && !mine.rank && buttons.length) hint = 'One action puts you on the board.';
+  write($('note'), note.words + nextIn(note.until) || hint);
 
   for (const button of buttons) {
     const until = Number(button.dataset.until ?? 0);
     const wait = seconds(until);
     button.ariaDisabled = wait ? 'true' : null;
     button.style.setProperty('--left', String((until - Date.now()) / Number(button.dataset.whole)));
-    write(/** @type {Element} */ (button.lastElementChild), !wait ? '' : wait < 100 ? `${wait}` : wait < 5940 ? Math.ceil(wait / 60) + 'm' : Math.ceil(wait / 3600) + 'h');
+    write(/** @type {Element} */ (button.lastElementChild), shortTime(wait));
   }
 }
 
@@ -148,96 +167,103 @@ live.addEventListener('board', (/** @type {any} */ { detail }) => {
   if (board.draw(detail.leaderboard)) changed = detail.timestamp;
   $('vacancy').hidden = detail.leaderboard.length > 0;
   showMe();
-  if (placed && !board.shown.has(me)) look(); // fallen out: only the server knows how far
+  if (placed && !board.shown.has(me)) refreshRank(); // fallen out: only the server knows how far
   tick();
 });
-live.addEventListener('personal', (/** @type {any} */ { detail }) => scored(detail));
+live.addEventListener('personal', (/** @type {any} */ { detail }) => showScore(detail));
 
-/** Told twice of an own action, by its answer and by the live event; said once. @param {{score: number, rank: number | null, points?: number}} now */
-function scored({ score, rank, points = 0 }) {
+/**
+ * Shows the user's score. An own action comes twice, by its answer and by the live event; it is announced once.
+ * @param {{score: number, rank: number | null, points?: number}} now
+ */
+function showScore({ score, rank, points = 0 }) {
   if (score === null) return; // no store could tell
   const news = mine?.score !== score || mine.rank !== rank;
   mine = { score, rank };
   showMe();
-  if (news) look();
-  if (!points || told === score) return;
-  told = score;
-  say(`+${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
+  if (news) refreshRank();
+  if (!points || announcedScore === score) return;
+  announcedScore = score;
+  announce(`+${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
 }
 
 // ---- the actions --------------------------------------------------------------------------------------------------
 
-/** @param {HTMLButtonElement} button @param {number} wait ms */
-function cool(button, wait) {
+/** Starts a button's countdown. @param {HTMLButtonElement} button @param {number} wait ms */
+function startCooldown(button, wait) {
   if (!(wait > 0) || Number(button.dataset.until ?? 0) >= Date.now() + wait) return;
   Object.assign(button.dataset, { until: Date.now() + wait, whole: wait });
   const resting = buttons.map(({ dataset: { action, until, whole } }) => [action, until, whole]);
   try {
-    localStorage.setItem(COOLDOWNS, JSON.stringify({ user: account.user?.userId, resting }));
+    localStorage.setItem(COOLDOWNS_KEY, JSON.stringify({ user: account.user?.userId, resting }));
   } catch {} // storage is switched off or full: the server knows them all the same
 }
 
-/** The cooldowns of whoever is logged in now, as far as this browser knows them: a reload changes nothing. */
-function recall() {
-  /** @type {{user?: string, resting?: [string, string?, string?][]}} */ let kept = {};
+/** Restores the user's cooldowns, as far as this browser stored them: a reload changes nothing. */
+function restoreCooldowns() {
+  /** @type {{user?: string, resting?: [string, string?, string?][]}} */ let stored = {};
   try {
-    kept = JSON.parse(localStorage.getItem(COOLDOWNS) ?? '{}');
+    stored = JSON.parse(localStorage.getItem(COOLDOWNS_KEY) ?? '{}');
   } catch {}
-  const mine = new Map(kept.user && kept.user === account.user?.userId ? kept.resting?.map(([action, ...rest]) => [action, rest]) : []);
+  const isOwn = stored.user && stored.user === account.user?.userId;
+  const mine = new Map(isOwn ? stored.resting?.map(([action, ...rest]) => [action, rest]) : []);
   for (const { dataset } of buttons) {
     const [until, whole] = mine.get(dataset.action ?? '') ?? [];
     Object.assign(dataset, { until: until ?? 0, whole: whole ?? 1 });
   }
 }
 
-/** @param {HTMLButtonElement} button */
-async function act(button) {
+/** Submits a button's action. @param {HTMLButtonElement} button */
+async function submit(button) {
   if (button.ariaDisabled || button.ariaBusy) return;
   button.ariaBusy = 'true';
-  const slow = setTimeout(() => say('No answer yet. Trying again …'), 1500);
+  const slow = setTimeout(() => announce('No answer yet. Trying again …'), 1500);
   const { action: actionType = '', metadata = '{}', cooldown } = button.dataset;
   try {
     const credentials = (/** @type {boolean} */ renew) => account.credentials(renew);
-    const { newScore, newRank, pointsAwarded } = await submitAction({ actionType, metadata: JSON.parse(metadata), credentials });
+    const submitted = submitAction({ actionType, metadata: JSON.parse(metadata), credentials });
+    const { newScore, newRank, pointsAwarded } = await submitted;
     clearTimeout(slow);
-    cool(button, Number(cooldown) * 1000);
-    scored({ score: newScore, rank: newRank, points: pointsAwarded });
+    startCooldown(button, Number(cooldown) * 1000);
+    showScore({ score: newScore, rank: newRank, points: pointsAwarded });
   } catch (error) {
     clearTimeout(slow);
     const refused = /** @type {Refused} */ (error);
     const { code, layer, wait } = refused;
-    if (code === 'RATE_LIMITED') for (const each of layer === 'cooldown' ? [button] : buttons) cool(each, wait);
-    say(refusalWords(refused, button.children[1].textContent ?? ''), wait);
+    const resting = layer === 'cooldown' ? [button] : buttons;
+    if (code === 'RATE_LIMITED') for (const each of resting) startCooldown(each, wait);
+    announce(refusalWords(refused, button.children[1].textContent ?? ''), wait);
   }
   button.ariaBusy = null;
 }
 
-for (const button of buttons) button.addEventListener('click', () => act(button));
+for (const button of buttons) button.addEventListener('click', () => submit(button));
 
 // ---- the account --------------------------------------------------------------------------------------------------
 
 const form = $('enter');
-let joining = false;
+let isRegistering = false;
 
+/** Shows the form for log-in or registration. */
 function showForm() {
-  $('email-field').hidden = $('email').disabled = !joining;
-  $('username').minLength = joining ? 3 : 0;
-  $('password').minLength = joining ? 10 : 0;
-  $('password').autocomplete = joining ? 'new-password' : 'current-password';
-  write($('submit'), joining ? 'Create account' : 'Log in');
-  if ($('other')) write($('other'), joining ? 'I have an account' : 'New here? Create an account');
-  for (const input of form.querySelectorAll('input')) complain(input);
+  $('email-field').hidden = $('email').disabled = !isRegistering;
+  $('username').minLength = isRegistering ? 3 : 0;
+  $('password').minLength = isRegistering ? 10 : 0;
+  $('password').autocomplete = isRegistering ? 'new-password' : 'current-password';
+  write($('submit'), isRegistering ? 'Create account' : 'Log in');
+  if ($('other')) write($('other'), isRegistering ? 'I have an account' : 'New here? Create an account');
+  for (const input of form.querySelectorAll('input')) showFieldError(input);
   write($('form-error'), '');
 }
 
-/** @param {HTMLInputElement} input */
-function complain(input, words = '') {
+/** Shows an error below a field; no words remove it. @param {HTMLInputElement} input */
+function showFieldError(input, words = '') {
   input.ariaInvalid = words ? 'true' : null;
   write($(input.id + '-error'), words);
 }
 
 $('other')?.addEventListener('click', () => {
-  joining = !joining;
+  isRegistering = !isRegistering;
   showForm();
 });
 for (const button of document.querySelectorAll('.reveal')) {
@@ -250,17 +276,20 @@ for (const button of document.querySelectorAll('.reveal')) {
   });
 }
 
-/** A form that says what is wrong where it is. @param {any} form @param {(fields: any) => Promise<unknown>} send rejects with Refused */
-function handle(form, send) {
+/**
+ * Sends a form, and shows each error where it belongs.
+ * @param {any} form @param {(fields: any) => Promise<unknown>} send rejects with Refused
+ */
+function handleForm(form, send) {
   const button = form.querySelector('.primary');
   const failure = form.querySelector('[role=alert]');
-  form.addEventListener('input', (/** @type {any} */ { target }) => complain(target));
+  form.addEventListener('input', (/** @type {any} */ { target }) => showFieldError(target));
   form.addEventListener('submit', async (/** @type {Event} */ event) => {
     event.preventDefault();
     if (button.disabled) return;
     write(failure, '');
     const inputs = [...form.querySelectorAll('.field input:enabled')];
-    for (const input of inputs) complain(input, input.validationMessage);
+    for (const input of inputs) showFieldError(input, input.validationMessage);
     const wrong = inputs.find((input) => input.ariaInvalid);
     if (wrong) return wrong.focus();
     button.disabled = true;
@@ -270,7 +299,7 @@ function handle(form, send) {
     } catch (error) {
       const refused = /** @type {Refused} */ (error);
       const fields = refused.errors.filter(({ field }) => inputs.includes($(field)));
-      for (const { field, message } of fields) complain($(field), message);
+      for (const { field, message } of fields) showFieldError($(field), message);
       if (fields[0]) $(fields[0].field).focus();
       else write(failure, refusalWords(refused) + (refused.wait ? ` Try again in ${refused.wait / 1000} s.` : ''));
     }
@@ -278,44 +307,45 @@ function handle(form, send) {
   });
 }
 
-handle(form, async (fields) => {
-  await account.enter(joining ? 'register' : 'login', fields);
+handleForm(form, async (fields) => {
+  await account.enter(isRegistering ? 'register' : 'login', fields);
   buttons[0]?.focus();
 });
 
 $('newPassword').minLength = 10;
-handle($('change'), async (fields) => {
+handleForm($('change'), async (fields) => {
   for (let renewed = false; ; renewed = true) {
-    const answer = await ask('users/me/password', { body: JSON.stringify(fields), token: (await account.token(renewed)) ?? '' });
+    const token = (await account.token(renewed)) ?? '';
+    const answer = await ask('users/me/password', { body: JSON.stringify(fields), token });
     if (answer.status === 204) break;
     if (answer.status !== 401 || renewed) throw new Refused(answer);
   }
   $('change').parentElement.open = false;
-  say('Your password has been changed.');
+  announce('Your password has been changed.');
 });
 $('leave').addEventListener('click', () => account.leave());
 
 account.addEventListener('change', async () => {
   const id = account.user?.userId ?? '';
-  const other = known && known !== id;
-  if (known !== id) {
+  const other = shownUser && shownUser !== id;
+  if (shownUser !== id) {
     mine = null;
     ladder = [];
     sparkline.clear();
     write($('ahead'), '');
     write($('gained'), '');
   }
-  if (known !== id) recall();
-  known = id;
+  if (shownUser !== id) restoreCooldowns();
+  shownUser = id;
   if (other) {
-    say('');
+    announce('');
     write($('form-error'), id || account.left ? '' : 'Your session has ended. Please log in again.');
     live.redial(); // a socket belongs to one user
   } else if (id) live.identify((await account.token()) ?? '');
   const isLeaving = !id && document.activeElement === $('leave');
   showMe();
   if (isLeaving) $('username').focus(); // the button is gone
-  look();
+  refreshRank();
 });
 
 showForm();

@@ -71,7 +71,7 @@ export interface LiveEvents {
   viewers: CustomEvent<{ count: number }>;
 }
 
-/** A board that keeps itself current until it is closed. All with the same server, mode and token share one connection. */
+/** A board that keeps itself current until it is closed. The same server, mode and token share one connection. */
 export interface Live extends EventTarget {
   readonly state: State;
   /** The newest board; null before the first. */
@@ -82,9 +82,17 @@ export interface Live extends EventTarget {
   redial(): void;
   /** Leaves the connection; the last one to leave ends it. */
   close(): void;
-  addEventListener<Name extends keyof LiveEvents>(type: Name, listener: (event: LiveEvents[Name]) => void, options?: boolean | ListenerOptions): void;
+  addEventListener<Name extends keyof LiveEvents>(
+    type: Name,
+    listener: (event: LiveEvents[Name]) => void,
+    options?: boolean | ListenerOptions,
+  ): void;
   addEventListener(type: string, listener: Listener | null, options?: boolean | ListenerOptions): void;
-  removeEventListener<Name extends keyof LiveEvents>(type: Name, listener: (event: LiveEvents[Name]) => void, options?: boolean | ListenerOptions): void;
+  removeEventListener<Name extends keyof LiveEvents>(
+    type: Name,
+    listener: (event: LiveEvents[Name]) => void,
+    options?: boolean | ListenerOptions,
+  ): void;
   removeEventListener(type: string, listener: Listener | null, options?: boolean | ListenerOptions): void;
 }
 
@@ -130,7 +138,10 @@ export interface Scored {
   timestamp: string;
 }
 
-/** What `login` and `submitAction` reject with when the server refuses or, with status 0, does not answer. A part that is missing: a TypeError. */
+/**
+ * What `login` and `submitAction` reject with when the server refuses or, with status 0, does not answer.
+ * A part that is missing is a TypeError.
+ */
 export interface Refused extends Error {
   status: number;
   /** Milliseconds until it may be tried again; 0: not said. */
@@ -159,7 +170,10 @@ export interface Registration {
   avatarUrl?: string | null;
 }
 
-/** Somebody who is logged in, until `logout` here or in another tab; then for good. Event: `change`, when another user, or nobody, is logged in. */
+/**
+ * Somebody who is logged in. `logout`, here or in another tab, ends it for good.
+ * Event: `change`, when another user, or nobody, is logged in.
+ */
 export interface Session extends EventTarget {
   /** As it was given to `login`. */
   readonly url: string;
@@ -196,21 +210,28 @@ export interface AfterClose {
 }
 
 /** What to do about a lost connection: its close code, how many failed before. */
-export function afterClose(code?: number, attempt?: number, connection?: { anonymous?: boolean; proven?: boolean }): AfterClose;
+export function afterClose(
+  code?: number,
+  attempt?: number,
+  connection?: { anonymous?: boolean; proven?: boolean },
+): AfterClose;
 
 export interface Answer {
   /** 0: none. */
   status: number;
-  head: (name?: string) => string;
+  header: (name?: string) => string;
   /** Retry-After, in milliseconds. */
   wait: number;
   /** The JSON body. */
-  said: any;
+  json: any;
   stream: ReadableStream<any> | null | false | undefined;
 }
 
 /** One request to the API; never rejects for what the network does. */
-export function ask(path?: string, options?: { url?: string; body?: string; token?: string; headers?: object; signal?: AbortSignal }): Promise<Answer>;
+export function ask(
+  path?: string,
+  options?: { url?: string; body?: string; token?: string; headers?: object; signal?: AbortSignal },
+): Promise<Answer>;
 
 /** One connection, as a transport sees it. */
 export interface Link {
@@ -218,17 +239,18 @@ export interface Link {
   mode: string;
   level: number;
   token?: string;
-  /** Milliseconds after which the server has promised to say something; 0: not promised. */
-  quiet?: number;
+  /** Milliseconds between two heartbeats, as the server has promised; 0: none was promised. */
+  heartbeat?: number;
   /** Which limit refused it, as an error event said before the close. */
   layer?: string;
   signal: AbortSignal;
-  began: number;
+  /** When it received its first message; Infinity before that. */
+  liveSince: number;
   close(): void;
   since(): string;
   subscribe(): boolean;
   send(message: object): boolean;
-  hear(message: any): void;
+  receive(message: any): void;
   lost(code: number, wait?: number, reason?: string, layer?: string): void;
 }
 

@@ -4,52 +4,60 @@
  *   const live = connect({ url, token });   // events: board, personal, viewers, state
  *   live.addEventListener('board', ({ detail }) => draw(detail.leaderboard));
  *
- * The rest comes when needed: fallback.js (other transports), account.js, actions.js, element.js (<live-scoreboard>). Types: scoreboard.d.ts.
+ * Loaded when needed: fallback.js (other transports), account.js, actions.js, element.js (<live-scoreboard>).
+ * Types: scoreboard.d.ts.
  * @import { Board, Delta, Entry, Link, Live, Personal, State, Token } from './scoreboard.js'
  * @typedef {typeof import('./scoreboard.js')} Client
  */
-const PROOF = 3_000; // ms for a transport's first message
-const PING = 25_000; // ms of silence until a ping
-const ANSWER = 10_000; // ms for a pong, an answer or a token
-const LATE = 1_500; // ms that a promised heartbeat may be late until it shows
-const HIDE = 5_000; // ms out of sight until it pauses
-const CLIMB = [60_000, 600_000]; // ms until a better transport is tried: at first, at most
-const STEADY = 10_000; // ms; what lasted longer was no failure
-const BACKOFF = [500, 30_000]; // ms; ceiling of the first wait and of any
-const MEMORY = 'scoreboard:transport';
+// All times are milliseconds.
+const FIRST_MESSAGE_TIMEOUT = 3_000; // of a transport that was just opened
+const PING_INTERVAL = 25_000; // of silence, where the server promised no heartbeat
+const ANSWER_TIMEOUT = 10_000; // of a pong, a request or a token
+const HEARTBEAT_GRACE = 1_500; // that a heartbeat may be late until the state is silent
+const PAUSE_DELAY = 5_000; // from a hidden page to its pause
+const UPGRADE_DELAYS = [60_000, 600_000]; // until a better transport is tried: at first, at most
+const STABLE_AFTER = 10_000; // a connection that lasted longer resets the backoff
+const BACKOFF_LIMITS = [500, 30_000]; // of the first wait, of any
+const TRANSPORT_KEY = 'scoreboard:transport';
 const page = globalThis.document; // none in a worker or in node
 
-/** What got through last. Without storage that is found out anew. */
-function memory(transport = '') {
+/** Reads or stores the transport that worked last; nothing where storage is refused. */
+function lastTransport(transport = '') {
   try {
-    if (transport) sessionStorage.setItem(MEMORY, transport);
-    else return sessionStorage.getItem(MEMORY);
+    if (transport) sessionStorage.setItem(TRANSPORT_KEY, transport);
+    else return sessionStorage.getItem(TRANSPORT_KEY);
   } catch {}
 }
 
-/** Full jitter: a crowd comes back spread out. */
-const jittered = (attempt = 0) => Math.random() * Math.min(BACKOFF[1], BACKOFF[0] * 2 ** attempt);
+/** Exponential backoff with full jitter. */
+const backoff = (attempt = 0) => Math.random() * Math.min(BACKOFF_LIMITS[1], BACKOFF_LIMITS[0] * 2 ** attempt);
 
-/** The server's origin: of `url`, else the page's own. */
-function serverOf(url = '') {
+/** The origin of `url`, or of the page without one. */
+function serverOrigin(url = '') {
   const here = globalThis.location?.href;
-  if (!/^https?:\/\/./i.test(url || here)) throw new TypeError(url ? 'url is no http address: ' + url : 'url is missing: which server?');
+  if (!/^https?:\/\/./i.test(url || here))
+    throw new TypeError(url ? 'url is no http address: ' + url : 'url is missing: which server?');
   return new URL(url || here).origin;
 }
 
-/** One request to the API; never rejects for what the network does: status 0 is no answer. `wait` is Retry-After in ms. @type {Client['ask']} */
-export async function ask(path = '', { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER) } = {}) {
-  const server = serverOf(url);
+/** One request to the API. Never rejects for a network error: status 0 is no answer. @type {Client['ask']} */
+export async function ask(path = '', options = {}) {
+  const { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER_TIMEOUT) } = options;
+  const server = serverOrigin(url);
   const type = body && { 'Content-Type': 'application/json' };
-  const proof = token && { Authorization: 'Bearer ' + token };
-  /** @type {RequestInit} */
-  const options = { method: body ? 'POST' : 'GET', body: body || null, headers: { ...headers, ...type, ...proof }, signal, cache: 'no-store' };
-  if (path.startsWith('auth/')) options.credentials = 'include'; // the refresh cookie
-  const answer = await fetch(server + '/api/v1/' + path, options).catch(async () => (signal.aborted ? null : (await origins()).refusal(server)));
-  const head = (name = '') => answer?.headers.get(name) ?? '';
-  const stream = head('Content-Type').startsWith('text/event') && answer?.body;
-  const said = stream ? null : await answer?.json().catch(() => null);
-  return { status: answer?.status ?? 0, head, wait: 1000 * Number(head('Retry-After')) || 0, said, stream };
+  const authorization = token && { Authorization: 'Bearer ' + token };
+  const answer = await fetch(server + '/api/v1/' + path, {
+    method: body ? 'POST' : 'GET',
+    body: body || null,
+    headers: { ...headers, ...type, ...authorization },
+    signal,
+    cache: 'no-store',
+    credentials: path.startsWith('auth/') ? 'include' : 'same-origin', // the refresh cookie
+  }).catch(async () => (signal.aborted ? null : (await loadOrigins()).refusal(server)));
+  const header = (name = '') => answer?.headers.get(name) ?? '';
+  const stream = header('Content-Type').startsWith('text/event') && answer?.body;
+  const json = stream ? null : await answer?.json().catch(() => null);
+  return { status: answer?.status ?? 0, header, wait: 1000 * Number(header('Retry-After')) || 0, json, stream };
 }
 
 /** The rows after a delta. @param {Entry[]} rows @param {Delta} delta */
@@ -59,7 +67,7 @@ export function applyDelta(rows, { changed, removed }) {
   return [...rows.filter((row) => !gone.has(row.userId)), ...now].sort((a, b) => a.rank - b.rank);
 }
 
-/** What to do about a lost connection: its close code, how many failed before. */
+/** What to do after a close with this code and so many failures. */
 export function afterClose(code = 0, attempt = 0, { anonymous = true, proven = true } = {}) {
   const renew = code === 4401;
   const asked = renew || code === 1001 || code === 1012; // the server's wish, not a failure
@@ -67,301 +75,335 @@ export function afterClose(code = 0, attempt = 0, { anonymous = true, proven = t
     renew,
     stop: code === 4403 || (renew && anonymous),
     down: [1002, 1007, 1008, 1009, 4400].includes(code) || !(proven || asked || code === 1013), // not by this transport
-    delay: asked && attempt < 2 ? Math.random() * 1000 : 200 + jittered(code === 1013 ? attempt + 3 : attempt),
+    delay: asked && attempt < 2 ? Math.random() * 1000 : 200 + backoff(code === 1013 ? attempt + 3 : attempt),
   };
 }
 
 // ---- transports ----
 
 /** @param {Link} link */
-async function overWebSocket(link) {
+async function openWebSocket(link) {
   const socket = new WebSocket(new URL('/api/v1/scores/live', link.url).href.replace('http', 'ws'));
   link.send = (message) => (socket.readyState === 1 && socket.send(JSON.stringify(message)), true);
   socket.onopen = () => {
     if (link.token) link.send({ action: 'auth', token: link.token });
     link.subscribe();
   };
-  socket.onmessage = ({ data }) => link.hear(JSON.parse(data));
+  socket.onmessage = ({ data }) => link.receive(JSON.parse(data));
   socket.onclose = ({ code, reason = '' }) => link.lost(code, 0, reason.split(';')[0]);
   link.signal.onabort = () => (socket.readyState ? socket.close() : (socket.onopen = () => socket.close()));
 }
 
-const fallback = import('./fallback.js'); // now: the network may fail
+const fallback = import('./fallback.js'); // at once: later the network may fail
 fallback.catch(() => {});
-const again = () => import(/* @vite-ignore */ /* webpackIgnore: true */ new URL('fallback.js?' + Date.now(), import.meta.url).href);
-const origins = () => import('./origins.js').catch(() => ({ refusal: () => null, explain() {} }));
-const NAMES = /** @type {const} */ (['WebSocket', 'SSE', 'polling']);
+/** Loads it again: a browser remembers an import that failed. */
+const reloadFallback = () =>
+  import(/* @vite-ignore */ /* webpackIgnore: true */ new URL('fallback.js?' + Date.now(), import.meta.url).href);
+/** Explains a refused origin in the console. */
+const loadOrigins = () => import('./origins.js').catch(() => ({ refusal: () => null, explain() {} }));
+const TRANSPORTS = /** @type {const} */ (['WebSocket', 'SSE', 'polling']); // the best first; a level is an index
 
-/** @param {Link} link */
-const start = async (link) => (link.level ? (await fallback.catch(again)).start(link, ask) : overWebSocket(link));
+/** Opens the transport of the link's level. @param {Link} link */
+const openTransport = async (link) =>
+  link.level ? (await fallback.catch(reloadFallback)).start(link, ask) : openWebSocket(link);
 
 // ---- the live board ----
 
-/** A board that keeps itself current as long as somebody watches. @param {string} url @param {string} mode @param {Token} token */
+/**
+ * One connection, which its watchers share, and which is made anew until the last one leaves.
+ * @param {string} url @param {string} mode @param {Token} token
+ */
 function openConnection(url, mode, token) {
-  const end = new AbortController();
-  const fine = { silent: '', code: 0, reason: '', layer: '', viewers: 0 };
-  /** @type {State} */ const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', ...fine };
-  /** @type {Set<EventTarget>} */ const watching = new Set();
+  const lifetime = new AbortController();
+  const healthy = { silent: '', code: 0, reason: '', layer: '', viewers: 0 };
+  /** @type {State} */ const state = { name: 'connecting', transport: '', retryAt: 0, stale: '', ...healthy };
+  /** @type {Set<EventTarget>} */ const watchers = new Set();
   /** @type {Board | null} */ let board = null;
   /** @type {Personal | null} */ let personal = null;
-  /** @type {Link | null} */ let link = null; // has proven itself
-  /** @type {Link | null} */ let trial = null; // not yet
+  /** @type {Link | null} */ let link = null; // has received a message
+  /** @type {Link | null} */ let candidate = null; // has not yet
   /** @type {Record<string, ReturnType<typeof setTimeout>>} */ const timers = {};
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ let hiding;
-  const first = globalThis.WebSocket ? 0 : 1; // the best transport that there is
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ let hideTimer;
+  const bestLevel = globalThis.WebSocket ? 0 : 1;
   let attempt = 0; // failures in a row
-  let climb = CLIMB[0];
-  let best = Math.max(first, NAMES.findIndex((name) => name === memory()));
+  let upgradeDelay = UPGRADE_DELAYS[0];
+  let level = Math.max(bestLevel, TRANSPORTS.findIndex((name) => name === lastTransport())); // that worked last
 
-  const emit = (type = '', detail = {}, to = watching) => [...to].forEach((each) => each.dispatchEvent(new CustomEvent(type, { detail })));
-  const tell = (/** @type {Partial<State>} */ change) => emit('state', { ...Object.assign(state, change) });
-  const after = (name = '', ms = 0, act = () => {}) => {
+  const emit = (type = '', detail = {}, to = watchers) =>
+    [...to].forEach((each) => each.dispatchEvent(new CustomEvent(type, { detail })));
+  const setState = (/** @type {Partial<State>} */ change) => emit('state', { ...Object.assign(state, change) });
+  /** Sets the timer of that name anew. */
+  const schedule = (name = '', ms = 0, act = () => {}) => {
     clearTimeout(timers[name]);
     timers[name] = setTimeout(act, ms);
   };
-  /** No token, or a fixed one refused: it watches as a stranger. */
-  const prove = async (renew = false) => (typeof token === 'function' ? token(renew) : renew ? (token = null) : token);
+  /** The token to connect with. A fixed one that was refused is dropped. */
+  const getToken = async (renew = false) =>
+    typeof token === 'function' ? token(renew) : renew ? (token = null) : token;
 
-  async function open(level = first, renew = false) {
-    trial?.close();
-    clearTimeout(timers.dial);
+  /** Opens a candidate at a level. */
+  async function open(level = bestLevel, renew = false) {
+    candidate?.close();
+    clearTimeout(timers.reconnect);
     const control = new AbortController();
     const { signal } = control;
-    /** @type {Link} */ const mine = {
-      url, mode, level, signal, began: Infinity,
+    /** @type {Link} */ const opened = {
+      url, mode, level, signal, liveSince: Infinity,
       close: () => control.abort(),
       since: () => board?.position ?? '',
-      subscribe: () => mine.send({ action: 'subscribe', channel: 'leaderboard', mode, heartbeat: true, since: board?.position }),
+      subscribe: () =>
+        opened.send({ action: 'subscribe', channel: 'leaderboard', mode, heartbeat: true, since: board?.position }),
       send: () => false,
-      hear: (message) => signal.aborted || hear(mine, message),
-      lost: (...why) => signal.aborted || lost(mine, ...why),
+      receive: (message) => signal.aborted || receive(opened, message),
+      lost: (...why) => signal.aborted || lost(opened, ...why),
     };
-    trial = mine;
-    if (!link) tell({ name: 'connecting' });
-    const asked = prove(renew).catch(() => '');
-    mine.token = (await Promise.race([asked, new Promise((none) => after('token', ANSWER, () => none('')))])) || '';
+    candidate = opened;
+    if (!link) setState({ name: 'connecting' });
+    const pending = getToken(renew).catch(() => '');
+    const timeout = new Promise((none) => schedule('token', ANSWER_TIMEOUT, () => none('')));
+    opened.token = (await Promise.race([pending, timeout])) || '';
     if (signal.aborted) return;
     clearTimeout(timers.token);
-    asked.then((late) => signal.aborted || (late && identify(late)));
-    after('proof', PROOF, () => mine.lost(0));
-    start(mine).catch(() => mine.lost(0));
+    pending.then((late) => signal.aborted || (late && identify(late)));
+    schedule('first', FIRST_MESSAGE_TIMEOUT, () => opened.lost(0));
+    openTransport(opened).catch(() => opened.lost(0));
   }
 
-  function hear(/** @type {Link} */ from, { event = '', data = /** @type {any} */ (0) }) {
+  /** Handles one message of a link. */
+  function receive(/** @type {Link} */ from, { event = '', data = /** @type {any} */ (0) }) {
     if (event === 'error') from.layer = data.layer;
-    else if (from === trial) adopt(from);
+    else if (from === candidate) promote(from);
     if (from !== link) return;
-    if (event === 'subscribed') from.quiet = 1000 * data.heartbeatSeconds || 0;
-    if (state.silent) tell({ silent: '' });
-    beat();
-    listen();
+    if (event === 'subscribed') from.heartbeat = 1000 * data.heartbeatSeconds || 0;
+    if (state.silent) setState({ silent: '' });
+    checkLiveness();
+    checkHeartbeat();
     if (event === 'leaderboard:update') show(data);
-    if (event === 'leaderboard:stale') tell({ stale: data.since });
+    if (event === 'leaderboard:stale') setState({ stale: data.since });
     if (event === 'authenticated') emit('personal', (personal = data));
     if (event === 'score:personal') {
       personal = { score: data.newScore, rank: data.rank };
       emit('personal', { ...personal, points: data.pointsAwarded });
     }
     if (event === 'viewers') {
-      tell({ viewers: data.count });
+      setState({ viewers: data.count });
       emit(event, data);
     }
     if (event !== 'leaderboard:delta') return;
-    if (board && data.previousPosition === board.position) show({ ...data, leaderboard: applyDelta(board.leaderboard, data) });
+    if (board && data.previousPosition === board.position)
+      show({ ...data, leaderboard: applyDelta(board.leaderboard, data) });
     else if (data.position !== board?.position) link.subscribe() || open(link.level); // a gap
   }
 
+  /** Makes a board the present one. */
   function show(/** @type {Board} */ now) {
     board = now;
-    tell({ stale: now.stale ? state.stale || new Date().toISOString() : '' });
+    setState({ stale: now.stale ? state.stale || new Date().toISOString() : '' });
     emit('board', now);
   }
 
-  function adopt(/** @type {Link} */ proven) {
+  /** Replaces the link by the candidate. */
+  function promote(/** @type {Link} */ proven) {
     link?.close();
-    [link, trial, best] = [proven, null, proven.level];
-    link.began = Date.now();
-    clearTimeout(timers.proof);
-    clearTimeout(timers.climb);
-    if (best > first) after('climb', climb, () => open());
-    else climb = CLIMB[0];
-    memory(NAMES[best]);
-    tell({ name: 'live', transport: NAMES[best], ...fine });
+    [link, candidate, level] = [proven, null, proven.level];
+    link.liveSince = Date.now();
+    clearTimeout(timers.first);
+    clearTimeout(timers.upgrade);
+    if (level > bestLevel) schedule('upgrade', upgradeDelay, () => open());
+    else upgradeDelay = UPGRADE_DELAYS[0];
+    lastTransport(TRANSPORTS[level]);
+    setState({ name: 'live', transport: TRANSPORTS[level], ...healthy });
   }
 
-  function beat(ms = PING) {
-    if (ms && link?.quiet) return after('beat', ANSWER * (1 + Math.random()), () => link?.lost(4408)); // spread: the server may have paused
-    after('beat', ms, () => {
+  /** Drops a link that stays silent, after a ping where the server promised no heartbeat. */
+  function checkLiveness(ms = PING_INTERVAL) {
+    const dead = () => link?.lost(4408);
+    // Spread: the server may have paused.
+    if (ms && link?.heartbeat) return schedule('liveness', ANSWER_TIMEOUT * (1 + Math.random()), dead);
+    schedule('liveness', ms, () => {
       link?.send({ action: 'ping' });
-      after('beat', ANSWER, () => link?.lost(4408));
+      schedule('liveness', ANSWER_TIMEOUT, dead);
     });
   }
 
-  /** Says so if nothing is heard for longer than the server has promised. */
-  function listen() {
+  /** Sets the state silent when a promised heartbeat does not come. */
+  function checkHeartbeat() {
     const since = new Date().toISOString();
-    if (link?.quiet) after('listen', link.quiet + LATE, () => tell({ silent: since }));
+    if (link?.heartbeat)
+      schedule('heartbeat', link.heartbeat + HEARTBEAT_GRACE, () => setState({ silent: since }));
   }
 
+  /** Decides what follows from the loss of a link or candidate. */
   function lost(/** @type {Link} */ dead, code = 0, wait = 0, reason = '', layer = dead.layer ?? '') {
     const proven = dead === link;
     const next = dead.level + 1;
     dead.close();
     if (proven) link = null;
-    else trial = null;
-    if (link || trial) {
-      if (!link) tell({ name: 'connecting' });
+    else candidate = null;
+    if (link || candidate) {
+      if (!link) setState({ name: 'connecting' });
       if (link && next < link.level) open(next);
-      else if (link) after('climb', (climb = Math.min(CLIMB[1], climb * 2)), () => open());
+      else if (link)
+        schedule('upgrade', (upgradeDelay = Math.min(UPGRADE_DELAYS[1], upgradeDelay * 2)), () => open());
       return;
     }
-    if (Date.now() - dead.began > STEADY) attempt = 0;
+    if (Date.now() - dead.liveSince > STABLE_AFTER) attempt = 0;
     const { stop, renew, down, delay } = afterClose(code, attempt, { anonymous: !dead.token, proven });
-    if (down && !stop && next < NAMES.length) return open(next);
-    drop();
-    if (code === 4403) origins().then(({ explain }) => explain(url));
-    if (stop) return tell({ name: 'stopped', code, reason, layer, transport: '' });
+    if (down && !stop && next < TRANSPORTS.length) return open(next);
+    disconnect();
+    if (code === 4403) loadOrigins().then(({ explain }) => explain(url));
+    if (stop) return setState({ name: 'stopped', code, reason, layer, transport: '' });
     attempt++;
     const retryAt = Date.now() + wait + delay;
-    after('dial', wait + delay, () => open(down ? first : code === 1013 ? best : dead.level, renew)); // 1013: too many, whatever the transport
-    tell({ name: 'waiting', code: code || 1006, reason, layer, retryAt });
+    // 1013: too many connections, whatever the transport
+    const retryLevel = () => (down ? bestLevel : code === 1013 ? level : dead.level);
+    schedule('reconnect', wait + delay, () => open(retryLevel(), renew));
+    setState({ name: 'waiting', code: code || 1006, reason, layer, retryAt });
   }
 
-  function drop() {
+  /** Closes everything and stops all timers. */
+  function disconnect() {
     Object.values(timers).forEach(clearTimeout);
     link?.close();
-    trial?.close();
-    link = trial = null;
+    candidate?.close();
+    link = candidate = null;
     state.silent = '';
   }
 
-  /** Whatever waited while the tab slept is due. */
+  /** The page is visible or online again: checks the connection at once. */
   function wake() {
     if (page?.hidden) return;
-    listen();
-    if (link) link.level > first ? open() : link.level || beat(0);
-    else if (!trial && state.name !== 'stopped') open(best);
+    checkHeartbeat();
+    if (link) link.level > bestLevel ? open() : link.level || checkLiveness(0);
+    else if (!candidate && state.name !== 'stopped') open(level);
   }
 
-  function seen() {
-    clearTimeout(hiding);
+  function onVisibilityChange() {
+    clearTimeout(hideTimer);
     if (!page?.hidden) return wake();
-    hiding = setTimeout(pause, HIDE);
+    hideTimer = setTimeout(pause, PAUSE_DELAY);
   }
 
+  /** Disconnects until the page is visible. */
   function pause() {
-    clearTimeout(hiding);
+    clearTimeout(hideTimer);
     if (state.name === 'stopped') return;
-    drop();
-    tell({ name: 'paused' });
+    disconnect();
+    setState({ name: 'paused' });
   }
 
-  /** Starts over, as another user or none. */
+  /** Connects anew, as another user or none. */
   function redial() {
-    drop();
+    disconnect();
     attempt = 0;
     personal = null;
-    open(best);
-    if (page?.hidden) seen();
+    open(level);
+    if (page?.hidden) onVisibilityChange();
   }
 
-  /** Proves the user on the open connection: at log-in, with every new token. */
+  /** Authenticates the open connection: after a log-in, with a new token. */
   function identify(renewed = '') {
     if (typeof token !== 'function') token = renewed;
     if (state.name === 'stopped') redial();
-    for (const each of [link, trial]) {
+    for (const each of [link, candidate]) {
       if (!each || each.token === undefined || each.token === renewed) continue;
       each.token = renewed;
       each.send({ action: 'auth', token: renewed }) || open(each.level);
     }
   }
 
-  /** Once it listens it is told what the others know. @param {EventTarget} one */
+  /** Adds a watcher, which gets the present state once it can listen. @param {EventTarget} one */
   function join(one) {
-    watching.add(one);
+    watchers.add(one);
     queueMicrotask(() => {
-      const to = new Set(watching.has(one) ? [one] : []);
+      const to = new Set(watchers.has(one) ? [one] : []);
       emit('state', { ...state }, to);
       if (board) emit('board', board, to);
       if (personal) emit('personal', personal, to);
     });
   }
 
-  /** The last one ends it, unless another comes at once: a component that is mounted anew. @param {EventTarget} one */
+  /** Removes a watcher. The last one ends the connection, unless another joins at once. @param {EventTarget} one */
   function leave(one, ended = () => {}) {
-    watching.delete(one);
+    watchers.delete(one);
     setTimeout(() => {
-      if (watching.size) return;
+      if (watchers.size) return;
       ended();
-      end.abort();
-      clearTimeout(hiding);
-      drop();
+      lifetime.abort();
+      clearTimeout(hideTimer);
+      disconnect();
     });
   }
 
-  page?.addEventListener('visibilitychange', seen, end);
-  globalThis.addEventListener?.('online', wake, end);
-  globalThis.addEventListener?.('pagehide', pause, end); // an open connection keeps a page out of the back/forward cache
-  globalThis.addEventListener?.('pageshow', (event) => event.persisted && redial(), end);
+  page?.addEventListener('visibilitychange', onVisibilityChange, lifetime);
+  globalThis.addEventListener?.('online', wake, lifetime);
+  // An open connection keeps a page out of the back/forward cache.
+  globalThis.addEventListener?.('pagehide', pause, lifetime);
+  globalThis.addEventListener?.('pageshow', (event) => event.persisted && redial(), lifetime);
   redial();
-  const isFor = (/** @type {unknown[]} */ ...asked) => state.name !== 'stopped' && [url, mode, token].every((own, place) => own === asked[place]);
-  return { state, watching, isFor, join, leave, identify, redial, board: () => board, isOneToken: () => typeof token !== 'function' };
+  /** Whether these are its server, mode and token. */
+  const isFor = (/** @type {unknown[]} */ ...asked) =>
+    state.name !== 'stopped' && [url, mode, token].every((own, place) => own === asked[place]);
+  const hasFixedToken = () => typeof token !== 'function';
+  return { state, watchers, isFor, join, leave, identify, redial, board: () => board, hasFixedToken };
 }
 
 /** @type {Set<ReturnType<typeof openConnection>>} */ const connections = new Set();
 
-/** One of those who share a connection. @implements {Live} */
+/** What `connect` returns: one of those who share a connection. @implements {Live} */
 class Watcher extends EventTarget {
-  #at;
-  #asked;
+  #connection;
+  #target;
 
-  /** @param {[url: string, mode: string]} asked @param {Token} token */
-  constructor(asked, token) {
+  /** @param {[url: string, mode: string]} target @param {Token} token */
+  constructor(target, token) {
     super();
-    this.#asked = asked;
-    this.#at = this.#join(token);
+    this.#target = target;
+    this.#connection = this.#join(token);
   }
 
   get state() {
-    return this.#at.state;
+    return this.#connection.state;
   }
 
   get board() {
-    return this.#at.board();
+    return this.#connection.board();
   }
 
+  /** Joins the connection with this token, or opens one. */
   #join(/** @type {Token} */ token) {
-    const connection = [...connections].find((each) => each.isFor(...this.#asked, token)) ?? openConnection(...this.#asked, token);
+    const shared = [...connections].find((each) => each.isFor(...this.#target, token));
+    const connection = shared ?? openConnection(...this.#target, token);
     connections.add(connection);
     connection.join(this);
     return connection;
   }
 
   identify(token = '') {
-    if (!this.#at.watching.has(this)) return; // closed
-    if (this.#at.watching.size < 2 || !this.#at.isOneToken()) return this.#at.identify(token);
-    this.close(); // the others stay who they are
-    this.#at = this.#join(token);
+    const { watchers, hasFixedToken, identify } = this.#connection;
+    if (!watchers.has(this)) return; // closed
+    if (watchers.size < 2 || !hasFixedToken()) return identify(token);
+    this.close(); // the others keep their user
+    this.#connection = this.#join(token);
   }
 
   redial() {
-    if (this.#at.watching.has(this)) this.#at.redial();
+    if (this.#connection.watchers.has(this)) this.#connection.redial();
   }
 
   close() {
-    const at = this.#at;
-    at.leave(this, () => connections.delete(at));
+    const connection = this.#connection;
+    connection.leave(this, () => connections.delete(connection));
   }
 }
 
-/** Whoever asks alike shares a connection. @type {Client['connect']} */
+/** Opens the live board. @type {Client['connect']} */
 export function connect({ url = '', token = null, mode = 'delta' } = {}) {
   if (mode !== 'delta' && mode !== 'full') throw new TypeError('mode is delta or full, not ' + mode);
-  return new Watcher([serverOf(url), mode], token);
+  return new Watcher([serverOrigin(url), mode], token);
 }
 
-// ---- what comes when needed ----
+// ---- loaded when needed ----
 
 /** @type {Client['submitAction']} */
 export const submitAction = async (action) => (await import('./actions.js')).submit(action, ask);
@@ -374,7 +416,7 @@ export const resume = async (options) => (await import('./account.js')).resume(o
 /** @type {Client['logout']} */
 export const logout = (session) => session.logout();
 
-/** <live-scoreboard src limit theme>; how it looks is fetched with the first one. */
+/** <live-scoreboard src limit theme>, drawn by element.js. */
 if (globalThis.customElements && !customElements.get('live-scoreboard')) {
   class LiveScoreboard extends HTMLElement {
     unmount = () => {};

@@ -3,7 +3,7 @@ import { BoardView } from './board.js';
 import { connect } from './scoreboard.js';
 import { drawState } from './words.js';
 
-const IDLE = 2_000; // ms until pointer and buttons go
+const IDLE_DELAY = 2_000; // ms until pointer and buttons go
 /** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
 
@@ -12,36 +12,42 @@ const live = connect();
 const { body } = document;
 let changed = body.dataset.updated ?? '';
 
-const state = () => drawState($('state'), live.state, changed);
-live.addEventListener('state', state);
+const drawLine = () => drawState($('state'), live.state, changed);
+live.addEventListener('state', drawLine);
 live.addEventListener('board', (/** @type {any} */ { detail }) => {
   if (board.draw(detail.leaderboard)) changed = detail.timestamp;
   $('vacancy').hidden = detail.leaderboard.length > 0;
-  state();
+  drawLine();
 });
-setInterval(state, 250);
+setInterval(drawLine, 250);
 $('again').addEventListener('click', live.redial);
 
-/** Browsers take the lock away with the page out of sight. */
+/** Keeps the screen on. Browsers release the lock when the page is hidden. */
 async function stayAwake() {
-  await (document.hidden || navigator.wakeLock?.request('screen').catch(() => {})); // not on battery, or not over http: it is the wall's own affair
+  // Browsers refuse it on battery or over http: then the screen may turn off.
+  await (document.hidden || navigator.wakeLock?.request('screen').catch(() => {}));
 }
 document.addEventListener('visibilitychange', stayAwake);
 stayAwake();
 
 /** @type {ReturnType<typeof setTimeout>} */ let idle;
-function touched() {
+/** Shows pointer and buttons for a while. */
+function onActivity() {
   clearTimeout(idle);
   body.classList.remove('idle');
-  idle = setTimeout(() => body.classList.add('idle'), IDLE);
+  idle = setTimeout(() => body.classList.add('idle'), IDLE_DELAY);
 }
-for (const event of ['pointermove', 'pointerdown', 'keydown']) addEventListener(event, touched);
-touched();
+for (const event of ['pointermove', 'pointerdown', 'keydown']) addEventListener(event, onActivity);
+onActivity();
 
-const fill = () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()).catch(() => {});
-$('fill').addEventListener('click', fill);
+/** Enters or leaves full screen. */
+async function toggleFullscreen() {
+  const { fullscreenElement, documentElement } = document;
+  await (fullscreenElement ? document.exitFullscreen() : documentElement.requestFullscreen()).catch(() => {});
+}
+$('fill').addEventListener('click', toggleFullscreen);
 addEventListener('keydown', ({ key, ctrlKey, metaKey, altKey }) => {
   if (ctrlKey || metaKey || altKey) return;
-  if (key === 'f') fill();
+  if (key === 'f') toggleFullscreen();
   if (key === 'Escape' && !document.fullscreenElement) location.assign('/');
 });

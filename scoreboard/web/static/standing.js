@@ -2,19 +2,23 @@
 import { digits } from './drawing.js';
 
 /** @typedef {import('./scoreboard.js').Entry} Entry */
-const KEPT = 120; // scores of a session; more than that and every second one of the older half goes
-const WINDOW = 60_000; // ms that the line spans at least
+const MAX_SCORES = 120; // of a session; with more, every second one of the older half is dropped
+const MIN_SPAN = 60_000; // ms that the line spans at least
 
 /** A name of any direction, safe inside a sentence. */
 const isolated = (name = '') => `\u2068${name}\u2069`;
 
-/** Equal points don't pass: who had them first stays ahead. @param {{score: number, rank: number | null}} mine @param {Entry[]} ladder the best, in order */
+/**
+ * How far the next rank is, in words. Equal points don't pass: who had them first stays ahead.
+ * @param {{score: number, rank: number | null}} mine @param {Entry[]} ladder the best, in order
+ */
 export function aheadWords({ score, rank }, ladder) {
   if (!rank) return '';
   if (rank === 1) {
     const second = ladder[1];
     if (!second) return 'You lead.';
-    return score > second.score ? `You lead by ${digits(score - second.score)}.` : `You lead: ${isolated(second.username)} was later.`;
+    if (score > second.score) return `You lead by ${digits(score - second.score)}.`;
+    return `You lead: ${isolated(second.username)} was later.`;
   }
   const rival = ladder.find((entry) => entry.rank === rank - 1);
   const goal = rival ?? ladder.at(-1);
@@ -23,6 +27,7 @@ export function aheadWords({ score, rank }, ladder) {
   return rival ? `${missing} to pass ${isolated(rival.username)}` : `${missing} to the top ${ladder.length}`;
 }
 
+/** The session's scores as a line. */
 export class Sparkline {
   /** @type {{at: number, score: number}[]} */ #scores = [];
 
@@ -31,7 +36,7 @@ export class Sparkline {
     this.svg = svg;
   }
 
-  /** Another user's session. */
+  /** Starts over, for another user. */
   clear() {
     this.#scores = [];
   }
@@ -42,18 +47,19 @@ export class Sparkline {
     return first ? (this.#scores.at(-1)?.score ?? 0) - first.score : 0;
   }
 
-  /** @param {number} score */
+  /** Adds the present score. @param {number} score */
   add(score) {
     if (this.#scores.at(-1)?.score === score) return;
     this.#scores.push({ at: Date.now(), score });
-    if (this.#scores.length > KEPT) this.#scores = this.#scores.filter((_, place) => !place || place > KEPT / 2 || place % 2);
+    if (this.#scores.length > MAX_SCORES)
+      this.#scores = this.#scores.filter((_, place) => !place || place > MAX_SCORES / 2 || place % 2);
   }
 
-  /** In a box of 100 × 20, from the first score to now: level, and a step for each gain. */
+  /** Draws in a box of 100 × 20, from the first score to now: level, and a step for each gain. */
   draw() {
     const now = Date.now();
     const [first = { at: now, score: 0 }] = this.#scores;
-    const span = Math.max(WINDOW, now - first.at);
+    const span = Math.max(MIN_SPAN, now - first.at);
     const all = this.#scores.map(({ score }) => score);
     const low = Math.min(...all, first.score);
     const high = Math.max(...all, low + 1);
