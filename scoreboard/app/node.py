@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from scoreboard import __version__
-from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.domain.boards import BOARDS, LEADERBOARD, Board, BoardVersion
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server, viewer_places
 from scoreboard.live.admission import Admission
@@ -47,7 +47,9 @@ from scoreboard.runtime.supervise import supervised
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
 from scoreboard.settings.model import Settings
+from scoreboard.storage.agreement import DetachedWriters
 from scoreboard.storage.board_cache import BoardCache
+from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.clock import DatabaseClock
@@ -118,35 +120,54 @@ class Node:
             may_have_forgotten=lambda: self.monitor.redis_evicts,
             reconnects=lambda: stores.redis_generation.reconnects,
         )
-        self.projector = Projector(stores, LEADERBOARD, self.name, self.limits, self.hear)
+        detached = DetachedWriters(BOARDS)
+        self.projectors = tuple(
+            Projector(stores, board, self.name, self.limits, self.on_board_changed, detached) for board in BOARDS
+        )
         self.redis_breaker = Breaker("redis", changed=_watch_redis)
         self.profiles = Profiles(stores)
-        self.board = BoardCache(
-            LEADERBOARD,
-            stores,
-            self.profiles,
-            self.redis_breaker,
-            self.projector.agreement,
-            self.projector.request_repair,
-            lambda: stores.installation,
-        )
-        self.leaderboard = Leaderboard(self.board)
+        self.boards = {
+            projector.board: BoardCache(
+                projector.board,
+                stores,
+                self.profiles,
+                self.redis_breaker,
+                projector.agreement,
+                projector.request_repair,
+                lambda: stores.installation,
+            )
+            for projector in self.projectors
+        }
+        self.leaderboard = Leaderboard(self.boards[LEADERBOARD])
         self._make_accounts(keys)
         self._make_write_path()
         self._make_live()
         self._make_web()
 
-    def hear(self, mark: BoardVersion) -> None:
+    def on_board_changed(self, board: Board, version: BoardVersion) -> None:
         """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
-        self.board.note_version(mark)
+        self.boards[board].note_version(version)
+
+    async def check_boards(self) -> None:
+        """Compares all boards with PostgreSQL, and repairs them if it is this node's turn."""
+        for projector in self.projectors:
+            await projector.check_once()
+
+    def close_projectors(self) -> None:
+        """Ends their connections."""
+        for projector in self.projectors:
+            projector.close()
 
     def _warnings(self) -> tuple[str, ...]:
         """What an operator should change, for /readyz."""
-        return (*self.monitor.warnings, *self.projector.warnings)
+        return (
+            *self.monitor.warnings,
+            *dict.fromkeys(warning for projector in self.projectors for warning in projector.warnings),
+        )
 
     def _boards(self) -> dict[str, str]:
         """Whether each board is known to agree with PostgreSQL, for /readyz."""
-        return {self.board.board.id: "stale" if self.board.is_stale else "current"}
+        return {board.id: "stale" if cache.is_stale else "current" for board, cache in self.boards.items()}
 
     def _make_accounts(self, keys: Keys) -> None:
         settings = self.settings
@@ -183,22 +204,28 @@ class Node:
 
     def _make_write_path(self) -> None:
         self.queue = Queue()
-        agreement = self.projector.agreement
         self.commits = [
             Commit(
-                Writer(self.stores.connect_committer, self.limits.judge_by_log, agreement),
+                Writer(
+                    self.stores.connect_committer,
+                    self.limits.judge_by_log,
+                    [projector.agreement for projector in self.projectors],
+                ),
                 self.limits,
-                self.projector.projection,
+                [
+                    BoardWriter(projector.projection, projector.agreement, self.redis_breaker)
+                    for projector in self.projectors
+                ],
                 self.redis_breaker,
-                agreement,
             )
             for _ in range(COMMITTERS)
         ]
-        self.projector.writers = lambda: [commit.writer.number for commit in self.commits]
+        for projector in self.projectors:
+            projector.writers = lambda: [commit.writer.number for commit in self.commits]
         self.submit = SubmitAction(self.rules, self.queue)
 
     def _make_live(self) -> None:
-        boards = {self.board.board.id: self.board}
+        boards = {board.id: cache for board, cache in self.boards.items()}
         self.hub = Hub(tuple(boards))
         self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
         self.audience = ViewerCount(self.hub, self.name)
@@ -273,7 +300,7 @@ class Node:
                 self.accounts, bearer, parts.origins, parts.addresses, refresh_days=settings.security.refresh_days
             ),
             UserRoutes(self.accounts, bearer, parts.addresses),
-            ScoreRoutes(bearer, self.submit, snapshot, self.leaderboard.standing, self.board.fresh),
+            ScoreRoutes(bearer, self.submit, snapshot, self.leaderboard.standing, self.boards[LEADERBOARD].fresh),
             health,
             pages,
             AvatarRoutes(snapshot, self.pictures if settings.accounts.avatars else None),
@@ -341,10 +368,10 @@ class Node:
         """Whatever runs for ever and may be started again after a crash: each begins from the stores."""
         return [
             ("health", self.monitor.run),  # first: it learns which Redis this node's connections lead to
-            ("projector", self.projector.run),
-            *(("committer", commit_batches, self.queue, commit, self.hear) for commit in self.commits),
+            *(("projector", projector.run) for projector in self.projectors),
+            *(("committer", commit_batches, self.queue, commit, self.on_board_changed) for commit in self.commits),
             ("late actions", end_late, self.queue),
-            ("housekeeping", run_housekeeping, self.stores, LEADERBOARD),
+            ("housekeeping", run_housekeeping, self.stores, BOARDS),
             ("sessions", self.sessions.watch),
             ("reader", self.reader.run),
             ("batcher", self.batcher.run),

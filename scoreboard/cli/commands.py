@@ -22,7 +22,7 @@ from scoreboard import __version__
 from scoreboard.app import node as app
 from scoreboard.cli import demo
 from scoreboard.cli.users import build_users_group
-from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.boards import BOARDS
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
 from scoreboard.embedded import stack as embedded_servers
 from scoreboard.operations.action_rules import actions_file, load_rules
@@ -200,9 +200,10 @@ def rebuild_board(settings: Settings) -> None:
 
     async def run() -> None:
         async with stores_of(settings) as stores:
-            began = time.monotonic()
-            mark = await projector.rebuild_board(stores, LEADERBOARD)
-            click.echo(f"{LEADERBOARD.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {mark.epoch}")
+            for board in BOARDS:
+                began = time.monotonic()
+                version = await projector.rebuild_board(stores, board)
+                click.echo(f"{board.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {version.epoch}")
 
     trio.run(run)
 
@@ -213,14 +214,17 @@ def verify(settings: Settings) -> None:
     """Compare the action log, the scores and Redis; exit 1 if they differ."""
 
     async def run() -> bool:
+        is_equal = True
         async with stores_of(settings) as stores:
-            found, users = await differences(stores, LEADERBOARD)
-        for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
-            click.echo(f"{about}: {what}")
-        if len(found) > MAX_PRINTED_DIFFERENCES:
-            click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
-        click.echo(f"{LEADERBOARD.id}: {users} users compared, {len(found)} differences")
-        return not found
+            for board in BOARDS:
+                found, users = await differences(stores, board)
+                for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
+                    click.echo(f"{about}: {what}")
+                if len(found) > MAX_PRINTED_DIFFERENCES:
+                    click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
+                click.echo(f"{board.id}: {users} users compared, {len(found)} differences")
+                is_equal = is_equal and not found
+        return is_equal
 
     if not trio.run(run):
         sys.exit(1)

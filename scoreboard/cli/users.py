@@ -255,9 +255,9 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
             ask = partial(click.confirm, question, abort=True, err=True)
             await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
         try:
-            is_gone = await administration.delete_user(node.stores, node.accounts, found, node.projector.check_once)
+            is_gone = await administration.delete_user(node.stores, node.accounts, found, node.check_boards)
         finally:
-            node.projector.close()
+            node.close_projectors()
         if isinstance(is_gone, Refusal):
             return is_gone
         return f"{found.username} is deleted" + (

@@ -6,6 +6,8 @@ statement or a session that somebody ended cost a round, nothing else: they are 
 again.
 """
 
+from collections.abc import Sequence
+
 import structlog
 import trio
 
@@ -27,7 +29,7 @@ log = structlog.get_logger()
 
 
 async def run_housekeeping(
-    stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stores: Stores, boards: Sequence[Board], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """A round a minute, for ever; started after the first, but for the skeletons of names, which no start waits for.
 
@@ -37,7 +39,7 @@ async def run_housekeeping(
     names = Backfill()
     while True:
         try:
-            made, pruned = await run_in_asyncio(_round, stores, board)
+            made, pruned = await run_in_asyncio(_round, stores, boards)
             await sessions.prune(stores)
         except StorageUnavailable as exc:
             if not waits:
@@ -67,18 +69,18 @@ async def _backfill_skeletons(stores: Stores, names: Backfill) -> int:
         conn.terminate()
 
 
-async def _round(stores: Stores, board: Board) -> tuple[list[str], int]:
+async def _round(stores: Stores, boards: Sequence[Board]) -> tuple[list[str], int]:
     conn = await stores.connect()
     try:
         with postgres_errors():
-            return await bounded(conn, ROUND_SECONDS, _work(conn, stores, board))
+            return await bounded(conn, ROUND_SECONDS, _work(conn, stores, boards))
     finally:
         conn.terminate()
 
 
-async def _work(conn: Connection, stores: Stores, board: Board) -> tuple[list[str], int]:
+async def _work(conn: Connection, stores: Stores, boards: Sequence[Board]) -> tuple[list[str], int]:
     made = await make_partitions(conn)
-    applied = (await Rebuilder(stores, board).state()).applied
+    applied = outbox.applied_everywhere([(await Rebuilder(stores, board).state()).applied for board in boards])
     pruned = 0
     while gone := await outbox.prune(conn, applied):
         pruned += gone
