@@ -9,6 +9,7 @@ from scoreboard.app.accounts import AccountParts, own_host
 from scoreboard.app.live import Transports
 from scoreboard.app.reads import ReadParts
 from scoreboard.app.writes import WriteParts
+from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
@@ -80,12 +81,12 @@ def build_routes(
     pictures: Pictures,
 ) -> Services:
     """What answers the requests for each path."""
-    snapshot, projector = reads.leaderboard.snapshot, writes.projector
+    snapshot, projectors = reads.leaderboard.snapshot, writes.projectors
     branding = load_branding(settings.page)
     health = HealthRoutes(
         lambda: monitor.conditions,
-        lambda: (*monitor.warnings, *projector.warnings),
-        lambda: {board_id: "stale" if board.is_stale else "current" for board_id, board in reads.boards.items()},
+        lambda: (*monitor.warnings, *dict.fromkeys(text for each in projectors for text in each.warnings)),
+        lambda: {board.id: "stale" if cache.is_stale else "current" for board, cache in reads.boards.items()},
     )
     pages = PageRoutes(
         writes.rules if settings.page.actions else {},
@@ -102,7 +103,9 @@ def build_routes(
             accounts.accounts, web.bearer, web.origins, web.addresses, refresh_days=settings.security.refresh_days
         ),
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
-        ScoreRoutes(web.bearer, writes.submit_action, snapshot, reads.leaderboard.standing, reads.board.fresh),
+        ScoreRoutes(
+            web.bearer, writes.submit_action, snapshot, reads.leaderboard.standing, reads.boards[LEADERBOARD].fresh
+        ),
         health,
         pages,
         AvatarRoutes(snapshot, pictures if settings.accounts.avatars else None),

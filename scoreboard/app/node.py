@@ -31,7 +31,7 @@ from scoreboard.app.live import build_live, build_transports
 from scoreboard.app.reads import build_reads
 from scoreboard.app.workers import build_workers, start_workers
 from scoreboard.app.writes import build_writes
-from scoreboard.domain.boards import BoardVersion
+from scoreboard.domain.boards import BOARDS, Board, BoardVersion
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.process import ending_signals, raise_descriptor_limit, tune_gc
 from scoreboard.runtime.supervise import supervised
@@ -63,10 +63,10 @@ class Node:
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
         self.writes = build_writes(
-            settings, stores, monitor, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
+            settings, stores, BOARDS, monitor, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
         )
-        self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projector)
-        self.live = build_live(settings, self.reads.boards, self.account_parts.bus, authenticator, node=self.name)
+        self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
+        self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
         pictures = build_pictures(settings)
         web = build_web_parts(settings, authenticator)
         routes = build_routes(settings, web, monitor, self.account_parts, self.writes, self.reads, pictures)
@@ -79,13 +79,13 @@ class Node:
             self.writes,
             self.live,
             pictures,
-            on_board_changed=self.reads.board.note_version,
+            on_board_changed=self.on_board_changed,
         )
 
-    def on_board_changed(self, version: BoardVersion) -> None:
-        """Reads that begin after this show that version or a newer one. The projector calls it; it is built before the
-        reads are, so it can't be given their method."""
-        self.reads.board.note_version(version)
+    def on_board_changed(self, board: Board, version: BoardVersion) -> None:
+        """Reads that begin after this show that version or a newer one. Called by committers and projectors; these are
+        built before the reads are, so they can't be given their method."""
+        self.reads.boards[board].note_version(version)
 
     def request_shutdown(self) -> None:
         """Asks the node to shut down. Returns at once; may be called again."""

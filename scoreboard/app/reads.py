@@ -1,8 +1,9 @@
 """The read path: each board's cache of this node, and the leaderboard that answers from it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.boards import LEADERBOARD, Board
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.board_cache import BoardCache
@@ -14,25 +15,30 @@ from scoreboard.workers.projector import Projector
 class ReadParts(NamedTuple):
     """What reads consist of."""
 
-    board: BoardCache
+    boards: dict[Board, BoardCache]
     leaderboard: Leaderboard
 
     @property
-    def boards(self) -> dict[str, BoardCache]:
+    def by_id(self) -> dict[str, BoardCache]:
         """Every board of this node, by its id."""
-        return {self.board.board.id: self.board}
+        return {board.id: cache for board, cache in self.boards.items()}
 
 
-def build_reads(stores: Stores, profiles: Profiles, redis_breaker: Breaker, projector: Projector) -> ReadParts:
-    """The projector knows whether the board agrees with PostgreSQL, and repairs it when a read finds that it does
+def build_reads(
+    stores: Stores, profiles: Profiles, redis_breaker: Breaker, projectors: Sequence[Projector]
+) -> ReadParts:
+    """A board's projector knows whether the board agrees with PostgreSQL, and repairs it when a read finds that it does
     not."""
-    board = BoardCache(
-        LEADERBOARD,
-        stores,
-        profiles,
-        redis_breaker,
-        projector.agreement,
-        projector.request_repair,
-        lambda: stores.installation,
-    )
-    return ReadParts(board, Leaderboard(board))
+    boards = {
+        projector.board: BoardCache(
+            projector.board,
+            stores,
+            profiles,
+            redis_breaker,
+            projector.agreement,
+            projector.request_repair,
+            lambda: stores.installation,
+        )
+        for projector in projectors
+    }
+    return ReadParts(boards, Leaderboard(boards[LEADERBOARD]))

@@ -9,7 +9,7 @@ import trio
 
 from scoreboard.app.live import LiveParts
 from scoreboard.app.writes import WriteParts
-from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
@@ -35,18 +35,18 @@ def build_workers(
     live: LiveParts,
     pictures: Pictures,
     *,
-    on_board_changed: Callable[[BoardVersion], None],
+    on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> list[Worker]:
     """The workers in the order in which they start: each waits for the one before it to have started."""
     return [
         Worker("health", monitor.run),  # first: it learns which Redis this node's connections lead to
-        Worker("projector", writes.projector.run),
+        *(Worker("projector", projector.run) for projector in writes.projectors),
         *(
             Worker("committer", partial(commit_batches, writes.queue, commit, on_board_changed))
             for commit in writes.commits
         ),
         Worker("late actions", partial(end_late, writes.queue)),
-        Worker("housekeeping", partial(run_housekeeping, stores, LEADERBOARD)),
+        Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
         Worker("sessions", authenticator.watch),
         Worker("reader", live.subscription.run),
         Worker("batcher", live.batcher.run),

@@ -1,19 +1,21 @@
-"""The write path: from a submitted action to PostgreSQL, and from there to the Redis board.
+"""The write path: from a submitted action to PostgreSQL, and from there to the boards in Redis.
 
-The projector and the committers share one projection and one record of whether the board agrees with PostgreSQL.
-`build_projector` stands alone: `scoreboard users delete` repairs boards and submits nothing.
+The projector of a board and the committers share one projection and one record of whether the board agrees with
+PostgreSQL. `build_projectors` stands alone: `scoreboard users delete` repairs boards and submits nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.scoring import Rules
 from scoreboard.operations.action_queue import Queue
 from scoreboard.operations.action_rules import load_rules
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.settings.model import Settings
+from scoreboard.storage.agreement import DetachedWriters
+from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
@@ -27,7 +29,7 @@ class WriteParts(NamedTuple):
     """What the write path consists of. The node runs a committer for each of `commits`."""
 
     rules: Rules
-    projector: Projector
+    projectors: tuple[Projector, ...]  # one a board
     queue: Queue
     commits: list[Commit]
     submit_action: SubmitAction
@@ -36,36 +38,43 @@ class WriteParts(NamedTuple):
 def build_writes(
     settings: Settings,
     stores: Stores,
+    boards: Sequence[Board],
     monitor: HealthMonitor,
     redis_breaker: Breaker,
     *,
     node: str,
-    on_board_changed: Callable[[BoardVersion], None],
+    on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> WriteParts:
-    """`redis_breaker` is shared with the reads of the board. `on_board_changed` hears of the versions that this node's
-    projector made; it must not block."""
+    """`redis_breaker` is shared with the reads of the boards. `on_board_changed` is called with each version that a
+    projector of this node made; it must not block."""
     rules = load_rules(settings)
     limits = _build_limits(settings, stores, monitor, rules)
-    projector = Projector(stores, LEADERBOARD, node, limits, on_board_changed)
+    detached = DetachedWriters(boards)
+    projectors = tuple(Projector(stores, board, node, limits, on_board_changed, detached) for board in boards)
     commits = [
         Commit(
-            Writer(stores.connect_committer_aio, limits.judge_by_log, projector.agreement),
+            Writer(
+                stores.connect_committer_aio, limits.judge_by_log, [projector.agreement for projector in projectors]
+            ),
             limits,
-            projector.projection,
+            [BoardWriter(projector.projection, projector.agreement, redis_breaker) for projector in projectors],
             redis_breaker,
-            projector.agreement,
         )
         for _ in range(COMMITTERS)
     ]
-    projector.writers = lambda: [commit.writer.number for commit in commits]
+    for projector in projectors:
+        projector.writers = lambda: [commit.writer.number for commit in commits]
     queue = Queue()
-    return WriteParts(rules, projector, queue, commits, SubmitAction(rules, queue))
+    return WriteParts(rules, projectors, queue, commits, SubmitAction(rules, queue))
 
 
-def build_projector(settings: Settings, stores: Stores, *, node: str) -> Projector:
-    """A projector of a process that serves nobody: no committers, and nobody to be shown a board."""
+def build_projectors(
+    settings: Settings, stores: Stores, boards: Sequence[Board], *, node: str
+) -> tuple[Projector, ...]:
+    """The projectors of a process that serves nobody: it has no committers, and shows nobody a board."""
     limits = _build_limits(settings, stores, HealthMonitor(stores), load_rules(settings))
-    return Projector(stores, LEADERBOARD, node, limits, lambda _version: None)
+    detached = DetachedWriters(boards)
+    return tuple(Projector(stores, board, node, limits, lambda _board, _version: None, detached) for board in boards)
 
 
 def _build_limits(settings: Settings, stores: Stores, monitor: HealthMonitor, rules: Rules) -> Limits:

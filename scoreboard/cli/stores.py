@@ -7,7 +7,7 @@ import click
 import trio
 
 from scoreboard.cli.options import configured
-from scoreboard.domain.boards import LEADERBOARD
+from scoreboard.domain.boards import BOARDS
 from scoreboard.operations.admin.verify import differences
 from scoreboard.settings.model import Settings
 from scoreboard.storage.start_stores import start_stores
@@ -35,9 +35,10 @@ def rebuild_board(settings: Settings) -> None:
 
     async def run() -> None:
         async with start_stores(settings) as stores:
-            began = time.monotonic()
-            version = await rebuild(stores, LEADERBOARD)
-            click.echo(f"{LEADERBOARD.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {version.epoch}")
+            for board in BOARDS:
+                began = time.monotonic()
+                version = await rebuild(stores, board)
+                click.echo(f"{board.id}: rebuilt in {time.monotonic() - began:.2f} s, epoch {version.epoch}")
 
     trio.run(run)
 
@@ -48,14 +49,17 @@ def verify(settings: Settings) -> None:
     """Compare the action log, the scores and Redis; exit 1 if they differ."""
 
     async def run() -> bool:
+        is_equal = True
         async with start_stores(settings) as stores:
-            found, users = await differences(stores, LEADERBOARD)
-        for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
-            click.echo(f"{about}: {what}")
-        if len(found) > MAX_PRINTED_DIFFERENCES:
-            click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
-        click.echo(f"{LEADERBOARD.id}: {users} users compared, {len(found)} differences")
-        return not found
+            for board in BOARDS:
+                found, users = await differences(stores, board)
+                for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
+                    click.echo(f"{about}: {what}")
+                if len(found) > MAX_PRINTED_DIFFERENCES:
+                    click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
+                click.echo(f"{board.id}: {users} users compared, {len(found)} differences")
+                is_equal = is_equal and not found
+        return is_equal
 
     if not trio.run(run):
         sys.exit(1)

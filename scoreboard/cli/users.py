@@ -14,12 +14,12 @@ import msgspec
 import trio
 
 from scoreboard.app.node import node_name
-from scoreboard.app.writes import build_projector
+from scoreboard.app.writes import build_projectors
 from scoreboard.cli.options import configured
 from scoreboard.cli.run import with_accounts, with_stores
 from scoreboard.cli.terminal import CommandRefused, accepted, printable, read_password, utf8_text
 from scoreboard.cli.user_files import import_users, make_tokens
-from scoreboard.domain.boards import rfc3339
+from scoreboard.domain.boards import BOARDS, rfc3339
 from scoreboard.domain.errors import Refusal
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin import users as administration
@@ -125,11 +125,17 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
             question = f"Delete {printable(f'{found.username} <{found.email}>')} and all their actions?"
             ask = partial(click.confirm, question, abort=True, err=True)
             await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
-        projector = build_projector(settings, stores, node=node_name())
+        projectors = build_projectors(settings, stores, BOARDS, node=node_name())
+
+        async def check_boards() -> None:
+            for projector in projectors:
+                await projector.check_once()
+
         try:
-            is_gone = await administration.delete_user(stores, accounts, found, projector.check_once)
+            is_gone = await administration.delete_user(stores, accounts, found, check_boards)
         finally:
-            projector.close()
+            for projector in projectors:
+                projector.close()
         if isinstance(is_gone, Refusal):
             return is_gone
         return f"{found.username} is deleted" + (

@@ -6,6 +6,7 @@ rows.
 """
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
@@ -16,14 +17,38 @@ TOP_SIZE = 10  # rows on screen and in every frame; specification: top 10
 READ_SIZE = 100  # rows of one read, the largest `limit` of the REST route (specification)
 
 
+class Totals(StrEnum):
+    """The table of the ledger that holds a board's totals."""
+
+    SCORES = "scores"  # one row a user: the specification's
+    BOARD_SCORES = "board_scores"  # one row for each board, period, segment and subject
+
+
 class Board(NamedTuple):
-    """Names a board: its channel, its Redis keys, its rows in the ledger."""
+    """One board: which totals it ranks, where they are kept, and what counts for it.
 
-    id: str
+    `period` and `segment` are empty for a board of all times and of everybody.
+    """
+
+    name: str
+    period: str = ""
+    segment: str = ""
+    action_types: frozenset[str] | None = None  # what counts for it; None: every action
+    totals: Totals = Totals.BOARD_SCORES
+
+    @property
+    def id(self) -> str:
+        """Names its channel, its Redis keys and its position, as `daily:2026-11-25`; board_id() in SQL."""
+        return ":".join(filter(None, self[:3]))
+
+    def counts(self, action_type: str) -> bool:
+        """Whether an action of that type counts for the board."""
+        return self.action_types is None or action_type in self.action_types
 
 
-LEADERBOARD = Board("leaderboard")
-BOARDS: dict[str, Board] = {LEADERBOARD.id: LEADERBOARD}
+# Every action counts for it. What an action's answer tells, total and rank, are those of this board.
+LEADERBOARD = Board("leaderboard", totals=Totals.SCORES)
+BOARDS: tuple[Board, ...] = (LEADERBOARD,)  # of a node; the leaderboard is the first
 
 
 class BoardVersion(NamedTuple):

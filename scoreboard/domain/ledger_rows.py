@@ -3,22 +3,27 @@
 from typing import NamedTuple
 from uuid import UUID
 
+from scoreboard.domain.boards import Board
+
 
 class LedgerRow(NamedTuple):
-    """A user's standing in the ledger; `total` None: no row there any more, the entry goes. The version is then that of
-    the removal."""
+    """A subject's total on one board, as the ledger has it. A subject is a user.
 
-    user: UUID
+    `total` None: the ledger has no such row any more, the entry goes. The version is then that of the removal.
+    """
+
+    board: Board  # which names its period too
+    subject: UUID
     total: int | None
     reached: int
     version: int
 
 
 class ScoreEvent(NamedTuple):
-    """One action, as the message tells every node (for `score:personal`). `place` is the user's among the call's
-    rows."""
+    """One action, as the message of a board tells every node (for `score:personal`). `place` is the subject's among
+    the rows of that message's call. The message names the board."""
 
-    user: str
+    subject: str
     previous: int
     new: int
     points: int

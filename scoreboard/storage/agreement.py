@@ -19,6 +19,7 @@ from time import monotonic
 
 import structlog
 
+from scoreboard.domain.boards import Board
 from scoreboard.telemetry import metrics
 
 # without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
@@ -43,6 +44,38 @@ class Doubt(StrEnum):
     UNCHECKED = "unchecked"  # the stores could not be compared
 
 
+class DetachedWriters:
+    """This node's writers of which all others were told that they can't reach Redis. One for the process: a writer
+    stays until every board has what it committed."""
+
+    __slots__ = ("_lacking", "boards")
+
+    def __init__(self, boards: Iterable[Board]) -> None:
+        self.boards = tuple(boards)
+        self._lacking: dict[int, set[Board]] = {}  # writer → boards that may lack what it committed
+
+    @property
+    def writers(self) -> list[int]:
+        return list(self._lacking)
+
+    def add(self, writer: int) -> None:
+        """A call to Redis failed, or will not be made: every board may lack something."""
+        self._lacking[writer] = set(self.boards)
+
+    def confirm(self, board: Board) -> list[int]:
+        """The board has all that this node's writers committed. Returns the writers of which that is true for all
+        boards: they need not be detached any longer."""
+        for lacking in self._lacking.values():
+            lacking.discard(board)
+        return [writer for writer, lacking in self._lacking.items() if not lacking]
+
+    def remove(self, writers: Iterable[int]) -> None:
+        """All others were told that they reach Redis again. Those that were added again meanwhile stay."""
+        for writer in writers:
+            if not self._lacking.get(writer):
+                self._lacking.pop(writer, None)
+
+
 class Agreement:
     """One for each board of the process."""
 
@@ -62,12 +95,16 @@ class Agreement:
     )
 
     def __init__(
-        self, board: str, on_doubt: Callable[[], None] = lambda: None, unchecked_seconds: float = UNCHECKED_SECONDS
+        self,
+        board: Board,
+        on_doubt: Callable[[], None] = lambda: None,
+        unchecked_seconds: float = UNCHECKED_SECONDS,
+        detached: DetachedWriters | None = None,
     ) -> None:
         """`on_doubt` is called when something else than a comparison finds a reason: it should have the stores compared
         soon."""
         self.board, self.on_doubt, self.unchecked_seconds = board, on_doubt, unchecked_seconds
-        self.detached: set[int] = set()  # this node's writers of which all others were told that they can't reach Redis
+        self.detached = detached or DetachedWriters((board,))  # shared with the node's other boards
         self._acknowledged: dict[int, int] = {}  # writer → last turn that PostgreSQL has recorded
         self._unprojected: dict[int, int] = {}  # writer → last turn that the board may lack
         self._doubts: frozenset[Doubt] = frozenset({Doubt.UNCHECKED})  # found by the last comparison
@@ -176,9 +213,9 @@ class Agreement:
         if found == self._logged:
             return
         for reason in found - self._logged:
-            metrics.BOARD_DOUBTS.labels(self.board, reason).inc()
+            metrics.BOARD_DOUBTS.labels(self.board.id, reason).inc()
         if found:
-            log.warning("board_in_doubt", board=self.board, store="redis", reasons=sorted(found))
+            log.warning("board_in_doubt", board=self.board.id, store="redis", reasons=sorted(found))
         else:
-            log.info("board_agrees", board=self.board)
+            log.info("board_agrees", board=self.board.id)
         self._logged = found

@@ -24,6 +24,7 @@ from scoreboard.storage.agreement import Agreement, Doubt
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres.totals import for_board
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script
 from scoreboard.telemetry import metrics
@@ -32,20 +33,22 @@ FRESH = 1.0  # seconds; an older read is made again though nobody tells of a cha
 ASK_AGAIN = 0.1  # seconds between two attempts at Redis while it has no board that can be read: about a tick
 PATIENCE = 0.5  # seconds that readers wait for PostgreSQL instead; then they get the board that was read last
 
-# a constant
 ROWS_SQL = f"""
-SELECT s.user_id, s.total_score, u.username, u.avatar_url, (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
-FROM scores s JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608
+SELECT s.user_id, s.total_score, u.username, u.avatar_url,
+       (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
+FROM {{totals}} JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608 – a constant
 
 # ranks that PostgreSQL is asked to count, about a millisecond; who is further down has none until Redis tells it
 COUNTED = 10_000
 
 # Counts who is before: an index range, as long as the rank is high.
 STANDING_SQL = f"""
-SELECT s.total_score, 1 + (SELECT count(*) FROM (
-    SELECT FROM scores o WHERE o.total_score > s.total_score OR (o.total_score = s.total_score AND o.reached < s.reached) LIMIT {COUNTED}
+SELECT own.total_score, 1 + (SELECT count(*) FROM (
+    SELECT FROM {{totals}}
+    WHERE s.total_score > own.total_score OR (s.total_score = own.total_score AND s.reached < own.reached)
+    LIMIT {COUNTED}
 ) AS before) AS rank
-FROM scores s WHERE s.user_id = $1"""  # noqa: S608 – a constant
+FROM (SELECT total_score, reached FROM {{totals}} WHERE user_id = $1) AS own"""  # noqa: S608 – a constant
 
 
 class Standing(NamedTuple):
@@ -71,6 +74,7 @@ class BoardCache:
     __slots__ = (
         "_agreement",
         "_ask_at",
+        "_board_id",
         "_breaker",
         "_entries",
         "_fallback",
@@ -108,6 +112,7 @@ class BoardCache:
     ) -> None:
         """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
         self.board, self.request_repair = board, request_repair
+        self._board_id = board.id
         self.wanted: BoardVersion = NEVER
         self.have: BoardVersion = NEVER
         self.heard_top: BoardVersion = (
@@ -271,12 +276,12 @@ class BoardCache:
         if BoardVersion(epoch, version) < known:
             self._agreement.doubt(Doubt.OLD)
             return None
-        if self._profiles.drop_outdated(self.board.id, epoch, names):
+        if self._profiles.drop_outdated(self._board_id, epoch, names):
             self._entries.clear()
         rows = await self._name(members)
         has_names = len(self._entries) == len(members)  # one that comes later moves no position, and so no date
         modified = last_modified(top_at, now) if has_names else 0
-        snapshot = Snapshot(self.board.id, epoch, version, top, updated or now, rows, last_modified=modified)
+        snapshot = Snapshot(self._board_id, epoch, version, top, updated or now, rows, last_modified=modified)
         return _Answer(snapshot, max(0, now - (top_at or now)) / 1000)
 
     async def _name(self, members: list[bytes]) -> tuple[Entry, ...]:
@@ -319,7 +324,7 @@ class BoardCache:
         self._fallback_at = now
         updated = max((row["updated_ms"] for row in rows[:TOP_SIZE]), default=self.stale_since_ms)
         return Snapshot(
-            board=self.board.id,
+            board=self._board_id,
             epoch=last.epoch if last else 0,
             version=last.version if last else 0,
             top=last.top if last else 0,
@@ -333,8 +338,9 @@ class BoardCache:
         )
 
     async def _select(self) -> list[Any]:
+        sql, args = for_board(ROWS_SQL, self.board)
         with postgres_errors():
-            return list(await self._stores.pool.fetch_aio(ROWS_SQL))
+            return list(await self._stores.pool.fetch_aio(sql, *args))
 
     # ---- one user ---------------------------------------------------------------------------------------------------
 
@@ -357,7 +363,8 @@ class BoardCache:
                 if standing := self._standing_of(answer, need, expected):
                     return standing
                 self.request_repair()
-        row = await self._stores.fetchrow(STANDING_SQL, user)
+        sql, args = for_board(STANDING_SQL, self.board, 1)
+        row = await self._stores.fetchrow(sql, user, *args)
         if row is None:
             return Standing(0, None)
         return Standing(row["total_score"], row["rank"] if row["rank"] <= COUNTED else None)

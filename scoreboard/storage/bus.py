@@ -90,7 +90,7 @@ def _update(rest: bytes) -> Update:
     board, epoch, version, top, csv, told = rest.split(b"\n", 5)
     ranks = [int(rank) or None for rank in csv.split(b",")] if csv else []
     personal = tuple(
-        Personal(UUID(one.user), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
+        Personal(UUID(one.subject), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
         for one in _decode_told(told)
     )
     return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(top), personal)

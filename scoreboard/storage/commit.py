@@ -1,20 +1,22 @@
-"""A batch of claims becomes outcomes: limits, then the ledger, then the board, in one crossing.
+"""A batch of claims becomes outcomes: limits, then the ledger, then the boards, in one crossing.
 
 A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its number, and its turns. PostgreSQL
-decides; a Redis that is away costs ranks, never an action, and the board is then in doubt before anybody is answered
-(see agreement). Called by `workers.committer`, which waits for it; asyncio-flavoured throughout.
+decides; a Redis that is away costs ranks, never an action, and the boards are then in doubt before anybody is
+answered (see agreement). Called by `workers.committer`, which waits for it; asyncio-flavoured throughout.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from scoreboard.domain.boards import BoardVersion
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
-from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
+from scoreboard.domain.ledger_rows import LedgerRow
 from scoreboard.domain.outcomes import (
     OUTCOME_UNKNOWN,
     UNSTORABLE_ACTION,
@@ -25,41 +27,32 @@ from scoreboard.domain.outcomes import (
     SubmittedAction,
 )
 from scoreboard.runtime.breaker import Breaker, guard
-from scoreboard.storage.agreement import Agreement, Doubt
+from scoreboard.storage.agreement import Doubt
+from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, Limits
-from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import RecordedTurn, Writer
-
-# users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
-GAP_ROWS = 4_096
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What became of a batch: outcomes in the order of its claims, and the board's mark after it (None: not known)."""
+    """What became of a batch: outcomes in the order of its claims, and the versions of the boards after it, as far as
+    they are known."""
 
     outcomes: list[Outcome]
-    mark: BoardVersion | None
+    versions: dict[Board, BoardVersion]
 
 
 class Commit:
-    """One committer's way through the stores. Not shared: each committer has its own."""
+    """One committer's way through the stores. Not shared: each committer has its own.
 
-    __slots__ = ("_gap_span", "_unprojected", "agreement", "breaker", "limits", "projection", "writer")
+    The first of `boards` is the leaderboard: outcomes tell the ranks there.
+    """
 
-    def __init__(
-        self, writer: Writer, limits: Limits, projection: Projection, breaker: Breaker, agreement: Agreement
-    ) -> None:
-        self.writer, self.limits, self.projection, self.breaker, self.agreement = (
-            writer,
-            limits,
-            projection,
-            breaker,
-            agreement,
-        )
-        self._unprojected: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
-        # the turns that they cover; of a writer's former number: left to the projector
-        self._gap_span: SequenceRange | None = None
+    __slots__ = ("boards", "breaker", "detached", "limits", "writer")
+
+    def __init__(self, writer: Writer, limits: Limits, boards: Sequence[BoardWriter], breaker: Breaker) -> None:
+        self.writer, self.limits, self.boards, self.breaker = writer, limits, boards, breaker
+        self.detached = boards[0].agreement.detached  # one for all boards of a node
 
     async def run(self, claims: Sequence[SubmittedAction], *, cautious: bool = False) -> Committed:
         """Judges, records and projects the claims; (user, action id) is unique among them.
@@ -71,18 +64,19 @@ class Commit:
         judgements, is_judged = await self._judge(claims)
         outcomes: list[Outcome | None] = [judgement.refusal for judgement in judgements]
         going = [place for place, outcome in enumerate(outcomes) if outcome is None]
-        mark = None
+        versions: dict[Board, BoardVersion] = {}
         if going:
-            by_log = not is_judged or Doubt.DETACHED in self.agreement.doubts()
+            # other nodes' writers are detached from Redis, not from one board: each agreement knows of them
+            by_log = not is_judged or Doubt.DETACHED in self.boards[0].agreement.doubts()
             for taken in await self.writer.record([claims[place] for place in going], by_log=by_log, cautious=cautious):
-                ranks, mark = await self._project(taken, mark)
+                ranks = await self._project(taken, versions)
                 for at, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
                     outcomes[going[at]] = (
                         _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
                     )
         ages = await self._find_duplicates(claims, outcomes)
         await self._release_reservations(claims, judgements, outcomes, ages)
-        return Committed([outcome or USER_DELETED for outcome in outcomes], mark)
+        return Committed([outcome or USER_DELETED for outcome in outcomes], versions)
 
     async def _judge(self, claims: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
         """By Redis, and whether that is enough. While Redis is away, the action log decides alone, when the claims are
@@ -95,60 +89,28 @@ class Commit:
             await self._detach()
         return [LimitDecision(None)] * len(claims), False
 
-    async def _project(
-        self, taken: RecordedTurn, mark: BoardVersion | None
-    ) -> tuple[dict[bytes, int | None], BoardVersion | None]:
-        """Brings one recorded turn to the board, together with what it has not taken before. Returns ranks by raw user
-        id, and the mark.
-
-        Ranks are told only if the board is known to have all that was committed.
-        """
-        if not taken.recording.rows:
-            return {}, mark
-        rows = {row.user.bytes: row for row in taken.recording.rows}
-        missed = [row for raw, row in self._unprojected.items() if raw not in rows]
-        span = taken.span
-        if self._gap_span is not None and self._gap_span.writer == span.writer:
-            span = span._replace(first=self._gap_span.first)
-        try:
-            with guard(self.breaker):
-                applied = await self.projection.apply(span, [*taken.recording.rows, *missed], taken.recording.told)
-        except StorageUnavailable:
-            applied = None
-            self.agreement.unprojected(span.writer, span.last)
-            self.limits.distrust()
-            with suppress(StorageUnavailable):  # of PostgreSQL, just after it has recorded: the next turn tries again
-                await self._detach()
-        # not earlier: a read that is under way may be older than this call
-        self.agreement.acknowledge(span.writer, span.last)
-        if applied is None:
-            self.agreement.unprojected(span.writer, span.last)
-            self._keep(rows, span)
-            return {}, mark
-        if applied.sequence >= span.last:
-            self._forget_gap()
-            self.agreement.projected(span.writer, applied.sequence)
-        else:  # turns before it are missing: the projector brings them, if they are not in the gap
-            self.agreement.unprojected(span.writer, span.last)
-            self._keep(rows, span)
-        if not applied.is_complete or self.agreement.in_doubt:
-            return {}, applied.mark
-        # the missed rows' ranks come last: nobody waits for them
-        return dict(zip(rows, applied.ranks, strict=False)), applied.mark
-
-    def _keep(self, rows: Mapping[bytes, LedgerRow], span: SequenceRange) -> None:
-        """They go out again with the next turn, which then covers these turns too: so a gap closes however soon the
-        next turn comes.
-
-        Over the bound the rows are left to the projector, and the turns wait for it.
-        """
-        self._unprojected.update(rows)
-        self._gap_span = span
-        if len(self._unprojected) > GAP_ROWS:
-            self._forget_gap()
-
-    def _forget_gap(self) -> None:
-        self._unprojected, self._gap_span = {}, None
+    async def _project(self, turn: RecordedTurn, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
+        """Brings one recorded turn to every board, and notes their versions. Returns the ranks of the first board, by
+        raw user id; none where they are not certain."""
+        first: dict[bytes, int | None] | None = None
+        if not turn.recording.rows:
+            return {}
+        for board in self.boards:
+            call = board.prepare(turn)
+            try:
+                applied = await board.send(call)
+            except StorageUnavailable:
+                applied = None
+                self.limits.distrust()
+                with suppress(
+                    StorageUnavailable
+                ):  # of PostgreSQL, just after it has recorded: the next turn tries again
+                    await self._detach()
+            if applied is not None:
+                versions[board.board] = applied.mark
+            ranks = board.register(call, applied)
+            first = ranks if first is None else first
+        return first or {}
 
     async def _detach(self) -> None:
         """Tells all writers, by way of PostgreSQL, that this one can't reach Redis. Until then they don't know what
@@ -156,10 +118,10 @@ class Commit:
 
         Raises StorageUnavailable. The projector calls it off.
         """
-        number = self.writer.number
-        if number not in self.agreement.detached:
+        number, detached = self.writer.number, self.detached
+        if number not in detached.writers:
             await self.writer.ask(lambda conn: outbox.detach(conn, [number]))
-            self.agreement.detached.add(number)
+        detached.add(number)
 
     # ---- what was there before --------------------------------------------------------------------------------------
 
@@ -192,25 +154,21 @@ class Commit:
         return {place: before.age_ms for place, before in again.items()}
 
     async def _bring(self, users: Collection[UUID]) -> dict[bytes, int | None]:
-        """Brings users' present rows to the board, before they are told of an earlier outcome: whoever recorded it may
+        """Brings users' present rows to the boards, before they are told of an earlier outcome: whoever recorded it may
         have died then.
 
-        Returns their ranks by raw user id, as far as they are certain.
+        Returns their ranks on the first board by raw user id, as far as they are certain.
         """
-        applied = None
-        try:
-            current_rows = await self.writer.ask(lambda conn: ledger.current_rows(conn, dict.fromkeys(users, 0)))
-            rows = [row for row in current_rows if row.total is not None]  # who is deleted is noted in the outbox
-            with guard(self.breaker):
-                applied = await self.projection.apply(SequenceRange(self.writer.number, 1, 0), rows, [])
-        except StorageUnavailable:
-            pass
-        if applied is None:
-            self.agreement.doubt(Doubt.BEHIND)
-            return {}
-        if not applied.is_complete or self.agreement.in_doubt:
-            return {}
-        return {row.user.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
+        first: dict[bytes, int | None] | None = None
+        for board in self.boards:
+            ranks: dict[bytes, int | None] = {}
+            try:
+                current = await self.writer.ask(partial(_current_rows, board.board, users))
+                ranks = await board.bring(self.writer.number, current)
+            except StorageUnavailable:
+                board.agreement.doubt(Doubt.BEHIND)
+            first = ranks if first is None else first
+        return first or {}
 
     async def _release_reservations(
         self,
@@ -229,6 +187,11 @@ class Commit:
                 await self.limits.release(given_back)
             except StorageUnavailable:
                 self.breaker.failed(monotonic())  # they expire by themselves
+
+
+async def _current_rows(board: Board, users: Iterable[UUID], conn: asyncpg.Connection) -> list[LedgerRow]:
+    """The users' rows for a board. Who is deleted is noted in the outbox."""
+    return [row for row in await ledger.current_rows(conn, board, dict.fromkeys(users, 0)) if row.total is not None]
 
 
 def _ranked(recorded: Recorded, rank: int | None) -> Recorded:

@@ -1,4 +1,4 @@
-"""Compares what the stores say of the same scores: the action log, the scores, and a board in Redis.
+"""Compares what the stores say of the same totals: the action log, the totals of a board, and that board in Redis.
 
 Called by `scoreboard verify`. Reads only; asyncio-flavoured; whole tables in chunks, so memory holds one set of users
 per store.
@@ -13,17 +13,26 @@ from scoreboard.domain.boards import Board
 from scoreboard.domain.ranking import read_member
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
 from scoreboard.storage.connections.namespace import BoardKeys
+from scoreboard.storage.postgres.totals import for_board
 
-CHUNK = 5_000  # rows a round trip
-UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+CHUNK_ROWS = 5_000  # rows a round trip
+UNLIMITED_SQL = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
+    "SET LOCAL idle_in_transaction_session_timeout = 0"
+)
 
+# $1: the types of actions that count for the board; NULL: all.
 LEDGER_SQL = """
 SELECT s.user_id, s.total_score, s.reached, coalesce(l.points, 0) AS logged
-FROM scores s LEFT JOIN (SELECT user_id, sum(points_awarded)::bigint AS points FROM action_logs GROUP BY user_id) l USING (user_id)
+FROM {totals} LEFT JOIN (
+    SELECT user_id, sum(points_awarded)::bigint AS points FROM action_logs
+    WHERE $1::text[] IS NULL OR action_type = ANY($1) GROUP BY user_id
+) l USING (user_id)
 ORDER BY s.total_score DESC, s.reached"""
 UNSCORED_SQL = """
 SELECT user_id, sum(points_awarded)::bigint AS logged FROM action_logs l
-WHERE NOT EXISTS (SELECT FROM scores s WHERE s.user_id = l.user_id) GROUP BY user_id"""
+WHERE ($1::text[] IS NULL OR action_type = ANY($1)) AND NOT EXISTS (SELECT FROM {totals} WHERE s.user_id = l.user_id)
+GROUP BY user_id"""
 
 
 class Differences(dict[str, str]):
@@ -34,34 +43,36 @@ class Differences(dict[str, str]):
         self[name] = f"{self[name]}; {what}" if name in self else what
 
 
-async def differences(conn: asyncpg.Connection, client: Any, board: Board, names: BoardKeys) -> tuple[Differences, int]:
+async def differences(conn: asyncpg.Connection, client: Any, board: Board, keys: BoardKeys) -> tuple[Differences, int]:
     """What differs, and how many users were compared. Raises StorageUnavailable."""
     found = Differences()
     ledger: list[tuple[UUID, int, int]] = []
+    types = None if board.action_types is None else sorted(board.action_types)
+    (totals_sql, args), (unscored_sql, _) = for_board(LEDGER_SQL, board, 1), for_board(UNSCORED_SQL, board, 1)
     with postgres_errors():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            await conn.execute(UNHURRIED)
-            async for user, total, reached, logged in conn.cursor(LEDGER_SQL, prefetch=CHUNK):
+            await conn.execute(UNLIMITED_SQL)
+            async for user, total, reached, logged in conn.cursor(totals_sql, types, *args, prefetch=CHUNK_ROWS):
                 ledger.append((user, total, reached))
                 if total != logged:
                     found.note(user, f"total_score is {total}, the action log adds up to {logged}")
-            async for user, logged in conn.cursor(UNSCORED_SQL, prefetch=CHUNK):
+            async for user, logged in conn.cursor(unscored_sql, types, *args, prefetch=CHUNK_ROWS):
                 found.note(user, f"has no score, the action log adds up to {logged}")
     with redis_errors():
-        await _board(client, board, names, ledger, found)
+        await _compare_board(client, board, keys, ledger, found)
     return found, len(ledger)
 
 
-async def _board(
-    client: Any, board: Board, names: BoardKeys, ledger: list[tuple[UUID, int, int]], found: "Differences"
+async def _compare_board(
+    client: Any, board: Board, keys: BoardKeys, ledger: list[tuple[UUID, int, int]], found: Differences
 ) -> None:
-    if await client.hget(names.meta, "epoch") is None:
+    if await client.hget(keys.meta, "epoch") is None:
         found.note(board.id, "the board is not in Redis (being rebuilt?)")
         return
-    for start in range(0, len(ledger), CHUNK):
-        chunk = ledger[start : start + CHUNK]
-        totals = await client.zmscore(names.totals, [str(user) for user, _, _ in chunk])
-        order = await client.zrange(names.order, start, start + CHUNK - 1)
+    for start in range(0, len(ledger), CHUNK_ROWS):
+        chunk = ledger[start : start + CHUNK_ROWS]
+        totals = await client.zmscore(keys.totals, [str(user) for user, _, _ in chunk])
+        order = await client.zrange(keys.order, start, start + CHUNK_ROWS - 1)
         for at, ((user, total, reached), score) in enumerate(zip(chunk, totals, strict=True)):
             there = read_member(order[at]) if at < len(order) else None
             if score is None or int(score) != total:
@@ -74,6 +85,6 @@ async def _board(
                 )
             elif there[1:] != (total, reached):
                 found.note(user, f"is ordered by {(total, reached)}, on the board by {there[1:]}")
-    for name, size in (("totals", await client.zcard(names.totals)), ("order", await client.zcard(names.order))):
+    for name, size in (("totals", await client.zcard(keys.totals)), ("order", await client.zcard(keys.order))):
         if size != len(ledger):
             found.note(f"{board.id}:{name}", f"has {size} users, the scores {len(ledger)}")

@@ -179,7 +179,7 @@ class Profiles:
                 pipe.hset(names.profile(user), mapping={"username": username, "avatarUrl": avatar_url, "announced": ""})
                 pipe.expire(names.profile(user), PROFILE_TTL_SECONDS)
                 await pipe.execute()
-            for board in BOARDS.values():
+            for board in BOARDS:
                 await _notify_board_aio(self._stores, self._bump, board, [user])
             # last: else the projector does it all once more
             async with self._stores.redis.pipeline(transaction=False) as pipe:

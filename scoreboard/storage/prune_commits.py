@@ -10,6 +10,8 @@ dropped safely:
 3. A Redis that comes back with an older content still has the field, and would again look like a lost history.
 """
 
+from collections.abc import Sequence
+
 import asyncpg
 
 from scoreboard.domain.boards import Board
@@ -18,13 +20,13 @@ from scoreboard.storage.postgres import outbox
 from scoreboard.storage.rebuild import Rebuilder
 
 
-async def prune_commits(stores: Stores, board: Board, seconds: float) -> int:
-    """Deletes old rows that the board has, and returns how many. Raises StorageUnavailable, also after `seconds`."""
-    return await stores.on_own_connection(seconds, _prune_aio, stores, board)
+async def prune_commits(stores: Stores, boards: Sequence[Board], seconds: float) -> int:
+    """Deletes old rows that all boards have, and returns how many. Raises StorageUnavailable, also after `seconds`."""
+    return await stores.on_own_connection(seconds, _prune_aio, stores, boards)
 
 
-async def _prune_aio(conn: asyncpg.Connection, stores: Stores, board: Board) -> int:
-    applied = (await Rebuilder(stores, board).state()).applied
+async def _prune_aio(conn: asyncpg.Connection, stores: Stores, boards: Sequence[Board]) -> int:
+    applied = outbox.applied_everywhere([(await Rebuilder(stores, board).state()).applied for board in boards])
     pruned = 0
     while gone := await outbox.prune(conn, applied):
         pruned += gone

@@ -29,6 +29,7 @@ from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.postgres.outbox import Missing
+from scoreboard.storage.postgres.totals import for_board
 from scoreboard.storage.profiles import announce_aio
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.redis.scripts import load_board_script, load_script
@@ -41,14 +42,14 @@ REPLAYS = 10  # before a switch; each is much shorter than the one before, and t
 # Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order:
 # Redis puts a member at the end of a sorted set several times faster than anywhere in it.
 SCORES_SQL = """
-SELECT user_id::text::bytea, total_score::text::bytea, int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
+SELECT user_id::text::bytea, total_score::text::bytea,
+       int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
        int8send(version), uuid_send(user_id)
-FROM scores ORDER BY total_score DESC, scores.reached"""
+FROM {totals} ORDER BY total_score DESC, s.reached"""
 # Unix milliseconds; NULL when nobody has a score.
-# a constant
 LAST_CHANGE_SQL = f"""
 SELECT max((extract(epoch FROM updated_at) * 1000)::bigint)
-FROM (SELECT updated_at FROM scores ORDER BY total_score DESC, reached LIMIT {TOP_SIZE}) AS shown"""  # noqa: S608
+FROM (SELECT updated_at FROM {{totals}} ORDER BY total_score DESC, reached LIMIT {TOP_SIZE}) AS shown"""  # noqa: S608 – a constant
 # Redis keeps names and pictures for five minutes.
 RENAMED_SQL = (
     "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
@@ -103,7 +104,7 @@ class Rebuilder:
         for lack in missing:
             with postgres_errors():
                 await announce_aio(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
-                rows = await ledger.current_rows(conn, lack.users)
+                rows = await ledger.current_rows(conn, self.board, lack.users)
             for start in range(0, max(1, len(rows)), CHUNK):  # only the last part says that the turns are in
                 last = start + CHUNK >= len(rows)
                 span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
@@ -164,7 +165,7 @@ class Rebuilder:
             found = await self.state(keys)
             if not found.is_whole or found.epoch != epoch:
                 raise StaleEpoch
-            missing = await outbox.missing(conn, found.applied, committed, 0.0)
+            missing = await outbox.missing(conn, self.board, found.applied, committed, 0.0)
             if not missing:
                 return count
             count += await self.apply(conn, projection, epoch, missing)
@@ -210,7 +211,8 @@ class Rebuilder:
         size = 0
         sending: asyncio.Task[None] | None = None
         try:
-            cursor = await conn.cursor(SCORES_SQL)
+            sql, args = for_board(SCORES_SQL, self.board)
+            cursor = await conn.cursor(sql, *args)
             while rows := await cursor.fetch(CHUNK):
                 size += len(rows)
                 totals: list[bytes] = []
@@ -230,7 +232,8 @@ class Rebuilder:
             if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-        updated = await conn.fetchval(LAST_CHANGE_SQL) or 0
+        sql, args = for_board(LAST_CHANGE_SQL, self.board)
+        updated = await conn.fetchval(sql, *args) or 0
         with redis_errors():
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 if turns:

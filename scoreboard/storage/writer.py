@@ -52,13 +52,15 @@ class RecordedTurn(NamedTuple):
 class Writer:
     """One connection, one number, and the turn that comes next."""
 
-    __slots__ = ("_connect", "agreement", "conn", "judge", "number", "turn")
+    __slots__ = ("_connect", "agreements", "boards", "conn", "judge", "number", "turn")
 
     def __init__(
-        self, connect: Callable[[], Awaitable[asyncpg.Connection]], judge: Judge, agreement: Agreement
+        self, connect: Callable[[], Awaitable[asyncpg.Connection]], judge: Judge, agreements: Sequence[Agreement]
     ) -> None:
-        """`connect` makes a committer's connection. `judge` decides by the action log who has used up a rate limit."""
-        self._connect, self.judge, self.agreement = connect, judge, agreement
+        """`connect` makes a committer's connection. `judge` decides by the action log who has used up a rate limit.
+        `agreements` are those of the boards that the actions are recorded for."""
+        self._connect, self.judge, self.agreements = connect, judge, agreements
+        self.boards = tuple(agreement.board for agreement in agreements)
         self.conn: asyncpg.Connection | None = None
         self._new_number()
 
@@ -128,12 +130,12 @@ class Writer:
             recording = await self._once_more(batch, span, judge)
         except HistoryLost:
             log.warning("writer_renumbered", store="postgresql", writer=self.number, lost_turn=self.turn - 1)
-            self.agreement.doubt(Doubt.HISTORY)
+            self._doubt(Doubt.HISTORY)
             self._new_number()
             await self._record(claims, places, taken, judge)
             return
         except LimitsUnchecked:
-            self.agreement.doubt(Doubt.DETACHED)
+            self._doubt(Doubt.DETACHED)
             await self._record(claims, places, taken, self.judge)
             return
         except _LOCKS as exc:
@@ -223,7 +225,7 @@ class Writer:
                 if not await self.ask(lambda conn: ledger.has_turn(conn, span)):
                     self._new_number()  # the first try may still begin, and use this turn
                     return recording
-            return await self.ask(lambda conn: ledger.read_back(conn, batch, span))
+            return await self.ask(lambda conn: ledger.read_back(conn, batch, span, self.boards))
         except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:
             self._new_number()  # the turn may be used or not, now or in a moment: a gap would stall the projector
             raise (
@@ -236,11 +238,16 @@ class Writer:
         conn = await self.ready()
         try:
             with postgres_errors():
-                return await bounded_aio(conn, STATEMENT_SECONDS, ledger.record(conn, batch, span, judge))
+                return await bounded_aio(conn, STATEMENT_SECONDS, ledger.record(conn, batch, span, judge, self.boards))
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, _LOCKS):
                 raise exc.__cause__ from None
             raise
+
+    def _doubt(self, reason: Doubt) -> None:
+        """What the database says of all its writers holds for every board."""
+        for agreement in self.agreements:
+            agreement.doubt(reason)
 
     def _new_number(self) -> None:
         self.number, self.turn = secrets.randbits(63), 1

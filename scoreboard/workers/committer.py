@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
-from scoreboard.domain.boards import BoardVersion
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.operations.action_queue import IN_DOUBT, Batch, Pending, Queue
@@ -53,12 +53,12 @@ def duplicate_outcome(follower: SubmittedAction, leader: SubmittedAction, outcom
 async def commit_batches(
     queue: Queue,
     commit: Commit,
-    on_mark: Callable[[BoardVersion], None],
+    on_board_changed: Callable[[Board, BoardVersion], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """One committer, for ever. `on_mark` hears of the board's newest mark before anybody is answered: so clients read
-    their own writes.
+    """One committer, for ever. `on_board_changed` is called with each board's newest version before anybody is
+    answered: so clients read their own writes.
 
     Started once it has tried to connect. Cancelling ends the batch under way with its connection.
     """
@@ -72,7 +72,7 @@ async def commit_batches(
             while connected:
                 batch = await queue.take()
                 try:
-                    await _commit(batch, queue, commit, on_mark)
+                    await _commit(batch, queue, commit, on_board_changed)
                 except StorageUnavailable as exc:
                     log.warning("commit_failed", why=exc.why, actions=len(batch.pending))
                     if not commit.writer.is_connected:
@@ -96,7 +96,9 @@ async def _connect(queue: Queue, commit: Commit) -> bool:
     return True
 
 
-async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[[BoardVersion], None]) -> None:
+async def _commit(
+    batch: Batch, queue: Queue, commit: Commit, on_board_changed: Callable[[Board, BoardVersion], None]
+) -> None:
     """One batch, answered to the last: with outcomes, or 503 when PostgreSQL went away (which is raised again).
 
     But for those whose rows another session holds: they go back to the queue.
@@ -111,8 +113,8 @@ async def _commit(batch: Batch, queue: Queue, commit: Commit, on_mark: Callable[
         for pending in batch.pending:
             pending.end(IN_DOUBT)
         raise
-    if committed.mark is not None:
-        on_mark(committed.mark)
+    for board, version in committed.versions.items():
+        on_board_changed(board, version)
     became = dict(zip(leaders, committed.outcomes, strict=True))
     for pending, outcome in became.items():
         if outcome is LOCKED:

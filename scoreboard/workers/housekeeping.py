@@ -6,6 +6,8 @@ statement or session is ended, one run fails and the next one, a minute later, t
 until a run succeeds.
 """
 
+from collections.abc import Sequence
+
 import structlog
 import trio
 
@@ -26,7 +28,7 @@ log = structlog.get_logger()
 
 
 async def run_housekeeping(
-    stores: Stores, board: Board, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stores: Stores, boards: Sequence[Board], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """One run a minute, for ever; started after the first one. No start waits for the skeletons of names.
 
@@ -37,7 +39,7 @@ async def run_housekeeping(
     while True:
         try:
             made = await make_partitions(stores, JOB_TIMEOUT_SECONDS)
-            pruned = await prune_commits(stores, board, JOB_TIMEOUT_SECONDS)
+            pruned = await prune_commits(stores, boards, JOB_TIMEOUT_SECONDS)
             await sessions.prune(stores)
         except StorageUnavailable as exc:
             if not has_failed:

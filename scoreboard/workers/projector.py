@@ -16,7 +16,7 @@ import trio
 
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.agreement import Agreement, Doubt
+from scoreboard.storage.agreement import Agreement, DetachedWriters, Doubt
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.deadline import ConnectionDeadline, ended_connection
 from scoreboard.storage.connections.stores import Connection, Stores
@@ -120,17 +120,25 @@ class Projector:
         "is_shared",
         "limits",
         "node",
-        "on_mark",
+        "on_board_changed",
         "projection",
         "stores",
         "writers",
     )
 
     def __init__(
-        self, stores: Stores, board: Board, node: str, limits: Limits, on_mark: Callable[[BoardVersion], None]
+        self,
+        stores: Stores,
+        board: Board,
+        node: str,
+        limits: Limits,
+        on_board_changed: Callable[[Board, BoardVersion], None],
+        detached: DetachedWriters | None = None,
     ) -> None:
-        self.stores, self.board, self.node, self.limits, self.on_mark = stores, board, node, limits, on_mark
-        self.agreement = Agreement(board.id, self.request_repair)
+        """`detached` is shared by the projectors of a node, one for each board."""
+        self.stores, self.board, self.node, self.limits = stores, board, node, limits
+        self.on_board_changed = on_board_changed
+        self.agreement = Agreement(board, self.request_repair, detached=detached)
         self.projection = Projection(  # shared with the committers
             stores.redis_direct,
             board,
@@ -206,7 +214,10 @@ class Projector:
             known = self.projection.known  # before the comparison: the committers may learn of more during it
             try:
                 seen = await self._compare(self._conn, rebuilder)
-                own, was_behind = {*self.writers(), *self.agreement.detached}, Doubt.BEHIND in self.agreement.doubts()
+                own, was_behind = (
+                    {*self.writers(), *self.agreement.detached.writers},
+                    Doubt.BEHIND in self.agreement.doubts(),
+                )
                 self.agreement.set_doubts(doubts(seen, known, own, was_behind=was_behind))
                 await self._attach(self._conn)
                 await self.limits.settle(self._conn)
@@ -232,7 +243,7 @@ class Projector:
             committed, detached = await outbox.last_turns_and_detached(conn)
             try:
                 if found.is_whole:
-                    missing = await outbox.missing(conn, found.applied, committed, SETTLED_SECONDS)
+                    missing = await outbox.missing(conn, self.board, found.applied, committed, SETTLED_SECONDS)
             except outbox.HistoryGone:
                 is_pruned = True
         lost = outbox.lost_turns(found.applied, committed)
@@ -247,22 +258,26 @@ class Projector:
         return Comparison(found, lost, missing, is_pruned, detached)
 
     async def _attach(self, conn: Connection) -> None:
-        """Redis can be reached. Once the board has what this node's writers committed, all others may trust it
+        """Redis can be reached. Once all boards have what this node's writers committed, all others may trust them
         again."""
-        if self.agreement.detached and Doubt.UNPROJECTED not in self.agreement.doubts():
-            numbers = list(self.agreement.detached)
+        detached = self.agreement.detached
+        if not detached.writers:
+            return
+        is_projected = Doubt.UNPROJECTED not in self.agreement.doubts()
+        if is_projected and (ready := detached.confirm(self.board)):
             await self.limits.begin_anew()
             with postgres_errors():
-                await outbox.attach(conn, numbers)
-            self.agreement.detached.difference_update(numbers)
-        elif self.agreement.detached:
+                await outbox.attach(conn, ready)
+            detached.remove(ready)
+        else:
             await self._stay_detached(conn)
 
     async def _stay_detached(self, conn: Connection) -> None:
         """Says that this node's writers live, and still can't reach Redis."""
-        if self.agreement.detached and trio.current_time() >= self._seen_at + SEEN_INTERVAL_SECONDS:
+        writers = self.agreement.detached.writers
+        if writers and trio.current_time() >= self._seen_at + SEEN_INTERVAL_SECONDS:
             with postgres_errors():
-                await outbox.detach(conn, list(self.agreement.detached))
+                await outbox.detach(conn, writers)
             self._seen_at = trio.current_time()
 
     async def _take_lease(self) -> bool:
@@ -309,7 +324,7 @@ class Projector:
                 "board_repaired", board=self.board.id, repair=repair.name.lower(), epoch=self.projection.known.epoch
             )
         if self.projection.known > known:
-            self.on_mark(self.projection.known)
+            self.on_board_changed(self.board, self.projection.known)
         self.request_repair()  # compare again at once: that alone ends the doubt
 
     def close(self) -> None:

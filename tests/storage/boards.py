@@ -44,7 +44,7 @@ class World:
             await run_in_asyncio(
                 self.projection.apply,
                 SequenceRange(1, self.turn, self.turn),
-                [LedgerRow(user, total, self.turn, version)],
+                [LedgerRow(LEADERBOARD, user, total, self.turn, version)],
                 story,
             )
 

@@ -20,6 +20,7 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
 from scoreboard.runtime.breaker import Breaker
+from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
@@ -120,13 +121,13 @@ class Players:
         self.agreement = agreed()
         self.commits = [
             Commit(
-                Writer(stores.connect_committer_aio, nobody_refused, self.agreement),
+                Writer(stores.connect_committer_aio, nobody_refused, [self.agreement]),
                 Limits(stores.redis_direct, per_minute=0, cooldowns=False),
-                projection,
-                Breaker("redis", interval=0),
-                self.agreement,
+                [BoardWriter(projection, self.agreement, breaker)],
+                breaker,
             )
             for projection in self.projections
+            for breaker in [Breaker("redis", interval=0)]
         ]
         self.awarded = dict.fromkeys(users, 0)
         self.taken_back = dict.fromkeys(users, 0)
@@ -161,7 +162,7 @@ class Players:
         self.corrections += 1
         self.taken_back[user] += lost
         async with connection(self.stores) as conn:
-            rows = await run_in_asyncio(ledger.current_rows, conn, {user: 0})
+            rows = await run_in_asyncio(ledger.current_rows, conn, LEADERBOARD, {user: 0})
         self.late.insert(
             max(0, len(self.late) - late), Call(SequenceRange(1, self.corrections, self.corrections), rows, [])
         )

@@ -3,6 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
+from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.storage import agreement as module
 from scoreboard.storage.agreement import WRITERS, Agreement, Doubt
 from tests.storage.worlds import agreed
@@ -10,7 +11,7 @@ from tests.storage.worlds import agreed
 
 def test_a_node_begins_in_doubt() -> None:
     """Until the stores were compared once, nothing is known."""
-    assert Agreement("leaderboard").doubts() == {Doubt.UNCHECKED}
+    assert Agreement(LEADERBOARD).doubts() == {Doubt.UNCHECKED}
 
 
 def test_a_call_that_failed_is_in_doubt_until_an_answer_covers_it() -> None:
@@ -53,7 +54,7 @@ def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPat
     """PostgreSQL can't be reached: others may have committed meanwhile."""
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
-    agreement = Agreement("leaderboard")
+    agreement = Agreement(LEADERBOARD)
     agreement.set_doubts(())
     assert (agreement.in_doubt, agreement.doubts()) == (False, frozenset())
     now += module.UNCHECKED_SECONDS + 0.1
@@ -89,7 +90,7 @@ def test_the_writers_that_are_remembered_are_bounded() -> None:
 def test_a_change_is_told_once() -> None:
     """One line when doubt comes, one when it has gone, and somebody is asked to compare."""
     asked = []
-    agreement = Agreement("leaderboard", lambda: asked.append(1))
+    agreement = Agreement(LEADERBOARD, lambda: asked.append(1))
     agreement.set_doubts(())
     with capture_logs() as lines:
         for _ in range(3):

@@ -345,7 +345,9 @@ async def test_a_removed_user_has_no_standing(world: World) -> None:
     """Whoever was taken from the board is not on it, though registered."""
     ann = await world.user("ann")
     await world.score(ann, 10)
-    await run_in_asyncio(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 2**62)], [])
+    await run_in_asyncio(
+        world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 2**62)], []
+    )
     assert await world.reader().standing(ann) == Standing(0, None)
 
 

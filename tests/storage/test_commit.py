@@ -13,7 +13,8 @@ from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import UNSTORABLE_ACTION, USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.runtime.breaker import Breaker, State
-from scoreboard.storage import commit as module
+from scoreboard.storage import board_writer as module
+from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit, Committed
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -39,8 +40,10 @@ class World:
 
     def committer(self, *, per_minute: int = 10) -> Commit:
         limits = Limits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
-        writer = Writer(self.stores.connect_committer_aio, limits.judge_by_log, self.agreement)
-        self.made.append(Commit(writer, limits, self.projection, self.breaker, self.agreement))
+        writer = Writer(self.stores.connect_committer_aio, limits.judge_by_log, [self.agreement])
+        self.made.append(
+            Commit(writer, limits, [BoardWriter(self.projection, self.agreement, self.breaker)], self.breaker)
+        )
         return self.made[-1]
 
     async def applied(self) -> dict[int, int]:
@@ -96,8 +99,8 @@ async def test_what_is_recorded_has_its_rank(world: World) -> None:
         (0, 7),
         (5, 6),
     ]
-    assert committed.mark == world.projection.known
-    assert committed.mark.version == 1
+    assert committed.versions[LEADERBOARD] == world.projection.known
+    assert committed.versions[LEADERBOARD].version == 1
 
 
 async def test_409_goes_before_429_and_400(world: World) -> None:
@@ -239,7 +242,7 @@ async def test_without_redis_actions_are_recorded_without_rank(world: World) -> 
         commit.run, [claim(user, action_type="other"), claim(user, cooldown_ms=9_000), claim(user, action_id="a")]
     )
     assert [result(outcome) for outcome in committed.outcomes] == [None, "cooldown", "again"]
-    assert committed.mark is None
+    assert committed.versions == {}
     again = committed.outcomes[2]
     assert isinstance(again, Duplicate)
     assert isinstance(first, Recorded)
@@ -321,7 +324,7 @@ async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
     await world.stores.command("FLUSHALL")
     committed: Committed = await run_in_asyncio(commit.run, [claim(bob)])
     assert [result(outcome) for outcome in committed.outcomes] == [None]
-    assert committed.mark is None
+    assert committed.versions == {}
     assert repair_requests
     assert await world.stores.command("EXISTS", *NAMES) == 0
 

@@ -51,7 +51,7 @@ async def test_an_emptied_redis_is_rebuilt_to_the_same_order(
     with trio.fail_after(30):
         async with open_stores(database_url, redis_url) as stores, played(stores, history) as players:
             limits = Limits(stores.redis_direct, per_minute=0, cooldowns=False)
-            projector = Projector(stores, LEADERBOARD, "a", limits, lambda _: None)
+            projector = Projector(stores, LEADERBOARD, "a", limits, lambda *_: None)
             await projector.check_once()
             await players.close_gaps()
             for call in players.called:  # all of it once more, onto the new board

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from scoreboard.domain.boards import TOP_SIZE
+from scoreboard.domain.boards import LEADERBOARD, TOP_SIZE
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
 from scoreboard.live.frame_set import prepare
 from scoreboard.storage import board_cache as board_module
@@ -205,14 +205,18 @@ async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world:
     await world.score(ann, 10)
     board, profiles = world.node()
     await board.read()
-    await run_in_asyncio(world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(ann, None, 0, 10**12)], [])
+    await run_in_asyncio(
+        world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 10**12)], []
+    )
     board.distrust()
     assert (await board.read()).rows == ()
     old = await content_of(world)
     await rename(world, profiles, ann, "anna")
     new = await content_of(world)
     assert (new[b"version"], new[b"top"]) == (old[b"version"], old[b"top"])
-    await run_in_asyncio(world.projection.apply, SequenceRange(1, 3, 3), [LedgerRow(ann, 20, 3, 10**12 + 1)], [])
+    await run_in_asyncio(
+        world.projection.apply, SequenceRange(1, 3, 3), [LedgerRow(LEADERBOARD, ann, 20, 3, 10**12 + 1)], []
+    )
     board.distrust()
     assert [row.username for row in (await board.read()).rows] == ["anna"]
 

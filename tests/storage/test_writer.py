@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import trio
 
+from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recorded, SubmittedAction, limited
@@ -40,7 +41,7 @@ async def proxy(stores: Stores) -> AsyncIterator[Proxy]:
 async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
-    made = Writer(PostgresConnector(proxy.url).connect_committer_aio, nobody_refused, agreed())
+    made = Writer(PostgresConnector(proxy.url).connect_committer_aio, nobody_refused, [agreed()])
     await run_in_asyncio(made.record, [claim(user)])
     yield made
     made.close()
@@ -164,10 +165,14 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     real, failed, outcomes = ledger.record, list[str](), list[Outcome | None]()
 
     async def noting(
-        conn: asyncpg.Connection, batch: Sequence[SubmittedAction], span: SequenceRange, judge: ledger.Judge | None
+        conn: asyncpg.Connection,
+        batch: Sequence[SubmittedAction],
+        span: SequenceRange,
+        judge: ledger.Judge | None,
+        boards: Sequence[Board],
     ) -> ledger.Recording:
         try:
-            return await real(conn, batch, span, judge)
+            return await real(conn, batch, span, judge, boards)
         except asyncpg.PostgresError as exc:
             failed.append(exc.sqlstate or "")
             raise
@@ -239,7 +244,7 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     assert told == [(5, 6), None, (0, 2), None, (6, 9)]
     assert outcomes[1] is None
     assert refused(outcomes[3], Code.UNAUTHORIZED)
-    assert {row.user: row.total for row in taken.recording.rows} == {ada: 9, bob: 2}
+    assert {row.subject: row.total for row in taken.recording.rows} == {ada: 9, bob: 2}
     assert len(taken.recording.told) == 3
     assert await recorded_once(stores, [claims[0], earlier, claims[2], claims[4]])
     assert (writer.number, writer.turn) == (number, 4)
@@ -341,14 +346,18 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
     real, calls = ledger.record, 0
 
     async def going(
-        conn: asyncpg.Connection, batch: Sequence[SubmittedAction], span: SequenceRange, judge: ledger.Judge | None
+        conn: asyncpg.Connection,
+        batch: Sequence[SubmittedAction],
+        span: SequenceRange,
+        judge: ledger.Judge | None,
+        boards: Sequence[Board],
     ) -> ledger.Recording:
         nonlocal calls
         calls += 1
         if calls == 3:  # the whole batch, its first half, its second half
             proxy.refuse = True
             conn.terminate()
-        return await real(conn, batch, span, judge)
+        return await real(conn, batch, span, judge, boards)
 
     monkeypatch.setattr(ledger, "record", going)
     outcomes = await record(writer, claims)
@@ -395,7 +404,7 @@ async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_number(w
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, claims))
     assert writer.number != number
     assert (await turns(stores, number), await turns(stores, writer.number)) == ([], [1])
-    assert Doubt.HISTORY in writer.agreement.doubts()
+    assert Doubt.HISTORY in writer.agreements[0].doubts()
 
 
 async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Proxy, stores: Stores) -> None:
@@ -407,7 +416,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
         asked.extend(each.user for each in claims)
         return [limited("user", 1000) if each.user == other else None for each in claims]
 
-    writer = Writer(PostgresConnector(proxy.url).connect_committer_aio, refuse_other, agreed())
+    writer = Writer(PostgresConnector(proxy.url).connect_committer_aio, refuse_other, [agreed()])
     outcomes = await record(writer, [claim(one), claim(other)])
     assert (asked, [type(outcome) for outcome in outcomes]) == ([], [Recorded, Recorded])
     async with connection(stores) as conn:
@@ -416,7 +425,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
     assert asked == [one, other]
     assert isinstance(outcomes[0], Recorded)
     assert refused(outcomes[1], Code.RATE_LIMITED)
-    assert Doubt.DETACHED in writer.agreement.doubts()
+    assert Doubt.DETACHED in writer.agreements[0].doubts()
     writer.close()
 
 
@@ -425,7 +434,7 @@ async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores:
     (user,) = await make_users(stores, 1)
     limits = Limits(stores.redis_direct, per_minute=1, cooldowns=True)
     writers = [
-        Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.judge_by_log, agreed()) for _ in range(2)
+        Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.judge_by_log, [agreed()]) for _ in range(2)
     ]
     outcomes: list[Outcome | None] = []
 

@@ -65,7 +65,7 @@ async def complete_windows(stores: Stores) -> None:
 
 def agreed() -> Agreement:
     """What a node knows of a board that its projector finds right, for as long as nothing else is said."""
-    agreement = Agreement(LEADERBOARD.id, unchecked_seconds=inf)
+    agreement = Agreement(LEADERBOARD, unchecked_seconds=inf)
     agreement.set_doubts(())
     return agreement
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 import trio_asyncio
 
-from scoreboard.domain.boards import BoardVersion
+from scoreboard.domain.boards import LEADERBOARD, Board, BoardVersion
 from scoreboard.domain.errors import Code, StorageUnavailable
 from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction, limited
 from scoreboard.operations import action_queue
@@ -260,7 +260,9 @@ class FakeCommit:
         self.batches.append(claims)
         if self.fails is not None:
             raise self.fails()
-        return Committed([Recorded(each.user, 0, 1, 1, 1, 0) for each in claims], BoardVersion(1, len(self.batches)))
+        return Committed(
+            [Recorded(each.user, 0, 1, 1, 1, 0) for each in claims], {LEADERBOARD: BoardVersion(1, len(self.batches))}
+        )
 
 
 async def test_a_crash_answers_everybody_and_ends_the_committer() -> None:
@@ -271,7 +273,7 @@ async def test_a_crash_answers_everybody_and_ends_the_committer() -> None:
     async with trio_asyncio.open_loop():
         with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug"), flatten_subgroups=True):
             async with trio.open_nursery() as nursery:
-                await nursery.start(commit_batches, queue, commit, lambda _: None)
+                await nursery.start(commit_batches, queue, commit, lambda *_: None)
                 assert queue.available == 1
                 with trio.CancelScope(shield=True):
                     async with trio.open_nursery() as waiting:
@@ -286,7 +288,7 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
     batch goes on."""
     queue, commit = Queue(), FakeCommit()
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
-        await nursery.start(commit_batches, queue, commit, lambda _: None)
+        await nursery.start(commit_batches, queue, commit, lambda *_: None)
         commit.fails = lambda: StorageUnavailable("postgresql", "cancelled")
         assert await submit(queue, claim(ADA)) is IN_DOUBT
         commit.fails = None
@@ -308,7 +310,7 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
     commit.fails = lose
     with trio.fail_after(10):
         async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
-            await nursery.start(commit_batches, queue, commit, lambda _: None)
+            await nursery.start(commit_batches, queue, commit, lambda *_: None)
             async with trio.open_nursery() as waiting:
                 for each in (claim(ADA), claim(BOB), claim(ADA)):
                     waiting.start_soon(partial(submitted, queue, [each], outcomes, waiting))
@@ -321,14 +323,18 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
             nursery.cancel_scope.cancel()
 
 
-async def test_the_mark_is_heard_before_the_answer() -> None:
+async def test_the_board_has_changed_before_the_answer() -> None:
     """So a client that reads after its 200 reads its own write."""
-    queue, commit, heard = Queue(), FakeCommit(), list[tuple[BoardVersion, bool]]()
+    queue, commit, heard = Queue(), FakeCommit(), list[tuple[Board, BoardVersion, bool]]()
     mine = Pending(claim(ADA), float("inf"))
+
+    def on_board_changed(board: Board, version: BoardVersion) -> None:
+        heard.append((board, version, mine.outcome is None))
+
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
-        await nursery.start(commit_batches, queue, commit, lambda mark: heard.append((mark, mine.outcome is None)))
+        await nursery.start(commit_batches, queue, commit, on_board_changed)
         queue._waiting.append(mine)
         await submit(queue, claim(BOB))
         assert mine.outcome is not None
         nursery.cancel_scope.cancel()
-    assert heard == [(BoardVersion(1, 1), True)]
+    assert heard == [(LEADERBOARD, BoardVersion(1, 1), True)]

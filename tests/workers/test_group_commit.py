@@ -15,6 +15,7 @@ from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded, SubmittedAc
 from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import AWAY, Queue
 from scoreboard.runtime.breaker import Breaker
+from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.postgres_connector import PostgresConnector
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -41,8 +42,10 @@ class World:
         for _ in range(committers):
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
-            writer = Writer(PostgresConnector(self.postgres.url).connect_committer_aio, limits.judge_by_log, agreement)
-            commit = Commit(writer, limits, projection, breaker, agreement)
+            writer = Writer(
+                PostgresConnector(self.postgres.url).connect_committer_aio, limits.judge_by_log, [agreement]
+            )
+            commit = Commit(writer, limits, [BoardWriter(projection, agreement, breaker)], breaker)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
         self.nursery.start_soon(end_late, self.queue)

@@ -51,7 +51,7 @@ async def kept(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(housekeeping, "RUN_INTERVAL_SECONDS", 0.1)
     with capture_logs() as lines:
         async with trio.open_nursery() as nursery:
-            await nursery.start(run_housekeeping, stores, LEADERBOARD)
+            await nursery.start(run_housekeeping, stores, (LEADERBOARD,))
             yield lines
             nursery.cancel_scope.cancel()
 

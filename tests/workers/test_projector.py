@@ -50,7 +50,7 @@ async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
 
 def projector_of(stores: Stores, node: str = "a") -> Projector:
     made = Projector(
-        stores, LEADERBOARD, node, Limits(stores.redis_direct, per_minute=10, cooldowns=True), lambda _: None
+        stores, LEADERBOARD, node, Limits(stores.redis_direct, per_minute=10, cooldowns=True), lambda *_: None
     )
     MADE.append(made)
     return made
@@ -652,7 +652,7 @@ async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
     async with connection(stores) as conn:
         await Scribe(conn, 7).record([claim(user)])
     projector = projector_of(stores)
-    projector.on_mark = heard.append
+    projector.on_board_changed = lambda _, version: heard.append(version)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await nursery.start(projector.run)
@@ -707,10 +707,10 @@ async def test_the_outbox_is_pruned(stores: Stores) -> None:
         kept = await stores.fetch("SELECT writer, turn FROM commits ORDER BY writer, turn")
         assert [tuple(row) for row in kept] == [(1, 4), (2, 2), (2, 3), (2, 4)]
         committed = await run_in_asyncio(outbox.last_turns, conn)
-        lacks = await run_in_asyncio(outbox.missing, conn, {1: 4, 2: 1}, committed, 0.0)
+        lacks = await run_in_asyncio(outbox.missing, conn, LEADERBOARD, {1: 4, 2: 1}, committed, 0.0)
         assert [lack.span for lack in lacks] == [SequenceRange(2, 2, 4)]
         with pytest.raises(outbox.HistoryGone):
-            await run_in_asyncio(outbox.missing, conn, {1: 4}, committed, 0.0)
+            await run_in_asyncio(outbox.missing, conn, LEADERBOARD, {1: 4}, committed, 0.0)
 
 
 async def test_housekeeping_makes_partitions(stores: Stores) -> None:
@@ -721,7 +721,7 @@ async def test_housekeeping_makes_partitions(stores: Stores) -> None:
     assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 1
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            await nursery.start(run_housekeeping, stores, LEADERBOARD)
+            await nursery.start(run_housekeeping, stores, (LEADERBOARD,))
             nursery.cancel_scope.cancel()
     assert await stores.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'action_logs'::regclass") == 5
     assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 0

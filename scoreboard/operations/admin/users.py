@@ -61,7 +61,7 @@ async def delete_user(
 
 
 async def _is_on_a_board(stores: Stores, user: UUID) -> bool:
-    for board in BOARDS.values():
+    for board in BOARDS:
         if await stores.command("ZSCORE", stores.namespace.board(board).totals, str(user)) is not None:
             return True
     return False

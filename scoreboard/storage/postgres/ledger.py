@@ -11,10 +11,11 @@ from uuid import UUID
 
 import asyncpg
 
-from scoreboard.domain.boards import user_id
+from scoreboard.domain.boards import LEADERBOARD, Board, Totals, user_id
 from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.storage.postgres.totals import for_board
 
 # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
 BATCH_VERSIONS = 4096
@@ -44,12 +45,12 @@ SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1
        EXISTS (SELECT FROM detached_writers) AS detached"""
 
 HAS_TURN_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
-ROWS_SQL = "SELECT user_id, total_score, reached, version FROM scores WHERE user_id = ANY($1)"
+ROWS_SQL = "SELECT user_id, total_score, reached, version FROM {totals} WHERE user_id = ANY($1)"
 
 
 class Recording(NamedTuple):
-    """A batch's effect. `outcomes` in the order of the claims; `rows` and `told` for the projection, empty when nothing
-    was added."""
+    """A batch's effect. `outcomes` in the order of the claims; `rows` of all boards and `told` of the leaderboard for
+    the projections, empty when nothing was added."""
 
     outcomes: list[Outcome | None]  # None: processed before, `find_recorded` tells
     rows: list[LedgerRow]
@@ -76,26 +77,38 @@ class RecordedAction(NamedTuple):
 
 
 async def record(
-    conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange, judge: Judge | None = None
+    conn: asyncpg.Connection,
+    claims: Sequence[SubmittedAction],
+    span: SequenceRange,
+    judge: Judge | None = None,
+    boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Records the claims under the writer's turn `span.last`; the turn is used up only if `rows` is not empty.
+    """Records the claims on those boards under the writer's turn `span.last`; the turn is used up only if `rows` is not
+    empty.
 
     With `judge`, the users' rows are locked first, and what it refuses is not recorded: so its decision is exact on all
     nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
     """
     if judge is None:
-        return await _record(conn, claims, span, limits_checked=False)
+        return await _record(conn, claims, span, boards, limits_checked=False)
     async with conn.transaction():
         await conn.fetch(LOCK_SQL, [claim.user for claim in claims])
         refusals = await judge(conn, claims)
         admitted = [claim for claim, refusal in zip(claims, refusals, strict=True) if refusal is None]
-        recording = await _record(conn, admitted, span, limits_checked=True) if admitted else Recording([], [], [])
+        recording = (
+            await _record(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
+        )
     outcomes = iter(recording.outcomes)
     return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
 
 
 async def _record(
-    conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange, *, limits_checked: bool
+    conn: asyncpg.Connection,
+    claims: Sequence[SubmittedAction],
+    span: SequenceRange,
+    boards: Sequence[Board],
+    *,
+    limits_checked: bool,
 ) -> Recording:
     rows = await conn.fetch(
         RECORD_SQL,
@@ -109,6 +122,7 @@ async def _record(
         span.writer,
         span.last,
         limits_checked,
+        *_feeds(claims, boards),
     )
     if not rows:
         why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
@@ -125,9 +139,32 @@ async def _record(
         else:
             if claim.user not in places:
                 places[claim.user] = len(recording.rows)
-                recording.rows.append(LedgerRow(claim.user, row["total_score"], row["reached"], row["version"]))
+                recording.rows.append(
+                    LedgerRow(LEADERBOARD, claim.user, row["total_score"], row["reached"], row["version"])
+                )
             _note(recording, claim, int(claim.points_or_refusal), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
+    if rows[0]["board_rows"]:
+        by_id = {board.id: board for board in boards}
+        recording.rows.extend(LedgerRow(by_id[board], *row) for board, *row in rows[0]["board_rows"])
     return recording
+
+
+def _feeds(
+    claims: Sequence[SubmittedAction], boards: Sequence[Board]
+) -> tuple[list[int], list[str], list[str], list[str]]:
+    """Which claims count for which boards beside the leaderboard: places, names, periods, segments."""
+    places: list[int] = []
+    names: list[str] = []
+    periods: list[str] = []
+    segments: list[str] = []
+    for board in boards:
+        if board.totals is not Totals.SCORES:
+            fed = [place for place, claim in enumerate(claims, 1) if board.counts(claim.action_type)]
+            places += fed
+            names += [board.name] * len(fed)
+            periods += [board.period] * len(fed)
+            segments += [board.segment] * len(fed)
+    return places, names, periods, segments
 
 
 async def locked(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
@@ -150,7 +187,12 @@ async def find_recorded(
     }
 
 
-async def read_back(conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange) -> Recording:
+async def read_back(
+    conn: asyncpg.Connection,
+    claims: Sequence[SubmittedAction],
+    span: SequenceRange,
+    boards: Sequence[Board] = (LEADERBOARD,),
+) -> Recording:
     """The effect of a turn that went through although its answer was lost: read back instead of recorded again."""
     known = await find_recorded(conn, claims, span)
     recording = Recording([], [], [])
@@ -159,10 +201,8 @@ async def read_back(conn: asyncpg.Connection, claims: Sequence[SubmittedAction],
         for place, before in known.items()
         if before.this_turn and before.duplicate.original
     }
-    rows = {
-        row["user_id"]: LedgerRow(*row)
-        for row in await conn.fetch(ROWS_SQL, list({claims[place].user for place in mine}))
-    }
+    users = {claims[place].user for place in mine}
+    rows = await _rows(conn, LEADERBOARD, users)
     places: dict[UUID, int] = {}
     for place, claim in enumerate(claims):
         original = mine.get(place)
@@ -173,6 +213,9 @@ async def read_back(conn: asyncpg.Connection, claims: Sequence[SubmittedAction],
             _note(recording, claim, original.points, original.new, original.at_ms, places)
         else:
             recording.outcomes.append(None if place in known else USER_DELETED)
+    for board in boards:
+        if board != LEADERBOARD:
+            recording.rows.extend((await _rows(conn, board, users)).values())
     return recording
 
 
@@ -181,14 +224,19 @@ async def has_turn(conn: asyncpg.Connection, span: SequenceRange) -> bool:
     return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
 
 
-async def current_rows(conn: asyncpg.Connection, users: Mapping[UUID, int]) -> list[LedgerRow]:
-    """The ledger's rows of these users; who has none is on no board any more (`total` None).
+async def current_rows(conn: asyncpg.Connection, board: Board, users: Mapping[UUID, int]) -> list[LedgerRow]:
+    """The ledger's rows of these users for a board; who has none is not on it any more (`total` None).
 
     `users`: each with the id of the last row of `commits` that names the user. That row is newer than a score that was
     deleted before it, and older than one that was made later: the version of a removal.
     """
-    rows = {row["user_id"]: LedgerRow(*row) for row in await conn.fetch(ROWS_SQL, list(users))}
-    return [rows.get(user) or LedgerRow(user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
+    rows = await _rows(conn, board, users)
+    return [rows.get(user) or LedgerRow(board, user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
+
+
+async def _rows(conn: asyncpg.Connection, board: Board, users: Iterable[UUID]) -> dict[UUID, LedgerRow]:
+    sql, args = for_board(ROWS_SQL, board, 1)
+    return {row["user_id"]: LedgerRow(board, *row) for row in await conn.fetch(sql, list(users), *args)}
 
 
 def _note(

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.domain.ledger_rows import SequenceRange
 
@@ -23,9 +24,11 @@ WRITERS_SQL = """
 WITH RECURSIVE w(writer) AS (
     (SELECT writer FROM commits ORDER BY writer LIMIT 1)
     UNION ALL
-    SELECT (SELECT c.writer FROM commits c WHERE c.writer > w.writer ORDER BY c.writer LIMIT 1) FROM w WHERE w.writer IS NOT NULL
+    SELECT (SELECT c.writer FROM commits c WHERE c.writer > w.writer ORDER BY c.writer LIMIT 1)
+    FROM w WHERE w.writer IS NOT NULL
 )
-SELECT w.writer, (SELECT max(turn) FROM commits c WHERE c.writer = w.writer) AS last FROM w WHERE w.writer IS NOT NULL"""
+SELECT w.writer, (SELECT max(turn) FROM commits c WHERE c.writer = w.writer) AS last
+FROM w WHERE w.writer IS NOT NULL"""
 
 SEEN_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
 # constants
@@ -35,15 +38,19 @@ UNION ALL
 SELECT writer, NULL, seen_at < clock_timestamp() - interval '{SEEN_SECONDS} seconds' FROM detached_writers"""  # noqa: S608
 
 TURNS_SQL = """
-SELECT turn, id, users, names, extract(epoch FROM clock_timestamp() - committed_at)::float AS age FROM commits
-WHERE writer = $1 AND turn > $2 AND (committed_at <= clock_timestamp() - $3 * interval '1 second' OR committed_at > clock_timestamp())
+SELECT turn, id, users, names, $5 = ANY(boards) AS touched,
+       extract(epoch FROM clock_timestamp() - committed_at)::float AS age
+FROM commits
+WHERE writer = $1 AND turn > $2
+  AND (committed_at <= clock_timestamp() - $3 * interval '1 second' OR committed_at > clock_timestamp())
 ORDER BY turn LIMIT $4"""  # a time to come: PostgreSQL failed over to a server whose clock is behind
 
 PRUNE_SQL = f"""
 DELETE FROM commits WHERE (writer, turn) IN (
     SELECT c.writer, c.turn FROM unnest($1::bigint[], $2::bigint[]) AS a(writer, turn)
     JOIN commits c ON c.writer = a.writer AND c.turn <= a.turn
-    WHERE c.committed_at < now() - interval '{RETENTION}' AND c.turn < (SELECT max(l.turn) FROM commits l WHERE l.writer = c.writer)
+    WHERE c.committed_at < now() - interval '{RETENTION}'
+      AND c.turn < (SELECT max(l.turn) FROM commits l WHERE l.writer = c.writer)
     LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608 – constants
 
 DETACH_SQL = """
@@ -53,8 +60,8 @@ ATTACH_SQL = "DELETE FROM detached_writers WHERE writer = ANY($1)"
 
 
 class Missing(NamedTuple):
-    """Turns of one writer that a projection lacks, and the users they concern, each with the id of the last row that
-    names it."""
+    """Turns of one writer that the projection of a board lacks, and the users whose totals on that board they may have
+    changed, each with the id of the last row that names it."""
 
     span: SequenceRange
     users: Mapping[UUID, int]
@@ -81,10 +88,10 @@ def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[in
 
 
 async def missing(
-    conn: asyncpg.Connection, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
+    conn: asyncpg.Connection, board: Board, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
 ) -> list[Missing]:
-    """What a projection with these applied turns lacks, at most TURNS_AT_ONCE turns a writer, each older than `settled`
-    seconds.
+    """What the projection of a board with these applied turns lacks, at most TURNS_AT_ONCE turns a writer, each older
+    than `settled` seconds. Turns that did not touch the board count too: so a writer's turns have no gap on any board.
 
     Raises HistoryGone.
     """
@@ -93,14 +100,24 @@ async def missing(
         done = applied.get(writer, 0)
         if last <= done:
             continue
-        rows = await conn.fetch(TURNS_SQL, writer, done, settled, TURNS_AT_ONCE)
+        rows = await conn.fetch(TURNS_SQL, writer, done, settled, TURNS_AT_ONCE, board.id)
         if rows:
             if rows[0]["turn"] != done + 1:
                 raise HistoryGone
-            users = {user: row["id"] for row in rows for user in row["users"]}
+            users = {user: row["id"] for row in rows if row["touched"] for user in row["users"]}
             renamed = frozenset(user for row in rows if row["names"] for user in row["users"])
             found.append(Missing(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"]))
     return found
+
+
+def applied_everywhere(boards: Sequence[Mapping[int, int]]) -> dict[int, int]:
+    """The turns that every board has, by writer, from the applied turns of each."""
+    first, *others = boards
+    return {
+        writer: min(turn, *(other[writer] for other in others)) if others else turn
+        for writer, turn in first.items()
+        if all(writer in other for other in others)
+    }
 
 
 async def prune(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:

@@ -1,15 +1,24 @@
--- Records a batch of actions: one statement, one transaction.
+-- Records a batch of actions on all boards: one statement, one transaction.
 --
--- Lock order of every writer: users by id, action_keys by (user, id), scores by user. A user who vanished is an outcome ("gone"), not an error.
--- The order number of an action is its batch's commits.id * 4096 + its place: the same in every store, whatever order two nodes commit in.
--- A new score's version is that number too: newer than any version of a score that the user had and that was deleted.
--- Nothing is recorded and no row is returned when the writer's sequence before $9 is not there (this database is an older one that was
--- restored), or when a writer can't reach Redis now and $10 does not say that the rate limits were asked of this database.
--- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests, $8 writer, $9 sequence, $10 limits are checked.
--- (user, action id) is unique in it.
+-- 1. Lock order of every writer: users by id, action_keys by (user, id), scores by user, board_scores by its key.
+--    A user who vanished is an outcome ("gone"), not an error.
+-- 2. The order number of an action is its batch's commits.id * 4096 + its place. It is the same in every store,
+--    whatever order two nodes commit in. A new total's version is that number too: newer than any version of a total
+--    that was there and was deleted.
+-- 3. Nothing is recorded and no row is returned when the writer's sequence before $9 is not there (this database is
+--    an older one that was restored), or when a writer can't reach Redis now and $10 does not say that the rate limits
+--    were asked of this database.
+-- 4. Every action counts for `leaderboard`, whose totals are in `scores`. $11 to $14 say which actions count for other
+--    boards too.
+--
+-- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests. (user, action id) is
+-- unique.
+-- $8 writer, $9 sequence, $10 limits are checked.
+-- $11 places of actions, $12 names, $13 periods, $14 segments of the boards that they feed.
 WITH batch AS MATERIALIZED (
     SELECT nextval('commit_ids') AS id
-    WHERE ($9 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $8 AND turn = $9 - 1)) AND ($10 OR NOT EXISTS (SELECT FROM detached_writers))
+    WHERE ($9 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $8 AND turn = $9 - 1))
+      AND ($10 OR NOT EXISTS (SELECT FROM detached_writers))
 ),
 input AS (
     SELECT * FROM batch, unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::jsonb[], $7::bytea[])
@@ -47,11 +56,34 @@ logged AS (
     FROM admitted a JOIN totals USING (user_id) JOIN sums USING (user_id)
     RETURNING user_id, action_id, new_score
 ),
+board_sums AS (  -- joined with totals, so that scores are locked before board_scores
+    SELECT f.board, f.period, f.segment, user_id, sum(a.points) AS points, max(seq) AS reached
+    FROM unnest($11::bigint[], $12::text[], $13::text[], $14::text[]) AS f(place, board, period, segment)
+    JOIN admitted a USING (place) JOIN totals USING (user_id)
+    GROUP BY f.board, f.period, f.segment, user_id
+),
+board_totals AS (
+    INSERT INTO board_scores AS s (board, period, segment, subject, total, reached, version)
+    SELECT board, period, segment, user_id, points, reached, reached
+    FROM board_sums ORDER BY board, period, segment, user_id
+    ON CONFLICT (board, period, segment, subject) DO UPDATE SET
+        total = s.total + excluded.total,
+        reached = greatest(s.reached, excluded.reached),
+        version = s.version + 1,
+        updated_at = now()
+    RETURNING board, period, segment, subject, total, reached, version
+),
 noted AS (
-    INSERT INTO commits (id, writer, turn, users)
-    SELECT min(batch.id), $8, $9, array_agg(user_id) FROM totals CROSS JOIN batch HAVING count(*) > 0
+    INSERT INTO commits (id, writer, turn, users, boards)
+    SELECT min(batch.id), $8, $9, array_agg(user_id),
+           ARRAY['leaderboard'] || ARRAY(SELECT DISTINCT board_id(board, period, segment) FROM board_totals)
+    FROM totals CROSS JOIN batch HAVING count(*) > 0
 )
-SELECT a.id IS NULL AS gone, l.new_score, t.total_score, t.reached, t.version, (extract(epoch FROM now()) * 1000)::bigint AS at_ms
+SELECT a.id IS NULL AS gone, l.new_score, t.total_score, t.reached, t.version,
+       (extract(epoch FROM now()) * 1000)::bigint AS at_ms,
+       CASE WHEN i.place = 1 THEN
+           (SELECT array_agg((board_id(board, period, segment), subject, total, reached, version)) FROM board_totals)
+       END AS board_rows
 FROM input i
 LEFT JOIN actors a ON a.id = i.user_id
 LEFT JOIN logged l USING (user_id, action_id)

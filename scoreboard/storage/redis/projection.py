@@ -43,7 +43,7 @@ class Projection:
     projector mends it.
     """
 
-    __slots__ = ("_apply", "_prefix", "board", "installation", "keys", "known", "request_repair")
+    __slots__ = ("_apply", "_board_id", "_prefix", "board", "installation", "keys", "known", "request_repair")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Projection:
         """`target` and `channel` are the board's own unless it is being built aside. `installation` tells whose boards
         these are."""
         self.board, self.request_repair, self.installation = board, request_repair, installation
+        self._board_id = board.id
         self.keys = target or namespace.board(board)
         self.known = NEVER  # the newest mark that a call returned
         self._apply = client.register_script(load_board_script("apply.lua"))
@@ -92,7 +93,7 @@ class Projection:
         args: list[Any] = [
             self.installation(),
             epoch,
-            self.board.id,
+            self._board_id,
             TOP_SIZE,
             span.writer,
             span.first,
@@ -101,11 +102,11 @@ class Projection:
         ]
         for row in rows:
             args += (
-                user_id(row.user),
+                user_id(row.subject),
                 "" if row.total is None else row.total,
                 b"" if row.total is None else order_key(row.total, row.reached),
                 row.version.to_bytes(8, "big"),
-                row.user.bytes,
+                row.subject.bytes,
             )
         with redis_errors():
             answer = await self._apply(keys=self._prefix, args=args)

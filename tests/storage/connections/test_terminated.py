@@ -124,7 +124,7 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
     counts once."""
     random = Random(7)
     (user,) = await make_users(stores, 1)
-    writer = Writer(stores.connect_committer_aio, nobody_refused, agreed())
+    writer = Writer(stores.connect_committer_aio, nobody_refused, [agreed()])
 
     async def attempt(number: int) -> bool:
         conn = await writer.ready()

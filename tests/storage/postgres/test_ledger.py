@@ -10,6 +10,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
 from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Recorded, SubmittedAction
 from scoreboard.storage.connections.bridge import run_in_asyncio
@@ -57,7 +58,7 @@ async def test_a_first_action_counts(stores: Stores) -> None:
     assert outcome.at_ms == await stores.fetchval(
         "SELECT (extract(epoch FROM processed_at) * 1000)::bigint FROM action_logs"
     )
-    assert recording.rows == [LedgerRow(user, 30, row["seq"], row["seq"])]
+    assert recording.rows == [LedgerRow(LEADERBOARD, user, 30, row["seq"], row["seq"])]
     assert span == SequenceRange(7, 1, 1)
 
 
@@ -121,7 +122,7 @@ async def test_two_actions_of_a_user_in_a_batch_have_running_totals(stores: Stor
         )
     assert ranked(recording) == [(1, 101), (0, 5), None, (101, 121), (5, 11), (121, 124)]
     (first, second) = recording.rows
-    assert ((first.user, first.total), (second.user, second.total)) == ((ada, 124), (bob, 11))
+    assert ((first.subject, first.total), (second.subject, second.total)) == ((ada, 124), (bob, 11))
     assert second.version == second.reached, "a first version is the order number of the action"
     assert first.version == 1 + await stores.fetchval("SELECT min(seq) FROM action_logs WHERE user_id = $1", ada)
     logged = await stores.fetch("SELECT new_score FROM action_logs WHERE user_id = $1 ORDER BY seq", ada)
@@ -135,8 +136,8 @@ async def test_the_message_names_each_action_and_its_users_row(stores: Stores) -
         _, recording = await Scribe(conn, 7).record(
             [claim(bob, points=1), claim(ada, points=2), claim(bob, points=4, request_id="r-3")]
         )
-    assert [row.user for row in recording.rows] == [bob, ada]
-    assert [(told.user, told.previous, told.new, told.points, told.place) for told in recording.told] == [
+    assert [row.subject for row in recording.rows] == [bob, ada]
+    assert [(told.subject, told.previous, told.new, told.points, told.place) for told in recording.told] == [
         (str(bob), 0, 1, 1, 0),
         (str(ada), 0, 2, 2, 1),
         (str(bob), 1, 5, 4, 0),
@@ -243,8 +244,8 @@ async def test_standings_tell_who_is_on_the_board(stores: Stores) -> None:
     ada, bob = await make_users(stores, 2)
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record([claim(ada)])
-        assert await run_in_asyncio(ledger.current_rows, conn, {bob: 3, ada: 1}) == [
-            LedgerRow(bob, None, 0, 3 * 4096),
+        assert await run_in_asyncio(ledger.current_rows, conn, LEADERBOARD, {bob: 3, ada: 1}) == [
+            LedgerRow(LEADERBOARD, bob, None, 0, 3 * 4096),
             *recording.rows,
         ]
 

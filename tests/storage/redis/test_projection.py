@@ -67,7 +67,11 @@ async def world(redis_url: str) -> AsyncIterator[World]:
 
 async def test_rows_are_ranked_by_total_then_by_who_was_first(world: World) -> None:
     """Ranks come in the order of the rows, exact and unique."""
-    applied = await world.apply(LedgerRow(ADA, 10, 2, 1), LedgerRow(BOB, 10, 1, 1), LedgerRow(CARL, 11, 3, 1))
+    applied = await world.apply(
+        LedgerRow(LEADERBOARD, ADA, 10, 2, 1),
+        LedgerRow(LEADERBOARD, BOB, 10, 1, 1),
+        LedgerRow(LEADERBOARD, CARL, 11, 3, 1),
+    )
     assert applied is not None
     assert applied.ranks == (3, 2, 1)
     assert await order_in_redis(world.stores) == [(str(CARL), 11), (str(BOB), 10), (str(ADA), 10)]
@@ -75,16 +79,20 @@ async def test_rows_are_ranked_by_total_then_by_who_was_first(world: World) -> N
 
 async def test_the_largest_total_is_exact_in_the_sorted_set(world: World) -> None:
     """`ZSCORE leaderboard` gives 2^53 − 1 to the last digit, and its neighbours are told apart."""
-    await world.apply(LedgerRow(ADA, HIGHEST - 1, 1, 1), LedgerRow(BOB, HIGHEST, 2, 1))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, HIGHEST - 1, 1, 1), LedgerRow(LEADERBOARD, BOB, HIGHEST, 2, 1))
     scores = [await world.stores.command("ZSCORE", "leaderboard", str(user)) for user in (ADA, BOB)]
     assert [int(score) for score in scores] == [HIGHEST - 1, HIGHEST]
 
 
 async def test_an_older_version_changes_nothing(world: World) -> None:
     """Repetition and reordering are harmless: no change, no version, no message; the ranks are the present ones."""
-    await world.apply(LedgerRow(ADA, 30, 5, 3), LedgerRow(BOB, 20, 1, 1))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 5, 3), LedgerRow(LEADERBOARD, BOB, 20, 1, 1))
     version, top = await world.meta("version"), await world.meta("top")
-    for old in (LedgerRow(ADA, 10, 1, 1), LedgerRow(ADA, 20, 3, 2), LedgerRow(ADA, 30, 5, 3)):
+    for old in (
+        LedgerRow(LEADERBOARD, ADA, 10, 1, 1),
+        LedgerRow(LEADERBOARD, ADA, 20, 3, 2),
+        LedgerRow(LEADERBOARD, ADA, 30, 5, 3),
+    ):
         applied = await world.apply(old)
         assert applied == Applied(BoardVersion(1, version), top, world.turn, True, (1,))
     assert await order_in_redis(world.stores) == [(str(ADA), 30), (str(BOB), 20)]
@@ -92,8 +100,8 @@ async def test_an_older_version_changes_nothing(world: World) -> None:
 
 async def test_totals_may_fall(world: World) -> None:
     """A newer version wins whatever its total."""
-    await world.apply(LedgerRow(ADA, 30, 1, 1), LedgerRow(BOB, 20, 2, 1))
-    applied = await world.apply(LedgerRow(ADA, 5, 9, 2))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
+    applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 5, 9, 2))
     assert applied is not None
     assert applied.ranks == (2,)
     assert await order_in_redis(world.stores) == [(str(BOB), 20), (str(ADA), 5)]
@@ -102,19 +110,19 @@ async def test_totals_may_fall(world: World) -> None:
 async def test_versions_are_compared_as_64_bit_numbers(world: World) -> None:
     """Across 2^32 and beyond 2^53, where a double would lose count."""
     for total, version in enumerate((2**32 - 1, 2**32, 2**53, 2**53 + 1, 2**63 - 2, 2**63 - 1)):
-        await world.apply(LedgerRow(ADA, total, 1, version))
-        await world.apply(LedgerRow(ADA, 999, 1, version - 1))
+        await world.apply(LedgerRow(LEADERBOARD, ADA, total, 1, version))
+        await world.apply(LedgerRow(LEADERBOARD, ADA, 999, 1, version - 1))
         assert await order_in_redis(world.stores) == [(str(ADA), total)]
 
 
 async def test_a_removed_user_stays_removed(world: World) -> None:
     """The entry goes from both orders, and no row that comes late brings it back."""
-    await world.apply(LedgerRow(ADA, 30, 1, 1), LedgerRow(BOB, 20, 2, 1))
-    applied = await world.apply(LedgerRow(ADA, None, 0, 3), LedgerRow(BOB, 20, 2, 1))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
+    applied = await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 3), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     assert applied is not None
     assert applied.ranks == (None, 1)
     version = await world.meta("version")
-    for late in (LedgerRow(ADA, 40, 3, 2), LedgerRow(ADA, None, 0, 3)):
+    for late in (LedgerRow(LEADERBOARD, ADA, 40, 3, 2), LedgerRow(LEADERBOARD, ADA, None, 0, 3)):
         await world.apply(late)
     assert await order_in_redis(world.stores) == [(str(BOB), 20)]
     assert await world.meta("version") == version
@@ -123,12 +131,12 @@ async def test_a_removed_user_stays_removed(world: World) -> None:
 async def test_a_removed_user_comes_back_with_a_newer_score(world: World) -> None:
     """Whose score was deleted and who acts again is on the board again; an older removal that comes late changes
     nothing."""
-    await world.apply(LedgerRow(ADA, 30, 1, 1), LedgerRow(BOB, 20, 2, 1))
-    await world.apply(LedgerRow(ADA, None, 0, 5))
-    applied = await world.apply(LedgerRow(ADA, 3, 9, 8))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 5))
+    applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 3, 9, 8))
     assert applied is not None
     assert applied.ranks == (2,)
-    await world.apply(LedgerRow(ADA, None, 0, 5))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 5))
     assert await order_in_redis(world.stores) == [(str(BOB), 20), (str(ADA), 3)]
     assert [await world.meta(field) for field in ("size", "removed")] == [2, 0]
 
@@ -136,26 +144,26 @@ async def test_a_removed_user_comes_back_with_a_newer_score(world: World) -> Non
 async def test_the_top_moves_only_with_the_first_ten(world: World) -> None:
     """`version` rises with every change, `top` and its times only when the first ten are others or in another order."""
     users = [UUID(int=100 + number) for number in range(12)]
-    await world.apply(*[LedgerRow(user, 1000 - place, place, 1) for place, user in enumerate(users)])
+    await world.apply(*[LedgerRow(LEADERBOARD, user, 1000 - place, place, 1) for place, user in enumerate(users)])
     assert (await world.meta("version"), await world.meta("top")) == (1, 1)
     updated = await world.meta("updated")
     assert await world.meta("top_at") == updated
     assert abs(updated - int((await world.stores.command("TIME"))[0]) * 1000) < 60_000
-    await world.apply(LedgerRow(users[11], 990, 20, 2))
+    await world.apply(LedgerRow(LEADERBOARD, users[11], 990, 20, 2))
     assert (await world.meta("version"), await world.meta("top"), await world.meta("updated")) == (2, 1, updated)
-    await world.apply(LedgerRow(users[11], 991, 21, 3))  # a tie with the tenth, who was first
+    await world.apply(LedgerRow(LEADERBOARD, users[11], 991, 21, 3))  # a tie with the tenth, who was first
     assert await world.meta("top") == 1
-    await world.apply(LedgerRow(users[11], 992, 22, 4))
+    await world.apply(LedgerRow(LEADERBOARD, users[11], 992, 22, 4))
     assert (await world.meta("version"), await world.meta("top")) == (4, 4)
-    await world.apply(LedgerRow(users[0], 2000, 30, 2))  # the same order, another total
+    await world.apply(LedgerRow(LEADERBOARD, users[0], 2000, 30, 2))  # the same order, another total
     assert await world.meta("top") == 5
 
 
 async def test_another_epoch_does_nothing(world: World) -> None:
     """An emptied board is not written to: nobody becomes first of nothing. The projector is told."""
-    await world.apply(LedgerRow(ADA, 30, 1, 1))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1))
     await world.stores.command("FLUSHALL")
-    assert await world.apply(LedgerRow(BOB, 1, 2, 1)) is None
+    assert await world.apply(LedgerRow(LEADERBOARD, BOB, 1, 2, 1)) is None
     assert await world.stores.command("DBSIZE") == 0
     assert world.repair_requests == 1
 
@@ -163,22 +171,22 @@ async def test_another_epoch_does_nothing(world: World) -> None:
 async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
     """A board that was rebuilt meanwhile is whole: the same call goes to it, and an older one is never trusted
     again."""
-    await world.apply(LedgerRow(ADA, 30, 1, 1))
+    await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1))
     await world.stores.command("HSET", NAMES.meta, "epoch", 5)
-    applied = await world.apply(LedgerRow(BOB, 1, 2, 1))
+    applied = await world.apply(LedgerRow(LEADERBOARD, BOB, 1, 2, 1))
     assert applied is not None
     assert applied.mark.epoch == world.projection.known.epoch == 5
     await world.stores.command("HSET", NAMES.meta, "epoch", 4)
-    assert await world.apply(LedgerRow(CARL, 1, 3, 1)) is None
+    assert await world.apply(LedgerRow(LEADERBOARD, CARL, 1, 3, 1)) is None
     assert world.repair_requests == 1
 
 
 async def test_a_fallen_version_is_suspect(world: World) -> None:
     """A board that came back older than it was known gives no ranks, and the projector is told."""
     for version in range(1, 4):
-        await world.apply(LedgerRow(ADA, 10 * version, version, version))
+        await world.apply(LedgerRow(LEADERBOARD, ADA, 10 * version, version, version))
     await world.stores.command("HSET", NAMES.meta, "version", 1)
-    assert await world.apply(LedgerRow(BOB, 1, 9, 1)) is None
+    assert await world.apply(LedgerRow(LEADERBOARD, BOB, 1, 9, 1)) is None
     assert world.repair_requests == 1
     assert world.projection.known == BoardVersion(1, 3)
 
@@ -189,7 +197,7 @@ async def test_two_committers_of_a_node_do_not_suspect_each_other(world: World) 
     async def commit(seed: int) -> None:
         chance = Random(seed)
         for number in range(1, 30):
-            rows = [LedgerRow(UUID(int=seed * 1000 + chance.randrange(10)), number, number, number)]
+            rows = [LedgerRow(LEADERBOARD, UUID(int=seed * 1000 + chance.randrange(10)), number, number, number)]
             assert await world.apply(*rows, span=SequenceRange(seed, number, number)) is not None
 
     async with trio.open_nursery() as nursery:
@@ -202,14 +210,14 @@ async def test_two_committers_of_a_node_do_not_suspect_each_other(world: World) 
 async def test_a_first_call_knows_no_epoch_and_finds_it(world: World) -> None:
     """A node that has just started needs no reading before its first commit."""
     assert world.projection.known == NEVER
-    applied = await world.apply(LedgerRow(ADA, 1, 1, 1))
+    applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 1, 1, 1))
     assert applied is not None
     assert applied.mark == world.projection.known == BoardVersion(1, 1)
 
 
 async def test_applied_advances_only_without_a_gap(world: World) -> None:
     """A writer's watermark is the last turn before which none is missing; a call that covers the gap closes it."""
-    row = LedgerRow(ADA, 1, 1, 1)
+    row = LedgerRow(LEADERBOARD, ADA, 1, 1, 1)
     for span, expected in [
         (SequenceRange(9, 1, 1), 1),
         (SequenceRange(9, 3, 3), 1),
@@ -249,9 +257,9 @@ async def test_the_message_says_what_happened(world: World) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_in_asyncio, listen)
             await ready.wait()
-            await world.apply(LedgerRow(ADA, 10, 1, 1), LedgerRow(BOB, 20, 2, 1), told=told)
-            await world.apply(LedgerRow(ADA, 10, 1, 1))  # no news
-            await world.apply(LedgerRow(ADA, None, 0, 2))
+            await world.apply(LedgerRow(LEADERBOARD, ADA, 10, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1), told=told)
+            await world.apply(LedgerRow(LEADERBOARD, ADA, 10, 1, 1))  # no news
+            await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 2))
     first, second = (message.split(b"\n") for message in messages)
     assert first[:7] == [b"board", b"", b"leaderboard", b"1", b"1", b"1", b"2,1"]
     assert json.loads(first[7]) == [list(each) for each in told]
@@ -263,7 +271,7 @@ async def test_redis_away_is_storage_unavailable() -> None:
     async with open_stores(NOWHERE, "redis://127.0.0.1:1/0") as stores:
         world = World(stores)
         with pytest.raises(StorageUnavailable, match="redis"):
-            await world.apply(LedgerRow(ADA, 1, 1, 1))
+            await world.apply(LedgerRow(LEADERBOARD, ADA, 1, 1, 1))
     assert world.projection.known == NEVER
 
 
@@ -271,7 +279,7 @@ async def test_redis_away_is_storage_unavailable() -> None:
 
 totals = st.integers(0, 3) | st.integers(HIGHEST - 2, HIGHEST)
 rows = st.builds(
-    lambda user, total, reached, version: LedgerRow(UUID(int=user), total, reached, version),
+    lambda user, total, reached, version: LedgerRow(LEADERBOARD, UUID(int=user), total, reached, version),
     st.integers(1, 14),
     st.one_of(totals, totals, totals, st.none()),
     st.integers(0, 3) | st.integers(2**63 - 3, 2**63 - 1),
@@ -279,7 +287,7 @@ rows = st.builds(
 )
 
 
-@given(st.lists(st.lists(rows, min_size=1, max_size=12, unique_by=lambda row: row.user), min_size=1, max_size=8))
+@given(st.lists(st.lists(rows, min_size=1, max_size=12, unique_by=lambda row: row.subject), min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_calls_leave_the_newest_rows_in_their_exact_order(
     redis_url: str, calls: list[list[LedgerRow]]
@@ -294,17 +302,17 @@ async def test_any_calls_leave_the_newest_rows_in_their_exact_order(
         for call in calls:
             before = dict(newest)
             for row in call:
-                old = newest.get(row.user)
+                old = newest.get(row.subject)
                 if old is None or row.version > old.version:
-                    newest[row.user] = row
+                    newest[row.subject] = row
             changes += newest != before
             board = sorted(
                 (row for row in newest.values() if row.total is not None),
-                key=lambda row: (-(row.total or 0), row.reached, row.user.bytes),
+                key=lambda row: (-(row.total or 0), row.reached, row.subject.bytes),
             )
-            places = {row.user: place for place, row in enumerate(board, start=1)}
+            places = {row.subject: place for place, row in enumerate(board, start=1)}
             applied = await world.apply(*call)
             assert applied is not None
-            assert applied.ranks == tuple(places.get(row.user) for row in call)
+            assert applied.ranks == tuple(places.get(row.subject) for row in call)
             assert applied.mark.version == changes
-        assert await order_in_redis(stores) == [(str(row.user), row.total) for row in board]
+        assert await order_in_redis(stores) == [(str(row.subject), row.total) for row in board]

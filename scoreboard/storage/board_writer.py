@@ -1,0 +1,104 @@
+"""One committer's way to one board: a recorded turn goes there together with what the board has not taken before.
+
+1. `prepare` picks the board's rows of a turn, and adds the rows of earlier turns that the board has not confirmed. The
+   call then covers those turns too. So a gap closes with the next turn that reaches the board.
+2. `send` makes the call. A call that fails leaves its turn `unprojected` in the agreement.
+3. `register` is called after each call, whatever became of it, and before the actions are answered. It tells the
+   agreement that the turn is recorded, and keeps the rows or drops them.
+4. At most GAP_ROWS rows are kept. Over the bound they are left to the projector, and the turns wait for it.
+
+Called by `storage.commit`. asyncio-flavoured.
+"""
+
+from typing import NamedTuple
+
+from scoreboard.domain.boards import LEADERBOARD, Board
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
+from scoreboard.runtime.breaker import Breaker, guard
+from scoreboard.storage.agreement import Agreement
+from scoreboard.storage.redis.projection import Applied, Projection
+from scoreboard.storage.writer import RecordedTurn
+
+# users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
+GAP_ROWS = 4_096
+
+
+class BoardCall(NamedTuple):
+    """What one call to the board brings: the turn's rows by raw id, those that it missed before, and the message."""
+
+    span: SequenceRange
+    rows: dict[bytes, LedgerRow]
+    missed: list[LedgerRow]
+    told: list[ScoreEvent]
+
+
+class BoardWriter:
+    """Not shared: each committer has its own for each board. `breaker` is that of Redis."""
+
+    __slots__ = ("_gap_span", "_unprojected", "agreement", "board", "breaker", "projection")
+
+    def __init__(self, projection: Projection, agreement: Agreement, breaker: Breaker) -> None:
+        self.board: Board = projection.board
+        self.projection, self.agreement, self.breaker = projection, agreement, breaker
+        self._unprojected: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
+        # the turns that they cover; of a writer's former number: left to the projector
+        self._gap_span: SequenceRange | None = None
+
+    def prepare(self, turn: RecordedTurn) -> BoardCall:
+        """The call that brings the turn to the board. A turn that did not touch the board has no rows there."""
+        board, span = self.board, turn.span
+        rows = {row.subject.bytes: row for row in turn.recording.rows if row.board == board}
+        missed = [row for raw, row in self._unprojected.items() if raw not in rows]
+        if self._gap_span is not None and self._gap_span.writer == span.writer:
+            span = span._replace(first=self._gap_span.first)
+        # score:personal tells of the leaderboard's totals
+        return BoardCall(span, rows, missed, turn.recording.told if board == LEADERBOARD else [])
+
+    async def send(self, call: BoardCall) -> Applied | None:
+        """Makes the call; None: the board is not there or not to be trusted. Raises StorageUnavailable."""
+        try:
+            with guard(self.breaker):
+                return await self.projection.apply(call.span, [*call.rows.values(), *call.missed], call.told)
+        except StorageUnavailable:
+            self.agreement.unprojected(call.span.writer, call.span.last)
+            raise
+
+    def register(self, call: BoardCall, applied: Applied | None) -> dict[bytes, int | None]:
+        """What became of the call; None: it failed. Returns ranks by raw user id, if the board is known to have all
+        that was committed."""
+        span = call.span
+        # not earlier: a read that is under way may be older than the call
+        self.agreement.acknowledge(span.writer, span.last)
+        if applied is not None and applied.sequence >= span.last:
+            self._forget_gap()
+            self.agreement.projected(span.writer, applied.sequence)
+        else:  # turns before it are missing: the projector brings them, if they are not in the gap
+            self.agreement.unprojected(span.writer, span.last)
+            self._keep(call)
+        if applied is None or not applied.is_complete or self.agreement.in_doubt:
+            return {}
+        # the missed rows' ranks come last: nobody waits for them
+        return dict(zip(call.rows, applied.ranks, strict=False))
+
+    async def bring(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None]:
+        """Brings rows to the board that are of no turn. Returns their ranks by raw user id, as far as they are certain.
+
+        Raises StorageUnavailable.
+        """
+        with guard(self.breaker):
+            applied = await self.projection.apply(SequenceRange(writer, 1, 0), rows, [])
+        if applied is None:
+            raise StorageUnavailable("redis", "the board is not there")
+        if not applied.is_complete or self.agreement.in_doubt:
+            return {}
+        return {row.subject.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
+
+    def _keep(self, call: BoardCall) -> None:
+        self._unprojected.update(call.rows)
+        self._gap_span = call.span
+        if len(self._unprojected) > GAP_ROWS:
+            self._forget_gap()
+
+    def _forget_gap(self) -> None:
+        self._unprojected, self._gap_span = {}, None

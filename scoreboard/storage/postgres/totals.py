@@ -1,0 +1,32 @@
+"""Where the ledger keeps the totals of a board: `scores` or `board_scores`, in one shape for everybody who reads them.
+
+A statement about a board's totals is written once, with `{totals}` in the place of a table. `for_board` puts the
+board's own table there, under the name `s` and with the columns of `scores`. Tested by the boards in
+tests/storage/test_two_boards.py and by everything that reads the leaderboard.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from scoreboard.domain.boards import Board, Totals
+
+_BOARD_SCORES = """(
+    SELECT subject AS user_id, total AS total_score, reached, version, updated_at FROM board_scores
+    WHERE board = ${} AND period = ${} AND segment = ${}
+) AS s"""
+
+
+class Statement(NamedTuple):
+    """SQL, and the arguments that follow the caller's own."""
+
+    sql: str
+    args: tuple[str, ...]
+
+
+@lru_cache(256)  # statements of a board; there are about ten
+def for_board(template: str, board: Board, own_args: int = 0) -> Statement:
+    """The statement for that board; `own_args` is the number of arguments that the caller gives before."""
+    if board.totals is Totals.SCORES:
+        return Statement(template.replace("{totals}", "scores AS s"), ())
+    numbers = range(own_args + 1, own_args + 4)
+    return Statement(template.replace("{totals}", _BOARD_SCORES.format(*numbers)), tuple(board[:3]))
