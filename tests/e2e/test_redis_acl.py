@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,8 +24,11 @@ PASSWORD = secrets.token_hex(16)
 @pytest.fixture
 def restricted_url(redis_url: str) -> Iterator[str]:
     """The session's Valkey as the README's user."""
-    (line,) = re.findall(r"^(ACL SETUSER scoreboard .+)$", README.read_text(), re.MULTILINE)
-    assert resp(redis_url, line.replace("PASSWORD", PASSWORD)) == b"+OK"
+    (command_line,) = re.findall(
+        r"^redis-cli (ACL SETUSER scoreboard (?:.*\\\n)*.*)$", README.read_text(), re.MULTILINE
+    )
+    rights = shlex.split(command_line.replace("\\\n", "").replace("PASSWORD", PASSWORD))
+    assert resp(redis_url, " ".join(rights)) == b"+OK"
     assert resp(redis_url, "ACL LOG RESET") == b"+OK"
     parts = urlsplit(redis_url)
     yield parts._replace(netloc=f"scoreboard:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
