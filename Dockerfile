@@ -9,7 +9,8 @@ RUN python -m venv /opt/scoreboard
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # The dependencies first: this layer stays while only our own code changes.
 COPY pyproject.toml config/constraints.txt ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print('\n'.join(p['dependencies'] + p['optional-dependencies']['server']))" > requirements.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print('\n'.join(project['dependencies'] + project['optional-dependencies']['server']))" > requirements.txt \
     && /opt/scoreboard/bin/pip install -c constraints.txt -r requirements.txt
 COPY LICENSE ./
 COPY config ./config
@@ -18,7 +19,8 @@ RUN /opt/scoreboard/bin/pip install --no-deps .
 
 FROM python:${PYTHON}-slim
 RUN groupadd --system --gid 10001 scoreboard \
-    && useradd --system --uid 10001 --gid scoreboard --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin scoreboard
+    && useradd --system --uid 10001 --gid scoreboard --home-dir /nonexistent --no-create-home \
+        --shell /usr/sbin/nologin scoreboard
 COPY --from=build /opt/scoreboard /opt/scoreboard
 ENV PATH=/opt/scoreboard/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -30,6 +32,7 @@ USER scoreboard
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['SCOREBOARD_SERVER__PORT'] + '/readyz', timeout=2)"]
+    CMD python -c "import os, urllib.request as r; port = os.environ['SCOREBOARD_SERVER__PORT']; \
+r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + port + '/readyz', timeout=2)"
 ENTRYPOINT ["scoreboard"]
 CMD ["serve"]

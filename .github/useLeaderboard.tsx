@@ -1,7 +1,10 @@
 import { useEffect, useState } from 'react';
 import { connect, type Entry, type State, type Token } from 'scoreboard';
 
-/** The ten best, live. Components that ask alike share one connection; give `token` as a session's own function: `session.token`. */
+/**
+ * The ten best, live. Components with the same arguments share one connection.
+ * Pass `token` as a session's own function: `session.token`.
+ */
 export function useLeaderboard(url: string, token: Token = null) {
   const [rows, setRows] = useState<Entry[]>([]);
   const [state, setState] = useState<State | null>(null);
@@ -16,5 +19,9 @@ export function useLeaderboard(url: string, token: Token = null) {
 
 export function Leaderboard({ url }: { url: string }) {
   const { rows, state } = useLeaderboard(url);
-  return <ol aria-busy={state?.name !== 'live'}>{rows.map((row) => <li key={row.userId}>{row.username}: {row.score}</li>)}</ol>;
+  return (
+    <ol aria-busy={state?.name !== 'live'}>
+      {rows.map((row) => <li key={row.userId}>{row.username}: {row.score}</li>)}
+    </ol>
+  );
 }

@@ -1,11 +1,20 @@
-"""A real-time leaderboard server: verified actions in, exact ranks out, every open browser told within a tenth of a
-second.
+"""A real-time leaderboard server: signed actions in, exact ranks out, to every open browser within a tenth of a second.
 
-The folders are the layers, and imports go one way. `cli` reads the command line and calls `app`, the composition root:
-it opens the stores, builds the services and starts the tasks (read it first). `web` and `live` are what clients speak
-to (HTTP routes, WebSockets); `operations` holds one use case a file; `storage` alone speaks to PostgreSQL and Redis;
-`security` and `domain` are pure functions and values. `runtime` is the machinery underneath (sockets, HTTP/1.1,
-settings, supervision) and knows nothing of scoreboards.
+The folders are the layers, and imports go one way:
+
+- `cli` reads the command line and calls `app`.
+- `app` opens the stores, builds the parts of a node and starts its tasks. Read `app.node` first.
+- `web` and `live` are what clients speak to: HTTP routes, and the transports of those who watch.
+- `workers` are the tasks that run for ever: committers, projector, housekeeping.
+- `operations` has one use case a file.
+- `storage` alone speaks to PostgreSQL and Redis.
+- `domain` and `security` are rules and values: pure functions, no I/O.
+- `http` and `net` are HTTP/1.1 and its sockets. They know nothing of scoreboards.
+- `settings`, `embedded`, `telemetry` and `runtime` serve all others: configuration, servers for development, logs and
+  metrics, supervision.
+- `client` is the Python client, which needs only `domain` and `security`.
+
+.github/ARCHITECTURE.md has the ways of an action and of a frame, and the bounds of every buffer.
 """
 
 __version__ = "0.1.0"
