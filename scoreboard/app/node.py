@@ -2,7 +2,7 @@
 in this order.
 
 `serve` opens the stores and runs one `Node`. A Node's tasks are siblings under one nursery: health, projector,
-committers, late actions, housekeeping, session watch, the Pub/Sub reader, the batcher, the audience, pictures; inside
+committers, late actions, housekeeping, session watch, the subscription, the batcher, the viewer count, pictures; inside
 it the web application's own, and inside that the listener. Leaving goes the other way: readiness 503, drain delay,
 listener closed, viewers told, requests finished, then the services, then the stores.
 """
@@ -25,14 +25,15 @@ from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server, viewer_places
 from scoreboard.live.admission import Admission
 from scoreboard.live.batcher import Batcher
+from scoreboard.live.dependencies import LiveDependencies, WebDependencies
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
-from scoreboard.live.subscription import Reader
-from scoreboard.live.transports.conversation import LiveDependencies, LiveLimits
+from scoreboard.live.limits import LiveLimits
+from scoreboard.live.subscription import Subscription
 from scoreboard.live.transports.long_poll import PollEndpoint
-from scoreboard.live.transports.query import Requests
+from scoreboard.live.transports.query import LiveRequestReader
 from scoreboard.live.transports.sse import StreamEndpoint
-from scoreboard.live.transports.websocket import LiveEndpoint
+from scoreboard.live.transports.websocket import WebSocketEndpoint
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.action_queue import Queue
@@ -59,6 +60,7 @@ from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Writer
 from scoreboard.telemetry import observe
 from scoreboard.telemetry.request_times import name_routes
+from scoreboard.web import problems
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
@@ -78,7 +80,6 @@ from scoreboard.web.openapi import Description
 from scoreboard.web.pages.branding import load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
-from scoreboard.web.problems import problem
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -199,11 +200,11 @@ class Node:
 
     def _make_live(self) -> None:
         boards = {self.board.board.id: self.board}
-        self.hub = Hub(tuple(boards))
-        self.batcher = Batcher(boards, self.hub, tick=self.settings.live.tick_seconds)
-        self.audience = ViewerCount(self.hub, self.name)
-        self.reader = Reader(
-            self.bus, boards, self.batcher, self.hub, self.audience, node=self.name, revoked=self.sessions.mark_revoked
+        self.hub = Hub(cache.board for cache in boards.values())
+        self.batcher = Batcher(boards, self.hub, tick_seconds=self.settings.live.tick_seconds)
+        self.viewers = ViewerCount(self.hub, self.name)
+        self.subscription = Subscription(
+            self.bus, boards, self.batcher, self.hub, self.viewers, node=self.name, authenticator=self.sessions
         )
 
     def _make_web(self) -> None:
@@ -282,35 +283,34 @@ class Node:
             metrics=not settings.server.metrics_port,
         )
 
-    def _make_transports(self, parts: WebParts) -> tuple[LiveEndpoint, StreamEndpoint, PollEndpoint]:
+    def _make_transports(self, parts: WebParts) -> tuple[WebSocketEndpoint, StreamEndpoint, PollEndpoint]:
         """The three ways to watch, with what they need of the web."""
         settings = self.settings.live
-        origin_allowed, client_address = parts.origins.allows, parts.addresses.counted
-        services = LiveDependencies(
+        live = LiveDependencies(
             hub=self.hub,
             admission=Admission(
                 per_address=settings.connections_per_ip,
                 per_user=settings.connections_per_user,
                 per_node=viewer_places(settings.connections),
             ),
-            refresh=self.batcher.refresh,
-            authenticate=self.sessions.authenticate,
-            is_revoked=self.sessions.is_revoked,
-            standing=self.leaderboard.standing,
-            clock=self.sessions.clock.now,
+            batcher=self.batcher,
+            authenticator=self.sessions,
+            standings=self.leaderboard,
+            clock=self.sessions.clock,
         )
-        rules = LiveLimits(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
-        requests = Requests(
-            services,
-            rules,
-            origin_allowed=origin_allowed,
-            client_address=client_address,
-            identify=parts.bearer.identify,
+        web = WebDependencies(
+            origins=parts.origins,
+            addresses=parts.addresses,
+            bearer=parts.bearer,
+            heads=parts.heads,
+            problems=problems,
         )
+        limits = LiveLimits(anonymous=settings.anonymous, slow_reader_seconds=settings.slow_reader_seconds)
+        reader = LiveRequestReader(live, limits, web)
         return (
-            LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address),
-            StreamEndpoint(requests, services, rules, write_head=parts.heads.write, problem=problem),
-            PollEndpoint(requests, services, problem=problem),
+            WebSocketEndpoint(live, limits, web),
+            StreamEndpoint(reader, live, limits, web),
+            PollEndpoint(reader, live, web),
         )
 
     async def run(self, ready: Callable[[int], Awaitable[None]]) -> None:
@@ -346,9 +346,9 @@ class Node:
             ("late actions", end_late, self.queue),
             ("housekeeping", run_housekeeping, self.stores, LEADERBOARD),
             ("sessions", self.sessions.watch),
-            ("reader", self.reader.run),
+            ("subscription", self.subscription.run),
             ("batcher", self.batcher.run),
-            ("audience", self.audience.run),
+            ("viewer count", self.viewers.run),
             ("heartbeat", run_heartbeat, self.hub),
             ("pictures", self.pictures.run),
         ]
@@ -366,7 +366,7 @@ class Node:
         self.server.begin_drain()
         await trio.sleep(max(self.settings.server.drain_seconds, WIND_DOWN_SECONDS))
         self.server.stop_listening()
-        await self.hub.leaving()
+        await self.hub.shut_down()
         await self.server.drain(FINISH_SECONDS)
         await self.metrics_server.drain(0)
 

@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.live.batcher import LATE, OVERLOAD_STRETCH, TICK, Batcher, interval, next_frame, next_tick
+from scoreboard.live.batcher import (
+    MAX_LATENESS,
+    OVERLOAD_STRETCH,
+    TICK_SECONDS,
+    Batcher,
+    next_frame,
+    next_tick,
+    tick_interval,
+)
 from scoreboard.live.hub import Hub
-from tests.live.viewers import BOARD, FakeViewer, names, snapshot
+from tests.live.boards import BOARD, snapshot
+from tests.live.messages import names
+from tests.live.viewers import FakeViewer
 
 
 class FakeBoard:
@@ -50,7 +60,7 @@ def board() -> FakeBoard:
 
 @pytest.fixture
 async def batcher(hub: Hub, board: FakeBoard, nursery: trio.Nursery) -> Batcher:
-    made = Batcher({BOARD: board}, hub)  # type: ignore[dict-item]
+    made = Batcher({BOARD.id: board}, hub)  # type: ignore[dict-item]
     await nursery.start(made.run)
     return made
 
@@ -110,7 +120,7 @@ async def test_a_quiet_boards_change_is_sent_at_once(
     await trio.sleep(1 + phase)
     first, second, third = await told(viewer, board, batcher, [0.0, 0.03, 0.3])
     assert first < 0.01
-    assert TICK - 1e-6 <= second - first < TICK + 0.01
+    assert TICK_SECONDS - 1e-6 <= second - first < TICK_SECONDS + 0.01
     assert third == pytest.approx(0.3, abs=0.01)
 
 
@@ -123,7 +133,7 @@ async def test_a_busy_board_has_a_frame_a_tick(
     viewer = FakeViewer(hub)
     seen = await told(viewer, board, batcher, [number * 0.007 for number in range(300)])
     assert 21 <= len(seen) <= 23
-    assert all(later - sooner >= TICK * (1 - LATE) - 0.006 for sooner, later in pairwise(seen))
+    assert all(later - sooner >= TICK_SECONDS * (1 - MAX_LATENESS) - 0.006 for sooner, later in pairwise(seen))
     assert viewer.events[-1]["data"]["position"] == "1-300"
 
 
@@ -214,10 +224,10 @@ def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
     due = now - late * every
     following = next_frame(now, due, every)
     assert following >= due + every - 1e-6
-    assert following - now >= every * (1 - LATE) - 1e-6
+    assert following - now >= every * (1 - MAX_LATENESS) - 1e-6
 
 
 def test_an_overlong_fan_out_stretches_the_interval() -> None:
     """Below a tick nothing changes; above it, a part of the time is left to everything else."""
-    assert interval(0.1, 0.05) == 0.1
-    assert interval(0.1, 0.4) == pytest.approx(0.4 * OVERLOAD_STRETCH)
+    assert tick_interval(0.1, 0.05) == 0.1
+    assert tick_interval(0.1, 0.4) == pytest.approx(0.4 * OVERLOAD_STRETCH)

@@ -5,14 +5,15 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.protocol import websocket
-from scoreboard.live.frame_set import FrameFormat, FrameSet, prepare
-from tests.live.viewers import kinds, names, read_frames, snapshot
+from scoreboard.live.frame_set import FrameFormat, FrameSet, next_frame_set
+from tests.live.boards import snapshot
+from tests.live.messages import kinds, names, read_frames
 
 FULL, DELTA = FrameFormat(websocket, delta=False), FrameFormat(websocket, delta=True)
 
 
 def after(before: FrameSet | None, shown: Snapshot) -> FrameSet:
-    prepared = prepare(before, shown)
+    prepared = next_frame_set(before, shown)
     assert prepared is not None
     return prepared
 
@@ -48,9 +49,9 @@ def test_an_update_tells_changed_positions_and_the_current_form_does_not() -> No
 def test_nothing_new_is_nothing() -> None:
     """The same position with the same rows, whatever lies below, and a read that was overtaken, make no frame."""
     shown = after(None, snapshot("abcdefghij", 5))
-    assert prepare(shown, snapshot("abcdefghijk", 5)) is None
-    assert prepare(shown, snapshot("xyz", 4)) is None
-    assert prepare(shown, snapshot("xyz", 9, epoch=0)) is None
+    assert next_frame_set(shown, snapshot("abcdefghijk", 5)) is None
+    assert next_frame_set(shown, snapshot("xyz", 4)) is None
+    assert next_frame_set(shown, snapshot("xyz", 9, epoch=0)) is None
 
 
 def test_another_position_is_told_though_the_rows_are_the_same() -> None:
@@ -86,7 +87,7 @@ def test_a_stale_board_says_so_after_each_of_its_updates() -> None:
     stale = after(live, snapshot("ab", 5, stale_since_ms=1_000))
     assert kinds(read_frames(stale.update(FULL))) == ["leaderboard:update", "leaderboard:stale"]
     assert read_frames(stale.update(FULL))[1]["data"] == {"since": "1970-01-01T00:00:01.000Z"}
-    assert prepare(stale, snapshot("ab", 5, stale_since_ms=1_000)) is None
+    assert next_frame_set(stale, snapshot("ab", 5, stale_since_ms=1_000)) is None
     moved = after(stale, snapshot("ba", 5, stale_since_ms=1_000))
     assert kinds(read_frames(moved.catch_up(FULL, 0))) == ["leaderboard:update", "leaderboard:stale"]
     assert kinds(read_frames(after(moved, snapshot("ba", 6)).update(FULL))) == ["leaderboard:update"]
@@ -107,7 +108,7 @@ def test_whoever_is_handed_the_newest_has_the_newest(reads: list[Snapshot], data
     positions never go back."""
     prepared, handed, fresh = None, 0, list[tuple[int, int]]()
     for read in reads:
-        news = prepare(prepared, read)
+        news = next_frame_set(prepared, read)
         if news is None:
             continue
         prepared = news

@@ -9,19 +9,22 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.boards import BoardVersion
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.protocol import CloseCode
 from scoreboard.live import subscription as module
 from scoreboard.live.hub import Hub
-from scoreboard.live.subscription import MISSED_HEARTBEATS, Reader
+from scoreboard.live.subscription import HEARTBEAT_TIMEOUT_SECONDS, Subscription
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections.stores import open_stores
 from scoreboard.telemetry import observe
 from tests.conftest import OwnValkey
-from tests.live.viewers import BOARD, FakeViewer, kinds
+from tests.live.boards import BOARD
+from tests.live.dependencies import FakeAuthenticator
+from tests.live.messages import kinds
+from tests.live.viewers import FakeViewer
 from tests.storage.boards import World
 
 ANN = UUID(int=1)
@@ -30,7 +33,8 @@ ANN = UUID(int=1)
 class FakeBoard:
     """Remembers what it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board = BOARD) -> None:
+        self.board = board
         self.heard: list[tuple[BoardVersion, int]] = []
         self.distrusted = 0
         self.is_stale = False
@@ -48,9 +52,9 @@ class FakeBatcher:
     """Remembers which boards it was told of."""
 
     def __init__(self) -> None:
-        self.notified: list[str] = []
+        self.notified: list[Board] = []
 
-    def notify(self, board: str) -> None:
+    def notify(self, board: Board) -> None:
         self.notified.append(board)
 
 
@@ -85,23 +89,23 @@ class FakeBus:
 
 class Scene:
     def __init__(self) -> None:
-        self.bus, self.board, self.hub, self.revoked = FakeBus(), FakeBoard(), Hub((BOARD,)), list[UUID]()
-        self.audience, self.batcher = ViewerCount(self.hub, "here"), FakeBatcher()
-        self.reader = Reader(
+        self.bus, self.board, self.hub, self.authenticator = FakeBus(), FakeBoard(), Hub((BOARD,)), FakeAuthenticator()
+        self.viewers, self.batcher = ViewerCount(self.hub, "here"), FakeBatcher()
+        self.subscription = Subscription(
             self.bus,  # type: ignore[arg-type]
-            {BOARD: self.board},  # type: ignore[dict-item]
+            {BOARD.id: self.board},  # type: ignore[dict-item]
             self.batcher,  # type: ignore[arg-type]
             self.hub,
-            self.audience,
+            self.viewers,
             node="here",
-            revoked=self.revoked.append,
+            authenticator=self.authenticator,
         )
 
 
 @pytest.fixture
 async def scene(nursery: trio.Nursery) -> Scene:
     made = Scene()
-    await nursery.start(made.reader.run)
+    await nursery.start(made.subscription.run)
     return made
 
 
@@ -111,7 +115,7 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
     for payload in (
-        f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
+        f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
         b"board\n\nof another node\n1\n7\n6\n\n[]",
         b"nonsense",
         f"revoked\n\n{UUID(int=9)}".encode(),
@@ -120,14 +124,14 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     await trio.sleep(0.1)
     assert scene.board.heard == [(BoardVersion(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
-    assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+    assert (scene.authenticator.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
 
 
 async def test_a_change_of_the_top_is_told_to_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
     """Once for each; a change further down is none that viewers see."""
     await trio.sleep(0.1)
     for version, top in ((7, 6), (8, 6), (9, 9)):
-        scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n{top}\n\n[]".encode())
+        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{top}\n\n[]".encode())
     await trio.sleep(0.1)
     assert scene.batcher.notified == [BOARD, BOARD]
 
@@ -140,7 +144,7 @@ async def test_no_rank_is_passed_on_while_the_board_is_stale(
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
     scene.board.is_stale = True
-    scene.bus.deliver(f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    scene.bus.deliver(f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
     await trio.sleep(0.1)
     (event,) = viewer.events
     assert (event["data"]["newScore"], event["data"]["rank"]) == (10, None)
@@ -155,7 +159,7 @@ async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testin
     for payload in (b"beat\n\nthere\n40", b"beat\n\nelsewhere", b"beat\n\nhere\n3"):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.audience.everywhere() == 43
+    assert scene.viewers.total() == 43
 
 
 async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(
@@ -174,7 +178,7 @@ async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock:
     await trio.sleep(60)
     assert scene.bus.subscriptions == 1
     scene.bus.echoes = False
-    await trio.sleep(MISSED_HEARTBEATS + 3)
+    await trio.sleep(HEARTBEAT_TIMEOUT_SECONDS + 3)
     assert scene.bus.subscriptions == 2
     scene.bus.echoes = True
     await trio.sleep(60)
@@ -202,11 +206,11 @@ async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_cloc
     """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is heard."""
     await trio.sleep(0.1)
     before = observe.HINTS_DROPPED._value.get()
-    for version in range(module.UNREAD + 50):
-        scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n0\n\n[]".encode())
+    for version in range(module.MAX_UNREAD_MESSAGES + 50):
+        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n0\n\n[]".encode())
     assert observe.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
     await trio.sleep(0.1)
-    scene.bus.deliver(f"board\n\n{BOARD}\n1\n9999\n0\n\n[]".encode())
+    scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)
     assert scene.board.heard[-1] == (BoardVersion(1, 9999), 0)
 
@@ -221,17 +225,19 @@ async def test_it_hears_through_a_restart_of_redis(
     world: World, fresh_valkey: OwnValkey, nursery: trio.Nursery
 ) -> None:
     """On a real Valkey that is killed and comes back: messages are heard before and after."""
-    board, hub, revoked = FakeBoard(), Hub((BOARD,)), list[UUID]()
+    board, hub, authenticator = FakeBoard(), Hub((BOARD,)), FakeAuthenticator()
     bus = Bus(world.stores)
     with trio.fail_after(20):
-        boards: Any = {BOARD: board}
+        boards: Any = {BOARD.id: board}
         batcher: Any = FakeBatcher()
-        reader = Reader(bus, boards, batcher, hub, ViewerCount(hub, "here"), node="here", revoked=revoked.append)
-        await nursery.start(reader.run)
+        subscription = Subscription(
+            bus, boards, batcher, hub, ViewerCount(hub, "here"), node="here", authenticator=authenticator
+        )
+        await nursery.start(subscription.run)
 
         async def until_heard() -> None:
             sid = uuid4()
-            while sid not in revoked:
+            while sid not in authenticator.revoked:
                 try:
                     await bus.publish_revoked(sid)
                 except StorageUnavailable:
