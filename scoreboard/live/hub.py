@@ -2,8 +2,7 @@
 
 Transports add a `Viewer` or a `Poll` each. The batcher calls `publish` with a board's newest snapshot, the
 subscription `send_personal` and `close_session`. Nothing here waits for a socket (see fan_out). Every method that does
-not await is atomic. A board is a value, and each board has its own `BoardChannel`: what one is sent says nothing of
-another.
+not await is atomic. A board is a value, and each has its own `BoardChannel`, independent of the others.
 
 The contract of what a viewer gets:
 

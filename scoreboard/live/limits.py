@@ -1,4 +1,7 @@
-"""What one connection may do. How many connections there may be is a matter of admission."""
+"""What one connection may do. How many connections there may be is a matter of admission.
+
+Tested where each limit is applied: tests/live/transports.
+"""
 
 from dataclasses import dataclass
 

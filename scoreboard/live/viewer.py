@@ -1,6 +1,7 @@
 """Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits.
 
-Transports make them, the hub keeps them and writes to them. Both are small: there are thousands.
+Transports make them, the hub keeps them and writes to them. Both are small: there are thousands. Tested with the hub,
+and in tests/live/test_reference_cycles.py.
 """
 
 from collections import deque

@@ -21,7 +21,7 @@ from scoreboard.live.batcher import (
     tick_interval,
 )
 from scoreboard.live.hub import Hub
-from tests.live.boards import BOARD, snapshot
+from tests.live.boards import BOARD, OTHER, snapshot
 from tests.live.messages import names
 from tests.live.viewers import FakeViewer
 
@@ -200,6 +200,45 @@ async def test_refresh_tells_when_no_store_answers(board: FakeBoard, batcher: Ba
     board.fails = True
     with pytest.raises(StorageUnavailable):
         await batcher.refresh(BOARD)
+
+
+async def test_each_board_has_its_own_ticks(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """A busy board does not delay a quiet one, whose change is sent at once; nobody gets a board of others."""
+    hub, busy, quiet = Hub((BOARD, OTHER)), FakeBoard(), FakeBoard()
+    batcher = Batcher({BOARD.id: busy, OTHER.id: quiet}, hub)  # type: ignore[dict-item]
+    await nursery.start(batcher.run)
+    of_busy, of_quiet = FakeViewer(hub), FakeViewer(hub, subscribed=False)
+    hub.subscribe(of_quiet, OTHER)
+    busy.due = quiet.due = False
+    await trio.sleep(1)
+    for top in range(1, 4):
+        busy.content, busy.due = snapshot("ab" if top % 2 else "ba", top), True
+        batcher.notify(BOARD)
+        await trio.sleep(0.01)
+    assert len(of_busy.events) == 1
+    assert quiet.reads == 0
+    quiet.content, quiet.due = snapshot("xy", 1, board=OTHER), True
+    batcher.notify(OTHER)
+    await trio.sleep(0.01)
+    assert [names(event) for event in of_quiet.events] == ["xy"]
+    await trio.sleep(TICK_SECONDS)
+    assert [names(event) for event in of_busy.events] == ["ab", "ab"]
+
+
+async def test_a_board_that_cannot_be_read_holds_up_no_other(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its viewers keep what they have."""
+    hub, good, bad = Hub((BOARD, OTHER)), FakeBoard(), FakeBoard()
+    await nursery.start(Batcher({BOARD.id: good, OTHER.id: bad}, hub).run)  # type: ignore[dict-item]
+    viewer = FakeViewer(hub)
+    hub.subscribe(viewer, OTHER)
+    bad.fails, good.content = True, snapshot("ab", 1)
+    await trio.sleep(0.25)
+    assert [names(event) for event in viewer.events] == ["ab"]
+    bad.fails, bad.content = False, snapshot("xy", 1, board=OTHER)
+    await trio.sleep(0.25)
+    assert [names(event) for event in viewer.events] == ["ab", "xy"]
 
 
 times = st.floats(0, 1e6, allow_nan=False)

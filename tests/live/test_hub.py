@@ -8,12 +8,12 @@ import trio
 import trio.testing
 
 from scoreboard.domain import protocol
-from scoreboard.domain.protocol import PONG, CloseCode, event_stream
+from scoreboard.domain.protocol import PONG, CloseCode, Event, event_stream
 from scoreboard.live import fan_out
 from scoreboard.live import hub as module
 from scoreboard.live.hub import MAX_PENDING_EVENTS, Hub
 from scoreboard.telemetry import observe
-from tests.live.boards import BOARD, snapshot, update_for
+from tests.live.boards import BOARD, OTHER, snapshot, update_for
 from tests.live.messages import kinds, names, read_stream
 from tests.live.viewers import FakePoll, FakeViewer
 
@@ -287,3 +287,55 @@ async def test_a_board_that_nobody_watched_is_out_of_date(hub: Hub) -> None:
     hub.remove(viewer)
     await hub.publish(BOARD, snapshot("ba", 2))
     assert hub.subscribe(viewer, BOARD)
+
+
+async def test_boards_are_independent_of_each_other() -> None:
+    """Each viewer gets the boards that it subscribed to, each in its own order and format; so do polls."""
+    hub = Hub((BOARD, OTHER))
+    first, second = FakeViewer(hub), FakeViewer(hub, subscribed=False)
+    both = FakeViewer(hub)
+    hub.subscribe(second, OTHER)
+    hub.subscribe(both, OTHER, delta=True)
+    await hub.publish(BOARD, snapshot("ab", 1))
+    await hub.publish(OTHER, snapshot("xy", 7, board=OTHER))
+    await hub.publish(OTHER, snapshot("yx", 8, board=OTHER))
+    await hub.publish(BOARD, snapshot("ba", 2))
+    assert [names(event) for event in first.events] == ["ab", "ba"]
+    assert [names(event) for event in second.events] == ["xy", "yx"]
+    assert kinds(both.events) == [Event.UPDATE, Event.UPDATE, Event.DELTA, Event.UPDATE]
+    assert [event["data"]["position"] for event in both.events] == ["1-1", "1-7", "1-8", "1-2"]
+    published = [hub.published(board) for board in (BOARD, OTHER)]
+    assert [shown.board for shown in published if shown] == [BOARD.id, OTHER.id]
+
+
+async def test_a_board_is_current_whatever_the_others_are() -> None:
+    """Whoever subscribes to a second board has it read first, though the first one is watched."""
+    hub = Hub((BOARD, OTHER))
+    viewer = FakeViewer(hub)
+    await hub.publish(BOARD, snapshot("ab", 1))
+    assert hub.is_current(BOARD)
+    assert hub.subscribe(viewer, OTHER)
+    assert hub.watched_boards() == [BOARD, OTHER]
+    hub.unsubscribe(viewer, BOARD)
+    assert (hub.watched_boards(), hub.is_current(BOARD)) == ([OTHER], False)
+
+
+async def test_a_viewer_that_was_behind_gets_the_newest_of_each_of_its_boards() -> None:
+    """Not of the others."""
+    hub = Hub((BOARD, OTHER))
+    slow, other = FakeViewer(hub), FakeViewer(hub)
+    hub.subscribe(slow, OTHER)
+    slow.fake.stuck = other.fake.stuck = True
+    for top, (users, others) in enumerate((("ab", "xy"), ("ba", "yx")), 1):
+        await hub.publish(BOARD, snapshot(users, top))
+        await hub.publish(OTHER, snapshot(others, top, board=OTHER))
+    slow.fake.release()
+    other.fake.release()
+    assert [names(event) for event in slow.events] == ["ba", "yx"]
+    assert [names(event) for event in other.events] == ["ba"]
+
+
+def test_only_boards_that_there_are_have_a_channel() -> None:
+    """A channel's name leads to its board."""
+    hub = Hub((BOARD, OTHER))
+    assert [hub.find_board(name) for name in (BOARD.id, OTHER.id, "nothing", "")] == [BOARD, OTHER, None, None]

@@ -21,7 +21,7 @@ from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections.stores import open_stores
 from scoreboard.telemetry import observe
 from tests.conftest import OwnValkey
-from tests.live.boards import BOARD
+from tests.live.boards import BOARD, OTHER
 from tests.live.dependencies import FakeAuthenticator
 from tests.live.messages import kinds
 from tests.live.viewers import FakeViewer
@@ -88,12 +88,15 @@ class FakeBus:
 
 
 class Scene:
+    """A subscription and all that it calls."""
+
     def __init__(self) -> None:
-        self.bus, self.board, self.hub, self.authenticator = FakeBus(), FakeBoard(), Hub((BOARD,)), FakeAuthenticator()
+        self.bus, self.board, self.other = FakeBus(), FakeBoard(BOARD), FakeBoard(OTHER)
+        self.hub, self.authenticator = Hub((BOARD, OTHER)), FakeAuthenticator()
         self.viewers, self.batcher = ViewerCount(self.hub, "here"), FakeBatcher()
         self.subscription = Subscription(
             self.bus,  # type: ignore[arg-type]
-            {BOARD.id: self.board},  # type: ignore[dict-item]
+            {BOARD.id: self.board, OTHER.id: self.other},  # type: ignore[dict-item]
             self.batcher,  # type: ignore[arg-type]
             self.hub,
             self.viewers,
@@ -134,6 +137,25 @@ async def test_a_change_of_the_top_is_told_to_the_batcher(scene: Scene, autojump
         scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{top}\n\n[]".encode())
     await trio.sleep(0.1)
     assert scene.batcher.notified == [BOARD, BOARD]
+
+
+async def test_each_message_goes_to_the_board_that_it_names(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Two boards have versions of their own; a user gets the personal events of both, each as stale as its board is."""
+    await trio.sleep(0.1)
+    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9), subscribed=False)
+    scene.other.is_stale = True
+    for board, version in ((BOARD, 7), (OTHER, 3)):
+        scene.bus.deliver(f'board\n\n{board.id}\n1\n{version}\n{version}\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    await trio.sleep(0.1)
+    assert scene.board.heard == [(BoardVersion(1, 7), 7)]
+    assert scene.other.heard == [(BoardVersion(1, 3), 3)]
+    assert scene.batcher.notified == [BOARD, OTHER]
+    assert [(event["data"]["position"], event["data"]["rank"]) for event in viewer.events] == [
+        ("1-7", 3),
+        ("1-3", None),
+    ]
 
 
 async def test_no_rank_is_passed_on_while_the_board_is_stale(

@@ -1,4 +1,7 @@
-"""What a viewer is sent when it identifies itself or subscribes: the same on the WebSocket and on the stream."""
+"""What a viewer is sent when it identifies itself or subscribes: the same on the WebSocket and on the stream.
+
+Tested with both: tests/live/transports/test_conversation.py, test_sse.py.
+"""
 
 from uuid import UUID
 

@@ -437,7 +437,7 @@ async def test_what_waits_goes_out_once_before_our_close() -> None:
 
 
 async def test_a_close_does_not_wait_for_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is closed while a store is being asked for it ends at once, and what it asked for is dropped."""
+    """A connection that is closed while a store is being asked for it ends at once; what it asked for is dropped."""
     async with serve_live() as node:
         asked = trio.Event()
 
