@@ -93,7 +93,7 @@ async def test_boards_that_nobody_watches_or_that_are_not_due_are_not_read(
     assert 9 <= board.reads <= 11
 
 
-async def told(viewer: FakeViewer, board: FakeBoard, batcher: Batcher, moments: list[float]) -> list[float]:
+async def frame_times(viewer: FakeViewer, board: FakeBoard, batcher: Batcher, moments: list[float]) -> list[float]:
     """The board changes at these moments, and is no longer due once it was read. When its viewer had a frame, in
     seconds from now."""
     begun, seen = trio.current_time(), list[float]()
@@ -118,7 +118,7 @@ async def test_a_quiet_boards_change_is_sent_at_once(
     board.due = False
     viewer = FakeViewer(hub)
     await trio.sleep(1 + phase)
-    first, second, third = await told(viewer, board, batcher, [0.0, 0.03, 0.3])
+    first, second, third = await frame_times(viewer, board, batcher, [0.0, 0.03, 0.3])
     assert first < 0.01
     assert TICK_SECONDS - 1e-6 <= second - first < TICK_SECONDS + 0.01
     assert third == pytest.approx(0.3, abs=0.01)
@@ -127,17 +127,17 @@ async def test_a_quiet_boards_change_is_sent_at_once(
 async def test_a_busy_board_has_a_frame_a_tick(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Changes every 7 ms, each told at once, make ten frames a second at even distances, and the last change is
+    """Changes every 7 ms, each notified at once, make ten frames a second at even distances, and the last change is
     shown."""
     board.due = False
     viewer = FakeViewer(hub)
-    seen = await told(viewer, board, batcher, [number * 0.007 for number in range(300)])
+    seen = await frame_times(viewer, board, batcher, [number * 0.007 for number in range(300)])
     assert 21 <= len(seen) <= 23
     assert all(later - sooner >= TICK_SECONDS * (1 - MAX_LATENESS) - 0.006 for sooner, later in pairwise(seen))
     assert viewer.events[-1]["data"]["position"] == "1-300"
 
 
-async def test_told_while_nobody_watches(
+async def test_notified_while_nobody_watches(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Such a board is not read, and the first change after somebody came is shown at once."""
@@ -149,10 +149,10 @@ async def test_told_while_nobody_watches(
     batcher.notify(BOARD)
     await trio.sleep(0.01)
     viewer = FakeViewer(hub)
-    assert (await told(viewer, board, batcher, [0.02]))[0] < 0.03
+    assert (await frame_times(viewer, board, batcher, [0.02]))[0] < 0.03
 
 
-async def test_told_of_a_board_that_cannot_be_read(
+async def test_notified_of_a_board_that_cannot_be_read(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Tried again at each tick, not over and over."""
@@ -181,10 +181,10 @@ async def test_an_unreadable_board_is_tried_again(
     assert [names(event) for event in viewer.events] == ["a"]
 
 
-async def test_refresh_shows_at_once(
+async def test_refresh_publishes_at_once(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A first viewer need not wait for the tick; two at once are not shown it twice."""
+    """A first viewer need not wait for the tick; two at once do not get it twice."""
     viewer = FakeViewer(hub)
     board.content = snapshot("a", 1)
     before = trio.current_time()
@@ -195,8 +195,8 @@ async def test_refresh_shows_at_once(
     assert [names(event) for event in viewer.events] == ["a"]
 
 
-async def test_refresh_tells_when_no_store_answers(board: FakeBoard, batcher: Batcher) -> None:
-    """Whoever subscribes then is told that the board is stale."""
+async def test_refresh_raises_when_no_store_answers(board: FakeBoard, batcher: Batcher) -> None:
+    """The caller learns that no store gives the board."""
     board.fails = True
     with pytest.raises(StorageUnavailable):
         await batcher.refresh(BOARD)

@@ -1,4 +1,4 @@
-"""A fan-out beside whatever else its viewers and their sockets do, under any interleaving."""
+"""A broadcast beside whatever else its viewers and their sockets do, under any interleaving."""
 
 import os
 import random
@@ -27,9 +27,9 @@ USERS = {BOARD: ("ab", "ba"), OTHER: ("xy", "yx")}
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), blocks=st.sampled_from([0.0, 0.1, 0.5]), portion=st.sampled_from([1, 2, 5]))
 def test_any_coming_and_going(seed: int, blocks: float, portion: int) -> None:
-    """Viewers join, leave, close, change boards, are told things and written to by others, at any moment of a fan-out,
-    on descriptors that take what they like and whose numbers come back: each gets whole frames of its boards, ever
-    newer ones, and the newest in the end."""
+    """Viewers join, leave, close, change boards, are sent events and written to by others, at any moment of a
+    broadcast, on descriptors that take what they like and whose numbers come back: each gets whole frames of its
+    boards, ever newer ones, and the newest in the end."""
     chance = random.Random(seed)
 
     def write(fd: int, data: bytes) -> int:
@@ -62,7 +62,7 @@ async def come_and_go(chance: random.Random) -> None:
         with suppress(trio.ClosedResourceError):
             await socket.send_all(protocol.PONG)
 
-    async def meddle(nursery: trio.Nursery) -> None:
+    async def interfere(nursery: trio.Nursery) -> None:
         for _ in range(150):
             viewer, board = chance.choice(everyone), chance.choice((BOARD, OTHER))
             match chance.randint(0, 6):
@@ -102,7 +102,7 @@ async def come_and_go(chance: random.Random) -> None:
                 async with trio.open_nursery() as movers:
                     movers.start_soon(publish_often, BOARD)
                     movers.start_soon(publish_often, OTHER)
-                    movers.start_soon(meddle, nursery)
+                    movers.start_soon(interfere, nursery)
                 await settled()
                 for board in (BOARD, OTHER):
                     await publish(board)

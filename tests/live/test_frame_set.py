@@ -1,4 +1,4 @@
-"""What is encoded for a board's viewers, and when there is nothing to tell."""
+"""What is encoded for a board's viewers, and when there is nothing to send."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +13,9 @@ FULL, DELTA = FrameFormat(websocket, delta=False), FrameFormat(websocket, delta=
 
 
 def after(before: FrameSet | None, shown: Snapshot) -> FrameSet:
-    prepared = next_frame_set(before, shown)
-    assert prepared is not None
-    return prepared
+    frame_set = next_frame_set(before, shown)
+    assert frame_set is not None
+    return frame_set
 
 
 def changed(frame: bytes) -> list[object]:
@@ -24,26 +24,26 @@ def changed(frame: bytes) -> list[object]:
 
 def test_the_first_frames_are_the_whole_board() -> None:
     """Nothing was shown before: no position has changed, and both forms are one."""
-    prepared = after(None, snapshot("abc", 1))
+    frame_set = after(None, snapshot("abc", 1))
     assert (
-        prepared.serial,
-        names(read_frames(prepared.catch_up(FULL, 0))[0]),
-        changed(prepared.catch_up(FULL, 0)),
+        frame_set.serial,
+        names(read_frames(frame_set.catch_up(FULL, 0))[0]),
+        changed(frame_set.catch_up(FULL, 0)),
     ) == (1, "abc", [])
-    assert prepared.update(FULL) == prepared.catch_up(FULL, 0) == prepared.update(DELTA)
+    assert frame_set.update(FULL) == frame_set.catch_up(FULL, 0) == frame_set.update(DELTA)
 
 
 def test_an_update_tells_changed_positions_and_the_current_form_does_not() -> None:
-    """Who had the frames before is told what moved; who had others gets the board alone."""
-    prepared = after(after(None, snapshot("abc", 1)), snapshot("bad", 2))
-    assert changed(prepared.update(FULL)) == [
+    """Who had the frames before gets what moved; who had others gets the board alone."""
+    frame_set = after(after(None, snapshot("abc", 1)), snapshot("bad", 2))
+    assert changed(frame_set.update(FULL)) == [
         {"userId": "b", "previousRank": 2, "newRank": 1, "score": 99},
         {"userId": "a", "previousRank": 1, "newRank": 2, "score": 98},
         {"userId": "d", "previousRank": None, "newRank": 3, "score": 97},
         {"userId": "c", "previousRank": 3, "newRank": None, "score": 97},
     ]
-    assert (changed(prepared.catch_up(FULL, 0)), names(read_frames(prepared.catch_up(FULL, 0))[0])) == ([], "bad")
-    assert prepared.catch_up(FULL, 0) is prepared.catch_up(DELTA, 0)  # encoded once
+    assert (changed(frame_set.catch_up(FULL, 0)), names(read_frames(frame_set.catch_up(FULL, 0))[0])) == ([], "bad")
+    assert frame_set.catch_up(FULL, 0) is frame_set.catch_up(DELTA, 0)  # encoded once
 
 
 def test_nothing_new_is_nothing() -> None:
@@ -103,23 +103,23 @@ boards = st.builds(
 
 
 @given(st.lists(boards, max_size=12), st.data())
-def test_whoever_is_handed_the_newest_has_the_newest(reads: list[Snapshot], data: st.DataObject) -> None:
+def test_whoever_is_sent_the_newest_has_the_newest(reads: list[Snapshot], data: st.DataObject) -> None:
     """However often a viewer misses a frame: the form that fits him ends with the rows and the position shown,
     positions never go back."""
-    prepared, handed, fresh = None, 0, list[tuple[int, int]]()
+    frame_set, last_sent, fresh = None, 0, list[tuple[int, int]]()
     for read in reads:
-        news = next_frame_set(prepared, read)
+        news = next_frame_set(frame_set, read)
         if news is None:
             continue
-        prepared = news
+        frame_set = news
         if read.stale:
-            fresh.clear()  # what a store that has lost the board tells is shown, whatever position it has
+            fresh.clear()  # what a store that has lost the board gives is published, whatever position it has
         else:
             fresh.append((read.epoch, read.top))
         assert fresh == sorted(fresh)
         if data.draw(st.booleans()):
-            event = read_frames(news.update(FULL) if handed == news.serial - 1 else news.catch_up(FULL, 0))[0]
+            event = read_frames(news.update(FULL) if last_sent == news.serial - 1 else news.catch_up(FULL, 0))[0]
             assert names(event) == "".join(entry.userId for entry in read.shown)
             assert event["data"]["position"] == news.position
             assert read.stale or news.position == read.position
-            handed = news.serial
+            last_sent = news.serial

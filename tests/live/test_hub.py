@@ -1,4 +1,4 @@
-"""Who is handed what: fan-out, viewers that lag, personal events, good-byes."""
+"""Who is sent what: broadcasts, viewers that lag, personal events, shutdown."""
 
 from time import monotonic
 from uuid import UUID
@@ -44,7 +44,7 @@ async def test_every_subscriber_gets_the_same_bytes_and_nobody_else(hub: Hub) ->
     assert hub.watched_boards() == [BOARD]
 
 
-async def test_a_new_subscriber_is_handed_what_is_shown(hub: Hub) -> None:
+async def test_a_new_subscriber_gets_what_is_published(hub: Hub) -> None:
     """At once, without changed positions; and the next update fits it."""
     FakeViewer(hub)
     await hub.publish(BOARD, snapshot("ab", 1))
@@ -67,7 +67,7 @@ async def test_subscribing_again_gives_the_whole_board_again(hub: Hub) -> None:
 
 
 async def test_a_lagging_viewer_gets_the_newest_and_no_queue(hub: Hub) -> None:
-    """Boards that a stuck socket missed are never sent; when it drains it gets the newest, once, and then fits in
+    """Boards that a stuck socket missed are never sent; when it is writable it gets the newest, once, and then fits in
     again."""
     slow, other = FakeViewer(hub), FakeViewer(hub)
     await hub.publish(BOARD, snapshot("a", 1))
@@ -95,8 +95,8 @@ async def test_one_refused_tick_is_made_up_with_the_update_itself(hub: Hub) -> N
 
 
 async def test_events_wait_in_order_before_the_board(hub: Hub) -> None:
-    """What a stuck socket did not take goes out in order when it drains, then the newest board; ticks meanwhile don't
-    overtake."""
+    """What a stuck socket did not take goes out in order when it is writable, then the newest board; ticks meanwhile
+    don't overtake."""
     viewer = FakeViewer(hub, user=ANN)
     viewer.fake.stuck = True
     hub.send(viewer, PONG)
@@ -139,8 +139,8 @@ async def test_personal_events_go_to_that_user_s_connections_only(hub: Hub) -> N
     assert not hub._users.get(ANN)
 
 
-async def test_leaving_forgets_everything(hub: Hub) -> None:
-    """A viewer that left is in no list, and leaving twice is leaving."""
+async def test_a_removed_viewer_is_nowhere(hub: Hub) -> None:
+    """A viewer that left is in no list, and a second removal changes nothing."""
     viewer = FakeViewer(hub, user=ANN)
     hub.remove(viewer)
     hub.remove(viewer)
@@ -151,21 +151,22 @@ async def test_leaving_forgets_everything(hub: Hub) -> None:
 async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between portions others run: who leaves is not written to, who joins or drains is handed the new board once."""
+    """Between portions others run: who leaves is not written to; who joins or is writable again gets the
+    new board once."""
     yield_after_each(monkeypatch)
     first, _, _ = (FakeViewer(hub) for _ in range(3))  # three portions: by then whoever else wants to run has run
     leaving, draining = FakeViewer(hub), FakeViewer(hub)
     await hub.publish(BOARD, snapshot("a", 1))
     joined = []
 
-    async def meddle() -> None:
+    async def interfere() -> None:
         hub.remove(leaving)
         draining.fake.release()
         joined.append(FakeViewer(hub))
         hub.send_latest(joined[0], BOARD)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(meddle)
+        nursery.start_soon(interfere)
         await hub.publish(BOARD, snapshot("b", 2))
     assert [names(event) for event in first.events] == ["a", "b"]
     assert [names(event) for event in leaving.events] == ["a"]
@@ -187,8 +188,8 @@ async def test_a_cancelled_fan_out_is_made_good_by_the_next(hub: Hub, monkeypatc
         ["a", "c"],
         ["a", "c"],
     ]
-    told = [len(viewer.events[-1]["data"]["changedPositions"]) for viewer in viewers]
-    assert told == [2, 0, 0]  # positions are told only to who knows those before
+    changed = [len(viewer.events[-1]["data"]["changedPositions"]) for viewer in viewers]
+    assert changed == [2, 0, 0]  # changed positions go only to who knows those before
 
 
 async def test_lag_is_measured_only_where_it_is_known(hub: Hub) -> None:
@@ -217,22 +218,22 @@ def test_a_revoked_session_ends_its_connections(hub: Hub) -> None:
     assert (ended.ends, kept.ends) == ([CloseCode.TOKEN], [])
 
 
-async def test_leaving_tells_everyone_within_a_second(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
-    """Each viewer is told 1012 once, spread over the second; who comes later finds the hub closing."""
+async def test_shutdown_closes_everyone_within_a_second(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
+    """Each viewer is closed with 1012 once, spread over the second; who comes later finds the hub shutting down."""
     viewers = [FakeViewer(hub) for _ in range(100)]
-    began, told = trio.current_time(), []
+    began, closed = trio.current_time(), []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.shut_down)
         while trio.current_time() < began + 2:
-            told.append(sum(bool(viewer.ends) for viewer in viewers))
+            closed.append(sum(bool(viewer.ends) for viewer in viewers))
             await trio.sleep(0.1)
     assert all(viewer.ends == [CloseCode.RESTART] for viewer in viewers)
     assert hub.is_shutting_down
-    assert 20 <= told[5] <= 80
-    assert told[11] == 100
+    assert 20 <= closed[5] <= 80
+    assert closed[11] == 100
 
 
-async def test_leaving_with_nobody_there_takes_no_time(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
+async def test_shutdown_with_nobody_there_takes_no_time(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
     """A node without viewers need not wait for them."""
     await hub.shut_down()
     assert trio.current_time() == 0
@@ -243,9 +244,9 @@ async def test_a_stream_gets_the_same_events_in_its_own_form(hub: Hub) -> None:
     stream, socket = FakeViewer(hub, user=ANN, encode=event_stream), FakeViewer(hub, user=ANN)
     await hub.publish(BOARD, snapshot("ab", 1))
     hub.send_personal(BOARD, update_for(ANN))
-    told = read_stream(b"".join(stream.fake.taken))
-    assert [(kind, id_) for kind, id_, _ in told] == [("leaderboard:update", "1-1"), ("score:personal", "")]
-    assert [event for _, _, event in told] == socket.events
+    events = read_stream(b"".join(stream.fake.taken))
+    assert [(kind, id_) for kind, id_, _ in events] == [("leaderboard:update", "1-1"), ("score:personal", "")]
+    assert [event for _, _, event in events] == socket.events
 
 
 async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +276,7 @@ async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: py
 
 
 async def test_a_board_that_nobody_watched_is_out_of_date(hub: Hub) -> None:
-    """Whoever comes first is told to have it read; not those who come while it is watched; again when all have left."""
+    """Whoever comes first must have it read; not those who come while it is watched; again when all have left."""
     poll = FakePoll()
     assert hub.add_poll(poll, BOARD)
     await hub.publish(BOARD, snapshot("ab", 1))

@@ -21,7 +21,7 @@ PLAYERS = 14  # more than are shown
 
 
 @dataclass
-class World:
+class ScoredBoard:
     """The board as the stores have it."""
 
     scores: dict[int, int] = field(default_factory=dict)
@@ -78,21 +78,21 @@ class Client:
         if self.encode is event_stream and (ids := [id_ for _, id_, _ in read_stream(data) if id_]):
             assert ids[-1] == self.position
 
-    def apply(self, kind: object, told: Any) -> None:
+    def apply(self, kind: object, data: Any) -> None:
         if kind == "leaderboard:update":
-            self.rows = {row["userId"]: row for row in told["leaderboard"]}
+            self.rows = {row["userId"]: row for row in data["leaderboard"]}
         elif kind == "leaderboard:delta":
             assert self.delta
-            assert told["previousPosition"] == self.position, "a gap that the server made"
-            for user in told["removed"]:
+            assert data["previousPosition"] == self.position, "a gap that the server made"
+            for user in data["removed"]:
                 del self.rows[user]
-            for row in told["changed"]:
+            for row in data["changed"]:
                 had = self.rows.get(row["userId"])
                 assert row["previousRank"] == (had["rank"] if had else None)
                 self.rows[row["userId"]] = {name: value for name, value in row.items() if name != "previousRank"}
         else:
             return
-        self.position = told["position"]
+        self.position = data["position"]
 
     @property
     def board(self) -> list[Any]:
@@ -101,7 +101,7 @@ class Client:
 
 async def play(steps: list[tuple[str, int, int]]) -> None:
     """Each step: what, and two numbers that say whom it concerns."""
-    world, hubs = World(), [Hub((BOARD,)), Hub((BOARD,))]
+    world, hubs = ScoredBoard(), [Hub((BOARD,)), Hub((BOARD,))]
     clients = [
         Client(hubs[0], encode, delta=delta) for encode in (websocket, event_stream) for delta in (False, True, True)
     ]
@@ -130,7 +130,7 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         if what in changes:
             changes[what](one, other)
             world.settle()
-        elif what in {"show", "stale"}:
+        elif what in {"publish", "stale"}:
             await hub.publish(BOARD, world.snapshot(stale=what == "stale"))
         elif what == "stick":
             client.viewer.fake.stuck = True
@@ -155,7 +155,7 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         assert client.position == f"{world.epoch}-{world.top}"
 
 
-def client_rows(world: World) -> list[dict[str, object]]:
+def client_rows(world: ScoredBoard) -> list[dict[str, object]]:
     """The rows as JSON has them."""
     rows = []
     for entry in world.shown:
@@ -171,7 +171,7 @@ def client_rows(world: World) -> list[dict[str, object]]:
 
 kinds_of_steps = st.sampled_from(
     ["score"] * 6
-    + ["show"] * 6
+    + ["publish"] * 6
     + ["read"] * 4
     + ["rename", "drop", "rebuild", "stale", "stick", "stick", "release", "move", "move", "again"]
 )
@@ -188,7 +188,7 @@ def test_every_form_ends_with_the_same_board(steps: list[tuple[str, int, int]]) 
 @pytest.mark.parametrize("stale", [False, True])
 async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> None:
     """In delta mode too, and after it deltas again; a stale board, and the one that ends it, come whole."""
-    hub, world = Hub((BOARD,)), World({1: 10, 2: 20})
+    hub, world = Hub((BOARD,)), ScoredBoard({1: 10, 2: 20})
     world.settle()
     client = Client(hub, websocket, delta=True)
     await hub.publish(BOARD, world.snapshot(stale=False))
@@ -201,21 +201,21 @@ async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> 
     world.scores[1] = 50
     world.settle()
     await hub.publish(BOARD, world.snapshot(stale=False))
-    told = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
+    events = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
     wholly = (
         ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
         if stale
         else ["leaderboard:update"] * 2
     )
-    assert told == [*wholly, "leaderboard:delta"]
+    assert events == [*wholly, "leaderboard:delta"]
     client.read()
     assert client.board == client_rows(world)
 
 
 async def test_a_position_of_another_node_is_known_here() -> None:
-    """Whoever comes with a position that this node has shown too is told the difference alone, in one delta, wherever
+    """Whoever comes with a position that this node has published too gets the difference alone, in one delta, wherever
     it is from."""
-    here, there, world = Hub((BOARD,)), Hub((BOARD,)), World({user: user for user in range(5)})
+    here, there, world = Hub((BOARD,)), Hub((BOARD,)), ScoredBoard({user: user for user in range(5)})
     client = Client(there, websocket, delta=True)
     for turn in range(4):
         world.scores[turn] = 100 + turn

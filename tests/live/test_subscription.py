@@ -1,4 +1,4 @@
-"""What is heard reaches the boards, the hub and the sessions; a subscription that dies, however quietly, is made
+"""What is received reaches the boards, the hub and the sessions; a subscription that dies, however quietly, is made
 again."""
 
 from collections.abc import AsyncIterator, Callable
@@ -31,25 +31,25 @@ ANN = UUID(int=1)
 
 
 class FakeBoard:
-    """Remembers what it was told."""
+    """Remembers the versions that were named."""
 
     def __init__(self, board: Board = BOARD) -> None:
         self.board = board
-        self.heard: list[tuple[BoardVersion, int]] = []
-        self.distrusted = 0
+        self.versions: list[tuple[BoardVersion, int]] = []
+        self.invalidations = 0
         self.is_stale = False
 
     def hear(self, mark: BoardVersion, top: int = 0) -> bool:
-        is_news = all(top > before for _, before in self.heard)
-        self.heard.append((mark, top))
+        is_news = all(top > before for _, before in self.versions)
+        self.versions.append((mark, top))
         return is_news
 
     def distrust(self) -> None:
-        self.distrusted += 1
+        self.invalidations += 1
 
 
 class FakeBatcher:
-    """Remembers which boards it was told of."""
+    """Remembers which boards it was notified of."""
 
     def __init__(self) -> None:
         self.notified: list[Board] = []
@@ -59,11 +59,11 @@ class FakeBatcher:
 
 
 class FakeBus:
-    """A bus at a test's command: each subscription stands at once and lives until it is `cut`, heard or not."""
+    """A bus at a test's command: each subscription stands at once and lives until it is `cut`, whatever comes."""
 
     def __init__(self) -> None:
         self.subscriptions, self.beats, self.echoes, self.refuses = 0, 0, True, False
-        self.viewers = 0  # as the last beat told
+        self.viewers = 0  # as the last heartbeat said
         self.deliver: Callable[[bytes], None] = lambda _: None
         self.cut = trio.Event()
 
@@ -113,7 +113,7 @@ async def scene(nursery: trio.Nursery) -> Scene:
 
 
 async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """A board hears its mark and top, its user the score, a session's end closes its connections; the rest is
+    """A board gets its version and top, its user the score, a session's end closes its connections; the rest is
     ignored."""
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
@@ -125,12 +125,12 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
     ):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.board.heard == [(BoardVersion(1, 7), 6)]
+    assert scene.board.versions == [(BoardVersion(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
     assert (scene.authenticator.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
 
 
-async def test_a_change_of_the_top_is_told_to_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_change_of_the_top_reaches_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
     """Once for each; a change further down is none that viewers see."""
     await trio.sleep(0.1)
     for version, top in ((7, 6), (8, 6), (9, 9)):
@@ -149,8 +149,8 @@ async def test_each_message_goes_to_the_board_that_it_names(
     for board, version in ((BOARD, 7), (OTHER, 3)):
         scene.bus.deliver(f'board\n\n{board.id}\n1\n{version}\n{version}\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
     await trio.sleep(0.1)
-    assert scene.board.heard == [(BoardVersion(1, 7), 7)]
-    assert scene.other.heard == [(BoardVersion(1, 3), 3)]
+    assert scene.board.versions == [(BoardVersion(1, 7), 7)]
+    assert scene.other.versions == [(BoardVersion(1, 3), 3)]
     assert scene.batcher.notified == [BOARD, OTHER]
     assert [(event["data"]["position"], event["data"]["rank"]) for event in viewer.events] == [
         ("1-7", 3),
@@ -172,8 +172,8 @@ async def test_no_rank_is_passed_on_while_the_board_is_stale(
     assert (event["data"]["newScore"], event["data"]["rank"]) == (10, None)
 
 
-async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """This node's number goes out with its beat; those of others are added up, that of an older version counts as
+async def test_heartbeats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """This node's number goes out with its heartbeat; those of others are added up, that of an older version counts as
     none."""
     viewers = [FakeViewer(scene.hub) for _ in range(3)]
     await trio.sleep(1.5)
@@ -187,16 +187,16 @@ async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testin
 async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(
     scene: Scene, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """What was published meanwhile is lost: the boards are distrusted, each time."""
+    """What was published meanwhile is lost: each board is read anew, each time."""
     await trio.sleep(0.1)
     for times in (1, 2, 3):
-        assert (scene.bus.subscriptions, scene.board.distrusted) == (times, times)
+        assert (scene.bus.subscriptions, scene.board.invalidations) == (times, times)
         scene.bus.cut.set()
         await trio.sleep(2)
 
 
 async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """While beats come back it stays; when three have not, it is dead, though no error says so."""
+    """While heartbeats come back it stays; when three have not, it is dead, though no error says so."""
     await trio.sleep(60)
     assert scene.bus.subscriptions == 1
     scene.bus.echoes = False
@@ -224,8 +224,8 @@ async def test_redis_away_for_long_costs_nothing_but_attempts(
     assert scene.bus.subscriptions == 2
 
 
-async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is heard."""
+async def test_more_than_can_be_dispatched_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is received."""
     await trio.sleep(0.1)
     before = observe.HINTS_DROPPED._value.get()
     for version in range(module.MAX_UNREAD_MESSAGES + 50):
@@ -234,7 +234,7 @@ async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_cloc
     await trio.sleep(0.1)
     scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)
-    assert scene.board.heard[-1] == (BoardVersion(1, 9999), 0)
+    assert scene.board.versions[-1] == (BoardVersion(1, 9999), 0)
 
 
 @pytest.fixture
@@ -243,10 +243,10 @@ async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[Wor
         yield World(stores)
 
 
-async def test_it_hears_through_a_restart_of_redis(
+async def test_it_receives_through_a_restart_of_redis(
     world: World, fresh_valkey: OwnValkey, nursery: trio.Nursery
 ) -> None:
-    """On a real Valkey that is killed and comes back: messages are heard before and after."""
+    """On a real Valkey that is killed and comes back: messages are received before and after."""
     board, hub, authenticator = FakeBoard(), Hub((BOARD,)), FakeAuthenticator()
     bus = Bus(world.stores)
     with trio.fail_after(20):
@@ -257,7 +257,7 @@ async def test_it_hears_through_a_restart_of_redis(
         )
         await nursery.start(subscription.run)
 
-        async def until_heard() -> None:
+        async def until_received() -> None:
             sid = uuid4()
             while sid not in authenticator.revoked:
                 try:
@@ -266,14 +266,14 @@ async def test_it_hears_through_a_restart_of_redis(
                     pass  # not back yet
                 await trio.sleep(0.02)
 
-        await until_heard()
+        await until_received()
         await world.open_board()
         await world.score(await world.user("ann"), 10)
-        while not board.heard:
+        while not board.versions:
             await trio.sleep(0.01)
-        assert board.heard == [(BoardVersion(1, 1), 1)]
+        assert board.versions == [(BoardVersion(1, 1), 1)]
         fresh_valkey.kill()
         fresh_valkey.start()
-        await until_heard()
-        assert board.distrusted >= 2
+        await until_received()
+        assert board.invalidations >= 2
     nursery.cancel_scope.cancel()

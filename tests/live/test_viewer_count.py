@@ -1,4 +1,4 @@
-"""How many watch, on all nodes, and who is told."""
+"""How many watch, on all nodes, and who is sent it."""
 
 import trio
 import trio.testing
@@ -33,11 +33,11 @@ async def test_subscribers_are_told_at_most_every_five_seconds(
     late = FakeViewer(hub)
     hub.add_poll(FakePoll(), BOARD)
     await trio.sleep(SEND_INTERVAL_SECONDS)
-    assert (counts(one), counts(late)) == ([42, 4], [4])  # the other node was not heard of any more
+    assert (counts(one), counts(late)) == ([42, 4], [4])  # the other node sent no heartbeat any more
 
 
 async def test_nodes_that_fall_silent_count_no_more(autojump_clock: trio.testing.MockClock) -> None:
-    """Three beats missed: gone. This node's own beats are not counted twice."""
+    """Three heartbeats missed: gone. This node's own heartbeats are not counted twice."""
     viewers = ViewerCount(Hub((BOARD,)), "here")
     viewers.on_heartbeat("here", 7)
     viewers.on_heartbeat("a", 10)

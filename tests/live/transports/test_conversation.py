@@ -63,7 +63,7 @@ class Scene:
             raise StorageUnavailable("postgresql", "away")
         return Standing(40, 7)
 
-    async def say(self, message: object) -> CloseCode | None:
+    async def send(self, message: object) -> CloseCode | None:
         return await self.conversation.receive(message if isinstance(message, str | bytes) else json.dumps(message))
 
     async def pass_time(self, seconds: float, *, pongs: bool) -> None:
@@ -90,31 +90,31 @@ async def test_heartbeats_are_promised_to_who_asks() -> None:
     """`subscribed` says how long a silence may last, if the viewer has asked for heartbeats; what is no yes or no is a
     bad message."""
     scene = Scene()
-    await scene.say({**json.loads(SUBSCRIBE), "heartbeat": True})
-    await scene.say(SUBSCRIBE)
+    await scene.send({**json.loads(SUBSCRIBE), "heartbeat": True})
+    await scene.send(SUBSCRIBE)
     promised = [event["data"] for event in scene.events if event["event"] == "subscribed"]
     assert promised == [{"channel": BOARD.id, "heartbeatSeconds": HEARTBEAT_SECONDS}, {"channel": BOARD.id}]
     assert not scene.viewer.wants_heartbeat
-    assert await scene.say({**json.loads(SUBSCRIBE), "heartbeat": "yes"}) is CloseCode.BAD_MESSAGE
+    assert await scene.send({**json.loads(SUBSCRIBE), "heartbeat": "yes"}) is CloseCode.BAD_MESSAGE
 
 
 async def test_subscribe_and_the_board_at_once() -> None:
-    """`subscribed`, then a full update; the only viewer has the board brought up to date first, the next is handed what
+    """`subscribed`, then a full update; the only viewer has the board brought up to date first, the next gets what
     is shown."""
     scene = Scene()
-    assert await scene.say(SUBSCRIBE) is None
+    assert await scene.send(SUBSCRIBE) is None
     assert kinds(scene.events) == ["subscribed", "leaderboard:update"]
     assert (names(scene.events[1]), scene.refreshed) == ("ab", 1)
-    assert await scene.say({"action": "unsubscribe", "channel": BOARD.id}) is None
+    assert await scene.send({"action": "unsubscribe", "channel": BOARD.id}) is None
     await scene.hub.publish(BOARD, snapshot("ba", 2))
     assert kinds(scene.events) == ["subscribed", "leaderboard:update", "unsubscribed"]
 
 
 async def test_a_board_that_no_store_gives_is_stale() -> None:
-    """Whoever subscribes while it can't be read is told so and gets it when it can."""
+    """Whoever subscribes while it can't be read gets the stale event, and the board when it can be read."""
     scene = Scene()
     scene.away = True
-    await scene.say(SUBSCRIBE)
+    await scene.send(SUBSCRIBE)
     await scene.hub.publish(BOARD, snapshot("ab", 1))
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
@@ -123,17 +123,17 @@ async def test_a_stale_viewer_hears_that_it_is_over() -> None:
     """Even if nothing has changed: the whole board, under the position that it had."""
     scene = Scene()
     scene.away = True
-    await scene.say({"action": "subscribe", "channel": BOARD.id, "since": "1-1", "mode": "delta"})
+    await scene.send({"action": "subscribe", "channel": BOARD.id, "since": "1-1", "mode": "delta"})
     await scene.hub.publish(BOARD, snapshot("ab", 1))
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
-async def test_an_old_board_is_handed_before_it_is_called_stale() -> None:
+async def test_an_old_board_is_sent_before_the_stale_event() -> None:
     """The other way round it would be taken for live."""
     scene = Scene()
     await scene.hub.publish(BOARD, snapshot("ab", 1))
     scene.away = True
-    await scene.say(SUBSCRIBE)
+    await scene.send(SUBSCRIBE)
     await scene.hub.publish(BOARD, snapshot("ba", 2))
     assert kinds(scene.events) == ["subscribed", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
 
@@ -141,7 +141,7 @@ async def test_an_old_board_is_handed_before_it_is_called_stale() -> None:
 async def test_another_mode_is_refused_and_the_connection_stays() -> None:
     """Whole boards or deltas; the error says so and nothing is subscribed to."""
     scene = Scene()
-    assert await scene.say({"action": "subscribe", "channel": BOARD.id, "mode": "other"}) is None
+    assert await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "other"}) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNSUPPORTED_MODE"]
     assert scene.hub.watched_boards() == []
 
@@ -155,20 +155,20 @@ async def test_deltas_from_the_position_that_the_viewer_has() -> None:
     await scene.hub.publish(BOARD, snapshot("ba", 2))
     subscribe = {"action": "subscribe", "channel": BOARD.id, "mode": "delta"}
     for since in ("1-1", "1-2", "1-9", "x" * 4000, ""):
-        assert await scene.say(subscribe | {"since": since}) is None
-    told = scene.events
-    assert kinds(told) == ["subscribed", "leaderboard:delta", "subscribed"] + ["subscribed", "leaderboard:update"] * 3
-    assert told[1]["data"]["previousPosition"] == "1-1"
+        assert await scene.send(subscribe | {"since": since}) is None
+    events = scene.events
+    assert kinds(events) == ["subscribed", "leaderboard:delta", "subscribed"] + ["subscribed", "leaderboard:update"] * 3
+    assert events[1]["data"]["previousPosition"] == "1-1"
     await scene.hub.publish(BOARD, snapshot("ab", 3))
-    assert kinds(scene.events)[len(told) :] == ["leaderboard:delta"]
+    assert kinds(scene.events)[len(events) :] == ["leaderboard:delta"]
     assert kinds(other.events) == ["leaderboard:update"] * 3
 
 
 async def test_another_mode_takes_the_place_of_the_one_before() -> None:
     """Subscribing again changes the form; the whole board comes at once, `since` or not, in full mode."""
     scene = Scene()
-    await scene.say({"action": "subscribe", "channel": BOARD.id, "mode": "delta"})
-    await scene.say({"action": "subscribe", "channel": BOARD.id, "mode": "full", "since": "1-1"})
+    await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "delta"})
+    await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "full", "since": "1-1"})
     await scene.hub.publish(BOARD, snapshot("ba", 2))
     assert kinds(scene.events) == [
         "subscribed",
@@ -185,15 +185,15 @@ async def test_connections_of_a_user_are_capped() -> None:
     scene.tokens["t"] = FakeIdentity(ANN, 1, 2000)
     scene.admission.identify(ANN)
     scene.admission.identify(ANN)
-    assert await scene.say({"action": "auth", "token": "t"}) is None
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     scene.admission.identify(ANN)
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     late = Scene()
     late.tokens["t"] = FakeIdentity(ANN, 1, 2000)
     for _ in range(3):
         late.admission.identify(ANN)
-    assert await late.say({"action": "auth", "token": "t"}) is CloseCode.OVERLOADED
+    assert await late.send({"action": "auth", "token": "t"}) is CloseCode.OVERLOADED
     assert late.viewer.user is None
 
 
@@ -201,9 +201,9 @@ async def test_connections_of_a_user_are_capped() -> None:
 async def test_an_unknown_channel_is_an_error_and_the_connection_stays(action: str) -> None:
     """A channel that names no board."""
     scene = Scene()
-    assert await scene.say({"action": action, "channel": "nothing"}) is None
+    assert await scene.send({"action": action, "channel": "nothing"}) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNKNOWN_CHANNEL"]
-    assert await scene.say({"action": "ping"}) is None
+    assert await scene.send({"action": "ping"}) is None
     assert kinds(scene.events) == ["error", "pong"]
 
 
@@ -211,7 +211,7 @@ async def test_an_unknown_channel_is_an_error_and_the_connection_stays(action: s
 async def test_a_bad_message_is_told_and_ends_it(message: str | bytes) -> None:
     """Not JSON, not an object, no such action, binary: an error event, then 4400."""
     scene = Scene()
-    assert await scene.say(message) is CloseCode.BAD_MESSAGE
+    assert await scene.send(message) is CloseCode.BAD_MESSAGE
     assert [event["data"]["code"] for event in scene.events] == ["BAD_MESSAGE"]
 
 
@@ -219,16 +219,16 @@ async def test_a_message_is_measured_in_bytes() -> None:
     """4 KiB are taken, a byte more is too big, also when the characters are fewer."""
     scene = Scene()
     frame = json.dumps({"action": "ping", "x": ""})
-    assert await scene.say(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame))}"')) is None
-    assert await scene.say(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
-    assert await scene.say(frame.replace('""', f'"{"é" * (MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
+    assert await scene.send(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame))}"')) is None
+    assert await scene.send(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
+    assert await scene.send(frame.replace('""', f'"{"é" * (MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
 
 
 async def test_authenticated_tells_score_and_rank() -> None:
     """And from then on personal events come."""
     scene = Scene()
     scene.tokens["t"] = FakeIdentity(ANN, 1, 2000)
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     assert scene.events == [{"event": "authenticated", "data": {"userId": str(ANN), "score": 40, "rank": 7}}]
     assert (scene.viewer.user, scene.viewer.sid) == (ANN, UUID(int=1))
 
@@ -237,18 +237,18 @@ async def test_authenticated_without_stores_tells_who_and_nothing_else() -> None
     """Being logged in does not depend on the stores."""
     scene = Scene()
     scene.tokens["t"], scene.away = FakeIdentity(ANN, 1, 2000), True
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     assert scene.events[0]["data"] == {"userId": str(ANN), "score": None, "rank": None}
 
 
 async def test_a_token_that_is_not_valid_or_another_user_s_ends_it() -> None:
     """An error event, then 4401."""
     scene = Scene()
-    assert await scene.say({"action": "auth", "token": "nonsense"}) is CloseCode.TOKEN
+    assert await scene.send({"action": "auth", "token": "nonsense"}) is CloseCode.TOKEN
     scene = Scene()
     scene.tokens |= {"a": FakeIdentity(ANN, 1, 2000), "b": FakeIdentity(BOB, 2, 2000)}
-    await scene.say({"action": "auth", "token": "a"})
-    assert await scene.say({"action": "auth", "token": "b"}) is CloseCode.TOKEN
+    await scene.send({"action": "auth", "token": "a"})
+    assert await scene.send({"action": "auth", "token": "b"}) is CloseCode.TOKEN
     assert kinds(scene.events) == ["authenticated", "error"]
     assert scene.viewer.user == ANN
 
@@ -258,7 +258,7 @@ def test_no_message_raises(message: str | bytes) -> None:
     """Whatever is sent: it is answered or ends the connection."""
 
     async def scenario() -> None:
-        await Scene().say(message)
+        await Scene().send(message)
 
     trio.run(scenario)
 
@@ -283,9 +283,9 @@ async def test_a_token_that_expires_ends_it_unless_it_is_renewed(autojump_clock:
     """4401 at the moment of expiry; a newer token of the same user moves that moment."""
     scene = Scene()
     scene.tokens |= {"old": FakeIdentity(ANN, 1, 1100), "new": FakeIdentity(ANN, 2, 1200)}
-    await scene.say({"action": "auth", "token": "old"})
+    await scene.send({"action": "auth", "token": "old"})
     await scene.pass_time(95, pongs=True)
-    await scene.say({"action": "auth", "token": "new"})
+    await scene.send({"action": "auth", "token": "new"})
     await scene.pass_time(100, pongs=True)
     assert (scene.viewer.ends, scene.viewer.sid) == ([], UUID(int=2))
     await scene.pass_time(6, pongs=True)
@@ -296,7 +296,7 @@ async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: tr
     """Within a check, by what the node has read."""
     scene = Scene()
     scene.tokens["t"] = FakeIdentity(ANN, 1, 9000)
-    await scene.say({"action": "auth", "token": "t"})
+    await scene.send({"action": "auth", "token": "t"})
     scene.authenticator.mark_revoked(UUID(int=1))
     await scene.pass_time(CHECK_INTERVAL_SECONDS + 1, pongs=True)
     assert scene.viewer.ends == [CloseCode.TOKEN]
@@ -305,7 +305,7 @@ async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: tr
 async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_clock: trio.testing.MockClock) -> None:
     """Nothing is shown before; then 4401. Logged in, it stays."""
     scene = Scene(LiveLimits(anonymous=False))
-    assert await scene.say(SUBSCRIBE) is None
+    assert await scene.send(SUBSCRIBE) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNAUTHORIZED"]
     await scene.pass_time(9.5, pongs=True)
     assert scene.viewer.ends == []
@@ -314,8 +314,8 @@ async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_
 
     scene = Scene(LiveLimits(anonymous=False))
     scene.tokens["t"] = FakeIdentity(ANN, 1, 9000)
-    await scene.say({"action": "auth", "token": "t"})
-    await scene.say(SUBSCRIBE)
+    await scene.send({"action": "auth", "token": "t"})
+    await scene.send(SUBSCRIBE)
     await scene.pass_time(60, pongs=True)
     assert (kinds(scene.events), scene.viewer.ends) == (["authenticated", "subscribed", "leaderboard:update"], [])
 
@@ -325,11 +325,11 @@ async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: 
     rules = LiveLimits()
     scene = Scene(rules)
     for _ in range(3):
-        assert [await scene.say({"action": "ping"}) for _ in range(rules.max_messages)] == [None] * rules.max_messages
+        assert [await scene.send({"action": "ping"}) for _ in range(rules.max_messages)] == [None] * rules.max_messages
         await trio.sleep(rules.window_seconds)
         scene.conversation.count_received(masked(10))
-    assert [await scene.say({"action": "ping"}) for _ in range(rules.max_messages)] == [None] * rules.max_messages
-    assert await scene.say({"action": "ping"}) is CloseCode.POLICY
+    assert [await scene.send({"action": "ping"}) for _ in range(rules.max_messages)] == [None] * rules.max_messages
+    assert await scene.send({"action": "ping"}) is CloseCode.POLICY
 
 
 async def test_bytes_are_counted_whatever_they_are(autojump_clock: trio.testing.MockClock) -> None:

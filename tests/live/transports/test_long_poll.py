@@ -29,7 +29,7 @@ ANN = UUID(int=1)
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["at once", "task"])
 def _every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls wait without a task or with one; nobody can tell."""
+    """Polls wait without a task or with one; clients see no difference."""
     monkeypatch.setattr(LiveServer, "has_fast_polls", request.param)
 
 
@@ -153,7 +153,7 @@ async def test_all_who_wait_share_one_body(monkeypatch: pytest.MonkeyPatch) -> N
         answers = [await poller.answer() for poller in pollers]
         assert [fields["x-request-id"] for _, fields, _ in answers] == ["r0", "r1", "r2", "r3", "r4"]
         assert [fields["x-for"] for _, fields, _ in answers] == [f"https://{place}.example" for place in range(5)]
-        assert all(told == answers[0][2] for _, _, told in answers)
+        assert all(body == answers[0][2] for _, _, body in answers)
         assert len(encoded) == 1
 
 
@@ -200,11 +200,11 @@ async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch:
 def test_what_is_ahead() -> None:
     """Positions are compared as pairs; what is none, and a stale board's, is never ahead."""
     shown: Snapshot = snapshot("ab", 5, epoch=2)
-    told = {
+    ahead = {
         since: is_ahead(since, shown)
         for since in ("2-5", "2-6", "3-0", "1-9", "2-4", "", "x", "2-6-1", "stale-ab", "9" * 40 + "-1")
     }
-    assert [since for since, ahead in told.items() if ahead] == ["2-6", "3-0"]
+    assert [since for since, is_newer in ahead.items() if is_newer] == ["2-6", "3-0"]
     assert not is_ahead("9-9", snapshot("ab", 5, stale_since_ms=7))
 
 
@@ -236,8 +236,8 @@ async def test_no_store_is_503() -> None:
 
 
 async def test_a_stale_board_says_so() -> None:
-    """Under a position of its own, the same for the same rows on every node: it is told when the rows change, and when
-    it is over."""
+    """Under a position of its own, the same for the same rows on every node: it is answered when the rows change, and
+    when it is over."""
     async with polling() as node:
         FakeViewer(node.hub)
         poller = await Poller.connect(node)
@@ -316,7 +316,7 @@ async def test_head_does_not_wait() -> None:
         assert (await poller.answer())[0] == 200
 
 
-async def test_leaving_answers_all_who_wait() -> None:
+async def test_shutdown_answers_all_who_wait() -> None:
     """204, and the advice to come back in a second: elsewhere. Who comes after that does not wait."""
     async with polling() as node:
         poller = await Poller.connect(node)
@@ -385,7 +385,7 @@ async def test_polls_that_are_opened_and_aborted_hold_nothing() -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_client_that_stops_sending_is_answered_at_once(together: bool) -> None:
-    """Half a close counts as leaving: it gets what there is now, with its request or after it, and the connection
+    """Half a close counts as a close: it gets what there is now, with its request or after it, and the connection
     ends."""
     async with polling() as node:
         poller = await Poller.connect(node)

@@ -1,4 +1,4 @@
-"""Server-Sent Events over real connections: what is told, when it ends, and that it costs the others nothing."""
+"""Server-Sent Events over real connections: what is sent, when it ends, and that it costs the others nothing."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ class Listener:
         return read_stream(whole)
 
     async def until(self, count: int, what: bytes = b"") -> list[tuple[str, str, dict[str, object]]]:
-        """The events, once there are so many and `what` was told."""
+        """The events, once there are so many and `what` was sent."""
         while len(self.events) < count or what not in self.data:
             more = await self.stream.receive_some(65536)
             assert more, f"it has ended: {self.data!r}"
@@ -70,7 +70,7 @@ def kinds(events: list[tuple[str, str, dict[str, object]]]) -> list[str]:
     return [kind for kind, _, _ in events]
 
 
-# ---- what is told ----------------------------------------------------------------------------------------------------
+# ---- what is sent ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_stream_from_beginning_to_end() -> None:
@@ -148,7 +148,7 @@ async def test_heartbeats_are_comments() -> None:
     async with serve_live() as node, listening(node) as first, listening(node) as second:
         await first.until(2)
         await second.until(2)
-        await node.publish("bac")  # these two follow their group from now on
+        await node.publish("bac")  # these two are in a batch from now on
         async with listening(node, "", "Last-Event-ID: 1-2") as current:
             await current.until(1)
             for count in (1, 2):
@@ -180,7 +180,7 @@ async def test_a_board_that_no_store_gives_is_stale() -> None:
 
 
 async def test_head_is_only_the_head() -> None:
-    """HEAD tells what GET would, and ends."""
+    """HEAD says what GET would, and ends."""
     async with serve_live() as node:
         listener = Listener(await node.ask("/stream", method="HEAD"))
         assert await listener.to_the_end() == []
@@ -256,7 +256,7 @@ async def test_a_crowd_that_comes_at_once_finds_no_more_room_than_there_is() -> 
             await stream.aclose()
 
 
-async def test_leaving_ends_the_body() -> None:
+async def test_shutdown_ends_the_body() -> None:
     """Everyone reads to the end of a whole event; who comes after that is sent elsewhere."""
     async with serve_live() as node, listening(node) as listener:
         await listener.until(2)
@@ -269,7 +269,7 @@ async def test_leaving_ends_the_body() -> None:
 
 
 async def test_a_token_that_expires_or_is_revoked_ends_it() -> None:
-    """The error tells why; another user's stream goes on."""
+    """The error says why; another user's stream goes on."""
     async with serve_live() as node:
         node.tokens |= {"t": FakeIdentity(ANN, 1, time() + 0.3), "u": FakeIdentity(BOB, 2, 9e9)}
         async with (

@@ -44,11 +44,11 @@ def no_errors_logged() -> Iterator[None]:
     assert [line for line in lines if line["log_level"] in {"error", "critical"}] == []
 
 
-async def say(client: WebSocketConnection, **message: object) -> None:
+async def send(client: WebSocketConnection, **message: object) -> None:
     await client.send_message(json.dumps(message))
 
 
-async def hear(client: WebSocketConnection) -> Any:
+async def read_event(client: WebSocketConnection) -> Any:
     return json.loads(await client.get_message())
 
 
@@ -57,7 +57,7 @@ async def closed(client: WebSocketConnection) -> tuple[int, str | None, list[dic
     events: list[dict[str, Any]] = []
     with pytest.raises(ConnectionClosed) as end:
         while True:
-            events.append(await hear(client))
+            events.append(await read_event(client))
     assert end.value.reason is not None
     return end.value.reason.code, end.value.reason.reason, events
 
@@ -79,15 +79,15 @@ async def test_a_viewer_from_beginning_to_end() -> None:
     """Subscribed, the board at once, updates, a ping; after its close it is forgotten."""
     async with serve_live() as node:
         async with node.client() as client:
-            await say(client, action="subscribe", channel=BOARD.id)
-            first = [await hear(client), await hear(client)]
+            await send(client, action="subscribe", channel=BOARD.id)
+            first = [await read_event(client), await read_event(client)]
             assert kinds(first) == ["subscribed", "leaderboard:update"]
             assert names(first[1]) == "abc"
             await node.publish("bac")
-            update = await hear(client)
+            update = await read_event(client)
             assert (names(update), len(update["data"]["changedPositions"])) == ("bac", 2)
-            await say(client, action="ping")
-            assert (await hear(client)) == {"event": "pong"}
+            await send(client, action="ping")
+            assert (await read_event(client)) == {"event": "pong"}
             assert node.admission.addresses == {"127.0.0.1": 1}
         await node.until(viewers=0)
         assert node.admission.addresses == {}
@@ -98,13 +98,13 @@ async def test_the_token_may_come_in_the_query() -> None:
     async with serve_live() as node:
         node.tokens |= {"t": FakeIdentity(ANN, 1, 9e9), "u": FakeIdentity(BOB, 2, 9e9)}
         async with node.client("?token=t&x=1") as ann, node.client() as bob:
-            assert (await hear(ann))["data"] == {"userId": str(ANN), "score": 40, "rank": 7}
-            await say(bob, action="auth", token="u")
-            assert (await hear(bob))["event"] == "authenticated"
+            assert (await read_event(ann))["data"] == {"userId": str(ANN), "score": 40, "rank": 7}
+            await send(bob, action="auth", token="u")
+            assert (await read_event(bob))["event"] == "authenticated"
             node.hub.send_personal(BOARD, update_for(ANN))
-            assert (await hear(ann))["event"] == "score:personal"
-            await say(bob, action="ping")
-            assert await hear(bob) == {"event": "pong"}
+            assert (await read_event(ann))["event"] == "score:personal"
+            await send(bob, action="ping")
+            assert await read_event(bob) == {"event": "pong"}
 
 
 @pytest.mark.parametrize("query", ["?token=nonsense", "?token=", "?x=1&token=a%20b"])
@@ -122,8 +122,8 @@ async def test_a_foreign_origin_is_closed_with_4403() -> None:
         async with node.client(origin="https://evil.example") as client:
             assert (await closed(client))[::2] == (CloseCode.ORIGIN, [])
         async with node.client(origin="https://good.example") as client:
-            await say(client, action="ping")
-            assert await hear(client) == {"event": "pong"}
+            await send(client, action="ping")
+            assert await read_event(client) == {"event": "pong"}
 
 
 async def test_connections_per_address_are_capped() -> None:
@@ -138,14 +138,14 @@ async def test_connections_per_address_are_capped() -> None:
                 "layer": "ip",
             }
         async with node.client(x_address="192.0.2.7") as other:
-            await say(other, action="ping")
-            assert await hear(other) == {"event": "pong"}
+            await send(other, action="ping")
+            assert await read_event(other) == {"event": "pong"}
         await one.aclose()
         while node.admission.addresses["127.0.0.1"] > 1:
             await trio.sleep(0.005)
         async with node.client() as again:
-            await say(again, action="ping")
-            assert await hear(again) == {"event": "pong"}
+            await send(again, action="ping")
+            assert await read_event(again) == {"event": "pong"}
 
 
 async def test_the_answer_to_an_upgrade_has_the_request_id() -> None:
@@ -159,18 +159,18 @@ async def test_the_answer_to_an_upgrade_has_the_request_id() -> None:
 
 
 async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
-    """One more is closed with 1013 and told to come back; whoever leaves makes room, whatever it was counted as."""
+    """One more is closed with 1013 (reconnect); whoever leaves makes room, whatever it was counted as."""
     async with serve_live(admission=Admission(per_user=1, per_node=3)) as node:
         node.tokens |= {"t": FakeIdentity(ANN, 1, 9e9), "u": FakeIdentity(BOB, 2, 9e9)}
         async with node.client("?token=t") as ann, node.client("?token=t") as again:
-            assert (await hear(ann))["event"] == "authenticated"
+            assert (await read_event(ann))["event"] == "authenticated"
             code, reason, events = await closed(again)
             assert (code, reason) == (CloseCode.OVERLOADED, "too many connections; reconnect")
             assert events[-1]["data"]["message"] == "Too many connections of this user. Next try in 5 s."
             assert events[-1]["data"]["layer"] == "user"
             await node.until(viewers=1)
             async with node.client("?token=u") as bob, node.client():
-                assert (await hear(bob))["event"] == "authenticated"
+                assert (await read_event(bob))["event"] == "authenticated"
                 async with node.client() as fourth:
                     code, _, events = await closed(fourth)
                     assert code == CloseCode.OVERLOADED
@@ -203,12 +203,12 @@ async def test_deltas_over_a_real_connection() -> None:
     """Subscribed with `mode: delta`: the whole board first, then what changes; another viewer goes on with whole
     ones."""
     async with serve_live() as node, node.client() as client, node.client() as whole:
-        await say(client, action="subscribe", channel=BOARD.id, mode="delta")
-        await say(whole, action="subscribe", channel=BOARD.id)
+        await send(client, action="subscribe", channel=BOARD.id, mode="delta")
+        await send(whole, action="subscribe", channel=BOARD.id)
         for viewer in (client, whole):
-            assert kinds([await hear(viewer), await hear(viewer)]) == ["subscribed", "leaderboard:update"]
+            assert kinds([await read_event(viewer), await read_event(viewer)]) == ["subscribed", "leaderboard:update"]
         await node.publish("bac")
-        delta = await hear(client)
+        delta = await read_event(client)
         assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == (
             "leaderboard:delta",
             "1-1",
@@ -218,7 +218,7 @@ async def test_deltas_over_a_real_connection() -> None:
             ("b", 1, 2),
             ("a", 2, 1),
         ]
-        assert (await hear(whole))["event"] == "leaderboard:update"
+        assert (await read_event(whole))["event"] == "leaderboard:update"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5])
@@ -368,7 +368,7 @@ async def test_too_many_messages() -> None:
     """1008 after the answers to those that were allowed."""
     async with serve_live(LiveLimits(max_messages=5)) as node, node.client() as client:
         for _ in range(6):
-            await say(client, action="ping")
+            await send(client, action="ping")
         code, _, events = await closed(client)
         assert (code, kinds(events)) == (CloseCode.POLICY, ["pong"] * 5)
 
@@ -411,8 +411,8 @@ async def test_floods_that_are_no_messages(
         await node.until(viewers=0)
 
 
-async def test_leaving_closes_with_1012() -> None:
-    """Everyone is told to reconnect; who comes after that is told the same."""
+async def test_shutdown_closes_with_1012() -> None:
+    """Every viewer is closed with it; so is whoever comes after that."""
     async with serve_live() as node, node.client() as client:
         await node.until(viewers=1)
         async with trio.open_nursery() as nursery:
@@ -427,7 +427,7 @@ async def test_what_waits_goes_out_once_before_our_close() -> None:
     async with serve_live() as node:
         node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with node.client("?token=t") as client:
-            await hear(client)
+            await read_event(client)
             (viewer,) = node.hub._viewers
             viewer.pending = deque([text_frame(b'{"event":"waiting"}')])
             viewer.socket._refused = True  # so that whoever writes next says that there is room
@@ -479,8 +479,8 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed, counted as 4413; another viewer gets every board meanwhile."""
     before = observe.SLOW_READERS_CLOSED._value.get()
     async with serve_live(LiveLimits(slow_reader_seconds=0.6)) as node, node.client() as client:
-        await say(client, action="subscribe", channel=BOARD.id)
-        assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
+        await send(client, action="subscribe", channel=BOARD.id)
+        assert kinds([await read_event(client), await read_event(client)]) == ["subscribed", "leaderboard:update"]
         slow = await node.raw(receive_buffer=1024)
         await slow.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD.id}).encode()))
         await node.until(viewers=2)
@@ -488,14 +488,14 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
         while len(node.hub) == 2:
             turn += 1
             await node.publish("abcdefghij" if turn % 2 else "jihgfedcba")
-            assert names(await hear(client)) == node.board
+            assert names(await read_event(client)) == node.board
         assert turn > 1
         assert node.hub.watched_boards() == [BOARD]
     assert observe.SLOW_READERS_CLOSED._value.get() == before + 1
 
 
 async def test_a_stuck_viewer_ends_with_its_connection() -> None:
-    """An RST in the middle of everything is a leaving like any other."""
+    """An RST in the middle of everything ends the connection like any other end."""
     async with serve_live() as node:
         stream = await node.raw()
         await stream.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD.id}).encode()) + b"\x81")
@@ -536,8 +536,8 @@ async def test_hostile_bytes_end_their_own_connection(data: bytes) -> None:
             await stream.send_all(data + ending)
             await stream.send_eof()
             await to_the_end(stream)
-        await say(client, action="ping")
-        assert await hear(client) == {"event": "pong"}
+        await send(client, action="ping")
+        assert await read_event(client) == {"event": "pong"}
         await node.until(viewers=1)
 
 
@@ -560,13 +560,13 @@ async def test_ticks_beside_control_frames_never_break_a_frame() -> None:
         serve_live(LiveLimits(max_frames=10**9, max_reads=10**9, max_received_bytes=10**9)) as node,
         node.client() as client,
     ):
-        await say(client, action="subscribe", channel=BOARD.id)
-        assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
+        await send(client, action="subscribe", channel=BOARD.id)
+        assert kinds([await read_event(client), await read_event(client)]) == ["subscribed", "leaderboard:update"]
         seen: list[str] = []
 
         async def read() -> None:
             while not seen or seen[-1] != "zz":
-                seen.append(names(await hear(client)))
+                seen.append(names(await read_event(client)))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
@@ -584,8 +584,8 @@ async def test_a_refusal_is_not_a_refusal_of_others() -> None:
         stream = await node.raw("?" + "&".join(f"token{n}=%ff&;=" for n in range(300)))
         assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 ")
         async with node.client() as client:
-            await say(client, action="ping")
-            assert await hear(client) == {"event": "pong"}
+            await send(client, action="ping")
+            assert await read_event(client) == {"event": "pong"}
 
 
 frames = st.builds(
@@ -637,8 +637,8 @@ def test_fuzzed_frames(sent: list[bytes], cuts: list[int], ending: str) -> None:
                 except trio.BrokenResourceError:
                     pass  # as above
             await stream.aclose()
-            await say(client, action="ping")
-            assert await hear(client) == {"event": "pong"}
+            await send(client, action="ping")
+            assert await read_event(client) == {"event": "pong"}
             await node.until(viewers=1)
 
     trio.run(scenario)
