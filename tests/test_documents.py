@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from scoreboard.cli.commands import cli
+from scoreboard.cli.main import cli
 from scoreboard.settings.model import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -10,21 +10,22 @@ from typing import NamedTuple
 from scoreboard.http.server import viewer_places
 from scoreboard.live.admission import Admission
 from scoreboard.live.batcher import Batcher
+from scoreboard.live.dependencies import LiveDependencies, WebDependencies
 from scoreboard.live.hub import Hub
-from scoreboard.live.subscription import Reader
-from scoreboard.live.transports.conversation import LiveDependencies, LiveLimits
+from scoreboard.live.limits import LiveLimits
+from scoreboard.live.subscription import Subscription
 from scoreboard.live.transports.long_poll import PollEndpoint
-from scoreboard.live.transports.query import Requests
+from scoreboard.live.transports.query import LiveRequestReader
 from scoreboard.live.transports.sse import StreamEndpoint
-from scoreboard.live.transports.websocket import LiveEndpoint
+from scoreboard.live.transports.websocket import WebSocketEndpoint
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import BoardCache
 from scoreboard.storage.bus import Bus
+from scoreboard.web import problems
 from scoreboard.web.listeners import WebParts
-from scoreboard.web.problems import problem
 
 
 class LiveParts(NamedTuple):
@@ -33,13 +34,13 @@ class LiveParts(NamedTuple):
     hub: Hub
     batcher: Batcher
     viewer_count: ViewerCount
-    subscription: Reader
+    subscription: Subscription
 
 
 class Transports(NamedTuple):
     """The three ways to watch."""
 
-    websocket: LiveEndpoint
+    websocket: WebSocketEndpoint
     stream: StreamEndpoint
     poll: PollEndpoint
 
@@ -48,10 +49,10 @@ def build_live(
     settings: Settings, boards: Mapping[str, BoardCache], bus: Bus, authenticator: Authenticator, *, node: str
 ) -> LiveParts:
     """`boards`: those that may be watched, by id. `bus` brings the messages of all nodes."""
-    hub = Hub(tuple(boards))
-    batcher = Batcher(boards, hub, tick=settings.live.tick_seconds)
+    hub = Hub(cache.board for cache in boards.values())
+    batcher = Batcher(boards, hub, tick_seconds=settings.live.tick_seconds)
     viewer_count = ViewerCount(hub, node)
-    subscription = Reader(bus, boards, batcher, hub, viewer_count, node=node, revoked=authenticator.mark_revoked)
+    subscription = Subscription(bus, boards, batcher, hub, viewer_count, node=node, authenticator=authenticator)
     return LiveParts(hub, batcher, viewer_count, subscription)
 
 
@@ -59,7 +60,6 @@ def build_transports(
     settings: Settings, live: LiveParts, authenticator: Authenticator, leaderboard: Leaderboard, web: WebParts
 ) -> Transports:
     """The transports share one admission, so that a viewer counts once, by whichever way it comes."""
-    origin_allowed, client_address = web.origins.allows, web.addresses.counted
     dependencies = LiveDependencies(
         hub=live.hub,
         admission=Admission(
@@ -67,22 +67,18 @@ def build_transports(
             per_user=settings.live.connections_per_user,
             per_node=viewer_places(settings.live.connections),
         ),
-        refresh=live.batcher.refresh,
-        authenticate=authenticator.authenticate,
-        is_revoked=authenticator.is_revoked,
-        standing=leaderboard.standing,
-        clock=authenticator.clock.now,
+        batcher=live.batcher,
+        authenticator=authenticator,
+        standings=leaderboard,
+        clock=authenticator.clock,
+    )
+    of_web = WebDependencies(
+        origins=web.origins, addresses=web.addresses, bearer=web.bearer, heads=web.heads, problems=problems
     )
     limits = LiveLimits(anonymous=settings.live.anonymous, slow_reader_seconds=settings.live.slow_reader_seconds)
-    requests = Requests(
-        dependencies,
-        limits,
-        origin_allowed=origin_allowed,
-        client_address=client_address,
-        identify=web.bearer.identify,
-    )
+    reader = LiveRequestReader(dependencies, limits, of_web)
     return Transports(
-        LiveEndpoint(dependencies, limits, origin_allowed=origin_allowed, client_address=client_address),
-        StreamEndpoint(requests, dependencies, limits, write_head=web.heads.write, problem=problem),
-        PollEndpoint(requests, dependencies, problem=problem),
+        WebSocketEndpoint(dependencies, limits, of_web),
+        StreamEndpoint(reader, dependencies, limits, of_web),
+        PollEndpoint(reader, dependencies, of_web),
     )

@@ -125,7 +125,7 @@ class Node:
         self.http.server.begin_drain()
         await trio.sleep(max(self._settings.server.drain_seconds, MIN_DRAIN_SECONDS))
         self.http.server.stop_listening()
-        await self.live.hub.leaving()
+        await self.live.hub.shut_down()
         await self.http.server.drain(FINISH_TIMEOUT_SECONDS)
         await self.http.metrics_server.drain(0)
 

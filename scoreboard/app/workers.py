@@ -48,9 +48,9 @@ def build_workers(
         Worker("late actions", partial(end_late, writes.queue)),
         Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
         Worker("sessions", authenticator.watch),
-        Worker("reader", live.subscription.run),
+        Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),
-        Worker("audience", live.viewer_count.run),
+        Worker("viewer count", live.viewer_count.run),
         Worker("heartbeat", partial(run_heartbeat, live.hub)),
         Worker("pictures", pictures.run),
     ]

@@ -1,5 +1,5 @@
-"""From "a score changed" to "bytes on a socket": reader → batcher → hub → each viewer's transport.
+"""From "a score changed" to "bytes on a socket": subscription → batcher → hub → the transport of each viewer.
 
-The reader hears hints, the batcher turns what is new into prepared bytes at most once a tick, the hub hands them to
-whoever listens. A viewer that lags gets the newest board, never a queue of boards.
+The subscription receives what the nodes publish. The batcher reads what is new and has it encoded, at most once a tick.
+The hub sends it to every subscriber. A viewer that lags gets the newest board, never a queue of boards.
 """

@@ -1,125 +1,144 @@
-"""Who subscribed to a board in one form, and what each of them was handed last.
+"""Who subscribed to a board in one format, and what each of them was sent last.
 
-Nearly all, nearly always, have the newest frames and take the next at once. They are kept in groups, by the descriptors
-that their sockets lend: a loop over bare descriptors saves reaching for each viewer's objects all over the memory, an
-eighth of what a message costs. The others are new, behind, or being written to by somebody else: each is handed what it
-lacks, and joins a group when it has it.
+Nearly all subscribers, nearly always, have the newest frames and take the next at once. They are kept in batches, by
+descriptor: a loop over bare descriptors does not touch each viewer's objects, which saves an eighth of what a message
+costs. All others are single: new, behind, or being written to by somebody else.
+
+The contract of the descriptors:
+
+1. A socket owns its descriptor. A batch only borrows it, by `Socket.acquire_fd`. That fails while somebody writes to
+   the socket, while bytes are left over, and while another batch has it.
+2. A subscriber is in one place: in one batch, or among the singles. A socket is in one batch at most, of whatever
+   board; a viewer of two boards is single on one of them.
+3. A descriptor leaves its batch by `on_fd_lost(fd)`. The socket calls that in the step in which it gets busy, breaks
+   or closes. `release_fd` has the same effect, when a viewer unsubscribes or changes its format.
+4. Whoever leaves a batch is single from that step on, with what the batch was sent last.
+5. So each descriptor in a batch is open and belongs to its member. The kernel may give the number of a closed one to
+   another connection; it has left its batch before that, and nothing awaits between two writes of a batch.
+6. No member has pending events. An event waits only when the socket refused it, and a refusal means rule 3.
+7. A short write goes to `Socket.took`, which finishes the rest and means rule 3. The viewer counts as sent if the
+   kernel took a part, and as not sent if it took nothing.
+8. A failed write releases the descriptor. The task that reads that socket finds out why.
+9. A single who has the newest frames joins a batch with the next broadcast, if rule 1 allows it.
+
+Bound: there are as many batches as were full at once. Empty ones are used again. No frames are queued anywhere: a
+viewer that misses some gets the newest later.
 """
 
 from collections.abc import Iterator
 from itertools import chain
 
-from scoreboard.live.frame_set import FrameFormat, FrameSet, Handed
+from scoreboard.live.frame_set import FrameFormat, FrameSet, LastSent
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import write_to_all
 
-PORTION = 128  # writes in one step, about 1 ms
+BATCH_SIZE = 128  # writes in one step, about 1 ms
 
 
 class FanOutBatch:
-    """Up to PORTION viewers who were handed the same, by descriptor. Whose socket takes it back is among the others in
-    that step; so no member has anything pending: for that its socket had to refuse."""
+    """Up to BATCH_SIZE viewers who were sent the same, by descriptor."""
 
-    __slots__ = ("_others", "_when_reclaimed", "handed", "members")
+    __slots__ = ("_on_fd_lost", "_singles", "last_sent", "members")
 
-    def __init__(self, others: dict[Viewer, Handed], handed: int) -> None:
+    def __init__(self, singles: dict[Viewer, LastSent], last_sent: int) -> None:
         self.members: dict[int, Viewer] = {}
-        self.handed = handed
-        self._others = others
-        self._when_reclaimed = self._left  # one method object for all members
+        self.last_sent = last_sent
+        self._singles = singles
+        self._on_fd_lost = self._move_to_singles  # one method object for all members
 
-    def admit(self, viewer: Viewer) -> None:
-        """Unless its socket is busy, or lent for another board."""
-        if viewer.socket.acquire_fd(self._when_reclaimed):
+    def add(self, viewer: Viewer) -> None:
+        """Moves a single here, unless its descriptor can't be borrowed (rule 1)."""
+        if viewer.socket.acquire_fd(self._on_fd_lost):
             self.members[viewer.socket.fd] = viewer
-            del self._others[viewer]
+            del self._singles[viewer]
 
-    def hand(self, frames: bytes, serial: int) -> None:
-        """Gives all of them the frames of this serial; b"" to none."""
-        begun = []
+    def write(self, frames: bytes, serial: int) -> None:
+        """Writes the frames of this serial to all members. b"": there is nothing to write."""
+        partly_sent = []
         for fd, written in write_to_all(self.members, frames) if frames else ():
             viewer = self.members[fd]
             if written < 0:
                 viewer.socket.release_fd()
             elif viewer.socket.took(frames, written):
-                begun.append(viewer)
-        self.handed = serial
-        for viewer in begun:  # a part: the rest follows
-            self._others[viewer] = serial
+                partly_sent.append(viewer)
+        self.last_sent = serial
+        for viewer in partly_sent:
+            self._singles[viewer] = serial
 
-    def _left(self, fd: int) -> None:
-        self._others[self.members.pop(fd)] = self.handed
+    def _move_to_singles(self, fd: int) -> None:
+        self._singles[self.members.pop(fd)] = self.last_sent
 
 
 class Subscribers:
-    """The viewers of one board in one form. Every method is atomic but `hand_all`, which is in portions."""
+    """The viewers of one board in one format. Every method is atomic but `broadcast`, which goes in portions."""
 
-    __slots__ = ("_form", "_groups", "_others")
+    __slots__ = ("_batches", "_format", "_singles")
 
-    def __init__(self, form: FrameFormat) -> None:
-        self._form = form
-        self._others: dict[Viewer, Handed] = {}
-        self._groups: list[FanOutBatch] = []  # as many as were needed at once: an empty one is used again
+    def __init__(self, frame_format: FrameFormat) -> None:
+        self._format = frame_format
+        self._singles: dict[Viewer, LastSent] = {}
+        self._batches: list[FanOutBatch] = []
 
     def __len__(self) -> int:
-        return len(self._others) + sum(len(group.members) for group in self._groups)
+        return len(self._singles) + sum(len(batch.members) for batch in self._batches)
 
     def __iter__(self) -> Iterator[Viewer]:
-        return chain(self._others, *(group.members.values() for group in self._groups))
+        return chain(self._singles, *(batch.members.values() for batch in self._batches))
 
-    def add(self, viewer: Viewer, handed: Handed) -> None:
-        """It is a subscriber from now on, and has been handed this."""
-        self._others[viewer] = handed
+    def add(self, viewer: Viewer, last_sent: LastSent) -> None:
+        """It is a subscriber from now on, and counts as sent this."""
+        self._singles[viewer] = last_sent
 
     def discard(self, viewer: Viewer) -> None:
-        """Idempotent."""
-        viewer.socket.release_fd()  # so it is in no group, of any board; another's takes it back with its next frames
-        self._others.pop(viewer, None)
+        """It is none any more. Idempotent."""
+        # It leaves its batch, of whatever board. It joins that of another board again with the next broadcast there.
+        viewer.socket.release_fd()
+        self._singles.pop(viewer, None)
 
-    def hand(self, viewer: Viewer, prepared: FrameSet) -> bool:
-        """Gives it the newest frames. True: it has them now. False: it can't take them, or is in a group, or no
+    def send_latest(self, viewer: Viewer, frame_set: FrameSet) -> bool:
+        """Sends it the newest frames. True: it has them now. False: it can't take them, or is in a batch, or is no
         subscriber."""
-        handed = self._others.get(viewer)
-        if handed is None or viewer.pending is not None:
+        last_sent = self._singles.get(viewer)
+        if last_sent is None or viewer.pending is not None:
             return False
-        if handed != prepared.serial:
-            frames = self._frames(prepared, handed)
+        if last_sent != frame_set.serial:
+            frames = self._frames(frame_set, last_sent)
             if frames and not viewer.socket.send_now(frames):
                 return False
-            self._others[viewer] = prepared.serial
+            self._singles[viewer] = frame_set.serial
         return True
 
-    def hand_all(self, prepared: FrameSet) -> Iterator[int]:
-        """Gives everyone the newest frames who can take them. Yields after each portion: how many were in it.
+    def broadcast(self, frame_set: FrameSet) -> Iterator[int]:
+        """Sends everyone the newest frames who can take them. Yields after each portion: how many were in it.
 
-        One call at a time. Viewers may come and go between two portions. Leaving it half-way leaves some with older
-        frames, until the next.
+        One call at a time. Viewers may come and go between two portions. A call that is not finished leaves some with
+        older frames; the next call sends them whole boards.
         """
-        for group in self._groups:
-            size = len(group.members)  # now: who could not take them is no member afterwards
-            group.hand(self._frames(prepared, group.handed) if size else b"", prepared.serial)
+        for batch in self._batches:
+            size = len(batch.members)  # before the write: who can't take it is no member afterwards
+            batch.write(self._frames(frame_set, batch.last_sent) if size else b"", frame_set.serial)
             yield size
-        groups = self._with_room(prepared.serial)  # by now all of them were handed this
-        others = tuple(self._others)
-        for start in range(0, len(others), PORTION):
-            portion = others[start : start + PORTION]
+        batches = self._batches_with_room(frame_set.serial)  # by now all of them were sent this
+        singles = tuple(self._singles)
+        for start in range(0, len(singles), BATCH_SIZE):
+            portion = singles[start : start + BATCH_SIZE]
             for viewer in portion:
-                if self.hand(viewer, prepared):
-                    next(groups).admit(viewer)
+                if self.send_latest(viewer, frame_set):
+                    next(batches).add(viewer)
             yield len(portion)
 
-    def _frames(self, prepared: FrameSet, handed: Handed) -> bytes:
-        if handed == prepared.serial - 1 and handed != 0:  # 0: that is what a viewer has who was handed nothing
-            return prepared.update(self._form)
-        return prepared.catch_up(self._form, handed)
+    def _frames(self, frame_set: FrameSet, last_sent: LastSent) -> bytes:
+        if last_sent == frame_set.serial - 1 and last_sent != 0:  # 0: nothing was sent yet
+            return frame_set.update(self._format)
+        return frame_set.catch_up(self._format, last_sent)
 
-    def _with_room(self, handed: int) -> Iterator[FanOutBatch]:
-        """Each group until it is full, then new ones, that were `handed` this."""
-        for group in self._groups:
-            while len(group.members) < PORTION:
-                yield group
+    def _batches_with_room(self, last_sent: int) -> Iterator[FanOutBatch]:
+        """Each batch until it is full, then new ones, which count as sent this."""
+        for batch in self._batches:
+            while len(batch.members) < BATCH_SIZE:
+                yield batch
         while True:
-            group = FanOutBatch(self._others, handed)
-            self._groups.append(group)
-            while len(group.members) < PORTION:
-                yield group
+            batch = FanOutBatch(self._singles, last_sent)
+            self._batches.append(batch)
+            while len(batch.members) < BATCH_SIZE:
+                yield batch

@@ -1,14 +1,14 @@
-"""Cuts a client's bytes into WebSocket frames and counts them, before the library parses anything.
+"""Cuts a client's bytes into WebSocket frames and counts them, before the library parses anything (RFC 6455, 5.2).
 
-A `FrameBuffer` for each connection. It gives back what may be parsed now: control frames at once, a message when it is
-complete. So the library never holds a part of a message, and a flood of tiny frames costs a loop here instead of a
-parse there. What a payload says (UTF-8, the code of a Close) is left to the library. Knows no clock and no socket. RFC
-6455 section 5.2.
+There is a `FrameBuffer` for each connection. It returns what may be parsed now: control frames at once, a message when
+it is complete. So the library never holds a part of a message, and a flood of tiny frames costs a loop here instead of
+a parse there. The library checks what a payload says (UTF-8, the code of a Close). Knows no clock and no socket.
 """
 
 from scoreboard.domain.protocol import MESSAGE_BYTES, CloseCode
 
-# of an unfinished message: frames, and reads that brought a part of a frame. Browsers send a message in one frame
+# Of an unfinished message: frames, and reads that brought a part of a frame. One more closes the connection with 1008.
+# Browsers send a message in one frame.
 MAX_PIECES = 64
 
 _FINAL, _RESERVED, _OPCODE, _CONTROL, _CLOSE = 0x80, 0x70, 0x0F, 0x08, 0x08  # in a frame's first byte
@@ -19,31 +19,33 @@ _MASK_BYTES = 4
 
 
 class FrameBuffer:
-    """What one connection has sent and the library has not been given: at most one message and its frames' heads, about
-    5 KiB."""
+    """What one connection has sent and the library has not been given.
 
-    __slots__ = ("_fragments", "_pieces", "_size", "_tail", "frames")
+    Bound: one message of MESSAGE_BYTES and its frames' heads, about 5 KiB. More closes the connection with 1009.
+    """
+
+    __slots__ = ("_fragments", "_pieces", "_size", "_tail", "frame_count")
 
     def __init__(self) -> None:
         self._fragments = b""  # whole frames of a message whose last frame has not come
         self._tail = b""  # the beginning of a frame
         self._size = 0  # bytes of payload in `_fragments`
         self._pieces = 0  # of what is unfinished
-        self.frames = 0  # that came since the caller set it to 0
+        self.frame_count = 0  # since the caller set it to 0
 
     def __len__(self) -> int:
         """Bytes that are held."""
         return len(self._fragments) + len(self._tail)
 
-    def take(self, data: bytes, most: int) -> bytes | CloseCode:
-        """What may be parsed after these bytes came, b"" for nothing yet; or why the connection must be closed, and
-        nothing be parsed.
+    def feed(self, data: bytes, max_frames: int) -> bytes | CloseCode:
+        """Adds bytes that came. Returns what may be parsed now, b"" for nothing yet; or why the connection must be
+        closed, and nothing be parsed.
 
-        `most`: so many frames may have come since `frames` was 0. What follows a Close frame is ignored.
+        `max_frames`: more may not have come since `frame_count` was 0. What follows a Close frame is ignored.
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
-        given, start, place = b"", 0, 0  # given: what may be parsed of all that comes before data[start]
+        complete, start, place = b"", 0, 0  # complete: what may be parsed of all that comes before data[start]
         while place < len(data):
             head, size = _head_and_payload(data, place, is_continued=bool(self._fragments))
             if isinstance(head, CloseCode):
@@ -54,13 +56,13 @@ class FrameBuffer:
             end = place + head + size
             if end > len(data):
                 break
-            self.frames += 1
-            if self.frames > most:
+            self.frame_count += 1
+            if self.frame_count > max_frames:
                 return CloseCode.POLICY
             if data[place] & _OPCODE == _CLOSE:
-                return given + data[start:end]
+                return complete + data[start:end]
             if not is_control and (self._fragments or not data[place] & _FINAL):
-                given += data[start:place] + self._add_fragment(data[place:end], size)
+                complete += data[start:place] + self._add_fragment(data[place:end], size)
                 start = end
             elif not self._fragments:
                 self._pieces = 0  # a frame that stands alone is complete: so is all that had begun
@@ -68,7 +70,7 @@ class FrameBuffer:
         self._tail = data[place:]
         if self._tail:
             self._pieces += 1
-        return CloseCode.POLICY if self._pieces > MAX_PIECES else given + data[start:place]
+        return CloseCode.POLICY if self._pieces > MAX_PIECES else complete + data[start:place]
 
     def _add_fragment(self, frame: bytes, size: int) -> bytes:
         """The whole message if this is its last frame, else nothing."""
@@ -88,9 +90,9 @@ def _head_and_payload(data: bytes, place: int, *, is_continued: bool) -> tuple[i
     While the head is not complete, it seems to end behind the data. `is_continued`: a message has begun, and its last
     frame has not come.
     """
-    came = len(data) - place
-    if came < 2:
-        return came + 1, 0
+    available = len(data) - place
+    if available < 2:
+        return available + 1, 0
     first, second = data[place], data[place + 1]
     opcode, size = first & _OPCODE, second & _LENGTH
     if first & _RESERVED or opcode not in _OPCODES or not second & _MASKED:
@@ -101,10 +103,10 @@ def _head_and_payload(data: bytes, place: int, *, is_continued: bool) -> tuple[i
         return CloseCode.PROTOCOL, 0  # a continuation of nothing, or a second message in the middle of the first
     if size <= _SHORT:
         return 2 + _MASK_BYTES, size
-    extended, least = (2, _SHORT + 1) if size == _SHORT + 1 else (8, 65_536)
-    if came < 2 + extended:
-        return came + 1, 0
+    extended, minimum = (2, _SHORT + 1) if size == _SHORT + 1 else (8, 65_536)
+    if available < 2 + extended:
+        return available + 1, 0
     size = int.from_bytes(data[place + 2 : place + 2 + extended], "big")
-    if size < least or size >> 63:
+    if size < minimum or size >> 63:
         return CloseCode.PROTOCOL, 0  # a length has one form only
     return 2 + extended + _MASK_BYTES, size

@@ -1,9 +1,24 @@
-"""Who listens to which board, and the one loop that hands everyone what is new.
+"""Who subscribed to which board, and the one loop that sends everyone what is new.
 
-Transports register a `Viewer` each, a long poll a `Poll`; the batcher calls `show` with a board's newest snapshot, the
-reader `personal` and `revoke`. Nothing here waits for a socket: what one takes at once goes out (see subscribers), and
-whoever could not take it is handed what is newest when the socket has drained. Every method that does not await is
-atomic.
+Transports add a `Viewer` or a `Poll` each. The batcher calls `publish` with a board's newest snapshot, the
+subscription `send_personal` and `close_session`. Nothing here waits for a socket (see fan_out). Every method that does
+not await is atomic. A board is a value, and each has its own `BoardChannel`, independent of the others.
+
+The contract of what a viewer gets:
+
+1. `published(board)` is the snapshot that `publish` was given last, if anything was new in it. It changes before the
+   first write. So whoever subscribes during a broadcast gets the new one, once.
+2. A new subscriber gets the published board whole, by `send_latest`. With `since` it gets nothing if that is the
+   published position; in delta mode it gets the difference if the position is remembered.
+3. After that it gets each published board once, and its boards never go back.
+4. Whoever can't take a board is skipped. When its socket is writable again it gets the newest board, whole, in delta
+   mode too; had it missed only the newest one, it gets that one as the others did.
+5. Events keep the order in which `send` was called. Events that wait go out before any board.
+6. `is_current(board)`: `publish` was called since the board has been watched without a break, so what is published is a
+   tick old at most. If not, the caller has the board read before it calls `send_latest`.
+
+Bounds: MAX_PENDING_EVENTS events wait for a viewer's socket; when full, the oldest goes, since the newest scores
+count. Boards are never queued. The number of viewers is bounded by admission.
 """
 
 from collections import deque
@@ -16,77 +31,85 @@ from uuid import UUID
 import structlog
 import trio
 
-from scoreboard.domain import protocol as wire
-from scoreboard.domain.boards import Snapshot
+from scoreboard.domain import protocol
+from scoreboard.domain.boards import Board, Snapshot
 from scoreboard.domain.protocol import CloseCode, Event
 from scoreboard.live.fan_out import Subscribers
-from scoreboard.live.frame_set import FORMS, SINCE_LENGTH, FrameFormat, FrameSet, prepare
+from scoreboard.live.frame_set import FORMATS, MAX_SINCE_LENGTH, FrameFormat, FrameSet, next_frame_set
 from scoreboard.live.viewer import Poll, Viewer
 from scoreboard.storage.bus import Update
 from scoreboard.telemetry import metrics
 
-# writes, in whole portions, about 2 ms, or answers to polls, about 5: then whatever else waits for the loop has its
-# turn
-YIELD_EVERY = 256
-PENDING = 16  # events that wait for a viewer's socket, about 4 KiB; full: the oldest goes, the newest scores count
-LEAVING_SECONDS = 1.0  # design: good-byes are spread over this, so that the other nodes are not asked by all at once
-LEAVING_STEPS = 20  # good-byes go out in so many portions
+# Writes, in whole portions, about 2 ms; or answers to polls, about 5 ms. Then other tasks run.
+WRITES_PER_CHECKPOINT = 256
+MAX_PENDING_EVENTS = 16  # for one viewer, about 4 KiB
+SHUTDOWN_SECONDS = 1.0  # closes are spread over this, so that not all viewers reconnect to the other nodes at once
+SHUTDOWN_STEPS = 20  # portions of closes
 
 log = structlog.get_logger()
 
 
 class BoardChannel:
-    """One board: its viewers by the form that they want; who polls; the newest frames."""
+    """One board: its subscribers by format, its polls, its newest frames."""
 
-    __slots__ = ("polls", "prepared", "sent_at", "subscribers", "warm")
+    __slots__ = ("board", "frame_set", "is_current", "polls", "sent_at", "subscribers")
 
-    def __init__(self) -> None:
-        self.subscribers = {form: Subscribers(form) for form in FORMS}
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.subscribers = {frame_format: Subscribers(frame_format) for frame_format in FORMATS}
         self.polls: set[Poll] = set()
-        self.prepared: FrameSet | None = None
-        self.sent_at = -inf  # trio's clock, when its viewers were last sent something
-        self.warm = False  # somebody has been watching since it was read last: `prepared` is a tick old at most
+        self.frame_set: FrameSet | None = None
+        self.sent_at = -inf  # trio's clock, when its subscribers were last sent something
+        self.is_current = False  # rule 6
 
     @property
     def is_watched(self) -> bool:
         return bool(self.polls) or any(self.subscribers.values())
 
-    def drop(self, one: Viewer | Poll) -> None:
-        if isinstance(one, Poll):
-            self.polls.discard(one)
-        else:
+    def viewers(self) -> Iterator[Viewer]:
+        return chain(*self.subscribers.values())
+
+    def discard(self, viewer: Viewer) -> None:
+        for subscribers in self.subscribers.values():
+            subscribers.discard(viewer)
+        self.is_current = self.is_current and self.is_watched
+
+    def discard_poll(self, poll: Poll) -> None:
+        self.polls.discard(poll)
+        self.is_current = self.is_current and self.is_watched
+
+    def send_latest(self, viewer: Viewer) -> None:
+        if self.frame_set is not None:
             for subscribers in self.subscribers.values():
-                subscribers.discard(one)
-        self.warm = self.warm and self.is_watched
+                subscribers.send_latest(viewer, self.frame_set)
 
 
 class Hub:
     """All viewers of this node."""
 
-    __slots__ = ("_caught_up", "_users", "_viewers", "_watches", "closing", "spent")
+    __slots__ = ("_channels", "_users", "_viewers", "broadcast_seconds", "is_shutting_down")
 
-    def __init__(self, boards: Iterable[str]) -> None:
-        """`boards`: the ids of every board that there is; an unknown one can't be subscribed to."""
-        self._watches = {board: BoardChannel() for board in boards}
+    def __init__(self, boards: Iterable[Board]) -> None:
+        """`boards`: all that there are; no other can be subscribed to."""
+        self._channels = {board.id: BoardChannel(board) for board in boards}
         self._viewers: set[Viewer] = set()
         self._users: dict[UUID, set[Viewer]] = {}
-        self._caught_up = self._catch_up  # one method object for all viewers
-        self.closing = False  # `leaving` has begun: who comes now is sent away at once
-        self.spent = 0.0  # seconds that fan-outs took since the batcher set it to 0: those of a tick, of all boards
+        self.is_shutting_down = False  # whoever comes now is sent away at once
+        self.broadcast_seconds = 0.0  # that all boards took since the batcher set it to 0, at the last tick
 
     # ---- who is there -----------------------------------------------------------------------------------------------
 
-    def join(self, viewer: Viewer) -> None:
+    def add(self, viewer: Viewer) -> None:
         """From now on it gets personal events (once identified) and what it subscribes to."""
         self._viewers.add(viewer)
-        viewer.catch_up = self._caught_up
-        viewer.socket.drained = viewer.drained
+        viewer.hub = self
+        viewer.socket.drained = viewer.on_writable
 
-    def leave(self, viewer: Viewer) -> None:
-        """Forgets it, whatever it had. Idempotent."""
+    def remove(self, viewer: Viewer) -> None:
+        """Ends its subscriptions and all else. Idempotent."""
         self._viewers.discard(viewer)
-        for watch in self._watches.values():
-            watch.drop(viewer)
+        for channel in self._channels.values():
+            channel.discard(viewer)
         if viewer.user is not None:
             others = self._users.get(viewer.user, set())
             others.discard(viewer)
@@ -98,192 +121,187 @@ class Hub:
         viewer.user, viewer.sid = user, sid
         self._users.setdefault(user, set()).add(viewer)
 
-    def knows(self, board: str) -> bool:
-        return board in self._watches
+    def find_board(self, name: str) -> Board | None:
+        """The board whose channel has this name."""
+        channel = self._channels.get(name)
+        return channel.board if channel is not None else None
 
-    def subscribe(self, viewer: Viewer, board: str, *, delta: bool = False, since: str = "") -> bool:
-        """It listens to the board, in this form only, as if nothing of it had been handed over yet but, if given, the
-        position `since`.
+    def subscribe(self, viewer: Viewer, board: Board, *, delta: bool = False, since: str = "") -> bool:
+        """It gets the board from now on, in this format only. It counts as sent nothing of it, or the position `since`.
 
-        True when nobody has been listening: what is shown may be out of date.
+        True: the board is not current, so it must be read before `send_latest`.
         """
-        watch = self._watches[board]
-        for subscribers in watch.subscribers.values():
+        channel = self._channels[board.id]
+        for subscribers in channel.subscribers.values():
             subscribers.discard(viewer)
-        watch.subscribers[FrameFormat(viewer.wrap, delta)].add(viewer, since if 0 < len(since) <= SINCE_LENGTH else 0)
-        return not watch.warm
+        last_sent = since if 0 < len(since) <= MAX_SINCE_LENGTH else 0
+        channel.subscribers[FrameFormat(viewer.encode, delta)].add(viewer, last_sent)
+        return not channel.is_current
 
-    def unsubscribe(self, viewer: Viewer, board: str) -> None:
-        self._watches[board].drop(viewer)
+    def unsubscribe(self, viewer: Viewer, board: Board) -> None:
+        self._channels[board.id].discard(viewer)
 
-    def wait(self, poll: Poll, board: str) -> bool:
-        """The poll is woken whenever the board has new frames, until `forget`. True as for `subscribe`."""
-        self._watches[board].polls.add(poll)
-        return not self.is_warm(board)
+    def add_poll(self, poll: Poll, board: Board) -> bool:
+        """The poll is called whenever the board has new frames, until `remove_poll`. Returns the same as
+        `subscribe`."""
+        channel = self._channels[board.id]
+        channel.polls.add(poll)
+        return not channel.is_current
 
-    def forget(self, poll: Poll, board: str) -> None:
-        self._watches[board].drop(poll)
+    def remove_poll(self, poll: Poll, board: Board) -> None:
+        self._channels[board.id].discard_poll(poll)
 
-    def is_warm(self, board: str) -> bool:
-        """Whether somebody has been listening, so that what is shown is a tick old at most."""
-        return self._watches[board].warm
+    def is_current(self, board: Board) -> bool:
+        """Whether what is published is a tick old at most."""
+        return self._channels[board.id].is_current
 
-    def watched(self) -> list[str]:
-        """The boards that somebody listens to."""
-        return [board for board, watch in self._watches.items() if watch.is_watched]
+    def watched_boards(self) -> list[Board]:
+        """The boards that have subscribers or polls."""
+        return [channel.board for channel in self._channels.values() if channel.is_watched]
 
     def subscribers(self) -> set[Viewer]:
-        """Everyone who listens to a board; polls left out."""
-        return {
-            viewer
-            for watch in self._watches.values()
-            for subscribers in watch.subscribers.values()
-            for viewer in subscribers
-        }
+        """All viewers that subscribed to a board; polls left out."""
+        return {viewer for channel in self._channels.values() for viewer in channel.viewers()}
 
-    def audience(self) -> int:
+    def viewer_count(self) -> int:
         """How many watch here, waiting polls included."""
-        return len(self.subscribers()) + sum(len(watch.polls) for watch in self._watches.values())
+        return len(self.subscribers()) + sum(len(channel.polls) for channel in self._channels.values())
 
-    def shown(self, board: str) -> Snapshot | None:
-        """What its viewers were given last."""
-        prepared = self._watches[board].prepared
-        return prepared.snapshot if prepared else None
+    def published(self, board: Board) -> Snapshot | None:
+        """What the board's subscribers were sent last (rule 1)."""
+        frame_set = self._channels[board.id].frame_set
+        return frame_set.snapshot if frame_set else None
 
-    def prepared(self, board: str) -> FrameSet | None:
+    def frame_set(self, board: Board) -> FrameSet | None:
         """The same with its frames."""
-        return self._watches[board].prepared
+        return self._channels[board.id].frame_set
 
     def __len__(self) -> int:
         return len(self._viewers)
 
     # ---- one viewer -------------------------------------------------------------------------------------------------
 
-    def tell(self, viewer: Viewer, message: bytes) -> None:
-        """Sends it one message, wrapped for its transport, behind those that still wait for its socket."""
+    def send(self, viewer: Viewer, message: bytes) -> None:
+        """Sends it one message, encoded for its transport, after those that still wait for its socket."""
         if viewer.pending is not None:
             viewer.pending.append(message)
         elif not viewer.socket.send_now(message):
-            viewer.pending = deque((message,), maxlen=PENDING)
+            viewer.pending = deque((message,), maxlen=MAX_PENDING_EVENTS)
 
-    def hand(self, viewer: Viewer, board: str) -> None:
-        """Gives it the board's newest frames, unless it has them, gets them with its group, or has events to take
-        first."""
-        watch = self._watches[board]
-        if watch.prepared is not None:
-            for subscribers in watch.subscribers.values():
-                subscribers.hand(viewer, watch.prepared)
+    def send_latest(self, viewer: Viewer, board: Board) -> None:
+        """Sends it the board's newest frames, unless it has them, gets them with its batch, or has events that wait."""
+        self._channels[board.id].send_latest(viewer)
 
-    def _catch_up(self, viewer: Viewer) -> None:
-        """Its socket has room again, or the one who held it has let go: what waits, then whatever is newest of its
-        boards."""
+    def on_writable(self, viewer: Viewer) -> None:
+        """Its socket has room again, or another writer has released it: sends the events that wait, then the newest of
+        each of its boards."""
         if viewer.pending is not None:
             if not viewer.socket.send_now(b"".join(viewer.pending)):
-                return  # asked again when it has drained
+                return  # called again when the socket is writable
             viewer.pending = None
-        for board in self._watches:
-            self.hand(viewer, board)
+        for channel in self._channels.values():
+            channel.send_latest(viewer)
 
     # ---- everyone ---------------------------------------------------------------------------------------------------
 
-    async def show(self, board: str, snapshot: Snapshot, changed_at: float | None = None) -> bool:
-        """Hands a board's viewers what is new in a snapshot, if anything is: then True.
+    async def publish(self, board: Board, snapshot: Snapshot, changed_at: float | None = None) -> bool:
+        """Sends a board's subscribers what is new in a snapshot, if anything is: then True.
 
-        `changed_at`: monotonic seconds of the oldest change in it, from which the push lag is measured; None: not
-        known, not measured. Returns when each was written to or found unable to take it. One call a board at a time.
-        Cancelling leaves some viewers with older frames, and the next call brings them the newest.
+        `changed_at`: monotonic seconds of the oldest change in it, from which the push lag is measured. None: it is not
+        known, and not measured. Returns when each viewer was written to or found unable to take it. One call a board at
+        a time. Cancelling leaves some viewers with older frames, and the next call sends them the newest.
         """
-        watch = self._watches[board]
-        watch.warm = watch.is_watched
-        prepared = prepare(watch.prepared, snapshot)
-        if prepared is None:
+        channel = self._channels[board.id]
+        channel.is_current = channel.is_watched
+        frame_set = next_frame_set(channel.frame_set, snapshot)
+        if frame_set is None:
             return False
-        watch.prepared = prepared  # first of all: who joins during the loops below is handed this
+        channel.frame_set = frame_set  # before any write: rule 1
         begun, count = monotonic(), 0
         for portion in chain(
-            *(subscribers.hand_all(prepared) for subscribers in watch.subscribers.values()), _wake(watch.polls)
+            *(subscribers.broadcast(frame_set) for subscribers in channel.subscribers.values()),
+            _notify_polls(channel.polls),
         ):
             count += portion
-            if count >= YIELD_EVERY:
+            if count >= WRITES_PER_CHECKPOINT:
                 count = 0
-                _measure(changed_at)
+                _measure_lag(changed_at)
                 await trio.lowlevel.checkpoint()
-        _measure(changed_at)
-        watch.sent_at = trio.current_time()
-        self.spent += monotonic() - begun
+        _measure_lag(changed_at)
+        channel.sent_at = trio.current_time()
+        self.broadcast_seconds += monotonic() - begun
         return True
 
-    def personal(self, update: Update) -> None:
-        """Tells users what their actions gave, on each of their connections here, whatever these are subscribed to."""
+    def send_personal(self, board: Board, update: Update) -> None:
+        """Sends users what their actions gave on a board, on each of their connections here, whatever those subscribed
+        to."""
         for one in update.personal:
             viewers = self._users.get(one.user)
             if viewers:
-                message = wire.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms)
+                message = protocol.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms)
                 for viewer in viewers:
-                    # no id: of the board it has what it had before
-                    self.tell(viewer, viewer.wrap(Event.PERSONAL, message, ""))
-                log.debug("score_pushed", request_id=one.request_id, connections=len(viewers))
+                    # no id: what the viewer has of the board is the same as before
+                    self.send(viewer, viewer.encode(Event.PERSONAL, message, ""))
+                log.debug("score_pushed", board=board.id, request_id=one.request_id, connections=len(viewers))
 
-    async def count_viewers(self, count: int) -> None:
-        """Tells subscribers how many watch on all nodes, unless they know. Who is behind is told another time; one call
-        at a time."""
-        messages: dict[wire.Encoding, bytes] = {}
+    async def send_viewer_count(self, count: int) -> None:
+        """Sends subscribers how many watch on all nodes, unless they have that number. Who is behind is left out this
+        time. One call at a time."""
+        messages: dict[protocol.Encoding, bytes] = {}
         for written, viewer in enumerate(self.subscribers(), 1):
-            if viewer.told != count and viewer.pending is None:
-                message = messages.get(viewer.wrap)
+            if viewer.last_viewer_count != count and viewer.pending is None:
+                message = messages.get(viewer.encode)
                 if message is None:
-                    message = messages[viewer.wrap] = viewer.wrap(Event.VIEWERS, wire.viewers(count), "")
+                    message = messages[viewer.encode] = viewer.encode(Event.VIEWERS, protocol.viewers(count), "")
                 if viewer.socket.send_now(message):
-                    viewer.told = count
-            if not written % YIELD_EVERY:
+                    viewer.last_viewer_count = count
+            if not written % WRITES_PER_CHECKPOINT:
                 await trio.lowlevel.checkpoint()
 
     async def send_heartbeats(self, quiet_seconds: float) -> None:
-        """Sends a heartbeat to those who asked for it, of each board of which nothing was sent for so long. Who is
-        behind needs none."""
-        for watch in self._watches.values():
-            if trio.current_time() - watch.sent_at < quiet_seconds:
+        """Sends a heartbeat to those who want one, on each board of which nothing was sent for so long. Who is behind
+        needs none."""
+        for channel in self._channels.values():
+            if trio.current_time() - channel.sent_at < quiet_seconds:
                 continue
-            watch.sent_at = trio.current_time()
-            viewers = [
-                viewer for subscribers in watch.subscribers.values() for viewer in subscribers if viewer.wants_heartbeat
-            ]
+            channel.sent_at = trio.current_time()
+            viewers = [viewer for viewer in channel.viewers() if viewer.wants_heartbeat]
             for written, viewer in enumerate(viewers, 1):
                 if viewer.pending is None:
-                    viewer.socket.send_now(wire.HEARTBEAT if viewer.wrap is wire.event_stream else wire.HEARTBEAT_FRAME)
-                if not written % YIELD_EVERY:
+                    is_stream = viewer.encode is protocol.event_stream
+                    viewer.socket.send_now(protocol.HEARTBEAT if is_stream else protocol.HEARTBEAT_FRAME)
+                if not written % WRITES_PER_CHECKPOINT:
                     await trio.lowlevel.checkpoint()
 
-    def revoke(self, sid: UUID) -> None:
-        """Ends every connection of a session that was ended."""
+    def close_session(self, sid: UUID) -> None:
+        """Closes every connection of a session that was ended."""
         for viewer in [viewer for viewer in self._viewers if viewer.sid == sid]:
-            viewer.end(CloseCode.TOKEN)
+            viewer.close(CloseCode.TOKEN)
 
-    async def leaving(self) -> None:
-        """Tells everyone to reconnect elsewhere (1012), spread over a second. Returns when all were told, not when they
-        have gone."""
-        self.closing = True
+    async def shut_down(self) -> None:
+        """Closes everyone with 1012 (reconnect elsewhere), spread over a second. Returns when each close was begun."""
+        self.is_shutting_down = True
         everyone: list[Viewer | Poll] = [
             *self._viewers,
-            *(poll for watch in self._watches.values() for poll in watch.polls),
+            *(poll for channel in self._channels.values() for poll in channel.polls),
         ]
-        for step in range(LEAVING_STEPS):
-            portion = everyone[step::LEAVING_STEPS]
+        for step in range(SHUTDOWN_STEPS):
+            portion = everyone[step::SHUTDOWN_STEPS]
             if not portion:
-                break  # fewer viewers than portions: no need to take the whole second
+                break  # fewer viewers than steps: no need to take the whole second
             for one in portion:
-                one.end(CloseCode.RESTART)
-            await trio.sleep(LEAVING_SECONDS / LEAVING_STEPS)
+                one.close(CloseCode.RESTART)
+            await trio.sleep(SHUTDOWN_SECONDS / SHUTDOWN_STEPS)
 
 
-def _wake(polls: set[Poll]) -> Iterator[int]:
-    """Wakes all who wait, and yields after each."""
+def _notify_polls(polls: set[Poll]) -> Iterator[int]:
+    """Calls all polls that wait, and yields after each."""
     for poll in tuple(polls):
-        poll.wake()
+        poll.on_frames()
         yield 1
 
 
-def _measure(changed_at: float | None) -> None:
-    """Once a portion of writes, for its last viewer: measuring each would cost as much as the write."""
+def _measure_lag(changed_at: float | None) -> None:
+    """Once a portion, for its last viewer: measuring each would cost as much as the write."""
     if changed_at is not None:
         metrics.PUSH_LAG.observe(max(0.0, monotonic() - changed_at))

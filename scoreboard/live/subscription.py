@@ -1,124 +1,138 @@
-"""Hears what other nodes, and this one, publish: boards that have changed, sessions that were ended, beats.
+"""Receives what the nodes publish, this one too: boards that have changed, sessions that were ended, heartbeats.
 
-One task receives and one hands on, with a bounded channel between them; a third publishes a beat a second, with the
-number of those who watch here, and reconnects when three have not come back: a half-open subscription is not noticed
-otherwise. Everything heard is a hint; what is missed costs a second (see storage.board_cache).
+Three tasks. One receives; one dispatches, behind a bounded channel; one publishes this node's heartbeat once a second,
+with the number of those who watch here. A half-open subscription raises no error: the third task notices that no
+heartbeat has come back for three seconds, and has the first one subscribe again. Every message is a hint. One that is
+lost costs a second (see storage.board_cache).
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from uuid import UUID
 
 import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.live.batcher import Batcher
+from scoreboard.live.dependencies import Authenticator
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.board_cache import BoardCache
 from scoreboard.telemetry import metrics
 
-# payloads, about 10 s of batches; full: dropped, a later one carries the newer version, and a second mends the rest
-UNREAD = 1024
-HEARTBEAT_INTERVAL_SECONDS = 1.0  # seconds between two beats of this node
-MISSED_HEARTBEATS = 3.0  # seconds without any payload, beats of this node included: the subscription is dead
-RETRY = 0.5  # seconds before the next attempt, times 1…2 so that nodes don't come all at once
+# Bound of the channel, about 10 s of batches. When full, what comes is dropped and counted: a later message names the
+# newer version, and each board is read once a second anyway.
+MAX_UNREAD_MESSAGES = 1024
+HEARTBEAT_INTERVAL_SECONDS = 1.0
+HEARTBEAT_TIMEOUT_SECONDS = 3.0  # without any message, this node's own heartbeats included: the subscription is dead
+RETRY_SECONDS = 0.5  # before the next attempt, times 1…2: no thundering herd of nodes
 
 log = structlog.get_logger()
 
 
-class Reader:
-    """One for the process. `revoked(sid)` is told of sessions that ended elsewhere, before the hub is."""
+class Subscription:
+    """One for the process."""
 
-    __slots__ = ("_audience", "_batcher", "_boards", "_bus", "_heard", "_hub", "_listening", "_node", "_revoked")
+    __slots__ = (
+        "_authenticator",
+        "_batcher",
+        "_boards",
+        "_bus",
+        "_hub",
+        "_last_message_at",
+        "_node",
+        "_scope",
+        "_viewers",
+    )
 
     def __init__(
         self,
-        hints: bus.Bus,
+        messages: bus.Bus,
         boards: Mapping[str, BoardCache],
         batcher: Batcher,
         hub: Hub,
-        audience: ViewerCount,
+        viewers: ViewerCount,
         *,
         node: str,
-        revoked: Callable[[UUID], None],
+        authenticator: Authenticator,
     ) -> None:
-        self._bus, self._boards, self._batcher, self._hub, self._audience = hints, boards, batcher, hub, audience
-        self._node, self._revoked = node, revoked
-        self._heard = 0.0  # trio's clock, when the last payload came or the attempt began
-        self._listening: trio.CancelScope | None = None
+        """`boards`: by id. `node`: the name under which this one's heartbeats go out."""
+        self._bus, self._boards, self._batcher, self._hub, self._viewers = messages, boards, batcher, hub, viewers
+        self._node, self._authenticator = node, authenticator
+        self._last_message_at = 0.0  # trio's clock, when the last payload came or the attempt began
+        self._scope: trio.CancelScope | None = None  # of the present attempt
 
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Listens for ever. Started at once: a node that hears nothing yet reads its watched boards every second.
+        """Receives for ever. Started at once: until it is subscribed, watched boards are read every second.
 
         Cancelling closes the subscription. Raises whatever is not StorageUnavailable.
         """
-        deposit, heard = trio.open_memory_channel[bytes](UNREAD)
+        send_channel, receive_channel = trio.open_memory_channel[bytes](MAX_UNREAD_MESSAGES)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, deposit)
-            nursery.start_soon(self._beat)
-            nursery.start_soon(self._hand_on, heard)
+            nursery.start_soon(self._receive, send_channel)
+            nursery.start_soon(self._send_heartbeats)
+            nursery.start_soon(self._dispatch_all, receive_channel)
             task_status.started()
 
     # ---- receiving --------------------------------------------------------------------------------------------------
 
-    async def _listen(self, deposit: "trio.MemorySendChannel[bytes]") -> None:
-        failing = False
+    async def _receive(self, send_channel: "trio.MemorySendChannel[bytes]") -> None:
+        is_failing = False
         while True:
-            self._heard = trio.current_time()
+            self._last_message_at = trio.current_time()
             try:
-                with trio.CancelScope() as self._listening:
-                    await self._bus.listen(self._subscribed, partial(self._deliver, deposit))
-                log.warning("subscription_silent", seconds=MISSED_HEARTBEATS)
+                with trio.CancelScope() as self._scope:
+                    await self._bus.listen(self._on_subscribed, partial(self._on_message, send_channel))
+                log.warning("subscription_timed_out", seconds=HEARTBEAT_TIMEOUT_SECONDS)
             except StorageUnavailable as exc:
-                if not failing:
+                if not is_failing:
                     log.warning("subscription_lost", error=str(exc))
-                failing = True
+                is_failing = True
             else:
-                failing = False
-            await trio.sleep(RETRY * random.uniform(1, 2))  # noqa: S311 – jitter
+                is_failing = False
+            await trio.sleep(RETRY_SECONDS * random.uniform(1, 2))  # noqa: S311 – jitter
 
-    def _subscribed(self) -> None:
-        """What was published before is lost: every board is read anew."""
-        for board in self._boards.values():
-            board.distrust()
+    def _on_subscribed(self) -> None:
+        """What was published before is lost, so every board is read anew."""
+        for cache in self._boards.values():
+            cache.distrust()
 
-    def _deliver(self, deposit: "trio.MemorySendChannel[bytes]", payload: bytes) -> None:
-        self._heard = trio.current_time()
+    def _on_message(self, send_channel: "trio.MemorySendChannel[bytes]", payload: bytes) -> None:
+        self._last_message_at = trio.current_time()
         try:
-            deposit.send_nowait(payload)
+            send_channel.send_nowait(payload)
         except trio.WouldBlock:
             metrics.HINTS_DROPPED.inc()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             await trio.sleep(HEARTBEAT_INTERVAL_SECONDS)
             try:
-                await self._bus.publish_beat(self._node, self._audience.here())
+                await self._bus.publish_beat(self._node, self._viewers.local())
             except StorageUnavailable:
-                pass  # no beat comes back then, and that is what counts
-            if trio.current_time() - self._heard >= MISSED_HEARTBEATS and self._listening is not None:
-                self._listening.cancel()
+                pass  # then none comes back, and the time-out below counts
+            if trio.current_time() - self._last_message_at >= HEARTBEAT_TIMEOUT_SECONDS and self._scope is not None:
+                self._scope.cancel()
 
-    # ---- handing on -------------------------------------------------------------------------------------------------
+    # ---- dispatching ------------------------------------------------------------------------------------------------
 
-    async def _hand_on(self, heard: "trio.MemoryReceiveChannel[bytes]") -> None:
-        async for payload in heard:
+    async def _dispatch_all(self, receive_channel: "trio.MemoryReceiveChannel[bytes]") -> None:
+        async for payload in receive_channel:
             match self._bus.decode(payload):
                 case bus.Update() as update if update.board in self._boards:
-                    board = self._boards[update.board]
-                    if board.hear(update.mark, update.top):
-                        self._batcher.notify(update.board)
-                    # A rank on a board that lacks something is none: the message may come of a call that its sender had
-                    # given up.
-                    self._hub.personal(update.without_ranks() if board.is_stale else update)
+                    self._on_board_changed(self._boards[update.board], update)
                 case bus.Revoked(sid):
-                    self._revoked(sid)
-                    self._hub.revoke(sid)
+                    self._authenticator.mark_revoked(sid)  # before the hub: whoever comes back is refused
+                    self._hub.close_session(sid)
                 case bus.Heartbeat(node, viewers):
-                    self._audience.hear(node, viewers)
+                    self._viewers.on_heartbeat(node, viewers)
                 case _:
                     pass  # a board that only other nodes know, or another version's message
+
+    def _on_board_changed(self, cache: BoardCache, update: bus.Update) -> None:
+        if cache.hear(update.mark, update.top):
+            self._batcher.notify(cache.board)
+        # While the board is stale no rank is known: the message may come of a call that its sender gave up.
+        self._hub.send_personal(cache.board, update.without_ranks() if cache.is_stale else update)

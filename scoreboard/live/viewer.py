@@ -1,70 +1,79 @@
-"""Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits. Made by their
-transports, told by the hub. Small: there are thousands.
+"""Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits.
+
+Transports make them, the hub keeps them and writes to them. Both are small: there are thousands. Tested with the hub,
+and in tests/live/test_reference_cycles.py.
 """
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
 
-from scoreboard.domain import protocol as wire
+from scoreboard.domain import protocol
 from scoreboard.domain.protocol import CloseCode, Encoding
 from scoreboard.net.sockets import Socket
 
 
+class Transport(Protocol):
+    """What runs a viewer's connection."""
+
+    def close(self, code: CloseCode) -> None:
+        """Closes the connection with a code, without waiting. May be called more than once."""
+
+
+class WritableObserver(Protocol):
+    """Who sends to viewers: the hub."""
+
+    def on_writable(self, viewer: "Viewer") -> None:
+        """The viewer's socket takes bytes again."""
+
+
 class Viewer:
-    """One connection. Its transport calls `Hub.join` and, in the end, `Hub.leave`.
+    """One connection. Its transport calls `Hub.add`, and in the end `Hub.remove` and `detach`."""
 
-    `end` closes the connection with a code, without waiting; it may be called more than once, and does nothing once
-    `forget` was called.
-    """
+    __slots__ = (
+        "encode",
+        "hub",
+        "last_viewer_count",
+        "pending",
+        "sid",
+        "socket",
+        "transport",
+        "user",
+        "wants_heartbeat",
+    )
 
-    __slots__ = ("catch_up", "end", "pending", "sid", "socket", "told", "user", "wants_heartbeat", "wrap")
-
-    def __init__(self, socket: Socket, end: Callable[[CloseCode], None], wrap: Encoding = wire.websocket) -> None:
+    def __init__(self, socket: Socket, transport: Transport, encode: Encoding = protocol.websocket) -> None:
         self.socket = socket
-        self.end = end
-        self.catch_up: Callable[[Viewer], None] | None = None  # the hub's
-        self.wrap = wrap  # makes its transport's bytes of a message
+        self.transport: Transport | None = transport
+        self.hub: WritableObserver | None = None  # until it was added to one
+        self.encode = encode  # makes its transport's bytes of a message
         self.user: UUID | None = None  # None: anonymous
         self.sid: UUID | None = None
-        # messages that the socket did not take, in order; None: none (most viewers, always)
+        # messages that the socket did not take, in order; None: none (most viewers, always). See hub.MAX_PENDING_EVENTS
         self.pending: deque[bytes] | None = None
         self.wants_heartbeat = False  # every few seconds on a quiet board
-        self.told = 0  # how many watch, as it was told last
+        self.last_viewer_count = 0  # how many watch, as it was sent last
 
-    def forget(self) -> None:
-        """Its transport has ended: lets go of it, so that neither outlives the other until the collector comes."""
-        self.end = _has_ended
+    def close(self, code: CloseCode) -> None:
+        """Has its transport close the connection, without waiting. Does nothing once `detach` was called."""
+        if self.transport is not None:
+            self.transport.close(code)
 
-    def drained(self, _socket: Socket) -> None:
-        """Its socket has room again, or the one who held it has let go."""
-        if self.catch_up is not None:
-            self.catch_up(self)
+    def detach(self) -> None:
+        """Its transport has ended. Breaks the reference cycle between the two: the collector runs seldom."""
+        self.transport = None
 
-
-def _has_ended(_code: CloseCode) -> None:
-    pass
-
-
-def _nothing() -> None:
-    pass
+    def on_writable(self, _socket: Socket) -> None:
+        """Its socket has room again, or another writer has released it."""
+        if self.hub is not None:
+            self.hub.on_writable(self)
 
 
-class Poll:
-    """One request that waits for a board's next frames. `wake` is called when there are some, and when it is over; it
-    must not wait."""
+class Poll(Protocol):
+    """One request that waits for a board's next frames. None of its methods may wait."""
 
-    __slots__ = ("over", "wake")
+    def on_frames(self) -> None:
+        """The board has new frames."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.wake = wake
-        self.over = False  # `end` was called: no use in waiting any longer
-
-    def end(self, _code: CloseCode = CloseCode.RESTART) -> None:
-        """Its time has passed, or the node is leaving."""
-        self.over = True
-        self.wake()
-
-    def forget(self) -> None:
-        """As for a viewer."""
-        self.wake = _nothing
+    def close(self, code: CloseCode) -> None:
+        """The node shuts down: waiting any longer is of no use."""

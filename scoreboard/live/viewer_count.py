@@ -1,46 +1,47 @@
-"""How many watch, on all nodes: each node's beat carries its own number, and the sum goes to every subscriber, at most
-every five seconds.
+"""How many watch, on all nodes. The heartbeat of each node carries its own number; subscribers are sent the sum, at
+most every five seconds.
 
-The reader tells of beats; `run` tells the hub. A node that is not heard of for three seconds counts no more.
+The subscription calls `on_heartbeat`; `run` calls the hub. A node without a heartbeat for three seconds counts no
+more.
 """
 
 import trio
 
 from scoreboard.live.hub import Hub
 
-TELL = 5.0  # seconds; contract: at most so often
-HEARD = 3.0  # seconds that a node's number counts: three beats
-NODES = 1024  # whose numbers are kept, about 200 kB; full: one that is not known yet is not counted
+SEND_INTERVAL_SECONDS = 5.0  # contract: at most so often
+NODE_TIMEOUT_SECONDS = 3.0  # that a node's number counts: three heartbeats
+MAX_NODES = 1024  # whose numbers are kept, about 200 kB; when full, a node that is not known yet is not counted
 
 
 class ViewerCount:
-    """One for the process. `node`: this one's name, whose number is asked of the hub itself."""
+    """One for the process. `node`: this one's name; its number is asked of the hub."""
 
-    __slots__ = ("_heard", "_hub", "_node")
+    __slots__ = ("_hub", "_node", "_others")
 
     def __init__(self, hub: Hub, node: str) -> None:
         self._hub, self._node = hub, node
-        # other node → when it was heard, by trio's clock, and how many watch there
-        self._heard: dict[str, tuple[float, int]] = {}
+        # other node → when its heartbeat came, by trio's clock, and how many watch there
+        self._others: dict[str, tuple[float, int]] = {}
 
-    def hear(self, node: str, viewers: int) -> None:
-        """A beat of any node."""
-        if node != self._node and (node in self._heard or len(self._heard) < NODES):
-            self._heard[node] = (trio.current_time(), viewers)
+    def on_heartbeat(self, node: str, viewers: int) -> None:
+        """The heartbeat of any node has come."""
+        if node != self._node and (node in self._others or len(self._others) < MAX_NODES):
+            self._others[node] = (trio.current_time(), viewers)
 
-    def here(self) -> int:
+    def local(self) -> int:
         """How many watch on this node."""
-        return self._hub.audience()
+        return self._hub.viewer_count()
 
-    def everywhere(self) -> int:
-        """How many watch on all nodes, as far as they were heard of lately."""
-        since = trio.current_time() - HEARD
-        self._heard = {node: heard for node, heard in self._heard.items() if heard[0] >= since}
-        return self.here() + sum(viewers for _, viewers in self._heard.values())
+    def total(self) -> int:
+        """How many watch on all nodes whose heartbeats come."""
+        since = trio.current_time() - NODE_TIMEOUT_SECONDS
+        self._others = {node: (at, viewers) for node, (at, viewers) in self._others.items() if at >= since}
+        return self.local() + sum(viewers for _, viewers in self._others.values())
 
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Tells for ever. Cancelling it may leave some with the number before."""
+        """Sends the sum for ever. Cancelling it may leave some with the number before."""
         task_status.started()
         while True:
-            await trio.sleep(TELL)
-            await self._hub.count_viewers(self.everywhere())
+            await trio.sleep(SEND_INTERVAL_SECONDS)
+            await self._hub.send_viewer_count(self.total())

@@ -9,7 +9,7 @@ import structlog
 # Containers that were made and not freed again before the youngest are looked through, and how many such looks before
 # the next older generation is. CPython's own 700, 10, 10 walk through all of 8,000 viewers again and again while they
 # come: 13 pauses, of 0.4 s at last. What circles there are in a million containers takes some hundred megabytes; ended
-# connections leave none (tests/live/test_freed.py).
+# connections leave none (tests/live/test_reference_cycles.py).
 COLLECT_AFTER = (5_000, 5, 50)
 
 log = structlog.get_logger()

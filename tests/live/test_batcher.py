@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.live.batcher import LATE, OVERLOAD_STRETCH, TICK, Batcher, interval, next_frame, next_tick
+from scoreboard.live.batcher import (
+    MAX_LATENESS,
+    OVERLOAD_STRETCH,
+    TICK_SECONDS,
+    Batcher,
+    next_frame,
+    next_tick,
+    tick_interval,
+)
 from scoreboard.live.hub import Hub
-from tests.live.viewers import BOARD, FakeViewer, names, snapshot
+from tests.live.boards import BOARD, OTHER, snapshot
+from tests.live.messages import names
+from tests.live.viewers import FakeViewer
 
 
 class FakeBoard:
@@ -50,7 +60,7 @@ def board() -> FakeBoard:
 
 @pytest.fixture
 async def batcher(hub: Hub, board: FakeBoard, nursery: trio.Nursery) -> Batcher:
-    made = Batcher({BOARD: board}, hub)  # type: ignore[dict-item]
+    made = Batcher({BOARD.id: board}, hub)  # type: ignore[dict-item]
     await nursery.start(made.run)
     return made
 
@@ -83,7 +93,7 @@ async def test_boards_that_nobody_watches_or_that_are_not_due_are_not_read(
     assert 9 <= board.reads <= 11
 
 
-async def told(viewer: FakeViewer, board: FakeBoard, batcher: Batcher, moments: list[float]) -> list[float]:
+async def frame_times(viewer: FakeViewer, board: FakeBoard, batcher: Batcher, moments: list[float]) -> list[float]:
     """The board changes at these moments, and is no longer due once it was read. When its viewer had a frame, in
     seconds from now."""
     begun, seen = trio.current_time(), list[float]()
@@ -108,26 +118,26 @@ async def test_a_quiet_boards_change_is_sent_at_once(
     board.due = False
     viewer = FakeViewer(hub)
     await trio.sleep(1 + phase)
-    first, second, third = await told(viewer, board, batcher, [0.0, 0.03, 0.3])
+    first, second, third = await frame_times(viewer, board, batcher, [0.0, 0.03, 0.3])
     assert first < 0.01
-    assert TICK - 1e-6 <= second - first < TICK + 0.01
+    assert TICK_SECONDS - 1e-6 <= second - first < TICK_SECONDS + 0.01
     assert third == pytest.approx(0.3, abs=0.01)
 
 
 async def test_a_busy_board_has_a_frame_a_tick(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Changes every 7 ms, each told at once, make ten frames a second at even distances, and the last change is
+    """Changes every 7 ms, each notified at once, make ten frames a second at even distances, and the last change is
     shown."""
     board.due = False
     viewer = FakeViewer(hub)
-    seen = await told(viewer, board, batcher, [number * 0.007 for number in range(300)])
+    seen = await frame_times(viewer, board, batcher, [number * 0.007 for number in range(300)])
     assert 21 <= len(seen) <= 23
-    assert all(later - sooner >= TICK * (1 - LATE) - 0.006 for sooner, later in pairwise(seen))
+    assert all(later - sooner >= TICK_SECONDS * (1 - MAX_LATENESS) - 0.006 for sooner, later in pairwise(seen))
     assert viewer.events[-1]["data"]["position"] == "1-300"
 
 
-async def test_told_while_nobody_watches(
+async def test_notified_while_nobody_watches(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Such a board is not read, and the first change after somebody came is shown at once."""
@@ -139,10 +149,10 @@ async def test_told_while_nobody_watches(
     batcher.notify(BOARD)
     await trio.sleep(0.01)
     viewer = FakeViewer(hub)
-    assert (await told(viewer, board, batcher, [0.02]))[0] < 0.03
+    assert (await frame_times(viewer, board, batcher, [0.02]))[0] < 0.03
 
 
-async def test_told_of_a_board_that_cannot_be_read(
+async def test_notified_of_a_board_that_cannot_be_read(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Tried again at each tick, not over and over."""
@@ -171,10 +181,10 @@ async def test_an_unreadable_board_is_tried_again(
     assert [names(event) for event in viewer.events] == ["a"]
 
 
-async def test_refresh_shows_at_once(
+async def test_refresh_publishes_at_once(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A first viewer need not wait for the tick; two at once are not shown it twice."""
+    """A first viewer need not wait for the tick; two at once do not get it twice."""
     viewer = FakeViewer(hub)
     board.content = snapshot("a", 1)
     before = trio.current_time()
@@ -185,11 +195,50 @@ async def test_refresh_shows_at_once(
     assert [names(event) for event in viewer.events] == ["a"]
 
 
-async def test_refresh_tells_when_no_store_answers(board: FakeBoard, batcher: Batcher) -> None:
-    """Whoever subscribes then is told that the board is stale."""
+async def test_refresh_raises_when_no_store_answers(board: FakeBoard, batcher: Batcher) -> None:
+    """The caller learns that no store gives the board."""
     board.fails = True
     with pytest.raises(StorageUnavailable):
         await batcher.refresh(BOARD)
+
+
+async def test_each_board_has_its_own_ticks(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """A busy board does not delay a quiet one, whose change is sent at once; nobody gets a board of others."""
+    hub, busy, quiet = Hub((BOARD, OTHER)), FakeBoard(), FakeBoard()
+    batcher = Batcher({BOARD.id: busy, OTHER.id: quiet}, hub)  # type: ignore[dict-item]
+    await nursery.start(batcher.run)
+    of_busy, of_quiet = FakeViewer(hub), FakeViewer(hub, subscribed=False)
+    hub.subscribe(of_quiet, OTHER)
+    busy.due = quiet.due = False
+    await trio.sleep(1)
+    for top in range(1, 4):
+        busy.content, busy.due = snapshot("ab" if top % 2 else "ba", top), True
+        batcher.notify(BOARD)
+        await trio.sleep(0.01)
+    assert len(of_busy.events) == 1
+    assert quiet.reads == 0
+    quiet.content, quiet.due = snapshot("xy", 1, board=OTHER), True
+    batcher.notify(OTHER)
+    await trio.sleep(0.01)
+    assert [names(event) for event in of_quiet.events] == ["xy"]
+    await trio.sleep(TICK_SECONDS)
+    assert [names(event) for event in of_busy.events] == ["ab", "ab"]
+
+
+async def test_a_board_that_cannot_be_read_holds_up_no_other(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its viewers keep what they have."""
+    hub, good, bad = Hub((BOARD, OTHER)), FakeBoard(), FakeBoard()
+    await nursery.start(Batcher({BOARD.id: good, OTHER.id: bad}, hub).run)  # type: ignore[dict-item]
+    viewer = FakeViewer(hub)
+    hub.subscribe(viewer, OTHER)
+    bad.fails, good.content = True, snapshot("ab", 1)
+    await trio.sleep(0.25)
+    assert [names(event) for event in viewer.events] == ["ab"]
+    bad.fails, bad.content = False, snapshot("xy", 1, board=OTHER)
+    await trio.sleep(0.25)
+    assert [names(event) for event in viewer.events] == ["ab", "xy"]
 
 
 times = st.floats(0, 1e6, allow_nan=False)
@@ -214,10 +263,10 @@ def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
     due = now - late * every
     following = next_frame(now, due, every)
     assert following >= due + every - 1e-6
-    assert following - now >= every * (1 - LATE) - 1e-6
+    assert following - now >= every * (1 - MAX_LATENESS) - 1e-6
 
 
 def test_an_overlong_fan_out_stretches_the_interval() -> None:
     """Below a tick nothing changes; above it, a part of the time is left to everything else."""
-    assert interval(0.1, 0.05) == 0.1
-    assert interval(0.1, 0.4) == pytest.approx(0.4 * OVERLOAD_STRETCH)
+    assert tick_interval(0.1, 0.05) == 0.1
+    assert tick_interval(0.1, 0.4) == pytest.approx(0.4 * OVERLOAD_STRETCH)

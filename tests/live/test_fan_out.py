@@ -1,5 +1,5 @@
-"""Viewers whose descriptors are written to in groups, on real sockets: who leaves a group, when, and what they are
-handed."""
+"""Viewers whose descriptors are written to in batches, on real sockets: who leaves a batch, when, and what each is
+sent."""
 
 import errno
 import os
@@ -10,28 +10,31 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from scoreboard.domain import protocol as wire
+from scoreboard.domain import protocol
+from scoreboard.domain.boards import Board
 from scoreboard.domain.protocol import Encoding, Event, event_stream, websocket
-from scoreboard.live import fan_out as module
+from scoreboard.live import fan_out
 from scoreboard.live import hub as hub_module
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer import Viewer
 from scoreboard.net import sockets
-from tests.live.viewers import BOARD, OTHER, RealViewer, kinds, names, snapshot, subscribers, turns
+from tests.live.boards import BOARD, OTHER, snapshot
+from tests.live.messages import kinds, names
+from tests.live.viewers import RealViewer, subscribers, turns
 from tests.net.pairs import CLOSE, FILL
 
-COUNT = 5  # viewers, which is more than one group of the tests
+COUNT = 5  # viewers, which is more than one batch of the tests
 
 
 @asynccontextmanager
-async def watching(*, wrap: Encoding = websocket, delta: bool = False) -> AsyncIterator[tuple[Hub, list[RealViewer]]]:
-    """A hub with viewers who have been handed the board "a", in groups of two."""
+async def watching(*, encode: Encoding = websocket, delta: bool = False) -> AsyncIterator[tuple[Hub, list[RealViewer]]]:
+    """A hub with viewers who were sent the board "a", in batches of two."""
     with pytest.MonkeyPatch.context() as patch, trio.fail_after(10):
-        patch.setattr(module, "PORTION", 2)
+        patch.setattr(fan_out, "BATCH_SIZE", 2)
         async with trio.open_nursery() as nursery:
             hub = Hub((BOARD, OTHER))
-            viewers = [RealViewer(hub, nursery, BOARD, wrap=wrap, delta=delta) for _ in range(COUNT)]
-            await hub.show(BOARD, snapshot("a", 1))
+            viewers = [RealViewer(hub, nursery, BOARD, encode=encode, delta=delta) for _ in range(COUNT)]
+            await hub.publish(BOARD, snapshot("a", 1))
             assert [viewer.read() for viewer in viewers] == [["a"]] * COUNT
             try:
                 yield hub, viewers
@@ -41,58 +44,58 @@ async def watching(*, wrap: Encoding = websocket, delta: bool = False) -> AsyncI
                     viewer.peer.close()
 
 
-def grouped(hub: Hub, board: str = BOARD) -> list[Viewer]:
-    return [viewer for group in subscribers(hub, board)._groups for viewer in group.members.values()]
+def batched(hub: Hub, board: Board = BOARD) -> list[Viewer]:
+    return [viewer for batch in subscribers(hub, board)._batches for viewer in batch.members.values()]
 
 
-def alone(hub: Hub) -> list[Viewer]:
-    return list(subscribers(hub)._others)
+def singles(hub: Hub) -> list[Viewer]:
+    return list(subscribers(hub)._singles)
 
 
 async def abandon(hub: Hub, users: str, top: int) -> None:
     """A fan-out that is cancelled at its first pause."""
     with trio.CancelScope() as scope:
         scope.cancel()
-        await hub.show(BOARD, snapshot(users, top))
+        await hub.publish(BOARD, snapshot(users, top))
 
 
 @pytest.fixture
 def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "YIELD_EVERY", 1)
+    monkeypatch.setattr(hub_module, "WRITES_PER_CHECKPOINT", 1)
 
 
-async def test_who_was_handed_the_newest_is_in_a_group() -> None:
-    """As many groups as are needed, and each viewer in one; they get every board once."""
+async def test_who_was_sent_the_newest_is_in_a_batch() -> None:
+    """As many batches as are needed, and each viewer in one; they get every board once."""
     async with watching() as (hub, viewers):
-        assert grouped(hub) == viewers
-        assert [len(group.members) for group in subscribers(hub)._groups] == [2, 2, 1]
+        assert batched(hub) == viewers
+        assert [len(batch.members) for batch in subscribers(hub)._batches] == [2, 2, 1]
         for top, users in enumerate("bc", 2):
-            await hub.show(BOARD, snapshot(users, top))
+            await hub.publish(BOARD, snapshot(users, top))
         assert [viewer.read() for viewer in viewers] == [["b", "c"]] * COUNT
         assert set(subscribers(hub)) == set(viewers)
         assert len(subscribers(hub)) == COUNT
 
 
 async def test_a_place_in_a_group_is_used_again() -> None:
-    """Viewers come and go without leaving groups behind."""
+    """Viewers come and go without leaving batches behind."""
     async with watching() as (hub, viewers):
         for top in range(2, 12):
             hub.unsubscribe(viewers[top % COUNT], BOARD)
-            await hub.show(BOARD, snapshot("ab", top))
+            await hub.publish(BOARD, snapshot("ab", top))
             hub.subscribe(viewers[top % COUNT], BOARD)
-            await hub.show(BOARD, snapshot("ba", top))
-        assert sorted(map(id, grouped(hub))) == sorted(map(id, viewers))
-        assert len(subscribers(hub)._groups) == 3
+            await hub.publish(BOARD, snapshot("ba", top))
+        assert sorted(map(id, batched(hub))) == sorted(map(id, viewers))
+        assert len(subscribers(hub)._batches) == 3
 
 
 async def test_who_leaves_is_not_written_to() -> None:
     """It gave up the board, or is gone for good."""
     async with watching() as (hub, viewers):
         hub.unsubscribe(viewers[0], BOARD)
-        hub.leave(viewers[1])
-        await hub.show(BOARD, snapshot("b", 2))
+        hub.remove(viewers[1])
+        await hub.publish(BOARD, snapshot("b", 2))
         assert [viewer.read() for viewer in viewers] == [[], [], ["b"], ["b"], ["b"]]
-        assert hub.audience() == 3
+        assert hub.viewer_count() == 3
 
 
 @pytest.mark.usefixtures("_one_at_a_time")
@@ -111,8 +114,8 @@ async def test_a_descriptor_that_is_used_again_is_nobody_elses() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(swap)
-            await hub.show(BOARD, snapshot("b", 2))
-        await hub.show(BOARD, snapshot("c", 3))
+            await hub.publish(BOARD, snapshot("b", 2))
+        await hub.publish(BOARD, snapshot("c", 3))
         stranger[1].setblocking(False)
         with pytest.raises(BlockingIOError):
             stranger[1].recv(1)
@@ -122,20 +125,20 @@ async def test_a_descriptor_that_is_used_again_is_nobody_elses() -> None:
             end.close()
 
 
-async def test_whoever_is_being_written_to_is_handed_the_board_later() -> None:
+async def test_whoever_is_being_written_to_gets_the_board_later() -> None:
     """While another writes to its socket, a member is left alone; when that is done it gets the newest, and then fits
     in again."""
     async with watching() as (hub, viewers), trio.open_nursery() as nursery:
         viewer = viewers[0]
         nursery.start_soon(viewer.socket.send_all, FILL)
         await turns()
-        assert alone(hub) == [viewer]
-        await hub.show(BOARD, snapshot("b", 2))
-        await hub.show(BOARD, snapshot("c", 3))
+        assert singles(hub) == [viewer]
+        await hub.publish(BOARD, snapshot("b", 2))
+        await hub.publish(BOARD, snapshot("c", 3))
         assert (await viewer.skip(FILL)) == ["c"]
-        await hub.show(BOARD, snapshot("d", 4))
+        await hub.publish(BOARD, snapshot("d", 4))
         assert viewer.read() == ["d"]
-        assert set(grouped(hub)) == set(viewers)
+        assert set(batched(hub)) == set(viewers)
 
 
 async def test_a_part_of_a_board_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,103 +154,103 @@ async def test_a_part_of_a_board_is_finished(monkeypatch: pytest.MonkeyPatch) ->
             return os.write(fd, data[:room])
 
         monkeypatch.setattr(sockets, "_write", write)
-        await hub.show(BOARD, snapshot("b", 2))
+        await hub.publish(BOARD, snapshot("b", 2))
         assert not whims
-        assert alone(hub) == viewers[:2]
+        assert singles(hub) == viewers[:2]
         await turns(10)
         assert [viewer.read() for viewer in viewers] == [["b"]] * COUNT
-        await hub.show(BOARD, snapshot("c", 3))
+        await hub.publish(BOARD, snapshot("c", 3))
         assert [viewer.read() for viewer in viewers] == [["c"]] * COUNT
-        assert set(grouped(hub)) == set(viewers)
+        assert set(batched(hub)) == set(viewers)
 
 
 async def test_a_peer_that_has_left_harms_nobody() -> None:
-    """The write fails: it is left to whoever reads that socket, and out of the group."""
+    """The write fails: it is left to whoever reads that socket, and out of the batch."""
     async with watching() as (hub, viewers):
         viewers[0].peer.close()
         for top, users in enumerate("bc", 2):
-            await hub.show(BOARD, snapshot(users, top))
-        assert alone(hub) == viewers[:1]
+            await hub.publish(BOARD, snapshot(users, top))
+        assert singles(hub) == viewers[:1]
         assert viewers[0].socket.fd >= 0
         assert [viewer.read() for viewer in viewers[1:]] == [["b", "c"]] * (COUNT - 1)
 
 
 async def test_a_viewer_of_two_boards_gets_both() -> None:
-    """Its socket is lent for one of them, and written to by itself for the other."""
+    """Its descriptor is borrowed for one of them; for the other its socket is written to by itself."""
     async with watching() as (hub, viewers):
         hub.subscribe(viewers[0], OTHER)
         for top, users in enumerate("xy", 1):
-            await hub.show(OTHER, snapshot(users, top))
-            await hub.show(BOARD, snapshot(users, top + 1))
+            await hub.publish(OTHER, snapshot(users, top, board=OTHER))
+            await hub.publish(BOARD, snapshot(users, top + 1))
         assert viewers[0].read() == ["x", "x", "y", "y"]
-        assert [viewers[0] in grouped(hub, board) for board in (BOARD, OTHER)].count(True) == 1
+        assert [viewers[0] in batched(hub, board) for board in (BOARD, OTHER)].count(True) == 1
         hub.unsubscribe(viewers[0], BOARD)
-        await hub.show(OTHER, snapshot("z", 3))
-        await hub.show(BOARD, snapshot("z", 4))
+        await hub.publish(OTHER, snapshot("z", 3, board=OTHER))
+        await hub.publish(BOARD, snapshot("z", 4))
         assert viewers[0].read() == ["z"]
-        assert grouped(hub, OTHER) == viewers[:1]
+        assert batched(hub, OTHER) == viewers[:1]
 
 
 @pytest.mark.usefixtures("_one_at_a_time")
 async def test_a_group_that_was_not_reached_gets_the_whole_board_next_time() -> None:
-    """The fan-out was cancelled between two groups; changed positions are told only to who knows those before."""
+    """The fan-out was cancelled between two batches; changed positions go only to who knows those before."""
     async with watching() as (hub, viewers):
         await abandon(hub, "b", 2)
-        await hub.show(BOARD, snapshot("c", 3))
+        await hub.publish(BOARD, snapshot("c", 3))
         events = [viewer.read_events() for viewer in viewers]
         assert [[names(event) for event in one] for one in events] == [["b", "c"]] * 2 + [["c"]] * 3
         assert [len(one[-1]["data"]["changedPositions"]) for one in events] == [2, 2, 0, 0, 0]
-        assert set(grouped(hub)) == set(viewers)
+        assert set(batched(hub)) == set(viewers)
 
 
 @pytest.mark.usefixtures("_one_at_a_time")
-@pytest.mark.parametrize("wrap", [websocket, event_stream])
-async def test_groups_of_deltas(wrap: Encoding) -> None:
+@pytest.mark.parametrize("encode", [websocket, event_stream])
+async def test_groups_of_deltas(encode: Encoding) -> None:
     """Who has the board before gets the difference, who was not reached the whole board; on every transport."""
-    async with watching(wrap=wrap, delta=True) as (hub, viewers):
-        await hub.show(BOARD, snapshot("ab", 2))
+    async with watching(encode=encode, delta=True) as (hub, viewers):
+        await hub.publish(BOARD, snapshot("ab", 2))
         assert [kinds(viewer.read_events()) for viewer in viewers] == [[Event.DELTA]] * COUNT
         await abandon(hub, "ba", 3)
-        await hub.show(BOARD, snapshot("bc", 4))
+        await hub.publish(BOARD, snapshot("bc", 4))
         got = [kinds(viewer.read_events()) for viewer in viewers]
         assert got == [[Event.DELTA, Event.DELTA]] * 2 + [[Event.UPDATE]] * 3
 
 
 async def test_a_fan_out_that_nobody_can_take_gives_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What counts is who was tried, not who is still in the group."""
+    """What counts is who was tried, not who is still in the batch."""
 
     def refuse(_fd: int, _data: bytes) -> int:
         raise BlockingIOError
 
     async with watching() as (hub, viewers):
-        monkeypatch.setattr(hub_module, "YIELD_EVERY", 2)
+        monkeypatch.setattr(hub_module, "WRITES_PER_CHECKPOINT", 2)
         monkeypatch.setattr(sockets, "_write", refuse)
         seen = list[int]()
 
-        async def look() -> None:
-            seen.append(len(grouped(hub)))
+        async def observe() -> None:
+            seen.append(len(batched(hub)))
             monkeypatch.setattr(sockets, "_write", os.write)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(look)
-            await hub.show(BOARD, snapshot("b", 2))
-        assert seen[0] in (3, 1)  # after the first group or the second, as Trio likes
+            nursery.start_soon(observe)
+            await hub.publish(BOARD, snapshot("b", 2))
+        assert seen[0] in (3, 1)  # after the first batch or the second, as Trio likes
         await turns(10)
         assert [viewer.read() for viewer in viewers] == [["b"]] * COUNT
 
 
 async def test_after_a_close_frame_there_is_nothing() -> None:
-    """A viewer that was sent away is out of its group before the next board."""
+    """A viewer that was closed is out of its batch before the next board."""
     async with watching() as (hub, viewers):
         assert viewers[0].socket.send_now(CLOSE)
-        await hub.show(BOARD, snapshot("b", 2))
+        await hub.publish(BOARD, snapshot("b", 2))
         viewers[0].collect()
         assert viewers[0].received == CLOSE
-        assert grouped(hub) == viewers[1:]
+        assert batched(hub) == viewers[1:]
 
 
-async def test_an_event_that_could_not_be_told_is_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The write of an event failed for a reason that passes: the viewer has left its group, and boards wait behind the
+async def test_an_event_that_could_not_be_sent_is_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write of an event failed for a reason that passes: the viewer has left its batch, and boards wait behind the
     event."""
 
     def fail(_fd: int, _data: bytes) -> int:
@@ -256,7 +259,7 @@ async def test_an_event_that_could_not_be_told_is_not_overtaken(monkeypatch: pyt
     async with watching() as (hub, viewers):
         with monkeypatch.context() as patch:
             patch.setattr(sockets, "_write", fail)
-            hub.tell(viewers[0], wire.PONG)
-        await hub.show(BOARD, snapshot("b", 2))
+            hub.send(viewers[0], protocol.PONG)
+        await hub.publish(BOARD, snapshot("b", 2))
         assert viewers[0].read() == []
         assert viewers[1].read() == ["b"]

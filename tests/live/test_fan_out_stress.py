@@ -1,4 +1,4 @@
-"""A fan-out beside whatever else its viewers and their sockets do, under any interleaving."""
+"""A broadcast beside whatever else its viewers and their sockets do, under any interleaving."""
 
 import os
 import random
@@ -10,13 +10,16 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoreboard.domain import protocol as wire
-from scoreboard.live import fan_out as module
+from scoreboard.domain import protocol
+from scoreboard.domain.boards import Board
+from scoreboard.live import fan_out
 from scoreboard.live import hub as hub_module
 from scoreboard.live.hub import Hub
 from scoreboard.net import sockets
 from scoreboard.net.sockets import Socket
-from tests.live.viewers import BOARD, OTHER, RealViewer, names, read_frames, snapshot, subscribers
+from tests.live.boards import BOARD, OTHER, snapshot
+from tests.live.messages import names, read_frames
+from tests.live.viewers import RealViewer, subscribers
 
 USERS = {BOARD: ("ab", "ba"), OTHER: ("xy", "yx")}
 
@@ -24,9 +27,9 @@ USERS = {BOARD: ("ab", "ba"), OTHER: ("xy", "yx")}
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), blocks=st.sampled_from([0.0, 0.1, 0.5]), portion=st.sampled_from([1, 2, 5]))
 def test_any_coming_and_going(seed: int, blocks: float, portion: int) -> None:
-    """Viewers join, leave, close, change boards, are told things and written to by others, at any moment of a fan-out,
-    on descriptors that take what they like and whose numbers come back: each gets whole frames of its boards, ever
-    newer ones, and the newest in the end."""
+    """Viewers join, leave, close, change boards, are sent events and written to by others, at any moment of a
+    broadcast, on descriptors that take what they like and whose numbers come back: each gets whole frames of its
+    boards, ever newer ones, and the newest in the end."""
     chance = random.Random(seed)
 
     def write(fd: int, data: bytes) -> int:
@@ -36,30 +39,30 @@ def test_any_coming_and_going(seed: int, blocks: float, portion: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sockets, "_write", write)
-        patch.setattr(module, "PORTION", portion)
-        patch.setattr(hub_module, "YIELD_EVERY", 1)
+        patch.setattr(fan_out, "BATCH_SIZE", portion)
+        patch.setattr(hub_module, "WRITES_PER_CHECKPOINT", 1)
         trio.run(come_and_go, chance)
 
 
 async def come_and_go(chance: random.Random) -> None:
-    hub, everyone, tops = Hub((BOARD, OTHER)), list[RealViewer](), Counter[str]()
-    enough: dict[tuple[RealViewer, str], int] = {}  # the newest board when it was given up
+    hub, everyone, tops = Hub((BOARD, OTHER)), list[RealViewer](), Counter[Board]()
+    enough: dict[tuple[RealViewer, Board], int] = {}  # the newest board when it was given up
 
-    async def show(board: str) -> None:
+    async def publish(board: Board) -> None:
         tops[board] += 1
-        await hub.show(board, snapshot(USERS[board][tops[board] % 2], tops[board]))
+        await hub.publish(board, snapshot(USERS[board][tops[board] % 2], tops[board], board=board))
 
-    async def shows(board: str) -> None:
+    async def publish_often(board: Board) -> None:
         for _ in range(40):
-            await show(board)
+            await publish(board)
             for _ in range(chance.randint(0, 3)):
                 await trio.lowlevel.checkpoint()
 
     async def write_to(socket: Socket) -> None:
         with suppress(trio.ClosedResourceError):
-            await socket.send_all(wire.PONG)
+            await socket.send_all(protocol.PONG)
 
-    async def meddle(nursery: trio.Nursery) -> None:
+    async def interfere(nursery: trio.Nursery) -> None:
         for _ in range(150):
             viewer, board = chance.choice(everyone), chance.choice((BOARD, OTHER))
             match chance.randint(0, 6):
@@ -74,9 +77,9 @@ async def come_and_go(chance: random.Random) -> None:
                 case 3:
                     viewer.socket.close()
                     if chance.random() < 0.5:  # else its transport learns of it later
-                        hub.leave(viewer)
+                        hub.remove(viewer)
                 case 4:
-                    hub.tell(viewer, wire.PONG)
+                    hub.send(viewer, protocol.PONG)
                 case 5:
                     nursery.start_soon(write_to, viewer.socket)
                 case _:
@@ -97,12 +100,12 @@ async def come_and_go(chance: random.Random) -> None:
             async with trio.open_nursery() as nursery:
                 everyone += [RealViewer(hub, nursery, BOARD) for _ in range(6)]
                 async with trio.open_nursery() as movers:
-                    movers.start_soon(shows, BOARD)
-                    movers.start_soon(shows, OTHER)
-                    movers.start_soon(meddle, nursery)
+                    movers.start_soon(publish_often, BOARD)
+                    movers.start_soon(publish_often, OTHER)
+                    movers.start_soon(interfere, nursery)
                 await settled()
                 for board in (BOARD, OTHER):
-                    await show(board)
+                    await publish(board)
                 await settled()
         for viewer in everyone:
             newest = {board: enough.get((viewer, board), tops[board]) for board in (BOARD, OTHER)}
@@ -117,9 +120,9 @@ async def come_and_go(chance: random.Random) -> None:
             viewer.peer.close()
 
 
-def check(viewer: RealViewer, newest: dict[str, int], subscribed: set[str]) -> None:
+def check(viewer: RealViewer, newest: dict[Board, int], subscribed: set[Board]) -> None:
     viewer.collect()
-    got: dict[str, list[int]] = {BOARD: [], OTHER: []}
+    got: dict[Board, list[int]] = {BOARD: [], OTHER: []}
     for event in read_frames(viewer.received, cut=viewer.socket.fd < 0):
         if event["event"] == "leaderboard:update":
             board = BOARD if names(event) in USERS[BOARD] else OTHER

@@ -1,20 +1,21 @@
-"""What is encoded for a board's viewers, and when there is nothing to tell."""
+"""What is encoded for a board's viewers, and when there is nothing to send."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.protocol import websocket
-from scoreboard.live.frame_set import FrameFormat, FrameSet, prepare
-from tests.live.viewers import kinds, names, read_frames, snapshot
+from scoreboard.live.frame_set import FrameFormat, FrameSet, next_frame_set
+from tests.live.boards import snapshot
+from tests.live.messages import kinds, names, read_frames
 
 FULL, DELTA = FrameFormat(websocket, delta=False), FrameFormat(websocket, delta=True)
 
 
 def after(before: FrameSet | None, shown: Snapshot) -> FrameSet:
-    prepared = prepare(before, shown)
-    assert prepared is not None
-    return prepared
+    frame_set = next_frame_set(before, shown)
+    assert frame_set is not None
+    return frame_set
 
 
 def changed(frame: bytes) -> list[object]:
@@ -23,34 +24,34 @@ def changed(frame: bytes) -> list[object]:
 
 def test_the_first_frames_are_the_whole_board() -> None:
     """Nothing was shown before: no position has changed, and both forms are one."""
-    prepared = after(None, snapshot("abc", 1))
+    frame_set = after(None, snapshot("abc", 1))
     assert (
-        prepared.serial,
-        names(read_frames(prepared.catch_up(FULL, 0))[0]),
-        changed(prepared.catch_up(FULL, 0)),
+        frame_set.serial,
+        names(read_frames(frame_set.catch_up(FULL, 0))[0]),
+        changed(frame_set.catch_up(FULL, 0)),
     ) == (1, "abc", [])
-    assert prepared.update(FULL) == prepared.catch_up(FULL, 0) == prepared.update(DELTA)
+    assert frame_set.update(FULL) == frame_set.catch_up(FULL, 0) == frame_set.update(DELTA)
 
 
 def test_an_update_tells_changed_positions_and_the_current_form_does_not() -> None:
-    """Who had the frames before is told what moved; who had others gets the board alone."""
-    prepared = after(after(None, snapshot("abc", 1)), snapshot("bad", 2))
-    assert changed(prepared.update(FULL)) == [
+    """Who had the frames before gets what moved; who had others gets the board alone."""
+    frame_set = after(after(None, snapshot("abc", 1)), snapshot("bad", 2))
+    assert changed(frame_set.update(FULL)) == [
         {"userId": "b", "previousRank": 2, "newRank": 1, "score": 99},
         {"userId": "a", "previousRank": 1, "newRank": 2, "score": 98},
         {"userId": "d", "previousRank": None, "newRank": 3, "score": 97},
         {"userId": "c", "previousRank": 3, "newRank": None, "score": 97},
     ]
-    assert (changed(prepared.catch_up(FULL, 0)), names(read_frames(prepared.catch_up(FULL, 0))[0])) == ([], "bad")
-    assert prepared.catch_up(FULL, 0) is prepared.catch_up(DELTA, 0)  # encoded once
+    assert (changed(frame_set.catch_up(FULL, 0)), names(read_frames(frame_set.catch_up(FULL, 0))[0])) == ([], "bad")
+    assert frame_set.catch_up(FULL, 0) is frame_set.catch_up(DELTA, 0)  # encoded once
 
 
 def test_nothing_new_is_nothing() -> None:
     """The same position with the same rows, whatever lies below, and a read that was overtaken, make no frame."""
     shown = after(None, snapshot("abcdefghij", 5))
-    assert prepare(shown, snapshot("abcdefghijk", 5)) is None
-    assert prepare(shown, snapshot("xyz", 4)) is None
-    assert prepare(shown, snapshot("xyz", 9, epoch=0)) is None
+    assert next_frame_set(shown, snapshot("abcdefghijk", 5)) is None
+    assert next_frame_set(shown, snapshot("xyz", 4)) is None
+    assert next_frame_set(shown, snapshot("xyz", 9, epoch=0)) is None
 
 
 def test_another_position_is_told_though_the_rows_are_the_same() -> None:
@@ -86,7 +87,7 @@ def test_a_stale_board_says_so_after_each_of_its_updates() -> None:
     stale = after(live, snapshot("ab", 5, stale_since_ms=1_000))
     assert kinds(read_frames(stale.update(FULL))) == ["leaderboard:update", "leaderboard:stale"]
     assert read_frames(stale.update(FULL))[1]["data"] == {"since": "1970-01-01T00:00:01.000Z"}
-    assert prepare(stale, snapshot("ab", 5, stale_since_ms=1_000)) is None
+    assert next_frame_set(stale, snapshot("ab", 5, stale_since_ms=1_000)) is None
     moved = after(stale, snapshot("ba", 5, stale_since_ms=1_000))
     assert kinds(read_frames(moved.catch_up(FULL, 0))) == ["leaderboard:update", "leaderboard:stale"]
     assert kinds(read_frames(after(moved, snapshot("ba", 6)).update(FULL))) == ["leaderboard:update"]
@@ -102,23 +103,23 @@ boards = st.builds(
 
 
 @given(st.lists(boards, max_size=12), st.data())
-def test_whoever_is_handed_the_newest_has_the_newest(reads: list[Snapshot], data: st.DataObject) -> None:
+def test_whoever_is_sent_the_newest_has_the_newest(reads: list[Snapshot], data: st.DataObject) -> None:
     """However often a viewer misses a frame: the form that fits him ends with the rows and the position shown,
     positions never go back."""
-    prepared, handed, fresh = None, 0, list[tuple[int, int]]()
+    frame_set, last_sent, fresh = None, 0, list[tuple[int, int]]()
     for read in reads:
-        news = prepare(prepared, read)
+        news = next_frame_set(frame_set, read)
         if news is None:
             continue
-        prepared = news
+        frame_set = news
         if read.stale:
-            fresh.clear()  # what a store that has lost the board tells is shown, whatever position it has
+            fresh.clear()  # what a store that has lost the board gives is published, whatever position it has
         else:
             fresh.append((read.epoch, read.top))
         assert fresh == sorted(fresh)
         if data.draw(st.booleans()):
-            event = read_frames(news.update(FULL) if handed == news.serial - 1 else news.catch_up(FULL, 0))[0]
+            event = read_frames(news.update(FULL) if last_sent == news.serial - 1 else news.catch_up(FULL, 0))[0]
             assert names(event) == "".join(entry.userId for entry in read.shown)
             assert event["data"]["position"] == news.position
             assert read.stale or news.position == read.position
-            handed = news.serial
+            last_sent = news.serial

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.protocol import MESSAGE_BYTES, CloseCode
 from scoreboard.live.frames import MAX_PIECES, FrameBuffer
-from tests.live.viewers import masked, one_by_one
+from tests.live.messages import masked, one_by_one
 
 MANY = 10**9  # frames, where their number does not matter
 HEAD_BYTES = 8  # of a client's frame of at most 64 KiB, at most
@@ -41,9 +41,9 @@ FORBIDDEN = {
 @pytest.mark.parametrize("data", FORBIDDEN.values(), ids=FORBIDDEN.keys())
 def test_what_the_protocol_forbids(data: bytes) -> None:
     """1002 as soon as the head tells, in one read or byte by byte; nothing waits for a payload."""
-    assert FrameBuffer().take(data, MANY) is CloseCode.PROTOCOL
+    assert FrameBuffer().feed(data, MANY) is CloseCode.PROTOCOL
     buffer = FrameBuffer()
-    answers = [buffer.take(byte, MANY) for byte in one_by_one(data)]
+    answers = [buffer.feed(byte, MANY) for byte in one_by_one(data)]
     assert CloseCode.PROTOCOL in answers
     assert set(answers[: answers.index(CloseCode.PROTOCOL)]) <= {b""}
 
@@ -60,33 +60,33 @@ def test_what_the_protocol_forbids(data: bytes) -> None:
 )
 def test_a_message_that_is_too_big(data: bytes) -> None:
     """1009 as soon as a head tells, also when no fragment is too big by itself."""
-    assert FrameBuffer().take(data, MANY) is CloseCode.TOO_BIG
+    assert FrameBuffer().feed(data, MANY) is CloseCode.TOO_BIG
 
 
 def test_control_frames_do_not_wait_for_the_message_round_them() -> None:
     """A ping between two fragments is given back at once; the message follows when it is complete, its frames as they
     came."""
     buffer = FrameBuffer()
-    assert buffer.take(masked(1, b"a", final=False) + masked(9, b"ping"), MANY) == masked(9, b"ping")
-    assert buffer.take(masked(0, b"b", final=False), MANY) == b""
+    assert buffer.feed(masked(1, b"a", final=False) + masked(9, b"ping"), MANY) == masked(9, b"ping")
+    assert buffer.feed(masked(0, b"b", final=False), MANY) == b""
     whole = masked(1, b"a", final=False) + masked(0, b"b", final=False) + masked(0, b"c")
-    assert buffer.take(masked(0, b"c") + masked(1, b"next"), MANY) == whole + masked(1, b"next")
+    assert buffer.feed(masked(0, b"c") + masked(1, b"next"), MANY) == whole + masked(1, b"next")
     assert len(buffer) == 0
 
 
 def test_what_follows_a_close_is_ignored() -> None:
     """Whatever it is; what came before it is given back."""
-    assert FrameBuffer().take(masked(1, b"x") + masked(8) + b"\xff\xff\xff", MANY) == masked(1, b"x") + masked(8)
+    assert FrameBuffer().feed(masked(1, b"x") + masked(8) + b"\xff\xff\xff", MANY) == masked(1, b"x") + masked(8)
 
 
 def test_frames_over_the_budget_are_not_given_back() -> None:
     """Not one of them, nor those in the same read that were within it; the caller begins a new count."""
     buffer = FrameBuffer()
-    assert buffer.take(masked(9) * 5, 5) == masked(9) * 5
-    assert buffer.take(masked(9), 5) is CloseCode.POLICY
-    buffer.frames = 0
-    assert buffer.take(masked(9) * 5, 5) == masked(9) * 5
-    assert FrameBuffer().take(fragments(6), 5) is CloseCode.POLICY
+    assert buffer.feed(masked(9) * 5, 5) == masked(9) * 5
+    assert buffer.feed(masked(9), 5) is CloseCode.POLICY
+    buffer.frame_count = 0
+    assert buffer.feed(masked(9) * 5, 5) == masked(9) * 5
+    assert FrameBuffer().feed(fragments(6), 5) is CloseCode.POLICY
 
 
 @pytest.mark.parametrize("frame", [b"", b"x"])
@@ -94,17 +94,17 @@ def test_an_unfinished_message_has_so_many_fragments(frame: bytes) -> None:
     """One more is 1008, however slowly they come; a message with fewer may be followed by another such."""
     buffer = FrameBuffer()
     for _ in range(3):
-        assert buffer.take(fragments(MAX_PIECES, frame), MANY) == b""
-        assert buffer.take(masked(0, frame), MANY) == fragments(MAX_PIECES, frame) + masked(0, frame)
-    assert buffer.take(fragments(MAX_PIECES + 1, frame), MANY) is CloseCode.POLICY
+        assert buffer.feed(fragments(MAX_PIECES, frame), MANY) == b""
+        assert buffer.feed(masked(0, frame), MANY) == fragments(MAX_PIECES, frame) + masked(0, frame)
+    assert buffer.feed(fragments(MAX_PIECES + 1, frame), MANY) is CloseCode.POLICY
 
 
 def test_an_unfinished_frame_comes_in_so_many_reads() -> None:
     """Byte by byte a frame may have as many as there may be pieces; a long one is 1008 before it is complete."""
     buffer, short = FrameBuffer(), masked(1, b"x" * (MAX_PIECES - 6))
     for _ in range(3):
-        assert [buffer.take(byte, MANY) for byte in one_by_one(short)] == [b""] * (MAX_PIECES - 1) + [short]
-    answers = [buffer.take(byte, MANY) for byte in one_by_one(masked(1, b"x" * MAX_PIECES))]
+        assert [buffer.feed(byte, MANY) for byte in one_by_one(short)] == [b""] * (MAX_PIECES - 1) + [short]
+    answers = [buffer.feed(byte, MANY) for byte in one_by_one(masked(1, b"x" * MAX_PIECES))]
     assert answers[: MAX_PIECES + 1] == [b""] * MAX_PIECES + [CloseCode.POLICY]
 
 
@@ -115,18 +115,18 @@ def test_pieces_of_complete_frames_do_not_count(frame: bytes) -> None:
     """Reads that each bring the end of one message or control frame and the beginning of the next may go on for
     ever."""
     buffer, half = FrameBuffer(), len(frame) // 2
-    assert buffer.take(frame[:half], MANY) == b""
+    assert buffer.feed(frame[:half], MANY) == b""
     for _ in range(10 * MAX_PIECES):
-        assert buffer.take(frame[half:] + frame[:half], MANY) == frame
-    assert buffer.take(frame[half:], MANY) == frame
+        assert buffer.feed(frame[half:] + frame[:half], MANY) == frame
+    assert buffer.feed(frame[half:], MANY) == frame
 
 
 def test_pieces_of_a_complete_frame_do_not_count_for_the_message_after_it() -> None:
     """Its fragments are as many as ever, also when the first one came in the read that completed the frame before."""
     buffer, before = FrameBuffer(), masked(1, b"x" * 50)
-    assert [buffer.take(byte, MANY) for byte in one_by_one(before[:-1])] == [b""] * (len(before) - 1)
-    assert buffer.take(before[-1:] + fragments(MAX_PIECES), MANY) == before
-    assert buffer.take(masked(0), MANY) == fragments(MAX_PIECES) + masked(0)
+    assert [buffer.feed(byte, MANY) for byte in one_by_one(before[:-1])] == [b""] * (len(before) - 1)
+    assert buffer.feed(before[-1:] + fragments(MAX_PIECES), MANY) == before
+    assert buffer.feed(masked(0), MANY) == fragments(MAX_PIECES) + masked(0)
 
 
 opcodes = st.sampled_from([0, 1, 2, 8, 9, 10])
@@ -156,12 +156,12 @@ def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: l
     if is_long:
         data *= 1 + 3 * MAX_PIECES * max(cuts) // len(data)
         sizes = cycle(max(cut, SHORTEST_CUT) for cut in cuts)
-    in_one_read = FrameBuffer().take(data, MANY)
+    in_one_read = FrameBuffer().feed(data, MANY)
     buffer, given_back, size = FrameBuffer(), b"", len(data)
     while data:
         cut = next(sizes)
         part, data = data[:cut], data[cut:]
-        answer = buffer.take(part, MANY)
+        answer = buffer.feed(part, MANY)
         assert isinstance(answer, bytes)
         given_back += answer
     assert given_back == in_one_read
@@ -177,6 +177,6 @@ def test_nothing_that_is_sent_raises_or_is_held_for_long(sent: list[bytes]) -> N
     """Whatever comes: what is held stays below a message and the heads of its frames."""
     buffer = FrameBuffer()
     for data in sent:
-        if isinstance(buffer.take(data, MANY), CloseCode):
+        if isinstance(buffer.feed(data, MANY), CloseCode):
             break
         assert len(buffer) <= MESSAGE_BYTES + (MAX_PIECES + 1) * HEAD_BYTES

@@ -3,16 +3,17 @@
 import trio
 import trio.testing
 
-from scoreboard.domain import protocol as wire
+from scoreboard.domain import protocol
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
-from tests.live.viewers import BOARD, FakeViewer, snapshot
+from tests.live.boards import BOARD, snapshot
+from tests.live.viewers import FakeViewer
 
 SECONDS = 60
 
 
 def heartbeats(viewer: FakeViewer) -> int:
-    return sum(taken in {wire.HEARTBEAT, wire.HEARTBEAT_FRAME} for taken in viewer.fake.taken)
+    return sum(taken in {protocol.HEARTBEAT, protocol.HEARTBEAT_FRAME} for taken in viewer.fake.taken)
 
 
 async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
@@ -20,10 +21,10 @@ async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump
     nothing."""
     hub = Hub((BOARD,))
     await nursery.start(run_heartbeat, hub)
-    asked, stream, other = FakeViewer(hub), FakeViewer(hub, wrap=wire.event_stream), FakeViewer(hub)
+    asked, stream, other = FakeViewer(hub), FakeViewer(hub, encode=protocol.event_stream), FakeViewer(hub)
     asked.wants_heartbeat = stream.wants_heartbeat = True
     await trio.sleep(SECONDS)
-    assert heartbeats(asked) >= SECONDS / wire.HEARTBEAT_SECONDS - 1
+    assert heartbeats(asked) >= SECONDS / protocol.HEARTBEAT_SECONDS - 1
     assert (heartbeats(stream), heartbeats(other)) == (heartbeats(asked), 0)
     assert stream.fake.taken[0].startswith(b":")  # a comment, which is no event
 
@@ -37,7 +38,7 @@ async def test_a_busy_board_is_a_sign_of_life_itself(
     viewer = FakeViewer(hub)
     viewer.wants_heartbeat = True
     for step in range(1, SECONDS):
-        await hub.show(BOARD, snapshot("ab" if step % 2 else "ba", step))
+        await hub.publish(BOARD, snapshot("ab" if step % 2 else "ba", step))
         await trio.sleep(1)
     assert heartbeats(viewer) == 0
 

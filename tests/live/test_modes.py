@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import TOP_SIZE, Entry, Snapshot
 from scoreboard.domain.protocol import Encoding, event_stream, websocket
 from scoreboard.live.hub import Hub
-from tests.live.viewers import BOARD, FakeViewer, read_frames, read_stream
+from tests.live.boards import BOARD
+from tests.live.messages import read_frames, read_stream
+from tests.live.viewers import FakeViewer
 
 PLAYERS = 14  # more than are shown
 
 
 @dataclass
-class World:
+class ScoredBoard:
     """The board as the stores have it."""
 
     scores: dict[int, int] = field(default_factory=dict)
@@ -47,48 +49,50 @@ class World:
             self.shown, self.top = self.rows()[:TOP_SIZE], self.top + 1
 
     def snapshot(self, *, stale: bool) -> Snapshot:
-        return Snapshot(BOARD, self.epoch, self.top, self.top, 1_768_041_000_000, self.rows(), stale, 7 if stale else 0)
+        return Snapshot(
+            BOARD.id, self.epoch, self.top, self.top, 1_768_041_000_000, self.rows(), stale, 7 if stale else 0
+        )
 
 
 class Client:
     """One that watches as the contract says: applies what it reads, and comes back with the position that it has."""
 
-    def __init__(self, hub: Hub, wrap: Encoding, *, delta: bool) -> None:
-        self.wrap, self.delta = wrap, delta
+    def __init__(self, hub: Hub, encode: Encoding, *, delta: bool) -> None:
+        self.encode, self.delta = encode, delta
         self.rows: dict[str, Any] = {}
         self.position = ""
         self.join(hub)
 
     def join(self, hub: Hub) -> None:
         """A new connection. What the one before had not read yet is lost."""
-        since = self.position if self.delta or self.wrap is event_stream else ""
-        self.hub, self.viewer = hub, FakeViewer(hub, wrap=self.wrap, delta=self.delta, since=since)
-        hub.hand(self.viewer, BOARD)
+        since = self.position if self.delta or self.encode is event_stream else ""
+        self.hub, self.viewer = hub, FakeViewer(hub, encode=self.encode, delta=self.delta, since=since)
+        hub.send_latest(self.viewer, BOARD)
 
     def read(self) -> None:
         data = b"".join(self.viewer.fake.taken)
         self.viewer.fake.taken = []
-        events = read_frames(data) if self.wrap is websocket else [event for _, _, event in read_stream(data)]
+        events = read_frames(data) if self.encode is websocket else [event for _, _, event in read_stream(data)]
         for event in events:
             self.apply(event["event"], event["data"])
-        if self.wrap is event_stream and (ids := [id_ for _, id_, _ in read_stream(data) if id_]):
+        if self.encode is event_stream and (ids := [id_ for _, id_, _ in read_stream(data) if id_]):
             assert ids[-1] == self.position
 
-    def apply(self, kind: object, told: Any) -> None:
+    def apply(self, kind: object, data: Any) -> None:
         if kind == "leaderboard:update":
-            self.rows = {row["userId"]: row for row in told["leaderboard"]}
+            self.rows = {row["userId"]: row for row in data["leaderboard"]}
         elif kind == "leaderboard:delta":
             assert self.delta
-            assert told["previousPosition"] == self.position, "a gap that the server made"
-            for user in told["removed"]:
+            assert data["previousPosition"] == self.position, "a gap that the server made"
+            for user in data["removed"]:
                 del self.rows[user]
-            for row in told["changed"]:
+            for row in data["changed"]:
                 had = self.rows.get(row["userId"])
                 assert row["previousRank"] == (had["rank"] if had else None)
                 self.rows[row["userId"]] = {name: value for name, value in row.items() if name != "previousRank"}
         else:
             return
-        self.position = told["position"]
+        self.position = data["position"]
 
     @property
     def board(self) -> list[Any]:
@@ -97,9 +101,9 @@ class Client:
 
 async def play(steps: list[tuple[str, int, int]]) -> None:
     """Each step: what, and two numbers that say whom it concerns."""
-    world, hubs = World(), [Hub((BOARD,)), Hub((BOARD,))]
+    world, hubs = ScoredBoard(), [Hub((BOARD,)), Hub((BOARD,))]
     clients = [
-        Client(hubs[0], wrap, delta=delta) for wrap in (websocket, event_stream) for delta in (False, True, True)
+        Client(hubs[0], encode, delta=delta) for encode in (websocket, event_stream) for delta in (False, True, True)
     ]
 
     def score(user: int, points: int) -> None:
@@ -126,8 +130,8 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         if what in changes:
             changes[what](one, other)
             world.settle()
-        elif what in {"show", "stale"}:
-            await hub.show(BOARD, world.snapshot(stale=what == "stale"))
+        elif what in {"publish", "stale"}:
+            await hub.publish(BOARD, world.snapshot(stale=what == "stale"))
         elif what == "stick":
             client.viewer.fake.stuck = True
         elif what == "release":
@@ -135,23 +139,23 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         elif what == "read":
             client.read()
         elif what == "move":
-            client.hub.leave(client.viewer)
+            client.hub.remove(client.viewer)
             client.join(hub)
         else:
             client.hub.subscribe(client.viewer, BOARD, delta=client.delta, since=client.position if other % 2 else "")
             client.viewer.fake.taken = []  # what it had not read belongs to the subscription before
-            client.hub.hand(client.viewer, BOARD)
+            client.hub.send_latest(client.viewer, BOARD)
     for hub in hubs:
-        await hub.show(BOARD, world.snapshot(stale=False))
+        await hub.publish(BOARD, world.snapshot(stale=False))
     for client in clients:
         client.viewer.fake.release()
         client.read()
         expected = client_rows(world)
-        assert client.board == expected, (client.wrap.__name__, client.delta)
+        assert client.board == expected, (client.encode.__name__, client.delta)
         assert client.position == f"{world.epoch}-{world.top}"
 
 
-def client_rows(world: World) -> list[dict[str, object]]:
+def client_rows(world: ScoredBoard) -> list[dict[str, object]]:
     """The rows as JSON has them."""
     rows = []
     for entry in world.shown:
@@ -167,7 +171,7 @@ def client_rows(world: World) -> list[dict[str, object]]:
 
 kinds_of_steps = st.sampled_from(
     ["score"] * 6
-    + ["show"] * 6
+    + ["publish"] * 6
     + ["read"] * 4
     + ["rename", "drop", "rebuild", "stale", "stick", "stick", "release", "move", "move", "again"]
 )
@@ -184,41 +188,41 @@ def test_every_form_ends_with_the_same_board(steps: list[tuple[str, int, int]]) 
 @pytest.mark.parametrize("stale", [False, True])
 async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> None:
     """In delta mode too, and after it deltas again; a stale board, and the one that ends it, come whole."""
-    hub, world = Hub((BOARD,)), World({1: 10, 2: 20})
+    hub, world = Hub((BOARD,)), ScoredBoard({1: 10, 2: 20})
     world.settle()
     client = Client(hub, websocket, delta=True)
-    await hub.show(BOARD, world.snapshot(stale=False))
+    await hub.publish(BOARD, world.snapshot(stale=False))
     for points in (30, 40):
         client.viewer.fake.stuck = points == 30 and not stale
         world.scores[1] = points
         world.settle()
-        await hub.show(BOARD, world.snapshot(stale=stale and points == 30))
+        await hub.publish(BOARD, world.snapshot(stale=stale and points == 30))
     client.viewer.fake.release()
     world.scores[1] = 50
     world.settle()
-    await hub.show(BOARD, world.snapshot(stale=False))
-    told = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
+    await hub.publish(BOARD, world.snapshot(stale=False))
+    events = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
     wholly = (
         ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
         if stale
         else ["leaderboard:update"] * 2
     )
-    assert told == [*wholly, "leaderboard:delta"]
+    assert events == [*wholly, "leaderboard:delta"]
     client.read()
     assert client.board == client_rows(world)
 
 
 async def test_a_position_of_another_node_is_known_here() -> None:
-    """Whoever comes with a position that this node has shown too is told the difference alone, in one delta, wherever
+    """Whoever comes with a position that this node has published too gets the difference alone, in one delta, wherever
     it is from."""
-    here, there, world = Hub((BOARD,)), Hub((BOARD,)), World({user: user for user in range(5)})
+    here, there, world = Hub((BOARD,)), Hub((BOARD,)), ScoredBoard({user: user for user in range(5)})
     client = Client(there, websocket, delta=True)
     for turn in range(4):
         world.scores[turn] = 100 + turn
         world.settle()
-        await here.show(BOARD, world.snapshot(stale=False))
+        await here.publish(BOARD, world.snapshot(stale=False))
         if turn < 2:
-            await there.show(BOARD, world.snapshot(stale=False))
+            await there.publish(BOARD, world.snapshot(stale=False))
     client.read()
     had = client.position
     client.join(here)

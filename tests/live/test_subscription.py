@@ -1,4 +1,4 @@
-"""What is heard reaches the boards, the hub and the sessions; a subscription that dies, however quietly, is made
+"""What is received reaches the boards, the hub and the sessions; a subscription that dies, however quietly, is made
 again."""
 
 from collections.abc import AsyncIterator, Callable
@@ -9,57 +9,61 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.boards import BoardVersion
+from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.protocol import CloseCode
 from scoreboard.live import subscription as module
 from scoreboard.live.hub import Hub
-from scoreboard.live.subscription import MISSED_HEARTBEATS, Reader
+from scoreboard.live.subscription import HEARTBEAT_TIMEOUT_SECONDS, Subscription
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.connections.stores import open_stores
 from scoreboard.telemetry import metrics
 from tests.conftest import OwnValkey
-from tests.live.viewers import BOARD, FakeViewer, kinds
+from tests.live.boards import BOARD, OTHER
+from tests.live.dependencies import FakeAuthenticator
+from tests.live.messages import kinds
+from tests.live.viewers import FakeViewer
 from tests.storage.boards import World
 
 ANN = UUID(int=1)
 
 
 class FakeBoard:
-    """Remembers what it was told."""
+    """Remembers the versions that were named."""
 
-    def __init__(self) -> None:
-        self.heard: list[tuple[BoardVersion, int]] = []
-        self.distrusted = 0
+    def __init__(self, board: Board = BOARD) -> None:
+        self.board = board
+        self.versions: list[tuple[BoardVersion, int]] = []
+        self.invalidations = 0
         self.is_stale = False
 
     def hear(self, mark: BoardVersion, top: int = 0) -> bool:
-        is_news = all(top > before for _, before in self.heard)
-        self.heard.append((mark, top))
+        is_news = all(top > before for _, before in self.versions)
+        self.versions.append((mark, top))
         return is_news
 
     def distrust(self) -> None:
-        self.distrusted += 1
+        self.invalidations += 1
 
 
 class FakeBatcher:
-    """Remembers which boards it was told of."""
+    """Remembers which boards it was notified of."""
 
     def __init__(self) -> None:
-        self.notified: list[str] = []
+        self.notified: list[Board] = []
 
-    def notify(self, board: str) -> None:
+    def notify(self, board: Board) -> None:
         self.notified.append(board)
 
 
 class FakeBus:
-    """A bus at a test's command: each subscription stands at once and lives until it is `cut`, heard or not."""
+    """A bus at a test's command: each subscription stands at once and lives until it is `cut`, whatever comes."""
 
     def __init__(self) -> None:
         self.subscriptions, self.beats, self.echoes, self.refuses = 0, 0, True, False
-        self.viewers = 0  # as the last beat told
+        self.viewers = 0  # as the last heartbeat said
         self.deliver: Callable[[bytes], None] = lambda _: None
         self.cut = trio.Event()
 
@@ -84,52 +88,74 @@ class FakeBus:
 
 
 class Scene:
+    """A subscription and all that it calls."""
+
     def __init__(self) -> None:
-        self.bus, self.board, self.hub, self.revoked = FakeBus(), FakeBoard(), Hub((BOARD,)), list[UUID]()
-        self.audience, self.batcher = ViewerCount(self.hub, "here"), FakeBatcher()
-        self.reader = Reader(
+        self.bus, self.board, self.other = FakeBus(), FakeBoard(BOARD), FakeBoard(OTHER)
+        self.hub, self.authenticator = Hub((BOARD, OTHER)), FakeAuthenticator()
+        self.viewers, self.batcher = ViewerCount(self.hub, "here"), FakeBatcher()
+        self.subscription = Subscription(
             self.bus,  # type: ignore[arg-type]
-            {BOARD: self.board},  # type: ignore[dict-item]
+            {BOARD.id: self.board, OTHER.id: self.other},  # type: ignore[dict-item]
             self.batcher,  # type: ignore[arg-type]
             self.hub,
-            self.audience,
+            self.viewers,
             node="here",
-            revoked=self.revoked.append,
+            authenticator=self.authenticator,
         )
 
 
 @pytest.fixture
 async def scene(nursery: trio.Nursery) -> Scene:
     made = Scene()
-    await nursery.start(made.reader.run)
+    await nursery.start(made.subscription.run)
     return made
 
 
 async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """A board hears its mark and top, its user the score, a session's end closes its connections; the rest is
+    """A board gets its version and top, its user the score, a session's end closes its connections; the rest is
     ignored."""
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
     for payload in (
-        f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
+        f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
         b"board\n\nof another node\n1\n7\n6\n\n[]",
         b"nonsense",
         f"revoked\n\n{UUID(int=9)}".encode(),
     ):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.board.heard == [(BoardVersion(1, 7), 6)]
+    assert scene.board.versions == [(BoardVersion(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
-    assert (scene.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+    assert (scene.authenticator.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
 
 
-async def test_a_change_of_the_top_is_told_to_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_change_of_the_top_reaches_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
     """Once for each; a change further down is none that viewers see."""
     await trio.sleep(0.1)
     for version, top in ((7, 6), (8, 6), (9, 9)):
-        scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n{top}\n\n[]".encode())
+        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{top}\n\n[]".encode())
     await trio.sleep(0.1)
     assert scene.batcher.notified == [BOARD, BOARD]
+
+
+async def test_each_message_goes_to_the_board_that_it_names(
+    scene: Scene, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Two boards have versions of their own; a user gets the personal events of both, each as stale as its board is."""
+    await trio.sleep(0.1)
+    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9), subscribed=False)
+    scene.other.is_stale = True
+    for board, version in ((BOARD, 7), (OTHER, 3)):
+        scene.bus.deliver(f'board\n\n{board.id}\n1\n{version}\n{version}\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    await trio.sleep(0.1)
+    assert scene.board.versions == [(BoardVersion(1, 7), 7)]
+    assert scene.other.versions == [(BoardVersion(1, 3), 3)]
+    assert scene.batcher.notified == [BOARD, OTHER]
+    assert [(event["data"]["position"], event["data"]["rank"]) for event in viewer.events] == [
+        ("1-7", 3),
+        ("1-3", None),
+    ]
 
 
 async def test_no_rank_is_passed_on_while_the_board_is_stale(
@@ -140,14 +166,14 @@ async def test_no_rank_is_passed_on_while_the_board_is_stale(
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
     scene.board.is_stale = True
-    scene.bus.deliver(f'board\n\n{BOARD}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    scene.bus.deliver(f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
     await trio.sleep(0.1)
     (event,) = viewer.events
     assert (event["data"]["newScore"], event["data"]["rank"]) == (10, None)
 
 
-async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """This node's number goes out with its beat; those of others are added up, that of an older version counts as
+async def test_heartbeats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """This node's number goes out with its heartbeat; those of others are added up, that of an older version counts as
     none."""
     viewers = [FakeViewer(scene.hub) for _ in range(3)]
     await trio.sleep(1.5)
@@ -155,26 +181,26 @@ async def test_beats_carry_who_watches(scene: Scene, autojump_clock: trio.testin
     for payload in (b"beat\n\nthere\n40", b"beat\n\nelsewhere", b"beat\n\nhere\n3"):
         scene.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.audience.everywhere() == 43
+    assert scene.viewers.total() == 43
 
 
 async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(
     scene: Scene, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """What was published meanwhile is lost: the boards are distrusted, each time."""
+    """What was published meanwhile is lost: each board is read anew, each time."""
     await trio.sleep(0.1)
     for times in (1, 2, 3):
-        assert (scene.bus.subscriptions, scene.board.distrusted) == (times, times)
+        assert (scene.bus.subscriptions, scene.board.invalidations) == (times, times)
         scene.bus.cut.set()
         await trio.sleep(2)
 
 
 async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """While beats come back it stays; when three have not, it is dead, though no error says so."""
+    """While heartbeats come back it stays; when three have not, it is dead, though no error says so."""
     await trio.sleep(60)
     assert scene.bus.subscriptions == 1
     scene.bus.echoes = False
-    await trio.sleep(MISSED_HEARTBEATS + 3)
+    await trio.sleep(HEARTBEAT_TIMEOUT_SECONDS + 3)
     assert scene.bus.subscriptions == 2
     scene.bus.echoes = True
     await trio.sleep(60)
@@ -198,17 +224,17 @@ async def test_redis_away_for_long_costs_nothing_but_attempts(
     assert scene.bus.subscriptions == 2
 
 
-async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is heard."""
+async def test_more_than_can_be_dispatched_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+    """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is received."""
     await trio.sleep(0.1)
     before = metrics.HINTS_DROPPED._value.get()
-    for version in range(module.UNREAD + 50):
-        scene.bus.deliver(f"board\n\n{BOARD}\n1\n{version}\n0\n\n[]".encode())
+    for version in range(module.MAX_UNREAD_MESSAGES + 50):
+        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n0\n\n[]".encode())
     assert metrics.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
     await trio.sleep(0.1)
-    scene.bus.deliver(f"board\n\n{BOARD}\n1\n9999\n0\n\n[]".encode())
+    scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)
-    assert scene.board.heard[-1] == (BoardVersion(1, 9999), 0)
+    assert scene.board.versions[-1] == (BoardVersion(1, 9999), 0)
 
 
 @pytest.fixture
@@ -217,35 +243,37 @@ async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[Wor
         yield World(stores)
 
 
-async def test_it_hears_through_a_restart_of_redis(
+async def test_it_receives_through_a_restart_of_redis(
     world: World, fresh_valkey: OwnValkey, nursery: trio.Nursery
 ) -> None:
-    """On a real Valkey that is killed and comes back: messages are heard before and after."""
-    board, hub, revoked = FakeBoard(), Hub((BOARD,)), list[UUID]()
+    """On a real Valkey that is killed and comes back: messages are received before and after."""
+    board, hub, authenticator = FakeBoard(), Hub((BOARD,)), FakeAuthenticator()
     bus = Bus(world.stores)
     with trio.fail_after(20):
-        boards: Any = {BOARD: board}
+        boards: Any = {BOARD.id: board}
         batcher: Any = FakeBatcher()
-        reader = Reader(bus, boards, batcher, hub, ViewerCount(hub, "here"), node="here", revoked=revoked.append)
-        await nursery.start(reader.run)
+        subscription = Subscription(
+            bus, boards, batcher, hub, ViewerCount(hub, "here"), node="here", authenticator=authenticator
+        )
+        await nursery.start(subscription.run)
 
-        async def until_heard() -> None:
+        async def until_received() -> None:
             sid = uuid4()
-            while sid not in revoked:
+            while sid not in authenticator.revoked:
                 try:
                     await bus.publish_revoked(sid)
                 except StorageUnavailable:
                     pass  # not back yet
                 await trio.sleep(0.02)
 
-        await until_heard()
+        await until_received()
         await world.open_board()
         await world.score(await world.user("ann"), 10)
-        while not board.heard:
+        while not board.versions:
             await trio.sleep(0.01)
-        assert board.heard == [(BoardVersion(1, 1), 1)]
+        assert board.versions == [(BoardVersion(1, 1), 1)]
         fresh_valkey.kill()
         fresh_valkey.start()
-        await until_heard()
-        assert board.distrusted >= 2
+        await until_received()
+        assert board.invalidations >= 2
     nursery.cancel_scope.cancel()

@@ -1,13 +1,16 @@
-"""How many watch, on all nodes, and who is told."""
+"""How many watch, on all nodes, and who is sent it."""
 
 import trio
 import trio.testing
 
+from scoreboard.domain.boards import Board
 from scoreboard.domain.protocol import event_stream
 from scoreboard.live.hub import Hub
-from scoreboard.live.viewer import Poll
-from scoreboard.live.viewer_count import HEARD, TELL, ViewerCount
-from tests.live.viewers import BOARD, FakeViewer
+from scoreboard.live.viewer_count import NODE_TIMEOUT_SECONDS, SEND_INTERVAL_SECONDS, ViewerCount
+from tests.live.boards import BOARD
+from tests.live.viewers import FakePoll, FakeViewer
+
+DAILY = Board("daily")
 
 
 def counts(viewer: FakeViewer) -> list[int]:
@@ -19,32 +22,32 @@ async def test_subscribers_are_told_at_most_every_five_seconds(
 ) -> None:
     """Whoever does not know the number yet, on every transport; nobody twice the same, nobody who watches nothing."""
     hub = Hub((BOARD,))
-    audience = ViewerCount(hub, "here")
-    await nursery.start(audience.run)
-    one, other, idle = FakeViewer(hub), FakeViewer(hub, wrap=event_stream), FakeViewer(hub, subscribed=False)
+    viewers = ViewerCount(hub, "here")
+    await nursery.start(viewers.run)
+    one, other, idle = FakeViewer(hub), FakeViewer(hub, encode=event_stream), FakeViewer(hub, subscribed=False)
     for _ in range(27):
-        audience.hear("there", 40)
+        viewers.on_heartbeat("there", 40)
         await trio.sleep(1)
     assert (counts(one), counts(other), counts(idle)) == ([42], [42], [])
     assert other.fake.taken[0].startswith(b"event: viewers\ndata: {")
     late = FakeViewer(hub)
-    hub.wait(Poll(lambda: None), BOARD)
-    await trio.sleep(TELL)
-    assert (counts(one), counts(late)) == ([42, 4], [4])  # the other node was not heard of any more
+    hub.add_poll(FakePoll(), BOARD)
+    await trio.sleep(SEND_INTERVAL_SECONDS)
+    assert (counts(one), counts(late)) == ([42, 4], [4])  # the other node sent no heartbeat any more
 
 
 async def test_nodes_that_fall_silent_count_no_more(autojump_clock: trio.testing.MockClock) -> None:
-    """Three beats missed: gone. This node's own beats are not counted twice."""
-    audience = ViewerCount(Hub((BOARD,)), "here")
-    audience.hear("here", 7)
-    audience.hear("a", 10)
-    await trio.sleep(HEARD - 1)
-    audience.hear("b", 5)
-    assert audience.everywhere() == 15
+    """Three heartbeats missed: gone. This node's own heartbeats are not counted twice."""
+    viewers = ViewerCount(Hub((BOARD,)), "here")
+    viewers.on_heartbeat("here", 7)
+    viewers.on_heartbeat("a", 10)
+    await trio.sleep(NODE_TIMEOUT_SECONDS - 1)
+    viewers.on_heartbeat("b", 5)
+    assert viewers.total() == 15
     await trio.sleep(2)
-    assert audience.everywhere() == 5
-    await trio.sleep(HEARD)
-    assert audience.everywhere() == 0
+    assert viewers.total() == 5
+    await trio.sleep(NODE_TIMEOUT_SECONDS)
+    assert viewers.total() == 0
 
 
 async def test_who_is_behind_is_told_another_time() -> None:
@@ -52,20 +55,20 @@ async def test_who_is_behind_is_told_another_time() -> None:
     hub = Hub((BOARD,))
     slow = FakeViewer(hub)
     slow.fake.stuck = True
-    await hub.count_viewers(3)
+    await hub.send_viewer_count(3)
     assert slow.pending is None
     slow.fake.release()
-    await hub.count_viewers(3)
-    await hub.count_viewers(3)
+    await hub.send_viewer_count(3)
+    await hub.send_viewer_count(3)
     assert counts(slow) == [3]
 
 
 async def test_a_viewer_of_anything_counts_once() -> None:
     """Whatever it subscribes to, however often."""
-    hub = Hub((BOARD, "daily"))
+    hub = Hub((BOARD, DAILY))
     viewer = FakeViewer(hub)
-    hub.subscribe(viewer, "daily", delta=True)
+    hub.subscribe(viewer, DAILY, delta=True)
     hub.subscribe(viewer, BOARD, delta=True)
-    assert (hub.audience(), hub.watched()) == (1, [BOARD, "daily"])
+    assert (hub.viewer_count(), hub.watched_boards()) == (1, [BOARD, DAILY])
     hub.unsubscribe(viewer, BOARD)
-    assert (hub.audience(), hub.watched()) == (1, ["daily"])
+    assert (hub.viewer_count(), hub.watched_boards()) == (1, [DAILY])

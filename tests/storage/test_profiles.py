@@ -8,7 +8,7 @@ import pytest
 
 from scoreboard.domain.boards import LEADERBOARD, TOP_SIZE
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
-from scoreboard.live.frame_set import prepare
+from scoreboard.live.frame_set import next_frame_set
 from scoreboard.storage import board_cache as board_module
 from scoreboard.storage import profiles as module
 from scoreboard.storage.bus import Update, decode
@@ -165,11 +165,11 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -
         == (before.version + 1, int(old[b"top"]))
     )
     assert new[b"updated"] == old[b"updated"]
-    shown = prepare(None, before)
+    shown = next_frame_set(None, before)
     there.hear(update.mark, update.top)
     after = await there.read()
     assert (after.rows[TOP_SIZE].username, after.position) == ("anna", before.position)
-    assert prepare(shown, after) is None
+    assert next_frame_set(shown, after) is None
 
 
 async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(

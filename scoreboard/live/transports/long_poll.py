@@ -1,12 +1,12 @@
 """The long poll: a request that is answered when its board is another than the one that the client has.
 
-`PollEndpoint.answer_fast` is of the prompt table: it waits as a `Poll` in the hub, without a task, and is replied to
-by whoever brings the news. `answer` does the same for whoever must have the board read first. All who wait for one tick
-share its body.
+`PollEndpoint.answer_fast` is a fast handler: the request waits in the hub as a `Poll`, without a task, and whoever
+publishes new frames has it answered. `answer` does the same in a task, for whoever must have the board read first. All
+who wait for one tick share its body.
 
-A client that ends its side of the connection while it waits has left, as it has for nginx: the poll is over at once,
-and its place is another's. Whoever only stopped sending gets the answer of a wait that is over. Where the system has no
-epoll the wait alone is the bound.
+A client that ends its side of the connection while it waits has left, as it has for nginx: the poll ends at once and
+makes room. If it only stopped sending, it gets the answer of a wait that is over. Where the system has no epoll, only
+the wait bounds the poll.
 """
 
 import re
@@ -17,152 +17,168 @@ import trio
 
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import Refusal
+from scoreboard.domain.protocol import CloseCode
 from scoreboard.http.handlers import DEFERRED, Deferred, Respond
 from scoreboard.http.request import Request, Response
-from scoreboard.live.transports.conversation import LiveDependencies
-from scoreboard.live.transports.query import LiveRequest, Requests
-from scoreboard.live.viewer import Poll
+from scoreboard.live.dependencies import LiveDependencies, WebDependencies
+from scoreboard.live.transports.query import LiveRequest, LiveRequestReader
 from scoreboard.telemetry import metrics
 
-# A client that was on another node may know a newer board than this node has shown. A watched board is read once a
-# second, whatever is heard of it: after that long, and a tick, a position that we still don't have is none of this
-# board.
-AHEAD_SECONDS = 1.2
+# A client that was on another node may know a newer board than this node has published. A watched board is read once a
+# second, whatever messages come: a position that we don't have after that long, and a tick, is none of this board.
+MAX_AHEAD_SECONDS = 1.2
 
 FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
-NOTHING = Response(204, b"", b"cache-control: no-store\r\n")
-# it comes back elsewhere, and not at once
-LEAVING = Response(204, b"", b"cache-control: no-store\r\nretry-after: 1\r\n")
+UNCHANGED = Response(204, b"", b"cache-control: no-store\r\n")
+# the client comes back elsewhere, and not at once
+SHUTTING_DOWN = Response(204, b"", b"cache-control: no-store\r\nretry-after: 1\r\n")
 
 _POSITION = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
 
-def is_ahead(since: str, shown: Snapshot) -> bool:
-    """Whether `since` names a board that is newer than the one shown here."""
-    position = None if shown.stale else _POSITION(since)
-    return position is not None and (int(position[1]), int(position[2])) > (shown.epoch, shown.top)
+def is_ahead(since: str, published: Snapshot) -> bool:
+    """Whether `since` names a board that is newer than the one published here."""
+    position = None if published.stale else _POSITION(since)
+    return position is not None and (int(position[1]), int(position[2])) > (published.epoch, published.top)
 
 
 class PollEndpoint:
-    """All long polls of this node. `problem` comes from the web."""
+    """All long polls of this node."""
 
-    __slots__ = ("_problem", "_requests", "_services")
+    __slots__ = ("_live", "_reader", "_web")
 
-    def __init__(
-        self, requests: Requests, services: LiveDependencies, *, problem: Callable[[Refusal, bytes], Response]
-    ) -> None:
-        self._requests, self._services, self._problem = requests, services, problem
+    def __init__(self, reader: LiveRequestReader, live: LiveDependencies, web: WebDependencies) -> None:
+        self._reader, self._live, self._web = reader, live, web
 
     async def answer(self, request: Request) -> Response:
-        """200 with the board when it is not the one of `since`, 204 when it still is after the wait, or when the node
-        is leaving.
+        """200 with the board when it is not the one of `since`; 204 when it still is after the wait, or when the node
+        shuts down.
 
-        Cancelling forgets the poll. Raises StorageUnavailable when nobody has read the board and no store gives it.
+        Cancelling ends the poll. Raises StorageUnavailable when nobody has read the board and no store gives it.
         """
-        asked = self._requests.read(request)
-        if isinstance(asked, Refusal):
-            return self._problem(asked, request.request_id)
+        live_request = self._reader.read(request)
+        if isinstance(live_request, Refusal):
+            return self._web.problems.problem(live_request, request.request_id)
         if request.method == b"HEAD":
-            asked = asked._replace(wait=0.0)
-        replied, made = trio.Event(), list[Callable[[], Response]]()
+            live_request = live_request._replace(wait=0.0)
+        responded, responses = trio.Event(), list[Callable[[], Response]]()
 
-        def reply(make: Callable[[], Response]) -> None:
-            made.append(make)
-            replied.set()
+        def respond(make_response: Callable[[], Response]) -> None:
+            responses.append(make_response)
+            responded.set()
 
-        waiting = _Waiting(request, asked, self._services)
+        poll = WaitingPoll(request, live_request, self._live)
         try:
-            if waiting.is_cold:
-                await self._services.refresh(asked.board)
-            answer = waiting.begin(reply)
-            if answer is None:
+            if poll.must_refresh:
+                await self._live.batcher.refresh(live_request.board)
+            response = poll.start(respond)
+            if response is None:
                 request.is_timed = False
-                await replied.wait()
-                answer = made[0]()
-            return answer
+                await responded.wait()
+                response = responses[0]()
+            return response
         finally:
-            waiting.leave()
+            poll.release()
 
-    def answer_fast(self, request: Request, reply: Respond) -> Response | Deferred | None:
+    def answer_fast(self, request: Request, respond: Respond) -> Response | Deferred | None:
         """The same without a task. None: the board must be read first."""
-        asked = self._requests.read(request)
-        if isinstance(asked, Refusal):
-            return self._problem(asked, request.request_id)
-        if not self._services.hub.is_warm(asked.board):
+        live_request = self._reader.read(request)
+        if isinstance(live_request, Refusal):
+            return self._web.problems.problem(live_request, request.request_id)
+        if not self._live.hub.is_current(live_request.board):
             return None
-        waiting = _Waiting(request, asked, self._services)
-        answer = waiting.begin(reply)
-        if answer is None:
+        poll = WaitingPoll(request, live_request, self._live)
+        response = poll.start(respond)
+        if response is None:
             request.is_timed = False
             return DEFERRED
-        waiting.leave()
-        return answer
+        poll.release()
+        return response
 
 
-class _Waiting:
-    """One poll, from its coming to its answer."""
+class WaitingPoll:
+    """One request, from its coming to its answer: a Poll of the hub."""
 
-    __slots__ = ("_asked", "_begun", "_has_left", "_late", "_poll", "_reply", "_services", "_socket", "is_cold")
+    __slots__ = (
+        "_began_at",
+        "_is_over",
+        "_is_released",
+        "_live",
+        "_previous_on_deadline",
+        "_request",
+        "_respond",
+        "_socket",
+        "must_refresh",
+    )
 
-    def __init__(self, request: Request, asked: LiveRequest, services: LiveDependencies) -> None:
+    def __init__(self, request: Request, live_request: LiveRequest, live: LiveDependencies) -> None:
         request.drop_headers(b"origin")  # which the head of the answer depends on
-        self._asked, self._services, self._socket = asked, services, request.socket
-        self._reply: Respond | None = None  # until it waits
-        self._has_left = False
-        self._poll = Poll(self._wake)
-        self._begun = trio.current_time()
-        self._late, self._socket.on_deadline = self._socket.on_deadline, self._poll.end
-        services.admission.enter(asked.address)
-        if asked.identity is not None:
-            services.admission.identify(asked.identity.user)
+        self._request, self._live, self._socket = live_request, live, request.socket
+        self._respond: Respond | None = None  # until it waits
+        self._is_released = False
+        self._is_over = False  # no use in waiting any longer
+        self._began_at = trio.current_time()
+        self._previous_on_deadline, self._socket.on_deadline = self._socket.on_deadline, self.end_wait
+        live.admission.admit(live_request.address)
+        if live_request.identity is not None:
+            live.admission.identify(live_request.identity.user)
         metrics.LONG_POLLS.inc()
-        self.is_cold = services.hub.wait(self._poll, asked.board)  # what is shown may be out of date
+        self.must_refresh = live.hub.add_poll(self, live_request.board)
         if (source := self._socket.source) is not None:
-            source.on_end = self._poll.end
-            self._poll.over = source.has_ended
+            source.on_end = self.end_wait
+            self._is_over = source.has_ended
 
-    def begin(self, reply: Respond) -> Response | None:
-        """The answer, if there is one now; else it waits, and leaves with its reply."""
-        answer = self._look()
-        if answer is None:
-            self._reply = reply
-        return answer
+    def start(self, respond: Respond) -> Response | None:
+        """The answer, if there is one now. Else it waits, and is released in the step in which it responds."""
+        response = self._response_if_due()
+        if response is None:
+            self._respond = respond
+        return response
 
-    def _look(self) -> Response | None:
-        """The answer, if it is time for one; else the sweeper is told until when to wait."""
-        asked, hub = self._asked, self._services.hub
-        prepared = hub.prepared(asked.board)
-        assert prepared is not None  # refreshed, or watched already
-        is_current = prepared.position == asked.since
-        if is_current or is_ahead(asked.since, prepared.snapshot):
-            until = self._begun + (asked.wait if is_current else min(asked.wait, AHEAD_SECONDS))
-            if not (self._poll.over or hub.closing or trio.current_time() >= until):
-                self._socket.deadline = until  # half a second late at most: a timer each would cost a kilobyte
-                return None
-        if is_current:
-            return LEAVING if hub.closing else NOTHING
-        return Response(200, prepared.answer, FIELDS)
-
-    def leave(self) -> None:
-        """Counts no more, and gives the socket's deadline back. Idempotent."""
-        if self._has_left:
+    def on_frames(self) -> None:
+        """The board has new frames: responds if they are an answer."""
+        if self._respond is None or self._is_released:
+            # its task asks again when the board has been read; or it was answered earlier in this broadcast
             return
-        self._has_left = True
+        response = self._response_if_due()
+        if response is not None:
+            self.release()
+            self._respond(lambda: response)
+
+    def close(self, _code: CloseCode) -> None:
+        """The node shuts down."""
+        self.end_wait()
+
+    def end_wait(self) -> None:
+        """Its time has passed, or its client has left: responds with what there is."""
+        self._is_over = True
+        self.on_frames()
+
+    def release(self) -> None:
+        """Gives up its place and the socket's deadline. Idempotent."""
+        if self._is_released:
+            return
+        self._is_released = True
         metrics.LONG_POLLS.dec()
-        asked, services, socket = self._asked, self._services, self._socket
-        services.hub.forget(self._poll, asked.board)
-        self._poll.forget()
-        services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
-        if socket.fd >= 0:
-            socket.on_deadline, socket.deadline = self._late, inf
+        request, live, socket = self._request, self._live, self._socket
+        live.hub.remove_poll(self, request.board)
+        live.admission.release(request.address, request.identity.user if request.identity else None)
+        if socket.fd >= 0:  # a socket that is closed has dropped both
+            socket.on_deadline, socket.deadline = self._previous_on_deadline, inf
             if socket.source is not None:
                 socket.source.on_end = None
 
-    def _wake(self) -> None:
-        if self._reply is None or self._has_left:
-            # it looks for itself when the board has been read; or was answered while the hub was on its way to it
-            return
-        answer = self._look()
-        if answer is not None:
-            self.leave()
-            self._reply(lambda: answer)
+    def _response_if_due(self) -> Response | None:
+        """The answer, if it is time for one; else the socket's deadline says until when it waits."""
+        request, hub = self._request, self._live.hub
+        frame_set = hub.frame_set(request.board)
+        assert frame_set is not None  # refreshed, or watched already
+        is_unchanged = frame_set.position == request.since
+        if is_unchanged or is_ahead(request.since, frame_set.snapshot):
+            until = self._began_at + (request.wait if is_unchanged else min(request.wait, MAX_AHEAD_SECONDS))
+            if not (self._is_over or hub.is_shutting_down or trio.current_time() >= until):
+                self._socket.deadline = until  # half a second late at most: a timer each would cost a kilobyte
+                return None
+        if is_unchanged:
+            return SHUTTING_DOWN if hub.is_shutting_down else UNCHANGED
+        return Response(200, frame_set.poll_body, FIELDS)

@@ -1,11 +1,11 @@
 """The WebSocket transport: from an upgrade request on a Socket to its close, with trio-websocket for the protocol.
 
-`LiveEndpoint.serve` is what http1 calls. trio-websocket reads, and writes its handshake, its pongs and its closes;
-every event of ours is a prepared frame that goes out by the hub. One task here reads messages; what they mean is
-decided in `conversation`, and what the library is given to parse, too. No private part of the library is touched.
+http.connection calls `WebSocketEndpoint.serve`. trio-websocket reads, and writes its handshake, its pongs and its
+closes. The hub writes our events, as encoded frames. One task here reads messages. `conversation` decides what they
+mean, and what the library is given to parse. No private part of the library is touched.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import structlog
 import trio
@@ -13,132 +13,129 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
-from scoreboard.domain import protocol as wire
+from scoreboard.domain import protocol
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.protocol import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, close_frame, reason
 from scoreboard.http.request import Request
 from scoreboard.live.admission import REFUSALS, LimitReached, refusal_event
-from scoreboard.live.transports.conversation import Conversation, LiveDependencies, LiveLimits
+from scoreboard.live.dependencies import LiveDependencies, WebDependencies
+from scoreboard.live.limits import LiveLimits
+from scoreboard.live.transports.conversation import Conversation
 from scoreboard.live.transports.query import query_token
 from scoreboard.live.viewer import Viewer
 from scoreboard.net.sockets import CLOSE_FRAME, Socket
 from scoreboard.telemetry import metrics
 
-HANDSHAKE_SECONDS = 10.0  # for our own 101 to go out
-CLOSING_SECONDS = 2.0  # for what waits, our Close and its echo
-LINGER_BYTES = 1_048_576  # read and thrown away after a Close, so that a reset does not overtake it
+HANDSHAKE_TIMEOUT_SECONDS = 10.0  # for our own 101 to go out
+CLOSE_TIMEOUT_SECONDS = 2.0  # for what waits, our Close and its echo
+MAX_LINGER_BYTES = 1_048_576  # read and thrown away after a Close, so that a reset does not overtake it
 READ_BYTES = 4_096  # at a time: a message with its head comes in two reads at most, and a flood is noticed early
 
-# What trio-websocket finds in a payload. It says so to us alone, and closes the connection without a Close frame.
+# Errors that trio-websocket finds in a payload. It reports them to us only, and closes without a Close frame.
 LIBRARY_CLOSES = frozenset((CloseCode.PROTOCOL, CloseCode.NOT_UTF8))
 
-# What the handshake needs and nothing else. Cookies, tokens and the like need not be kept as long as the connection.
-HEAD = (
+# What the handshake needs and nothing else: cookies and tokens are not kept as long as the connection.
+HANDSHAKE_HEAD = (
     b"GET / HTTP/1.1\r\nhost: live\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     b"sec-websocket-version: 13\r\nsec-websocket-key: %b\r\n%b\r\n"
 )
-# for a client that offers it, whatever else that offers
-PROTOCOL = b"sec-websocket-protocol: %b\r\n" % SUBPROTOCOL.encode()
+# for a client that offers our subprotocol, whatever else it offers
+SUBPROTOCOL_FIELD = b"sec-websocket-protocol: %b\r\n" % SUBPROTOCOL.encode()
 
 log = structlog.get_logger()
 
 
-class LiveEndpoint:
-    """All WebSockets of this node. `origin_allowed` and `client_address` come from the web."""
+class WebSocketEndpoint:
+    """All WebSockets of this node."""
 
-    __slots__ = ("_client_address", "_origin_allowed", "_rules", "_services")
+    __slots__ = ("_limits", "_live", "_web")
 
-    def __init__(
-        self,
-        services: LiveDependencies,
-        rules: LiveLimits,
-        *,
-        origin_allowed: Callable[[Request], bool],
-        client_address: Callable[[Request], str],
-    ) -> None:
-        self._services, self._rules = services, rules
-        self._origin_allowed, self._client_address = origin_allowed, client_address
+    def __init__(self, live: LiveDependencies, limits: LiveLimits, web: WebDependencies) -> None:
+        self._live, self._limits, self._web = live, limits, web
 
     def serve(self, request: Request) -> Awaitable[None]:
         """Runs a WebSocket on the request's socket until it ends, whoever ends it. The socket is closed then.
 
-        The request is a whole handshake (http1 sees to that), and the socket's `unread_buffer` holds its head and what
-        followed it.
+        The request is a whole handshake (http.connection has checked that), and the socket's `unread_buffer` holds its
+        head and what followed it.
 
         Cancelling closes the connection without a Close frame. Raises nothing that a client can cause.
         """
-        connection = _Connection(request.socket, self._services, self._rules)
-        connection.head = HEAD % (request.header(b"sec-websocket-key"), PROTOCOL if _offers(request) else b"")
-        address, token = self._client_address(request), query_token(request)
-        refused, full = self._refused(request), self._services.admission.refuses(address)
+        connection = _Connection(request.socket, self._live, self._limits)
+        connection.head = HANDSHAKE_HEAD % (
+            request.header(b"sec-websocket-key"),
+            SUBPROTOCOL_FIELD if _offers_subprotocol(request) else b"",
+        )
+        address, token = self._web.addresses.counted(request), query_token(request)
+        close_code, limit = self._initial_close_code(request), self._live.admission.limit_reached(address)
         _, _, request.socket.unread_buffer = request.socket.unread_buffer.partition(b"\r\n\r\n")
-        request.drop_headers()  # http1 keeps it as long as the connection
+        request.drop_headers()  # http keeps the request as long as the connection
         # no coroutine of its own: there are thousands
-        return connection.run(address, request.request_id, token, refused, full)
+        return connection.run(address, request.request_id, token, close_code, limit)
 
     def refusal(self, request: Request) -> Refusal | None:
-        """Why a handshake from there would find no place now."""
-        full = self._services.admission.refuses(self._client_address(request))
-        return REFUSALS[full] if full else None
+        """Why a handshake from there would be refused now."""
+        limit = self._live.admission.limit_reached(self._web.addresses.counted(request))
+        return REFUSALS[limit] if limit else None
 
-    def _refused(self, request: Request) -> CloseCode | None:
-        """Why this connection is closed as soon as it is open. A code says more to a script than a failed handshake,
-        which says nothing."""
-        if self._services.hub.closing:
+    def _initial_close_code(self, request: Request) -> CloseCode | None:
+        """Why this connection is closed as soon as it is open. A script can read a close code, but not why a handshake
+        failed."""
+        if self._live.hub.is_shutting_down:
             return CloseCode.RESTART
-        return None if self._origin_allowed(request) else CloseCode.ORIGIN
+        return None if self._web.origins.allows(request) else CloseCode.ORIGIN
 
 
-def _offers(request: Request) -> bool:
+def _offers_subprotocol(request: Request) -> bool:
     """Whether the client offers our subprotocol."""
     offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
     return SUBPROTOCOL.encode() in [one.strip() for one in offered.split(b",")]
 
 
 class _Connection(trio.abc.Stream):
-    """One connection, and the stream that trio-websocket sees of it: our head, then, once accepted, the socket, its
-    bytes counted."""
+    """One connection: its viewer's Transport, and the stream that trio-websocket reads. That stream is our head and
+    then, once the connection is accepted, the socket's bytes, counted."""
 
     __slots__ = (
         "_accepted",
+        "_close_code",
         "_close_sent",
         "_conversation",
-        "_ending",
-        "_is_deaf",
-        "_is_read",
+        "_discards_input",
+        "_is_reading",
+        "_limits",
         "_lingered",
+        "_live",
         "_nursery",
-        "_rules",
-        "_services",
         "_socket",
         "_websocket",
         "head",
     )
 
-    def __init__(self, socket: Socket, services: LiveDependencies, rules: LiveLimits) -> None:
-        self._socket, self._services, self._rules = socket, services, rules
-        self._conversation = Conversation(Viewer(socket, self.end), services, rules)
+    def __init__(self, socket: Socket, live: LiveDependencies, limits: LiveLimits) -> None:
+        self._socket, self._live, self._limits = socket, live, limits
+        self._conversation = Conversation(Viewer(socket, self), live, limits)
         self.head = b""  # of the handshake, until the library has read it
         self._accepted: trio.Event | None = trio.Event()
         self._close_sent = False  # by the library: ours, or the echo of the viewer's
-        self._is_read = False  # somebody waits for bytes
-        self._is_deaf = False  # what comes is thrown away, the echo of our Close among it
-        self._lingered: trio.Event | None = None  # after our Close: set when all that still came was thrown away
-        self._ending: CloseCode | None = None
-        self._nursery: trio.Nursery | None = None  # from the handshake until it is being closed
+        self._is_reading = False  # a task is in `receive_some`
+        self._discards_input = False  # what comes is thrown away, the echo of our Close too
+        self._lingered: trio.Event | None = None  # after our Close: set when the rest of the input was thrown away
+        self._close_code: CloseCode | None = None
+        self._nursery: trio.Nursery | None = None  # from the handshake until the close begins
         self._websocket: WebSocketConnection | None = None
 
     # ---- its life ---------------------------------------------------------------------------------------------------
 
     async def run(
-        self, address: str, request_id: bytes, token: str | None, refused: CloseCode | None, full: LimitReached | None
+        self, address: str, request_id: bytes, token: str | None, code: CloseCode | None, limit: LimitReached | None
     ) -> None:
-        socket, viewer, admission = self._socket, self._conversation.viewer, self._services.admission
-        admission.enter(address)
+        socket, viewer, admission = self._socket, self._conversation.viewer, self._live.admission
+        admission.admit(address)
         metrics.WEBSOCKET_CONNECTIONS.inc()
         try:
             async with trio.open_nursery() as nursery:
-                with trio.fail_after(HANDSHAKE_SECONDS):
+                with trio.fail_after(HANDSHAKE_TIMEOUT_SECONDS):
                     proposal = await trio_websocket.wrap_server_stream(nursery, self, max_message_size=MESSAGE_BYTES)
                     subprotocol = next(iter(proposal.proposed_subprotocols), None)
                     websocket = await proposal.accept(
@@ -150,87 +147,83 @@ class _Connection(trio.abc.Stream):
                     self._accepted = None
                 self._nursery, self._websocket = nursery, websocket
                 try:
-                    code = refused
-                    if code is None and full is not None:
+                    if code is None and limit is not None:
                         code = CloseCode.OVERLOADED
-                        await socket.send_all(wire.text_frame(refusal_event(full)))
+                        await socket.send_all(protocol.text_frame(refusal_event(limit)))
                     if code is None:
                         self._join(viewer)
                         if token is not None:
                             code, token = await self._conversation.authenticate(token), None
-                        while code is None and self._ending is None:
+                        while code is None and self._close_code is None:
                             code = await self._conversation.receive(await websocket.get_message())
                     if code is not None:
-                        self.end(code)
+                        self.close(code)
                 except ConnectionClosed:
-                    pass  # the viewer has left, or is being told to
+                    pass  # the viewer has left, or the connection is being closed
                 finally:
-                    self._services.hub.leave(viewer)
-                if self._ending is None:
-                    await self._close()
+                    self._live.hub.remove(viewer)
+                if self._close_code is None:
+                    await self._closing_handshake()
         except* (
             ConnectionClosed,
             ProtocolError,
             trio.BrokenResourceError,
             trio.ClosedResourceError,
             trio.TooSlowError,
-        ) as left:
-            log.debug("viewer_left", error=repr(left.exceptions[0]))
+        ) as errors:
+            log.debug("viewer_left", error=repr(errors.exceptions[0]))
         finally:
             socket.close()
-            viewer.forget()
+            viewer.detach()
             self._websocket = None  # which holds us
             metrics.WEBSOCKET_CONNECTIONS.dec()
-            admission.leave(address, viewer.user)
+            admission.release(address, viewer.user)
 
     def _join(self, viewer: Viewer) -> None:
         socket = self._socket
-        self._services.hub.join(viewer)
-        socket.on_deadline, socket.on_behind, socket.patience = (
-            self._conversation.check,
-            self._behind,
-            self._rules.slow_reader_seconds,
-        )
-        self._conversation.check()
-        if self._services.hub.closing:  # its good-byes have been said while hands were shaken
-            self.end(CloseCode.RESTART)
+        self._live.hub.add(viewer)
+        socket.on_deadline, socket.on_behind = self._conversation.check_deadlines, self._close_slow_reader
+        socket.patience = self._limits.slow_reader_seconds
+        self._conversation.check_deadlines()
+        if self._live.hub.is_shutting_down:  # shutdown began during the handshake
+            self.close(CloseCode.RESTART)
 
-    def end(self, code: CloseCode) -> None:
-        """Closes it with this code, in a task of its own; the first one counts, and none once it is being closed."""
-        if self._ending is None and self._nursery is not None:
-            self._ending = code
+    def close(self, code: CloseCode) -> None:
+        """Closes it with this code, in a task of its own. The first call counts, and none once it is being closed."""
+        if self._close_code is None and self._nursery is not None:
+            self._close_code = code
             # a cancel scope round the conversation instead would cost 0.7 KiB a viewer
-            self._nursery.start_soon(self._close)
+            self._nursery.start_soon(self._closing_handshake)
 
-    def _behind(self) -> None:
+    def _close_slow_reader(self) -> None:
         """It reads too slowly: closed at once, since not even a Close frame would fit. Counted as 4413."""
         metrics.SLOW_READERS_CLOSED.inc()
-        log.debug("viewer_too_slow", code=CloseCode.SLOW)
+        log.debug("slow_reader_closed", code=CloseCode.SLOW)
         self._socket.close()
 
-    async def _close(self) -> None:
-        """Says what is still to be said, then Close, waits for its echo, all within CLOSING_SECONDS; then nothing of it
-        goes on."""
+    async def _closing_handshake(self) -> None:
+        """Sends pending events, then Close, and waits for its echo, all within CLOSE_TIMEOUT_SECONDS. Then it ends the
+        tasks of the connection."""
         socket, viewer, websocket, nursery = self._socket, self._conversation.viewer, self._websocket, self._nursery
         assert websocket is not None
         assert nursery is not None
         self._nursery = None
-        self._services.hub.leave(viewer)
+        self._live.hub.remove(viewer)
         socket.drained = socket.on_deadline = socket.on_behind = None
         if (code := self._library_close()) is not None:
-            self._ending, self._is_deaf = code, True
-        with trio.move_on_after(CLOSING_SECONDS):
-            if self._ending is not None:
+            self._close_code, self._discards_input = code, True
+        with trio.move_on_after(CLOSE_TIMEOUT_SECONDS):
+            if self._close_code is not None:
                 if viewer.pending is not None:
                     await socket.send_all(b"".join(viewer.pending))
-                if self._is_deaf:
-                    await socket.send_all(close_frame(self._ending))
+                if self._discards_input:
+                    await socket.send_all(close_frame(self._close_code))
                 else:
-                    await websocket.aclose(self._ending, reason(self._ending))
-            if socket.fd >= 0:  # a Close has gone out whose echo nobody waits for, or the viewer has just left
+                    await websocket.aclose(self._close_code, reason(self._close_code))
+            if socket.fd >= 0:  # we sent a Close and nobody waits for its echo, or the viewer has just left
                 self._lingered = trio.Event()
                 socket.shut_writing()
-                if not self._is_read:
+                if not self._is_reading:
                     await self.receive_some()
                 await self._lingered.wait()
         socket.close()
@@ -239,42 +232,43 @@ class _Connection(trio.abc.Stream):
     # ---- the stream -------------------------------------------------------------------------------------------------
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What may be parsed. Nothing of the viewer's before the 101 has gone out: the library would lose it."""
+        """What may be parsed. The viewer's bytes come only after the 101 has gone out: the library would lose them."""
         if self.head:
             head, self.head = self.head, b""
             return head
         if self._accepted is not None:
             await self._accepted.wait()
-        if self._is_read:  # only after our Close: `_close` lingers already
+        if self._is_reading:  # only after our Close: `_closing_handshake` lingers already
             assert self._lingered is not None
             await self._lingered.wait()
             return b""
-        self._is_read = True
+        self._is_reading = True
         try:
             while True:
                 data: bytes | None = await self._socket.receive_some(READ_BYTES) if self._socket.unread_buffer else None
-                while data is None:  # as the socket does, with a coroutine less for each of thousands
+                while data is None:  # as Socket.receive_some does, with a coroutine less for each of thousands
                     await self._socket.wait_readable()
                     data = self._socket.read_now(READ_BYTES)
                 if not data:
                     return b""
-                if self._lingered is not None or self._is_deaf:
+                if self._lingered is not None or self._discards_input:
                     return await self._discard()
-                given = self._conversation.count_received(data)
-                if isinstance(given, CloseCode):
-                    self._is_deaf = True  # before `end`: nothing more is parsed, not even the echo of our Close
-                    self.end(given)
+                parseable = self._conversation.count_received(data)
+                if isinstance(parseable, CloseCode):
+                    # before `close`: nothing more is parsed, not even the echo of our Close
+                    self._discards_input = True
+                    self.close(parseable)
                     return await self._discard()
-                if given:
-                    return given
+                if parseable:
+                    return parseable
         finally:
-            self._is_read = False
+            self._is_reading = False
             if self._lingered is not None:
                 self._lingered.set()
 
     async def _discard(self) -> bytes:
-        """Reads until the viewer closes, or LINGER_BYTES: the end, whichever it was."""
-        last = self._socket.received + LINGER_BYTES
+        """Reads until the viewer closes, or MAX_LINGER_BYTES: the end, whichever it was."""
+        last = self._socket.received + MAX_LINGER_BYTES
         while self._socket.received < last and await self._socket.receive_some():
             pass
         return b""
@@ -288,8 +282,8 @@ class _Connection(trio.abc.Stream):
         await self._socket.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """The library has done with it. After an error that it found and told nobody of, `_close` tells the viewer
-        first."""
+        """Called by the library at the end. After an error that the library found but sent no Close for,
+        `_closing_handshake` sends it first."""
         if self._library_close() is None:
             await self._socket.aclose()
 

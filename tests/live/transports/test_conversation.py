@@ -10,55 +10,60 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.protocol import HEARTBEAT_SECONDS, MESSAGE_BYTES, PING, CloseCode
 from scoreboard.live.admission import Admission
+from scoreboard.live.dependencies import LiveDependencies
 from scoreboard.live.hub import Hub
-from scoreboard.live.transports.conversation import CHECK_SECONDS, Conversation, LiveDependencies, LiveLimits
+from scoreboard.live.limits import LiveLimits
+from scoreboard.live.transports.conversation import CHECK_INTERVAL_SECONDS, Conversation
 from scoreboard.storage.board_cache import Standing
-from tests.live.viewers import BOARD, FakeViewer, kinds, masked, names, one_by_one, snapshot
+from tests.live.boards import BOARD, snapshot
+from tests.live.dependencies import FakeAuthenticator, FakeIdentity
+from tests.live.messages import kinds, masked, names, one_by_one
+from tests.live.viewers import FakeViewer
 
 ANN, BOB = UUID(int=1), UUID(int=2)
-SUBSCRIBE = json.dumps({"action": "subscribe", "channel": BOARD})
-
-
-class Person:
-    """Whom a token speaks for."""
-
-    def __init__(self, user: UUID, sid: int, expires: float) -> None:
-        self.user, self.sid, self.expires = user, UUID(int=sid), expires
+SUBSCRIBE = json.dumps({"action": "subscribe", "channel": BOARD.id})
 
 
 class Scene:
     """A conversation and everything around it, at a test's command. Its wall clock begins at 1000 s and goes with
     Trio's."""
 
-    def __init__(self, rules: LiveLimits | None = None) -> None:
-        self.hub, self.tokens, self.revoked, self.away = Hub((BOARD,)), dict[str, Person](), set[UUID](), False
+    def __init__(self, limits: LiveLimits | None = None) -> None:
+        self.hub, self.authenticator, self.away = Hub((BOARD,)), FakeAuthenticator(), False
+        self.tokens = self.authenticator.tokens
         self.began, self.refreshed = trio.current_time(), 0
         self.viewer = FakeViewer(self.hub, subscribed=False)
         self.admission = Admission(per_user=3)
-        services = LiveDependencies(
-            self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing, self.wall
+        live = LiveDependencies(
+            hub=self.hub,
+            admission=self.admission,
+            batcher=self,  # type: ignore[arg-type]  # `refresh` is all that is asked of it
+            authenticator=self.authenticator,
+            standings=self,
+            clock=self,
         )
-        self.conversation = Conversation(self.viewer, services, rules or LiveLimits())
-        self.conversation.check()
+        self.conversation = Conversation(self.viewer, live, limits or LiveLimits())
+        self.conversation.check_deadlines()
 
-    def wall(self) -> float:
+    def now(self) -> float:
         return 1000 + trio.current_time() - self.began
 
-    async def refresh(self, board: str) -> None:
+    async def refresh(self, board: Board) -> None:
         self.refreshed += 1
         if self.away:
             raise StorageUnavailable("postgresql", "away")
-        await self.hub.show(board, snapshot("ab", 1))
+        await self.hub.publish(board, snapshot("ab", 1))
 
     async def standing(self, user: UUID) -> Standing:
         if self.away:
             raise StorageUnavailable("postgresql", "away")
         return Standing(40, 7)
 
-    async def say(self, message: object) -> CloseCode | None:
+    async def send(self, message: object) -> CloseCode | None:
         return await self.conversation.receive(message if isinstance(message, str | bytes) else json.dumps(message))
 
     async def pass_time(self, seconds: float, *, pongs: bool) -> None:
@@ -68,7 +73,7 @@ class Scene:
             if trio.current_time() > self.viewer.fake.deadline:
                 pings = self.viewer.fake.taken.count(PING)
                 self.viewer.fake.deadline = float("inf")
-                self.conversation.check()
+                self.conversation.check_deadlines()
                 if pongs and self.viewer.fake.taken.count(PING) > pings:
                     self.conversation.count_received(masked(10))
 
@@ -85,32 +90,32 @@ async def test_heartbeats_are_promised_to_who_asks() -> None:
     """`subscribed` says how long a silence may last, if the viewer has asked for heartbeats; what is no yes or no is a
     bad message."""
     scene = Scene()
-    await scene.say({**json.loads(SUBSCRIBE), "heartbeat": True})
-    await scene.say(SUBSCRIBE)
+    await scene.send({**json.loads(SUBSCRIBE), "heartbeat": True})
+    await scene.send(SUBSCRIBE)
     promised = [event["data"] for event in scene.events if event["event"] == "subscribed"]
-    assert promised == [{"channel": BOARD, "heartbeatSeconds": HEARTBEAT_SECONDS}, {"channel": BOARD}]
+    assert promised == [{"channel": BOARD.id, "heartbeatSeconds": HEARTBEAT_SECONDS}, {"channel": BOARD.id}]
     assert not scene.viewer.wants_heartbeat
-    assert await scene.say({**json.loads(SUBSCRIBE), "heartbeat": "yes"}) is CloseCode.BAD_MESSAGE
+    assert await scene.send({**json.loads(SUBSCRIBE), "heartbeat": "yes"}) is CloseCode.BAD_MESSAGE
 
 
 async def test_subscribe_and_the_board_at_once() -> None:
-    """`subscribed`, then a full update; the only viewer has the board brought up to date first, the next is handed what
+    """`subscribed`, then a full update; the only viewer has the board brought up to date first, the next gets what
     is shown."""
     scene = Scene()
-    assert await scene.say(SUBSCRIBE) is None
+    assert await scene.send(SUBSCRIBE) is None
     assert kinds(scene.events) == ["subscribed", "leaderboard:update"]
     assert (names(scene.events[1]), scene.refreshed) == ("ab", 1)
-    assert await scene.say({"action": "unsubscribe", "channel": BOARD}) is None
-    await scene.hub.show(BOARD, snapshot("ba", 2))
+    assert await scene.send({"action": "unsubscribe", "channel": BOARD.id}) is None
+    await scene.hub.publish(BOARD, snapshot("ba", 2))
     assert kinds(scene.events) == ["subscribed", "leaderboard:update", "unsubscribed"]
 
 
 async def test_a_board_that_no_store_gives_is_stale() -> None:
-    """Whoever subscribes while it can't be read is told so and gets it when it can."""
+    """Whoever subscribes while it can't be read gets the stale event, and the board when it can be read."""
     scene = Scene()
     scene.away = True
-    await scene.say(SUBSCRIBE)
-    await scene.hub.show(BOARD, snapshot("ab", 1))
+    await scene.send(SUBSCRIBE)
+    await scene.hub.publish(BOARD, snapshot("ab", 1))
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
@@ -118,27 +123,27 @@ async def test_a_stale_viewer_hears_that_it_is_over() -> None:
     """Even if nothing has changed: the whole board, under the position that it had."""
     scene = Scene()
     scene.away = True
-    await scene.say({"action": "subscribe", "channel": BOARD, "since": "1-1", "mode": "delta"})
-    await scene.hub.show(BOARD, snapshot("ab", 1))
+    await scene.send({"action": "subscribe", "channel": BOARD.id, "since": "1-1", "mode": "delta"})
+    await scene.hub.publish(BOARD, snapshot("ab", 1))
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
-async def test_an_old_board_is_handed_before_it_is_called_stale() -> None:
+async def test_an_old_board_is_sent_before_the_stale_event() -> None:
     """The other way round it would be taken for live."""
     scene = Scene()
-    await scene.hub.show(BOARD, snapshot("ab", 1))
+    await scene.hub.publish(BOARD, snapshot("ab", 1))
     scene.away = True
-    await scene.say(SUBSCRIBE)
-    await scene.hub.show(BOARD, snapshot("ba", 2))
+    await scene.send(SUBSCRIBE)
+    await scene.hub.publish(BOARD, snapshot("ba", 2))
     assert kinds(scene.events) == ["subscribed", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
 
 
 async def test_another_mode_is_refused_and_the_connection_stays() -> None:
     """Whole boards or deltas; the error says so and nothing is subscribed to."""
     scene = Scene()
-    assert await scene.say({"action": "subscribe", "channel": BOARD, "mode": "other"}) is None
+    assert await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "other"}) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNSUPPORTED_MODE"]
-    assert scene.hub.watched() == []
+    assert scene.hub.watched_boards() == []
 
 
 async def test_deltas_from_the_position_that_the_viewer_has() -> None:
@@ -146,25 +151,25 @@ async def test_deltas_from_the_position_that_the_viewer_has() -> None:
     deltas."""
     scene = Scene()
     other = FakeViewer(scene.hub)
-    await scene.hub.show(BOARD, snapshot("ab", 1))
-    await scene.hub.show(BOARD, snapshot("ba", 2))
-    subscribe = {"action": "subscribe", "channel": BOARD, "mode": "delta"}
+    await scene.hub.publish(BOARD, snapshot("ab", 1))
+    await scene.hub.publish(BOARD, snapshot("ba", 2))
+    subscribe = {"action": "subscribe", "channel": BOARD.id, "mode": "delta"}
     for since in ("1-1", "1-2", "1-9", "x" * 4000, ""):
-        assert await scene.say(subscribe | {"since": since}) is None
-    told = scene.events
-    assert kinds(told) == ["subscribed", "leaderboard:delta", "subscribed"] + ["subscribed", "leaderboard:update"] * 3
-    assert told[1]["data"]["previousPosition"] == "1-1"
-    await scene.hub.show(BOARD, snapshot("ab", 3))
-    assert kinds(scene.events)[len(told) :] == ["leaderboard:delta"]
+        assert await scene.send(subscribe | {"since": since}) is None
+    events = scene.events
+    assert kinds(events) == ["subscribed", "leaderboard:delta", "subscribed"] + ["subscribed", "leaderboard:update"] * 3
+    assert events[1]["data"]["previousPosition"] == "1-1"
+    await scene.hub.publish(BOARD, snapshot("ab", 3))
+    assert kinds(scene.events)[len(events) :] == ["leaderboard:delta"]
     assert kinds(other.events) == ["leaderboard:update"] * 3
 
 
 async def test_another_mode_takes_the_place_of_the_one_before() -> None:
     """Subscribing again changes the form; the whole board comes at once, `since` or not, in full mode."""
     scene = Scene()
-    await scene.say({"action": "subscribe", "channel": BOARD, "mode": "delta"})
-    await scene.say({"action": "subscribe", "channel": BOARD, "mode": "full", "since": "1-1"})
-    await scene.hub.show(BOARD, snapshot("ba", 2))
+    await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "delta"})
+    await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "full", "since": "1-1"})
+    await scene.hub.publish(BOARD, snapshot("ba", 2))
     assert kinds(scene.events) == [
         "subscribed",
         "leaderboard:update",
@@ -177,18 +182,18 @@ async def test_another_mode_takes_the_place_of_the_one_before() -> None:
 async def test_connections_of_a_user_are_capped() -> None:
     """One more than allowed ends with 1013; renewing a token is no other connection."""
     scene = Scene()
-    scene.tokens["t"] = Person(ANN, 1, 2000)
+    scene.tokens["t"] = FakeIdentity(ANN, 1, 2000)
     scene.admission.identify(ANN)
     scene.admission.identify(ANN)
-    assert await scene.say({"action": "auth", "token": "t"}) is None
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     scene.admission.identify(ANN)
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     late = Scene()
-    late.tokens["t"] = Person(ANN, 1, 2000)
+    late.tokens["t"] = FakeIdentity(ANN, 1, 2000)
     for _ in range(3):
         late.admission.identify(ANN)
-    assert await late.say({"action": "auth", "token": "t"}) is CloseCode.OVERLOADED
+    assert await late.send({"action": "auth", "token": "t"}) is CloseCode.OVERLOADED
     assert late.viewer.user is None
 
 
@@ -196,9 +201,9 @@ async def test_connections_of_a_user_are_capped() -> None:
 async def test_an_unknown_channel_is_an_error_and_the_connection_stays(action: str) -> None:
     """A channel that names no board."""
     scene = Scene()
-    assert await scene.say({"action": action, "channel": "nothing"}) is None
+    assert await scene.send({"action": action, "channel": "nothing"}) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNKNOWN_CHANNEL"]
-    assert await scene.say({"action": "ping"}) is None
+    assert await scene.send({"action": "ping"}) is None
     assert kinds(scene.events) == ["error", "pong"]
 
 
@@ -206,7 +211,7 @@ async def test_an_unknown_channel_is_an_error_and_the_connection_stays(action: s
 async def test_a_bad_message_is_told_and_ends_it(message: str | bytes) -> None:
     """Not JSON, not an object, no such action, binary: an error event, then 4400."""
     scene = Scene()
-    assert await scene.say(message) is CloseCode.BAD_MESSAGE
+    assert await scene.send(message) is CloseCode.BAD_MESSAGE
     assert [event["data"]["code"] for event in scene.events] == ["BAD_MESSAGE"]
 
 
@@ -214,16 +219,16 @@ async def test_a_message_is_measured_in_bytes() -> None:
     """4 KiB are taken, a byte more is too big, also when the characters are fewer."""
     scene = Scene()
     frame = json.dumps({"action": "ping", "x": ""})
-    assert await scene.say(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame))}"')) is None
-    assert await scene.say(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
-    assert await scene.say(frame.replace('""', f'"{"é" * (MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
+    assert await scene.send(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame))}"')) is None
+    assert await scene.send(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
+    assert await scene.send(frame.replace('""', f'"{"é" * (MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
 
 
 async def test_authenticated_tells_score_and_rank() -> None:
     """And from then on personal events come."""
     scene = Scene()
-    scene.tokens["t"] = Person(ANN, 1, 2000)
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    scene.tokens["t"] = FakeIdentity(ANN, 1, 2000)
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     assert scene.events == [{"event": "authenticated", "data": {"userId": str(ANN), "score": 40, "rank": 7}}]
     assert (scene.viewer.user, scene.viewer.sid) == (ANN, UUID(int=1))
 
@@ -231,19 +236,19 @@ async def test_authenticated_tells_score_and_rank() -> None:
 async def test_authenticated_without_stores_tells_who_and_nothing_else() -> None:
     """Being logged in does not depend on the stores."""
     scene = Scene()
-    scene.tokens["t"], scene.away = Person(ANN, 1, 2000), True
-    assert await scene.say({"action": "auth", "token": "t"}) is None
+    scene.tokens["t"], scene.away = FakeIdentity(ANN, 1, 2000), True
+    assert await scene.send({"action": "auth", "token": "t"}) is None
     assert scene.events[0]["data"] == {"userId": str(ANN), "score": None, "rank": None}
 
 
 async def test_a_token_that_is_not_valid_or_another_user_s_ends_it() -> None:
     """An error event, then 4401."""
     scene = Scene()
-    assert await scene.say({"action": "auth", "token": "nonsense"}) is CloseCode.TOKEN
+    assert await scene.send({"action": "auth", "token": "nonsense"}) is CloseCode.TOKEN
     scene = Scene()
-    scene.tokens |= {"a": Person(ANN, 1, 2000), "b": Person(BOB, 2, 2000)}
-    await scene.say({"action": "auth", "token": "a"})
-    assert await scene.say({"action": "auth", "token": "b"}) is CloseCode.TOKEN
+    scene.tokens |= {"a": FakeIdentity(ANN, 1, 2000), "b": FakeIdentity(BOB, 2, 2000)}
+    await scene.send({"action": "auth", "token": "a"})
+    assert await scene.send({"action": "auth", "token": "b"}) is CloseCode.TOKEN
     assert kinds(scene.events) == ["authenticated", "error"]
     assert scene.viewer.user == ANN
 
@@ -253,7 +258,7 @@ def test_no_message_raises(message: str | bytes) -> None:
     """Whatever is sent: it is answered or ends the connection."""
 
     async def scenario() -> None:
-        await Scene().say(message)
+        await Scene().send(message)
 
     trio.run(scenario)
 
@@ -270,17 +275,17 @@ async def test_who_answers_pings_stays_and_who_is_silent_goes(autojump_clock: tr
     assert scene.viewer.ends == []
     await scene.pass_time(59 - 20, pongs=False)
     assert scene.viewer.ends == []
-    await scene.pass_time(21 + CHECK_SECONDS + 1, pongs=False)
+    await scene.pass_time(21 + CHECK_INTERVAL_SECONDS + 1, pongs=False)
     assert scene.viewer.ends == [CloseCode.SILENT]
 
 
 async def test_a_token_that_expires_ends_it_unless_it_is_renewed(autojump_clock: trio.testing.MockClock) -> None:
     """4401 at the moment of expiry; a newer token of the same user moves that moment."""
     scene = Scene()
-    scene.tokens |= {"old": Person(ANN, 1, 1100), "new": Person(ANN, 2, 1200)}
-    await scene.say({"action": "auth", "token": "old"})
+    scene.tokens |= {"old": FakeIdentity(ANN, 1, 1100), "new": FakeIdentity(ANN, 2, 1200)}
+    await scene.send({"action": "auth", "token": "old"})
     await scene.pass_time(95, pongs=True)
-    await scene.say({"action": "auth", "token": "new"})
+    await scene.send({"action": "auth", "token": "new"})
     await scene.pass_time(100, pongs=True)
     assert (scene.viewer.ends, scene.viewer.sid) == ([], UUID(int=2))
     await scene.pass_time(6, pongs=True)
@@ -290,17 +295,17 @@ async def test_a_token_that_expires_ends_it_unless_it_is_renewed(autojump_clock:
 async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: trio.testing.MockClock) -> None:
     """Within a check, by what the node has read."""
     scene = Scene()
-    scene.tokens["t"] = Person(ANN, 1, 9000)
-    await scene.say({"action": "auth", "token": "t"})
-    scene.revoked.add(UUID(int=1))
-    await scene.pass_time(CHECK_SECONDS + 1, pongs=True)
+    scene.tokens["t"] = FakeIdentity(ANN, 1, 9000)
+    await scene.send({"action": "auth", "token": "t"})
+    scene.authenticator.mark_revoked(UUID(int=1))
+    await scene.pass_time(CHECK_INTERVAL_SECONDS + 1, pongs=True)
     assert scene.viewer.ends == [CloseCode.TOKEN]
 
 
 async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_clock: trio.testing.MockClock) -> None:
     """Nothing is shown before; then 4401. Logged in, it stays."""
     scene = Scene(LiveLimits(anonymous=False))
-    assert await scene.say(SUBSCRIBE) is None
+    assert await scene.send(SUBSCRIBE) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNAUTHORIZED"]
     await scene.pass_time(9.5, pongs=True)
     assert scene.viewer.ends == []
@@ -308,9 +313,9 @@ async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_
     assert scene.viewer.ends == [CloseCode.TOKEN]
 
     scene = Scene(LiveLimits(anonymous=False))
-    scene.tokens["t"] = Person(ANN, 1, 9000)
-    await scene.say({"action": "auth", "token": "t"})
-    await scene.say(SUBSCRIBE)
+    scene.tokens["t"] = FakeIdentity(ANN, 1, 9000)
+    await scene.send({"action": "auth", "token": "t"})
+    await scene.send(SUBSCRIBE)
     await scene.pass_time(60, pongs=True)
     assert (kinds(scene.events), scene.viewer.ends) == (["authenticated", "subscribed", "leaderboard:update"], [])
 
@@ -320,16 +325,16 @@ async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: 
     rules = LiveLimits()
     scene = Scene(rules)
     for _ in range(3):
-        assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
+        assert [await scene.send({"action": "ping"}) for _ in range(rules.max_messages)] == [None] * rules.max_messages
         await trio.sleep(rules.window_seconds)
         scene.conversation.count_received(masked(10))
-    assert [await scene.say({"action": "ping"}) for _ in range(rules.messages)] == [None] * rules.messages
-    assert await scene.say({"action": "ping"}) is CloseCode.POLICY
+    assert [await scene.send({"action": "ping"}) for _ in range(rules.max_messages)] == [None] * rules.max_messages
+    assert await scene.send({"action": "ping"}) is CloseCode.POLICY
 
 
 async def test_bytes_are_counted_whatever_they_are(autojump_clock: trio.testing.MockClock) -> None:
     """So many in ten seconds may be parsed, one more is 1008; in the next ten seconds so many again."""
-    scene = Scene(LiveLimits(received=1000))
+    scene = Scene(LiveLimits(max_received_bytes=1000))
     for _ in range(3):
         assert scene.conversation.count_received(masked(1, b"x" * 992)) == masked(1, b"x" * 992)
         await trio.sleep(10)
@@ -342,16 +347,16 @@ async def test_frames_are_counted_whatever_they_are(frame: bytes, autojump_clock
     """A window's worth may be parsed, one more is 1008, in one read or in many; in the next window as many again."""
     rules = LiveLimits()
     scene = Scene(rules)
-    assert scene.conversation.count_received(frame * rules.frames) == frame * rules.frames
+    assert scene.conversation.count_received(frame * rules.max_frames) == frame * rules.max_frames
     await trio.sleep(rules.window_seconds)
-    assert [scene.conversation.count_received(frame) for _ in range(rules.frames)] == [frame] * rules.frames
+    assert [scene.conversation.count_received(frame) for _ in range(rules.max_frames)] == [frame] * rules.max_frames
     assert scene.conversation.count_received(frame) is CloseCode.POLICY
-    assert Scene(rules).conversation.count_received(frame * (rules.frames + 1)) is CloseCode.POLICY
+    assert Scene(rules).conversation.count_received(frame * (rules.max_frames + 1)) is CloseCode.POLICY
 
 
 async def test_reads_are_counted_however_little_they_bring(autojump_clock: trio.testing.MockClock) -> None:
     """Whoever sends a byte at a time has so many in a window; a browser needs two of them a message at most."""
-    rules = LiveLimits(reads=10)
+    rules = LiveLimits(max_reads=10)
     scene = Scene(rules)
     for _ in range(2):
         assert [scene.conversation.count_received(byte) for byte in one_by_one(masked(9, b"four"))] == [b""] * 9 + [

@@ -11,25 +11,26 @@ from uuid import UUID
 import pytest
 import trio
 
-from scoreboard.domain import protocol as wire
-from scoreboard.domain.boards import Snapshot
+from scoreboard.domain import protocol
+from scoreboard.domain.boards import Board, Snapshot
 from scoreboard.live.admission import Admission
+from scoreboard.live.limits import LiveLimits
 from scoreboard.live.transports import long_poll as module
-from scoreboard.live.transports.conversation import LiveLimits
 from scoreboard.live.transports.long_poll import is_ahead
 from scoreboard.telemetry import metrics
 from scoreboard.telemetry.request_times import name_routes
-from tests.live.nodes import LiveNode, running
-from tests.live.transports.test_conversation import Person
-from tests.live.viewers import BOARD, FakeViewer, snapshot
+from tests.live.boards import BOARD, snapshot
+from tests.live.dependencies import FakeIdentity
+from tests.live.live_server import LiveServer, serve_live
+from tests.live.viewers import FakeViewer
 
 ANN = UUID(int=1)
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["at once", "task"])
 def _every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls wait without a task or with one; nobody can tell."""
-    monkeypatch.setattr(LiveNode, "polls_at_once", request.param)
+    """Polls wait without a task or with one; clients see no difference."""
+    monkeypatch.setattr(LiveServer, "has_fast_polls", request.param)
 
 
 class Poller:
@@ -39,7 +40,7 @@ class Poller:
         self.stream, self.data = stream, b""
 
     @classmethod
-    async def connect(cls, node: LiveNode) -> "Poller":
+    async def connect(cls, node: LiveServer) -> "Poller":
         return cls(await node.connect())
 
     async def ask(self, query: str = "", *fields: str, method: str = "GET") -> None:
@@ -67,20 +68,20 @@ class Poller:
 
 
 @asynccontextmanager
-async def polling(rules: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
+async def polling(rules: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveServer]:
     """A node whose board somebody watches already if polls are to be answered at once: nothing is read for them
     then."""
-    async with running(rules, admission) as node:
-        if node.polls_at_once:
+    async with serve_live(rules, admission) as node:
+        if node.has_fast_polls:
             FakeViewer(node.hub)
             await node.refresh(BOARD)
         before = node.refreshed
         yield node
-        assert not node.polls_at_once or node.refreshed == before
+        assert not node.has_fast_polls or node.refreshed == before
 
 
-async def waiting(node: LiveNode, polls: int = 1) -> None:
-    while node.hub.audience() - len(node.hub.subscribers()) != polls:
+async def waiting(node: LiveServer, polls: int = 1) -> None:
+    while node.hub.viewer_count() - len(node.hub.subscribers()) != polls:
         await trio.sleep(0.005)
 
 
@@ -101,7 +102,7 @@ async def test_the_board_at_once_and_then_when_it_changes() -> None:
             )
         await poller.ask("?since=1-1")
         await waiting(node)
-        await node.show("bac")
+        await node.publish("bac")
         status, _, body = await poller.answer()
         assert (status, body["data"]["position"]) == (200, "1-2")
         await waiting(node, 0)
@@ -141,29 +142,29 @@ async def test_a_wait_is_no_duration_of_the_server() -> None:
 async def test_all_who_wait_share_one_body(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoded once a tick, whoever asks; the heads are each caller's."""
     encoded: list[Snapshot] = []
-    encode = wire.polled
-    monkeypatch.setattr(wire, "polled", lambda snapshot: encoded.append(snapshot) or encode(snapshot))
+    encode = protocol.polled
+    monkeypatch.setattr(protocol, "polled", lambda snapshot: encoded.append(snapshot) or encode(snapshot))
     async with polling() as node:
         pollers = [await Poller.connect(node) for _ in range(5)]
         for place, poller in enumerate(pollers):
             await poller.ask("?since=1-1", f"X-Request-ID: r{place}", f"Origin: https://{place}.example")
         await waiting(node, len(pollers))
-        await node.show("ba")
+        await node.publish("ba")
         answers = [await poller.answer() for poller in pollers]
         assert [fields["x-request-id"] for _, fields, _ in answers] == ["r0", "r1", "r2", "r3", "r4"]
         assert [fields["x-for"] for _, fields, _ in answers] == [f"https://{place}.example" for place in range(5)]
-        assert all(told == answers[0][2] for _, _, told in answers)
+        assert all(body == answers[0][2] for _, _, body in answers)
         assert len(encoded) == 1
 
 
 async def test_a_tick_wakes_everyone_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crowd that polls is answered as a whole, and others have their turn meanwhile."""
-    monkeypatch.setattr("scoreboard.live.hub.YIELD_EVERY", 2)
+    monkeypatch.setattr("scoreboard.live.hub.WRITES_PER_CHECKPOINT", 2)
     left: set[int] = set()
 
-    async def look(node: LiveNode) -> None:
+    async def look(node: LiveServer) -> None:
         while True:
-            left.add(node.hub.audience() - len(node.hub.subscribers()))
+            left.add(node.hub.viewer_count() - len(node.hub.subscribers()))
             await trio.lowlevel.checkpoint()
 
     async with polling() as node, trio.open_nursery() as nursery:
@@ -172,7 +173,7 @@ async def test_a_tick_wakes_everyone_in_portions(monkeypatch: pytest.MonkeyPatch
             await poller.ask("?since=1-1")
         await waiting(node, len(pollers))
         nursery.start_soon(look, node)
-        await node.show("ba")
+        await node.publish("ba")
         assert [(await poller.answer())[0] for poller in pollers] == [200] * 9
         assert left & {1, 2, 3, 4, 5, 6, 7, 8}
         nursery.cancel_scope.cancel()
@@ -185,13 +186,13 @@ async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-3")
         await waiting(node)
-        await node.show("ba")  # 1-2: still older than what the client has
-        await node.show("bac")  # 1-3: what it has
+        await node.publish("ba")  # 1-2: still older than what the client has
+        await node.publish("bac")  # 1-3: what it has
         await trio.testing.wait_all_tasks_blocked()
         await waiting(node)
-        await node.show("cab")
+        await node.publish("cab")
         assert (await poller.answer())[2]["data"]["position"] == "1-4"
-        monkeypatch.setattr(module, "AHEAD_SECONDS", 0.1)
+        monkeypatch.setattr(module, "MAX_AHEAD_SECONDS", 0.1)
         await poller.ask("?since=7-7")
         assert (await poller.answer())[2]["data"]["position"] == "1-4"
 
@@ -199,19 +200,19 @@ async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch:
 def test_what_is_ahead() -> None:
     """Positions are compared as pairs; what is none, and a stale board's, is never ahead."""
     shown: Snapshot = snapshot("ab", 5, epoch=2)
-    told = {
+    ahead = {
         since: is_ahead(since, shown)
         for since in ("2-5", "2-6", "3-0", "1-9", "2-4", "", "x", "2-6-1", "stale-ab", "9" * 40 + "-1")
     }
-    assert [since for since, ahead in told.items() if ahead] == ["2-6", "3-0"]
+    assert [since for since, is_newer in ahead.items() if is_newer] == ["2-6", "3-0"]
     assert not is_ahead("9-9", snapshot("ab", 5, stale_since_ms=7))
 
 
 async def test_an_unwatched_board_is_read_first() -> None:
     """Whoever comes when nobody watches is not shown what was on screen an hour ago; while somebody does, nothing is
     read for a poll."""
-    async with running() as node:
-        await node.show("ab")
+    async with serve_live() as node:
+        await node.publish("ab")
         node.board, node.top = "abcd", 9
         poller = await Poller.connect(node)
         await poller.ask()
@@ -226,31 +227,31 @@ async def test_an_unwatched_board_is_read_first() -> None:
 
 async def test_no_store_is_503() -> None:
     """Nothing was read and nothing can be; nobody is left waiting."""
-    async with running() as node:
+    async with serve_live() as node:
         node.away = True
         poller = await Poller.connect(node)
         await poller.ask()
         assert (await poller.answer())[0] == 503
-        assert (node.hub.audience(), node.admission.total) == (0, 0)
+        assert (node.hub.viewer_count(), node.admission.total) == (0, 0)
 
 
 async def test_a_stale_board_says_so() -> None:
-    """Under a position of its own, the same for the same rows on every node: it is told when the rows change, and when
-    it is over."""
+    """Under a position of its own, the same for the same rows on every node: it is answered when the rows change, and
+    when it is over."""
     async with polling() as node:
         FakeViewer(node.hub)
         poller = await Poller.connect(node)
-        await node.hub.show(BOARD, snapshot("ab", 5, stale_since_ms=7))
+        await node.hub.publish(BOARD, snapshot("ab", 5, stale_since_ms=7))
         await poller.ask()
         first = (await poller.answer())[2]["data"]
         assert first["stale"] is True
         await poller.ask(f"?since={first['position']}&wait=0")
         assert (await poller.answer())[0] == 204
-        await node.hub.show(BOARD, snapshot("ba", 5, stale_since_ms=7))
+        await node.hub.publish(BOARD, snapshot("ba", 5, stale_since_ms=7))
         await poller.ask(f"?since={first['position']}&wait=0")
         second = (await poller.answer())[2]["data"]
         assert second["position"] != first["position"]
-        await node.hub.show(BOARD, snapshot("ba", 5))
+        await node.hub.publish(BOARD, snapshot("ba", 5))
         await poller.ask(f"?since={second['position']}")
         assert (await poller.answer())[2]["data"]["position"] == "1-5"
 
@@ -285,7 +286,7 @@ async def test_who_may_wait_and_how_many() -> None:
     """A foreign page may not, nobody may without a token where one is needed, and waiting polls count as
     connections."""
     async with polling(LiveLimits(anonymous=False), Admission(per_user=1)) as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         one, two = await Poller.connect(node), await Poller.connect(node)
         await one.ask("", "Origin: https://evil.example")
         assert (await one.answer())[0] == 403
@@ -296,7 +297,7 @@ async def test_who_may_wait_and_how_many() -> None:
         await two.ask("", "Authorization: Bearer t")
         status, fields, _ = await two.answer()
         assert (status, fields["retry-after"]) == (429, "5")
-        await node.show("ba")
+        await node.publish("ba")
         assert (await one.answer())[0] == 200
         await two.ask("", "Authorization: Bearer t")
         assert (await two.answer())[0] == 200
@@ -315,13 +316,13 @@ async def test_head_does_not_wait() -> None:
         assert (await poller.answer())[0] == 200
 
 
-async def test_leaving_answers_all_who_wait() -> None:
+async def test_shutdown_answers_all_who_wait() -> None:
     """204, and the advice to come back in a second: elsewhere. Who comes after that does not wait."""
     async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
         await waiting(node)
-        await node.hub.leaving()
+        await node.hub.shut_down()
         for _ in range(2):
             status, fields, _ = await poller.answer()
             assert (status, fields["retry-after"]) == (204, "1")
@@ -335,7 +336,7 @@ async def test_a_pipelined_request_waits_its_turn() -> None:
         await poller.ask("?since=1-1")
         await waiting(node)
         await poller.ask("?wait=0")
-        await node.show("ba")
+        await node.publish("ba")
         assert [(await poller.answer())[2]["data"]["position"] for _ in range(2)] == ["1-2", "1-2"]
 
 
@@ -384,7 +385,7 @@ async def test_polls_that_are_opened_and_aborted_hold_nothing() -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_client_that_stops_sending_is_answered_at_once(together: bool) -> None:
-    """Half a close counts as leaving: it gets what there is now, with its request or after it, and the connection
+    """Half a close counts as a close: it gets what there is now, with its request or after it, and the connection
     ends."""
     async with polling() as node:
         poller = await Poller.connect(node)
@@ -399,15 +400,15 @@ async def test_a_client_that_stops_sending_is_answered_at_once(together: bool) -
 
 async def test_a_client_that_leaves_while_the_board_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not begin to wait."""
-    asked, go_on, refresh = trio.Event(), trio.Event(), LiveNode.refresh
+    asked, go_on, refresh = trio.Event(), trio.Event(), LiveServer.refresh
 
-    async def slow(node: LiveNode, board: str) -> None:
+    async def slow(node: LiveServer, board: Board) -> None:
         asked.set()
         await go_on.wait()
         await refresh(node, board)
 
-    monkeypatch.setattr(LiveNode, "refresh", slow)
-    async with running() as node:
+    monkeypatch.setattr(LiveServer, "refresh", slow)
+    async with serve_live() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
         await asked.wait()
@@ -416,4 +417,4 @@ async def test_a_client_that_leaves_while_the_board_is_read(monkeypatch: pytest.
         go_on.set()
         while node.server.connections:
             await trio.sleep(0.005)
-        assert (node.hub.audience(), node.admission.total) == (0, 0)
+        assert (node.hub.viewer_count(), node.admission.total) == (0, 0)

@@ -3,7 +3,7 @@
 import pytest
 
 from scoreboard.domain.errors import Refusal
-from scoreboard.live.transports.query import Query, query_token, read_query
+from scoreboard.live.transports.query import LiveQuery, query_token, read_query
 from tests.web.requests import request
 
 BEYOND = [b"since=" + b"x" * 1024, b"token=a&" * 20, b"&" * 1000 + b"token=a"]
@@ -11,7 +11,9 @@ BEYOND = [b"since=" + b"x" * 1024, b"token=a&" * 20, b"&" * 1000 + b"token=a"]
 
 def test_a_query_within_its_bounds_is_read() -> None:
     """With what it leaves out as it is usually."""
-    assert read_query(b"since=7-40&wait=3&token=a") == Query("leaderboard", "7-40", delta=False, wait=3.0, token="a")
+    assert read_query(b"since=7-40&wait=3&token=a") == LiveQuery(
+        "leaderboard", "7-40", delta=False, wait=3.0, token="a"
+    )
     assert query_token(request(target=b"/?token=a")) == "a"
     assert query_token(request(target=b"/?since=a")) is None
 

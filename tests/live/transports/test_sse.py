@@ -1,4 +1,4 @@
-"""Server-Sent Events over real connections: what is told, when it ends, and that it costs the others nothing."""
+"""Server-Sent Events over real connections: what is sent, when it ends, and that it costs the others nothing."""
 
 import os
 import socket
@@ -13,12 +13,14 @@ import pytest
 import trio
 
 from scoreboard.live.admission import Admission
+from scoreboard.live.limits import LiveLimits
 from scoreboard.live.transports import sse as module
-from scoreboard.live.transports.conversation import CHECK_SECONDS, LiveLimits
+from scoreboard.live.transports.conversation import CHECK_INTERVAL_SECONDS
 from scoreboard.telemetry import metrics
-from tests.live.nodes import LiveNode, running
-from tests.live.transports.test_conversation import Person
-from tests.live.viewers import names, read_stream, update_for
+from tests.live.boards import BOARD, update_for
+from tests.live.dependencies import FakeIdentity
+from tests.live.live_server import LiveServer, serve_live
+from tests.live.messages import names, read_stream
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 
@@ -39,7 +41,7 @@ class Listener:
         return read_stream(whole)
 
     async def until(self, count: int, what: bytes = b"") -> list[tuple[str, str, dict[str, object]]]:
-        """The events, once there are so many and `what` was told."""
+        """The events, once there are so many and `what` was sent."""
         while len(self.events) < count or what not in self.data:
             more = await self.stream.receive_some(65536)
             assert more, f"it has ended: {self.data!r}"
@@ -56,7 +58,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(node: LiveNode, query: str = "", *fields: str) -> AsyncIterator[Listener]:
+async def listening(node: LiveServer, query: str = "", *fields: str) -> AsyncIterator[Listener]:
     stream = await node.ask(f"/stream{query}", *fields)
     try:
         yield Listener(stream)
@@ -68,13 +70,13 @@ def kinds(events: list[tuple[str, str, dict[str, object]]]) -> list[str]:
     return [kind for kind, _, _ in events]
 
 
-# ---- what is told ----------------------------------------------------------------------------------------------------
+# ---- what is sent ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_stream_from_beginning_to_end() -> None:
     """A head that no proxy buffers, advice when to reconnect, the board at once, then what changes; the id is the
     position."""
-    async with running() as node:
+    async with serve_live() as node:
         async with listening(node, "", "X-Request-ID: abc") as listener:
             events = await listener.until(2)
             head = listener.head.lower().split("\r\n")
@@ -89,7 +91,7 @@ async def test_a_stream_from_beginning_to_end() -> None:
             assert not [line for line in head if line.startswith(("content-length", "transfer-encoding"))]
             assert b"\nretry: " in listener.data
             assert [(kind, id_) for kind, id_, _ in events] == [("subscribed", ""), ("leaderboard:update", "1-1")]
-            await node.show("bac")
+            await node.publish("bac")
             kind, id_, update = (await listener.until(3))[2]
             assert (kind, id_, update["event"], names(update)) == (
                 "leaderboard:update",
@@ -100,21 +102,21 @@ async def test_a_stream_from_beginning_to_end() -> None:
             assert len(update["data"]["changedPositions"]) == 2  # type: ignore[index]
             assert node.admission.total == 1
         await node.until(viewers=0)
-        assert node.hub.watched() == []
+        assert node.hub.watched_boards() == []
 
 
 async def test_deltas_and_the_position_that_it_had() -> None:
     """`mode=delta`, with `since` or, which counts more, Last-Event-ID: the difference, or nothing when there is
     none."""
-    async with running() as node, listening(node) as first:
+    async with serve_live() as node, listening(node) as first:
         await first.until(2)
-        await node.show("bac")
+        await node.publish("bac")
         async with listening(node, "?mode=delta&since=1-1") as listener:
             kind, id_, delta = (await listener.until(2))[1]
             assert (kind, id_, delta["data"]["previousPosition"]) == ("leaderboard:delta", "1-2", "1-1")  # type: ignore[index]
         async with listening(node, "?since=1-1", "Last-Event-ID: 1-2") as listener:
             await listener.until(1)
-            await node.show("abc")
+            await node.publish("abc")
             assert [id_ for _, id_, _ in await listener.until(2)] == ["", "1-3"]
         async with listening(node, "", "Last-Event-ID: 9-9") as listener:
             assert kinds(await listener.until(2)) == ["subscribed", "leaderboard:update"]
@@ -123,17 +125,17 @@ async def test_deltas_and_the_position_that_it_had() -> None:
 @pytest.mark.parametrize(("query", "fields"), [("?token=t", ()), ("", ("Authorization: Bearer t",))])
 async def test_personal_events_for_an_authenticated_stream(query: str, fields: tuple[str, ...]) -> None:
     """Who it is comes first; the user's scores follow, without an id, and reach nobody else."""
-    async with running() as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+    async with serve_live() as node:
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with listening(node, query, *fields) as ann, listening(node) as other:
             events = await ann.until(3)
             assert kinds(events) == ["authenticated", "subscribed", "leaderboard:update"]
             assert events[0][2]["data"] == {"userId": str(ANN), "score": 40, "rank": 7}
             await other.until(2)
-            node.hub.personal(update_for(ANN))
+            node.hub.send_personal(BOARD, update_for(ANN))
             kind, id_, personal = (await ann.until(4))[3]
             assert (kind, id_, personal["event"]) == ("score:personal", "", "score:personal")
-            await node.show("ba")
+            await node.publish("ba")
             assert kinds(await other.until(3)) == ["subscribed", "leaderboard:update", "leaderboard:update"]
             assert node.admission.users == {ANN: 1}
         await node.until(viewers=0)
@@ -143,10 +145,10 @@ async def test_personal_events_for_an_authenticated_stream(query: str, fields: t
 async def test_heartbeats_are_comments() -> None:
     """Every stream of a quiet board gets them, one that had the board already too, and again each time. They are no
     events."""
-    async with running() as node, listening(node) as first, listening(node) as second:
+    async with serve_live() as node, listening(node) as first, listening(node) as second:
         await first.until(2)
         await second.until(2)
-        await node.show("bac")  # these two follow their group from now on
+        await node.publish("bac")  # these two are in a batch from now on
         async with listening(node, "", "Last-Event-ID: 1-2") as current:
             await current.until(1)
             for count in (1, 2):
@@ -157,29 +159,29 @@ async def test_heartbeats_are_comments() -> None:
 
 async def test_an_anonymous_stream_needs_no_deadline() -> None:
     """Nothing of it passes with time, so the sweeper leaves it alone; one with a token is looked at."""
-    async with running() as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+    async with serve_live() as node:
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with listening(node) as anonymous, listening(node, "?token=t") as ann:
             await anonymous.until(2)
             await ann.until(3)
             deadlines = {viewer.user: viewer.socket.deadline for viewer in node.hub.subscribers()}
             assert deadlines[None] == inf
-            assert deadlines[ANN] < trio.current_time() + CHECK_SECONDS + 1
+            assert deadlines[ANN] < trio.current_time() + CHECK_INTERVAL_SECONDS + 1
 
 
 async def test_a_board_that_no_store_gives_is_stale() -> None:
     """The stream stands, says so, and gets the board when there is one."""
-    async with running() as node:
+    async with serve_live() as node:
         node.away = True
         async with listening(node) as listener:
             assert kinds(await listener.until(2)) == ["subscribed", "leaderboard:stale"]
-            await node.show("ab")
+            await node.publish("ab")
             assert kinds(await listener.until(3))[2] == "leaderboard:update"
 
 
 async def test_head_is_only_the_head() -> None:
-    """HEAD tells what GET would, and ends."""
-    async with running() as node:
+    """HEAD says what GET would, and ends."""
+    async with serve_live() as node:
         listener = Listener(await node.ask("/stream", method="HEAD"))
         assert await listener.to_the_end() == []
         assert "content-type: text/event-stream" in listener.head
@@ -204,7 +206,7 @@ async def test_head_is_only_the_head() -> None:
 )
 async def test_refusals_are_answers(query: str, fields: tuple[str, ...], status: int) -> None:
     """A bad value, a bad token, a foreign page: a problem, and the connection goes on."""
-    async with running() as node:
+    async with serve_live() as node:
         stream = await node.ask(f"/stream{query}", *fields)
         answer = await stream.receive_some(4096)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -214,8 +216,8 @@ async def test_refusals_are_answers(query: str, fields: tuple[str, ...], status:
 
 async def test_no_token_where_one_is_needed() -> None:
     """Without anonymous viewers: 401."""
-    async with running(LiveLimits(anonymous=False)) as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+    async with serve_live(LiveLimits(anonymous=False)) as node:
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         assert (await (await node.ask("/stream")).receive_some(4096)).startswith(b"HTTP/1.1 401 ")
         async with listening(node, "?token=t") as listener:
             await listener.until(3)
@@ -227,8 +229,8 @@ async def test_no_token_where_one_is_needed() -> None:
 )
 async def test_no_room(admission: Admission, status: int) -> None:
     """The node is full: 503; the address or the user has enough: 429; with Retry-After."""
-    async with running(admission=admission) as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+    async with serve_live(admission=admission) as node:
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with listening(node, "?token=t") as listener:
             await listener.until(3)
             answer = await (await node.ask("/stream?token=t")).receive_some(4096)
@@ -244,7 +246,7 @@ async def test_no_room(admission: Admission, status: int) -> None:
 
 async def test_a_crowd_that_comes_at_once_finds_no_more_room_than_there_is() -> None:
     """Being asked whether there is room and taking it is one step, whoever else is on the way."""
-    async with running(admission=Admission(per_address=3)) as node:
+    async with serve_live(admission=Admission(per_address=3)) as node:
         streams = [await trio.open_tcp_stream("127.0.0.1", node.server.port) for _ in range(8)]
         for stream in streams:  # no turn for the server between them
             os.write(stream.socket.fileno(), b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -254,11 +256,11 @@ async def test_a_crowd_that_comes_at_once_finds_no_more_room_than_there_is() -> 
             await stream.aclose()
 
 
-async def test_leaving_ends_the_body() -> None:
+async def test_shutdown_ends_the_body() -> None:
     """Everyone reads to the end of a whole event; who comes after that is sent elsewhere."""
-    async with running() as node, listening(node) as listener:
+    async with serve_live() as node, listening(node) as listener:
         await listener.until(2)
-        await node.hub.leaving()
+        await node.hub.shut_down()
         assert kinds(await listener.to_the_end()) == ["subscribed", "leaderboard:update"]
         assert listener.data.endswith(b"\n\n")
         answer = await (await node.ask("/stream")).receive_some(4096)
@@ -267,35 +269,35 @@ async def test_leaving_ends_the_body() -> None:
 
 
 async def test_a_token_that_expires_or_is_revoked_ends_it() -> None:
-    """The error tells why; another user's stream goes on."""
-    async with running() as node:
-        node.tokens |= {"t": Person(ANN, 1, time() + 0.3), "u": Person(BOB, 2, 9e9)}
+    """The error says why; another user's stream goes on."""
+    async with serve_live() as node:
+        node.tokens |= {"t": FakeIdentity(ANN, 1, time() + 0.3), "u": FakeIdentity(BOB, 2, 9e9)}
         async with (
             listening(node, "?token=t") as expiring,
             listening(node, "?token=u") as revoked,
             listening(node) as other,
         ):
             await revoked.until(3)
-            node.hub.revoke(UUID(int=2))
+            node.hub.close_session(UUID(int=2))
             for listener in (expiring, revoked):
                 events = await listener.to_the_end()
                 assert kinds(events)[-1] == "error"
                 assert events[-1][2]["data"]["code"] == "UNAUTHORIZED"  # type: ignore[index]
-            await node.show("ba")
+            await node.publish("ba")
             assert kinds(await other.until(3))[2] == "leaderboard:update"
 
 
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed and counted like a WebSocket."""
     before = metrics.SLOW_READERS_CLOSED._value.get()
-    async with running(LiveLimits(slow_reader_seconds=0.6)) as node, listening(node) as listener:
+    async with serve_live(LiveLimits(slow_reader_seconds=0.6)) as node, listening(node) as listener:
         await listener.until(2)
         await node.ask("/stream", receive_buffer=1024)
         await node.until(viewers=2)
         turn = 0
         while len(node.hub) == 2:
             turn += 1
-            await node.show("abcdefghij" if turn % 2 else "jihgfedcba")
+            await node.publish("abcdefghij" if turn % 2 else "jihgfedcba")
             listener.data = b"\r\n\r\n"
             assert names((await listener.until(1))[-1][2]) == node.board
         assert turn > 1
@@ -304,11 +306,11 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
 
 async def test_whoever_talks_into_a_stream_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes are read and thrown away, another request among them; more than that ends it."""
-    monkeypatch.setattr(module, "UNASKED_BYTES", 200)
-    async with running() as node, listening(node) as listener:
+    monkeypatch.setattr(module, "MAX_DISCARDED_BYTES", 200)
+    async with serve_live() as node, listening(node) as listener:
         await listener.until(2)
         await listener.stream.send_all(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
-        await node.show("ba")
+        await node.publish("ba")
         assert kinds(await listener.until(3)) == ["subscribed", "leaderboard:update", "leaderboard:update"]
         await listener.stream.send_all(b"x" * 200)
         assert len(await listener.to_the_end()) == 3
@@ -317,10 +319,10 @@ async def test_whoever_talks_into_a_stream_is_not_listened_to(monkeypatch: pytes
 
 async def test_a_viewer_that_resets_is_gone() -> None:
     """However it leaves, nothing is left of it."""
-    async with running() as node:
+    async with serve_live() as node:
         stream = await node.ask("/stream")
         await node.until(viewers=1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()
         await node.until(viewers=0)
-        assert (node.hub.watched(), node.hub.audience()) == ([], 0)
+        assert (node.hub.watched_boards(), node.hub.viewer_count()) == ([], 0)

@@ -23,14 +23,15 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from scoreboard.domain.protocol import PING, CloseCode, reason, text_frame
 from scoreboard.live.admission import Admission
+from scoreboard.live.limits import LiveLimits
 from scoreboard.live.transports import conversation
 from scoreboard.live.transports import websocket as module
-from scoreboard.live.transports.conversation import LiveLimits
 from scoreboard.storage.board_cache import Standing
 from scoreboard.telemetry import metrics
-from tests.live.nodes import running
-from tests.live.transports.test_conversation import Person
-from tests.live.viewers import BOARD, kinds, masked, names, one_by_one, update_for
+from tests.live.boards import BOARD, update_for
+from tests.live.dependencies import FakeIdentity
+from tests.live.live_server import serve_live
+from tests.live.messages import kinds, masked, names, one_by_one
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 
@@ -43,11 +44,11 @@ def no_errors_logged() -> Iterator[None]:
     assert [line for line in lines if line["log_level"] in {"error", "critical"}] == []
 
 
-async def say(client: WebSocketConnection, **message: object) -> None:
+async def send(client: WebSocketConnection, **message: object) -> None:
     await client.send_message(json.dumps(message))
 
 
-async def hear(client: WebSocketConnection) -> Any:
+async def read_event(client: WebSocketConnection) -> Any:
     return json.loads(await client.get_message())
 
 
@@ -56,7 +57,7 @@ async def closed(client: WebSocketConnection) -> tuple[int, str | None, list[dic
     events: list[dict[str, Any]] = []
     with pytest.raises(ConnectionClosed) as end:
         while True:
-            events.append(await hear(client))
+            events.append(await read_event(client))
     assert end.value.reason is not None
     return end.value.reason.code, end.value.reason.reason, events
 
@@ -76,17 +77,17 @@ async def to_the_end(stream: trio.SocketStream) -> bytes:
 
 async def test_a_viewer_from_beginning_to_end() -> None:
     """Subscribed, the board at once, updates, a ping; after its close it is forgotten."""
-    async with running() as node:
+    async with serve_live() as node:
         async with node.client() as client:
-            await say(client, action="subscribe", channel=BOARD)
-            first = [await hear(client), await hear(client)]
+            await send(client, action="subscribe", channel=BOARD.id)
+            first = [await read_event(client), await read_event(client)]
             assert kinds(first) == ["subscribed", "leaderboard:update"]
             assert names(first[1]) == "abc"
-            await node.show("bac")
-            update = await hear(client)
+            await node.publish("bac")
+            update = await read_event(client)
             assert (names(update), len(update["data"]["changedPositions"])) == ("bac", 2)
-            await say(client, action="ping")
-            assert (await hear(client)) == {"event": "pong"}
+            await send(client, action="ping")
+            assert (await read_event(client)) == {"event": "pong"}
             assert node.admission.addresses == {"127.0.0.1": 1}
         await node.until(viewers=0)
         assert node.admission.addresses == {}
@@ -94,22 +95,22 @@ async def test_a_viewer_from_beginning_to_end() -> None:
 
 async def test_the_token_may_come_in_the_query() -> None:
     """`authenticated` without being asked; personal events follow, subscribed or not, and reach no other user."""
-    async with running() as node:
-        node.tokens |= {"t": Person(ANN, 1, 9e9), "u": Person(BOB, 2, 9e9)}
+    async with serve_live() as node:
+        node.tokens |= {"t": FakeIdentity(ANN, 1, 9e9), "u": FakeIdentity(BOB, 2, 9e9)}
         async with node.client("?token=t&x=1") as ann, node.client() as bob:
-            assert (await hear(ann))["data"] == {"userId": str(ANN), "score": 40, "rank": 7}
-            await say(bob, action="auth", token="u")
-            assert (await hear(bob))["event"] == "authenticated"
-            node.hub.personal(update_for(ANN))
-            assert (await hear(ann))["event"] == "score:personal"
-            await say(bob, action="ping")
-            assert await hear(bob) == {"event": "pong"}
+            assert (await read_event(ann))["data"] == {"userId": str(ANN), "score": 40, "rank": 7}
+            await send(bob, action="auth", token="u")
+            assert (await read_event(bob))["event"] == "authenticated"
+            node.hub.send_personal(BOARD, update_for(ANN))
+            assert (await read_event(ann))["event"] == "score:personal"
+            await send(bob, action="ping")
+            assert await read_event(bob) == {"event": "pong"}
 
 
 @pytest.mark.parametrize("query", ["?token=nonsense", "?token=", "?x=1&token=a%20b"])
 async def test_a_bad_token_in_the_query(query: str) -> None:
     """An error event, then 4401."""
-    async with running() as node, node.client(query) as client:
+    async with serve_live() as node, node.client(query) as client:
         code, reason, events = await closed(client)
         assert (code, reason) == (CloseCode.TOKEN, "no valid token; do not reconnect")
         assert kinds(events) == ["error"]
@@ -117,17 +118,17 @@ async def test_a_bad_token_in_the_query(query: str) -> None:
 
 async def test_a_foreign_origin_is_closed_with_4403() -> None:
     """A page from elsewhere hears why, and nothing else."""
-    async with running() as node:
+    async with serve_live() as node:
         async with node.client(origin="https://evil.example") as client:
             assert (await closed(client))[::2] == (CloseCode.ORIGIN, [])
         async with node.client(origin="https://good.example") as client:
-            await say(client, action="ping")
-            assert await hear(client) == {"event": "pong"}
+            await send(client, action="ping")
+            assert await read_event(client) == {"event": "pong"}
 
 
 async def test_connections_per_address_are_capped() -> None:
     """One more than allowed is closed with 1013; another address is not; whoever leaves makes room."""
-    async with running(admission=Admission(per_address=2)) as node, node.client() as one, node.client():
+    async with serve_live(admission=Admission(per_address=2)) as node, node.client() as one, node.client():
         async with node.client() as third:
             code, _, events = await closed(third)
             assert code == CloseCode.OVERLOADED
@@ -137,19 +138,19 @@ async def test_connections_per_address_are_capped() -> None:
                 "layer": "ip",
             }
         async with node.client(x_address="192.0.2.7") as other:
-            await say(other, action="ping")
-            assert await hear(other) == {"event": "pong"}
+            await send(other, action="ping")
+            assert await read_event(other) == {"event": "pong"}
         await one.aclose()
         while node.admission.addresses["127.0.0.1"] > 1:
             await trio.sleep(0.005)
         async with node.client() as again:
-            await say(again, action="ping")
-            assert await hear(again) == {"event": "pong"}
+            await send(again, action="ping")
+            assert await read_event(again) == {"event": "pong"}
 
 
 async def test_the_answer_to_an_upgrade_has_the_request_id() -> None:
     """Like every other answer."""
-    async with running() as node:
+    async with serve_live() as node:
         stream = await node.raw(fields="X-Request-ID: abc-1\r\n")
         head = (await stream.receive_some(4096)).lower()
         assert head.startswith(b"http/1.1 101 ")
@@ -158,18 +159,18 @@ async def test_the_answer_to_an_upgrade_has_the_request_id() -> None:
 
 
 async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
-    """One more is closed with 1013 and told to come back; whoever leaves makes room, whatever it was counted as."""
-    async with running(admission=Admission(per_user=1, per_node=3)) as node:
-        node.tokens |= {"t": Person(ANN, 1, 9e9), "u": Person(BOB, 2, 9e9)}
+    """One more is closed with 1013 (reconnect); whoever leaves makes room, whatever it was counted as."""
+    async with serve_live(admission=Admission(per_user=1, per_node=3)) as node:
+        node.tokens |= {"t": FakeIdentity(ANN, 1, 9e9), "u": FakeIdentity(BOB, 2, 9e9)}
         async with node.client("?token=t") as ann, node.client("?token=t") as again:
-            assert (await hear(ann))["event"] == "authenticated"
+            assert (await read_event(ann))["event"] == "authenticated"
             code, reason, events = await closed(again)
             assert (code, reason) == (CloseCode.OVERLOADED, "too many connections; reconnect")
             assert events[-1]["data"]["message"] == "Too many connections of this user. Next try in 5 s."
             assert events[-1]["data"]["layer"] == "user"
             await node.until(viewers=1)
             async with node.client("?token=u") as bob, node.client():
-                assert (await hear(bob))["event"] == "authenticated"
+                assert (await read_event(bob))["event"] == "authenticated"
                 async with node.client() as fourth:
                     code, _, events = await closed(fourth)
                     assert code == CloseCode.OVERLOADED
@@ -190,7 +191,7 @@ async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
 )
 async def test_the_subprotocol_is_echoed_when_offered(offered: str, chosen: bytes) -> None:
     """Ours and no other; a client that offers none gets none."""
-    async with running() as node:
+    async with serve_live() as node:
         stream = await node.raw(fields=f"Sec-WebSocket-Protocol: {offered}\r\n" if offered else "")
         head = (await stream.receive_some(4096)).lower()
         assert head.startswith(b"http/1.1 101 ")
@@ -201,13 +202,13 @@ async def test_the_subprotocol_is_echoed_when_offered(offered: str, chosen: byte
 async def test_deltas_over_a_real_connection() -> None:
     """Subscribed with `mode: delta`: the whole board first, then what changes; another viewer goes on with whole
     ones."""
-    async with running() as node, node.client() as client, node.client() as whole:
-        await say(client, action="subscribe", channel=BOARD, mode="delta")
-        await say(whole, action="subscribe", channel=BOARD)
+    async with serve_live() as node, node.client() as client, node.client() as whole:
+        await send(client, action="subscribe", channel=BOARD.id, mode="delta")
+        await send(whole, action="subscribe", channel=BOARD.id)
         for viewer in (client, whole):
-            assert kinds([await hear(viewer), await hear(viewer)]) == ["subscribed", "leaderboard:update"]
-        await node.show("bac")
-        delta = await hear(client)
+            assert kinds([await read_event(viewer), await read_event(viewer)]) == ["subscribed", "leaderboard:update"]
+        await node.publish("bac")
+        delta = await read_event(client)
         assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == (
             "leaderboard:delta",
             "1-1",
@@ -217,13 +218,13 @@ async def test_deltas_over_a_real_connection() -> None:
             ("b", 1, 2),
             ("a", 2, 1),
         ]
-        assert (await hear(whole))["event"] == "leaderboard:update"
+        assert (await read_event(whole))["event"] == "leaderboard:update"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5])
 async def test_frames_right_behind_the_upgrade_are_not_lost(cut: int) -> None:
     """Also a frame that begins in the same segment and ends in another, before our 101 was read."""
-    async with running() as node:
+    async with serve_live() as node:
         data = masked(1, b'{"action":"ping"}') * 2
         stream = await node.raw(behind=data[: len(data) - cut])
         await stream.send_all(data[len(data) - cut :] + masked(8, b"\x03\xe8"))
@@ -237,7 +238,7 @@ async def test_frames_right_behind_the_upgrade_are_not_lost(cut: int) -> None:
 @pytest.mark.parametrize("message", ["{", '{"action":"dance"}', b'{"action":"ping"}'])
 async def test_a_bad_message_is_told_and_closed(message: str | bytes) -> None:
     """The error event first, then 4400 with what to do."""
-    async with running() as node, node.client() as client:
+    async with serve_live() as node, node.client() as client:
         await client.send_message(message)
         code, reason, events = await closed(client)
         assert (code, reason, kinds(events)) == (CloseCode.BAD_MESSAGE, "bad message; do not reconnect", ["error"])
@@ -246,7 +247,7 @@ async def test_a_bad_message_is_told_and_closed(message: str | bytes) -> None:
 @pytest.mark.parametrize("size", [4097, 5000, 100_000, 900_000])
 async def test_a_message_that_is_too_big(size: int) -> None:
     """1009, whether it comes in one read or many; the Close is not overtaken by a reset."""
-    async with running() as node, node.client() as client:
+    async with serve_live() as node, node.client() as client:
         try:
             await client.send_message(json.dumps({"action": "ping", "x": "y" * size}))
         except ConnectionClosed:
@@ -281,7 +282,7 @@ PROTOCOL_ERRORS = {
 @pytest.mark.parametrize(("data", "code"), PROTOCOL_ERRORS.values(), ids=PROTOCOL_ERRORS.keys())
 async def test_protocol_errors(data: bytes, code: int, slowly: bool) -> None:
     """Our Close frame says 1002, or 1007 where a text is not UTF-8; nothing follows it but the end."""
-    async with running() as node:
+    async with serve_live() as node:
         stream = await node.raw()
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -301,8 +302,8 @@ async def test_protocol_errors(data: bytes, code: int, slowly: bool) -> None:
 @pytest.fixture
 def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """No clock of the server's ends a connection."""
-    monkeypatch.setattr(module, "CLOSING_SECONDS", math.inf)
-    monkeypatch.setattr(conversation, "CHECK_SECONDS", math.inf)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", math.inf)
+    monkeypatch.setattr(conversation, "CHECK_INTERVAL_SECONDS", math.inf)
 
 
 NO_PINGS = LiveLimits(ping_seconds=math.inf)  # whose time is a deadline, too
@@ -313,7 +314,7 @@ NO_PINGS = LiveLimits(ping_seconds=math.inf)  # whose time is a deadline, too
 async def test_a_viewers_own_close_is_echoed(code: int) -> None:
     """Whatever it says, also what we would say ourselves; then the connection ends, and nobody waits for the viewer to
     end it."""
-    async with running(NO_PINGS) as node:
+    async with serve_live(NO_PINGS) as node:
         stream = await node.raw()
         await node.until(viewers=1)
         await stream.send_all(masked(8, struct.pack("!H", code) + b"bye"))
@@ -326,7 +327,7 @@ async def test_a_viewers_own_close_is_echoed(code: int) -> None:
 async def test_the_echo_of_our_close_ends_the_connection(code: int) -> None:
     """Whatever code it has: one Close frame of ours has gone out, and nobody waits for the viewer to end the
     connection."""
-    async with running(dataclasses.replace(NO_PINGS, messages=1)) as node:
+    async with serve_live(dataclasses.replace(NO_PINGS, max_messages=1)) as node:
         stream = await node.raw(behind=masked(1, b'{"action": "ping"}') * 2)
         answers = b""
         while struct.pack("!H", CloseCode.POLICY) not in answers:
@@ -348,7 +349,7 @@ async def test_a_message_that_never_ends_is_held_to_a_bound(monkeypatch: pytest.
         masked(1, b"x" * 4_000)[:100],
         masked(1, b"x" * 4_000)[:-1],
     ):
-        async with running() as node:
+        async with serve_live() as node:
             stream = await node.raw()
             await node.until(viewers=1)
             parsed.clear()
@@ -365,9 +366,9 @@ async def test_a_message_that_never_ends_is_held_to_a_bound(monkeypatch: pytest.
 
 async def test_too_many_messages() -> None:
     """1008 after the answers to those that were allowed."""
-    async with running(LiveLimits(messages=5)) as node, node.client() as client:
+    async with serve_live(LiveLimits(max_messages=5)) as node, node.client() as client:
         for _ in range(6):
-            await say(client, action="ping")
+            await send(client, action="ping")
         code, _, events = await closed(client)
         assert (code, kinds(events)) == (CloseCode.POLICY, ["pong"] * 5)
 
@@ -381,14 +382,14 @@ async def test_too_many_messages() -> None:
         (masked(1, final=False), masked(0, final=False)),
     ],
 )
-@pytest.mark.parametrize("rules", [LiveLimits(received=2000), LiveLimits()], ids=["bytes", "frames"])
+@pytest.mark.parametrize("rules", [LiveLimits(max_received_bytes=2000), LiveLimits()], ids=["bytes", "frames"])
 async def test_floods_that_are_no_messages(
     rules: LiveLimits, first: bytes, frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pings, pongs and empty fragments are counted, as bytes and as frames: 1008, and the flood is not read to its
     end."""
-    monkeypatch.setattr(module, "CLOSING_SECONDS", 0.3)
-    async with running(rules) as node:
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", 0.3)
+    async with serve_live(rules) as node:
         stream = await node.raw(behind=first)
         answers = b""
 
@@ -410,12 +411,12 @@ async def test_floods_that_are_no_messages(
         await node.until(viewers=0)
 
 
-async def test_leaving_closes_with_1012() -> None:
-    """Everyone is told to reconnect; who comes after that is told the same."""
-    async with running() as node, node.client() as client:
+async def test_shutdown_closes_with_1012() -> None:
+    """Every viewer is closed with it; so is whoever comes after that."""
+    async with serve_live() as node, node.client() as client:
         await node.until(viewers=1)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.hub.leaving)
+            nursery.start_soon(node.hub.shut_down)
             assert (await closed(client))[:2] == (CloseCode.RESTART, "the server restarts; reconnect")
             async with node.client() as late:
                 assert (await closed(late))[0] == CloseCode.RESTART
@@ -423,33 +424,33 @@ async def test_leaving_closes_with_1012() -> None:
 
 async def test_what_waits_goes_out_once_before_our_close() -> None:
     """Events that the socket had not taken yet, an error that explains the Close among them, come before it."""
-    async with running() as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+    async with serve_live() as node:
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with node.client("?token=t") as client:
-            await hear(client)
+            await read_event(client)
             (viewer,) = node.hub._viewers
             viewer.pending = deque([text_frame(b'{"event":"waiting"}')])
             viewer.socket._refused = True  # so that whoever writes next says that there is room
-            node.hub.revoke(UUID(int=1))
+            node.hub.close_session(UUID(int=1))
             code, _, events = await closed(client)
             assert (code, kinds(events)) == (CloseCode.TOKEN, ["waiting"])
 
 
-async def test_a_close_does_not_wait_for_a_store() -> None:
-    """Who is told to go while a store is being asked for them goes at once, and what they asked for is forgotten."""
-    async with running() as node:
+async def test_a_close_does_not_wait_for_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is closed while a store is being asked for it ends at once; what it asked for is dropped."""
+    async with serve_live() as node:
         asked = trio.Event()
 
         async def standing(user: UUID) -> Standing:
             asked.set()
             await trio.sleep_forever()
 
-        node.tokens["t"] = Person(ANN, 1, 9e9)
-        node.endpoint._services = dataclasses.replace(node.endpoint._services, standing=standing)
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
+        monkeypatch.setattr(node, "standing", standing)
         async with node.client("?token=t") as client:
             await asked.wait()
-            node.hub.revoke(UUID(int=1))
-            node.hub.revoke(UUID(int=1))
+            node.hub.close_session(UUID(int=1))
+            node.hub.close_session(UUID(int=1))
             assert (await closed(client))[0] == CloseCode.TOKEN
         await node.until(viewers=0)
         assert node.admission.users == {}
@@ -457,16 +458,16 @@ async def test_a_close_does_not_wait_for_a_store() -> None:
 
 async def test_nothing_follows_our_close() -> None:
     """Ticks and events after a Close are not written, though the viewer has not answered it yet."""
-    async with running() as node:
-        node.tokens["t"] = Person(ANN, 1, 9e9)
+    async with serve_live() as node:
+        node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         stream = await node.raw("?token=t")
-        await stream.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD}).encode()))
-        while not node.hub.watched():
+        await stream.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD.id}).encode()))
+        while not node.hub.watched_boards():
             await trio.sleep(0.005)
-        node.hub.revoke(UUID(int=1))
+        node.hub.close_session(UUID(int=1))
         for users in ("ba", "ab", "ba"):
-            await node.show(users)
-            node.hub.personal(update_for(ANN))
+            await node.publish(users)
+            node.hub.send_personal(BOARD, update_for(ANN))
             await trio.sleep(0.01)
         await stream.send_all(masked(9, b"hello?"))  # a ping in the closing state
         answer = await to_the_end(stream)
@@ -477,32 +478,32 @@ async def test_nothing_follows_our_close() -> None:
 async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     """Behind for longer than allowed: closed, counted as 4413; another viewer gets every board meanwhile."""
     before = metrics.SLOW_READERS_CLOSED._value.get()
-    async with running(LiveLimits(slow_reader_seconds=0.6)) as node, node.client() as client:
-        await say(client, action="subscribe", channel=BOARD)
-        assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
+    async with serve_live(LiveLimits(slow_reader_seconds=0.6)) as node, node.client() as client:
+        await send(client, action="subscribe", channel=BOARD.id)
+        assert kinds([await read_event(client), await read_event(client)]) == ["subscribed", "leaderboard:update"]
         slow = await node.raw(receive_buffer=1024)
-        await slow.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD}).encode()))
+        await slow.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD.id}).encode()))
         await node.until(viewers=2)
         turn = 0
         while len(node.hub) == 2:
             turn += 1
-            await node.show("abcdefghij" if turn % 2 else "jihgfedcba")
-            assert names(await hear(client)) == node.board
+            await node.publish("abcdefghij" if turn % 2 else "jihgfedcba")
+            assert names(await read_event(client)) == node.board
         assert turn > 1
-        assert node.hub.watched() == [BOARD]
+        assert node.hub.watched_boards() == [BOARD]
     assert metrics.SLOW_READERS_CLOSED._value.get() == before + 1
 
 
 async def test_a_stuck_viewer_ends_with_its_connection() -> None:
-    """An RST in the middle of everything is a leaving like any other."""
-    async with running() as node:
+    """An RST in the middle of everything ends the connection like any other end."""
+    async with serve_live() as node:
         stream = await node.raw()
-        await stream.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD}).encode()) + b"\x81")
-        while not node.hub.watched():
+        await stream.send_all(masked(1, json.dumps({"action": "subscribe", "channel": BOARD.id}).encode()) + b"\x81")
+        while not node.hub.watched_boards():
             await trio.sleep(0.005)
         stream.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()
-        await node.show("ba")
+        await node.publish("ba")
         await node.until(viewers=0)
 
 
@@ -529,20 +530,20 @@ async def test_a_stuck_viewer_ends_with_its_connection() -> None:
 )
 async def test_hostile_bytes_end_their_own_connection(data: bytes) -> None:
     """Whatever comes after the upgrade and however it ends, another viewer is served on."""
-    async with running() as node, node.client() as client:
+    async with serve_live() as node, node.client() as client:
         for ending in (b"", masked(9), masked(8, b"\x03\xe8")):
             stream = await node.raw()
             await stream.send_all(data + ending)
             await stream.send_eof()
             await to_the_end(stream)
-        await say(client, action="ping")
-        assert await hear(client) == {"event": "pong"}
+        await send(client, action="ping")
+        assert await read_event(client) == {"event": "pong"}
         await node.until(viewers=1)
 
 
 async def test_our_pings_are_answered_and_theirs_too() -> None:
     """One prepared ping goes out when it is time; a viewer's own ping gets its pong beside our frames."""
-    async with running(LiveLimits(ping_seconds=0.2)) as node:
+    async with serve_live(LiveLimits(ping_seconds=0.2)) as node:
         stream = await node.raw()
         await stream.send_all(masked(9, b"are you there"))
         seen = b""
@@ -555,33 +556,36 @@ async def test_our_pings_are_answered_and_theirs_too() -> None:
 async def test_ticks_beside_control_frames_never_break_a_frame() -> None:
     """A viewer that pings as fast as it may, while boards go out as fast as they can, reads only whole frames, the
     newest board last."""
-    async with running(LiveLimits(frames=10**9, reads=10**9, received=10**9)) as node, node.client() as client:
-        await say(client, action="subscribe", channel=BOARD)
-        assert kinds([await hear(client), await hear(client)]) == ["subscribed", "leaderboard:update"]
+    async with (
+        serve_live(LiveLimits(max_frames=10**9, max_reads=10**9, max_received_bytes=10**9)) as node,
+        node.client() as client,
+    ):
+        await send(client, action="subscribe", channel=BOARD.id)
+        assert kinds([await read_event(client), await read_event(client)]) == ["subscribed", "leaderboard:update"]
         seen: list[str] = []
 
         async def read() -> None:
             while not seen or seen[-1] != "zz":
-                seen.append(names(await hear(client)))
+                seen.append(names(await read_event(client)))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             for turn in range(300):
-                await node.show("abcdefghij" if turn % 2 else "jihgfedcba")
+                await node.publish("abcdefghij" if turn % 2 else "jihgfedcba")
                 with trio.move_on_after(0.05):
                     await client.ping(os.urandom(4))
-            await node.show("zz")
+            await node.publish("zz")
         assert len(seen) > 100
 
 
 async def test_a_refusal_is_not_a_refusal_of_others() -> None:
     """A malformed query does not end the listener."""
-    async with running() as node:
+    async with serve_live() as node:
         stream = await node.raw("?" + "&".join(f"token{n}=%ff&;=" for n in range(300)))
         assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 ")
         async with node.client() as client:
-            await say(client, action="ping")
-            assert await hear(client) == {"event": "pong"}
+            await send(client, action="ping")
+            assert await read_event(client) == {"event": "pong"}
 
 
 frames = st.builds(
@@ -613,14 +617,14 @@ def test_fuzzed_frames(sent: list[bytes], cuts: list[int], ending: str) -> None:
     is left behind."""
 
     async def scenario() -> None:
-        async with running() as node, node.client() as client:
+        async with serve_live() as node, node.client() as client:
             stream = await node.raw()
             data = b"".join(sent)
             try:
                 for cut in cuts:
                     await stream.send_all(data[:cut])
                     data = data[cut:]
-                    await node.show("ba" if cut % 2 else "ab")
+                    await node.publish("ba" if cut % 2 else "ab")
                 await stream.send_all(data)
             except trio.BrokenResourceError:
                 pass  # it was shown the door before it was through
@@ -633,8 +637,8 @@ def test_fuzzed_frames(sent: list[bytes], cuts: list[int], ending: str) -> None:
                 except trio.BrokenResourceError:
                     pass  # as above
             await stream.aclose()
-            await say(client, action="ping")
-            assert await hear(client) == {"event": "pong"}
+            await send(client, action="ping")
+            assert await read_event(client) == {"event": "pong"}
             await node.until(viewers=1)
 
     trio.run(scenario)

@@ -9,8 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.live.nodes import LiveNode, running
-from tests.live.viewers import BOARD, FakeViewer
+from tests.live.boards import BOARD
+from tests.live.live_server import LiveServer, serve_live
+from tests.live.viewers import FakeViewer
 
 MASK = b"\0\0\0\0"
 TIMES = 20
@@ -44,7 +45,7 @@ def _no_collector() -> Iterator[None]:
     gc.enable()
 
 
-async def come_and_go(node: LiveNode, messages: tuple[bytes, ...], *, abruptly: bool) -> None:
+async def come_and_go(node: LiveServer, messages: tuple[bytes, ...], *, abruptly: bool) -> None:
     stream = await trio.open_tcp_stream("127.0.0.1", node.server.port)
     for message in messages:
         await stream.send_all(message)
@@ -62,7 +63,7 @@ async def come_and_go(node: LiveNode, messages: tuple[bytes, ...], *, abruptly: 
 @pytest.mark.parametrize("way", WAYS)
 async def test_nothing_is_left_to_the_collector(way: str, abruptly: bool) -> None:
     """Not one object a connection."""
-    async with running() as node:
+    async with serve_live() as node:
         FakeViewer(node.hub)  # somebody watches, so that polls need no task
         await node.refresh(BOARD)
         await come_and_go(node, WAYS[way], abruptly=abruptly)
@@ -78,4 +79,4 @@ async def test_nothing_is_left_to_the_collector(way: str, abruptly: bool) -> Non
             if type(one).__module__.partition(".")[0] in {"scoreboard", "trio_websocket", "wsproto", "h11"}
         ]
         assert len(left) < TIMES, left[:10]
-        assert node.hub.shown(BOARD) is not None
+        assert node.hub.published(BOARD) is not None

@@ -1,5 +1,4 @@
-"""A listener whose live path, event stream and long poll are real, and whose board a test sets; clients that speak to
-it."""
+"""`LiveServer`: a listener whose live path, event stream and long poll are real; and clients of it."""
 
 import socket as stdlib_socket
 from collections.abc import AsyncIterator
@@ -9,80 +8,80 @@ from uuid import UUID
 import trio
 from trio_websocket import WebSocketConnection
 
-from scoreboard.domain.errors import STATUS, Code, Refusal, StorageUnavailable
+from scoreboard.domain.boards import Board
+from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.http.handlers import Handlers
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.live.admission import Admission
+from scoreboard.live.dependencies import LiveDependencies
 from scoreboard.live.hub import Hub
-from scoreboard.live.transports.conversation import LiveDependencies, LiveLimits
+from scoreboard.live.limits import LiveLimits
 from scoreboard.live.transports.long_poll import PollEndpoint
-from scoreboard.live.transports.query import Requests
+from scoreboard.live.transports.query import LiveRequestReader
 from scoreboard.live.transports.sse import StreamEndpoint
-from scoreboard.live.transports.websocket import LiveEndpoint
+from scoreboard.live.transports.websocket import WebSocketEndpoint
 from scoreboard.storage.board_cache import Standing
-from tests.live.transports.test_conversation import Person
-from tests.live.viewers import BOARD, snapshot
+from tests.live.boards import BOARD, snapshot
+from tests.live.dependencies import FakeAuthenticator, FakeWeb, SystemClock
 from tests.websockets import open_websocket
 
-HANG = 20  # seconds; a bound on hangs, not a measure
+HANG_TIMEOUT_SECONDS = 20  # a bound on hangs, not a measure
 UPGRADE = (
     "GET /live{query} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 
-class LiveNode:
-    """A listener whose live path is real and whose board a test sets."""
+class LiveServer:
+    """A listener whose live path, event stream and long poll are real, and whose board a test sets."""
 
-    polls_at_once = True  # False: each poll has its task
+    has_fast_polls = True  # False: each poll has its task
 
-    def __init__(self, rules: LiveLimits, admission: Admission | None = None) -> None:
-        self.hub, self.tokens, self.board, self.top = Hub((BOARD,)), dict[str, Person](), "abc", 1
-        self.revoked = set[UUID]()
+    def __init__(self, limits: LiveLimits, admission: Admission | None = None) -> None:
+        self.hub, self.board, self.top = Hub((BOARD,)), "abc", 1
+        self.authenticator, self.admission = FakeAuthenticator(), admission or Admission()
+        self.tokens = self.authenticator.tokens
         self.refreshed, self.away = 0, False
         self.streams: list[trio.SocketStream] = []  # raw clients, closed at the end
-        self.admission = admission or Admission()
-        services = LiveDependencies(
-            self.hub, self.admission, self.refresh, self.tokens.get, self.revoked.__contains__, self.standing
+        live = LiveDependencies(
+            hub=self.hub,
+            admission=self.admission,
+            batcher=self,  # type: ignore[arg-type]  # `refresh` is all that is asked of it
+            authenticator=self.authenticator,
+            standings=self,
+            clock=SystemClock(),
         )
-        requests = Requests(
-            services, rules, origin_allowed=origin_allowed, client_address=client_address, identify=self.identify
-        )
-        self.endpoint = LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address)
-        poll = PollEndpoint(requests, services, problem=refuse)
+        fake_web = FakeWeb(self.authenticator)
+        web = fake_web.dependencies()
+        reader = LiveRequestReader(live, limits, web)
+        poll = PollEndpoint(reader, live, web)
         self.server = Server(
             Handlers(
                 direct={
-                    (b"GET", b"/stream"): StreamEndpoint(
-                        requests, services, rules, write_head=write_head, problem=refuse
-                    ).serve,
+                    (b"GET", b"/stream"): StreamEndpoint(reader, live, limits, web).serve,
                     (b"GET", b"/poll"): poll.answer,
                 },
-                fast={(b"GET", b"/poll"): poll.answer_fast} if self.polls_at_once else {},
+                fast={(b"GET", b"/poll"): poll.answer_fast} if self.has_fast_polls else {},
                 live_path=b"/live",
-                live=self.endpoint.serve,
+                live=WebSocketEndpoint(live, limits, web).serve,
                 asgi=not_asked,
-                write_head=write_head,
+                write_head=fake_web.write,
                 before=lambda _: None,
-                problem=refuse,
+                problem=fake_web.problem,
                 failed=lambda _, exc: Response(503 if isinstance(exc, StorageUnavailable) else 500, repr(exc).encode()),
             )
         )
 
-    def identify(self, request: Request) -> Person | Refusal | None:
-        token = request.header(b"authorization").removeprefix(b"Bearer ").decode()
-        return (self.tokens.get(token) or Refusal(Code.UNAUTHORIZED, "no")) if token else None
-
-    async def refresh(self, board: str) -> None:
+    async def refresh(self, board: Board) -> None:
         self.refreshed += 1
         if self.away:
             raise StorageUnavailable("postgresql", "away")
-        await self.hub.show(board, snapshot(self.board, self.top))
+        await self.hub.publish(board, snapshot(self.board, self.top))
 
-    async def show(self, users: str) -> None:
+    async def publish(self, users: str) -> None:
         self.board, self.top = users, self.top + 1
-        await self.hub.show(BOARD, snapshot(users, self.top))
+        await self.hub.publish(BOARD, snapshot(users, self.top))
 
     async def standing(self, user: UUID) -> Standing:
         return Standing(40, 7)
@@ -123,38 +122,14 @@ class LiveNode:
         return stream
 
 
-def origin_allowed(request: Request) -> bool:
-    return request.header(b"origin") != b"https://evil.example"
-
-
-def client_address(request: Request) -> str:
-    return request.header(b"x-address").decode() or request.socket.peer[0]
-
-
-def write_head(request: Request, status: int, fields: bytes, length: int | None) -> bytes:
-    told = b"" if length is None else b"content-length: %d\r\n" % length
-    return b"HTTP/1.1 %d X\r\nx-request-id: %b\r\nx-for: %b\r\n%b%b\r\n" % (
-        status,
-        request.request_id,
-        request.header(b"origin"),
-        fields,
-        told,
-    )
-
-
-def refuse(refusal: Refusal, request_id: bytes) -> Response:
-    retry = b"" if refusal.retry_after is None else b"retry-after: %d\r\n" % refusal.retry_after
-    return Response(STATUS[refusal.code], refusal.code.encode(), retry)
-
-
 async def not_asked(connection: object, request: Request) -> bool:
     raise AssertionError(f"{request.path!r} goes to the live path")
 
 
 @asynccontextmanager
-async def running(rules: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveNode]:
-    node = LiveNode(rules or LiveLimits(), admission)
-    with trio.fail_after(HANG):
+async def serve_live(limits: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveServer]:
+    node = LiveServer(limits or LiveLimits(), admission)
+    with trio.fail_after(HANG_TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             await nursery.start(node.server.run, "127.0.0.1", 0)
             try:
