@@ -128,7 +128,7 @@ async def _one(http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: 
 async def _play_one(
     http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool
 ) -> None:
-    logged_in = await accounts.login(name, PASSWORD)
+    logged_in = await accounts.log_in(name, PASSWORD)
     if isinstance(logged_in, Refusal):
         return  # somebody has changed the password
     session = Session(http, msgspec.convert(logged_in, Credentials, from_attributes=True))

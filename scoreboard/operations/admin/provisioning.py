@@ -4,7 +4,7 @@ Called by `scoreboard users import` and `scoreboard users tokens`; no route lead
 """
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from uuid import UUID, uuid4
@@ -17,9 +17,8 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.skeletons import fold_case, skeletons
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin.import_files import Person
-from scoreboard.security import refresh_tokens, tokens
-from scoreboard.security.signatures import action_secret
-from scoreboard.security.tokens import TokenKeys
+from scoreboard.security import refresh_tokens
+from scoreboard.security.issuer import Issuer
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions, users
 
@@ -135,13 +134,9 @@ class DevelopmentToken:
 async def development_tokens(
     stores: Stores,
     count: int,
+    issuer: Issuer,
     *,
-    keys: TokenKeys,
-    masters: Mapping[int, bytes],
-    master: int,
-    issuer: str,
     now: float,
-    lifetime: int = tokens.LIFETIME,
 ) -> list[DevelopmentToken]:
     """Users `load-000001`… with a session each that ends with its access token. Never in production: the caller refuses
     it there."""
@@ -152,8 +147,9 @@ async def development_tokens(
         found = [(ids[name], uuid4()) for name in names]
         # of no token: these sessions are not refreshed
         digests = [secrets.token_bytes(refresh_tokens.VALUE_BYTES) for _ in found]
-        await sessions.open_many(stores, [sid for _, sid in found], [user for user, _ in found], digests, lifetime)
+        sids, users_of_sids = [sid for _, sid in found], [user for user, _ in found]
+        await sessions.open_many(stores, sids, users_of_sids, digests, issuer.access_token_seconds)
         for user, sid in found:
-            token = tokens.issue(keys, issuer=issuer, user=user, sid=sid, jti=uuid4().hex, now=now, lifetime=lifetime)
-            made.append(DevelopmentToken(user, token, action_secret(masters[master], user, sid), master))
+            token = issuer.access_token(user, sid, jti=uuid4().hex, now=now)
+            made.append(DevelopmentToken(user, token, issuer.action_secret(user, sid), issuer.current_version))
     return made
