@@ -21,7 +21,7 @@ from scoreboard.cli.terminal import (
 )
 from scoreboard.domain.errors import SettingsError
 from scoreboard.operations.admin import provisioning
-from scoreboard.operations.admin.import_files import decode, looks_like_csv, read_people
+from scoreboard.operations.admin.import_files import decode, detect_csv, parse_users
 from scoreboard.operations.admin.provisioning import Imported
 from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
@@ -57,7 +57,7 @@ def import_users(settings: Settings, file: str, kind: str | None, encoding: str 
             f"{printable(name)} is not UTF-8; read as {decoded.encoding}. If names come out wrong, say --encoding.",
             err=True,
         )
-    people = accepted(read_people(decoded.text, is_csv=kind == "csv" if kind else looks_like_csv(name, decoded.text)))
+    people = accepted(parse_users(decoded.text, is_csv=kind == "csv" if kind else detect_csv(name, decoded.text)))
     if people.ignored:
         click.echo(printable(f"columns that are not read: {', '.join(people.ignored)}"), err=True)
     first = next(people.lines, None)

@@ -14,7 +14,7 @@ from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.operations.admin import provisioning
-from scoreboard.operations.admin.import_files import read_people
+from scoreboard.operations.admin.import_files import parse_users
 from scoreboard.operations.admin.provisioning import Imported, development_tokens
 from scoreboard.operations.hashing import MAX_HASHING, MAX_WAITING, RESERVED_FOR_KNOWN
 from scoreboard.operations.log_in import INVALID_CREDENTIALS
@@ -642,7 +642,7 @@ async def test_a_deleted_users_token_finds_nobody(database_url: str, redis_url: 
 
 
 async def import_users(one: Node, text: str, *, is_csv: bool) -> Imported:
-    people, done = read_people(text, is_csv=is_csv), Imported()
+    people, done = parse_users(text, is_csv=is_csv), Imported()
     assert not isinstance(people, Refusal)
     await provisioning.import_users(one.stores, one.accounts, people.lines, done)
     return done

@@ -1,38 +1,38 @@
 """Do the stores agree? `scoreboard verify`: sums of the action log, scores, and the board's totals, order and ranks.
 
-On a running system the stores are read one after the other while scores change; so what differs is looked at again, and
-only what keeps differing counts. Never mends anything.
+On a running system the stores are read one after the other while scores change; so what differs is compared again, and
+only what keeps differing counts. It never repairs anything.
 """
 
 import trio
 
 from scoreboard.domain.boards import Board
-from scoreboard.storage import consistency as audit
+from scoreboard.storage import consistency
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.stores import Stores
 
-LOOKS = 4  # a difference that is only a moment old is gone by then: a board is mended within three seconds
-PAUSE = 1.0  # seconds between two looks
+MAX_COMPARISONS = 4  # a difference that is only a moment old is gone by then: a board is repaired within three seconds
+COMPARISON_INTERVAL_SECONDS = 1.0
 
 
 async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
     """What keeps differing, by what it is about, and how many users were compared. Raises StorageUnavailable.
     Cancelling is harmless."""
-    found, users = await run_in_asyncio(_look, stores, board)
-    for _ in range(LOOKS - 1):
+    found, users = await run_in_asyncio(_compare, stores, board)
+    for _ in range(MAX_COMPARISONS - 1):
         if not found:
             break
-        await trio.sleep(PAUSE)
-        again, users = await run_in_asyncio(_look, stores, board)
+        await trio.sleep(COMPARISON_INTERVAL_SECONDS)
+        again, users = await run_in_asyncio(_compare, stores, board)
         found = {about: what for about, what in again.items() if about in found}
     return found, users
 
 
-async def _look(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
+async def _compare(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
     conn = await stores.connect()
     try:
         with ended_connection(conn):
-            return await audit.differences(conn, stores.redis, board, stores.namespace.board(board))
+            return await consistency.differences(conn, stores.redis, board, stores.namespace.board(board))
     finally:
         conn.terminate()
