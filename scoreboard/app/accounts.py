@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
+from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.sessions import Sessions
+from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
 from scoreboard.settings.model import Settings
@@ -28,35 +31,37 @@ class AccountParts(NamedTuple):
 
 def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountParts:
     """The accounts of this installation, on open stores."""
-    token_keys = TokenKeys.from_private(keys.signing, keys.current_signing)
+    issuer = build_issuer(settings, keys)
     profiles, bus = Profiles(stores), Bus(stores)
-    authenticator = Authenticator(
-        stores,
-        token_keys,
-        keys.master,
-        issuer=settings.issuer,
-        lifetime=settings.security.access_token_seconds,
-        clock=DatabaseClock(),
-    )
-    accounts = Accounts(
+    authenticator = Authenticator(stores, issuer, DatabaseClock())
+    sessions = Sessions(
         stores,
         authenticator,
-        keys=token_keys,
-        masters=keys.master,
-        master=keys.current_master,
-        issuer=settings.issuer,
-        on_profile_change=profiles.changed,
-        publish_revoked=bus.publish_revoked,
-        registration=settings.accounts.registration,
-        login_per_minute=settings.limits.login_per_minute,
-        login_ip_per_minute=settings.limits.login_ip,
-        own_host=own_host(settings),
-        profile_changes_per_hour=settings.limits.profile_changes_per_hour,
-        lifetime=settings.security.access_token_seconds,
+        issuer,
+        bus.publish_revoked,
         refresh_days=settings.security.refresh_days,
         clock=authenticator.clock.now,
     )
+    accounts = Accounts(
+        sessions,
+        LoginLimits(settings.limits.login_per_minute, settings.limits.login_ip),
+        profiles.changed,
+        registration=settings.accounts.registration,
+        own_host=own_host(settings),
+        profile_changes_per_hour=settings.limits.profile_changes_per_hour,
+    )
     return AccountParts(authenticator, accounts, profiles, bus)
+
+
+def build_issuer(settings: Settings, keys: Keys) -> Issuer:
+    """What issues this installation's tokens and secrets."""
+    return Issuer(
+        settings.issuer,
+        TokenKeys.from_private(keys.signing, keys.current_signing),
+        keys.master,
+        keys.current_master,
+        settings.security.access_token_seconds,
+    )
 
 
 def own_host(settings: Settings) -> str:

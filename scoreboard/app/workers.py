@@ -16,7 +16,7 @@ from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
-from scoreboard.workers.committer import commit_batches, end_late
+from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
 
 
@@ -45,7 +45,7 @@ def build_workers(
             Worker("committer", partial(commit_batches, writes.queue, commit, on_board_changed))
             for commit in writes.commits
         ),
-        Worker("late actions", partial(end_late, writes.queue)),
+        Worker("late actions", partial(expire_task, writes.queue)),
         Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
         Worker("sessions", authenticator.watch),
         Worker("subscription", live.subscription.run),

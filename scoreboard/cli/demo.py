@@ -51,10 +51,10 @@ HANDLES = (  # 25; the first is the visitor's own
     ),
     *("MightyMole", "PuzzlePanda", "ZenZebra", "EagerEagle", "FrostyFox", "GentleGiant", "IronIguana"),
 )
-OPENING = (2, 5)  # actions of each player when nobody has scored yet
-REGULARS = 12  # players who stay and play; ten actions a minute each is all that the limits allow
-PAUSE = (3.0, 12.0)  # seconds between two actions of one player: a person's pace, below the limit
-ADDRESS = "{name}@players.invalid"  # RFC 2606: never anybody's
+OPENING_ACTIONS = (2, 5)  # least and most, of each player when nobody has scored yet
+MAX_PLAYERS = 12  # players who stay and play; ten actions a minute each is all that the limits allow
+PAUSE_SECONDS = (3.0, 12.0)  # least and most, between two actions of one player: a person's pace, below the limit
+EMAIL = "{name}@players.invalid"  # RFC 2606: never anybody's
 
 chance = Random()  # noqa: S311 – decides who plays what, nothing secret
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ async def load(accounts: Accounts, known: Collection[str]) -> None:
     async with trio.open_nursery() as nursery:
         for name in HANDLES:
             if name not in known:
-                nursery.start_soon(accounts.create, name, ADDRESS.format(name=name.lower()), PASSWORD, None)
+                nursery.start_soon(accounts.create, name, EMAIL.format(name=name.lower()), PASSWORD, None)
 
 
 async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool, for_ever: bool) -> None:
@@ -108,14 +108,14 @@ async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool
 
     Proxies that the environment names are for others: the server is this process.
     """
-    players = HANDLES[1:] if opening else HANDLES[1 : REGULARS + 1]
+    players = HANDLES[1:] if opening else HANDLES[1 : MAX_PLAYERS + 1]
     async with (
         httpx.AsyncClient(base_url=base_url, timeout=10, trust_env=False) as http,
         trio.open_nursery() as nursery,
     ):
         for number, name in enumerate(players):
-            stays = for_ever and number < REGULARS
-            actions = chance.randint(*OPENING) if opening else 0
+            stays = for_ever and number < MAX_PLAYERS
+            actions = chance.randint(*OPENING_ACTIONS) if opening else 0
             if stays or actions:
                 nursery.start_soon(_one, http, accounts, rules, name, actions, stays)
 
@@ -128,7 +128,7 @@ async def _one(http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: 
 async def _play_one(
     http: httpx.AsyncClient, accounts: Accounts, rules: Rules, name: str, opening: int, stays: bool
 ) -> None:
-    logged_in = await accounts.login(name, PASSWORD)
+    logged_in = await accounts.log_in(name, PASSWORD)
     if isinstance(logged_in, Refusal):
         return  # somebody has changed the password
     session = Session(http, msgspec.convert(logged_in, Credentials, from_attributes=True))
@@ -136,7 +136,7 @@ async def _play_one(
     for _ in range(opening):
         await _act(session, _choose(rules, rested))
     while stays:
-        await trio.sleep(chance.uniform(*PAUSE))
+        await trio.sleep(chance.uniform(*PAUSE_SECONDS))
         stays = await _act(session, _choose(rules, rested))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from scoreboard.app.accounts import build_issuer
 from scoreboard.cli.options import configured
 from scoreboard.cli.run import with_accounts, with_stores
 from scoreboard.cli.terminal import (
@@ -20,9 +21,8 @@ from scoreboard.cli.terminal import (
 )
 from scoreboard.domain.errors import SettingsError
 from scoreboard.operations.admin import provisioning
-from scoreboard.operations.admin.import_files import decode, looks_like_csv, read_people
+from scoreboard.operations.admin.import_files import decode, detect_csv, parse_users
 from scoreboard.operations.admin.provisioning import Imported
-from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.model import Settings
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions
@@ -57,7 +57,7 @@ def import_users(settings: Settings, file: str, kind: str | None, encoding: str 
             f"{printable(name)} is not UTF-8; read as {decoded.encoding}. If names come out wrong, say --encoding.",
             err=True,
         )
-    people = accepted(read_people(decoded.text, is_csv=kind == "csv" if kind else looks_like_csv(name, decoded.text)))
+    people = accepted(parse_users(decoded.text, is_csv=kind == "csv" if kind else detect_csv(name, decoded.text)))
     if people.ignored:
         click.echo(printable(f"columns that are not read: {', '.join(people.ignored)}"), err=True)
     first = next(people.lines, None)
@@ -97,12 +97,8 @@ def make_tokens(settings: Settings, count: int, output: str) -> None:
         return await provisioning.development_tokens(
             stores,
             count,
-            keys=TokenKeys.from_private(keys.signing, keys.current_signing),
-            masters=keys.master,
-            master=keys.current_master,
-            issuer=settings.issuer,
-            now=await sessions.now(stores),  # the nodes judge these tokens by PostgreSQL's clock
-            lifetime=settings.security.access_token_seconds,
+            build_issuer(settings, keys),
+            now=await sessions.now(stores),  # the nodes compare these tokens with PostgreSQL's clock
         )
 
     lines = "".join(token.line for token in with_stores(settings, work))

@@ -1,5 +1,5 @@
 """One server process of the embedded stack: started, recognised, stopped. Knows nothing of PostgreSQL or Valkey (see
-embedded_servers).
+servers).
 
 A process is recognised by a random word on its command line, never by its number alone: numbers are used again. As root
 it runs as an account without rights, which may not be able to walk to our folders; it is then handed its data folder as
@@ -21,9 +21,9 @@ import trio
 from scoreboard.domain.errors import StartError
 
 ACCOUNTS = ("postgres", "nobody")  # tried in this order when we are root
-POLL = 0.02  # seconds between two looks at a server that starts or stops; a cold start takes about half a second
-LOG_SHOWN = 2000  # bytes of a server's log in an error message, its last lines
-LOG_KEPT = 4 * 2**20  # bytes; a log that has grown beyond is begun anew at the next start
+POLL_SECONDS = 0.02  # between two checks of a server that starts or stops; a cold start takes about half a second
+MAX_LOG_TAIL_BYTES = 2000  # bytes of a server's log in an error message, its last lines
+MAX_LOG_BYTES = 4 * 2**20  # bytes; a log that has grown beyond is begun anew at the next start
 # A server must not inherit PGDATA, LD_PRELOAD, proxies, …
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
@@ -40,7 +40,7 @@ class Account:
         """What subprocess needs to be told."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def own(self, path: Path, mode: int) -> None:
+    def chown(self, path: Path, mode: int) -> None:
         path.chmod(mode)
         if self.uid is not None:
             os.chown(path, self.uid, -1 if self.gid is None else self.gid)
@@ -52,7 +52,8 @@ def account_for(data: Path) -> Account:
     if os.geteuid() != 0:
         if data.exists() and data.stat().st_uid != os.geteuid():
             raise StartError(
-                f"{data} belongs to another account (uid {data.stat().st_uid}): start as that one or as root, or name another data folder"
+                f"{data} belongs to another account (uid {data.stat().st_uid}): start as that one or as root, "
+                "or name another data folder"
             )
         return Account()
     if data.exists() and (uid := data.stat().st_uid) != 0:
@@ -65,7 +66,8 @@ def account_for(data: Path) -> Account:
         if entry.pw_uid != 0:
             return Account(entry.pw_uid, entry.pw_gid, name)
     raise StartError(
-        f"PostgreSQL refuses to run as root, and there is no account {' or '.join(ACCOUNTS)} to run it as: start as another user"
+        f"PostgreSQL refuses to run as root, and there is no account {' or '.join(ACCOUNTS)} to run it as: "
+        "start as another user"
     )
 
 
@@ -135,7 +137,7 @@ class Server:
             )
         # of a process that was killed; PostgreSQL would believe a number used again
         (self.data / self.pid_file).unlink(missing_ok=True)
-        fresh = not self.log.exists() or self.log.stat().st_size > LOG_KEPT
+        fresh = not self.log.exists() or self.log.stat().st_size > MAX_LOG_BYTES
         try:
             with self.log.open("wb" if fresh else "ab") as log, Folder(self.data) as folder:
                 self.log.chmod(0o600)
@@ -173,9 +175,9 @@ class Server:
                 return
             with trio.move_on_after(seconds):
                 while self.pid() is not None or not self.ended():
-                    await trio.sleep(POLL)
+                    await trio.sleep(POLL_SECONDS)
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Others still use it: it is no child of ours any more, and Python need not warn of it."""
         if self.child is not None:
             self.child.returncode = 0
@@ -184,7 +186,7 @@ class Server:
     def log_tail(self) -> str:
         """The end of its log in one line."""
         try:
-            lines = self.log.read_bytes()[-LOG_SHOWN:].decode(errors="replace").splitlines()
+            lines = self.log.read_bytes()[-MAX_LOG_TAIL_BYTES:].decode(errors="replace").splitlines()
         except OSError:
             return "no log"
         return " | ".join(line.strip() for line in lines[-6:]) or "empty log"

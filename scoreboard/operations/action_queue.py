@@ -16,14 +16,14 @@ from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Outcome, SubmittedAction, out_of_service
 from scoreboard.telemetry import metrics
 
-BATCH = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
-QUEUE = 4_096  # waiting actions, under a second of work; full: 503
-PATIENCE = 3.0  # seconds an action waits for its outcome
-LOCKED_INTERVAL = 0.2  # seconds between two tries of actions whose users' rows another session holds
+MAX_BATCH_ACTIONS = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
+MAX_QUEUED_ACTIONS = 4_096  # waiting actions, under a second of work; full: 503
+OUTCOME_TIMEOUT_SECONDS = 3.0  # seconds an action waits for its outcome
+LOCKED_RETRY_SECONDS = 0.2  # seconds between two tries of actions whose users' rows another session holds
 
-BUSY = out_of_service("Too many actions are waiting. Try again.")
-AWAY = out_of_service("The database is out of reach. Nothing was recorded.")
-IN_DOUBT = out_of_service(
+QUEUE_FULL = out_of_service("Too many actions are waiting. Try again.")
+DATABASE_UNAVAILABLE = out_of_service("The database is out of reach. Nothing was recorded.")
+OUTCOME_IN_DOUBT = out_of_service(
     "The database did not answer in time. Send the same actionId again to learn whether it was recorded."
 )
 
@@ -38,35 +38,32 @@ class Pending:
         self.outcome: Outcome | None = None
         self._on_done: Callable[[Outcome], None] | None = None
 
-    def end(self, outcome: Outcome) -> None:
+    def resolve(self, outcome: Outcome) -> None:
         """The first outcome counts: a late one has been answered already."""
         if self.outcome is None:
             self.outcome = outcome
             if self._on_done is not None:
-                add_done_callback, self._on_done = (
-                    self._on_done,
-                    None,
-                )  # who is told lets go of this one, and this one of it
-                add_done_callback(outcome)
+                on_done, self._on_done = self._on_done, None  # no reference cycle stays behind
+                on_done(outcome)
 
-    def add_done_callback(self, tell: Callable[[Outcome], None]) -> None:
-        """Has the outcome told by whoever ends it, once, without a task that waits. `tell` must not raise: it is the
-        committer that calls.
+    def add_done_callback(self, on_done: Callable[[Outcome], None]) -> None:
+        """Has `on_done` called with the outcome, once, without a task that waits. It must not raise: the committer
+        calls it.
 
-        Not for one that has ended already.
+        Not for an action that is resolved already.
         """
         assert self.outcome is None
-        self._on_done = tell
+        self._on_done = on_done
 
     async def wait(self) -> Outcome:
         """The outcome, once there is one. Cancelling leaves the claim queued."""
         if self.outcome is None:
-            ended = trio.Event()
-            self.add_done_callback(lambda _: ended.set())
-            await ended.wait()
+            resolved = trio.Event()
+            self.add_done_callback(lambda _: resolved.set())
+            await resolved.wait()
         else:
             await trio.lowlevel.checkpoint()
-        assert self.outcome is not None  # set before anybody is told
+        assert self.outcome is not None  # set before any callback runs
         return self.outcome
 
 
@@ -90,30 +87,32 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: deque[Pending] = deque()
-        self._apart: deque[Pending] = deque()  # of locked users; at most QUEUE together with those that wait
+        self._apart: deque[Pending] = (
+            deque()
+        )  # of locked users; at most MAX_QUEUED_ACTIONS together with those that wait
         self._locked: set[UUID] = set()
         self._apart_at = inf  # when those set apart are tried again, Trio's clock
-        # by deadline, not answered when last looked at; at most what comes in within PATIENCE
+        # by deadline, not resolved at the last check; at most what comes in within OUTCOME_TIMEOUT_SECONDS
         self._outstanding: deque[Pending] = deque()
         self._idle = trio.lowlevel.ParkingLot()
         self.available = 0
 
     def submit(self, claim: SubmittedAction) -> Pending | Refusal:
-        """Queues the claim, whose outcome is there within PATIENCE, whoever still waits for it."""
+        """Queues the claim, whose outcome is there within OUTCOME_TIMEOUT_SECONDS, whoever still waits for it."""
         if not self.available:
-            return AWAY
-        if len(self._waiting) + len(self._apart) >= QUEUE:
-            return BUSY
-        pending = Pending(claim, trio.current_time() + PATIENCE)
+            return DATABASE_UNAVAILABLE
+        if len(self._waiting) + len(self._apart) >= MAX_QUEUED_ACTIONS:
+            return QUEUE_FULL
+        pending = Pending(claim, trio.current_time() + OUTCOME_TIMEOUT_SECONDS)
         self._waiting.append(pending)
         self._outstanding.append(pending)
         if self._idle:
             self._idle.unpark()
         return pending
 
-    async def take(self) -> Batch:
-        """The next batch, as soon as there is one. Late ones are dropped unseen, so that "nothing was recorded" is true
-        of them."""
+    async def next_batch(self) -> Batch:
+        """The next batch, as soon as there is one. Actions that were answered already are dropped, so that nothing is
+        recorded of them."""
         while True:
             while not self._waiting and trio.current_time() < self._apart_at:
                 await self._idle.park()
@@ -122,7 +121,7 @@ class Queue:
                 self._apart_at = inf
             source = self._apart if cautious else self._waiting
             batch: list[Pending] = []
-            while source and len(batch) < BATCH:
+            while source and len(batch) < MAX_BATCH_ACTIONS:
                 pending = source.popleft()
                 if pending.outcome is not None:
                     continue
@@ -132,7 +131,7 @@ class Queue:
                     batch.append(pending)
             if self._apart:
                 # more than a batch was set apart
-                self._apart_at = min(self._apart_at, trio.current_time() + LOCKED_INTERVAL)
+                self._apart_at = min(self._apart_at, trio.current_time() + LOCKED_RETRY_SECONDS)
             if cautious:
                 self._locked = {pending.claim.user for pending in (*batch, *self._apart)}
             if batch:
@@ -151,17 +150,17 @@ class Queue:
 
     def _set_apart(self, pending: Pending) -> None:
         self._apart.append(pending)
-        self._apart_at = min(self._apart_at, trio.current_time() + LOCKED_INTERVAL)
+        self._apart_at = min(self._apart_at, trio.current_time() + LOCKED_RETRY_SECONDS)
 
-    def end_late(self, now: float) -> None:
-        """Answers for whatever has waited too long. Has those who were set apart tried again when it is time."""
+    def expire(self, now: float) -> None:
+        """Resolves the actions whose time is up. Wakes a committer when those that were set apart are due."""
         if now >= self._apart_at and self._idle:
             self._idle.unpark()
         while self._outstanding and (self._outstanding[0].outcome is not None or self._outstanding[0].deadline <= now):
-            self._outstanding.popleft().end(IN_DOUBT)
+            self._outstanding.popleft().resolve(OUTCOME_IN_DOUBT)
 
     def refuse_waiting(self) -> None:
-        """Nobody can commit: whoever waits is told at once."""
+        """Refuses all that wait: no committer has a connection."""
         for waiting in (self._waiting, self._apart):
             while waiting:
-                waiting.popleft().end(AWAY)
+                waiting.popleft().resolve(DATABASE_UNAVAILABLE)

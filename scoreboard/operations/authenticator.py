@@ -1,8 +1,9 @@
-"""Who a token speaks for, now: verified once, remembered, and always asked together with the sessions that were ended.
+"""The user that an access token stands for. A token is verified once and cached; each use compares it with the sessions
+that were ended.
 
-`Sessions.authenticate` is synchronous and the first step of everything that needs a user, on every door. Revoked
-sessions come in three ways: at once on the node that revoked, by message from others, and by `watch`, which reads
-PostgreSQL and so needs no message at all.
+`Authenticator.authenticate` is synchronous, and the first step of everything that needs a user. Revoked sessions come
+in three ways: at once on the node that revoked, by message from others, and by `watch`, which reads PostgreSQL and so
+needs no message at all.
 """
 
 from collections.abc import Mapping
@@ -14,26 +15,25 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.security import tokens
-from scoreboard.security.signatures import action_secrets
-from scoreboard.security.tokens import TokenKeys
+from scoreboard.security.issuer import Issuer
 from scoreboard.storage.connections.clock import DatabaseClock
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions
 
-# tokens, 1.1 kB each; full: the one remembered longest goes, and is verified again (150 µs) when it comes back
-REMEMBERED = 50_000
-# seconds between two looks for revoked sessions; design: seen on every node within 2 s, the query included
-REREAD = 1.5
-# seconds read again each time: a revocation is stamped when its transaction begins and seen when it ends, at most 5 s
-# later
-OVERLAP = 10.0
+# tokens, 1.1 kB each; full: the oldest is dropped, and is verified again (150 µs) when it comes back
+VERIFIED_CACHE_SIZE = 50_000
+# between two readings of revoked sessions; a revocation holds on every node within 2 s, the query included
+REVOCATION_CHECK_SECONDS = 1.5
+# read again each time: a revocation has the time at which its transaction began, and is visible when that ended, at
+# most 5 s later
+OVERLAP_SECONDS = 10.0
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The user and the session that a valid token speaks for."""
+    """The user and the session that a valid token stands for."""
 
     user: UUID
     sid: UUID
@@ -45,36 +45,33 @@ class Identity:
 class Authenticator:
     """Verified tokens and revoked sessions of this node."""
 
-    __slots__ = ("_issuer", "_keys", "_known", "_lifetime", "_masters", "_revoked", "_stores", "clock")
+    __slots__ = ("_issuer", "_lifetime", "_revoked", "_stores", "_verified", "clock")
 
     def __init__(
         self,
         stores: Stores,
-        keys: TokenKeys,
-        masters: Mapping[int, bytes],
-        *,
-        issuer: str,
-        lifetime: int = tokens.LIFETIME,
+        issuer: Issuer,
         clock: DatabaseClock,
     ) -> None:
-        """`lifetime`: the longest that an access token lives, in seconds. `clock` is measured here, and used by all."""
-        self._stores, self._keys, self._masters, self._issuer, self.clock = stores, keys, masters, issuer, clock
-        self._lifetime = lifetime + tokens.IAT_LEEWAY  # after this no token of a revoked session is valid any more
-        self._known: dict[str, Identity] = {}
+        """`clock` is measured by `watch`, and used by the whole node."""
+        self._stores, self._issuer, self.clock = stores, issuer, clock
+        # in seconds; after this no token of a revoked session is valid any more
+        self._lifetime = issuer.access_token_seconds + tokens.IAT_LEEWAY
+        self._verified: dict[str, Identity] = {}
         # sid → when it may be forgotten, Trio's clock (nobody sets that); in that order
         self._revoked: dict[UUID, float] = {}
 
     def authenticate(self, token: str) -> Identity | None:
-        """Whom the token speaks for; None when it is not ours, not valid now, or of a session that was ended."""
-        identity = self._known.get(token) or self._verify(token)
+        """The token's user and session; None when it is not ours, not valid now, or of a session that was ended."""
+        identity = self._verified.get(token) or self._verify(token)
         if identity is None or identity.sid in self._revoked or identity.expires <= self.clock.now():
             return None
         return identity
 
     def recall(self, token: str) -> Identity | None:
-        """Whom the token spoke for when it was verified here, if that is remembered. Costs no look at a signature; it
-        may have ended."""
-        return self._known.get(token)
+        """The token's user and session when it was verified here, if that is cached. No signature is verified; the
+        session may have ended."""
+        return self._verified.get(token)
 
     def mark_revoked(self, sid: UUID) -> None:
         """From now on no token of that session is accepted on this node."""
@@ -90,7 +87,7 @@ class Authenticator:
         An outage of PostgreSQL costs nothing: nobody can be logged out while it lasts, and the next reading reaches
         back over it.
         """
-        within, since, failing = self._lifetime + OVERLAP, trio.current_time(), False
+        within, since, failing = self._lifetime + OVERLAP_SECONDS, trio.current_time(), False
         while True:
             began = trio.current_time()
             try:
@@ -99,32 +96,31 @@ class Authenticator:
                 self.clock.measure(asked, now, self.clock.node_now())
                 for sid in revoked:
                     self._revoked.setdefault(sid, trio.current_time() + self._lifetime)
-                within, since, failing = OVERLAP, began, False
+                within, since, failing = OVERLAP_SECONDS, began, False
             except StorageUnavailable as exc:
                 if not failing:
-                    log.warning("revoked_sessions_unread", error=str(exc))
+                    log.warning("revoked_sessions_read_failed", error=str(exc))
                 failing = True
-            self._forget()
+            self._drop_outdated()
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
-            await trio.sleep(REREAD)
+            await trio.sleep(REVOCATION_CHECK_SECONDS)
 
     def _verify(self, token: str) -> Identity | None:
-        claims = tokens.verify(self._keys, token, issuer=self._issuer, now=self.clock.now())
+        claims = self._issuer.verify_access_token(token, now=self.clock.now())
         if claims is None:
             return None
-        identity = Identity(
-            claims.user, claims.sid, claims.expires, action_secrets(self._masters, claims.user, claims.sid)
-        )
-        if len(self._known) >= REMEMBERED:
-            del self._known[next(iter(self._known))]
-        self._known[token] = identity
+        action_secrets = self._issuer.action_secrets(claims.user, claims.sid)
+        identity = Identity(claims.user, claims.sid, claims.expires, action_secrets)
+        if len(self._verified) >= VERIFIED_CACHE_SIZE:
+            del self._verified[next(iter(self._verified))]
+        self._verified[token] = identity
         return identity
 
-    def _forget(self) -> None:
+    def _drop_outdated(self) -> None:
         """Oldest first, and only as far as they are outdated; a token out of that order waits for those before it."""
         steady, now = trio.current_time(), self.clock.now()
         while self._revoked and self._revoked[sid := next(iter(self._revoked))] <= steady:
             del self._revoked[sid]
-        while self._known and self._known[token := next(iter(self._known))].expires <= now:
-            del self._known[token]
+        while self._verified and self._verified[token := next(iter(self._verified))].expires <= now:
+            del self._verified[token]

@@ -1,9 +1,9 @@
 """The queue in front of password hashing: a hash takes 100 to 250 ms of a core and 64 MiB, so few run at once and few
 may wait.
 
-`reserve` decides and takes the place in one step, nothing is awaited in between: however many ask at once, HASHING +
-WAITING have one. Browsers that are known (device cookie) have places that nobody else gets, and are served first.
-Whoever leaves a place, also by being cancelled, gives it back.
+`reserve` decides and takes the place in one step, and awaits nothing in between: however many ask at once,
+MAX_HASHING + MAX_WAITING get one. Browsers that are known (device cookie) have places that nobody else gets, and are
+served first. A place is given back when its block ends, by a cancellation too.
 """
 
 import os
@@ -17,24 +17,26 @@ import trio
 
 from scoreboard.runtime.background_threads import BackgroundThreads
 
-LANES = 4  # threads of one hash
+ARGON2_LANES = 4  # threads of one hash
 # Passwords hashed at once: more than the cores can take finish no earlier, and the event loop has to wait for the
 # memory that they move.
-HASHING = 2 if (os.cpu_count() or 1) >= 2 * LANES else 1
+MAX_HASHING = 2 if (os.cpu_count() or 1) >= 2 * ARGON2_LANES else 1
 # places in line, two to six seconds of work for two cores; full: refused. A class of thirty finds places at once
-WAITING = 48
-KEPT_FOR_KNOWN = 12  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
+MAX_WAITING = 48
+RESERVED_FOR_KNOWN = 12  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
 
 T = TypeVar("T")
 
 
 class HashingQueue:
-    """`hashing`, `waiting`, `kept`: as HASHING, WAITING, KEPT_FOR_KNOWN."""
+    """`hashing`, `waiting`, `reserved`: as MAX_HASHING, MAX_WAITING, RESERVED_FOR_KNOWN."""
 
-    def __init__(self, hashing: int = HASHING, waiting: int = WAITING, kept: int = KEPT_FOR_KNOWN) -> None:
-        self._places, self._strangers_places = hashing + waiting, hashing + waiting - kept
-        self._taken = self._strangers = 0  # places; those of them that are no known browser's
-        # whose browsers have a place as known ones: one each, or a thief's loop would be everybody's first
+    def __init__(
+        self, hashing: int = MAX_HASHING, waiting: int = MAX_WAITING, reserved: int = RESERVED_FOR_KNOWN
+    ) -> None:
+        self._places, self._strangers_places = hashing + waiting, hashing + waiting - reserved
+        self._in_use = self._strangers = 0  # places; those of them that are no known browser's
+        # users with a place as a known browser: one place each, so that a stolen device cookie can't fill them all
         self._users: set[UUID] = set()
         self._idle = hashing  # hashes that may begin now
         self._known_line: deque[trio.Event] = deque()  # together at most `waiting`
@@ -42,16 +44,16 @@ class HashingQueue:
         self._threads = BackgroundThreads(hashing)
 
     @property
-    def taken(self) -> int:
-        """Places that are taken, those of running hashes included."""
-        return self._taken
+    def in_use(self) -> int:
+        """Places in use, those of running hashes included."""
+        return self._in_use
 
     def reserve(self, *, known: bool = False) -> "Place | None":
         """A place, to be left with `with`; None when there is none. `known`: there is a device cookie of ours;
         `confirm` says whose."""
-        if self._taken >= self._places or (not known and self._strangers >= self._strangers_places):
+        if self._in_use >= self._places or (not known and self._strangers >= self._strangers_places):
             return None
-        self._taken += 1
+        self._in_use += 1
         self._strangers += not known
         return Place(self, known=known)
 
@@ -70,9 +72,9 @@ class HashingQueue:
         self._strangers += 1
         return True
 
-    def leave(self, place: "Place") -> None:
+    def release(self, place: "Place") -> None:
         """Gives the place back."""
-        self._taken -= 1
+        self._in_use -= 1
         self._strangers -= not place.known
         if place.user is not None:
             self._users.discard(place.user)
@@ -135,4 +137,4 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queue.leave(self)
+        self._queue.release(self)

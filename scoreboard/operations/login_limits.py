@@ -1,9 +1,9 @@
 """How often an address may try to log in or register, and how often an account may be guessed at. Pure: the time is an
 argument.
 
-`begin` counts a try under the client's networks; `Attempt.against` counts it under the account that was found, as a
-failure too until the password turns out to be right (`succeed`). Whoever refuses takes nothing: all buckets are asked
-first, and what was taken is given back.
+`begin` counts a try under the client's networks. `Attempt.count_account` counts it under the account that was found,
+and as a failure until the password turns out to be right (`succeed`). A refused try counts nowhere: all buckets are
+asked first, and what was counted is given back.
 
 1. An address: `per_address` tries of any kind a minute, since a whole school may have one. IPv6 by /64, by /56 twice as
    many, by /48 four times, since one household has a /56 and one rented server a /48.
@@ -73,39 +73,39 @@ class LoginLimits:
 class Attempt:
     """One log-in or registration. As a context manager: what raises was no attempt, and nothing of it stays counted."""
 
-    __slots__ = ("_accounts", "_address", "_taken", "_tries", "networks")
+    __slots__ = ("_accounts", "_address", "_counted", "_tries", "networks")
 
     def __init__(
         self, tries: SlidingWindow, accounts: _Accounts, networks: list[_Bucket], address: list[_Bucket]
     ) -> None:
         self._tries, self._accounts = tries, accounts
         self.networks, self._address = networks, address
-        self._taken: list[tuple[SlidingWindow, str, float]] = []
+        self._counted: list[tuple[SlidingWindow, str, float]] = []
 
-    def take(self, window: SlidingWindow, buckets: list[_Bucket], now: float) -> int:
+    def _count(self, window: SlidingWindow, buckets: list[_Bucket], now: float) -> int:
         """Counts one in each bucket: 0. Or in none: the seconds until all have room."""
         wait = max((window.wait(key, now, times) for key, times in buckets), default=0)
         if not wait:
             for key, _ in buckets:
                 window.take(key, now)
-                self._taken.append((window, key, now))
+                self._counted.append((window, key, now))
         return wait
 
     def count_address(self, now: float) -> int:
         """Counts the try under its address: 0. Refused: the seconds until the next, and nothing of it stays counted."""
-        wait = self.take(self._tries, self._address, now)
+        wait = self._count(self._tries, self._address, now)
         if wait:
             self.withdraw()
         return wait
 
     def count_browser(self, user: UUID, now: float) -> int:
         """The same under the account, for a browser that has logged in to it before."""
-        wait = self.take(self._accounts.tries, [(f"browsers of {user}", BROWSERS_TIMES)], now)
+        wait = self._count(self._accounts.tries, [(f"browsers of {user}", BROWSERS_TIMES)], now)
         if wait:
             self.withdraw()
         return wait
 
-    def against(self, user: UUID, device: str | None, now: float, *, by_address: bool = False) -> int:
+    def count_account(self, user: UUID, device: str | None, now: float, *, by_address: bool = False) -> int:
         """Counts it as a try and a failure of that account: 0. Refused: the seconds until the next, and nothing of it
         stays counted.
 
@@ -114,12 +114,12 @@ class Attempt:
         """
         account = f"address of {user}" if by_address else str(user)
         if device is not None:
-            wait = self.take(self._accounts.failures, [(f"{user} browser {device}", 1)], now)
+            wait = self._count(self._accounts.failures, [(f"{user} browser {device}", 1)], now)
         else:
-            wait = self.take(
+            wait = self._count(
                 self._accounts.tries, [(f"{account} {network}", times) for network, times in self.networks], now
             )
-            wait = wait or self.take(self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_TIMES)], now)
+            wait = wait or self._count(self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_TIMES)], now)
         if wait:
             self.withdraw()
         return wait
@@ -134,12 +134,12 @@ class Attempt:
 
     def _give_back(self, only: SlidingWindow | None = None) -> None:
         kept = []
-        for window, key, taken in self._taken:
+        for window, key, counted_at in self._counted:
             if only is None or window is only:
-                window.give_back(key, taken)
+                window.give_back(key, counted_at)
             else:
-                kept.append((window, key, taken))
-        self._taken = kept
+                kept.append((window, key, counted_at))
+        self._counted = kept
 
     def __enter__(self) -> "Attempt":
         return self

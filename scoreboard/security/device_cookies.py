@@ -31,13 +31,13 @@ class Device(NamedTuple):
     nonce: str  # hex
 
 
-def make(master: bytes, user: UUID, nonce: bytes) -> str:
+def make(master_key: bytes, user: UUID, nonce: bytes) -> str:
     """The cookie's value."""
     content = user.bytes + nonce
-    return base64.urlsafe_b64encode(content + _tag(master, content)).decode()
+    return base64.urlsafe_b64encode(content + _tag(master_key, content)).decode()
 
 
-def read(masters: Mapping[int, bytes], value: str) -> Device | None:
+def read(master_keys: Mapping[int, bytes], value: str) -> Device | None:
     """Whose browser a value speaks of; None when we did not make it, under any live master key. Never raises."""
     if len(value) != _CHARACTERS or not value.isascii():
         return None
@@ -46,15 +46,15 @@ def read(masters: Mapping[int, bytes], value: str) -> Device | None:
     except binascii.Error:
         return None
     content, tag = raw[:-_TAG_BYTES], raw[-_TAG_BYTES:]
-    if not any(hmac.compare_digest(_tag(master, content), tag) for master in masters.values()):
+    if not any(hmac.compare_digest(_tag(master_key, content), tag) for master_key in master_keys.values()):
         return None
     return Device(UUID(bytes=content[:16]), content[16:].hex())
 
 
-def _tag(master: bytes, content: bytes) -> bytes:
-    return hmac.digest(_key(master), content, "sha256")[:_TAG_BYTES]
+def _tag(master_key: bytes, content: bytes) -> bytes:
+    return hmac.digest(_key(master_key), content, "sha256")[:_TAG_BYTES]
 
 
 @lru_cache(16)  # master keys: there are one or two; deriving takes ten times as long as the tag
-def _key(master: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_INFO).derive(master)
+def _key(master_key: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_INFO).derive(master_key)

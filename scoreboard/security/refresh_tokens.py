@@ -19,17 +19,18 @@ _BYTES = 16 + VALUE_BYTES + _TAG_BYTES
 _CHARACTERS = -(-_BYTES * 4 // 3)  # base64 without padding
 
 
-def make(master: bytes, sid: UUID, value: bytes) -> str:
+def make(master_key: bytes, sid: UUID, value: bytes) -> str:
     """The token of a session with that value."""
     content = sid.bytes + value
-    return base64.urlsafe_b64encode(content + _tag(master, content)).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(content + _tag(master_key, content)).rstrip(b"=").decode()
 
 
-def successor(master: bytes, spent: str) -> str:
-    """The token that follows `spent`, which must be one of ours (`session_of` is not None)."""
-    sid = session_of(spent)
+def next_token(master_key: bytes, previous: str) -> str:
+    """The token that follows `previous`, which must have the form of one (`session_of` is not None)."""
+    sid = session_of(previous)
     assert sid is not None
-    return make(master, sid, hmac.digest(master, b"scoreboard refresh successor" + spent.encode(), "sha256"))
+    value = hmac.digest(master_key, b"scoreboard refresh successor" + previous.encode(), "sha256")
+    return make(master_key, sid, value)
 
 
 def session_of(token: str) -> UUID | None:
@@ -38,13 +39,13 @@ def session_of(token: str) -> UUID | None:
     return None if raw is None else UUID(bytes=raw[:16])
 
 
-def is_ours(masters: Mapping[int, bytes], token: str) -> bool:
+def is_ours(master_keys: Mapping[int, bytes], token: str) -> bool:
     """Whether we made this token, under any live master key."""
     raw = _decode(token)
     if raw is None:
         return False
     content, tag = raw[:-_TAG_BYTES], raw[-_TAG_BYTES:]
-    return any(hmac.compare_digest(_tag(master, content), tag) for master in masters.values())
+    return any(hmac.compare_digest(_tag(master_key, content), tag) for master_key in master_keys.values())
 
 
 def digest(token: str) -> bytes:
@@ -52,8 +53,8 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _tag(master: bytes, content: bytes) -> bytes:
-    return hmac.digest(master, b"scoreboard refresh tag" + content, "sha256")[:_TAG_BYTES]
+def _tag(master_key: bytes, content: bytes) -> bytes:
+    return hmac.digest(master_key, b"scoreboard refresh tag" + content, "sha256")[:_TAG_BYTES]
 
 
 def _decode(token: str) -> bytes | None:

@@ -24,17 +24,17 @@ _INFO = b"scoreboard action secret"  # keeps these secrets apart from whatever e
 _FORM = re.compile(r"(?:v([1-9][0-9]{0,8})\.)?([0-9a-f]{64})")
 
 
-def action_secret(master: bytes, user: UUID, sid: UUID) -> str:
+def action_secret(master_key: bytes, user: UUID, sid: UUID) -> str:
     """A session's secret under one master key: the same as long as the key is."""
     derived = HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=_INFO + user.bytes + sid.bytes).derive(
-        master
+        master_key
     )
     return base64.urlsafe_b64encode(derived).rstrip(b"=").decode()
 
 
-def action_secrets(masters: Mapping[int, bytes], user: UUID, sid: UUID) -> dict[int, bytes]:
+def action_secrets(master_keys: Mapping[int, bytes], user: UUID, sid: UUID) -> dict[int, bytes]:
     """The HMAC keys of a session, one a live master key version."""
-    return {version: action_secret(master, user, sid).encode() for version, master in masters.items()}
+    return {version: action_secret(master_key, user, sid).encode() for version, master_key in master_keys.items()}
 
 
 def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:

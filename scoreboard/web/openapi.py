@@ -32,7 +32,7 @@ from scoreboard.domain.paths import POLL_PATH, STREAM_PATH
 from scoreboard.domain.protocol import CHANNEL_LENGTH
 from scoreboard.domain.queries import QUERY_BYTES
 from scoreboard.http.request import Request, Response
-from scoreboard.operations.accounts import LoggedIn
+from scoreboard.operations.sessions import LoggedIn
 from scoreboard.web.pages.site import GZIPPED, accepts_gzip
 from scoreboard.web.problems import Problem
 from scoreboard.web.responses import JSON

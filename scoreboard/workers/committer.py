@@ -1,7 +1,7 @@
 """Group commit: whatever has queued goes to the stores as one batch, with no delay added.
 
 `Queue` is where submitters wait; two `commit_batches` tasks drain it, each with a connection of its own, so that one
-batch is judged while another is written. A third task, `end_late`, answers for actions whose time is up, since a
+batch is judged while another is written. A third task, `expire_task`, answers for actions whose time is up, since a
 time-out round each wait would cost more than its signature check. Never decides about an action: see `storage.commit`.
 """
 
@@ -13,7 +13,7 @@ import trio
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, SubmittedAction
-from scoreboard.operations.action_queue import IN_DOUBT, Batch, Pending, Queue
+from scoreboard.operations.action_queue import OUTCOME_IN_DOUBT, Batch, Pending, Queue
 from scoreboard.storage.commit import Commit, Committed
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.telemetry import metrics
@@ -70,7 +70,7 @@ async def commit_batches(
                 started = True
                 task_status.started()
             while connected:
-                batch = await queue.take()
+                batch = await queue.next_batch()
                 try:
                     await _commit(batch, queue, commit, on_board_changed)
                 except StorageUnavailable as exc:
@@ -111,7 +111,7 @@ async def _commit(
             committed: Committed = await run_in_asyncio(commit.run, claims, cautious=batch.cautious)
     except BaseException:
         for pending in batch.pending:
-            pending.end(IN_DOUBT)
+            pending.resolve(OUTCOME_IN_DOUBT)
         raise
     for board, version in committed.versions.items():
         on_board_changed(board, version)
@@ -122,17 +122,17 @@ async def _commit(
         else:
             if batch.cautious:
                 queue.unlocked(pending.claim.user)
-            pending.end(outcome)
+            pending.resolve(outcome)
     for pending, leader in followers:  # by what became of the leader, not by what it was told: it may have been late
         if became[leader] is LOCKED:
             queue.postpone(pending)
         else:
-            pending.end(duplicate_outcome(pending.claim, leader.claim, became[leader]))
+            pending.resolve(duplicate_outcome(pending.claim, leader.claim, became[leader]))
 
 
-async def end_late(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def expire_task(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Answers late actions, for ever. Cancelling leaves them to whoever ends the committers."""
     task_status.started()
     while True:
         await trio.sleep(LATE_CHECK)
-        queue.end_late(trio.current_time())
+        queue.expire(trio.current_time())

@@ -233,7 +233,10 @@ def test_a_user_is_given_another_password(command: Command, environment: dict[st
     """By name, address or id, in any case; the rules hold; all sessions end; a user who had no password has one."""
     assert command("create", "Ada", "ada@example.org", stdin=PASSWORD.encode()).code == 0
     ((user,),) = execute(environment, "SELECT id::text FROM users")
-    session = f"INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES (gen_random_uuid(), '{user}', '', now() + interval '1 day')"
+    session = (
+        "INSERT INTO sessions (id, user_id, token_sha256, expires_at) "
+        f"VALUES (gen_random_uuid(), '{user}', '', now() + interval '1 day')"
+    )
     for number, who in enumerate(("ADA", "Ada@Example.org", user, " Ada ", " ADA@example.org", f" {user.upper()}")):
         execute(environment, session, session)
         changed = command("password", who, stdin=f"{NEW} {number}\n".encode())
@@ -359,7 +362,8 @@ def test_users_are_listed_in_the_order_of_their_names(command: Command, environm
         "INSERT INTO users (username, email) SELECT 'user' || lpad(n::text, 4, '0'), 'u' || n || '@example.org'"
         " FROM generate_series(1, 1201) n",
         "INSERT INTO users (username, email, created_at) VALUES (E'Zo\u00eb\\x1b[31m\\t!', 'zoe@example.com', NULL)",
-        "INSERT INTO scores (user_id, total_score, reached, version) SELECT id, 30, 1, 1 FROM users WHERE email = 'u7@example.org'",
+        "INSERT INTO scores (user_id, total_score, reached, version) "
+        "SELECT id, 30, 1, 1 FROM users WHERE email = 'u7@example.org'",
     )
     lines = command("list").out.splitlines()
     assert [line.split("\t")[1] for line in lines] == [f"user{number:04}" for number in range(1, 1202)] + [
@@ -381,7 +385,8 @@ def test_a_reader_of_the_list_may_leave(command: Command, environment: dict[str,
     """`scoreboard users list | head` is no error."""
     execute(
         environment,
-        "INSERT INTO users (username, email) SELECT 'user' || n, 'u' || n || '@example.org' FROM generate_series(1, 5000) n",
+        "INSERT INTO users (username, email) "
+        "SELECT 'user' || n, 'u' || n || '@example.org' FROM generate_series(1, 5000) n",
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "scoreboard", "users", "list"],

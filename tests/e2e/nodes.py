@@ -25,9 +25,9 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from scoreboard.app.accounts import build_issuer
 from scoreboard.client import Credentials, Session
 from scoreboard.operations.admin.provisioning import development_tokens
-from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.model import Settings, load_settings
 from scoreboard.storage.start_stores import start_stores
 from tests.websockets import open_websocket
@@ -152,10 +152,7 @@ async def provision(node: ServerProcess, http: httpx.AsyncClient, count: int) ->
         made = await development_tokens(
             stores,
             count,
-            keys=TokenKeys.from_private(keys.signing, keys.current_signing),
-            masters=keys.master,
-            master=keys.current_master,
-            issuer=settings.issuer,
+            build_issuer(settings, keys),
             now=time.time(),
         )
     return [

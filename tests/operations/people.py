@@ -12,9 +12,12 @@ import pytest
 from argon2 import PasswordHasher
 
 from scoreboard.embedded.stack import Endpoints
-from scoreboard.operations.accounts import Accounts, LoggedIn
+from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
+from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
+from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.storage.connections.clock import DatabaseClock
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -32,8 +35,8 @@ class Node:
     """One node's accounts and sessions, and what they told others."""
 
     stores: Stores
-    masters: dict[int, bytes] = field(default_factory=lambda: dict(MASTERS))
-    master: int = 2
+    master_keys: dict[int, bytes] = field(default_factory=lambda: dict(MASTERS))
+    current_version: int = 2
     registration: bool = True
     login_per_minute: int = 0
     profile_changes_per_hour: int = 0
@@ -43,21 +46,15 @@ class Node:
     changed: list[tuple[UUID, str, str | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sessions = Authenticator(self.stores, KEYS, self.masters, issuer=ISSUER, clock=DatabaseClock(self.clock))
+        issuer = Issuer(ISSUER, KEYS, self.master_keys, self.current_version)
+        self.sessions = Authenticator(self.stores, issuer, DatabaseClock(self.clock))
         self.accounts = Accounts(
-            self.stores,
-            self.sessions,
-            keys=KEYS,
-            masters=self.masters,
-            master=self.master,
-            issuer=ISSUER,
-            on_profile_change=self.on_profile_change,
-            publish_revoked=self.publish_revoked,
+            Sessions(self.stores, self.sessions, issuer, self.publish_revoked, clock=self.sessions.clock.now),
+            LoginLimits(self.login_per_minute),
+            self.on_profile_change,
             registration=self.registration,
-            login_per_minute=self.login_per_minute,
             own_host=self.own_host,
             profile_changes_per_hour=self.profile_changes_per_hour,
-            clock=self.sessions.clock.now,
         )
 
     def clock(self) -> float:

@@ -11,16 +11,21 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
-from scoreboard.operations import accounts as accounts_module
-from scoreboard.operations.accounts import TOKENS_TRIED, Client, LoggedIn
 from scoreboard.operations.admin import provisioning
-from scoreboard.operations.admin.import_files import read_people
+from scoreboard.operations.admin.import_files import parse_users
 from scoreboard.operations.admin.provisioning import Imported, development_tokens
-from scoreboard.operations.hashing import HASHING, KEPT_FOR_KNOWN, WAITING
+from scoreboard.operations.hashing import MAX_HASHING, MAX_WAITING, RESERVED_FOR_KNOWN
+from scoreboard.operations.log_in import INVALID_CREDENTIALS
+from scoreboard.operations.login_admission import TOO_BUSY, Client
 from scoreboard.operations.login_limits import EVERYWHERE_TIMES
+from scoreboard.operations.refresh_session import MAX_TOKENS_TRIED
+from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security import device_cookies, passwords, refresh_tokens
+from scoreboard.security.issuer import Issuer
 from scoreboard.security.signatures import action_secret
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users
 from tests.operations.people import CHEAP, ISSUER, KEYS, MASTERS, PASSWORD, Node, database_url, node
 
@@ -28,13 +33,13 @@ __all__ = ["database_url"]  # the module's own fixture
 
 
 async def refreshed(someone: Node, token: str) -> LoggedIn:
-    outcome = await someone.accounts.refresh(token)
+    outcome = await someone.accounts.refresh_session(token)
     assert isinstance(outcome, LoggedIn), outcome
     return outcome
 
 
 async def logged_in(someone: Node, name: str, password: str = PASSWORD) -> LoggedIn:
-    outcome = await someone.accounts.login(name, password)
+    outcome = await someone.accounts.log_in(name, password)
     assert isinstance(outcome, LoggedIn), outcome
     return outcome
 
@@ -47,6 +52,26 @@ def code(outcome: object) -> Code:
 def fields(outcome: object) -> set[str]:
     assert isinstance(outcome, Refusal), outcome
     return {error.field for error in outcome.errors}
+
+
+async def test_a_user_who_is_deleted_while_registering_has_no_session(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the user's row and the session's: the answer is 401, and no session is left."""
+    create = users.create
+
+    async def create_and_delete(
+        stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str
+    ) -> UUID | Refusal:
+        created = await create(stores, username, email, avatar_url, password_hash)
+        assert isinstance(created, UUID)
+        await users.delete(stores, created)
+        return created
+
+    monkeypatch.setattr(users, "create", create_and_delete)
+    async with node(database_url, redis_url) as one:
+        assert await one.accounts.register("Ada", "ada@example.org", PASSWORD, None) == USER_DELETED
+        assert await one.stores.fetchval("SELECT count(*) FROM sessions") == 0
 
 
 async def test_registering_logs_in(database_url: str, redis_url: str) -> None:
@@ -100,7 +125,7 @@ async def test_a_name_or_an_address_in_any_case_logs_in(database_url: str, redis
     async with node(database_url, redis_url) as one:
         mine = await one.register("Zoë", email="Zoe@example.org", password="motörhead forever")
         for name in ("Zoë", "zoë", "ZOË", "ZOE\u0308", "zoe@example.org", "ZOE@EXAMPLE.ORG"):
-            outcome = await one.accounts.login(name, "moto\u0308rhead forever")
+            outcome = await one.accounts.log_in(name, "moto\u0308rhead forever")
             assert isinstance(outcome, LoggedIn), (name, outcome)
             assert (outcome.userId, outcome.username) == (mine.userId, "Zoë")
 
@@ -119,7 +144,7 @@ async def test_wrong_credentials_are_all_refused_alike(database_url: str, redis_
             ("", ""),
         ]
         for name, password in [*wrong, ("Tokenuser", "anything")]:
-            assert await one.accounts.login(name, password) == accounts_module.INVALID_CREDENTIALS
+            assert await one.accounts.log_in(name, password) == INVALID_CREDENTIALS
 
 
 async def test_no_account_takes_a_hash_as_well(
@@ -134,7 +159,7 @@ async def test_no_account_takes_a_hash_as_well(
 
     monkeypatch.setattr(passwords, "verify", verify)
     async with node(database_url, redis_url) as one:
-        await one.accounts.login("Nobody", PASSWORD)
+        await one.accounts.log_in("Nobody", PASSWORD)
     assert compared == [None]
 
 
@@ -175,7 +200,7 @@ async def test_passwords_that_are_tried_first_are_refused(database_url: str, red
             assert (code(outcome), fields(outcome)) == (Code.INVALID_REQUEST, {"password"})
         await one.register("LovelaceAda", email="lovelace1815@example.org")
         await one.stores.execute("UPDATE credentials SET password_hash = $1", CHEAP.hash(password))
-        assert isinstance(await one.accounts.login("LovelaceAda", password), LoggedIn)
+        assert isinstance(await one.accounts.log_in("LovelaceAda", password), LoggedIn)
 
 
 async def test_people_may_be_called_what_they_are_called(database_url: str, redis_url: str) -> None:
@@ -216,7 +241,7 @@ async def test_a_burst_is_bounded_however_it_comes(
 
                 async def ask(number: int) -> None:
                     if number % 10:
-                        outcomes.append(await one.accounts.login(f"user {number}", PASSWORD))
+                        outcomes.append(await one.accounts.log_in(f"user {number}", PASSWORD))
                     else:
                         outcomes.append(
                             await one.accounts.register(f"user {number}", f"{number}@example.org", PASSWORD, None)
@@ -224,41 +249,41 @@ async def test_a_burst_is_bounded_however_it_comes(
 
                 for number in range(300):
                     nursery.start_soon(ask, number)
-                strangers = HASHING + WAITING - KEPT_FOR_KNOWN
+                strangers = MAX_HASHING + MAX_WAITING - RESERVED_FOR_KNOWN
                 with trio.fail_after(20):
                     while len(outcomes) < 300 - strangers:
                         await trio.sleep(0.005)
-                assert outcomes == [accounts_module.TOO_BUSY] * (300 - strangers)
-                assert accounts_module.TOO_BUSY.retry_after is not None
+                assert outcomes == [TOO_BUSY] * (300 - strangers)
+                assert TOO_BUSY.retry_after is not None
                 going.set()
         finally:
             going.set()
-        accepted = [outcome for outcome in outcomes if outcome != accounts_module.TOO_BUSY]
+        accepted = [outcome for outcome in outcomes if outcome != TOO_BUSY]
         assert len(accepted) == strangers
-        assert most <= HASHING
-        assert one.accounts._hashing.taken == 0
+        assert most <= MAX_HASHING
+        assert one.accounts.admission.hashing.in_use == 0
 
 
 async def test_a_log_in_that_is_given_up_gives_its_place_back(database_url: str, redis_url: str) -> None:
     """A client that leaves while it waits in line takes nothing: neither the place nor the try of its address."""
     async with node(database_url, redis_url, login_per_minute=1) as one:
         await one.register()
-        queue, client = one.accounts._hashing, Client("192.0.2.1")
-        running = [place for _ in range(HASHING) if (place := queue.reserve())]
+        queue, client = one.accounts.admission.hashing, Client("192.0.2.1")
+        running = [place for _ in range(MAX_HASHING) if (place := queue.reserve())]
         queue._idle = 0  # both threads are at work
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.accounts.login, "Ada", PASSWORD, client)
+            nursery.start_soon(one.accounts.log_in, "Ada", PASSWORD, client)
             with trio.fail_after(10):
                 while not queue._strangers_line:
                     await trio.sleep(0.005)
-            assert queue.taken == HASHING + 1
-            assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
+            assert queue.in_use == MAX_HASHING + 1
+            assert code(await one.accounts.log_in("Ada", PASSWORD, client)) is Code.RATE_LIMITED
             nursery.cancel_scope.cancel()
-        assert (queue.taken, len(queue._strangers_line)) == (HASHING, 0)
+        assert (queue.in_use, len(queue._strangers_line)) == (MAX_HASHING, 0)
         for place in running:
-            queue.leave(place)
-        queue._idle = HASHING
-        assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
+            queue.release(place)
+        queue._idle = MAX_HASHING
+        assert isinstance(await one.accounts.log_in("Ada", PASSWORD, client), LoggedIn)
 
 
 async def test_a_password_that_is_hashed_anew_keeps_its_place(
@@ -272,13 +297,13 @@ async def test_a_password_that_is_hashed_anew_keeps_its_place(
         hash_password = passwords.hash_password
 
         def noting(password: str) -> str:
-            taken.append(one.accounts._hashing.taken)
+            taken.append(one.accounts.admission.hashing.in_use)
             return hash_password(password)
 
         monkeypatch.setattr(passwords, "hash_password", noting)
-        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+        assert isinstance(await one.accounts.log_in("Ada", PASSWORD), LoggedIn)
         assert taken == [1]
-        assert one.accounts._hashing.taken == 0
+        assert one.accounts.admission.hashing.in_use == 0
 
 
 async def test_the_right_password_is_never_counted_as_a_failure(database_url: str, redis_url: str) -> None:
@@ -287,13 +312,12 @@ async def test_the_right_password_is_never_counted_as_a_failure(database_url: st
         await one.register()
         for number in range(30):
             client = Client(f"198.51.{number}.1")
-            assert isinstance(await one.accounts.login("Ada", PASSWORD, client), LoggedIn)
+            assert isinstance(await one.accounts.log_in("Ada", PASSWORD, client), LoggedIn)
         for number in range(2 * EVERYWHERE_TIMES):
             assert (
-                await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
-                == accounts_module.INVALID_CREDENTIALS
+                await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1")) == INVALID_CREDENTIALS
             )
-        assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
+        assert code(await one.accounts.log_in("Ada", PASSWORD, Client("192.0.2.1"))) is Code.RATE_LIMITED
 
 
 async def test_a_try_that_is_refused_takes_nothing(
@@ -311,19 +335,21 @@ async def test_a_try_that_is_refused_takes_nothing(
             patched.setattr(users, "find", away)
             for _ in range(5):
                 with pytest.raises(StorageUnavailable):
-                    await one.accounts.login("Ada", PASSWORD, client)
-        places = [place for _ in range(HASHING + WAITING) if (place := one.accounts._hashing.reserve())]
+                    await one.accounts.log_in("Ada", PASSWORD, client)
+        places = [
+            place for _ in range(MAX_HASHING + MAX_WAITING) if (place := one.accounts.admission.hashing.reserve())
+        ]
         for _ in range(5):
-            assert await one.accounts.login("Ada", PASSWORD, client) == accounts_module.TOO_BUSY
+            assert await one.accounts.log_in("Ada", PASSWORD, client) == TOO_BUSY
         for place in places:
-            one.accounts._hashing.leave(place)
+            one.accounts.admission.hashing.release(place)
         for number in range(2 * EVERYWHERE_TIMES):
-            await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
+            await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1"))
         for _ in range(5):
-            assert code(await one.accounts.login("Ada", PASSWORD, client)) is Code.RATE_LIMITED
+            assert code(await one.accounts.log_in("Ada", PASSWORD, client)) is Code.RATE_LIMITED
         for _ in range(2):
-            assert await one.accounts.login("Nobody", PASSWORD, client) == accounts_module.INVALID_CREDENTIALS
-        assert code(await one.accounts.login("Nobody", PASSWORD, client)) is Code.RATE_LIMITED
+            assert await one.accounts.log_in("Nobody", PASSWORD, client) == INVALID_CREDENTIALS
+        assert code(await one.accounts.log_in("Nobody", PASSWORD, client)) is Code.RATE_LIMITED
 
 
 async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, redis_url: str) -> None:
@@ -334,14 +360,14 @@ async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, 
         cookies = (one.accounts.device_cookie(other), forged, "", "x" * 64, "é" * 64)
         for number in range(EVERYWHERE_TIMES):
             assert (
-                await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1", cookies))
-                == accounts_module.INVALID_CREDENTIALS
+                await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1", cookies))
+                == INVALID_CREDENTIALS
             )
-        assert code(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
+        assert code(await one.accounts.log_in("Ada", PASSWORD, Client("192.0.2.1", cookies))) is Code.RATE_LIMITED
         own = one.accounts.device_cookie(mine)
-        assert isinstance(await one.accounts.login("Ada", PASSWORD, Client("192.0.2.2", (*cookies, own))), LoggedIn)
-        rotated = Node(one.stores, masters={2: MASTERS[2], 3: b"3" * 32}, master=3, login_per_minute=1)
-        assert isinstance(await rotated.accounts.login("Ada", PASSWORD, Client("192.0.2.3", (own,))), LoggedIn)
+        assert isinstance(await one.accounts.log_in("Ada", PASSWORD, Client("192.0.2.2", (*cookies, own))), LoggedIn)
+        rotated = Node(one.stores, master_keys={2: MASTERS[2], 3: b"3" * 32}, current_version=3, login_per_minute=1)
+        assert isinstance(await rotated.accounts.log_in("Ada", PASSWORD, Client("192.0.2.3", (own,))), LoggedIn)
 
 
 async def test_an_old_hash_is_made_anew_at_the_next_log_in(database_url: str, redis_url: str) -> None:
@@ -350,11 +376,11 @@ async def test_an_old_hash_is_made_anew_at_the_next_log_in(database_url: str, re
         await one.register()
         weak = CHEAP.hash(PASSWORD)
         await one.stores.execute("UPDATE credentials SET password_hash = $1", weak)
-        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+        assert isinstance(await one.accounts.log_in("Ada", PASSWORD), LoggedIn)
         stored = await one.stores.fetchval("SELECT password_hash FROM credentials")
         assert stored != weak
         assert not passwords.is_outdated(stored)
-        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+        assert isinstance(await one.accounts.log_in("Ada", PASSWORD), LoggedIn)
 
 
 # ---- refresh --------------------------------------------------------------------------------------------------------
@@ -403,8 +429,8 @@ async def test_a_lost_answer_can_be_asked_for_again_within_the_grace(database_ur
         await one.stores.execute(
             "UPDATE sessions SET rotated_at = now() - make_interval(secs => $1)", float(REFRESH_GRACE_SECONDS + 1)
         )
-        assert code(await one.accounts.refresh(first.refreshToken)) is Code.UNAUTHORIZED
-        assert code(await one.accounts.refresh(second.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(first.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(second.refreshToken)) is Code.UNAUTHORIZED
 
 
 async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_url: str, redis_url: str) -> None:
@@ -413,11 +439,11 @@ async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_u
         first = await one.register()
         second = await refreshed(one, first.refreshToken)
         third = await refreshed(one, second.refreshToken)
-        assert code(await one.accounts.refresh(first.refreshToken)) is Code.UNAUTHORIZED
-        assert code(await one.accounts.refresh(third.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(first.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(third.refreshToken)) is Code.UNAUTHORIZED
         assert one.sessions.authenticate(third.accessToken) is None
         assert len(one.revoked) == 1
-        assert isinstance(await one.accounts.login("Ada", PASSWORD), LoggedIn)
+        assert isinstance(await one.accounts.log_in("Ada", PASSWORD), LoggedIn)
 
 
 async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_url: str, redis_url: str) -> None:
@@ -425,29 +451,29 @@ async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_u
     alone counts."""
     async with node(database_url, redis_url) as one:
         eve, ada = await one.register("Eve"), await one.register("Ada")
-        planted = [eve.refreshToken, *[(await logged_in(one, "Eve")).refreshToken for _ in range(TOKENS_TRIED)]]
+        planted = [eve.refreshToken, *[(await logged_in(one, "Eve")).refreshToken for _ in range(MAX_TOKENS_TRIED)]]
         user, spent = UUID(ada.userId), []
         for crowd in (planted[:1], planted):
             for is_first in (True, False):
                 spent.append(ada.refreshToken)
-                answer = await one.accounts.refresh(*(crowd if is_first else ()), ada.refreshToken, *crowd, user=user)
+                answer = await one.accounts.refresh_session(
+                    *(crowd if is_first else ()), ada.refreshToken, *crowd, user=user
+                )
                 assert isinstance(answer, LoggedIn)
                 assert answer.userId == ada.userId
                 ada = answer
-        lost = await one.accounts.refresh(eve.refreshToken, spent[-1], user=user)
+        lost = await one.accounts.refresh_session(eve.refreshToken, spent[-1], user=user)
         assert isinstance(lost, LoggedIn)
         assert lost.refreshToken == ada.refreshToken
-        assert await one.accounts.refresh(eve.refreshToken, user=user) == accounts_module.SESSION_ENDED
-        assert await one.accounts.refresh(*planted, user=UUID(int=1)) == accounts_module.SESSION_ENDED
+        assert await one.accounts.refresh_session(eve.refreshToken, user=user) == SESSION_ENDED
+        assert await one.accounts.refresh_session(*planted, user=UUID(int=1)) == SESSION_ENDED
         eve = await refreshed(one, eve.refreshToken)
-        assert await one.accounts.refresh(planted[0], user=user) == accounts_module.SESSION_ENDED  # spent just now
+        assert await one.accounts.refresh_session(planted[0], user=user) == SESSION_ENDED  # spent just now
         assert one.revoked == []
         # a copy of a spent one
-        assert await one.accounts.refresh(eve.refreshToken, spent[0], user=user) == accounts_module.SESSION_ENDED
+        assert await one.accounts.refresh_session(eve.refreshToken, spent[0], user=user) == SESSION_ENDED
         assert one.revoked == [refresh_tokens.session_of(ada.refreshToken)]
-        assert (
-            await one.accounts.refresh(eve.refreshToken, ada.refreshToken, user=user) == accounts_module.SESSION_ENDED
-        )
+        assert await one.accounts.refresh_session(eve.refreshToken, ada.refreshToken, user=user) == SESSION_ENDED
         await refreshed(one, eve.refreshToken)
 
 
@@ -457,16 +483,14 @@ async def test_live_tokens_of_several_users_log_in_nobody(database_url: str, red
         eve, ada = await one.register("Eve"), await one.register("Ada")
         another = await logged_in(one, "Ada")
         for pair in ((eve, ada), (ada, eve)):
-            assert await one.accounts.refresh(*(each.refreshToken for each in pair)) == accounts_module.SESSION_ENDED
-        assert isinstance(await one.accounts.refresh(another.refreshToken, ada.refreshToken), LoggedIn)
+            assert await one.accounts.refresh_session(*(each.refreshToken for each in pair)) == SESSION_ENDED
+        assert isinstance(await one.accounts.refresh_session(another.refreshToken, ada.refreshToken), LoggedIn)
         later = await refreshed(one, ada.refreshToken)
-        assert (
-            await one.accounts.refresh(eve.refreshToken, ada.refreshToken) == accounts_module.SESSION_ENDED
-        )  # spent just now
+        assert await one.accounts.refresh_session(eve.refreshToken, ada.refreshToken) == SESSION_ENDED  # spent just now
         identity = one.sessions.authenticate(later.accessToken)
         assert identity is not None
-        await one.accounts.logout(identity)
-        answer = await one.accounts.refresh(later.refreshToken, eve.refreshToken)
+        await one.accounts.log_out(identity)
+        answer = await one.accounts.refresh_session(later.refreshToken, eve.refreshToken)
         assert isinstance(answer, LoggedIn)
         assert answer.userId == eve.userId
         assert one.revoked == [identity.sid]
@@ -480,7 +504,7 @@ async def test_a_made_up_token_ends_nobodys_session(database_url: str, redis_url
         assert sid is not None
         forged = refresh_tokens.make(b"x" * 32, sid, b"y" * 32)
         for token in ("", "x", "\x00", "x" * 100_000, forged, refresh_tokens.make(MASTERS[2], UUID(int=1), b"y" * 32)):
-            assert code(await one.accounts.refresh(token)) is Code.UNAUTHORIZED
+            assert code(await one.accounts.refresh_session(token)) is Code.UNAUTHORIZED
         await refreshed(one, first.refreshToken)
         assert one.revoked == []
 
@@ -494,7 +518,7 @@ async def test_sessions_end_thirty_days_after_their_last_use(database_url: str, 
         left = await one.stores.fetchval("SELECT expires_at - now() FROM sessions")
         assert timedelta(days=29, hours=23) < left <= timedelta(days=30)
         await one.stores.execute("UPDATE sessions SET expires_at = now()")
-        assert code(await one.accounts.refresh(second.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(second.refreshToken)) is Code.UNAUTHORIZED
         assert one.revoked == []
 
 
@@ -503,7 +527,7 @@ async def test_a_new_master_key_changes_the_action_secret_at_the_next_refresh(
 ) -> None:
     """Rotation: tokens of before stay good, a successor made under the old key is made again under it, both secrets are
     accepted."""
-    async with node(database_url, redis_url, masters={1: MASTERS[1]}, master=1) as old:
+    async with node(database_url, redis_url, master_keys={1: MASTERS[1]}, current_version=1) as old:
         rotated = Node(old.stores)
         first = await old.register()
         second = await refreshed(old, first.refreshToken)
@@ -520,13 +544,13 @@ async def test_logging_out_ends_one_session(database_url: str, redis_url: str) -
     """Its refresh and access tokens are dead at once; another log-in of the same user goes on."""
     async with node(database_url, redis_url) as one:
         mine = await one.register()
-        other = await one.accounts.login("Ada", PASSWORD)
+        other = await one.accounts.log_in("Ada", PASSWORD)
         assert isinstance(other, LoggedIn)
         identity = one.sessions.authenticate(mine.accessToken)
         assert identity is not None
-        await one.accounts.logout(identity)
+        await one.accounts.log_out(identity)
         assert one.sessions.authenticate(mine.accessToken) is None
-        assert code(await one.accounts.refresh(mine.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(mine.refreshToken)) is Code.UNAUTHORIZED
         assert one.revoked == [identity.sid]
         assert one.sessions.authenticate(other.accessToken) is not None
         await refreshed(one, other.refreshToken)
@@ -611,14 +635,14 @@ async def test_a_deleted_users_token_finds_nobody(database_url: str, redis_url: 
         await one.stores.execute("DELETE FROM users")
         assert code(await one.accounts.profile(identity)) is Code.UNAUTHORIZED
         assert code(await one.accounts.change_profile(identity, username="Other")) is Code.UNAUTHORIZED
-        assert code(await one.accounts.refresh(given.refreshToken)) is Code.UNAUTHORIZED
+        assert code(await one.accounts.refresh_session(given.refreshToken)) is Code.UNAUTHORIZED
 
 
 # ---- many users -----------------------------------------------------------------------------------------------------
 
 
 async def import_users(one: Node, text: str, *, is_csv: bool) -> Imported:
-    people, done = read_people(text, is_csv=is_csv), Imported()
+    people, done = parse_users(text, is_csv=is_csv), Imported()
     assert not isinstance(people, Refusal)
     await provisioning.import_users(one.stores, one.accounts, people.lines, done)
     return done
@@ -647,7 +671,7 @@ async def test_an_import_creates_whoever_is_not_there_yet(database_url: str, red
         assert (done.created, done.existing, [line for line, _ in done.refused]) == (1, 1, [4, 5])
         done = await import_users(one, CSV.replace("Ada,", "ADA,"), is_csv=True)
         assert (done.created, done.existing) == (0, 2)
-        assert isinstance(await one.accounts.login("alan", PASSWORD), LoggedIn)
+        assert isinstance(await one.accounts.log_in("alan", PASSWORD), LoggedIn)
         assert await import_users(one, "", is_csv=True) == Imported()
 
 
@@ -743,9 +767,7 @@ async def test_an_import_knows_users_from_before_todays_rules(database_url: str,
 async def test_development_tokens_are_those_of_real_sessions(database_url: str, redis_url: str) -> None:
     """Each line's token is accepted and its secret is the session's; the same users are used again next time."""
     async with node(database_url, redis_url) as one:
-        made = await development_tokens(
-            one.stores, 501, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock()
-        )
+        made = await development_tokens(one.stores, 501, Issuer(ISSUER, KEYS, MASTERS, 2), now=one.clock())
         assert len({token.user for token in made}) == 501
         for token in (made[0], made[-1]):
             user, access, secret, version = token.line.rstrip("\n").split("\t")
@@ -753,8 +775,6 @@ async def test_development_tokens_are_those_of_real_sessions(database_url: str, 
             assert identity is not None
             assert (str(identity.user), identity.secrets[int(version)].decode()) == (user, secret)
         assert await one.stores.fetchval("SELECT username FROM users WHERE id = $1", made[0].user) == "load-000001"
-        again = await development_tokens(
-            one.stores, 2, keys=KEYS, masters=MASTERS, master=2, issuer=ISSUER, now=one.clock()
-        )
+        again = await development_tokens(one.stores, 2, Issuer(ISSUER, KEYS, MASTERS, 2), now=one.clock())
         assert [token.user for token in again] == [token.user for token in made[:2]]
         assert await one.stores.fetchval("SELECT count(*) FROM users") == 501

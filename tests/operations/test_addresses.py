@@ -3,7 +3,7 @@
 import pytest
 
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.operations.accounts import LoggedIn
+from scoreboard.operations.sessions import LoggedIn
 from scoreboard.storage.postgres import users
 from tests.operations.people import PASSWORD, database_url, node
 
@@ -19,7 +19,7 @@ async def test_an_address_logs_in_in_any_spelling(database_url: str, redis_url: 
     async with node(database_url, redis_url) as one:
         mine = await one.register("Jo Müller", email=registered)
         for spelling in SPELLINGS:
-            outcome = await one.accounts.login(spelling, PASSWORD)
+            outcome = await one.accounts.log_in(spelling, PASSWORD)
             assert isinstance(outcome, LoggedIn), spelling
             assert outcome.userId == mine.userId
             refused = await one.accounts.register("Somebody", spelling, PASSWORD, None)
@@ -37,7 +37,7 @@ async def test_an_address_from_before_todays_rule_stays_what_it_is(
         mine = await one.register("Jo Müller", email="j@example.org")
         await one.stores.execute("UPDATE users SET email = $1", stored)
         for spelling in SPELLINGS:
-            outcome = await one.accounts.login(spelling, PASSWORD)
+            outcome = await one.accounts.log_in(spelling, PASSWORD)
             assert isinstance(outcome, LoggedIn), spelling
             assert outcome.userId == mine.userId
             assert isinstance(await one.accounts.register("Somebody", spelling, PASSWORD, None), Refusal)
@@ -50,7 +50,7 @@ async def test_an_address_in_wide_letters_from_before_todays_rule_logs_in(databa
     async with node(database_url, redis_url) as one:
         mine = await one.register("Jo Müller", email="j@example.org")
         await one.stores.execute("UPDATE users SET email = 'ｊ@example.org'")
-        outcome = await one.accounts.login("Ｊ@example.org", PASSWORD)
+        outcome = await one.accounts.log_in("Ｊ@example.org", PASSWORD)
         assert isinstance(outcome, LoggedIn)
         assert outcome.userId == mine.userId
 
@@ -63,7 +63,7 @@ async def test_two_accounts_that_share_a_mailbox_from_before_each_log_in(databas
             ids[email] = (await one.register(name, email=f"{name}@example.org")).userId
             await one.stores.execute("UPDATE users SET email = $2 WHERE username = $1", name, email)
         for email, user in ids.items():
-            outcome = await one.accounts.login(email, PASSWORD)
+            outcome = await one.accounts.log_in(email, PASSWORD)
             assert isinstance(outcome, LoggedIn)
             assert outcome.userId == user
 
@@ -76,7 +76,7 @@ async def test_a_name_in_wide_letters_is_the_same_name(database_url: str, redis_
         for stored in ("123abc", "１２３abc"):
             await one.stores.execute("UPDATE users SET username = $1", stored)
             for typed in ("123ABC", "１２３ABC", "１２３ａｂｃ"):
-                outcome = await one.accounts.login(typed, PASSWORD)
+                outcome = await one.accounts.log_in(typed, PASSWORD)
                 assert isinstance(outcome, LoggedIn), (stored, typed)
                 assert outcome.userId == mine.userId
 
@@ -88,6 +88,6 @@ async def test_a_name_with_piled_marks_from_before_todays_rule_logs_in(database_
         mine = await one.register("Zoe Z", email="z@example.org")
         assert isinstance(await one.accounts.register(piled, "y@example.org", PASSWORD, None), Refusal)
         await one.stores.execute("UPDATE users SET username = $1", piled)
-        outcome = await one.accounts.login(piled, PASSWORD)
+        outcome = await one.accounts.log_in(piled, PASSWORD)
         assert isinstance(outcome, LoggedIn)
         assert outcome.userId == mine.userId

@@ -9,7 +9,8 @@ import trio
 
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.operations import authenticator as sessions_module
-from scoreboard.operations.accounts import INVALID_CREDENTIALS, PUBLISHED_AT_ONCE, LoggedIn
+from scoreboard.operations.log_in import INVALID_CREDENTIALS
+from scoreboard.operations.sessions import MAX_PUBLISHED, LoggedIn
 from scoreboard.security import tokens
 from scoreboard.storage.connections.clock import DatabaseClock, steady_clock
 from scoreboard.storage.connections.stores import Connection, Stores
@@ -29,7 +30,7 @@ async def eventually(condition: object, seconds: float = 10) -> None:
 
 
 async def logged_in(someone: Node, name: str = "Ada") -> LoggedIn:
-    outcome = await someone.accounts.login(name, PASSWORD)
+    outcome = await someone.accounts.log_in(name, PASSWORD)
     assert isinstance(outcome, LoggedIn), outcome
     return outcome
 
@@ -68,19 +69,19 @@ async def test_a_bad_token_is_not_remembered(database_url: str, redis_url: str) 
     async with node(database_url, redis_url) as one:
         for bad in ("", "a.b.c", token_of(one)[:-4] + "AAAA", "x" * 100_000):
             assert one.sessions.authenticate(bad) is None
-        assert one.sessions._known == {}
+        assert one.sessions._verified == {}
 
 
 async def test_what_is_remembered_is_bounded(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest goes first and is simply verified again."""
-    monkeypatch.setattr(sessions_module, "REMEMBERED", 3)
+    monkeypatch.setattr(sessions_module, "VERIFIED_CACHE_SIZE", 3)
     async with node(database_url, redis_url) as one:
         presented = [token_of(one) for _ in range(5)]
         for token in presented:
             assert one.sessions.authenticate(token) is not None
-        assert list(one.sessions._known) == presented[2:]
+        assert list(one.sessions._verified) == presented[2:]
         assert one.sessions.authenticate(presented[0]) is not None
 
 
@@ -103,7 +104,7 @@ async def test_a_log_out_reaches_every_node_without_a_message(database_url: str,
         given = await one.register()
         identity = other.sessions.authenticate(given.accessToken)
         assert identity is not None
-        await one.accounts.logout(identity)
+        await one.accounts.log_out(identity)
         await eventually(lambda: other.sessions.authenticate(given.accessToken) is None)
         nursery.cancel_scope.cancel()
 
@@ -116,10 +117,10 @@ async def untold(_: UUID) -> None:
 async def test_a_deleted_user_is_logged_out_everywhere_without_a_message(database_url: str, redis_url: str) -> None:
     """However many sessions there are; their rows outlive the user, until they are pruned."""
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts._publish_revoked = untold
+        one.accounts.sessions.publish_revoked = untold
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
-        given = [await one.register(), *[await logged_in(one) for _ in range(PUBLISHED_AT_ONCE)]]
+        given = [await one.register(), *[await logged_in(one) for _ in range(MAX_PUBLISHED)]]
         assert all(other.sessions.authenticate(each.accessToken) for each in given)
         assert await one.accounts.delete(await profile_of(one, given[0]))
         assert not any(one.sessions.authenticate(each.accessToken) for each in given)
@@ -134,18 +135,18 @@ async def test_a_deleted_user_is_logged_out_everywhere_without_a_message(databas
 async def test_nobody_logs_in_while_the_user_is_being_deleted(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the end of the sessions and the deletion, which may take minutes. A registration's session, which comes
-    without its password, ends with the user."""
+    """Between the end of the sessions and the deletion, which may take minutes. A session that was opened
+    without the password (a development token's) ends with the user."""
     delete, outcomes, late = users.delete, list[object](), uuid4()
 
     async def delete_later(stores: Stores, user: UUID) -> bool:
-        outcomes.append(await one.accounts.login("Ada", PASSWORD))
-        await storage.open_session(stores, late, user, b"", 30)
+        outcomes.append(await one.accounts.log_in("Ada", PASSWORD))
+        await storage.open_many(stores, [late], [user], [b""], 30)
         return await delete(stores, user)
 
     monkeypatch.setattr(users, "delete", delete_later)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts._publish_revoked = untold
+        one.accounts.sessions.publish_revoked = untold
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         assert await one.accounts.delete(await profile_of(one, await one.register()))
@@ -164,7 +165,7 @@ async def test_a_deletion_by_plain_sql_ends_the_sessions_when_it_is_committed(
         await logged_in(one)
         identity = one.sessions.authenticate(given.accessToken)
         assert identity is not None
-        await one.accounts.logout(identity)
+        await one.accounts.log_out(identity)
 
         async def delete(conn: Connection) -> float:
             await conn.execute("DELETE FROM users")
@@ -186,7 +187,7 @@ async def test_a_node_that_starts_knows_who_was_logged_out_before(database_url: 
         for given in (recent, old):
             identity = one.sessions.authenticate(given.accessToken)
             assert identity is not None
-            await one.accounts.logout(identity)
+            await one.accounts.log_out(identity)
         await one.stores.execute(
             "UPDATE sessions SET revoked_at = now() - interval '15 minutes' WHERE user_id = $1", UUID(recent.userId)
         )
@@ -215,7 +216,7 @@ async def test_the_watch_outlives_an_outage_and_reads_back_over_it(
         return await revoked_within(stores, seconds)
 
     monkeypatch.setattr(storage, "revoked_within", flaky)
-    monkeypatch.setattr(sessions_module, "REREAD", 0.01)
+    monkeypatch.setattr(sessions_module, "REVOCATION_CHECK_SECONDS", 0.01)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
         given = await one.register()
         await nursery.start(one.sessions.watch)
@@ -232,16 +233,16 @@ async def test_what_is_outdated_is_forgotten(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither revoked sessions nor tokens are kept longer than a token lives."""
-    monkeypatch.setattr(sessions_module, "REREAD", 0.01)
+    monkeypatch.setattr(sessions_module, "REVOCATION_CHECK_SECONDS", 0.01)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
         assert one.sessions.authenticate(token_of(one)) is not None
         one.sessions.mark_revoked(uuid4())
         await nursery.start(one.sessions.watch)
-        assert len(one.sessions._known) == len(one.sessions._revoked) == 1
+        assert len(one.sessions._verified) == len(one.sessions._revoked) == 1
         monkeypatch.setattr(DatabaseClock, "measure", lambda *_: None)  # or PostgreSQL would set the clock right
         one.sessions._revoked = dict.fromkeys(one.sessions._revoked, trio.current_time())
         one.ahead = 900 + tokens.IAT_LEEWAY + 1
-        await eventually(lambda: not one.sessions._known and not one.sessions._revoked)
+        await eventually(lambda: not one.sessions._verified and not one.sessions._revoked)
         nursery.cancel_scope.cancel()
 
 
@@ -289,7 +290,7 @@ async def test_a_clock_that_is_set_while_the_node_runs_is_followed(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the next measurement, a day forwards or backwards: a token of before is good all the same."""
-    monkeypatch.setattr(sessions_module, "REREAD", 0.01)
+    monkeypatch.setattr(sessions_module, "REVOCATION_CHECK_SECONDS", 0.01)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
         await nursery.start(one.sessions.watch)
         given = await one.register()
@@ -310,7 +311,7 @@ async def test_what_was_ended_stays_ended_when_the_clock_is_set(database_url: st
         one.ahead = -86_400
         one.sessions.mark_revoked(identity.sid)
         one.ahead = 0
-        one.sessions._forget()
+        one.sessions._drop_outdated()
         assert one.sessions.is_revoked(identity.sid)
 
 

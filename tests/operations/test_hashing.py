@@ -39,16 +39,16 @@ async def occupied(queue: HashingQueue) -> AsyncIterator[threading.Event]:
 
 def test_strangers_leave_room_for_known_browsers() -> None:
     """A flood of strangers has its part of the places, known browsers the rest, and all together not one more."""
-    queue = HashingQueue(hashing=2, waiting=8, kept=3)
+    queue = HashingQueue(hashing=2, waiting=8, reserved=3)
     assert len(taken(queue, known=False, often=50)) == 7
     assert len(taken(queue, known=True, often=50)) == 3
-    assert queue.taken == 10
+    assert queue.in_use == 10
 
 
 def test_whose_cookie_is_another_accounts_is_a_stranger() -> None:
     """He gives the place up when strangers have theirs full; else he keeps it as one of them. A second of the same user
     is one as well."""
-    queue = HashingQueue(hashing=1, waiting=3, kept=2)
+    queue = HashingQueue(hashing=1, waiting=3, reserved=2)
     first, second, third = taken(queue, known=True, often=3)
     assert first.confirm(ADA)
     assert second.confirm(ADA)
@@ -58,8 +58,8 @@ def test_whose_cookie_is_another_accounts_is_a_stranger() -> None:
     (fourth,) = taken(queue, known=True, often=2)
     assert not fourth.confirm(None)
     for place in (first, second, third, fourth):
-        queue.leave(place)
-    assert queue.taken == 0
+        queue.release(place)
+    assert queue.in_use == 0
     assert len(taken(queue, known=False, often=9)) == 2
     (again, _) = taken(queue, known=True, often=9)
     assert again.confirm(ADA)
@@ -82,13 +82,13 @@ async def test_known_browsers_are_served_first() -> None:
             nursery.start_soon(ask, name, user)
             await trio.testing.wait_all_tasks_blocked()
     assert order == ["ada", "eve", "stranger", "another"]
-    assert queue.taken == 0
+    assert queue.in_use == 0
 
 
 async def test_whoever_leaves_gives_the_place_back() -> None:
     """In line at once, and nobody's turn is lost, also when it comes in the same moment; while hashing, when the thread
     has ended."""
-    queue, done = HashingQueue(hashing=1, waiting=2, kept=0), list[str]()
+    queue, done = HashingQueue(hashing=1, waiting=2, reserved=0), list[str]()
     scopes = [trio.CancelScope(), trio.CancelScope()]
 
     async def ask(number: int) -> None:
@@ -104,7 +104,7 @@ async def test_whoever_leaves_gives_the_place_back() -> None:
         assert queue.reserve() is None
         scopes[0].cancel()
         await trio.testing.wait_all_tasks_blocked()
-        assert queue.taken == 2
+        assert queue.in_use == 2
         going.set()
         while queue._strangers_line:  # until it is the second's turn
             await trio.lowlevel.checkpoint()
@@ -116,7 +116,7 @@ async def test_whoever_leaves_gives_the_place_back() -> None:
             await place.run(done.append, "next")
     assert "0" not in done
     assert done[-1] == "next"
-    assert (queue.taken, queue._idle) == (0, 1)
+    assert (queue.in_use, queue._idle) == (0, 1)
 
 
 async def test_a_hash_that_raises_frees_its_thread() -> None:
@@ -130,4 +130,4 @@ async def test_a_hash_that_raises_frees_its_thread() -> None:
                 await place.run(int, "no number")
         except ValueError:
             pass
-    assert (queue.taken, queue._idle) == (0, 1)
+    assert (queue.in_use, queue._idle) == (0, 1)

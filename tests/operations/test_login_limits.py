@@ -27,7 +27,9 @@ def failures(
     limits: LoginLimits, addresses: list[str], user: UUID = ADA, device: str | None = None, *, by_address: bool = False
 ) -> int:
     """The same of wrong passwords to one account."""
-    return sum(not begun(limits, address).against(user, device, 0.0, by_address=by_address) for address in addresses)
+    return sum(
+        not begun(limits, address).count_account(user, device, 0.0, by_address=by_address) for address in addresses
+    )
 
 
 def test_a_household_does_not_have_256_households_tries() -> None:
@@ -50,7 +52,7 @@ def test_an_account_is_guessed_at_by_network() -> None:
     """One network uses up what it has, and nobody else's: the owner logs in from elsewhere."""
     limits = LoginLimits(10)
     assert failures(limits, ["192.0.2.1"] * 10) == 10
-    assert begun(limits, "192.0.2.2").against(ADA, None, 0.0) == 0
+    assert begun(limits, "192.0.2.2").count_account(ADA, None, 0.0) == 0
     assert failures(LoginLimits(10), [f"192.0.2.{host}" for host in range(200)]) == 40
     assert failures(limits, ["198.51.100.1"] * 10) == 10
     assert failures(limits, [f"198.51.100.{host}" for host in range(2, 9)], EVE) == 7
@@ -76,8 +78,8 @@ def test_a_botnet_has_a_multiple_of_the_limit() -> None:
     assert failures(limits, botnet) == 10 * EVERYWHERE_TIMES
     assert failures(limits, botnet[:1] * 5, device="one") == 5
     assert failures(LoginLimits(10), botnet, device="one") == 10
-    assert begun(limits, "192.0.2.1").against(ADA, "two", 0.0) == 0
-    assert begun(limits, "192.0.2.1").against(EVE, None, 0.0) == 0
+    assert begun(limits, "192.0.2.1").count_account(ADA, "two", 0.0) == 0
+    assert begun(limits, "192.0.2.1").count_account(EVE, None, 0.0) == 0
 
 
 def test_the_right_password_is_no_failure() -> None:
@@ -85,10 +87,10 @@ def test_the_right_password_is_no_failure() -> None:
     limits = LoginLimits(3)
     for number in range(200):
         attempt = begun(limits, f"10.0.{number}.1")
-        assert attempt.against(ADA, None, 0.0) == 0
+        assert attempt.count_account(ADA, None, 0.0) == 0
         attempt.succeed()
     guessing = [begun(limits, f"10.1.{number}.1") for number in range(40)]
-    assert sum(not attempt.against(ADA, None, 0.0) for attempt in guessing) == 3 * EVERYWHERE_TIMES
+    assert sum(not attempt.count_account(ADA, None, 0.0) for attempt in guessing) == 3 * EVERYWHERE_TIMES
     assert tries(limits, ["10.0.0.1"] * 5) == 2  # the tries of an address are counted, right or wrong
 
 
@@ -98,7 +100,7 @@ def test_a_refusal_takes_nothing() -> None:
     limits = LoginLimits(2)
     assert failures(limits, [f"10.{number}.0.1" for number in range(20)]) == 2 * EVERYWHERE_TIMES
     for _ in range(10):
-        assert begun(limits, "192.0.2.1").against(ADA, None, 0.0) > 0
+        assert begun(limits, "192.0.2.1").count_account(ADA, None, 0.0) > 0
     assert tries(limits, ["192.0.2.1"] * 9) == 2
     assert tries(limits, [f"2001:db8:0:{net:x}00::1" for net in range(8) for _ in range(2)]) == 8
     assert isinstance(limits.begin("2001:db8:0:ff00::1", 0.0), int)
@@ -127,12 +129,12 @@ def test_the_wait_is_true(steps: list[tuple[int, bool, float]]) -> None:
         now += pause
         address = f"10.0.{network}.1"
         attempt = limits.begin(address, now)
-        wait = attempt if isinstance(attempt, int) else attempt.against(ADA, None, now)
+        wait = attempt if isinstance(attempt, int) else attempt.count_account(ADA, None, now)
         if wait:
             assert 1 <= wait <= 61
             now += wait
             attempt = begun(limits, address, now)
-            assert attempt.against(ADA, None, now) == 0
+            assert attempt.count_account(ADA, None, now) == 0
         assert isinstance(attempt, Attempt)
         if is_right:
             attempt.succeed()
@@ -146,7 +148,7 @@ def test_a_school_has_one_address() -> None:
     ever."""
     limits = LoginLimits(10, 300)
     pupils = [UUID(int=number) for number in range(1, 31)]
-    assert all(begun(limits, "192.0.2.1").against(pupil, None, 0.0) == 0 for pupil in pupils)
+    assert all(begun(limits, "192.0.2.1").count_account(pupil, None, 0.0) == 0 for pupil in pupils)
     assert failures(limits, ["192.0.2.1"] * 20, pupils[0]) == 9
     assert tries(limits, ["192.0.2.1"] * 400) == 300 - 30 - 9
     assert tries(LoginLimits(10, 0), ["192.0.2.1"] * 400) == 400
@@ -157,9 +159,9 @@ def test_an_account_has_so_many_log_ins_from_one_network() -> None:
     limits = LoginLimits(10, 300)
     for _ in range(10):
         attempt = begun(limits, "192.0.2.1")
-        assert attempt.against(ADA, None, 0.0) == 0
+        assert attempt.count_account(ADA, None, 0.0) == 0
         attempt.succeed()
     refused = begun(limits, "192.0.2.1")
-    assert refused.against(ADA, None, 0.0) == 61
-    assert begun(limits, "198.51.100.1").against(ADA, None, 0.0) == 0
+    assert refused.count_account(ADA, None, 0.0) == 61
+    assert begun(limits, "198.51.100.1").count_account(ADA, None, 0.0) == 0
     assert tries(limits, ["192.0.2.1"] * 400) == 290  # the refused one took none

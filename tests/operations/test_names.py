@@ -12,9 +12,10 @@ import trio
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.skeletons import skeleton_of_first_rule
 from scoreboard.domain.skeletons import skeletons as looks
-from scoreboard.operations.accounts import Client, LoggedIn
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.login_admission import Client
 from scoreboard.operations.login_limits import EVERYWHERE_TIMES
+from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security import passwords
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.postgres import skeletons, users
@@ -122,7 +123,10 @@ async def test_of_two_registrations_with_one_address_one_wins(database_url: str,
             assert [refusal(outcome) for outcome in outcomes if isinstance(outcome, Refusal)] == [
                 (Code.CONFLICT, {"email"})
             ] * 2
-        count = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM username_skeletons), (SELECT count(*) FROM credentials)"
+        count = (
+            "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM username_skeletons), "
+            "(SELECT count(*) FROM credentials)"
+        )
         assert tuple(await one.stores.fetchrow(count) or ()) == (10, 10, 10)
 
 
@@ -209,7 +213,10 @@ async def test_a_user_gives_up_ten_names_in_thirty_days(database_url: str, redis
 async def test_of_two_renames_of_one_user_at_once_both_count(database_url: str, redis_url: str) -> None:
     """In either order: the user holds the name that the last one gave, the others rest, and none is held without a user
     of that name."""
-    held = "SELECT user_id, array_agg(username::text) AS names FROM username_skeletons WHERE freed_at IS NULL GROUP BY user_id"
+    held = (
+        "SELECT user_id, array_agg(username::text) AS names FROM username_skeletons "
+        "WHERE freed_at IS NULL GROUP BY user_id"
+    )
     holds = f"SELECT username, names FROM users JOIN ({held}) ON user_id = id"
     async with node(database_url, redis_url) as one:
         for turn in range(20):
@@ -228,7 +235,10 @@ async def test_a_rename_beside_housekeeping_is_no_deadlock(
     its hands."""
     slowly = f"WITH locked AS MATERIALIZED ({skeletons.LOCK_SQL}) SELECT id, username, pg_sleep(0.01) FROM locked"
     monkeypatch.setattr(skeletons, "LOCK_SQL", slowly)
-    insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
+    insert = (
+        "INSERT INTO users (username, email) "
+        "SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
+    )
     holding = (
         "SELECT u.username FROM users AS u JOIN username_skeletons AS s ON (s.user_id, s.username) = (u.id, u.username)"
     )
@@ -267,7 +277,10 @@ async def test_users_of_other_means_get_their_looks_by_and_by(
     """Made, renamed and deleted by plain SQL: a round brings the looks up to date, the next finds nothing; two that
     collide both stay."""
     monkeypatch.setattr(skeletons, "PORTION_USERS", 2)
-    insert = "INSERT INTO users (username, email) SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
+    insert = (
+        "INSERT INTO users (username, email) "
+        "SELECT name, name || '@example.org' FROM unnest($1::text[]) AS name RETURNING id"
+    )
     names = ["Bill", "BiII", "Ada", "Grace", "Alan"]
     held = "SELECT username FROM username_skeletons WHERE freed_at IS NULL ORDER BY username"
     second_of_biii = 1  # which has two
@@ -332,11 +345,11 @@ async def test_names_that_differ_in_case_alone_are_one(database_url: str, redis_
             mine = await one.register(spellings[0], email=f"{number}@example.org")
             for spelling in spellings:
                 assert refusal(await one.accounts.register(spelling, "other@example.org", PASSWORD, None)) == TAKEN
-                outcome = await one.accounts.login(spelling, PASSWORD)
+                outcome = await one.accounts.log_in(spelling, PASSWORD)
                 assert isinstance(outcome, LoggedIn)
                 assert outcome.userId == mine.userId
         for only_alike in ("strass\u0435", "5trasse"):  # a Cyrillic letter: nobody's name
-            assert isinstance(await one.accounts.login(only_alike, PASSWORD), Refusal)
+            assert isinstance(await one.accounts.log_in(only_alike, PASSWORD), Refusal)
 
 
 async def test_names_with_some_looks_in_common_exclude_each_other(database_url: str, redis_url: str) -> None:
@@ -361,7 +374,8 @@ async def test_names_with_some_looks_in_common_exclude_each_other(database_url: 
                 assert not isinstance(outcome, Refusal) or refusal(outcome) == TAKEN
         whole = """
             SELECT u.username, array_agg(s.skeleton::text ORDER BY s.skeleton) AS held
-            FROM users AS u JOIN username_skeletons AS s ON s.user_id = u.id AND s.freed_at IS NULL GROUP BY u.username"""
+            FROM users AS u JOIN username_skeletons AS s ON s.user_id = u.id AND s.freed_at IS NULL
+            GROUP BY u.username"""
         rows = await one.stores.fetch(whole)
         assert [row["username"] for row in rows if tuple(row["held"]) != looks(row["username"])] == []
         assert len(rows) == await one.stores.fetchval("SELECT count(*) FROM users")
@@ -374,7 +388,10 @@ async def first_rule(one: Node) -> None:
     rows = await one.stores.fetch("SELECT DISTINCT user_id, username, freed_at FROM username_skeletons")
     await one.stores.execute("DELETE FROM username_skeletons")
     for row in rows:
-        insert = "INSERT INTO username_skeletons (skeleton, user_id, username, freed_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
+        insert = (
+            "INSERT INTO username_skeletons (skeleton, user_id, username, freed_at) "
+            "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
+        )
         await one.stores.execute(
             insert, skeleton_of_first_rule(row["username"]), row["user_id"], row["username"], row["freed_at"]
         )
@@ -481,7 +498,7 @@ async def test_a_log_in_takes_what_registration_took(database_url: str, redis_ur
             await one.stores.execute("DELETE FROM username_skeletons")
             mine = await one.register(name, email=addresses[number % len(addresses)])
             for other in (*typed, *addresses):
-                outcome = await one.accounts.login(other, PASSWORD)
+                outcome = await one.accounts.log_in(other, PASSWORD)
                 assert isinstance(outcome, LoggedIn), ascii(other)
                 assert outcome.userId == mine.userId
             user = one.sessions.authenticate(mine.accessToken)
@@ -505,7 +522,7 @@ async def test_names_from_before_todays_rules_stay(database_url: str, redis_url:
         assert user is not None
         await one.stores.execute("UPDATE users SET username = $1", name)
         await backfill(one)
-        outcome = await one.accounts.login(name, PASSWORD)
+        outcome = await one.accounts.log_in(name, PASSWORD)
         assert isinstance(outcome, LoggedIn)
         assert (outcome.userId, outcome.username) == (mine.userId, name)
         changed = await one.accounts.change_profile(
@@ -525,7 +542,7 @@ async def test_two_names_that_were_told_apart_before_each_log_in(database_url: s
         for number, name in enumerate(old):
             await one.stores.execute("UPDATE users SET username = $1 WHERE email = $2", name, f"{number}@example.org")
         for name in old:
-            outcome = await one.accounts.login(name, PASSWORD)
+            outcome = await one.accounts.log_in(name, PASSWORD)
             assert isinstance(outcome, LoggedIn)
             assert outcome.username == name
 
@@ -540,7 +557,7 @@ async def test_spellings_share_their_wrong_passwords(
     async with node(database_url, redis_url, login_per_minute=1) as one:
         await one.register("Ada")
         outcomes = [
-            await one.accounts.login(spellings[number % len(spellings)], "wrong password", Client(f"192.0.{number}.1"))
+            await one.accounts.log_in(spellings[number % len(spellings)], "wrong password", Client(f"192.0.{number}.1"))
             for number in range(EVERYWHERE_TIMES + 1)
         ]
         codes = [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)]

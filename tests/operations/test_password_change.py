@@ -8,10 +8,11 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
-from scoreboard.operations import accounts as accounts_module
-from scoreboard.operations.accounts import Client, LoggedIn
 from scoreboard.operations.authenticator import Identity
-from scoreboard.operations.hashing import HASHING, WAITING
+from scoreboard.operations.hashing import MAX_HASHING, MAX_WAITING
+from scoreboard.operations.log_in import INVALID_CREDENTIALS
+from scoreboard.operations.login_admission import THIS_PROCESS, TOO_BUSY, Client
+from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security import passwords
 from scoreboard.storage.postgres import credentials
 from tests.operations.people import CHEAP, PASSWORD, Node, database_url, node
@@ -32,8 +33,8 @@ def told(outcome: object) -> tuple[Code, set[str]]:
     return outcome.code, {error.field for error in outcome.errors}
 
 
-async def log_in(one: Node, password: str = PASSWORD, client: Client = accounts_module.THIS_PROCESS) -> LoggedIn:
-    outcome = await one.accounts.login("Ada", password, client)
+async def log_in(one: Node, password: str = PASSWORD, client: Client = THIS_PROCESS) -> LoggedIn:
+    outcome = await one.accounts.log_in("Ada", password, client)
     assert isinstance(outcome, LoggedIn), outcome
     return outcome
 
@@ -50,11 +51,11 @@ async def test_a_new_password_ends_all_other_sessions(database_url: str, redis_u
         assert set(one.revoked) == ended
         for given in (first, third):
             assert one.sessions.authenticate(given.accessToken) is None
-            assert await one.accounts.refresh(given.refreshToken) == accounts_module.SESSION_ENDED
+            assert await one.accounts.refresh_session(given.refreshToken) == SESSION_ENDED
         for given in (mine, grace):
             assert one.sessions.authenticate(given.accessToken) is not None
-            assert isinstance(await one.accounts.refresh(given.refreshToken), LoggedIn)
-        assert await one.accounts.login("Ada", PASSWORD) == accounts_module.INVALID_CREDENTIALS
+            assert isinstance(await one.accounts.refresh_session(given.refreshToken), LoggedIn)
+        assert await one.accounts.log_in("Ada", PASSWORD) == INVALID_CREDENTIALS
         await log_in(one, NEW)
 
 
@@ -105,14 +106,14 @@ async def test_wrong_current_passwords_count_as_failed_log_ins(database_url: str
             client = Client(address)
             for refused in (
                 await one.accounts.change_password(me, PASSWORD, NEW, client),
-                await one.accounts.login("Ada", PASSWORD, client),
+                await one.accounts.log_in("Ada", PASSWORD, client),
             ):
                 if address:
                     assert isinstance(refused, Refusal)
                     assert (refused.code, refused.layer) == (Code.RATE_LIMITED, "login")
                     assert refused.retry_after
         for number in range(40):
-            await one.accounts.login("Ada", "wrong password", Client(f"203.0.{number}.1"))
+            await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1"))
         refused = await one.accounts.change_password(me, PASSWORD, NEW, Client("198.51.100.1"))
         assert isinstance(refused, Refusal)
         assert (refused.code, refused.layer) == (Code.RATE_LIMITED, "login")
@@ -122,15 +123,15 @@ async def test_a_full_hashing_queue_refuses_a_change(database_url: str, redis_ur
     """503, and nothing of the try is counted."""
     async with node(database_url, redis_url, login_per_minute=1) as one:
         me = identity(one, await one.register())
-        places = [place for _ in range(HASHING + WAITING) if (place := one.accounts._hashing.reserve())]
+        places = [
+            place for _ in range(MAX_HASHING + MAX_WAITING) if (place := one.accounts.admission.hashing.reserve())
+        ]
         for _ in range(3):
-            assert (
-                await one.accounts.change_password(me, PASSWORD, NEW, Client("192.0.2.1")) == accounts_module.TOO_BUSY
-            )
+            assert await one.accounts.change_password(me, PASSWORD, NEW, Client("192.0.2.1")) == TOO_BUSY
         for place in places:
-            one.accounts._hashing.leave(place)
+            one.accounts.admission.hashing.release(place)
         assert await one.accounts.change_password(me, PASSWORD, NEW, Client("192.0.2.1")) is None
-        assert one.accounts._hashing.taken == 0
+        assert one.accounts.admission.hashing.in_use == 0
 
 
 async def test_of_two_changes_at_once_one_wins(database_url: str, redis_url: str) -> None:
@@ -139,7 +140,7 @@ async def test_of_two_changes_at_once_one_wins(database_url: str, redis_url: str
         for turn in range(5):
             given = [
                 await one.register(f"Ada {turn}", email=f"{turn}@example.org"),
-                await one.accounts.login(f"Ada {turn}", PASSWORD),
+                await one.accounts.log_in(f"Ada {turn}", PASSWORD),
             ]
             outcomes: dict[int, object] = {}
 
@@ -152,7 +153,7 @@ async def test_of_two_changes_at_once_one_wins(database_url: str, redis_url: str
                     nursery.start_soon(change, number, identity(one, each))
             (winner,) = [number for number, outcome in outcomes.items() if outcome is None]
             assert told(outcomes[1 - winner]) == (Code.INVALID_REQUEST, {"currentPassword"})
-            assert isinstance(await one.accounts.login(f"Ada {turn}", f"{NEW} {winner}"), LoggedIn)
+            assert isinstance(await one.accounts.log_in(f"Ada {turn}", f"{NEW} {winner}"), LoggedIn)
             live = [
                 isinstance(each, LoggedIn) and one.sessions.authenticate(each.accessToken) is not None for each in given
             ]
@@ -180,7 +181,7 @@ async def test_a_log_in_with_the_old_password_leaves_no_session(
             return right
 
         monkeypatch.setattr(passwords, "verify", verify_and_change)
-        assert await one.accounts.login("Ada", PASSWORD) == accounts_module.INVALID_CREDENTIALS
+        assert await one.accounts.log_in("Ada", PASSWORD) == INVALID_CREDENTIALS
         assert await one.stores.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL") == 1
 
 
@@ -194,7 +195,7 @@ async def test_a_hash_that_is_made_anew_at_the_same_moment_refuses_nobody(
         given: list[object] = []
 
         async def enter() -> None:
-            given.append(await one.accounts.login("Ada", PASSWORD))
+            given.append(await one.accounts.log_in("Ada", PASSWORD))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enter)
@@ -210,7 +211,7 @@ async def test_when_redis_is_away_the_sessions_end_all_the_same(database_url: st
             raise StorageUnavailable("redis", "gone")
 
         first, mine = await one.register(), await log_in(one)
-        one.accounts._publish_revoked = away
+        one.accounts.sessions.publish_revoked = away
         assert await one.accounts.change_password(identity(one, mine), PASSWORD, NEW) is None
         assert one.sessions.authenticate(first.accessToken) is None
         assert await one.stores.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NOT NULL") == 1

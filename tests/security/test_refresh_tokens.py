@@ -23,12 +23,12 @@ def test_a_token_names_its_session_and_shows_who_made_it() -> None:
 def test_the_successor_is_the_same_each_time_and_of_the_same_session() -> None:
     """Two tabs, or a client that lost the answer, are given one token; it is another one than the spent one, and than
     under another key."""
-    second = refresh_tokens.successor(MASTER, FIRST)
-    assert second == refresh_tokens.successor(MASTER, FIRST)
+    second = refresh_tokens.next_token(MASTER, FIRST)
+    assert second == refresh_tokens.next_token(MASTER, FIRST)
     assert refresh_tokens.session_of(second) == SID
     assert refresh_tokens.is_ours({1: MASTER}, second)
-    third = refresh_tokens.successor(MASTER, second)
-    assert len({FIRST, second, third, refresh_tokens.successor(OTHER, FIRST)}) == 4
+    third = refresh_tokens.next_token(MASTER, second)
+    assert len({FIRST, second, third, refresh_tokens.next_token(OTHER, FIRST)}) == 4
     assert len({refresh_tokens.digest(token) for token in (FIRST, second, third)}) == 3
 
 

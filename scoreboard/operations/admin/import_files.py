@@ -1,9 +1,9 @@
 """Files of users, as people have them: CSV with a header, JSON Lines, a JSON array or one object, in whatever encoding
 a program has saved them.
 
-`decode` makes text of the bytes, `read_people` makes users of the text. What can't be read costs a line, never the
-file: each comes out as its number and a Person, or its number and what is wrong with it. Pure; called by `scoreboard
-users import`.
+`decode` makes text of the bytes, `parse_users` makes users of the text. What can't be read costs a line, never the
+file: each line comes out as its number and a UserRecord, or its number and what is wrong with it. Pure; called by
+`scoreboard users import`.
 """
 
 import codecs
@@ -19,25 +19,25 @@ from scoreboard.domain.errors import Code, Refusal
 
 SAMPLE_BYTES = 4096  # of a file without a BOM, in which UTF-16 is looked for
 # share of bytes in every second place that are 0 in UTF-16 of mostly Latin text; elsewhere there are hardly any
-ZEROS_OF_UTF16 = 0.4
-RECORD_LINES = 100  # of one CSV record: a quote that is still open then has no end
-QUOTED_CHARACTERS = 60  # of what is wrong, in a message
+UTF16_MIN_NUL_SHARE = 0.4
+MAX_RECORD_LINES = 100  # of one CSV record: a quote that is still open then has no end
+MAX_QUOTED_CHARACTERS = 60  # of what is wrong, in a message
 
 # letters and digits of it → field
 COLUMNS = {"username": "username", "email": "email", "password": "password", "avatarurl": "avatarUrl"}
 REQUIRED = ("username", "email", "password")
-SEPARATORS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t")
 
 BOMS = (  # UTF-32's begins with UTF-16's
     *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig")),
     *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
 )
 _LINE_END = re.compile(r"\r\n|\r|\n")  # no other: U+2028 may stand in a cell
-_SEPARATOR_LINE = re.compile(r"sep=([,;|\t])\s*", re.IGNORECASE)  # what spreadsheets write before the header
+_DELIMITER_LINE = re.compile(r"sep=([,;|\t])\s*", re.IGNORECASE)  # what spreadsheets write before the header
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that surrogateescape has let through
 
 
-class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class UserRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A user of a file: a JSON object, or a row under a CSV header of these names."""
 
     username: str
@@ -46,7 +46,7 @@ class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     avatarUrl: str | None = None
 
     def __repr__(self) -> str:
-        return f"Person({self.username!r})"  # never the password
+        return f"UserRecord({self.username!r})"  # never the password
 
 
 class Decoded(NamedTuple):
@@ -57,11 +57,11 @@ class Decoded(NamedTuple):
     is_guessed: bool = False
 
 
-class People(NamedTuple):
+class ParsedUsers(NamedTuple):
     """What stands in a file. `unit`: what the numbers count. `ignored`: columns that are not read."""
 
     unit: str
-    lines: Iterator[tuple[int, Person | str]]
+    lines: Iterator[tuple[int, UserRecord | str]]
     ignored: tuple[str, ...] = ()
 
 
@@ -73,15 +73,15 @@ def decode(raw: bytes, encoding: str | None = None) -> Decoded | Refusal:
     more letters.
 
     Of a UTF-8 file a few bytes may be something else: they come out as lone surrogates, and their lines are refused by
-    `read_people`.
+    `parse_users`.
     """
     if encoding is None:
-        encoding = next((name for bom, name in BOMS if raw.startswith(bom)), None) or _utf16(raw[:SAMPLE_BYTES])
+        encoding = next((name for bom, name in BOMS if raw.startswith(bom)), None) or _detect_utf16(raw[:SAMPLE_BYTES])
     if encoding is not None:
         try:
             return Decoded(raw.decode(encoding), encoding)
         except UnicodeError as exc:
-            return _refused(f"the file is not {encoding}: {str(exc)[:QUOTED_CHARACTERS]}")
+            return _refused(f"the file is not {encoding}: {str(exc)[:MAX_QUOTED_CHARACTERS]}")
         except (LookupError, ValueError):
             return _refused(f"there is no encoding {encoding!r}")
     text = raw.decode("utf-8", "surrogateescape")
@@ -91,14 +91,14 @@ def decode(raw: bytes, encoding: str | None = None) -> Decoded | Refusal:
     return Decoded(text, "utf-8")
 
 
-def _utf16(sample: bytes) -> str | None:
+def _detect_utf16(sample: bytes) -> str | None:
     first, second = sample[0::2], sample[1::2]
     if not second:
         return None
     zeros = first.count(0) / len(first), second.count(0) / len(second)
-    if zeros[1] > ZEROS_OF_UTF16 > zeros[0]:
+    if zeros[1] > UTF16_MIN_NUL_SHARE > zeros[0]:
         return "utf-16-le"
-    return "utf-16-be" if zeros[0] > ZEROS_OF_UTF16 > zeros[1] else None
+    return "utf-16-be" if zeros[0] > UTF16_MIN_NUL_SHARE > zeros[1] else None
 
 
 def _refused(detail: str) -> Refusal:
@@ -108,7 +108,7 @@ def _refused(detail: str) -> Refusal:
 # ---- text to users --------------------------------------------------------------------------------------------------
 
 
-def looks_like_csv(name: str, text: str) -> bool:
+def detect_csv(name: str, text: str) -> bool:
     """By the file's name, in any case; else by the text: JSON begins with a bracket."""
     suffix = name.lower().rpartition(".")[2]
     if suffix in {"csv", "tsv"}:
@@ -116,26 +116,26 @@ def looks_like_csv(name: str, text: str) -> bool:
     return suffix not in {"json", "jsonl", "ndjson"} and not text.lstrip("\ufeff \t\r\n").startswith(("{", "["))
 
 
-def read_people(text: str, *, is_csv: bool) -> People | Refusal:
+def parse_users(text: str, *, is_csv: bool) -> ParsedUsers | Refusal:
     """The users in the text. A Refusal when a CSV header does not tell what the columns are."""
     text = text.removeprefix("\ufeff")
     if is_csv:
-        return _read_csv(_LINE_END.split(text))
+        return _parse_csv(_LINE_END.split(text))
     if text.lstrip(" \t\r\n").startswith("["):
-        return People("entry", _array(text))
-    if (one := _object_of_lines(text)) is not None:
-        return People("entry", iter([(1, _person(one))]))
-    return People("line", _json_lines(text))
+        return ParsedUsers("entry", _parse_json_array(text))
+    if (one := _parse_single_object(text)) is not None:
+        return ParsedUsers("entry", iter([(1, _convert(one))]))
+    return ParsedUsers("line", _parse_json_lines(text))
 
 
-def _person(raw: object) -> Person | str:
+def _convert(raw: object) -> UserRecord | str:
     try:
-        return msgspec.convert(raw, Person)
+        return msgspec.convert(raw, UserRecord)
     except msgspec.ValidationError as exc:
         return str(exc)
 
 
-def _object_of_lines(text: str) -> dict[str, object] | None:
+def _parse_single_object(text: str) -> dict[str, object] | None:
     """The one object that the text is, over several lines; None when it is something else."""
     first, _, rest = text.strip(" \t\r\n").partition("\n")
     if not first.startswith("{") or first.rstrip().endswith("}") or not rest:
@@ -146,18 +146,18 @@ def _object_of_lines(text: str) -> dict[str, object] | None:
         return None
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, Person | str]]:
+def _parse_json_lines(text: str) -> Iterator[tuple[int, UserRecord | str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if _NOT_UTF8.search(line):
             yield number, "is not UTF-8"
         elif line.strip():
             try:
-                yield number, _person(msgspec.json.decode(line))
+                yield number, _convert(msgspec.json.decode(line))
             except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
                 yield number, f"is not JSON: {exc}"
 
 
-def _array(text: str) -> Iterator[tuple[int, Person | str]]:
+def _parse_json_array(text: str) -> Iterator[tuple[int, UserRecord | str]]:
     """Entry by entry. After one that is no JSON nobody knows where the next begins."""
     decoder, spaces = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
 
@@ -175,7 +175,7 @@ def _array(text: str) -> Iterator[tuple[int, Person | str]]:
             except (ValueError, RecursionError) as exc:
                 yield number, f"is not JSON, and what follows is not read: {exc}"
                 return
-            yield number, _person(raw)
+            yield number, _convert(raw)
             at = skip(at)
             mark, at = text[at : at + 1], skip(at + 1)
             if mark == "]":
@@ -191,41 +191,42 @@ def _array(text: str) -> Iterator[tuple[int, Person | str]]:
 
 
 class _Header(NamedTuple):
-    separator: str
+    delimiter: str
     fields: list[str]  # a column's field, "" for one that is not read
     ignored: tuple[str, ...]
 
 
-def _read_csv(lines: list[str]) -> People | Refusal:
+def _parse_csv(lines: list[str]) -> ParsedUsers | Refusal:
     at = next((at for at, line in enumerate(lines) if line.strip()), len(lines))
-    separators: tuple[str, ...] = SEPARATORS
-    if at < len(lines) and (named := _SEPARATOR_LINE.fullmatch(lines[at])):
-        at, separators = at + 1, (named[1],)
+    delimiters: tuple[str, ...] = DELIMITERS
+    if at < len(lines) and (named := _DELIMITER_LINE.fullmatch(lines[at])):
+        at, delimiters = at + 1, (named[1],)
     if at >= len(lines):
-        return People("line", iter(()))
-    headers = [_header(lines[at], separator) for separator in separators]
+        return ParsedUsers("line", iter(()))
+    headers = [_parse_header(lines[at], delimiter) for delimiter in delimiters]
     header = max(headers, key=lambda each: len({*each.fields} & {*REQUIRED}))
     if lacking := [field for field in REQUIRED if field not in header.fields]:
         names = "username, email, password and, if pictures are known, avatarUrl"
         return _refused(
-            f"line {at + 1}: the header lacks {', '.join(lacking)}; a CSV file begins with the names of its columns: {names}"
+            f"line {at + 1}: the header lacks {', '.join(lacking)}; "
+            f"a CSV file begins with the names of its columns: {names}"
         )
     if twice := [field for field in COLUMNS.values() if header.fields.count(field) > 1]:
         return _refused(f"line {at + 1}: the header has {', '.join(twice)} twice")
-    return People("line", _rows(lines, at + 1, header), header.ignored)
+    return ParsedUsers("line", _parse_rows(lines, at + 1, header), header.ignored)
 
 
-def _header(line: str, separator: str) -> _Header:
+def _parse_header(line: str, delimiter: str) -> _Header:
     try:
-        cells = next(csv.reader([line], delimiter=separator, strict=True), [])
+        cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:
         cells = []
     fields = [COLUMNS.get("".join(filter(str.isalnum, cell.casefold())), "") for cell in cells]
     ignored = tuple(cell.strip() for cell, field in zip(cells, fields, strict=True) if not field and cell.strip())
-    return _Header(separator, fields, ignored)
+    return _Header(delimiter, fields, ignored)
 
 
-def _rows(lines: list[str], at: int, header: _Header) -> Iterator[tuple[int, Person | str]]:
+def _parse_rows(lines: list[str], at: int, header: _Header) -> Iterator[tuple[int, UserRecord | str]]:
     """A record that is wrong costs its first line: what an open quote has swallowed is read again, line by line.
 
     Of such lines none may have an odd number of quotes: it would be the end of a cell, or the beginning of one.
@@ -240,18 +241,18 @@ def _rows(lines: list[str], at: int, header: _Header) -> Iterator[tuple[int, Per
 
         def feed(start: int = at) -> Iterator[str]:
             nonlocal taken
-            for line in lines[start : start + RECORD_LINES]:
+            for line in lines[start : start + MAX_RECORD_LINES]:
                 taken += 1
                 yield line + "\n"
 
         try:
-            cells = next(csv.reader(feed(), delimiter=header.separator, strict=True), [])
+            cells = next(csv.reader(feed(), delimiter=header.delimiter, strict=True), [])
         except csv.Error as exc:
             yield at + 1, f"is no CSV: {exc}"
             swallowed = max(swallowed, at + taken)
             at += 1
             continue
-        person = _row(cells, header)
+        person = _parse_row(cells, header)
         if person is not None:
             if taken > 1 and (isinstance(person, str) or _spans_lines(person)):
                 person, swallowed, taken = (
@@ -263,7 +264,7 @@ def _rows(lines: list[str], at: int, header: _Header) -> Iterator[tuple[int, Per
         at += taken
 
 
-def _row(cells: list[str], header: _Header) -> Person | str | None:
+def _parse_row(cells: list[str], header: _Header) -> UserRecord | str | None:
     """None for an empty row."""
     if not any(cell.strip() for cell in cells):
         return None
@@ -274,8 +275,8 @@ def _row(cells: list[str], header: _Header) -> Person | str | None:
     found = {field: cell for field, cell in zip(header.fields, cells, strict=False) if field}
     if lacking := [field for field in REQUIRED if not found.get(field)]:
         return f"has no {', '.join(lacking)}"
-    return Person(found["username"], found["email"], found["password"], found.get("avatarUrl", "").strip() or None)
+    return UserRecord(found["username"], found["email"], found["password"], found.get("avatarUrl", "").strip() or None)
 
 
-def _spans_lines(person: Person) -> bool:
+def _spans_lines(person: UserRecord) -> bool:
     return any("\n" in value for value in (person.username, person.email, person.password, person.avatarUrl or ""))

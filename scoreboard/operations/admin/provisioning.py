@@ -4,7 +4,7 @@ Called by `scoreboard users import` and `scoreboard users tokens`; no route lead
 """
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from uuid import UUID, uuid4
@@ -16,14 +16,13 @@ from scoreboard.domain import email_addresses
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.skeletons import fold_case, skeletons
 from scoreboard.operations.accounts import Accounts
-from scoreboard.operations.admin.import_files import Person
-from scoreboard.security import refresh_tokens, tokens
-from scoreboard.security.signatures import action_secret
-from scoreboard.security.tokens import TokenKeys
+from scoreboard.operations.admin.import_files import UserRecord
+from scoreboard.security import refresh_tokens
+from scoreboard.security.issuer import Issuer
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions, users
 
-BATCH = 500  # users a round trip
+MAX_BATCH_USERS = 500  # users a round trip
 
 
 NAME_TAKEN = "username is taken, by a user with another e-mail address"
@@ -40,7 +39,7 @@ class Imported:
 
 
 async def import_users(
-    stores: Stores, accounts: Accounts, people: Iterable[tuple[int, Person | str]], done: Imported
+    stores: Stores, accounts: Accounts, people: Iterable[tuple[int, UserRecord | str]], done: Imported
 ) -> None:
     """Creates whoever is not there yet; who is keeps everything as it is. Of two lines that claim one name or address
     the first wins.
@@ -49,7 +48,7 @@ async def import_users(
     be imported again.
     """
 
-    async def create(number: int, person: Person) -> None:
+    async def create(number: int, person: UserRecord) -> None:
         created = await accounts.create(person.username, person.email, person.password, person.avatarUrl)
         if not isinstance(created, Refusal):
             done.created += 1
@@ -59,13 +58,13 @@ async def import_users(
             done.refused.append((number, created.detail))
 
     lines = iter(people)
-    while batch := list(islice(lines, BATCH)):
+    while batch := list(islice(lines, MAX_BATCH_USERS)):
         done.refused += [(number, person) for number, person in batch if isinstance(person, str)]
-        waiting = [(number, person) for number, person in batch if isinstance(person, Person)]
+        waiting = [(number, person) for number, person in batch if isinstance(person, UserRecord)]
         while waiting:
             # Asked first, since hashing a password that is not needed takes a tenth of a second.
             known = await _known(stores, [person for _, person in waiting])
-            free: list[tuple[int, Person]] = []
+            free: list[tuple[int, UserRecord]] = []
             for number, person in waiting:
                 name = profiles.username(person.username)
                 address = known.get(name) if isinstance(name, str) else None
@@ -82,14 +81,16 @@ async def import_users(
     done.refused.sort()
 
 
-def _without_rivals(people: Sequence[tuple[int, Person]]) -> tuple[list[tuple[int, Person]], list[tuple[int, Person]]]:
+def _without_rivals(
+    people: Sequence[tuple[int, UserRecord]],
+) -> tuple[list[tuple[int, UserRecord]], list[tuple[int, UserRecord]]]:
     """Those who may be created at once, and those who claim a name, a look or an address that a line before them claims
     too.
 
     The others wait for the first to be created or refused.
     """
-    first: list[tuple[int, Person]] = []
-    rivals: list[tuple[int, Person]] = []
+    first: list[tuple[int, UserRecord]] = []
+    rivals: list[tuple[int, UserRecord]] = []
     claimed: set[str] = set()
     for number, person in people:
         name, address = profiles.username(person.username), profiles.email(person.email)
@@ -100,20 +101,20 @@ def _without_rivals(people: Sequence[tuple[int, Person]]) -> tuple[list[tuple[in
     return first, rivals
 
 
-async def _known(stores: Stores, people: Sequence[Person]) -> dict[str, str]:
+async def _known(stores: Stores, people: Sequence[UserRecord]) -> dict[str, str]:
     """The names of these that users have, as they are stored, and the users' addresses. What is no name nobody has: it
     is not asked for."""
     names = [name for person in people if isinstance(name := profiles.username(person.username), str)]
     return await users.known(stores, names) if names else {}
 
 
-async def _is_there(stores: Stores, person: Person) -> bool:
+async def _is_there(stores: Stores, person: UserRecord) -> bool:
     account = await users.find(stores, person.username)
     found = await users.profile(stores, account.user) if account else None
     return found is not None and _is_address_of(person, found.email)
 
 
-def _is_address_of(person: Person, stored: str) -> bool:
+def _is_address_of(person: UserRecord, stored: str) -> bool:
     """In any case, and however a row that is older than today's rules has it."""
     return fold_case(email_addresses.fold(stored)) == fold_case(email_addresses.fold(person.email))
 
@@ -135,25 +136,22 @@ class DevelopmentToken:
 async def development_tokens(
     stores: Stores,
     count: int,
+    issuer: Issuer,
     *,
-    keys: TokenKeys,
-    masters: Mapping[int, bytes],
-    master: int,
-    issuer: str,
     now: float,
-    lifetime: int = tokens.LIFETIME,
 ) -> list[DevelopmentToken]:
     """Users `load-000001`… with a session each that ends with its access token. Never in production: the caller refuses
     it there."""
     made: list[DevelopmentToken] = []
-    for start in range(1, count + 1, BATCH):
-        names = [f"load-{number:06}" for number in range(start, min(start + BATCH, count + 1))]
+    for start in range(1, count + 1, MAX_BATCH_USERS):
+        names = [f"load-{number:06}" for number in range(start, min(start + MAX_BATCH_USERS, count + 1))]
         ids = await users.create_many(stores, names, [f"{name}@load.invalid" for name in names])
         found = [(ids[name], uuid4()) for name in names]
         # of no token: these sessions are not refreshed
         digests = [secrets.token_bytes(refresh_tokens.VALUE_BYTES) for _ in found]
-        await sessions.open_many(stores, [sid for _, sid in found], [user for user, _ in found], digests, lifetime)
+        sids, users_of_sids = [sid for _, sid in found], [user for user, _ in found]
+        await sessions.open_many(stores, sids, users_of_sids, digests, issuer.access_token_seconds)
         for user, sid in found:
-            token = tokens.issue(keys, issuer=issuer, user=user, sid=sid, jti=uuid4().hex, now=now, lifetime=lifetime)
-            made.append(DevelopmentToken(user, token, action_secret(masters[master], user, sid), master))
+            token = issuer.access_token(user, sid, jti=uuid4().hex, now=now)
+            made.append(DevelopmentToken(user, token, issuer.action_secret(user, sid), issuer.current_version))
     return made

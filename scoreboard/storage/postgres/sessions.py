@@ -1,6 +1,6 @@
 """Sessions in PostgreSQL: what a log-in opened, which refresh token is live, and who was logged out.
 
-Called by operations.accounts and operations.authenticator. Each function is one statement, so two requests with the
+Called by operations.sessions, operations.refresh_session and operations.authenticator. Each function is one statement, so two requests with the
 same token are put in order by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node
 reads of the session's end. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
 """
@@ -15,12 +15,8 @@ from scoreboard.storage.connections.stores import Stores
 
 KEPT_DAYS = 2  # an ended session's row: for as long as an access token of it may live (at most a day), and a day more
 
-OPEN = """
-INSERT INTO sessions (id, user_id, token_sha256, expires_at) VALUES ($1, $2, $3, now() + make_interval(days => $4))
-RETURNING expires_at"""
-
 # Waits for a change of the password that is under way, and then opens nothing.
-OPEN_CHECKED = """
+OPEN = """
 WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
 INSERT INTO sessions (id, user_id, token_sha256, expires_at) SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
 RETURNING expires_at"""
@@ -85,18 +81,13 @@ class Judged(NamedTuple):
 
 
 async def open_session(
-    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str | None = None
+    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str
 ) -> int | None:
-    """Opens a session; when it will end, in Unix milliseconds. The user must exist.
+    """Opens a session; when it will end, in Unix milliseconds.
 
-    None: `password_hash` is given and is no longer the user's, and nothing is opened.
+    None: `password_hash` is no longer the user's, or there is no such user any more. Nothing is opened then.
     """
-    arguments = (sid, user, token_sha256, days)
-    expires = await (
-        stores.fetchval(OPEN, *arguments)
-        if password_hash is None
-        else stores.fetchval(OPEN_CHECKED, *arguments, password_hash)
-    )
+    expires = await stores.fetchval(OPEN, sid, user, token_sha256, days, password_hash)
     return None if expires is None else _milliseconds(expires)
 
 

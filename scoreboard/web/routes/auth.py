@@ -2,7 +2,7 @@
 
 A browser (a request with `Origin`) is given its refresh token in a cookie that scripts can't read and that is sent to
 the refresh route alone, and a device cookie that makes it known at its next log-in; everybody else is given all in the
-JSON. Pages of foreign origins are refused. How often one may log in is decided in operations.accounts.
+JSON. Pages of foreign origins are refused. How often one may log in is decided in operations.log_in.
 
 On https the cookies' names begin with `__Secure-`: a page on plain http can't plant those. `__Host-` would keep out
 sibling domains, but demands `Path=/`: the token, which is good for a month, would travel with every request, and past
@@ -21,7 +21,9 @@ from scoreboard.domain.account_rules import AVATAR_LONGEST, EMAIL_LONGEST, PASSW
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
 from scoreboard.domain.paths import LOGIN_PATH, REFRESH_PATH
 from scoreboard.http.request import Request, Response
-from scoreboard.operations.accounts import SESSION_ENDED, Accounts, Client, LoggedIn
+from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.login_admission import Client
+from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
 from scoreboard.web import json_body as bodies
 from scoreboard.web.authorization import Bearer
@@ -105,7 +107,7 @@ class AuthRoutes:
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         client = Client(self._addresses.client(request), read_cookies(request, self._name(request, DEVICE_COOKIE)))
-        return self._answer(request, await self._accounts.login(body.username, body.password, client), is_log_in=True)
+        return self._answer(request, await self._accounts.log_in(body.username, body.password, client), is_log_in=True)
 
     async def refresh(self, request: Request) -> Response:
         """Exchange a refresh token for a new pair of tokens."""
@@ -118,7 +120,7 @@ class AuthRoutes:
             return problem(body, request.request_id)
         presented = (body.refreshToken,) if body.refreshToken else self._refresh_cookies(request)
         return self._answer(
-            request, await self._accounts.refresh(*presented, user=body.userId) if presented else SESSION_ENDED
+            request, await self._accounts.refresh_session(*presented, user=body.userId) if presented else SESSION_ENDED
         )
 
     async def logout(self, request: Request) -> Response:
@@ -128,7 +130,7 @@ class AuthRoutes:
         identity = self._bearer.require(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
-        await self._accounts.logout(identity)
+        await self._accounts.log_out(identity)
         return nothing(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
 
     def _answer(

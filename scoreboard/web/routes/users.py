@@ -9,7 +9,8 @@ from scoreboard.domain.account_rules import AVATAR_LONGEST, PASSWORD_LONGEST, US
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Refusal
 from scoreboard.http.request import Request, Response
-from scoreboard.operations.accounts import Accounts, Client
+from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.login_admission import Client
 from scoreboard.storage.postgres.users import Profile
 from scoreboard.web import json_body as bodies
 from scoreboard.web.authorization import Bearer

@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.errors import Refusal
-from scoreboard.operations.admin.import_files import Decoded, Person, decode, looks_like_csv, read_people
+from scoreboard.operations.admin.import_files import Decoded, UserRecord, decode, detect_csv, parse_users
 
 HEADER = "username,email,password,avatarUrl\n"
-ADA = Person("Ada", "ada@example.org", "correct horse")
-ZOE = Person("Zo\u00eb", "zoe@example.org", "correct horse")
+ADA = UserRecord("Ada", "ada@example.org", "correct horse")
+ZOE = UserRecord("Zo\u00eb", "zoe@example.org", "correct horse")
 
 
-def read(text: str, *, is_csv: bool = True) -> list[tuple[int, Person | str]]:
-    people = read_people(text, is_csv=is_csv)
+def read(text: str, *, is_csv: bool = True) -> list[tuple[int, UserRecord | str]]:
+    people = parse_users(text, is_csv=is_csv)
     assert not isinstance(people, Refusal), people
     return list(people.lines)
 
 
-def numbers(lines: list[tuple[int, Person | str]]) -> tuple[list[int], list[int]]:
+def numbers(lines: list[tuple[int, UserRecord | str]]) -> tuple[list[int], list[int]]:
     """Of those who were read, and of those who were refused."""
-    return [number for number, who in lines if isinstance(who, Person)], [
+    return [number for number, who in lines if isinstance(who, UserRecord)], [
         number for number, who in lines if isinstance(who, str)
     ]
 
@@ -89,8 +89,8 @@ def test_a_few_bytes_of_another_encoding_cost_their_line(form: str) -> None:
 def test_headers_are_read_as_people_write_them(header: str, end: str) -> None:
     """In any case, with spaces and hyphens, with commas, semicolons, tabs or what its first line names; with every end
     of lines."""
-    separator = next(mark for mark in ";\t|," if mark in header.rpartition("\n")[2])
-    text = header.replace("\n", end) + end + separator.join(("Ada", "ada@example.org", "correct horse")) + end
+    delimiter = next(mark for mark in ";\t|," if mark in header.rpartition("\n")[2])
+    text = header.replace("\n", end) + end + delimiter.join(("Ada", "ada@example.org", "correct horse")) + end
     assert [who for _, who in read(text)] == [ADA]
 
 
@@ -107,13 +107,13 @@ def test_headers_are_read_as_people_write_them(header: str, end: str) -> None:
 )
 def test_a_header_that_does_not_tell_the_columns_is_refused(text: str) -> None:
     """Lacking, twice, or no CSV."""
-    assert isinstance(read_people(text, is_csv=True), Refusal)
+    assert isinstance(parse_users(text, is_csv=True), Refusal)
 
 
 def test_columns_in_any_order_and_others_beside_them() -> None:
     """What is not read is told; a picture may be there or not; cells that lack or are too many are refused by their
     line."""
-    people = read_people(
+    people = parse_users(
         "Class;PASSWORD;Avatar URL;username;email\n"
         "7b;correct horse;;Ada;ada@example.org\n"
         "7b;correct horse;https://example.org/a.png;Ada;ada@example.org;;\n"
@@ -128,7 +128,7 @@ def test_columns_in_any_order_and_others_beside_them() -> None:
     lines = list(people.lines)
     assert numbers(lines) == ([2, 3], [6, 7, 8])
     assert lines[0][1] == ADA
-    assert lines[1][1] == Person("Ada", "ada@example.org", "correct horse", "https://example.org/a.png")
+    assert lines[1][1] == UserRecord("Ada", "ada@example.org", "correct horse", "https://example.org/a.png")
     assert lines[2][1] == "has no email"
 
 
@@ -143,7 +143,7 @@ def test_no_other_character_ends_a_line(code: int, is_csv: bool) -> None:
             {"username": "Ada", "email": "ada@example.org", "password": password}, ensure_ascii=code < 0x20
         )
     text = f"{HEADER if is_csv else ''}{row}\n{row}\n"
-    assert [who.password if isinstance(who, Person) else who for _, who in read(text, is_csv=is_csv)] == [
+    assert [who.password if isinstance(who, UserRecord) else who for _, who in read(text, is_csv=is_csv)] == [
         password,
         password,
     ]
@@ -177,7 +177,7 @@ def test_a_bad_record_costs_its_own_lines(bad: str, refused: list[int]) -> None:
 def test_quoted_cells_may_hold_separators_and_quotes() -> None:
     """As every program writes them."""
     lines = read('username;email;password\n"Ada; ""L""";ada@example.org;"a;b\tc,d ""e"""\n')
-    assert lines == [(2, Person('Ada; "L"', "ada@example.org", 'a;b\tc,d "e"'))]
+    assert lines == [(2, UserRecord('Ada; "L"', "ada@example.org", 'a;b\tc,d "e"'))]
 
 
 def test_a_json_array_is_read_entry_by_entry() -> None:
@@ -186,7 +186,7 @@ def test_a_json_array_is_read_entry_by_entry() -> None:
     whole = json.dumps(
         [{"username": "Ada", "email": "ada@example.org", "password": "correct horse"}, 7, {"username": "Eve"}], indent=2
     )
-    people = read_people("\ufeff\n" + whole, is_csv=False)
+    people = parse_users("\ufeff\n" + whole, is_csv=False)
     assert not isinstance(people, Refusal)
     assert people.unit == "entry"
     lines = list(people.lines)
@@ -215,7 +215,7 @@ def test_one_object_over_several_lines_is_one_user() -> None:
         for end in ("\n", "\r\n"):
             text = json.dumps(ada, indent=indent).replace("\n", end) + end
             assert read(text, is_csv=False) == [(1, ADA)]
-    whole = read_people(json.dumps({"users": [ada]}, indent=1), is_csv=False)
+    whole = parse_users(json.dumps({"users": [ada]}, indent=1), is_csv=False)
     assert not isinstance(whole, Refusal)
     assert whole.unit == "entry"
     assert numbers(list(whole.lines)) == ([], [1])
@@ -255,7 +255,7 @@ def test_a_json_line_that_is_wrong_costs_itself() -> None:
 )
 def test_what_a_file_is_is_told_by_its_name_or_its_content(name: str, text: str, is_csv: bool) -> None:
     """The name goes first."""
-    assert looks_like_csv(name, text) is is_csv
+    assert detect_csv(name, text) is is_csv
 
 
 @given(st.binary(max_size=300), st.booleans())
@@ -263,7 +263,7 @@ def test_no_file_raises(raw: bytes, is_csv: bool) -> None:
     """Whatever is in it."""
     decoded = decode(raw)
     if isinstance(decoded, Decoded):
-        people = read_people(decoded.text, is_csv=is_csv)
+        people = parse_users(decoded.text, is_csv=is_csv)
         assert isinstance(people, Refusal) or list(people.lines) is not None
 
 

@@ -334,7 +334,7 @@ async def test_a_limit_does_not_tell_whose_an_address_is(database_url: str, redi
     async with site(database_url, redis_url, proxies=PROXIES) as here:
         await here.register()
         for used_up, guesses in (("Ada", ("ada@example.org", "eve@example.org")), ("ada@example.org", ("Ada", "Eve"))):
-            here.people.accounts._limits = LoginLimits(3, 0)
+            here.people.accounts.admission.limits = LoginLimits(3, 0)
             addresses = (f"198.51.{number % networks}.1" for number in range(100))
             while (await log_in(here, used_up, address := next(addresses))).status_code == 401:
                 pass

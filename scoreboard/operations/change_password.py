@@ -1,0 +1,68 @@
+"""Change a password: by the user, who knows the current one, or by whoever runs the server. Sessions end with it."""
+
+from collections.abc import Awaitable, Callable
+
+from scoreboard.domain.account_rules import PASSWORD_LONGEST
+from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.outcomes import USER_DELETED
+from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.login_admission import Client, LoginAdmission, rate_limited
+from scoreboard.operations.password_rules import check_password, invalid
+from scoreboard.operations.sessions import Sessions
+from scoreboard.security import passwords
+from scoreboard.storage.postgres import credentials, users
+from scoreboard.storage.postgres.users import Profile
+
+WRONG_CURRENT_PASSWORD = Refusal(
+    Code.INVALID_REQUEST, "The current password is wrong.", (FieldError("currentPassword", "is not your password"),)
+)
+
+
+async def change_password(
+    sessions: Sessions, admission: LoginAdmission, identity: Identity, current: str, new: str, client: Client
+) -> Refusal | None:
+    """Another password, for whoever knows the current one. All other sessions end, here at once, elsewhere within two
+    seconds.
+
+    A wrong current password counts as a wrong one at log-in does. What is wrong with the new one is answered first, and
+    counts for nothing.
+    """
+    stores, user = sessions.stores, identity.user
+    profile = await users.profile(stores, user)
+    if profile is None:
+        return USER_DELETED
+    secret = await check_password(new, (profile.username, profile.email), field="newPassword")
+    if isinstance(secret, FieldError):
+        return invalid([secret])
+    with admission.admit(client) as admitted:
+        if isinstance(admitted, Refusal):
+            return admitted
+        attempt, place = admitted
+        if wait := attempt.count_account(user, None, admission.clock()):
+            return rate_limited("Too many wrong passwords for this account.", wait)
+        account = await users.by_id(stores, user)
+        stored = account.password_hash if account else None
+        if not await place.run(passwords.verify, stored, current[: PASSWORD_LONGEST + 1]):
+            return WRONG_CURRENT_PASSWORD
+        assert stored is not None  # `verify` is False without a hash
+        hashed = await place.run(passwords.hash_password, secret)
+        ended = await credentials.change(stores, user, stored, hashed, identity.sid)
+        if ended is None:  # it was changed at the same moment
+            return WRONG_CURRENT_PASSWORD
+        attempt.succeed()
+    await sessions.note_ended(ended)
+    return None
+
+
+async def set_password(
+    sessions: Sessions, user: Profile, password: str, hash_password: Callable[[str], Awaitable[str]]
+) -> int | Refusal:
+    """Another password of the user, or a first one; the number of sessions that it has ended: all."""
+    secret = await check_password(password, (user.username, user.email))
+    if isinstance(secret, FieldError):
+        return invalid([secret])
+    ended = await credentials.replace(sessions.stores, user.user, await hash_password(secret))
+    if ended is None:
+        return USER_DELETED
+    await sessions.note_ended(ended)
+    return len(ended)

@@ -1,0 +1,50 @@
+"""Change a profile: the name, the picture. Every board shows it within a second."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from scoreboard.domain import account_rules, names
+from scoreboard.domain.errors import FieldError, Refusal
+from scoreboard.domain.outcomes import USER_DELETED
+from scoreboard.operations.password_rules import invalid
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import users
+from scoreboard.storage.postgres.users import Changed, Profile
+
+OnProfileChange = Callable[[UUID, str, str | None], Awaitable[None]]
+"""Brings a profile to the boards: user, name, picture. Never raises because Redis is away."""
+
+
+async def change_profile(
+    stores: Stores,
+    on_profile_change: OnProfileChange,
+    user: UUID,
+    username: str | None,
+    avatar_url: str | None,
+    *,
+    set_avatar: bool,
+    own_host: str,
+    per_hour: int | None,
+) -> Profile | Refusal:
+    """Changes the name unless it is None, and the picture if `set_avatar` (None removes it).
+
+    `own_host`: no picture may come from there. `per_hour`: how often the user may change the profile; 0 for no limit,
+    None also for names that the user has given up. What is the same as before counts for no limit.
+    """
+    name = None if username is None else account_rules.username(username)
+    if username is not None and name != username:  # a name from before today's rules stays as it is
+        present = await users.profile(stores, user)
+        if present is not None and present.username == names.nfc(username):
+            name = present.username
+    picture = None if avatar_url is None else account_rules.avatar_url(avatar_url, own_host)
+    if errors := [value for value in (name, picture) if isinstance(value, FieldError)]:
+        return invalid(errors)
+    assert not isinstance(name, FieldError)
+    assert not isinstance(picture, FieldError)
+    changed = await users.change(stores, user, name, picture, set_avatar=set_avatar, per_hour=per_hour)
+    if not isinstance(changed, Changed):
+        return changed or USER_DELETED
+    profile = changed.profile
+    if changed.is_new:
+        await on_profile_change(profile.user, profile.username, profile.avatar_url)
+    return profile

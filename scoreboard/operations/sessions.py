@@ -1,0 +1,114 @@
+"""Sessions: opened by a log-in, ended by a log-out, and what a client is given for one.
+
+The use cases beside this file call it: register, log_in, refresh_session, change_password. A session is a row in
+PostgreSQL; that it has ended is known here at once, and on other nodes within two seconds. Everything here may raise
+StorageUnavailable.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from scoreboard.domain.boards import rfc3339
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.operations.authenticator import Authenticator
+from scoreboard.security import refresh_tokens
+from scoreboard.security.device_cookies import NONCE_BYTES
+from scoreboard.security.issuer import Issuer
+from scoreboard.security.refresh_tokens import VALUE_BYTES
+from scoreboard.storage.connections.stores import Stores
+from scoreboard.storage.postgres import sessions as session_store
+from scoreboard.storage.postgres.sessions import Opened
+
+REFRESH_DAYS = 30  # design: sessions live 30 days from their last use
+# ended sessions of one change that are published; the other nodes read all of them within two seconds
+MAX_PUBLISHED = 20
+
+SESSION_ENDED = Refusal(Code.UNAUTHORIZED, "This session has ended. Please log in again.")
+
+log = structlog.get_logger()
+
+
+class LoggedIn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a log-in or a refresh gives, as clients read it. The web leaves the refresh token out for browsers: theirs
+    is in a cookie."""
+
+    userId: str
+    username: str
+    accessToken: str
+    expiresIn: int  # seconds
+    actionSecret: str
+    actionKeyVersion: int
+    actionSecretExpiresAt: str
+    refreshToken: str = ""
+
+    def __repr__(self) -> str:
+        return f"LoggedIn({self.userId})"  # never the secrets, whatever prints it
+
+
+class Sessions:
+    """The sessions of one installation, as one node opens and ends them."""
+
+    __slots__ = ("_authenticator", "_clock", "issuer", "publish_revoked", "refresh_days", "stores")
+
+    def __init__(
+        self,
+        stores: Stores,
+        authenticator: Authenticator,
+        issuer: Issuer,
+        publish_revoked: Callable[[UUID], Awaitable[None]],
+        *,
+        refresh_days: int = REFRESH_DAYS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`publish_revoked` sends an ended session to the other nodes; it may raise StorageUnavailable. `clock` gives
+        Unix seconds."""
+        self.stores, self.issuer, self.refresh_days = stores, issuer, refresh_days
+        self.publish_revoked = publish_revoked
+        self._authenticator, self._clock = authenticator, clock
+
+    async def open(self, user: UUID, username: str, password_hash: str) -> LoggedIn | None:
+        """A new session; None when `password_hash` is no longer the user's, or the user is deleted."""
+        sid = uuid4()
+        token = self.issuer.first_refresh_token(sid, secrets.token_bytes(VALUE_BYTES))
+        digest = refresh_tokens.digest(token)
+        expires_ms = await session_store.open_session(self.stores, sid, user, digest, self.refresh_days, password_hash)
+        return None if expires_ms is None else self.logged_in(Opened(user, username, expires_ms), sid, token)
+
+    def logged_in(self, opened: Opened, sid: UUID, refresh_token: str) -> LoggedIn:
+        """What the client of an open session is given: a new access token, and the session's action secret."""
+        user, issuer = opened.user, self.issuer
+        return LoggedIn(
+            userId=str(user),
+            username=opened.username,
+            accessToken=issuer.access_token(user, sid, jti=uuid4().hex, now=self._clock()),
+            expiresIn=issuer.access_token_seconds,
+            actionSecret=issuer.action_secret(user, sid),
+            actionKeyVersion=issuer.current_version,
+            actionSecretExpiresAt=rfc3339(opened.expires_ms),
+            refreshToken=refresh_token,
+        )
+
+    def device_cookie(self, logged_in: LoggedIn) -> str:
+        """What the browser that has just logged in presents the next time, so that it is known."""
+        return self.issuer.device_cookie(UUID(logged_in.userId), secrets.token_bytes(NONCE_BYTES))
+
+    async def revoke(self, sid: UUID) -> None:
+        """Ends the session: its refresh token, and every access token of it."""
+        await session_store.revoke(self.stores, sid)
+        await self.note_ended([sid])
+
+    async def note_ended(self, sids: Sequence[UUID]) -> None:
+        """Sessions that PostgreSQL has as ended: this node accepts no token of them from now on, and the others are
+        told."""
+        for sid in sids:
+            self._authenticator.mark_revoked(sid)
+        try:
+            for sid in sids[:MAX_PUBLISHED]:
+                await self.publish_revoked(sid)
+        except StorageUnavailable as exc:  # other nodes read it from PostgreSQL within two seconds
+            log.warning("revocation_publish_failed", error=str(exc))
