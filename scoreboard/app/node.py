@@ -20,8 +20,8 @@ import structlog
 import trio
 
 from scoreboard import __version__
+from scoreboard.app.health import NodeHealth
 from scoreboard.domain.boards import LEADERBOARD, BoardVersion
-from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server, viewer_places
 from scoreboard.live.admission import Admission
@@ -60,28 +60,22 @@ from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Writer
 from scoreboard.telemetry import observe
 from scoreboard.telemetry.request_times import name_routes
-from scoreboard.web.application import Services, build_application
+from scoreboard.web.application import WebRoutes, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
-from scoreboard.web.direct import (
-    build_direct_table,
-    build_fast_probes,
-    build_fast_table,
-    build_live_table,
-    build_plain_table,
-    build_probe_table,
-)
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.listeners import WebParts, build_metrics_handlers, build_public_handlers
-from scoreboard.web.openapi import Description
-from scoreboard.web.pages.branding import load_branding
+from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import problem
+from scoreboard.web.route import build_direct_table, paths
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 from scoreboard.workers.committer import COMMITTERS, commit_batches, end_late
@@ -139,14 +133,6 @@ class Node:
     def hear(self, mark: BoardVersion) -> None:
         """An own commit or rebuild changed the board: whoever asks from now on is shown it."""
         self.board.note_version(mark)
-
-    def _warnings(self) -> tuple[str, ...]:
-        """What an operator should change, for /readyz."""
-        return (*self.monitor.warnings, *self.projector.warnings)
-
-    def _boards(self) -> dict[str, str]:
-        """Whether each board is known to agree with PostgreSQL, for /readyz."""
-        return {self.board.board.id: "stale" if self.board.is_stale else "current"}
 
     def _make_accounts(self, keys: Keys) -> None:
         settings = self.settings
@@ -210,35 +196,17 @@ class Node:
         """The application and both servers: each request goes by the tables here, and what is in none of them to
         Quart."""
         parts = self._make_web_parts()
-        routes = self._make_routes(parts)
-        application = build_application(routes)
-        self.health, self.asgi = routes.health, Asgi(application)
+        branding = load_branding(self.settings.page)
+        error_pages = ErrorPages(branding)
         live, stream, poll = self._make_transports(parts)
-        direct = (
-            build_direct_table(routes.scores)
-            | build_live_table(stream.serve, poll.answer, live.refusal)
-            | build_plain_table(routes.pages, routes.description.read)
-            | build_probe_table(self.health, metrics=routes.metrics)
-        )
-        fast = build_fast_table(routes.scores, poll.answer_fast) | build_fast_probes(self.health)
-        probes = build_probe_table(self.health, metrics=True)
-        paths = (
-            {rule.rule for rule in application.url_map.iter_rules()}
-            | {LIVE_PATH}
-            | {path.decode() for _, path in direct | probes}
-        )
-        name_routes(paths)
-        front = build_public_handlers(
-            self.settings,
-            parts,
-            routes,
-            paths=paths,
-            direct=direct,
-            fast=fast,
-            live=live.serve,
-            asgi=self.asgi.answer,
-        )
+        routes = self._make_routes(parts, branding, LiveRoutes(live, stream, poll))
+        self.health = routes.health
+        self.asgi = Asgi(build_application(routes, routes.document, error_pages))
+        metrics = tuple(self.health.routes(metrics=True))
+        name_routes(paths((*routes, *metrics)))
+        front = build_public_handlers(self.settings, parts, routes, error_pages, live=live.serve, asgi=self.asgi.answer)
         self.server = Server(front)
+        probes = build_direct_table(metrics)
         self.metrics_server = Server(build_metrics_handlers(parts, probes, live.serve), places=METRICS_PLACES)
 
     def _make_web_parts(self) -> WebParts:
@@ -249,18 +217,17 @@ class Node:
             origins=origins,
             addresses=Addresses(settings.trusted_proxies),
             heads=ResponseHeaders(origins, public_url=settings.public_url),
-            bearer=Bearer(self.sessions.authenticate, self.sessions.recall),
+            bearer=Bearer(self.sessions),
         )
 
-    def _make_routes(self, parts: WebParts) -> Services:
+    def _make_routes(self, parts: WebParts, branding: Branding, live: LiveRoutes) -> WebRoutes:
         """What answers the requests for each path."""
-        settings, bearer, snapshot = self.settings, parts.bearer, self.leaderboard.snapshot
-        health = HealthRoutes(lambda: self.monitor.conditions, self._warnings, self._boards)
+        settings, bearer = self.settings, parts.bearer
+        health = HealthRoutes(NodeHealth(self.monitor, self.projector, self.board))
         health.migrated = True
-        branding = load_branding(settings.page)
         pages = PageRoutes(
             self.rules if settings.page.actions else {},
-            snapshot,
+            self.leaderboard,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
             cooldowns=settings.limits.cooldowns,
@@ -268,24 +235,24 @@ class Node:
             branding=branding,
             public_url=settings.server.public_url,
         )
-        return Services(
+        return WebRoutes(
             AuthRoutes(
                 self.accounts, bearer, parts.origins, parts.addresses, refresh_days=settings.security.refresh_days
             ),
             UserRoutes(self.accounts, bearer, parts.addresses),
-            ScoreRoutes(bearer, self.submit, snapshot, self.leaderboard.standing, self.board.fresh),
+            ScoreRoutes(bearer, self.submit, self.leaderboard),
+            live,
             health,
             pages,
-            AvatarRoutes(snapshot, self.pictures if settings.accounts.avatars else None),
-            Description(),
-            ErrorPages(branding),
+            AvatarRoutes(self.leaderboard, self.pictures if settings.accounts.avatars else None),
+            OpenApiRoutes(),
             metrics=not settings.server.metrics_port,
         )
 
     def _make_transports(self, parts: WebParts) -> tuple[LiveEndpoint, StreamEndpoint, PollEndpoint]:
         """The three ways to watch, with what they need of the web."""
         settings = self.settings.live
-        origin_allowed, client_address = parts.origins.allows, parts.addresses.counted
+        origin_allowed, client_address = parts.origins.allows, parts.addresses.rate_limit_key
         services = LiveDependencies(
             hub=self.hub,
             admission=Admission(

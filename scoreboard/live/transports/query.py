@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, UNAUTHORIZED, Code, FieldError, Refusal
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, UNAUTHORIZED, Refusal, invalid_request
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.http.request import Request
 from scoreboard.live.admission import REFUSALS
@@ -75,7 +75,7 @@ class Requests:
         if isinstance(asked, Refusal):
             return asked
         if not self._services.hub.knows(asked.board):
-            return _bad("channel", "there is no such channel")
+            return invalid_request("channel", "there is no such channel")
         identity = self._identify(request)
         if identity is None and asked.token is not None:
             identity = self._services.authenticate(asked.token) or UNAUTHORIZED
@@ -105,15 +105,15 @@ def _read_query(query: bytes) -> Query | Refusal:
         return OUT_OF_BOUNDS
     for name in ("channel", "mode", "since", "token", "wait"):
         if len(values.get(name, ())) > 1:
-            return _bad(name, "may be given once")
+            return invalid_request(name, "may be given once")
     board, since, mode, wait = (
         values.get(name, [default])[0]
         for name, default in (("channel", LEADERBOARD.id), ("since", ""), ("mode", "full"), ("wait", ""))
     )
     if mode not in MODES:
-        return _bad("mode", "must be full or delta")
+        return invalid_request("mode", "must be full or delta")
     if "wait" in values and (not _SECONDS(wait) or float(wait) > LONGEST_WAIT):
-        return _bad("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
+        return invalid_request("wait", f"must be a number of seconds from 0 to {LONGEST_WAIT:.0f}")
     return Query(
         board, since, mode == "delta", float(wait) if wait else WAIT, values["token"][0] if "token" in values else None
     )
@@ -133,7 +133,3 @@ def query_token(request: Request) -> str | None:
         return ""
     values = parsed.get("token", [])
     return None if not values else values[0] if len(values) == 1 else ""
-
-
-def _bad(field: str, message: str) -> Refusal:
-    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))
