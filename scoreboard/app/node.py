@@ -26,7 +26,7 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.app.accounts import build_accounts
-from scoreboard.app.http import build_http, build_pictures, build_routes, build_web_parts
+from scoreboard.app.http import build_http, build_pictures, build_web_parts
 from scoreboard.app.live import build_live, build_transports
 from scoreboard.app.reads import build_reads
 from scoreboard.app.workers import build_workers, start_workers
@@ -69,9 +69,10 @@ class Node:
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
         pictures = build_pictures(settings)
         web = build_web_parts(settings, authenticator)
-        routes = build_routes(settings, web, monitor, self.account_parts, self.writes, self.reads, pictures)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
-        self.http = build_http(settings, web, routes, transports)
+        self.http = build_http(
+            settings, web, monitor, self.account_parts, self.writes, self.reads, pictures, transports
+        )
         self.workers = build_workers(
             stores,
             monitor,

@@ -95,6 +95,16 @@ class Refusal(msgspec.Struct, frozen=True):
     layer: str | None = None  # of a rate limit: "ip", "login", "user" or "cooldown"
 
 
+def invalid_request(field: str, message: str) -> Refusal:
+    """400 because of one field of a body or of a query."""
+    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))
+
+
+def rate_limited(layer: str, what: str, seconds: int) -> Refusal:
+    """429 of a layer. `what` is the sentence that says which limit was used up, `seconds` is when to try again."""
+    return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)
+
+
 # What more than one place refuses.
 NOT_FOUND = Refusal(Code.NOT_FOUND, "There is nothing at this path.")
 METHOD_NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")

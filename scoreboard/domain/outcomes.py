@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import Code, FieldError, Refusal, rate_limited
 
 
 class SubmittedAction(msgspec.Struct, frozen=True):
@@ -71,4 +71,4 @@ def limited(layer: str, wait_ms: int) -> Refusal:
     again."""
     seconds = max(1, -(-wait_ms // 1000))
     what = "You have used all your actions of this minute." if layer == "user" else "This action is cooling down."
-    return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)
+    return rate_limited(layer, what, seconds)

@@ -1,40 +1,41 @@
-"""Query strings of API routes, read within bounds: what is longer or has more fields is refused before it is taken
-apart. Pure."""
+"""Query strings of API routes, read within bounds. A query that is longer, or has more fields, is refused unread. Pure.
+
+`check_parameters` is called by web.rate_limit for every request with a query; `parse_query` by whoever needs a value.
+"""
 
 from collections.abc import Collection
 from functools import lru_cache
 from urllib.parse import parse_qs
 
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import Code, FieldError, Refusal, invalid_request
 
-QUERY_BYTES = 1024  # a token has some 430, a position 30
-QUERY_FIELDS = 16  # the routes know six
+MAX_QUERY_BYTES = 1024  # a token has some 430, a position 30
+MAX_QUERY_FIELDS = 16  # the routes know six
 
-SHORT_BYTES = 128  # of a query that others may send too, and that is remembered
-NAME_LENGTH = 50  # characters of a parameter's name that are told
+CACHED_QUERY_BYTES = 128  # a shorter query is likely to be sent by others too, so the answer to it is cached
+MAX_NAME_LENGTH = 50  # characters of an unknown parameter's name that the refusal repeats
 
-TOO_LONG = f"must have at most {QUERY_BYTES} bytes and {QUERY_FIELDS} fields"
-OUT_OF_BOUNDS = Refusal(Code.INVALID_REQUEST, f"query {TOO_LONG}", (FieldError("query", TOO_LONG),))
+OUT_OF_BOUNDS = invalid_request("query", f"must have at most {MAX_QUERY_BYTES} bytes and {MAX_QUERY_FIELDS} fields")
 
 
 def parse_query(query: bytes) -> dict[str, list[str]] | None:
     """The values of each name, in their order, blank ones included; None beyond the bounds."""
-    if len(query) > QUERY_BYTES:
+    if len(query) > MAX_QUERY_BYTES:
         return None
     try:
-        return parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS)
+        return parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         return None
 
 
 def check_parameters(query: bytes, known: frozenset[str]) -> Refusal | None:
-    """Why a query is refused before its values are looked at; None: it is not.
+    """Why a query is refused before its values are read; None when it is not.
 
-    It is beyond the bounds, or has a parameter that is none of these: the first one is named, as far as it may be told.
+    A query beyond the bounds is refused, and one with a parameter that is not known. The first such one is named.
     """
-    if len(query) > SHORT_BYTES or b"token" in query:
-        return _check_parameters(query, known)  # nobody else's
-    return _check_same(query, known)
+    if len(query) > CACHED_QUERY_BYTES or b"token" in query:
+        return _check_parameters(query, known)  # nobody else sends the same, and a token must not stay in memory
+    return _check_cached(query, known)
 
 
 def _check_parameters(query: bytes, known: Collection[str]) -> Refusal | None:
@@ -44,11 +45,12 @@ def _check_parameters(query: bytes, known: Collection[str]) -> Refusal | None:
     unknown = next((name for name in values if name not in known), None)
     if unknown is None:
         return None
-    name = "".join(letter if letter.isprintable() else "?" for letter in unknown[:NAME_LENGTH])
+    name = "".join(letter if letter.isprintable() else "?" for letter in unknown[:MAX_NAME_LENGTH])
     return Refusal(
         Code.INVALID_REQUEST, f"query has an unknown parameter: {name}", (FieldError(name, "is not known here"),)
     )
 
 
-# Who wait for the same change ask alike, and reading costs as much as a write to a socket. At most 0.2 MB.
-_check_same = lru_cache(maxsize=256)(_check_parameters)
+# Clients that wait for the same change send the same query, and reading one costs as much as a write to a socket. At
+# most 256 entries, 0.2 MB; the oldest is dropped.
+_check_cached = lru_cache(maxsize=256)(_check_parameters)

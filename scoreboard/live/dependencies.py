@@ -69,7 +69,7 @@ class OriginPolicy(Protocol):
 class AddressKeys(Protocol):
     """web.client_address.Addresses."""
 
-    def counted(self, request: Request) -> str:
+    def rate_limit_key(self, request: Request) -> str:
         """The key under which the request's client is counted."""
 
 

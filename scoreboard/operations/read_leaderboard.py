@@ -22,6 +22,10 @@ class Leaderboard:
         """The first rows; without a Redis call while nothing changes."""
         return await self._board.read()
 
+    def current_snapshot(self) -> Snapshot | None:
+        """What `snapshot` would return without waiting; None when it would have to wait."""
+        return self._board.fresh()
+
     async def standing(self, user: UUID) -> Standing:
         """A user's exact score and rank: from the rows at hand if they are there, so that both agree, else asked
         for."""

@@ -28,7 +28,7 @@ class SubmitAction:
     def __init__(self, rules: Rules, queue: Queue) -> None:
         self.rules, self.queue = rules, queue
 
-    def __call__(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
+    def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
         """Why the action is refused already, or the queued action, whose outcome tells when it is recorded for good.
 
         Nobody takes back what is queued: the action counts though nobody waits for it any more, and a retry of its id

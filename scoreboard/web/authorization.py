@@ -1,58 +1,56 @@
 """The access token of a request: `Authorization: Bearer …`, and nothing else.
 
-`Bearer.identify` tells apart nobody (no such header), somebody, and a token that is not accepted; the last is refused
-even where a token is optional, so that a client notices that its log-in has ended. Other schemes are somebody else's: a
-staging proxy in front of us asks for `Basic`, and browsers send that along.
+`Bearer.identify` tells three cases apart: no token, a valid token, and a token that is not accepted. The last is
+refused even where a token is optional, so that a client notices that its session has ended. Other schemes are ignored:
+a staging proxy in front of the server may ask for `Basic`, and browsers send that along. Tested in
+tests/web/test_handlers_agree.py.
 """
 
 import re
-from collections.abc import Callable
 from uuid import UUID
 
 from scoreboard.domain.errors import UNAUTHORIZED, Refusal
 from scoreboard.http.request import Request
-from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.authenticator import Authenticator, Identity
 
 SCHEME = b"bearer"
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,31}").fullmatch  # as those of IANA's registry look
 
 
 class Bearer:
-    """`authenticate`, `recall`: operations.authenticator's methods."""
+    """Reads the header; the authenticator verifies the token that is in it."""
 
-    __slots__ = ("_authenticate", "_recall")
+    __slots__ = ("_authenticator",)
 
-    def __init__(
-        self, authenticate: Callable[[str], Identity | None], recall: Callable[[str], Identity | None] = lambda _: None
-    ) -> None:
-        self._authenticate, self._recall = authenticate, recall
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
     def identify(self, request: Request) -> Identity | Refusal | None:
-        """Who asks; None without a token."""
-        stated = request.header(b"authorization")
-        if not stated:
+        """The user of the token; None without a token."""
+        header = request.header(b"authorization")
+        if not header:
             return None
-        scheme, _, token = stated.partition(b" ")
-        fields = [value for name, value in request.headers if name == b"authorization"]
-        if len(fields) > 1:  # two of them: a proxy may have read the other one
-            return UNAUTHORIZED if any(_is_bearer(value) for value in fields) else None
+        scheme, _, token = header.partition(b" ")
+        values = [value for name, value in request.headers if name == b"authorization"]
+        if len(values) > 1:  # a proxy in front may have read the other one
+            return UNAUTHORIZED if any(_is_bearer(value) for value in values) else None
         if scheme.lower() != SCHEME:
             return None if _SCHEME(scheme) else UNAUTHORIZED  # a token without its scheme has dots
-        identity = self._authenticate(token.strip().decode("latin-1"))
+        identity = self._authenticator.authenticate(token.strip().decode("latin-1"))
         if identity is None:
             return UNAUTHORIZED
         request.user = identity.user  # for the access log
         return identity
 
     def require(self, request: Request) -> Identity | Refusal:
-        """Who asks, where somebody has to."""
+        """The user of the token, where one is required."""
         return self.identify(request) or UNAUTHORIZED
 
     def recall(self, request: Request) -> UUID | None:
-        """Who seems to ask: a user whose token was verified here before. For counting, not for letting anybody do
-        anything."""
+        """The user whose token this node verified before; it is not verified again. For rate limits, never for
+        access."""
         scheme, _, token = request.header(b"authorization").partition(b" ")
-        known = self._recall(token.strip().decode("latin-1")) if scheme.lower() == SCHEME else None
+        known = self._authenticator.recall(token.strip().decode("latin-1")) if scheme.lower() == SCHEME else None
         return known.user if known else None
 
 

@@ -56,8 +56,8 @@ class Addresses:
                 return address
         return address
 
-    def counted(self, request: Request) -> str:
-        """The key that this request's client is counted under."""
+    def rate_limit_key(self, request: Request) -> str:
+        """The key under which rate limits count this request's client: its address, or the /64 of an IPv6 one."""
         return group(self.client(request)) if self._trusts else _group(request.socket.peer[0])
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from scoreboard.domain.actions import DECODE_ERRORS, field_and_message, refuse_repeated_names
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import Code, Refusal, invalid_request
 from scoreboard.http.request import Request
 
 T = TypeVar("T")
@@ -29,14 +29,14 @@ def read(request: Request, decoder: "msgspec.json.Decoder[T]") -> T | Refusal:
     if not is_json(request):
         return NOT_JSON
     if _NUL in body:
-        return _invalid("body", "must not contain \\u0000")
+        return invalid_request("body", "must not contain \\u0000")
     try:
         decoded = decoder.decode(body)
         refuse_repeated_names(body)
     except msgspec.ValidationError as exc:
-        return _invalid(*_named(exc))
+        return invalid_request(*_named(exc))
     except (*DECODE_ERRORS, ValueError) as exc:
-        return _invalid("body", f"is not JSON that can be read: {str(exc)[:100]}")
+        return invalid_request("body", f"is not JSON that can be read: {str(exc)[:100]}")
     return decoded
 
 
@@ -46,7 +46,3 @@ def _named(error: msgspec.ValidationError) -> tuple[str, str]:
     if found := _NAMED.fullmatch(message):
         return found[1][:100], "is not known here" if "unknown" in message else "is required"
     return field, message
-
-
-def _invalid(field: str, message: str) -> Refusal:
-    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))

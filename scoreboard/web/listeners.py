@@ -5,25 +5,26 @@ Called by the composition root, which has made the tables of direct handlers and
 started here.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from scoreboard.domain.errors import NOT_FOUND
 from scoreboard.domain.paths import LIVE_PATH
-from scoreboard.http.handlers import FastHandler, Handlers
+from scoreboard.http.handlers import Handlers
 from scoreboard.http.request import Request
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.settings.model import Settings
 from scoreboard.web.access_log import AccessLog
-from scoreboard.web.application import Services
+from scoreboard.web.application import WebRoutes
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
-from scoreboard.web.direct import Table
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.problems import failed, problem
+from scoreboard.web.pages.error_pages import ErrorPages
+from scoreboard.web.problems import error_response, problem
 from scoreboard.web.rate_limit import USERS_TIMES, RateLimitMiddleware
+from scoreboard.web.route import DirectTable, build_direct_table, build_fast_table, query_parameters
 
 Live = Callable[[Request], Awaitable[None]]
 """Runs a WebSocket on the request's socket."""
@@ -42,15 +43,13 @@ class WebParts(NamedTuple):
 def build_public_handlers(
     settings: Settings,
     parts: WebParts,
-    routes: Services,
+    routes: WebRoutes,
+    error_pages: ErrorPages,
     *,
-    paths: Iterable[str],
-    direct: Table,
-    fast: Mapping[tuple[bytes, bytes], FastHandler],
     live: Live,
     asgi: Callable[[Any, Request], Awaitable[bool]],
 ) -> Handlers:
-    """Of the port that everybody asks. `paths`: of all routes, with parameters as Quart writes them."""
+    """Of the port that everybody asks."""
     per_minute = settings.limits.ip_per_minute
     most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
     connections = ConnectionLimits(parts.addresses, most, USERS_TIMES * per_minute)
@@ -61,22 +60,22 @@ def build_public_handlers(
         connections,
         per_minute,
         files=routes.pages.paths,
-        routes=paths,
-        recall=parts.bearer.recall,
+        parameters=query_parameters(routes),
+        bearer=parts.bearer,
     )
     access = AccessLog(parts.addresses, settings.log.access)
     return Handlers(
-        direct=direct,
-        fast=fast,
+        direct=build_direct_table(routes),
+        fast=build_fast_table(routes),
         live_path=LIVE_PATH.encode(),
         live=live,
         asgi=asgi,
         write_head=parts.heads.write,
-        before=gate.before,
+        before=gate.check_request,
         problem=problem,
-        failed=failed,
-        error_page=routes.error_pages.of,
-        malformed=gate.malformed,
+        failed=error_response,
+        error_page=error_pages.of,
+        malformed=gate.count_malformed,
         access=access.write,
         access_from=access.lowest_status,
         peer_group=connections.peer_group,
@@ -85,7 +84,7 @@ def build_public_handlers(
     )
 
 
-def build_metrics_handlers(parts: WebParts, probes: Table, live: Live) -> Handlers:
+def build_metrics_handlers(parts: WebParts, probes: DirectTable, live: Live) -> Handlers:
     """Of the metrics' own port, where the world does not ask: `probes` and nothing else."""
     return Handlers(
         direct=probes,
@@ -96,7 +95,7 @@ def build_metrics_handlers(parts: WebParts, probes: Table, live: Live) -> Handle
         write_head=parts.heads.write,
         before=lambda _request: None,
         problem=problem,
-        failed=failed,
+        failed=error_response,
     )
 
 

@@ -73,7 +73,7 @@ def problem(
     return Response(STATUS[code], _encode(body), lines)
 
 
-def failed(request: Request, exc: Exception) -> Response:
+def error_response(request: Request, exc: Exception) -> Response:
     """The answer when a handler raised: a store that is out of reach is expected now and then; all else is a bug,
     logged whole."""
     request_id = request.request_id

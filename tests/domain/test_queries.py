@@ -1,6 +1,6 @@
 """Query strings: what is within the bounds is read, what is beyond them is not taken apart."""
 
-from scoreboard.domain.queries import QUERY_BYTES, QUERY_FIELDS, TOO_LONG, check_parameters, parse_query
+from scoreboard.domain.queries import MAX_QUERY_BYTES, MAX_QUERY_FIELDS, OUT_OF_BOUNDS, check_parameters, parse_query
 
 
 def test_values_are_read_in_order() -> None:
@@ -12,11 +12,11 @@ def test_values_are_read_in_order() -> None:
 
 def test_what_is_longer_or_has_more_fields_is_none() -> None:
     """To the byte and to the field."""
-    assert parse_query(b"a=" + b"x" * (QUERY_BYTES - 2)) is not None
-    assert parse_query(b"a=" + b"x" * (QUERY_BYTES - 1)) is None
-    assert parse_query(b"&".join([b"a=1"] * QUERY_FIELDS)) is not None
-    assert parse_query(b"&".join([b"a=1"] * (QUERY_FIELDS + 1))) is None
-    assert parse_query(b"&" * QUERY_BYTES) is None
+    assert parse_query(b"a=" + b"x" * (MAX_QUERY_BYTES - 2)) is not None
+    assert parse_query(b"a=" + b"x" * (MAX_QUERY_BYTES - 1)) is None
+    assert parse_query(b"&".join([b"a=1"] * MAX_QUERY_FIELDS)) is not None
+    assert parse_query(b"&".join([b"a=1"] * (MAX_QUERY_FIELDS + 1))) is None
+    assert parse_query(b"&" * MAX_QUERY_BYTES) is None
 
 
 def refused(query: bytes) -> tuple[str, str] | None:
@@ -37,9 +37,9 @@ def test_the_first_unknown_parameter_is_named() -> None:
 def test_a_query_beyond_the_bounds_is_refused_whatever_its_names() -> None:
     """More fields than are read hide no parameter."""
     for query in (
-        b"a=" + b"x" * QUERY_BYTES,
-        b"limit=" + b"1" * QUERY_BYTES,
-        b"&".join([b"limit=1"] * (QUERY_FIELDS + 1)),
+        b"a=" + b"x" * MAX_QUERY_BYTES,
+        b"limit=" + b"1" * MAX_QUERY_BYTES,
+        b"&".join([b"limit=1"] * (MAX_QUERY_FIELDS + 1)),
     ):
-        assert refused(query) == ("query", TOO_LONG)
-    assert refused(b"&".join([b"limit=1"] * QUERY_FIELDS)) is None
+        assert refused(query) == ("query", OUT_OF_BOUNDS.errors[0].message)
+    assert refused(b"&".join([b"limit=1"] * MAX_QUERY_FIELDS)) is None

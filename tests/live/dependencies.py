@@ -48,7 +48,7 @@ class FakeWeb:
     def allows(self, request: Request) -> bool:
         return request.header(b"origin") != b"https://evil.example"
 
-    def counted(self, request: Request) -> str:
+    def rate_limit_key(self, request: Request) -> str:
         return request.header(b"x-address").decode() or request.socket.peer[0]
 
     def identify(self, request: Request) -> FakeIdentity | Refusal | None:

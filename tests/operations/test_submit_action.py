@@ -45,7 +45,7 @@ class FakeQueue(Queue):
 async def submit(queue: Queue, body: dict[str, object] | bytes, signature: str | None = None) -> Outcome:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await outcome(
-        SubmitAction(RULES, queue)(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1")
+        SubmitAction(RULES, queue).submit(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1")
     )
 
 

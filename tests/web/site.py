@@ -1,50 +1,48 @@
 """The whole web on real sockets and a real PostgreSQL, with a board and a write path that tests hold in their hands."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
 import trio
 
 from scoreboard.domain.boards import Entry, Snapshot
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
+from scoreboard.domain.paths import LIVE_PATH, REGISTER_PATH
 from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import FastHandler, Handler, Handlers, Respond
-from scoreboard.http.request import Request
+from scoreboard.http.handlers import Handlers, Respond
+from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.pictures import Pictures
+from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
-from scoreboard.web.application import Services, build_application
+from scoreboard.web.application import WebRoutes, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
-from scoreboard.web.direct import (
-    build_direct_table,
-    build_fast_probes,
-    build_fast_table,
-    build_plain_table,
-    build_probe_table,
-)
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.openapi import Description
+from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
-from scoreboard.web.problems import failed, problem
+from scoreboard.web.problems import error_response, problem
 from scoreboard.web.rate_limit import RateLimitMiddleware
+from scoreboard.web.route import DirectTable, FastTable, Route, build_direct_table, build_fast_table, query_parameters
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
@@ -61,32 +59,32 @@ UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 
 
 @dataclass
-class Site:
+class WebServer:
     """A running site. `answer` is what the next submit leads to, or raises; `board` what a read gives, or raises."""
 
     people: Node
     http: httpx.AsyncClient
     health: HealthRoutes
     board: Snapshot | Exception = SNAPSHOT
-    standing: Standing = NOWHERE
+    own_place: Standing = NOWHERE
     outcome: Outcome | Exception = UNSIGNED
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
     at_once: int = 0  # how often a board was at hand
 
-    async def read(self) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
         snapshot: Snapshot = _given(self.board)
         return snapshot
 
-    def fresh(self) -> Snapshot | None:
+    def current_snapshot(self) -> Snapshot | None:
         if isinstance(self.board, Exception) or self.board.stale:
             return None
         self.at_once += 1
         return self.board
 
-    async def stand(self, user: UUID) -> Standing:
-        return self.standing
+    async def standing(self, user: UUID) -> Standing:
+        return self.own_place
 
     def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
         """A refusal at once; all else as the committers give it, later."""
@@ -102,7 +100,7 @@ class Site:
     async def register(self, username: str = "Ada", **headers: str) -> dict[str, Any]:
         """A new account's answer."""
         body = {"username": username, "email": f"{username.lower()}@example.org", "password": "correct horse battery"}
-        answer = await self.http.post("/api/v1/auth/register", json=body, headers=headers)
+        answer = await self.http.post(REGISTER_PATH, json=body, headers=headers)
         assert answer.status_code == 201, answer.text
         data = answer.json()["data"]
         assert isinstance(data, dict)
@@ -120,16 +118,40 @@ async def _end(pending: Pending, outcome: Outcome) -> None:
     pending.resolve(outcome)
 
 
-def _no_poll(request: Request, reply: Respond) -> None:
-    raise AssertionError("nobody polls here")
+class NodeHealth:
+    """What /readyz tells, with the monitor of these stores."""
+
+    def __init__(self, monitor: HealthMonitor) -> None:
+        self._monitor = monitor
+
+    def conditions(self) -> Mapping[Store, StoreCondition]:
+        return self._monitor.conditions
+
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self._monitor.warnings)
+
+    def boards(self) -> dict[str, str]:
+        return {"leaderboard": "current"}
 
 
-async def _no_live(request: Request) -> None:
-    raise AssertionError("nobody asks for a WebSocket here")
+class UnusedTransport:
+    """A live transport that no test of the web calls."""
+
+    async def serve(self, request: Request) -> None:
+        raise AssertionError("no test of the web watches the board")
+
+    async def answer(self, request: Request) -> Response:
+        raise AssertionError("no test of the web polls")
+
+    def answer_fast(self, request: Request, reply: Respond) -> None:
+        raise AssertionError("no test of the web polls")
+
+    def refusal(self, request: Request) -> None:
+        return None
 
 
 @asynccontextmanager
-async def site(
+async def serve_web(
     database_url: str,
     redis_url: str,
     *,
@@ -137,47 +159,46 @@ async def site(
     allowed: tuple[str, ...] = (),
     proxies: tuple[Network, ...] = (),
     ip_per_minute: int = 0,
-    all_doors: bool = False,
+    all_handlers: bool = False,
     pictures: Pictures | None = None,
     branding: Branding = SHIPPED,
     actions: str = "",
     buttons: bool = True,
+    more_routes: Callable[[Bearer], Iterable[Route]] = lambda _: (),
     **settings: Any,
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[WebServer]:
     """Serves until the block ends. `actions`: the text of an actions file; `buttons`: whether the page has any.
 
-    `all_doors`: a server without a prompt table stands beside the first, and one without any.
+    `all_handlers`: a server without a prompt table stands beside the first, and one without any.
     """
     async with AsyncExitStack() as stack:
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
         monitor = HealthMonitor(people.stores)
-        health = HealthRoutes(lambda: monitor.conditions, lambda: monitor.warnings, lambda: {"leaderboard": "current"})
-        made = Site(people, httpx.AsyncClient(), health)
+        health = HealthRoutes(NodeHealth(monitor))
+        made = WebServer(people, httpx.AsyncClient(), health)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
-        bearer, heads = (
-            Bearer(people.sessions.authenticate, people.sessions.recall),
-            ResponseHeaders(origins, public_url=public_url),
-        )
-        scores = ScoreRoutes(bearer, made.submit, made.read, made.stand, made.fresh)
-        services = Services(
+        bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
+        leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
+        unused, error_pages = UnusedTransport(), ErrorPages(branding)
+        resources = WebRoutes(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer, addresses),
-            scores=scores,
+            scores=ScoreRoutes(bearer, submit_action, leaderboard),
+            live=LiveRoutes(unused, unused, unused),
             health=health,
             pages=PageRoutes(
                 read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},
-                made.read,
+                leaderboard,
                 per_minute=10,
                 registration=True,
                 branding=branding,
                 public_url=public_url,
             ),
-            avatars=AvatarRoutes(made.read, pictures),
-            description=Description(),
-            error_pages=ErrorPages(branding),
+            avatars=AvatarRoutes(leaderboard, pictures),
+            document=OpenApiRoutes(),
         )
-        application = build_application(services)
-        asgi = Asgi(application)
+        routes = (*resources, *more_routes(bearer))
+        asgi = Asgi(build_application(routes, resources.document, error_pages))
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
         gate = RateLimitMiddleware(
@@ -186,26 +207,24 @@ async def site(
             addresses,
             connections,
             ip_per_minute,
-            files=services.pages.paths,
-            routes=[rule.rule for rule in application.url_map.iter_rules()],
-            recall=bearer.recall,
+            files=resources.pages.paths,
+            parameters=query_parameters(routes),
+            bearer=bearer,
         )
 
-        def front(
-            direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
-        ) -> Handlers:
+        def handlers(direct: DirectTable, fast: FastTable) -> Handlers:
             return Handlers(
                 direct=direct,
                 fast=fast,
-                live_path=b"/api/v1/scores/live",
-                live=_no_live,
+                live_path=LIVE_PATH.encode(),
+                live=unused.serve,
                 asgi=asgi.answer,
                 write_head=heads.write,
-                before=gate.before,
+                before=gate.check_request,
                 problem=problem,
-                failed=failed,
-                error_page=services.error_pages.of,
-                malformed=gate.malformed,
+                failed=error_response,
+                error_page=error_pages.of,
+                malformed=gate.count_malformed,
                 peer_group=connections.peer_group,
                 admit=connections.admit,
                 released=connections.released,
@@ -216,17 +235,14 @@ async def site(
 
         await nursery.start(monitor.run)
 
-        async def serve(
-            direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
-        ) -> httpx.AsyncClient:
-            _, port = await nursery.start(Server(front(direct, fast)).run, "127.0.0.1", 0)
+        async def serve(direct: DirectTable, fast: FastTable) -> httpx.AsyncClient:
+            _, port = await nursery.start(Server(handlers(direct, fast)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
             )
 
-        files = build_plain_table(services.pages, services.description.read)
-        direct = build_direct_table(scores) | files | build_probe_table(health, metrics=True)
-        made.http = await serve(direct, build_fast_table(scores, _no_poll) | build_fast_probes(health))
-        if all_doors:
+        direct = build_direct_table(routes)
+        made.http = await serve(direct, build_fast_table(routes))
+        if all_handlers:
             made.other_handlers = [await serve(direct, {}), await serve({}, {})]
         yield made

@@ -4,29 +4,45 @@ import msgspec
 import pytest
 import trio
 
-from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
 from scoreboard.domain.scoring import read_rules
 from scoreboard.web.pages.script_comments import without_comments
 from scoreboard.web.pages.site import page_actions
 from scoreboard.web.routes.health import HealthRoutes
 from tests.operations.people import database_url
-from tests.web.site import ROOT, site
+from tests.web.site import ROOT, serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
 
 
+class FixedHealth:
+    """A node's health with these stores, one warning and a stale board."""
+
+    def __init__(self, conditions: dict[Store, StoreCondition]) -> None:
+        self._conditions = conditions
+
+    def conditions(self) -> dict[Store, StoreCondition]:
+        return self._conditions
+
+    def warnings(self) -> tuple[str, ...]:
+        return ("Mind this.",)
+
+    def boards(self) -> dict[str, str]:
+        return {"leaderboard": "stale"}
+
+
 async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> None:
     """Ready when not draining and a store answers; alive in any case."""
-    async with site(database_url, redis_url) as here:
-        ready = await here.http.get("/readyz")
+    async with serve_web(database_url, redis_url) as server:
+        ready = await server.http.get("/readyz")
         assert (ready.status_code, ready.json()) == (
             200,
             {"ready": True, "migrated": True, "draining": False, "stores": {"postgresql": "up", "redis": "up"}}
             | {"warnings": [], "boards": {"leaderboard": "current"}},
         )
-        here.health.draining = True
-        assert (await here.http.get("/readyz")).status_code == 503
-        assert (await here.http.get("/livez")).status_code == 200
+        server.health.draining = True
+        assert (await server.http.get("/readyz")).status_code == 503
+        assert (await server.http.get("/livez")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -43,9 +59,7 @@ async def test_one_store_that_serves_reads_is_enough_to_be_ready(
     postgresql: StoreCondition, redis: StoreCondition, status: int
 ) -> None:
     """Degraded is better than gone; with neither it is 503. The body tells of stores, warnings and boards."""
-    health = HealthRoutes(
-        lambda: {"postgresql": postgresql, "redis": redis}, lambda: ("Mind this.",), lambda: {"leaderboard": "stale"}
-    )
+    health = HealthRoutes(FixedHealth({"postgresql": postgresql, "redis": redis}))
     nobody: object = None
     answer = await health.readyz(nobody)  # type: ignore[arg-type]
     assert answer.status == status
@@ -62,43 +76,43 @@ async def test_one_store_that_serves_reads_is_enough_to_be_ready(
 async def test_a_dead_redis_shows_on_readyz(database_url: str) -> None:
     """As the monitor learned at its first check, without an exception."""
     with trio.fail_after(20):
-        async with site(database_url, "redis://127.0.0.1:1/0") as here:
-            ready = await here.http.get("/readyz", timeout=10)
+        async with serve_web(database_url, "redis://127.0.0.1:1/0") as server:
+            ready = await server.http.get("/readyz", timeout=10)
             assert (ready.status_code, ready.json()["stores"]) == (200, {"postgresql": "up", "redis": "down"})
 
 
 async def test_metrics_are_prometheus_text(database_url: str, redis_url: str) -> None:
     """Answers to actions are counted by what became of them."""
-    async with site(database_url, redis_url) as here:
-        mine = await here.register()
-        await here.http.post(
+    async with serve_web(database_url, redis_url) as server:
+        mine = await server.register()
+        await server.http.post(
             "/api/v1/scores/action", json={}, headers={"authorization": f"Bearer {mine['accessToken']}"}
         )
-        answer = await here.http.get("/metrics")
+        answer = await server.http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert 'scoreboard_score_updates_total{result="invalid_signature"}' in answer.text
 
 
 async def test_the_page_holds_the_present_board(database_url: str, redis_url: str) -> None:
     """Right without JavaScript; the same page is not sent twice; without any store it still comes."""
-    async with site(database_url, redis_url) as here:
-        page = await here.http.get("/")
+    async with serve_web(database_url, redis_url) as server:
+        page = await server.http.get("/")
         assert page.status_code == 200
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "Player 10" in page.text
         assert "Player 11" not in page.text
-        again = await here.http.get("/", headers={"if-none-match": page.headers["etag"]})
+        again = await server.http.get("/", headers={"if-none-match": page.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-        here.board = StorageUnavailable("postgresql", "neither store")
-        assert (await here.http.get("/")).status_code == 200
+        server.board = StorageUnavailable("postgresql", "neither store")
+        assert (await server.http.get("/")).status_code == 200
 
 
 async def test_files_travel_gzipped_to_those_who_read_it(database_url: str, redis_url: str) -> None:
     """The page stays under 34 kB on its way; who does not read gzip, or refuses it, gets the plain file under another
     ETag."""
-    async with site(database_url, redis_url) as here:
-        packed = await here.http.get("/static/page.js", headers={"accept-encoding": "br, gzip;q=0.8"})
-        plain = await here.http.get("/static/page.js", headers={"accept-encoding": "gzip;q=0, br"})
+    async with serve_web(database_url, redis_url) as server:
+        packed = await server.http.get("/static/page.js", headers={"accept-encoding": "br, gzip;q=0.8"})
+        plain = await server.http.get("/static/page.js", headers={"accept-encoding": "gzip;q=0, br"})
         assert packed.headers["content-encoding"] == "gzip"
         assert "content-encoding" not in plain.headers
         assert packed.content == plain.content
@@ -112,23 +126,23 @@ async def test_files_travel_gzipped_to_those_who_read_it(database_url: str, redi
             and name not in {"element.js", "origins.js", "sha256.js", "stage.js"}
         ]
         paths = ["/", *(f"/static/{name}" for name in loaded)]  # the rest is for other pages, other sites, home screens
-        assert sum([int((await here.http.get(path)).headers["content-length"]) for path in paths]) < 34_000
+        assert sum([int((await server.http.get(path)).headers["content-length"]) for path in paths]) < 34_000
 
 
 async def test_the_pages_files_are_there_and_nothing_else(database_url: str, redis_url: str) -> None:
     """Whatever the page names is served with its type and an ETag; the client stands at /scoreboard.js too, for other
     sites' pages."""
-    async with site(database_url, redis_url) as here:
+    async with serve_web(database_url, redis_url) as server:
         for entry in (ROOT / "scoreboard/web/static").iterdir():
-            answer = await here.http.get(f"/static/{entry.name}")
+            answer = await server.http.get(f"/static/{entry.name}")
             content = entry.read_bytes()
             content = without_comments(content) if entry.suffix == ".js" else content
             assert (answer.status_code, answer.content) == (200, content)
             assert answer.headers["content-type"] != "application/octet-stream"
             assert answer.headers["cache-control"] == "no-cache"
-            current = await here.http.get(f"/static/{entry.name}", headers={"if-none-match": answer.headers["etag"]})
+            current = await server.http.get(f"/static/{entry.name}", headers={"if-none-match": answer.headers["etag"]})
             assert current.status_code == 304
-        client = await here.http.get("/scoreboard.js")
+        client = await server.http.get("/scoreboard.js")
         assert client.text == "export * from './static/scoreboard.js';\n"
         assert client.headers["content-type"] == "text/javascript; charset=utf-8"
         assert client.headers["access-control-allow-origin"] == "*"
@@ -140,7 +154,7 @@ async def test_the_pages_files_are_there_and_nothing_else(database_url: str, red
             "/static//etc/passwd",
             "/page.py",
         ):
-            assert (await here.http.get(path)).status_code == 404
+            assert (await server.http.get(path)).status_code == 404
 
 
 def test_buttons_do_what_their_rule_accepts() -> None:
@@ -153,8 +167,8 @@ def test_buttons_do_what_their_rule_accepts() -> None:
 
 async def test_the_description_names_every_route(database_url: str, redis_url: str) -> None:
     """An OpenAPI document without a dangling reference, errors as problem+json."""
-    async with site(database_url, redis_url) as here:
-        answer = await here.http.get("/api/v1/openapi.json")
+    async with serve_web(database_url, redis_url) as server:
+        answer = await server.http.get("/api/v1/openapi.json")
         document = answer.json()
         assert document["openapi"].startswith("3.1")
         found = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
@@ -189,9 +203,9 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
 
 async def test_the_description_is_made_once(database_url: str, redis_url: str) -> None:
     """It is the same bytes at every door, has an ETag, and comes gzipped to whoever takes that."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        first = await here.http.get("/api/v1/openapi.json")
-        for handler in (here.http, *here.other_handlers):
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        first = await server.http.get("/api/v1/openapi.json")
+        for handler in (server.http, *server.other_handlers):
             answer = await handler.get("/api/v1/openapi.json", headers={"accept-encoding": "identity"})
             assert (answer.status_code, answer.json()) == (200, first.json())
             again = await handler.get("/api/v1/openapi.json", headers={"if-none-match": first.headers["etag"]})
@@ -205,8 +219,8 @@ async def test_the_description_is_made_once(database_url: str, redis_url: str) -
 async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, path: str, status: int) -> None:
     """More than a kilobyte is refused before anybody reads it; the page's own may be longer, as other sites add to
     it."""
-    async with site(database_url, redis_url) as here:
-        answer = await here.http.get(f"{path}?{'a=1&' * 300}")
+    async with serve_web(database_url, redis_url) as server:
+        answer = await server.http.get(f"{path}?{'a=1&' * 300}")
         assert answer.status_code == status
         if status == 400:
             assert (answer.json()["code"], answer.json()["errors"][0]["field"]) == ("INVALID_REQUEST", "query")
@@ -218,8 +232,8 @@ async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, pa
 )
 async def test_other_methods_are_refused_alike(database_url: str, redis_url: str, method: str, path: str) -> None:
     """405 with the methods that are allowed, whichever door answers."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        for handler in (here.http, *here.other_handlers):
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        for handler in (server.http, *server.other_handlers):
             answer = await handler.request(method, path)
             assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
             assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}

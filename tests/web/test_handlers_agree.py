@@ -1,4 +1,4 @@
-"""All doors, prompt, express, and Quart behind Hypercorn, give the same answers; and what those answers are."""
+"""Fast handlers, direct handlers, and Quart behind Hypercorn give the same answers; and what those answers are."""
 
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailab
 from scoreboard.domain.outcomes import UNSTORABLE_ACTION, Duplicate, Outcome, Recorded, limited, out_of_service
 from scoreboard.storage.board_cache import Standing
 from tests.operations.people import database_url
-from tests.web.site import SNAPSHOT, Site, site
+from tests.web.site import SNAPSHOT, WebServer, serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
 
@@ -19,11 +19,11 @@ BOARD, ACTION = "/api/v1/scores/leaderboard", "/api/v1/scores/action"
 RECORDED = Recorded(UUID(int=7), 1500, 100, 1600, 5, 1_768_041_000_000)
 
 
-async def ask(here: Site, method: str, path: str, **request: Any) -> httpx.Response:
-    """Asks all doors; the answer, once it is known to be one."""
-    assert len(here.other_handlers) == 2
+async def ask(server: WebServer, method: str, path: str, **request: Any) -> httpx.Response:
+    """Asks the three servers; the answer, once it is known to be the same."""
+    assert len(server.other_handlers) == 2
     request["headers"] = {"x-request-id": "same"} | request.get("headers", {})
-    answers = [await handler.request(method, path, **request) for handler in (here.http, *here.other_handlers)]
+    answers = [await handler.request(method, path, **request) for handler in (server.http, *server.other_handlers)]
     first, *others = (
         (
             answer.status_code,
@@ -48,45 +48,45 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 async def test_the_board_is_read_alike(database_url: str, redis_url: str) -> None:
     """With limits good and bad, with and without a token, conditionally, as HEAD."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
-        here.standing = Standing(3200, 42)
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
+        server.own_place = Standing(3200, 42)
         token = {"authorization": f"Bearer {mine['accessToken']}"}
 
-        plain = await ask(here, "GET", BOARD)
+        plain = await ask(server, "GET", BOARD)
         assert plain.status_code == 200
         assert plain.headers["last-modified"] == "Sat, 10 Jan 2026 10:30:01 GMT"
         assert len(plain.json()["data"]["leaderboard"]) == 10
-        assert len((await ask(here, "GET", f"{BOARD}?limit=12")).json()["data"]["leaderboard"]) == 12
-        assert code(await ask(here, "GET", f"{BOARD}?limit=abc")) == (400, "INVALID_REQUEST")
-        assert code(await ask(here, "GET", f"{BOARD}?limit=1&limit=1")) == (400, "INVALID_REQUEST")
+        assert len((await ask(server, "GET", f"{BOARD}?limit=12")).json()["data"]["leaderboard"]) == 12
+        assert code(await ask(server, "GET", f"{BOARD}?limit=abc")) == (400, "INVALID_REQUEST")
+        assert code(await ask(server, "GET", f"{BOARD}?limit=1&limit=1")) == (400, "INVALID_REQUEST")
 
-        own = await ask(here, "GET", BOARD, headers=token)
+        own = await ask(server, "GET", BOARD, headers=token)
         assert own.json()["data"]["currentUser"] == {"rank": 42, "score": 3200}
         assert own.headers["cache-control"] == "private, no-cache"
         assert own.headers["etag"] != plain.headers["etag"]
 
         for headers, first in (({}, plain), (token, own)):
             current = await ask(
-                here, "GET", BOARD, headers=headers | {"if-none-match": f'"x", W/{first.headers["etag"]}'}
+                server, "GET", BOARD, headers=headers | {"if-none-match": f'"x", W/{first.headers["etag"]}'}
             )
             assert (current.status_code, current.content) == (304, b"")
             assert current.headers["etag"] == first.headers["etag"]
             assert "content-length" not in current.headers
-        assert (await ask(here, "GET", BOARD, headers={"if-none-match": '"x"'})).status_code == 200
-        assert here.at_once == 4  # whoever asks well and without a token: plain, limit=12, two with If-None-Match
+        assert (await ask(server, "GET", BOARD, headers={"if-none-match": '"x"'})).status_code == 200
+        assert server.at_once == 4  # whoever asks well and without a token: plain, limit=12, two with If-None-Match
 
-        head = await ask(here, "HEAD", BOARD)
+        head = await ask(server, "HEAD", BOARD)
         assert (head.status_code, head.content, head.headers["content-length"]) == (
             200,
             b"",
             plain.headers["content-length"],
         )
 
-        here.board = msgspec.structs.replace(SNAPSHOT, stale=True)
-        assert (await ask(here, "GET", BOARD)).json()["data"]["stale"] is True
-        here.board = StorageUnavailable("redis", "neither store")
-        away = await ask(here, "GET", BOARD)
+        server.board = msgspec.structs.replace(SNAPSHOT, stale=True)
+        assert (await ask(server, "GET", BOARD)).json()["data"]["stale"] is True
+        server.board = StorageUnavailable("redis", "neither store")
+        away = await ask(server, "GET", BOARD)
         assert code(away) == (503, "SERVICE_UNAVAILABLE")
         assert int(away.headers["retry-after"]) >= 1
         assert "neither" not in away.text
@@ -100,25 +100,25 @@ async def test_a_bad_token_is_refused_even_where_none_is_needed(
     database_url: str, redis_url: str, authorization: str
 ) -> None:
     """A client must notice that its log-in has ended."""
-    async with site(database_url, redis_url, all_doors=True) as here:
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
         headers = {"authorization": authorization.encode("latin-1")}
-        answer = await ask(here, "GET", BOARD, headers=headers)
+        answer = await ask(server, "GET", BOARD, headers=headers)
         assert code(answer) == (401, "UNAUTHORIZED")
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert code(await ask(here, "POST", ACTION, headers=headers, json={})) == (401, "UNAUTHORIZED")
-        assert here.submitted == []
+        assert code(await ask(server, "POST", ACTION, headers=headers, json={})) == (401, "UNAUTHORIZED")
+        assert server.submitted == []
 
 
 @pytest.mark.parametrize("authorization", ["Basic YTpi", "Digest username=x", "Negotiate", "x", "DPoP a.b.c"])
 async def test_other_schemes_are_somebody_elses(database_url: str, redis_url: str, authorization: str) -> None:
     """A staging proxy's password comes along with every request: reads go on as without it, an action still wants a
     token."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
-        answer = await ask(here, "GET", BOARD, headers={"authorization": authorization})
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
+        answer = await ask(server, "GET", BOARD, headers={"authorization": authorization})
         assert answer.status_code == 200
         assert "currentUser" not in answer.json()["data"]
-        assert code(await ask(here, "POST", ACTION, headers={"authorization": authorization}, json={})) == (
+        assert code(await ask(server, "POST", ACTION, headers={"authorization": authorization}, json={})) == (
             401,
             "UNAUTHORIZED",
         )
@@ -127,14 +127,14 @@ async def test_other_schemes_are_somebody_elses(database_url: str, redis_url: st
             ("authorization", f"Bearer {mine['accessToken']}"),
             ("x-request-id", "same"),
         ]
-        assert code(await here.http.get(BOARD, headers=two)) == (401, "UNAUTHORIZED")
+        assert code(await server.http.get(BOARD, headers=two)) == (401, "UNAUTHORIZED")
 
 
 async def test_if_modified_since_is_enough(database_url: str, redis_url: str) -> None:
     """304 for the second that Last-Modified named and for later ones, in each form of a date; an ETag that is named
     counts alone."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        first = await ask(here, "GET", BOARD)
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        first = await ask(server, "GET", BOARD)
         assert first.headers["last-modified"] == "Sat, 10 Jan 2026 10:30:01 GMT"
         for date, status in (
             ("Sat, 10 Jan 2026 10:30:01 GMT", 304),
@@ -149,29 +149,29 @@ async def test_if_modified_since_is_enough(database_url: str, redis_url: str) ->
             ("Sat, 10 Jan 99999 10:30:01 GMT", 200),
             ("1" * 10_000, 200),
         ):
-            answer = await ask(here, "GET", BOARD, headers={"if-modified-since": date})
+            answer = await ask(server, "GET", BOARD, headers={"if-modified-since": date})
             assert answer.status_code == status, date
             if status == 304:
                 assert (answer.content, answer.headers["etag"]) == (b"", first.headers["etag"])
         both = {"if-modified-since": "Sat, 10 Jan 2026 10:30:01 GMT", "if-none-match": '"x"'}
-        assert (await ask(here, "GET", BOARD, headers=both)).status_code == 200
+        assert (await ask(server, "GET", BOARD, headers=both)).status_code == 200
 
 
 async def test_no_date_is_told_that_could_hide_a_change(database_url: str, redis_url: str) -> None:
     """Last-Modified tells of the first ten rows, once its second is over: of no more rows, of no one's own place."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
-        here.standing = Standing(3200, 42)
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
+        server.own_place = Standing(3200, 42)
         late = {"if-modified-since": "Tue, 19 Jan 2038 03:14:07 GMT"}
 
         async def is_undated(url: str = BOARD, headers: dict[str, str] | None = None) -> bool:
-            answer = await ask(here, "GET", url, headers=late | (headers or {}))
+            answer = await ask(server, "GET", url, headers=late | (headers or {}))
             return answer.status_code == 200 and "last-modified" not in answer.headers
 
-        assert (await ask(here, "GET", BOARD, headers=late)).status_code == 304
+        assert (await ask(server, "GET", BOARD, headers=late)).status_code == 304
         assert await is_undated(f"{BOARD}?limit=11")
         assert await is_undated(headers={"authorization": f"Bearer {mine['accessToken']}"})
-        here.board = msgspec.structs.replace(SNAPSHOT, last_modified=0)
+        server.board = msgspec.structs.replace(SNAPSHOT, last_modified=0)
         assert await is_undated()
 
 
@@ -193,38 +193,38 @@ UNKNOWN = [
 async def test_an_unknown_parameter_is_named(database_url: str, redis_url: str) -> None:
     """400 on every route of the API, before anything is done; its escapes are decoded, and what can't be printed is not
     told."""
-    async with site(database_url, redis_url, all_doors=True) as here:
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
         for method, path, name in UNKNOWN:
-            answer = await ask(here, method, path, json={} if method == "POST" else None)
+            answer = await ask(server, method, path, json={} if method == "POST" else None)
             assert code(answer) == (400, "INVALID_REQUEST"), path
             assert answer.json()["errors"] == [{"field": name, "message": "is not known here"}]
         for path in ("/api/v1/users/me", "/api/v1/openapi.json", BOARD):
             for query in ("&".join(["a=1"] * 17), "a" * 1025):
-                answer = await ask(here, "GET", f"{path}?{query}")
+                answer = await ask(server, "GET", f"{path}?{query}")
                 assert code(answer) == (400, "INVALID_REQUEST"), path
                 assert answer.json()["errors"] == [
                     {"field": "query", "message": "must have at most 1024 bytes and 16 fields"}
                 ]
         for path in ("/api/v1/nowhere", "/api/v1/scores/leaderboar%64", "/api/v2/scores/poll", "/api/"):
             # the path is wrong, not the parameter
-            assert (await ask(here, "GET", f"{path}?since=0")).status_code == 404, path
-        assert here.submitted == []
-        assert (await here.http.get(f"{BOARD}?%6cimit=3")).status_code == 200
-        assert (await here.http.get("/?utm_source=x")).status_code == 200
+            assert (await ask(server, "GET", f"{path}?since=0")).status_code == 404, path
+        assert server.submitted == []
+        assert (await server.http.get(f"{BOARD}?%6cimit=3")).status_code == 200
+        assert (await server.http.get("/?utm_source=x")).status_code == 200
 
 
 async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: str) -> None:
     """The raw body, the signature, the request id, and who the token speaks for."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
-        here.outcome = RECORDED
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
+        server.outcome = RECORDED
         body = b'{"actionId" :"\xc3\xa9"}'
         headers = {
             "authorization": f"BEARER {mine['accessToken']}",
             "x-action-signature": "v1.ab",
             "content-type": "Application/JSON; charset=utf-8",
         }
-        answer = await ask(here, "POST", ACTION, headers=headers, content=body)
+        answer = await ask(server, "POST", ACTION, headers=headers, content=body)
         assert answer.json() == {
             "success": True,
             "data": {
@@ -236,8 +236,8 @@ async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: s
                 "timestamp": "2026-01-10T10:30:00.000Z",
             },
         }
-        assert len(here.submitted) == 3
-        for identity, signature, raw, request_id in here.submitted:
+        assert len(server.submitted) == 3
+        for identity, signature, raw, request_id in server.submitted:
             assert (str(identity.user), signature, raw, request_id) == (mine["userId"], "v1.ab", body, "same")
 
 
@@ -266,12 +266,12 @@ OUTCOMES: list[tuple[Outcome | Exception, int, str, dict[str, Any]]] = [
 
 async def test_every_outcome_has_its_answer(database_url: str, redis_url: str) -> None:
     """The specification's six, the 503, and a bug: never a trace of the cause."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
         headers = {"authorization": f"Bearer {mine['accessToken']}"}
         for outcome, status, name, more in OUTCOMES:
-            here.outcome = outcome
-            answer = await ask(here, "POST", ACTION, headers=headers, json={})
+            server.outcome = outcome
+            answer = await ask(server, "POST", ACTION, headers=headers, json={})
             assert code(answer) == (status, name)
             found = answer.json() | dict(answer.headers)
             assert {key: found.get(key) for key in more} == more
@@ -282,10 +282,10 @@ async def test_every_outcome_has_its_answer(database_url: str, redis_url: str) -
 
 async def test_a_repeated_action_is_told_its_original_outcome(database_url: str, redis_url: str) -> None:
     """409 with the data of the first time, and a header that says so."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
-        here.outcome = Duplicate(msgspec.structs.replace(RECORDED, rank=None))
-        answer = await ask(here, "POST", ACTION, headers={"authorization": f"Bearer {mine['accessToken']}"}, json={})
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
+        server.outcome = Duplicate(msgspec.structs.replace(RECORDED, rank=None))
+        answer = await ask(server, "POST", ACTION, headers={"authorization": f"Bearer {mine['accessToken']}"}, json={})
         assert code(answer) == (409, "DUPLICATE_ACTION")
         assert answer.headers["idempotency-replayed"] == "true"
         assert (answer.json()["data"]["newScore"], answer.json()["data"]["newRank"]) == (1600, None)
@@ -293,26 +293,26 @@ async def test_a_repeated_action_is_told_its_original_outcome(database_url: str,
 
 async def test_only_json_is_read(database_url: str, redis_url: str) -> None:
     """415 for what calls itself something else; a body without a type is taken for JSON."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        mine = await here.register()
-        here.outcome = RECORDED
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        mine = await server.register()
+        server.outcome = RECORDED
         headers = {"authorization": f"Bearer {mine['accessToken']}"}
         for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonp", "application/json+x"):
-            assert code(await ask(here, "POST", ACTION, headers=headers | {"content-type": kind}, content=b"{}")) == (
+            assert code(await ask(server, "POST", ACTION, headers=headers | {"content-type": kind}, content=b"{}")) == (
                 415,
                 "UNSUPPORTED_MEDIA_TYPE",
             )
-        assert here.submitted == []
-        assert (await ask(here, "POST", ACTION, headers=headers, content=b"{}")).status_code == 200
+        assert server.submitted == []
+        assert (await ask(server, "POST", ACTION, headers=headers, content=b"{}")).status_code == 200
 
 
 async def test_other_methods_and_paths_are_refused_alike(database_url: str, redis_url: str) -> None:
     """405 names what is allowed, 404 is JSON too, 413 comes before anything is asked."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        wrong = await ask(here, "DELETE", BOARD)
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        wrong = await ask(server, "DELETE", BOARD)
         assert code(wrong) == (405, "METHOD_NOT_ALLOWED")
         assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
-        assert code(await ask(here, "GET", ACTION)) == (405, "METHOD_NOT_ALLOWED")
+        assert code(await ask(server, "GET", ACTION)) == (405, "METHOD_NOT_ALLOWED")
         for path in (
             "/api/v1/scores",
             "/api/v1/scores/leaderboard/",
@@ -320,6 +320,6 @@ async def test_other_methods_and_paths_are_refused_alike(database_url: str, redi
             "/%00",
             "/..%2f..%2fetc/passwd",
         ):
-            assert code(await ask(here, "GET", path)) == (404, "NOT_FOUND")
-        for handler in (here.http, *here.other_handlers):
+            assert code(await ask(server, "GET", path)) == (404, "NOT_FOUND")
+        for handler in (server.http, *server.other_handlers):
             assert (await handler.post(ACTION, content=b"x" * 16_385)).status_code == 413

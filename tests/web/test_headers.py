@@ -8,7 +8,7 @@ from scoreboard.web.headers import DATA_POLICY, ECHOED_FIELDS, PAGE_POLICY, Resp
 from scoreboard.web.pages.site import PAGE_FIELDS
 from tests.operations.people import database_url
 from tests.web.requests import request
-from tests.web.site import site
+from tests.web.site import serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
 
@@ -83,8 +83,8 @@ def test_the_page_may_connect_to_its_own_host_alone() -> None:
 async def test_other_sites_load_files_and_nothing_else(database_url: str, redis_url: str) -> None:
     """Cross-Origin-Resource-Policy: a picture or a script tag of another site gets our files, never an answer of the
     API or the page."""
-    async with site(database_url, redis_url, all_doors=True) as here:
-        for handler in (here.http, *here.other_handlers):
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        for handler in (server.http, *server.other_handlers):
             for path in (BOARD, f"{BOARD}?limit=0", "/livez", "/nowhere", "/", "/metrics", "/api/v1/openapi.json"):
                 answer = await handler.get(path)
                 assert answer.headers.get_list("cross-origin-resource-policy") == ["same-origin"], path
@@ -97,7 +97,7 @@ async def test_other_sites_load_files_and_nothing_else(database_url: str, redis_
 
 async def test_every_door_carries_the_security_fields(database_url: str, redis_url: str) -> None:
     """Express, Quart, its errors, what http1 refuses: each field once, the page's policy on the page alone."""
-    async with site(database_url, redis_url) as here:
+    async with serve_web(database_url, redis_url) as server:
         for method, path in (
             ("GET", BOARD),
             ("GET", "/livez"),
@@ -106,7 +106,7 @@ async def test_every_door_carries_the_security_fields(database_url: str, redis_u
             ("GET", "/"),
             ("POST", "/api/v1/auth/login"),
         ):
-            answer = await here.http.request(method, path, headers={"x-request-id": "mine"})
+            answer = await server.http.request(method, path, headers={"x-request-id": "mine"})
             names = [name.lower() for name, _ in answer.headers.multi_items()]
             assert len(names) == len(set(names)), names
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -117,39 +117,39 @@ async def test_every_door_carries_the_security_fields(database_url: str, redis_u
             )
             assert "date" in answer.headers
             assert "server" not in answer.headers
-        refused = await here.http.post(BOARD, content=b"x" * 20_000)
+        refused = await server.http.post(BOARD, content=b"x" * 20_000)
         assert refused.status_code == 413
         assert refused.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_only_pages_that_are_allowed_are_told_so(database_url: str, redis_url: str) -> None:
     """CORS names the origin that asked, on answers of all doors and on errors; nobody else is told anything."""
-    async with site(database_url, redis_url, allowed=("https://friend.example",)) as here:
+    async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
         for path in (BOARD, "/livez", "/nowhere", f"{BOARD}?limit=0"):
-            answer = await here.http.get(path, headers={"origin": "https://friend.example"})
+            answer = await server.http.get(path, headers={"origin": "https://friend.example"})
             assert answer.headers["access-control-allow-origin"] == "https://friend.example"
             assert answer.headers["access-control-allow-credentials"] == "true"
             assert {"Date", "ETag"} <= set(answer.headers["access-control-expose-headers"].split(", "))
             for headers in ({}, {"origin": "https://evil.example"}, {"origin": "null"}):
-                answer = await here.http.get(path, headers=headers)
+                answer = await server.http.get(path, headers=headers)
                 assert "access-control-allow-origin" not in answer.headers
                 assert "origin" in answer.headers["vary"]
 
 
 async def test_a_preflight_is_answered_without_asking_a_route(database_url: str, redis_url: str) -> None:
     """204 with what may be sent for an allowed page; nothing for another."""
-    async with site(database_url, redis_url, allowed=("https://friend.example",)) as here:
+    async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
         asked = {"access-control-request-method": "PATCH", "access-control-request-headers": "authorization"}
         for path in ("/api/v1/users/me", "/api/v1/scores/action"):
-            answer = await here.http.options(path, headers=asked | {"origin": "https://friend.example"})
+            answer = await server.http.options(path, headers=asked | {"origin": "https://friend.example"})
             assert (answer.status_code, answer.content) == (204, b"")
             assert answer.headers["access-control-allow-origin"] == "https://friend.example"
             assert "PATCH" in answer.headers["access-control-allow-methods"]
             assert "x-action-signature" in answer.headers["access-control-allow-headers"]
-            answer = await here.http.options(path, headers=asked | {"origin": "https://evil.example"})
+            answer = await server.http.options(path, headers=asked | {"origin": "https://evil.example"})
             assert answer.status_code == 204
             assert not [name for name in answer.headers if name.startswith("access-control")]
-        assert (await here.http.options("/api/v1/users/me")).status_code == 405
+        assert (await server.http.options("/api/v1/users/me")).status_code == 405
 
 
 APPS = (
@@ -168,19 +168,19 @@ async def test_apps_and_extensions_are_origins(database_url: str, redis_url: str
         flags={"server.allowed_origins": ",".join(origins)}, environ={}, needs_stores=False
     ).server.allowed_origins
     assert allowed == origins
-    async with site(database_url, redis_url, allowed=allowed) as here:
+    async with serve_web(database_url, redis_url, allowed=allowed) as server:
         for origin in origins:
-            answer = await here.http.get(
+            answer = await server.http.get(
                 BOARD, headers={"origin": origin, "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
             )
             assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
             name = origin.partition(":")[0].replace("-", "")
             body = {"username": f"a{name}", "email": f"{name}@example.org", "password": "correct horse battery"}
             assert (
-                await here.http.post("/api/v1/auth/register", json=body, headers={"origin": origin})
+                await server.http.post("/api/v1/auth/register", json=body, headers={"origin": origin})
             ).status_code == 201
         foreign = {"origin": "tauri://elsewhere", "sec-fetch-site": "cross-site"}
-        assert (await here.http.get(BOARD, headers=foreign)).status_code == 403
+        assert (await server.http.get(BOARD, headers=foreign)).status_code == 403
 
 
 async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: str, redis_url: str) -> None:
@@ -188,7 +188,7 @@ async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: st
     told nothing."""
     asked = "sentry-trace, Baggage,traceparent,, a b, x\t, " + "y" * 65 + ", authorization"
     many = ",".join(f"x-{number}" for number in range(500))
-    async with site(database_url, redis_url, allowed=("https://friend.example",)) as here:
+    async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
 
         async def preflight(names: str, origin: str = "https://friend.example") -> str:
             fields = {
@@ -196,7 +196,7 @@ async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: st
                 "access-control-request-method": "POST",
                 "access-control-request-headers": names,
             }
-            answer = await here.http.options("/api/v1/scores/action", headers=fields)
+            answer = await server.http.options("/api/v1/scores/action", headers=fields)
             assert answer.status_code == 204
             return str(answer.headers.get("access-control-allow-headers", ""))
 

@@ -1,11 +1,14 @@
 """What is counted under an address, and as what."""
 
+from types import SimpleNamespace
+from typing import cast
 from uuid import UUID
 
 import pytest
 
-from scoreboard.domain.paths import AVATAR_PREFIX
-from scoreboard.http.request import Request
+from scoreboard.domain.paths import AVATAR_PREFIX, LEADERBOARD_PATH
+from scoreboard.operations.authenticator import Authenticator
+from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.cors import Origins
@@ -15,13 +18,14 @@ from tests.web.requests import request
 
 LIMIT = 10
 FILE, PICTURE = "/static/page.js", f"{AVATAR_PREFIX}{UUID(int=1)}"
-BOARD = "/api/v1/scores/leaderboard"
+BOARD = LEADERBOARD_PATH
 
 
-def user_of(asked: Request) -> UUID | None:
-    """Whom the token of these tests names."""
-    name = asked.header(b"authorization").decode().removeprefix("Bearer ")
-    return UUID(int=int(name)) if name.isdigit() else None
+class NumberedUsers:
+    """In place of an Authenticator: a token that is a number was verified before, as that user's."""
+
+    def recall(self, token: str) -> SimpleNamespace | None:
+        return SimpleNamespace(user=UUID(int=int(token))) if token.isdigit() else None
 
 
 def gate() -> tuple[RateLimitMiddleware, ConnectionLimits]:
@@ -33,7 +37,8 @@ def gate() -> tuple[RateLimitMiddleware, ConnectionLimits]:
         connections,
         LIMIT,
         files=(FILE,),
-        recall=user_of,
+        parameters={BOARD.encode(): frozenset({"limit"})},
+        bearer=Bearer(cast("Authenticator", NumberedUsers())),
         clock=lambda: 0.0,
     ), connections
 
@@ -41,7 +46,7 @@ def gate() -> tuple[RateLimitMiddleware, ConnectionLimits]:
 def passed(gate: RateLimitMiddleware, path: str, times: int, user: int = 0, peer: str = "192.0.2.1") -> int:
     """How many of so many requests are let through."""
     fields = ((b"authorization", b"Bearer %d" % user),) if user else ()
-    return sum(gate.before(request(*fields, peer=peer, target=path.encode())) is None for _ in range(times))
+    return sum(gate.check_request(request(*fields, peer=peer, target=path.encode())) is None for _ in range(times))
 
 
 def test_a_page_view_is_one_request() -> None:
@@ -87,7 +92,7 @@ def test_users_of_one_address_count_for_themselves() -> None:
     assert sum(passed(room, BOARD, LIMIT, user=user) for user in range(2, USERS_TIMES + 9)) == (USERS_TIMES - 1) * LIMIT
     assert passed(room, BOARD, 1, user=2, peer="192.0.2.2") == 0  # of a user, from wherever it comes
     assert passed(room, BOARD, LIMIT + 5, user=900, peer="192.0.2.2") == LIMIT
-    answer = room.before(request((b"authorization", b"Bearer x"), target=BOARD.encode(), peer="192.0.2.1"))
+    answer = room.check_request(request((b"authorization", b"Bearer x"), target=BOARD.encode(), peer="192.0.2.1"))
     assert answer is not None
     assert answer.status == 429
 
@@ -96,7 +101,7 @@ def kept_alive(room: RateLimitMiddleware, user: int, peer: str = "192.0.2.1") ->
     """Whether the connection outlasts one more request of that user, which is refused."""
     asked = request((b"authorization", b"Bearer %d" % user), peer=peer, target=BOARD.encode())
     asked.keep_alive = True
-    answer = room.before(asked)
+    answer = room.check_request(asked)
     assert answer is not None
     assert (answer.status, b"Too many requests of this account." in answer.body) == (429, True)
     return asked.keep_alive
@@ -132,7 +137,7 @@ def test_a_refusal_says_when_to_try_again() -> None:
     """The layer, the seconds, and a sentence that has both."""
     room, _ = gate()
     assert passed(room, "/", LIMIT) == LIMIT
-    answer = room.before(request(peer="192.0.2.1"))
+    answer = room.check_request(request(peer="192.0.2.1"))
     assert answer is not None
     assert b"retry-after: 61\r\n" in answer.fields
     assert b'"layer":"ip"' in answer.body

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import ip_network
 from time import thread_time
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -20,23 +20,25 @@ from scoreboard.domain import account_rules as profiles
 from scoreboard.domain import email_addresses, names
 from scoreboard.domain import protocol as wire
 from scoreboard.domain.actions import parse_action
-from scoreboard.domain.queries import QUERY_BYTES
+from scoreboard.domain.queries import MAX_QUERY_BYTES
 from scoreboard.domain.skeletons import folded_skeleton, skeleton_of_first_rule
 from scoreboard.http.connection import YIELD_EVERY
 from scoreboard.http.parser import HEAD_BYTES, RequestParser
 from scoreboard.http.request import BODY_BYTES, NORMAL_PATH, Request
 from scoreboard.live.transports.query import query_token, read_query
 from scoreboard.net.reading import READ_BYTES
+from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.login_limits import LoginLimits
 from scoreboard.security import device_cookies, passwords, refresh_tokens, signatures, tokens
 from scoreboard.web import json_body as bodies
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
+from scoreboard.web.compression import accepts_gzip
+from scoreboard.web.conditional import matches_etag
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.pages.site import accepts_gzip
 from scoreboard.web.routes.auth import Credentials, Refresh, Registration, read_cookies
-from scoreboard.web.routes.scores import is_current, read_limit
+from scoreboard.web.routes.scores import read_limit
 from scoreboard.web.routes.users import ProfileChange
 from tests.operations.people import ISSUER, KEYS, MASTERS
 from tests.web.requests import request
@@ -217,14 +219,16 @@ PROXIES = Addresses((ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")))
 HEADS = ResponseHeaders(ORIGINS)
 
 
-def nobody(token: str) -> None:
-    """Verifies the token, whoever has it."""
-    tokens.verify(KEYS, token, issuer=ISSUER, now=0.0)
+class RefusingAuthenticator:
+    """Verifies each token and accepts none."""
+
+    def authenticate(self, token: str) -> None:
+        tokens.verify(KEYS, token, issuer=ISSUER, now=0.0)
 
 
-BEARER = Bearer(nobody)
+BEARER = Bearer(cast("Authenticator", RefusingAuthenticator()))
 READERS: dict[str, tuple[bytes, Callable[[Request], object]]] = {
-    "ETag": (b"if-none-match", lambda made: is_current(made, b'"' + b"a" * 32 + b'"')),
+    "ETag": (b"if-none-match", lambda made: matches_etag(made, b'"' + b"a" * 32 + b'"')),
     "gzip": (b"accept-encoding", accepts_gzip),
     "refresh cookie": (
         b"cookie",
@@ -234,7 +238,7 @@ READERS: dict[str, tuple[bytes, Callable[[Request], object]]] = {
         b"cookie",
         lambda made: [device_cookies.read(MASTERS, value) for value in read_cookies(made, "scoreboard_device")],
     ),
-    "address": (b"x-forwarded-for", PROXIES.counted),
+    "address": (b"x-forwarded-for", PROXIES.rate_limit_key),
     "log-in's address": (b"x-forwarded-for", lambda made: LoginLimits(10).begin(PROXIES.client(made), 0.0)),
     "token": (b"authorization", BEARER.identify),
     "origin": (b"origin", ORIGINS.allows),
@@ -269,7 +273,7 @@ def test_queries(read: Callable[[bytes], object]) -> None:
     check(
         (f"{what}, {size} bytes", partial(read, value[:size]))
         for what, value in VALUES.items()
-        for size in (HEAD_BYTES, QUERY_BYTES)
+        for size in (HEAD_BYTES, MAX_QUERY_BYTES)
     )
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD, Board
-from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, UNAUTHORIZED, Code, FieldError, Refusal
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, UNAUTHORIZED, Refusal, invalid_request
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.http.request import Request
 from scoreboard.live.admission import REFUSALS
@@ -68,7 +68,7 @@ class LiveRequestReader:
             return query
         board = self._live.hub.find_board(query.channel)
         if board is None:
-            return _invalid("channel", "there is no such channel")
+            return invalid_request("channel", "there is no such channel")
         identity = self._web.bearer.identify(request)
         if identity is None and query.token is not None:
             identity = self._live.authenticator.authenticate(query.token) or UNAUTHORIZED
@@ -76,7 +76,7 @@ class LiveRequestReader:
             return identity
         if identity is None and not self._limits.anonymous:
             return UNAUTHORIZED
-        address, admission = self._web.addresses.counted(request), self._live.admission
+        address, admission = self._web.addresses.rate_limit_key(request), self._live.admission
         limit = admission.limit_reached(address) or (admission.user_limit_reached(identity.user) if identity else None)
         if limit:
             return REFUSALS[limit]
@@ -96,15 +96,15 @@ def _read_query(query: bytes) -> LiveQuery | Refusal:
         return OUT_OF_BOUNDS
     for name in ("channel", "mode", "since", "token", "wait"):
         if len(values.get(name, ())) > 1:
-            return _invalid(name, "may be given once")
+            return invalid_request(name, "may be given once")
     channel, since, mode, wait = (
         values.get(name, [default])[0]
         for name, default in (("channel", LEADERBOARD.id), ("since", ""), ("mode", "full"), ("wait", ""))
     )
     if mode not in MODES:
-        return _invalid("mode", "must be full or delta")
+        return invalid_request("mode", "must be full or delta")
     if "wait" in values and (not _SECONDS(wait) or float(wait) > MAX_WAIT_SECONDS):
-        return _invalid("wait", f"must be a number of seconds from 0 to {MAX_WAIT_SECONDS:.0f}")
+        return invalid_request("wait", f"must be a number of seconds from 0 to {MAX_WAIT_SECONDS:.0f}")
     token = values["token"][0] if "token" in values else None
     return LiveQuery(channel, since, mode == "delta", float(wait) if wait else DEFAULT_WAIT_SECONDS, token)
 
@@ -123,7 +123,3 @@ def query_token(request: Request) -> str | None:
         return ""
     values = parsed.get("token", [])
     return None if not values else values[0] if len(values) == 1 else ""
-
-
-def _invalid(field: str, message: str) -> Refusal:
-    return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))

@@ -66,7 +66,7 @@ class WebSocketEndpoint:
             request.header(b"sec-websocket-key"),
             SUBPROTOCOL_FIELD if _offers_subprotocol(request) else b"",
         )
-        address, token = self._web.addresses.counted(request), query_token(request)
+        address, token = self._web.addresses.rate_limit_key(request), query_token(request)
         close_code, limit = self._initial_close_code(request), self._live.admission.limit_reached(address)
         _, _, request.socket.unread_buffer = request.socket.unread_buffer.partition(b"\r\n\r\n")
         request.drop_headers()  # http keeps the request as long as the connection
@@ -75,7 +75,7 @@ class WebSocketEndpoint:
 
     def refusal(self, request: Request) -> Refusal | None:
         """Why a handshake from there would be refused now."""
-        limit = self._live.admission.limit_reached(self._web.addresses.counted(request))
+        limit = self._live.admission.limit_reached(self._web.addresses.rate_limit_key(request))
         return REFUSALS[limit] if limit else None
 
     def _initial_close_code(self, request: Request) -> CloseCode | None:

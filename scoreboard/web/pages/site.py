@@ -5,8 +5,7 @@ Names carry no hash, so everything is asked about each time (`no-cache`): a page
 version.
 """
 
-import gzip
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -15,15 +14,16 @@ from jinja2 import Environment, PackageLoader
 from scoreboard.domain.actions import Action
 from scoreboard.domain.boards import Snapshot, rfc3339
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
-from scoreboard.domain.etags import strong_etag
-from scoreboard.domain.paths import CLIENT_PATH, STATIC_PREFIX
+from scoreboard.domain.paths import CLIENT_PATH, PAGE_PATH, STATIC_PREFIX
 from scoreboard.domain.scoring import Rule, Rules, award
 from scoreboard.http.request import Request, Response
+from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.web.compression import CompressedResponse, compressed
 from scoreboard.web.pages.branding import MANIFEST, SHIPPED, Branding, manifest
 from scoreboard.web.pages.first_paint import PageAction, render_context
 from scoreboard.web.pages.script_comments import without_comments
 from scoreboard.web.problems import problem
-from scoreboard.web.routes.scores import conditional
+from scoreboard.web.route import Route
 
 TYPES = {
     ".avif": "image/avif",
@@ -48,18 +48,18 @@ CLIENT_ENTRY = f"export * from '.{STATIC_PREFIX}{CLIENT}';\n".encode()
 
 # A module script of another site's page is fetched with CORS; these files are the same for everybody.
 _FIELDS = b"cache-control: no-cache\r\nvary: accept-encoding\r\naccess-control-allow-origin: *\r\n"
-GZIPPED = b"content-encoding: gzip\r\n"
 PAGE_FIELDS = b"content-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\nvary: accept-encoding\r\n"
-MAX_CODINGS = 16  # of one Accept-Encoding: browsers name four
-PAGE_LEVEL = 6  # of compression; the page is made anew for each change of the board, and 9 gains nothing
+PAGE_GZIP_LEVEL = 6  # the page is compressed for each change of the board, and 9 gains nothing
 
 
-class _Page(NamedTuple):
-    """The page with one board, as it is and gzipped, each with its ETag."""
+NO_FILE = Refusal(Code.NOT_FOUND, "There is no such file.")
+
+
+class _RenderedPage(NamedTuple):
+    """The page with one board, which is None when no store could be read."""
 
     snapshot: Snapshot | None
-    plain: tuple[Response, bytes]
-    packed: tuple[Response, bytes]
+    content: CompressedResponse
 
 
 def page_actions(rules: Rules, *, cooldowns: bool = True) -> list[PageAction]:
@@ -87,37 +87,20 @@ def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageActi
     )
 
 
-def _file(name: str, content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
-    etag = strong_etag(content)
-    kind = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
-    return Response(200, content, b"content-type: %b\r\n%b%betag: %b\r\n" % (kind, _FIELDS, coding, etag)), etag
-
-
-def _page(content: bytes, coding: bytes = b"") -> tuple[Response, bytes]:
-    etag = strong_etag(content)
-    return Response(200, content, PAGE_FIELDS + coding + b"etag: %b\r\n" % etag), etag
-
-
-def accepts_gzip(request: Request) -> bool:
-    """Whether the client reads gzip (RFC 9110 section 12.5.3); `q=0` says that it does not."""
-    for name, value in request.headers:
-        if name == b"accept-encoding" and b"gzip" in value.lower():
-            for offer in value.lower().split(b",", MAX_CODINGS)[:MAX_CODINGS]:
-                coding, _, weight = offer.replace(b" ", b"").partition(b";q=")
-                if coding == b"gzip":
-                    return not weight or bool(weight.strip(b"0."))
-    return False
+def _file(name: str, content: bytes) -> CompressedResponse:
+    media_type = TYPES.get("." + name.rpartition(".")[2], "application/octet-stream").encode()
+    return compressed(content, b"content-type: %b\r\n%b" % (media_type, _FIELDS))
 
 
 class PageRoutes:
-    """`rules`: of the actions that have buttons, none for no buttons; `read`: the board; `per_minute`: the limit of
+    """`rules`: of the actions that have buttons, none for no buttons; `per_minute`: the limit of
     actions a user, 0 for none; `cooldowns`: whether they are in force; `avatars`: whether pictures of users are shown;
     `public_url`: what browsers see, "" when it is not known."""
 
     def __init__(
         self,
         rules: Rules,
-        read: Callable[[], Awaitable[Snapshot]],
+        leaderboard: Leaderboard,
         *,
         per_minute: int,
         registration: bool,
@@ -127,7 +110,7 @@ class PageRoutes:
         public_url: str = "",
     ) -> None:
         self._avatars, self._branding, self._public_url = avatars, branding, public_url.rstrip("/")
-        self._actions, self._read = page_actions(rules, cooldowns=cooldowns), read
+        self._actions, self._leaderboard = page_actions(rules, cooldowns=cooldowns), leaderboard
         self._per_minute, self._registration = per_minute, registration
         folder = files("scoreboard.web").joinpath("static")
         shipped = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
@@ -136,12 +119,18 @@ class PageRoutes:
         contents[MANIFEST] = manifest(contents.get(MANIFEST), branding)
         by_path = {STATIC_PREFIX + name: content for name, content in contents.items()} | {CLIENT_PATH: CLIENT_ENTRY}
         self._files = {path: _file(path, content) for path, content in by_path.items()}
-        self._packed = {
-            path: _file(path, gzip.compress(content, mtime=0), GZIPPED) for path, content in by_path.items()
-        }
         self.paths = tuple(by_path)  # of `file`
         self._template = Environment(loader=PackageLoader("scoreboard.web"), autoescape=True).get_template("index.html")
-        self._pages: dict[bool, _Page] = {}  # with ?stage and without: the newest
+        self._pages: dict[bool, _RenderedPage] = {}  # the newest, with ?stage and without
+
+    def routes(self) -> Iterator[Route]:
+        """The page and its files. Each file has a direct route of its own; Quart has one rule for all of them."""
+        yield Route(method="GET", path=PAGE_PATH, handler=self.index, direct=True, name="index")
+        yield Route(method="GET", path=f"{STATIC_PREFIX}<path:name>", handler=self.file, name="file")
+        for path in self.paths:
+            yield Route(
+                method="GET", path=path, handler=self.file, direct=True, quart=path == CLIENT_PATH, name="client"
+            )
 
     def context(self, snapshot: Snapshot | None, *, stage: bool = False) -> Mapping[str, Any]:
         """What the template is given; without a board when no store can be read."""
@@ -162,21 +151,18 @@ class PageRoutes:
         the board changes."""
         stage = request.query == STAGE or request.query.startswith(STAGE + b"=")
         try:
-            snapshot = await self._read()
+            snapshot = await self._leaderboard.snapshot()
         except StorageUnavailable:
             snapshot = None
         page = self._pages.get(stage)
         if page is None or page.snapshot is not snapshot:
             content = self._template.render(self.context(snapshot, stage=stage)).encode()
-            # Nothing in it is secret, so its length may tell what it likes.
-            page = self._pages[stage] = _Page(
-                snapshot, _page(content), _page(gzip.compress(content, PAGE_LEVEL, mtime=0), GZIPPED)
-            )
-        return conditional(request, *(page.packed if accepts_gzip(request) else page.plain))
+            page = self._pages[stage] = _RenderedPage(snapshot, compressed(content, PAGE_FIELDS, PAGE_GZIP_LEVEL))
+        return page.content.respond(request)
 
     async def file(self, request: Request) -> Response:
         """A file of the page."""
-        found = (self._packed if accepts_gzip(request) else self._files).get(request.path.decode("latin-1"))
+        found = self._files.get(request.path.decode("latin-1"))
         if found is None:
-            return problem(Refusal(Code.NOT_FOUND, "There is no such file."), request.request_id)
-        return conditional(request, *found)
+            return problem(NO_FILE, request.request_id)
+        return found.respond(request)

@@ -11,6 +11,7 @@ that a sibling has planted is another user's, and not taken.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
@@ -19,18 +20,20 @@ from msgspec import Meta
 
 from scoreboard.domain.account_rules import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
-from scoreboard.domain.paths import LOGIN_PATH, REFRESH_PATH
+from scoreboard.domain.paths import LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, REGISTER_PATH
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.login_admission import Client
 from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
-from scoreboard.web import json_body as bodies
+from scoreboard.web import json_body
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import PRIVATE, nothing, success
+from scoreboard.web.route import Route
+from scoreboard.web.schemas import LoggedInAnswer, Nothing
 
 REFRESH_COOKIE = "scoreboard_refresh"
 DEVICE_COOKIE = "scoreboard_device"
@@ -88,11 +91,48 @@ class AuthRoutes:
         self._accounts, self._bearer, self._origins, self._addresses = accounts, bearer, origins, addresses
         self._refresh_seconds = refresh_days * 86_400
 
+    def routes(self) -> Iterator[Route]:
+        """All four."""
+        yield Route(
+            method="POST",
+            path=REGISTER_PATH,
+            handler=self.register,
+            request_type=Registration,
+            response_type=LoggedInAnswer,
+            status=201,
+            errors=(403, 409, 415),
+        )
+        yield Route(
+            method="POST",
+            path=LOGIN_PATH,
+            handler=self.login,
+            request_type=Credentials,
+            response_type=LoggedInAnswer,
+            errors=(401, 403, 415),
+        )
+        yield Route(
+            method="POST",
+            path=REFRESH_PATH,
+            handler=self.refresh,
+            request_type=Refresh,
+            response_type=LoggedInAnswer,
+            errors=(401, 403, 415),
+        )
+        yield Route(
+            method="POST",
+            path=LOGOUT_PATH,
+            handler=self.logout,
+            auth="required",
+            response_type=Nothing,
+            status=204,
+            errors=(401, 403),
+        )
+
     async def register(self, request: Request) -> Response:
         """Create an account and log in."""
         if not self._origins.allows(request):
             return problem(ORIGIN_NOT_ALLOWED, request.request_id)
-        body = bodies.read(request, _registration)
+        body = json_body.read(request, _registration)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         client = Client(self._addresses.client(request))
@@ -103,7 +143,7 @@ class AuthRoutes:
         """Log in."""
         if not self._origins.allows(request):
             return problem(ORIGIN_NOT_ALLOWED, request.request_id)
-        body = bodies.read(request, _credentials)
+        body = json_body.read(request, _credentials)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         client = Client(self._addresses.client(request), read_cookies(request, self._name(request, DEVICE_COOKIE)))
@@ -115,7 +155,7 @@ class AuthRoutes:
             return problem(ORIGIN_NOT_ALLOWED, request.request_id)
         body: Refresh | Refusal = Refresh()
         if request.body:
-            body = bodies.read(request, _refresh)
+            body = json_body.read(request, _refresh)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
         presented = (body.refreshToken,) if body.refreshToken else self._refresh_cookies(request)

@@ -4,16 +4,17 @@ how it gets here.
 Pages of others may show it: it is for everybody who can see the board.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 
-from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.paths import AVATAR_PREFIX
 from scoreboard.domain.pictures import host_of, version
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.pictures import Pictures
+from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.web.conditional import conditional
 from scoreboard.web.problems import problem
-from scoreboard.web.routes.scores import conditional
+from scoreboard.web.route import Route
 
 NO_PICTURE = Refusal(Code.NOT_FOUND, "There is no such picture.")
 
@@ -24,17 +25,21 @@ _ASK = b"cache-control: no-cache\r\n"  # the address is not that of this very pi
 
 
 class AvatarRoutes:
-    """`read`: the board; `pictures`: None when this server shows none."""
+    """`pictures`: None when this server shows none."""
 
-    def __init__(self, read: Callable[[], Awaitable[Snapshot]], pictures: Pictures | None) -> None:
-        self._read, self._pictures = read, pictures
+    def __init__(self, leaderboard: Leaderboard, pictures: Pictures | None) -> None:
+        self._leaderboard, self._pictures = leaderboard, pictures
+
+    def routes(self) -> Iterator[Route]:
+        """One, by Quart: its path has a parameter."""
+        yield Route(method="GET", path=f"{AVATAR_PREFIX}<user>", handler=self.avatar, name="avatar")
 
     async def avatar(self, request: Request) -> Response:
         """The picture; 404 when the user is not among the rows of the board, has none, or it can't be had."""
         user = request.path.decode("latin-1").removeprefix(AVATAR_PREFIX)
         if self._pictures is None:
             return _no_picture(request)
-        snapshot = await self._read()
+        snapshot = await self._leaderboard.snapshot()
         url = next((row.avatarUrl for row in snapshot.rows if row.userId == user), None)
         if url is None or not (host := host_of(url)):
             return _no_picture(request)

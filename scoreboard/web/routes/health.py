@@ -1,16 +1,23 @@
-"""What orchestrators and Prometheus ask: is the process alive, may it be sent requests, how is it doing."""
+"""What orchestrators and Prometheus ask: whether the process is alive, whether it may be sent requests, its metrics.
 
-from collections.abc import Callable, Mapping, Sequence
+Tested in tests/web/test_application.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from scoreboard.domain.errors import Store, StoreCondition
+from scoreboard.domain.paths import LIVEZ_PATH, METRICS_PATH, READYZ_PATH
+from scoreboard.http.handlers import Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.telemetry import metrics
-
-ALIVE = b'{"alive":true}'
+from scoreboard.web.route import Route
+from scoreboard.web.schemas import Alive, Figures
 
 _FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
+ALIVE = Response(200, b'{"alive":true}', _FIELDS)
 _METRICS = b"content-type: %b\r\ncache-control: no-store\r\n" % metrics.CONTENT_TYPE.encode()
 
 _encode = msgspec.json.Encoder().encode
@@ -27,38 +34,71 @@ class Readiness(msgspec.Struct, frozen=True):
     boards: Mapping[str, str]  # "current" or "stale", by board id
 
 
-class HealthRoutes:
-    """Answers from what this node knows: no question costs a store a call.
+class NodeHealth(Protocol):
+    """What this node knows of itself; app.health has it."""
 
-    `conditions`, `warnings` and `boards` are asked for each answer. The node sets `draining` when it shuts down.
+    def conditions(self) -> Mapping[Store, StoreCondition]:
+        """Of each store."""
+
+    def warnings(self) -> Sequence[str]:
+        """What an operator should change."""
+
+    def boards(self) -> Mapping[str, str]:
+        """ "current" or "stale", by board id."""
+
+
+class HealthRoutes:
+    """Answers from what this node knows: no request costs a call to a store.
+
+    The node sets `draining` when it shuts down.
     """
 
-    def __init__(
-        self,
-        conditions: Callable[[], Mapping[Store, StoreCondition]],
-        warnings: Callable[[], Sequence[str]],
-        boards: Callable[[], Mapping[str, str]],
-    ) -> None:
+    def __init__(self, health: NodeHealth) -> None:
         self.draining = False
-        self._conditions, self._warnings, self._boards = conditions, warnings, boards
+        self._health = health
+
+    def routes(self, *, metrics: bool) -> Iterator[Route]:
+        """The probes, and `/metrics` unless that has a listener of its own. The fast handlers answer whatever the node
+        is busy with."""
+        yield Route(
+            method="GET",
+            path=LIVEZ_PATH,
+            handler=self.livez,
+            fast=self.livez_fast,
+            direct=True,
+            response_type=Alive,
+        )
+        yield Route(
+            method="GET",
+            path=READYZ_PATH,
+            handler=self.readyz,
+            fast=self.readyz_fast,
+            direct=True,
+            response_type=Readiness,
+        )
+        if metrics:
+            yield Route(method="GET", path=METRICS_PATH, handler=self.metrics, direct=True, response_type=Figures)
 
     async def livez(self, request: Request) -> Response:
         """Whether the process is alive."""
-        return self.alive()
+        return ALIVE
 
     async def readyz(self, request: Request) -> Response:
-        """Whether requests may be sent here: not draining, and at least one store can serve reads."""
-        return self.ready()
+        """Whether requests may be sent here: migrated, not draining, and at least one store can serve reads."""
+        return self._readiness()
 
-    def alive(self) -> Response:
-        """The answer of /livez."""
-        return Response(200, ALIVE, _FIELDS)
+    def livez_fast(self, _request: Request, _respond: Respond) -> Response:
+        """The same without a task."""
+        return ALIVE
 
-    def ready(self) -> Response:
-        """The answer of /readyz."""
-        stores = self._conditions()
+    def readyz_fast(self, _request: Request, _respond: Respond) -> Response:
+        """The same without a task."""
+        return self._readiness()
+
+    def _readiness(self) -> Response:
+        stores = self._health.conditions()
         ready = not self.draining and any(condition is not StoreCondition.DOWN for condition in stores.values())
-        body = Readiness(ready, True, self.draining, stores, self._warnings(), self._boards())
+        body = Readiness(ready, True, self.draining, stores, self._health.warnings(), self._health.boards())
         return Response(200 if ready else 503, _encode(body), _FIELDS)
 
     async def metrics(self, request: Request) -> Response:

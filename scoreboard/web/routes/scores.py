@@ -1,72 +1,59 @@
-"""Submit an action, read the board: the two hot routes, served by the prompt table, the express table and Quart alike.
+"""The two hot routes: submit an action, and read the board. A fast, a direct and a Quart handler serve both alike.
 
-A board's answer is prepared once per snapshot and limit and then shared by everybody who asks without a token; with
-one, only the caller's own place is put in between. Rules are elsewhere: operations.submit_action, storage.board_cache.
+The answer with a board is encoded once per snapshot and limit, and shared by all clients without a token. A client with
+a token gets its own rank and score in addition. The rules are elsewhere: operations.submit_action, storage.board_cache.
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from datetime import UTC
-from email.utils import formatdate, parsedate_to_datetime
+from collections.abc import Iterator
+from email.utils import formatdate
 from functools import partial
 from typing import NamedTuple
-from uuid import UUID
 
 import msgspec
 from prometheus_client import Counter
 
 from scoreboard.domain.boards import READ_SIZE, TOP_SIZE, Snapshot, rfc3339, user_id
-from scoreboard.domain.errors import Code, FieldError, Refusal
-from scoreboard.domain.etags import strong_etag
+from scoreboard.domain.errors import Code, Refusal, invalid_request
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
+from scoreboard.domain.paths import LEADERBOARD_PATH, SUBMIT_PATH
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.http.handlers import DEFERRED, Deferred, Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.action_queue import Pending
-from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.storage.board_cache import Standing
 from scoreboard.telemetry import metrics
 from scoreboard.web.authorization import Bearer
+from scoreboard.web.conditional import TaggedResponse, conditional, tagged
 from scoreboard.web.json_body import NOT_JSON, is_json
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import JSON, success
-
-Submit = Callable[[Identity, str, bytes, str], Pending | Refusal]
+from scoreboard.web.route import Route
+from scoreboard.web.schemas import ActionBody, ActionHeaders, LeaderboardAnswer, LeaderboardQuery, Scored, ScoredAnswer
 
 DUPLICATE = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
 ID_REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
 REPLAYED = b"idempotency-replayed: true\r\n"
 
-# no-cache: may be kept, must be asked about each time; the answer differs by the token, so caches keep the two apart.
+# A cache may store the answer and must ask each time whether it is current; it differs with and without a token.
 _PUBLIC = b"cache-control: no-cache\r\nvary: authorization\r\n"
 _PRIVATE = b"cache-control: private, no-cache\r\nvary: authorization\r\n"
 
-DATE_BYTES = 64  # of an HTTP date; the longest form has 33
-
-_counters: dict[str, Counter] = {}  # result → its series: prometheus_client's own look-up takes a lock
+_counters: dict[str, Counter] = {}  # by result; prometheus_client's own look-up takes a lock
 
 _encode = msgspec.json.Encoder().encode
 _WHOLE = re.compile(r"[1-9][0-9]{0,2}").fullmatch
 
 
-class Scored(msgspec.Struct, frozen=True):
-    """The specification's answer to an action."""
-
-    userId: str
-    previousScore: int
-    pointsAwarded: int
-    newScore: int
-    newRank: int | None
-    timestamp: str
-
-
-class _Prepared(NamedTuple):
-    """A snapshot's answer: `lead` + the caller's own place, if any, + `tail` is the body."""
+class _EncodedBoard(NamedTuple):
+    """A snapshot's answer. `start` + the caller's own place, if there is a caller, + `end` is the body."""
 
     snapshot: Snapshot
-    lead: bytes
-    tail: bytes
-    response: Response  # to whoever asks without a token
+    start: bytes
+    end: bytes
+    response: Response  # to a client without a token
     etag: bytes
 
 
@@ -97,86 +84,36 @@ def read_limit(query: bytes) -> int | Refusal:
     if not given:
         return TOP_SIZE
     if len(given) > 1 or not _WHOLE(given[0]) or int(given[0]) > READ_SIZE:
-        message = f"must be a whole number from 1 to {READ_SIZE}, given once"
-        return Refusal(Code.INVALID_REQUEST, f"limit {message}", (FieldError("limit", message),))
+        return invalid_request("limit", f"must be a whole number from 1 to {READ_SIZE}, given once")
     return int(given[0])
 
 
 _LIMITS = {b"": TOP_SIZE} | {b"limit=%d" % limit: limit for limit in range(1, READ_SIZE + 1)}
 
 
-def prepare(snapshot: Snapshot, limit: int) -> _Prepared:
+def encode_board(snapshot: Snapshot, limit: int) -> _EncodedBoard:
     """The answer that shows the first `limit` rows of a snapshot."""
-    lead = b'{"success":true,"data":{"leaderboard":%b' % _encode(snapshot.rows[:limit])
-    tail = b',"lastUpdated":"%b"%b}}' % (
+    start = b'{"success":true,"data":{"leaderboard":%b' % _encode(snapshot.rows[:limit])
+    end = b',"lastUpdated":"%b"%b}}' % (
         rfc3339(snapshot.updated_ms).encode(),
         b',"stale":true' if snapshot.stale else b"",
     )
     modified = b""
-    if snapshot.last_modified and limit <= TOP_SIZE:  # the date tells of the shown rows only
+    if snapshot.last_modified and limit <= TOP_SIZE:  # the date is that of the shown rows' last change
         modified = b"last-modified: %b\r\n" % formatdate(snapshot.last_modified, usegmt=True).encode()
-    response, etag = _tagged(lead + tail, _PUBLIC + modified)
-    return _Prepared(snapshot, lead, tail, response, etag)
+    response, etag = tagged(start + end, JSON + _PUBLIC + modified)
+    return _EncodedBoard(snapshot, start, end, response, etag)
 
 
-def personal(prepared: _Prepared, standing: Standing) -> tuple[Response, bytes]:
-    """The same with the caller's own place, and its ETag."""
+def with_own_place(board: _EncodedBoard, standing: Standing) -> TaggedResponse:
+    """The same answer with the caller's own rank and score."""
     rank = b"null" if standing.rank is None else b"%d" % standing.rank
-    body = b'%b,"currentUser":{"rank":%b,"score":%d}%b' % (prepared.lead, rank, standing.score, prepared.tail)
-    return _tagged(body, _PRIVATE)  # without a date: one's own place changes while the shown rows don't
+    body = b'%b,"currentUser":{"rank":%b,"score":%d}%b' % (board.start, rank, standing.score, board.end)
+    return tagged(body, JSON + _PRIVATE)  # without a date: one's own place changes while the shown rows do not
 
 
-def _tagged(body: bytes, fields: bytes) -> tuple[Response, bytes]:
-    etag = strong_etag(body)
-    return Response(200, body, b"%b%betag: %b\r\n" % (JSON, fields, etag)), etag
-
-
-def is_current(request: Request, etag: bytes) -> bool:
-    """Whether If-None-Match names this ETag: a list, weak ones too (RFC 9110 section 13.1.2), or `*`.
-
-    The list is not taken apart: an ETag of ours is a hash in quotes, which is found in it as it is.
-    """
-    if not request.header(b"if-none-match"):
-        return False
-    return any(name == b"if-none-match" and (etag in value or value.strip() == b"*") for name, value in request.headers)
-
-
-def conditional(request: Request, response: Response, etag: bytes) -> Response:
-    """The response, or 304 when the caller has it. The fields that tell how to keep it are the same for both."""
-    if is_current(request, etag) or (request.has(b"if-modified-since") and is_unmodified(request, response.fields)):
-        return Response(304, b"", response.fields.removeprefix(JSON))
-    return response
-
-
-def is_unmodified(request: Request, fields: bytes) -> bool:
-    """Whether If-Modified-Since, without an If-None-Match, names the answer's Last-Modified or a later second (RFC
-    9110, 13.1.3)."""
-    modified = _LAST_MODIFIED(fields)
-    if modified is None or request.has(b"if-none-match") or request.method not in {b"GET", b"HEAD"}:
-        return False
-    since = request.header(b"if-modified-since")
-    if since == modified[1]:
-        return True
-    add_done_callback, last = _read_date(since), _read_date(modified[1])
-    return add_done_callback is not None and last is not None and last <= add_done_callback
-
-
-def _read_date(text: bytes) -> float | None:
-    """Unix seconds of an HTTP date, in any of its three forms; None when it is none."""
-    if len(text) > DATE_BYTES:
-        return None
-    try:
-        date = parsedate_to_datetime(text.decode("ascii"))
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()  # asctime's form has no zone: it is UTC
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-_LAST_MODIFIED = re.compile(rb"(?:^|\n)last-modified: ([^\r]+)\r").search
-
-
-def _told(request: Request, outcome: Outcome) -> Response:
-    """What became of an action, counted and as its sender hears it."""
+def outcome_response(request: Request, outcome: Outcome) -> Response:
+    """The response to an action with this outcome, which is counted too."""
     _count(outcome)
     if isinstance(outcome, Recorded):
         return success(scored(outcome))
@@ -203,72 +140,90 @@ def _count(outcome: Outcome) -> None:
 
 
 class ScoreRoutes:
-    """`submit`: operations.submit_action; `read`, `standing`, `fresh`: of the shared board. `fresh` is `read` where
-    that need not wait."""
+    """The routes of `/scores` that are no live transports (those are in web.routes.live)."""
 
-    __slots__ = ("_bearer", "_fresh", "_prepared", "_read", "_standing", "_submit")
+    __slots__ = ("_authenticator", "_encoded", "_leaderboard", "_submit_action")
 
-    def __init__(
-        self,
-        bearer: Bearer,
-        submit: Submit,
-        read: Callable[[], Awaitable[Snapshot]],
-        standing: Callable[[UUID], Awaitable[Standing]],
-        fresh: Callable[[], Snapshot | None],
-    ) -> None:
-        self._bearer, self._submit, self._read, self._standing, self._fresh = bearer, submit, read, standing, fresh
-        self._prepared: dict[int, _Prepared] = {}  # limit → newest answer: at most 100
+    def __init__(self, authenticator: Bearer, submit_action: SubmitAction, leaderboard: Leaderboard) -> None:
+        self._authenticator, self._submit_action, self._leaderboard = authenticator, submit_action, leaderboard
+        self._encoded: dict[int, _EncodedBoard] = {}  # the newest answer by limit: at most 100
+
+    def routes(self) -> Iterator[Route]:
+        """Both; http1 calls them by itself, since most requests are theirs."""
+        yield Route(
+            method="POST",
+            path=SUBMIT_PATH,
+            handler=self.submit,
+            fast=self.submit_fast,
+            direct=True,
+            name="submit",
+            auth="required",
+            request_type=ActionBody,
+            headers_type=ActionHeaders,
+            response_type=ScoredAnswer,
+            errors=(401, 403, 409, 415),
+        )
+        yield Route(
+            method="GET",
+            path=LEADERBOARD_PATH,
+            handler=self.read,
+            fast=self.read_fast,
+            direct=True,
+            auth="optional",
+            query_type=LeaderboardQuery,
+            response_type=LeaderboardAnswer,
+            errors=(401,),
+        )
 
     async def submit(self, request: Request) -> Response:
         """Award points for an action."""
-        begun = self._begin(request)
-        return begun if isinstance(begun, Response) else _told(request, await begun.wait())
+        pending = self._begin_submit(request)
+        return pending if isinstance(pending, Response) else outcome_response(request, await pending.wait())
 
-    def submit_fast(self, request: Request, reply: Respond) -> Response | Deferred:
+    def submit_fast(self, request: Request, respond: Respond) -> Response | Deferred:
         """The same without a task that waits for the outcome."""
-        begun = self._begin(request)
-        if isinstance(begun, Response):
-            return begun
-        begun.add_done_callback(lambda outcome: reply(partial(_told, request, outcome)))
+        pending = self._begin_submit(request)
+        if isinstance(pending, Response):
+            return pending
+        pending.add_done_callback(lambda outcome: respond(partial(outcome_response, request, outcome)))
         return DEFERRED
 
-    def _begin(self, request: Request) -> Pending | Response:
-        identity = self._bearer.require(request)
+    def _begin_submit(self, request: Request) -> Pending | Response:
+        identity = self._authenticator.require(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
         if not is_json(request):
             return problem(NOT_JSON, request.request_id)
         signature = request.header(b"x-action-signature").decode("latin-1")
-        begun = self._submit(identity, signature, request.body, request.request_id.decode())
-        return _told(request, begun) if isinstance(begun, Refusal) else begun
+        pending = self._submit_action.submit(identity, signature, request.body, request.request_id.decode())
+        return outcome_response(request, pending) if isinstance(pending, Refusal) else pending
 
-    async def leaderboard(self, request: Request) -> Response:
+    async def read(self, request: Request) -> Response:
         """Read the best players, and one's own place."""
         limit = read_limit(request.query)
         if isinstance(limit, Refusal):
             return problem(limit, request.request_id)
-        identity = self._bearer.identify(request)
+        identity = self._authenticator.identify(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
-        prepared = self._prepare(await self._read(), limit)
+        board = self._encode(await self._leaderboard.snapshot(), limit)
         if identity is None:
-            return conditional(request, prepared.response, prepared.etag)
-        return conditional(request, *personal(prepared, await self._standing(identity.user)))
+            return conditional(request, board.response, board.etag)
+        return conditional(request, *with_own_place(board, await self._leaderboard.standing(identity.user)))
 
-    def leaderboard_fast(self, request: Request, _reply: Respond) -> Response | None:
-        """The same for whoever asks without a token while the board at hand is new enough; None: `leaderboard` must be
-        asked."""
+    def read_fast(self, request: Request, _respond: Respond) -> Response | None:
+        """The same for a client without a token while the cached board is current; None: `read` must be called."""
         limit = read_limit(request.query)
         if isinstance(limit, Refusal) or request.has(b"authorization"):
             return None
-        snapshot = self._fresh()
+        snapshot = self._leaderboard.current_snapshot()
         if snapshot is None:
             return None
-        prepared = self._prepare(snapshot, limit)
-        return conditional(request, prepared.response, prepared.etag)
+        board = self._encode(snapshot, limit)
+        return conditional(request, board.response, board.etag)
 
-    def _prepare(self, snapshot: Snapshot, limit: int) -> _Prepared:
-        prepared = self._prepared.get(limit)
-        if prepared is None or prepared.snapshot is not snapshot:
-            prepared = self._prepared[limit] = prepare(snapshot, limit)
-        return prepared
+    def _encode(self, snapshot: Snapshot, limit: int) -> _EncodedBoard:
+        board = self._encoded.get(limit)
+        if board is None or board.snapshot is not snapshot:
+            board = self._encoded[limit] = encode_board(snapshot, limit)
+        return board

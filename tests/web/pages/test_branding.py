@@ -13,7 +13,7 @@ from scoreboard.domain.errors import SettingsError
 from scoreboard.settings.model import Page, load_settings
 from scoreboard.web.pages.branding import DARK, LIGHT, LOGO_BYTES, load_branding, theme
 from tests.operations.people import database_url
-from tests.web.site import ROOT, site
+from tests.web.site import ROOT, serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
 
@@ -36,8 +36,8 @@ async def test_the_page_is_the_operators_own(database_url: str, redis_url: str, 
     logo = tmp_path / "logo.bin"
     logo.write_bytes(png(4))
     branding = load_branding(OWN.model_copy(update={"logo": str(logo)}))
-    async with site(database_url, redis_url, branding=branding, public_url="https://board.example") as here:
-        page = await here.http.get("/")
+    async with serve_web(database_url, redis_url, branding=branding, public_url="https://board.example") as server:
+        page = await server.http.get("/")
         escaped = "Class 7b \N{EM DASH} &lt;quiz&gt; &amp; more"
         assert f"<title>{escaped}</title>" in page.text
         assert f'<h1><img src="/static/logo.png" alt="">{escaped}</h1>' in page.text
@@ -47,37 +47,37 @@ async def test_the_page_is_the_operators_own(database_url: str, redis_url: str, 
         assert "unsafe" not in page.headers["content-security-policy"]
         assert "style=" not in page.text
         for name in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
-            assert (await here.http.get(name)).status_code == 200, name
-        served = await here.http.get("/static/logo.png")
+            assert (await server.http.get(name)).status_code == 200, name
+        served = await server.http.get("/static/logo.png")
         assert (served.headers["content-type"], served.content) == ("image/png", png(4))
-        described = await here.http.get("/static/manifest.webmanifest")
+        described = await server.http.get("/static/manifest.webmanifest")
         assert described.headers["content-type"] == "application/manifest+json"
         assert (described.json()["name"], described.json()["icons"][0]["src"]) == (OWN.title, "/static/logo.png")
-        assert "#0b7a75" in (await here.http.get("/static/theme.css")).text
+        assert "#0b7a75" in (await server.http.get("/static/theme.css")).text
 
 
 async def test_without_a_word_the_page_is_the_shipped_one(database_url: str, redis_url: str) -> None:
     """No stylesheet more, the shipped title in page and manifest; buttons for the actions that have one."""
-    async with site(database_url, redis_url) as here:
-        page = (await here.http.get("/")).text
+    async with serve_web(database_url, redis_url) as server:
+        page = (await server.http.get("/")).text
         assert "<title>Scoreboard</title>" in page
         assert "theme.css" not in page
-        assert (await here.http.get("/static/theme.css")).status_code == 404
-        assert json.loads((await here.http.get("/static/manifest.webmanifest")).content)["name"] == "Scoreboard"
+        assert (await server.http.get("/static/theme.css")).status_code == 404
+        assert json.loads((await server.http.get("/static/manifest.webmanifest")).content)["name"] == "Scoreboard"
         assert page.count("data-action=") == 4
 
 
 async def test_buttons_can_be_left_out(database_url: str, redis_url: str) -> None:
     """One action's by its rule, all of them by a setting: then there is no empty box either."""
     shipped = (ROOT / "config/actions.toml").read_text()
-    async with site(
+    async with serve_web(
         database_url, redis_url, actions=shipped.replace("points = 10\n", "points = 10\nbutton = false\n")
-    ) as here:
-        page = (await here.http.get("/")).text
+    ) as server:
+        page = (await server.http.get("/")).text
         assert page.count("data-action=") == 3
         assert "daily_checkin" not in page
-    async with site(database_url, redis_url, buttons=False) as here:
-        page = (await here.http.get("/")).text
+    async with serve_web(database_url, redis_url, buttons=False) as server:
+        page = (await server.http.get("/")).text
         assert "data-action=" not in page
         assert 'class="actions"' not in page
         assert "First place is free" in page

@@ -19,7 +19,7 @@ from scoreboard.web.routes.auth import Credentials, Registration
 from scoreboard.web.routes.users import ProfileChange
 from tests.operations.people import PASSWORD, database_url
 from tests.web.requests import request
-from tests.web.site import Site, site
+from tests.web.site import WebServer, serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
 
@@ -46,9 +46,9 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 async def test_a_program_is_given_everything_in_json(database_url: str, redis_url: str) -> None:
     """Without Origin: the refresh token in the body, no cookie, nothing to be cached."""
-    async with site(database_url, redis_url) as here:
-        await here.register()
-        answer = await here.http.post(LOGIN, json=ADA)
+    async with serve_web(database_url, redis_url) as server:
+        await server.register()
+        answer = await server.http.post(LOGIN, json=ADA)
         data = answer.json()["data"]
         assert set(data) == {
             *("userId", "username", "accessToken", "expiresIn", "refreshToken"),
@@ -57,7 +57,7 @@ async def test_a_program_is_given_everything_in_json(database_url: str, redis_ur
         assert data["expiresIn"] == 900
         assert "set-cookie" not in answer.headers
         assert answer.headers["cache-control"] == "no-store"
-        again = (await here.http.post(REFRESH, json={"refreshToken": data["refreshToken"]})).json()["data"]
+        again = (await server.http.post(REFRESH, json={"refreshToken": data["refreshToken"]})).json()["data"]
         assert again["refreshToken"] != data["refreshToken"]
         assert again["actionSecret"] == data["actionSecret"]
 
@@ -65,63 +65,63 @@ async def test_a_program_is_given_everything_in_json(database_url: str, redis_ur
 async def test_a_browser_has_its_refresh_token_in_a_cookie_alone(database_url: str, redis_url: str) -> None:
     """HttpOnly, SameSite=Strict, on the refresh path, for 30 days; Secure when its page is https. Logging out removes
     it."""
-    async with site(database_url, redis_url) as here:
-        await here.register()
-        page = str(here.http.base_url).rstrip("/")
-        answer = await here.http.post(LOGIN, json=ADA, headers={"origin": page})
+    async with serve_web(database_url, redis_url) as server:
+        await server.register()
+        page = str(server.http.base_url).rstrip("/")
+        answer = await server.http.post(LOGIN, json=ADA, headers={"origin": page})
         assert "refreshToken" not in answer.json()["data"]
         morsel = cookie(answer)
         assert (morsel["path"], morsel["max-age"], morsel["samesite"]) == (REFRESH, str(30 * 86_400), "Strict")
         assert morsel["httponly"] is True
         assert not morsel["secure"]
-        secure = await here.http.post(LOGIN, json=ADA, headers={"origin": page.replace("http:", "https:")})
+        secure = await server.http.post(LOGIN, json=ADA, headers={"origin": page.replace("http:", "https:")})
         assert cookie(secure, "__Secure-scoreboard_refresh")["secure"] is True
 
-        here.http.cookies.clear()
+        server.http.cookies.clear()
         headers = {"origin": page, "cookie": f"a=b; scoreboard_refresh={morsel.value}; c=d"}
-        fresh = await here.http.post(REFRESH, headers=headers)
+        fresh = await server.http.post(REFRESH, headers=headers)
         assert fresh.status_code == 200
         assert "refreshToken" not in fresh.json()["data"]
         assert cookie(fresh).value not in {"", morsel.value}
 
         token = {"authorization": f"Bearer {fresh.json()['data']['accessToken']}", "origin": page}
-        gone = await here.http.post(LOGOUT, headers=token)
+        gone = await server.http.post(LOGOUT, headers=token)
         assert (gone.status_code, gone.content, cookie(gone)["max-age"], cookie(gone)["path"]) == (
             204,
             b"",
             "0",
             REFRESH,
         )
-        assert code(await here.http.post(LOGOUT, headers=token)) == (401, "UNAUTHORIZED")
-        here.http.cookies.clear()
+        assert code(await server.http.post(LOGOUT, headers=token)) == (401, "UNAUTHORIZED")
+        server.http.cookies.clear()
         headers["cookie"] = f"scoreboard_refresh={cookie(fresh).value}"
-        assert code(await here.http.post(REFRESH, headers=headers)) == (401, "UNAUTHORIZED")
+        assert code(await server.http.post(REFRESH, headers=headers)) == (401, "UNAUTHORIZED")
 
 
 async def test_the_public_url_decides_whether_the_cookie_is_secure(database_url: str, redis_url: str) -> None:
     """On https the names of both cookies begin with `__Secure-`, whoever is allowed to ask."""
-    async with site(
+    async with serve_web(
         database_url, redis_url, public_url="https://board.example", allowed=("http://friend.example",)
-    ) as here:
-        await here.register()
+    ) as server:
+        await server.register()
         for origin in ("https://board.example", "http://friend.example"):
-            answer = await here.http.post(LOGIN, json=ADA, headers={"origin": origin})
+            answer = await server.http.post(LOGIN, json=ADA, headers={"origin": origin})
             for name in ("__Secure-scoreboard_refresh", "__Secure-scoreboard_device"):
                 assert cookie(answer, name)["secure"] is True
-    async with site(database_url, redis_url, public_url="http://board.example") as here:
-        await here.register()
-        answer = await here.http.post(LOGIN, json=ADA, headers={"origin": "http://board.example"})
+    async with serve_web(database_url, redis_url, public_url="http://board.example") as server:
+        await server.register()
+        answer = await server.http.post(LOGIN, json=ADA, headers={"origin": "http://board.example"})
         assert set(cookies(answer)) == {"scoreboard_refresh", "scoreboard_device"}
         assert not cookie(answer)["secure"]
 
 
 async def test_pages_of_others_are_refused(database_url: str, redis_url: str) -> None:
     """403 on all four routes, before anything is looked at; our own and those allowed pass."""
-    async with site(
+    async with serve_web(
         database_url, redis_url, public_url="https://board.example", allowed=("https://friend.example",)
-    ) as here:
-        mine = await here.register()
-        host = here.http.base_url.host, here.http.base_url.port
+    ) as server:
+        mine = await server.register()
+        host = server.http.base_url.host, server.http.base_url.port
         foreign = (
             "https://evil.example",
             "null",
@@ -135,14 +135,14 @@ async def test_pages_of_others_are_refused(database_url: str, redis_url: str) ->
         for origin in foreign:
             headers = {"origin": origin, "authorization": f"Bearer {mine['accessToken']}"}
             for path in (REGISTER, LOGIN, REFRESH, LOGOUT):
-                assert code(await here.http.post(path, json=ADA, headers=headers)) == (403, "FORBIDDEN")
+                assert code(await server.http.post(path, json=ADA, headers=headers)) == (403, "FORBIDDEN")
         for origin in ("https://board.example", "https://friend.example", "HTTPS://Friend.Example"):
-            assert (await here.http.post(LOGIN, json=ADA, headers={"origin": origin})).status_code == 200
+            assert (await server.http.post(LOGIN, json=ADA, headers={"origin": origin})).status_code == 200
 
 
 async def test_refreshing_without_a_token_is_401(database_url: str, redis_url: str) -> None:
     """No body, an empty one, an empty or garbled cookie."""
-    async with site(database_url, redis_url) as here:
+    async with serve_web(database_url, redis_url) as server:
         empty: list[dict[str, Any]] = [
             {},
             {"json": {}},
@@ -151,28 +151,28 @@ async def test_refreshing_without_a_token_is_401(database_url: str, redis_url: s
             {"headers": {"cookie": "scoreboard_refresh=; x"}},
         ]
         for given_nothing in empty:
-            assert code(await here.http.post(REFRESH, **given_nothing)) == (401, "UNAUTHORIZED")
-        assert code(await here.http.post(REFRESH, json={"refreshToken": 7})) == (400, "INVALID_REQUEST")
+            assert code(await server.http.post(REFRESH, **given_nothing)) == (401, "UNAUTHORIZED")
+        assert code(await server.http.post(REFRESH, json={"refreshToken": 7})) == (400, "INVALID_REQUEST")
 
 
 async def test_another_refresh_cookie_does_not_end_the_session(database_url: str, redis_url: str) -> None:
     """A sibling domain plants cookies of the same name: garbage, one of another session that has ended. The live one is
     found."""
-    async with site(database_url, redis_url) as here:
-        ended = (await here.register("Grace"))["refreshToken"]
-        spent = (await here.register())["refreshToken"]
-        live = (await here.http.post(REFRESH, json={"refreshToken": spent})).json()["data"]["refreshToken"]
-        await here.people.stores.execute(
+    async with serve_web(database_url, redis_url) as server:
+        ended = (await server.register("Grace"))["refreshToken"]
+        spent = (await server.register())["refreshToken"]
+        live = (await server.http.post(REFRESH, json={"refreshToken": spent})).json()["data"]["refreshToken"]
+        await server.people.stores.execute(
             "UPDATE sessions SET revoked_at = now() WHERE token_sha256 = $1", sha256(ended.encode()).digest()
         )
         planted = [*("x" * 86 for _ in range(1)), *(f"{number:086}" for number in range(40)), ended]
-        page = str(here.http.base_url).rstrip("/")
+        page = str(server.http.base_url).rstrip("/")
         crowd = "; ".join(f"scoreboard_refresh={value}" for value in (*planted, live))
-        answer = await here.http.post(REFRESH, headers={"origin": page, "cookie": crowd})
+        answer = await server.http.post(REFRESH, headers={"origin": page, "cookie": crowd})
         assert answer.status_code == 200
         assert answer.json()["data"]["username"] == "Ada"
         following = cookie(answer).value
-        again = await here.http.post(
+        again = await server.http.post(
             REFRESH,
             headers=[
                 ("origin", page),
@@ -181,17 +181,17 @@ async def test_another_refresh_cookie_does_not_end_the_session(database_url: str
             ],
         )
         assert again.status_code == 200
-        assert here.people.revoked == []
+        assert server.people.revoked == []
 
 
 async def test_a_planted_refresh_cookie_makes_nobody_somebody_else(database_url: str, redis_url: str) -> None:
     """On https a live token under the plain name, which any page on plain http can plant, is no session."""
-    async with site(database_url, redis_url, public_url="https://board.example") as here:
-        token = (await here.register())["refreshToken"]
+    async with serve_web(database_url, redis_url, public_url="https://board.example") as server:
+        token = (await server.register())["refreshToken"]
         headers = {"origin": "https://board.example"}
-        planted = await here.http.post(REFRESH, headers=headers | {"cookie": f"scoreboard_refresh={token}"})
+        planted = await server.http.post(REFRESH, headers=headers | {"cookie": f"scoreboard_refresh={token}"})
         assert planted.status_code == 401
-        own = await here.http.post(
+        own = await server.http.post(
             REFRESH, headers=headers | {"cookie": f"scoreboard_refresh=x; __Secure-scoreboard_refresh={token}"}
         )
         assert own.status_code == 200
@@ -201,32 +201,32 @@ async def test_a_planted_refresh_cookie_makes_nobody_somebody_else(database_url:
 
 async def test_a_page_says_whose_session_it_is(database_url: str, redis_url: str) -> None:
     """A sibling domain's cookie with a live token of its own account changes nothing for a page that names its user."""
-    async with site(database_url, redis_url) as here:
-        eve, ada = await here.register("Eve"), await here.register("Ada")
-        headers = {"origin": str(here.http.base_url).rstrip("/")}
+    async with serve_web(database_url, redis_url) as server:
+        eve, ada = await server.register("Eve"), await server.register("Ada")
+        headers = {"origin": str(server.http.base_url).rstrip("/")}
         headers["cookie"] = f"scoreboard_refresh={eve['refreshToken']}; scoreboard_refresh={ada['refreshToken']}"
-        assert code(await here.http.post(REFRESH, headers=headers)) == (401, "UNAUTHORIZED")
-        answer = await here.http.post(REFRESH, json={"userId": ada["userId"]}, headers=headers)
+        assert code(await server.http.post(REFRESH, headers=headers)) == (401, "UNAUTHORIZED")
+        answer = await server.http.post(REFRESH, json={"userId": ada["userId"]}, headers=headers)
         assert answer.json()["data"]["userId"] == ada["userId"]
         headers["cookie"] = f"scoreboard_refresh={eve['refreshToken']}"
-        here.http.cookies.clear()
-        assert code(await here.http.post(REFRESH, json={"userId": ada["userId"]}, headers=headers)) == (
+        server.http.cookies.clear()
+        assert code(await server.http.post(REFRESH, json={"userId": ada["userId"]}, headers=headers)) == (
             401,
             "UNAUTHORIZED",
         )
-        refused = await here.http.post(REFRESH, json={"userId": "Ada"}, headers=headers)
+        refused = await server.http.post(REFRESH, json={"userId": "Ada"}, headers=headers)
         assert (code(refused), refused.json()["errors"][0]["field"]) == ((400, "INVALID_REQUEST"), "userId")
-        answer = await here.http.post(REFRESH, json={"refreshToken": eve["refreshToken"], "userId": eve["userId"]})
+        answer = await server.http.post(REFRESH, json={"refreshToken": eve["refreshToken"], "userId": eve["userId"]})
         assert answer.json()["data"]["userId"] == eve["userId"]
 
 
 async def test_a_device_cookie_is_for_browsers_and_the_login_path(database_url: str, redis_url: str) -> None:
     """HttpOnly, SameSite=Strict, a year, another at each log-in; a refresh gives none."""
-    async with site(database_url, redis_url) as here:
-        page = {"origin": str(here.http.base_url).rstrip("/")}
+    async with serve_web(database_url, redis_url) as server:
+        page = {"origin": str(server.http.base_url).rstrip("/")}
         body = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD}
-        registered = await here.http.post(REGISTER, json=body, headers=page)
-        logged_in = await here.http.post(LOGIN, json=ADA, headers=page)
+        registered = await server.http.post(REGISTER, json=body, headers=page)
+        logged_in = await server.http.post(LOGIN, json=ADA, headers=page)
         first, second = cookie(registered, "scoreboard_device"), cookie(logged_in, "scoreboard_device")
         assert (second["path"], second["max-age"], second["samesite"], second["httponly"]) == (
             LOGIN,
@@ -235,119 +235,119 @@ async def test_a_device_cookie_is_for_browsers_and_the_login_path(database_url: 
             True,
         )
         assert first.value != second.value
-        assert set(cookies(await here.http.post(REFRESH, headers=page))) == {"scoreboard_refresh"}
+        assert set(cookies(await server.http.post(REFRESH, headers=page))) == {"scoreboard_refresh"}
 
 
 # ---- how often ------------------------------------------------------------------------------------------------------
 
 
-async def log_in(here: Site, name: str, address: str, password: str = "wrong", **headers: str) -> httpx.Response:
+async def log_in(server: WebServer, name: str, address: str, password: str = "wrong", **headers: str) -> httpx.Response:
     """A log-in from that address."""
     body = {"username": name, "password": password}
-    return await here.http.post(LOGIN, json=body, headers={"x-forwarded-for": address} | headers)
+    return await server.http.post(LOGIN, json=body, headers={"x-forwarded-for": address} | headers)
 
 
 async def test_the_limit_by_address(database_url: str, redis_url: str) -> None:
     """Three a minute, log-ins and registrations together, right or wrong: the fourth is told the layer and when to come
     back."""
-    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as here:
+    async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as server:
         body = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD}
         assert (
-            await here.http.post(REGISTER, json=body, headers={"x-forwarded-for": "198.51.100.1"})
+            await server.http.post(REGISTER, json=body, headers={"x-forwarded-for": "198.51.100.1"})
         ).status_code == 201
-        assert (await log_in(here, "Ada", "198.51.100.1", PASSWORD)).status_code == 200
-        assert (await log_in(here, "nobody", "198.51.100.1")).status_code == 401
+        assert (await log_in(server, "Ada", "198.51.100.1", PASSWORD)).status_code == 200
+        assert (await log_in(server, "nobody", "198.51.100.1")).status_code == 401
         for refused in (
-            await log_in(here, "somebody", "198.51.100.1"),
-            await here.http.post(REGISTER, json=body, headers={"x-forwarded-for": "198.51.100.1"}),
+            await log_in(server, "somebody", "198.51.100.1"),
+            await server.http.post(REGISTER, json=body, headers={"x-forwarded-for": "198.51.100.1"}),
         ):
             assert code(refused) == (429, "RATE_LIMITED")
             assert refused.json()["layer"] == "login"
             assert 1 <= int(refused.headers["retry-after"]) <= 61
-        assert (await log_in(here, "somebody", "198.51.100.2")).status_code == 401
+        assert (await log_in(server, "somebody", "198.51.100.2")).status_code == 401
 
 
 async def test_an_account_is_limited_under_whatever_name_it_is_found(database_url: str, redis_url: str) -> None:
     """PostgreSQL finds `pixi` under names that Python folds otherwise: all of them count as one, and all spellings of
     the address."""
-    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as here:
-        await here.register("pixi")
+    async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as server:
+        await server.register("pixi")
         names = ["pixi", "PIXI", "p\u0130xi", "Pixi"]
         for net, kind in (
             ("203.0.113", names),
             ("198.51.100", ["pixi@example.org", "PIXI@Example.org", " pixi@example.org"]),
         ):
-            found = [name for name in kind if await users.find(here.people.stores, name) is not None]
+            found = [name for name in kind if await users.find(server.people.stores, name) is not None]
             assert len(found) >= 3
-            statuses = [(await log_in(here, name, f"{net}.1")).status_code for name in found[:3]]
+            statuses = [(await log_in(server, name, f"{net}.1")).status_code for name in found[:3]]
             assert statuses == [401] * 3
             for number in range(9):  # its /24 has three times as many left
-                assert (await log_in(here, found[number % len(found)], f"{net}.{number + 2}")).status_code == 401
+                assert (await log_in(server, found[number % len(found)], f"{net}.{number + 2}")).status_code == 401
             for name in found:
-                refused = await log_in(here, name, f"{net}.99")
+                refused = await log_in(server, name, f"{net}.99")
                 assert (refused.status_code, refused.json()["layer"]) == (429, "login")
 
 
 async def test_a_stranger_does_not_lock_the_owner_out(database_url: str, redis_url: str) -> None:
     """Wrong passwords from everywhere: the owner logs in from elsewhere unless they are many, and from a known browser
     always."""
-    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as here:
-        page = {"origin": str(here.http.base_url).rstrip("/")}
-        await here.register()
-        known = cookie(await log_in(here, "Ada", "192.0.2.1", PASSWORD, **page), "scoreboard_device").value
-        here.http.cookies.clear()
+    async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as server:
+        page = {"origin": str(server.http.base_url).rstrip("/")}
+        await server.register()
+        known = cookie(await log_in(server, "Ada", "192.0.2.1", PASSWORD, **page), "scoreboard_device").value
+        server.http.cookies.clear()
         for number in range(10):
-            assert (await log_in(here, "Ada", f"198.51.{number}.1")).status_code == 401
+            assert (await log_in(server, "Ada", f"198.51.{number}.1")).status_code == 401
             if number == 5:
-                assert (await log_in(here, "Ada", "192.0.2.2", PASSWORD)).status_code == 200
-        assert (await log_in(here, "Ada", "192.0.2.3", PASSWORD)).status_code == 429
+                assert (await log_in(server, "Ada", "192.0.2.2", PASSWORD)).status_code == 200
+        assert (await log_in(server, "Ada", "192.0.2.3", PASSWORD)).status_code == 429
         device = page | {"cookie": f"scoreboard_device=garbage; scoreboard_device={known}"}
-        assert (await log_in(here, "Ada", "192.0.2.4", PASSWORD, **device)).status_code == 200
+        assert (await log_in(server, "Ada", "192.0.2.4", PASSWORD, **device)).status_code == 200
         for number in range(2):
-            assert (await log_in(here, "Ada", f"192.0.2.{5 + number}", **device)).status_code == 401
+            assert (await log_in(server, "Ada", f"192.0.2.{5 + number}", **device)).status_code == 401
         assert (
-            await log_in(here, "Ada", "192.0.2.7", PASSWORD, **device)
+            await log_in(server, "Ada", "192.0.2.7", PASSWORD, **device)
         ).status_code == 429  # a stolen browser guesses no more than others
 
 
 async def test_neighbours_do_not_lock_a_known_browser_out(database_url: str, redis_url: str) -> None:
     """Wrong passwords from the same address use up the address, not the browser that has logged in before; a stranger's
     is refused."""
-    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as here:
-        page = {"origin": str(here.http.base_url).rstrip("/")}
-        await here.register()
-        await here.register("Eve")
-        known = cookie(await log_in(here, "Ada", "192.0.2.1", PASSWORD, **page), "scoreboard_device").value
-        here.http.cookies.clear()
+    async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as server:
+        page = {"origin": str(server.http.base_url).rstrip("/")}
+        await server.register()
+        await server.register("Eve")
+        known = cookie(await log_in(server, "Ada", "192.0.2.1", PASSWORD, **page), "scoreboard_device").value
+        server.http.cookies.clear()
         device = page | {"cookie": f"scoreboard_device={known}"}
-        while (await log_in(here, "Eve", "192.0.2.1")).status_code == 401:
+        while (await log_in(server, "Eve", "192.0.2.1")).status_code == 401:
             pass
-        assert (await log_in(here, "Ada", "192.0.2.1", PASSWORD)).status_code == 429
-        assert (await log_in(here, "Ada", "192.0.2.1", PASSWORD, **device)).status_code == 200
-        assert (await log_in(here, "Eve", "192.0.2.1", PASSWORD, **device)).status_code == 429
+        assert (await log_in(server, "Ada", "192.0.2.1", PASSWORD)).status_code == 429
+        assert (await log_in(server, "Ada", "192.0.2.1", PASSWORD, **device)).status_code == 200
+        assert (await log_in(server, "Eve", "192.0.2.1", PASSWORD, **device)).status_code == 429
 
 
 @pytest.mark.parametrize("networks", [1, 60])
 async def test_a_limit_does_not_tell_whose_an_address_is(database_url: str, redis_url: str, networks: int) -> None:
     """Whatever was tried by Ada's name, from one network or from everywhere: her address answers as one that nobody
     has, and so back."""
-    async with site(database_url, redis_url, proxies=PROXIES) as here:
-        await here.register()
+    async with serve_web(database_url, redis_url, proxies=PROXIES) as server:
+        await server.register()
         for used_up, guesses in (("Ada", ("ada@example.org", "eve@example.org")), ("ada@example.org", ("Ada", "Eve"))):
-            here.people.accounts.admission.limits = LoginLimits(3, 0)
+            server.people.accounts.admission.limits = LoginLimits(3, 0)
             addresses = (f"198.51.{number % networks}.1" for number in range(100))
-            while (await log_in(here, used_up, address := next(addresses))).status_code == 401:
+            while (await log_in(server, used_up, address := next(addresses))).status_code == 401:
                 pass
-            assert [code(await log_in(here, guess, address)) for guess in guesses] == [(401, "UNAUTHORIZED")] * 2
+            assert [code(await log_in(server, guess, address)) for guess in guesses] == [(401, "UNAUTHORIZED")] * 2
 
 
 async def test_names_that_nobody_has_are_limited_alike(database_url: str, redis_url: str) -> None:
     """The limits of an account do not tell whether there is one: the same statuses for a name that is taken and one
     that is not."""
-    async with site(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as here:
-        await here.register()
+    async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as server:
+        await server.register()
         statuses = [
-            [(await log_in(here, name, f"192.0.2.{number}")).status_code for number in range(12)]
+            [(await log_in(server, name, f"192.0.2.{number}")).status_code for number in range(12)]
             for name in ("Ada", "Eve")
         ]
         assert statuses[0] == statuses[1]
@@ -356,29 +356,29 @@ async def test_names_that_nobody_has_are_limited_alike(database_url: str, redis_
 
 async def test_the_limit_of_requests_by_address(database_url: str, redis_url: str) -> None:
     """Every door counts; health checks and metrics don't, and other addresses go on."""
-    async with site(database_url, redis_url, proxies=(ip_network("127.0.0.0/8"),), ip_per_minute=3) as here:
+    async with serve_web(database_url, redis_url, proxies=(ip_network("127.0.0.0/8"),), ip_per_minute=3) as server:
         one, other = {"x-forwarded-for": "2001:db8::1"}, {"x-forwarded-for": "2001:db8:0:1::1"}
         for path in ("/api/v1/scores/leaderboard", "/nowhere", "/"):
-            assert (await here.http.get(path, headers=one)).status_code in {200, 404}
-        refused = await here.http.get("/api/v1/scores/leaderboard", headers={"x-forwarded-for": "2001:db8::2"})
+            assert (await server.http.get(path, headers=one)).status_code in {200, 404}
+        refused = await server.http.get("/api/v1/scores/leaderboard", headers={"x-forwarded-for": "2001:db8::2"})
         assert code(refused) == (429, "RATE_LIMITED")
         assert refused.json()["layer"] == "ip"
         assert int(refused.headers["retry-after"]) >= 1
         for path in ("/livez", "/metrics"):
-            assert (await here.http.get(path, headers=one)).status_code == 200
-        assert (await here.http.get("/api/v1/scores/leaderboard", headers=other)).status_code == 200
+            assert (await server.http.get(path, headers=one)).status_code == 200
+        assert (await server.http.get("/api/v1/scores/leaderboard", headers=other)).status_code == 200
 
 
 async def test_the_own_profile(database_url: str, redis_url: str) -> None:
     """Read and changed with a token; null removes the picture, a taken name is 409, an unknown field 400."""
-    async with site(database_url, redis_url) as here:
-        mine = await here.register()
-        await here.register("Grace")
+    async with serve_web(database_url, redis_url) as server:
+        mine = await server.register()
+        await server.register("Grace")
         token = {"authorization": f"Bearer {mine['accessToken']}"}
         path = "/api/v1/users/me"
-        assert code(await here.http.get(path)) == (401, "UNAUTHORIZED")
-        assert code(await here.http.patch(path, json={})) == (401, "UNAUTHORIZED")
-        read = (await here.http.get(path, headers=token)).json()["data"]
+        assert code(await server.http.get(path)) == (401, "UNAUTHORIZED")
+        assert code(await server.http.patch(path, json={})) == (401, "UNAUTHORIZED")
+        read = (await server.http.get(path, headers=token)).json()["data"]
         assert (read["userId"], read["username"], read["email"], read["avatarUrl"]) == (
             mine["userId"],
             "Ada",
@@ -386,21 +386,21 @@ async def test_the_own_profile(database_url: str, redis_url: str) -> None:
             None,
         )
         assert read["createdAt"].endswith("Z")
-        changed = await here.http.patch(
+        changed = await server.http.patch(
             path, headers=token, json={"username": "Lovelace", "avatarUrl": "https://example.org/a.png"}
         )
         assert (changed.json()["data"]["username"], changed.json()["data"]["avatarUrl"]) == (
             "Lovelace",
             "https://example.org/a.png",
         )
-        assert (await here.http.patch(path, headers=token, json={})).json()["data"] == changed.json()["data"]
-        assert (await here.http.patch(path, headers=token, json={"avatarUrl": None})).json()["data"][
+        assert (await server.http.patch(path, headers=token, json={})).json()["data"] == changed.json()["data"]
+        assert (await server.http.patch(path, headers=token, json={"avatarUrl": None})).json()["data"][
             "avatarUrl"
         ] is None
-        taken = await here.http.patch(path, headers=token, json={"username": "GRACE"})
+        taken = await server.http.patch(path, headers=token, json={"username": "GRACE"})
         assert code(taken) == (409, "CONFLICT")
         assert taken.json()["errors"] == [{"field": "username", "message": "is taken"}]
-        unknown = await here.http.patch(path, headers=token, json={"score": 1})
+        unknown = await server.http.patch(path, headers=token, json={"score": 1})
         assert code(unknown) == (400, "INVALID_REQUEST")
         assert unknown.json()["errors"] == [{"field": "score", "message": "is not known here"}]
 
@@ -440,22 +440,22 @@ HOSTILE = [
 
 async def test_hostile_bodies_are_400_and_leave_nothing(database_url: str, redis_url: str) -> None:
     """On every route that reads one: never 5xx, nothing stored."""
-    async with site(database_url, redis_url) as here:
-        mine = await here.register()
+    async with serve_web(database_url, redis_url) as server:
+        mine = await server.register()
         token = {"authorization": f"Bearer {mine['accessToken']}"}
         before = (
-            await here.people.stores.fetchval("SELECT count(*) FROM users"),
-            await here.people.stores.fetchval("SELECT count(*) FROM sessions"),
+            await server.people.stores.fetchval("SELECT count(*) FROM users"),
+            await server.people.stores.fetchval("SELECT count(*) FROM sessions"),
         )
         for body in HOSTILE:
             for method, path in (("POST", LOGIN), ("POST", REGISTER), ("POST", REFRESH), ("PATCH", "/api/v1/users/me")):
                 if body or path != REFRESH:
-                    answer = await here.http.request(method, path, content=body, headers=token)
+                    answer = await server.http.request(method, path, content=body, headers=token)
                     assert answer.status_code == 400, (path, body[:60], answer.text)
                     assert answer.json()["errors"], body[:60]
         after = (
-            await here.people.stores.fetchval("SELECT count(*) FROM users"),
-            await here.people.stores.fetchval("SELECT count(*) FROM sessions"),
+            await server.people.stores.fetchval("SELECT count(*) FROM users"),
+            await server.people.stores.fetchval("SELECT count(*) FROM sessions"),
         )
         assert before == after
 
@@ -465,22 +465,22 @@ async def test_what_is_too_long_is_named_and_nothing_is_done_with_it(database_ur
     too."""
     long = {"username": 200, "email": 255, "password": 1024, "avatarUrl": 500}
     whole = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD, "avatarUrl": None}
-    async with site(database_url, redis_url) as here:
+    async with serve_web(database_url, redis_url) as server:
         for field, length in long.items():
-            refused = await here.http.post(REGISTER, json=whole | {field: "\u0301" * (length + 1)})
+            refused = await server.http.post(REGISTER, json=whole | {field: "\u0301" * (length + 1)})
             assert code(refused) == (400, "INVALID_REQUEST")
             assert refused.json()["errors"] == [{"field": field, "message": f"must have at most {length} characters"}]
         decomposed = "e\u0301\u0302\u0323" * 50  # each becomes one character with a mark
-        assert code(await here.http.post(LOGIN, json={"username": decomposed, "password": "x" * 1024})) == (
+        assert code(await server.http.post(LOGIN, json={"username": decomposed, "password": "x" * 1024})) == (
             401,
             "UNAUTHORIZED",
         )
-        assert code(await here.http.post(LOGIN, json={"username": "x" * 256, "password": "x"})) == (
+        assert code(await server.http.post(LOGIN, json={"username": "x" * 256, "password": "x"})) == (
             400,
             "INVALID_REQUEST",
         )
-        assert code(await here.http.post(REFRESH, json={"refreshToken": "x" * 1024})) == (401, "UNAUTHORIZED")
-        schemas = (await here.http.get("/api/v1/openapi.json")).json()["components"]["schemas"]
+        assert code(await server.http.post(REFRESH, json={"refreshToken": "x" * 1024})) == (401, "UNAUTHORIZED")
+        schemas = (await server.http.get("/api/v1/openapi.json")).json()["components"]["schemas"]
         told = schemas["Registration"]["properties"]
         assert {field: told[field].get("maxLength") or told[field]["anyOf"][0]["maxLength"] for field in long} == long
 
@@ -514,8 +514,8 @@ async def test_while_postgresql_is_away_accounts_say_so(
     async def away(*_: object, **__: object) -> None:
         raise StorageUnavailable("postgresql", "secret cause")
 
-    async with site(database_url, redis_url) as here:
-        mine = await here.register()
+    async with serve_web(database_url, redis_url) as server:
+        mine = await server.register()
         for module, name in (
             (users, "create"),
             (users, "find"),
@@ -536,7 +536,7 @@ async def test_while_postgresql_is_away_accounts_say_so(
             ("PATCH", "/api/v1/users/me", {}),
             ("POST", "/api/v1/users/me/password", {"currentPassword": PASSWORD, "newPassword": PASSWORD}),
         ):
-            answer = await here.http.request(method, path, json=body, headers=token)
+            answer = await server.http.request(method, path, json=body, headers=token)
             assert code(answer) == (503, "SERVICE_UNAVAILABLE")
             assert int(answer.headers["retry-after"]) >= 1
             assert "secret" not in answer.text

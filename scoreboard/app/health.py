@@ -1,0 +1,31 @@
+"""What this node knows of its own health, for /readyz: the stores, warnings for the operator, the boards."""
+
+from collections.abc import Mapping, Sequence
+
+from scoreboard.domain.boards import Board
+from scoreboard.domain.errors import Store, StoreCondition
+from scoreboard.storage.board_cache import BoardCache
+from scoreboard.storage.health import HealthMonitor
+from scoreboard.workers.projector import Projector
+
+
+class NodeHealth:
+    """Asks the parts that know; costs no store a call."""
+
+    def __init__(
+        self, monitor: HealthMonitor, projectors: Sequence[Projector], boards: Mapping[Board, BoardCache]
+    ) -> None:
+        self._monitor, self._projectors, self._boards = monitor, projectors, boards
+
+    def conditions(self) -> Mapping[Store, StoreCondition]:
+        """Of each store, as the monitor last saw it."""
+        return self._monitor.conditions
+
+    def warnings(self) -> Sequence[str]:
+        """What an operator should change, each once."""
+        of_boards = dict.fromkeys(warning for projector in self._projectors for warning in projector.warnings)
+        return (*self._monitor.warnings, *of_boards)
+
+    def boards(self) -> Mapping[str, str]:
+        """ "current" or "stale", by board id: whether a board is known to agree with PostgreSQL."""
+        return {board.id: "stale" if cache.is_stale else "current" for board, cache in self._boards.items()}

@@ -1,0 +1,200 @@
+"""The types of responses, headers and queries that the routes name, for the OpenAPI document (web.openapi).
+
+Most are never made into objects: the hot routes write bytes, and requests are decoded by the routes themselves. The
+types of request bodies stand beside their decoders, in web.routes. `media_type` is that of a response that is not JSON,
+"" for one without a body. Tested in tests/web/test_openapi.py.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
+from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
+from scoreboard.domain.protocol import CHANNEL_LENGTH
+from scoreboard.domain.queries import MAX_QUERY_BYTES
+from scoreboard.operations.sessions import LoggedIn
+
+NO_BODY = ""
+
+
+class Nothing(msgspec.Struct):
+    """Done."""
+
+    media_type: ClassVar[str] = NO_BODY
+
+
+# ---- accounts -------------------------------------------------------------------------------------------------------
+
+
+class LoggedInAnswer(msgspec.Struct):
+    """Logged in. A browser finds the refresh token in a cookie instead."""
+
+    success: bool
+    data: LoggedIn
+
+
+class Me(msgspec.Struct, frozen=True):
+    """An account as its owner sees it."""
+
+    userId: str
+    username: str
+    email: str
+    avatarUrl: str | None
+    createdAt: str
+
+
+class MeAnswer(msgspec.Struct):
+    """One's own profile."""
+
+    success: bool
+    data: Me
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """The specification's answer to an action."""
+
+    userId: str
+    previousScore: int
+    pointsAwarded: int
+    newScore: int
+    newRank: int | None
+    timestamp: str
+
+
+class ScoredAnswer(msgspec.Struct):
+    """The points are recorded."""
+
+    success: bool
+    data: Scored
+
+
+class OwnPlace(msgspec.Struct):
+    """The caller's rank (null before the first action) and score."""
+
+    rank: int | None
+    score: int
+
+
+class Leaderboard(msgspec.Struct, omit_defaults=True):
+    """The best players, in order. `stale` while the board cannot be read from Redis."""
+
+    leaderboard: list[Entry]
+    lastUpdated: str
+    currentUser: OwnPlace | msgspec.UnsetType = msgspec.UNSET
+    stale: bool = False
+
+
+class LeaderboardAnswer(msgspec.Struct):
+    """The board."""
+
+    success: bool
+    data: Leaderboard
+
+
+class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What a user did. The raw bytes are what is signed."""
+
+    actionId: Annotated[str, Meta(min_length=1, max_length=ACTION_ID_LENGTH)]
+    actionType: Annotated[str, Meta(min_length=1, max_length=ACTION_TYPE_LENGTH)]
+    timestamp: Annotated[str, Meta(max_length=TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
+    metadata: dict[str, Any] | None = None
+    userId: Annotated[str, Meta(max_length=USER_ID_LENGTH)] | None = None
+
+
+class ActionHeaders(msgspec.Struct):
+    """Lower-case hex of HMAC-SHA256(actionSecret, body), by any live key or by the one named."""
+
+    x_action_signature: Annotated[
+        str, Meta(pattern=r"^(v[1-9][0-9]{0,8}\.)?[0-9a-f]{64}$", extra_json_schema={"required": True})
+    ]
+
+
+class LeaderboardQuery(msgspec.Struct):
+    """How many entries."""
+
+    limit: Annotated[int, Meta(ge=1, le=READ_SIZE)] = TOP_SIZE
+
+
+# ---- live transports ------------------------------------------------------------------------------------------------
+
+Channel = Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+InQuery = Annotated[str, Meta(max_length=MAX_QUERY_BYTES)]  # the whole query has no more
+
+
+class LiveQuery(msgspec.Struct):
+    """A token, for clients that can't set headers."""
+
+    token: InQuery = ""
+
+
+class StreamQuery(msgspec.Struct):
+    """Which board, how, from which position on; a token for those who can't set headers."""
+
+    channel: Channel = LEADERBOARD.id
+    mode: Literal["full", "delta"] = "full"
+    since: InQuery = ""
+    token: InQuery = ""
+
+
+class StreamHeaders(msgspec.Struct):
+    """The position of the last event, as browsers send it when they reconnect."""
+
+    last_event_id: str = ""
+
+
+class EventStream(msgspec.Struct):
+    """Server-Sent Events: those of the WebSocket, `id` is the position. It ends when the token does, or the server
+    leaves."""
+
+    media_type: ClassVar[str] = "text/event-stream"
+
+
+class PollQuery(msgspec.Struct):
+    """Which board, the position that the client has, and how long to wait for another, in seconds."""
+
+    channel: Channel = LEADERBOARD.id
+    since: InQuery = ""
+    wait: Annotated[float, Meta(ge=0, le=30)] = 25.0
+    token: InQuery = ""
+
+
+class Polled(msgspec.Struct, omit_defaults=True):
+    """The board, when it is not the one of `since`. `stale` while it cannot be read from Redis."""
+
+    leaderboard: list[Entry]
+    position: str
+    timestamp: str
+    stale: bool = False
+
+
+class PolledAnswer(msgspec.Struct):
+    """The board is another."""
+
+    success: bool
+    data: Polled
+
+
+class Unchanged(msgspec.Struct):
+    """The board is still that of `since`."""
+
+    media_type: ClassVar[str] = NO_BODY
+
+
+# ---- operation ------------------------------------------------------------------------------------------------------
+
+
+class Alive(msgspec.Struct):
+    """The process is alive."""
+
+    alive: bool
+
+
+class Figures(msgspec.Struct):
+    """Prometheus' text format."""
+
+    media_type: ClassVar[str] = "text/plain"
