@@ -256,7 +256,7 @@ async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: py
     def count(name: str) -> None:
         encode = getattr(protocol, name)
 
-        def rate_limit_key(*given: object) -> object:
+        def counted(*given: object) -> object:
             made.append(name)
             return encode(*given)
 
