@@ -115,8 +115,7 @@ class Node:
             cooldowns=settings.limits.cooldowns,
             longest_ms=1000 * max((rule.cooldown for rule in self.rules.values()), default=0),
             namespace=stores.namespace,
-            may_have_forgotten=lambda: self.monitor.redis_evicts,
-            reconnects=lambda: stores.redis_generation.reconnects,
+            retention=stores.redis_retention,
         )
         self.projector = Projector(stores, LEADERBOARD, self.name, self.limits, self.hear)
         self.redis_breaker = Breaker("redis", changed=_watch_redis)
@@ -169,7 +168,7 @@ class Node:
             masters=keys.master,
             master=keys.current_master,
             issuer=settings.issuer,
-            on_profile_change=self.profiles.changed,
+            on_profile_change=self.profiles.write_through,
             publish_revoked=self.bus.publish_revoked,
             registration=settings.accounts.registration,
             login_per_minute=settings.limits.login_per_minute,

@@ -275,7 +275,7 @@ class Accounts:
         """The successor of a token that was spent just now; of one that was spent before, the end of its session,
         whoever's it is."""
         presented = refresh_tokens.digest(token)
-        judged = await sessions.judge(self._stores, sid, presented)
+        judged = await sessions.inspect_token(self._stores, sid, presented)
         # the last: not spent, but another user's
         if judged is None or not judged.live or judged.token_sha256 == presented:
             return SESSION_ENDED

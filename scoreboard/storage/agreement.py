@@ -178,7 +178,7 @@ class Agreement:
         for reason in found - self._logged:
             observe.BOARD_DOUBTS.labels(self.board, reason).inc()
         if found:
-            log.warning("board_in_doubt", board=self.board, store="redis", reasons=sorted(found))
+            log.warning("board_doubted", board=self.board, store="redis", reasons=sorted(found))
         else:
-            log.info("board_agrees", board=self.board)
+            log.info("board_confirmed", board=self.board)
         self._logged = found

@@ -22,7 +22,7 @@ from scoreboard.storage.connections.stores import open_stores
 from scoreboard.telemetry import observe
 from tests.conftest import OwnValkey
 from tests.live.viewers import BOARD, FakeViewer, kinds
-from tests.storage.boards import World
+from tests.storage.scored_board import ScoredBoard
 
 ANN = UUID(int=1)
 
@@ -212,13 +212,13 @@ async def test_more_than_can_be_handed_on_is_dropped(scene: Scene, autojump_cloc
 
 
 @pytest.fixture
-async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[World]:
+async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[ScoredBoard]:
     async with open_stores(database_url, fresh_valkey.url) as stores:
-        yield World(stores)
+        yield ScoredBoard(stores)
 
 
 async def test_it_hears_through_a_restart_of_redis(
-    world: World, fresh_valkey: OwnValkey, nursery: trio.Nursery
+    world: ScoredBoard, fresh_valkey: OwnValkey, nursery: trio.Nursery
 ) -> None:
     """On a real Valkey that is killed and comes back: messages are heard before and after."""
     board, hub, revoked = FakeBoard(), Hub((BOARD,)), list[UUID]()

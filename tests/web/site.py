@@ -48,7 +48,7 @@ from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
-from tests.storage.worlds import claim
+from tests.storage.seeds import claim
 
 ROOT = Path(__file__).parents[2]
 ROWS = tuple(
