@@ -47,6 +47,28 @@ ONLY = {
 }
 TOP = ("__init__", "__main__")
 RUNS_TRIO = "cli"  # the only layer that calls trio.run
+# Two event loops: in storage a coroutine that must run on asyncio's side says so by its name, and nothing else calls it
+# but the crossing.
+AIO = "_aio"
+CROSSING = "run_in_asyncio"
+# What asyncio, asyncpg and redis-py are reached by: a name or an attribute in what is awaited.
+DRIVERS = {"asyncio", "asyncpg", "redis", "redis_bulk", "redis_direct", "pool", "client", "conn", "pipe", "pubsub"}
+# Methods that redis-py calls by their names.
+OVERRIDES = {"connect", "connect_check_health", "read_response", "__call__"}
+# Their coroutines have no suffix yet.
+NOT_NAMED_YET = (
+    "storage.board_cache",
+    "storage.bus",
+    "storage.commit",
+    "storage.consistency",
+    "storage.postgres.ledger",
+    "storage.postgres.outbox",
+    "storage.rebuild",
+    "storage.redis.limits",
+    "storage.writer",
+    "workers.committer",
+    "workers.projector",
+)
 ASYNC_NODES = (ast.Await, ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith)
 
 
@@ -79,6 +101,72 @@ def imports(module: str, tree: ast.AST, modules: set[str]) -> set[str]:
     return found
 
 
+def names_in(node: ast.AST) -> set[str]:
+    """The names and attributes of which an expression is made, without those in its arguments."""
+    match node:
+        case ast.Name(name):
+            return {name}
+        case ast.Attribute(value, name):
+            return {name} | names_in(value)
+        case ast.Call(function):
+            return names_in(function)
+    return set()
+
+
+def last_name(node: ast.AST) -> str:
+    """`f` of `f`, `a.b.f` and calls of these."""
+    match node:
+        case ast.Name(name) | ast.Attribute(_, name):
+            return name
+        case ast.Call(function):
+            return last_name(function)
+    return ""
+
+
+def loop_faults(module: str, tree: ast.AST) -> list[str]:
+    """Where the two event loops are mixed up.
+
+    1. What ends in `_aio` is called only in functions that end in it, in lambdas handed to one, or by the crossing.
+    2. Nothing outside storage calls it.
+    3. A coroutine of storage that awaits asyncio, asyncpg or redis-py ends in it.
+    4. What is handed to the crossing ends in it, and such a coroutine awaits nothing of Trio's.
+    """
+    found = list[str]()
+
+    def fault(node: ast.expr, what: str) -> None:
+        found.append(f"{module} line {node.lineno} {what}")
+
+    def visit(node: ast.AST, function: str, *, in_lambda: bool) -> None:
+        is_aio = function.endswith(AIO) or function in OVERRIDES
+        if isinstance(node, ast.Call):
+            if last_name(node.func).endswith(AIO) and not within(module, "storage"):
+                fault(node, "calls asyncio code outside storage")
+            elif last_name(node.func).endswith(AIO) and not (is_aio or in_lambda):
+                fault(node, "calls asyncio code in Trio code")
+            elif last_name(node.func) == CROSSING and not last_name(node.args[0]).endswith(AIO):
+                fault(node, f"hands something without {AIO} to the crossing")
+        awaited = list[ast.expr]()
+        if isinstance(node, ast.Await):
+            awaited = [node.value]
+        elif isinstance(node, ast.AsyncWith):
+            awaited = [item.context_expr for item in node.items]
+        elif isinstance(node, ast.AsyncFor):
+            awaited = [node.iter]
+        for value in awaited:
+            if "trio" in names_in(value) and is_aio:
+                fault(value, "awaits Trio in asyncio code")
+            if within(module, "storage") and names_in(value) & DRIVERS and not is_aio:
+                fault(value, f"awaits a driver in a function without {AIO}")
+        if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
+            function, in_lambda = node.name, False
+        in_lambda = in_lambda or isinstance(node, ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, function, in_lambda=in_lambda)
+
+    visit(tree, "", in_lambda=False)
+    return found
+
+
 def faults(sources: dict[str, str]) -> list[str]:
     """Everything wrong with a package given as module name (without `scoreboard.`) → source."""
     found, graph = [], {}
@@ -96,6 +184,8 @@ def faults(sources: dict[str, str]) -> list[str]:
                 within(module, place) for place in places
             ):
                 found.append(f"{module} imports {library}")
+        if module not in NOT_NAMED_YET:
+            found += loop_faults(module, tree)
         for node in ast.walk(tree):
             if layer == "domain" and isinstance(node, ASYNC_NODES):
                 found.append(f"{module} line {node.lineno} is async")
@@ -143,6 +233,20 @@ def test_imports_go_one_way() -> None:
         ({"app.a": "from hypercorn import Config"}, "app.a imports hypercorn"),
         ({"domain.a": "async def f(): pass"}, "domain.a line 1 is async"),
         ({"app.a": "import trio\ntrio.run(print)"}, "app.a calls trio.run"),
+        (
+            {"storage.a": "async def f():\n    await g_aio()"},
+            "storage.a line 2 calls asyncio code in Trio code",
+        ),
+        ({"workers.a": "async def f_aio(): await g_aio()"}, "workers.a line 1 calls asyncio code outside storage"),
+        (
+            {"storage.a": "async def f(conn):\n    async with conn.transaction(): pass"},
+            "storage.a line 2 awaits a driver in a function without _aio",
+        ),
+        (
+            {"storage.a": "async def f(stores): await run_in_asyncio(stores.g)"},
+            "storage.a line 1 hands something without _aio to the crossing",
+        ),
+        ({"storage.a": "async def f_aio(): await trio.sleep(1)"}, "storage.a line 1 awaits Trio in asyncio code"),
         ({"helpers": ""}, "helpers is in no layer"),
         ({"web.a": "x = 1\n" * 451}, "web.a has 451 lines"),
         ({"web.a": "import scoreboard.web.b", "web.b": "from scoreboard.web import a"}, "cycle: web.a → web.b → web.a"),

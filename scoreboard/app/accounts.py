@@ -45,7 +45,7 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
     accounts = Accounts(
         sessions,
         LoginLimits(settings.limits.login_per_minute, settings.limits.login_ip),
-        profiles.changed,
+        profiles.write_through,
         registration=settings.accounts.registration,
         own_host=own_host(settings),
         profile_changes_per_hour=settings.limits.profile_changes_per_hour,

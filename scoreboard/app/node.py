@@ -63,7 +63,7 @@ class Node:
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
         self.writes = build_writes(
-            settings, stores, BOARDS, monitor, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
+            settings, stores, BOARDS, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
         )
         self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)

@@ -18,7 +18,6 @@ from scoreboard.storage.agreement import DetachedWriters
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.stores import Stores
-from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import COMMITTERS
@@ -39,7 +38,6 @@ def build_writes(
     settings: Settings,
     stores: Stores,
     boards: Sequence[Board],
-    monitor: HealthMonitor,
     redis_breaker: Breaker,
     *,
     node: str,
@@ -48,7 +46,7 @@ def build_writes(
     """`redis_breaker` is shared with the reads of the boards. `on_board_changed` is called with each version that a
     projector of this node made; it must not block."""
     rules = load_rules(settings)
-    limits = _build_limits(settings, stores, monitor, rules)
+    limits = _build_limits(settings, stores, rules)
     detached = DetachedWriters(boards)
     projectors = tuple(Projector(stores, board, node, limits, on_board_changed, detached) for board in boards)
     commits = [
@@ -72,12 +70,12 @@ def build_projectors(
     settings: Settings, stores: Stores, boards: Sequence[Board], *, node: str
 ) -> tuple[Projector, ...]:
     """The projectors of a process that serves nobody: it has no committers, and shows nobody a board."""
-    limits = _build_limits(settings, stores, HealthMonitor(stores), load_rules(settings))
+    limits = _build_limits(settings, stores, load_rules(settings))
     detached = DetachedWriters(boards)
     return tuple(Projector(stores, board, node, limits, lambda _board, _version: None, detached) for board in boards)
 
 
-def _build_limits(settings: Settings, stores: Stores, monitor: HealthMonitor, rules: Rules) -> Limits:
+def _build_limits(settings: Settings, stores: Stores, rules: Rules) -> Limits:
     """The limits of a user: actions a minute, and cooldowns."""
     return Limits(
         stores.redis_direct,
@@ -85,6 +83,5 @@ def _build_limits(settings: Settings, stores: Stores, monitor: HealthMonitor, ru
         cooldowns=settings.limits.cooldowns,
         longest_ms=1000 * max((rule.cooldown for rule in rules.values()), default=0),
         namespace=stores.namespace,
-        may_have_forgotten=lambda: monitor.redis_evicts,
-        reconnects=lambda: stores.redis_generation.reconnects,
+        retention=stores.redis_retention,
     )

@@ -85,7 +85,7 @@ async def _rotate(sessions: Sessions, presented: Presented, user: UUID | None) -
 async def _repeat_or_revoke(sessions: Sessions, presented: Presented, user: UUID | None) -> LoggedIn | None:
     """The same next token again, of a token that was spent just now. None for any other; if we issued it, its session
     ends."""
-    judged = await session_store.judge(sessions.stores, presented.sid, presented.digest)
+    judged = await session_store.inspect_token(sessions.stores, presented.sid, presented.digest)
     # the last: not spent, but another user's
     if judged is None or not judged.live or judged.token_sha256 == presented.digest:
         return None

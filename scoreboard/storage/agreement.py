@@ -215,7 +215,7 @@ class Agreement:
         for reason in found - self._logged:
             metrics.BOARD_DOUBTS.labels(self.board.id, reason).inc()
         if found:
-            log.warning("board_in_doubt", board=self.board.id, store="redis", reasons=sorted(found))
+            log.warning("board_doubted", board=self.board.id, store="redis", reasons=sorted(found))
         else:
-            log.info("board_agrees", board=self.board.id)
+            log.info("board_confirmed", board=self.board.id)
         self._logged = found

@@ -1,8 +1,8 @@
 """Learns about once a second in which condition each store is, for /readyz, the log and the metrics.
 
 Each check uses a new connection, as it would be opened for the next call: one that was opened earlier may lead to a
-server that has moved, or be a session from before a setting was changed. A failure that anybody meets makes the next
-check come at once. Reads nothing of the board and changes nothing in the stores.
+server that has moved, or be a session from before a setting was changed. A failure of any call makes the next check
+come at once. Reads nothing of the board and changes nothing in the stores.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from scoreboard.storage.connections.stores import Stores
 from scoreboard.telemetry import metrics
 
 CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
-CHECK_SECONDS = 0.6  # for one check on a new connection
+CHECK_TIMEOUT_SECONDS = 0.6  # for one check on a new connection
 # for a connection that is open already, when the new one had no answer: a busy node is slow in making one
-POOLED_SECONDS = 0.3
-REPORTED_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
+OPEN_CONNECTION_TIMEOUT_SECONDS = 0.3
+MIN_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
 
 # Whether a new session may write, which server this is, and whether the tables are there and may be read (no row is:
 # WHERE false).
@@ -42,15 +42,15 @@ CREATE TEMPORARY TABLE scoreboard_space ON COMMIT DROP AS
 SELECT repeat(md5(n::text), 50) AS filler FROM generate_series(1, 640) n"""
 
 # never written. LPUSHX on it changes nothing, and is refused as every write would be
-NO_SUCH_LIST = "{leaderboard}:health"
+UNUSED_LIST_KEY = "{leaderboard}:health"
 
 NO_EVICTION = "noeviction"
-EVICTS = (
+EVICTION_WARNING = (
     "Redis evicts keys when its memory is full (maxmemory-policy is {}): boards and limits can lose entries. "
     "Set maxmemory-policy to noeviction."
 )
 
-MOVED = "a new connection leads to another server"
+SERVER_CHANGED = "a new connection leads to another server"
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ class HealthMonitor:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should change, in sentences."""
-        return (EVICTS.format(self._policy),) if self.redis_evicts else ()
+        return (EVICTION_WARNING.format(self._policy),) if self.redis_evicts else ()
 
     @property
     def redis_evicts(self) -> bool:
@@ -95,8 +95,8 @@ class HealthMonitor:
         return self._policy != NO_EVICTION
 
     def report(self, failure: StorageUnavailable) -> None:
-        """Somebody's call failed. The next check comes at once; that a store is full is taken as it is, since no check
-        can see it."""
+        """A call failed. The next check comes at once. A report that a store is full is believed without a check,
+        since no check sees that."""
         if failure.condition is StoreCondition.FULL:
             self._note(failure.store, StoreCondition.FULL, failure.why)
             self._reported.set()
@@ -111,7 +111,7 @@ class HealthMonitor:
             self._has_checked = True
             task_status.started()
             while True:
-                await trio.sleep_until(began + REPORTED_INTERVAL_SECONDS)
+                await trio.sleep_until(began + MIN_INTERVAL_SECONDS)
                 with trio.move_on_at(began + CHECK_INTERVAL_SECONDS):
                     await self._reported.wait()
                 began, self._reported = trio.current_time(), trio.Event()
@@ -144,8 +144,8 @@ class HealthMonitor:
 
     async def _check_session_aio(self, *, is_full: bool) -> StoreCondition:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + CHECK_SECONDS
-        conn = await self._stores.postgres.connect_aio(CHECK_SECONDS)
+        deadline = loop.time() + CHECK_TIMEOUT_SECONDS
+        conn = await self._stores.postgres.connect_aio(CHECK_TIMEOUT_SECONDS)
         try:
             with postgres_errors():
                 session = await bounded_aio(conn, deadline - loop.time(), conn.fetchrow(SESSION_SQL))
@@ -160,17 +160,19 @@ class HealthMonitor:
             conn.terminate()
 
     def _compare_postgres(self, started: datetime) -> None:
-        """Another server than last time: the address has moved, or the server was started anew. What was opened before
-        leads elsewhere."""
+        """Replaces the connections when this is another server than last time: the address has moved, or the server was
+        started anew."""
         if started != self._postgres_started and self._has_checked:
-            self._stores.replace_postgres(MOVED)
+            self._stores.replace_postgres(SERVER_CHANGED)
         self._postgres_started = started
 
     async def _check_pool_connection_aio(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
-        """When a new connection could not tell: one that is open shows that the store is there. What it may write is as
-        it was."""
+        """When a new connection gave no answer: one that is open may show that the store is there. What it may write is
+        as it was."""
         try:
-            await self._stores.pool.call_aio(lambda conn: conn.fetchval("SELECT 1"), seconds=POOLED_SECONDS)
+            await self._stores.pool.call_aio(
+                lambda conn: conn.fetchval("SELECT 1"), seconds=OPEN_CONNECTION_TIMEOUT_SECONDS
+            )
         except StorageUnavailable as exc:
             return (StoreCondition.DOWN, why) if exc.condition is StoreCondition.BUSY else (exc.condition, exc.why)
         return (StoreCondition.UP if before is StoreCondition.DOWN else before), why
@@ -182,7 +184,7 @@ class HealthMonitor:
         began, number = asyncio.get_running_loop().time(), generation.number
         try:
             with redis_errors():
-                async with asyncio.timeout(CHECK_SECONDS):
+                async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                     found, why = await self._check_server_aio()
         except StorageUnavailable as exc:
             found, why = StoreCondition.DOWN if exc.condition is StoreCondition.BUSY else exc.condition, exc.why
@@ -201,7 +203,7 @@ class HealthMonitor:
     async def _answers_ping_aio(self) -> bool:
         try:
             with redis_errors():
-                async with asyncio.timeout(POOLED_SECONDS):
+                async with asyncio.timeout(OPEN_CONNECTION_TIMEOUT_SECONDS):
                     return bool(await self._stores.redis_direct.execute_aio("PING"))
         except StorageUnavailable:
             return False
@@ -211,12 +213,12 @@ class HealthMonitor:
         try:
             await conn.connect()
             await conn.send_command("INFO", "server", "memory", "replication")
-            info = _fields(await conn.read_response())
+            info = _parse_info(await conn.read_response())
             self._compare_redis(info[b"run_id"])
-            self._learn_policy(info.get(b"maxmemory_policy", NO_EVICTION.encode()))
+            self._note_policy(info.get(b"maxmemory_policy", NO_EVICTION.encode()))
             if info.get(b"role", b"master") != b"master":
                 return StoreCondition.READ_ONLY, "its role is that of a replica"
-            await conn.send_command("LPUSHX", NO_SUCH_LIST, "")
+            await conn.send_command("LPUSHX", UNUSED_LIST_KEY, "")
             try:
                 await conn.read_response()
             except redis.exceptions.NoPermissionError:
@@ -226,16 +228,17 @@ class HealthMonitor:
             await conn.disconnect(nowait=True)
 
     def _compare_redis(self, run_id: bytes) -> None:
-        """As with PostgreSQL."""
+        """Replaces the connections when this is another server than last time, as with PostgreSQL."""
         if run_id != self._run_id and self._has_checked:
-            self._stores.redis_generation.replace(MOVED, at_once=True)
+            self._stores.redis_generation.replace(SERVER_CHANGED, at_once=True)
         self._run_id = run_id
 
-    def _learn_policy(self, policy: bytes) -> None:
+    def _note_policy(self, policy: bytes) -> None:
         if policy.decode() != self._policy:
             self._policy = policy.decode()
+            self._stores.redis_retention.evicts = self.redis_evicts
             if self.redis_evicts:
-                log.warning("redis_evicts_keys", policy=self._policy, hint=EVICTS.format(self._policy))
+                log.warning("redis_eviction_found", policy=self._policy, hint=EVICTION_WARNING.format(self._policy))
 
     # ---- both -------------------------------------------------------------------------------------------------------
 
@@ -250,8 +253,8 @@ class HealthMonitor:
 
 
 def _has_timed_out(began: float) -> bool:
-    """Whether a check ended by its time-out, so that nobody said anything."""
-    return asyncio.get_running_loop().time() - began >= CHECK_SECONDS
+    """Whether a check ended by its time-out: the store gave no answer."""
+    return asyncio.get_running_loop().time() - began >= CHECK_TIMEOUT_SECONDS
 
 
 async def _check_space_aio(conn: asyncpg.Connection) -> None:
@@ -264,6 +267,6 @@ async def _check_space_aio(conn: asyncpg.Connection) -> None:
         pass
 
 
-def _fields(info: bytes) -> dict[bytes, bytes]:
+def _parse_info(info: bytes) -> dict[bytes, bytes]:
     """The fields of an INFO reply."""
     return dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)

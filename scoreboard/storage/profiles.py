@@ -4,7 +4,7 @@ Specification: user profile data, Redis hash, 5 minutes, invalidated on profile 
 with HSETNX and so never overwrite what a change has written; a change writes through and raises `names` of the meta of
 each board that the user is on, which drops the nodes' own caches (profile_changed.lua says what else it does to a
 board). PostgreSQL notes each change in the outbox; the projector does what was not written through (`announce_aio`).
-`storage.board_cache` asks while it reads; `operations.accounts` calls `changed`.
+`storage.board_cache` asks while it reads; `operations.accounts` calls `write_through`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,13 +24,11 @@ from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.redis.scripts import load_script
 
-PROFILE_TTL_SECONDS = 300  # seconds; specification: caching table
-CACHE_SIZE = (
-    4096  # profiles on this node, about 1 MiB; full: all dropped, the next read asks Redis for its hundred again
-)
+PROFILE_TTL_SECONDS = 300  # specification: caching table
+CACHE_SIZE = 4096  # profiles on this node, about 1 MiB; full: all are dropped, and the next read asks Redis again
 # names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
 LAST_KNOWN_SIZE = 4096
-# seconds that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
+# that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
 POSTGRES_TIMEOUT_SECONDS = 0.25
 
 ANNOUNCE_BATCH_USERS = 500  # users a pipeline and a script: a millisecond of Redis
@@ -61,19 +59,28 @@ def placeholder(user: UUID) -> Profile:
 class Profiles:
     """One for the process; shared by all boards."""
 
-    __slots__ = ("_asking", "_bump", "_cache", "_cached_since", "_filling", "_known", "_names", "_stores")
+    __slots__ = (
+        "_cache",
+        "_cached_since",
+        "_last_known",
+        "_names",
+        "_postgres_reads",
+        "_profile_changed",
+        "_redis_fills",
+        "_stores",
+    )
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        self._bump = stores.redis.register_script(load_script("profile_changed.lua"))
+        self._profile_changed = stores.redis.register_script(load_script("profile_changed.lua"))
         self._cache: dict[UUID, Profile] = {}
         self._cached_since = monotonic()
         self._names: dict[str, tuple[int, int]] = {}  # board → (epoch, names) as last read
-        self._known: dict[UUID, Profile] = {}  # of the caches before, for when nobody tells a name
-        self._asking: SingleFlight[dict[UUID, Profile]] = SingleFlight()
-        self._filling: SingleFlight[None] = SingleFlight()
+        self._last_known: dict[UUID, Profile] = {}  # of the caches before, for when nobody tells a name
+        self._postgres_reads: SingleFlight[dict[UUID, Profile]] = SingleFlight()
+        self._redis_fills: SingleFlight[None] = SingleFlight()
 
-    # ---- reading: asyncio-flavoured, within a board's read ----------------------------------------------------------
+    # ---- reading: within a board's read, in asyncio -----------------------------------------------------------------
 
     def drop_outdated(self, board: str, epoch: int, names: int) -> bool:
         """Empties the node's cache when a name changed somewhere or five minutes have passed; True when it did."""
@@ -87,9 +94,9 @@ class Profiles:
 
     def last_known(self, user: UUID) -> Profile:
         """The name that was known last, for when no store tells it; it may have changed."""
-        return self._cache.get(user) or self._known.get(user) or placeholder(user)
+        return self._cache.get(user) or self._last_known.get(user) or placeholder(user)
 
-    async def find_aio(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
+    async def find_aio(self, users: Iterable[UUID]) -> Mapping[UUID, Profile]:
         """The profiles of these users; those that no store tells in time are missing, and are asked for again by the
         next call.
 
@@ -98,7 +105,7 @@ class Profiles:
         """
         cache = self._cache
         found, missing = {}, []
-        for user in whom:
+        for user in users:
             if (profile := cache.get(user)) is not None:
                 found[user] = profile
             else:
@@ -115,17 +122,17 @@ class Profiles:
         return found
 
     def _drop_cache(self) -> None:
-        known = self._known | self._cache
-        self._known = known if len(known) <= LAST_KNOWN_SIZE else self._cache
+        known = self._last_known | self._cache
+        self._last_known = known if len(known) <= LAST_KNOWN_SIZE else self._cache
         self._cache = {}
 
-    async def _from_redis_aio(self, whom: list[UUID]) -> dict[UUID, Profile]:
+    async def _from_redis_aio(self, users: list[UUID]) -> dict[UUID, Profile]:
         pipe = self._stores.redis.pipeline(transaction=False)  # the keys lie in different slots
-        for user in whom:
+        for user in users:
             pipe.hmget(self._stores.namespace.profile(user), "username", "avatarUrl")
         found = {}
         with redis_errors():
-            for user, answer in zip(whom, await pipe.execute(raise_on_error=False), strict=True):
+            for user, answer in zip(users, await pipe.execute(raise_on_error=False), strict=True):
                 if isinstance(answer, Exception):
                     if reply_code(answer) == "WRONGTYPE":  # somebody else's key has the name: as good as none
                         continue
@@ -135,19 +142,19 @@ class Profiles:
                     found[user] = Profile(username.decode(), avatar_url.decode() if avatar_url else None)
         return found
 
-    async def _from_postgres_aio(self, whom: list[UUID]) -> dict[UUID, Profile]:
+    async def _from_postgres_aio(self, users: list[UUID]) -> dict[UUID, Profile]:
         """Nothing where PostgreSQL can't be asked, or not in time. Fills Redis; one that takes no writes costs a query
         again."""
 
         async def select_aio() -> dict[UUID, Profile]:
-            rows = await self._stores.pool.fetch_aio(NAMES_SQL, whom)
+            rows = await self._stores.pool.fetch_aio(NAMES_SQL, users)
             return {UUID(bytes=row["id"].bytes): Profile(row["username"], row["avatar_url"]) for row in rows}
 
         found: dict[UUID, Profile] = {}
         with suppress(StorageUnavailable):
-            found = await self._asking.run_aio(POSTGRES_TIMEOUT_SECONDS, select_aio) or {}
+            found = await self._postgres_reads.run_aio(POSTGRES_TIMEOUT_SECONDS, select_aio) or {}
             if found:
-                await self._filling.run_aio(POSTGRES_TIMEOUT_SECONDS, lambda: self._fill_aio(found))
+                await self._redis_fills.run_aio(POSTGRES_TIMEOUT_SECONDS, lambda: self._fill_aio(found))
         return found
 
     async def _fill_aio(self, found: Mapping[UUID, Profile]) -> None:
@@ -162,8 +169,8 @@ class Profiles:
 
     # ---- changing ---------------------------------------------------------------------------------------------------
 
-    async def changed(self, user: UUID, username: str, avatar_url: str | None) -> None:
-        """Brings a profile that PostgreSQL has just committed to every node's boards. Trio-flavoured, one crossing.
+    async def write_through(self, user: UUID, username: str, avatar_url: str | None) -> None:
+        """Brings a profile that PostgreSQL has just committed to every node's boards, by one crossing to asyncio.
 
         Returns also when Redis is out of reach, and may be cancelled: the projector brings it then, and boards are
         stale meanwhile.
@@ -180,7 +187,7 @@ class Profiles:
                 pipe.expire(names.profile(user), PROFILE_TTL_SECONDS)
                 await pipe.execute()
             for board in BOARDS:
-                await _notify_board_aio(self._stores, self._bump, board, [user])
+                await _notify_board_aio(self._stores, self._profile_changed, board, [user])
             # last: else the projector does it all once more
             async with self._stores.redis.pipeline(transaction=False) as pipe:
                 pipe.hset(names.profile(user), "announced", profile.digest)
@@ -191,11 +198,10 @@ class Profiles:
 async def announce_aio(
     stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]
 ) -> None:
-    """Brings changed profiles that stand in the outbox to the board, unless `changed` has done so: then nothing is sent
-    twice.
+    """Brings changed profiles that stand in the outbox to the board. What `write_through` has brought is not sent again.
 
-    asyncio-flavoured. `script`: profile_changed.lua. What Redis has of them is read anew by all nodes. Raises
-    StorageUnavailable, and what asyncpg raises.
+    `script`: profile_changed.lua. All nodes read anew what Redis has of these users. Raises StorageUnavailable, and what
+    asyncpg raises.
     """
     for start in range(0, len(users), ANNOUNCE_BATCH_USERS):
         portion = users[start : start + ANNOUNCE_BATCH_USERS]

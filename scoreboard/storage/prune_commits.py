@@ -1,4 +1,4 @@
-"""Deletes rows of the outbox that no board needs any more. Called by workers.housekeeping.
+"""Deletes rows of the outbox that no board needs any more. Called by workers.housekeeping; tested with it.
 
 Each writer's last row stays in `commits`, and its field in `applied`, also when the writer has ended. They can't be
 dropped safely:

@@ -20,13 +20,13 @@ from scoreboard.storage.connections.conditions import POOLER_ERRORS
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres.migrate import migrate
 
-START_SECONDS = 60.0  # that a database may take to be there
-RETRY_SECONDS = 1.0  # between two tries
-# waiting changes nothing: password, database
-REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-POOLER = "a pooler such as PgBouncer stands before PostgreSQL and mixes up prepared statements"
-LAST_PORT = 65535
-UNREADABLE = "has no readable port (in a password, characters such as / ? # @ : must be percent-encoded)"
+START_TIMEOUT_SECONDS = 60.0  # for PostgreSQL to be there
+RETRY_INTERVAL_SECONDS = 1.0
+# password, database: waiting changes nothing
+REFUSAL_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+POOLER_HINT = "a pooler such as PgBouncer stands before PostgreSQL and mixes up prepared statements"
+MAX_PORT = 65535
+URL_HINT = "has no readable port (in a password, characters such as / ? # @ : must be percent-encoded)"
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ async def start_stores(settings: Settings) -> AsyncIterator[Stores]:
             postgres_url, redis_url = endpoints.postgres_url, endpoints.redis_url
         check_postgres_url(postgres_url)
         check_redis_url(redis_url)
-        await _migrate_patiently(postgres_url, pgbouncer=settings.postgres.pgbouncer)
+        await _migrate_when_there(postgres_url, pgbouncer=settings.postgres.pgbouncer)
         yield await stack.enter_async_context(
             open_stores(
                 postgres_url,
@@ -59,8 +59,8 @@ def check_postgres_url(url: str) -> None:
     not encoded."""
     for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
         _, colon, port = host.rpartition("]")[2].rpartition(":")
-        if colon and port and not (port.isascii() and port.isdecimal() and int(port) <= LAST_PORT):
-            raise SettingsError(f"postgres.url: {UNREADABLE}")
+        if colon and port and not (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
+            raise SettingsError(f"postgres.url: {URL_HINT}")
 
 
 def check_redis_url(url: str) -> None:
@@ -74,30 +74,30 @@ def check_redis_url(url: str) -> None:
             )
         redis.asyncio.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # connects to nobody
     except ValueError:  # its message may quote a part of the password
-        raise SettingsError(f"redis.url: {UNREADABLE}") from None
+        raise SettingsError(f"redis.url: {URL_HINT}") from None
     except TypeError as exc:  # a parameter that redis-py does not know
         raise SettingsError(f"redis.url: {str(exc).rpartition('() ')[2]}") from None
 
 
-async def _migrate_patiently(postgres_url: str, *, pgbouncer: bool) -> None:
-    give_up = trio.current_time() + START_SECONDS
+async def _migrate_when_there(postgres_url: str, *, pgbouncer: bool) -> None:
+    give_up = trio.current_time() + START_TIMEOUT_SECONDS
     while True:
         try:
             done = await migrate(postgres_url, pgbouncer=pgbouncer)
         except StorageUnavailable as exc:
-            if isinstance(exc.__cause__, REFUSED):
+            if isinstance(exc.__cause__, REFUSAL_ERRORS):
                 raise StartError(f"postgres.url: PostgreSQL refuses it ({exc.__cause__})") from exc
             if isinstance(exc.__cause__, POOLER_ERRORS):
-                raise StartError(f"postgres.pgbouncer: must be true here: {POOLER}") from exc
+                raise StartError(f"postgres.pgbouncer: must be true here: {POOLER_HINT}") from exc
             if trio.current_time() >= give_up:
                 raise StartError(f"PostgreSQL can't be reached ({exc.why})") from exc
-            log.warning("postgresql_awaited", why=exc.why)
-            await trio.sleep(RETRY_SECONDS)
+            log.warning("postgres_unavailable", why=exc.why)
+            await trio.sleep(RETRY_INTERVAL_SECONDS)
         except asyncpg.ClientConfigurationError as exc:
             raise SettingsError(f"postgres.url: {exc}") from None
         except (ValueError, OverflowError):  # its message may quote a part of the password
-            raise SettingsError(f"postgres.url: {UNREADABLE}") from None
+            raise SettingsError(f"postgres.url: {URL_HINT}") from None
         else:
             if done:
-                log.info("migrated", applied=done)
+                log.info("migrations_applied", applied=done)
             return

@@ -203,7 +203,7 @@ class Writer:
                 if costs_connection(exc):
                     self.conn.terminate()  # type: ignore[union-attr]  # it is connected
                 raise  # an error reply: PostgreSQL said no, nothing was recorded
-            log.warning("batch_in_doubt", why=exc.why, actions=len(batch))
+            log.warning("batch_interrupted", why=exc.why, actions=len(batch))
             return await self._resolve(batch, span, judge)
 
     async def _resolve(self, batch: Sequence[SubmittedAction], span: SequenceRange, judge: Judge | None) -> Recording:

@@ -90,7 +90,7 @@ async def _connect(queue: Queue, commit: Commit) -> bool:
     try:
         await run_in_asyncio(commit.writer.ready)
     except StorageUnavailable as exc:
-        log.warning("postgresql_away", why=exc.why)
+        log.warning("postgres_unavailable", why=exc.why)
         return False
     queue.available += 1
     return True

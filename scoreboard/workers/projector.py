@@ -197,7 +197,7 @@ class Projector:
                 self.close()
             if str(exc) != self._refused:
                 self._refused = str(exc)
-                log.warning("board_unchecked", board=self.board.id, why=str(exc))
+                log.warning("board_check_failed", board=self.board.id, why=str(exc))
             if isinstance(exc, StorageUnavailable) and exc.store == "redis":
                 self.agreement.unchecked()
             self.agreement.report()

@@ -192,7 +192,7 @@ async def test_a_redis_that_evicts(start_node: StartNode, fresh_valkey: OwnValke
     async with httpx.AsyncClient(base_url=node.url) as http:
         (warning,) = (await http.get("/readyz")).json()["warnings"]
         assert "noeviction" in warning
-    assert len([line for line in node.lines() if line["event"] == "redis_evicts_keys"]) == 1
+    assert len([line for line in node.lines() if line["event"] == "redis_eviction_found"]) == 1
 
 
 async def test_a_failover_behind_an_address(start_node: StartNode, fresh_valkey: OwnValkey, redis_url: str) -> None:

@@ -25,7 +25,7 @@ from tests.live.boards import BOARD, OTHER
 from tests.live.dependencies import FakeAuthenticator
 from tests.live.messages import kinds
 from tests.live.viewers import FakeViewer
-from tests.storage.boards import World
+from tests.storage.scored_board import ScoredBoard
 
 ANN = UUID(int=1)
 
@@ -238,13 +238,13 @@ async def test_more_than_can_be_dispatched_is_dropped(scene: Scene, autojump_clo
 
 
 @pytest.fixture
-async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[World]:
+async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[ScoredBoard]:
     async with open_stores(database_url, fresh_valkey.url) as stores:
-        yield World(stores)
+        yield ScoredBoard(stores)
 
 
 async def test_it_receives_through_a_restart_of_redis(
-    world: World, fresh_valkey: OwnValkey, nursery: trio.Nursery
+    world: ScoredBoard, fresh_valkey: OwnValkey, nursery: trio.Nursery
 ) -> None:
     """On a real Valkey that is killed and comes back: messages are received before and after."""
     board, hub, authenticator = FakeBoard(), Hub((BOARD,)), FakeAuthenticator()

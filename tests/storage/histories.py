@@ -28,7 +28,7 @@ from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Applied, Projection
 from scoreboard.storage.writer import Writer
-from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused, open_board
+from tests.storage.seeds import agreed, claim, connection, make_users, nobody_refused, open_board
 
 USERS, IDS, COMMITTERS = 5, 6, 2
 LATEST = 10  # steps that a late board call is late at most
@@ -152,9 +152,10 @@ class Players:
 
     async def correct(self, user: UUID, percent: int, late: int) -> None:
         sql = """WITH old AS (SELECT total_score FROM scores WHERE user_id = $1 FOR UPDATE),
-                 new AS (UPDATE scores SET total_score = total_score * $2 / 100, version = version + 1 WHERE user_id = $1
-                         RETURNING total_score),
-                 noted AS (INSERT INTO commits (id, writer, turn, users) SELECT nextval('commit_ids'), 1, $3, ARRAY[$1::uuid] FROM new)
+                 new AS (UPDATE scores SET total_score = total_score * $2 / 100, version = version + 1
+                         WHERE user_id = $1 RETURNING total_score),
+                 noted AS (INSERT INTO commits (id, writer, turn, users)
+                           SELECT nextval('commit_ids'), 1, $3, ARRAY[$1::uuid] FROM new)
                  SELECT old.total_score - new.total_score FROM old, new"""
         lost = await self.stores.fetchval(sql, user, percent, self.corrections + 1)
         if lost is None:

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.storage import agreement as module
 from scoreboard.storage.agreement import WRITERS, Agreement, Doubt
-from tests.storage.worlds import agreed
+from tests.storage.seeds import agreed
 
 
 def test_a_node_begins_in_doubt() -> None:
@@ -99,7 +99,7 @@ def test_a_change_is_told_once() -> None:
         for _ in range(2):
             agreement.begin_comparison()
             agreement.set_doubts(())
-    assert [line["event"] for line in lines] == ["board_in_doubt", "board_agrees"]
+    assert [line["event"] for line in lines] == ["board_doubted", "board_confirmed"]
     assert lines[0]["reasons"] == ["missing"]
     assert len(asked) == 3
 

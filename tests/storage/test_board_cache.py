@@ -17,14 +17,14 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import open_stores
 from scoreboard.storage.profiles import Profile, Profiles
 from tests.conftest import OwnValkey
-from tests.storage.boards import NAMES, World, counted_commands
-from tests.storage.worlds import agreed
+from tests.storage.scored_board import NAMES, ScoredBoard, counted_commands
+from tests.storage.seeds import agreed
 
 
 @pytest.fixture
-async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
+async def world(database_url: str, redis_url: str) -> AsyncIterator[ScoredBoard]:
     async with open_stores(database_url, redis_url) as stores:
-        world = World(stores)
+        world = ScoredBoard(stores)
         await world.open_board()
         yield world
 
@@ -52,7 +52,7 @@ async def until_read(board: BoardCache, *, stale: bool) -> None:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-async def test_rows_come_in_order_with_names_and_pictures(world: World) -> None:
+async def test_rows_come_in_order_with_names_and_pictures(world: ScoredBoard) -> None:
     """Total descending, then who reached it first; names and pictures from PostgreSQL; marks as Redis has them."""
     ann, bob, eve = (
         await world.user("ann", "https://example.org/a.png"),
@@ -68,13 +68,13 @@ async def test_rows_come_in_order_with_names_and_pictures(world: World) -> None:
     assert (snapshot.mark, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
 
 
-async def test_an_empty_board_is_a_board(world: World) -> None:
+async def test_an_empty_board_is_a_board(world: ScoredBoard) -> None:
     """A board without rows is read like any other."""
     snapshot = await world.reader().read()
     assert (snapshot.rows, snapshot.mark, snapshot.stale) == ((), BoardVersion(1, 0), False)
 
 
-async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: World) -> None:
+async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: ScoredBoard) -> None:
     """At most KEPT rows come, and a total beyond 2^53 − 2 keeps its last digit."""
     rows = await world.stores.fetch(
         "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' FROM generate_series(1, $1) n RETURNING id",
@@ -86,7 +86,7 @@ async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: Wo
     assert [entry.score for entry in snapshot.rows] == [2**53 - 1 - place for place in range(READ_SIZE)]
 
 
-async def test_when_the_shown_rows_were_last_modified(world: World) -> None:
+async def test_when_the_shown_rows_were_last_modified(world: ScoredBoard) -> None:
     """The second after the change is told once it is over; a position that moves without a change counts, a rebuild is
     no change."""
     await world.score(await world.user("ann"), 10)
@@ -104,7 +104,7 @@ async def test_when_the_shown_rows_were_last_modified(world: World) -> None:
     assert (await board.read()).last_modified == top_at // 1000 - 59
 
 
-async def test_a_name_that_comes_late_has_no_date(world: World) -> None:
+async def test_a_name_that_comes_late_has_no_date(world: ScoredBoard) -> None:
     """Until a row's name is known the board has no date: the name comes without a new position."""
     user = await world.user("ann")
     await world.score(user, 10)
@@ -118,7 +118,7 @@ async def test_a_name_that_comes_late_has_no_date(world: World) -> None:
     assert (names(read.rows), read.last_modified) == ([(1, f"user-{user.hex[:8]}", 10)], 0)
 
 
-async def test_reads_cost_nothing_while_nothing_changes(world: World) -> None:
+async def test_reads_cost_nothing_while_nothing_changes(world: ScoredBoard) -> None:
     """A second read within a second is answered without asking Redis."""
     await world.score(await world.user("ann"), 10)
     board = world.reader()
@@ -128,7 +128,7 @@ async def test_reads_cost_nothing_while_nothing_changes(world: World) -> None:
     assert "evalsha" not in counts
 
 
-async def test_a_read_is_as_new_as_what_was_heard(world: World) -> None:
+async def test_a_read_is_as_new_as_what_was_heard(world: ScoredBoard) -> None:
     """Once the node has heard of a version, no older board is served, however fresh the last read is."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -140,7 +140,7 @@ async def test_a_read_is_as_new_as_what_was_heard(world: World) -> None:
     assert names((await board.read()).rows) == [(1, "ann", 25)]
 
 
-async def test_a_lost_hint_costs_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_hint_costs_a_second(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A board is read again when the last read is older than a second, though nobody told of a change."""
     monkeypatch.setattr(module, "FRESH", 0.05)
     ann = await world.user("ann")
@@ -153,7 +153,7 @@ async def test_a_lost_hint_costs_a_second(world: World, monkeypatch: pytest.Monk
     assert names((await board.read()).rows) == [(1, "ann", 25)]
 
 
-async def test_readers_share_one_read(world: World) -> None:
+async def test_readers_share_one_read(world: ScoredBoard) -> None:
     """A hundred readers that find the board too old cause one call."""
     await world.score(await world.user("ann"), 10)
     board = world.reader()
@@ -167,7 +167,7 @@ async def test_readers_share_one_read(world: World) -> None:
     assert board.have == world.projection.known
 
 
-async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: World) -> None:
+async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: ScoredBoard) -> None:
     """Whoever was waiting reads instead; nobody is left with the lock held."""
     await world.score(await world.user("ann"), 10)
     board = world.reader()
@@ -186,7 +186,7 @@ async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: World) ->
     assert board.have == BoardVersion(1, 1)
 
 
-async def test_due_only_when_the_top_rose(world: World) -> None:
+async def test_due_only_when_the_top_rose(world: ScoredBoard) -> None:
     """A viewer of the newest board misses nothing while only rows below the shown ones change."""
     await world.score(await world.user("ann"), 10)
     board = world.reader()
@@ -199,7 +199,7 @@ async def test_due_only_when_the_top_rose(world: World) -> None:
     assert board.is_due(None)
 
 
-async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: World) -> None:
+async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: ScoredBoard) -> None:
     """Two changes in one tick count from the first; what was told once is not counted again."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -223,7 +223,7 @@ async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: 
 # ---- Redis has no board, an older one, or is away --------------------------------------------------------------------
 
 
-async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(world: World) -> None:
+async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(world: ScoredBoard) -> None:
     """An emptied Redis: rows, order and names from PostgreSQL, under the last position; the projector is called."""
     ann, bob = await world.user("ann"), await world.user("bob")
     await world.score(ann, 10)
@@ -243,7 +243,7 @@ async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(worl
     assert board.have == last.mark
 
 
-async def test_a_rebuilt_board_ends_staleness(world: World) -> None:
+async def test_a_rebuilt_board_ends_staleness(world: ScoredBoard) -> None:
     """The first good read after it serves Redis' board again, under its new epoch."""
     ann = await world.user("ann")
     board = world.reader()
@@ -258,7 +258,7 @@ async def test_a_rebuilt_board_ends_staleness(world: World) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"version": 1}, {"epoch": 0}])
-async def test_a_board_that_fell_back_is_not_believed(world: World, fields: dict[str, int]) -> None:
+async def test_a_board_that_fell_back_is_not_believed(world: ScoredBoard, fields: dict[str, int]) -> None:
     """Redis came back with an old file: what is known is not lowered, PostgreSQL is read, the projector is called."""
     ann = await world.user("ann")
     for total in (10, 20, 30):
@@ -279,7 +279,7 @@ async def test_while_redis_is_away_postgresql_is_read_once_a_second(database_url
     """A killed Redis costs its deadline once or twice, then the breaker; many reads make one query; back, it is read
     again."""
     async with open_stores(database_url, fresh_valkey.url) as stores:
-        world = World(stores)
+        world = ScoredBoard(stores)
         await world.open_board()
         ann = await world.user("ann")
         await world.score(ann, 10)
@@ -305,7 +305,7 @@ async def test_with_both_stores_away_the_last_board_is_served_or_the_failure_at_
     failure."""
     fresh_valkey.kill()
     async with open_stores("postgresql://nobody@127.0.0.1:1/nothing", fresh_valkey.url) as stores:
-        board = World(stores).reader()
+        board = ScoredBoard(stores).reader()
         failures = 0
 
         async def read() -> None:
@@ -329,7 +329,7 @@ async def test_with_both_stores_away_the_last_board_is_served_or_the_failure_at_
 # ---- one user --------------------------------------------------------------------------------------------------------
 
 
-async def test_standing_is_exact_and_reads_own_writes(world: World) -> None:
+async def test_standing_is_exact_and_reads_own_writes(world: ScoredBoard) -> None:
     """Rank and total of any user, however far down; a user without an action has none."""
     users = [await world.user(f"u{n}") for n in range(5)]
     for place, user in enumerate(users[:4]):
@@ -341,7 +341,7 @@ async def test_standing_is_exact_and_reads_own_writes(world: World) -> None:
     assert await board.standing(users[3]) == Standing(2**53 - 1, 1)
 
 
-async def test_a_removed_user_has_no_standing(world: World) -> None:
+async def test_a_removed_user_has_no_standing(world: ScoredBoard) -> None:
     """Whoever was taken from the board is not on it, though registered."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -351,7 +351,7 @@ async def test_a_removed_user_has_no_standing(world: World) -> None:
     assert await world.reader().standing(ann) == Standing(0, None)
 
 
-async def test_standing_is_counted_by_postgresql_without_a_board(world: World) -> None:
+async def test_standing_is_counted_by_postgresql_without_a_board(world: ScoredBoard) -> None:
     """While Redis has no board the same answer comes from PostgreSQL: ties by who reached it first."""
     ann, bob, eve = await world.user("ann"), await world.user("bob"), await world.user("eve")
     await world.stores.command("FLUSHALL")
@@ -366,7 +366,7 @@ async def test_standing_is_counted_by_postgresql_without_a_board(world: World) -
     assert await board.standing(await world.user("zoe")) == Standing(0, None)
 
 
-async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(world: World) -> None:
+async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(world: ScoredBoard) -> None:
     """A node that Redis has told of a newer version does not believe an older board about its own user."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -377,7 +377,7 @@ async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(worl
     assert world.repair_requests == 1
 
 
-async def test_an_open_breaker_keeps_redis_alone(world: World) -> None:
+async def test_an_open_breaker_keeps_redis_alone(world: ScoredBoard) -> None:
     """While the breaker is open, reads go to PostgreSQL without a Redis call."""
     await world.score(await world.user("ann"), 10)
     breaker = Breaker("redis", failures=1, interval=60)

@@ -13,8 +13,8 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.storage.bus import Bus, Heartbeat, Personal, Revoked, Update, decode
 from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import OwnValkey
-from tests.storage.boards import World
 from tests.storage.proxy import Fault, proxy_before
+from tests.storage.scored_board import ScoredBoard
 
 USER = UUID(int=5)
 
@@ -76,7 +76,7 @@ def test_no_payload_raises(payload: bytes) -> None:
 async def test_everything_published_is_heard(stores: Stores) -> None:
     """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in
     order."""
-    bus, world, sid = Bus(stores), World(stores), uuid4()
+    bus, world, sid = Bus(stores), ScoredBoard(stores), uuid4()
     await world.open_board()
     ann = await world.user("ann")
     heard: list[object] = []

@@ -23,12 +23,12 @@ from scoreboard.storage.redis.limits import LimitDecision, Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
 from tests.storage.proxy import Proxy, proxy_before
-from tests.storage.worlds import NAMES, agreed, claim, make_users, open_board, order_in_postgres, order_in_redis
+from tests.storage.seeds import NAMES, agreed, claim, make_users, open_board, order_in_postgres, order_in_redis
 
 BAD = invalid("metadata", "is refused by a rule")
 
 
-class World:
+class CommitterNode:
     """A node's stores with Redis behind a proxy, its projection of a board that is there, and committers."""
 
     def __init__(self, stores: Stores, redis: Proxy) -> None:
@@ -60,10 +60,10 @@ class World:
 
 
 @pytest.fixture
-async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
+async def world(database_url: str, redis_url: str) -> AsyncIterator[CommitterNode]:
     async with proxy_before(redis_url) as proxy, open_stores(database_url, proxy.url) as stores:
         await open_board(stores)
-        made = World(stores, proxy)
+        made = CommitterNode(stores, proxy)
         yield made
         for commit in made.made:
             commit.writer.close()
@@ -87,7 +87,7 @@ def result(outcome: Outcome) -> Any:
 # ---- order ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_recorded_has_its_rank(world: World) -> None:
+async def test_what_is_recorded_has_its_rank(world: CommitterNode) -> None:
     """Outcomes in the order of the claims, with ranks after the whole batch, and the board's mark."""
     ada, bob = await make_users(world.stores, 2)
     committed: Committed = await run_in_asyncio(
@@ -103,7 +103,7 @@ async def test_what_is_recorded_has_its_rank(world: World) -> None:
     assert committed.versions[LEADERBOARD].version == 1
 
 
-async def test_409_goes_before_429_and_400(world: World) -> None:
+async def test_409_goes_before_429_and_400(world: CommitterNode) -> None:
     """A known actionId is a duplicate, whatever the limits, its timestamp or its rule say by now."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer(per_minute=2)
@@ -123,7 +123,7 @@ async def test_409_goes_before_429_and_400(world: World) -> None:
     ] == ["again"]
 
 
-async def test_429_goes_before_400_and_400_tells_why(world: World) -> None:
+async def test_429_goes_before_400_and_400_tells_why(world: CommitterNode) -> None:
     """Without a free slot the rule is not asked; with one, time goes before rule."""
     (user,) = await make_users(world.stores, 1)
     outcomes = await run(
@@ -137,7 +137,7 @@ async def test_429_goes_before_400_and_400_tells_why(world: World) -> None:
     assert await world.stores.fetchval("SELECT count(*) FROM action_keys") == 0
 
 
-async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: World) -> None:
+async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: CommitterNode) -> None:
     """The same body is told what it gave then and where its user is now; another body is told nothing."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
@@ -155,7 +155,7 @@ async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: Wor
     assert other == [Duplicate(None)]
 
 
-async def test_a_vanished_user_is_told_so(world: World) -> None:
+async def test_a_vanished_user_is_told_so(world: CommitterNode) -> None:
     """401, and neither slot nor cooldown is left behind."""
     ada, gone = (await make_users(world.stores, 1))[0], uuid4()
     outcomes = await run(world.committer(), claim(gone, cooldown_ms=9_000), claim(ada))
@@ -168,7 +168,7 @@ async def test_a_vanished_user_is_told_so(world: World) -> None:
 # ---- giving back ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_duplicate_of_an_old_action_gives_its_slot_back(world: World) -> None:
+async def test_a_duplicate_of_an_old_action_gives_its_slot_back(world: CommitterNode) -> None:
     """Newly reserved for something that was recorded long ago: it does not count now."""
     (user,) = await make_users(world.stores, 1)
     commit, again = world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
@@ -181,7 +181,7 @@ async def test_a_duplicate_of_an_old_action_gives_its_slot_back(world: World) ->
 
 
 async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two committers have the same action at once: one reserves, the other records on that reservation, and the slot
     stays its own."""
@@ -199,7 +199,7 @@ async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
     assert await world.cooling(user) == b"a"
 
 
-async def test_what_is_refused_keeps_its_slot_only(world: World) -> None:
+async def test_what_is_refused_keeps_its_slot_only(world: CommitterNode) -> None:
     """By its rule or because it can't be stored: the slot is used up, no cooldown was started."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer()
@@ -210,7 +210,7 @@ async def test_what_is_refused_keeps_its_slot_only(world: World) -> None:
     assert [result(outcome) for outcome in await run(commit, claim(user, cooldown_ms=9_000))] == [1]
 
 
-async def test_200_parallel_actions_of_one_user_record_ten(world: World) -> None:
+async def test_200_parallel_actions_of_one_user_record_ten(world: CommitterNode) -> None:
     """Over two committers, every actionId sent twice: exactly ten count, whatever is given back on the way."""
     (user,) = await make_users(world.stores, 1)
     claims = [claim(user, action_id=str(number)) for number in range(100)]
@@ -232,7 +232,7 @@ async def test_200_parallel_actions_of_one_user_record_ten(world: World) -> None
 # ---- Redis away ------------------------------------------------------------------------------------------------------
 
 
-async def test_without_redis_actions_are_recorded_without_rank(world: World) -> None:
+async def test_without_redis_actions_are_recorded_without_rank(world: CommitterNode) -> None:
     """PostgreSQL decides: limits and cooldowns by its log, ranks unknown, no mark; a duplicate has no rank either."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer(per_minute=3)
@@ -251,7 +251,7 @@ async def test_without_redis_actions_are_recorded_without_rank(world: World) -> 
     assert [result(outcome) for outcome in outcomes] == [None, "user"]
 
 
-async def test_an_open_breaker_asks_redis_nothing(world: World) -> None:
+async def test_an_open_breaker_asks_redis_nothing(world: CommitterNode) -> None:
     """While Redis is left alone a batch costs no time-out."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer()
@@ -264,7 +264,7 @@ async def test_an_open_breaker_asks_redis_nothing(world: World) -> None:
     assert world.redis.connections == before
 
 
-async def test_missed_rows_go_with_the_next_call(world: World) -> None:
+async def test_missed_rows_go_with_the_next_call(world: CommitterNode) -> None:
     """A committer closes its own gap: the newest row of each user it could not bring, and the turns they cover."""
     ada, bob, carl = await make_users(world.stores, 3)
     commit, other = world.committer(), world.committer()
@@ -284,7 +284,7 @@ async def test_missed_rows_go_with_the_next_call(world: World) -> None:
     assert await world.applied() == {commit.writer.number: 4, other.writer.number: 1}
 
 
-async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: World) -> None:
+async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: CommitterNode) -> None:
     """A new number covers its own turns only; the rows go in all the same."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
@@ -298,7 +298,7 @@ async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: World) -
 
 
 async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound is kept, and the watermark does not pass what was forgotten."""
     monkeypatch.setattr(module, "GAP_ROWS", 2)
@@ -314,7 +314,7 @@ async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
     assert await world.applied() == {commit.writer.number: 1}
 
 
-async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
+async def test_an_emptied_redis_gives_no_rank(world: CommitterNode) -> None:
     """Nobody is first of a board that is not there, and the node learns that it must be rebuilt."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
@@ -335,13 +335,13 @@ async def test_an_emptied_redis_gives_no_rank(world: World) -> None:
 async def test_without_postgresql_nothing_is_acknowledged(redis_url: str) -> None:
     """The batch fails as a whole; a slot that was taken is found again by a retry."""
     async with open_stores("postgresql://nobody@127.0.0.1:1/none", redis_url) as stores:
-        commit = World(stores, Proxy("", "")).committer()
+        commit = CommitterNode(stores, Proxy("", "")).committer()
         with pytest.raises(StorageUnavailable, match="postgresql"):
             await run(commit, claim(UUID(int=1)))
         assert await stores.command("ZCARD", f"rate_limit:user:{UUID(int=1)}") == 1
 
 
-async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_look_back_costs_only_who_asked(world: CommitterNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded is told so, though PostgreSQL went away before the duplicates among them could be looked up."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
@@ -357,7 +357,7 @@ async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch
         await run(commit, claim(bob, points_or_refusal=BAD))
 
 
-async def test_a_gap_closes_however_soon_the_next_turn_comes(world: World) -> None:
+async def test_a_gap_closes_however_soon_the_next_turn_comes(world: CommitterNode) -> None:
     """The board lacks an earlier turn of the writer: its rows and turns go with each next call until all are in,
     without the projector."""
     ada, bob = await make_users(world.stores, 2)

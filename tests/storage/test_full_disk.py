@@ -15,7 +15,9 @@ from scoreboard.storage.postgres.migrate import migrate
 from tests.storage.test_health import monitoring, until
 
 DISK = "400m"  # both servers' files take about 80 MB
-ROWS = "INSERT INTO users (username, email) SELECT gen_random_uuid(), gen_random_uuid() || repeat('x', 150) FROM generate_series(1, 5000)"
+ROWS = """
+INSERT INTO users (username, email)
+SELECT gen_random_uuid(), gen_random_uuid() || repeat('x', 150) FROM generate_series(1, 5000)"""
 
 
 @pytest.fixture

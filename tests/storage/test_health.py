@@ -211,14 +211,14 @@ async def test_eviction_is_warned_of(fresh_valkey: OwnValkey, stores: Stores) ->
     resp(fresh_valkey.url, "CONFIG SET maxmemory-policy allkeys-lru")
     with capture_logs() as lines:
         async with monitoring(stores) as monitor:
-            assert (monitor.redis_evicts, monitor.warnings) == (True, (health.EVICTS.format("allkeys-lru"),))
+            assert (monitor.redis_evicts, monitor.warnings) == (True, (health.EVICTION_WARNING.format("allkeys-lru"),))
             await trio.sleep(2 * health.CHECK_INTERVAL_SECONDS)
             resp(fresh_valkey.url, "CONFIG SET maxmemory-policy noeviction")
             with trio.fail_after(KNOWN_WITHIN_SECONDS):
                 while monitor.warnings:
                     await trio.sleep(0.02)
             assert not monitor.redis_evicts
-    assert [line["event"] for line in lines].count("redis_evicts_keys") == 1
+    assert [line["event"] for line in lines].count("redis_eviction_found") == 1
 
 
 # ---- PostgreSQL -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.workers.projector import Projector
 from tests.storage.histories import Players, Step, histories, played
-from tests.storage.worlds import NAMES, order_in_postgres, order_in_redis
+from tests.storage.seeds import NAMES, order_in_postgres, order_in_redis
 
 QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 

@@ -19,30 +19,30 @@ from scoreboard.storage.connections.postgres_pool import PostgresPool
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.profiles import Profiles, placeholder
 from tests.conftest import OwnValkey
-from tests.storage.boards import NAMES, World, counted_commands
-from tests.storage.worlds import UPDATES
+from tests.storage.scored_board import NAMES, ScoredBoard, counted_commands
+from tests.storage.seeds import UPDATES
 
 
 @pytest.fixture
-async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
+async def world(database_url: str, redis_url: str) -> AsyncIterator[ScoredBoard]:
     async with open_stores(database_url, redis_url) as stores:
-        world = World(stores)
+        world = ScoredBoard(stores)
         await world.open_board()
         yield world
 
 
-async def rename(world: World, profiles: Profiles, user: UUID, name: str, avatar_url: str | None = None) -> None:
+async def rename(world: ScoredBoard, profiles: Profiles, user: UUID, name: str, avatar_url: str | None = None) -> None:
     """As operations.accounts does: PostgreSQL first, then every board."""
     await world.stores.execute("UPDATE users SET username = $2, avatar_url = $3 WHERE id = $1", user, name, avatar_url)
-    await profiles.changed(user, name, avatar_url)
+    await profiles.write_through(user, name, avatar_url)
 
 
-async def hash_of(world: World, user: UUID) -> dict[bytes, bytes]:
+async def hash_of(world: ScoredBoard, user: UUID) -> dict[bytes, bytes]:
     fields: dict[bytes, bytes] = await world.stores.command("HGETALL", SPECIFIED.profile(user))
     return fields
 
 
-async def test_readers_fill_the_hash_for_five_minutes(world: World) -> None:
+async def test_readers_fill_the_hash_for_five_minutes(world: ScoredBoard) -> None:
     """The first reader asks PostgreSQL and leaves the profile in Redis with its time to live; the second node asks
     Redis."""
     ann = await world.user("ann", "https://example.org/a.png")
@@ -54,7 +54,7 @@ async def test_readers_fill_the_hash_for_five_minutes(world: World) -> None:
     assert (await world.reader().read()).rows[0].username == "ann"
 
 
-async def test_a_reader_never_overwrites_a_change(world: World) -> None:
+async def test_a_reader_never_overwrites_a_change(world: ScoredBoard) -> None:
     """What a change has written stays, though a reader comes with what it read before."""
     ann = await world.user("ann")
     _, profiles = world.node()
@@ -64,7 +64,7 @@ async def test_a_reader_never_overwrites_a_change(world: World) -> None:
     assert (kept[b"username"], kept[b"avatarUrl"]) == (b"anna", b"https://example.org/new.png")
 
 
-async def test_a_change_is_on_every_node_s_board(world: World) -> None:
+async def test_a_change_is_on_every_node_s_board(world: ScoredBoard) -> None:
     """It raises version, top and names, says so, and another node's read shows it although that node had the old name
     at hand."""
     ann = await world.user("ann")
@@ -96,14 +96,14 @@ async def test_a_change_is_on_every_node_s_board(world: World) -> None:
     assert (await here.read()).rows[0].username == "anna"
 
 
-async def content_of(world: World) -> dict[bytes, bytes]:
+async def content_of(world: ScoredBoard) -> dict[bytes, bytes]:
     """What says how new a board's content is."""
     meta = await world.stores.command("HGETALL", NAMES.meta)
     return {name: meta.get(name, b"0") for name in (b"version", b"top", b"names", b"updated")}
 
 
 @asynccontextmanager
-async def heard(world: World) -> AsyncIterator[list[Update]]:
+async def heard(world: ScoredBoard) -> AsyncIterator[list[Update]]:
     """What is published meanwhile; complete after the block."""
     pubsub = world.stores.subscriber().pubsub()
     await run_in_asyncio(pubsub.subscribe, UPDATES)
@@ -122,7 +122,7 @@ async def heard(world: World) -> AsyncIterator[list[Update]]:
     await run_in_asyncio(receive)
 
 
-async def test_who_is_on_no_board_moves_none(world: World) -> None:
+async def test_who_is_on_no_board_moves_none(world: ScoredBoard) -> None:
     """An account without a score changes its name: no version, no names, no message; who has the name at hand keeps
     it."""
     ann, bob = await world.user("ann"), await world.user("bob")
@@ -141,14 +141,14 @@ async def test_who_is_on_no_board_moves_none(world: World) -> None:
     assert [row.username for row in (await board.read()).rows] == ["ann", "bill"]
 
 
-async def crowd(world: World, count: int) -> list[UUID]:
+async def crowd(world: ScoredBoard, count: int) -> list[UUID]:
     users = [await world.user(f"u{number}") for number in range(count)]
     for place, user in enumerate(users):
         await world.score(user, 1000 - place)
     return users
 
 
-async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -> None:
+async def test_a_change_below_the_shown_rows_has_no_new_position(world: ScoredBoard) -> None:
     """The version rises, so that lists of a hundred are read anew; the shown top is what it was, and nobody is sent a
     frame."""
     users = await crowd(world, TOP_SIZE + 2)
@@ -173,7 +173,7 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: World) -
 
 
 async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: ScoredBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node has the old name at hand, of a time when the user stood higher: nothing is sent, and once he is back his
     new name is shown."""
@@ -199,7 +199,7 @@ async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
     assert [row.username for row in (await there.read()).rows] == ["anna", "u0", "u1"]
 
 
-async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world: World) -> None:
+async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world: ScoredBoard) -> None:
     """His score is gone, his name is still at hand on a node; he changes it, and scores again."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -221,7 +221,7 @@ async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world:
     assert [row.username for row in (await board.read()).rows] == ["anna"]
 
 
-async def test_a_removed_picture_is_gone(world: World) -> None:
+async def test_a_removed_picture_is_gone(world: ScoredBoard) -> None:
     """A profile without a picture replaces one with it."""
     ann = await world.user("ann", "https://example.org/a.png")
     await world.score(ann, 10)
@@ -232,7 +232,7 @@ async def test_a_removed_picture_is_gone(world: World) -> None:
     assert (await board.read()).rows[0].avatarUrl is None
 
 
-async def test_a_change_does_nothing_to_a_board_that_is_not_there(world: World) -> None:
+async def test_a_change_does_nothing_to_a_board_that_is_not_there(world: ScoredBoard) -> None:
     """Without an epoch neither version nor top is made: the rebuilt board reads the names anew anyway."""
     ann = await world.user("ann")
     await world.stores.command("FLUSHALL")
@@ -244,7 +244,7 @@ async def test_a_change_does_nothing_to_a_board_that_is_not_there(world: World) 
 async def test_a_change_that_redis_missed_is_left_to_the_projector(database_url: str, fresh_valkey: OwnValkey) -> None:
     """The change returns though Redis is away, and stands in the outbox as one of names."""
     async with open_stores(database_url, fresh_valkey.url) as stores:
-        world = World(stores)
+        world = ScoredBoard(stores)
         await world.open_board()
         ann = await world.user("ann")
         await world.score(ann, 10)
@@ -256,7 +256,7 @@ async def test_a_change_that_redis_missed_is_left_to_the_projector(database_url:
 
 
 @pytest.mark.parametrize("setting", ["maxmemory 1", "min-replicas-to-write 1"])
-async def test_a_redis_that_takes_no_writes_costs_no_board(world: World, setting: str) -> None:
+async def test_a_redis_that_takes_no_writes_costs_no_board(world: ScoredBoard, setting: str) -> None:
     """Names come from PostgreSQL then, and are only not kept in Redis."""
     name, value = setting.split()
     ann = await world.user("ann")
@@ -270,7 +270,9 @@ async def test_a_redis_that_takes_no_writes_costs_no_board(world: World, setting
     assert await hash_of(world, ann) == {}
 
 
-async def test_names_at_hand_are_dropped_after_five_minutes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_at_hand_are_dropped_after_five_minutes(
+    world: ScoredBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even if nobody ever tells of a change, an old name lives no longer than that on a node."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -295,11 +297,11 @@ def without_postgresql(stores: Stores) -> Stores:
     return Stores(nowhere, stores.redis_url, pool, stores.redis, stores.redis_bulk, stores.redis_direct)
 
 
-async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) -> None:
+async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: ScoredBoard) -> None:
     """Names that no store tells cost no board: the row has a stand-in, and the next read asks again."""
     ann = await world.user("ann")
     await world.score(ann, 10)
-    board = World(without_postgresql(world.stores)).reader()
+    board = ScoredBoard(without_postgresql(world.stores)).reader()
     assert (await board.read()).rows[0].username == placeholder(ann).username
     await world.reader().read()  # another node fills the hash
     board.distrust()
@@ -307,13 +309,13 @@ async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: World) 
 
 
 async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: ScoredBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL is away for longer than names are kept anywhere: the row keeps the name that this node knew, and asks
     again each time."""
     ann = await world.user("ann", "https://example.org/a.png")
     await world.score(ann, 10)
-    board = World(without_postgresql(world.stores)).reader()
+    board = ScoredBoard(without_postgresql(world.stores)).reader()
     await world.reader().read()  # fills the hash
     await board.read()
     await world.stores.command("DEL", SPECIFIED.profile(ann))
@@ -328,7 +330,7 @@ async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(
     assert (await board.read()).rows[0].username == "anna"
 
 
-async def test_a_key_of_somebody_else_costs_no_board(world: World) -> None:
+async def test_a_key_of_somebody_else_costs_no_board(world: ScoredBoard) -> None:
     """What has a profile's name in Redis and is none counts as missing: the name comes from PostgreSQL."""
     ann, bob = await world.user("ann"), await world.user("bob")
     await world.score(ann, 20)
@@ -338,7 +340,7 @@ async def test_a_key_of_somebody_else_costs_no_board(world: World) -> None:
     assert ([row.username for row in snapshot.rows], snapshot.stale) == (["ann", "bob"], False)
 
 
-async def test_names_outlive_a_full_cache(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_outlive_a_full_cache(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that is emptied because it is full forgets no name for good: without any store that tells it, it is the
     last one known."""
     monkeypatch.setattr(module, "CACHE_SIZE", 2)
@@ -354,7 +356,7 @@ async def test_names_outlive_a_full_cache(world: World, monkeypatch: pytest.Monk
     assert [profiles.last_known(user).username for user in users] == ["ann", "bob", "cid"]
 
 
-async def test_the_names_that_were_known_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_names_that_were_known_are_bounded(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than KNOWN: only those of the last cache are kept, and who was known before that gets a stand-in."""
     monkeypatch.setattr(module, "LAST_KNOWN_SIZE", 3)
     users = [await world.user(f"u{n}") for n in range(4)]
@@ -362,12 +364,12 @@ async def test_the_names_that_were_known_are_bounded(world: World, monkeypatch: 
     for turn, two in enumerate((users[:2], users[2:])):
         await run_in_asyncio(profiles.find_aio, two)
         profiles.drop_outdated("leaderboard", 1, turn)
-    assert len(profiles._known) <= 3
+    assert len(profiles._last_known) <= 3
     assert [profiles.last_known(user).username for user in users[2:]] == ["u2", "u3"]
     assert profiles.last_known(users[0]) == placeholder(users[0])
 
 
-async def test_only_missing_names_are_looked_up(world: World) -> None:
+async def test_only_missing_names_are_looked_up(world: ScoredBoard) -> None:
     """A changed score costs no profile call when the user is known."""
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -381,7 +383,7 @@ async def test_only_missing_names_are_looked_up(world: World) -> None:
     assert "hmget" not in {name: count for name, count in counts.items() if count > 2}
 
 
-async def test_the_cache_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_is_bounded(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """More users than it holds empty it; the board is right all the same."""
     monkeypatch.setattr(module, "CACHE_SIZE", 4)
     users = [await world.user(f"u{n}") for n in range(4)]

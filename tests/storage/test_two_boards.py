@@ -29,7 +29,7 @@ from scoreboard.workers.committer import commit_batches
 from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.projector import Projector, Repair, rebuild_board
 from tests.storage.proxy import Proxy, proxy_before
-from tests.storage.worlds import claim, connection, make_users
+from tests.storage.seeds import claim, connection, make_users
 
 DAILY = Board("daily", period="2026-11-25", segment="de", action_types=frozenset({"task_finish"}))
 BOARDS = (LEADERBOARD, DAILY)

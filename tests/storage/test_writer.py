@@ -24,7 +24,7 @@ from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import RecordedTurn, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.worlds import agreed, claim, connection, make_users, nobody_refused
+from tests.storage.seeds import agreed, claim, connection, make_users, nobody_refused
 
 HIGHEST = 2**53 - 1  # the largest total
 # of a try that is to be under way for long

@@ -46,7 +46,7 @@ from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
-from tests.storage.worlds import claim
+from tests.storage.seeds import claim
 
 ROOT = Path(__file__).parents[2]
 ROWS = tuple(

@@ -28,7 +28,7 @@ from scoreboard.storage.commit import Committed
 from scoreboard.workers import committer as module
 from scoreboard.workers.committer import commit_batches, deduplicate, duplicate_outcome, expire_task
 from tests.operations.outcomes import submit
-from tests.storage.worlds import claim
+from tests.storage.seeds import claim
 
 ADA, BOB = UUID(int=1), UUID(int=2)
 POINTS = Recorded(ADA, 0, 10, 10, 1, 0)

@@ -26,10 +26,10 @@ from scoreboard.workers import committer as module
 from scoreboard.workers.committer import commit_batches, expire_task
 from tests.operations.outcomes import submit
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.worlds import agreed, claim, make_users, open_board
+from tests.storage.seeds import agreed, claim, make_users, open_board
 
 
-class World:
+class RunningCommitters:
     """Two committers of a node, PostgreSQL behind a proxy, and a board that is there."""
 
     def __init__(self, stores: Stores, postgres: Proxy, nursery: trio.Nursery) -> None:
@@ -67,14 +67,14 @@ class World:
 
 
 @pytest.fixture
-async def world(database_url: str, redis_url: str, nursery: trio.Nursery) -> AsyncIterator[World]:
+async def world(database_url: str, redis_url: str, nursery: trio.Nursery) -> AsyncIterator[RunningCommitters]:
     async with (
         proxy_before(database_url) as proxy,
         open_stores(database_url, redis_url) as stores,
         trio.open_nursery() as tasks,
     ):
         await open_board(stores)
-        yield World(stores, proxy, tasks)
+        yield RunningCommitters(stores, proxy, tasks)
         tasks.cancel_scope.cancel()
 
 
@@ -83,7 +83,7 @@ def kinds(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return {name: names.count(name) for name in set(names)}
 
 
-async def test_400_submissions_of_ten_ids_count_ten_times(world: World) -> None:
+async def test_400_submissions_of_ten_ids_count_ten_times(world: RunningCommitters) -> None:
     """Over two committers, equal ones in the same batch and in others: ten are recorded, 390 are duplicates with that
     outcome."""
     (user,) = await make_users(world.stores, 1)
@@ -96,7 +96,7 @@ async def test_400_submissions_of_ten_ids_count_ten_times(world: World) -> None:
     assert sorted(outcome.new for outcome in outcomes if isinstance(outcome, Recorded)) == list(range(10, 101, 10))
 
 
-async def test_what_queues_while_a_batch_is_under_way_is_one_batch(world: World) -> None:
+async def test_what_queues_while_a_batch_is_under_way_is_one_batch(world: RunningCommitters) -> None:
     """No delay is added and no action goes alone that could go along."""
     users = await make_users(world.stores, 50)
     await world.start()
@@ -106,7 +106,7 @@ async def test_what_queues_while_a_batch_is_under_way_is_one_batch(world: World)
     assert max(world.marks).version == len(world.marks)
 
 
-async def test_one_poisoned_action_among_200_is_refused_alone(world: World) -> None:
+async def test_one_poisoned_action_among_200_is_refused_alone(world: RunningCommitters) -> None:
     """Its neighbours count."""
     users = await make_users(world.stores, 20)
     claims = [claim(users[number % 20]) for number in range(200)]
@@ -118,7 +118,7 @@ async def test_one_poisoned_action_among_200_is_refused_alone(world: World) -> N
     assert isinstance(outcomes[123], Refusal)
 
 
-async def test_who_hangs_up_cancels_nothing(world: World) -> None:
+async def test_who_hangs_up_cancels_nothing(world: RunningCommitters) -> None:
     """Once an action is queued it counts, whether or not somebody waits; the others in its batch don't notice."""
     users = await make_users(world.stores, 20)
     await world.start()
@@ -138,7 +138,7 @@ async def test_who_hangs_up_cancels_nothing(world: World) -> None:
 
 
 async def test_postgresql_away_is_refused_at_once_and_back_by_itself(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: RunningCommitters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No answer takes a connect time-out once it is known; no 200 meanwhile; the first after it is back needs no
     restart."""
@@ -160,7 +160,9 @@ async def test_postgresql_away_is_refused_at_once_and_back_by_itself(
     assert await world.stores.fetchval("SELECT total_score FROM scores") == 20
 
 
-async def test_a_start_without_postgresql_waits_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_start_without_postgresql_waits_for_it(
+    world: RunningCommitters, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The committers are started all the same, refuse, and work as soon as there is a database."""
     monkeypatch.setattr(module, "RECONNECT", 0.02)
     (user,) = await make_users(world.stores, 1)
@@ -173,7 +175,9 @@ async def test_a_start_without_postgresql_waits_for_it(world: World, monkeypatch
         assert kinds(await world.submit_all([claim(user)])) == {"Recorded": 1}
 
 
-async def test_swallowed_answers_end_at_the_actions_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_swallowed_answers_end_at_the_actions_deadline(
+    world: RunningCommitters, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever waits is told at its deadline, and a retry of the same ids tells the truth once answers come again."""
     monkeypatch.setattr(action_queue, "OUTCOME_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "RECONNECT", 0.02)
@@ -196,7 +200,7 @@ async def test_swallowed_answers_end_at_the_actions_deadline(world: World, monke
     assert {row[0] for row in await world.stores.fetch("SELECT total_score FROM scores")} == {20}
 
 
-async def test_cancelling_the_committers_ends_their_connections(world: World) -> None:
+async def test_cancelling_the_committers_ends_their_connections(world: RunningCommitters) -> None:
     """A shutdown, in the middle of a batch too, leaves no connection behind and nobody without an answer."""
     users = await make_users(world.stores, 5)
     with trio.fail_after(10):

@@ -17,7 +17,9 @@ from scoreboard.workers import housekeeping
 from scoreboard.workers.housekeeping import run_housekeeping
 from tests.storage.proxy import Fault, proxy_before
 
-WAITING = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+WAITING = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.projector import BEHIND_SECONDS, Comparison, Projector, Repair, doubts, needed
-from tests.storage.worlds import (
+from tests.storage.seeds import (
     NAMES,
     Scribe,
     claim,
@@ -345,7 +345,7 @@ async def test_a_rename_that_was_written_through_is_not_told_again(stores: Store
         await scribe.project(projector.projection, await scribe.record([claim(user)]))
     profiles = Profiles(stores)
     await stores.execute("UPDATE users SET username = 'new' WHERE id = $1", user)
-    await profiles.changed(user, "new", None)
+    await profiles.write_through(user, "new", None)
     fields = ("version", "top", "names")
     content = await stores.command("HMGET", NAMES.meta, *fields)
     await settle(stores)
@@ -366,7 +366,7 @@ async def test_of_two_writes_that_overtook_each_other_the_last_commit_counts(sto
     for name in ("first", "second"):
         await stores.execute("UPDATE users SET username = $2 WHERE id = $1", user, name)
     for name in ("second", "first"):
-        await profiles.changed(user, name, None)
+        await profiles.write_through(user, name, None)
     names = int(await stores.command("HGET", NAMES.meta, "names"))
     await settle(stores)
     assert await projector.check_once() is Repair.REPLAY

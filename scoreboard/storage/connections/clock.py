@@ -1,13 +1,13 @@
-"""PostgreSQL's time, as a node knows it: whose clock is wrong issues and judges tokens by the same time as all others.
+"""PostgreSQL's time, as a node knows it: all nodes issue and verify tokens by the same time, also one whose own clock
+is wrong.
 
-Whoever asks PostgreSQL anyway measures how far the node's clock is off (operations.authenticator, every 1.5 s).
-Synchronous.
+The authenticator, which asks PostgreSQL every 1.5 s anyway, measures how far the node's clock is off. Synchronous.
 """
 
 import time
 from collections.abc import Callable
 
-ROUND_TRIP_SECONDS = 0.5  # a measurement that took longer says too little of when PostgreSQL read its clock
+MAX_ROUND_TRIP_SECONDS = 0.5  # a slower answer says too little of when PostgreSQL read its clock
 
 
 def steady_clock(
@@ -39,13 +39,13 @@ class DatabaseClock:
     def measure(self, asked: float, answer: float, answered: float) -> None:
         """PostgreSQL's clock said `answer` between `asked` and `answered` of the node's own.
 
-        RecordedTurn from the middle if the answer came soon, or is the first. A slow one moves the offset only as far as it
-        proves it wrong.
+        A quick answer, or the first one, is taken to be from the middle of that time. A slow one moves the offset only
+        as far as it proves the offset wrong.
         """
         least, most = answer - answered, answer - asked
         if least > most:  # the node's clock was set back meanwhile
             return
-        if most - least <= ROUND_TRIP_SECONDS or not self._is_measured:
+        if most - least <= MAX_ROUND_TRIP_SECONDS or not self._is_measured:
             self.offset = (least + most) / 2
         else:
             self.offset = min(max(self.offset, least), most)

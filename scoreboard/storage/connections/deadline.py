@@ -7,7 +7,7 @@ seen when answers disappeared on the way. A connection that is terminated waits 
 When a connection ends under a call, asyncpg raises what its own code meets: AttributeError, InterfaceError,
 CancelledError and others. So every call is made inside `bounded_aio`, a `ConnectionDeadline` or, without a deadline,
 `ended_connection`: what is raised once the connection has ended means that PostgreSQL is unavailable, whoever ended it.
-asyncio-flavoured.
+All of this is used in asyncio code.
 """
 
 import asyncio

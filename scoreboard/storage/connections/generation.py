@@ -1,8 +1,10 @@
 """The connections to one store that may still be used: those of the present generation.
 
 A reply that means "not here" tells of every connection that was opened before it, so all are replaced: the idle ones
-before their next use, the subscription at once, one in use when its call has ended. asyncio-flavoured; methods are
-plain and may be called from anywhere on the loop.
+before their next use, the subscription at once, one in use when its call has ended. Plain methods may be called from
+anywhere on the loop.
+
+Tested by test_redis_pool.py and test_postgres_pool.py.
 """
 
 import asyncio

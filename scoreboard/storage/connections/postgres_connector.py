@@ -1,6 +1,8 @@
 """How a connection to PostgreSQL is opened: for the pool, for work that needs one of its own, for a committer.
 
 Each has a deadline and its session's settings. What keeps PostgreSQL from answering becomes StorageUnavailable.
+
+Tested by test_postgres_pool.py, and tests/storage/test_writer.py for the committers.
 """
 
 from dataclasses import dataclass, field

@@ -2,7 +2,7 @@
 connection.
 
 redis-py's pool and time-outs cost a call five timers and tasks, each a turn of the loop on trio-asyncio. Here a call
-takes an idle connection or makes one, and has one deadline over all it does. asyncio-flavoured.
+takes an idle connection or makes one, and has one deadline over all it does.
 """
 
 import asyncio

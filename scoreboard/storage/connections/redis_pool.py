@@ -1,7 +1,7 @@
 """Connections of redis-py that belong to a generation, and that a reply from the wrong server costs.
 
 Every connection of the node to Redis is one of these, whoever holds it: the pool, the direct client, the subscription.
-They see each reply first, so no caller can forget to close one. asyncio-flavoured.
+They see each reply first, so no caller can forget to close one. redis-py calls them in asyncio code.
 """
 
 from typing import Any, TypeVar

@@ -3,6 +3,8 @@
 `Stores` is handed to whoever speaks to PostgreSQL or Redis. A method of it is called from Trio and crosses to asyncio
 once, unless its name ends in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. Commands and
 the server get theirs from storage.start_stores, which starts, migrates and then opens.
+
+Tested by test_postgres_pool.py, test_redis_pool.py and test_terminated.py.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from scoreboard.storage.connections.postgres_connector import CONNECT_SECONDS, P
 from scoreboard.storage.connections.postgres_pool import PostgresPool
 from scoreboard.storage.connections.redis_client import DirectClient
 from scoreboard.storage.connections.redis_pool import make_pool
+from scoreboard.storage.connections.redis_retention import RedisRetention
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +58,7 @@ class Stores:
         "redis_bulk",
         "redis_direct",
         "redis_generation",
+        "redis_retention",
         "redis_url",
     )
 
@@ -78,6 +82,7 @@ class Stores:
         self.redis_bulk = bulk  # for work that takes Redis longer than a call's deadline: a board that is built
         self.redis_direct = direct  # for the committers and the projector
         self.redis_generation = redis_generation or Generation("redis")
+        self.redis_retention = RedisRetention(self.redis_generation)
         self._outside: WeakSet[asyncpg.Connection] = WeakSet()
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:

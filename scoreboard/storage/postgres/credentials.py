@@ -3,6 +3,8 @@
 Called by operations.accounts and operations.admin.users. A log-in opens its session only while the hash that it has
 compared is still the user's (storage.postgres.sessions), and waits for a change that is under way: so no session of an
 old password is left over. Everything here may raise StorageUnavailable.
+
+Tested by tests/operations/test_password_change.py.
 """
 
 from uuid import UUID
@@ -11,7 +13,9 @@ import asyncpg
 
 from scoreboard.storage.connections.stores import Stores
 
-CHANGE = "UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3 RETURNING user_id"
+CHANGE = """
+UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3
+RETURNING user_id"""
 SET = """
 INSERT INTO credentials (user_id, password_hash) SELECT id, $2 FROM users WHERE id = $1
 ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, updated_at = now() RETURNING user_id"""
@@ -21,7 +25,8 @@ REMOVE = "DELETE FROM credentials WHERE user_id = $1"
 # A statement of its own, after the hash is written or removed: it sees the session of a log-in that the change has
 # waited for.
 END_SESSIONS = """
-UPDATE sessions SET revoked_at = now() WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL RETURNING id"""
+UPDATE sessions SET revoked_at = now() WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL
+RETURNING id"""
 
 
 async def change(stores: Stores, user: UUID, old: str, new: str, session: UUID) -> list[UUID] | None:

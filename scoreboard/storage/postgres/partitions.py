@@ -119,4 +119,4 @@ async def _make_aio(conn: asyncpg.Connection, name: str, first: str, after: str)
 def _warn(name: str, why: str) -> None:
     if name not in _warned:
         _warned.add(name)
-        log.warning("partition_not_made", table=name, why=why)
+        log.warning("partition_refused", table=name, why=why)

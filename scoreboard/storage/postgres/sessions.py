@@ -3,6 +3,8 @@
 Called by operations.sessions, operations.refresh_session and operations.authenticator. Each function is one statement, so two requests with the
 same token are put in order by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node
 reads of the session's end. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
+
+Tested by tests/operations/test_accounts.py and test_authenticator.py.
 """
 
 from collections.abc import Sequence
@@ -13,29 +15,34 @@ from uuid import UUID
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.storage.connections.stores import Stores
 
-KEPT_DAYS = 2  # an ended session's row: for as long as an access token of it may live (at most a day), and a day more
+# of an ended session's row: as long as an access token of it may live (at most a day), and a day more
+RETENTION_DAYS = 2
 
 # Waits for a change of the password that is under way, and then opens nothing.
 OPEN = """
 WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
-INSERT INTO sessions (id, user_id, token_sha256, expires_at) SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
+INSERT INTO sessions (id, user_id, token_sha256, expires_at)
+SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
 RETURNING expires_at"""
 
 OPEN_MANY = """
 INSERT INTO sessions (id, user_id, token_sha256, expires_at)
-SELECT sid, user_id, token, now() + make_interval(secs => $4) FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS t(sid, user_id, token)"""
+SELECT sid, user_id, token, now() + make_interval(secs => $4)
+FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS t(sid, user_id, token)"""
 
 # Spends the presented token if it is the live one; $5: of this user, if it is not NULL.
 ROTATE = """
-UPDATE sessions AS s SET token_sha256 = $3, spent_sha256 = $2, rotated_at = now(), expires_at = now() + make_interval(days => $4)
-FROM users AS u WHERE s.id = $1 AND s.token_sha256 = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.id = s.user_id
-      AND s.user_id = coalesce($5::uuid, s.user_id)
+UPDATE sessions AS s
+SET token_sha256 = $3, spent_sha256 = $2, rotated_at = now(), expires_at = now() + make_interval(days => $4)
+FROM users AS u
+WHERE s.id = $1 AND s.token_sha256 = $2 AND s.revoked_at IS NULL AND s.expires_at > now()
+      AND u.id = s.user_id AND s.user_id = coalesce($5::uuid, s.user_id)
 RETURNING s.user_id, u.username, s.expires_at"""
 
 # For a token that was not the live one: what it is instead.
-JUDGE = """
+INSPECT = """
 SELECT s.user_id, u.username, s.expires_at, s.token_sha256,
-       coalesce(s.spent_sha256 = $2 AND s.rotated_at > now() - make_interval(secs => $3), false) AS just_spent,
+       coalesce(s.spent_sha256 = $2 AND s.rotated_at > now() - make_interval(secs => $3), false) AS within_reuse_grace,
        s.revoked_at IS NULL AND s.expires_at > now() AS live
 FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
 
@@ -44,7 +51,8 @@ FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
 OWNERS = """
 SELECT given.number, s.user_id FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS given(sid, presented, number)
 JOIN sessions AS s ON s.id = given.sid WHERE s.revoked_at IS NULL AND s.expires_at > now() AND s.user_id IS NOT NULL
-     AND (s.token_sha256 = given.presented OR (s.spent_sha256 = given.presented AND s.rotated_at > now() - make_interval(secs => $3)))"""
+     AND (s.token_sha256 = given.presented
+          OR (s.spent_sha256 = given.presented AND s.rotated_at > now() - make_interval(secs => $3)))"""
 
 REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
 
@@ -55,7 +63,9 @@ FROM (VALUES (1)) AS one LEFT JOIN sessions ON revoked_at > now() - make_interva
 
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float"
 
-PRUNE = "DELETE FROM sessions WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - make_interval(days => $1)"
+PRUNE = """
+DELETE FROM sessions
+WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - make_interval(days => $1)"""
 
 
 class Opened(NamedTuple):
@@ -66,8 +76,8 @@ class Opened(NamedTuple):
     expires_ms: int  # Unix milliseconds
 
 
-class Judged(NamedTuple):
-    """What a presented token's session says when the token is not its live one."""
+class TokenState(NamedTuple):
+    """What the session of a presented token says when the token is not its live one."""
 
     opened: Opened
     token_sha256: bytes  # the live one
@@ -75,9 +85,8 @@ class Judged(NamedTuple):
     live: bool
 
     def __repr__(self) -> str:
-        return (
-            f"Judged({self.opened}, just_spent={self.within_reuse_grace}, live={self.live})"  # never the token's hash
-        )
+        """Without the token's hash, which must not be in a log."""
+        return f"TokenState({self.opened}, within_reuse_grace={self.within_reuse_grace}, live={self.live})"
 
 
 async def open_session(
@@ -114,13 +123,13 @@ async def owners(stores: Stores, presented: Sequence[tuple[UUID, bytes]]) -> dic
     return {row["number"] - 1: row["user_id"] for row in rows}
 
 
-async def judge(stores: Stores, sid: UUID, presented_sha256: bytes) -> Judged | None:
+async def inspect_token(stores: Stores, sid: UUID, presented_sha256: bytes) -> TokenState | None:
     """None when there is no such session."""
-    row = await stores.fetchrow(JUDGE, sid, presented_sha256, float(REFRESH_GRACE_SECONDS))
+    row = await stores.fetchrow(INSPECT, sid, presented_sha256, float(REFRESH_GRACE_SECONDS))
     if row is None:
         return None
     opened = Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
-    return Judged(opened, row["token_sha256"], row["just_spent"], row["live"])
+    return TokenState(opened, row["token_sha256"], row["within_reuse_grace"], row["live"])
 
 
 async def revoke(stores: Stores, sid: UUID) -> None:
@@ -140,8 +149,8 @@ async def now(stores: Stores) -> float:
 
 
 async def prune(stores: Stores) -> None:
-    """Deletes sessions that ended KEPT_DAYS ago or longer. Called by housekeeping."""
-    await stores.execute(PRUNE, KEPT_DAYS)
+    """Deletes sessions that ended RETENTION_DAYS ago or longer. Called by housekeeping."""
+    await stores.execute(PRUNE, RETENTION_DAYS)
 
 
 def _milliseconds(moment: datetime) -> int:

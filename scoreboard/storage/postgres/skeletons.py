@@ -3,6 +3,8 @@ version.
 
 Called by housekeeping, a portion of the users at a time; `storage.postgres.users` writes the rows of everybody else. A
 user holds a row for each skeleton of the name, unless another one had it before. Safe from several nodes at once.
+
+Tested by tests/operations/test_names.py.
 """
 
 import asyncio
@@ -63,7 +65,8 @@ WHERE NOT EXISTS (
 )
 ORDER BY skeleton COLLATE "C", id
 ON CONFLICT (skeleton) DO UPDATE
-SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count,
+    freed_at = NULL
 WHERE s.freed_at IS NOT NULL OR (s.user_id = excluded.user_id
       AND (s.username, s.skeleton_count) IS DISTINCT FROM (excluded.username, excluded.skeleton_count))"""
 

@@ -4,6 +4,8 @@ Called by operations.accounts and operations.admin.provisioning. Whether a name 
 unique indexes alone: of the exact and the folded spelling, and of each of the name's skeletons (domain/skeletons). What
 is taken is a Refusal that names the field. Nothing here violates an index on the way: PostgreSQL's log would have the
 key, an e-mail address. Everything here may raise StorageUnavailable.
+
+Tested by tests/operations/test_accounts.py and test_names.py, and tests/cli/test_users.py.
 """
 
 from collections.abc import Sequence
@@ -22,18 +24,19 @@ from scoreboard.storage.postgres.skeletons import REST_DAYS
 
 # of one user: so many names at most are kept from all others; who has given them up keeps the present one
 MAX_RESTING_NAMES = 10
-CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
+MAX_CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
 HOUR_SECONDS = 3600
 # of a registration: once more for each that was faster, with one of the same skeletons or the same address
 CREATE_TRIES = 3
-BY_SKELETON = 3  # `place` of BY_USERNAME
-PAGE_USERS = 500  # of a list, a round trip
+PLACE_BY_SKELETON = 3  # `place` of BY_USERNAME
+PAGE_USERS = 500  # of a list, for one round trip
 
 # Whether another user has one of the skeletons, or had it lately: {0} are the skeletons, {1} is the one of the first
 # rule, {2} the user.
 _HELD = """EXISTS (
                SELECT FROM username_skeletons AS s
-               WHERE (s.skeleton = ANY({0}::text[]) OR (s.skeleton = {1} AND s.skeleton_count = 0)) AND s.user_id IS DISTINCT FROM {2}
+               WHERE (s.skeleton = ANY({0}::text[]) OR (s.skeleton = {1} AND s.skeleton_count = 0))
+                     AND s.user_id IS DISTINCT FROM {2}
                      AND (s.freed_at IS NULL OR s.freed_at >= now() - interval '{3} days')
            )"""
 
@@ -43,7 +46,6 @@ _LOWERED = "ARRAY(SELECT lower(given COLLATE pg_c_utf8) FROM unnest({0}::text[])
 # apart. The name's skeletons go first, in their order: of two registrations at once the second waits for the first, and
 # then has no user to make. When it has some of the skeletons by then, or only the address was taken meanwhile,
 # `created` is empty, the claims' foreign key is violated, and all of it is undone.
-# constants
 CREATE = f"""
 WITH taken AS (
     SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
@@ -54,14 +56,16 @@ WITH taken AS (
     SELECT given.skeleton, $1, $2, cardinality($6::text[]) FROM taken, unnest($6::text[]) AS given(skeleton)
     WHERE NOT (taken.username OR taken.email OR taken.skeleton) ORDER BY given.skeleton COLLATE "C"
     ON CONFLICT (skeleton) DO UPDATE
-    SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+    SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count,
+        freed_at = NULL
     WHERE s.freed_at < now() - interval '{REST_DAYS} days'
     RETURNING user_id
 ), created AS (
-    INSERT INTO users (id, username, email, avatar_url) SELECT $1, $2, $3, $4 FROM claimed HAVING count(*) = cardinality($6::text[])
+    INSERT INTO users (id, username, email, avatar_url)
+    SELECT $1, $2, $3, $4 FROM claimed HAVING count(*) = cardinality($6::text[])
     ON CONFLICT DO NOTHING RETURNING id
 ), secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $5 FROM created)
-SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608
+SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608 – constants
 
 PROFILE = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
 
@@ -70,10 +74,13 @@ PROFILE = "SELECT id, username, email, avatar_url, created_at FROM users WHERE i
 # case, who may only look like it.
 BY_USERNAME = """
 SELECT id, username, password_hash, place FROM (
-    SELECT id, username, CASE lower(username COLLATE pg_c_utf8) WHEN lower($1 COLLATE pg_c_utf8) THEN 1 ELSE 2 END AS place FROM users
+    SELECT id, username,
+           CASE lower(username COLLATE pg_c_utf8) WHEN lower($1 COLLATE pg_c_utf8) THEN 1 ELSE 2 END AS place
+    FROM users
     WHERE lower(username COLLATE pg_c_utf8) = ANY (ARRAY[lower($1 COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)])
     UNION ALL
-    SELECT u.id, u.username, 3 FROM username_skeletons AS s JOIN users AS u ON u.id = s.user_id WHERE s.skeleton = $3 AND s.freed_at IS NULL
+    SELECT u.id, u.username, 3 FROM username_skeletons AS s JOIN users AS u ON u.id = s.user_id
+    WHERE s.skeleton = $3 AND s.freed_at IS NULL
 ) AS found LEFT JOIN credentials ON user_id = id ORDER BY place"""
 # $1: every spelling of the address, the typed one first. Of accounts that are older than the rule for spellings two may
 # be found.
@@ -94,19 +101,23 @@ LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 # counted. `rest`: seconds until the user may give up one more name; 0: at once, or none would be given up.
 CHANGE = f"""
 WITH before AS (
-    SELECT id, username, email, avatar_url, created_at, profile_change_due AS due FROM users WHERE id = $1 FOR NO KEY UPDATE
+    SELECT id, username, email, avatar_url, created_at, profile_change_due AS due
+    FROM users WHERE id = $1 FOR NO KEY UPDATE
 ), wanted AS (
     SELECT before.*, clock_timestamp() AS at, coalesce($2, username) AS new_username,
            CASE WHEN $4 THEN $3 ELSE avatar_url END AS new_avatar_url, coalesce($2 <> username, false) AS is_renamed
     FROM before
 ), judged AS (
     SELECT wanted.*, (new_username, new_avatar_url) IS DISTINCT FROM (username, avatar_url) AS is_new,
-           CASE WHEN $6::float > 0 AND due IS NOT NULL THEN greatest(0, extract(epoch FROM due - at)::float - $7::float) ELSE 0 END AS wait,
+           CASE WHEN $6::float > 0 AND due IS NOT NULL
+                THEN greatest(0, extract(epoch FROM due - at)::float - $7::float) ELSE 0 END AS wait,
            CASE WHEN $8 AND is_renamed AND EXISTS (
-               SELECT FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NULL AND s.skeleton <> ALL ($5::text[])
+               SELECT FROM username_skeletons AS s
+               WHERE s.user_id = wanted.id AND s.freed_at IS NULL AND s.skeleton <> ALL ($5::text[])
            ) THEN coalesce((
                SELECT greatest(0, extract(epoch FROM max(s.freed_at) + interval '{REST_DAYS} days' - at)::float)
-               FROM username_skeletons AS s WHERE s.user_id = wanted.id AND s.freed_at IS NOT NULL AND s.skeleton <> ALL ($5::text[])
+               FROM username_skeletons AS s
+               WHERE s.user_id = wanted.id AND s.freed_at IS NOT NULL AND s.skeleton <> ALL ($5::text[])
                GROUP BY s.username ORDER BY max(s.freed_at) DESC OFFSET {MAX_RESTING_NAMES - 1} LIMIT 1
            ), 0) ELSE 0 END AS rest,
            is_renamed AND (EXISTS (
@@ -119,7 +130,8 @@ WITH before AS (
     SELECT given.skeleton, id, new_username, cardinality($5::text[]) FROM judged, unnest($5::text[]) AS given(skeleton)
     WHERE is_renamed AND wait = 0 AND rest = 0 AND NOT is_taken ORDER BY given.skeleton COLLATE "C"
     ON CONFLICT (skeleton) DO UPDATE
-    SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count, freed_at = NULL
+    SET user_id = excluded.user_id, username = excluded.username, skeleton_count = excluded.skeleton_count,
+        freed_at = NULL
     WHERE s.user_id = excluded.user_id OR s.freed_at < now() - interval '{REST_DAYS} days'
     RETURNING user_id
 ), won AS (
@@ -134,16 +146,19 @@ WITH before AS (
     RETURNING u.id
 )
 SELECT id, username, email, avatar_url, created_at, new_username, new_avatar_url, is_new, wait, rest,
-       EXISTS (SELECT FROM changed) AS is_changed, EXISTS (SELECT FROM claimed) AND NOT EXISTS (SELECT FROM won) AS is_overtaken
+       EXISTS (SELECT FROM changed) AS is_changed,
+       EXISTS (SELECT FROM claimed) AND NOT EXISTS (SELECT FROM won) AS is_overtaken
 FROM judged"""  # noqa: S608 – constants
 
 REPLACE_HASH = """
-UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3 RETURNING true"""
+UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3
+RETURNING true"""
 
 # Without credentials: nobody can log in as one of these, their tokens are handed out by the command that makes them.
 CREATE_MANY = """
 WITH created AS (
-    INSERT INTO users (username, email) SELECT username, email FROM unnest($1::text[], $2::text[]) AS given(username, email)
+    INSERT INTO users (username, email)
+    SELECT username, email FROM unnest($1::text[], $2::text[]) AS given(username, email)
     ON CONFLICT DO NOTHING RETURNING id, username
 )
 INSERT INTO username_skeletons (skeleton, user_id, username, skeleton_count)
@@ -163,14 +178,16 @@ SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') 
        lower(u.username COLLATE pg_c_utf8) AS key
 FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id
 WHERE {0} ($2 = '' OR strpos(lower(u.username COLLATE pg_c_utf8), lower($2 COLLATE pg_c_utf8)) > 0 OR EXISTS (
-               SELECT FROM unnest($4::text[]) AS given WHERE strpos(lower(u.email COLLATE pg_c_utf8), lower(given COLLATE pg_c_utf8)) > 0
+               SELECT FROM unnest($4::text[]) AS given
+               WHERE strpos(lower(u.email COLLATE pg_c_utf8), lower(given COLLATE pg_c_utf8)) > 0
            ) OR u.id::text = lower($2 COLLATE pg_c_utf8))
 ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
 FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
 NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
 
 KNOWN = """
-SELECT t.name, email FROM unnest($1::text[]) AS t(name) JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
+SELECT t.name, email FROM unnest($1::text[]) AS t(name)
+JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
 
 
 class Profile(NamedTuple):
@@ -245,7 +262,7 @@ async def find(stores: Stores, name: str) -> Account | None:
         rows = [
             row
             for row in rows
-            if row["place"] < BY_SKELETON or fold_case(names.fold(row["username"])) == fold_case(stored)
+            if row["place"] < PLACE_BY_SKELETON or fold_case(names.fold(row["username"])) == fold_case(stored)
         ]
     return Account(rows[0]["id"], rows[0]["username"], rows[0]["password_hash"]) if rows else None
 
@@ -274,12 +291,12 @@ async def change(
     """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such
     user.
 
-    `per_hour`: changes in the long run, at most CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as
+    `per_hour`: changes in the long run, at most MAX_CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as
     before does not count. Whoever has given up MAX_RESTING_NAMES in REST_DAYS gives up no further one. None: an
     operator changes it, without either limit.
     """
     interval = HOUR_SECONDS / per_hour if per_hour else 0.0
-    early = interval * (min(CHANGES_AT_ONCE, per_hour or 0) - 1)
+    early = interval * (min(MAX_CHANGES_AT_ONCE, per_hour or 0) - 1)
     wanted, first = ((), "") if username is None else (skeletons(username), skeleton_of_first_rule(username))
     arguments = (user, username, avatar_url, set_avatar, wanted, interval, early, per_hour is not None, first)
     try:

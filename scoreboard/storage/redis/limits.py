@@ -9,7 +9,7 @@ Redis keeps since when its windows are complete. While that is less than the lon
 restarted, or out of reach), whatever Redis admits must be admitted by the log too.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -21,7 +21,9 @@ from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import SubmittedAction, limited
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
+from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.namespace import SPECIFIED, Namespace
+from scoreboard.storage.connections.redis_retention import RedisRetention
 from scoreboard.storage.redis.scripts import load_script
 
 WINDOW_MS = 60_000  # specification: per minute, sliding window
@@ -71,11 +73,10 @@ class Limits:
 
     __slots__ = (
         "_is_young",
-        "_may_have_forgotten",
         "_namespace",
-        "_reconnects",
         "_release",
         "_reserve",
+        "_retention",
         "_seen_reconnects",
         "_settle_at",
         "_since",
@@ -93,15 +94,13 @@ class Limits:
         cooldowns: bool,
         longest_ms: int = WINDOW_MS,
         namespace: Namespace = SPECIFIED,
-        may_have_forgotten: Callable[[], bool] = lambda: False,
-        reconnects: Callable[[], int] = lambda: 0,
+        retention: RedisRetention | None = None,
     ) -> None:
-        """`may_have_forgotten`: whether Redis throws keys away when it is full. `reconnects` counts the connections
-        that were made anew: a Redis that was started anew comes back with what it had saved."""
+        """`retention`: whether Redis may have lost keys; None: it never has."""
         self._reserve = client.register_script(load_script("reserve.lua"))
         self._release = client.register_script(load_script("release.lua"))
         self._since = client.register_script(load_script("since.lua"))
-        self._namespace, self._may_have_forgotten, self._reconnects = namespace, may_have_forgotten, reconnects
+        self._namespace, self._retention = namespace, retention or RedisRetention(Generation("redis"))
         self._trusted_from = 0.0  # monotonic seconds
         self._seen_reconnects = 0
         self._settle_at = 0.0  # monotonic seconds
@@ -130,11 +129,11 @@ class Limits:
             LimitDecision(_refusal(claim, verdict, wait), reserved)
             for claim, verdict, wait, reserved in zip(claims, answer[2::3], answer[3::3], answer[4::3], strict=True)
         ]
-        if self._reconnects() != self._seen_reconnects:
-            self._seen_reconnects = self._reconnects()
+        if self._retention.reconnects != self._seen_reconnects:
+            self._seen_reconnects = self._retention.reconnects
             self.distrust()
         self._is_young = answer[0] - answer[1] < self.longest_ms
-        return judgements, not (self._is_young or monotonic() < self._trusted_from or self._may_have_forgotten())
+        return judgements, not (self._is_young or monotonic() < self._trusted_from or self._retention.evicts)
 
     def distrust(self) -> None:
         """Redis may have forgotten, or missed, what happened until now: the log is asked too until all of that is

@@ -12,7 +12,7 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.worlds import connection
+from tests.storage.seeds import connection
 
 SECONDS = 0.3
 FAR = 60.0  # a deadline that no test reaches

@@ -19,7 +19,7 @@ from scoreboard.storage.connections.postgres_connector import PostgresConnector
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.storage.writer import Writer
-from tests.storage.worlds import agreed, claim, make_users, nobody_refused, open_board
+from tests.storage.seeds import agreed, claim, make_users, nobody_refused, open_board
 
 FAR = 60.0  # a deadline that no test reaches
 TRIES = 240  # of each kind; one in four or so hits its call

@@ -16,7 +16,7 @@ from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Recorded, Submit
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
-from tests.storage.worlds import Scribe, claim, connection, make_users
+from tests.storage.seeds import Scribe, claim, connection, make_users
 
 NOWHERE = "redis://127.0.0.1:1/0"  # nothing here speaks to Redis
 HIGHEST = 2**53 - 1  # the largest total

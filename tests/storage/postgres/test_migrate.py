@@ -149,8 +149,8 @@ async def test_the_roles_time_outs_hold_on_new_connections(empty_database_url: s
 async def test_the_columns_are_the_specifications(stores: Stores) -> None:
     """Names, types and nullability of the specification's tables, and what was added to them."""
     rows = await stores.fetch(
-        "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable FROM information_schema.columns"
-        " WHERE table_schema = 'public' AND table_name IN ('users', 'scores', 'action_logs')"
+        "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable"
+        " FROM information_schema.columns WHERE table_schema = 'public' AND table_name IN ('users', 'scores', 'action_logs')"
     )
     columns = {f"{row[0]}.{row[1]}": (row[2], row[3], row[4]) for row in rows}
     assert columns["users.username"] == ("character varying", 50, "NO")
@@ -170,8 +170,8 @@ async def test_rows_land_in_default_until_their_month_has_a_partition(stores: St
     """An action is never refused for want of a partition."""
     user = await stores.fetchval("INSERT INTO users (username, email) VALUES ('ada', 'ada@example.org') RETURNING id")
     insert = (
-        "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature, processed_at)"
-        " VALUES ($1, 'a', 't', 1, 1, 1, 's', $2::text::timestamptz) RETURNING tableoid::regclass::text"
+        "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature,"
+        " processed_at) VALUES ($1, 'a', 't', 1, 1, 1, 's', $2::text::timestamptz) RETURNING tableoid::regclass::text"
     )
     assert await stores.fetchval(insert, user, "1999-12-31T00:00:00Z") == "action_logs_default"
     await stores.execute(

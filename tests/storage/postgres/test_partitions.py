@@ -17,12 +17,13 @@ from scoreboard.storage.postgres import partitions as module
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.storage.postgres.partitions import MONTHS_AHEAD, make_partitions_aio, months
 from tests.conftest import database
-from tests.storage.worlds import connection
+from tests.storage.seeds import connection
 
 NODES = 8
 NOWHERE = "redis://127.0.0.1:1/0"
 
-ATTACHED_SQL = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE inhparent = 'action_logs'::regclass"
+ATTACHED_SQL = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE inhparent = 'action_logs'::regclass"""
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, A
 
 def refused(logs: list[MutableMapping[str, Any]]) -> list[str]:
     """The partitions that were warned of."""
-    return [line["table"] for line in logs if line["event"] == "partition_not_made"]
+    return [line["table"] for line in logs if line["event"] == "partition_refused"]
 
 
 async def attached(stores: Stores) -> set[str]:

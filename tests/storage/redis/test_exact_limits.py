@@ -17,8 +17,8 @@ from scoreboard.storage.connections.redis_client import DirectClient
 from scoreboard.storage.connections.redis_pool import make_pool
 from scoreboard.storage.connections.stores import REDIS_SECONDS, Stores, open_stores
 from tests.storage.proxy import proxy_before
-from tests.storage.test_commit import World
-from tests.storage.worlds import claim, make_users, open_board
+from tests.storage.seeds import claim, make_users, open_board
+from tests.storage.test_commit import CommitterNode
 
 PER_MINUTE = 10
 BATCHES, BATCH = 5, 10  # of each of four committers: 200 actions in all
@@ -26,7 +26,7 @@ COOLDOWN_MS = 30_000
 
 
 @asynccontextmanager
-async def two_nodes(database_url: str, redis_url: str) -> AsyncIterator[list[World]]:
+async def two_nodes(database_url: str, redis_url: str) -> AsyncIterator[list[CommitterNode]]:
     """Two nodes, each with connections and a way to Redis of its own, on one loop."""
     async with (
         proxy_before(redis_url) as first,
@@ -46,14 +46,14 @@ async def two_nodes(database_url: str, redis_url: str) -> AsyncIterator[list[Wor
             redis_generation=None,
         )
         await open_board(stores)
-        nodes = [World(stores, first), World(other, second)]
+        nodes = [CommitterNode(stores, first), CommitterNode(other, second)]
         yield nodes
         for commit in nodes[0].made + nodes[1].made:
             commit.writer.close()
         await run_in_asyncio(direct.close_aio)
 
 
-async def burst(nodes: list[World], user: UUID, *, during: list[World]) -> list[Outcome]:
+async def burst(nodes: list[CommitterNode], user: UUID, *, during: list[CommitterNode]) -> list[Outcome]:
     """200 actions of one user over two committers of each node; those `during` lose Redis in the middle of it."""
     outcomes: list[Outcome] = []
     sent = 0
@@ -98,7 +98,7 @@ async def test_a_cooldown_on_two_nodes_without_redis(database_url: str, redis_ur
         users = await make_users(nodes[0].stores, 20)
         outcomes: list[Outcome] = []
 
-        async def send(node: World) -> None:
+        async def send(node: CommitterNode) -> None:
             claims = [claim(user, cooldown_ms=COOLDOWN_MS) for user in users]
             outcomes.extend((await run_in_asyncio(node.committer().run, claims)).outcomes)
 

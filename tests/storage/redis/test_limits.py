@@ -18,7 +18,7 @@ from scoreboard.storage.connections.namespace import SPECIFIED
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis import limits as module
 from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, Limits
-from tests.storage.worlds import Scribe, claim, complete_windows, connection, make_users
+from tests.storage.seeds import Scribe, claim, complete_windows, connection, make_users
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # what is asked of Redis alone
 USER = UUID(int=7)
@@ -395,19 +395,14 @@ async def test_an_outage_begins_the_windows_anew_on_all_nodes(stores: Stores) ->
 
 async def test_a_connection_that_was_made_anew_is_distrusted(stores: Stores) -> None:
     """A Redis that was started anew has what it had saved, and that may be a second old."""
-    reconnects, evicts = 0, False
-    limits = Limits(
-        stores.redis_direct,
-        per_minute=N,
-        cooldowns=True,
-        reconnects=lambda: reconnects,
-        may_have_forgotten=lambda: evicts,
-    )
+    retention = stores.redis_retention
+    limits = Limits(stores.redis_direct, per_minute=N, cooldowns=True, retention=retention)
     await complete_windows(stores)
     assert await is_complete(limits)
-    evicts = True
+    retention.evicts = True
     assert not await is_complete(limits)
-    evicts, reconnects = False, 1
+    retention.evicts = False
+    stores.redis_generation.reconnects += 1
     assert not await is_complete(limits)
     assert not await is_complete(limits)
 

@@ -16,14 +16,14 @@ from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis.projection import Applied, Projection
-from tests.storage.worlds import NAMES, UPDATES, open_board, order_in_redis
+from tests.storage.seeds import NAMES, UPDATES, open_board, order_in_redis
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # a projection asks Redis alone
 ADA, BOB, CARL = UUID(int=1), UUID(int=2), UUID(int=3)
 HIGHEST = 2**53 - 1  # the largest total
 
 
-class World:
+class ProjectedBoard:
     """One board of epoch 1 and one node's projection of it. Each call is the next turn of writer 9 unless it says
     another span."""
 
@@ -59,13 +59,13 @@ class World:
 
 
 @pytest.fixture
-async def world(redis_url: str) -> AsyncIterator[World]:
+async def world(redis_url: str) -> AsyncIterator[ProjectedBoard]:
     async with open_stores(NOWHERE, redis_url) as stores:
         await open_board(stores)
-        yield World(stores)
+        yield ProjectedBoard(stores)
 
 
-async def test_rows_are_ranked_by_total_then_by_who_was_first(world: World) -> None:
+async def test_rows_are_ranked_by_total_then_by_who_was_first(world: ProjectedBoard) -> None:
     """Ranks come in the order of the rows, exact and unique."""
     applied = await world.apply(
         LedgerRow(LEADERBOARD, ADA, 10, 2, 1),
@@ -77,14 +77,14 @@ async def test_rows_are_ranked_by_total_then_by_who_was_first(world: World) -> N
     assert await order_in_redis(world.stores) == [(str(CARL), 11), (str(BOB), 10), (str(ADA), 10)]
 
 
-async def test_the_largest_total_is_exact_in_the_sorted_set(world: World) -> None:
+async def test_the_largest_total_is_exact_in_the_sorted_set(world: ProjectedBoard) -> None:
     """`ZSCORE leaderboard` gives 2^53 − 1 to the last digit, and its neighbours are told apart."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, HIGHEST - 1, 1, 1), LedgerRow(LEADERBOARD, BOB, HIGHEST, 2, 1))
     scores = [await world.stores.command("ZSCORE", "leaderboard", str(user)) for user in (ADA, BOB)]
     assert [int(score) for score in scores] == [HIGHEST - 1, HIGHEST]
 
 
-async def test_an_older_version_changes_nothing(world: World) -> None:
+async def test_an_older_version_changes_nothing(world: ProjectedBoard) -> None:
     """Repetition and reordering are harmless: no change, no version, no message; the ranks are the present ones."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 5, 3), LedgerRow(LEADERBOARD, BOB, 20, 1, 1))
     version, top = await world.meta("version"), await world.meta("top")
@@ -98,7 +98,7 @@ async def test_an_older_version_changes_nothing(world: World) -> None:
     assert await order_in_redis(world.stores) == [(str(ADA), 30), (str(BOB), 20)]
 
 
-async def test_totals_may_fall(world: World) -> None:
+async def test_totals_may_fall(world: ProjectedBoard) -> None:
     """A newer version wins whatever its total."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 5, 9, 2))
@@ -107,7 +107,7 @@ async def test_totals_may_fall(world: World) -> None:
     assert await order_in_redis(world.stores) == [(str(BOB), 20), (str(ADA), 5)]
 
 
-async def test_versions_are_compared_as_64_bit_numbers(world: World) -> None:
+async def test_versions_are_compared_as_64_bit_numbers(world: ProjectedBoard) -> None:
     """Across 2^32 and beyond 2^53, where a double would lose count."""
     for total, version in enumerate((2**32 - 1, 2**32, 2**53, 2**53 + 1, 2**63 - 2, 2**63 - 1)):
         await world.apply(LedgerRow(LEADERBOARD, ADA, total, 1, version))
@@ -115,7 +115,7 @@ async def test_versions_are_compared_as_64_bit_numbers(world: World) -> None:
         assert await order_in_redis(world.stores) == [(str(ADA), total)]
 
 
-async def test_a_removed_user_stays_removed(world: World) -> None:
+async def test_a_removed_user_stays_removed(world: ProjectedBoard) -> None:
     """The entry goes from both orders, and no row that comes late brings it back."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 3), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
@@ -128,7 +128,7 @@ async def test_a_removed_user_stays_removed(world: World) -> None:
     assert await world.meta("version") == version
 
 
-async def test_a_removed_user_comes_back_with_a_newer_score(world: World) -> None:
+async def test_a_removed_user_comes_back_with_a_newer_score(world: ProjectedBoard) -> None:
     """Whose score was deleted and who acts again is on the board again; an older removal that comes late changes
     nothing."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
@@ -141,7 +141,7 @@ async def test_a_removed_user_comes_back_with_a_newer_score(world: World) -> Non
     assert [await world.meta(field) for field in ("size", "removed")] == [2, 0]
 
 
-async def test_the_top_moves_only_with_the_first_ten(world: World) -> None:
+async def test_the_top_moves_only_with_the_first_ten(world: ProjectedBoard) -> None:
     """`version` rises with every change, `top` and its times only when the first ten are others or in another order."""
     users = [UUID(int=100 + number) for number in range(12)]
     await world.apply(*[LedgerRow(LEADERBOARD, user, 1000 - place, place, 1) for place, user in enumerate(users)])
@@ -159,7 +159,7 @@ async def test_the_top_moves_only_with_the_first_ten(world: World) -> None:
     assert await world.meta("top") == 5
 
 
-async def test_another_epoch_does_nothing(world: World) -> None:
+async def test_another_epoch_does_nothing(world: ProjectedBoard) -> None:
     """An emptied board is not written to: nobody becomes first of nothing. The projector is told."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1))
     await world.stores.command("FLUSHALL")
@@ -168,7 +168,7 @@ async def test_another_epoch_does_nothing(world: World) -> None:
     assert world.repair_requests == 1
 
 
-async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
+async def test_a_newer_epoch_is_taken_up_at_once(world: ProjectedBoard) -> None:
     """A board that was rebuilt meanwhile is whole: the same call goes to it, and an older one is never trusted
     again."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1))
@@ -181,7 +181,7 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: World) -> None:
     assert world.repair_requests == 1
 
 
-async def test_a_fallen_version_is_suspect(world: World) -> None:
+async def test_a_fallen_version_is_suspect(world: ProjectedBoard) -> None:
     """A board that came back older than it was known gives no ranks, and the projector is told."""
     for version in range(1, 4):
         await world.apply(LedgerRow(LEADERBOARD, ADA, 10 * version, version, version))
@@ -191,7 +191,7 @@ async def test_a_fallen_version_is_suspect(world: World) -> None:
     assert world.projection.known == BoardVersion(1, 3)
 
 
-async def test_two_committers_of_a_node_do_not_suspect_each_other(world: World) -> None:
+async def test_two_committers_of_a_node_do_not_suspect_each_other(world: ProjectedBoard) -> None:
     """Answers that come back in another order than the calls went in are no fallen version."""
 
     async def commit(seed: int) -> None:
@@ -207,7 +207,7 @@ async def test_two_committers_of_a_node_do_not_suspect_each_other(world: World) 
     assert await world.applied() == dict.fromkeys(range(4), 29)
 
 
-async def test_a_first_call_knows_no_epoch_and_finds_it(world: World) -> None:
+async def test_a_first_call_knows_no_epoch_and_finds_it(world: ProjectedBoard) -> None:
     """A node that has just started needs no reading before its first commit."""
     assert world.projection.known == NEVER
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 1, 1, 1))
@@ -215,7 +215,7 @@ async def test_a_first_call_knows_no_epoch_and_finds_it(world: World) -> None:
     assert applied.mark == world.projection.known == BoardVersion(1, 1)
 
 
-async def test_applied_advances_only_without_a_gap(world: World) -> None:
+async def test_applied_advances_only_without_a_gap(world: ProjectedBoard) -> None:
     """A writer's watermark is the last turn before which none is missing; a call that covers the gap closes it."""
     row = LedgerRow(LEADERBOARD, ADA, 1, 1, 1)
     for span, expected in [
@@ -234,7 +234,7 @@ async def test_applied_advances_only_without_a_gap(world: World) -> None:
     assert await world.applied() == {9: 7, 2**63 - 1: 1}
 
 
-async def test_the_message_says_what_happened(world: World) -> None:
+async def test_the_message_says_what_happened(world: ProjectedBoard) -> None:
     """Board, epoch, version, top, ranks and the actions, on the specification's channel, for news alone."""
     messages: list[bytes] = []
     told = (
@@ -269,7 +269,7 @@ async def test_the_message_says_what_happened(world: World) -> None:
 async def test_redis_away_is_storage_unavailable() -> None:
     """Whether the call went through is not known then; nothing is remembered of it."""
     async with open_stores(NOWHERE, "redis://127.0.0.1:1/0") as stores:
-        world = World(stores)
+        world = ProjectedBoard(stores)
         with pytest.raises(StorageUnavailable, match="redis"):
             await world.apply(LedgerRow(LEADERBOARD, ADA, 1, 1, 1))
     assert world.projection.known == NEVER
@@ -298,7 +298,7 @@ async def test_any_calls_leave_the_newest_rows_in_their_exact_order(
     async with open_stores(NOWHERE, redis_url) as stores:
         await stores.command("FLUSHALL")
         await open_board(stores)
-        world, changes = World(stores), 0
+        world, changes = ProjectedBoard(stores), 0
         for call in calls:
             before = dict(newest)
             for row in call:

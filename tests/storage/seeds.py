@@ -1,4 +1,4 @@
-"""What storage and operations tests start from: open stores, users, claims, and the two orders that must be one."""
+"""What tests put into the stores first: users, actions, a board, turns of a writer; and the two orders that must be one."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

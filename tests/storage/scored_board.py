@@ -12,12 +12,12 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.projection import Projection
-from tests.storage.worlds import NAMES, agreed, open_board
+from tests.storage.seeds import NAMES, agreed, open_board
 
-__all__ = ["NAMES", "World", "counted_commands"]
+__all__ = ["NAMES", "ScoredBoard", "counted_commands"]
 
 
-class World:
+class ScoredBoard:
     """Users, their scores in both stores, and how a node reads them. Every write is one action of one user."""
 
     def __init__(self, stores: Stores) -> None:
@@ -27,7 +27,8 @@ class World:
         self.turn = 0
 
     async def user(self, name: str, avatar_url: str | None = None) -> UUID:
-        sql = "INSERT INTO users (username, email, avatar_url) VALUES ($1::text, $1::text || '@example.org', $2) RETURNING id"
+        sql = """INSERT INTO users (username, email, avatar_url) VALUES ($1::text, $1::text || '@example.org', $2)
+                 RETURNING id"""
         return UUID(bytes=(await self.stores.fetchval(sql, name, avatar_url)).bytes)
 
     async def open_board(self, epoch: int = 1) -> None:
@@ -37,7 +38,8 @@ class World:
         """The user's total, in PostgreSQL and, unless that is what fails, in Redis with its message."""
         self.turn += 1
         sql = """INSERT INTO scores AS s (user_id, total_score, reached, version) VALUES ($1, $2, $3, 1)
-                 ON CONFLICT (user_id) DO UPDATE SET total_score = $2, reached = $3, version = s.version + 1 RETURNING version"""
+                 ON CONFLICT (user_id) DO UPDATE SET total_score = $2, reached = $3, version = s.version + 1
+                 RETURNING version"""
         version = await self.stores.fetchval(sql, user, total, self.turn)
         if in_redis:
             story = [ScoreEvent(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []

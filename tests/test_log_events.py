@@ -1,0 +1,60 @@
+"""The catalogue of what storage and workers log: an operator searches for these words, so each is written down once."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "scoreboard"
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+# snake_case: what it is about, then what has happened to it
+SHAPE = re.compile(r"[a-z]+(_[a-z]+)+")
+
+EVENTS = {
+    "asyncio_callback_failed": "an exception that only asyncio's own handler saw; nothing ended",
+    "batch_interrupted": "a committer's batch had no answer: it is tried once more, and PostgreSQL tells which try counts",
+    "board_check_failed": "the board could not be compared with PostgreSQL; logged once for each reason",
+    "board_confirmed": "the board agrees with PostgreSQL again",
+    "board_doubted": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
+    "board_repaired": "the projector has renumbered, completed or rebuilt the board",
+    "commit_failed": "a batch of actions was not recorded; their clients were told",
+    "connections_replaced": "all connections to a store are opened anew",
+    "history_lost": "PostgreSQL does not know actions that it had recorded: an older database was restored",
+    "housekeeping_done": "partitions were made, old rows deleted, or a failure is over",
+    "housekeeping_failed": "a run of the housekeeping failed; logged once until one succeeds",
+    "migrations_applied": "the schema was brought up to date",
+    "partition_refused": "a month's partition of the action log can't be made; logged once for each",
+    "postgres_unavailable": "PostgreSQL does not answer: the start, or a committer, waits for it",
+    "redis_eviction_found": "Redis' maxmemory-policy would throw keys away",
+    "redis_shared": "another installation uses the same keys of this Redis",
+    "skeletons_failed": "missing skeletons of user names could not be written now",
+    "skeletons_written": "missing skeletons of user names were written",
+    "store_condition_changed": "a store is up, down, full or read-only since now",
+    "writer_renumbered": "a committer goes on under a new number, after a lost history",
+}
+
+
+def logged(tree: ast.AST) -> Iterator[str]:
+    """The first argument of each call of `log`: an event, or what it is instead."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and node.args):
+            continue
+        match node.func:
+            case ast.Attribute(ast.Name("log"), level) if level in LEVELS:
+                yield ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else "not a literal"
+            case ast.Name("level") | ast.IfExp():  # the level is chosen first
+                yield ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else "not a literal"
+
+
+def test_storage_and_workers_log_what_the_catalogue_has() -> None:
+    """Each event that is logged is in the catalogue, and the catalogue has no other."""
+    files = [*PACKAGE.glob("storage/**/*.py"), *PACKAGE.glob("workers/*.py")]
+    assert {event for path in files for event in logged(ast.parse(path.read_text()))} == set(EVENTS)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_is_snake_case(event: str) -> None:
+    """A search for one word finds it; no event is a sentence."""
+    assert SHAPE.fullmatch(event)
