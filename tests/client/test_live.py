@@ -23,8 +23,8 @@ def server() -> Iterator[BoardServer]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reconnects come within a twentieth of a second."""
-    monkeypatch.setattr(backoff, "BASE", 0.02)
-    monkeypatch.setattr(backoff, "LONGEST", 0.05)
+    monkeypatch.setattr(backoff, "BASE_SECONDS", 0.02)
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.05)
 
 
 async def shows(board: LiveBoard, users: str) -> None:
@@ -173,7 +173,7 @@ async def test_a_silent_connection_is_given_up(
 ) -> None:
     """When no pong comes, the connection is dead and another one is made."""
     monkeypatch.setattr(following, "PING_INTERVAL_SECONDS", 0.05)
-    monkeypatch.setattr(following, "PONG_SECONDS", 0.0)
+    monkeypatch.setattr(following, "PONG_TIMEOUT_SECONDS", 0.0)
     async with client.connect(server.url) as board:
         await server.connections(3)
         assert board.entries == ()
@@ -191,7 +191,7 @@ async def test_a_server_that_falls_silent_is_seen(
 ) -> None:
     """When a promised heartbeat does not come the board is silent, until something comes; nothing that comes then is
     lost."""
-    monkeypatch.setattr(following, "LATE_SECONDS", 0.05)
+    monkeypatch.setattr(following, "HEARTBEAT_GRACE_SECONDS", 0.05)
     server.heartbeat_seconds = 0.05
     async with client.connect(server.url) as board:
         for users in ("a", "ab"):
@@ -209,8 +209,8 @@ async def test_a_server_that_stays_silent_is_given_up(
     client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another connection is made when nothing has come for long, but never where nothing was promised."""
-    monkeypatch.setattr(following, "LATE_SECONDS", 0.01)
-    monkeypatch.setattr(following, "SILENT_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(following, "HEARTBEAT_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(following, "SILENCE_TIMEOUT_SECONDS", (0.01, 0.02))
     async with client.connect(server.url) as board:
         await anyio.sleep(0.2)
         assert (board.state, len(server.heard)) == ("live", 1)

@@ -100,7 +100,7 @@ async def test_boards_outlive_their_node(
 ) -> None:
     """A node is shot and comes back while an action is under way: the action counts once, and boards of either mode are
     what it shows."""
-    monkeypatch.setattr(backoff, "LONGEST", 0.5)
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.5)
     node = start_node(limits__user_per_minute="0")
     async with client.open_http(node.url) as http:
         sessions = [client.Session(http, credentials) for credentials in provisioned(node, 3)]
@@ -138,7 +138,7 @@ async def test_a_frozen_node_is_seen(client: ModuleType, start_node: StartNode) 
     async with client.connect(node.url) as board:
         node.signal(signal.SIGSTOP)
         try:
-            with anyio.fail_after(HEARTBEAT_SECONDS + following.LATE_SECONDS + 3):  # where the machine is busy
+            with anyio.fail_after(HEARTBEAT_SECONDS + following.HEARTBEAT_GRACE_SECONDS + 3):  # where the machine is busy
                 while board.state != "silent":
                     await board.changed()
         finally:
