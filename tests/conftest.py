@@ -8,7 +8,6 @@ may be flushed for each.
 
 import asyncio
 import itertools
-import queue
 import socket
 import subprocess
 import threading
@@ -29,6 +28,7 @@ from scoreboard.embedded import stack as embedded
 from scoreboard.embedded.process import free_port
 from scoreboard.embedded.servers import find_binaries
 from scoreboard.embedded.stack import Endpoints
+from tests.background_loop import in_background
 
 # Importing trio-asyncio gives asyncio a policy whose loops outside of Trio are Trio in disguise. A browser's loop
 # (Playwright's) stays open over many tests, and every later trio.run would be "inside a run()". So outside of Trio
@@ -41,29 +41,9 @@ DATABASES = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def embedded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """Both servers, for the whole session, in a Trio loop of a thread of their own."""
-    started: queue.SimpleQueue[Endpoints | BaseException] = queue.SimpleQueue()
-    done = threading.Event()
-
-    async def run() -> None:
-        try:
-            async with embedded.running(tmp_path_factory.mktemp("stores")) as endpoints:
-                started.put(endpoints)
-                await trio.to_thread.run_sync(done.wait)
-        except BaseException as exc:
-            started.put(exc)
-            raise
-
-    thread = threading.Thread(target=trio.run, args=(run,), name="embedded servers")
-    thread.start()
-    try:
-        endpoints = started.get()
-        if isinstance(endpoints, BaseException):
-            raise endpoints
+    """Both servers, for the whole session, in a background loop."""
+    with in_background(lambda: embedded.running(tmp_path_factory.mktemp("stores"))) as (endpoints, _):
         yield endpoints
-    finally:
-        done.set()
-        thread.join()
 
 
 def in_thread(work: Callable[..., T], *args: Any) -> T:

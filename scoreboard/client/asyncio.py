@@ -5,8 +5,8 @@
         async for update in board:
             print(update.position, update.entries)
 
-What is sent, what frames mean and what follows from a connection's end is the Trio client's own code (`exchanges`,
-`subscription`, `following`); here it is awaited. Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
+The code that decides is shared with the Trio client (`exchanges`, `subscription`, `following`); here it is awaited.
+Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
 
 Cancelling: cancel a task (or let `asyncio.timeout` do so) wherever it awaits this client. CancelledError always comes
 out. Waiting for a change, iterating and `token` lose nothing. A cancelled `submit` leaves open whether the action was
@@ -17,7 +17,7 @@ a board belong to the loop in which they were made.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -43,12 +43,20 @@ from scoreboard.client.addresses import (
     tls_context,
 )
 from scoreboard.client.backoff import seconds
+from scoreboard.client.base_live_board import BaseLiveBoard
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import LOG_OUT_SECONDS, RETRY_SECONDS, Credentials, Outcome, log_in_steps, run_steps
-from scoreboard.client.following import BoardState, Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
+from scoreboard.client.exchanges import (
+    LOG_OUT_TIMEOUT_SECONDS,
+    RETRY_SECONDS,
+    Credentials,
+    Outcome,
+    log_in_steps,
+    run_steps,
+)
+from scoreboard.client.following import Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
 from scoreboard.client.loops import require_loop
 from scoreboard.client.subscription import Mode, Personal, Standing, SubscriptionState, message
 from scoreboard.domain.actions import DECODE_ERRORS
@@ -75,7 +83,7 @@ __all__ = [
 
 SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
 
-# What ends a connection and is nobody's bug; an OSError is the network's, a TimeoutError one of them.
+# What may end a connection; anything else is a bug. An OSError is the network's, a TimeoutError is one of them.
 CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientError, *DECODE_ERRORS)
 
 
@@ -98,12 +106,12 @@ class Session(BaseSession):
         patience: float = RETRY_SECONDS,
         clock: ServerClock | None = None,
     ) -> None:
-        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's
-        time already."""
+        """`patience`: seconds for which a request without an answer is tried again. `clock`: one that knows the
+        server's time already."""
         require_loop("asyncio", "Session")
         now = asyncio.get_running_loop().time
         super().__init__(
-            http, credentials, patience=patience, clock=clock, now=now, sleep=asyncio.sleep, lock=asyncio.Lock()
+            http, credentials, retry_seconds=patience, clock=clock, now=now, sleep=asyncio.sleep, lock=asyncio.Lock()
         )
 
 
@@ -125,7 +133,7 @@ def log_in(
 async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
     clock, now = ServerClock(), asyncio.get_running_loop().time
     async with open_http(url) as http:
-        steps = log_in_steps(username, password, now=now, patience=patience)
+        steps = log_in_steps(username, password, now=now, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:
@@ -135,15 +143,16 @@ async def _logged_in(url: str, username: str, password: str, patience: float) ->
 
 
 async def _log_out(session: Session) -> None:
+    """Ends the session if the server answers in time; else it ends by itself."""
     try:
-        async with asyncio.timeout(LOG_OUT_SECONDS):
+        async with asyncio.timeout(LOG_OUT_TIMEOUT_SECONDS):
             await session.log_out()
     except (ClientError, TimeoutError):
-        pass  # it ends by itself, or has
+        pass
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits what is short to its end, though cancelled meanwhile; the cancellation comes out afterwards."""
+    """Awaits short work to its end, even if cancelled meanwhile. The cancellation is raised afterwards."""
     task, cancelled = asyncio.create_task(work), False
     while not task.done():
         try:
@@ -159,14 +168,14 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
 
 
 class _Connect(websockets.connect):
-    """Follows no redirect: whoever gave the address is told, as by the Trio client and for every other request."""
+    """Follows no redirect. It is an error, as for the Trio client and for every other request."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
 def ending_of(error: BaseException) -> Ending:
-    """What an exception of the libraries says about the end of a connection."""
+    """How a connection ended, by an exception of the libraries."""
     match error:
         case ClientError():
             return error
@@ -183,7 +192,7 @@ def ending_of(error: BaseException) -> Ending:
             return Disconnected()
 
 
-class LiveBoard(BoardState):  # its docstring is BoardState's
+class LiveBoard(BaseLiveBoard[Session]):  # its docstring is BoardState's
     def __init__(
         self,
         address: ServerAddress,
@@ -192,19 +201,10 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         token: str | None,
         session: Session | None,
     ) -> None:
-        can_renew = session is not None and bool(session.credentials.refreshToken)
-        super().__init__(subscription, can_renew=can_renew, event=asyncio.Event, checkpoint=partial(asyncio.sleep, 0))
-        self._address, self._proxy, self._token, self._session = address, proxy, token, session
+        checkpoint = partial(asyncio.sleep, 0)
+        super().__init__(address, proxy, subscription, token, session, event=asyncio.Event, checkpoint=checkpoint)
         self._task: asyncio.Task[None] | None = None  # that runs `run`
         self._leaving = False  # with a Close frame
-
-    async def submit(
-        self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
-    ) -> Outcome:
-        """`Session.submit` of the session that the board was connected with; RuntimeError without one."""
-        if self._session is None:
-            raise RuntimeError("a board without a session is read-only: connect(url, session=…)")
-        return await self._session.submit(action_type, metadata, action_id=action_id)
 
     async def run(self) -> None:
         """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close
@@ -234,29 +234,29 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             ending = await self._run_connection()
         finally:
             self.on_disconnected()
-        # a connection that fails in the step in which `leave` cancels it returns its end: the cancellation is lost
+        # A connection that fails in the step in which `leave` cancels it returns its end: the cancellation is lost.
         if self._left:
             return
         step = self.on_lost(ending)
-        if step.renew and self._session is not None:
+        if step.refresh and self._session is not None:
             error: ClientError | None = None
             try:
                 await self._session.refresh()
             except ClientError as exc:
                 error = exc
-            step = self.on_renewed(error)
+            step = self.on_refreshed(error)
         await self._wait(step)
 
     async def _wait(self, step: Reconnect) -> None:
-        """Until the next connection; not at all when it was left meanwhile, since a renewal that fails loses the
-        cancellation too."""
+        """Waits until the next connection. Does not wait when the board was left meanwhile: a refresh that fails loses
+        the cancellation too."""
         if not self._left:
             await asyncio.sleep(self.pause(step))
 
     async def _run_connection(self) -> Ending:
         """Connects, subscribes, and feeds the subscription until the connection ends: returns its end.
 
-        Cancelled by `leave` it sends a Close frame and waits CLOSING_SECONDS for the echo; cancelled otherwise it
+        Cancelled by `leave` it sends a Close frame and waits CLOSE_TIMEOUT_SECONDS for the echo; cancelled otherwise it
         closes at once.
         """
         websocket: websockets.ClientConnection | None = None
@@ -268,15 +268,15 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
                 compression=None,  # a frame has 1 to 4 kB
                 proxy=self._proxy,
                 ssl=tls_context() if self._address.secure else None,
-                open_timeout=following.CONNECT_SECONDS,
+                open_timeout=following.CONNECT_TIMEOUT_SECONDS,
                 ping_interval=following.PING_INTERVAL_SECONDS,
-                ping_timeout=following.PONG_SECONDS,
-                close_timeout=following.CLOSING_SECONDS,
-                max_size=following.FRAME_BYTES,
+                ping_timeout=following.PONG_TIMEOUT_SECONDS,
+                close_timeout=following.CLOSE_TIMEOUT_SECONDS,
+                max_size=following.MAX_FRAME_BYTES,
             )
             async with asyncio.TaskGroup() as group:
                 if self._session is not None:
-                    group.create_task(_renew(websocket, self._session))
+                    group.create_task(_send_new_tokens(websocket, self._session))
                 group.create_task(self._receive(websocket, token))
         except CONNECTION_ERRORS as exc:
             return ending_of(exc)
@@ -314,12 +314,12 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
                 return await websocket.recv()
 
 
-async def _renew(websocket: websockets.ClientConnection, session: Session) -> None:
-    """Tells the server each new token before the old one ends, for ever, so that the connection outlives them."""
+async def _send_new_tokens(websocket: websockets.ClientConnection, session: Session) -> None:
+    """Sends each new token before the old one expires, so that the connection outlives them. Runs until cancelled."""
     now = asyncio.get_running_loop().time
     while True:
         await asyncio.sleep(max(0.0, session.renewal - now()))
-        if session.is_due:  # nobody else has renewed meanwhile, and the loop did not wake a moment early
+        if session.is_due:  # no other task has refreshed it, and the loop did not wake a moment early
             await websocket.send(message(action="auth", token=await session.token()))
 
 

@@ -1,20 +1,20 @@
-"""When to try again, and whether: full-jitter backoff, `Retry-After`, close codes. Pure but for the dice that are
-handed in."""
+"""When to try again, and whether: full-jitter backoff, `Retry-After`, close codes. Pure but for the random
+numbers."""
 
 from collections.abc import Callable
 from random import Random
 
 from scoreboard.domain.protocol import RECONNECT, CloseCode
 
-# seconds; the first wait is half of it on average, so a thousand viewers of a node that restarts come spread over it
-BASE = 0.5
-LONGEST = 30.0  # seconds; who has been away for minutes is back half of that after the server, on average
+# The first wait is half of it on average: a thousand viewers of a node that restarts come spread over it.
+BASE_SECONDS = 0.5
+MAX_SECONDS = 30.0  # after minutes without a server a client is back half of that after it, on average
 
 chance = Random()  # noqa: S311 – spreads reconnects, nothing secret
 
 
 class Backoff:
-    """One peer's waits. `draw(low, high)` gives a number between the two, as `random.uniform`."""
+    """The waits of one client. `draw(low, high)` gives a number between the two, as `random.uniform`."""
 
     def __init__(self, draw: Callable[[float, float], float] = chance.uniform) -> None:
         self._draw, self._failures = draw, 0
@@ -24,9 +24,8 @@ class Backoff:
         self._failures = 0
 
     def next(self, retry_after: float | None = None) -> float:
-        """Seconds to wait after a failure: anything up to a bound that doubles each time, and not before the server
-        wants it."""
-        bound = min(LONGEST, BASE * 2.0 ** min(self._failures, 16))
+        """Seconds to wait after a failure: anything up to a bound that doubles each time, added to `retry_after`."""
+        bound = min(MAX_SECONDS, BASE_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
         return (retry_after or 0.0) + self._draw(0.0, bound)
 

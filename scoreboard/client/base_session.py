@@ -1,4 +1,4 @@
-"""What a user's session does, on whatever loop: the methods that both clients' `Session` have."""
+"""The methods of a session that both clients' `Session` have, on any loop."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -11,26 +11,26 @@ from scoreboard.client.exchanges import Credentials, Outcome, SessionState, Step
 
 
 class BaseSession(SessionState):
-    """The loop's part is handed in: `now` (seconds, its clock), `sleep`, and a `lock` of its kind."""
+    """`now` (seconds, the loop's clock), `sleep` and `lock` are the loop's own."""
 
     def __init__(
         self,
         http: httpx.AsyncClient,
         credentials: Credentials,
         *,
-        patience: float,
+        retry_seconds: float,
         clock: ServerClock | None,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
         lock: AbstractAsyncContextManager[Any],
     ) -> None:
-        super().__init__(credentials, patience=patience, now=now, clock=clock)
-        self._http, self._sleep, self._renewing = http, sleep, lock
+        super().__init__(credentials, retry_seconds=retry_seconds, now=now, clock=clock)
+        self._http, self._sleep, self._refresh_lock = http, sleep, lock
 
     async def submit(
         self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
     ) -> Outcome:
-        """Signs an action, posts it, and returns what it gave.
+        """Signs an action, posts it, and returns its result.
 
         `action_id`: 1 to 100 characters, an UUID of its own by default. Give the one of an action whose outcome is
         unknown and it can't count twice: if it was recorded, Refused with 409 says so.
@@ -47,23 +47,23 @@ class BaseSession(SessionState):
         return self.credentials.accessToken
 
     async def refresh(self, *, instead_of: str = "") -> None:
-        """Exchanges the refresh token for new credentials. `instead_of`: a token that was refused; if it is not ours
-        any more all is done.
+        """Exchanges the refresh token for new credentials. `instead_of`: a token that was refused; if
+        it is not the present one any more, nothing is done.
 
         Raises Refused (401: the session has ended, log in again) and Unreachable. A cancelled refresh is safe to repeat
-        within a minute; later the server takes the spent token for a stolen one and ends the session.
+        within a minute; later the server takes the used token for a stolen one and ends the session.
         """
-        spent = self.credentials.refreshToken
-        async with self._renewing:  # two tasks, one refresh
-            if not self.is_renewed(spent, instead_of):
-                await self._run(self.renew_steps())
+        used = self.credentials.refreshToken
+        async with self._refresh_lock:  # two tasks, one refresh
+            if not self.is_refreshed(used, instead_of):
+                await self._run(self.refresh_steps())
 
     async def log_out(self) -> None:
         """Ends the session: its tokens are void, on every node within two seconds. Raises Refused and Unreachable."""
         await self._run(self.log_out_steps())
 
     async def _run(self, steps: Steps[T]) -> T:
-        return await run_steps(steps, self._http, self.clock, sleep=self._sleep, renew=self._renew)
+        return await run_steps(steps, self._http, self.clock, sleep=self._sleep, refresh=self._refresh_instead_of)
 
-    async def _renew(self, instead_of: str) -> None:
+    async def _refresh_instead_of(self, instead_of: str) -> None:
         await self.refresh(instead_of=instead_of)

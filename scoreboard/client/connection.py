@@ -18,7 +18,7 @@ from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.domain.protocol import SUBPROTOCOL
 
-# What ends a connection and is nobody's bug; an OSError is the network's.
+# What may end a connection; anything else is a bug. An OSError is the network's.
 NETWORK_ERRORS = (
     OSError,
     trio.TooSlowError,
@@ -38,7 +38,7 @@ CONNECTION_ERRORS = (
 
 
 def ending_of(error: BaseException) -> Ending:
-    """What an exception of the libraries says about the end of a connection."""
+    """How a connection ended, by an exception of the libraries."""
     match error:
         case ClientError():
             return error
@@ -63,11 +63,9 @@ async def run_connection(
     scope: trio.CancelScope,
     board: BoardState,
 ) -> Ending | None:
-    """Connects, subscribes, and feeds the subscription, telling `board` of each frame and of silence, until it ends:
-    returns its end.
+    """Connects, subscribes and feeds the subscription; reports each frame and silence to `board`. Returns how it ended.
 
-    Cancelling `scope` leaves politely, with a Close frame, and returns None; cancelling from outside closes the socket
-    at once.
+    Cancelling `scope` sends a Close frame and returns None; cancelling from outside closes the socket at once.
     """
     stream: Stream | None = None
     websocket: WebSocketConnection | None = None
@@ -76,7 +74,7 @@ async def run_connection(
         async with trio.open_nursery() as nursery:
             with scope:
                 token = token if session is None else await session.token()
-                with trio.fail_after(following.CONNECT_SECONDS):
+                with trio.fail_after(following.CONNECT_TIMEOUT_SECONDS):
                     stream = await open_stream(address, proxy)
                     websocket = await wrap_client_stream(
                         nursery,
@@ -84,11 +82,11 @@ async def run_connection(
                         address.authority,
                         LIVE_PATH,
                         subprotocols=[SUBPROTOCOL],
-                        max_message_size=following.FRAME_BYTES,
+                        max_message_size=following.MAX_FRAME_BYTES,
                     )
                 nursery.start_soon(_ping, websocket)
                 if session is not None:
-                    nursery.start_soon(_renew, websocket, session)
+                    nursery.start_soon(_send_new_tokens, websocket, session)
                 for text in subscription.opening(token):
                     await websocket.send_message(text)
                 while True:
@@ -97,7 +95,7 @@ async def run_connection(
                     for text in replies:
                         await websocket.send_message(text)
             if websocket is not None:
-                with trio.move_on_after(following.CLOSING_SECONDS):
+                with trio.move_on_after(following.CLOSE_TIMEOUT_SECONDS):
                     await websocket.aclose()
             nursery.cancel_scope.cancel()
     except* CONNECTION_ERRORS as group:
@@ -109,7 +107,7 @@ async def run_connection(
 
 
 async def _next_frame(websocket: WebSocketConnection, board: BoardState) -> str | bytes:
-    """Raises TooSlowError for a server that has been silent too long."""
+    """The next frame. Raises TooSlowError for a server that has been silent too long."""
     with trio.move_on_after(board.silence_seconds):
         return await websocket.get_message()
     with trio.fail_after(board.on_silent()):
@@ -117,15 +115,15 @@ async def _next_frame(websocket: WebSocketConnection, board: BoardState) -> str 
 
 
 async def _ping(websocket: WebSocketConnection) -> None:
-    """Pings for ever, so that a dead connection is noticed. Raises TooSlowError then."""
+    """Pings until cancelled. Raises TooSlowError when no pong comes: the connection is dead."""
     while True:
         await trio.sleep(following.PING_INTERVAL_SECONDS)
-        with trio.fail_after(following.PONG_SECONDS):
+        with trio.fail_after(following.PONG_TIMEOUT_SECONDS):
             await websocket.ping()
 
 
-async def _renew(websocket: WebSocketConnection, session: Session) -> None:
-    """Tells the server each new token before the old one ends, for ever, so that the connection outlives them."""
+async def _send_new_tokens(websocket: WebSocketConnection, session: Session) -> None:
+    """Sends each new token before the old one expires, so that the connection outlives them. Runs until cancelled."""
     while True:
         await trio.sleep_until(session.renewal)
         await websocket.send_message(message(action="auth", token=await session.token()))

@@ -1,7 +1,7 @@
 """What the client raises. Everything else that comes out of it is a bug or a cancellation.
 
 ClientError
-├── Refused      the server said no, with a status; trying the same again would end the same way, or only later (`retry_after`)
+├── Refused      the server refused, with a status; the same request would be refused again (before `retry_after`)
 ├── Unreachable  no answer in the time that the caller gave; what was asked may have been done
 └── Closed       the live connection was ended for good
 """

@@ -1,9 +1,9 @@
 """One user's requests without a connection: what to send, when to send it again, what an answer means (Sans-I/O).
 
-A use case is a generator of steps. It yields what is to be done, and is sent what came of it: the answer to a `Send`,
-None for the others. What goes wrong is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError
-for a `Renew`. `run_steps` is the one loop that does so; sleeping and renewing are handed to it, so it runs on Trio and
-on asyncio. `Session` of either client is a `SessionState` that can wait.
+A use case is a generator of steps. It yields a step and is sent the result: the answer to a `Send`, None for the
+others. A failure is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError for a `Refresh`.
+`run_steps` is the one loop that does so. It is given `sleep` and `refresh`, so it runs on Trio and on asyncio.
+`Session` of either client is a `SessionState` that can wait.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 30.0  # that a request is tried again; far less than the 5 minutes after which an action is too old
 REFRESH_AHEAD_SECONDS = 60.0  # before its end a token is renewed, or a fifth of its life before if that is less
-LOG_OUT_SECONDS = 2.0  # that leaving `log_in` may take
-UNAVAILABLE = frozenset({502, 503, 504})  # answers that say: nobody there at the moment
+LOG_OUT_TIMEOUT_SECONDS = 2.0  # that leaving `log_in` may take
+UNAVAILABLE_STATUSES = frozenset({502, 503, 504})  # tried again
 
 JSON = {"content-type": "application/json"}
 
@@ -38,7 +38,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a log-in gives. Without a `refreshToken` it ends with its access token, `expiresIn` seconds after it was
+    """The result of a log-in. Without a `refreshToken` it ends with its access token, `expiresIn` seconds after it was
     issued."""
 
     userId: str
@@ -50,12 +50,12 @@ class Credentials(msgspec.Struct, frozen=True):
     refreshToken: str = ""
 
     def __repr__(self) -> str:
-        return f"Credentials({self.userId})"  # whatever prints it, the secrets stay
+        return f"Credentials({self.userId})"  # a log must not show the secrets
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What an action gave. `newRank` is None while the server can't tell; `timestamp` is RFC 3339 UTC, when it was
-    recorded."""
+    """The result of an action. `newRank` is None while the server can't read it; `timestamp` (RFC 3339 UTC) is when it
+    was recorded."""
 
     userId: str
     previousScore: int
@@ -99,19 +99,19 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
-    """New credentials. `instead_of`: the access token that was refused; nothing is to be done if it is not the present
-    one any more."""
+class Refresh:
+    """New credentials. `instead_of`: the access token that was refused; if it is not the present one, nothing is
+    done."""
 
     instead_of: str = field(default="", repr=False)
 
 
-Steps: TypeAlias = Generator[Send | Wait | Renew, Any, T]
+Steps: TypeAlias = Generator[Send | Wait | Refresh, Any, T]
 
 
 async def no_session(_instead_of: str) -> None:
-    """Renews for steps that never ask for it: a log-in's."""
-    raise AssertionError("there is no session to renew")
+    """The `refresh` of steps that never ask for it: a log-in's."""
+    raise AssertionError("there is no session to refresh")
 
 
 async def run_steps(
@@ -120,10 +120,9 @@ async def run_steps(
     clock: ServerClock,
     *,
     sleep: Callable[[float], Awaitable[object]],
-    renew: Callable[[str], Awaitable[None]] = no_session,
+    refresh: Callable[[str], Awaitable[None]] = no_session,
 ) -> T:
-    """Does what the steps say, and returns their result. The clock is measured with every answer. Cancelling ends
-    whatever is awaited."""
+    """Runs the steps and returns their result. Every answer sets the clock. Cancelling ends what is awaited."""
     feed = partial(steps.send, None)
     while True:
         try:
@@ -139,21 +138,20 @@ async def run_steps(
                     clock.measure(came.headers.get("date"))
                 case Wait(pause):
                     await sleep(pause)
-                case Renew(instead_of):
-                    await renew(instead_of)
+                case Refresh(instead_of):
+                    await refresh(instead_of)
         except (httpx.TransportError, ClientError) as exc:
             feed = partial(steps.throw, exc)
         else:
             feed = partial(steps.send, came)
 
 
-def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[httpx.Response]:
-    """The same request until somebody answers, for `patience` seconds and at least once, honouring `Retry-After`.
+def request(send: Send, *, now: Callable[[], float], retry_seconds: float) -> Steps[httpx.Response]:
+    """The same request until there is an answer, for `retry_seconds` and at least once, honouring `Retry-After`.
 
-    Gives the answer, whatever its status; the last one when they all said that nobody is there. Raises Unreachable when
-    none came.
+    Returns the answer, whatever its status; the last one if all were 502, 503 or 504. Raises Unreachable if none came.
     """
-    give_up, backoff = now() + patience, Backoff()
+    give_up, backoff = now() + retry_seconds, Backoff()
     while True:
         answer: httpx.Response | None = None
         why = ""
@@ -163,7 +161,7 @@ def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[h
             raise  # the address is wrong and stays so
         except httpx.TransportError as exc:
             why = f"{send.method} {send.path}: {_cause(exc)!r}"
-        if answer is not None and answer.status_code not in UNAVAILABLE:
+        if answer is not None and answer.status_code not in UNAVAILABLE_STATUSES:
             return answer
         wait = backoff.next(_retry_after(answer) if answer is not None else None)
         if now() + wait < give_up:
@@ -174,10 +172,10 @@ def request(send: Send, *, now: Callable[[], float], patience: float) -> Steps[h
             raise Unreachable(why)
 
 
-def log_in_steps(username: str, password: str, *, now: Callable[[], float], patience: float) -> Steps[Credentials]:
+def log_in_steps(username: str, password: str, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
     """A new session's credentials."""
     body = msgspec.json.encode({"username": username, "password": password})
-    answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, patience=patience)
+    answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, retry_seconds=retry_seconds)
     if answer.status_code != httpx.codes.OK:
         raise _refused(answer)
     return _read(_logged_in, answer).data
@@ -190,9 +188,9 @@ class SessionState:
     """
 
     def __init__(
-        self, credentials: Credentials, *, patience: float, now: Callable[[], float], clock: ServerClock | None
+        self, credentials: Credentials, *, retry_seconds: float, now: Callable[[], float], clock: ServerClock | None
     ) -> None:
-        self._now, self._patience = now, patience
+        self._now, self._retry_seconds = now, retry_seconds
         self.clock = clock or ServerClock()
         self._set_credentials(credentials)
 
@@ -223,8 +221,8 @@ class SessionState:
     def submit_steps(
         self, action_type: str, metadata: Mapping[str, Any] | None, action_id: str | None
     ) -> Steps[Outcome]:
-        """An action, signed and posted. One whose timestamp was refused is sent once more, if the refusal told that our
-        clock is wrong."""
+        """An action, signed and posted. If its timestamp was refused and the refusal showed that our clock is
+        wrong, it is sent once more."""
         action_id = action_id or str(uuid4())
         action: dict[str, Any] = {"actionId": action_id, "actionType": action_type}
         if metadata is not None:
@@ -247,19 +245,21 @@ class SessionState:
         }
         return (yield from self._authorized("POST", SUBMIT_PATH, msgspec.json.encode(stamped)))
 
-    def renew_steps(self) -> Steps[None]:
-        """Exchanges the refresh token for new credentials. Who calls this sees to it that nobody else does so
-        meanwhile."""
+    def refresh_steps(self) -> Steps[None]:
+        """Exchanges the refresh token for new credentials. The caller holds a lock: two at once would
+        use the same token."""
         body = msgspec.json.encode({"refreshToken": self.credentials.refreshToken})
-        answer = yield from request(Send("POST", REFRESH_PATH, body, JSON), now=self._now, patience=self._patience)
+        answer = yield from request(
+            Send("POST", REFRESH_PATH, body, JSON), now=self._now, retry_seconds=self._retry_seconds
+        )
         if answer.status_code != httpx.codes.OK:
             raise _refused(answer)
         self._set_credentials(_read(_logged_in, answer).data)
 
-    def is_renewed(self, spent: str, instead_of: str) -> bool:
-        """Whether somebody else has renewed meanwhile: `spent` was the refresh token, `instead_of` the access token
+    def is_refreshed(self, used: str, instead_of: str) -> bool:
+        """Whether another task has refreshed meanwhile: `used` was the refresh token, `instead_of` the access token
         that was refused."""
-        return self.credentials.refreshToken != spent or bool(instead_of and instead_of != self.credentials.accessToken)
+        return self.credentials.refreshToken != used or bool(instead_of and instead_of != self.credentials.accessToken)
 
     def log_out_steps(self) -> Steps[None]:
         """Ends the session on the server."""
@@ -270,15 +270,15 @@ class SessionState:
     def _authorized(self, method: str, path: str, body: bytes | None = None) -> Steps[httpx.Response]:
         """One request as the user; once more with a new token when the old one is refused."""
         if self.is_due:
-            yield Renew()
+            yield Refresh()
         token = self.credentials.accessToken
         answer = yield from request(
-            Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience
+            Send(method, path, body, self.headers(body)), now=self._now, retry_seconds=self._retry_seconds
         )
         if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
-            yield Renew(instead_of=token)
+            yield Refresh(instead_of=token)
             answer = yield from request(
-                Send(method, path, body, self.headers(body)), now=self._now, patience=self._patience
+                Send(method, path, body, self.headers(body)), now=self._now, retry_seconds=self._retry_seconds
             )
         return answer
 

@@ -2,7 +2,7 @@
 (Sans-I/O).
 
 `LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`,
-waits as `on_lost` and `on_renewed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect
+waits as `on_lost` and `on_refreshed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect
 again (and when), renew first, or give up.
 """
 
@@ -21,15 +21,15 @@ from scoreboard.domain.protocol import WORDS, CloseCode
 State = Literal["connecting", "live", "silent", "stale", "closed"]
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10.0  # for TCP, TLS and the handshake
+CONNECT_TIMEOUT_SECONDS = 10.0  # for TCP, TLS and the handshake
 PING_INTERVAL_SECONDS = 20.0  # between two pings; the server closes after 60 s of silence
-# that a promised heartbeat may be late until the board is `silent`: 5 s after the last one, as on the page
-LATE_SECONDS = 1.5
-# then another connection; drawn anew each time, so that not all leave a server that has paused at once
-SILENT_SECONDS = (10.0, 20.0)
-PONG_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
-CLOSING_SECONDS = 1.0  # for the echo of our Close
-FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server
+# A heartbeat that is later makes the board `silent`: 5 s after the last one, as on the page.
+HEARTBEAT_GRACE_SECONDS = 1.5
+# Then it reconnects. Drawn at random each time: else all clients leave a server that has paused at the same moment.
+SILENCE_TIMEOUT_SECONDS = (10.0, 20.0)
+PONG_TIMEOUT_SECONDS = 10.0  # no answer to a ping in this time: the connection is dead, whatever TCP says
+CLOSE_TIMEOUT_SECONDS = 1.0  # for the echo of our Close
+MAX_FRAME_BYTES = 65_536  # a board is 1 to 4 kB; more is not from our server
 RETRIED_STATUSES = frozenset({408, 425, 429})  # that pass with time, beside all 5xx
 
 
@@ -58,20 +58,20 @@ Ending = Disconnected | HandshakeRefused | ClientError
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Connect again, not before `retry_after` seconds have passed if the server named them; with `renew` under a new
-    token only."""
+    """Connect again: not before `retry_after` seconds have passed, if the server named them; with `refresh`, only under
+    a new token."""
 
     retry_after: float | None = None
-    renew: bool = False
+    refresh: bool = False
 
 
 def next_step(ending: Ending) -> Reconnect | ClientError:
-    """What to do after a connection that ended so: the error is what a caller is told if that was the last one."""
+    """What to do after a connection ended like this: an error if it was the last connection."""
     match ending:
         case Disconnected(code, reason):
             if code is None or may_reconnect(code):
                 return Reconnect()
-            return Reconnect(renew=True) if code == CloseCode.TOKEN else Closed(code, reason)
+            return Reconnect(refresh=True) if code == CloseCode.TOKEN else Closed(code, reason)
         case HandshakeRefused(status, retry_after, detail):
             return (
                 Reconnect(retry_after) if _passes(status) else Refused(status, detail=detail, retry_after=retry_after)
@@ -85,14 +85,14 @@ def next_step(ending: Ending) -> Reconnect | ClientError:
 
 
 def _passes(status: int) -> bool:
-    """Whether a refusal is over after a while."""
+    """Whether a refusal is temporary."""
     return status >= 500 or status in RETRIED_STATUSES
 
 
 def most_relevant(
     group: BaseExceptionGroup[BaseException], order: tuple[type[BaseException] | tuple[type[BaseException], ...], ...]
 ) -> BaseException:
-    """The one exception of a group that says most: one of ours, then by `order`, then what followed from these."""
+    """The most relevant exception of a group: one of ours, then by `order`, then any other."""
     leaves = [most_relevant(exc, order) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
     ranked = (ClientError, *order)
     return min(
@@ -112,33 +112,33 @@ class Event(Protocol):
 
 
 class Changes(Generic[T]):
-    """An endless `async for`: `take` gives the next value or None, `changed` waits until there may be one and says
+    """An endless `async for`. `next_value` returns a value or None; `changed` waits until there may be one, and returns
     whether to go on."""
 
     def __init__(
         self,
-        take: Callable[[], T | None],
+        next_value: Callable[[], T | None],
         changed: Callable[[], Awaitable[bool]],
         checkpoint: Callable[[], Awaitable[object]],
     ) -> None:
-        self._take, self._changed, self._checkpoint = take, changed, checkpoint
+        self._next_value, self._changed, self._checkpoint = next_value, changed, checkpoint
 
     def __aiter__(self) -> "Changes[T]":
         return self
 
     async def __anext__(self) -> T:
         await self._checkpoint()
-        while (value := self._take()) is None:
+        while (value := self._next_value()) is None:
             if not await self._changed():
                 raise StopAsyncIteration
         return value
 
 
 class BoardState:
-    """A board that follows the server's. `connect` makes it, has a task call `run`, and calls `leave`.
+    """A board that follows the server's. `connect` makes it, starts a task with `run`, and calls `leave`.
 
-    `async for update in board` gives a `Board` at once and after each change; whoever is slow gets the newest, not
-    each. It ends with the `connect` block and raises what ended the connection for good: Closed, Refused.
+    `async for update in board` gives a `Board` at once and after each change. A slow reader gets the newest board, not
+    every one. It ends with the `connect` block and raises what ended the connection for good: Closed, Refused.
     `board.personal` gives each event of one's own actions. Any number of tasks may iterate; a personal event goes to
     one of them.
     """
@@ -147,18 +147,18 @@ class BoardState:
         self,
         subscription: SubscriptionState,
         *,
-        can_renew: bool,
+        can_refresh: bool,
         event: Callable[[], Event],
         checkpoint: Callable[[], Awaitable[object]],
     ) -> None:
-        """`can_renew`: whether there is a session with a refresh token. `event` and `checkpoint` are the loop's."""
-        self._subscription, self._can_renew = subscription, can_renew
+        """`can_refresh`: whether there is a session with a refresh token. `event` and `checkpoint` are the loop's."""
+        self._subscription, self._can_refresh = subscription, can_refresh
         self._new_event, self._checkpoint = event, checkpoint
         self._changed = event()  # replaced when it is set
         self._backoff = Backoff()
         self._left = False
         self._failure: ClientError | None = None
-        self._renewed = False  # a token was renewed because one was refused, and none was accepted since
+        self._refreshed = False  # a token was renewed because one was refused, and none was accepted since
         self._connected = self._silent = False
 
     @property
@@ -178,18 +178,17 @@ class BoardState:
 
     @property
     def standing(self) -> Standing | None:
-        """The user's score and rank; None without a token and before the server has told."""
+        """The user's score and rank; None without a token, and before the server has sent it."""
         return self._subscription.standing
 
     @property
     def viewers(self) -> int | None:
-        """How many watch, on all nodes; None until the server has told."""
+        """How many watch, on all nodes; None until the server has sent it."""
         return self._subscription.viewers
 
     @property
     def state(self) -> State:
-        """`silent`: connected, but the server says nothing, not even the heartbeats that it has promised. `stale`: it
-        can't read the board.
+        """`silent`: connected, but not even the promised heartbeats come. `stale`: the server can't read the board.
 
         `closed`: for good. While `connecting` the last board is still there.
         """
@@ -234,47 +233,46 @@ class BoardState:
     # ---- what its task reports ---------------------------------------------------------------------------------------
 
     def on_frame(self) -> None:
-        """The subscription has taken in a frame."""
+        """A frame has been received."""
         self._connected, self._silent = True, False
         if self._subscription.is_subscribed:
             self._backoff.reset()
         if self._subscription.is_authenticated:
-            self._renewed = False
+            self._refreshed = False
         self._notify()
 
     @property
     def silence_seconds(self) -> float:
         """How long to wait for the next frame until `on_silent`; inf where no heartbeats were promised."""
         promised = self._subscription.heartbeat_seconds
-        return promised + LATE_SECONDS if promised else inf
+        return promised + HEARTBEAT_GRACE_SECONDS if promised else inf
 
     def on_silent(self) -> float:
-        """No frame has come in that time. Gives the seconds to wait for one still; the connection is dead after
-        that."""
+        """No frame has come in that time. Returns for how many seconds more to wait; then the connection is dead."""
         self._silent = True
         self._notify()
-        return chance.uniform(*SILENT_SECONDS)
+        return chance.uniform(*SILENCE_TIMEOUT_SECONDS)
 
     def on_disconnected(self) -> None:
-        """No connection is there, whatever follows."""
+        """There is no connection now."""
         self._connected = self._silent = False
         self._notify()
 
     def on_lost(self, ending: Ending) -> Reconnect:
-        """What follows from that end. With `renew` the session is to be renewed, and `on_renewed` says what then.
-        Raises the last error."""
+        """What to do after that end. With `refresh`, refresh the session, then ask `on_refreshed`. Raises the error
+        when it was the last connection."""
         step = next_step(ending)
         if isinstance(step, ClientError):
             raise step
-        if step.renew and (not self._can_renew or self._renewed):
+        if step.refresh and (not self._can_refresh or self._refreshed):
             raise Closed(CloseCode.TOKEN, WORDS[CloseCode.TOKEN])
         return step
 
-    def on_renewed(self, error: ClientError | None) -> Reconnect:
-        """What follows from a renewal that was tried because a token was refused. Raises the last error."""
+    def on_refreshed(self, error: ClientError | None) -> Reconnect:
+        """What to do after a refresh that was tried because a token was refused. Raises as `on_lost`."""
         if error is not None:
             return self.on_lost(error)
-        self._renewed = True
+        self._refreshed = True
         return Reconnect()
 
     def pause(self, step: Reconnect) -> float:
@@ -282,7 +280,7 @@ class BoardState:
         return self._backoff.next(step.retry_after)
 
     def fail(self, error: ClientError) -> None:
-        """It ended for good: whoever iterates is told."""
+        """The board ended for good. The error is raised to whoever iterates."""
         self._failure = error
         self._notify()
 

@@ -1,21 +1,18 @@
-"""The live board, on Trio: follows the server's, and comes back after whatever happened. `connect` is the way in.
+"""The live board, on Trio: follows the server's board and reconnects after every failure. Read `connect` first.
 
-What frames mean is `subscription`'s, what is known and what follows from a connection's end `following`'s, what a
-connection does `connection`'s. One task connects again and again; everything that a caller reads is set between two
-awaits and always the newest known.
+`subscription` knows what frames mean, `following` what follows from a connection's end, `connection` what a connection
+does. One task connects again and again. What a caller reads is set between two awaits: it is always the newest known.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
 
 import trio
 
 from scoreboard.client.addresses import ServerAddress, environment_proxy, parse_server_url
+from scoreboard.client.base_live_board import BaseLiveBoard
 from scoreboard.client.connection import run_connection
 from scoreboard.client.errors import ClientError
-from scoreboard.client.exchanges import Outcome
-from scoreboard.client.following import BoardState
 from scoreboard.client.loops import require_loop
 from scoreboard.client.session import Session
 from scoreboard.client.subscription import Mode, SubscriptionState
@@ -23,7 +20,7 @@ from scoreboard.client.tunnel import check_proxy
 from scoreboard.domain.boards import LEADERBOARD
 
 
-class LiveBoard(BoardState):  # its docstring is BoardState's
+class LiveBoard(BaseLiveBoard[Session]):  # its docstring is BoardState's
     def __init__(
         self,
         address: ServerAddress,
@@ -32,18 +29,10 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
         token: str | None,
         session: Session | None,
     ) -> None:
-        can_renew = session is not None and bool(session.credentials.refreshToken)
-        super().__init__(subscription, can_renew=can_renew, event=trio.Event, checkpoint=trio.lowlevel.checkpoint)
-        self._address, self._proxy, self._token, self._session = address, proxy, token, session
+        super().__init__(
+            address, proxy, subscription, token, session, event=trio.Event, checkpoint=trio.lowlevel.checkpoint
+        )
         self._scope = trio.CancelScope()  # of what the task waits for at the moment
-
-    async def submit(
-        self, action_type: str, metadata: Mapping[str, Any] | None = None, *, action_id: str | None = None
-    ) -> Outcome:
-        """`Session.submit` of the session that the board was connected with; RuntimeError without one."""
-        if self._session is None:
-            raise RuntimeError("a board without a session is read-only: connect(url, session=…)")
-        return await self._session.submit(action_type, metadata, action_id=action_id)
 
     async def run(self) -> None:
         """Connects again and again; returns when left, or when to go on is pointless. Cancelling closes without a Close
@@ -75,13 +64,13 @@ class LiveBoard(BoardState):  # its docstring is BoardState's
             return
         step = self.on_lost(ending)
         with self._until_left():
-            if step.renew and self._session is not None:
+            if step.refresh and self._session is not None:
                 error: ClientError | None = None
                 try:
                     await self._session.refresh()
                 except ClientError as exc:
                     error = exc
-                step = self.on_renewed(error)
+                step = self.on_refreshed(error)
             await trio.sleep(self.pause(step))
 
     def _until_left(self) -> trio.CancelScope:

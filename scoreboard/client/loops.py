@@ -1,5 +1,5 @@
-"""Which event loop runs: each of the two clients is for one, and says so in one line where the other one runs, or
-none."""
+"""Which event loop runs. Each of the two clients is for one; with another loop, or none, it raises an error of one
+line."""
 
 from typing import Literal
 
@@ -21,7 +21,8 @@ def require_loop(wanted: Loop, what: str) -> None:
         return
     if wanted == "trio":
         raise RuntimeError(
-            f"{what} of scoreboard.client is for Trio, and {running} runs here: import it from scoreboard.client.asyncio"
+            f"{what} of scoreboard.client is for Trio, and {running} runs here: "
+            "import it from scoreboard.client.asyncio"
         )
     raise RuntimeError(
         f"{what} of scoreboard.client.asyncio is for asyncio, and {running} runs here: import it from scoreboard.client"

@@ -2,8 +2,8 @@
 log-out.
 
 `log_in` opens one; a `Session` can also be made from credentials that came another way (`scoreboard users tokens`).
-Every request is tried again while nobody answers, with the same bytes: an action is known by its id, so however often
-it arrives it counts once. What is sent and what an answer means is decided in `exchanges`; here it is awaited.
+A request without an answer is tried again with the same bytes. An action has an id: however often it arrives, it counts
+once. `exchanges` decides what is sent and what an answer means; here it is awaited.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from scoreboard.client.addresses import open_http, parse_server_url
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.clock import ServerClock
 from scoreboard.client.errors import ClientError
-from scoreboard.client.exchanges import LOG_OUT_SECONDS, RETRY_SECONDS, Credentials, log_in_steps, run_steps
+from scoreboard.client.exchanges import LOG_OUT_TIMEOUT_SECONDS, RETRY_SECONDS, Credentials, log_in_steps, run_steps
 from scoreboard.client.loops import require_loop
 
 
@@ -36,11 +36,17 @@ class Session(BaseSession):
         patience: float = RETRY_SECONDS,
         clock: ServerClock | None = None,
     ) -> None:
-        """`patience`: seconds that a request is tried again while nobody answers. `clock`: one that knows the server's
-        time already."""
+        """`patience`: seconds for which a request without an answer is tried again. `clock`: one that knows the
+        server's time already."""
         require_loop("trio", "Session")
         super().__init__(
-            http, credentials, patience=patience, clock=clock, now=trio.current_time, sleep=trio.sleep, lock=trio.Lock()
+            http,
+            credentials,
+            retry_seconds=patience,
+            clock=clock,
+            now=trio.current_time,
+            sleep=trio.sleep,
+            lock=trio.Lock(),
         )
 
 
@@ -62,14 +68,14 @@ def log_in(
 async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
     clock = ServerClock()
     async with open_http(url) as http:
-        steps = log_in_steps(username, password, now=trio.current_time, patience=patience)
+        steps = log_in_steps(username, password, now=trio.current_time, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=trio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:
             yield session
         finally:
-            with trio.move_on_after(LOG_OUT_SECONDS, shield=True):
+            with trio.move_on_after(LOG_OUT_TIMEOUT_SECONDS, shield=True):
                 try:
                     await session.log_out()
                 except ClientError:
-                    pass  # it ends by itself, or has
+                    pass  # it ends by itself

@@ -1,8 +1,8 @@
-"""One side of the live conversation, without a connection: what to say, what was heard, what follows (Sans-I/O).
+"""The client's side of the live protocol, without a connection: what to send, what frames mean (Sans-I/O).
 
-`SubscriptionState` outlives connections: each begins with `opening`, then every frame goes through `receive`, which
-returns what to answer. The board is right whatever was missed in between: deltas that don't fit are thrown away and the
-server is asked again.
+`SubscriptionState` outlives connections. Each connection begins with the messages of `opening`; then every frame goes
+through `receive`, which returns what to answer. The board is right whatever was missed: a delta that does not fit is
+dropped, and the client subscribes again.
 """
 
 from collections import deque
@@ -16,11 +16,11 @@ from scoreboard.domain.protocol import Event, LiveErrorCode
 
 Mode = Literal["full", "delta"]
 
-PERSONAL_EVENTS = 16  # events not yet fetched; full: the oldest goes, the newest score counts
+PERSONAL_EVENTS = 16  # events not yet fetched; full: the oldest is dropped, the newest score counts
 
 
 class Personal(msgspec.Struct, frozen=True):
-    """What an action of one's own gave: points, totals, the present rank (None while the server can't tell)."""
+    """The result of an action of one's own: points, totals, the present rank (None while the server can't tell)."""
 
     previousScore: int
     newScore: int
@@ -31,7 +31,7 @@ class Personal(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Who one is, with score and rank; None where no store tells, or (rank) without a score."""
+    """The user, with score and rank. None where the stores can't be read; rank also without a score."""
 
     userId: str
     score: int | None = None
@@ -79,38 +79,38 @@ class SubscriptionState:
         self.board = Board()
         self.standing: Standing | None = None  # of the authenticated user
         self.stale_since = ""  # RFC 3339; "" while the board is fresh
-        self.viewers: int | None = None  # who watch, on all nodes; None until told
+        self.viewers: int | None = None  # who watch, on all nodes; None until the server has sent it
         self.personal: deque[Personal] = deque(maxlen=PERSONAL_EVENTS)
         self.is_subscribed = False  # on this connection, and the board is the server's
         self.is_authenticated = False  # on this connection
         self.heartbeat_seconds = 0.0  # of silence at most, as the server has promised on this connection; 0: it has not
-        self._asked = 0  # times asked again since a frame fitted last
-        self._waiting = False  # asked again, and the answer has not begun
+        self._resubscriptions = 0  # since a frame fitted last
+        self._awaits_board = False  # subscribed again, and the answer has not begun
 
     def opening(self, token: str | None) -> list[str]:
-        """What to say first on a new connection."""
+        """The first messages of a new connection."""
         self.is_subscribed = self.is_authenticated = False
         self.heartbeat_seconds = 0.0
-        self._asked, self._waiting = 0, False
+        self._resubscriptions, self._awaits_board = 0, False
         first = [message(action="auth", token=token)] if token is not None else []
         return [*first, self._subscribe(with_since=True)]
 
     def receive(self, text: str | bytes) -> list[str]:
-        """Takes one frame in; what is to be answered. Events that it does not know are passed over.
+        """Handles one frame; returns the answers to send. Unknown events are ignored.
 
         Raises msgspec.MsgspecError when it is no frame of this protocol, Refused when there is no such channel.
         """
         frame = _frame.decode(text)
         match frame.event:
             case Event.UPDATE:
-                self._is_at(self.board.apply_update(_update.decode(frame.data)))
+                self._set_board(self.board.apply_update(_update.decode(frame.data)))
             case Event.DELTA:
                 return self._delta(_delta.decode(frame.data))
             case Event.SUBSCRIBED:
                 # Behind it comes the board, or the deltas since ours, or nothing because ours is the newest.
                 self.is_subscribed = bool(self.board.position)
                 self.heartbeat_seconds = _subscribed.decode(frame.data).heartbeatSeconds
-                self._waiting = False
+                self._awaits_board = False
             case Event.STALE:
                 self.stale_since = _stale.decode(frame.data).since
             case Event.PERSONAL:
@@ -128,16 +128,16 @@ class SubscriptionState:
     def _delta(self, delta: Delta) -> list[str]:
         board = self.board.apply_delta(delta)
         if board is not None:
-            self._is_at(board)
+            self._set_board(board)
             return []
-        if self._waiting:
-            return []  # sent before the server read our question
-        self._waiting, self._asked = True, self._asked + 1
-        return [self._subscribe(with_since=self._asked == 1)]  # the second time in a row nothing is presumed
+        if self._awaits_board:
+            return []  # sent before the server read our subscription
+        self._awaits_board, self._resubscriptions = True, self._resubscriptions + 1
+        return [self._subscribe(with_since=self._resubscriptions == 1)]  # the second time in a row without a position
 
-    def _is_at(self, board: Board) -> None:
+    def _set_board(self, board: Board) -> None:
         self.board, self.is_subscribed, self.stale_since = board, True, ""
-        self._waiting, self._asked = False, 0
+        self._awaits_board, self._resubscriptions = False, 0
 
     def _personal(self, personal: Personal) -> None:
         self.personal.append(personal)

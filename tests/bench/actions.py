@@ -20,14 +20,14 @@ from scoreboard.embedded import stack as embedded
 from tests.bench import load, machine, plot, probe, report, servers, stores
 from tests.bench.report import Figure, UnequalCountError
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
-from tests.bench.servers import CONTENDERS, Contender, Running, Site
+from tests.bench.servers import CONTENDERS, Contender, Running, ServerPlace
 
 WARM_UP = 2.0  # seconds: statements are prepared, pools filled, code compiled; not counted
 # actions signed a second of warm-up; more than anybody takes here, and a file at its end only ends the warm-up
 WARM_UP_RATE = 15_000
 # times as many actions as the fastest rate so far asks for are signed: warm code and more connections may double it
 SPARE = 3.0
-BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
+BUSY_CORES = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
 OVERHEAD = 60.0  # seconds a server for its start, its users, the probe, signing and its end
 
 
@@ -114,7 +114,9 @@ async def run(
                 own = folder / f"{contender.name}-{turn}"
                 own.mkdir()
                 url = await stores.fresh(endpoints.postgres_url, endpoints.redis_url, f"bench_{contender.name}")
-                site = Site(port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=own)
+                site = ServerPlace(
+                    port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=own
+                )
                 async with servers.running(contender, site) as running:
                     figures += await measure(contender, running, connection_counts, seconds)
     return report.middle(figures)
@@ -130,7 +132,7 @@ def summary(figures: Sequence[Figure], seconds: float, rounds: int) -> str:
     ]
     if found:
         parts.append(report.verdicts(found))
-    if (busiest := max(figure.others for figure in figures)) > BUSY:
+    if (busiest := max(figure.others for figure in figures)) > BUSY_CORES:
         parts.append(
             f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low and not comparable."
         )

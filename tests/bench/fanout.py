@@ -27,7 +27,7 @@ from tests.bench.fanout_report import Figure
 from tests.bench.fanout_servers import ALL, CONTENDERS, Contender, Served
 from tests.bench.report import Expectation
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
-from tests.bench.servers import Site
+from tests.bench.servers import ServerPlace
 
 WARM_UP = 2.0  # seconds of boards that do not count
 VIEWERS = ("scoreboard_websocket_connections", "scoreboard_stream_connections", "scoreboard_long_polls")
@@ -37,7 +37,7 @@ SETTLE = 1.0  # seconds after the last viewer has come, and for the last answers
 FEW, STRETCH = 5, 4
 SIZE = 1400  # bytes a message of the peers when ours is not measured before them: ten rows, their names, who moved
 OVERHEAD = 200.0  # seconds a server for its start, its end, and thousands of handshakes of the slowest
-BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
+BUSY_CORES = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
 FAILURES = (RuntimeError, StartError, OSError, httpx.HTTPError, trio.TooSlowError)
 
 
@@ -121,7 +121,7 @@ async def measure(served: Served, clients: int, seconds: float) -> Figure:
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 
-async def site_of(endpoints: Endpoints, folder: Path, numbers: Iterator[int], name: str) -> Site:
+async def place_of(endpoints: Endpoints, folder: Path, numbers: Iterator[int], name: str) -> ServerPlace:
     own = folder / f"{name}-{next(numbers)}"
     own.mkdir()
     own.chmod(0o755)  # nginx' worker may run as another account
@@ -130,7 +130,7 @@ async def site_of(endpoints: Endpoints, folder: Path, numbers: Iterator[int], na
         if name.startswith("ours")
         else ""
     )
-    return Site(port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=own)
+    return ServerPlace(port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=own)
 
 
 async def run(
@@ -156,7 +156,7 @@ async def run(
 
     with trio.fail_after(OVERHEAD + (len(turns) + len(parts)) * each):
         async with embedded.running(folder / "stores") as endpoints:
-            place = Place(folder, partial(site_of, endpoints, folder, numbers), seconds)
+            place = Place(folder, partial(place_of, endpoints, folder, numbers), seconds)
 
             async def compare(contender: Contender, count: int) -> None:
                 nonlocal size
@@ -204,7 +204,7 @@ def summary(done: Outcome, seconds: float, rounds: int) -> str:
     if found := fanout_report.expectations(figures) + done.found:
         parts.append(report.verdicts(found))
     parts += [f"No figure: {failure.splitlines()[0]}" for failure in done.failed]
-    if figures and (busiest := max(figure.others for figure in figures)) > BUSY:
+    if figures and (busiest := max(figure.others for figure in figures)) > BUSY_CORES:
         parts.append(
             f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are not comparable."
         )

@@ -23,7 +23,7 @@ PLAYERS = 10  # as many as a board shows
 RATE = 13.0  # actions a second: one every 77 ms, and a tick takes 100
 READS = 20.0  # of the leaderboard, a second
 AT_ONCE = 32  # connections of the driver; an action is answered in milliseconds
-PATIENCE = 30.0  # seconds for an answer
+ANSWER_TIMEOUT_SECONDS = 30.0  # seconds for an answer
 
 
 @dataclass
@@ -84,7 +84,7 @@ async def driving(port: int, actors: Sequence[Actor], rate: float = RATE) -> Asy
     ids = (f"{run}-{number}" for run in [random.Random().getrandbits(40)] for number in itertools.count())
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
     async with (
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, limits=limits) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_TIMEOUT_SECONDS, limits=limits) as client,
         trio.open_nursery() as nursery,
     ):
         for player in players:

@@ -19,7 +19,7 @@ from tests.bench.fanout_lag import Lags
 from tests.bench.fanout_report import LAG_MS
 from tests.bench.fanout_servers import LIVE, OURS, Served
 from tests.bench.report import Expectation
-from tests.bench.servers import Site
+from tests.bench.servers import ServerPlace
 
 WARM_UP = 2.0  # seconds of boards that do not count
 # actions a second: five ticks between two changes; so many lags at least
@@ -42,7 +42,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a part is to run, and for how many seconds a figure is taken."""
 
     folder: Path
-    site: Callable[[str], Awaitable[Site]]  # for a server of this name: a port, empty stores
+    site: Callable[[str], Awaitable[ServerPlace]]  # for a server of this name: a port, empty stores
     seconds: float
 
 

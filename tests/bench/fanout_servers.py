@@ -25,7 +25,7 @@ from tests.bench.fanout_crowd import Crowd
 from tests.bench.fanout_driver import PLAYERS, Drive, driving
 from tests.bench.load import Actor
 from tests.bench.run import ROOT
-from tests.bench.servers import Site
+from tests.bench.servers import ServerPlace
 
 TICK = 0.1  # seconds between two messages of Nchan's; the other peers have the same
 PEERS = ROOT / "tests" / "peers"
@@ -73,7 +73,7 @@ class Served(msgspec.Struct, frozen=True):
 
     contender: Contender
     pid: int
-    site: Site
+    site: ServerPlace
     size: int  # bytes a message of a peer's
     actors: list[Actor]
 
@@ -130,11 +130,11 @@ def missing(contender: Contender) -> str | None:
 # ---- the commands ----------------------------------------------------------------------------------------------------
 
 
-def our_environ(site: Site) -> dict[str, str]:
+def our_environ(site: ServerPlace) -> dict[str, str]:
     return servers.our_environ(site) | {"SCOREBOARD_LIVE__CONNECTIONS_PER_IP": "0"}
 
 
-def command(contender: Contender, site: Site, size: int) -> tuple[list[str], dict[str, str]]:
+def command(contender: Contender, site: ServerPlace, size: int) -> tuple[list[str], dict[str, str]]:
     """How to start it: arguments and what is added to the environment."""
     environ = {"PORT": str(site.port), "SIZE": str(size)}
     match contender.name:
@@ -176,7 +176,7 @@ def command(contender: Contender, site: Site, size: int) -> tuple[list[str], dic
 
 
 @asynccontextmanager
-async def started(contender: Contender, site: Site, size: int) -> AsyncIterator[Served]:
+async def started(contender: Contender, site: ServerPlace, size: int) -> AsyncIterator[Served]:
     """Raises RuntimeError as `servers.child`."""
     ready = servers.answers if contender.is_ours else servers.listens
     async with servers.child(contender.title, *command(contender, site, size), site, ready) as process:

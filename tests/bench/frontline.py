@@ -33,25 +33,25 @@ from tests.bench.frontline_report import Phase, Run, Shape, Trial
 from tests.bench.frontline_wire import Client
 from tests.bench.load import Actor
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
-from tests.bench.servers import OURS, Site
+from tests.bench.servers import OURS, ServerPlace
 
 SECURITY = ROOT / ".github" / "SECURITY.md"
 DESCRIPTORS = 1_024  # of the node: what many systems give a process
 ACTORS = 300  # honest users; each acts a few times in a run
 BOARD_SIZE = 100  # users with points before the first phase
 START_SECONDS = 0.5  # until the interpreter of an attack has started
-LOOK_SECONDS = 1.2  # in which everybody asks, and one logs in
+CHECK_SECONDS = 1.2  # in which everybody asks, and one logs in
 REST_SECONDS = 0.5  # after an attack, until the node has let go of it
 CALM_SECONDS = 70.0  # at most, until everybody is served again after an attack: limits are of a minute
 LIMIT_SECONDS = 900.0  # for the whole run, however slow the machine is
-BUSY = 0.2  # cores; with more gone to others, the report says so
+BUSY_CORES = 0.2  # cores; with more gone to others, the report says so
 FAILURES = (RuntimeError, StartError, OSError, trio.TooSlowError)
 
 
 # ---- the node --------------------------------------------------------------------------------------------------------
 
 
-def environ(site: Site) -> dict[str, str]:
+def environ(site: ServerPlace) -> dict[str, str]:
     """The settings of a node as it is by default; only where it listens and its stores are given."""
     return {
         name: value for name, value in servers.our_environ(site).items() if not name.startswith("SCOREBOARD_LIMITS__")
@@ -64,7 +64,7 @@ def command(descriptors: int) -> list[str]:
 
 
 @asynccontextmanager
-async def node(site: Site, descriptors: int) -> AsyncIterator[int]:
+async def node(site: ServerPlace, descriptors: int) -> AsyncIterator[int]:
     """Runs one, and yields its process id."""
     async with servers.child(OURS.title, command(descriptors), environ(site), site) as process:
         yield process.pid
@@ -113,7 +113,7 @@ async def calm(one: Crowd) -> None:
     """Returns when everybody is served again, log-ins too, or after CALM_SECONDS."""
     await trio.sleep(REST_SECONDS)
     with trio.move_on_after(CALM_SECONDS):
-        while not all(sample.served for sample in await one.during(LOOK_SECONDS)):
+        while not all(sample.served for sample in await one.during(CHECK_SECONDS)):
             pass
 
 
@@ -134,7 +134,7 @@ async def trial(name: str, target: Target, one: Crowd, pid: int, options: argpar
     return made
 
 
-async def attacks(site: Site, actors: Sequence[Actor], options: argparse.Namespace) -> list[Trial]:
+async def attacks(site: ServerPlace, actors: Sequence[Actor], options: argparse.Namespace) -> list[Trial]:
     """All attacks on one node."""
     names = [f"honest-{number}" for number in range(len(addresses()))]
     found = []
@@ -160,7 +160,7 @@ async def attacks(site: Site, actors: Sequence[Actor], options: argparse.Namespa
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
-async def memory(site: Site, actors: Sequence[Actor], options: argparse.Namespace) -> list[Shape]:
+async def memory(site: ServerPlace, actors: Sequence[Actor], options: argparse.Namespace) -> list[Shape]:
     """All shapes, each on a node that was just started."""
     found = []
     moves = Crowd(site.port, actors[BOARD_SIZE:], [])
@@ -187,7 +187,7 @@ async def run(options: argparse.Namespace, folder: Path) -> Run:
     with trio.fail_after(LIMIT_SECONDS):
         async with embedded.running(folder / "stores") as endpoints:
             url = await stores.fresh(endpoints.postgres_url, endpoints.redis_url, "bench_front_line")
-            site = Site(servers.free_port(), url, endpoints.redis_url, folder)
+            site = ServerPlace(servers.free_port(), url, endpoints.redis_url, folder)
             await servers.our_command(site, "migrate")
             actors = await servers.our_actors(site, ACTORS)
             before = machine.usage()
@@ -238,7 +238,7 @@ def main(argv: Sequence[str]) -> int:
     (options.output / "front-line.json").write_bytes(msgspec.json.format(msgspec.json.encode(done)))
     text = frontline_report.summary(done)
     print(text)
-    if done.others > BUSY:
+    if done.others > BUSY_CORES:
         progress(
             f"The machine was busy: other processes took {done.others:.1f} cores, so honest clients waited for them, too."
         )

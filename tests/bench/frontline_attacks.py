@@ -35,7 +35,7 @@ FLOODERS = 8  # connections of a flood; more do not ask more of one event loop
 PIPELINED = 16  # requests in one write of a flood
 RECONNECT_SECONDS = 0.02  # an attacker who is turned away tries again so soon
 TWELVE = 12  # WebSockets of a flood of frames; so many took a core
-LOOK_SECONDS = 0.25  # between two looks whether a held connection was closed
+CHECK_SECONDS = 0.25  # between two looks whether a held connection was closed
 ESTABLISHED = 1  # TCP_ESTABLISHED of linux/tcp_states.h
 HALF_CHUNKED = request(
     "POST", "/api/v1/auth/login", fields={"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
@@ -133,11 +133,11 @@ async def hold(target: Target, tally: Tally, data: bytes, count: int) -> None:
                     try:
                         await stream.send_all(data)
                         while is_open(stream):
-                            await trio.sleep(LOOK_SECONDS)
+                            await trio.sleep(CHECK_SECONDS)
                     except trio.BrokenResourceError:
                         pass
                 tally.held -= 1
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(CHECK_SECONDS)
 
     async with trio.open_nursery() as nursery:
         for _ in range(count):
@@ -161,7 +161,7 @@ async def frames(target: Target, tally: Tally, first: bytes, data: bytes) -> Non
                 stream = await connect(target.port, target.address)
             except OSError:
                 tally.refused += 1
-                await trio.sleep(LOOK_SECONDS)
+                await trio.sleep(CHECK_SECONDS)
                 continue
             tally.connections += 1
             async with stream, trio.open_nursery() as nursery:
@@ -348,7 +348,7 @@ async def connect_and_close(target: Target, tally: Tally) -> None:
 async def foreign_polls(target: Target, tally: Tally) -> None:
     """What another site's page makes the browser of one of our users do, from that user's own address."""
     fields = {
-        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-ServerPlace": "cross-site",
         "Sec-Fetch-Mode": "no-cors",
         "Sec-Fetch-Dest": "image",
         "Referer": "https://evil.example/",

@@ -21,7 +21,7 @@ CLIENTS = 10  # from as many addresses
 INTERVAL_SECONDS = 0.1  # between two requests of a client: 600 a minute, of 1,000 that an address may send
 LOG_IN_SECONDS = 1.0  # between two log-ins, each by the next client: six a minute and address, of ten
 GIVE_UP_SECONDS = 5.0  # a client that has waited so long has not been served
-LOOK_SECONDS = 0.05  # between two looks whether all requests of a phase have their end
+CHECK_SECONDS = 0.05  # between two looks whether all requests of a phase have their end
 NEW_CONNECTION = 8  # every eighth request of a client comes on a new connection, as a new visitor's would
 KINDS = ("board", "board", "action", "board", "livez", "board", "poll", "board")  # what a client asks in turn
 PASSWORD = "correct-horse-battery"
@@ -76,7 +76,7 @@ class Crowd:
         await trio.sleep(seconds)
         end = trio.current_time()
         while min(self._due.values()) < end:  # GIVE_UP_SECONDS at most
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(CHECK_SECONDS)
         return [sample for due, sample in self._samples if begun <= due < end]
 
     async def visit(self, address: str, first: float) -> None:

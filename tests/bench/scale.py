@@ -34,7 +34,7 @@ from tests.bench.load import Actor
 from tests.bench.report import UnequalCountError
 from tests.bench.run import ROOT, own_folder, progress, until_stopped
 from tests.bench.scale_report import Round
-from tests.bench.servers import OURS, Running, Site
+from tests.bench.servers import OURS, Running, ServerPlace
 
 SIZES = (10_000, 1_000_000)
 ACTORS = 10_000  # at each size; the server remembers 20,000 tokens
@@ -42,7 +42,7 @@ ACTORS = 10_000  # at each size; the server remembers 20,000 tokens
 WARM_UP = 20.0
 FIRST_RATE = 4_000  # actions signed a second for the first round; a file at its end only ends the round
 SPARE = 2.0  # times as many actions as the fastest rate so far asks for are signed
-BUSY = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
+BUSY_CORES = 0.2  # cores; with more than a tenth of the usual two gone to others, the table says so
 TOKEN_SECONDS = 3 * 3600  # longer than a run
 # seconds a size until its users are made and its board is built; a million with one action each take about 90
 FILL = 600.0
@@ -66,7 +66,7 @@ class Stack(msgspec.Struct):
 # ---- one size --------------------------------------------------------------------------------------------------------
 
 
-def sessions(site: Site, users: Sequence[UUID]) -> list[Actor]:
+def sessions(site: ServerPlace, users: Sequence[UUID]) -> list[Actor]:
     """A token and a secret for each of these users, made as the server makes them, with its development keys."""
     settings = load_settings(environ=servers.our_environ(site))
     keys = settings.security.keys(settings.embedded.data_dir)
@@ -89,7 +89,7 @@ async def stack(users: int, history: int, actors: int, settings: dict[str, str],
     async with embedded.running(data_dir, postgres_settings=settings) as endpoints:
         began = time.monotonic()
         url = await stores.fresh(endpoints.postgres_url, endpoints.redis_url, "bench_scale")
-        site = Site(port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=folder)
+        site = ServerPlace(port=servers.free_port(), postgres_url=url, redis_url=endpoints.redis_url, folder=folder)
         await servers.our_command(site, "migrate")
         await scale_stores.fill(url, users, history)
         filled = time.monotonic()
@@ -203,7 +203,7 @@ def summary(figures: Sequence[Round], options: argparse.Namespace) -> str:
     parts = [", ".join(conditions), scale_report.table(figures)]
     if found := scale_report.expectations(figures):
         parts.append(report.verdicts(found))
-    if (busiest := max(figure.others for figure in figures)) > BUSY:
+    if (busiest := max(figure.others for figure in figures)) > BUSY_CORES:
         parts.append(
             f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low; compare the ratio only."
         )

@@ -32,7 +32,7 @@ START = 30.0  # seconds until a server must be ready: migrations, pools, a cold 
 STOP = 10.0  # seconds for a clean end, then it is killed
 
 
-class Site(msgspec.Struct, frozen=True):
+class ServerPlace(msgspec.Struct, frozen=True):
     """Where one server is to run."""
 
     port: int
@@ -56,7 +56,7 @@ class Running(msgspec.Struct, frozen=True):
     """A server that answers, and the users that may act on it."""
 
     pid: int
-    site: Site
+    site: ServerPlace
     actors: list[Actor]
 
     async def batches(self) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def free_port() -> int:
 # ---- the commands ----------------------------------------------------------------------------------------------------
 
 
-def our_environ(site: Site) -> dict[str, str]:
+def our_environ(site: ServerPlace) -> dict[str, str]:
     return {
         "SCOREBOARD_SERVER__HOST": "127.0.0.1",
         # also of the command that makes the tokens: the address is their issuer
@@ -103,7 +103,7 @@ def our_environ(site: Site) -> dict[str, str]:
     }
 
 
-def command(contender: Contender, site: Site, peer_keys: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def command(contender: Contender, site: ServerPlace, peer_keys: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """How to start it: arguments and what is added to the environment."""
     peer = {
         "DATABASE_URL": site.postgres_url,
@@ -156,7 +156,7 @@ def peer_actors(keys: Mapping[str, str], users: list[uuid.UUID]) -> list[Actor]:
     ]
 
 
-async def our_command(site: Site, *words: str) -> None:
+async def our_command(site: ServerPlace, *words: str) -> None:
     """Runs `scoreboard WORDS…` with the server's settings. Raises RuntimeError when it fails."""
     done = await trio.run_process(
         [sys.executable, "-m", "scoreboard", *words],
@@ -170,7 +170,7 @@ async def our_command(site: Site, *words: str) -> None:
         raise RuntimeError(f"`scoreboard {' '.join(words[:2])}` failed:\n{done.stdout.decode(errors='replace')}")
 
 
-async def our_actors(site: Site, count: int = USERS) -> list[Actor]:
+async def our_actors(site: ServerPlace, count: int = USERS) -> list[Actor]:
     file = site.folder / "tokens.tsv"
     await our_command(site, "users", "tokens", "--count", str(count), "--output", str(file))
     return [Actor(*line.split("\t")[:3]) for line in file.read_text().splitlines()]
@@ -227,7 +227,7 @@ async def child(
     title: str,
     arguments: list[str],
     environ: Mapping[str, str],
-    site: Site,
+    site: ServerPlace,
     ready: Callable[[int], Awaitable[bool]] = answers,
 ) -> AsyncIterator[trio.Process]:
     """Starts a server and yields when it is ready; ends it on the way out, whatever happened.
@@ -255,7 +255,7 @@ async def child(
 
 
 @asynccontextmanager
-async def running(contender: Contender, site: Site) -> AsyncIterator[Running]:
+async def running(contender: Contender, site: ServerPlace) -> AsyncIterator[Running]:
     """One server with its users, as `child`."""
     keys = {"JWT_SECRET": secrets.token_hex(32), "ACTION_SECRET": secrets.token_hex(32)}
     users = [uuid.uuid4() for _ in range(USERS)]

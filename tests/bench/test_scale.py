@@ -12,7 +12,7 @@ from scoreboard.security.signatures import action_secrets
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.model import load_settings
 from tests.bench import scale, servers
-from tests.bench.servers import Site
+from tests.bench.servers import ServerPlace
 from tests.bench.test_scale_report import FEW, MANY
 
 
@@ -42,7 +42,7 @@ def test_what_can_not_be_measured_is_refused(words: tuple[str, str], capsys: pyt
 
 def test_the_server_takes_the_tokens_of_the_actors(tmp_path: Path) -> None:
     """They are signed with the keys of its own folder, for its own address, and the secret is the session's."""
-    site = Site(port=8123, postgres_url="postgresql://h/d", redis_url="redis://h", folder=tmp_path)
+    site = ServerPlace(port=8123, postgres_url="postgresql://h/d", redis_url="redis://h", folder=tmp_path)
     user = uuid4()
     (actor,) = scale.sessions(site, [user])
     settings = load_settings(environ=servers.our_environ(site))

@@ -18,7 +18,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from scoreboard.domain.boards import Entry
 from scoreboard.domain.deltas import compare
-from tests.client.loops import TrioThread, beside
+from tests.background_loop import BackgroundLoop, in_background
 
 READ_SIZE = 4  # boards that can be resumed from
 
@@ -68,12 +68,12 @@ def delta_frame(previous: tuple[str, Sequence[Entry]], current: tuple[str, Seque
 
 
 class BoardServer:
-    """Every connection's messages are in `heard`, one list a connection; the codes with which clients ended theirs in
+    """Every connection's messages are in `received`, one list a connection; the codes with which clients ended theirs in
     `closed`."""
 
     def __init__(self) -> None:
         self.boards: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
-        self.heard: list[list[dict[str, Any]]] = []
+        self.received: list[list[dict[str, Any]]] = []
         self.closed: list[int] = []
         self.tokens = {"good"}
         self.rejections: list[tuple[int, list[tuple[bytes, bytes]]]] = []  # of the next handshakes
@@ -82,32 +82,32 @@ class BoardServer:
         self._all: set[WebSocketConnection] = set()
         self.losing = False
         self.heartbeat_seconds: float | None = None  # as it promises; a test sends them, or not
-        self.thread: TrioThread
+        self.loop: BackgroundLoop
 
     # ---- for tests, on any loop --------------------------------------------------------------------------------------
 
     async def show(self, users: str) -> None:
         """A new board, to every subscriber."""
-        await self.thread.do(self._show, users)
+        await self.loop.do(self._show, users)
 
-    async def say(self, text: str) -> None:
+    async def send(self, text: str) -> None:
         """Any text, to every connection."""
-        await self.thread.do(self._say, text)
+        await self.loop.do(self._send_all, text)
 
     async def close(self, code: int) -> None:
         """Ends every connection."""
-        await self.thread.do(self._close, code)
+        await self.loop.do(self._close, code)
 
     async def connections(self, count: int) -> None:
         """Returns when so many connections have been opened, ever, and the last one has said something."""
         with anyio.fail_after(10):
-            while len(self.heard) < count or not self.heard[count - 1]:
+            while len(self.received) < count or not self.received[count - 1]:
                 await anyio.sleep(0.005)
 
     async def subscriptions(self, count: int) -> None:
         """Returns when there have been so many `subscribe`s on all connections together."""
         with anyio.fail_after(10):
-            while sum(message["action"] == "subscribe" for heard in self.heard for message in heard) < count:
+            while sum(message["action"] == "subscribe" for messages in self.received for message in messages) < count:
                 await anyio.sleep(0.005)
 
     async def ends(self, count: int) -> None:
@@ -126,7 +126,7 @@ class BoardServer:
                     socket, delta_frame(*self.boards[-2:]) if mode == "delta" else update_frame(*self.boards[-1])
                 )
 
-    async def _say(self, text: str) -> None:
+    async def _send_all(self, text: str) -> None:
         for socket in list(self._all):
             await self._send(socket, text)
 
@@ -147,13 +147,13 @@ class BoardServer:
             await request.reject(status, extra_headers=headers)
             return
         socket = await request.accept(subprotocol=next(iter(request.proposed_subprotocols), None))
-        heard: list[dict[str, Any]] = []
-        self.heard.append(heard)
+        messages: list[dict[str, Any]] = []
+        self.received.append(messages)
         self._all.add(socket)
         try:
             while True:
                 message = json.loads(await socket.get_message())
-                heard.append(message)
+                messages.append(message)
                 await self._answer(socket, message)
         except ConnectionClosed as exc:
             self.closed.append(exc.reason.code if exc.reason else 1006)
@@ -205,6 +205,6 @@ async def _serving(tls: ssl.SSLContext | None) -> AsyncIterator[BoardServer]:
 @contextmanager
 def board_server(tls: ssl.SSLContext | None = None) -> Iterator[BoardServer]:
     """A server of one test."""
-    with beside(lambda: _serving(tls)) as (server, thread):
-        server.thread = thread
+    with in_background(lambda: _serving(tls)) as (server, loop):
+        server.loop = loop
         yield server

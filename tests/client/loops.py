@@ -1,4 +1,4 @@
-"""Runs a test of the client once on Trio and once on asyncio, and servers beside it on a Trio loop of their own.
+"""Runs a test of the client once on Trio and once on asyncio.
 
 `@on_both_loops` makes of an async test a plain one that runs on the loop of its `client`, the module under test (a
 fixture of conftest). Such a test waits with anyio, which is for both. With `jumping=True` time jumps to whatever is
@@ -7,17 +7,13 @@ waited for.
 
 import asyncio
 import functools
-import queue
 import selectors
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
 import anyio.to_thread
-import trio
 from trio.testing import MockClock
 
 import scoreboard.client.asyncio
@@ -84,41 +80,3 @@ def on_both_loops(test: Test | None = None, *, jumping: bool = False) -> Any:
         run(client, partial(test, client=client, **fixtures), jumping=jumping)
 
     return run_test
-
-
-class TrioThread:
-    """A Trio loop in another thread, of which any loop may ask something."""
-
-    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
-        self._token = token
-
-    async def do(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Awaits `work(*args)` over there."""
-        return await anyio.to_thread.run_sync(partial(trio.from_thread.run, work, *args, trio_token=self._token))
-
-
-@contextmanager
-def beside(manager: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[tuple[T, TrioThread]]:
-    """Holds an async context manager open on a Trio loop of its own: what it gives, and the loop."""
-    started: queue.SimpleQueue[tuple[T, TrioThread] | BaseException] = queue.SimpleQueue()
-    finished = threading.Event()
-
-    async def hold() -> None:
-        try:
-            async with manager() as given:
-                started.put((given, TrioThread(trio.lowlevel.current_trio_token())))
-                await trio.to_thread.run_sync(finished.wait)
-        except BaseException as exc:
-            started.put(exc)
-            raise
-
-    thread = threading.Thread(target=trio.run, args=(hold,), name="beside")
-    thread.start()
-    try:
-        given = started.get()
-        if isinstance(given, BaseException):
-            raise given
-        yield given
-    finally:
-        finished.set()
-        thread.join()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scoreboard.client.backoff import LONGEST, Backoff, may_reconnect, seconds
+from scoreboard.client.backoff import MAX_SECONDS, Backoff, may_reconnect, seconds
 
 
 def test_waits_have_full_jitter_under_a_bound_that_doubles() -> None:
@@ -18,7 +18,7 @@ def test_waits_have_full_jitter_under_a_bound_that_doubles() -> None:
     assert [backoff.next() for _ in range(3)] == [0.25, 0.5, 1.0]
     for _ in range(100):
         backoff.next()
-    assert bounds[-1] == LONGEST
+    assert bounds[-1] == MAX_SECONDS
     backoff.reset()
     assert backoff.next() == 0.25
 

@@ -23,8 +23,8 @@ def server() -> Iterator[BoardServer]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reconnects come within a twentieth of a second."""
-    monkeypatch.setattr(backoff, "BASE", 0.02)
-    monkeypatch.setattr(backoff, "LONGEST", 0.05)
+    monkeypatch.setattr(backoff, "BASE_SECONDS", 0.02)
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.05)
 
 
 async def shows(board: LiveBoard, users: str) -> None:
@@ -50,7 +50,7 @@ async def test_it_follows(client: ModuleType, server: BoardServer, mode: Mode) -
         assert [update.entries for update in seen] == [rows("ab"), rows("ba"), rows("cab")]
         assert board.current == seen[-1]
     assert board.state == "closed"
-    assert [message["action"] for heard in server.heard for message in heard] == ["subscribe"]
+    assert [message["action"] for messages in server.received for message in messages] == ["subscribe"]
 
 
 @on_both_loops
@@ -75,7 +75,7 @@ async def test_it_resumes_after_a_close(client: ModuleType, server: BoardServer,
         await server.show("ba")
         await shows(board, "ba")
         await server.connections(2)
-        assert server.heard[1][0]["since"] == "1-1"
+        assert server.received[1][0]["since"] == "1-1"
 
 
 @on_both_loops
@@ -89,7 +89,7 @@ async def test_a_gap_is_closed(client: ModuleType, server: BoardServer) -> None:
         server.losing = False
         await server.show("abc")
         await shows(board, "abc")
-        assert [message.get("since") for message in server.heard[0]] == [None, "1-1"]
+        assert [message.get("since") for message in server.received[0]] == [None, "1-1"]
 
 
 @pytest.mark.parametrize("code", [1008, 4400, 4403, 1009])
@@ -105,7 +105,7 @@ async def test_some_closes_are_final(client: ModuleType, server: BoardServer, co
                 pass
         assert raised.value.code == code
         assert (board.state, board.entries) == ("closed", rows("a"))
-    assert len(server.heard) == 1
+    assert len(server.received) == 1
 
 
 @on_both_loops
@@ -173,7 +173,7 @@ async def test_a_silent_connection_is_given_up(
 ) -> None:
     """When no pong comes, the connection is dead and another one is made."""
     monkeypatch.setattr(following, "PING_INTERVAL_SECONDS", 0.05)
-    monkeypatch.setattr(following, "PONG_SECONDS", 0.0)
+    monkeypatch.setattr(following, "PONG_TIMEOUT_SECONDS", 0.0)
     async with client.connect(server.url) as board:
         await server.connections(3)
         assert board.entries == ()
@@ -191,7 +191,7 @@ async def test_a_server_that_falls_silent_is_seen(
 ) -> None:
     """When a promised heartbeat does not come the board is silent, until something comes; nothing that comes then is
     lost."""
-    monkeypatch.setattr(following, "LATE_SECONDS", 0.05)
+    monkeypatch.setattr(following, "HEARTBEAT_GRACE_SECONDS", 0.05)
     server.heartbeat_seconds = 0.05
     async with client.connect(server.url) as board:
         for users in ("a", "ab"):
@@ -199,9 +199,9 @@ async def test_a_server_that_falls_silent_is_seen(
             await server.show(users)
             await shows(board, users)
         await comes_to(board, "silent")
-        await server.say('{"event":"heartbeat"}')
+        await server.send('{"event":"heartbeat"}')
         await comes_to(board, "live")
-    assert len(server.heard) == 1
+    assert len(server.received) == 1
 
 
 @on_both_loops
@@ -209,11 +209,11 @@ async def test_a_server_that_stays_silent_is_given_up(
     client: ModuleType, server: BoardServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another connection is made when nothing has come for long, but never where nothing was promised."""
-    monkeypatch.setattr(following, "LATE_SECONDS", 0.01)
-    monkeypatch.setattr(following, "SILENT_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(following, "HEARTBEAT_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(following, "SILENCE_TIMEOUT_SECONDS", (0.01, 0.02))
     async with client.connect(server.url) as board:
         await anyio.sleep(0.2)
-        assert (board.state, len(server.heard)) == ("live", 1)
+        assert (board.state, len(server.received)) == ("live", 1)
     server.heartbeat_seconds = 0.01
     async with client.connect(server.url):
         await server.connections(4)
@@ -224,7 +224,7 @@ async def test_nonsense_ends_the_connection_and_not_the_board(client: ModuleType
     """A frame that is none makes it connect again."""
     await server.show("a")
     async with client.connect(server.url) as board:
-        await server.say("}")
+        await server.send("}")
         await server.connections(2)
         await server.show("ab")
         await shows(board, "ab")
@@ -237,7 +237,7 @@ async def test_personal_events_and_standing(client: ModuleType, server: BoardSer
         assert board.standing is not None
         assert (board.standing.score, board.standing.rank) == (99, 1)
         for score in (100, 150):
-            await server.say(
+            await server.send(
                 frame(
                     "score:personal",
                     previousScore=0,
@@ -260,7 +260,7 @@ async def test_personal_events_and_standing(client: ModuleType, server: BoardSer
 async def test_staleness_is_a_state(client: ModuleType, server: BoardServer) -> None:
     """While the server can't read the board it is stale; the next frame ends that."""
     async with client.connect(server.url) as board:
-        await server.say(frame("leaderboard:stale", since="2026-01-10T10:30:00.000Z"))
+        await server.send(frame("leaderboard:stale", since="2026-01-10T10:30:00.000Z"))
         with anyio.fail_after(10):
             while board.state != "stale":
                 await board.changed()
@@ -293,7 +293,7 @@ async def test_a_session_renews_what_is_refused(client: ModuleType, server: Boar
         session = client.Session(http, Credentials("a", "old", "s", 1, expiresIn=900, refreshToken="one"))
         with anyio.fail_after(10):
             async with client.connect(server.url, session=session) as board:
-                assert [heard[0]["token"] for heard in server.heard] == ["old", "good"]
+                assert [messages[0]["token"] for messages in server.received] == ["old", "good"]
                 server.tokens.clear()
                 await server.close(4401)
                 with pytest.raises(Refused) as raised:
@@ -348,9 +348,9 @@ async def test_a_live_connection_is_told_of_new_tokens(client: ModuleType, serve
         session = client.Session(http, Credentials("a", "one", "s", 1, expiresIn=0.5, refreshToken="r1"))
         async with client.connect(server.url, session=session):
             with anyio.fail_after(10):
-                while len(server.heard[0]) < 3:
+                while len(server.received[0]) < 3:
                     await anyio.sleep(0.01)
-    assert [message.get("token") for message in server.heard[0]] == ["one", None, "two"]
+    assert [message.get("token") for message in server.received[0]] == ["one", None, "two"]
 
 
 @on_both_loops

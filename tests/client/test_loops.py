@@ -162,7 +162,7 @@ def test_a_task_of_asyncio_is_cancelled_as_any_other(server: BoardServer) -> Non
 
 def test_a_cancellation_ends_a_polite_leave_of_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not echo our Close holds the end of the block; a cancellation ends that wait too."""
-    monkeypatch.setattr(following, "CLOSING_SECONDS", 60.0)
+    monkeypatch.setattr(following, "CLOSE_TIMEOUT_SECONDS", 60.0)
 
     async def main() -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

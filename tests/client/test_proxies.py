@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from scoreboard.client import Refused
+from tests.background_loop import in_background
 from tests.client.board_server import BoardServer, board_server, rows
 from tests.client.http_proxy import HttpProxy, http_proxy
-from tests.client.loops import beside, on_both_loops
+from tests.client.loops import on_both_loops
 
 OUTSIDE = "http://board.test"  # a name that only the proxy knows
 
@@ -27,7 +28,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoardServer]:
 
 @pytest.fixture
 def proxy(server: BoardServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
-    with beside(http_proxy(urlsplit(server.url).port or 0)) as (serving, _):
+    with in_background(http_proxy(urlsplit(server.url).port or 0)) as (serving, _):
         monkeypatch.setenv("HTTP_PROXY", serving.url)
         yield serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 SECTION = README[README.index("### A board for my game") :]

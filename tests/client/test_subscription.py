@@ -1,4 +1,4 @@
-"""The conversation without a connection: a delta follower ends where a full one does, whatever is lost on the way."""
+"""The conversation without a connection: a delta subscription ends where a full one does, whatever is lost on the way."""
 
 import json
 from typing import Any
@@ -17,8 +17,8 @@ SUBSCRIBED = frame("subscribed", channel="leaderboard")
 USERS = "abcdefghijklmn"
 
 
-def hear(follower: SubscriptionState, *texts: str) -> list[dict[str, Any]]:
-    return [json.loads(reply) for text in texts for reply in follower.receive(text)]
+def receive(subscription: SubscriptionState, *texts: str) -> list[dict[str, Any]]:
+    return [json.loads(reply) for text in texts for reply in subscription.receive(text)]
 
 
 def entries(order: list[str], bonus: int, names: str) -> tuple[Entry, ...]:
@@ -35,7 +35,7 @@ boards = st.builds(
     st.integers(0, 9),
     st.text(USERS),
 )
-# What happens to each board on its way to the delta follower.
+# What happens to each board on its way to the delta subscription.
 fates = st.sampled_from(["delta", "delta", "lost", "update", "twice", "answer late", "reconnect"])
 
 
@@ -43,33 +43,33 @@ fates = st.sampled_from(["delta", "delta", "lost", "update", "twice", "answer la
 @given(steps=st.lists(st.tuples(boards, fates), max_size=25))
 def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...], str]]) -> None:
     """For any boards, and any of their deltas lost, repeated, replaced by a whole board, or arriving before the answer
-    to a question, a delta follower shows the server's board of its position and, once all is answered, exactly the full
-    follower's."""
+    to a question, a delta subscription shows the server's board of its position and, once all is answered, exactly the full
+    subscription's."""
     shown: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
     delta, full = SubscriptionState(mode="delta"), SubscriptionState(mode="full")
     questions = [json.loads(text) for text in delta.opening(None)]
-    hear(full, *[text for message in full.opening(None) for text in answer_to(shown, json.loads(message))])
+    receive(full, *[text for message in full.opening(None) for text in answer_to(shown, json.loads(message))])
 
     def answer() -> None:
         while questions:
-            questions.extend(hear(delta, SUBSCRIBED, *answer_to(shown, questions.pop(0))))
+            questions.extend(receive(delta, SUBSCRIBED, *answer_to(shown, questions.pop(0))))
 
     answer()
     for number, (board, fate) in enumerate(steps, 1):
         shown.append((f"1-{number}", board))
-        hear(full, update_frame(*shown[-1]))
+        receive(full, update_frame(*shown[-1]))
         text = delta_frame(*shown[-2:])
         if fate == "reconnect":
             questions = [json.loads(message) for message in delta.opening(None)]
         elif fate != "lost":
             texts = {"update": [update_frame(*shown[-1])], "twice": [text, text]}.get(fate, [text])
-            questions.extend(hear(delta, *texts))
+            questions.extend(receive(delta, *texts))
         if fate != "answer late":
             answer()
         assert delta.board.entries == dict(shown)[delta.board.position]
     shown.append(("1-last", entries(list(USERS), 3, "")))
-    hear(full, update_frame(*shown[-1]))
-    questions.extend(hear(delta, delta_frame(*shown[-2:])))
+    receive(full, update_frame(*shown[-1]))
+    questions.extend(receive(delta, delta_frame(*shown[-2:])))
     answer()
     assert delta.board == full.board
 
@@ -77,25 +77,25 @@ def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...]
 def test_it_resumes_from_its_position() -> None:
     """A new connection begins with the token, then asks for what came after the position that is known; a first one has
     none."""
-    follower = SubscriptionState()
-    assert [json.loads(text) for text in follower.opening("t")] == [
+    subscription = SubscriptionState()
+    assert [json.loads(text) for text in subscription.opening("t")] == [
         {"action": "auth", "token": "t"},
         {"action": "subscribe", "channel": "leaderboard", "mode": "delta", "heartbeat": True},
     ]
-    assert not hear(follower, SUBSCRIBED)
-    assert follower.board.position == ""
-    hear(follower, update_frame("1-3", rows("ab")))
-    assert json.loads(follower.opening(None)[0])["since"] == "1-3"
-    before = follower.is_subscribed
-    hear(follower, SUBSCRIBED)  # nothing more comes: it is the newest
-    assert (before, follower.is_subscribed) == (False, True)
+    assert not receive(subscription, SUBSCRIBED)
+    assert subscription.board.position == ""
+    receive(subscription, update_frame("1-3", rows("ab")))
+    assert json.loads(subscription.opening(None)[0])["since"] == "1-3"
+    before = subscription.is_subscribed
+    receive(subscription, SUBSCRIBED)  # nothing more comes: it is the newest
+    assert (before, subscription.is_subscribed) == (False, True)
 
 
 def test_a_full_follower_asks_for_whole_boards() -> None:
     """In full mode neither mode nor position is named."""
-    follower = SubscriptionState(mode="full")
-    hear(follower, update_frame("1-3", rows("ab")))
-    assert [json.loads(text) for text in follower.opening(None)] == [
+    subscription = SubscriptionState(mode="full")
+    receive(subscription, update_frame("1-3", rows("ab")))
+    assert [json.loads(text) for text in subscription.opening(None)] == [
         {"action": "subscribe", "channel": "leaderboard", "heartbeat": True}
     ]
 
@@ -103,32 +103,32 @@ def test_a_full_follower_asks_for_whole_boards() -> None:
 def test_a_gap_is_asked_about_once_and_then_without_presuming() -> None:
     """Deltas that were under way do not make more questions; if the answer doesn't fit either, the whole board is asked
     for."""
-    follower, shown = SubscriptionState(), [(f"1-{number}", rows("abc"[:number])) for number in range(4)]
-    hear(follower, update_frame(*shown[0]))
-    assert [question["since"] for question in hear(follower, delta_frame(*shown[1:3]), delta_frame(*shown[2:4]))] == [
-        "1-0"
-    ]
-    (question,) = hear(follower, SUBSCRIBED, delta_frame(*shown[2:4]))
+    subscription, shown = SubscriptionState(), [(f"1-{number}", rows("abc"[:number])) for number in range(4)]
+    receive(subscription, update_frame(*shown[0]))
+    assert [
+        question["since"] for question in receive(subscription, delta_frame(*shown[1:3]), delta_frame(*shown[2:4]))
+    ] == ["1-0"]
+    (question,) = receive(subscription, SUBSCRIBED, delta_frame(*shown[2:4]))
     assert "since" not in question
-    assert not hear(follower, SUBSCRIBED, update_frame(*shown[3]), delta_frame(shown[3], ("1-4", rows("cab"))))
-    assert follower.board.entries == rows("cab")
+    assert not receive(subscription, SUBSCRIBED, update_frame(*shown[3]), delta_frame(shown[3], ("1-4", rows("cab"))))
+    assert subscription.board.entries == rows("cab")
 
 
 def test_what_else_is_told_is_remembered() -> None:
     """Standing, personal events (the newest 16), viewers and staleness; the next frame ends the latter; unknown events
     are passed over."""
-    follower = SubscriptionState()
-    hear(
-        follower,
+    subscription = SubscriptionState()
+    receive(
+        subscription,
         frame("authenticated", userId="a", score=None, rank=None),
         frame("viewers", count=7),
         frame("news", text="!"),
         '{"event":"pong"}',
     )
-    assert (follower.viewers, follower.is_authenticated) == (7, True)
+    assert (subscription.viewers, subscription.is_authenticated) == (7, True)
     for score in range(PERSONAL_EVENTS + 2):
-        hear(
-            follower,
+        receive(
+            subscription,
             frame(
                 "score:personal",
                 previousScore=0,
@@ -139,24 +139,24 @@ def test_what_else_is_told_is_remembered() -> None:
                 timestamp="now",
             ),
         )
-    assert [event.newScore for event in follower.personal] == list(range(2, PERSONAL_EVENTS + 2))
-    assert follower.standing is not None
-    assert (follower.standing.score, follower.standing.rank) == (PERSONAL_EVENTS + 1, 2)
-    hear(follower, frame("leaderboard:stale", since="then"))
-    assert follower.stale_since == "then"
-    hear(follower, update_frame("1-1", rows("a")))
-    assert not follower.stale_since
+    assert [event.newScore for event in subscription.personal] == list(range(2, PERSONAL_EVENTS + 2))
+    assert subscription.standing is not None
+    assert (subscription.standing.score, subscription.standing.rank) == (PERSONAL_EVENTS + 1, 2)
+    receive(subscription, frame("leaderboard:stale", since="then"))
+    assert subscription.stale_since == "then"
+    receive(subscription, update_frame("1-1", rows("a")))
+    assert not subscription.stale_since
 
 
 def test_what_silence_means_is_promised_anew_on_each_connection() -> None:
     """`subscribed` says how long the server may be silent; one that does not know of heartbeats promises nothing."""
-    follower = SubscriptionState()
-    hear(follower, frame("subscribed", channel="leaderboard", heartbeatSeconds=3.5), '{"event":"heartbeat"}')
-    assert follower.heartbeat_seconds == 3.5
-    follower.opening(None)
-    assert follower.heartbeat_seconds == 0
-    hear(follower, SUBSCRIBED)
-    assert follower.heartbeat_seconds == 0
+    subscription = SubscriptionState()
+    receive(subscription, frame("subscribed", channel="leaderboard", heartbeatSeconds=3.5), '{"event":"heartbeat"}')
+    assert subscription.heartbeat_seconds == 3.5
+    subscription.opening(None)
+    assert subscription.heartbeat_seconds == 0
+    receive(subscription, SUBSCRIBED)
+    assert subscription.heartbeat_seconds == 0
 
 
 def test_an_unknown_channel_is_an_error() -> None:
@@ -170,8 +170,8 @@ def test_an_unknown_channel_is_an_error() -> None:
 )
 def test_nonsense_is_no_frame(text: str) -> None:
     """What is not the protocol raises, and the connection is given up; the board stays."""
-    follower = SubscriptionState()
-    hear(follower, update_frame("1-1", rows("a")))
+    subscription = SubscriptionState()
+    receive(subscription, update_frame("1-1", rows("a")))
     with pytest.raises(msgspec.MsgspecError):
-        follower.receive(text)
-    assert follower.board.entries == rows("a")
+        subscription.receive(text)
+    assert subscription.board.entries == rows("a")

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from scoreboard.client import Refused, Unreachable
+from tests.background_loop import in_background
 from tests.client.board_server import BoardServer, board_server, rows
 from tests.client.http_proxy import http_proxy
-from tests.client.loops import beside, on_both_loops
+from tests.client.loops import on_both_loops
 
 NAMES = ("localhost", "board.test")
 
@@ -62,7 +63,7 @@ async def test_a_certificate_of_the_environment_is_trusted(
 ) -> None:
     """SSL_CERT_FILE counts for the live connection and for requests, on this machine and behind a proxy's tunnel."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    with beside(http_proxy(urlsplit(server.url).port or 0)) as (proxy, _):
+    with in_background(http_proxy(urlsplit(server.url).port or 0)) as (proxy, _):
         url = server.url if way == "direct" else "https://board.test"
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with anyio.fail_after(20):
@@ -87,4 +88,4 @@ async def test_a_certificate_that_nobody_knows_is_not_trusted(client: ModuleType
     with anyio.fail_after(20), pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
         async with client.log_in(server.url, "ada", "a long password", patience=0.0):
             raise AssertionError("not logged in")
-    assert server.heard == []
+    assert server.received == []

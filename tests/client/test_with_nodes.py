@@ -17,9 +17,10 @@ import trio
 from scoreboard.client import Credentials, LiveBoard, Refused, backoff, clock, following
 from scoreboard.domain.protocol import HEARTBEAT_SECONDS
 from scoreboard.domain.sessions import CLIENT_ANSWER_SECONDS, CLIENT_PAUSE_SECONDS
-from tests.client.loops import beside, on_both_loops
+from tests.background_loop import in_background
+from tests.client.loops import on_both_loops
 from tests.conftest import execute, in_asyncio, in_thread
-from tests.e2e.nodes import ServerProcess, provision
+from tests.e2e.server_processes import ServerProcess, provision
 from tests.storage.proxy import Fault, proxy_before
 
 StartNode = Callable[..., ServerProcess]
@@ -100,7 +101,7 @@ async def test_boards_outlive_their_node(
 ) -> None:
     """A node is shot and comes back while an action is under way: the action counts once, and boards of either mode are
     what it shows."""
-    monkeypatch.setattr(backoff, "LONGEST", 0.5)
+    monkeypatch.setattr(backoff, "MAX_SECONDS", 0.5)
     node = start_node(limits__user_per_minute="0")
     async with client.open_http(node.url) as http:
         sessions = [client.Session(http, credentials) for credentials in provisioned(node, 3)]
@@ -138,7 +139,9 @@ async def test_a_frozen_node_is_seen(client: ModuleType, start_node: StartNode) 
     async with client.connect(node.url) as board:
         node.signal(signal.SIGSTOP)
         try:
-            with anyio.fail_after(HEARTBEAT_SECONDS + following.LATE_SECONDS + 3):  # where the machine is busy
+            with anyio.fail_after(
+                HEARTBEAT_SECONDS + following.HEARTBEAT_GRACE_SECONDS + 3
+            ):  # where the machine is busy
                 while board.state != "silent":
                     await board.changed()
         finally:
@@ -163,7 +166,7 @@ async def test_a_lost_answer_to_a_refresh_does_not_log_out(
     waited = CLIENT_ANSWER_SECONDS + CLIENT_PAUSE_SECONDS
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
-        beside(lambda: proxy_before(node.url)) as (proxy, _),
+        in_background(lambda: proxy_before(node.url)) as (proxy, _),
     ):
         monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() - HOUR))
         async with client.log_in(proxy.url, NAME, PASSWORD) as session:

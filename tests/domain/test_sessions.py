@@ -23,7 +23,7 @@ def test_a_client_that_lost_an_answer_asks_again_within_the_grace() -> None:
     """It waits for the answer, pauses, and its second try may take as long as the first; the Python client never pauses
     longer."""
     assert REFRESH_GRACE_SECONDS >= 2 * CLIENT_ANSWER_SECONDS + CLIENT_PAUSE_SECONDS
-    assert backoff.LONGEST <= CLIENT_PAUSE_SECONDS
+    assert backoff.MAX_SECONDS <= CLIENT_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize(

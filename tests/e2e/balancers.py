@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.e2e.nodes import ServerProcess, Viewer, free_port, watching
+from tests.e2e.server_processes import ServerProcess, Viewer, free_port, watching
 from tests.websockets import open_websocket
 
 PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy"}  # → Debian's package

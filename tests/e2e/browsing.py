@@ -34,7 +34,7 @@ FLAGS = [
 ]
 # this machine under a name: over plain http no secure context, as pages of another machine are
 PLAIN_HOST = "plain.test"
-PATIENCE = 15_000  # ms; bounds a hang, measures nothing
+PAGE_TIMEOUT_MS = 15_000  # ms; bounds a hang, measures nothing
 FREE = "[data-action][data-cooldown^='0']"  # the button of an action that can be done at any time
 
 in_browser = pytest.mark.skipif(
@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 def visitor(browser: Browser) -> Iterator[BrowserContext]:
     """A visitor, who may open several tabs; what a tab's CSP forbids is an error of its console."""
     context = browser.new_context()
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(PAGE_TIMEOUT_MS)
     context.add_init_script(
         "addEventListener('securitypolicyviolation', (e) => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI))"
     )
@@ -62,28 +62,28 @@ def visitor(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-def listen(page: Page) -> list[str]:
-    """Everything that goes wrong in this tab from now on, in words."""
-    complaints: list[str] = []
+def collect_errors(page: Page) -> list[str]:
+    """The errors and warnings of this tab's console, from now on."""
+    errors: list[str] = []
 
-    def heard(message: ConsoleMessage) -> None:
+    def on_message(message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
-            complaints.append(message.text)
+            errors.append(message.text)
 
-    page.on("console", heard)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return complaints
+    page.on("console", on_message)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    return errors
 
 
-def says(page: Page, words: str) -> None:
-    """Waits until the state line says so."""
-    expect(page.locator("#state")).to_contain_text(words, timeout=PATIENCE)
+def expect_state(page: Page, words: str) -> None:
+    """Waits until the state line has these words."""
+    expect(page.locator("#state")).to_contain_text(words, timeout=PAGE_TIMEOUT_MS)
 
 
 def open_page(visitor: BrowserContext, url: str, words: str = "Live") -> Page:
     page = visitor.new_page()
     page.goto(url)
-    says(page, words)
+    expect_state(page, words)
     return page
 
 
@@ -94,11 +94,14 @@ def player(page: Page, live_server: Any, rank: int) -> tuple[str, str]:
 
 
 def log_in(page: Page, username: str, password: str) -> None:
+    """Logs in by the form; returns when the page shows this user, with a score, in place of the form."""
     page.get_by_label("User name").fill(username)
     page.get_by_label("Password", exact=True).fill(password)
     page.get_by_role("button", name="Log in").click()
-    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
-    expect(page.locator("#score")).to_have_text(re.compile(r"\d"), timeout=PATIENCE)
+    expect(page.locator("#enter")).to_be_hidden(timeout=PAGE_TIMEOUT_MS)
+    expect(page.locator("#me")).to_be_visible()
+    expect(page.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
+    expect(page.locator("#score")).to_have_text(re.compile(r"\d"), timeout=PAGE_TIMEOUT_MS)
 
 
 def row(page: Page, username: str) -> Any:
@@ -112,7 +115,7 @@ def score(page: Page, username: str) -> int:
 def act(page: Page) -> int:
     """Completes the action that is always free; the points it gave."""
     page.locator(FREE).click()
-    expect(page.locator("#note")).to_have_text(re.compile(r"^\+\d+ points"), timeout=PATIENCE)
+    expect(page.locator("#note")).to_have_text(re.compile(r"^\+\d+ points"), timeout=PAGE_TIMEOUT_MS)
     points = re.search(r"\d+", page.locator("#note").inner_text())
     assert points is not None
     return int(points[0])

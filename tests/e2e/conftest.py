@@ -10,9 +10,11 @@ import pytest
 
 from scoreboard.cli import demo
 from tests.e2e.browsing import browser, visitor  # noqa: F401 – fixtures
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 
 HIGH = "1000000"  # a limit that is in force and that a test does not reach
+# 27 accounts are made and log in: 54 password hashes, one at a time where there are few cores.
+DEMO_TIMEOUT_SECONDS = 180
 
 
 class LiveServer(ServerProcess):
@@ -32,7 +34,7 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
         {"SCOREBOARD_LIMITS__LOGIN_PER_MINUTE": HIGH, "SCOREBOARD_LIMITS__IP_PER_MINUTE": HIGH},
     )
     server.start()
-    deadline = monotonic() + 60
+    deadline = monotonic() + DEMO_TIMEOUT_SECONDS
     while (
         len(httpx.get(f"{server.url}/api/v1/scores/leaderboard?limit=100").json()["data"]["leaderboard"])
         < len(demo.HANDLES) - 1

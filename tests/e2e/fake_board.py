@@ -27,14 +27,14 @@ ACTIONS = [
     PageAction("friend_invite", "Invite a friend", "100", 3_600),
 ]
 
-# `server.rows` is the board; `server.draw(rows)` sends it, `server.tell(event, data)` anything else. A frozen server
+# `server.rows` is the board; `server.draw(rows)` sends it, `server.sendEvent(event, data)` anything else. A frozen server
 # sends nothing.
 SOCKET = """
 globalThis.server = {
   rows: [], position: 0, open: new Set(), dialled: 0, frozen: false, timestamp: '2026-01-02T03:04:05.000Z', sent: [],
-  tell(event, data) { if (!this.frozen) for (const socket of this.open) socket.onmessage({ data: JSON.stringify({ event, data }) }); },
+  sendEvent(event, data) { if (!this.frozen) for (const socket of this.open) socket.onmessage({ data: JSON.stringify({ event, data }) }); },
   board() { return { leaderboard: this.rows, position: '1-' + this.position, timestamp: this.timestamp, changedPositions: [] }; },
-  draw(rows) { this.rows = rows; this.position++; this.tell('leaderboard:update', this.board()); },
+  draw(rows) { this.rows = rows; this.position++; this.sendEvent('leaderboard:update', this.board()); },
 };
 globalThis.WebSocket = class {
   readyState = 0;

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.e2e.browsing import PATIENCE, in_browser
+from tests.e2e.browsing import PAGE_TIMEOUT_MS, in_browser
 from tests.e2e.fake_board import FakeBoard, entries
 from tests.e2e.test_states import SCORED, SESSION, enter, refuse
 
@@ -23,7 +23,7 @@ def objections(page: Page) -> list[str]:
 
 
 def open_as(context: BrowserContext, path: str, width: int) -> tuple[Page, FakeBoard]:
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(PAGE_TIMEOUT_MS)
     fake = FakeBoard(context, ROWS)
     session = {"success": True, "data": SESSION}
     fake.api = {

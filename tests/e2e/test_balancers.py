@@ -11,11 +11,11 @@ import httpx
 import pytest
 import trio
 
+from tests.e2e.balanced_nodes import LOG_INS, SPREAD, NodePair, balancer, pair, playing
 from tests.e2e.balancers import PROGRAMS, PUBLIC_URL, Balancer, Certificate
-from tests.e2e.nodes import ServerProcess, register
-from tests.e2e.sites import LOG_INS, SPREAD, Site, balancer, playing, site
+from tests.e2e.server_processes import ServerProcess, register
 
-__all__ = ["balancer", "site"]  # fixtures
+__all__ = ["balancer", "pair"]  # fixtures
 
 
 # ---- transports -----------------------------------------------------------------------------------------------------
@@ -23,24 +23,24 @@ __all__ = ["balancer", "site"]  # fixtures
 REFRESH_COOKIE = "__Secure-scoreboard_refresh"
 
 
-async def test_a_websocket_goes_through(site: Site, balancer: Balancer) -> None:
+async def test_a_websocket_goes_through(pair: NodePair, balancer: Balancer) -> None:
     """Over wss a viewer is given the board, then each change of it and its own points, whichever node has which
     request."""
-    async with playing(site, balancer) as user, balancer.viewer(token=user.token) as watching:
-        await watching.hear("leaderboard:update")
+    async with playing(pair, balancer) as user, balancer.viewer(token=user.token) as watching:
+        await watching.next_event("leaderboard:update")
         for _ in range(4):
             recorded = (await user.act()).json()["data"]
-            assert (await watching.hear("score:personal"))["newScore"] == recorded["newScore"]
-            while (await watching.hear("leaderboard:update"))["leaderboard"][0]["score"] != recorded["newScore"]:
+            assert (await watching.next_event("score:personal"))["newScore"] == recorded["newScore"]
+            while (await watching.next_event("leaderboard:update"))["leaderboard"][0]["score"] != recorded["newScore"]:
                 pass
-        await watching.say(action="ping")
-        await watching.hear("pong")
+        await watching.send(action="ping")
+        await watching.next_event("pong")
 
 
-async def test_events_go_out_as_they_come(site: Site, balancer: Balancer) -> None:
+async def test_events_go_out_as_they_come(pair: NodePair, balancer: Balancer) -> None:
     """An event stream is not held back: each event is here before the next thing happens; and it resumes on any
     node."""
-    async with playing(site, balancer) as user, trio.open_nursery() as nursery:
+    async with playing(pair, balancer) as user, trio.open_nursery() as nursery:
         async with balancer.streaming(**user.authorization) as events:
             before = await events.next("leaderboard:update")
             for _ in range(4):
@@ -66,10 +66,10 @@ async def test_events_go_out_as_they_come(site: Site, balancer: Balancer) -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_a_poll_waits_on_any_node(site: Site, balancer: Balancer) -> None:
+async def test_a_poll_waits_on_any_node(pair: NodePair, balancer: Balancer) -> None:
     """A poll without stickiness: at once when its position is an old one, whoever gave it; else when the board changes,
     or 204."""
-    async with playing(site, balancer) as user:
+    async with playing(pair, balancer) as user:
         await user.act()
 
         async def poll(**query: str) -> httpx.Response:
@@ -105,12 +105,12 @@ async def test_a_poll_waits_on_any_node(site: Site, balancer: Balancer) -> None:
 # ---- what is passed on ----------------------------------------------------------------------------------------------
 
 
-async def test_the_client_is_counted_not_the_balancer(site: Site, balancer: Balancer) -> None:
+async def test_the_client_is_counted_not_the_balancer(pair: NodePair, balancer: Balancer) -> None:
     """An address that logs in too often is refused, whatever it claims in X-Forwarded-For; its neighbour is not.
 
     It is 127.0.0.1, which the nodes trust: an X-Forwarded-For that the balancer only added to would be believed.
     """
-    async with balancer.client("127.0.0.1") as hasty, balancer.client(site.address()) as neighbour:
+    async with balancer.client("127.0.0.1") as hasty, balancer.client(pair.address()) as neighbour:
 
         async def log_in(client: httpx.AsyncClient, **fields: str) -> httpx.Response:
             body = {"username": f"user-{uuid4().hex[:12]}", "password": "not the password"}
@@ -123,10 +123,10 @@ async def test_the_client_is_counted_not_the_balancer(site: Site, balancer: Bala
         assert (await log_in(neighbour)).status_code == httpx.codes.UNAUTHORIZED
 
 
-async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> None:
+async def test_a_browser_logs_in_over_https(pair: NodePair, balancer: Balancer) -> None:
     """The refresh cookie is Secure, comes back by any node, and HSTS is on; a foreign page is refused, on the WebSocket
     too."""
-    async with balancer.client(site.address()) as http:
+    async with balancer.client(pair.address()) as http:
         user = await register(http)
         body = {"username": user.session["username"], "password": "a long password"}
         answer = await http.post("/api/v1/auth/login", json=body, headers={"origin": PUBLIC_URL})
@@ -152,10 +152,10 @@ async def test_a_browser_logs_in_over_https(site: Site, balancer: Balancer) -> N
         assert await watching.close_code() == 4403
 
 
-async def test_request_ids_limits_and_closed_doors(site: Site, balancer: Balancer) -> None:
+async def test_request_ids_limits_and_closed_doors(pair: NodePair, balancer: Balancer) -> None:
     """A request keeps its id or gets one; a body too large is 413; no handshake is 426; /metrics is closed; tokens are
     not logged."""
-    async with balancer.client(site.address()) as http:
+    async with balancer.client(pair.address()) as http:
         assert (await http.get("/livez", headers={"x-request-id": "my-own.id_1"})).headers[
             "x-request-id"
         ] == "my-own.id_1"
@@ -201,16 +201,16 @@ SPELLINGS = (
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-async def test_metrics_are_closed_in_every_spelling(site: Site, balancer: Balancer) -> None:
+async def test_metrics_are_closed_in_every_spelling(pair: NodePair, balancer: Balancer) -> None:
     """By the balancer already: no node is asked, whatever letters, slashes and dots the path is written with."""
     for number, path in enumerate(SPELLINGS):
         assert (await balancer.raw(path, f"spelling-{number}")).startswith(b"HTTP/1.1 404 "), path
         assert await balancer.asks_no_node(f"spelling-{number}"), path
 
 
-async def test_the_balancers_own_errors_are_pages_too(site: Site, balancer: Balancer) -> None:
+async def test_the_balancers_own_errors_are_pages_too(pair: NodePair, balancer: Balancer) -> None:
     """For a browser that opens an address; the API's are problems."""
-    async with balancer.client(site.address()) as http:
+    async with balancer.client(pair.address()) as http:
         page = await http.get("/metrics", headers=BROWSER)
         assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
         assert "There is nothing at this path." in page.text
@@ -218,10 +218,10 @@ async def test_the_balancers_own_errors_are_pages_too(site: Site, balancer: Bala
         assert (await http.get("/metrics", headers={"accept": "application/json"})).json()["code"] == "NOT_FOUND"
 
 
-async def test_a_page_view_is_one_request_for_the_balancer(site: Site, balancer: Balancer) -> None:
+async def test_a_page_view_is_one_request_for_the_balancer(pair: NodePair, balancer: Balancer) -> None:
     """More files than the limit has requests pass, and so do requests with a token; then there is still room for the
     page."""
-    async with balancer.client(site.address()) as http:
+    async with balancer.client(pair.address()) as http:
         answered: list[int] = []
 
         async def ask(path: str, **fields: str) -> None:
@@ -242,13 +242,13 @@ async def _pieces(length: int) -> AsyncIterator[bytes]:
         yield b" " * 1000
 
 
-async def test_a_thousand_requests_a_minute(site: Site, balancer: Balancer) -> None:
+async def test_a_thousand_requests_a_minute(pair: NodePair, balancer: Balancer) -> None:
     """The thousandth request of an address is answered; soon after it is told 429 and when to come back; its neighbour
     is not."""
     refused: list[httpx.Response] = []
     pages: list[httpx.Response] = []
     admitted = 0
-    async with balancer.client(site.address()) as http, balancer.client(site.address()) as neighbour:
+    async with balancer.client(pair.address()) as http, balancer.client(pair.address()) as neighbour:
 
         async def ask() -> None:
             nonlocal admitted
@@ -298,11 +298,11 @@ async def test_no_node_answers(program: str, tmp_path: Path) -> None:
         balancer.stop()
 
 
-async def test_who_keeps_the_cookie_keeps_the_node(site: Site, balancer: Balancer) -> None:
+async def test_who_keeps_the_cookie_keeps_the_node(pair: NodePair, balancer: Balancer) -> None:
     """A browser that keeps the balancer's cookie comes to one node; clients that don't are spread over both."""
     async with (
-        balancer.client(site.address(), keeps_cookies=True) as browser,
-        balancer.client(site.address()) as script,
+        balancer.client(pair.address(), keeps_cookies=True) as browser,
+        balancer.client(pair.address()) as script,
     ):
         ids = [(await browser.get("/livez")).headers["x-request-id"] for _ in range(12)]
         assert len({(await balancer.nodes_of(request_id))[-1].port for request_id in ids}) == 1

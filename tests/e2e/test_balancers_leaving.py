@@ -11,11 +11,11 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed
 
+from tests.e2e.balanced_nodes import SPREAD, NodePair, balancer, pair, playing
 from tests.e2e.balancers import Balancer
-from tests.e2e.nodes import Client, ServerProcess, register
-from tests.e2e.sites import SPREAD, Site, balancer, playing, site
+from tests.e2e.server_processes import Client, ServerProcess, register
 
-__all__ = ["balancer", "site"]  # fixtures
+__all__ = ["balancer", "pair"]  # fixtures
 
 POINTS = 50  # of the action that Client.body tells of
 POSTERS = 4
@@ -50,7 +50,7 @@ async def failure(request: Awaitable[httpx.Response]) -> str:
 
 
 async def under_load(
-    site: Site, balancer: Balancer, leave: Callable[[], Awaitable[None]], left: Callable[[], bool]
+    pair: NodePair, balancer: Balancer, leave: Callable[[], Awaitable[None]], left: Callable[[], bool]
 ) -> Load:
     """Posts, reads and watches through the balancer while `leave` ends a node, until some time after `left` says that
     it has.
@@ -59,12 +59,12 @@ async def under_load(
     body.
     """
     load, stop = Load(), trio.Event()
-    async with playing(site, balancer) as user, trio.open_nursery() as watchers:
+    async with playing(pair, balancer) as user, trio.open_nursery() as watchers:
         before = await score_of(user)
 
         async def post() -> None:
-            async with balancer.client(site.address()) as http:
-                client = Client(http, site.player)
+            async with balancer.client(pair.address()) as http:
+                client = Client(http, pair.player)
                 while not stop.is_set():
                     body = client.body()
                     load.actions += 1
@@ -74,7 +74,7 @@ async def under_load(
                     await trio.sleep(0.02)  # 50 a second and less: the limit of an address is 1000 a minute
 
         async def do_else() -> None:
-            async with balancer.client(site.address()) as http:
+            async with balancer.client(pair.address()) as http:
                 other = await register(http)
                 token = {"refreshToken": other.session["refreshToken"]}
                 while not stop.is_set():
@@ -94,7 +94,9 @@ async def under_load(
                 async with balancer.viewer() as watching:
                     try:
                         while True:
-                            load.boards[number] = (await watching.hear("leaderboard:update"))["leaderboard"][0]["score"]
+                            load.boards[number] = (await watching.next_event("leaderboard:update"))["leaderboard"][0][
+                                "score"
+                            ]
                     except ConnectionClosed as closed:
                         load.codes.append(closed.reason.code if closed.reason else 1006)
 
@@ -114,7 +116,7 @@ async def under_load(
         async def poll(number: int) -> None:
             """Asks again, wherever that leads, with the position that it has."""
             since = ""
-            async with balancer.client(site.address()) as http:
+            async with balancer.client(pair.address()) as http:
                 while True:
                     answer = await http.get("/api/v1/scores/poll", params={"since": since, "wait": "2"})
                     if answer.status_code == httpx.codes.OK:
@@ -159,37 +161,37 @@ async def refresh(http: httpx.AsyncClient, token: dict[str, str]) -> httpx.Respo
     return answer
 
 
-async def back_again(site: Site, balancer: Balancer, node: ServerProcess) -> None:
+async def back_again(pair: NodePair, balancer: Balancer, node: ServerProcess) -> None:
     """Starts the node, and returns when it is given requests."""
     node.start()
-    async with balancer.client(site.address()) as http:
+    async with balancer.client(pair.address()) as http:
         await balancer.balances(http)
 
 
-async def test_a_node_that_is_stopped_is_not_missed(site: Site, balancer: Balancer) -> None:
+async def test_a_node_that_is_stopped_is_not_missed(pair: NodePair, balancer: Balancer) -> None:
     """SIGTERM under load: every request is answered well, each action counts once, viewers are told 1012 and are back
     on the other node."""
-    node = site.nodes[0]
+    node = pair.nodes[0]
     process = node.process
     assert process is not None
 
     async def stop() -> None:
         node.signal()
 
-    load = await under_load(site, balancer, stop, lambda: process.poll() is not None)
+    load = await under_load(pair, balancer, stop, lambda: process.poll() is not None)
     assert node.stop() == 0
     assert not load.failed
     assert not load.others_failed
     assert set(load.codes) == {1012}
     assert len(load.codes) <= SPREAD  # each of them once
     assert not [line for line in node.lines() if line["level"] in {"error", "critical"}]
-    await back_again(site, balancer, node)
+    await back_again(pair, balancer, node)
 
 
-async def test_a_node_that_is_killed_costs_no_action(site: Site, balancer: Balancer) -> None:
+async def test_a_node_that_is_killed_costs_no_action(pair: NodePair, balancer: Balancer) -> None:
     """kill -9 of a node that has requests in hand: the balancer repeats what may be repeated, so that each action is
     answered and counts once; of other requests at most the one in hand fails; viewers are back on the other node."""
-    node = site.nodes[1]
+    node = pair.nodes[1]
     process = node.process
     assert process is not None
 
@@ -198,9 +200,9 @@ async def test_a_node_that_is_killed_costs_no_action(site: Site, balancer: Balan
         await trio.sleep(0.2)  # requests come to be in its hands; the test holds without any, too
         node.signal(signal.SIGKILL)
 
-    load = await under_load(site, balancer, kill, lambda: process.poll() is not None)
+    load = await under_load(pair, balancer, kill, lambda: process.poll() is not None)
     assert not load.failed
     assert len(load.others_failed) <= 1
     assert set(load.codes) == {1006}
     assert len(load.codes) <= SPREAD
-    await back_again(site, balancer, node)
+    await back_again(pair, balancer, node)

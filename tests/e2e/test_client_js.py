@@ -19,19 +19,19 @@ from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.deltas import compare
 from tests.e2e.browsing import (
     FREE,
-    PATIENCE,
+    PAGE_TIMEOUT_MS,
     Player,
     act,
+    expect_state,
     in_browser,
     log_in,
     open_page,
     player,
     proxy,
     row,
-    says,
     score,
 )
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 
 StartNode = Callable[..., ServerProcess]
 
@@ -41,7 +41,7 @@ HIDE = """(hidden) => {
 }"""
 
 
-class Spoken:
+class SocketLog:
     """What was said on this tab's WebSockets, one after the other."""
 
     def __init__(self, page: Page) -> None:
@@ -155,13 +155,13 @@ def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
     asked: list[Any] = []
 
     def serve(socket: WebSocketRoute) -> None:
-        def hear(message: str | bytes) -> None:
+        def on_message(message: str | bytes) -> None:
             asked.append(json.loads(message))
             if asked[-1]["action"] != "subscribe":
                 return
             if len(asked) == 1:
-                tell("update", leaderboard=[ada], position="1-1", changedPositions=[])
-                tell(
+                send("update", leaderboard=[ada], position="1-1", changedPositions=[])
+                send(
                     "delta",
                     changed=[{**ada, "previousRank": 1, "score": 40}],
                     removed=[],
@@ -169,14 +169,14 @@ def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
                     previousPosition="1-3",
                 )
             else:
-                tell(
+                send(
                     "delta",
                     changed=[{**ada, "previousRank": 1, "score": 30}],
                     removed=[],
                     position="1-3",
                     previousPosition="1-1",
                 )
-                tell(
+                send(
                     "delta",
                     changed=[{**ada, "previousRank": 1, "score": 40}],
                     removed=[],
@@ -185,19 +185,19 @@ def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
                 )
                 # nobody scored: the position stays
                 named = {**ada, "previousRank": 1, "score": 40, "username": "Grace"}
-                tell("delta", changed=[named], removed=[], position="1-4", previousPosition="1-4")
+                send("delta", changed=[named], removed=[], position="1-4", previousPosition="1-4")
 
-        def tell(event: str, **data: Any) -> None:
+        def send(event: str, **data: Any) -> None:
             socket.send(
                 json.dumps({"event": f"leaderboard:{event}", "data": {**data, "timestamp": "2026-01-01T00:00:00.000Z"}})
             )
 
-        socket.on_message(hear)
+        socket.on_message(on_message)
 
     page = visitor.new_page()
     page.route_web_socket("**/api/v1/scores/live", serve)
     page.goto(live_server.url)
-    expect(page.locator("#board tr").first.locator("td").last).to_have_text("40", timeout=PATIENCE)
+    expect(page.locator("#board tr").first.locator("td").last).to_have_text("40", timeout=PAGE_TIMEOUT_MS)
     expect(page.locator("#board tr").first.locator("bdi")).to_have_text("Grace")
     assert [message.get("since") for message in asked] == [None, "1-1"]
     assert {message["mode"] for message in asked} == {"delta"}
@@ -208,7 +208,7 @@ def test_a_gap_is_asked_for(visitor: BrowserContext, live_server: Any) -> None:
 
 @in_browser
 def test_a_tab_that_was_cut_off_catches_up(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Cut off it says so; back again it resumes from its position, is told only what it missed, and shows what others
+    """Cut off it says so; back again it resumes from its position, is sent only what it missed, and shows what others
     show."""
     node = start_node(limits__user_per_minute="0")
     players = [Player(node.url, f"Player {number}") for number in range(4)]
@@ -216,22 +216,22 @@ def test_a_tab_that_was_cut_off_catches_up(visitor: BrowserContext, start_node: 
         each.act()
     with proxy(node.port) as network:
         away, here = visitor.new_page(), open_page(visitor, node.url)
-        spoken = Spoken(away)
+        socket_log = SocketLog(away)
         away.goto(network.url)
-        says(away, "Live")
+        expect_state(away, "Live")
         shown = away.locator("#board").inner_text()
         network.swallow = {b"/api/v1/scores/stream", b"/api/v1/scores/poll"}  # they would bring the whole board
         network.cut()
-        says(away, "Reconnecting")
+        expect_state(away, "Reconnecting")
         total = [players[3].act() for _ in range(3)][-1]
-        expect(here.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
+        expect(here.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PAGE_TIMEOUT_MS)
         assert away.locator("#board").inner_text() == shown
         network.is_cut = False
         away.evaluate("dispatchEvent(new Event('online'))")  # what the browser says when the network is back
-        says(away, "Live")
-        expect(away.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
-        sent, received = spoken.sockets[-1]
-        assert [message["since"] for message in subscriptions(sent)] == [newest(spoken.sockets[0][1])]
+        expect_state(away, "Live")
+        expect(away.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PAGE_TIMEOUT_MS)
+        sent, received = socket_log.sockets[-1]
+        assert [message["since"] for message in subscriptions(sent)] == [newest(socket_log.sockets[0][1])]
         assert "leaderboard:update" not in {message["event"] for message in received}
         for place in range(1, 5):
             name = here.locator(f"#board tr:nth-child({place}) bdi").inner_text()
@@ -251,25 +251,25 @@ def test_networks_without_websocket_or_streams(visitor: BrowserContext, live_ser
 
         def seen() -> None:
             points = score(acting, username) + act(acting)
-            expect(row(watching, username).locator("td").last).to_have_text(f"{points:,}", timeout=PATIENCE)
+            expect(row(watching, username).locator("td").last).to_have_text(f"{points:,}", timeout=PAGE_TIMEOUT_MS)
 
         seen()
         sockets: list[WebSocket] = []
         watching.on("websocket", lambda socket: sockets.append(socket))
         watching.reload()
-        says(watching, "SSE")
+        expect_state(watching, "SSE")
         assert sockets == []  # it knows by now
         seen()
         network.swallow.add(b"/api/v1/scores/stream")
         network.drop()
-        says(watching, "Polling")
+        expect_state(watching, "Polling")
         seen()
         log_in(watching, username, password)
         seen()
-        expect(watching.locator("#score")).to_have_text(f"{score(acting, username):,}", timeout=PATIENCE)
+        expect(watching.locator("#score")).to_have_text(f"{score(acting, username):,}", timeout=PAGE_TIMEOUT_MS)
         network.swallow = set()
         watching.evaluate("dispatchEvent(new Event('online'))")
-        says(watching, "WebSocket")
+        expect_state(watching, "WebSocket")
         seen()
 
 
@@ -277,22 +277,22 @@ def test_networks_without_websocket_or_streams(visitor: BrowserContext, live_ser
 def test_out_of_sight_it_pauses(visitor: BrowserContext, live_server: Any) -> None:
     """A hidden tab lets its connection go; seen again it is live at once, from the position that it had."""
     page = visitor.new_page()
-    spoken = Spoken(page)
+    socket_log = SocketLog(page)
     page.goto(live_server.url)
-    says(page, "Live")
+    expect_state(page, "Live")
     expect(page.locator("#board tr").first).to_be_visible()
     page.evaluate(HIDE, True)
-    says(page, "Paused")
-    known = newest(spoken.sockets[0][1])
+    expect_state(page, "Paused")
+    known = newest(socket_log.sockets[0][1])
     page.evaluate(HIDE, False)
-    says(page, "Live")
-    assert [message["since"] for message in subscriptions(spoken.sockets[-1][0])] == [known]
-    assert len(spoken.sockets) == 2
+    expect_state(page, "Live")
+    assert [message["since"] for message in subscriptions(socket_log.sockets[-1][0])] == [known]
+    assert len(socket_log.sockets) == 2
 
 
 @in_browser
 def test_a_client_moves_to_another_node(visitor: BrowserContext, start_node: StartNode) -> None:
-    """When its node goes, the client resumes on another one under the same position: it is told what it missed, not the
+    """When its node goes, the client resumes on another one under the same position: it is sent what it missed, not the
     whole board."""
     first, second = start_node(limits__user_per_minute="0"), start_node(limits__user_per_minute="0")
     players = [Player(second.url, f"Player {number}") for number in range(3)]
@@ -301,29 +301,29 @@ def test_a_client_moves_to_another_node(visitor: BrowserContext, start_node: Sta
     with proxy(first.port) as network:
         open_page(visitor, second.url)  # what somebody watches the node remembers for a while
         page = visitor.new_page()
-        spoken = Spoken(page)
+        socket_log = SocketLog(page)
         page.goto(network.url)
-        says(page, "Live")
-        expect(page.locator("#board tr[data-user]")).to_have_count(3, timeout=PATIENCE)
+        expect_state(page, "Live")
+        expect(page.locator("#board tr[data-user]")).to_have_count(3, timeout=PAGE_TIMEOUT_MS)
         network.target = second.port
         with page.expect_websocket():
             first.stop()
         total = players[2].act()
-        says(page, "Live")
-        expect(page.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
-        sent, received = spoken.sockets[-1]
-        assert len(spoken.sockets) > 1
-        assert subscriptions(sent)[0]["since"] == newest(spoken.sockets[0][1])
+        expect_state(page, "Live")
+        expect(page.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PAGE_TIMEOUT_MS)
+        sent, received = socket_log.sockets[-1]
+        assert len(socket_log.sockets) > 1
+        assert subscriptions(sent)[0]["since"] == newest(socket_log.sockets[0][1])
         assert "leaderboard:update" not in {message["event"] for message in received}
 
 
 @in_browser
 def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server: Any) -> None:
-    """One WebSocket for all with the same server, mode and token; a late one is told what is known; the last one ends
+    """One WebSocket for all with the same server, mode and token; a late one is sent what is known; the last one ends
     it."""
     page = open_page(visitor, live_server.url)
-    spoken = Spoken(page)
-    told = page.evaluate(
+    socket_log = SocketLog(page)
+    shared = page.evaluate(
         """async () => {
           const { connect } = await import('/scoreboard.js');
           const next = (live, name) => new Promise((done) => live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
@@ -337,9 +337,9 @@ def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server
           return { same: boards[0] === boards[1] && boards[1] === late && late === lives[1].board, name: state.name };
         }"""
     )
-    assert told == {"same": True, "name": "live"}
-    assert len(spoken.sockets) == 1
-    assert [message["mode"] for message in subscriptions(spoken.sockets[0][0])] == ["delta"]
+    assert shared == {"same": True, "name": "live"}
+    assert len(socket_log.sockets) == 1
+    assert [message["mode"] for message in subscriptions(socket_log.sockets[0][0])] == ["delta"]
     full = page.evaluate(
         """async () => {
           const own = window.connect({ mode: 'full' });
@@ -349,16 +349,16 @@ def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server
         }"""
     )
     assert full == 10
-    assert len(spoken.sockets) == 2
-    assert [message["mode"] for message in subscriptions(spoken.sockets[1][0])] == ["full"]
+    assert len(socket_log.sockets) == 2
+    assert [message["mode"] for message in subscriptions(socket_log.sockets[1][0])] == ["full"]
     again = "const last = window.lives.splice(0).map((live) => live.close()).length; window.lives = [window.connect()];"
     page.evaluate("() => { " + again + " }")  # mounted anew at once: it stays
     page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
     assert page.evaluate("window.lives[0].state.name") == "live"
-    assert len(spoken.sockets) == 2
+    assert len(socket_log.sockets) == 2
     page.evaluate("() => window.lives[0].close()")
     page.evaluate("async () => { const live = window.connect(); await window.next(live, 'board'); live.close(); }")
-    assert len(spoken.sockets) == 3
+    assert len(socket_log.sockets) == 3
 
 
 @in_browser
@@ -366,7 +366,7 @@ def test_a_user_does_not_become_the_others(visitor: BrowserContext, live_server:
     """Of two who share a connection one proves a user: it gets one of its own, and the other watches on as a
     stranger."""
     page = open_page(visitor, live_server.url)
-    spoken = Spoken(page)
+    socket_log = SocketLog(page)
     name, password = player(page, live_server, 5)
     rank = page.evaluate(
         """async ([username, password]) => {
@@ -387,7 +387,7 @@ def test_a_user_does_not_become_the_others(visitor: BrowserContext, live_server:
         [name, password],
     )
     assert rank == [True, "live", "live", False]
-    assert ["auth" in {message["action"] for message in sent} for sent, _ in spoken.sockets] == [False, True]
+    assert ["auth" in {message["action"] for message in sent} for sent, _ in socket_log.sockets] == [False, True]
 
 
 @in_browser
@@ -399,10 +399,10 @@ def test_a_refusal_for_the_number_says_why_and_until_when(visitor: BrowserContex
     other = visitor.new_page()
     other.goto(node.url)
     expect(other.locator("#state")).to_contain_text(
-        re.compile(r"^Not live: too many viewers from your network\. Next try in \d+ s"), timeout=PATIENCE
+        re.compile(r"^Not live: too many viewers from your network\. Next try in \d+ s"), timeout=PAGE_TIMEOUT_MS
     )
     here.close()
-    says(other, "Live")
+    expect_state(other, "Live")
 
 
 @in_browser
@@ -416,7 +416,7 @@ def test_a_refusal_for_the_users_number_is_told_apart(visitor: BrowserContext, s
     other = visitor.new_page()
     other.goto(node.url)
     expect(other.locator("#state")).to_contain_text(
-        "too many boards of this account are open. Next try", timeout=PATIENCE
+        "too many boards of this account are open. Next try", timeout=PAGE_TIMEOUT_MS
     )
 
 
@@ -493,11 +493,11 @@ def test_a_token_that_never_comes_keeps_nobody_waiting(visitor: BrowserContext, 
         }""",
         [name, password],
     )
-    expect(page).to_have_title("throws board.", timeout=PATIENCE)
+    expect(page).to_have_title("throws board.", timeout=PAGE_TIMEOUT_MS)
     page.clock.run_for(10_001)
-    expect(page).to_have_title("throws board.late board.", timeout=PATIENCE)
+    expect(page).to_have_title("throws board.late board.", timeout=PAGE_TIMEOUT_MS)
     page.evaluate("window.give()")
-    expect(page).to_have_title("throws board.late board.late personal.", timeout=PATIENCE)
+    expect(page).to_have_title("throws board.late board.late personal.", timeout=PAGE_TIMEOUT_MS)
 
 
 # ---- storage and sessions -----------------------------------------------------------------------------------------
@@ -514,7 +514,7 @@ def test_all_works_without_storage(visitor: BrowserContext, live_server: Any, sc
     page = visitor.new_page()
     page.add_init_script(script)
     page.goto(live_server.url)
-    says(page, "Live")
+    expect_state(page, "Live")
     username, password = player(page, live_server, 9)
     log_in(page, username, password)
     act(page)
@@ -528,7 +528,7 @@ def test_keys_in_storage_begin_with_our_name(visitor: BrowserContext, live_serve
     page = visitor.new_page()
     page.add_init_script("sessionStorage.transport = localStorage.user = 'mine'")
     page.goto(live_server.url)
-    says(page, "Live")
+    expect_state(page, "Live")
     log_in(page, *player(page, live_server, 10))
     kept = page.evaluate("() => [sessionStorage, localStorage].map((storage) => ({ ...storage }))")
     assert kept[0].pop("transport") == kept[1].pop("user") == "mine"
@@ -562,14 +562,14 @@ def test_lost_answers_to_a_refresh_log_nobody_out(visitor: BrowserContext, live_
     username, password = player(page, live_server, 4)
     log_in(page, username, password)
     other = open_page(visitor, live_server.url)
-    expect(other.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(other.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     asked = lose_answers(page, visitor, 2)
     page.reload()
-    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(page.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     assert len(asked) == 3
     assert len(set(asked)) == 1
     other.reload()
-    expect(other.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(other.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
 
 
 @in_browser
@@ -582,7 +582,7 @@ def test_a_renewal_names_the_user(visitor: BrowserContext, live_server: Any) -> 
     with page.expect_request("**/api/v1/auth/refresh") as asked:
         page.reload()
     assert asked.value.post_data_json == {"userId": user}
-    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(page.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     program = """async ([username, password]) => {
       const { login } = await import('/scoreboard.js');
       const session = await login({ username, password });
@@ -605,7 +605,7 @@ def test_tabs_that_renew_at_once_stay_logged_in(visitor: BrowserContext, live_se
     for tab in tabs:
         tab.evaluate("(url) => { location.href = url; }", live_server.url)  # waits for nothing
     for tab in tabs:
-        expect(tab.locator("#name")).to_have_text(username, timeout=PATIENCE)
+        expect(tab.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     tabs[0].evaluate(
         """() => { // a renewal elsewhere came too late
           localStorage.setItem('scoreboard:user', '');
@@ -613,7 +613,7 @@ def test_tabs_that_renew_at_once_stay_logged_in(visitor: BrowserContext, live_se
     )
     for tab in (page, *tabs):
         tab.evaluate("() => new Promise((done) => setTimeout(done, 100))")
-        expect(tab.locator("#name")).to_have_text(username, timeout=PATIENCE)
+        expect(tab.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
         assert tab.evaluate("localStorage.getItem('scoreboard:user')")
 
 
@@ -639,8 +639,8 @@ def test_an_answer_that_is_lost_costs_nothing(visitor: BrowserContext, live_serv
 
     page.route("**/api/v1/scores/action", lose)
     points = act(page)
-    expect(row(page, username).locator("td").last).to_have_text(f"{before + points:,}", timeout=PATIENCE)
+    expect(row(page, username).locator("td").last).to_have_text(f"{before + points:,}", timeout=PAGE_TIMEOUT_MS)
     # the live event may come first
-    expect(page.locator(FREE)).not_to_have_attribute("aria-busy", "true", timeout=PATIENCE)
+    expect(page.locator(FREE)).not_to_have_attribute("aria-busy", "true", timeout=PAGE_TIMEOUT_MS)
     assert len(bodies) == 2
     assert bodies[0] == bodies[1]

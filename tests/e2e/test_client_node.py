@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scoreboard.cli import demo
-from tests.e2e.browsing import PATIENCE, in_browser
+from tests.e2e.browsing import PAGE_TIMEOUT_MS, in_browser
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "scoreboard" / "web" / "static"
@@ -266,10 +266,10 @@ def test_components_of_a_bundle_share_a_connection(bare_page: Page, live_server:
     sockets: list[Any] = []
     page.on("websocket", lambda socket: sockets.append(socket))
     page.add_script_tag(path=project / "app.js", type="module")
-    expect(page.locator("ol[aria-busy=false]")).to_have_count(2, timeout=PATIENCE)
-    expect(page.locator("ol").first.locator("li")).to_have_count(10, timeout=PATIENCE)
+    expect(page.locator("ol[aria-busy=false]")).to_have_count(2, timeout=PAGE_TIMEOUT_MS)
+    expect(page.locator("ol").first.locator("li")).to_have_count(10, timeout=PAGE_TIMEOUT_MS)
     page.evaluate("show(3)")  # a late one is given the board that the others have
-    expect(page.locator("ol").nth(2).locator("li")).to_have_count(10, timeout=PATIENCE)
+    expect(page.locator("ol").nth(2).locator("li")).to_have_count(10, timeout=PAGE_TIMEOUT_MS)
     leader = page.locator("ol").first.locator("li").first.inner_text().partition(":")[0]
     total = page.evaluate(
         """async ([username, password]) => {
@@ -280,7 +280,7 @@ def test_components_of_a_bundle_share_a_connection(bare_page: Page, live_server:
         live_server.user(leader),
     )
     for place in range(3):
-        expect(page.locator("ol").nth(place)).to_contain_text(f"{leader}: {total}", timeout=PATIENCE)
+        expect(page.locator("ol").nth(place)).to_contain_text(f"{leader}: {total}", timeout=PAGE_TIMEOUT_MS)
     assert len(sockets) == 1
     with sockets[0].expect_event("close"):
         page.evaluate("show(0)")

@@ -13,8 +13,8 @@ import httpx
 from playwright.sync_api import BrowserContext, Page, expect
 
 from scoreboard.domain.pictures import path
-from tests.e2e.browsing import PATIENCE, Player, in_browser, listen, log_in
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.browsing import PAGE_TIMEOUT_MS, Player, collect_errors, in_browser, log_in
+from tests.e2e.server_processes import ServerProcess
 
 StartNode = Callable[..., ServerProcess]
 DOT = base64.b64decode(
@@ -26,7 +26,7 @@ DOT = base64.b64decode(
 def foreign_site() -> Iterator[Any]:
     """A web site of somebody else; set its `page` and `policy`. Its origin is `origin`."""
 
-    class Site(ThreadingHTTPServer):
+    class ForeignSite(ThreadingHTTPServer):
         page = policy = origin = ""
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def foreign_site() -> Iterator[Any]:
         def log_message(self, *_: object) -> None:
             pass
 
-    site = Site(("127.0.0.1", 0), Handler)
+    site = ForeignSite(("127.0.0.1", 0), Handler)
     site.origin = f"http://127.0.0.1:{site.server_port}"
     thread = threading.Thread(target=site.serve_forever, daemon=True)
     thread.start()
@@ -77,24 +77,24 @@ def test_one_line_shows_the_board_live(visitor: BrowserContext, start_node: Star
         grace.act()
         embed(site, node, "<live-scoreboard limit=5></live-scoreboard>")
         page = visitor.new_page()
-        complaints = listen(page)
+        complaints = collect_errors(page)
         sockets: list[Any] = []
         page.on("websocket", lambda socket: sockets.append(socket))
         page.goto(site.origin)
         board = page.get_by_role("list", name="Top 5")
         # places that nobody has are not read out
-        expect(board.get_by_role("listitem")).to_have_count(2, timeout=PATIENCE)
+        expect(board.get_by_role("listitem")).to_have_count(2, timeout=PAGE_TIMEOUT_MS)
         expect(board.locator("li")).to_have_count(5)
         expect(board.locator("li").first).to_contain_text("Ada")
         expect(board.locator("li").first).to_contain_text(f"{first:,}")
         total = grace.act()
-        expect(board.locator("li").first).to_contain_text("Grace", timeout=PATIENCE)
-        expect(board.locator("li").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
+        expect(board.locator("li").first).to_contain_text("Grace", timeout=PAGE_TIMEOUT_MS)
+        expect(board.locator("li").first).to_contain_text(f"{total:,}", timeout=PAGE_TIMEOUT_MS)
         expect(page.locator("live-scoreboard p")).to_contain_text("Live")
         page.evaluate("document.querySelector('live-scoreboard').setAttribute('limit', '1')")
         expect(page.locator("live-scoreboard li")).to_have_count(1)
         page.evaluate("document.body.append(Object.assign(document.createElement('live-scoreboard'), { id: 'later' }))")
-        expect(page.locator("#later li").first).to_contain_text("Grace", timeout=PATIENCE)
+        expect(page.locator("#later li").first).to_contain_text("Grace", timeout=PAGE_TIMEOUT_MS)
         page.evaluate("document.querySelectorAll('live-scoreboard').forEach((each) => each.setAttribute('limit', '2'))")
         expect(page.locator("#later li")).to_have_count(2)
         assert complaints == []
@@ -112,11 +112,13 @@ def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node:
         Player(node.url, "Ada").act()
         embed(site, node, "<live-scoreboard></live-scoreboard>")
         page = visitor.new_page()
-        complaints = listen(page)
+        complaints = collect_errors(page)
         page.goto(site.origin)
         page.evaluate("document.body.append(document.createElement('live-scoreboard'))")
         for element in (page.locator("live-scoreboard").first, page.locator("live-scoreboard").last):
-            expect(element.locator("p")).to_contain_text("Not live: this site may not show the board", timeout=PATIENCE)
+            expect(element.locator("p")).to_contain_text(
+                "Not live: this site may not show the board", timeout=PAGE_TIMEOUT_MS
+            )
             expect(element.locator("ol")).to_be_hidden()
             expect(element).not_to_contain_text("Ada")
         refused = page.evaluate(
@@ -192,7 +194,7 @@ def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: Sta
         Player(node.url, "A very long name that ends somewhere").act()
         embed(site, node, "<live-scoreboard></live-scoreboard><live-scoreboard id=own theme=dark></live-scoreboard>")
         page = visit(visitor, site)
-        expect(page.locator("live-scoreboard li").first).to_contain_text("A very long", timeout=PATIENCE)
+        expect(page.locator("live-scoreboard li").first).to_contain_text("A very long", timeout=PAGE_TIMEOUT_MS)
         looks = page.evaluate(
             """() => {
               const [host, own] = document.querySelectorAll('live-scoreboard');
@@ -220,7 +222,7 @@ def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: Sta
 
 @in_browser
 def test_a_page_of_others_holds_no_poll_by_a_picture(visitor: BrowserContext, start_node: StartNode) -> None:
-    """Pictures send no Origin: the browser's Sec-Fetch-Site has a poll and a stream refused at once. Our files are
+    """Pictures send no Origin: the browser's Sec-Fetch-NodePair has a poll and a stream refused at once. Our files are
     still for anybody."""
     with foreign_site() as site:
         node = start_node()
@@ -269,9 +271,9 @@ def test_pictures_come_from_the_scoreboards_server_alone(visitor: BrowserContext
             for page in pages:
                 face = page.locator("li img, tbody img")
                 expect(face).to_have_attribute(
-                    "src", re.compile(re.escape(path(ada.user, url)) + "$"), timeout=PATIENCE
+                    "src", re.compile(re.escape(path(ada.user, url)) + "$"), timeout=PAGE_TIMEOUT_MS
                 )
-                expect(face).to_have_js_property("naturalWidth", 1, timeout=PATIENCE)
+                expect(face).to_have_js_property("naturalWidth", 1, timeout=PAGE_TIMEOUT_MS)
             assert expected in asked
         assert [url for url in asked if "pictures.test" in url] == []
 
@@ -287,9 +289,9 @@ def test_without_pictures_the_page_asks_for_none(visitor: BrowserContext, start_
     visitor.on("request", lambda request: asked.append(request.url))
     page = visitor.new_page()
     page.goto(node.url)
-    expect(page.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
+    expect(page.locator("#state")).to_contain_text("Live", timeout=PAGE_TIMEOUT_MS)
     total = ada.act()
-    expect(page.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PATIENCE)
+    expect(page.locator("#board tr").first).to_contain_text(f"{total:,}", timeout=PAGE_TIMEOUT_MS)
     expect(page.locator("img")).to_have_count(0)
     assert [url for url in asked if "avatars" in url or "pictures.test" in url] == []
 
@@ -309,7 +311,9 @@ def test_a_picture_that_cannot_be_had_is_asked_for_once(visitor: BrowserContext,
     log_in(page, "Ada", "a long password")
     for _ in range(20):
         total = other.act()
-        expect(page.locator("#board tr").filter(has_text="Other")).to_contain_text(f"{total:,}", timeout=PATIENCE)
+        expect(page.locator("#board tr").filter(has_text="Other")).to_contain_text(
+            f"{total:,}", timeout=PAGE_TIMEOUT_MS
+        )
     expect(page.locator("#mine")).to_contain_text("Ada")
     assert len([url for url in asked if "/avatars/" in url]) in {1, 2}
     paint = """async ([userId, avatarUrl]) => {

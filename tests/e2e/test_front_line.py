@@ -10,21 +10,21 @@ import httpx
 import pytest
 
 from scoreboard.web.connection_limits import BLOCKED_SECONDS
-from tests.e2e.nodes import ServerProcess, free_port
+from tests.e2e.server_processes import ServerProcess, free_port
 
 VANDAL, HONEST = "127.0.0.3", "127.0.0.2"
 BOARD = b"GET /api/v1/scores/leaderboard HTTP/1.1\r\nHost: t\r\n\r\n"
-HANG = 10.0  # seconds
+HANG_SECONDS = 10.0  # seconds
 
 
 def honest(node: ServerProcess, path: str = "/api/v1/scores/leaderboard") -> httpx.Response:
     """A request of somebody else, on a connection of its own."""
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=HONEST), timeout=HANG) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=HONEST), timeout=HANG_SECONDS) as client:
         return client.get(node.url + path)
 
 
 def connect(node: ServerProcess) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", node.port), timeout=HANG, source_address=(VANDAL, 0))
+    return socket.create_connection(("127.0.0.1", node.port), timeout=HANG_SECONDS, source_address=(VANDAL, 0))
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -48,7 +48,7 @@ def test_a_flood_of_refused_requests_ends(start_node: Callable[..., ServerProces
     assert answers.count(b" 429 ") == 201
     assert answers.rpartition(b"HTTP/1.1 429")[2].count(b"connection: close") == 1
     with connect(node) as connection:
-        connection.settimeout(HANG)
+        connection.settimeout(HANG_SECONDS)
         assert read_all(connection) == b""
     assert honest(node).status_code == 200
     time.sleep(BLOCKED_SECONDS)
@@ -62,7 +62,7 @@ def test_a_users_flood_bars_nobody_of_the_address(start_node: Callable[..., Serv
     answered."""
     node = start_node(limits__ip_per_minute="100")
     account = {"username": "Ada", "email": "ada@example.org", "password": "a long password"}
-    with httpx.Client(base_url=node.url, timeout=HANG) as http:
+    with httpx.Client(base_url=node.url, timeout=HANG_SECONDS) as http:
         token = http.post("/api/v1/auth/register", json=account).json()["data"]["accessToken"]
         # from now on it is known
         assert http.get("/api/v1/users/me", headers={"authorization": f"Bearer {token}"}).status_code == 200
@@ -127,7 +127,7 @@ def test_so_many_connections_of_one_address(start_node: Callable[..., ServerProc
         with connect(node) as refused:
             assert read_all(refused) == b""
         assert honest(node).status_code == 200
-    deadline = time.monotonic() + HANG
+    deadline = time.monotonic() + HANG_SECONDS
     while not _is_answered(node):  # the node hears of those that left one after the other
         assert time.monotonic() < deadline
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.e2e.browsing import PATIENCE, in_browser
+from tests.e2e.browsing import PAGE_TIMEOUT_MS, in_browser
 from tests.e2e.fake_board import FakeBoard, entries
 from tests.e2e.test_states import SESSION
 
@@ -101,7 +101,7 @@ def boards() -> list[list[dict[str, Any]]]:
 def still(browser: Browser) -> Iterator[BrowserContext]:
     """A visitor to whom nothing moves: what is drawn can be measured at once."""
     context = browser.new_context(reduced_motion="reduce")
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(PAGE_TIMEOUT_MS)
     yield context
     context.close()
 
@@ -175,7 +175,7 @@ def test_the_board_does_not_jump(still: BrowserContext, page: Page, path: str) -
         line = page.locator("#state, live-scoreboard p")
         expect(line).to_contain_text("Live")
         tops = [page.evaluate(where)]
-        page.evaluate("server.tell('viewers', { count: 12345 })")
+        page.evaluate("server.sendEvent('viewers', { count: 12345 })")
         expect(line).to_contain_text("12,345 watching" if width >= 320 or path != "/embed" else "Live")
         tops.append(page.evaluate(where))
         page.evaluate(REFUSE)

@@ -10,11 +10,11 @@ import httpx
 import pytest
 import trio
 
-from tests.e2e.nodes import ServerProcess, register, viewer
+from tests.e2e.server_processes import ServerProcess, register, viewer
 
 StartNode = Callable[..., ServerProcess]
 STREAM, POLL = "/api/v1/scores/stream", "/api/v1/scores/poll"
-HANG = 15  # seconds; a bound on hangs, not a measure
+HANG_SECONDS = 15  # seconds; a bound on hangs, not a measure
 
 
 class Stream:
@@ -33,9 +33,9 @@ class Stream:
         line, _, self.data = self.data.partition(b"\n")
         return line.decode().rstrip("\r")
 
-    async def hear(self, event: str) -> dict[str, Any]:
+    async def next_event(self, event: str) -> dict[str, Any]:
         """The data of the next event of that name; others are passed over."""
-        with trio.fail_after(HANG):
+        with trio.fail_after(HANG_SECONDS):
             while (line := await self.line()) is not None:
                 name, _, value = line.partition(": ")
                 if name == "id":
@@ -48,7 +48,7 @@ class Stream:
     async def to_the_end(self) -> list[str]:
         """The names of the events that still come."""
         names = []
-        with trio.fail_after(HANG):
+        with trio.fail_after(HANG_SECONDS):
             while (line := await self.line()) is not None:
                 if line.startswith("event: "):
                     names.append(line.partition(": ")[2])
@@ -80,12 +80,12 @@ async def test_every_transport_shows_the_same_on_both_nodes(start_node: StartNod
         viewer(second, subscribe=False) as delta,
     ):
         user = await register(http)
-        await delta.say(action="subscribe", channel="leaderboard", mode="delta")
-        before = (await delta.hear("leaderboard:update"))["position"]
-        assert (await whole.hear("leaderboard:update"))["position"] == before
+        await delta.send(action="subscribe", channel="leaderboard", mode="delta")
+        before = (await delta.next_event("leaderboard:update"))["position"]
+        assert (await whole.next_event("leaderboard:update"))["position"] == before
         async with streaming(first) as here, streaming(second) as there, trio.open_nursery() as nursery:
             for stream in (here, there):
-                assert (await stream.hear("leaderboard:update"))["position"] == before == stream.last_id
+                assert (await stream.next_event("leaderboard:update"))["position"] == before == stream.last_id
 
             async def ask(node: ServerProcess) -> None:
                 answers.append(await poll(node.url, since=before))
@@ -93,11 +93,11 @@ async def test_every_transport_shows_the_same_on_both_nodes(start_node: StartNod
             for node in (first, second):
                 nursery.start_soon(ask, node)
             await user.act()
-            update = await whole.hear("leaderboard:update")
+            update = await whole.next_event("leaderboard:update")
             told = [
-                await here.hear("leaderboard:update"),
-                await there.hear("leaderboard:update"),
-                await delta.hear("leaderboard:delta"),
+                await here.next_event("leaderboard:update"),
+                await there.next_event("leaderboard:update"),
+                await delta.next_event("leaderboard:delta"),
             ]
             assert here.last_id == there.last_id == update["position"] != before
         assert {board["position"] for board in (*told, *(answer.json()["data"] for answer in answers))} == {
@@ -116,25 +116,25 @@ async def test_coming_back_on_the_other_node(start_node: StartNode) -> None:
     async with httpx.AsyncClient(base_url=first.url) as http, viewer(second) as watching:
         user = await register(http)
         async with viewer(first, subscribe=False) as cut_off:
-            await cut_off.say(action="subscribe", channel="leaderboard", mode="delta")
-            position = (await cut_off.hear("leaderboard:update"))["position"]
-            while (await watching.hear("leaderboard:update"))["position"] != position:
+            await cut_off.send(action="subscribe", channel="leaderboard", mode="delta")
+            position = (await cut_off.next_event("leaderboard:update"))["position"]
+            while (await watching.next_event("leaderboard:update"))["position"] != position:
                 pass
         await user.act()
-        now = (await watching.hear("leaderboard:update"))["position"]
+        now = (await watching.next_event("leaderboard:update"))["position"]
         async with viewer(second, subscribe=False) as back:
-            await back.say(action="subscribe", channel="leaderboard", mode="delta", since=position)
-            delta = await back.hear("leaderboard:delta")
+            await back.send(action="subscribe", channel="leaderboard", mode="delta", since=position)
+            delta = await back.next_event("leaderboard:delta")
             assert (delta["previousPosition"], delta["position"]) == (position, now)
-            await back.say(action="subscribe", channel="leaderboard", mode="delta", since=now)
-            await back.say(action="ping")
+            await back.send(action="subscribe", channel="leaderboard", mode="delta", since=now)
+            await back.send(action="ping")
             heard = [json.loads(await back.socket.get_message())["event"] for _ in range(2)]
             assert heard == ["subscribed", "pong"]
         assert (await poll(first.url, since=now, wait="0")).status_code == httpx.codes.NO_CONTENT
         async with streaming(first, **{"last-event-id": now}) as stream:
-            await stream.hear("subscribed")
+            await stream.next_event("subscribed")
             await user.act()
-            assert (await stream.hear("leaderboard:update"))["position"] != now
+            assert (await stream.next_event("leaderboard:update"))["position"] != now
 
 
 async def test_a_stream_is_as_good_as_a_websocket_for_its_user(start_node: StartNode) -> None:
@@ -143,11 +143,11 @@ async def test_a_stream_is_as_good_as_a_websocket_for_its_user(start_node: Start
     async with httpx.AsyncClient(base_url=first.url) as http, viewer(first) as watching:
         user = await register(http)
         async with streaming(second, **user.authorization) as mine:
-            assert (await mine.hear("authenticated"))["userId"] == user.user
+            assert (await mine.next_event("authenticated"))["userId"] == user.user
             recorded = (await user.act()).json()["data"]
-            assert (await mine.hear("score:personal"))["newScore"] == recorded["newScore"]
+            assert (await mine.next_event("score:personal"))["newScore"] == recorded["newScore"]
             for one in (mine, watching):
-                while (await one.hear("viewers"))["count"] != 2:
+                while (await one.next_event("viewers"))["count"] != 2:
                     pass
             assert (
                 await http.post("/api/v1/auth/logout", headers=user.authorization)
@@ -164,7 +164,7 @@ async def test_limits_of_connections_come_from_the_settings(start_node: StartNod
     async with httpx.AsyncClient(base_url=node.url) as http:
         user = await register(http)
         async with viewer(node, token=user.token) as mine:
-            await mine.hear("authenticated")
+            await mine.next_event("authenticated")
             async with viewer(node, token=user.token, subscribe=False) as again:
                 assert await again.close_code() == 1013
             while "scoreboard_websocket_connections 1.0" not in (await http.get("/metrics")).text:
@@ -172,7 +172,7 @@ async def test_limits_of_connections_come_from_the_settings(start_node: StartNod
             answer = await http.get(STREAM, headers=user.authorization)
             assert (answer.status_code, answer.json()["layer"]) == (httpx.codes.TOO_MANY_REQUESTS, "user")
             async with viewer(node) as other:
-                await other.hear("leaderboard:update")
+                await other.next_event("leaderboard:update")
                 answer = await http.get(POLL)
                 assert (answer.status_code, answer.headers["retry-after"]) == (httpx.codes.SERVICE_UNAVAILABLE, "5")
 
@@ -182,7 +182,7 @@ async def test_a_leaving_node_ends_streams_and_polls(start_node: StartNode) -> N
     is 0."""
     node = start_node()
     async with streaming(node) as stream, trio.open_nursery() as nursery:
-        position = (await stream.hear("leaderboard:update"))["position"]
+        position = (await stream.next_event("leaderboard:update"))["position"]
         answers: list[httpx.Response] = []
 
         async def ask() -> None:

@@ -21,12 +21,12 @@ from scoreboard.cli import demo
 from scoreboard.embedded import stack as embedded
 from scoreboard.embedded.process import command_of
 from tests.e2e.conftest import LiveServer
-from tests.e2e.nodes import ServerProcess, free_port
+from tests.e2e.server_processes import ServerProcess, free_port
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
-HANG = 120  # seconds after which a test that hangs fails; nothing is measured
+HANG_SECONDS = 120  # seconds after which a test that hangs fails; nothing is measured
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
 PROXIES = {
     "ALL_PROXY": "socks5://127.0.0.1:1",
@@ -48,7 +48,7 @@ def servers_of(folder: Path) -> list[int]:
 
 def until(condition: Callable[[], Any]) -> Any:
     """The first true value of `condition`; an HTTP error is none."""
-    deadline = time.monotonic() + HANG
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline:
         try:
             if found := condition():
@@ -65,7 +65,7 @@ class Embedded:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self.http = httpx.Client(base_url=f"http://[::1]:{self.port}", trust_env=False, timeout=HANG)
+        self.http = httpx.Client(base_url=f"http://[::1]:{self.port}", trust_env=False, timeout=HANG_SECONDS)
 
     def start(self, *, hangups_ignored: bool = False, **settings: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "scoreboard", "serve", "--embedded", "--data-dir", str(self.folder)]
@@ -189,7 +189,7 @@ def test_an_ignored_hangup_stays_ignored(server: Embedded) -> None:
     assert server.http.get("/livez").status_code == 200
     assert not [line for line in server.read() if line["event"] == "shutdown_started"]
     process.terminate()
-    assert process.wait(HANG) == 0
+    assert process.wait(HANG_SECONDS) == 0
     assert servers_of(server.folder) == []
 
 
@@ -200,7 +200,7 @@ def test_a_hangup_while_it_starts_stops_the_stores(server: Embedded) -> None:
     process = server.start(log__format="json")
     until(lambda: servers_of(server.folder))
     process.send_signal(signal.SIGHUP)
-    process.wait(HANG)
+    process.wait(HANG_SECONDS)
     assert servers_of(server.folder) == []
 
 
@@ -212,7 +212,7 @@ def test_a_hangup_drains(start_node: Callable[..., ServerProcess]) -> None:
     for _ in range(2):
         node.process.send_signal(signal.SIGHUP)
         time.sleep(0.1)  # two signals at once would be one
-    assert node.process.wait(HANG) == 0
+    assert node.process.wait(HANG_SECONDS) == 0
     events = [json.loads(line)["event"] for line in node.log.read_text().splitlines()]
     assert "shutdown_started" in events
     assert "shutdown_forced" not in events
@@ -229,7 +229,7 @@ def command(*arguments: str, **settings: str) -> tuple[int, str, str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=HANG,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -276,7 +276,7 @@ def test_an_unsupported_python_is_one_line(tmp_path: Path) -> None:
         env={"PATH": str(programs)},
         capture_output=True,
         text=True,
-        timeout=HANG,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 1
@@ -293,7 +293,9 @@ def test_the_readme_by_curl(live_server: LiveServer) -> None:
     assert "127.0.0.1:8000" in script
     assert not re.search(r"--json|/proc/|date .*-d|uuidgen", script)
     script = script.replace("http://127.0.0.1:8000", live_server.url).replace("curl -s ", "curl -s --noproxy '*' ")
-    done = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=HANG, check=True)
+    done = subprocess.run(
+        ["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=HANG_SECONDS, check=True
+    )
     decoder, answers = json.JSONDecoder(), list[tuple[Any, int]]()
     while rest := done.stdout.strip()[sum(answers_length for _, answers_length in answers) :].strip():
         answers.append(decoder.raw_decode(rest))

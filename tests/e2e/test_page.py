@@ -21,16 +21,16 @@ from scoreboard.domain.boards import TOP_SIZE
 from scoreboard.web.pages.first_paint import PageAction, render_context
 from tests.e2e.browsing import (
     FREE,
-    PATIENCE,
+    PAGE_TIMEOUT_MS,
     PLAIN_HOST,
     act,
+    collect_errors,
+    expect_state,
     in_browser,
-    listen,
     log_in,
     open_page,
     player,
     row,
-    says,
     score,
 )
 
@@ -65,7 +65,7 @@ def test_an_action_is_seen_in_a_second_tab(visitor: BrowserContext, live_server:
     complains."""
     watching = open_page(visitor, live_server.url)
     acting = visitor.new_page()
-    complaints = [listen(watching), listen(acting)]
+    complaints = [collect_errors(watching), collect_errors(acting)]
     acting.goto(live_server.url)
     username, password = player(acting, live_server, 1)
     log_in(acting, username, password)
@@ -73,11 +73,13 @@ def test_an_action_is_seen_in_a_second_tab(visitor: BrowserContext, live_server:
     with acting.expect_request("**/api/v1/scores/action") as request:
         acting.locator(FREE).click()
     assert re.fullmatch(r"v\d+\.[0-9a-f]{64}", request.value.headers["x-action-signature"])
-    expect(acting.locator("#note")).to_have_text(re.compile(r"^\+\d+ points\. You are number 1\."), timeout=PATIENCE)
+    expect(acting.locator("#note")).to_have_text(
+        re.compile(r"^\+\d+ points\. You are number 1\."), timeout=PAGE_TIMEOUT_MS
+    )
     points = int(re.search(r"\d+", acting.locator("#note").inner_text())[0])  # type: ignore[index]
     for page in (watching, acting):
         expect(page.locator("#board tr").first.locator("td").last).to_have_text(
-            f"{before + points:,}", timeout=PATIENCE
+            f"{before + points:,}", timeout=PAGE_TIMEOUT_MS
         )
     expect(watching.locator("#board tr").first.locator("td").nth(1)).to_have_text(f"+{points}")
     expect(acting.locator("#board tr.me")).to_contain_text(username)
@@ -88,7 +90,7 @@ def test_an_action_is_seen_in_a_second_tab(visitor: BrowserContext, live_server:
 def test_actions_are_signed_over_plain_http_too(visitor: BrowserContext, live_server: Any) -> None:
     """Where the browser has no crypto.subtle: a page of another machine in one's own network, without a certificate."""
     page = open_page(visitor, live_server.url.replace("127.0.0.1", PLAIN_HOST))
-    complaints = listen(page)
+    complaints = collect_errors(page)
     assert page.evaluate("isSecureContext || Boolean(crypto.subtle)") is False
     log_in(page, *player(page, live_server, 3))
     assert act(page) > 0
@@ -126,13 +128,13 @@ def test_keyboard_alone_is_enough(visitor: BrowserContext, live_server: Any) -> 
     page.keyboard.press("Tab")
     page.keyboard.type(password)
     page.keyboard.press("Enter")
-    expect(page.locator("[data-action]").first).to_be_focused(timeout=PATIENCE)
+    expect(page.locator("[data-action]").first).to_be_focused(timeout=PAGE_TIMEOUT_MS)
     free = page.locator(FREE)
     for _ in range(page.locator("[data-action]").count()):
         if not free.evaluate("(button) => button === document.activeElement"):
             page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator("#said")).to_have_text(re.compile(r"^\+\d+ points"), timeout=PATIENCE)
+    expect(page.locator("#said")).to_have_text(re.compile(r"^\+\d+ points"), timeout=PAGE_TIMEOUT_MS)
     expect(free).to_be_focused()
 
 
@@ -145,14 +147,14 @@ def test_who_registers_with_an_umlaut_domain_logs_in_with_it(visitor: BrowserCon
     page.get_by_label("E-mail").fill("jo@m\u00fcller.example")
     page.get_by_label("Password", exact=True).fill("drei alte elche")
     page.get_by_role("button", name="Create account").click()
-    expect(page.locator("#name")).to_have_text("Jo Umlaut", timeout=PATIENCE)
+    expect(page.locator("#name")).to_have_text("Jo Umlaut", timeout=PAGE_TIMEOUT_MS)
     page.get_by_role("button", name="Log out").click()
     expect(page.locator("#name")).to_be_hidden()
     page.get_by_role("button", name="I have an account").click()
     page.get_by_label("User name").fill("jo@m\u00fcller.example")
     page.get_by_label("Password", exact=True).fill("drei alte elche")
     page.get_by_role("button", name="Log in").click()
-    expect(page.locator("#name")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#name")).to_be_visible(timeout=PAGE_TIMEOUT_MS)
 
 
 @in_browser
@@ -160,19 +162,19 @@ def test_a_session_outlives_a_reload_until_log_out(visitor: BrowserContext, live
     """A reload restores the session from its cookie, log-out ends it in every tab, and neither asks for what can't be
     there."""
     page = open_page(visitor, live_server.url)
-    complaints = listen(page)
+    complaints = collect_errors(page)
     username, password = player(page, live_server, 3)
     log_in(page, username, password)
     page.reload()
-    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(page.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     other = open_page(visitor, live_server.url)
-    expect(other.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(other.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     page.get_by_role("button", name="Log out").click()
     for tab in (page, other):
         expect(tab.get_by_role("button", name="Log in")).to_be_visible()
-        expect(tab.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
+        expect(tab.locator("#state")).to_contain_text("Live", timeout=PAGE_TIMEOUT_MS)
     page.reload()
-    expect(page.locator("#state")).to_contain_text("Live", timeout=PATIENCE)
+    expect(page.locator("#state")).to_contain_text("Live", timeout=PAGE_TIMEOUT_MS)
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
     assert complaints == []
 
@@ -188,15 +190,15 @@ def test_refusals_are_words(visitor: BrowserContext, live_server: Any) -> None:
     page.get_by_label("User name").fill(username)
     page.get_by_label("Password", exact=True).fill(f"not {password}")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("alert")).to_have_text("User name or password is wrong.", timeout=PATIENCE)
+    expect(page.get_by_role("alert")).to_have_text("User name or password is wrong.", timeout=PAGE_TIMEOUT_MS)
     log_in(page, username, password)
     page.locator("[data-action]").first.click()
-    expect(page.locator("[data-action]").first).to_have_attribute("aria-disabled", "true", timeout=PATIENCE)
+    expect(page.locator("[data-action]").first).to_have_attribute("aria-disabled", "true", timeout=PAGE_TIMEOUT_MS)
     page.evaluate("localStorage.removeItem('scoreboard:cooldowns')")
     page.reload()  # this browser has forgotten the cooldown, the server has not
-    expect(page.locator("#name")).to_have_text(username, timeout=PATIENCE)
+    expect(page.locator("#name")).to_have_text(username, timeout=PAGE_TIMEOUT_MS)
     page.locator("[data-action]").first.click()
-    expect(page.locator("#note")).to_have_text(re.compile(r"needs a pause\. Next in \d+ s\."), timeout=PATIENCE)
+    expect(page.locator("#note")).to_have_text(re.compile(r"needs a pause\. Next in \d+ s\."), timeout=PAGE_TIMEOUT_MS)
 
 
 @in_browser
@@ -228,8 +230,8 @@ def climb(visitor: BrowserContext, live_server: Any) -> list[dict[str, Any]]:
     points = 0
     while before + points <= ahead:
         points += act(acting)
-        expect(row(watching, username).locator("td").last).to_have_text(f"{before + points:,}", timeout=PATIENCE)
-    expect(row(watching, username).locator("td").nth(1)).to_have_text(re.compile("▲"), timeout=PATIENCE)
+        expect(row(watching, username).locator("td").last).to_have_text(f"{before + points:,}", timeout=PAGE_TIMEOUT_MS)
+    expect(row(watching, username).locator("td").nth(1)).to_have_text(re.compile("▲"), timeout=PAGE_TIMEOUT_MS)
     moves: list[dict[str, Any]] = watching.evaluate("moves")
     return moves
 
@@ -251,8 +253,8 @@ def test_i_see_where_i_stand(visitor: BrowserContext, live_server: Any) -> None:
     page.get_by_role("button", name="Log out").click()
     log_in(page, *live_server.user("demo"))  # whom nobody plays: not among the first
     act(page)
-    expect(page.locator("#mine tr td").first).to_have_text(re.compile(r"^\d+$"), timeout=PATIENCE)
-    expect(page.locator("#ahead")).to_have_text(re.compile(r"^[\d,]+ to pass "), timeout=PATIENCE)
+    expect(page.locator("#mine tr td").first).to_have_text(re.compile(r"^\d+$"), timeout=PAGE_TIMEOUT_MS)
+    expect(page.locator("#ahead")).to_have_text(re.compile(r"^[\d,]+ to pass "), timeout=PAGE_TIMEOUT_MS)
 
 
 @in_browser
@@ -261,27 +263,27 @@ def test_the_stage_is_the_board_alone(visitor: BrowserContext, live_server: Any)
     it."""
     visitor.grant_permissions(["screen-wake-lock"])
     page = visitor.new_page()
-    complaints = listen(page)
+    complaints = collect_errors(page)
     page.add_init_script(
         "const { request } = navigator.wakeLock; window.locks = [];"
         "navigator.wakeLock.request = (type) => (locks.push(type), request.call(navigator.wakeLock, type));"
     )
     page.set_viewport_size({"width": 1280, "height": 720})
     page.goto(f"{live_server.url}/?stage")
-    says(page, "Live")
+    expect_state(page, "Live")
     expect(page.locator("aside")).to_have_count(0)
     assert page.evaluate("locks") == ["screen"]
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
     bottom = page.locator("#board tr").last.bounding_box()
     assert bottom is not None
     assert bottom["y"] + bottom["height"] > 720 * 0.9
-    expect(page.locator("body")).to_have_css("cursor", "none", timeout=PATIENCE)
+    expect(page.locator("body")).to_have_css("cursor", "none", timeout=PAGE_TIMEOUT_MS)
     page.mouse.move(300, 300)
     expect(page.get_by_role("button", name="Full screen")).to_be_visible()
     page.keyboard.press("f")
-    expect(page.locator("html:fullscreen")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("html:fullscreen")).to_have_count(1, timeout=PAGE_TIMEOUT_MS)
     page.keyboard.press("f")
-    expect(page.locator("html:fullscreen")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("html:fullscreen")).to_have_count(0, timeout=PAGE_TIMEOUT_MS)
     page.keyboard.press("Escape")
     page.wait_for_url(live_server.url + "/")
     assert complaints == []

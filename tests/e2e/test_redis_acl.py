@@ -14,7 +14,7 @@ import trio
 
 from scoreboard.storage.connections.namespace import Namespace
 from tests.conftest import resp
-from tests.e2e.nodes import ServerProcess, provision
+from tests.e2e.server_processes import ServerProcess, provision
 from tests.e2e.test_operating import command
 
 README = Path(__file__).parents[2] / "README.md"

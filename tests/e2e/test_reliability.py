@@ -12,7 +12,7 @@ import trio
 
 from scoreboard.cli import demo
 from tests.conftest import OwnValkey
-from tests.e2e.nodes import ServerProcess, register, viewer
+from tests.e2e.server_processes import ServerProcess, register, viewer
 from tests.storage.proxy import Fault, proxy_before
 
 StartNode = Callable[..., ServerProcess]
@@ -87,11 +87,11 @@ async def test_valkey_goes_away_and_comes_back_empty(start_node: StartNode, fres
         first, second = await register(http), await register(http)
         await first.act()
         assert (await second.act()).json()["data"]["newRank"] == 2
-        await watching.hear("leaderboard:update")
+        await watching.next_event("leaderboard:update")
         fresh_valkey.kill()
         recorded = (await second.act()).json()["data"]
         assert recorded["newRank"] is None
-        await watching.hear("leaderboard:stale")
+        await watching.next_event("leaderboard:stale")
         with trio.fail_after(5):  # PostgreSQL is read once a second
             while (stale := await first.leaderboard())["leaderboard"][0]["userId"] != second.user:
                 await trio.sleep(0.05)
@@ -155,7 +155,7 @@ async def test_hostile_neighbours(start_node: StartNode) -> None:
             answer = await user.act()
             assert answer.status_code == httpx.codes.OK
             expected = answer.json()["data"]["newScore"]
-            while (await watching.hear("leaderboard:update"))["leaderboard"] != [
+            while (await watching.next_event("leaderboard:update"))["leaderboard"] != [
                 {"rank": 1, "userId": user.user, "username": user.session["username"], "score": expected}
             ]:
                 pass

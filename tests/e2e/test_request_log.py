@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 
-HANG = 10.0  # seconds
+HANG_SECONDS = 10.0  # seconds
 LIVE = (
     "GET /api/v1/scores/live HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nX-Forwarded-For: {client}\r\n\r\n"
@@ -28,14 +28,14 @@ def node(start_node: Callable[..., ServerProcess]) -> ServerProcess:
 
 def exchanged(node: ServerProcess, request: str) -> None:
     """One request of which something is read; then the client leaves."""
-    with socket.create_connection(("127.0.0.1", node.port), timeout=HANG) as connection:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=HANG_SECONDS) as connection:
         connection.sendall(request.encode())
         assert connection.recv(65_536).startswith(b"HTTP/1.1 ")
 
 
 def logged(node: ServerProcess, clients: set[str]) -> dict[str, dict[str, Any]]:
     """The lines of these clients, once all are there."""
-    deadline = time.monotonic() + HANG
+    deadline = time.monotonic() + HANG_SECONDS
     while True:
         lines = {
             line["address"]: line
@@ -59,7 +59,7 @@ def test_a_line_names_the_client_however_it_was_answered(node: ServerProcess) ->
         "198.51.100.6": "/api/v1/scores/live",
         "198.51.100.7": "/api/v1/auth/login",
     }
-    with httpx.Client(base_url=node.url, timeout=HANG) as http:
+    with httpx.Client(base_url=node.url, timeout=HANG_SECONDS) as http:
         position = http.get("/api/v1/scores/poll").json()["data"]["position"]
         for client, path in list(told.items())[:3]:
             http.get(path, headers={"x-forwarded-for": f"203.0.113.9, {client}"})

@@ -11,20 +11,20 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed
 
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 from tests.websockets import open_websocket
 
 DEFAULTS = {"limits__ip_per_minute": "1000", "limits__login_per_minute": "10"}  # the fixture's own are out of reach
 STREAM = b"GET /api/v1/scores/stream HTTP/1.1\r\nHost: t\r\n\r\n"
 LIVE = "/api/v1/scores/live"
 SEATS = 300  # live.connections_per_ip
-HANG = 10.0  # seconds
+HANG_SECONDS = 10.0  # seconds
 
 
 def pipelined(node: ServerProcess, path: str, times: int, fields: str = "") -> int:
     """How many of so many requests, sent at once, are answered with 304."""
     one = f"GET {path} HTTP/1.1\r\nHost: t\r\nIf-None-Match: *\r\n{fields}"
-    with socket.create_connection(("127.0.0.1", node.port), timeout=HANG) as connection:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=HANG_SECONDS) as connection:
         connection.sendall(f"{one}\r\n".encode() * (times - 1) + f"{one}Connection: close\r\n\r\n".encode())
         data = b""
         while more := connection.recv(65_536):
@@ -60,7 +60,9 @@ def test_a_class_joins_watches_and_plays(start_node: Callable[..., ServerProcess
         assert pipelined(node, "/api/v1/scores/leaderboard", 600) == 600  # the address still has its own share
         with ExitStack() as stack:
             for _ in range(SEATS):
-                connection = stack.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=HANG))
+                connection = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", node.port), timeout=HANG_SECONDS)
+                )
                 connection.sendall(STREAM)
                 assert connection.recv(15) == b"HTTP/1.1 200 OK"
             for path in (LIVE, "/api/v1/scores/stream", "/api/v1/scores/poll"):
@@ -74,7 +76,7 @@ def test_a_class_joins_watches_and_plays(start_node: Callable[..., ServerProcess
 
 async def _refused(port: int) -> tuple[int, str]:
     """How a WebSocket that finds no place ends, and what it is told before."""
-    with trio.fail_after(HANG):
+    with trio.fail_after(HANG_SECONDS):
         async with open_websocket(port, LIVE) as client:
             said = await client.get_message()
             assert isinstance(said, str)

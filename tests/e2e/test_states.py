@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 
 from scoreboard.web.pages.first_paint import render_context
-from tests.e2e.browsing import CHROMIUM, FLAGS, PATIENCE, Player, in_browser, log_in, open_page, says
+from tests.e2e.browsing import CHROMIUM, FLAGS, PAGE_TIMEOUT_MS, Player, expect_state, in_browser, log_in, open_page
 from tests.e2e.fake_board import ORIGIN, WEB, FakeBoard, entries
 
 ROWS = [("Ada", 1234), ("Grace", 1200), ("Linus", 900)]
@@ -77,36 +77,36 @@ def test_a_frozen_server_is_seen_within_five_seconds(visitor: BrowserContext, st
     page."""
     node = start_node(limits__user_per_minute="0")
     Player(node.url, "Ada").act()
-    quiet, streamed, polled = visitor.new_page(), visitor.new_page(), visitor.new_page()
-    heard: list[str | bytes] = []
+    websocket, streamed, polled = visitor.new_page(), visitor.new_page(), visitor.new_page()
+    frames: list[str | bytes] = []
 
-    def hear(frame: str | bytes) -> None:
-        heard.append(frame)
+    def on_frame(frame: str | bytes) -> None:
+        frames.append(frame)
 
-    quiet.on("websocket", lambda socket: socket.on("framereceived", hear))
-    quiet.goto(node.url)
+    websocket.on("websocket", lambda socket: socket.on("framereceived", on_frame))
+    websocket.goto(node.url)
     streamed.add_init_script("sessionStorage['scoreboard:transport'] = 'SSE'")
     streamed.goto(node.url)
-    says(streamed, "SSE")
+    expect_state(streamed, "SSE")
     polled.add_init_script("sessionStorage['scoreboard:transport'] = 'polling'")
     polled.goto(node.url)
-    says(polled, "Polling")
+    expect_state(polled, "Polling")
     polled.evaluate(WATCH_WORDS)
-    deadline = monotonic() + PATIENCE / 1000
-    while '{"event":"heartbeat"}' not in heard and monotonic() < deadline:
-        quiet.wait_for_timeout(100)
-    for page in (quiet, streamed):
-        says(page, "Live")
+    deadline = monotonic() + PAGE_TIMEOUT_MS / 1000
+    while '{"event":"heartbeat"}' not in frames and monotonic() < deadline:
+        websocket.wait_for_timeout(100)
+    for page in (websocket, streamed):
+        expect_state(page, "Live")
     assert polled.evaluate("words") == ["Polling"]  # for seconds: nothing is amiss while nothing changes
     node.signal(signal.SIGSTOP)
-    for page in (quiet, streamed, polled):
+    for page in (websocket, streamed, polled):
         expect(page.locator("#state")).to_contain_text("No answer since", timeout=8000)
-    expect(quiet.get_by_role("button", name="Try now")).to_be_visible()
+    expect(websocket.get_by_role("button", name="Try now")).to_be_visible()
     node.signal(signal.SIGCONT)
-    for page in (quiet, streamed):
-        says(page, "Live")
-    says(polled, "Polling")
-    expect(quiet.get_by_role("button", name="Try now")).to_be_hidden()
+    for page in (websocket, streamed):
+        expect_state(page, "Live")
+    expect_state(polled, "Polling")
+    expect(websocket.get_by_role("button", name="Try now")).to_be_hidden()
 
 
 @in_browser
@@ -116,15 +116,15 @@ def test_silence_shows_after_what_was_promised(fake: FakeBoard, visitor: Browser
     page = visitor.new_page()
     page.clock.install()
     fake.open(page)
-    says(page, "Live")
+    expect_state(page, "Live")
     for _ in range(20):
         page.clock.run_for(3000)
-        page.evaluate("server.tell('heartbeat')")
+        page.evaluate("server.sendEvent('heartbeat')")
         assert "Live" in page.locator("#state").inner_text()
     page.evaluate("server.frozen = true")
     page.clock.run_for(5250)
     assert "No answer since" in page.locator("#state").inner_text()
-    page.evaluate("server.frozen = false; server.tell('heartbeat')")
+    page.evaluate("server.frozen = false; server.sendEvent('heartbeat')")
     assert "Live" in page.locator("#state").inner_text()
     page.evaluate("server.frozen = true")
     page.clock.run_for(25_000)
@@ -183,7 +183,7 @@ def test_the_last_change_is_a_change(fake: FakeBoard, visitor: BrowserContext) -
     page.evaluate("server.timestamp = '2026-02-03T04:05:06.000Z'; server.draw(server.rows)")
     page.evaluate("for (const socket of server.open) socket.onclose({ code: 1012 })")
     page.wait_for_function("server.dialled > 1 && server.open.size > 0")
-    says(page, "Live")
+    expect_state(page, "Live")
     expect(page.locator("#state")).to_contain_text("1/2/2026, 3:04:05")
     page.evaluate("rows => server.draw(rows)", entries([("Ada", 1240), *ROWS[1:]]))
     expect(page.locator("#state")).to_contain_text("2/3/2026, 4:05:06")
@@ -256,7 +256,9 @@ def test_whoever_logs_out_is_not_told_that_the_session_has_ended(fake: FakeBoard
         path: (401, refuse("UNAUTHORIZED", "This session has ended.")) for path in ("/auth/refresh", "/scores/action")
     }
     page.locator("[data-action=quiz_complete]").click()
-    expect(page.locator("#form-error")).to_have_text("Your session has ended. Please log in again.", timeout=PATIENCE)
+    expect(page.locator("#form-error")).to_have_text(
+        "Your session has ended. Please log in again.", timeout=PAGE_TIMEOUT_MS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +283,7 @@ def test_back_is_at_once(caching: Browser, live_server: Any) -> None:
     page.goto(live_server.url + "/api/v1/scores/leaderboard")
     page.evaluate("setTimeout(() => history.back())")
     # Playwright knows nothing of pages that were kept: it sees neither where this one is nor its sockets.
-    deadline = monotonic() + PATIENCE / 1000
+    deadline = monotonic() + PAGE_TIMEOUT_MS / 1000
     found = None
     while found != [True, True, "Live"] and monotonic() < deadline:
         sleep(0.1)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import trio
 
-from tests.e2e.nodes import Client, ServerProcess, register, viewer
+from tests.e2e.server_processes import Client, ServerProcess, register, viewer
 
 StartNode = Callable[..., ServerProcess]
 UNLIMITED = {"limits__user_per_minute": "0"}
@@ -19,10 +19,10 @@ async def test_both_nodes_show_the_same_board(start_node: StartNode) -> None:
     first, second = start_node(), start_node()
     async with httpx.AsyncClient(base_url=first.url) as http, viewer(first) as here, viewer(second) as there:
         user = await register(http)
-        before = [await watching.hear("leaderboard:update") for watching in (here, there)]
+        before = [await watching.next_event("leaderboard:update") for watching in (here, there)]
         assert before[0]["leaderboard"] == before[1]["leaderboard"] == []
         recorded = (await user.act()).json()["data"]
-        after = [await watching.hear("leaderboard:update") for watching in (here, there)]
+        after = [await watching.next_event("leaderboard:update") for watching in (here, there)]
         assert after[0]["position"] == after[1]["position"] != before[0]["position"]
         assert after[0]["leaderboard"] == after[1]["leaderboard"]
         assert after[0]["leaderboard"][0] == {
@@ -49,10 +49,10 @@ async def test_personal_events_reach_the_user_alone_on_any_node(start_node: Star
             viewer(second, token=user.token, subscribe=False) as mine,
             viewer(second, token=other.token) as theirs,
         ):
-            assert (await mine.hear("authenticated"))["userId"] == user.user
-            await theirs.hear("leaderboard:update")
+            assert (await mine.next_event("authenticated"))["userId"] == user.user
+            await theirs.next_event("leaderboard:update")
             recorded = (await user.act()).json()["data"]
-            personal = await mine.hear("score:personal")
+            personal = await mine.next_event("score:personal")
             assert (
                 personal.items()
                 >= {
@@ -62,8 +62,8 @@ async def test_personal_events_reach_the_user_alone_on_any_node(start_node: Star
                     "rank": 1,
                 }.items()
             )
-            await theirs.hear("leaderboard:update")
-            await theirs.say(action="ping")
+            await theirs.next_event("leaderboard:update")
+            await theirs.send(action="ping")
             while (event := json.loads(await theirs.socket.get_message())["event"]) != "pong":
                 assert event != "score:personal"
 
@@ -121,7 +121,7 @@ async def test_a_log_out_is_heard_everywhere(start_node: StartNode) -> None:
     async with httpx.AsyncClient(base_url=first.url) as http:
         user = await register(http)
         async with viewer(second, token=user.token) as watching:
-            await watching.hear("authenticated")
+            await watching.next_event("authenticated")
             assert (
                 await http.post("/api/v1/auth/logout", headers=user.authorization)
             ).status_code == httpx.codes.NO_CONTENT
@@ -141,7 +141,7 @@ async def test_a_new_name_is_on_every_board(start_node: StartNode) -> None:
         assert answer.status_code == httpx.codes.OK, answer.text
         for watching in (here, there):
             while True:
-                board = (await watching.hear("leaderboard:update"))["leaderboard"]
+                board = (await watching.next_event("leaderboard:update"))["leaderboard"]
                 if board and board[0]["username"] == "Renamed":
                     break
 
@@ -151,7 +151,7 @@ async def test_a_node_leaves_in_order(start_node: StartNode) -> None:
     node = start_node(**UNLIMITED)
     async with httpx.AsyncClient(base_url=node.url, timeout=30) as http, viewer(node) as watching:
         user = await register(http)
-        await watching.hear("leaderboard:update")
+        await watching.next_event("leaderboard:update")
         statuses: list[int] = []
 
         async def keep_posting(client: Client) -> None:

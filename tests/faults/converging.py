@@ -13,7 +13,7 @@ from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.operations.admin.verify import differences
 from scoreboard.storage.connections.stores import Stores
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 from tests.faults.watching import TOP, Watcher
 
 EVERY_SECONDS = 0.1

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from scoreboard.storage.connections.stores import Stores
-from tests.e2e.nodes import Client, ServerProcess
+from tests.e2e.server_processes import Client, ServerProcess
 
 UNKNOWN = 0  # no answer
 RETRIES = 8  # of an action whose answer is unknown, as a good client does
@@ -37,7 +37,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Acknowledged:
     """One 200 or 409."""
 
     user: str
@@ -67,7 +67,7 @@ class Ledger:
     base: dict[str, int] = field(default_factory=dict)
     known_before: set[str] = field(default_factory=set)  # action ids that the log had already
     actions: dict[str, Action] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    acknowledged: list[Acknowledged] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     # users whose rows somebody else took away, and from when on
     excused: dict[str, float] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Ledger:
 
     @property
     def nulls(self) -> int:
-        return sum(told.rank is None for told in self.told)
+        return sum(told.rank is None for told in self.acknowledged)
 
     def excuse(self, *users: str) -> None:
         """From now on their totals may fall, and they may be missing."""
@@ -149,8 +149,8 @@ async def act(
         if status in {200, 409}:
             data = answer.json()["data"]
             action.points, action.acknowledged = data["pointsAwarded"], answered
-            ledger.told.append(
-                Told(client.user, node, action.sent, sent, answered, data["newScore"], data["newRank"], status)
+            ledger.acknowledged.append(
+                Acknowledged(client.user, node, action.sent, sent, answered, data["newScore"], data["newRank"], status)
             )
             if after is not None:
                 await after(client, node)

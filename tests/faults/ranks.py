@@ -44,7 +44,7 @@ def _all(reads: Reads, ledger: Ledger, totals: Totals, began: float) -> Iterator
             )
 
     sent_at: dict[tuple[str, int], tuple[float, float]] = {}
-    for told in ledger.told:
+    for told in ledger.acknowledged:
         most = max(told.score, totals.upper(told.user, told.answered))
         for found in judge("newRank", told.node, told.user, told.rank, told.score, most, told.sent, told.answered):
             yield found, told.sent, told.answered

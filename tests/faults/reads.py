@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.faults.ledger import Ledger, Told, Totals
+from tests.faults.ledger import Acknowledged, Ledger, Totals
 
 # Seconds that a frame may lag behind an answer of the same node: a tick of 0.1, one Redis call's deadline of 0.25, one
 # read of PostgreSQL, and a machine whose two cores are busy with both nodes, both stores and this test.
@@ -92,14 +92,14 @@ class Violation:
 class Floors:
     """The highest score that each node has acknowledged, by time."""
 
-    def __init__(self, told: Sequence[Told]) -> None:
+    def __init__(self, acknowledged: Sequence[Acknowledged]) -> None:
         self._steps: dict[tuple[int | None, str], tuple[list[float], list[int]]] = defaultdict(lambda: ([], []))
-        for one in sorted(told, key=lambda told: told.answered):
+        for one in sorted(acknowledged, key=lambda one: one.answered):
             for node in (one.node, None):
                 times, scores = self._steps[node, one.user]
                 times.append(one.answered)
                 scores.append(max(one.score, scores[-1] if scores else 0))
-        self.users = sorted({one.user for one in told})
+        self.users = sorted({one.user for one in acknowledged})
 
     def at(self, node: int | None, user: str, at: float) -> int:
         """`node` None: of whatever node."""
@@ -115,7 +115,9 @@ def violations(
 ) -> list[Violation]:
     """Every read that was wrong and did not say so. `ignore`: a time in which a history went back and was not found out
     yet."""
-    floors = Floors([told for told in ledger.told if ledger.went_back is None or told.sent > ledger.went_back[1]])
+    floors = Floors(
+        [told for told in ledger.acknowledged if ledger.went_back is None or told.sent > ledger.went_back[1]]
+    )
     found: list[Violation] = []
     for shown in reads.shown:
         if shown.stale or (ignore is not None and shown.since < ignore[1] and shown.until > ignore[0]):

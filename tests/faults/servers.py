@@ -6,31 +6,26 @@ ended by their id.
 """
 
 import os
-import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import trio
 
 from scoreboard.embedded import stack as embedded
 from scoreboard.embedded.process import free_port
 from scoreboard.embedded.servers import find_binaries
 from scoreboard.embedded.stack import Endpoints
+from tests.background_loop import in_background
 from tests.conftest import execute, resp
 from tests.e2e.conftest import HIGH
-from tests.e2e.nodes import ServerProcess
+from tests.e2e.server_processes import ServerProcess
 from tests.storage.proxy import Proxy, proxy_before
 
 START_SECONDS = 20.0  # for a store to answer; a second is usual, recovery after a kill takes longer
 STORES = ("postgres", "redis")
-
-T = TypeVar("T")
 
 
 # ---- stores ---------------------------------------------------------------------------------------------------------
@@ -156,46 +151,14 @@ def wait_until(is_true: Callable[[], bool], otherwise: str, seconds: float = STA
     raise AssertionError(otherwise)
 
 
-# ---- what runs beside the tests --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def beside(open_it: Callable[[AsyncExitStack], Awaitable[T]]) -> Iterator[T]:
-    """Runs an asynchronous context in a Trio loop of a thread of its own, as long as the block lasts: what `open_it`
-    returns."""
-    opened: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
-    done = threading.Event()
-
-    async def run() -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                opened.put(await open_it(stack))
-                await trio.to_thread.run_sync(done.wait)
-        except BaseException as exc:
-            opened.put(exc)
-            raise
-
-    thread = threading.Thread(target=trio.run, args=(run,), name="beside the tests")
-    thread.start()
-    try:
-        got = opened.get()
-        if isinstance(got, BaseException):
-            raise got
-        yield got
-    finally:
-        done.set()
-        thread.join()
+# ---- pairs of nodes ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def postgres_of_ones_own(folder: Path) -> Iterator[Postgres]:
     """A PostgreSQL that a test may do to as it likes. It may be stopped or dead in the end."""
-
-    async def open_it(stack: AsyncExitStack) -> Endpoints:
-        return await stack.enter_async_context(embedded.running(folder, restarts=False))
-
     made = Postgres(folder)
-    with beside(open_it) as endpoints:
+    with in_background(lambda: embedded.running(folder, restarts=False)) as (endpoints, _):
         made.endpoints = endpoints
         try:
             yield made
@@ -236,7 +199,7 @@ class Pair:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """Fresh processes and an empty Valkey after a test that failed: its damage is no other test's."""
         for key, link in self.links.items():
             link.restore()
@@ -274,14 +237,16 @@ def pair_on(folder: Path, postgres: str, valkey: Valkey, **settings: str) -> Ite
     """Two nodes that run, each behind proxies of its own. All are killed in the end."""
     urls = {"postgres": postgres, "redis": valkey.url}
 
-    async def open_it(stack: AsyncExitStack) -> dict[tuple[int, str], Proxy]:
-        return {
-            (node, store): await stack.enter_async_context(proxy_before(urls[store]))
-            for node in (0, 1)
-            for store in STORES
-        }
+    @asynccontextmanager
+    async def open_links() -> AsyncIterator[dict[tuple[int, str], Proxy]]:
+        async with AsyncExitStack() as stack:
+            yield {
+                (node, store): await stack.enter_async_context(proxy_before(urls[store]))
+                for node in (0, 1)
+                for store in STORES
+            }
 
-    with beside(open_it) as links:
+    with in_background(open_links) as (links, _):
         nodes = [node_on(folder, links[node, "postgres"].url, links[node, "redis"].url, **settings) for node in (0, 1)]
         pair = Pair(folder, postgres, valkey, nodes, links)
         try:

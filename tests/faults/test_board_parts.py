@@ -4,7 +4,7 @@ and rebuilt."""
 import trio
 
 from tests.faults.servers import Pair, Valkey
-from tests.faults.site import Run, lasting, under_fault
+from tests.faults.under_fault import Run, lasting, under_fault
 
 KEYS = ("leaderboard", "{leaderboard}:order", "{leaderboard}:entry", "{leaderboard}:meta", "{leaderboard}:applied")
 FOUND_SECONDS = 10.0  # until a loss that no command reports is found and mended

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from tests.faults import ranks, reads
-from tests.faults.ledger import Action, Ledger, Told, Totals
+from tests.faults.ledger import Acknowledged, Action, Ledger, Totals
 from tests.faults.reads import Personal, Reads, Shown
 
 A, B = "user-a", "user-b"
@@ -22,7 +22,7 @@ def ledger() -> Ledger:
             "2": Action(B, 20.0, 150, 21.0),
             "3": Action(B, 30.0, 50, inf),
         },
-        told=[Told(A, 0, 10.0, 10.0, 11.0, 100, 1), Told(B, 1, 20.0, 20.0, 21.0, 150, 1)],
+        acknowledged=[Acknowledged(A, 0, 10.0, 10.0, 11.0, 100, 1), Acknowledged(B, 1, 20.0, 20.0, 21.0, 150, 1)],
     )
 
 
@@ -67,7 +67,7 @@ def test_a_reading_is_judged(shown: Shown, kind: str) -> None:
 def test_told_ranks_are_judged() -> None:
     """A newRank and a score:personal that no state had are found."""
     wrong = ledger()
-    wrong.told[1] = replace(wrong.told[1], rank=2)
+    wrong.acknowledged[1] = replace(wrong.acknowledged[1], rank=2)
     assert kinds(made=wrong) == ["rank that no state had"]
     assert kinds(personal=(Personal(A, 0, 11.0, 100, 2),)) == ["rank that no state had"]
     assert kinds(personal=(Personal(A, 0, 11.0, 100, 1),)) == []

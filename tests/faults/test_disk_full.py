@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.faults.servers import Pair, Postgres, Valkey, pair_on, postgres_of_ones_own
-from tests.faults.site import under_fault
+from tests.faults.under_fault import under_fault
 
 DISK = "160m"  # a new data folder takes 70 MB, and grows by WAL segments of 16
 
@@ -60,7 +60,7 @@ async def test_the_disk_is_full(cramped: tuple[Pair, Postgres], small_disk: Path
         with trio.move_on_after(20):
             run.newcomers_act()
             await trio.to_thread.run_sync(grow, pair)
-        await run.says("postgresql", "full", within=3.0)
+        await run.expect_store("postgresql", "full", within=3.0)
         await trio.sleep(1.0)
         ballast.unlink()
         await trio.sleep(2.0)

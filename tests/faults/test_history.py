@@ -16,9 +16,9 @@ import trio
 from scoreboard.embedded.servers import find_binaries
 from tests.conftest import drop_database, execute
 from tests.faults.servers import Pair
-from tests.faults.site import Run, lasting, under_fault
+from tests.faults.under_fault import Run, lasting, under_fault
 
-HEALED_SECONDS = 10.0  # until boards, Redis and viewers agree with the new history
+RECOVERY_SECONDS = 10.0  # until boards, Redis and viewers agree with the new history
 EMPTIED = "SET lock_timeout = 0; SET statement_timeout = 0; SET transaction_timeout = 0; DROP OWNED BY CURRENT_USER CASCADE;\n"
 
 
@@ -67,14 +67,14 @@ async def go_back(run: Run, file: Path, *, into_new: bool) -> None:
     ended = trio.current_time()
     run.ledger.went_back = (begun, ended)
     run.errors_allowed = True  # what was acknowledged is lost: no less than an error
-    run.ignore = (begun, ended + HEALED_SECONDS)
+    run.ignore = (begun, ended + RECOVERY_SECONDS)
 
 
 @pytest.mark.parametrize("into_new", [False, True], ids=["in place", "created anew"])
 async def test_a_backup_is_restored_while_nodes_run(pair: Pair, tmp_path: Path, into_new: bool) -> None:
     """A dump of seconds ago is restored under load: within 10 s all agree with it, and what is acknowledged after it
     stays."""
-    async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run:
+    async with under_fault(pair, unavailable=True, bound=RECOVERY_SECONDS) as run:
         await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
         await trio.sleep(lasting(2.0))
         await go_back(run, tmp_path / "dump", into_new=into_new)
@@ -84,7 +84,10 @@ async def test_a_backup_is_restored_while_nodes_run(pair: Pair, tmp_path: Path, 
 async def test_a_backup_is_restored_while_nobody_acts(pair: Pair, tmp_path: Path) -> None:
     """It is found out without anybody's action, and no position and no ETag of the lost future is honoured
     afterwards."""
-    async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run, httpx.AsyncClient(timeout=10) as http:
+    async with (
+        under_fault(pair, unavailable=True, bound=RECOVERY_SECONDS) as run,
+        httpx.AsyncClient(timeout=10) as http,
+    ):
         await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
         await trio.sleep(lasting(2.0))
         run.over.set()
@@ -108,7 +111,7 @@ async def test_a_backup_is_restored_while_nobody_acts(pair: Pair, tmp_path: Path
 async def test_a_backup_is_restored_while_the_nodes_are_down(pair: Pair, tmp_path: Path) -> None:
     """Nodes stopped, dump restored, nodes started, with the Valkey that knows the lost future: the board is
     PostgreSQL's."""
-    async with under_fault(pair, unavailable=True, bound=HEALED_SECONDS) as run:
+    async with under_fault(pair, unavailable=True, bound=RECOVERY_SECONDS) as run:
         await trio.to_thread.run_sync(dump, pair, tmp_path / "dump")
         await trio.sleep(lasting(2.0))
         pair.kill_nodes()

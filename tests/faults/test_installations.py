@@ -12,9 +12,9 @@ import trio
 
 from scoreboard.embedded.stack import Endpoints
 from tests.conftest import database
-from tests.e2e.nodes import Client, ServerProcess, Viewer, provision, viewer
+from tests.e2e.server_processes import Client, ServerProcess, Viewer, provision, viewer
 from tests.faults.servers import Valkey, node_on
-from tests.faults.site import lasting
+from tests.faults.under_fault import lasting
 
 STEPS = 20  # of actions, in each of which the first installation acts ten times as often as the second
 COUNTED_SECONDS = 15.0  # for the number of viewers, which is told every five seconds
@@ -63,14 +63,14 @@ async def act_apart(clients: list[Client]) -> None:
             await clients[1].act()
 
 
-async def counts(watching: Viewer, told: list[int]) -> None:
+async def counts(watching: Viewer, counted: list[int]) -> None:
     while True:
-        told.append((await watching.hear("viewers"))["count"])
+        counted.append((await watching.next_event("viewers"))["count"])
 
 
 async def never_concern_each_other(nodes: list[ServerProcess]) -> None:
     """Acts on both and reads both: nothing is stale, every score is right, and each counts its own viewer alone."""
-    told: list[list[int]] = [[], []]
+    counted: list[list[int]] = [[], []]
     async with (
         httpx.AsyncClient(base_url=nodes[0].url, timeout=10) as first,
         httpx.AsyncClient(base_url=nodes[1].url, timeout=10) as second,
@@ -79,7 +79,7 @@ async def never_concern_each_other(nodes: list[ServerProcess]) -> None:
         trio.open_nursery() as nursery,
     ):
         clients = [(await provision(node, http, 1))[0] for node, http in zip(nodes, (first, second), strict=True)]
-        for watching, into in zip((here, there), told, strict=True):
+        for watching, into in zip((here, there), counted, strict=True):
             nursery.start_soon(_patiently, watching, into)
         await act_apart(clients)
         stale: list[int] = []
@@ -97,10 +97,10 @@ async def never_concern_each_other(nodes: list[ServerProcess]) -> None:
         assert boards[0]["currentUser"]["score"] == 50 * 10 * STEPS
         assert boards[1]["currentUser"]["score"] == 50 * len(range(0, STEPS, 4))
         with trio.fail_after(COUNTED_SECONDS):
-            while not all(told):
+            while not all(counted):
                 await trio.sleep(0.05)
         nursery.cancel_scope.cancel()
-    assert {count for one in told for count in one} == {1}
+    assert {count for one in counted for count in one} == {1}
 
 
 async def _patiently(watching: Viewer, into: list[int]) -> None:

@@ -11,9 +11,9 @@ import trio
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.storage.connections.stores import open_stores
 from tests.conftest import database
-from tests.e2e.nodes import Client, provision
+from tests.e2e.server_processes import Client, provision
 from tests.faults.servers import Pair, Valkey, pair_on
-from tests.faults.site import lasting
+from tests.faults.under_fault import lasting
 
 PER_MINUTE = 10
 COOLDOWN: dict[str, object] = {
@@ -24,7 +24,7 @@ COOLDOWN_SECONDS = 30.0
 WINDOW_SQL = """
 SELECT max(n) FROM (SELECT count(*) OVER (PARTITION BY user_id ORDER BY processed_at RANGE interval '59.999 seconds' PRECEDING) AS n
                     FROM action_logs WHERE user_id = $1) w"""
-SHORT = 1.0  # seconds of a fault
+DEFAULT_FAULT_SECONDS = 1.0  # seconds of a fault
 
 Act = Callable[[], Awaitable[None]]
 
@@ -52,25 +52,25 @@ async def is_emptied(pair: Pair) -> None:
 
 async def comes_back_empty(pair: Pair) -> None:
     pair.valkey.kill()
-    await trio.sleep(lasting(SHORT))
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     pair.valkey.forget()
     await trio.to_thread.run_sync(pair.valkey.start)
 
 
 async def is_paused(pair: Pair) -> None:
-    pair.valkey.do(f"CLIENT PAUSE {round(lasting(SHORT) * 1000)}")
-    await trio.sleep(lasting(SHORT))
+    pair.valkey.do(f"CLIENT PAUSE {round(lasting(DEFAULT_FAULT_SECONDS) * 1000)}")
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
 
 
 async def is_cut_off_from_one_node(pair: Pair) -> None:
     pair.links[1, "redis"].cut()
-    await trio.sleep(lasting(SHORT))
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     pair.links[1, "redis"].restore()
 
 
 async def has_a_dead_line_to_one_node(pair: Pair) -> None:
     pair.links[0, "redis"].latency = 2.0
-    await trio.sleep(lasting(SHORT))
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     pair.links[0, "redis"].restore()
 
 
@@ -81,7 +81,7 @@ FAULTS = [is_emptied, comes_back_empty, is_paused, is_cut_off_from_one_node, has
 async def two_users(pair: Pair) -> AsyncIterator[list[Client]]:
     """One for the window and one for the cooldown, who have not acted yet."""
     if not pair.is_clean:
-        await trio.to_thread.run_sync(pair.renew)
+        await trio.to_thread.run_sync(pair.restart)
     pair.is_clean = False
     pair.newcomers += 2
     async with httpx.AsyncClient(base_url=pair.nodes[0].url, timeout=10) as http:

@@ -18,10 +18,10 @@ import trio
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.storage.connections.namespace import SPECIFIED
 from tests.conftest import execute
-from tests.e2e.nodes import ServerProcess, register
+from tests.e2e.server_processes import ServerProcess, register
 from tests.faults.ledger import Action, act
 from tests.faults.servers import Pair, Valkey, node_on
-from tests.faults.site import Run, lasting, under_fault
+from tests.faults.under_fault import Run, lasting, under_fault
 from tests.storage.proxy import Fault
 
 KILLS = int(os.environ.get("FAULT_KILLS", "3"))

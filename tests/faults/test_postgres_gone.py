@@ -12,7 +12,7 @@ import trio
 from tests.conftest import execute
 from tests.faults.ledger import UNKNOWN, Action
 from tests.faults.servers import Pair, Postgres, Valkey, pair_on
-from tests.faults.site import Run, lasting, under_fault
+from tests.faults.under_fault import Run, lasting, under_fault
 
 AWAY_SECONDS = 2.0
 OPEN_SECONDS = 1.0  # until the breaker is open; from then on refusals cost no waiting
@@ -34,7 +34,7 @@ async def refuses(run: Run) -> None:
     """While it is away nobody is told 200."""
     await trio.sleep(OPEN_SECONDS)
     begun = trio.current_time()
-    await run.says("postgresql", "down")
+    await run.expect_store("postgresql", "down")
     await trio.sleep(lasting(AWAY_SECONDS))
     accepted = [one for one in run.ledger.answers if one.status == 200 and one.sent > begun]
     run.found += [f"{len(accepted)} actions were accepted without PostgreSQL"] if accepted else []
@@ -104,7 +104,7 @@ async def test_the_role_may_not_log_in_any_more(mortal: Pair, own_postgres: Post
     async with under_fault(mortal, unavailable=True) as run:
         await trio.to_thread.run_sync(execute, own_postgres.url, "ALTER ROLE scoreboard PASSWORD 'another'", OTHERS_SQL)
         try:
-            await run.says("postgresql", "down")
+            await run.expect_store("postgresql", "down")
             user = run.clients[0]
             body = user.body()
             run.ledger.actions[httpx.Response(200, content=body).json()["actionId"]] = Action(

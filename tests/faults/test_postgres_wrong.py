@@ -15,13 +15,13 @@ import pytest
 import trio
 
 from tests.conftest import execute, in_asyncio
-from tests.e2e.nodes import Client
+from tests.e2e.server_processes import Client
 from tests.faults.ledger import act
 from tests.faults.servers import Pair
-from tests.faults.site import Run, lasting, under_fault
+from tests.faults.under_fault import Run, lasting, under_fault
 from tests.storage.proxy import Fault
 
-SHORT = 1.5  # seconds of most faults
+DEFAULT_FAULT_SECONDS = 1.5  # seconds of most faults
 BACK_SECONDS = 2.0  # after the fault until an action is accepted
 OTHERS_SQL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -51,8 +51,8 @@ async def test_read_only(pair: Pair) -> None:
     name = urlsplit(pair.postgres).path[1:]
     async with under_fault(pair, unavailable=True) as run:
         await sql(run, f"ALTER DATABASE {name} SET default_transaction_read_only = on", OTHERS_SQL)
-        await run.says("postgresql", "read_only")
-        await trio.sleep(lasting(SHORT))
+        await run.expect_store("postgresql", "read_only")
+        await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
         await sql(run, WRITABLE, f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await accepts_again(run)
 
@@ -60,7 +60,7 @@ async def test_read_only(pair: Pair) -> None:
 async def test_sessions_are_terminated(pair: Pair) -> None:
     """All sessions are terminated again and again: 200 or 503, nothing lost, and no traceback in the log."""
     async with under_fault(pair, unavailable=True) as run:
-        with trio.move_on_after(lasting(SHORT)):
+        with trio.move_on_after(lasting(DEFAULT_FAULT_SECONDS)):
             while True:
                 await sql(run, OTHERS_SQL)
                 await trio.sleep(0.2)
@@ -175,7 +175,7 @@ async def test_connections_are_used_up(pair: Pair) -> None:
     name = urlsplit(pair.postgres).path[1:]
     async with under_fault(pair, unavailable=True) as run:
         await sql(run, f"ALTER DATABASE {name} CONNECTION LIMIT 1", OTHERS_SQL)
-        await trio.sleep(lasting(SHORT))
+        await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
         with trio.fail_after(10):
             while True:
                 try:
@@ -239,7 +239,7 @@ async def test_scores_are_truncated(pair: Pair) -> None:
         run.log_counts = False
         run.ledger.excuse(*run.ledger.base, *(client.user for client in run.clients))
         await sql(run, "TRUNCATE scores")
-        await trio.sleep(lasting(SHORT))
+        await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
 
 
 async def test_a_user_is_renamed_while_valkey_is_away(pair: Pair) -> None:
@@ -273,7 +273,7 @@ async def test_names_are_kept_while_postgresql_is_away(pair: Pair) -> None:
             "EVAL \"for _, key in ipairs(redis.call('KEYS', '*profile*')) do redis.call('DEL', key) end return 1\" 0"
         )
         run.valkey.do(profiles)
-        await trio.sleep(lasting(SHORT))
+        await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
         async with httpx.AsyncClient(timeout=10) as http:
             for number, node in enumerate(pair.nodes):
                 data = (await http.get(f"{node.url}/api/v1/scores/leaderboard")).json()["data"]

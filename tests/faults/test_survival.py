@@ -7,7 +7,7 @@ The times are short here. By hand, longer: FAULT_SECONDS=30 FAULT_ACTORS=200 scr
 import trio
 
 from tests.faults.servers import Pair
-from tests.faults.site import lasting, under_fault
+from tests.faults.under_fault import lasting, under_fault
 
 
 async def test_a_node_and_then_valkey_die_under_load(pair: Pair) -> None:

@@ -3,7 +3,7 @@
 import trio
 
 from tests.faults.servers import Pair
-from tests.faults.site import lasting, under_fault
+from tests.faults.under_fault import lasting, under_fault
 
 
 async def test_nothing_is_wrong_without_a_fault(pair: Pair) -> None:

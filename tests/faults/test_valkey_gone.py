@@ -6,7 +6,7 @@ from pathlib import Path
 import trio
 
 from tests.faults.servers import Pair, Valkey, wait_until
-from tests.faults.site import lasting, under_fault
+from tests.faults.under_fault import lasting, under_fault
 
 AWAY_SECONDS = 1.0
 FOUND_SECONDS = 10.0  # until an old state is found and mended
@@ -16,7 +16,7 @@ async def test_valkey_comes_back_empty(pair: Pair) -> None:
     """Killed and back empty, with writes going on: ranks are right or null, and the board is rebuilt."""
     async with under_fault(pair) as run:
         run.valkey.kill()
-        await run.says("redis", "down")
+        await run.expect_store("redis", "down")
         await trio.sleep(lasting(AWAY_SECONDS))
         run.valkey.forget()
         await trio.to_thread.run_sync(run.valkey.start)
@@ -70,7 +70,7 @@ async def test_valkey_fails_over_behind_its_address(pair: Pair, tmp_path: Path) 
                 link.target = other.url
             old.do(f"REPLICAOF 127.0.0.1 {other.port}")
             pair.valkey = other
-            await run.says("redis", "up", within=3.0)
+            await run.expect_store("redis", "up", within=3.0)
             await trio.sleep(lasting(2.0))
     finally:
         pair.valkey = old

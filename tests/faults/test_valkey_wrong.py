@@ -1,7 +1,7 @@
 """Valkey is there and not what it seems: read-only, full, slow, emptied, interrupted. Actions go on, and no read is old
 and unmarked.
 
-The times are short here. By hand, longer: FAULT_SECONDS=30 FAULT_ACTORS=200 scripts/test tests/faults
+The times are short here. By hand, longer: DEFAULT_FAULT_SECONDS=30 FAULT_ACTORS=200 scripts/test tests/faults
 """
 
 import signal
@@ -11,15 +11,15 @@ import pytest
 import trio
 
 from tests.faults.servers import Pair
-from tests.faults.site import Run, lasting, under_fault
+from tests.faults.under_fault import Run, lasting, under_fault
 
-SHORT = 1.5  # seconds of most faults
+DEFAULT_FAULT_SECONDS = 1.5  # seconds of most faults
 BETWEEN_SECONDS = 0.7  # from the end of a fault to the next one of its kind
 INTERRUPTION_SECONDS = 0.15  # between two blows of a fault that is repeated
 
 
 async def again_and_again(
-    run: Run, *commands: str, seconds: float = SHORT, pause: float = INTERRUPTION_SECONDS
+    run: Run, *commands: str, seconds: float = DEFAULT_FAULT_SECONDS, pause: float = INTERRUPTION_SECONDS
 ) -> None:
     with trio.move_on_after(lasting(seconds)):
         while True:
@@ -30,16 +30,16 @@ async def again_and_again(
 
 async def becomes_a_replica(run: Run) -> None:
     run.valkey.do("REPLICAOF 127.0.0.1 1")
-    await run.says("redis", "read_only")
-    await trio.sleep(lasting(SHORT))
+    await run.expect_store("redis", "read_only")
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     run.valkey.do("REPLICAOF NO ONE")
 
 
 async def is_full(run: Run) -> None:
     run.valkey.do("CONFIG SET maxmemory 1")
     run.newcomers_act()
-    await run.says("redis", "full")
-    await trio.sleep(lasting(SHORT))
+    await run.expect_store("redis", "full")
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     run.valkey.do("CONFIG SET maxmemory 0")
 
 
@@ -49,8 +49,8 @@ async def is_paused(run: Run) -> None:
 
 
 async def pauses_its_writes(run: Run) -> None:
-    run.valkey.do(f"CLIENT PAUSE {round(lasting(SHORT) * 1000)} WRITE")
-    await trio.sleep(lasting(SHORT))
+    run.valkey.do(f"CLIENT PAUSE {round(lasting(DEFAULT_FAULT_SECONDS) * 1000)} WRITE")
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
 
 
 async def ends_its_clients(run: Run) -> None:
@@ -62,7 +62,7 @@ async def ends_its_subscribers(run: Run) -> None:
 
 
 async def is_emptied(run: Run) -> None:
-    await again_and_again(run, "FLUSHALL", pause=lasting(SHORT) / 2)
+    await again_and_again(run, "FLUSHALL", pause=lasting(DEFAULT_FAULT_SECONDS) / 2)
 
 
 async def forgets_its_scripts(run: Run) -> None:
@@ -70,12 +70,12 @@ async def forgets_its_scripts(run: Run) -> None:
 
 
 async def sleeps(run: Run) -> None:
-    await trio.to_thread.run_sync(run.valkey.do, f"DEBUG SLEEP {lasting(SHORT)}")
+    await trio.to_thread.run_sync(run.valkey.do, f"DEBUG SLEEP {lasting(DEFAULT_FAULT_SECONDS)}")
 
 
 async def stands_still(run: Run) -> None:
     run.valkey.signal(signal.SIGSTOP)
-    await trio.sleep(lasting(SHORT))
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     run.valkey.signal(signal.SIGCONT)
 
 
@@ -83,7 +83,7 @@ async def changes_its_password(run: Run) -> None:
     run.valkey.do("CONFIG SET requirepass another")
     kill = "AUTH another\r\nCLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub"
     run.valkey.say(kill)  # whoever comes back is not let in
-    await trio.sleep(lasting(SHORT))
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     run.valkey.say("AUTH another\r\nCONFIG SET requirepass secret")
     await trio.sleep(0.1)
     assert run.valkey.is_up
@@ -114,8 +114,8 @@ async def has_a_slow_line(run: Run) -> None:
 async def is_cut_off_from_one_node(run: Run) -> None:
     link = run.pair.links[1, "redis"]
     link.cut()
-    await run.says("redis", "down", nodes=(1,))
-    await trio.sleep(lasting(SHORT))
+    await run.expect_store("redis", "down", nodes=(1,))
+    await trio.sleep(lasting(DEFAULT_FAULT_SECONDS))
     link.restore()
 
 

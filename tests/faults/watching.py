@@ -15,7 +15,7 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError
 
-from tests.e2e.nodes import Client, ServerProcess, Viewer, watching
+from tests.e2e.server_processes import Client, ServerProcess, Viewer, watching
 from tests.faults.reads import SETTLING_SECONDS, Personal, Reads, Row, Shown
 from tests.websockets import open_websocket
 
@@ -101,10 +101,10 @@ class Watcher:
         else:
             async with _viewer(self.node, self.client.token) as socket:
                 mode = {"mode": "delta"} if self.kind == "delta" else {}
-                await socket.say(action="subscribe", channel="leaderboard", **mode)
+                await socket.send(action="subscribe", channel="leaderboard", **mode)
                 while True:
                     if not self._hear(json.loads(await socket.socket.get_message())):
-                        await socket.say(action="subscribe", channel="leaderboard", **mode)
+                        await socket.send(action="subscribe", channel="leaderboard", **mode)
 
     def _hear(self, message: dict[str, Any]) -> bool:
         """False: a frame is missing between what it has and what it was sent."""
@@ -219,13 +219,13 @@ async def greet_for_ever(
             with trio.fail_after(2 * CONNECT_SECONDS):
                 async with _viewer(node) as socket:
                     sent = trio.current_time()
-                    await socket.say(action="auth", token=client.token)
-                    data = await socket.hear("authenticated")
+                    await socket.send(action="auth", token=client.token)
+                    data = await socket.next_event("authenticated")
                     now = trio.current_time()
-                    await socket.say(action="subscribe", channel="leaderboard")
+                    await socket.send(action="subscribe", channel="leaderboard")
                     stale = False
                     with trio.move_on_after(SETTLING_SECONDS):
-                        await socket.hear("leaderboard:stale")
+                        await socket.next_event("leaderboard:stale")
                         stale = True
             reads.shown.append(
                 Shown(

@@ -165,16 +165,16 @@ def begin(environment: Environment, **_: object) -> None:
     begun = time.monotonic()
     logging.getLogger("locust.stats_logger").disabled = True  # its tables of the end; `tests.load.run` prints ours
 
-    def tell() -> None:
+    def print_progress() -> None:
         while True:
             gevent.sleep(PROGRESS_SECONDS)
             users = environment.runner.user_count if environment.runner else 0
             print(figures.progress(time.monotonic() - begun, users), flush=True)
 
-    telling = gevent.spawn(tell)
+    printing = gevent.spawn(print_progress)
 
     @environment.events.test_stop.add_listener  # type: ignore[untyped-decorator]
     def end(**_: object) -> None:
-        telling.kill()
+        printing.kill()
         summary = figures.summary(time.monotonic() - begun)
         (Path(PLAN["output"]) / "summary.json").write_text(json.dumps(summary, indent=1))

@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from tests.conftest import execute
-from tests.e2e.nodes import ServerProcess, provision
+from tests.e2e.server_processes import ServerProcess, provision
 from tests.load.figures import Times, refusal, table
 from tests.load.run import ROOT, is_loopback, main, remove_from
 
-HANG = 60  # seconds after which a test that hangs fails; nothing is measured
+HANG_SECONDS = 60  # seconds after which a test that hangs fails; nothing is measured
 StartNode = Callable[..., ServerProcess]
 
 
@@ -66,7 +66,7 @@ async def test_a_short_load_makes_a_report(start_node: StartNode, database_url: 
 
     await remove_from(node.settings, [UUID(user.user) for user in users])
     async with httpx.AsyncClient(base_url=node.url) as http:
-        with trio.fail_after(HANG):
+        with trio.fail_after(HANG_SECONDS):
             while (await http.get("/api/v1/scores/leaderboard")).json()["data"]["leaderboard"]:
                 await trio.sleep(0.1)
     left = "EXISTS (SELECT FROM users) OR EXISTS (SELECT FROM username_skeletons) OR EXISTS (SELECT FROM action_logs)"

@@ -175,10 +175,10 @@ class Viewer:
     def __init__(self, socket: WebSocketConnection) -> None:
         self.socket = socket
 
-    async def say(self, **message: Any) -> None:
+    async def send(self, **message: Any) -> None:
         await self.socket.send_message(json.dumps(message))
 
-    async def hear(self, event: str) -> dict[str, Any]:
+    async def next_event(self, event: str) -> dict[str, Any]:
         """The data of the next event of that name; others are passed over."""
         with trio.fail_after(10):
             while True:
@@ -208,9 +208,9 @@ async def watching(socket: WebSocketConnection, *, token: str = "", subscribe: b
     """A viewer on an open WebSocket, closed at the end."""
     made = Viewer(socket)
     if token:
-        await made.say(action="auth", token=token)
+        await made.send(action="auth", token=token)
     if subscribe:
-        await made.say(action="subscribe", channel="leaderboard")
+        await made.send(action="subscribe", channel="leaderboard")
     try:
         yield made
     finally:

@@ -18,7 +18,7 @@ import httpx
 import trio
 
 from scoreboard.storage.connections.stores import Stores, open_stores
-from tests.e2e.nodes import Client, provision
+from tests.e2e.server_processes import Client, provision
 from tests.faults import ranks, reads
 from tests.faults.converging import converged
 from tests.faults.ledger import Ledger, Totals, act_for_ever, begin, wrong_in_log
@@ -33,7 +33,7 @@ READ_PAUSE = 0.1  # seconds between two readings of one reader
 GREET_PAUSE = 0.3  # the same for those who connect anew each time
 CLIENT_SECONDS = 6.0  # for one answer; the server gives up after 3 s
 CALM_SECONDS = 0.5  # of load before the fault, and after it
-HEALED_SECONDS = 5.0  # after the fault until everything agrees
+RECOVERY_SECONDS = 5.0  # after the fault until everything agrees
 READY_SECONDS = 20.0  # for a pair to be in order before a test begins
 OWN_READS = 0.5  # share of answers after which the same user reads at once
 
@@ -100,7 +100,9 @@ class Run:
             body: dict[str, Any] = (await http.get("/readyz")).json()
             return body
 
-    async def says(self, store: str, state: str, *, nodes: tuple[int, ...] = (0, 1), within: float = 2.0) -> None:
+    async def expect_store(
+        self, store: str, state: str, *, nodes: tuple[int, ...] = (0, 1), within: float = 2.0
+    ) -> None:
         """Notes if `/readyz` of these nodes does not say so of a store in time."""
         for node in nodes:
             told = ""
@@ -117,14 +119,14 @@ class Run:
 async def under_fault(
     pair: Pair,
     *,
-    bound: float = HEALED_SECONDS,
+    bound: float = RECOVERY_SECONDS,
     unavailable: bool = False,
     actors: int = ACTORS,
     viewers: bool = True,
 ) -> AsyncIterator[Run]:
     """`unavailable`: the fault keeps PostgreSQL or a node from answering, so 503, time-outs and resets are right."""
     if not pair.is_clean:
-        await trio.to_thread.run_sync(pair.renew)
+        await trio.to_thread.run_sync(pair.restart)
     pair.is_clean = False
     logged = [len(node.lines()) for node in pair.nodes]
     async with AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ import pytest
 from scoreboard.embedded.stack import Endpoints
 from tests.conftest import database, resp
 from tests.e2e.balancers import PROGRAMS, PUBLIC_URL, Balancer, Certificate
-from tests.e2e.nodes import Client, ServerProcess, register
+from tests.e2e.server_processes import Client, ServerProcess, register
 
 LOG_INS = 5  # a minute, on each node
 SPREAD = 16  # connections, of which some come to either node: that all come to one has a chance of 2⁻¹⁵
@@ -18,7 +18,7 @@ ADDRESSES = itertools.count(2)
 
 
 @dataclass
-class Site:
+class NodePair:
     """The nodes, and a user who owns the top of the board. `address` gives one that nobody has used."""
 
     nodes: list[ServerProcess]
@@ -31,11 +31,11 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(
+def pair(
     embedded_servers: Endpoints, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
+) -> Iterator[NodePair]:
     """Two nodes that trust a proxy at 127.0.0.1, for all tests of a module: who stops one starts it again."""
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("pair")
     (folder / "keys").mkdir()
     assert resp(embedded_servers.redis_url, "FLUSHALL") == b"+OK"
     with database(embedded_servers.postgres_url, migrated_template) as url:
@@ -56,7 +56,7 @@ def site(
         environment = {f"SCOREBOARD_{name.upper()}": value for name, value in settings.items()}
         nodes = [ServerProcess(folder, ["--no-embedded"], environment) for _ in range(2)]
         try:
-            yield Site([node.start() for node in nodes], Certificate(folder))
+            yield NodePair([node.start() for node in nodes], Certificate(folder))
         finally:
             for node in nodes:
                 if node.process is not None and node.process.poll() is None:
@@ -65,19 +65,19 @@ def site(
 
 @pytest.fixture(scope="module", params=list(PROGRAMS))
 def balancer(
-    request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, pair: NodePair, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Balancer]:
     """Each of the programs in turn."""
-    balancer = Balancer(request.param, tmp_path_factory.mktemp(request.param), site.certificate, site.nodes).start()
+    balancer = Balancer(request.param, tmp_path_factory.mktemp(request.param), pair.certificate, pair.nodes).start()
     yield balancer
     balancer.stop()
 
 
 @asynccontextmanager
-async def playing(site: Site, balancer: Balancer) -> AsyncIterator[Client]:
+async def playing(pair: NodePair, balancer: Balancer) -> AsyncIterator[Client]:
     """A user of no fixed node, always the same one: ten others would push a new one off the board."""
-    async with balancer.client(site.address()) as http:
-        if not site.player:
-            site.player.update((await register(http)).session)
-            await Client(http, site.player).act()
-        yield Client(http, site.player)
+    async with balancer.client(pair.address()) as http:
+        if not pair.player:
+            pair.player.update((await register(http)).session)
+            await Client(http, pair.player).act()
+        yield Client(http, pair.player)
