@@ -173,8 +173,8 @@ async def test_a_certificate_must_be_of_the_name(tmp_path: Path) -> None:
             b"%PDF-1.7",
         ),
         *(
-            gzip.compress(b"\x00" * 10_000_000),
-            gzip.compress(PNG),
+            gzip.compress(b"\x00" * 10_000_000, mtime=0),
+            gzip.compress(PNG, mtime=0),
             b"RIFF\x00\x00\x00\x00WAVE",
             b"\x00\x00\x00\x1cftypheic",
             b"\xff\xd8",
