@@ -41,7 +41,8 @@ _SVG = re.compile(
 
 _LOGO_STYLE = (
     "h1::before{display:none}"
-    "h1 img{position:static;width:auto;height:1.75em;max-width:8em;object-fit:contain;margin-inline-end:.5em;vertical-align:middle}"
+    "h1 img{position:static;width:auto;height:1.75em;max-width:8em;object-fit:contain;"
+    "margin-inline-end:.5em;vertical-align:middle}"
 )
 _TITLE_STYLE = "h1{min-width:0;overflow-wrap:anywhere}"
 
