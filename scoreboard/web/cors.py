@@ -39,7 +39,7 @@ class Origins:
         self._public_url = _canonical(public_url.encode())
         self._refused: set[bytes] = set()  # origins and hosts that were logged
         self._names = {name.lower().encode() for name in names}
-        # these are told so by CORS; our own needs none
+        # CORS fields are sent to these; pages of this server need none
         self.others = frozenset(_canonical(origin.encode()) for origin in allowed)
 
     def allows(self, request: Request) -> bool:
