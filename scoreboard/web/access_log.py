@@ -59,7 +59,7 @@ class AccessLog:
             fields["user"] = str(request.user)
         if self._omitted:
             fields["omitted"], self._omitted = self._omitted, 0
-        # 503 is what a store that is away costs, and told as such; 500 is a bug.
+        # 503 is an outage of a store, and logged as a warning; 500 is a bug.
         tell = log.error if status == STATUS[Code.INTERNAL] else log.warning if is_error else log.info
         tell("request", **fields)
 

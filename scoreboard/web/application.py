@@ -1,8 +1,8 @@
 """The Quart-Trio application, made from the list of routes: Quart's rules and the OpenAPI document.
 
-`quart_view` is the adapter. It hands a handler the `Request` that http1 made, and makes Quart's response of the handler's
-`Response`, so a handler does not know who called it. What Quart itself refuses (no such path, another method) becomes
-problem+json here. Heads are written by http1; see web.headers.
+`quart_view` is the adapter. It hands a handler the `Request` that http1 made, and makes Quart's response of the
+handler's `Response`, so a handler does not know who called it. What Quart itself refuses (no such path, another method)
+becomes problem+json here. Heads are written by http1; see web.headers.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator

@@ -1,9 +1,9 @@
-"""Which addresses may open connections: so many at once each, so many in a time, and none for a while after a flood of
+"""Which addresses may open connections: so many at once, so many in a time, and none for a while after a flood of
 refused requests.
 
-LiveRequest by `http.server` as connections are accepted, before a byte is read, and told by web.rate_limit of every request
-that was refused for its number. A trusted proxy opens connections for everybody behind it and is exempt. Does no input
-or output but counting connections that it refuses for /metrics; the clock is a parameter.
+`http.server` calls `admit` as connections are accepted, before a byte is read. web.rate_limit reports every request
+that it refused. A trusted proxy opens connections for everybody behind it and is exempt. There is no input or output,
+but the connections that are refused are counted for /metrics; the clock is a parameter.
 """
 
 from collections import OrderedDict
@@ -14,14 +14,14 @@ import trio
 from scoreboard.telemetry import metrics
 from scoreboard.web.client_address import Addresses, group
 
-# refused requests of one address, or user, within FLOOD_SECONDS: a client that waits for Retry-After never comes near
+# Refused requests of one address, or user, within FLOOD_SECONDS. A client that waits for Retry-After has far fewer.
 FLOOD_REFUSALS = 200
 FLOOD_SECONDS = 10.0
-FLOODING_USERS = 20  # of one address: so many floods at once are no careless neighbour's
+FLOODING_USERS = 20  # of one address, which is blocked then: so many floods at once are no accident
 BLOCKED_SECONDS = 5.0  # short: an orchestrator may share the address, and three missed probes restart a node
-# and users, that are remembered as refused, about 4 MB; full: the one that was refused first is forgotten
-ADDRESSES = 20_000
-# connections that a malformed request counts as: a client sends none, and one may cost a millisecond to refuse
+# Addresses and users whose refusals are counted, about 4 MB. Full: the one that was refused first is dropped.
+MAX_ADDRESSES = 20_000
+# Connections that a malformed request counts as. No client sends one, and it may cost a millisecond to refuse.
 MALFORMED_COST = 50
 PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer that shares it
 
@@ -99,7 +99,7 @@ class ConnectionLimits:
     def _note(self, key: str, due: float, now: float) -> None:
         self._due[key] = due
         self._due.move_to_end(key)
-        while len(self._due) > ADDRESSES or next(iter(self._due.values())) <= now:
+        while len(self._due) > MAX_ADDRESSES or next(iter(self._due.values())) <= now:
             self._due.popitem(last=False)
 
     def released(self, key: str) -> None:
@@ -151,7 +151,7 @@ class ConnectionLimits:
         since, count = self._refusals.get(key, (now, 0))
         if now - since > FLOOD_SECONDS:
             since, count = now, 0
-        if key not in self._refusals and len(self._refusals) >= ADDRESSES:
+        if key not in self._refusals and len(self._refusals) >= MAX_ADDRESSES:
             self._refusals.popitem(last=False)
         self._refusals[key] = (since, count + 1)
         return count >= allowed
@@ -159,9 +159,9 @@ class ConnectionLimits:
     def _block(self, key: str) -> None:
         """The address is not accepted for a while."""
         now = self._clock()
-        if len(self._blocked) >= ADDRESSES:
+        if len(self._blocked) >= MAX_ADDRESSES:
             self._blocked = {each: until for each, until in self._blocked.items() if until > now}
-        if len(self._blocked) < ADDRESSES:
+        if len(self._blocked) < MAX_ADDRESSES:
             self._blocked[key] = now + BLOCKED_SECONDS
 
     def _is_blocked(self, key: str) -> bool:

@@ -39,12 +39,14 @@ class Origins:
         self._public_url = _canonical(public_url.encode())
         self._refused: set[bytes] = set()  # origins and hosts that were logged
         self._names = {name.lower().encode() for name in names}
-        # these are told so by CORS; our own needs none
+        # CORS fields are sent to these; pages of this server need none
         self.others = frozenset(_canonical(origin.encode()) for origin in allowed)
 
     def allows(self, request: Request) -> bool:
-        """Whether the page that asks may. LiveRequest where browsers ask nobody first: log-in, refresh, log-out, and whatever
-        watches."""
+        """Whether the page that sent the request may do so.
+
+        Called where browsers send no preflight: log-in, refresh, log-out, and the live transports.
+        """
         origin = request.header(b"origin").lower()
         if origin:
             return self.is_own(origin, request) or self.is_other(origin)

@@ -1,7 +1,7 @@
-"""Every answer's head, for all doors: status line, Date, request id, security fields, CORS.
+"""The head of every response, whichever handler made it: status line, Date, request id, security fields, CORS.
 
-`ResponseHeaders.write` is called for each answer, so whatever is the same within a second is put together once a second. Bodies
-are shared between callers, heads never are.
+`ResponseHeaders.write` is called for each response, so the part that is the same within a second is made once a second.
+Bodies are shared between clients, heads never are.
 """
 
 import re
@@ -13,12 +13,13 @@ from http import HTTPStatus
 from scoreboard.http.request import Request, Response
 from scoreboard.web.cors import API, FOR_ANYBODY, Origins
 
-# The page and everything on it comes from here. {live}: the public URL as a WebSocket's; 'self' means that already, but
-# older browsers don't know it. Forms are sent by script. No text becomes markup ("trusted types"); browsers that don't
-# know that pass over it.
+# The page and all that it loads come from this server. {live}: the public URL as a WebSocket's; 'self' includes it, but
+# older browsers don't know that. Forms are sent by script. No text becomes markup ("trusted types"); browsers that
+# don't know this directive ignore it.
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; manifest-src 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{live}; img-src 'self' data:; "
+    "manifest-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 # an answer that is no page may load nothing, wherever it ends up
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -119,7 +120,8 @@ class ResponseHeaders:
         date = formatdate(self._second, usegmt=True)
         policy = self._page_policy if starts is self._pages else DATA_POLICY
         shared = self._shared + (CROSS_ORIGIN if starts is self._files else SAME_ORIGIN)
-        return f"HTTP/1.1 {status} {reason}\r\ndate: {date}\r\n{shared}content-security-policy: {policy}\r\nx-request-id: ".encode()
+        fields = f"date: {date}\r\n{shared}content-security-policy: {policy}\r\nx-request-id: "
+        return f"HTTP/1.1 {status} {reason}\r\n{fields}".encode()
 
     def _cors(self, request: Request) -> bytes:
         origin = request.header(b"origin")

@@ -1,4 +1,7 @@
-"""JSON bodies, read strictly: each comes out as its type or as a Refusal, whatever was sent."""
+"""JSON bodies, read strictly: the result is the type that is wanted or a Refusal, whatever was sent.
+
+Tested in tests/web/routes/test_auth.py and tests/web/test_worst_inputs.py.
+"""
 
 import re
 from typing import TypeVar
@@ -41,7 +44,7 @@ def read(request: Request, decoder: "msgspec.json.Decoder[T]") -> T | Refusal:
 
 
 def _named(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Field and message; what msgspec tells of a whole object is about a field too."""
+    """Field and message of an error. msgspec reports unknown and missing fields for the object; here they are named."""
     field, message = field_and_message(error)
     if found := _NAMED.fullmatch(message):
         return found[1][:100], "is not known here" if "unknown" in message else "is required"

@@ -1,7 +1,8 @@
 """Errors as clients see them: every Refusal becomes problem+json (RFC 9457), every exception a 503 or a 500 without a
 trace of its cause.
 
-Used by every route, by http1 for what it refuses itself, and by the application's error handlers.
+Used by every route, by http1 for what it refuses itself, and by the application's error handlers. Tested in
+tests/web/test_handlers_agree.py.
 """
 
 from typing import Any
@@ -12,10 +13,12 @@ import structlog
 from scoreboard.domain.errors import STATUS, TITLE, Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.http.request import Request, Response
 
-RETRY_AFTER = 1  # seconds; an outage is over when it is over, and one try a second costs nothing
+RETRY_AFTER_SECONDS = 1  # of an outage, whose end nobody knows; one try a second costs little
 
 OUT_OF_SERVICE = Refusal(
-    Code.SERVICE_UNAVAILABLE, "The data cannot be reached at the moment. Please try again.", retry_after=RETRY_AFTER
+    Code.SERVICE_UNAVAILABLE,
+    "The data cannot be reached at the moment. Please try again.",
+    retry_after=RETRY_AFTER_SECONDS,
 )
 FAILED = Refusal(Code.INTERNAL, "This was our mistake. It is in the log under the request id.")
 
@@ -74,8 +77,8 @@ def problem(
 
 
 def error_response(request: Request, exc: Exception) -> Response:
-    """The answer when a handler raised: a store that is out of reach is expected now and then; all else is a bug,
-    logged whole."""
+    """The response when a handler raised. A store that is out of reach is expected and gives 503. Anything else is a
+    bug, which is logged with its traceback and gives 500."""
     request_id = request.request_id
     if isinstance(exc, StorageUnavailable):
         log.info(

@@ -5,7 +5,7 @@ comes in numbers with each page view does not use up what people do:
 
 | kind of request | limit per minute and address |
 |---|---|
-| of a user whose token this node has verified before | per user: `limits.ip_per_minute`; of all users: USERS_TIMES that |
+| of a user whose token this node has verified | a user: `limits.ip_per_minute`; all users: USERS_TIMES that |
 | file of the page, from memory | FILES_TIMES |
 | long poll without a token | POLLS_TIMES |
 | picture of a user | PICTURES_TIMES |

@@ -1,4 +1,7 @@
-"""Answers that are no errors: `{"success": true, "data": …}`."""
+"""Successful responses: `{"success": true, "data": …}`. Errors are in web.problems.
+
+Tested in tests/web/test_handlers_agree.py.
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ import msgspec
 from scoreboard.http.request import Response
 
 JSON = b"content-type: application/json\r\n"
-PRIVATE = JSON + b"cache-control: no-store\r\n"  # what is told to one user, now
+PRIVATE = JSON + b"cache-control: no-store\r\n"  # for one user, and never stored
 
 _encode = msgspec.json.Encoder().encode
 

@@ -60,7 +60,11 @@ UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 
 @dataclass
 class WebServer:
-    """A running site. `answer` is what the next submit leads to, or raises; `board` what a read gives, or raises."""
+    """A running server, with a board and a write path that tests control.
+
+    `outcome` is what the next submit leads to, or raises; `board` is what a read gives, or raises. It stands in for
+    operations' Leaderboard and SubmitAction.
+    """
 
     people: Node
     http: httpx.AsyncClient
@@ -169,7 +173,7 @@ async def serve_web(
 ) -> AsyncIterator[WebServer]:
     """Serves until the block ends. `actions`: the text of an actions file; `buttons`: whether the page has any.
 
-    `all_handlers`: a server without a prompt table stands beside the first, and one without any.
+    `all_handlers`: beside the first server stand one without fast handlers, and one with Quart alone.
     """
     async with AsyncExitStack() as stack:
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))

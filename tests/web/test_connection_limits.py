@@ -166,7 +166,7 @@ def test_refusals_now_and_then_are_no_flood() -> None:
 
 def test_memory_of_rates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of addresses that open connections so many are remembered, and none that is within its rate again."""
-    monkeypatch.setattr(connection_limits, "ADDRESSES", 10)
+    monkeypatch.setattr(connection_limits, "MAX_ADDRESSES", 10)
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 10, 1000, clock=clock)
     for number in range(100):
@@ -181,6 +181,6 @@ def test_memory_is_bounded() -> None:
     """A flood from everywhere pushes out what was refused first, and blocks no more than can be kept."""
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 0, clock=clock)
-    for number in range(connection_limits.ADDRESSES + 10):
+    for number in range(connection_limits.MAX_ADDRESSES + 10):
         limits.count_refusal(str(number))
-    assert len(limits._refusals) == connection_limits.ADDRESSES
+    assert len(limits._refusals) == connection_limits.MAX_ADDRESSES

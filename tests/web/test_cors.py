@@ -1,4 +1,4 @@
-"""Which pages may speak to us, by Origin, Host and Sec-Fetch-WebServer: foreign ones, sibling domains, and names that were
+"""Which pages may speak to us, by Origin, Host and Sec-Fetch-Site: foreign ones, sibling domains, and names that were
 led here."""
 
 import pytest
@@ -152,7 +152,7 @@ def test_foreign_pages_have_what_is_meant_for_them(
 
 
 def test_programs_are_asked_nothing() -> None:
-    """Without Origin and Sec-Fetch-WebServer there is no page; a typed address is a person's."""
+    """Without Origin and Sec-Fetch-Site there is no page; a typed address is a person's."""
     origins = Origins(public_url="https://board.example")
     assert origins.allows(asked())
     assert not origins.refuses_site(asked())

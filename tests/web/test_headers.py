@@ -1,4 +1,4 @@
-"""ResponseHeaders: what every answer carries, on every door, and what browsers of other pages may do."""
+"""ResponseHeaders: what every response carries, whichever handler made it, and what browsers of other pages may do."""
 
 from structlog.testing import capture_logs
 
@@ -95,7 +95,7 @@ async def test_other_sites_load_files_and_nothing_else(database_url: str, redis_
                 assert (kept.status_code, kept.headers["cross-origin-resource-policy"]) == (304, "cross-origin")
 
 
-async def test_every_door_carries_the_security_fields(database_url: str, redis_url: str) -> None:
+async def test_every_response_carries_the_security_fields(database_url: str, redis_url: str) -> None:
     """Express, Quart, its errors, what http1 refuses: each field once, the page's policy on the page alone."""
     async with serve_web(database_url, redis_url) as server:
         for method, path in (
@@ -123,7 +123,7 @@ async def test_every_door_carries_the_security_fields(database_url: str, redis_u
 
 
 async def test_only_pages_that_are_allowed_are_told_so(database_url: str, redis_url: str) -> None:
-    """CORS names the origin that asked, on answers of all doors and on errors; nobody else is told anything."""
+    """CORS names the origin that asked, on responses of all handlers and on errors; nobody else gets such a field."""
     async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
         for path in (BOARD, "/livez", "/nowhere", f"{BOARD}?limit=0"):
             answer = await server.http.get(path, headers={"origin": "https://friend.example"})

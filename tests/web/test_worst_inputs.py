@@ -328,7 +328,7 @@ class Reader:
 
 @pytest.mark.parametrize("name", HEADS_AND_BODIES)
 def test_what_the_parser_reads(name: str) -> None:
-    """ResponseHeaders and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their
+    """Heads and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their
     turn."""
     longest = min(Reader(HEADS_AND_BODIES[name]).longest_ms for _ in range(RUNS))
     assert longest < LONGEST_MS

@@ -41,7 +41,8 @@ _SVG = re.compile(
 
 _LOGO_STYLE = (
     "h1::before{display:none}"
-    "h1 img{position:static;width:auto;height:1.75em;max-width:8em;object-fit:contain;margin-inline-end:.5em;vertical-align:middle}"
+    "h1 img{position:static;width:auto;height:1.75em;max-width:8em;object-fit:contain;"
+    "margin-inline-end:.5em;vertical-align:middle}"
 )
 _TITLE_STYLE = "h1{min-width:0;overflow-wrap:anywhere}"
 
@@ -65,7 +66,7 @@ def load_branding(page: Page, origin: Callable[[str], str] = lambda _: "") -> Br
     """The title, logo and colours of these settings. Raises SettingsError: one line that names the key, and where it
     was given.
 
-    `origin` tells that of a key, "" where it is not known.
+    `origin` returns where a key was set, "" where that is not known.
     """
     try:
         return _load(page)
@@ -118,7 +119,7 @@ def manifest(shipped: bytes | None, branding: Branding) -> bytes:
 
 
 def _read_logo(file: Path) -> tuple[bytes, str]:
-    """The file's content and its media type, which its content tells and not its name."""
+    """The file's content and its media type, found from its content and not from its name."""
     try:
         if file.exists() and not file.is_file():
             raise SettingsError(f"page.logo: {file} is not a file")

@@ -1,7 +1,7 @@
 """Errors as pages: what a browser is shown where a program gets problem+json.
 
-`ErrorPages.of` is asked for each answer of 400 and more, whichever door it comes from. The API's answers stay as they
-are.
+`ErrorPages.of` is called for each response of 400 and more, whichever handler made it. Responses of the API stay as
+they are.
 """
 
 import re

@@ -1,7 +1,8 @@
 """What the page's template is given for its first paint: the present board, the actions, nothing secret.
 
 The route of `/` calls `render_context` and renders `index.html` with it. Pure: reads no store and no settings, knows no
-Quart. All text goes through Jinja's escaping; nothing here is marked safe.
+Quart. All text goes through Jinja's escaping; nothing here is marked safe. Tested in tests/web/test_application.py and
+in a browser by tests/e2e/test_states.py.
 """
 
 from __future__ import annotations

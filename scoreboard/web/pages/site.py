@@ -1,8 +1,7 @@
-"""The live page and its files: small, kept in memory, plain and gzipped, each with an ETag so that a browser that has
-it is told so.
+"""The live page and its files: small, kept in memory, plain and gzipped, each with an ETag.
 
-Names carry no hash, so everything is asked about each time (`no-cache`): a page never runs with the scripts of another
-version.
+File names carry no hash, so browsers ask for each file every time (`no-cache`) and get 304 for one that they have. A
+page never runs with the scripts of another version. Tested in tests/web/test_application.py.
 """
 
 from collections.abc import Iterator, Mapping

@@ -200,7 +200,8 @@ class AuthRoutes:
 
     def _cookie(self, request: Request, name: str, value: str, path: str, seconds: int) -> bytes:
         secure = "; Secure" if self._origins.is_secure(request) else ""
-        return f"set-cookie: {name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}\r\n".encode()
+        attributes = f"Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+        return f"set-cookie: {name}={value}; {attributes}\r\n".encode()
 
 
 def read_cookies(request: Request, name: str) -> tuple[str, ...]:

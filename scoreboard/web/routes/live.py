@@ -1,7 +1,7 @@
 """The paths of the three live transports: WebSocket, event stream, long poll. Their work is done in live.transports.
 
-Web and live do not import each other, so the transports are named by Protocols here. Quart serves none of them: a stream
-keeps its socket, and thousands of long polls wait at the same time. Tested in tests/live/transports.
+Web and live do not import each other, so the transports are named by Protocols here. Quart serves none of them: a
+stream keeps its socket, and thousands of long polls wait at the same time. Tested in tests/web/test_openapi.py.
 """
 
 from collections.abc import Awaitable, Iterator

@@ -1,4 +1,7 @@
-"""One's own account: read it, change it, change its password."""
+"""One's own account: read it, change it, change its password.
+
+Tested in tests/web/routes/test_auth.py and test_password_change.py.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated

@@ -17,7 +17,10 @@ from tests.web.site import ROOT, serve_web
 
 __all__ = ["database_url"]  # the module's own fixture
 
-SVG = b'<?xml version="1.0"?><!-- ours --><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path d="M0 0h1v1z"/></svg>'
+SVG = (
+    b'<?xml version="1.0"?><!-- ours -->'
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path d="M0 0h1v1z"/></svg>'
+)
 OWN = Page(title="Class 7b \N{EM DASH} <quiz> & more", accent="#0b7a75")
 
 

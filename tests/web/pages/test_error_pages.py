@@ -20,7 +20,7 @@ HTML, JSON = "text/html; charset=utf-8", "application/problem+json"
 
 
 async def ask(server: WebServer, method: str, path: str, kind: str, **headers: str) -> httpx.Response:
-    """Asks all doors; the last answer, once each has this media type."""
+    """Asks all servers; the last answer, once each has this media type."""
     for handler in (server.http, *server.other_handlers):
         answer = await handler.request(method, path, headers=headers)
         assert answer.headers["content-type"] == kind, path

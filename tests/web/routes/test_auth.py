@@ -355,7 +355,7 @@ async def test_names_that_nobody_has_are_limited_alike(database_url: str, redis_
 
 
 async def test_the_limit_of_requests_by_address(database_url: str, redis_url: str) -> None:
-    """Every door counts; health checks and metrics don't, and other addresses go on."""
+    """Requests to every handler count; health checks and metrics don't, and other addresses go on."""
     async with serve_web(database_url, redis_url, proxies=(ip_network("127.0.0.0/8"),), ip_per_minute=3) as server:
         one, other = {"x-forwarded-for": "2001:db8::1"}, {"x-forwarded-for": "2001:db8:0:1::1"}
         for path in ("/api/v1/scores/leaderboard", "/nowhere", "/"):

@@ -1,0 +1,75 @@
+"""The OpenAPI document: every route that has a response type is in it, and it is rendered once."""
+
+from http import HTTPStatus
+
+from scoreboard.domain.paths import LIVE_PATH, POLL_PATH
+from tests.operations.people import database_url
+from tests.web.site import serve_web
+
+__all__ = ["database_url"]  # the module's own fixture
+
+
+async def test_the_description_names_every_route(database_url: str, redis_url: str) -> None:
+    """An OpenAPI document without a dangling reference, errors as problem+json."""
+    async with serve_web(database_url, redis_url) as server:
+        answer = await server.http.get("/api/v1/openapi.json")
+        document = answer.json()
+        assert document["openapi"].startswith("3.1")
+        found = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+        assert found == {
+            ("POST", "/api/v1/auth/register"),
+            ("POST", "/api/v1/auth/login"),
+            ("POST", "/api/v1/auth/refresh"),
+            ("POST", "/api/v1/auth/logout"),
+            ("GET", "/api/v1/users/me"),
+            ("PATCH", "/api/v1/users/me"),
+            ("POST", "/api/v1/users/me/password"),
+            ("POST", "/api/v1/scores/action"),
+            ("GET", "/api/v1/scores/leaderboard"),
+            ("GET", "/api/v1/scores/stream"),
+            ("GET", "/api/v1/scores/poll"),
+            ("GET", "/livez"),
+            ("GET", "/readyz"),
+            ("GET", "/metrics"),
+        }
+        for methods in document["paths"].values():
+            assert all(
+                any(status.startswith("2") for status in operation["responses"]) for operation in methods.values()
+            )
+        submit = document["paths"]["/api/v1/scores/action"]["post"]
+        assert set(submit["responses"]) == {"200", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
+        assert list(submit["responses"]["409"]["content"]) == ["application/problem+json"]
+        assert submit["security"] == [{"bearer": []}]
+        assert {parameter["name"] for parameter in submit["parameters"]} == {"x-action-signature"}
+        named = {"#/components/schemas/" + name for name in document["components"]["schemas"]}
+        assert set(_references(document)) <= named
+
+
+async def test_the_description_is_made_once(database_url: str, redis_url: str) -> None:
+    """It is the same bytes from every handler, has an ETag, and comes gzipped to whoever takes that."""
+    async with serve_web(database_url, redis_url, all_handlers=True) as server:
+        first = await server.http.get("/api/v1/openapi.json")
+        for handler in (server.http, *server.other_handlers):
+            answer = await handler.get("/api/v1/openapi.json", headers={"accept-encoding": "identity"})
+            assert (answer.status_code, answer.json()) == (200, first.json())
+            again = await handler.get("/api/v1/openapi.json", headers={"if-none-match": first.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+        assert first.headers["content-encoding"] == "gzip"
+
+
+async def test_what_only_http1_serves_is_described_too(database_url: str, redis_url: str) -> None:
+    """The long poll has two good responses; the path of the WebSocket says what it is."""
+    async with serve_web(database_url, redis_url) as server:
+        poll = (await server.http.get("/api/v1/openapi.json")).json()["paths"][POLL_PATH]["get"]
+        assert "content" in poll["responses"]["200"]
+        assert "content" not in poll["responses"]["204"]
+        assert {parameter["name"] for parameter in poll["parameters"]} == {"channel", "since", "wait", "token"}
+        no_handshake = await server.http.get(LIVE_PATH)
+        assert no_handshake.status_code == HTTPStatus.UPGRADE_REQUIRED
+        assert no_handshake.headers["sec-websocket-version"] == "13"
+
+
+def _references(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [value["$ref"]] if "$ref" in value else [found for item in value.values() for found in _references(item)]
+    return [found for item in value for found in _references(item)] if isinstance(value, list) else []
