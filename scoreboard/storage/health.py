@@ -79,7 +79,7 @@ class HealthMonitor:
         # of the server that the last new connection led to and that takes writes
         self._postgres_started: datetime | None = None
         self._run_id: bytes | None = None  # of the server that the last new connection to Redis led to
-        # A generation of its own: what a check's connection is told replaces no other connection.
+        # A generation of its own: a reply to a check replaces no other connection.
         self._check_pool = make_pool(
             redis.asyncio.ConnectionPool, stores.redis_url, Generation("redis"), socket_timeout=None
         )
@@ -196,7 +196,7 @@ class HealthMonitor:
             and self._has_checked
             and number == generation.number
         ):
-            # those of that time may be half-open: nobody would hear of it
+            # connections of that time may be half-open, which no call would notice
             generation.replace("redis answers again", at_once=True)
         self._note("redis", found, why)
 

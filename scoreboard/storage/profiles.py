@@ -47,7 +47,7 @@ class Profile(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """Says in Redis that boards were told of this very profile."""
+        """Stands in Redis once the boards were notified of exactly this profile."""
         return sha256(b"\n".join(self.fields)).digest()[:8]
 
 
@@ -198,10 +198,10 @@ class Profiles:
 async def announce_aio(
     stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]
 ) -> None:
-    """Brings changed profiles that stand in the outbox to the board. What `write_through` has brought is not sent again.
+    """Brings changed profiles that stand in the outbox to the board. What `write_through` has sent is not sent again.
 
-    `script`: profile_changed.lua. All nodes read anew what Redis has of these users. Raises StorageUnavailable, and what
-    asyncpg raises.
+    `script`: profile_changed.lua. All nodes read anew what Redis has of these users. Raises StorageUnavailable, and
+    what asyncpg raises.
     """
     for start in range(0, len(users), ANNOUNCE_BATCH_USERS):
         portion = users[start : start + ANNOUNCE_BATCH_USERS]

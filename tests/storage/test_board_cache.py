@@ -32,7 +32,7 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[ScoredBoard]
 class Nameless(Profiles):
     """No store tells a name in time."""
 
-    async def find(self, whom: Iterable[UUID]) -> Mapping[UUID, Profile]:
+    async def find_aio(self, users: Iterable[UUID]) -> Mapping[UUID, Profile]:
         return {}
 
 

@@ -349,7 +349,7 @@ async def test_a_failed_look_back_costs_only_who_asked(world: CommitterNode, mon
     async def away(*_: object) -> None:
         raise StorageUnavailable("postgresql", "on purpose")
 
-    monkeypatch.setattr(ledger, "originals", away)
+    monkeypatch.setattr(ledger, "find_recorded", away)
     outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", points_or_refusal=BAD))
     assert [result(outcome) for outcome in outcomes] == [1, Code.SERVICE_UNAVAILABLE]
     assert await world.slots(bob) == {"bad"}

@@ -1,5 +1,4 @@
-"""What a failure says of its store: which condition it is in, and whether the connection that told so may be used
-again. Pure.
+"""What a failure says of its store: its condition, and whether the connection may be used again. Pure.
 
 Whatever keeps a store from being used has a condition. An error of the data (a unique violation, a number out of range)
 has none. SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html. Redis' codes are the first word of

@@ -1,13 +1,13 @@
 """Deadlines that bind: a call on a PostgreSQL connection (`bounded_aio`), or work of many calls, is ended by ending the
 connection.
 
-A time-out round a call cancels it, and asyncpg then waits until PostgreSQL has heard of the cancellation: 43.9 s were
-seen when answers disappeared on the way. A connection that is terminated waits for nobody.
+A time-out round a call cancels it, and asyncpg then waits until PostgreSQL has received the cancellation: 43.9 s were
+seen when answers were lost on the way. Terminating a connection waits for nothing.
 
 When a connection ends under a call, asyncpg raises what its own code meets: AttributeError, InterfaceError,
 CancelledError and others. So every call is made inside `bounded_aio`, a `ConnectionDeadline` or, without a deadline,
 `ended_connection`: what is raised once the connection has ended means that PostgreSQL is unavailable, whoever ended it.
-All of this is used in asyncio code.
+All of this runs in asyncio code.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[
         expired = True
         conn.terminate()
 
-    alarm = asyncio.get_running_loop().call_later(max(seconds, 0), expire)
+    timer = asyncio.get_running_loop().call_later(max(seconds, 0), expire)
     try:
         return await call
     except ScoreboardError:  # ours, raised on purpose
@@ -47,11 +47,11 @@ async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[
         was_closed = conn.is_closed()
         conn.terminate()
         if was_closed and not _is_cancelled():  # asyncpg's own, not our caller's
-            raise _lost(exc, seconds) from exc
+            raise _connection_lost(exc, seconds) from exc
         raise
     except Exception as exc:
         if expired:
-            raise _lost(exc, seconds) from exc
+            raise _connection_lost(exc, seconds) from exc
         was_closed = conn.is_closed()
         if isinstance(exc, asyncpg.PostgresError) or (isinstance(exc, ValueError) and not was_closed):
             raise
@@ -64,7 +64,7 @@ async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[
         conn.terminate()
         raise
     finally:
-        alarm.cancel()
+        timer.cancel()
 
 
 class ConnectionDeadline:
@@ -74,17 +74,17 @@ class ConnectionDeadline:
     What is raised because of that becomes StorageUnavailable.
     """
 
-    __slots__ = ("_alarm", "_conn", "seconds")
+    __slots__ = ("_conn", "_timer", "seconds")
 
     def __init__(self, conn: asyncpg.Connection, seconds: float) -> None:
         self._conn, self.seconds = conn, seconds
-        self._alarm: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def extend(self) -> None:
         """The block is making progress: it has `seconds` from now on."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(self.seconds, self._conn.terminate)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self.seconds, self._conn.terminate)
 
     def __enter__(self) -> "ConnectionDeadline":
         self.extend()
@@ -93,10 +93,10 @@ class ConnectionDeadline:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._alarm is not None
-        self._alarm.cancel()
+        assert self._timer is not None
+        self._timer.cancel()
         if exc is not None and _is_lost_connection(self._conn, exc):
-            raise _lost(exc, self.seconds) from exc
+            raise _connection_lost(exc, self.seconds) from exc
 
 
 @contextmanager
@@ -125,5 +125,5 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _lost(exc: BaseException, seconds: float) -> StorageUnavailable:
+def _connection_lost(exc: BaseException, seconds: float) -> StorageUnavailable:
     return StorageUnavailable("postgresql", f"no answer within {seconds:.3g} s ({type(exc).__name__})")

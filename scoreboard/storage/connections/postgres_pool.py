@@ -28,7 +28,7 @@ IDLE_SECONDS = 60.0  # an unused connection is closed after this
 class PostgresPool:
     """At most `size` connections, the one used last first."""
 
-    __slots__ = ("_closer", "_connector", "_free", "_generations", "_idle", "generation")
+    __slots__ = ("_close_timer", "_connector", "_free", "_generations", "_idle", "generation")
 
     def __init__(self, connector: PostgresConnector, size: int) -> None:
         self._connector = connector
@@ -36,7 +36,7 @@ class PostgresPool:
         # at most `size`; with the loop's time when it was given back
         self._idle: list[tuple[asyncpg.Connection, float]] = []
         self._generations: dict[asyncpg.Connection, int] = {}  # of all that are open
-        self._closer: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
         self.generation = Generation("postgresql")
 
     async def call_aio(
@@ -57,7 +57,7 @@ class PostgresPool:
                 "postgresql", f"no connection was free within {seconds:.3g} s", StoreCondition.BUSY
             ) from None
         try:
-            conn = self._take() or await self._open_aio(deadline - loop.time())
+            conn = self._pop_idle() or await self._open_aio(deadline - loop.time())
             try:
                 with postgres_errors():
                     return await bounded_aio(conn, deadline - loop.time(), function_aio(conn))
@@ -68,7 +68,7 @@ class PostgresPool:
                     self.replace(exc.why)  # not after the deadline: a slow statement tells nothing of other connections
                 raise
             finally:
-                self._give_back(conn)
+                self._put_back(conn)
         finally:
             self._free.release()
 
@@ -82,9 +82,9 @@ class PostgresPool:
 
     def terminate(self) -> None:
         """Ends all connections, without waiting."""
-        if self._closer is not None:
-            self._closer.cancel()
-            self._closer = None
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
         self._idle.clear()
         for conn in list(self._generations):
             conn.terminate()
@@ -97,17 +97,17 @@ class PostgresPool:
         self._generations[conn] = number
         return conn
 
-    def _take(self) -> asyncpg.Connection | None:
+    def _pop_idle(self) -> asyncpg.Connection | None:
         while self._idle:
             conn, _ = self._idle.pop()
             if self._is_usable(conn):
                 return conn
         return None
 
-    def _give_back(self, conn: asyncpg.Connection) -> None:
+    def _put_back(self, conn: asyncpg.Connection) -> None:
         if self._is_usable(conn) and not conn.is_in_transaction():
             self._idle.append((conn, asyncio.get_running_loop().time()))
-            self._arm()
+            self._schedule_close()
         else:
             self._drop(conn)
 
@@ -124,13 +124,13 @@ class PostgresPool:
 
     # ---- closing what nobody uses -----------------------------------------------------------------------------------
 
-    def _arm(self) -> None:
-        if self._closer is None and self._idle:
-            self._closer = asyncio.get_running_loop().call_at(self._idle[0][1] + IDLE_SECONDS, self._close_unused)
+    def _schedule_close(self) -> None:
+        if self._close_timer is None and self._idle:
+            self._close_timer = asyncio.get_running_loop().call_at(self._idle[0][1] + IDLE_SECONDS, self._close_unused)
 
     def _close_unused(self) -> None:
-        self._closer = None
+        self._close_timer = None
         now = asyncio.get_running_loop().time()
         while self._idle and now - self._idle[0][1] >= IDLE_SECONDS:
             self._drop(self._idle.pop(0)[0])
-        self._arm()
+        self._schedule_close()

@@ -1,5 +1,4 @@
-"""The write path's way to Redis: few callers, each batch waits for it twice, so nothing stands between a call and its
-connection.
+"""A Redis client without a pool, for the write path: it has few callers, and each batch of actions waits for it twice.
 
 redis-py's pool and time-outs cost a call five timers and tasks, each a turn of the loop on trio-asyncio. Here a call
 takes an idle connection or makes one, and has one deadline over all it does.
@@ -62,6 +61,6 @@ class DirectClient:
         return call_aio
 
     async def close_aio(self) -> None:
-        """Closes what is idle. Nobody may be waiting for an answer any more."""
+        """Closes all connections. No call may be under way."""
         while self._idle:
             await self._idle.pop().disconnect()

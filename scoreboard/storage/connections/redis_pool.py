@@ -89,7 +89,7 @@ _KINDS = {
 def make_pool(kind: type[Pool], redis_url: str, generation: Generation, **options: Any) -> Pool:
     """A pool of redis-py's with connections of `generation`, of the class that the URL's scheme asks for.
 
-    (`from_url` lets the scheme's class win over a class that is handed in.) What the URL sets wins over `options`.
+    (redis-py's `from_url` ignores a class that it is given.) What the URL sets wins over `options`.
     """
     settings: dict[str, Any] = {**_plain(), **options, **parse_url(redis_url)}
     settings["connection_class"] = _KINDS[settings.get("connection_class", redis.asyncio.Connection)]

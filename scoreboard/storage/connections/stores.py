@@ -1,6 +1,6 @@
 """The open stores: PostgreSQL's pool, Redis' clients, and how each call's deadline is kept.
 
-`Stores` is handed to whoever speaks to PostgreSQL or Redis. A method of it is called from Trio and crosses to asyncio
+`Stores` is given to all that use PostgreSQL or Redis. A method of it is called from Trio and crosses to asyncio
 once, unless its name ends in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. Commands and
 the server get theirs from storage.start_stores, which starts, migrates and then opens.
 

@@ -85,7 +85,7 @@ async def make_partitions_aio(conn: asyncpg.Connection) -> list[str]:
 async def _absent_aio(conn: asyncpg.Connection, names: list[str]) -> dict[str, int | None]:
     """Those that are no partitions of the log, each with the oid of the table that has the name, if any.
 
-    From the catalogs' rows, as of now: `to_regclass` answers from a cache of the session, which does not hear of other
+    From the catalogs' rows, as of now: `to_regclass` answers from a cache of the session, which does not know other
     sessions' tables before the session locks one.
     """
     return {row["name"]: row["oid"] for row in await conn.fetch(ABSENT_SQL, names)}
