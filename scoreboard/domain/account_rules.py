@@ -66,7 +66,7 @@ def username(text: str) -> str | FieldError:
 def email(text: str) -> str | FieldError:
     """The address as it is stored (email_addresses.fold); it is compared without regard to case.
 
-    RecordedAction the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass
+    Before the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass
     (RFC 8264).
     """
     if len(text) > EMAIL_RAW_LONGEST or len(address := email_addresses.fold(text)) > EMAIL_LONGEST:

@@ -3,7 +3,7 @@ lifespan.
 
 http1 has parsed the request; `HTTPStream` speaks ASGI with the application and hands back events, which are framed
 here: by length, by chunks, or by closing (HTTP/1.0). An answer is collected and written when the application has ended:
-a client that reads slowly holds the bytes and nothing else. ResponseHeaders go through `Front.write_head` like all others. Only
+a client that reads slowly holds the bytes and nothing else. Heads go through `Front.write_head` like all others. Only
 here is Hypercorn imported.
 
 The application finds http1's Request as `scope["state"]["request"]`. Its own `Host` field is always HOST: a framework

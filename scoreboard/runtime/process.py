@@ -1,4 +1,4 @@
-"""What a process that holds thousands of connections wants of the system and of the interpreter. LiveRequest once, by app."""
+"""What a process that holds thousands of connections wants of the system and of the interpreter. Called once, by app."""
 
 import gc
 import resource

@@ -263,7 +263,7 @@ async def test_nothing_is_fetched_from_this_server(server: PictureServer) -> Non
 
 
 async def test_without_a_task_that_fetches_there_is_no_picture(server: PictureServer) -> None:
-    """RecordedAction the start, and after the end."""
+    """Before the start, and after the end."""
     pictures = Pictures(fetcher=server.fetcher)
     assert await pictures.get(f"{HERE}/a.png") is None
     async with trio.open_nursery() as running:
