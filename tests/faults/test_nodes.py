@@ -82,7 +82,7 @@ async def test_a_node_stands_still_while_it_rebuilds(pair: Pair) -> None:
     """A node stops while it builds the board anew: the other one goes on accepting actions, and finishes the board when
     the lease is over.
 
-    By users who act nowhere else: the stopped node may hold the rows of those whose actions it was recording.
+    Asked by users who act nowhere else: the stopped node may hold the rows of those whose actions it was recording.
     """
     async with under_fault(pair, unavailable=True, bound=10.0) as run:
         pair.newcomers += len(run.newcomers)
