@@ -218,7 +218,7 @@ async def announce_aio(
             }
             if unknown := [user for user in portion if user not in announced]:
                 await stores.redis_bulk.unlink(*(stores.namespace.profile(user) for user in unknown))
-                await _notify_board_aio(stores, load_script, board, unknown)
+                await _notify_board_aio(stores, script, board, unknown)
 
 
 async def _notify_board_aio(stores: Stores, notify: Any, board: Board, users: Iterable[UUID]) -> None:
