@@ -1,6 +1,7 @@
 """The web: what routes share, the routes themselves, the tables that lead to them, and the two servers.
 
 A request goes by the tables that are built here. What is in none of them goes to Quart.
+Tested with a whole node in tests/e2e.
 """
 
 from typing import NamedTuple
