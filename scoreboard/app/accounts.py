@@ -1,6 +1,7 @@
 """Accounts: who may log in, whom a token speaks for, and what becomes of sessions and profiles.
 
 The only part that `scoreboard users …` builds: it needs the stores and the keys, and no board, listener or task.
+Tested by tests/cli/test_users.py, and with a whole node in tests/e2e.
 """
 
 from typing import NamedTuple

@@ -11,6 +11,8 @@ A shutdown goes the other way:
 4. Viewers are sent away.
 5. Requests in flight finish.
 6. The workers end, then the stores.
+
+Tested by tests/e2e/test_operating.py and test_two_nodes.py.
 """
 
 import signal

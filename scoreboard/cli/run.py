@@ -1,4 +1,7 @@
-"""Runs the work of a command on open stores."""
+"""Runs the work of a command on open stores.
+
+Tested by tests/cli/test_users.py.
+"""
 
 import sys
 from collections.abc import Awaitable, Callable

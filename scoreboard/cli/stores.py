@@ -1,4 +1,7 @@
-"""The commands of the stores: `migrate`, `rebuild-board` and `verify`."""
+"""The commands of the stores: `migrate`, `rebuild-board` and `verify`.
+
+Tested by tests/cli/test_main.py and tests/faults.
+"""
 
 import sys
 import time

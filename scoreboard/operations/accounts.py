@@ -2,7 +2,7 @@
 
 Each method hands a use case the parts of this node that it needs, and returns what the client is told or a Refusal. The
 use cases have a file each: register, log_in, refresh_session, change_password, change_profile. Everything here may
-raise StorageUnavailable.
+raise StorageUnavailable. Tested by the tests of the use cases.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The queue of actions between requests and committers: bounded, first in, first out, each action with a deadline.
 
 `submit_action` puts a claim in and waits for its outcome; `workers.committer` takes batches out and resolves them.
-Never decides about an action: see `storage.commit`.
+Never decides about an action: see `storage.commit`. Tested by tests/workers/test_committer.py.
 """
 
 from collections import deque

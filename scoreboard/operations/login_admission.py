@@ -1,7 +1,7 @@
 """Who may have a password compared or hashed now: the limits of log-ins, and the places of the hashing queue.
 
 Shared by register, log_in and change_password. Nothing is awaited before an attempt and a place are reserved, so a
-flood of requests costs no query.
+flood of requests costs no query. Tested by tests/operations/test_log_in.py.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,7 @@
-"""The rules for a new password, and the refusal that names the fields that break a rule."""
+"""The rules for a new password, and the refusal that names the fields that break a rule.
+
+Tested by tests/operations/test_register.py and test_change_password.py.
+"""
 
 from collections.abc import Iterable
 

@@ -2,6 +2,7 @@
 own writes.
 
 Called by the web for `GET /scores/leaderboard` and the page, and by live for `authenticated`.
+Tested with a whole node in tests/e2e.
 """
 
 from uuid import UUID

@@ -2,7 +2,7 @@
 
 The use cases beside this file call it: register, log_in, refresh_session, change_password. A session is a row in
 PostgreSQL; that it has ended is known here at once, and on other nodes within two seconds. Everything here may raise
-StorageUnavailable.
+StorageUnavailable. Tested by tests/operations/test_refresh_session.py and test_authenticator.py.
 """
 
 import secrets

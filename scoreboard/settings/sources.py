@@ -2,7 +2,7 @@
 remembers who said what.
 
 Called by settings.load_settings, which knows what the values mean; this file only knows how each place spells a key.
-Raises SettingsError when a place can't be read.
+Raises SettingsError when a place can't be read. Tested by tests/settings/test_model.py.
 """
 
 import json

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from argon2 import PasswordHasher
 
+from scoreboard.domain.errors import Code, Refusal
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
@@ -73,6 +74,28 @@ class Node:
         )
         assert isinstance(outcome, LoggedIn), outcome
         return outcome
+
+
+async def refreshed(someone: Node, token: str) -> LoggedIn:
+    outcome = await someone.accounts.refresh_session(token)
+    assert isinstance(outcome, LoggedIn), outcome
+    return outcome
+
+
+async def logged_in(someone: Node, name: str, password: str = PASSWORD) -> LoggedIn:
+    outcome = await someone.accounts.log_in(name, password)
+    assert isinstance(outcome, LoggedIn), outcome
+    return outcome
+
+
+def code(outcome: object) -> Code:
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.code
+
+
+def fields(outcome: object) -> set[str]:
+    assert isinstance(outcome, Refusal), outcome
+    return {error.field for error in outcome.errors}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Do the stores agree? `scoreboard verify`: sums of the action log, scores, and the board's totals, order and ranks.
 
 On a running system the stores are read one after the other while scores change; so what differs is compared again, and
-only what keeps differing counts. It never repairs anything.
+only what keeps differing counts. It never repairs anything. Tested by tests/faults.
 """
 
 import trio
