@@ -45,6 +45,8 @@ ONLY = {
     "trio_websocket": ("live", "client"),
     "click": ("cli",),
 }
+# Objects of asyncpg and redis-py, by the attributes that hold them: only storage calls what they have.
+DRIVER_OBJECTS = {"redis", "redis_bulk", "redis_direct", "pool", "conn", "_conn"}
 TOP = ("__init__", "__main__")
 RUNS_TRIO = "cli"  # the only layer that calls trio.run
 ASYNC_NODES = (ast.Await, ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith)
@@ -79,6 +81,17 @@ def imports(module: str, tree: ast.AST, modules: set[str]) -> set[str]:
     return found
 
 
+def called_driver(node: ast.AST) -> str:
+    """The attribute of a driver's object on which an expression calls something, as `redis` in `stores.redis.get(key)`;
+    else nothing."""
+    value = node.func if isinstance(node, ast.Call) else None
+    while isinstance(value, ast.Attribute):
+        value = value.value
+        if isinstance(value, ast.Attribute) and value.attr in DRIVER_OBJECTS:
+            return value.attr
+    return ""
+
+
 def faults(sources: dict[str, str]) -> list[str]:
     """Everything wrong with a package given as module name (without `scoreboard.`) → source."""
     found, graph = [], {}
@@ -99,6 +112,8 @@ def faults(sources: dict[str, str]) -> list[str]:
         for node in ast.walk(tree):
             if layer == "domain" and isinstance(node, ASYNC_NODES):
                 found.append(f"{module} line {node.lineno} is async")
+            if (driver := called_driver(node)) and not within(module, "storage"):
+                found.append(f"{module} line {node.lineno} calls {driver}, a driver's object")  # type: ignore[attr-defined]
             runs = (
                 isinstance(node, ast.Attribute)
                 and node.attr == "run"
@@ -143,6 +158,10 @@ def test_imports_go_one_way() -> None:
         ({"app.a": "from hypercorn import Config"}, "app.a imports hypercorn"),
         ({"domain.a": "async def f(): pass"}, "domain.a line 1 is async"),
         ({"app.a": "import trio\ntrio.run(print)"}, "app.a calls trio.run"),
+        (
+            {"workers.a": "async def f(stores): await stores.redis.get('key')"},
+            "workers.a line 1 calls redis, a driver's object",
+        ),
         ({"helpers": ""}, "helpers is in no layer"),
         ({"web.a": "x = 1\n" * 451}, "web.a has 451 lines"),
         ({"web.a": "import scoreboard.web.b", "web.b": "from scoreboard.web import a"}, "cycle: web.a → web.b → web.a"),

@@ -221,7 +221,7 @@ class Node:
             for _ in range(COMMITTERS)
         ]
         for projector in self.projectors:
-            projector.writers = lambda: [commit.writer.number for commit in self.commits]
+            projector.repair.writers = lambda: [commit.writer.number for commit in self.commits]
         self.submit = SubmitAction(self.rules, self.queue)
 
     def _make_live(self) -> None:

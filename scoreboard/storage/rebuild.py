@@ -25,6 +25,7 @@ import asyncpg
 from scoreboard.domain.boards import TOP_SIZE, Board, BoardVersion
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
+from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
@@ -264,3 +265,13 @@ class Rebuilder:
     async def _keep_lease(self) -> None:
         if self.renew_lease is not None:
             await self.renew_lease()
+
+
+async def rebuild_aio(stores: Stores, board: Board) -> BoardVersion:
+    """Builds the board anew whatever it looks like. Raises StorageUnavailable, StaleEpoch, HistoryGone."""
+    conn = await stores.connect()
+    try:
+        with ended_connection(conn):
+            return await Rebuilder(stores, board).rebuild(conn)
+    finally:
+        conn.terminate()

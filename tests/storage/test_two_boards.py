@@ -19,6 +19,7 @@ from scoreboard.storage.board_cache import BoardCache
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
+from scoreboard.storage.comparison import Repair
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
@@ -27,7 +28,7 @@ from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import commit_batches
 from scoreboard.workers.housekeeping import run_housekeeping
-from scoreboard.workers.projector import Projector, Repair, rebuild_board
+from scoreboard.workers.projector import Projector, rebuild_board
 from tests.storage.proxy import Proxy, proxy_before
 from tests.storage.worlds import claim, connection, make_users
 
@@ -66,7 +67,7 @@ class TwoBoardNode:
         boards = [BoardWriter(each.projection, each.agreement, self.breaker) for each in self.projectors.values()]
         self.commit = Commit(writer, self.limits, boards, self.breaker)
         for projector in self.projectors.values():
-            projector.writers = lambda: [writer.number]
+            projector.repair.writers = lambda: [writer.number]
 
     def on_board_changed(self, board: Board, version: BoardVersion) -> None:
         self.changes.append((board, version))

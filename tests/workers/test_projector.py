@@ -14,6 +14,7 @@ from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.operations.admin.verify import differences
 from scoreboard.storage import rebuild
 from scoreboard.storage.agreement import Doubt
+from scoreboard.storage.comparison import BEHIND_SECONDS, Comparison, Repair, doubts, needed
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -24,7 +25,7 @@ from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.workers.housekeeping import run_housekeeping
-from scoreboard.workers.projector import BEHIND_SECONDS, Comparison, Projector, Repair, doubts, needed
+from scoreboard.workers.projector import Projector
 from tests.storage.worlds import (
     NAMES,
     Scribe,
@@ -461,7 +462,7 @@ async def test_a_board_that_another_installation_repairs_is_left_alone(stores: S
     await stores.execute("UPDATE installation SET id = $1", uuid4())
     second = projector_of(stores, "b")
     assert await second.check_once() is None
-    assert second.is_shared
+    assert second.repair.lease.is_shared
     assert second.agreement.doubts() == {Doubt.MISSING}
     assert await stores.command("HGETALL", NAMES.meta) == before
 
@@ -641,7 +642,7 @@ async def test_one_projector_at_a_time(stores: Stores) -> None:
     assert await first.check_once() is Repair.REBUILD
     await stores.command("DEL", NAMES.order, NAMES.meta)
     assert await second.check_once() is None
-    assert not second.is_shared
+    assert not second.repair.lease.is_shared
     assert await first.check_once() is Repair.REBUILD
 
 
@@ -668,7 +669,7 @@ async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
 
 async def test_verify_tells_each_kind_of_difference(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums, totals, order and strangers: what is wrong is named by user, and nothing is when all agree."""
-    monkeypatch.setattr("scoreboard.operations.admin.verify.PAUSE", 0.01)
+    monkeypatch.setattr("scoreboard.operations.admin.verify.COMPARISON_INTERVAL_SECONDS", 0.01)
     users = await make_users(stores, 4)
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
