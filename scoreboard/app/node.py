@@ -212,10 +212,7 @@ class Node:
                     [projector.agreement for projector in self.projectors],
                 ),
                 self.limits,
-                [
-                    BoardWriter(projector.projection, projector.agreement, self.redis_breaker)
-                    for projector in self.projectors
-                ],
+                [BoardWriter(projector.projection, projector.agreement) for projector in self.projectors],
                 self.redis_breaker,
             )
             for _ in range(COMMITTERS)

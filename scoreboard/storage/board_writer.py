@@ -2,7 +2,7 @@
 
 1. `prepare` picks the board's rows of a turn, and adds the rows of earlier turns that the board has not confirmed. The
    call then covers those turns too. So a gap closes with the next turn that reaches the board.
-2. `send` makes the call. A call that fails leaves its turn `unprojected` in the agreement.
+2. `send` makes the call. After one that raised, `note_failure` says at once that the board may lack the turn.
 3. `register` is called after each call, whatever became of it, and before the actions are answered. It tells the
    agreement that the turn is recorded, and keeps the rows or drops them.
 4. At most GAP_ROWS rows are kept. Over the bound they are left to the projector, and the turns wait for it.
@@ -13,9 +13,7 @@ Called by `storage.commit`. asyncio-flavoured.
 from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD, Board
-from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement
 from scoreboard.storage.redis.projection import Applied, Projection
 from scoreboard.storage.writer import RecordedTurn
@@ -34,13 +32,13 @@ class BoardCall(NamedTuple):
 
 
 class BoardWriter:
-    """Not shared: each committer has its own for each board. `breaker` is that of Redis."""
+    """Not shared: each committer has its own for each board."""
 
-    __slots__ = ("_gap_span", "_unprojected", "agreement", "board", "breaker", "projection")
+    __slots__ = ("_gap_span", "_unprojected", "agreement", "board", "projection")
 
-    def __init__(self, projection: Projection, agreement: Agreement, breaker: Breaker) -> None:
+    def __init__(self, projection: Projection, agreement: Agreement) -> None:
         self.board: Board = projection.board
-        self.projection, self.agreement, self.breaker = projection, agreement, breaker
+        self.projection, self.agreement = projection, agreement
         self._unprojected: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
         # the turns that they cover; of a writer's former number: left to the projector
         self._gap_span: SequenceRange | None = None
@@ -57,12 +55,11 @@ class BoardWriter:
 
     async def send(self, call: BoardCall) -> Applied | None:
         """Makes the call; None: the board is not there or not to be trusted. Raises StorageUnavailable."""
-        try:
-            with guard(self.breaker):
-                return await self.projection.apply(call.span, [*call.rows.values(), *call.missed], call.told)
-        except StorageUnavailable:
-            self.agreement.unprojected(call.span.writer, call.span.last)
-            raise
+        return await self.projection.apply(call.span, [*call.rows.values(), *call.missed], call.told)
+
+    def note_failure(self, call: BoardCall) -> None:
+        """The call raised: it is unknown whether it went through."""
+        self.agreement.unprojected(call.span.writer, call.span.last)
 
     def register(self, call: BoardCall, applied: Applied | None) -> dict[bytes, int | None]:
         """What became of the call; None: it failed. Returns ranks by raw user id, if the board is known to have all
@@ -81,15 +78,15 @@ class BoardWriter:
         # the missed rows' ranks come last: nobody waits for them
         return dict(zip(call.rows, applied.ranks, strict=False))
 
-    async def bring(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None]:
-        """Brings rows to the board that are of no turn. Returns their ranks by raw user id, as far as they are certain.
+    async def bring(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None] | None:
+        """Brings rows to the board that are of no turn. Returns their ranks by raw user id, as far as they are certain;
+        None: the board is not there or not to be trusted.
 
         Raises StorageUnavailable.
         """
-        with guard(self.breaker):
-            applied = await self.projection.apply(SequenceRange(writer, 1, 0), rows, [])
+        applied = await self.projection.apply(SequenceRange(writer, 1, 0), rows, [])
         if applied is None:
-            raise StorageUnavailable("redis", "the board is not there")
+            return None
         if not applied.is_complete or self.agreement.in_doubt:
             return {}
         return {row.subject.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}

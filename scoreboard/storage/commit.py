@@ -98,9 +98,11 @@ class Commit:
         for board in self.boards:
             call = board.prepare(turn)
             try:
-                applied = await board.send(call)
+                with guard(self.breaker):
+                    applied = await board.send(call)
             except StorageUnavailable:
                 applied = None
+                board.note_failure(call)
                 self.limits.distrust()
                 with suppress(
                     StorageUnavailable
@@ -161,12 +163,16 @@ class Commit:
         """
         first: dict[bytes, int | None] | None = None
         for board in self.boards:
-            ranks: dict[bytes, int | None] = {}
+            ranks: dict[bytes, int | None] | None = None
             try:
                 current = await self.writer.ask(partial(_current_rows, board.board, users))
-                ranks = await board.bring(self.writer.number, current)
+                with guard(self.breaker):
+                    ranks = await board.bring(self.writer.number, current)
             except StorageUnavailable:
+                pass
+            if ranks is None:
                 board.agreement.doubt(Doubt.BEHIND)
+                ranks = {}
             first = ranks if first is None else first
         return first or {}
 

@@ -123,11 +123,10 @@ class Players:
             Commit(
                 Writer(stores.connect_committer, nobody_refused, [self.agreement]),
                 Limits(stores.redis_direct, per_minute=0, cooldowns=False),
-                [BoardWriter(projection, self.agreement, breaker)],
-                breaker,
+                [BoardWriter(projection, self.agreement)],
+                Breaker("redis", interval=0),
             )
             for projection in self.projections
-            for breaker in [Breaker("redis", interval=0)]
         ]
         self.awarded = dict.fromkeys(users, 0)
         self.taken_back = dict.fromkeys(users, 0)

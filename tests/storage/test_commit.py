@@ -41,9 +41,7 @@ class World:
     def committer(self, *, per_minute: int = 10) -> Commit:
         limits = Limits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
         writer = Writer(self.stores.connect_committer, limits.judge_by_log, [self.agreement])
-        self.made.append(
-            Commit(writer, limits, [BoardWriter(self.projection, self.agreement, self.breaker)], self.breaker)
-        )
+        self.made.append(Commit(writer, limits, [BoardWriter(self.projection, self.agreement)], self.breaker))
         return self.made[-1]
 
     async def applied(self) -> dict[int, int]:
@@ -349,7 +347,7 @@ async def test_a_failed_look_back_costs_only_who_asked(world: World, monkeypatch
     async def away(*_: object) -> None:
         raise StorageUnavailable("postgresql", "on purpose")
 
-    monkeypatch.setattr(ledger, "originals", away)
+    monkeypatch.setattr(ledger, "find_recorded", away)
     outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", points_or_refusal=BAD))
     assert [result(outcome) for outcome in outcomes] == [1, Code.SERVICE_UNAVAILABLE]
     assert await world.slots(bob) == {"bad"}

@@ -64,7 +64,7 @@ class TwoBoardNode:
         writer = Writer(
             stores.connect_committer, self.limits.judge_by_log, [each.agreement for each in self.projectors.values()]
         )
-        boards = [BoardWriter(each.projection, each.agreement, self.breaker) for each in self.projectors.values()]
+        boards = [BoardWriter(each.projection, each.agreement) for each in self.projectors.values()]
         self.commit = Commit(writer, self.limits, boards, self.breaker)
         for projector in self.projectors.values():
             projector.repair.writers = lambda: [writer.number]

@@ -42,7 +42,7 @@ class World:
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
             writer = Writer(lambda: connect_committer(self.postgres.url), limits.judge_by_log, [agreement])
-            commit = Commit(writer, limits, [BoardWriter(projection, agreement, breaker)], breaker)
+            commit = Commit(writer, limits, [BoardWriter(projection, agreement)], breaker)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
         self.nursery.start_soon(end_late, self.queue)
