@@ -86,7 +86,7 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
-from scoreboard.workers.committer import COMMITTERS, commit_batches, end_late
+from scoreboard.workers.committer import COMMITTERS, commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.projector import Projector
 
@@ -208,7 +208,7 @@ class Node:
             Commit(
                 Writer(
                     self.stores.connect_committer,
-                    self.limits.judge_by_log,
+                    self.limits.decide_by_log_aio,
                     [projector.agreement for projector in self.projectors],
                 ),
                 self.limits,
@@ -218,7 +218,7 @@ class Node:
             for _ in range(COMMITTERS)
         ]
         for projector in self.projectors:
-            projector.repair.writers = lambda: [commit.writer.number for commit in self.commits]
+            projector.repair.writers = lambda: [commit.writer.writer_id for commit in self.commits]
         self.submit = SubmitAction(self.rules, self.queue)
 
     def _make_live(self) -> None:
@@ -367,7 +367,7 @@ class Node:
             ("health", self.monitor.run),  # first: it learns which Redis this node's connections lead to
             *(("projector", projector.run) for projector in self.projectors),
             *(("committer", commit_batches, self.queue, commit, self.on_board_changed) for commit in self.commits),
-            ("late actions", end_late, self.queue),
+            ("late actions", expire_task, self.queue),
             ("housekeeping", run_housekeeping, self.stores, BOARDS),
             ("sessions", self.sessions.watch),
             ("reader", self.reader.run),

@@ -86,7 +86,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not to be told
 
     @property
-    def mark(self) -> BoardVersion:
+    def board_version(self) -> BoardVersion:
         return BoardVersion(self.epoch, self.version)
 
     @property

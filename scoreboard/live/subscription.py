@@ -84,7 +84,7 @@ class Reader:
     def _subscribed(self) -> None:
         """What was published before is lost: every board is read anew."""
         for board in self._boards.values():
-            board.distrust()
+            board.invalidate()
 
     def _deliver(self, deposit: "trio.MemorySendChannel[bytes]", payload: bytes) -> None:
         self._heard = trio.current_time()
@@ -110,7 +110,7 @@ class Reader:
             match self._bus.decode(payload):
                 case bus.Update() as update if update.board in self._boards:
                     board = self._boards[update.board]
-                    if board.hear(update.mark, update.top):
+                    if board.note_hint(update.version, update.top):
                         self._batcher.notify(update.board)
                     # A rank on a board that lacks something is none: the message may come of a call that its sender had
                     # given up.

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from scoreboard.domain.boards import BoardVersion
-from scoreboard.storage.agreement import Doubt
+from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.postgres.outbox import Missing
 from scoreboard.storage.rebuild import BoardState
 
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
     detached: dict[int, bool]  # writers without Redis → dead
 
 
-def needed(seen: Comparison, known: BoardVersion) -> Repair:
+def needed_repair(seen: Comparison, known: BoardVersion) -> Repair:
     """`known` is the newest version that this node ever saw of the board."""
     found = seen.found
     if not found.is_whole or seen.lost or seen.is_pruned:
@@ -46,20 +46,20 @@ def needed(seen: Comparison, known: BoardVersion) -> Repair:
     return Repair.COMPLETE if found.is_incomplete else Repair.REPLAY
 
 
-def doubts(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behind: bool = False) -> set[Doubt]:
+def reasons_of(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behind: bool = False) -> set[StaleReason]:
     """Why the board may not agree with PostgreSQL. `own`: writers of this node, whose turns the agreement has.
     `was_behind`: a gap was found before; then a young one is none that a committer is just closing."""
-    found, reasons = seen.found, set[Doubt]()
+    found, reasons = seen.found, set[StaleReason]()
     if not found.is_whole:
-        reasons.add(Doubt.MISSING)
+        reasons.add(StaleReason.MISSING)
     elif found.run_id != found.server or BoardVersion(found.epoch, found.version) < known:
-        reasons.add(Doubt.OLD)
+        reasons.add(StaleReason.OLD)
     if seen.lost:
-        reasons.add(Doubt.HISTORY)
+        reasons.add(StaleReason.HISTORY)
     if found.is_incomplete:
-        reasons.add(Doubt.INCOMPLETE)
+        reasons.add(StaleReason.INCOMPLETE)
     if seen.is_pruned or any(was_behind or lack.age > BEHIND_SECONDS for lack in seen.missing):
-        reasons.add(Doubt.BEHIND)
+        reasons.add(StaleReason.BEHIND)
     if any(not dead for writer, dead in seen.detached.items() if writer not in own):
-        reasons.add(Doubt.DETACHED)
+        reasons.add(StaleReason.DETACHED)
     return reasons

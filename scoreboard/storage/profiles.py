@@ -208,7 +208,7 @@ async def announce(stores: Stores, conn: asyncpg.Connection, script: Any, board:
             }
             if unknown := [user for user in portion if user not in announced]:
                 await stores.redis_bulk.unlink(*(stores.namespace.profile(user) for user in unknown))
-                await _notify_board(stores, load_script, board, unknown)
+                await _notify_board(stores, script, board, unknown)
 
 
 async def _notify_board(stores: Stores, notify: Any, board: Board, users: Iterable[UUID]) -> None:

@@ -22,8 +22,8 @@ import structlog
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.agreement import Agreement, DetachedWriters, Doubt
-from scoreboard.storage.comparison import Comparison, Repair, doubts, needed
+from scoreboard.storage.agreement import Agreement, DetachedWriters, StaleReason
+from scoreboard.storage.comparison import Comparison, Repair, needed_repair, reasons_of
 from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.deadline import ConnectionDeadline
 from scoreboard.storage.connections.stores import Connection, Stores
@@ -96,15 +96,15 @@ class BoardRepair:
             try:
                 seen = await self._compare_aio(conn, rebuilder)
                 own = {*self.writers(), *self.agreement.detached.writers}
-                was_behind = Doubt.BEHIND in self.agreement.doubts()
-                self.agreement.set_doubts(doubts(seen, known, own, was_behind=was_behind))
+                was_behind = StaleReason.BEHIND in self.agreement.stale_reasons()
+                self.agreement.set_stale_reasons(reasons_of(seen, known, own, was_behind=was_behind))
                 await self._attach_aio(conn)
-                await self.limits.settle(conn)
+                await self.limits.confirm_windows_aio(conn)
             except StorageUnavailable as exc:
                 if exc.store == "redis":
                     await self._stay_detached_aio(conn)
                 raise
-            repair = needed(seen, known)
+            repair = needed_repair(seen, known)
             is_needed = repair is not Repair.REPLAY or seen.missing or any(seen.detached.values())
             if is_needed and await self.lease.acquire_aio():
                 await self._repair_aio(conn, rebuilder, repair, seen)
@@ -120,18 +120,18 @@ class BoardRepair:
     async def _compare_aio(self, conn: Connection, rebuilder: Rebuilder) -> Comparison:
         self.agreement.begin_comparison()
         expected = self.agreement.expected()
-        found = await rebuilder.state()
+        found = await rebuilder.state_aio()
         missing, is_pruned = list[Missing](), False
         with postgres_errors():
-            committed, detached = await outbox.last_turns_and_detached(conn)
+            committed, detached = await outbox.last_turns_and_detached_aio(conn)
             try:
                 if found.is_whole:
-                    missing = await outbox.missing(conn, self.board, found.applied, committed, SETTLED_SECONDS)
+                    missing = await outbox.missing_aio(conn, self.board, found.applied, committed, SETTLED_SECONDS)
             except outbox.HistoryGone:
                 is_pruned = True
         lost = outbox.lost_turns(found.applied, committed)
         lost_here = outbox.lost_turns(expected, committed)
-        if (lost or lost_here) and Doubt.HISTORY not in self.agreement.doubts():
+        if (lost or lost_here) and StaleReason.HISTORY not in self.agreement.stale_reasons():
             observe.LOST_TURNS.inc(sum((lost | lost_here).values()))
             log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
         if found.is_whole:
@@ -144,19 +144,19 @@ class BoardRepair:
         found = seen.found
         match repair:
             case Repair.REPLAY:
-                await rebuilder.apply(conn, self.projection, found.epoch, seen.missing)
+                await rebuilder.apply_aio(conn, self.projection, found.epoch, seen.missing)
             case Repair.RENEW:
-                await self.limits.begin_anew()  # they came back old too
-                self.projection.known = await rebuilder.renew(conn, found.epoch)
+                await self.limits.reset_windows_aio()  # they came back old too
+                self.projection.known = await rebuilder.bump_epoch_aio(conn, found.epoch)
             case Repair.COMPLETE:
-                self.projection.known = await rebuilder.complete(conn, found.epoch)
+                self.projection.known = await rebuilder.complete_aio(conn, found.epoch)
             case Repair.REBUILD:
-                self.projection.known = await rebuilder.rebuild(conn)
+                self.projection.known = await rebuilder.rebuild_aio(conn)
         dead = [writer for writer, is_dead in seen.detached.items() if is_dead]
         if dead and not seen.missing:
-            await self.limits.begin_anew()  # what they recorded is in no window
+            await self.limits.reset_windows_aio()  # what they recorded is in no window
             with postgres_errors():
-                await outbox.attach(conn, dead)
+                await outbox.attach_aio(conn, dead)
 
     async def _keep_going_aio(self, deadline: ConnectionDeadline) -> None:
         """Between two parts of long work: raises StaleEpoch when another node has the lease."""
@@ -172,11 +172,11 @@ class BoardRepair:
         detached = self.agreement.detached
         if not detached.writers:
             return
-        is_projected = Doubt.UNPROJECTED not in self.agreement.doubts()
+        is_projected = StaleReason.UNPROJECTED not in self.agreement.stale_reasons()
         if is_projected and (ready := detached.confirm(self.board)):
-            await self.limits.begin_anew()
+            await self.limits.reset_windows_aio()
             with postgres_errors():
-                await outbox.attach(conn, ready)
+                await outbox.attach_aio(conn, ready)
             detached.remove(ready)
         else:
             await self._stay_detached_aio(conn)
@@ -186,5 +186,5 @@ class BoardRepair:
         writers = self.agreement.detached.writers
         if writers and monotonic() >= self._detached_at + DETACHED_INTERVAL_SECONDS:
             with postgres_errors():
-                await outbox.detach(conn, writers)
+                await outbox.detach_aio(conn, writers)
             self._detached_at = monotonic()

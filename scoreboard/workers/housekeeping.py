@@ -80,8 +80,8 @@ async def _round(stores: Stores, boards: Sequence[Board]) -> tuple[list[str], in
 
 async def _work(conn: Connection, stores: Stores, boards: Sequence[Board]) -> tuple[list[str], int]:
     made = await make_partitions(conn)
-    applied = outbox.applied_everywhere([(await Rebuilder(stores, board).state()).applied for board in boards])
+    applied = outbox.applied_everywhere([(await Rebuilder(stores, board).state_aio()).applied for board in boards])
     pruned = 0
-    while gone := await outbox.prune(conn, applied):
+    while gone := await outbox.prune_aio(conn, applied):
         pruned += gone
     return made, pruned

@@ -17,7 +17,7 @@ from scoreboard.storage.comparison import Repair
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.outbox import HistoryGone
-from scoreboard.storage.rebuild import StaleEpoch, rebuild_aio
+from scoreboard.storage.rebuild import StaleEpoch, rebuild_board_aio
 from scoreboard.storage.redis.lease import SHARED
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
@@ -114,7 +114,7 @@ class Projector:
             self._last_error = str(exc)
             log.warning("board_unchecked", board=self.board.id, why=str(exc))
         if store == "redis":
-            self.agreement.unchecked()
+            self.agreement.mark_unchecked()
         self.agreement.report()
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ async def rebuild_board(stores: Stores, board: Board) -> BoardVersion:
     """Builds the board anew whatever it looks like, for `scoreboard rebuild-board`. Raises StorageUnavailable."""
     for _ in range(REBUILD_TRIES):
         try:
-            return await run_in_asyncio(rebuild_aio, stores, board)
+            return await run_in_asyncio(rebuild_board_aio, stores, board)
         except (StaleEpoch, HistoryGone):  # a running node was faster, or TRUNCATE came in between
             await trio.sleep(MIN_INTERVAL_SECONDS)
     raise StorageUnavailable("redis", "others build the board at the same time", StoreCondition.BUSY)

@@ -35,12 +35,12 @@ class FakeBoard:
         self.distrusted = 0
         self.is_stale = False
 
-    def hear(self, mark: BoardVersion, top: int = 0) -> bool:
+    def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
         is_news = all(top > before for _, before in self.heard)
-        self.heard.append((mark, top))
+        self.heard.append((version, top))
         return is_news
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         self.distrusted += 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
 from scoreboard.domain.scoring import read_rules
-from scoreboard.operations.action_queue import AWAY, Pending, Queue
+from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Pending, Queue
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.submit_action import NOT_YOURS, SubmitAction
 from scoreboard.security.signatures import sign
@@ -38,7 +38,7 @@ class FakeQueue(Queue):
     def submit(self, claim: SubmittedAction) -> Pending:
         self.claims.append(claim)
         pending = Pending(claim, 0)
-        pending.end(Recorded(claim.user, 0, 1, 1, 1, 0))
+        pending.resolve(Recorded(claim.user, 0, 1, 1, 1, 0))
         return pending
 
 
@@ -101,4 +101,4 @@ async def test_what_the_rule_refuses_goes_to_the_stores_all_the_same(changes: di
 
 async def test_the_queues_refusal_is_the_answer() -> None:
     """503 is passed on as it is."""
-    assert await submit(Queue(), GOOD) is AWAY
+    assert await submit(Queue(), GOOD) is DATABASE_UNAVAILABLE

@@ -117,7 +117,7 @@ def _given(value: Any) -> Any:
 
 async def _end(pending: Pending, outcome: Outcome) -> None:
     await trio.lowlevel.checkpoint()
-    pending.end(outcome)
+    pending.resolve(outcome)
 
 
 def _no_poll(request: Request, reply: Respond) -> None:

@@ -14,10 +14,19 @@ from scoreboard.domain.boards import LEADERBOARD, Board, BoardVersion
 from scoreboard.domain.errors import Code, StorageUnavailable
 from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction, limited
 from scoreboard.operations import action_queue
-from scoreboard.operations.action_queue import AWAY, BATCH, BUSY, IN_DOUBT, LOCKED_INTERVAL, PATIENCE, Pending, Queue
+from scoreboard.operations.action_queue import (
+    ACTION_TIMEOUT_SECONDS,
+    COMMIT_TIMED_OUT,
+    DATABASE_UNAVAILABLE,
+    LOCKED_RETRY_INTERVAL_SECONDS,
+    MAX_BATCH_ACTIONS,
+    QUEUE_FULL,
+    Pending,
+    Queue,
+)
 from scoreboard.storage.commit import Committed
 from scoreboard.workers import committer as module
-from scoreboard.workers.committer import commit_batches, deduplicate, duplicate_outcome, end_late
+from scoreboard.workers.committer import commit_batches, deduplicate, duplicate_outcome, expire_task
 from tests.operations.outcomes import submit
 from tests.storage.worlds import claim
 
@@ -63,15 +72,17 @@ def test_a_follower_gets_what_became_of_its_leader(outcome: Outcome, same: Outco
 def test_only_the_first_outcome_counts() -> None:
     """Who was told that it took too long is not told again."""
     late = pending(claim(ADA))
-    late.end(IN_DOUBT)
-    late.end(POINTS)
-    assert late.outcome is IN_DOUBT
+    late.resolve(COMMIT_TIMED_OUT)
+    late.resolve(POINTS)
+    assert late.outcome is COMMIT_TIMED_OUT
 
 
 def test_every_answer_of_the_queue_is_a_503() -> None:
     """Away, busy, in doubt: the client may come again."""
-    assert {refusal.code for refusal in (AWAY, BUSY, IN_DOUBT)} == {Code.SERVICE_UNAVAILABLE}
-    assert all(refusal.retry_after == 1 for refusal in (AWAY, BUSY, IN_DOUBT))
+    assert {refusal.code for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, COMMIT_TIMED_OUT)} == {
+        Code.SERVICE_UNAVAILABLE
+    }
+    assert all(refusal.retry_after == 1 for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, COMMIT_TIMED_OUT))
 
 
 # ---- the queue, on a clock of its own --------------------------------------------------------------------------------
@@ -90,21 +101,21 @@ async def submitted(
 
 async def test_without_a_committer_actions_are_refused_at_once() -> None:
     """Nobody waits for a database that nobody is connected to."""
-    assert await submit(Queue(), claim(ADA)) is AWAY
+    assert await submit(Queue(), claim(ADA)) is DATABASE_UNAVAILABLE
 
 
 async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound holds, the newest is told so, and who was there first is taken first."""
-    monkeypatch.setattr(action_queue, "QUEUE", 3)
+    monkeypatch.setattr(action_queue, "MAX_QUEUED_ACTIONS", 3)
     queue, outcomes, claims = Queue(), list[Outcome](), [claim(ADA) for _ in range(4)]
     queue.available = 1
     async with trio.open_nursery() as nursery:
         await submitted(queue, claims, outcomes, nursery)
-        assert outcomes == [BUSY]
-        batch, _ = await queue.take()
-        assert [each.claim for each in batch] == claims[:3]
+        assert outcomes == [QUEUE_FULL]
+        batch, _ = await queue.next_batch()
+        assert [each.action for each in batch] == claims[:3]
         for each in batch:
-            each.end(POINTS)
+            each.resolve(POINTS)
     assert outcomes[1:] == [POINTS] * 3
 
 
@@ -116,42 +127,42 @@ async def test_a_batch_is_bounded() -> None:
         sizes: list[int] = []
 
         async def take() -> None:
-            while sum(sizes) < BATCH + 5:
-                batch, _ = await queue.take()
+            while sum(sizes) < MAX_BATCH_ACTIONS + 5:
+                batch, _ = await queue.next_batch()
                 sizes.append(len(batch))
                 for each in batch:
-                    each.end(POINTS)
+                    each.resolve(POINTS)
 
-        for _ in range(BATCH + 4):
+        for _ in range(MAX_BATCH_ACTIONS + 4):
             nursery.start_soon(partial(submitted, queue, [claim(ADA)], outcomes, nursery))
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(take)
         await trio.testing.wait_all_tasks_blocked()
-        assert sizes == [BATCH, 4]
+        assert sizes == [MAX_BATCH_ACTIONS, 4]
         await submitted(queue, [claim(ADA)], outcomes, nursery)
-    assert sizes == [BATCH, 4, 1]
+    assert sizes == [MAX_BATCH_ACTIONS, 4, 1]
 
 
 async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.testing.MockClock) -> None:
-    """After PATIENCE whoever waits is told that it is not known; what was still queued then is dropped before the
+    """After ACTION_TIMEOUT_SECONDS whoever waits is told that it is not known; what was still queued then is dropped before the
     stores see it."""
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_late, queue)
+        nursery.start_soon(expire_task, queue)
         async with trio.open_nursery() as waiting:
             begun = trio.current_time()
             await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
-            ((under_way, _), _) = await queue.take()
+            ((under_way, _), _) = await queue.next_batch()
             await submitted(queue, [claim(ADA)], outcomes, waiting)
-        assert outcomes == [IN_DOUBT] * 3
-        assert PATIENCE <= trio.current_time() - begun <= PATIENCE + 0.5
-        under_way.end(POINTS)
+        assert outcomes == [COMMIT_TIMED_OUT] * 3
+        assert ACTION_TIMEOUT_SECONDS <= trio.current_time() - begun <= ACTION_TIMEOUT_SECONDS + 0.5
+        under_way.resolve(POINTS)
         async with trio.open_nursery() as waiting:
             await submitted(queue, [fresh := claim(BOB)], outcomes, waiting)
-            ((taken,), _) = await queue.take()
-            assert taken.claim is fresh
-            taken.end(POINTS)
+            ((taken,), _) = await queue.next_batch()
+            assert taken.action is fresh
+            taken.resolve(POINTS)
         nursery.cancel_scope.cancel()
 
 
@@ -163,27 +174,29 @@ async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.t
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_late, queue)
+        nursery.start_soon(expire_task, queue)
         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
-        ((ada, bob), cautious) = await queue.take()
-        assert not cautious
+        ((ada, bob), skip_locked) = await queue.next_batch()
+        assert not skip_locked
         queue.postpone(ada)
-        bob.end(POINTS)
+        bob.resolve(POINTS)
         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
-        ((another,), cautious) = await queue.take()
-        assert (another.claim.user, cautious) == (BOB, False)
-        another.end(POINTS)
+        ((another,), skip_locked) = await queue.next_batch()
+        assert (another.action.user, skip_locked) == (BOB, False)
+        another.resolve(POINTS)
         begun = trio.current_time()
-        (batch, cautious) = await queue.take()
-        assert ([each.claim.user for each in batch], cautious) == ([ADA, ADA], True)
-        assert LOCKED_INTERVAL <= trio.current_time() - begun + 0.001 <= LOCKED_INTERVAL + 0.2
+        (batch, skip_locked) = await queue.next_batch()
+        assert ([each.action.user for each in batch], skip_locked) == ([ADA, ADA], True)
+        assert (
+            LOCKED_RETRY_INTERVAL_SECONDS <= trio.current_time() - begun + 0.001 <= LOCKED_RETRY_INTERVAL_SECONDS + 0.2
+        )
         for each in batch:
-            queue.unlocked(each.claim.user)
-            each.end(POINTS)
+            queue.mark_unlocked(each.action.user)
+            each.resolve(POINTS)
         await submitted(queue, [claim(ADA)], outcomes, nursery)
-        ((again,), cautious) = await queue.take()
-        assert not cautious
-        again.end(POINTS)
+        ((again,), skip_locked) = await queue.next_batch()
+        assert not skip_locked
+        again.resolve(POINTS)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert outcomes == [POINTS] * 5
@@ -193,23 +206,23 @@ async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that had locked many users for a moment: each of them has its turn."""
-    monkeypatch.setattr(action_queue, "BATCH", 2)
+    monkeypatch.setattr(action_queue, "MAX_BATCH_ACTIONS", 2)
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
     users = [UUID(int=n) for n in range(10, 15)]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_late, queue)
+        nursery.start_soon(expire_task, queue)
         await submitted(queue, [claim(user) for user in users], outcomes, nursery)
         for _ in range(3):
-            for each in (await queue.take()).pending:
+            for each in (await queue.next_batch()).pending:
                 queue.postpone(each)
         while len(outcomes) < len(users):
-            with trio.fail_after(PATIENCE):
-                batch, cautious = await queue.take()
-            assert cautious
+            with trio.fail_after(ACTION_TIMEOUT_SECONDS):
+                batch, skip_locked = await queue.next_batch()
+            assert skip_locked
             for each in batch:
-                queue.unlocked(each.claim.user)
-                each.end(POINTS)
+                queue.mark_unlocked(each.action.user)
+                each.resolve(POINTS)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert outcomes == [POINTS] * len(users)
@@ -218,19 +231,19 @@ async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
 async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock that lasts: IN_DOUBT after the usual time, and nobody grows a queue of them."""
-    monkeypatch.setattr(action_queue, "QUEUE", 2)
+    """A lock that lasts: COMMIT_TIMED_OUT after the usual time, and nobody grows a queue of them."""
+    monkeypatch.setattr(action_queue, "MAX_QUEUED_ACTIONS", 2)
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_late, queue)
+        nursery.start_soon(expire_task, queue)
         await submitted(queue, [claim(ADA), claim(ADA)], outcomes, nursery)
-        (batch, _) = await queue.take()
+        (batch, _) = await queue.next_batch()
         for each in batch:
             queue.postpone(each)
-        assert queue.submit(claim(BOB)) is BUSY
-        await trio.sleep(PATIENCE + 0.2)
-        assert outcomes == [IN_DOUBT, IN_DOUBT]
+        assert queue.submit(claim(BOB)) is QUEUE_FULL
+        await trio.sleep(ACTION_TIMEOUT_SECONDS + 0.2)
+        assert outcomes == [COMMIT_TIMED_OUT, COMMIT_TIMED_OUT]
         nursery.cancel_scope.cancel()
 
 
@@ -256,7 +269,7 @@ class FakeCommit:
         self.batches: list[Sequence[SubmittedAction]] = []
         self.fails: Callable[[], Exception] | None = None
 
-    async def run(self, claims: Sequence[SubmittedAction], *, cautious: bool = False) -> Committed:
+    async def run_aio(self, claims: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
         self.batches.append(claims)
         if self.fails is not None:
             raise self.fails()
@@ -278,7 +291,7 @@ async def test_a_crash_answers_everybody_and_ends_the_committer() -> None:
                 with trio.CancelScope(shield=True):
                     async with trio.open_nursery() as waiting:
                         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
-    assert outcomes == [IN_DOUBT, AWAY]
+    assert outcomes == [COMMIT_TIMED_OUT, DATABASE_UNAVAILABLE]
     assert queue.available == 0
     assert not commit.writer.is_connected
 
@@ -290,7 +303,7 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
         await nursery.start(commit_batches, queue, commit, lambda *_: None)
         commit.fails = lambda: StorageUnavailable("postgresql", "cancelled")
-        assert await submit(queue, claim(ADA)) is IN_DOUBT
+        assert await submit(queue, claim(ADA)) is COMMIT_TIMED_OUT
         commit.fails = None
         assert isinstance(await submit(queue, claim(ADA)), Recorded)
         assert queue.available == 1
@@ -298,10 +311,10 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
 
 
 async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue does not outlive its committers: AWAY now and for whoever comes, until one is connected again."""
+    """The queue does not outlive its committers: DATABASE_UNAVAILABLE now and for whoever comes, until one is connected again."""
     queue, outcomes, commit = Queue(), list[Outcome](), FakeCommit()
-    monkeypatch.setattr(action_queue, "BATCH", 1)
-    monkeypatch.setattr(module, "RECONNECT", 0.01)
+    monkeypatch.setattr(action_queue, "MAX_BATCH_ACTIONS", 1)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.01)
 
     def lose() -> Exception:
         commit.writer.is_connected = commit.writer.there = False
@@ -314,8 +327,10 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
             async with trio.open_nursery() as waiting:
                 for each in (claim(ADA), claim(BOB), claim(ADA)):
                     waiting.start_soon(partial(submitted, queue, [each], outcomes, waiting))
-            assert sorted(outcomes, key=str) == sorted([IN_DOUBT, AWAY, AWAY], key=str)
-            assert await submit(queue, claim(ADA)) is AWAY
+            assert sorted(outcomes, key=str) == sorted(
+                [COMMIT_TIMED_OUT, DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE], key=str
+            )
+            assert await submit(queue, claim(ADA)) is DATABASE_UNAVAILABLE
             commit.fails, commit.writer.there = None, True
             while not queue.available:
                 await trio.sleep(0.005)

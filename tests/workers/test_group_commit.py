@@ -13,7 +13,7 @@ from scoreboard.domain.boards import LEADERBOARD, BoardVersion
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.operations import action_queue
-from scoreboard.operations.action_queue import AWAY, Queue
+from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Queue
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
@@ -22,7 +22,7 @@ from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
 from scoreboard.workers import committer as module
-from scoreboard.workers.committer import commit_batches, end_late
+from scoreboard.workers.committer import commit_batches, expire_task
 from tests.operations.outcomes import submit
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.worlds import agreed, claim, make_users, open_board
@@ -41,11 +41,11 @@ class World:
         for _ in range(committers):
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
-            writer = Writer(lambda: connect_committer(self.postgres.url), limits.judge_by_log, [agreement])
+            writer = Writer(lambda: connect_committer(self.postgres.url), limits.decide_by_log_aio, [agreement])
             commit = Commit(writer, limits, [BoardWriter(projection, agreement)], breaker)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
-        self.nursery.start_soon(end_late, self.queue)
+        self.nursery.start_soon(expire_task, self.queue)
 
     async def connected(self) -> None:
         while not self.queue.available:
@@ -139,7 +139,7 @@ async def test_postgresql_away_is_refused_at_once_and_back_by_itself(
 ) -> None:
     """No answer takes a connect time-out once it is known; no 200 meanwhile; the first after it is back needs no
     restart."""
-    monkeypatch.setattr(module, "RECONNECT", 0.02)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     (user,) = await make_users(world.stores, 1)
     await world.start()
     with trio.fail_after(30):
@@ -150,7 +150,7 @@ async def test_postgresql_away_is_refused_at_once_and_back_by_itself(
             commit.writer.conn.terminate()
         while world.queue.available:
             assert kinds(await world.submit_all([claim(user) for _ in range(3)])) == {"SERVICE_UNAVAILABLE": 3}
-        assert await submit(world.queue, claim(user)) is AWAY
+        assert await submit(world.queue, claim(user)) is DATABASE_UNAVAILABLE
         world.postgres.refuse = False
         await world.connected()
         assert kinds(await world.submit_all([claim(user)])) == {"Recorded": 1}
@@ -159,12 +159,12 @@ async def test_postgresql_away_is_refused_at_once_and_back_by_itself(
 
 async def test_a_start_without_postgresql_waits_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The committers are started all the same, refuse, and work as soon as there is a database."""
-    monkeypatch.setattr(module, "RECONNECT", 0.02)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     (user,) = await make_users(world.stores, 1)
     world.postgres.refuse = True
     with trio.fail_after(30):
         await world.start()
-        assert await submit(world.queue, claim(user)) is AWAY
+        assert await submit(world.queue, claim(user)) is DATABASE_UNAVAILABLE
         world.postgres.refuse = False
         await world.connected()
         assert kinds(await world.submit_all([claim(user)])) == {"Recorded": 1}
@@ -172,8 +172,8 @@ async def test_a_start_without_postgresql_waits_for_it(world: World, monkeypatch
 
 async def test_swallowed_answers_end_at_the_actions_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits is told at its deadline, and a retry of the same ids tells the truth once answers come again."""
-    monkeypatch.setattr(action_queue, "PATIENCE", 0.3)
-    monkeypatch.setattr(module, "RECONNECT", 0.02)
+    monkeypatch.setattr(action_queue, "ACTION_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr("scoreboard.storage.writer.STATEMENT_SECONDS", 0.4)
     monkeypatch.setattr("scoreboard.storage.connections.stores.CONNECT_SECONDS", 0.4)
     users = await make_users(world.stores, 5)
@@ -184,7 +184,7 @@ async def test_swallowed_answers_end_at_the_actions_deadline(world: World, monke
         claims = [claim(user) for user in users]
         assert kinds(await world.submit_all(claims)) == {"SERVICE_UNAVAILABLE": 5}
         world.postgres.fault = None
-        monkeypatch.setattr(action_queue, "PATIENCE", 3.0)
+        monkeypatch.setattr(action_queue, "ACTION_TIMEOUT_SECONDS", 3.0)
         outcomes = await world.submit_all(claims)
         while any(isinstance(outcome, Refusal) for outcome in outcomes):
             await trio.sleep(0.02)
