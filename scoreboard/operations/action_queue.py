@@ -1,6 +1,6 @@
 """The queue of actions between requests and committers: bounded, first in, first out, each action with a deadline.
 
-`submit_action` puts a action in and waits for its outcome; `workers.committer` takes batches out and resolves them.
+`submit_action` puts an action in and waits for its outcome; `workers.committer` takes batches out and resolves them.
 Never decides about an action: see `storage.commit`.
 """
 
@@ -16,10 +16,10 @@ from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Outcome, SubmittedAction, out_of_service
 from scoreboard.telemetry import observe
 
-MAX_BATCH_ACTIONS = 256  # actions; PostgreSQL's gain flattens at 64, the board call stays under 10 ms
-MAX_QUEUED_ACTIONS = 4_096  # waiting actions, under a second of work; full: 503
-ACTION_TIMEOUT_SECONDS = 3.0  # seconds an action waits for its outcome
-LOCKED_RETRY_INTERVAL_SECONDS = 0.2  # seconds between two tries of actions whose users' rows another session holds
+MAX_BATCH_ACTIONS = 256  # PostgreSQL's gain flattens at 64, the board call stays under 10 ms
+MAX_QUEUED_ACTIONS = 4_096  # under a second of work; full: 503
+ACTION_TIMEOUT_SECONDS = 3.0  # how long an action waits for its outcome
+LOCKED_RETRY_INTERVAL_SECONDS = 0.2  # between two tries of actions whose users' rows another session holds
 
 QUEUE_FULL = out_of_service("Too many actions are waiting. Try again.")
 DATABASE_UNAVAILABLE = out_of_service("The database is out of reach. Nothing was recorded.")
@@ -43,20 +43,16 @@ class Pending:
         if self.outcome is None:
             self.outcome = outcome
             if self._on_done is not None:
-                add_done_callback, self._on_done = (
-                    self._on_done,
-                    None,
-                )  # who is told lets go of this one, and this one of it
-                add_done_callback(outcome)
+                on_done, self._on_done = self._on_done, None  # no reference cycle is left
+                on_done(outcome)
 
-    def add_done_callback(self, tell: Callable[[Outcome], None]) -> None:
-        """Has the outcome told by whoever ends it, once, without a task that waits. `tell` must not raise: it is the
-        committer that calls.
+    def add_done_callback(self, on_done: Callable[[Outcome], None]) -> None:
+        """Calls `on_done` once, from `resolve`: no task waits. It must not raise, since the committer calls it.
 
-        Not for one that has ended already.
+        Not for an action that is resolved already.
         """
         assert self.outcome is None
-        self._on_done = tell
+        self._on_done = on_done
 
     async def wait(self) -> Outcome:
         """The outcome, once there is one. Cancelling leaves the action queued."""
@@ -66,13 +62,13 @@ class Pending:
             await ended.wait()
         else:
             await trio.lowlevel.checkpoint()
-        assert self.outcome is not None  # set before anybody is told
+        assert self.outcome is not None  # set before any callback
         return self.outcome
 
 
 class Batch(NamedTuple):
-    """What goes to the stores together. `skip_locked`: other sessions held the rows of these users the last time; nobody
-    waits for them."""
+    """What goes to the stores together. `skip_locked`: other sessions held the rows of these users the last time, and
+    the batch does not wait for them."""
 
     pending: list[Pending]
     skip_locked: bool = False
@@ -171,7 +167,7 @@ class Queue:
             self._outstanding.popleft().resolve(COMMIT_TIMED_OUT)
 
     def refuse_waiting(self) -> None:
-        """Nobody can commit: whoever waits is told at once."""
+        """No committer has a connection: all waiting actions are refused at once."""
         for waiting in (self._waiting, self._of_locked_users):
             while waiting:
                 waiting.popleft().resolve(DATABASE_UNAVAILABLE)

@@ -1,5 +1,5 @@
-"""What this node knows of whether a board in Redis agrees with PostgreSQL. While it is in doubt, the board is shown as
-stale.
+"""What this node knows of whether a board in Redis agrees with PostgreSQL. While that is not known,
+the board is shown as stale.
 
 1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are
    answered (`acknowledge`).
@@ -7,7 +7,8 @@ stale.
    `unprojected`, until an answer covers it.
 3. The projector compares all writers' turns in both stores several times a second, and says what it found
    (`set_stale_reasons`).
-4. The board agrees when nothing of this is open. So doubt ends when agreement is proven, never because time has passed.
+4. The board agrees when nothing of this is open. So it stays stale until agreement
+   is proven, never until some time has passed.
 
 Synchronous, so every method is atomic on one loop.
 """
@@ -22,9 +23,9 @@ import structlog
 from scoreboard.domain.boards import Board
 from scoreboard.telemetry import observe
 
-# without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
+# without a comparison of the two stores for so long, the board is stale: others may have committed meanwhile
 UNCHECKED_SECONDS = 3.0
-# whose turns are remembered; more were given up without an answer: all of them stay in doubt until a comparison finds
+# whose turns are remembered; more were given up without an answer: all of them stay open until a comparison finds
 # them
 MAX_WRITERS = 64
 
@@ -113,8 +114,8 @@ class Agreement:
         )  # found by others since the comparison that is under way began
         self._checked_at = monotonic()
         self._logged_reasons: frozenset[StaleReason] = self._reasons
-        self.agrees_until = -inf  # monotonic seconds; until then nothing is in doubt, unless something happens
-        self.agreed_at = inf  # monotonic seconds, when doubt ended last: what was read before may lack something
+        self.agrees_until = -inf  # monotonic seconds; until then the board agrees, unless something happens
+        self.agreed_at = inf  # monotonic seconds, when it last became current: what was read before may lack something
 
     @property
     def is_stale(self) -> bool:
@@ -203,13 +204,13 @@ class Agreement:
         self.report()
 
     def report(self) -> None:
-        """Called after each change. One log line for each change of what is in doubt, and a count for each new
+        """Called after each change. One log line for each change of the reasons, and a count for each new
         reason."""
-        was_in_doubt = self.is_stale
+        was_stale = self.is_stale
         self.agrees_until = -inf if self._unprojected or self._reasons else self._checked_at + self.unchecked_seconds
         if self.is_stale:
             self.agreed_at = inf
-        elif was_in_doubt:
+        elif was_stale:
             self.agreed_at = monotonic()
         found = self.stale_reasons()
         if found == self._logged_reasons:

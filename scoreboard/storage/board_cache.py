@@ -1,10 +1,16 @@
 """A board as everyone on this node reads it: one newest read, shared by GETs, ticks and new viewers.
 
-`min_version` is the highest version that Redis itself has answered, `have` what the newest read returned. A reader is answered
-at once when have ≥ min_version as of its arrival, the read is less than a second old and was begun after the last hint; else
-one reads under the lock and all others share that read. `have` moves only with a successful read, so no error is
-remembered. While Redis can't be read, or its board is not known to agree with PostgreSQL (see agreement), PostgreSQL is
-read once a second, marked stale, under the last position.
+1. `min_version` is the highest version that Redis itself has answered. It rises with each own commit, before the
+   commit's actions are answered: so clients read their own writes.
+2. `cached_version` is what the newest good read returned. Only a good read moves it, so no error is remembered.
+3. A reader is answered from the cache when `cached_version` ≥ `min_version` as of its arrival, and the read is less
+   than MAX_READ_AGE_SECONDS old and was begun after the last hint.
+4. Else one reader reads under the lock, and all others share that read.
+5. A message from another node is a hint: it makes a read due. When that read does not confirm it, the hint is dropped.
+6. An answer of Redis counts only if it has all turns that this node has seen committed (see agreement), and is not
+   older than `min_version` was when the read began. Else a repair is requested.
+7. While Redis can't be read, or its board is not known to agree with PostgreSQL, PostgreSQL is read once a second. The
+   rows are marked stale and keep the last position.
 """
 
 from collections.abc import Callable
@@ -29,15 +35,12 @@ from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script
 from scoreboard.telemetry import observe
 
-MAX_READ_AGE_SECONDS = (
-    1.0  # seconds; an older read is made again though nobody tells of a change: a lost hint costs a second
-)
-REDIS_RETRY_INTERVAL_SECONDS = (
-    0.1  # seconds between two attempts at Redis while it has no board that can be read: about a tick
-)
-FALLBACK_TIMEOUT_SECONDS = (
-    0.5  # seconds that readers wait for PostgreSQL instead; then they get the board that was read last
-)
+# an older read is made again though no hint came: a lost hint costs a second
+MAX_READ_AGE_SECONDS = 1.0
+# between two attempts at Redis while it has no board that can be read: about a tick
+REDIS_RETRY_INTERVAL_SECONDS = 0.1
+# readers wait so long for PostgreSQL instead; then they get the board that was read last
+FALLBACK_TIMEOUT_SECONDS = 0.5
 
 ROWS_SQL = f"""
 SELECT s.user_id, s.total_score, u.username, u.avatar_url,
@@ -121,13 +124,12 @@ class BoardCache:
         self._board_id = board.id
         self.min_version: BoardVersion = NEVER
         self.cached_version: BoardVersion = NEVER
-        self.hinted_top: BoardVersion = (
-            NEVER  # (epoch, top) of the newest message or read: what the position will be at least
-        )
+        # (epoch, top) of the newest message or read: what the position will be at least
+        self.hinted_top: BoardVersion = NEVER
         self.newest: Snapshot | None = None
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
         self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
-        # monotonic seconds, when the first change was heard of that `changes_since` has not told yet
+        # monotonic seconds, when the first hint came of a change that `changes_since` has not reported
         self.unshown_since = inf
         self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read, and agrees
         self._stores, self._profiles, self._breaker = stores, profiles, breaker
@@ -149,8 +151,8 @@ class BoardCache:
         self.note_hint(version)
 
     def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
-        """A message says that the board has this version. That is a hint: reads that arrive from now on ask Redis, whose
-        answer counts.
+        """A message says that the board has this version. That is a hint: reads that arrive from now on ask Redis,
+        whose answer counts.
 
         True: what is shown of the board has changed, for all that is known.
         """
@@ -182,7 +184,7 @@ class BoardCache:
         """Monotonic seconds of the oldest change since the last call that is in this snapshot; None when that is not
         known (stale).
 
-        By Redis' clock for the newest change, by this node's for those heard of before it in the same tick: no two
+        By Redis' clock for the newest change, by this node's for those hinted before it in the same tick: no two
         machines' clocks are compared.
         """
         since = min(self.unshown_since, self.changed_at)
@@ -198,7 +200,7 @@ class BoardCache:
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self) -> Snapshot:
-        """The first KEPT rows, at least as new as what was heard of before the call, or else marked stale.
+        """The first READ_SIZE rows, at least as new as what was known before the call, or else marked stale.
 
         Raises StorageUnavailable when neither store answers and none ever did. Cancelling ends a read that others then
         begin anew.
@@ -257,11 +259,11 @@ class BoardCache:
         self.newest, self.cached_version, self.read_at = snapshot, snapshot.board_version, begun
         self.changed_at = monotonic() - answer.changed_ago
         self.min_version = max(self.min_version, snapshot.board_version)
-        heard, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.top)
-        if heard > read and begun > self._hint_at:
+        hinted, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.top)
+        if hinted > read and begun > self._hint_at:
             observe.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
-            heard = NEVER
-        self.hinted_top = max(heard, read)
+            hinted = NEVER
+        self.hinted_top = max(hinted, read)
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
         return snapshot
 
@@ -351,7 +353,7 @@ class BoardCache:
     # ---- one user ---------------------------------------------------------------------------------------------------
 
     async def standing(self, user: UUID) -> Standing:
-        """A user's exact score and rank, as new as what was heard of before the call: from Redis, or counted by
+        """A user's exact score and rank, as new as what was known before the call: from Redis, or counted by
         PostgreSQL while that is away.
 
         Raises StorageUnavailable when neither answers.

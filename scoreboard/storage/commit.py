@@ -1,8 +1,9 @@
 """A batch of actions becomes outcomes: limits, then the ledger, then the boards, in one crossing.
 
-A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its number, and its turns. PostgreSQL
-decides; a Redis that is away costs ranks, never an action, and the boards are then in doubt before anybody is
-answered (see agreement). Called by `workers.committer`, which waits for it; asyncio-flavoured throughout.
+A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its id, and its sequence of turns.
+PostgreSQL decides. While Redis can't be reached actions get no ranks, but they are recorded; the boards are marked as
+stale before anybody is answered (see agreement). Called by `workers.committer`, which waits for it; asyncio-flavoured
+throughout.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -55,9 +56,9 @@ class Commit:
         self.detached = boards[0].agreement.detached  # one for all boards of a node
 
     async def run_aio(self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
-        """Judges, records and projects the actions; (user, action id) is unique among them.
+        """Decides on, records and projects the actions; (user, action id) is unique among them.
 
-        `skip_locked`: rows that another session holds are not waited for (see Writer.record); the outcome is LOCKED then.
+        `skip_locked`: rows that another session holds are not waited for (see Writer); the outcome is LOCKED then.
         Raises StorageUnavailable when PostgreSQL is: nothing was recorded, or a retry of the same action ids tells.
         Cancelling may leave the outcome unknown, which a retry tells too.
         """
@@ -68,11 +69,11 @@ class Commit:
         if going:
             # other nodes' writers are detached from Redis, not from one board: each agreement knows of them
             by_log = not is_judged or StaleReason.DETACHED in self.boards[0].agreement.stale_reasons()
-            for taken in await self.writer.record_aio(
+            for turn in await self.writer.record_aio(
                 [actions[place] for place in going], by_log=by_log, skip_locked=skip_locked
             ):
-                ranks = await self._project_aio(taken, versions)
-                for at, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
+                ranks = await self._project_aio(turn, versions)
+                for at, outcome in zip(turn.places, turn.recording.outcomes, strict=True):
                     outcomes[going[at]] = (
                         _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
                     )
@@ -106,9 +107,8 @@ class Commit:
                 applied = None
                 board.note_failure(call)
                 self.limits.invalidate()
-                with suppress(
-                    StorageUnavailable
-                ):  # of PostgreSQL, just after it has recorded: the next turn tries again
+                # of PostgreSQL, just after it has recorded: the next turn tries again
+                with suppress(StorageUnavailable):
                     await self._detach_aio()
             if applied is not None:
                 versions[board.board] = applied.version
@@ -147,7 +147,7 @@ class Commit:
         except StorageUnavailable:
             if len(asked) == len(actions):
                 raise
-            for place in asked:  # the others are recorded, and are told so
+            for place in asked:  # the others are recorded: their outcomes stand
                 outcomes[place] = OUTCOME_UNKNOWN
             return {}
         again = {asked[at]: before for at, before in found.items()}
@@ -158,8 +158,8 @@ class Commit:
         return {place: before.age_ms for place, before in again.items()}
 
     async def _bring_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
-        """Brings users' present rows to the boards, before they are told of an earlier outcome: whoever recorded it may
-        have died then.
+        """Brings users' present rows to the boards, before an earlier outcome is repeated to them: the node that
+        recorded it may have died.
 
         Returns their ranks on the first board by raw user id, as far as they are certain.
         """
@@ -219,14 +219,14 @@ def _to_return(action: SubmittedAction, outcome: Outcome | None, age_ms: int) ->
     """What a action must not keep of its reservation, given its outcome; `age_ms` is that of the action that it
     repeats."""
     match outcome:
-        case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry of what is in doubt finds its slot again
+        case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry finds its slot again
             return 0
         # of a young action it is that one's own: the other committer may have recorded it on this reservation
         case Duplicate():
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= action.cooldown_ms else 0)
         case Refusal(code=Code.RATE_LIMITED):  # by the action log, which knows more than Redis
             return SLOT | COOLDOWN
-        # by its rule, or poisoned: the slot stays taken, like any refused action's
+        # by its rule, or unstorable: the slot stays taken, like any refused action's
         case Refusal() if outcome is not USER_DELETED:
             return COOLDOWN
         case _:

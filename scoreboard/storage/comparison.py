@@ -12,7 +12,7 @@ from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.postgres.outbox import Missing
 from scoreboard.storage.rebuild import BoardState
 
-# a turn that is missing for longer puts the board in doubt: whoever has the lease had time to bring it
+# a turn that is missing for longer makes the board stale: whoever has the lease had time to bring it
 BEHIND_SECONDS = 1.0
 
 

@@ -2,18 +2,18 @@
 beside the live one.
 
 Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. No lock is held, in either store: whoever
-stops half-way, or wakes up much later, harms nobody.
+stops half-way, or goes on much later, changes nothing.
 
-1. A board is built under staging keys from one snapshot of the scores, with each writer's last turn in that snapshot; replayed until
-   little is missing.
+1. A board is built under staging keys from one snapshot of the totals, with each writer's last turn in that snapshot.
+   Missed turns are replayed until few are left.
 2. The switch puts it in place in one step, if it is whole and its epoch is newer than the live one's. It is marked
    incomplete: what was committed between the last replay and the switch went to the old board, so ranks are null and
    reads are stale.
 3. What is missing then is replayed. Whoever commits after the switch finds the new epoch. So one replay that begins
-   after the switch finds everything, and the mark goes.
+   after the switch finds everything, and the board is complete.
 
-A board that came back with an older content is renumbered in the same way, without step 1: so that everybody forgets
-the newer marks.
+A board that came back with an older content gets a new epoch in the same way, without step 1. So every node drops the
+newer versions that it knows.
 """
 
 import asyncio
@@ -37,7 +37,10 @@ from scoreboard.storage.redis.scripts import load_board_script, load_script
 
 CHUNK_USERS = 2_000  # users a pipeline: about 10 ms of Redis
 STAGING_TTL_SECONDS = 60  # a board built under staging keys goes away by itself so long after its last chunk
-UNLIMITED_SQL = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+UNLIMITED_SQL = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
 MAX_REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
 
 # Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order:
@@ -60,7 +63,7 @@ RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
 
 class StaleEpoch(ScoreboardError):
-    """The board that was being mended is not there any more: emptied again, or another projector was faster."""
+    """The board that was being repaired is not there any more: emptied again, or another projector was faster."""
 
 
 class BoardState(NamedTuple):
@@ -118,9 +121,10 @@ class Rebuilder:
         return count
 
     async def rebuild_aio(self, conn: asyncpg.Connection) -> BoardVersion:
-        """Builds the board anew from PostgreSQL and puts it in place. Returns its mark.
+        """Builds the board anew from PostgreSQL and puts it in place. Returns its version.
 
-        Raises StaleEpoch, outbox.Pruned and StorageUnavailable; then the live board is as it was, or marked incomplete.
+        Raises StaleEpoch, outbox.HistoryGone and StorageUnavailable; then the live board is as it was, or marked
+        incomplete.
         """
         with postgres_errors():
             epoch = await self._next_epoch_aio(conn)
@@ -141,15 +145,15 @@ class Rebuilder:
 
     async def bump_epoch_aio(self, conn: asyncpg.Connection, found: int) -> BoardVersion:
         """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises
-        outbox.Pruned too."""
+        outbox.HistoryGone too."""
         with postgres_errors():
             epoch = await self._next_epoch_aio(conn)
             await self._put_in_place_aio(epoch, found)
             return await self.complete_aio(conn, epoch)
 
     async def complete_aio(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
-        """Brings what was committed before the switch to the board, and takes the mark away. Raises outbox.Pruned,
-        StaleEpoch, StorageUnavailable."""
+        """Brings what was committed before the switch to the board, and marks it as complete. Raises
+        outbox.HistoryGone, StaleEpoch, StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
             await self._replay_aio(conn, self._projection(live), epoch, live)

@@ -6,7 +6,7 @@
 3. A board that is absent, damaged, or has turns that PostgreSQL does not know, is built anew (REBUILD). One that came
    back with an older content gets a new epoch (RENEW). One that is not complete is completed (COMPLETE).
 4. Only the holder of the lease repairs. A holder that loses the lease stops between two parts of its work.
-5. A repair ends no doubt. The comparison after it does, and that comes at once.
+5. A repair does not end that the board is stale. The comparison after it does, and that comes at once.
 6. A writer that could not reach Redis is detached until all boards have what it committed. While Redis is away its node
    says once a second that it lives. When it has been silent for long it is dead: the holder of the lease attaches it,
    once nothing is missing, and has the windows of the rate limits begin anew.

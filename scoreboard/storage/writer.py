@@ -1,9 +1,13 @@
 """A committer's own PostgreSQL connection, and how a batch gets through it whatever happens.
 
-Every batch of a writer has a turn (writer, 1, 2, 3 …), which is how an outcome that got lost on the way is found again,
-and how the writer notices that an older database was restored. Errors of the data halve the batch until the bad action
-stands alone; users whose rows another session holds are set apart; a deadlock is tried once more; whatever is not an
-error reply of PostgreSQL costs the connection. asyncio-flavoured; one batch at a time.
+1. Every batch of a writer is a turn (writer id, sequence 1, 2, 3 …). By it a lost outcome is found again, and the
+   writer notices that an older database was restored.
+2. Errors of the data halve the batch until the bad action stands alone.
+3. Users whose rows another session holds are set apart.
+4. A deadlock is tried once more.
+5. Whatever is not an error reply of PostgreSQL ends the connection.
+
+asyncio-flavoured; one batch at a time.
 """
 
 import secrets
@@ -50,7 +54,7 @@ class RecordedTurn(NamedTuple):
 
 
 class Writer:
-    """One connection, one number, and the turn that comes next."""
+    """One connection, one writer id, and the sequence number that comes next."""
 
     __slots__ = ("_connect", "agreements", "boards", "conn", "decide_by_log", "sequence", "writer_id")
 
@@ -60,8 +64,8 @@ class Writer:
         decide_by_log: DecideByLog,
         agreements: Sequence[Agreement],
     ) -> None:
-        """`connect` makes a committer's connection. `decide_by_log` decides by the action log who has used up a rate limit.
-        `agreements` are those of the boards that the actions are recorded for."""
+        """`connect` makes a committer's connection. `decide_by_log` says by the action log who has used up a rate
+        limit. `agreements` are those of the boards that the actions are recorded for."""
         self._connect, self.decide_by_log, self.agreements = connect, decide_by_log, agreements
         self.boards = tuple(agreement.board for agreement in agreements)
         self.conn: asyncpg.Connection | None = None
@@ -93,34 +97,34 @@ class Writer:
     ) -> list[RecordedTurn]:
         """Records the actions, as one turn if it can be, as several where a bad one had to be set apart.
 
-        `by_log`: the action log decides who has used up a rate limit. `skip_locked`: rows that another session holds are
-        not waited for. Whoever's rows are held for longer than a moment is set apart with the outcome LOCKED: nothing
-        of it was recorded.
+        `by_log`: the action log decides who has used up a rate limit. `skip_locked`: rows that another session holds
+        are not waited for. Whoever's rows are held for longer than a moment is set apart with the outcome LOCKED:
+        nothing of it was recorded.
 
         Raises StorageUnavailable when nothing of the batch was recorded or it can't be known. What is left when
         PostgreSQL goes away after a part was recorded has outcomes instead (503). Cancelling costs the connection and
-        the number, like any end that can't be known.
+        the writer id, like any end that can't be known.
         """
-        taken: list[RecordedTurn] = []
+        turns: list[RecordedTurn] = []
         places: Sequence[int] = range(len(actions))
         try:
             if skip_locked:
-                places = await self._set_locked_apart_aio(actions, places, taken)
+                places = await self._set_locked_apart_aio(actions, places, turns)
             if places:
-                await self._record_aio(actions, places, taken, self.decide_by_log if by_log else None)
+                await self._record_aio(actions, places, turns, self.decide_by_log if by_log else None)
         except StorageUnavailable:
-            if not taken:
+            if not turns:
                 raise
-            done = {place for part in taken for place in part.places}
+            done = {place for part in turns for place in part.places}
             rest = [place for place in range(len(actions)) if place not in done]
-            taken.append(RecordedTurn(rest, _all(OUTCOME_UNKNOWN, rest), self.span()))
+            turns.append(RecordedTurn(rest, _all(OUTCOME_UNKNOWN, rest), self.span()))
         except BaseException:
             self._new_writer_id()
             raise
-        return taken
+        return turns
 
     def close(self) -> None:
-        """Ends the connection. Whatever was under way, the next batch starts with a new one and a new number."""
+        """Ends the connection. Whatever was under way, the next batch starts with a new one and a new id."""
         if self.conn is not None:
             self.conn.terminate()
         self._new_writer_id()
@@ -129,7 +133,7 @@ class Writer:
         self,
         actions: Sequence[SubmittedAction],
         places: Sequence[int],
-        taken: list[RecordedTurn],
+        turns: list[RecordedTurn],
         decide_by_log: DecideByLog | None,
     ) -> None:
         batch, span = [actions[place] for place in places], self.span()
@@ -139,60 +143,60 @@ class Writer:
             log.warning("writer_renumbered", store="postgresql", writer=self.writer_id, lost_turn=self.sequence - 1)
             self._mark_stale(StaleReason.HISTORY)
             self._new_writer_id()
-            await self._record_aio(actions, places, taken, decide_by_log)
+            await self._record_aio(actions, places, turns, decide_by_log)
             return
         except LimitsUnchecked:
             self._mark_stale(StaleReason.DETACHED)
-            await self._record_aio(actions, places, taken, self.decide_by_log)
+            await self._record_aio(actions, places, turns, self.decide_by_log)
             return
         except _LOCKS as exc:
-            free = await self._set_locked_apart_aio(actions, places, taken)
+            free = await self._set_locked_apart_aio(actions, places, turns)
             if len(free) == len(places):  # it is no user's row that is held, or not any more
                 await self._halve_aio(
-                    actions, places, taken, decide_by_log, out_of_service(f"The database is busy ({exc.sqlstate}).")
+                    actions, places, turns, decide_by_log, out_of_service(f"The database is busy ({exc.sqlstate}).")
                 )
             elif free:
-                await self._record_aio(actions, free, taken, decide_by_log)
+                await self._record_aio(actions, free, turns, decide_by_log)
             return
         except asyncpg.UniqueViolationError as exc:
             if exc.constraint_name != "commits_pkey":
-                await self._halve_aio(actions, places, taken, decide_by_log, UNSTORABLE_ACTION)
+                await self._halve_aio(actions, places, turns, decide_by_log, UNSTORABLE_ACTION)
                 return
             self._new_writer_id()  # an earlier try of another batch came late, and used this turn
-            await self._record_aio(actions, places, taken, decide_by_log)
+            await self._record_aio(actions, places, turns, decide_by_log)
             return
         except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
-            await self._halve_aio(actions, places, taken, decide_by_log, UNSTORABLE_ACTION)
+            await self._halve_aio(actions, places, turns, decide_by_log, UNSTORABLE_ACTION)
             return
         if recording.rows:
             self.sequence += 1
-        taken.append(RecordedTurn(places, recording, span))
+        turns.append(RecordedTurn(places, recording, span))
 
     async def _set_locked_apart_aio(
-        self, actions: Sequence[SubmittedAction], places: Sequence[int], taken: list[RecordedTurn]
+        self, actions: Sequence[SubmittedAction], places: Sequence[int], turns: list[RecordedTurn]
     ) -> list[int]:
         """The places of those whose rows nobody holds. The others are LOCKED."""
         users = {actions[place].user for place in places}
         held = await self.ask_aio(lambda conn: ledger.find_locked_aio(conn, users))
         apart = [place for place in places if actions[place].user in held]
         if apart:
-            taken.append(RecordedTurn(apart, _all(LOCKED, apart), self.span()))
+            turns.append(RecordedTurn(apart, _all(LOCKED, apart), self.span()))
         return [place for place in places if actions[place].user not in held]
 
     async def _halve_aio(
         self,
         actions: Sequence[SubmittedAction],
         places: Sequence[int],
-        taken: list[RecordedTurn],
+        turns: list[RecordedTurn],
         decide_by_log: DecideByLog | None,
         alone: Outcome,
     ) -> None:
         if len(places) == 1:
-            taken.append(RecordedTurn(places, _all(alone, places), self.span()))
+            turns.append(RecordedTurn(places, _all(alone, places), self.span()))
             return
         middle = len(places) // 2
-        await self._record_aio(actions, places[:middle], taken, decide_by_log)
-        await self._record_aio(actions, places[middle:], taken, decide_by_log)
+        await self._record_aio(actions, places[:middle], turns, decide_by_log)
+        await self._record_aio(actions, places[middle:], turns, decide_by_log)
 
     async def _record_or_resolve_aio(
         self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
@@ -201,7 +205,7 @@ class Writer:
 
         Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked.
         """
-        await self.ready_aio()  # no doubt of a batch that was never sent
+        await self.ready_aio()  # a batch that was never sent has no unknown outcome
         try:
             try:
                 return await self._try_aio(batch, span, decide_by_log)

@@ -123,7 +123,8 @@ async def _commit(
             if batch.skip_locked:
                 queue.mark_unlocked(pending.action.user)
             pending.resolve(outcome)
-    for pending, leader in followers:  # by what became of the leader, not by what it was told: it may have been late
+    # by what became of the leader, not by what its client was answered: that may have been a time-out
+    for pending, leader in followers:
         if became[leader] is LOCKED:
             queue.postpone(pending)
         else:

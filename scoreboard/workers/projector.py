@@ -103,7 +103,7 @@ class Projector:
             log.info("board_repaired", board=self.board.id, repair=done.name.lower(), epoch=self.projection.known.epoch)
         if self.projection.known > known:
             self.on_board_changed(self.board, self.projection.known)
-        self.request_repair()  # compare again at once: that alone ends the doubt
+        self.request_repair()  # compare again at once: only that ends that the board is stale
         return done
 
     def _note_failure(self, exc: StorageUnavailable | StaleEpoch | HistoryGone) -> None:

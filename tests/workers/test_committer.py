@@ -252,7 +252,7 @@ class FakeWriter:
         self.is_connected = False
         self.there = True
 
-    async def ready(self) -> None:
+    async def ready_aio(self) -> None:
         if not self.there:
             raise StorageUnavailable("postgresql", "on purpose")
         self.is_connected = True

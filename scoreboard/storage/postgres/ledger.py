@@ -20,11 +20,14 @@ from scoreboard.storage.postgres.totals import for_board
 # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
 BATCH_VERSIONS = 4096
 
-RECORD_SQL = files("scoreboard.storage.postgres").joinpath("record.sql").read_text("utf-8")
+# For the leaderboard with other boards, and for the leaderboard alone.
+RECORD_BOARDS_SQL = files("scoreboard.storage.postgres").joinpath("record.sql").read_text("utf-8")
+RECORD_SQL = "\n".join(line for line in RECORD_BOARDS_SQL.splitlines() if not line.endswith("-- boards"))
 
 # What was recorded for (user, actionId) pairs, if anything. The key's processed_at leads to the log's one partition.
 RECORDED_SQL = """
-SELECT i.place, k.body_sha256, l.points_awarded, l.new_score, (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
+SELECT i.place, k.body_sha256, l.points_awarded, l.new_score,
+       (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
        (extract(epoch FROM clock_timestamp() - k.processed_at) * 1000)::bigint AS age_ms,
        k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
@@ -37,7 +40,8 @@ FREE_SQL = """
 WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED),
      held AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) EXCEPT SELECT id FROM free),
      scored AS MATERIALIZED (SELECT user_id FROM scores WHERE user_id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)
-SELECT id FROM held UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
+SELECT id FROM held
+UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
 
 # Why `record` recorded nothing.
 REFUSED_SQL = """
@@ -49,8 +53,8 @@ ROWS_SQL = "SELECT user_id, total_score, reached, version FROM {totals} WHERE us
 
 
 class Recording(NamedTuple):
-    """A batch's effect. `outcomes` in the order of the actions; `rows` of all boards and `told` of the leaderboard for
-    the projections, empty when nothing was added."""
+    """A batch's effect. `outcomes` in the order of the actions; `rows` of all boards and `events` of the leaderboard
+    for the projections, empty when nothing was added."""
 
     outcomes: list[Outcome | None]  # None: processed before, `find_recorded` tells
     rows: list[LedgerRow]
@@ -83,11 +87,11 @@ async def record_aio(
     decide_by_log: DecideByLog | None = None,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Records the actions on those boards under the writer's turn `span.last`; the turn is used up only if `rows` is not
-    empty.
+    """Records the actions on those boards under the writer's turn `span.last`. The turn is used up only if `rows` is
+    not empty.
 
-    With `decide_by_log`, the users' rows are locked first, and what it refuses is not recorded: so its decision is exact on all
-    nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
+    With `decide_by_log`, the users' rows are locked first, and what it refuses is not recorded: so its decision is
+    exact on all nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
     """
     if decide_by_log is None:
         return await _record_aio(conn, actions, span, boards, limits_checked=False)
@@ -110,8 +114,9 @@ async def _record_aio(
     *,
     limits_checked: bool,
 ) -> Recording:
+    has_others = len(boards) > 1
     rows = await conn.fetch(
-        RECORD_SQL,
+        RECORD_BOARDS_SQL if has_others else RECORD_SQL,
         [action.user for action in actions],
         [action.action_id for action in actions],
         [action.action_type for action in actions],
@@ -122,7 +127,7 @@ async def _record_aio(
         span.writer,
         span.last,
         limits_checked,
-        *_feeds(actions, boards),
+        *(_feeds(actions, boards) if has_others else ()),
     )
     if not rows:
         why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
@@ -142,8 +147,10 @@ async def _record_aio(
                 recording.rows.append(
                     LedgerRow(LEADERBOARD, action.user, row["total_score"], row["reached"], row["version"])
                 )
-            _note(recording, action, int(action.points_or_refusal), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
-    if rows[0]["board_rows"]:
+            points = action.points_or_refusal
+            assert isinstance(points, int)  # refused ones are not admitted
+            _note(recording, action, points, row["new_score"], row["at_ms"], places)
+    if has_others and rows[0]["board_rows"]:
         by_id = {board.id: board for board in boards}
         recording.rows.extend(LedgerRow(by_id[board], *row) for board, *row in rows[0]["board_rows"])
     return recording
@@ -254,7 +261,7 @@ def _note(
 
 def _original(action: SubmittedAction, row: asyncpg.Record) -> Duplicate:
     """The same body again gets the first outcome; another body under the same id gets nothing. An archived log row
-    can't be told either."""
+    has no outcome either."""
     if row["body_sha256"] != action.body_sha256 or row["new_score"] is None:
         return Duplicate(None)
     new, points = row["new_score"], row["points_awarded"]

@@ -35,7 +35,8 @@ DETACHED_TIMEOUT_SECONDS = 5.0  # a detached writer that was not seen for so lon
 WRITERS_AND_DETACHED_SQL = f"""
 SELECT writer, last, NULL AS dead FROM ({WRITERS_SQL}) AS writers
 UNION ALL
-SELECT writer, NULL, seen_at < clock_timestamp() - interval '{DETACHED_TIMEOUT_SECONDS} seconds' FROM detached_writers"""  # noqa: S608
+SELECT writer, NULL, seen_at < clock_timestamp() - interval '{DETACHED_TIMEOUT_SECONDS} seconds'
+FROM detached_writers"""  # noqa: S608
 
 TURNS_SQL = """
 SELECT turn, id, users, names, $5 = ANY(boards) AS touched,
@@ -90,8 +91,9 @@ def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[in
 async def missing_aio(
     conn: asyncpg.Connection, board: Board, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
 ) -> list[Missing]:
-    """What the projection of a board with these applied turns lacks, at most MAX_REPLAYED_TURNS turns a writer, each older
-    than `settled` seconds. Turns that did not touch the board count too: so a writer's turns have no gap on any board.
+    """What the projection of a board with these applied turns lacks: at most MAX_REPLAYED_TURNS turns a writer, each
+    older than `settled` seconds. Turns that did not touch the board count too: so a writer's turns have no gap on any
+    board.
 
     Raises HistoryGone.
     """

@@ -42,9 +42,12 @@ SELECT i.place,
        (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
          WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
            AND processed_at > now() - i.cooldown * interval '1 millisecond') AS started
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
-CROSS JOIN LATERAL (SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
-                     WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds') w
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
+    WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
+CROSS JOIN LATERAL (
+    SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
+    WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds'
+) w
 ORDER BY i.place"""
 
 
@@ -233,5 +236,5 @@ def _refusal(action: SubmittedAction, verdict: int, wait: int) -> Refusal | None
         case 4:
             return TOO_OLD_OR_AHEAD
         case _:
-            assert isinstance(action.points_or_refusal, Refusal)  # the script was told so
+            assert isinstance(action.points_or_refusal, Refusal)  # as the script was called
             return action.points_or_refusal

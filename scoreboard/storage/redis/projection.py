@@ -40,7 +40,7 @@ class Projection:
     """Applies rows to one board, by the epoch it knows. asyncio-flavoured; shared by the node's committers.
 
     `request_repair` is called when the board is not what it was: emptied, damaged, or back with an older content. The
-    projector mends it.
+    projector repairs it.
     """
 
     __slots__ = ("_apply", "_board_id", "_prefix", "board", "installation", "keys", "known", "request_repair")
@@ -56,12 +56,12 @@ class Projection:
         target: BoardKeys | None = None,
         channel: str = "",
     ) -> None:
-        """`target` and `channel` are the board's own unless it is being built aside. `installation` tells whose boards
-        these are."""
+        """`target` and `channel` are the board's own unless it is built under staging keys. `installation` tells whose
+        boards these are."""
         self.board, self.request_repair, self.installation = board, request_repair, installation
         self._board_id = board.id
         self.keys = target or namespace.board(board)
-        self.known = NEVER  # the newest mark that a call returned
+        self.known = NEVER  # the newest version that a call returned
         self._apply = client.register_script(load_board_script("apply.lua"))
         self._prefix = [*self.keys, channel or namespace.updates]
 
