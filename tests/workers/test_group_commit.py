@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.domain.boards import LEADERBOARD, Board, BoardVersion
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.operations import action_queue
@@ -34,7 +34,10 @@ class World:
     def __init__(self, stores: Stores, postgres: Proxy, nursery: trio.Nursery) -> None:
         self.stores, self.postgres, self.nursery, self.queue = stores, postgres, nursery, Queue()
         self.commits: list[Commit] = []
-        self.marks: list[BoardVersion] = []
+        self.versions: list[BoardVersion] = []
+
+    def on_board_changed(self, _board: Board, version: BoardVersion) -> None:
+        self.versions.append(version)
 
     async def start(self, committers: int = 2) -> None:
         projection, breaker = Projection(self.stores.redis_direct, LEADERBOARD, lambda: None), Breaker("redis")
@@ -44,7 +47,7 @@ class World:
             writer = Writer(lambda: connect_committer(self.postgres.url), limits.decide_by_log_aio, [agreement])
             commit = Commit(writer, limits, [BoardWriter(projection, agreement)], breaker)
             self.commits.append(commit)
-            await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
+            await self.nursery.start(commit_batches, self.queue, commit, self.on_board_changed)
         self.nursery.start_soon(expire_task, self.queue)
 
     async def connected(self) -> None:
@@ -100,7 +103,7 @@ async def test_what_queues_while_a_batch_is_under_way_is_one_batch(world: World)
     with trio.fail_after(30):
         await world.submit_all([claim(user) for user in users])
     assert await world.stores.fetchval("SELECT count(*) FROM commits") <= 4
-    assert max(world.marks).version == len(world.marks)
+    assert max(world.versions).version == len(world.versions)
 
 
 async def test_one_poisoned_action_among_200_is_refused_alone(world: World) -> None:
