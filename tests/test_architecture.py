@@ -45,6 +45,8 @@ ONLY = {
     "trio_websocket": ("live", "client"),
     "click": ("cli",),
 }
+# Objects of asyncpg and redis-py, by the attributes that hold them: only storage calls what they have.
+DRIVER_OBJECTS = {"redis", "redis_bulk", "redis_direct", "pool", "conn", "_conn"}
 TOP = ("__init__", "__main__")
 RUNS_TRIO = "cli"  # the only layer that calls trio.run
 # Two event loops: in storage a coroutine that must run on asyncio's side says so by its name, and nothing else calls it
@@ -55,20 +57,6 @@ CROSSING = "run_in_asyncio"
 DRIVERS = {"asyncio", "asyncpg", "redis", "redis_bulk", "redis_direct", "pool", "client", "conn", "pipe", "pubsub"}
 # Methods that redis-py calls by their names.
 OVERRIDES = {"connect", "connect_check_health", "read_response", "__call__"}
-# Their coroutines have no suffix yet.
-NOT_NAMED_YET = (
-    "storage.board_cache",
-    "storage.bus",
-    "storage.commit",
-    "storage.consistency",
-    "storage.postgres.ledger",
-    "storage.postgres.outbox",
-    "storage.rebuild",
-    "storage.redis.limits",
-    "storage.writer",
-    "workers.committer",
-    "workers.projector",
-)
 ASYNC_NODES = (ast.Await, ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith)
 
 
@@ -167,6 +155,17 @@ def loop_faults(module: str, tree: ast.AST) -> list[str]:
     return found
 
 
+def called_driver(node: ast.AST) -> str:
+    """The attribute of a driver's object on which an expression calls something, as `redis` in `stores.redis.get(key)`;
+    else nothing."""
+    value = node.func if isinstance(node, ast.Call) else None
+    while isinstance(value, ast.Attribute):
+        value = value.value
+        if isinstance(value, ast.Attribute) and value.attr in DRIVER_OBJECTS:
+            return value.attr
+    return ""
+
+
 def faults(sources: dict[str, str]) -> list[str]:
     """Everything wrong with a package given as module name (without `scoreboard.`) → source."""
     found, graph = [], {}
@@ -184,11 +183,12 @@ def faults(sources: dict[str, str]) -> list[str]:
                 within(module, place) for place in places
             ):
                 found.append(f"{module} imports {library}")
-        if module not in NOT_NAMED_YET:
-            found += loop_faults(module, tree)
+        found += loop_faults(module, tree)
         for node in ast.walk(tree):
             if layer == "domain" and isinstance(node, ASYNC_NODES):
                 found.append(f"{module} line {node.lineno} is async")
+            if (driver := called_driver(node)) and not within(module, "storage"):
+                found.append(f"{module} line {node.lineno} calls {driver}, a driver's object")  # type: ignore[attr-defined]
             runs = (
                 isinstance(node, ast.Attribute)
                 and node.attr == "run"
@@ -247,6 +247,10 @@ def test_imports_go_one_way() -> None:
             "storage.a line 1 hands something without _aio to the crossing",
         ),
         ({"storage.a": "async def f_aio(): await trio.sleep(1)"}, "storage.a line 1 awaits Trio in asyncio code"),
+        (
+            {"workers.a": "async def f(stores): await stores.redis.get('key')"},
+            "workers.a line 1 calls redis, a driver's object",
+        ),
         ({"helpers": ""}, "helpers is in no layer"),
         ({"web.a": "x = 1\n" * 451}, "web.a has 451 lines"),
         ({"web.a": "import scoreboard.web.b", "web.b": "from scoreboard.web import a"}, "cycle: web.a → web.b → web.a"),

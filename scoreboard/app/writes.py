@@ -53,16 +53,18 @@ def build_writes(
     commits = [
         Commit(
             Writer(
-                stores.connect_committer_aio, limits.judge_by_log, [projector.agreement for projector in projectors]
+                stores.connect_committer_aio,
+                limits.decide_by_log_aio,
+                [projector.agreement for projector in projectors],
             ),
             limits,
-            [BoardWriter(projector.projection, projector.agreement, redis_breaker) for projector in projectors],
+            [BoardWriter(projector.projection, projector.agreement) for projector in projectors],
             redis_breaker,
         )
         for _ in range(COMMITTERS)
     ]
     for projector in projectors:
-        projector.writers = lambda: [commit.writer.number for commit in commits]
+        projector.repair.writers = lambda: [commit.writer.writer_id for commit in commits]
     queue = Queue()
     return WriteParts(rules, projectors, queue, commits, SubmitAction(rules, queue))
 

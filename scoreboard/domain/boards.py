@@ -1,8 +1,8 @@
 """A board and what is shown of it: values only.
 
-`leaderboard` is the first of many boards; whatever reads, numbers or sends one takes it as an argument. A `BoardVersion` says
-how new something is and orders snapshots, messages and calls alike; a `Snapshot` is one consistent read of the first
-rows.
+`leaderboard` is the first of many boards; whatever writes, reads, numbers or sends one takes it as an argument. A
+`BoardVersion` says how new something is and orders snapshots, messages and calls alike. A `Snapshot` is one consistent
+read of the first rows.
 """
 
 from datetime import UTC, datetime
@@ -58,7 +58,7 @@ class BoardVersion(NamedTuple):
     version: int
 
 
-NEVER = BoardVersion(0, 0)  # older than every real mark: epochs start at 1
+NEVER = BoardVersion(0, 0)  # older than every real version: epochs start at 1
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,21 +72,21 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One read of a board: at most KEPT rows, in order."""
+    """One read of a board: at most READ_SIZE rows, in order."""
 
     board: str
     epoch: int
     version: int
-    top: int  # the version at which the first SHOWN rows last changed
-    # Unix milliseconds by the store's clock, when the first SHOWN rows last changed; a rebuild changes none
+    top: int  # the version at which the first TOP_SIZE rows last changed
+    # Unix milliseconds by the store's clock, when the first TOP_SIZE rows last changed; a rebuild changes none
     updated_ms: int
     rows: tuple[Entry, ...]
     stale: bool = False  # read from PostgreSQL while Redis can't be read
     stale_since_ms: int = 0  # Unix milliseconds; 0 when not stale
-    last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not to be told
+    last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not known
 
     @property
-    def mark(self) -> BoardVersion:
+    def board_version(self) -> BoardVersion:
         return BoardVersion(self.epoch, self.version)
 
     @property

@@ -1,7 +1,7 @@
-"""What becomes of an action: the claim that goes down the write path and the outcomes that come back.
+"""What becomes of an action: the action that goes down the write path and the outcomes that come back.
 
-Values only. `operations.submit_action` makes claims and hands outcomes to the web; `storage.commit` turns the one into
-the other.
+Values only. `operations.submit_action` makes the actions and hands outcomes to the web; `storage.commit` turns
+the one into the other.
 """
 
 from uuid import UUID

@@ -97,7 +97,7 @@ class Subscription:
     def _on_subscribed(self) -> None:
         """What was published before is lost, so every board is read anew."""
         for cache in self._boards.values():
-            cache.distrust()
+            cache.invalidate()
 
     def _on_message(self, send_channel: "trio.MemorySendChannel[bytes]", payload: bytes) -> None:
         self._last_message_at = trio.current_time()
@@ -132,7 +132,7 @@ class Subscription:
                     pass  # a board that only other nodes know, or another version's message
 
     def _on_board_changed(self, cache: BoardCache, update: bus.Update) -> None:
-        if cache.hear(update.mark, update.top):
+        if cache.note_hint(update.version, update.top):
             self._batcher.notify(cache.board)
         # While the board is stale no rank is known: the message may come of a call that its sender gave up.
         self._hub.send_personal(cache.board, update.without_ranks() if cache.is_stale else update)

@@ -1,13 +1,14 @@
-"""What this node knows of whether a board in Redis agrees with PostgreSQL. While it is in doubt, the board is shown as
-stale.
+"""What this node knows of whether a board in Redis agrees with PostgreSQL. While that is not known,
+the board is shown as stale.
 
 1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are
    answered (`acknowledge`).
 2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn
    `unprojected`, until an answer covers it.
 3. The projector compares all writers' turns in both stores several times a second, and says what it found
-   (`set_doubts`).
-4. The board agrees when nothing of this is open. So doubt ends when agreement is proven, never because time has passed.
+   (`set_stale_reasons`).
+4. The board agrees when nothing of this is open. So it stays stale until agreement
+   is proven, never until some time has passed.
 
 Synchronous, so every method is atomic on one loop.
 """
@@ -22,16 +23,16 @@ import structlog
 from scoreboard.domain.boards import Board
 from scoreboard.telemetry import metrics
 
-# without a comparison of the two stores for so long, the board is in doubt: others may have committed meanwhile
+# without a comparison of the two stores for so long, the board is stale: others may have committed meanwhile
 UNCHECKED_SECONDS = 3.0
-# whose turns are remembered; more were given up without an answer: all of them stay in doubt until a comparison finds
+# whose turns are remembered; more were given up without an answer: all of them stay open until a comparison finds
 # them
-WRITERS = 64
+MAX_WRITERS = 64
 
 log = structlog.get_logger()
 
 
-class Doubt(StrEnum):
+class StaleReason(StrEnum):
     """Why a board is not known to agree with PostgreSQL."""
 
     UNPROJECTED = "unprojected"  # turns of this node that the board has not confirmed
@@ -82,65 +83,67 @@ class Agreement:
     __slots__ = (
         "_acknowledged",
         "_checked_at",
-        "_doubts",
-        "_logged",
-        "_new",
+        "_logged_reasons",
+        "_new_reasons",
+        "_reasons",
         "_unprojected",
         "agreed_at",
         "agrees_until",
         "board",
         "detached",
-        "on_doubt",
+        "on_stale",
         "unchecked_seconds",
     )
 
     def __init__(
         self,
         board: Board,
-        on_doubt: Callable[[], None] = lambda: None,
+        on_stale: Callable[[], None] = lambda: None,
         unchecked_seconds: float = UNCHECKED_SECONDS,
         detached: DetachedWriters | None = None,
     ) -> None:
-        """`on_doubt` is called when something else than a comparison finds a reason: it should have the stores compared
+        """`on_stale` is called when something else than a comparison finds a reason: it should have the stores compared
         soon."""
-        self.board, self.on_doubt, self.unchecked_seconds = board, on_doubt, unchecked_seconds
+        self.board, self.on_stale, self.unchecked_seconds = board, on_stale, unchecked_seconds
         self.detached = detached or DetachedWriters((board,))  # shared with the node's other boards
         self._acknowledged: dict[int, int] = {}  # writer → last turn that PostgreSQL has recorded
         self._unprojected: dict[int, int] = {}  # writer → last turn that the board may lack
-        self._doubts: frozenset[Doubt] = frozenset({Doubt.UNCHECKED})  # found by the last comparison
-        self._new: frozenset[Doubt] = frozenset()  # found by others since the comparison that is under way began
+        self._reasons: frozenset[StaleReason] = frozenset({StaleReason.UNCHECKED})  # found by the last comparison
+        self._new_reasons: frozenset[StaleReason] = (
+            frozenset()
+        )  # found by others since the comparison that is under way began
         self._checked_at = monotonic()
-        self._logged: frozenset[Doubt] = self._doubts
-        self.agrees_until = -inf  # monotonic seconds; until then nothing is in doubt, unless something happens
-        self.agreed_at = inf  # monotonic seconds, when doubt ended last: what was read before may lack something
+        self._logged_reasons: frozenset[StaleReason] = self._reasons
+        self.agrees_until = -inf  # monotonic seconds; until then the board agrees, unless something happens
+        self.agreed_at = inf  # monotonic seconds, when it last became current: what was read before may lack something
 
     @property
-    def in_doubt(self) -> bool:
+    def is_stale(self) -> bool:
         return monotonic() >= self.agrees_until
 
-    def doubts(self) -> frozenset[Doubt]:
+    def stale_reasons(self) -> frozenset[StaleReason]:
         """All that is open now."""
-        found = self._doubts | {Doubt.UNPROJECTED} if self._unprojected else self._doubts
-        return found | {Doubt.UNCHECKED} if monotonic() - self._checked_at > self.unchecked_seconds else found
+        found = self._reasons | {StaleReason.UNPROJECTED} if self._unprojected else self._reasons
+        return found | {StaleReason.UNCHECKED} if monotonic() - self._checked_at > self.unchecked_seconds else found
 
     # ---- turns of this node ------------------------------------------------------------------------------------------
 
     def acknowledge(self, writer: int, turn: int) -> None:
         """PostgreSQL has recorded that turn. Called before its actions are answered."""
-        if writer not in self._acknowledged and len(self._acknowledged) >= WRITERS:
+        if writer not in self._acknowledged and len(self._acknowledged) >= MAX_WRITERS:
             oldest = next(iter(self._acknowledged))
             del self._acknowledged[oldest]
             self._unprojected.pop(oldest, None)
-            self.doubt(Doubt.BEHIND)  # the next comparison tells
+            self.mark_stale(StaleReason.BEHIND)  # the next comparison tells
         self._acknowledged[writer] = turn
 
-    def unprojected(self, writer: int, turn: int) -> None:
+    def mark_unprojected(self, writer: int, turn: int) -> None:
         """The board refused that turn, or did not answer: it may lack it."""
         self._unprojected[writer] = turn
         self.report()
-        self.on_doubt()
+        self.on_stale()
 
-    def projected(self, writer: int, turn: int) -> None:
+    def mark_projected(self, writer: int, turn: int) -> None:
         """The board has all turns of that writer up to this one."""
         if self._unprojected and self._unprojected.get(writer, turn + 1) <= turn:
             del self._unprojected[writer]
@@ -156,14 +159,14 @@ class Agreement:
         whole = True
         for (writer, turn), done in zip(expected.items(), applied, strict=True):
             if done >= turn:
-                self.projected(writer, done)
+                self.mark_projected(writer, done)
             else:
                 whole = False
                 if writer in self._acknowledged:  # else its turns were found to be lost since the call began
                     self._unprojected.setdefault(writer, turn)
         if not whole:
             self.report()
-            self.on_doubt()
+            self.on_stale()
         return whole
 
     def forget(self, lost: Iterable[int], alive: Iterable[int]) -> None:
@@ -178,44 +181,44 @@ class Agreement:
 
     # ---- comparisons -------------------------------------------------------------------------------------------------
 
-    def doubt(self, reason: Doubt) -> None:
+    def mark_stale(self, reason: StaleReason) -> None:
         """Something other than a comparison says so; the next comparison tells."""
-        self._doubts |= {reason}
-        self._new |= {reason}
+        self._reasons |= {reason}
+        self._new_reasons |= {reason}
         self.report()
-        self.on_doubt()
+        self.on_stale()
 
-    def unchecked(self) -> None:
+    def mark_unchecked(self) -> None:
         """Redis could not be compared: whatever it says when it is back, only a comparison proves it."""
-        self._doubts |= {Doubt.UNCHECKED}
+        self._reasons |= {StaleReason.UNCHECKED}
         self.report()
 
     def begin_comparison(self) -> None:
         """What is found from now on by others is not ended by this comparison: it may have asked the stores before."""
-        self._new = frozenset()
+        self._new_reasons = frozenset()
 
-    def set_doubts(self, found: Iterable[Doubt]) -> None:
+    def set_stale_reasons(self, found: Iterable[StaleReason]) -> None:
         """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are
         concerned."""
-        self._doubts, self._checked_at = frozenset(found) | self._new, monotonic()
+        self._reasons, self._checked_at = frozenset(found) | self._new_reasons, monotonic()
         self.report()
 
     def report(self) -> None:
-        """Called after each change. One log line for each change of what is in doubt, and a count for each new
+        """Called after each change. One log line for each change of the reasons, and a count for each new
         reason."""
-        was_in_doubt = self.in_doubt
-        self.agrees_until = -inf if self._unprojected or self._doubts else self._checked_at + self.unchecked_seconds
-        if self.in_doubt:
+        was_stale = self.is_stale
+        self.agrees_until = -inf if self._unprojected or self._reasons else self._checked_at + self.unchecked_seconds
+        if self.is_stale:
             self.agreed_at = inf
-        elif was_in_doubt:
+        elif was_stale:
             self.agreed_at = monotonic()
-        found = self.doubts()
-        if found == self._logged:
+        found = self.stale_reasons()
+        if found == self._logged_reasons:
             return
-        for reason in found - self._logged:
+        for reason in found - self._logged_reasons:
             metrics.BOARD_DOUBTS.labels(self.board.id, reason).inc()
         if found:
             log.warning("board_doubted", board=self.board.id, store="redis", reasons=sorted(found))
         else:
             log.info("board_confirmed", board=self.board.id)
-        self._logged = found
+        self._logged_reasons = found

@@ -1,10 +1,16 @@
 """A board as everyone on this node reads it: one newest read, shared by GETs, ticks and new viewers.
 
-`wanted` is the highest mark that Redis itself has answered, `have` what the newest read returned. A reader is answered
-at once when have ≥ wanted as of its arrival, the read is less than a second old and was begun after the last hint; else
-one reads under the lock and all others share that read. `have` moves only with a successful read, so no error is
-remembered. While Redis can't be read, or its board is not known to agree with PostgreSQL (see agreement), PostgreSQL is
-read once a second, marked stale, under the last position.
+1. `min_version` is the highest version that Redis itself has answered. It rises with each own commit, before the
+   commit's actions are answered: so clients read their own writes.
+2. `cached_version` is what the newest good read returned. Only a good read moves it, so no error is remembered.
+3. A reader is answered from the cache when `cached_version` ≥ `min_version` as of its arrival, and the read is less
+   than MAX_READ_AGE_SECONDS old and was begun after the last hint.
+4. Else one reader reads under the lock, and all others share that read.
+5. A message from another node is a hint: it makes a read due. When that read does not confirm it, the hint is dropped.
+6. An answer of Redis counts only if it has all turns that this node has seen committed (see agreement), and is not
+   older than `min_version` was when the read began. Else a repair is requested.
+7. While Redis can't be read, or its board is not known to agree with PostgreSQL, PostgreSQL is read once a second. The
+   rows are marked stale and keep the last position.
 """
 
 from collections.abc import Callable
@@ -20,7 +26,7 @@ from scoreboard.domain.boards import NEVER, READ_SIZE, TOP_SIZE, Board, BoardVer
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ranking import HIGHEST, read_member
 from scoreboard.runtime.breaker import Breaker, guard
-from scoreboard.storage.agreement import Agreement, Doubt
+from scoreboard.storage.agreement import Agreement, StaleReason
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
 from scoreboard.storage.connections.single_flight import SingleFlight
 from scoreboard.storage.connections.stores import Stores
@@ -29,9 +35,12 @@ from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script
 from scoreboard.telemetry import metrics
 
-FRESH = 1.0  # seconds; an older read is made again though nobody tells of a change: a lost hint costs a second
-ASK_AGAIN = 0.1  # seconds between two attempts at Redis while it has no board that can be read: about a tick
-PATIENCE = 0.5  # seconds that readers wait for PostgreSQL instead; then they get the board that was read last
+# an older read is made again though no hint came: a lost hint costs a second
+MAX_READ_AGE_SECONDS = 1.0
+# between two attempts at Redis while it has no board that can be read: about a tick
+REDIS_RETRY_INTERVAL_SECONDS = 0.1
+# readers wait so long for PostgreSQL instead; then they get the board that was read last
+FALLBACK_TIMEOUT_SECONDS = 0.5
 
 ROWS_SQL = f"""
 SELECT s.user_id, s.total_score, u.username, u.avatar_url,
@@ -39,14 +48,14 @@ SELECT s.user_id, s.total_score, u.username, u.avatar_url,
 FROM {{totals}} JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608 – a constant
 
 # ranks that PostgreSQL is asked to count, about a millisecond; who is further down has none until Redis tells it
-COUNTED = 10_000
+MAX_COUNTED_RANK = 10_000
 
 # Counts who is before: an index range, as long as the rank is high.
 STANDING_SQL = f"""
 SELECT own.total_score, 1 + (SELECT count(*) FROM (
     SELECT FROM {{totals}}
     WHERE s.total_score > own.total_score OR (s.total_score = own.total_score AND s.reached < own.reached)
-    LIMIT {COUNTED}
+    LIMIT {MAX_COUNTED_RANK}
 ) AS before) AS rank
 FROM (SELECT total_score, reached FROM {{totals}} WHERE user_id = $1) AS own"""  # noqa: S608 – a constant
 
@@ -73,7 +82,6 @@ class BoardCache:
 
     __slots__ = (
         "_agreement",
-        "_ask_at",
         "_board_id",
         "_breaker",
         "_entries",
@@ -85,19 +93,20 @@ class BoardCache:
         "_lock",
         "_profiles",
         "_read",
+        "_retry_at",
         "_rows",
         "_standing",
         "_stores",
         "board",
+        "cached_version",
         "changed_at",
-        "have",
-        "heard_top",
+        "hinted_top",
+        "min_version",
         "newest",
         "read_at",
         "request_repair",
         "stale_since_ms",
         "unshown_since",
-        "wanted",
     )
 
     def __init__(
@@ -113,15 +122,14 @@ class BoardCache:
         """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
         self.board, self.request_repair = board, request_repair
         self._board_id = board.id
-        self.wanted: BoardVersion = NEVER
-        self.have: BoardVersion = NEVER
-        self.heard_top: BoardVersion = (
-            NEVER  # (epoch, top) of the newest message or read: what the position will be at least
-        )
+        self.min_version: BoardVersion = NEVER
+        self.cached_version: BoardVersion = NEVER
+        # (epoch, top) of the newest message or read: what the position will be at least
+        self.hinted_top: BoardVersion = NEVER
         self.newest: Snapshot | None = None
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
         self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
-        # monotonic seconds, when the first change was heard of that `changes_since` has not told yet
+        # monotonic seconds, when the first hint came of a change that `changes_since` has not reported
         self.unshown_since = inf
         self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read, and agrees
         self._stores, self._profiles, self._breaker = stores, profiles, breaker
@@ -133,30 +141,30 @@ class BoardCache:
         self._rows: SingleFlight[list[Any]] = SingleFlight()
         self._entries: dict[bytes, Entry] = {}  # member → row of the read before: most rows stay the same
         self._fallback: Snapshot | None = None
-        self._fallback_at = self._ask_at = self._hint_at = -inf  # monotonic seconds
+        self._fallback_at = self._retry_at = self._hint_at = -inf  # monotonic seconds
 
     # ---- what is known ----------------------------------------------------------------------------------------------
 
-    def note_version(self, mark: BoardVersion) -> None:
-        """Redis has answered that the board has this mark. Reads that arrive from now on are at least as new."""
-        self.wanted = max(self.wanted, mark)
-        self.hear(mark)
+    def note_version(self, version: BoardVersion) -> None:
+        """Redis has answered that the board has this version. Reads that arrive from now on are at least as new."""
+        self.min_version = max(self.min_version, version)
+        self.note_hint(version)
 
-    def hear(self, mark: BoardVersion, top: int = 0) -> bool:
-        """A message says that the board has this mark. That is a hint: reads that arrive from now on ask Redis, whose
-        answer counts.
+    def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
+        """A message says that the board has this version. That is a hint: reads that arrive from now on ask Redis,
+        whose answer counts.
 
         True: what is shown of the board has changed, for all that is known.
         """
-        if mark > self.have:
+        if version > self.cached_version:
             self._hint_at = monotonic()
-        if (mark.epoch, top) <= self.heard_top:
+        if (version.epoch, top) <= self.hinted_top:
             return False
-        self.heard_top = BoardVersion(mark.epoch, top)
+        self.hinted_top = BoardVersion(version.epoch, top)
         self.unshown_since = min(self.unshown_since, monotonic())
         return True
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         """Hints may have been lost: the next reader reads, however fresh the last read is."""
         self.read_at = -inf
 
@@ -167,37 +175,37 @@ class BoardCache:
             shown is None
             or shown.stale
             or self.stale_since_ms > 0
-            or self.heard_top > (shown.epoch, shown.top)
-            or self._agreement.in_doubt
-            or monotonic() - self.read_at >= FRESH
+            or self.hinted_top > (shown.epoch, shown.top)
+            or self._agreement.is_stale
+            or monotonic() - self.read_at >= MAX_READ_AGE_SECONDS
         )
 
     def changes_since(self, snapshot: Snapshot) -> float | None:
         """Monotonic seconds of the oldest change since the last call that is in this snapshot; None when that is not
         known (stale).
 
-        By Redis' clock for the newest change, by this node's for those heard of before it in the same tick: no two
+        By Redis' clock for the newest change, by this node's for those hinted before it in the same tick: no two
         machines' clocks are compared.
         """
         since = min(self.unshown_since, self.changed_at)
-        if self.heard_top <= (snapshot.epoch, snapshot.top):
+        if self.hinted_top <= (snapshot.epoch, snapshot.top):
             self.unshown_since = inf
         return None if snapshot.stale else since
 
     @property
     def is_stale(self) -> bool:
         """Whether what is shown may not agree with PostgreSQL."""
-        return self.stale_since_ms > 0 or self._agreement.in_doubt
+        return self.stale_since_ms > 0 or self._agreement.is_stale
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self) -> Snapshot:
-        """The first KEPT rows, at least as new as what was heard of before the call, or else marked stale.
+        """The first READ_SIZE rows, at least as new as what was known before the call, or else marked stale.
 
         Raises StorageUnavailable when neither store answers and none ever did. Cancelling ends a read that others then
         begin anew.
         """
-        need, since = self.wanted, self._hint_at
+        need, since = self.min_version, self._hint_at
         if self.stale_since_ms and self._fallback is not None and self._lock.locked():
             # somebody is asking again already; no need for everyone to wait for a store that is in trouble
             return self._fallback
@@ -208,17 +216,17 @@ class BoardCache:
 
     def fresh(self) -> Snapshot | None:
         """What `read` would return without waiting; None when it would have to."""
-        return None if self.stale_since_ms else self._fresh(self.wanted, self._hint_at)
+        return None if self.stale_since_ms else self._fresh(self.min_version, self._hint_at)
 
     def _fresh(self, need: BoardVersion, since: float) -> Snapshot | None:
         """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a
         failure, is shared for a while."""
         now = monotonic()
         if not self.stale_since_ms:
-            is_new = self.have >= need and self.read_at >= since and now - self.read_at < FRESH
+            is_new = self.cached_version >= need and self.read_at >= since and now - self.read_at < MAX_READ_AGE_SECONDS
             agrees = now < self._agreement.agrees_until and self.read_at >= self._agreement.agreed_at
             return self.newest if is_new and agrees else None
-        if now >= self._ask_at:
+        if now >= self._retry_at:
             return None
         if self._fallback is None:
             raise StorageUnavailable("postgresql", "the board can be read from neither store")
@@ -226,65 +234,65 @@ class BoardCache:
 
     async def _read_now(self) -> Snapshot:
         begun = monotonic()
-        known = self.wanted  # a commit during the call may make it look old
+        known = self.min_version  # a commit during the call may make it look old
         answer = None
         try:
             with guard(self._breaker):
-                answer = await run_in_asyncio(self._from_redis, known)
+                answer = await run_in_asyncio(self._from_redis_aio, known)
         except StorageUnavailable:
             pass
         else:
             if answer is None:
                 self.request_repair()
-            elif not self._agreement.in_doubt and begun >= self._agreement.agreed_at:
+            elif not self._agreement.is_stale and begun >= self._agreement.agreed_at:
                 metrics.LEADERBOARD_SECONDS.observe(monotonic() - begun)
-                return self._take(answer, begun)
+                return self._store(answer, begun)
         self.stale_since_ms = self.stale_since_ms or round(time() * 1000)
         try:
-            self._fallback = await self._stale(answer.snapshot if answer else None)
+            self._fallback = await self._read_fallback(answer.snapshot if answer else None)
         finally:
-            self._ask_at = monotonic() + ASK_AGAIN
+            self._retry_at = monotonic() + REDIS_RETRY_INTERVAL_SECONDS
         return self._fallback
 
-    def _take(self, answer: _Answer, begun: float) -> Snapshot:
+    def _store(self, answer: _Answer, begun: float) -> Snapshot:
         snapshot = answer.snapshot
-        self.newest, self.have, self.read_at = snapshot, snapshot.mark, begun
+        self.newest, self.cached_version, self.read_at = snapshot, snapshot.board_version, begun
         self.changed_at = monotonic() - answer.changed_ago
-        self.wanted = max(self.wanted, snapshot.mark)
-        heard, read = self.heard_top, BoardVersion(snapshot.epoch, snapshot.top)
-        if heard > read and begun > self._hint_at:
+        self.min_version = max(self.min_version, snapshot.board_version)
+        hinted, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.top)
+        if hinted > read and begun > self._hint_at:
             metrics.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
-            heard = NEVER
-        self.heard_top = max(heard, read)
+            hinted = NEVER
+        self.hinted_top = max(hinted, read)
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
         return snapshot
 
-    async def _from_redis(self, known: BoardVersion) -> _Answer | None:
+    async def _from_redis_aio(self, known: BoardVersion) -> _Answer | None:
         """None: Redis has no whole board of ours (emptied, damaged, being rebuilt), or one that is older than what is
         known."""
         expected = self._agreement.expected()
         with redis_errors():
             answer = await self._read(keys=self._keys, args=[self._installation(), READ_SIZE - 1, *expected])
         if not answer:
-            self._agreement.doubt(Doubt.MISSING)
+            self._agreement.mark_stale(StaleReason.MISSING)
             return None
         epoch, version, top, top_at, updated, names, now, incomplete, members, applied = answer
         if not self._agreement.confirm(expected, applied):
             return None
         if incomplete:
-            self._agreement.doubt(Doubt.INCOMPLETE)
+            self._agreement.mark_stale(StaleReason.INCOMPLETE)
         if BoardVersion(epoch, version) < known:
-            self._agreement.doubt(Doubt.OLD)
+            self._agreement.mark_stale(StaleReason.OLD)
             return None
         if self._profiles.drop_outdated(self._board_id, epoch, names):
             self._entries.clear()
-        rows = await self._name(members)
+        rows = await self._find_entries_aio(members)
         has_names = len(self._entries) == len(members)  # one that comes later moves no position, and so no date
         modified = last_modified(top_at, now) if has_names else 0
         snapshot = Snapshot(self._board_id, epoch, version, top, updated or now, rows, last_modified=modified)
         return _Answer(snapshot, max(0, now - (top_at or now)) / 1000)
 
-    async def _name(self, members: list[bytes]) -> tuple[Entry, ...]:
+    async def _find_entries_aio(self, members: list[bytes]) -> tuple[Entry, ...]:
         """The rows of these members. Those of the read before are taken over: a UUID's text costs more than a row."""
         new = [member for member in members if member not in self._entries]
         standing = {member: read_member(member) for member in new}
@@ -305,15 +313,15 @@ class BoardCache:
         self._entries = known
         return tuple(rows)
 
-    async def _stale(self, from_redis: Snapshot | None) -> Snapshot:
+    async def _read_fallback(self, from_redis: Snapshot | None) -> Snapshot:
         """The board from PostgreSQL, once a second; when that is away too, what Redis has, or else the one that was
         shown last."""
         now = monotonic()
-        if self._fallback is not None and now - self._fallback_at < FRESH:
+        if self._fallback is not None and now - self._fallback_at < MAX_READ_AGE_SECONDS:
             return self._fallback
         last = self._fallback or self.newest
         try:
-            rows = await run_in_asyncio(self._rows.run_aio, PATIENCE, self._select)
+            rows = await run_in_asyncio(self._rows.run_aio, FALLBACK_TIMEOUT_SECONDS, self._select_aio)
         except StorageUnavailable:
             rows = None
         if rows is None:
@@ -337,7 +345,7 @@ class BoardCache:
             stale_since_ms=self.stale_since_ms,
         )
 
-    async def _select(self) -> list[Any]:
+    async def _select_aio(self) -> list[Any]:
         sql, args = for_board(ROWS_SQL, self.board)
         with postgres_errors():
             return list(await self._stores.pool.fetch_aio(sql, *args))
@@ -345,13 +353,13 @@ class BoardCache:
     # ---- one user ---------------------------------------------------------------------------------------------------
 
     async def standing(self, user: UUID) -> Standing:
-        """A user's exact score and rank, as new as what was heard of before the call: from Redis, or counted by
+        """A user's exact score and rank, as new as what was known before the call: from Redis, or counted by
         PostgreSQL while that is away.
 
         Raises StorageUnavailable when neither answers.
         """
-        if not self._agreement.in_doubt:
-            need, expected = self.wanted, self._agreement.expected()
+        if not self._agreement.is_stale:
+            need, expected = self.min_version, self._agreement.expected()
             try:
                 with guard(self._breaker):
                     answer = await self._stores.script(
@@ -367,7 +375,7 @@ class BoardCache:
         row = await self._stores.fetchrow(sql, user, *args)
         if row is None:
             return Standing(0, None)
-        return Standing(row["total_score"], row["rank"] if row["rank"] <= COUNTED else None)
+        return Standing(row["total_score"], row["rank"] if row["rank"] <= MAX_COUNTED_RANK else None)
 
     def _standing_of(self, answer: list[Any], need: BoardVersion, expected: dict[int, int]) -> Standing | None:
         """What Redis' answer says; None when it is not to be believed."""

@@ -2,10 +2,10 @@
 
 1. `prepare` picks the board's rows of a turn, and adds the rows of earlier turns that the board has not confirmed. The
    call then covers those turns too. So a gap closes with the next turn that reaches the board.
-2. `send` makes the call. A call that fails leaves its turn `unprojected` in the agreement.
+2. `send` makes the call. After one that raised, `note_failure` says at once that the board may lack the turn.
 3. `register` is called after each call, whatever became of it, and before the actions are answered. It tells the
    agreement that the turn is recorded, and keeps the rows or drops them.
-4. At most GAP_ROWS rows are kept. Over the bound they are left to the projector, and the turns wait for it.
+4. At most MAX_GAP_ROWS rows are kept. Over the bound they are left to the projector, and the turns wait for it.
 
 Called by `storage.commit`. asyncio-flavoured.
 """
@@ -13,15 +13,13 @@ Called by `storage.commit`. asyncio-flavoured.
 from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD, Board
-from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement
 from scoreboard.storage.redis.projection import Applied, Projection
 from scoreboard.storage.writer import RecordedTurn
 
 # users whose rows wait for the board's return; more: left to the projector, which reads them from `commits`
-GAP_ROWS = 4_096
+MAX_GAP_ROWS = 4_096
 
 
 class BoardCall(NamedTuple):
@@ -30,17 +28,17 @@ class BoardCall(NamedTuple):
     span: SequenceRange
     rows: dict[bytes, LedgerRow]
     missed: list[LedgerRow]
-    told: list[ScoreEvent]
+    events: list[ScoreEvent]
 
 
 class BoardWriter:
-    """Not shared: each committer has its own for each board. `breaker` is that of Redis."""
+    """Not shared: each committer has its own for each board."""
 
-    __slots__ = ("_gap_span", "_unprojected", "agreement", "board", "breaker", "projection")
+    __slots__ = ("_gap_span", "_unprojected", "agreement", "board", "projection")
 
-    def __init__(self, projection: Projection, agreement: Agreement, breaker: Breaker) -> None:
+    def __init__(self, projection: Projection, agreement: Agreement) -> None:
         self.board: Board = projection.board
-        self.projection, self.agreement, self.breaker = projection, agreement, breaker
+        self.projection, self.agreement = projection, agreement
         self._unprojected: dict[bytes, LedgerRow] = {}  # rows that the board has not taken yet, the newest of each user
         # the turns that they cover; of a writer's former number: left to the projector
         self._gap_span: SequenceRange | None = None
@@ -53,16 +51,15 @@ class BoardWriter:
         if self._gap_span is not None and self._gap_span.writer == span.writer:
             span = span._replace(first=self._gap_span.first)
         # score:personal tells of the leaderboard's totals
-        return BoardCall(span, rows, missed, turn.recording.told if board == LEADERBOARD else [])
+        return BoardCall(span, rows, missed, turn.recording.events if board == LEADERBOARD else [])
 
-    async def send(self, call: BoardCall) -> Applied | None:
+    async def send_aio(self, call: BoardCall) -> Applied | None:
         """Makes the call; None: the board is not there or not to be trusted. Raises StorageUnavailable."""
-        try:
-            with guard(self.breaker):
-                return await self.projection.apply(call.span, [*call.rows.values(), *call.missed], call.told)
-        except StorageUnavailable:
-            self.agreement.unprojected(call.span.writer, call.span.last)
-            raise
+        return await self.projection.apply_aio(call.span, [*call.rows.values(), *call.missed], call.events)
+
+    def note_failure(self, call: BoardCall) -> None:
+        """The call raised: it is unknown whether it went through."""
+        self.agreement.mark_unprojected(call.span.writer, call.span.last)
 
     def register(self, call: BoardCall, applied: Applied | None) -> dict[bytes, int | None]:
         """What became of the call; None: it failed. Returns ranks by raw user id, if the board is known to have all
@@ -72,32 +69,32 @@ class BoardWriter:
         self.agreement.acknowledge(span.writer, span.last)
         if applied is not None and applied.sequence >= span.last:
             self._forget_gap()
-            self.agreement.projected(span.writer, applied.sequence)
+            self.agreement.mark_projected(span.writer, applied.sequence)
         else:  # turns before it are missing: the projector brings them, if they are not in the gap
-            self.agreement.unprojected(span.writer, span.last)
+            self.agreement.mark_unprojected(span.writer, span.last)
             self._keep(call)
-        if applied is None or not applied.is_complete or self.agreement.in_doubt:
+        if applied is None or not applied.is_complete or self.agreement.is_stale:
             return {}
         # the missed rows' ranks come last: nobody waits for them
         return dict(zip(call.rows, applied.ranks, strict=False))
 
-    async def bring(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None]:
-        """Brings rows to the board that are of no turn. Returns their ranks by raw user id, as far as they are certain.
+    async def bring_aio(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None] | None:
+        """Brings rows to the board that are of no turn. Returns their ranks by raw user id, as far as they are certain;
+        None: the board is not there or not to be trusted.
 
         Raises StorageUnavailable.
         """
-        with guard(self.breaker):
-            applied = await self.projection.apply(SequenceRange(writer, 1, 0), rows, [])
+        applied = await self.projection.apply_aio(SequenceRange(writer, 1, 0), rows, [])
         if applied is None:
-            raise StorageUnavailable("redis", "the board is not there")
-        if not applied.is_complete or self.agreement.in_doubt:
+            return None
+        if not applied.is_complete or self.agreement.is_stale:
             return {}
         return {row.subject.bytes: rank for row, rank in zip(rows, applied.ranks, strict=True)}
 
     def _keep(self, call: BoardCall) -> None:
         self._unprojected.update(call.rows)
         self._gap_span = call.span
-        if len(self._unprojected) > GAP_ROWS:
+        if len(self._unprojected) > MAX_GAP_ROWS:
             self._forget_gap()
 
     def _forget_gap(self) -> None:

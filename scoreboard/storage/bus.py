@@ -2,7 +2,7 @@
 
 One channel, one payload of lines; the second one names the installation. `board` comes from the Lua calls that change a
 board, `beat` from each node once a second (a half-open subscription is not noticed otherwise) with its number of
-viewers, `revoked` from a log-out. `decode` is pure; `listen` receives; nothing here knows who is told.
+viewers, `revoked` from a log-out. `decode` is pure; `listen` receives; nothing here knows who is events.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 
 # from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
-SUBSCRIBE_SECONDS = 0.5
+SUBSCRIBE_TIMEOUT_SECONDS = 0.5
 
 
 class Personal(msgspec.Struct, frozen=True):
@@ -37,13 +37,13 @@ class Update(msgspec.Struct, frozen=True):
     """A board has a newer version. `top` is the version at which its first rows last changed."""
 
     board: str
-    mark: BoardVersion
+    version: BoardVersion
     top: int
     personal: tuple[Personal, ...]
 
     @property
     def position(self) -> str:
-        return f"{self.mark.epoch}-{self.top}"
+        return f"{self.version.epoch}-{self.top}"
 
     def without_ranks(self) -> "Update":
         """The same with ranks that are not known."""
@@ -63,7 +63,7 @@ class Revoked(msgspec.Struct, frozen=True):
 
 BusMessage = Update | Heartbeat | Revoked
 
-_decode_told = msgspec.json.Decoder(list[ScoreEvent]).decode
+_decode_events = msgspec.json.Decoder(list[ScoreEvent]).decode
 
 
 def decode(payload: bytes, installation: str) -> BusMessage | None:
@@ -87,11 +87,11 @@ def decode(payload: bytes, installation: str) -> BusMessage | None:
 
 
 def _update(rest: bytes) -> Update:
-    board, epoch, version, top, csv, told = rest.split(b"\n", 5)
+    board, epoch, version, top, csv, events = rest.split(b"\n", 5)
     ranks = [int(rank) or None for rank in csv.split(b",")] if csv else []
     personal = tuple(
         Personal(UUID(one.subject), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
-        for one in _decode_told(told)
+        for one in _decode_events(events)
     )
     return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(top), personal)
 
@@ -127,12 +127,12 @@ class Bus:
         When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection
         ends; a half-open one is never noticed here. Cancelling closes the subscription.
         """
-        await run_in_asyncio(self._listen, subscribed, deliver)
+        await run_in_asyncio(self._listen_aio, subscribed, deliver)
 
-    async def _listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+    async def _listen_aio(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         while True:
             replaced = asyncio.ensure_future(self._stores.redis_generation.wait_ended_aio())
-            receiving = asyncio.ensure_future(self._receive(subscribed, deliver))
+            receiving = asyncio.ensure_future(self._receive_aio(subscribed, deliver))
             try:
                 await asyncio.wait({receiving, replaced}, return_when=asyncio.FIRST_COMPLETED)
                 if receiving.done():
@@ -142,12 +142,12 @@ class Bus:
                 receiving.cancel()
                 await asyncio.gather(receiving, replaced, return_exceptions=True)
 
-    async def _receive(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
+    async def _receive_aio(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
         client = self._stores.subscriber()
         pubsub = client.pubsub()
         try:
             with redis_errors():
-                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS):
                     await pubsub.subscribe(self._stores.namespace.updates)
                     message = await pubsub.get_message(timeout=None)
                 while True:

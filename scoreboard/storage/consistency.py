@@ -12,7 +12,9 @@ import asyncpg
 from scoreboard.domain.boards import Board
 from scoreboard.domain.ranking import read_member
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
+from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.namespace import BoardKeys
+from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.totals import for_board
 
 CHUNK_ROWS = 5_000  # rows a round trip
@@ -43,7 +45,19 @@ class Differences(dict[str, str]):
         self[name] = f"{self[name]}; {what}" if name in self else what
 
 
-async def differences(conn: asyncpg.Connection, client: Any, board: Board, keys: BoardKeys) -> tuple[Differences, int]:
+async def compare_stores_aio(stores: Stores, board: Board) -> tuple[Differences, int]:
+    """`differences_aio` on a connection of its own. Raises StorageUnavailable."""
+    conn = await stores.connect_aio()
+    try:
+        with ended_connection(conn):
+            return await differences_aio(conn, stores.redis, board, stores.namespace.board(board))
+    finally:
+        conn.terminate()
+
+
+async def differences_aio(
+    conn: asyncpg.Connection, client: Any, board: Board, keys: BoardKeys
+) -> tuple[Differences, int]:
     """What differs, and how many users were compared. Raises StorageUnavailable."""
     found = Differences()
     ledger: list[tuple[UUID, int, int]] = []
@@ -59,11 +73,11 @@ async def differences(conn: asyncpg.Connection, client: Any, board: Board, keys:
             async for user, logged in conn.cursor(unscored_sql, types, *args, prefetch=CHUNK_ROWS):
                 found.note(user, f"has no score, the action log adds up to {logged}")
     with redis_errors():
-        await _compare_board(client, board, keys, ledger, found)
+        await _compare_board_aio(client, board, keys, ledger, found)
     return found, len(ledger)
 
 
-async def _compare_board(
+async def _compare_board_aio(
     client: Any, board: Board, keys: BoardKeys, ledger: list[tuple[UUID, int, int]], found: Differences
 ) -> None:
     if await client.hget(keys.meta, "epoch") is None:

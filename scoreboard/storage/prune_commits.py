@@ -26,8 +26,8 @@ async def prune_commits(stores: Stores, boards: Sequence[Board], seconds: float)
 
 
 async def _prune_aio(conn: asyncpg.Connection, stores: Stores, boards: Sequence[Board]) -> int:
-    applied = outbox.applied_everywhere([(await Rebuilder(stores, board).state()).applied for board in boards])
+    applied = outbox.applied_everywhere([(await Rebuilder(stores, board).state_aio()).applied for board in boards])
     pruned = 0
-    while gone := await outbox.prune(conn, applied):
+    while gone := await outbox.prune_aio(conn, applied):
         pruned += gone
     return pruned

@@ -2,18 +2,18 @@
 beside the live one.
 
 Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. No lock is held, in either store: whoever
-stops half-way, or wakes up much later, harms nobody.
+stops half-way, or goes on much later, changes nothing.
 
-1. A board is built aside from one snapshot of the scores, with each writer's last turn in that snapshot; replayed until
-   little is missing.
+1. A board is built under staging keys from one snapshot of the totals, with each writer's last turn in that snapshot.
+   Missed turns are replayed until few are left.
 2. The switch puts it in place in one step, if it is whole and its epoch is newer than the live one's. It is marked
    incomplete: what was committed between the last replay and the switch went to the old board, so ranks are null and
    reads are stale.
 3. What is missing then is replayed. Whoever commits after the switch finds the new epoch. So one replay that begins
-   after the switch finds everything, and the mark goes.
+   after the switch finds everything, and the board is complete.
 
-A board that came back with an older content is renumbered in the same way, without step 1: so that everybody forgets
-the newer marks.
+A board that came back with an older content gets a new epoch in the same way, without step 1. So every node drops the
+newer versions that it knows.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ import asyncpg
 from scoreboard.domain.boards import TOP_SIZE, Board, BoardVersion
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
+from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
@@ -34,10 +35,13 @@ from scoreboard.storage.profiles import announce_aio
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.redis.scripts import load_board_script, load_script
 
-CHUNK = 2_000  # users a pipeline: about 10 ms of Redis
-ASIDE_SECONDS = 60  # a board built aside goes away by itself so long after its last chunk
-UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '60s'"
-REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
+CHUNK_USERS = 2_000  # users a pipeline: about 10 ms of Redis
+STAGING_TTL_SECONDS = 60  # a board built under staging keys goes away by itself so long after its last chunk
+UNLIMITED_SQL = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
+MAX_REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
 
 # Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order:
 # Redis puts a member at the end of a sorted set several times faster than anywhere in it.
@@ -59,7 +63,7 @@ RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
 
 class StaleEpoch(ScoreboardError):
-    """The board that was being mended is not there any more: emptied again, or another projector was faster."""
+    """The board that was being repaired is not there any more: emptied again, or another projector was faster."""
 
 
 class BoardState(NamedTuple):
@@ -87,7 +91,7 @@ class Rebuilder:
         self._switch = stores.redis_bulk.register_script(load_board_script("switch.lua"))
         self._complete = stores.redis.register_script(load_board_script("complete.lua"))
 
-    async def state(self, keys: BoardKeys | None = None) -> BoardState:
+    async def state_aio(self, keys: BoardKeys | None = None) -> BoardState:
         """Of the live board, unless other keys are named. Raises StorageUnavailable."""
         with redis_errors():
             info = await self.stores.redis.info("server")
@@ -97,59 +101,62 @@ class Rebuilder:
         turns = {int(writer): int(turn) for writer, turn in zip(applied[::2], applied[1::2], strict=True)}
         return BoardState(bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), turns)
 
-    async def apply(self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]) -> int:
+    async def apply_aio(
+        self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]
+    ) -> int:
         """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises StaleEpoch,
         StorageUnavailable."""
         count = 0
         for lack in missing:
             with postgres_errors():
                 await announce_aio(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
-                rows = await ledger.current_rows(conn, self.board, lack.users)
-            for start in range(0, max(1, len(rows)), CHUNK):  # only the last part says that the turns are in
-                last = start + CHUNK >= len(rows)
+                rows = await ledger.current_rows_aio(conn, self.board, lack.users)
+            for start in range(0, max(1, len(rows)), CHUNK_USERS):  # only the last part says that the turns are in
+                last = start + CHUNK_USERS >= len(rows)
                 span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
-                if isinstance(await projection.call(epoch, span, rows[start : start + CHUNK], []), int):
+                if isinstance(await projection.call_aio(epoch, span, rows[start : start + CHUNK_USERS], []), int):
                     raise StaleEpoch
-                await self._keep_lease()
+                await self._keep_lease_aio()
             count += len(rows)
         return count
 
-    async def rebuild(self, conn: asyncpg.Connection) -> BoardVersion:
-        """Builds the board anew from PostgreSQL and puts it in place. Returns its mark.
+    async def rebuild_aio(self, conn: asyncpg.Connection) -> BoardVersion:
+        """Builds the board anew from PostgreSQL and puts it in place. Returns its version.
 
-        Raises StaleEpoch, outbox.Pruned and StorageUnavailable; then the live board is as it was, or marked incomplete.
+        Raises StaleEpoch, outbox.HistoryGone and StorageUnavailable; then the live board is as it was, or marked
+        incomplete.
         """
         with postgres_errors():
-            epoch = await self._next_epoch(conn)
-            aside = self.namespace.next_board(self.board, epoch)
-            await self._clear_aside(epoch)
+            epoch = await self._next_epoch_aio(conn)
+            staging = self.namespace.next_board(self.board, epoch)
+            await self._clear_staging_aio(epoch)
             renamed = [row["user_id"] for row in await conn.fetch(RENAMED_SQL)]
             await announce_aio(self.stores, conn, self._names_changed, self.board, renamed)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
-                await conn.execute(UNHURRIED)
-                turns = await outbox.last_turns(conn)
-                await self._fill(conn, aside, epoch, turns)
-            projection = self._projection(aside, channel=f"{aside.meta}:updates")
-            for _ in range(REPLAYS):
-                if not await self._replay(conn, projection, epoch, aside):
+                await conn.execute(UNLIMITED_SQL)
+                turns = await outbox.last_turns_aio(conn)
+                await self._fill_aio(conn, staging, epoch, turns)
+            projection = self._projection(staging, channel=f"{staging.meta}:updates")
+            for _ in range(MAX_REPLAYS):
+                if not await self._replay_aio(conn, projection, epoch, staging):
                     break
-            await self._put_in_place(epoch, epoch, aside)
-            return await self.complete(conn, epoch)
+            await self._put_in_place_aio(epoch, epoch, staging)
+            return await self.complete_aio(conn, epoch)
 
-    async def renew(self, conn: asyncpg.Connection, found: int) -> BoardVersion:
+    async def bump_epoch_aio(self, conn: asyncpg.Connection, found: int) -> BoardVersion:
         """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises
-        outbox.Pruned too."""
+        outbox.HistoryGone too."""
         with postgres_errors():
-            epoch = await self._next_epoch(conn)
-            await self._put_in_place(epoch, found)
-            return await self.complete(conn, epoch)
+            epoch = await self._next_epoch_aio(conn)
+            await self._put_in_place_aio(epoch, found)
+            return await self.complete_aio(conn, epoch)
 
-    async def complete(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
-        """Brings what was committed before the switch to the board, and takes the mark away. Raises outbox.Pruned,
-        StaleEpoch, StorageUnavailable."""
+    async def complete_aio(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
+        """Brings what was committed before the switch to the board, and marks it as complete. Raises
+        outbox.HistoryGone, StaleEpoch, StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
-            await self._replay(conn, self._projection(live), epoch, live)
+            await self._replay_aio(conn, self._projection(live), epoch, live)
         with redis_errors():
             version = await self._complete(
                 keys=[*live, self.namespace.updates], args=[self.stores.installation, epoch, self.board.id]
@@ -158,17 +165,17 @@ class Rebuilder:
             raise StaleEpoch
         return BoardVersion(epoch, int(version))
 
-    async def _replay(self, conn: asyncpg.Connection, projection: Projection, epoch: int, keys: BoardKeys) -> int:
+    async def _replay_aio(self, conn: asyncpg.Connection, projection: Projection, epoch: int, keys: BoardKeys) -> int:
         """Until all that was committed before the call is in. Returns how many rows went out."""
-        committed, count = await outbox.last_turns(conn), 0
+        committed, count = await outbox.last_turns_aio(conn), 0
         while True:
-            found = await self.state(keys)
+            found = await self.state_aio(keys)
             if not found.is_whole or found.epoch != epoch:
                 raise StaleEpoch
-            missing = await outbox.missing(conn, self.board, found.applied, committed, 0.0)
+            missing = await outbox.missing_aio(conn, self.board, found.applied, committed, 0.0)
             if not missing:
                 return count
-            count += await self.apply(conn, projection, epoch, missing)
+            count += await self.apply_aio(conn, projection, epoch, missing)
 
     def _projection(self, keys: BoardKeys, channel: str = "") -> Projection:
         return Projection(
@@ -181,13 +188,13 @@ class Rebuilder:
             channel=channel,
         )
 
-    async def _next_epoch(self, conn: asyncpg.Connection) -> int:
+    async def _next_epoch_aio(self, conn: asyncpg.Connection) -> int:
         """A number that no board had; a PostgreSQL restored from a backup may have forgotten some."""
-        found = (await self.state()).epoch
+        found = (await self.state_aio()).epoch
         epoch = int(await conn.fetchval(EPOCH_SQL))
         return epoch if epoch > found else int(await conn.fetchval(RAISE_EPOCH_SQL, found + 1))
 
-    async def _clear_aside(self, epoch: int) -> None:
+    async def _clear_staging_aio(self, epoch: int) -> None:
         """Clears a board that was never finished, and only then says which one is built now: at most one is there."""
         name = self.namespace.building(self.board)
         with redis_errors():
@@ -196,16 +203,18 @@ class Rebuilder:
                 await self.stores.redis_bulk.unlink(*self.namespace.next_board(self.board, int(before)))
             await self.stores.redis_bulk.set(name, epoch)
 
-    async def _put_in_place(self, epoch: int, expected: int, aside: BoardKeys | None = None) -> None:
-        server = (await self.state()).server
-        keys = [*self.namespace.board(self.board), self.namespace.updates, *(aside or ())]
+    async def _put_in_place_aio(self, epoch: int, expected: int, staging: BoardKeys | None = None) -> None:
+        server = (await self.state_aio()).server
+        keys = [*self.namespace.board(self.board), self.namespace.updates, *(staging or ())]
         with redis_errors():
             if not await self._switch(
                 keys=keys, args=[self.stores.installation, epoch, self.board.id, server, expected]
             ):
                 raise StaleEpoch
 
-    async def _fill(self, conn: asyncpg.Connection, aside: BoardKeys, epoch: int, turns: Mapping[int, int]) -> None:
+    async def _fill_aio(
+        self, conn: asyncpg.Connection, staging: BoardKeys, epoch: int, turns: Mapping[int, int]
+    ) -> None:
         """Redis takes a chunk while the next one is read. The sizes are said last: until then the board is not
         whole."""
         size = 0
@@ -213,7 +222,7 @@ class Rebuilder:
         try:
             sql, args = for_board(SCORES_SQL, self.board)
             cursor = await conn.cursor(sql, *args)
-            while rows := await cursor.fetch(CHUNK):
+            while rows := await cursor.fetch(CHUNK_USERS):
                 size += len(rows)
                 totals: list[bytes] = []
                 order: list[Any] = []
@@ -224,8 +233,8 @@ class Rebuilder:
                     entry += (raw, key + version)
                 if sending is not None:
                     await sending
-                    await self._keep_lease()
-                sending = asyncio.ensure_future(self._send(aside, totals, order, entry))
+                    await self._keep_lease_aio()
+                sending = asyncio.ensure_future(self._send_aio(staging, totals, order, entry))
             if sending is not None:
                 await sending
         finally:
@@ -237,7 +246,7 @@ class Rebuilder:
         with redis_errors():
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 if turns:
-                    pipe.hset(aside.applied, mapping=turns)
+                    pipe.hset(staging.applied, mapping=turns)
                 meta = {
                     "epoch": epoch,
                     "installation": self.stores.installation,
@@ -245,22 +254,32 @@ class Rebuilder:
                     "removed": 0,
                     "writers": len(turns),
                 }
-                pipe.hset(aside.meta, mapping={**meta, "updated": updated})
-                for name in aside:
-                    pipe.expire(name, ASIDE_SECONDS)
+                pipe.hset(staging.meta, mapping={**meta, "updated": updated})
+                for name in staging:
+                    pipe.expire(name, STAGING_TTL_SECONDS)
                 await pipe.execute()
 
-    async def _send(self, aside: BoardKeys, totals: list[bytes], order: list[Any], entry: list[bytes]) -> None:
+    async def _send_aio(self, staging: BoardKeys, totals: list[bytes], order: list[Any], entry: list[bytes]) -> None:
         with redis_errors():
             # so that no key is left without its end
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
-                pipe.execute_command("ZADD", aside.totals, *totals)
-                pipe.execute_command("ZADD", aside.order, *order)
-                pipe.execute_command("HSET", aside.entry, *entry)
-                for name in (aside.totals, aside.order, aside.entry):
-                    pipe.expire(name, ASIDE_SECONDS)
+                pipe.execute_command("ZADD", staging.totals, *totals)
+                pipe.execute_command("ZADD", staging.order, *order)
+                pipe.execute_command("HSET", staging.entry, *entry)
+                for name in (staging.totals, staging.order, staging.entry):
+                    pipe.expire(name, STAGING_TTL_SECONDS)
                 await pipe.execute()
 
-    async def _keep_lease(self) -> None:
+    async def _keep_lease_aio(self) -> None:
         if self.renew_lease is not None:
             await self.renew_lease()
+
+
+async def rebuild_board_aio(stores: Stores, board: Board) -> BoardVersion:
+    """Builds the board anew whatever it looks like. Raises StorageUnavailable, StaleEpoch, HistoryGone."""
+    conn = await stores.connect_aio()
+    try:
+        with ended_connection(conn):
+            return await Rebuilder(stores, board).rebuild_aio(conn)
+    finally:
+        conn.terminate()

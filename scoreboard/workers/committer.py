@@ -13,7 +13,7 @@ import trio
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, SubmittedAction
-from scoreboard.operations.action_queue import OUTCOME_IN_DOUBT, Batch, Pending, Queue
+from scoreboard.operations.action_queue import COMMIT_TIMED_OUT, Batch, Pending, Queue
 from scoreboard.storage.commit import Commit, Committed
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.telemetry import metrics
@@ -21,8 +21,8 @@ from scoreboard.telemetry import metrics
 log = structlog.get_logger()
 
 COMMITTERS = 2  # two made 25–40 % more than one, three nothing more
-LATE_CHECK = 0.1  # seconds between two looks for late ones
-RECONNECT = 0.25  # seconds between two tries while PostgreSQL is away
+EXPIRY_INTERVAL_SECONDS = 0.1  # seconds between two looks for late ones
+RECONNECT_INTERVAL_SECONDS = 0.25  # seconds between two tries while PostgreSQL is away
 
 
 def deduplicate(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending, Pending]]]:
@@ -30,7 +30,7 @@ def deduplicate(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pen
     first: dict[tuple[bytes, str], Pending] = {}
     again = []
     for pending in batch:
-        key = (pending.claim.user.bytes, pending.claim.action_id)
+        key = (pending.action.user.bytes, pending.action.action_id)
         leader = first.setdefault(key, pending)
         if leader is not pending:
             again.append((pending, leader))
@@ -80,7 +80,7 @@ async def commit_batches(
                         queue.available -= 1
             if not queue.available:
                 queue.refuse_waiting()
-            await trio.sleep(RECONNECT)
+            await trio.sleep(RECONNECT_INTERVAL_SECONDS)
     finally:
         queue.available -= connected
         commit.writer.close()
@@ -88,7 +88,7 @@ async def commit_batches(
 
 async def _connect(queue: Queue, commit: Commit) -> bool:
     try:
-        await run_in_asyncio(commit.writer.ready)
+        await run_in_asyncio(commit.writer.ready_aio)
     except StorageUnavailable as exc:
         log.warning("postgres_unavailable", why=exc.why)
         return False
@@ -107,11 +107,11 @@ async def _commit(
     metrics.COMMIT_BATCH_SIZE.observe(len(leaders))
     try:
         with metrics.COMMIT_SECONDS.time():
-            claims = [pending.claim for pending in leaders]
-            committed: Committed = await run_in_asyncio(commit.run, claims, cautious=batch.cautious)
+            actions = [pending.action for pending in leaders]
+            committed: Committed = await run_in_asyncio(commit.run_aio, actions, skip_locked=batch.skip_locked)
     except BaseException:
         for pending in batch.pending:
-            pending.resolve(OUTCOME_IN_DOUBT)
+            pending.resolve(COMMIT_TIMED_OUT)
         raise
     for board, version in committed.versions.items():
         on_board_changed(board, version)
@@ -120,19 +120,20 @@ async def _commit(
         if outcome is LOCKED:
             queue.postpone(pending)
         else:
-            if batch.cautious:
-                queue.unlocked(pending.claim.user)
+            if batch.skip_locked:
+                queue.mark_unlocked(pending.action.user)
             pending.resolve(outcome)
-    for pending, leader in followers:  # by what became of the leader, not by what it was told: it may have been late
+    # by what became of the leader, not by what its client was answered: that may have been a time-out
+    for pending, leader in followers:
         if became[leader] is LOCKED:
             queue.postpone(pending)
         else:
-            pending.resolve(duplicate_outcome(pending.claim, leader.claim, became[leader]))
+            pending.resolve(duplicate_outcome(pending.action, leader.action, became[leader]))
 
 
 async def expire_task(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Answers late actions, for ever. Cancelling leaves them to whoever ends the committers."""
     task_status.started()
     while True:
-        await trio.sleep(LATE_CHECK)
+        await trio.sleep(EXPIRY_INTERVAL_SECONDS)
         queue.expire(trio.current_time())

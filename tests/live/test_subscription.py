@@ -39,12 +39,12 @@ class FakeBoard:
         self.invalidations = 0
         self.is_stale = False
 
-    def hear(self, mark: BoardVersion, top: int = 0) -> bool:
+    def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
         is_news = all(top > before for _, before in self.versions)
-        self.versions.append((mark, top))
+        self.versions.append((version, top))
         return is_news
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         self.invalidations += 1
 
 

@@ -100,12 +100,14 @@ class Unreliable(Projection):
         super().__init__(stores.redis, LEADERBOARD, lambda: None)
         self.called, self.late, self.fate = called, late, Fate.THROUGH
 
-    async def apply(self, span: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]) -> Applied | None:
+    async def apply_aio(
+        self, span: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]
+    ) -> Applied | None:
         call = Call(span, rows, told)
         self.called.append(call)
         if self.fate is Fate.LATE:
             self.late.append(call)
-        applied = await super().apply(*call) if self.fate in {Fate.THROUGH, Fate.UNANSWERED} else None
+        applied = await super().apply_aio(*call) if self.fate in {Fate.THROUGH, Fate.UNANSWERED} else None
         if self.fate is not Fate.THROUGH:
             raise StorageUnavailable("redis", "on purpose")
         return applied
@@ -123,11 +125,10 @@ class Players:
             Commit(
                 Writer(stores.connect_committer_aio, nobody_refused, [self.agreement]),
                 Limits(stores.redis_direct, per_minute=0, cooldowns=False),
-                [BoardWriter(projection, self.agreement, breaker)],
-                breaker,
+                [BoardWriter(projection, self.agreement)],
+                Breaker("redis", interval=0),
             )
             for projection in self.projections
-            for breaker in [Breaker("redis", interval=0)]
         ]
         self.awarded = dict.fromkeys(users, 0)
         self.taken_back = dict.fromkeys(users, 0)
@@ -145,7 +146,7 @@ class Players:
                     nursery.start_soon(partial(self._commit, self.commits[place], list(claims.values())))
 
     async def _commit(self, commit: Commit, claims: list[SubmittedAction]) -> None:
-        outcomes: list[Outcome] = (await run_in_asyncio(commit.run, claims)).outcomes
+        outcomes: list[Outcome] = (await run_in_asyncio(commit.run_aio, claims)).outcomes
         for outcome in outcomes:
             if isinstance(outcome, Recorded):
                 self.awarded[outcome.user] += outcome.points
@@ -163,14 +164,14 @@ class Players:
         self.corrections += 1
         self.taken_back[user] += lost
         async with connection(self.stores) as conn:
-            rows = await run_in_asyncio(ledger.current_rows, conn, LEADERBOARD, {user: 0})
+            rows = await run_in_asyncio(ledger.current_rows_aio, conn, LEADERBOARD, {user: 0})
         self.late.insert(
             max(0, len(self.late) - late), Call(SequenceRange(1, self.corrections, self.corrections), rows, [])
         )
 
     async def arrive(self, call: Call) -> None:
         """A call of whoever, made by the first committer's node as if it came over the wire now."""
-        await run_in_asyncio(Projection.apply, self.projections[0], *call)
+        await run_in_asyncio(Projection.apply_aio, self.projections[0], *call)
 
     async def play(self, history: Sequence[Step]) -> None:
         for number, step in enumerate(history):

@@ -44,7 +44,7 @@ class ScoredBoard:
         if in_redis:
             story = [ScoreEvent(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []
             await run_in_asyncio(
-                self.projection.apply,
+                self.projection.apply_aio,
                 SequenceRange(1, self.turn, self.turn),
                 [LedgerRow(LEADERBOARD, user, total, self.turn, version)],
                 story,

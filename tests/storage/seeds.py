@@ -66,7 +66,7 @@ async def complete_windows(stores: Stores) -> None:
 def agreed() -> Agreement:
     """What a node knows of a board that its projector finds right, for as long as nothing else is said."""
     agreement = Agreement(LEADERBOARD, unchecked_seconds=inf)
-    agreement.set_doubts(())
+    agreement.set_stale_reasons(())
     return agreement
 
 
@@ -93,13 +93,13 @@ class Scribe:
 
     async def record(self, claims: Sequence[SubmittedAction]) -> tuple[SequenceRange, ledger.Recording]:
         span = SequenceRange(self.number, self.turn + 1, self.turn + 1)
-        recording = await run_in_asyncio(ledger.record, self.conn, claims, span)
+        recording = await run_in_asyncio(ledger.record_aio, self.conn, claims, span)
         self.turn += bool(recording.rows)
         return span, recording
 
     async def project(self, projection: Projection, recorded: tuple[SequenceRange, ledger.Recording]) -> object:
         span, recording = recorded
-        return await run_in_asyncio(projection.apply, span, recording.rows, recording.told)
+        return await run_in_asyncio(projection.apply_aio, span, recording.rows, recording.events)
 
 
 async def order_in_postgres(stores: Stores) -> list[tuple[str, int]]:

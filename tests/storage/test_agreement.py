@@ -5,26 +5,26 @@ from structlog.testing import capture_logs
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.storage import agreement as module
-from scoreboard.storage.agreement import WRITERS, Agreement, Doubt
+from scoreboard.storage.agreement import MAX_WRITERS, Agreement, StaleReason
 from tests.storage.seeds import agreed
 
 
 def test_a_node_begins_in_doubt() -> None:
     """Until the stores were compared once, nothing is known."""
-    assert Agreement(LEADERBOARD).doubts() == {Doubt.UNCHECKED}
+    assert Agreement(LEADERBOARD).stale_reasons() == {StaleReason.UNCHECKED}
 
 
 def test_a_call_that_failed_is_in_doubt_until_an_answer_covers_it() -> None:
     """An answer for an earlier turn proves nothing, nor does a comparison that finds nothing else."""
     agreement = agreed()
     agreement.acknowledge(7, 3)
-    agreement.unprojected(7, 3)
-    assert agreement.doubts() == {Doubt.UNPROJECTED}
-    agreement.projected(7, 2)
-    agreement.set_doubts(())
-    assert agreement.in_doubt
-    agreement.projected(7, 4)
-    assert not agreement.in_doubt
+    agreement.mark_unprojected(7, 3)
+    assert agreement.stale_reasons() == {StaleReason.UNPROJECTED}
+    agreement.mark_projected(7, 2)
+    agreement.set_stale_reasons(())
+    assert agreement.is_stale
+    agreement.mark_projected(7, 4)
+    assert not agreement.is_stale
 
 
 def test_an_answer_that_lacks_an_acknowledged_turn_is_not_believed() -> None:
@@ -35,9 +35,9 @@ def test_an_answer_that_lacks_an_acknowledged_turn_is_not_believed() -> None:
     expected = agreement.expected()
     assert agreement.confirm(expected, [3, 1])
     assert not agreement.confirm(expected, [2, 1])
-    assert agreement.in_doubt
+    assert agreement.is_stale
     assert agreement.confirm(expected, [3, 1])
-    assert not agreement.in_doubt
+    assert not agreement.is_stale
 
 
 def test_what_was_acknowledged_during_a_read_is_not_expected_of_it() -> None:
@@ -47,7 +47,7 @@ def test_what_was_acknowledged_during_a_read_is_not_expected_of_it() -> None:
     expected = agreement.expected()
     agreement.acknowledge(7, 4)
     assert agreement.confirm(expected, [3])
-    assert not agreement.in_doubt
+    assert not agreement.is_stale
 
 
 def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,13 +55,13 @@ def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPat
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     agreement = Agreement(LEADERBOARD)
-    agreement.set_doubts(())
-    assert (agreement.in_doubt, agreement.doubts()) == (False, frozenset())
+    agreement.set_stale_reasons(())
+    assert (agreement.is_stale, agreement.stale_reasons()) == (False, frozenset())
     now += module.UNCHECKED_SECONDS + 0.1
-    assert agreement.in_doubt
-    assert agreement.doubts() == {Doubt.UNCHECKED}
-    agreement.set_doubts(())
-    assert not agreement.in_doubt
+    assert agreement.is_stale
+    assert agreement.stale_reasons() == {StaleReason.UNCHECKED}
+    agreement.set_stale_reasons(())
+    assert not agreement.is_stale
 
 
 def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
@@ -70,35 +70,35 @@ def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
     agreement = agreed()
     for writer in (1, 2, 3, 4):
         agreement.acknowledge(writer, 5)
-    agreement.unprojected(1, 5)
-    agreement.unprojected(2, 5)
+    agreement.mark_unprojected(1, 5)
+    agreement.mark_unprojected(2, 5)
     agreement.forget(lost=[1], alive=[3])
     assert agreement.expected() == {2: 5, 3: 5}
-    agreement.projected(2, 5)
-    assert not agreement.in_doubt
+    agreement.mark_projected(2, 5)
+    assert not agreement.is_stale
 
 
 def test_the_writers_that_are_remembered_are_bounded() -> None:
     """Over the bound the oldest goes, and only a comparison ends the doubt of it."""
     agreement = agreed()
-    for writer in range(WRITERS + 1):
+    for writer in range(MAX_WRITERS + 1):
         agreement.acknowledge(writer, 1)
-    assert len(agreement.expected()) == WRITERS
-    assert agreement.doubts() == {Doubt.BEHIND}
+    assert len(agreement.expected()) == MAX_WRITERS
+    assert agreement.stale_reasons() == {StaleReason.BEHIND}
 
 
 def test_a_change_is_told_once() -> None:
     """One line when doubt comes, one when it has gone, and somebody is asked to compare."""
     asked = []
     agreement = Agreement(LEADERBOARD, lambda: asked.append(1))
-    agreement.set_doubts(())
+    agreement.set_stale_reasons(())
     with capture_logs() as lines:
         for _ in range(3):
-            agreement.doubt(Doubt.MISSING)
-        agreement.set_doubts({Doubt.MISSING})
+            agreement.mark_stale(StaleReason.MISSING)
+        agreement.set_stale_reasons({StaleReason.MISSING})
         for _ in range(2):
             agreement.begin_comparison()
-            agreement.set_doubts(())
+            agreement.set_stale_reasons(())
     assert [line["event"] for line in lines] == ["board_doubted", "board_confirmed"]
     assert lines[0]["reasons"] == ["missing"]
     assert len(asked) == 3
@@ -108,12 +108,12 @@ def test_a_comparison_does_not_end_what_was_found_since_it_began() -> None:
     """It may have asked Redis before the keys were lost."""
     agreement = agreed()
     agreement.begin_comparison()
-    agreement.doubt(Doubt.MISSING)
-    agreement.set_doubts(())
-    assert agreement.doubts() == {Doubt.MISSING}
+    agreement.mark_stale(StaleReason.MISSING)
+    agreement.set_stale_reasons(())
+    assert agreement.stale_reasons() == {StaleReason.MISSING}
     agreement.begin_comparison()
-    agreement.set_doubts(())
-    assert not agreement.in_doubt
+    agreement.set_stale_reasons(())
+    assert not agreement.is_stale
 
 
 def test_an_answer_that_is_late_leaves_no_doubt_of_a_writer_that_is_gone() -> None:
@@ -123,7 +123,7 @@ def test_an_answer_that_is_late_leaves_no_doubt_of_a_writer_that_is_gone() -> No
     expected = agreement.expected()
     agreement.forget(lost=[7], alive=[])
     assert not agreement.confirm(expected, [1])
-    assert not agreement.in_doubt
+    assert not agreement.is_stale
 
 
 def test_what_was_read_in_doubt_is_too_old_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +134,10 @@ def test_what_was_read_in_doubt_is_too_old_afterwards(monkeypatch: pytest.Monkey
     assert agreement.agreed_at == 100.0
     now = 101.0
     agreement.begin_comparison()
-    agreement.set_doubts(())
+    agreement.set_stale_reasons(())
     assert agreement.agreed_at == 100.0
-    agreement.doubt(Doubt.OLD)
+    agreement.mark_stale(StaleReason.OLD)
     now = 102.0
     agreement.begin_comparison()
-    agreement.set_doubts(())
+    agreement.set_stale_reasons(())
     assert agreement.agreed_at == 102.0

@@ -45,7 +45,7 @@ async def until_read(board: BoardCache, *, stale: bool) -> None:
     with trio.fail_after(10):
         while (await board.read()).stale is not stale:
             board._agreement.begin_comparison()
-            board._agreement.set_doubts(())
+            board._agreement.set_stale_reasons(())
             await trio.sleep(0.02)
 
 
@@ -65,13 +65,13 @@ async def test_rows_come_in_order_with_names_and_pictures(world: ScoredBoard) ->
     snapshot = await world.reader().read()
     assert names(snapshot.rows) == [(1, "ann", 70), (2, "bob", 50), (3, "eve", 50)]
     assert (snapshot.rows[0].avatarUrl, snapshot.rows[1].avatarUrl) == ("https://example.org/a.png", None)
-    assert (snapshot.mark, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
+    assert (snapshot.board_version, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
 
 
 async def test_an_empty_board_is_a_board(world: ScoredBoard) -> None:
     """A board without rows is read like any other."""
     snapshot = await world.reader().read()
-    assert (snapshot.rows, snapshot.mark, snapshot.stale) == ((), BoardVersion(1, 0), False)
+    assert (snapshot.rows, snapshot.board_version, snapshot.stale) == ((), BoardVersion(1, 0), False)
 
 
 async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: ScoredBoard) -> None:
@@ -100,7 +100,7 @@ async def test_when_the_shown_rows_were_last_modified(world: ScoredBoard) -> Non
     assert read.updated_ms == top_at
     # ended longer ago than what people are told
     await world.stores.command("HSET", NAMES.meta, "top_at", top_at - 60_000)
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).last_modified == top_at // 1000 - 59
 
 
@@ -113,7 +113,7 @@ async def test_a_name_that_comes_late_has_no_date(world: ScoredBoard) -> None:
     assert (await board.read()).last_modified == 2
     board._entries.clear()
     board._profiles = Nameless(world.stores)
-    board.distrust()
+    board.invalidate()
     read = await board.read()
     assert (names(read.rows), read.last_modified) == ([(1, f"user-{user.hex[:8]}", 10)], 0)
 
@@ -136,13 +136,13 @@ async def test_a_read_is_as_new_as_what_was_heard(world: ScoredBoard) -> None:
     await board.read()
     await world.score(ann, 25)
     assert names((await board.read()).rows) == [(1, "ann", 10)]  # nobody told, and a second has not passed
-    board.hear(world.projection.known)
+    board.note_hint(world.projection.known)
     assert names((await board.read()).rows) == [(1, "ann", 25)]
 
 
 async def test_a_lost_hint_costs_a_second(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A board is read again when the last read is older than a second, though nobody told of a change."""
-    monkeypatch.setattr(module, "FRESH", 0.05)
+    monkeypatch.setattr(module, "MAX_READ_AGE_SECONDS", 0.05)
     ann = await world.user("ann")
     await world.score(ann, 10)
     board = world.reader()
@@ -159,12 +159,12 @@ async def test_readers_share_one_read(world: ScoredBoard) -> None:
     board = world.reader()
     await board.read()
     await world.score(await world.user("bob"), 5)
-    board.hear(world.projection.known)
+    board.note_hint(world.projection.known)
     async with counted_commands(world.stores) as counts, trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(board.read)
     assert counts["evalsha"] == 1
-    assert board.have == world.projection.known
+    assert board.cached_version == world.projection.known
 
 
 async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: ScoredBoard) -> None:
@@ -183,7 +183,7 @@ async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: ScoredBoa
         nursery.start_soon(board.read)
         await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
-    assert board.have == BoardVersion(1, 1)
+    assert board.cached_version == BoardVersion(1, 1)
 
 
 async def test_due_only_when_the_top_rose(world: ScoredBoard) -> None:
@@ -192,9 +192,9 @@ async def test_due_only_when_the_top_rose(world: ScoredBoard) -> None:
     board = world.reader()
     shown = await board.read()
     assert not board.is_due(shown)
-    board.hear(BoardVersion(1, 2), top=1)
+    board.note_hint(BoardVersion(1, 2), top=1)
     assert not board.is_due(shown)
-    board.hear(BoardVersion(1, 3), top=3)
+    board.note_hint(BoardVersion(1, 3), top=3)
     assert board.is_due(shown)
     assert board.is_due(None)
 
@@ -206,12 +206,12 @@ async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: 
     board = world.reader()
     board.changes_since(await board.read())
     before = monotonic()
-    board.hear(BoardVersion(1, 2), top=2)
+    board.note_hint(BoardVersion(1, 2), top=2)
     await world.score(ann, 20)
     between = monotonic()
     await trio.sleep(0.01)
     await world.score(ann, 30)
-    board.hear(BoardVersion(1, 3), top=3)
+    board.note_hint(BoardVersion(1, 3), top=3)
     since = board.changes_since(await board.read())
     assert since is not None
     assert before <= since <= between
@@ -232,15 +232,15 @@ async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(worl
     last = await board.read()
     await world.stores.command("FLUSHALL")
     await world.score(bob, 30, in_redis=False)
-    board.distrust()
+    board.invalidate()
     snapshot = await board.read()
     assert names(snapshot.rows) == [(1, "bob", 30), (2, "ann", 10)]
     assert snapshot.stale
     assert snapshot.stale_since_ms > 0
-    assert (snapshot.position, snapshot.mark) == (last.position, last.mark)
+    assert (snapshot.position, snapshot.board_version) == (last.position, last.board_version)
     assert snapshot.updated_ms >= last.updated_ms
     assert world.repair_requests == 1
-    assert board.have == last.mark
+    assert board.cached_version == last.board_version
 
 
 async def test_a_rebuilt_board_ends_staleness(world: ScoredBoard) -> None:
@@ -264,14 +264,14 @@ async def test_a_board_that_fell_back_is_not_believed(world: ScoredBoard, fields
     for total in (10, 20, 30):
         await world.score(ann, total)
     board = world.reader()
-    known = (await board.read()).mark
+    known = (await board.read()).board_version
     for name, value in fields.items():
         await world.stores.command("HSET", NAMES.meta, name, value)
-    board.distrust()
+    board.invalidate()
     snapshot = await board.read()
     assert snapshot.stale
     assert names(snapshot.rows) == [(1, "ann", 30)]
-    assert (board.have, board.wanted) == (known, known)
+    assert (board.cached_version, board.min_version) == (known, known)
     assert world.repair_requests == 1
 
 
@@ -286,7 +286,7 @@ async def test_while_redis_is_away_postgresql_is_read_once_a_second(database_url
         board = world.reader()
         await board.read()
         fresh_valkey.kill()
-        board.distrust()
+        board.invalidate()
         await until_read(board, stale=True)
         await world.score(ann, 99, in_redis=False)
         async with trio.open_nursery() as nursery:
@@ -321,7 +321,7 @@ async def test_with_both_stores_away_the_last_board_is_served_or_the_failure_at_
                     nursery.start_soon(read)
         assert failures == 20
         board.newest = Snapshot("leaderboard", 1, 5, 5, 1, (Entry(1, "u", "ann", 3),))
-        await trio.sleep(module.ASK_AGAIN)
+        await trio.sleep(module.REDIS_RETRY_INTERVAL_SECONDS)
         snapshot = await board.read()
         assert (names(snapshot.rows), snapshot.stale) == ([(1, "ann", 3)], True)
 
@@ -346,7 +346,7 @@ async def test_a_removed_user_has_no_standing(world: ScoredBoard) -> None:
     ann = await world.user("ann")
     await world.score(ann, 10)
     await run_in_asyncio(
-        world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 2**62)], []
+        world.projection.apply_aio, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 2**62)], []
     )
     assert await world.reader().standing(ann) == Standing(0, None)
 

@@ -94,7 +94,7 @@ async def test_everything_published_is_heard(stores: Stores) -> None:
     assert heard[:2] == [Heartbeat("here"), Revoked(sid)]
     update = heard[2]
     assert isinstance(update, Update)
-    assert (update.mark, update.position) == (BoardVersion(1, 1), "1-1")
+    assert (update.version, update.position) == (BoardVersion(1, 1), "1-1")
     assert [(one.user, one.new, one.rank) for one in update.personal] == [(ann, 10, 1)]
 
 

@@ -40,10 +40,8 @@ class CommitterNode:
 
     def committer(self, *, per_minute: int = 10) -> Commit:
         limits = Limits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
-        writer = Writer(self.stores.connect_committer_aio, limits.judge_by_log, [self.agreement])
-        self.made.append(
-            Commit(writer, limits, [BoardWriter(self.projection, self.agreement, self.breaker)], self.breaker)
-        )
+        writer = Writer(self.stores.connect_committer_aio, limits.decide_by_log_aio, [self.agreement])
+        self.made.append(Commit(writer, limits, [BoardWriter(self.projection, self.agreement)], self.breaker))
         return self.made[-1]
 
     async def applied(self) -> dict[int, int]:
@@ -70,7 +68,7 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[CommitterNod
 
 
 async def run(commit: Commit, *claims: SubmittedAction) -> list[Outcome]:
-    return (await run_in_asyncio(commit.run, claims)).outcomes
+    return (await run_in_asyncio(commit.run_aio, claims)).outcomes
 
 
 def result(outcome: Outcome) -> Any:
@@ -91,7 +89,7 @@ async def test_what_is_recorded_has_its_rank(world: CommitterNode) -> None:
     """Outcomes in the order of the claims, with ranks after the whole batch, and the board's mark."""
     ada, bob = await make_users(world.stores, 2)
     committed: Committed = await run_in_asyncio(
-        world.committer().run, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
+        world.committer().run_aio, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
     )
     assert [result(outcome) for outcome in committed.outcomes] == [2, 1, 2]
     assert [(outcome.previous, outcome.new) for outcome in committed.outcomes if isinstance(outcome, Recorded)] == [
@@ -187,13 +185,13 @@ async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
     stays its own."""
     (user,) = await make_users(world.stores, 1)
     one, other, again = world.committer(), world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
-    judgements = await run_in_asyncio(one.limits.reserve, [again])
+    judgements = await run_in_asyncio(one.limits.reserve_aio, [again])
     assert [result(outcome) for outcome in await run(other, again)] == [1]
 
     async def judged_before(*_: object) -> tuple[list[LimitDecision], bool]:
         return judgements
 
-    monkeypatch.setattr(Commit, "_judge", judged_before)
+    monkeypatch.setattr(Commit, "_decide_aio", judged_before)
     assert [result(outcome) for outcome in await run(one, again)] == ["again"]
     assert await world.slots(user) == {"a"}
     assert await world.cooling(user) == b"a"
@@ -239,7 +237,7 @@ async def test_without_redis_actions_are_recorded_without_rank(world: CommitterN
     (first,) = await run(commit, claim(user, action_id="a", cooldown_ms=9_000))
     world.redis.refuse = True
     committed: Committed = await run_in_asyncio(
-        commit.run, [claim(user, action_type="other"), claim(user, cooldown_ms=9_000), claim(user, action_id="a")]
+        commit.run_aio, [claim(user, action_type="other"), claim(user, cooldown_ms=9_000), claim(user, action_id="a")]
     )
     assert [result(outcome) for outcome in committed.outcomes] == [None, "cooldown", "again"]
     assert committed.versions == {}
@@ -275,13 +273,13 @@ async def test_missed_rows_go_with_the_next_call(world: CommitterNode) -> None:
     world.redis.refuse = False
     await run(other, claim(ada, points=1))  # the other's rows are its own: bob is still missing
     assert len(await order_in_redis(world.stores)) == 1
-    assert await world.applied() == {commit.writer.number: 1, other.writer.number: 1}
+    assert await world.applied() == {commit.writer.writer_id: 1, other.writer.writer_id: 1}
     world.agreement.begin_comparison()
-    world.agreement.set_doubts(())  # nothing else is found by the projector
+    world.agreement.set_stale_reasons(())  # nothing else is found by the projector
     (outcome,) = await run(commit, claim(carl, points=40))
     assert result(outcome) == 2
     assert await order_in_redis(world.stores) == await order_in_postgres(world.stores)
-    assert await world.applied() == {commit.writer.number: 4, other.writer.number: 1}
+    assert await world.applied() == {commit.writer.writer_id: 4, other.writer.writer_id: 1}
 
 
 async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: CommitterNode) -> None:
@@ -294,14 +292,14 @@ async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: Committe
     world.redis.refuse = False
     await run(commit, claim(bob))
     assert await order_in_redis(world.stores) == await order_in_postgres(world.stores)
-    assert await world.applied() == {commit.writer.number: 1}
+    assert await world.applied() == {commit.writer.writer_id: 1}
 
 
 async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
     world: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound is kept, and the watermark does not pass what was forgotten."""
-    monkeypatch.setattr(module, "GAP_ROWS", 2)
+    monkeypatch.setattr(module, "MAX_GAP_ROWS", 2)
     users = await make_users(world.stores, 5)
     commit = world.committer()
     await run(commit, claim(users[0]))
@@ -311,7 +309,7 @@ async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
     world.redis.refuse = False
     await run(commit, claim(users[4]))
     assert {user for user, _ in await order_in_redis(world.stores)} == {str(users[0]), str(users[4])}
-    assert await world.applied() == {commit.writer.number: 1}
+    assert await world.applied() == {commit.writer.writer_id: 1}
 
 
 async def test_an_emptied_redis_gives_no_rank(world: CommitterNode) -> None:
@@ -322,7 +320,7 @@ async def test_an_emptied_redis_gives_no_rank(world: CommitterNode) -> None:
     world.projection.request_repair = lambda: repair_requests.append(1)
     await run(commit, claim(ada))
     await world.stores.command("FLUSHALL")
-    committed: Committed = await run_in_asyncio(commit.run, [claim(bob)])
+    committed: Committed = await run_in_asyncio(commit.run_aio, [claim(bob)])
     assert [result(outcome) for outcome in committed.outcomes] == [None]
     assert committed.versions == {}
     assert repair_requests
@@ -349,7 +347,7 @@ async def test_a_failed_look_back_costs_only_who_asked(world: CommitterNode, mon
     async def away(*_: object) -> None:
         raise StorageUnavailable("postgresql", "on purpose")
 
-    monkeypatch.setattr(ledger, "find_recorded", away)
+    monkeypatch.setattr(ledger, "find_recorded_aio", away)
     outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", points_or_refusal=BAD))
     assert [result(outcome) for outcome in outcomes] == [1, Code.SERVICE_UNAVAILABLE]
     assert await world.slots(bob) == {"bad"}
@@ -363,13 +361,13 @@ async def test_a_gap_closes_however_soon_the_next_turn_comes(world: CommitterNod
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
     await run(commit, claim(ada))
-    await world.stores.command("HDEL", NAMES.applied, commit.writer.number)
+    await world.stores.command("HDEL", NAMES.applied, commit.writer.writer_id)
     await world.stores.command("HINCRBY", NAMES.meta, "writers", -1)
     assert [result(outcome) for outcome in await run(commit, claim(bob, points=3))] == [None]
     assert await world.applied() == {}
     # the projector has brought the first turn
-    await world.stores.command("HSET", NAMES.applied, commit.writer.number, 1)
+    await world.stores.command("HSET", NAMES.applied, commit.writer.writer_id, 1)
     await world.stores.command("HINCRBY", NAMES.meta, "writers", 1)
     assert [result(outcome) for outcome in await run(commit, claim(ada))] == [1]
-    assert await world.applied() == {commit.writer.number: 3}
-    assert not world.agreement.in_doubt
+    assert await world.applied() == {commit.writer.writer_id: 3}
+    assert not world.agreement.is_stale

@@ -38,7 +38,10 @@ async def test_lost_late_and_repeated_board_calls_and_corrections_leave_one_orde
             await players.close_gaps()
             await agree(stores, players)
             for commit in players.commits:
-                assert int(await stores.command("HGET", NAMES.applied, commit.writer.number)) == commit.writer.turn - 1
+                assert (
+                    int(await stores.command("HGET", NAMES.applied, commit.writer.writer_id))
+                    == commit.writer.sequence - 1
+                )
 
 
 @given(histories(emptied=True))

@@ -86,13 +86,13 @@ async def test_a_change_is_on_every_node_s_board(world: ScoredBoard) -> None:
     update = decode(await run_in_asyncio(message), "")
     await run_in_asyncio(pubsub.aclose)
     assert isinstance(update, Update)
-    assert (update.mark.version, update.top, update.personal) == (before.version + 1, before.version + 1, ())
-    there.hear(update.mark, update.top)
+    assert (update.version.version, update.top, update.personal) == (before.version + 1, before.version + 1, ())
+    there.note_hint(update.version, update.top)
     after = await there.read()
     assert after.rows[0].username == "anna"
     assert after.position != before.position
     assert after.updated_ms >= before.updated_ms
-    here.hear(update.mark, update.top)
+    here.note_hint(update.version, update.top)
     assert (await here.read()).rows[0].username == "anna"
 
 
@@ -133,11 +133,11 @@ async def test_who_is_on_no_board_moves_none(world: ScoredBoard) -> None:
     async with heard(world) as updates:
         await rename(world, profiles, bob, "bill", "https://example.org/b.png")
     assert (await content_of(world), updates) == (before, [])
-    board.distrust()
+    board.invalidate()
     await board.read()
     assert profiles._cache is cached
     await world.score(bob, 5)
-    board.distrust()
+    board.invalidate()
     assert [row.username for row in (await board.read()).rows] == ["ann", "bill"]
 
 
@@ -160,13 +160,13 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: ScoredBo
     (update,) = updates
     new = await content_of(world)
     assert (
-        (update.mark.version, update.top)
+        (update.version.version, update.top)
         == (int(new[b"version"]), before.top)
         == (before.version + 1, int(old[b"top"]))
     )
     assert new[b"updated"] == old[b"updated"]
     shown = next_frame_set(None, before)
-    there.hear(update.mark, update.top)
+    there.note_hint(update.version, update.top)
     after = await there.read()
     assert (after.rows[TOP_SIZE].username, after.position) == ("anna", before.position)
     assert next_frame_set(shown, after) is None
@@ -184,18 +184,18 @@ async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
     there = world.reader()
     assert (await there.read()).rows[2].username == "u2"
     await world.score(users[3], 999)  # u2 is the fourth now
-    there.distrust()
+    there.invalidate()
     before, old = await there.read(), await content_of(world)
     async with heard(world) as updates:
         await rename(world, profiles, users[2], "anna")
     new = await content_of(world)
     assert updates == []
     assert (new[b"version"], new[b"top"], new[b"updated"]) == (old[b"version"], old[b"top"], old[b"updated"])
-    there.distrust()
+    there.invalidate()
     after = await there.read()
     assert (after.rows, after.position) == (before.rows, before.position)
     await world.score(users[2], 1001)
-    there.distrust()
+    there.invalidate()
     assert [row.username for row in (await there.read()).rows] == ["anna", "u0", "u1"]
 
 
@@ -206,18 +206,18 @@ async def test_a_change_of_who_left_the_board_is_right_when_he_comes_back(world:
     board, profiles = world.node()
     await board.read()
     await run_in_asyncio(
-        world.projection.apply, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 10**12)], []
+        world.projection.apply_aio, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 10**12)], []
     )
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows == ()
     old = await content_of(world)
     await rename(world, profiles, ann, "anna")
     new = await content_of(world)
     assert (new[b"version"], new[b"top"]) == (old[b"version"], old[b"top"])
     await run_in_asyncio(
-        world.projection.apply, SequenceRange(1, 3, 3), [LedgerRow(LEADERBOARD, ann, 20, 3, 10**12 + 1)], []
+        world.projection.apply_aio, SequenceRange(1, 3, 3), [LedgerRow(LEADERBOARD, ann, 20, 3, 10**12 + 1)], []
     )
-    board.distrust()
+    board.invalidate()
     assert [row.username for row in (await board.read()).rows] == ["anna"]
 
 
@@ -228,7 +228,7 @@ async def test_a_removed_picture_is_gone(world: ScoredBoard) -> None:
     board, profiles = world.node()
     assert (await board.read()).rows[0].avatarUrl is not None
     await rename(world, profiles, ann, "ann")
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows[0].avatarUrl is None
 
 
@@ -280,10 +280,10 @@ async def test_names_at_hand_are_dropped_after_five_minutes(
     await board.read()
     await world.stores.execute("UPDATE users SET username = 'anna'")
     await world.stores.command("DEL", SPECIFIED.profile(ann))
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows[0].username == "ann"
     monkeypatch.setattr(module, "PROFILE_TTL_SECONDS", 0)
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows[0].username == "anna"
 
 
@@ -304,7 +304,7 @@ async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: ScoredB
     board = ScoredBoard(without_postgresql(world.stores)).reader()
     assert (await board.read()).rows[0].username == placeholder(ann).username
     await world.reader().read()  # another node fills the hash
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows[0].username == "ann"
 
 
@@ -321,12 +321,12 @@ async def test_a_name_that_was_known_is_kept_while_nobody_tells_it(
     await world.stores.command("DEL", SPECIFIED.profile(ann))
     monkeypatch.setattr(module, "PROFILE_TTL_SECONDS", 0)
     for _ in range(3):
-        board.distrust()
+        board.invalidate()
         (row,) = (await board.read()).rows
         assert (row.username, row.avatarUrl) == ("ann", "https://example.org/a.png")
     monkeypatch.setattr(module, "PROFILE_TTL_SECONDS", 300)
     await world.stores.command("HSET", SPECIFIED.profile(ann), "username", "anna", "avatarUrl", "")
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows[0].username == "anna"
 
 
@@ -376,7 +376,7 @@ async def test_only_missing_names_are_looked_up(world: ScoredBoard) -> None:
     board, _ = world.node()
     await board.read()
     await world.score(ann, 20)
-    board.distrust()
+    board.invalidate()
     async with counted_commands(world.stores) as counts:
         await board.read()
     # the script's own two, for the marks
@@ -393,6 +393,6 @@ async def test_the_cache_is_bounded(world: ScoredBoard, monkeypatch: pytest.Monk
     assert [entry.username for entry in (await board.read()).rows] == ["u0", "u1", "u2", "u3"]
     late = await world.user("late")
     await world.score(late, 500)
-    board.distrust()
+    board.invalidate()
     assert (await board.read()).rows[0].username == "late"
     assert len(profiles._cache) <= 4

@@ -19,6 +19,7 @@ from scoreboard.storage.board_cache import BoardCache
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
+from scoreboard.storage.comparison import Repair
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
@@ -27,7 +28,7 @@ from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import commit_batches
 from scoreboard.workers.housekeeping import run_housekeeping
-from scoreboard.workers.projector import Projector, Repair, rebuild_board
+from scoreboard.workers.projector import Projector, rebuild_board
 from tests.storage.proxy import Proxy, proxy_before
 from tests.storage.seeds import claim, connection, make_users
 
@@ -62,13 +63,13 @@ class TwoBoardNode:
         }
         writer = Writer(
             stores.connect_committer_aio,
-            self.limits.judge_by_log,
+            self.limits.decide_by_log_aio,
             [each.agreement for each in self.projectors.values()],
         )
-        boards = [BoardWriter(each.projection, each.agreement, self.breaker) for each in self.projectors.values()]
+        boards = [BoardWriter(each.projection, each.agreement) for each in self.projectors.values()]
         self.commit = Commit(writer, self.limits, boards, self.breaker)
         for projector in self.projectors.values():
-            projector.writers = lambda: [writer.number]
+            projector.repair.writers = lambda: [writer.writer_id]
 
     def on_board_changed(self, board: Board, version: BoardVersion) -> None:
         self.changes.append((board, version))
@@ -85,7 +86,7 @@ class TwoBoardNode:
             while True:
                 done = await self.check()
                 repairs.update(each for each in done if each is not None)
-                if not any(done) and not any(each.agreement.in_doubt for each in self.projectors.values()):
+                if not any(done) and not any(each.agreement.is_stale for each in self.projectors.values()):
                     return repairs
 
     async def submit(self, *actions: SubmittedAction) -> list[Outcome]:
@@ -187,7 +188,7 @@ async def test_a_row_of_the_outbox_says_which_boards_it_touched(node: TwoBoardNo
     assert [row["boards"] for row in rows] == [["leaderboard"], ["leaderboard", DAILY.id]]
     assert version.version < node.projectors[DAILY].projection.known.version
     async with connection(node.stores) as conn:
-        committed = await run_in_asyncio(outbox.last_turns, conn)
+        committed = await run_in_asyncio(outbox.last_turns_aio, conn)
     for board in BOARDS:
         applied = await node.stores.command("HGETALL", node.stores.namespace.board(board).applied)
         assert {int(writer): int(turn) for writer, turn in applied.items()} == committed
@@ -286,7 +287,7 @@ async def test_an_unreadable_redis_shows_each_board_from_its_totals(node: TwoBoa
     redis.cut()
     node.caches[DAILY].request_repair()
     for board, first in ((LEADERBOARD, ann), (DAILY, bob)):
-        node.caches[board].distrust()
+        node.caches[board].invalidate()
         snapshot = await node.caches[board].read()
         assert snapshot.stale
         assert snapshot.rows[0].userId == str(first)

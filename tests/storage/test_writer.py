@@ -16,7 +16,7 @@ from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recorded, SubmittedAction, limited
 from scoreboard.storage import writer as module
-from scoreboard.storage.agreement import Doubt
+from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.postgres_connector import PostgresConnector
 from scoreboard.storage.connections.stores import Stores
@@ -42,7 +42,7 @@ async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
     made = Writer(PostgresConnector(proxy.url).connect_committer_aio, nobody_refused, [agreed()])
-    await run_in_asyncio(made.record, [claim(user)])
+    await run_in_asyncio(made.record_aio, [claim(user)])
     yield made
     made.close()
 
@@ -50,7 +50,7 @@ async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
 async def record(writer: Writer, claims: Sequence[SubmittedAction]) -> list[Outcome | None]:
     """Outcomes in the order of the claims."""
     outcomes: list[Outcome | None] = [None] * len(claims)
-    for taken in await run_in_asyncio(writer.record, claims):
+    for taken in await run_in_asyncio(writer.record_aio, claims):
         for place, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
             outcomes[place] = outcome
     return outcomes
@@ -110,7 +110,7 @@ async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Wr
     del claims[77]
     assert all(isinstance(outcome, Recorded) for outcome in outcomes)
     assert await recorded_once(stores, claims)
-    assert await turns(stores, writer.number) == list(range(1, writer.turn))
+    assert await turns(stores, writer.writer_id) == list(range(1, writer.sequence))
 
 
 async def test_a_total_beyond_its_bound_is_refused_alone(writer: Writer, stores: Stores) -> None:
@@ -133,7 +133,7 @@ async def test_a_batch_without_news_uses_no_turn(writer: Writer, stores: Stores)
     assert await record(writer, [first]) == [None]
     assert writer.span() == before
     await record(writer, [claim(user)])
-    assert await turns(stores, writer.number) == [1, 2, 3]
+    assert await turns(stores, writer.writer_id) == [1, 2, 3]
 
 
 # ---- locks ----------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ async def test_a_lock_that_is_held_costs_its_user_only(writer: Writer, stores: S
     assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, False, True, True]
     assert refused(outcomes[1], Code.SERVICE_UNAVAILABLE)
     assert isinstance((await record(writer, [claims[1]]))[0], Recorded)
-    assert await turns(stores, writer.number) == list(range(1, writer.turn))
+    assert await turns(stores, writer.writer_id) == list(range(1, writer.sequence))
 
 
 async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,22 +162,22 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     assert writer.conn is not None
     await run_in_asyncio(writer.conn.execute, "SET lock_timeout = '10s'")
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 10)
-    real, failed, outcomes = ledger.record, list[str](), list[Outcome | None]()
+    real, failed, outcomes = ledger.record_aio, list[str](), list[Outcome | None]()
 
     async def noting(
         conn: asyncpg.Connection,
         batch: Sequence[SubmittedAction],
         span: SequenceRange,
-        judge: ledger.Judge | None,
+        decide_by_log: ledger.DecideByLog | None,
         boards: Sequence[Board],
     ) -> ledger.Recording:
         try:
-            return await real(conn, batch, span, judge, boards)
+            return await real(conn, batch, span, decide_by_log, boards)
         except asyncpg.PostgresError as exc:
             failed.append(exc.sqlstate or "")
             raise
 
-    monkeypatch.setattr(ledger, "record", noting)
+    monkeypatch.setattr(ledger, "record_aio", noting)
 
     async def write(batch: list[SubmittedAction]) -> None:
         outcomes.extend(await record(writer, batch))
@@ -212,7 +212,7 @@ async def test_an_error_reply_means_nothing_was_recorded(sqlstate: str, writer: 
         f" RAISE EXCEPTION 'on purpose' USING ERRCODE = '{sqlstate}'; END$$;"
         "CREATE TRIGGER fail BEFORE INSERT ON commits EXECUTE FUNCTION fail()"
     )
-    claims, number = [claim(user) for user in users], writer.number
+    claims, number = [claim(user) for user in users], writer.writer_id
     if sqlstate in {"40P01", "55P03"}:
         assert all(refused(outcome, Code.SERVICE_UNAVAILABLE) for outcome in await record(writer, claims))
     else:
@@ -236,8 +236,8 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     earlier = claim(ada, points=5)
     await record(writer, [earlier])
     claims = [claim(ada, points=1), earlier, claim(bob, points=2), claim(UUID(int=3)), claim(ada, points=3)]
-    number, proxy.fault = writer.number, fault
-    (taken,) = await run_in_asyncio(writer.record, claims)
+    number, proxy.fault = writer.writer_id, fault
+    (taken,) = await run_in_asyncio(writer.record_aio, claims)
     assert proxy.cuts == 1
     outcomes = taken.recording.outcomes
     told = [(outcome.previous, outcome.new) if isinstance(outcome, Recorded) else None for outcome in outcomes]
@@ -245,9 +245,9 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     assert outcomes[1] is None
     assert refused(outcomes[3], Code.UNAUTHORIZED)
     assert {row.subject: row.total for row in taken.recording.rows} == {ada: 9, bob: 2}
-    assert len(taken.recording.told) == 3
+    assert len(taken.recording.events) == 3
     assert await recorded_once(stores, [claims[0], earlier, claims[2], claims[4]])
-    assert (writer.number, writer.turn) == (number, 4)
+    assert (writer.writer_id, writer.sequence) == (number, 4)
     assert await turns(stores, number) == [1, 2, 3]
 
 
@@ -285,7 +285,7 @@ async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writ
     told by a retry."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
-    claims, number = [claim(user, points=4)], writer.number
+    claims, number = [claim(user, points=4)], writer.writer_id
     async with locked(stores, user) as holder:
         assert writer.conn is not None
         await run_in_asyncio(writer.conn.execute, PATIENT)
@@ -293,7 +293,7 @@ async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writ
         with trio.fail_after(10), pytest.raises(StorageUnavailable):
             await record(writer, claims)
         await run_in_asyncio(holder.execute, "ROLLBACK")
-    assert writer.number != number
+    assert writer.writer_id != number
     with trio.fail_after(10):
         # the first try got its lock, and nobody was there to hear of it
         while await turns(stores, number) != [1, 2, 3]:
@@ -301,7 +301,7 @@ async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writ
     assert await record(writer, claims) == [None]
     outcomes = await record(writer, [claim(user, points=1)])
     assert [outcome.new for outcome in outcomes if isinstance(outcome, Recorded)] == [15]
-    assert await turns(stores, writer.number) == [1]
+    assert await turns(stores, writer.writer_id) == [1]
 
 
 async def test_a_swallowed_answer_ends_within_its_deadline(
@@ -309,13 +309,13 @@ async def test_a_swallowed_answer_ends_within_its_deadline(
 ) -> None:
     """No answer on either try: StorageUnavailable, a new number, and a working writer as soon as answers come again."""
     (user,) = await make_users(stores, 1)
-    claims, number, proxy.fault = [claim(user)], writer.number, Fault.SWALLOW
+    claims, number, proxy.fault = [claim(user)], writer.writer_id, Fault.SWALLOW
     with monkeypatch.context() as hurried, trio.fail_after(5), pytest.raises(StorageUnavailable):
         hurried.setattr(module, "STATEMENT_SECONDS", 0.1)
         hurried.setattr("scoreboard.storage.connections.postgres_connector.CONNECT_SECONDS", 0.1)
         await record(writer, claims)
     proxy.fault = None
-    assert writer.number != number
+    assert writer.writer_id != number
     assert await record(writer, claims) == [None]
     assert await turns(stores, number) == [1, 2]
     assert isinstance((await record(writer, [claim(user)]))[0], Recorded)
@@ -324,7 +324,7 @@ async def test_a_swallowed_answer_ends_within_its_deadline(
 async def test_nobody_there_leaves_no_doubt(proxy: Proxy, writer: Writer, stores: Stores) -> None:
     """A batch that could not be sent is tried over one connection attempt, and keeps the writer's number."""
     (user,) = await make_users(stores, 1)
-    number, proxy.refuse = writer.number, True
+    number, proxy.refuse = writer.writer_id, True
     assert writer.conn is not None
     writer.conn.terminate()
     before = proxy.connections
@@ -333,7 +333,7 @@ async def test_nobody_there_leaves_no_doubt(proxy: Proxy, writer: Writer, stores
     assert proxy.connections == before + 1
     proxy.refuse = False
     assert isinstance((await record(writer, [claim(user)]))[0], Recorded)
-    assert writer.number == number
+    assert writer.writer_id == number
 
 
 async def test_what_is_left_when_postgresql_goes_away_is_refused(
@@ -343,13 +343,13 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
     part."""
     users = await make_users(stores, 16)
     claims = [claim(user) for user in users[:-1]] + [claim(users[-1], metadata="[")]
-    real, calls = ledger.record, 0
+    real, calls = ledger.record_aio, 0
 
     async def going(
         conn: asyncpg.Connection,
         batch: Sequence[SubmittedAction],
         span: SequenceRange,
-        judge: ledger.Judge | None,
+        decide_by_log: ledger.DecideByLog | None,
         boards: Sequence[Board],
     ) -> ledger.Recording:
         nonlocal calls
@@ -357,9 +357,9 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
         if calls == 3:  # the whole batch, its first half, its second half
             proxy.refuse = True
             conn.terminate()
-        return await real(conn, batch, span, judge, boards)
+        return await real(conn, batch, span, decide_by_log, boards)
 
-    monkeypatch.setattr(ledger, "record", going)
+    monkeypatch.setattr(ledger, "record_aio", going)
     outcomes = await record(writer, claims)
     assert all(isinstance(outcome, Recorded) for outcome in outcomes[:8])
     assert all(refused(outcome, Code.SERVICE_UNAVAILABLE) for outcome in outcomes[8:])
@@ -370,13 +370,13 @@ async def test_cancelling_ends_the_connection_and_the_number(writer: Writer, sto
     """Whether a cancelled batch was recorded can't be known, so its turn is not used again."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
-    number = writer.number
+    number = writer.writer_id
     async with locked(stores, user):
         with trio.move_on_after(0.1) as scope:
             await record(writer, [claim(user)])
         assert scope.cancelled_caught
     assert not writer.is_connected
-    assert writer.number != number
+    assert writer.writer_id != number
     assert isinstance((await record(writer, [claim(user)]))[0], Recorded)
 
 
@@ -384,7 +384,7 @@ async def test_taken_parts_cover_the_batch(writer: Writer, stores: Stores) -> No
     """However it was halved, every place is in exactly one part, and turns follow each other."""
     users = await make_users(stores, 9)
     claims = [claim(user, metadata="[" if place % 4 == 1 else None) for place, user in enumerate(users)]
-    parts: list[RecordedTurn] = await run_in_asyncio(writer.record, claims)
+    parts: list[RecordedTurn] = await run_in_asyncio(writer.record_aio, claims)
     assert sorted(place for part in parts for place in part.places) == list(range(9))
     used = [part.span.last for part in parts if part.recording.rows]
     assert used == list(range(2, 2 + len(used)))
@@ -393,18 +393,20 @@ async def test_taken_parts_cover_the_batch(writer: Writer, stores: Stores) -> No
 # ---- other histories, other sessions ---------------------------------------------------------------------------------
 
 
-async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_number(writer: Writer, stores: Stores) -> None:
+async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_writer_id(
+    writer: Writer, stores: Stores
+) -> None:
     """An older database was restored: the batch is recorded once, under a number that no board knows, and the board is
     in doubt."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
-    number = writer.number
+    number = writer.writer_id
     await stores.execute("DELETE FROM commits")
     claims = [claim(user, points=3)]
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, claims))
-    assert writer.number != number
-    assert (await turns(stores, number), await turns(stores, writer.number)) == ([], [1])
-    assert Doubt.HISTORY in writer.agreements[0].doubts()
+    assert writer.writer_id != number
+    assert (await turns(stores, number), await turns(stores, writer.writer_id)) == ([], [1])
+    assert StaleReason.HISTORY in writer.agreements[0].stale_reasons()
 
 
 async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Proxy, stores: Stores) -> None:
@@ -420,12 +422,12 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
     outcomes = await record(writer, [claim(one), claim(other)])
     assert (asked, [type(outcome) for outcome in outcomes]) == ([], [Recorded, Recorded])
     async with connection(stores) as conn:
-        await run_in_asyncio(outbox.detach, conn, [99])
+        await run_in_asyncio(outbox.detach_aio, conn, [99])
     outcomes = await record(writer, [claim(one), claim(other)])
     assert asked == [one, other]
     assert isinstance(outcomes[0], Recorded)
     assert refused(outcomes[1], Code.RATE_LIMITED)
-    assert Doubt.DETACHED in writer.agreements[0].doubts()
+    assert StaleReason.DETACHED in writer.agreements[0].stale_reasons()
     writer.close()
 
 
@@ -434,13 +436,14 @@ async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores:
     (user,) = await make_users(stores, 1)
     limits = Limits(stores.redis_direct, per_minute=1, cooldowns=True)
     writers = [
-        Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.judge_by_log, [agreed()]) for _ in range(2)
+        Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.decide_by_log_aio, [agreed()])
+        for _ in range(2)
     ]
     outcomes: list[Outcome | None] = []
 
     async def act(writer: Writer) -> None:
         for _ in range(5):
-            for taken in await run_in_asyncio(partial(writer.record, by_log=True), [claim(user)]):
+            for taken in await run_in_asyncio(partial(writer.record_aio, by_log=True), [claim(user)]):
                 outcomes.extend(taken.recording.outcomes)
 
     async with trio.open_nursery() as nursery:
@@ -463,7 +466,7 @@ async def test_whose_rows_are_locked_is_set_apart(table: str, writer: Writer, st
         assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, False, True]
         assert outcomes[1] is LOCKED
         again = [claim(held)]
-        (taken,) = await run_in_asyncio(partial(writer.record, cautious=True), again)
+        (taken,) = await run_in_asyncio(partial(writer.record_aio, skip_locked=True), again)
         assert taken.recording.outcomes == [LOCKED]
         await run_in_asyncio(other.execute, "ROLLBACK")
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, again))

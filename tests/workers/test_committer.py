@@ -15,11 +15,11 @@ from scoreboard.domain.errors import Code, StorageUnavailable
 from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction, limited
 from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import (
+    ACTION_TIMEOUT_SECONDS,
+    COMMIT_TIMED_OUT,
     DATABASE_UNAVAILABLE,
-    LOCKED_RETRY_SECONDS,
+    LOCKED_RETRY_INTERVAL_SECONDS,
     MAX_BATCH_ACTIONS,
-    OUTCOME_IN_DOUBT,
-    OUTCOME_TIMEOUT_SECONDS,
     QUEUE_FULL,
     Pending,
     Queue,
@@ -72,17 +72,17 @@ def test_a_follower_gets_what_became_of_its_leader(outcome: Outcome, same: Outco
 def test_only_the_first_outcome_counts() -> None:
     """Who was told that it took too long is not told again."""
     late = pending(claim(ADA))
-    late.resolve(OUTCOME_IN_DOUBT)
+    late.resolve(COMMIT_TIMED_OUT)
     late.resolve(POINTS)
-    assert late.outcome is OUTCOME_IN_DOUBT
+    assert late.outcome is COMMIT_TIMED_OUT
 
 
 def test_every_answer_of_the_queue_is_a_503() -> None:
     """Away, busy, in doubt: the client may come again."""
-    assert {refusal.code for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, OUTCOME_IN_DOUBT)} == {
+    assert {refusal.code for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, COMMIT_TIMED_OUT)} == {
         Code.SERVICE_UNAVAILABLE
     }
-    assert all(refusal.retry_after == 1 for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, OUTCOME_IN_DOUBT))
+    assert all(refusal.retry_after == 1 for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, COMMIT_TIMED_OUT))
 
 
 # ---- the queue, on a clock of its own --------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         await submitted(queue, claims, outcomes, nursery)
         assert outcomes == [QUEUE_FULL]
         batch, _ = await queue.next_batch()
-        assert [each.claim for each in batch] == claims[:3]
+        assert [each.action for each in batch] == claims[:3]
         for each in batch:
             each.resolve(POINTS)
     assert outcomes[1:] == [POINTS] * 3
@@ -144,7 +144,7 @@ async def test_a_batch_is_bounded() -> None:
 
 
 async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.testing.MockClock) -> None:
-    """After OUTCOME_TIMEOUT_SECONDS whoever waits is told that it is not known; what was still queued then is dropped before the
+    """After ACTION_TIMEOUT_SECONDS whoever waits is told that it is not known; what was still queued then is dropped before the
     stores see it."""
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
@@ -155,13 +155,13 @@ async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.te
             await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
             ((under_way, _), _) = await queue.next_batch()
             await submitted(queue, [claim(ADA)], outcomes, waiting)
-        assert outcomes == [OUTCOME_IN_DOUBT] * 3
-        assert OUTCOME_TIMEOUT_SECONDS <= trio.current_time() - begun <= OUTCOME_TIMEOUT_SECONDS + 0.5
+        assert outcomes == [COMMIT_TIMED_OUT] * 3
+        assert ACTION_TIMEOUT_SECONDS <= trio.current_time() - begun <= ACTION_TIMEOUT_SECONDS + 0.5
         under_way.resolve(POINTS)
         async with trio.open_nursery() as waiting:
             await submitted(queue, [fresh := claim(BOB)], outcomes, waiting)
             ((taken,), _) = await queue.next_batch()
-            assert taken.claim is fresh
+            assert taken.action is fresh
             taken.resolve(POINTS)
         nursery.cancel_scope.cancel()
 
@@ -176,24 +176,26 @@ async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.t
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expire_task, queue)
         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
-        ((ada, bob), cautious) = await queue.next_batch()
-        assert not cautious
+        ((ada, bob), skip_locked) = await queue.next_batch()
+        assert not skip_locked
         queue.postpone(ada)
         bob.resolve(POINTS)
         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
-        ((another,), cautious) = await queue.next_batch()
-        assert (another.claim.user, cautious) == (BOB, False)
+        ((another,), skip_locked) = await queue.next_batch()
+        assert (another.action.user, skip_locked) == (BOB, False)
         another.resolve(POINTS)
         begun = trio.current_time()
-        (batch, cautious) = await queue.next_batch()
-        assert ([each.claim.user for each in batch], cautious) == ([ADA, ADA], True)
-        assert LOCKED_RETRY_SECONDS <= trio.current_time() - begun + 0.001 <= LOCKED_RETRY_SECONDS + 0.2
+        (batch, skip_locked) = await queue.next_batch()
+        assert ([each.action.user for each in batch], skip_locked) == ([ADA, ADA], True)
+        assert (
+            LOCKED_RETRY_INTERVAL_SECONDS <= trio.current_time() - begun + 0.001 <= LOCKED_RETRY_INTERVAL_SECONDS + 0.2
+        )
         for each in batch:
-            queue.unlocked(each.claim.user)
+            queue.mark_unlocked(each.action.user)
             each.resolve(POINTS)
         await submitted(queue, [claim(ADA)], outcomes, nursery)
-        ((again,), cautious) = await queue.next_batch()
-        assert not cautious
+        ((again,), skip_locked) = await queue.next_batch()
+        assert not skip_locked
         again.resolve(POINTS)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -215,11 +217,11 @@ async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
             for each in (await queue.next_batch()).pending:
                 queue.postpone(each)
         while len(outcomes) < len(users):
-            with trio.fail_after(OUTCOME_TIMEOUT_SECONDS):
-                batch, cautious = await queue.next_batch()
-            assert cautious
+            with trio.fail_after(ACTION_TIMEOUT_SECONDS):
+                batch, skip_locked = await queue.next_batch()
+            assert skip_locked
             for each in batch:
-                queue.unlocked(each.claim.user)
+                queue.mark_unlocked(each.action.user)
                 each.resolve(POINTS)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -229,7 +231,7 @@ async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
 async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock that lasts: OUTCOME_IN_DOUBT after the usual time, and nobody grows a queue of them."""
+    """A lock that lasts: COMMIT_TIMED_OUT after the usual time, and nobody grows a queue of them."""
     monkeypatch.setattr(action_queue, "MAX_QUEUED_ACTIONS", 2)
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
@@ -240,8 +242,8 @@ async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
         for each in batch:
             queue.postpone(each)
         assert queue.submit(claim(BOB)) is QUEUE_FULL
-        await trio.sleep(OUTCOME_TIMEOUT_SECONDS + 0.2)
-        assert outcomes == [OUTCOME_IN_DOUBT, OUTCOME_IN_DOUBT]
+        await trio.sleep(ACTION_TIMEOUT_SECONDS + 0.2)
+        assert outcomes == [COMMIT_TIMED_OUT, COMMIT_TIMED_OUT]
         nursery.cancel_scope.cancel()
 
 
@@ -250,7 +252,7 @@ class FakeWriter:
         self.is_connected = False
         self.there = True
 
-    async def ready(self) -> None:
+    async def ready_aio(self) -> None:
         if not self.there:
             raise StorageUnavailable("postgresql", "on purpose")
         self.is_connected = True
@@ -267,7 +269,7 @@ class FakeCommit:
         self.batches: list[Sequence[SubmittedAction]] = []
         self.fails: Callable[[], Exception] | None = None
 
-    async def run(self, claims: Sequence[SubmittedAction], *, cautious: bool = False) -> Committed:
+    async def run_aio(self, claims: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
         self.batches.append(claims)
         if self.fails is not None:
             raise self.fails()
@@ -289,7 +291,7 @@ async def test_a_crash_answers_everybody_and_ends_the_committer() -> None:
                 with trio.CancelScope(shield=True):
                     async with trio.open_nursery() as waiting:
                         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
-    assert outcomes == [OUTCOME_IN_DOUBT, DATABASE_UNAVAILABLE]
+    assert outcomes == [COMMIT_TIMED_OUT, DATABASE_UNAVAILABLE]
     assert queue.available == 0
     assert not commit.writer.is_connected
 
@@ -301,7 +303,7 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
         await nursery.start(commit_batches, queue, commit, lambda *_: None)
         commit.fails = lambda: StorageUnavailable("postgresql", "cancelled")
-        assert await submit(queue, claim(ADA)) is OUTCOME_IN_DOUBT
+        assert await submit(queue, claim(ADA)) is COMMIT_TIMED_OUT
         commit.fails = None
         assert isinstance(await submit(queue, claim(ADA)), Recorded)
         assert queue.available == 1
@@ -312,7 +314,7 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
     """The queue does not outlive its committers: DATABASE_UNAVAILABLE now and for whoever comes, until one is connected again."""
     queue, outcomes, commit = Queue(), list[Outcome](), FakeCommit()
     monkeypatch.setattr(action_queue, "MAX_BATCH_ACTIONS", 1)
-    monkeypatch.setattr(module, "RECONNECT", 0.01)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.01)
 
     def lose() -> Exception:
         commit.writer.is_connected = commit.writer.there = False
@@ -326,7 +328,7 @@ async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypat
                 for each in (claim(ADA), claim(BOB), claim(ADA)):
                     waiting.start_soon(partial(submitted, queue, [each], outcomes, waiting))
             assert sorted(outcomes, key=str) == sorted(
-                [OUTCOME_IN_DOUBT, DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE], key=str
+                [COMMIT_TIMED_OUT, DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE], key=str
             )
             assert await submit(queue, claim(ADA)) is DATABASE_UNAVAILABLE
             commit.fails, commit.writer.there = None, True

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.domain.boards import LEADERBOARD, BoardVersion
+from scoreboard.domain.boards import LEADERBOARD, Board, BoardVersion
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded, SubmittedAction
 from scoreboard.operations import action_queue
@@ -35,7 +35,10 @@ class RunningCommitters:
     def __init__(self, stores: Stores, postgres: Proxy, nursery: trio.Nursery) -> None:
         self.stores, self.postgres, self.nursery, self.queue = stores, postgres, nursery, Queue()
         self.commits: list[Commit] = []
-        self.marks: list[BoardVersion] = []
+        self.versions: list[BoardVersion] = []
+
+    def on_board_changed(self, _board: Board, version: BoardVersion) -> None:
+        self.versions.append(version)
 
     async def start(self, committers: int = 2) -> None:
         projection, breaker = Projection(self.stores.redis_direct, LEADERBOARD, lambda: None), Breaker("redis")
@@ -43,11 +46,11 @@ class RunningCommitters:
             limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
             writer = Writer(
-                PostgresConnector(self.postgres.url).connect_committer_aio, limits.judge_by_log, [agreement]
+                PostgresConnector(self.postgres.url).connect_committer_aio, limits.decide_by_log_aio, [agreement]
             )
-            commit = Commit(writer, limits, [BoardWriter(projection, agreement, breaker)], breaker)
+            commit = Commit(writer, limits, [BoardWriter(projection, agreement)], breaker)
             self.commits.append(commit)
-            await self.nursery.start(commit_batches, self.queue, commit, self.marks.append)
+            await self.nursery.start(commit_batches, self.queue, commit, self.on_board_changed)
         self.nursery.start_soon(expire_task, self.queue)
 
     async def connected(self) -> None:
@@ -103,7 +106,7 @@ async def test_what_queues_while_a_batch_is_under_way_is_one_batch(world: Runnin
     with trio.fail_after(30):
         await world.submit_all([claim(user) for user in users])
     assert await world.stores.fetchval("SELECT count(*) FROM commits") <= 4
-    assert max(world.marks).version == len(world.marks)
+    assert max(world.versions).version == len(world.versions)
 
 
 async def test_one_poisoned_action_among_200_is_refused_alone(world: RunningCommitters) -> None:
@@ -142,7 +145,7 @@ async def test_postgresql_away_is_refused_at_once_and_back_by_itself(
 ) -> None:
     """No answer takes a connect time-out once it is known; no 200 meanwhile; the first after it is back needs no
     restart."""
-    monkeypatch.setattr(module, "RECONNECT", 0.02)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     (user,) = await make_users(world.stores, 1)
     await world.start()
     with trio.fail_after(30):
@@ -164,7 +167,7 @@ async def test_a_start_without_postgresql_waits_for_it(
     world: RunningCommitters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The committers are started all the same, refuse, and work as soon as there is a database."""
-    monkeypatch.setattr(module, "RECONNECT", 0.02)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     (user,) = await make_users(world.stores, 1)
     world.postgres.refuse = True
     with trio.fail_after(30):
@@ -179,8 +182,8 @@ async def test_swallowed_answers_end_at_the_actions_deadline(
     world: RunningCommitters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits is told at its deadline, and a retry of the same ids tells the truth once answers come again."""
-    monkeypatch.setattr(action_queue, "OUTCOME_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(module, "RECONNECT", 0.02)
+    monkeypatch.setattr(action_queue, "ACTION_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr("scoreboard.storage.writer.STATEMENT_SECONDS", 0.4)
     monkeypatch.setattr("scoreboard.storage.connections.postgres_connector.CONNECT_SECONDS", 0.4)
     users = await make_users(world.stores, 5)
@@ -191,7 +194,7 @@ async def test_swallowed_answers_end_at_the_actions_deadline(
         claims = [claim(user) for user in users]
         assert kinds(await world.submit_all(claims)) == {"SERVICE_UNAVAILABLE": 5}
         world.postgres.fault = None
-        monkeypatch.setattr(action_queue, "OUTCOME_TIMEOUT_SECONDS", 3.0)
+        monkeypatch.setattr(action_queue, "ACTION_TIMEOUT_SECONDS", 3.0)
         outcomes = await world.submit_all(claims)
         while any(isinstance(outcome, Refusal) for outcome in outcomes):
             await trio.sleep(0.02)

@@ -13,7 +13,8 @@ from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.operations.admin.verify import differences
 from scoreboard.storage import rebuild
-from scoreboard.storage.agreement import Doubt
+from scoreboard.storage.agreement import StaleReason
+from scoreboard.storage.comparison import BEHIND_SECONDS, Comparison, Repair, needed_repair, reasons_of
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores, open_stores
@@ -24,7 +25,7 @@ from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
 from scoreboard.storage.redis.limits import Limits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.workers.housekeeping import run_housekeeping
-from scoreboard.workers.projector import BEHIND_SECONDS, Comparison, Projector, Repair, doubts, needed
+from scoreboard.workers.projector import Projector
 from tests.storage.seeds import (
     NAMES,
     Scribe,
@@ -82,26 +83,26 @@ def missing(age: float) -> Missing:
 @pytest.mark.parametrize(
     ("seen", "known", "expected", "reasons"),
     [
-        (Comparison(state(0, 0, is_whole=False), {}, [], False, {}), NEVER, Repair.REBUILD, {Doubt.MISSING}),
+        (Comparison(state(0, 0, is_whole=False), {}, [], False, {}), NEVER, Repair.REBUILD, {StaleReason.MISSING}),
         (
             Comparison(state(3, 9, is_whole=False), {}, [], False, {}),
             BoardVersion(3, 9),
             Repair.REBUILD,
-            {Doubt.MISSING},
+            {StaleReason.MISSING},
         ),
         (Comparison(state(1, 5), {}, [], False, {}), BoardVersion(1, 5), Repair.REPLAY, set()),
-        (Comparison(state(1, 5, "before"), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {Doubt.OLD}),
-        (Comparison(state(1, 4), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {Doubt.OLD}),
-        (Comparison(state(1, 9), {}, [], False, {}), BoardVersion(2, 1), Repair.RENEW, {Doubt.OLD}),
+        (Comparison(state(1, 5, "before"), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {StaleReason.OLD}),
+        (Comparison(state(1, 4), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {StaleReason.OLD}),
+        (Comparison(state(1, 9), {}, [], False, {}), BoardVersion(2, 1), Repair.RENEW, {StaleReason.OLD}),
         (Comparison(state(2, 1), {}, [], False, {}), BoardVersion(1, 9), Repair.REPLAY, set()),
         (
             Comparison(state(2, 1, is_incomplete=True), {}, [], False, {}),
             BoardVersion(1, 9),
             Repair.COMPLETE,
-            {Doubt.INCOMPLETE},
+            {StaleReason.INCOMPLETE},
         ),
-        (Comparison(state(1, 5), {7: 2}, [], False, {}), BoardVersion(1, 5), Repair.REBUILD, {Doubt.HISTORY}),
-        (Comparison(state(1, 5), {}, [], True, {}), BoardVersion(1, 5), Repair.REBUILD, {Doubt.BEHIND}),
+        (Comparison(state(1, 5), {7: 2}, [], False, {}), BoardVersion(1, 5), Repair.REBUILD, {StaleReason.HISTORY}),
+        (Comparison(state(1, 5), {}, [], True, {}), BoardVersion(1, 5), Repair.REBUILD, {StaleReason.BEHIND}),
         (
             Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS / 2)], False, {}),
             BoardVersion(1, 5),
@@ -112,19 +113,19 @@ def missing(age: float) -> Missing:
             Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS * 2)], False, {}),
             BoardVersion(1, 5),
             Repair.REPLAY,
-            {Doubt.BEHIND},
+            {StaleReason.BEHIND},
         ),
-        (Comparison(state(1, 5), {}, [], False, {7: False}), BoardVersion(1, 5), Repair.REPLAY, {Doubt.DETACHED}),
+        (Comparison(state(1, 5), {}, [], False, {7: False}), BoardVersion(1, 5), Repair.REPLAY, {StaleReason.DETACHED}),
         (Comparison(state(1, 5), {}, [], False, {7: True, 8: False}), BoardVersion(1, 5), Repair.REPLAY, set()),
     ],
 )
 def test_what_a_comparison_leads_to(
-    seen: Comparison, known: BoardVersion, expected: Repair, reasons: set[Doubt]
+    seen: Comparison, known: BoardVersion, expected: Repair, reasons: set[StaleReason]
 ) -> None:
     """A part missing, a lost history: built anew. A restarted server, a fallen version: renumbered. An old gap puts a
     board in doubt."""
-    assert needed(seen, known) is expected
-    assert doubts(seen, known, {8}) == reasons
+    assert needed_repair(seen, known) is expected
+    assert reasons_of(seen, known, {8}) == reasons
 
 
 async def test_an_absent_board_is_built(stores: Stores) -> None:
@@ -138,8 +139,8 @@ async def test_an_absent_board_is_built(stores: Stores) -> None:
     assert await projector.check_once() is Repair.REBUILD
     assert projector.projection.known > NEVER
     assert await order_in_redis(stores) == await order_in_postgres(stores)
-    assert projector.agreement.in_doubt, "only the next comparison proves that they agree"
-    assert (await projector.check_once(), projector.agreement.in_doubt) == (None, False)
+    assert projector.agreement.is_stale, "only the next comparison proves that they agree"
+    assert (await projector.check_once(), projector.agreement.is_stale) == (None, False)
     assert await stores.command("KEYS", "*:next:*") == []
     assert await stores.command("TTL", NAMES.order) == -1, "the board itself must not expire"
 
@@ -173,7 +174,7 @@ async def test_a_dead_writers_turns_are_replayed(stores: Stores) -> None:
     assert await projector.check_once() is Repair.REPLAY
     assert await order_in_redis(stores) == await order_in_postgres(stores)
     assert projector.projection.known.epoch == before.epoch
-    assert (await run_in_asyncio(rebuilder_of(stores).state)).applied == {7: 5}
+    assert (await run_in_asyncio(rebuilder_of(stores).state_aio)).applied == {7: 5}
 
 
 # ---- damaged boards -------------------------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ async def test_a_board_that_does_not_add_up_is_built_anew(stores: Stores, damage
     assert await projector.check_once() is Repair.REBUILD
     assert await order_in_redis(stores) == await order_in_postgres(stores)
     await projector.check_once()
-    assert not projector.agreement.in_doubt
+    assert not projector.agreement.is_stale
 
 
 # ---- changes by others ----------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ async def test_truncated_scores_leave_an_empty_board(stores: Stores) -> None:
     assert await projector.check_once() is Repair.REBUILD
     assert await order_in_redis(stores) == []
     await projector.check_once()
-    assert not projector.agreement.in_doubt
+    assert not projector.agreement.is_stale
 
 
 async def test_a_committers_own_rows_are_noted_once(stores: Stores) -> None:
@@ -327,11 +328,11 @@ async def test_a_rename_while_redis_was_away_is_on_the_board(stores: Stores) -> 
     await settle(stores)
     names = int(await stores.command("HGET", NAMES.meta, "names") or 0)
     assert await projector.check_once() is Repair.REPLAY
-    assert Doubt.BEHIND in projector.agreement.doubts()
+    assert StaleReason.BEHIND in projector.agreement.stale_reasons()
     assert await stores.command("EXISTS", profile) == 0
     assert int(await stores.command("HGET", NAMES.meta, "names")) > names
     await projector.check_once()
-    assert not projector.agreement.in_doubt
+    assert not projector.agreement.is_stale
 
 
 async def test_a_rename_that_was_written_through_is_not_told_again(stores: Stores) -> None:
@@ -420,11 +421,11 @@ async def test_a_history_that_went_back_is_noticed_without_anybody_acting(stores
     )
     epoch = projector.projection.known.epoch
     assert await projector.check_once() is Repair.REBUILD
-    assert Doubt.HISTORY in projector.agreement.doubts()
+    assert StaleReason.HISTORY in projector.agreement.stale_reasons()
     assert projector.projection.known.epoch > epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
     await projector.check_once()
-    assert not projector.agreement.in_doubt
+    assert not projector.agreement.is_stale
 
 
 async def test_turns_that_were_acknowledged_and_lost_are_not_waited_for(stores: Stores) -> None:
@@ -434,7 +435,7 @@ async def test_turns_that_were_acknowledged_and_lost_are_not_waited_for(stores: 
     projector.agreement.acknowledge(7, 3)
     await projector.check_once()
     await projector.check_once()
-    assert not projector.agreement.in_doubt
+    assert not projector.agreement.is_stale
     assert projector.agreement.expected() == {}
 
 
@@ -461,8 +462,8 @@ async def test_a_board_that_another_installation_repairs_is_left_alone(stores: S
     await stores.execute("UPDATE installation SET id = $1", uuid4())
     second = projector_of(stores, "b")
     assert await second.check_once() is None
-    assert second.is_shared
-    assert second.agreement.doubts() == {Doubt.MISSING}
+    assert second.repair.lease.is_shared
+    assert second.agreement.stale_reasons() == {StaleReason.MISSING}
     assert await stores.command("HGETALL", NAMES.meta) == before
 
 
@@ -488,7 +489,7 @@ async def test_an_epoch_is_never_used_again(stores: Stores) -> None:
     await projector_of(stores).check_once()
     await stores.command("HSET", NAMES.meta, "epoch", 1_000)
     async with connection(stores) as conn:
-        mark = await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+        mark = await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
     assert mark.epoch == 1_001
 
 
@@ -504,22 +505,22 @@ async def test_what_is_put_in_place_has_not_changed(stores: Stores) -> None:
 
     async with connection(stores) as conn:
         users = await make_users(stores, 12)
-        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
         begun = await updated()  # of a board without rows: when it was made
         scribe = Scribe(conn, 7)
         await scribe.record([claim(user, points=100 if user in users[:10] else 1) for user in users])
         await stores.execute("UPDATE scores SET updated_at = '2026-01-02T03:04:05.678Z' WHERE total_score = 100")
         await stores.command("DEL", *NAMES)
-        mark = await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+        mark = await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
         assert await updated() == 1767323045678 < begun, "the shown rows' last, not that of those below"
-        renewed = await run_in_asyncio(rebuilder_of(stores).renew, conn, mark.epoch)
+        renewed = await run_in_asyncio(rebuilder_of(stores).bump_epoch_aio, conn, mark.epoch)
         assert renewed.epoch > mark.epoch
         assert await updated() == 1767323045678
         await stores.command("HSET", NAMES.meta, "updated", 1767323049000)  # a name has changed since
-        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
         assert await updated() == 1767323049000
         await stores.command("HSET", NAMES.meta, "installation", "another's")
-        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
         assert await updated() == 1767323045678, "when another installation's rows changed says nothing of ours"
         assert int(await stores.command("HGET", NAMES.meta, "top_at")) >= begun
 
@@ -532,7 +533,7 @@ async def test_two_rebuild_at_once(stores: Stores) -> None:
     async def build() -> None:
         async with connection(stores) as conn:
             try:
-                await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+                await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
             except (StaleEpoch, StorageUnavailable):
                 # the second: a busy machine; the projector below finishes what none of them did
                 pass
@@ -542,7 +543,7 @@ async def test_two_rebuild_at_once(stores: Stores) -> None:
             nursery.start_soon(build)
     projector = projector_of(stores)
     with trio.fail_after(10):
-        while await projector.check_once() or projector.agreement.in_doubt:  # none of them may have come through
+        while await projector.check_once() or projector.agreement.is_stale:  # none of them may have come through
             await trio.sleep(0.01)
     assert await order_in_redis(stores) == await order_in_postgres(stores)
 
@@ -551,7 +552,7 @@ async def test_an_unfinished_board_is_cleared_by_the_next_and_expires(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is stopped while building leaves one board aside at most, and that one only for a while."""
-    monkeypatch.setattr(rebuild, "CHUNK", 2)
+    monkeypatch.setattr(rebuild, "CHUNK_USERS", 2)
     async with connection(stores) as conn:
         await Scribe(conn, 7).record([claim(user) for user in await make_users(stores, 5)])
         for _ in range(4):
@@ -562,11 +563,11 @@ async def test_an_unfinished_board_is_cleared_by_the_next_and_expires(
 
             rebuilder.renew_lease = stop
             with pytest.raises(StaleEpoch):
-                await run_in_asyncio(rebuilder.rebuild, conn)
+                await run_in_asyncio(rebuilder.rebuild_aio, conn)
         left = await stores.command("KEYS", "*:next:*")
         assert 0 < len(left) <= 5
         assert min([await stores.command("TTL", key) for key in left]) > 0
-        await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+        await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
     assert await stores.command("KEYS", "*:next:*") == []
 
 
@@ -579,10 +580,10 @@ async def test_a_holder_that_wakes_up_late_changes_nothing(stores: Stores) -> No
         woken, stopped = trio.Event(), trio.Event()
 
         class Stopped(Rebuilder):
-            async def _put_in_place(self, epoch: int, expected: int, aside: BoardKeys | None = None) -> None:
+            async def _put_in_place_aio(self, epoch: int, expected: int, aside: BoardKeys | None = None) -> None:
                 stopped.set()
                 await trio_asyncio.trio_as_aio(woken.wait)()
-                await super()._put_in_place(epoch, expected, aside)
+                await super()._put_in_place_aio(epoch, expected, aside)
 
         late = Stopped(stores, LEADERBOARD)
         with trio.fail_after(10):
@@ -590,11 +591,11 @@ async def test_a_holder_that_wakes_up_late_changes_nothing(stores: Stores) -> No
 
                 async def build_late() -> None:
                     with pytest.raises(StaleEpoch):
-                        await run_in_asyncio(late.rebuild, late_conn)
+                        await run_in_asyncio(late.rebuild_aio, late_conn)
 
                 nursery.start_soon(build_late)
                 await stopped.wait()
-                mark = await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+                mark = await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
                 woken.set()
     assert int(await stores.command("HGET", NAMES.meta, "epoch")) == mark.epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
@@ -620,9 +621,9 @@ async def test_writes_during_a_rebuild(stores: Stores) -> None:
     async def rebuild_twice() -> None:
         async with connection(stores) as conn:
             for _ in range(3):
-                await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+                await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
                 await stores.command("UNLINK", *NAMES)
-                await run_in_asyncio(rebuilder_of(stores).rebuild, conn)
+                await run_in_asyncio(rebuilder_of(stores).rebuild_aio, conn)
         done.set()
 
     with trio.fail_after(60):
@@ -641,7 +642,7 @@ async def test_one_projector_at_a_time(stores: Stores) -> None:
     assert await first.check_once() is Repair.REBUILD
     await stores.command("DEL", NAMES.order, NAMES.meta)
     assert await second.check_once() is None
-    assert not second.is_shared
+    assert not second.repair.lease.is_shared
     assert await first.check_once() is Repair.REBUILD
 
 
@@ -668,7 +669,7 @@ async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
 
 async def test_verify_tells_each_kind_of_difference(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums, totals, order and strangers: what is wrong is named by user, and nothing is when all agree."""
-    monkeypatch.setattr("scoreboard.operations.admin.verify.PAUSE", 0.01)
+    monkeypatch.setattr("scoreboard.operations.admin.verify.COMPARISON_INTERVAL_SECONDS", 0.01)
     users = await make_users(stores, 4)
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
@@ -703,14 +704,14 @@ async def test_the_outbox_is_pruned(stores: Stores) -> None:
         await stores.execute(
             "UPDATE commits SET committed_at = now() - interval '2 hours' WHERE writer = 1 OR turn < 3"
         )
-        assert await run_in_asyncio(outbox.prune, conn, {1: 4, 2: 1}) == 4
+        assert await run_in_asyncio(outbox.prune_aio, conn, {1: 4, 2: 1}) == 4
         kept = await stores.fetch("SELECT writer, turn FROM commits ORDER BY writer, turn")
         assert [tuple(row) for row in kept] == [(1, 4), (2, 2), (2, 3), (2, 4)]
-        committed = await run_in_asyncio(outbox.last_turns, conn)
-        lacks = await run_in_asyncio(outbox.missing, conn, LEADERBOARD, {1: 4, 2: 1}, committed, 0.0)
+        committed = await run_in_asyncio(outbox.last_turns_aio, conn)
+        lacks = await run_in_asyncio(outbox.missing_aio, conn, LEADERBOARD, {1: 4, 2: 1}, committed, 0.0)
         assert [lack.span for lack in lacks] == [SequenceRange(2, 2, 4)]
         with pytest.raises(outbox.HistoryGone):
-            await run_in_asyncio(outbox.missing, conn, LEADERBOARD, {1: 4}, committed, 0.0)
+            await run_in_asyncio(outbox.missing_aio, conn, LEADERBOARD, {1: 4}, committed, 0.0)
 
 
 async def test_housekeeping_makes_partitions(stores: Stores) -> None:

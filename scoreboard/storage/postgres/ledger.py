@@ -20,11 +20,14 @@ from scoreboard.storage.postgres.totals import for_board
 # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
 BATCH_VERSIONS = 4096
 
-RECORD_SQL = files("scoreboard.storage.postgres").joinpath("record.sql").read_text("utf-8")
+# For the leaderboard with other boards, and for the leaderboard alone.
+RECORD_BOARDS_SQL = files("scoreboard.storage.postgres").joinpath("record.sql").read_text("utf-8")
+RECORD_SQL = "\n".join(line for line in RECORD_BOARDS_SQL.splitlines() if not line.endswith("-- boards"))
 
 # What was recorded for (user, actionId) pairs, if anything. The key's processed_at leads to the log's one partition.
-ORIGINALS_SQL = """
-SELECT i.place, k.body_sha256, l.points_awarded, l.new_score, (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
+RECORDED_SQL = """
+SELECT i.place, k.body_sha256, l.points_awarded, l.new_score,
+       (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
        (extract(epoch FROM clock_timestamp() - k.processed_at) * 1000)::bigint AS age_ms,
        k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
@@ -37,7 +40,8 @@ FREE_SQL = """
 WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED),
      held AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) EXCEPT SELECT id FROM free),
      scored AS MATERIALIZED (SELECT user_id FROM scores WHERE user_id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)
-SELECT id FROM held UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
+SELECT id FROM held
+UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
 
 # Why `record` recorded nothing.
 REFUSED_SQL = """
@@ -49,12 +53,12 @@ ROWS_SQL = "SELECT user_id, total_score, reached, version FROM {totals} WHERE us
 
 
 class Recording(NamedTuple):
-    """A batch's effect. `outcomes` in the order of the claims; `rows` of all boards and `told` of the leaderboard for
-    the projections, empty when nothing was added."""
+    """A batch's effect. `outcomes` in the order of the actions; `rows` of all boards and `events` of the leaderboard
+    for the projections, empty when nothing was added."""
 
     outcomes: list[Outcome | None]  # None: processed before, `find_recorded` tells
     rows: list[LedgerRow]
-    told: list[ScoreEvent]
+    events: list[ScoreEvent]
 
 
 class HistoryLost(ScoreboardError):
@@ -65,64 +69,65 @@ class LimitsUnchecked(ScoreboardError):
     """Another writer can't reach Redis, so the rate limits must be asked of the database. Nothing was recorded."""
 
 
-Judge = Callable[[asyncpg.Connection, Sequence[SubmittedAction]], Awaitable[Sequence[Refusal | None]]]
+DecideByLog = Callable[[asyncpg.Connection, Sequence[SubmittedAction]], Awaitable[Sequence[Refusal | None]]]
 
 
 class RecordedAction(NamedTuple):
-    """What was recorded before under a claim's actionId."""
+    """What was recorded before under a action's actionId."""
 
     duplicate: Duplicate
     this_turn: bool  # by the very turn that is asked about
     age_ms: int
 
 
-async def record(
+async def record_aio(
     conn: asyncpg.Connection,
-    claims: Sequence[SubmittedAction],
+    actions: Sequence[SubmittedAction],
     span: SequenceRange,
-    judge: Judge | None = None,
+    decide_by_log: DecideByLog | None = None,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Records the claims on those boards under the writer's turn `span.last`; the turn is used up only if `rows` is not
-    empty.
+    """Records the actions on those boards under the writer's turn `span.last`. The turn is used up only if `rows` is
+    not empty.
 
-    With `judge`, the users' rows are locked first, and what it refuses is not recorded: so its decision is exact on all
-    nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
+    With `decide_by_log`, the users' rows are locked first, and what it refuses is not recorded: so its decision is
+    exact on all nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
     """
-    if judge is None:
-        return await _record(conn, claims, span, boards, limits_checked=False)
+    if decide_by_log is None:
+        return await _record_aio(conn, actions, span, boards, limits_checked=False)
     async with conn.transaction():
-        await conn.fetch(LOCK_SQL, [claim.user for claim in claims])
-        refusals = await judge(conn, claims)
-        admitted = [claim for claim, refusal in zip(claims, refusals, strict=True) if refusal is None]
+        await conn.fetch(LOCK_SQL, [action.user for action in actions])
+        refusals = await decide_by_log(conn, actions)
+        admitted = [action for action, refusal in zip(actions, refusals, strict=True) if refusal is None]
         recording = (
-            await _record(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
+            await _record_aio(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
         )
     outcomes = iter(recording.outcomes)
     return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
 
 
-async def _record(
+async def _record_aio(
     conn: asyncpg.Connection,
-    claims: Sequence[SubmittedAction],
+    actions: Sequence[SubmittedAction],
     span: SequenceRange,
     boards: Sequence[Board],
     *,
     limits_checked: bool,
 ) -> Recording:
+    has_others = len(boards) > 1
     rows = await conn.fetch(
-        RECORD_SQL,
-        [claim.user for claim in claims],
-        [claim.action_id for claim in claims],
-        [claim.action_type for claim in claims],
-        [claim.points_or_refusal for claim in claims],
-        [claim.signature for claim in claims],
-        [claim.metadata for claim in claims],
-        [claim.body_sha256 for claim in claims],
+        RECORD_BOARDS_SQL if has_others else RECORD_SQL,
+        [action.user for action in actions],
+        [action.action_id for action in actions],
+        [action.action_type for action in actions],
+        [action.points_or_refusal for action in actions],
+        [action.signature for action in actions],
+        [action.metadata for action in actions],
+        [action.body_sha256 for action in actions],
         span.writer,
         span.last,
         limits_checked,
-        *_feeds(claims, boards),
+        *(_feeds(actions, boards) if has_others else ()),
     )
     if not rows:
         why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
@@ -131,35 +136,37 @@ async def _record(
         raise LimitsUnchecked  # or it was so a moment ago: then the check costs little
     recording = Recording([], [], [])
     places: dict[UUID, int] = {}
-    for claim, row in zip(claims, rows, strict=True):
+    for action, row in zip(actions, rows, strict=True):
         if row["gone"]:
             recording.outcomes.append(USER_DELETED)
         elif row["new_score"] is None:
             recording.outcomes.append(None)
         else:
-            if claim.user not in places:
-                places[claim.user] = len(recording.rows)
+            if action.user not in places:
+                places[action.user] = len(recording.rows)
                 recording.rows.append(
-                    LedgerRow(LEADERBOARD, claim.user, row["total_score"], row["reached"], row["version"])
+                    LedgerRow(LEADERBOARD, action.user, row["total_score"], row["reached"], row["version"])
                 )
-            _note(recording, claim, int(claim.points_or_refusal), row["new_score"], row["at_ms"], places)  # type: ignore[arg-type]  # admitted: points
-    if rows[0]["board_rows"]:
+            points = action.points_or_refusal
+            assert isinstance(points, int)  # refused ones are not admitted
+            _note(recording, action, points, row["new_score"], row["at_ms"], places)
+    if has_others and rows[0]["board_rows"]:
         by_id = {board.id: board for board in boards}
         recording.rows.extend(LedgerRow(by_id[board], *row) for board, *row in rows[0]["board_rows"])
     return recording
 
 
 def _feeds(
-    claims: Sequence[SubmittedAction], boards: Sequence[Board]
+    actions: Sequence[SubmittedAction], boards: Sequence[Board]
 ) -> tuple[list[int], list[str], list[str], list[str]]:
-    """Which claims count for which boards beside the leaderboard: places, names, periods, segments."""
+    """Which actions count for which boards beside the leaderboard: places, names, periods, segments."""
     places: list[int] = []
     names: list[str] = []
     periods: list[str] = []
     segments: list[str] = []
     for board in boards:
         if board.totals is not Totals.SCORES:
-            fed = [place for place, claim in enumerate(claims, 1) if board.counts(claim.action_type)]
+            fed = [place for place, action in enumerate(actions, 1) if board.counts(action.action_type)]
             places += fed
             names += [board.name] * len(fed)
             periods += [board.period] * len(fed)
@@ -167,91 +174,95 @@ def _feeds(
     return places, names, periods, segments
 
 
-async def locked(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
+async def find_locked_aio(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
     """Those of the users whose rows another session holds now. Waits for nobody."""
     return {row["id"] for row in await conn.fetch(FREE_SQL, list(users))}
 
 
-async def find_recorded(
-    conn: asyncpg.Connection, claims: Sequence[SubmittedAction], span: SequenceRange
+async def find_recorded_aio(
+    conn: asyncpg.Connection, actions: Sequence[SubmittedAction], span: SequenceRange
 ) -> dict[int, RecordedAction]:
-    """By place: what was recorded for a claim before. Places without a record are absent."""
+    """By place: what was recorded for a action before. Places without a record are absent."""
     found = await conn.fetch(
-        ORIGINALS_SQL, [claim.user for claim in claims], [claim.action_id for claim in claims], span.writer, span.last
+        RECORDED_SQL,
+        [action.user for action in actions],
+        [action.action_id for action in actions],
+        span.writer,
+        span.last,
     )
     return {
         row["place"] - 1: RecordedAction(
-            _original(claims[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"]
+            _original(actions[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"]
         )
         for row in found
     }
 
 
-async def read_back(
+async def read_back_aio(
     conn: asyncpg.Connection,
-    claims: Sequence[SubmittedAction],
+    actions: Sequence[SubmittedAction],
     span: SequenceRange,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
     """The effect of a turn that went through although its answer was lost: read back instead of recorded again."""
-    known = await find_recorded(conn, claims, span)
+    known = await find_recorded_aio(conn, actions, span)
     recording = Recording([], [], [])
     mine = {
         place: before.duplicate.original
         for place, before in known.items()
         if before.this_turn and before.duplicate.original
     }
-    users = {claims[place].user for place in mine}
-    rows = await _rows(conn, LEADERBOARD, users)
+    users = {actions[place].user for place in mine}
+    rows = await _rows_aio(conn, LEADERBOARD, users)
     places: dict[UUID, int] = {}
-    for place, claim in enumerate(claims):
+    for place, action in enumerate(actions):
         original = mine.get(place)
-        if original and claim.user in rows:
-            if claim.user not in places:
-                places[claim.user] = len(recording.rows)
-                recording.rows.append(rows[claim.user])
-            _note(recording, claim, original.points, original.new, original.at_ms, places)
+        if original and action.user in rows:
+            if action.user not in places:
+                places[action.user] = len(recording.rows)
+                recording.rows.append(rows[action.user])
+            _note(recording, action, original.points, original.new, original.at_ms, places)
         else:
             recording.outcomes.append(None if place in known else USER_DELETED)
     for board in boards:
         if board != LEADERBOARD:
-            recording.rows.extend((await _rows(conn, board, users)).values())
+            recording.rows.extend((await _rows_aio(conn, board, users)).values())
     return recording
 
 
-async def has_turn(conn: asyncpg.Connection, span: SequenceRange) -> bool:
+async def has_turn_aio(conn: asyncpg.Connection, span: SequenceRange) -> bool:
     """Whether the writer's turn `span.last` was committed."""
     return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
 
 
-async def current_rows(conn: asyncpg.Connection, board: Board, users: Mapping[UUID, int]) -> list[LedgerRow]:
+async def current_rows_aio(conn: asyncpg.Connection, board: Board, users: Mapping[UUID, int]) -> list[LedgerRow]:
     """The ledger's rows of these users for a board; who has none is not on it any more (`total` None).
 
     `users`: each with the id of the last row of `commits` that names the user. That row is newer than a score that was
     deleted before it, and older than one that was made later: the version of a removal.
     """
-    rows = await _rows(conn, board, users)
+    rows = await _rows_aio(conn, board, users)
     return [rows.get(user) or LedgerRow(board, user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
 
 
-async def _rows(conn: asyncpg.Connection, board: Board, users: Iterable[UUID]) -> dict[UUID, LedgerRow]:
+async def _rows_aio(conn: asyncpg.Connection, board: Board, users: Iterable[UUID]) -> dict[UUID, LedgerRow]:
     sql, args = for_board(ROWS_SQL, board, 1)
     return {row["user_id"]: LedgerRow(board, *row) for row in await conn.fetch(sql, list(users), *args)}
 
 
 def _note(
-    recording: Recording, claim: SubmittedAction, points: int, new: int, at_ms: int, places: dict[UUID, int]
+    recording: Recording, action: SubmittedAction, points: int, new: int, at_ms: int, places: dict[UUID, int]
 ) -> None:
-    recording.outcomes.append(Recorded(claim.user, new - points, points, new, None, at_ms))
-    recording.told.append(
-        ScoreEvent(user_id(claim.user), new - points, new, points, at_ms, claim.request_id, places[claim.user])
+    recording.outcomes.append(Recorded(action.user, new - points, points, new, None, at_ms))
+    recording.events.append(
+        ScoreEvent(user_id(action.user), new - points, new, points, at_ms, action.request_id, places[action.user])
     )
 
 
-def _original(claim: SubmittedAction, row: asyncpg.Record) -> Duplicate:
+def _original(action: SubmittedAction, row: asyncpg.Record) -> Duplicate:
     """The same body again gets the first outcome; another body under the same id gets nothing. An archived log row
-    can't be told either."""
-    if row["body_sha256"] != claim.body_sha256 or row["new_score"] is None:
+    has no outcome either."""
+    if row["body_sha256"] != action.body_sha256 or row["new_score"] is None:
         return Duplicate(None)
     new, points = row["new_score"], row["points_awarded"]
-    return Duplicate(Recorded(claim.user, new - points, points, new, None, row["at_ms"]))
+    return Duplicate(Recorded(action.user, new - points, points, new, None, row["at_ms"]))

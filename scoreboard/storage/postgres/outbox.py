@@ -16,8 +16,8 @@ from scoreboard.domain.errors import ScoreboardError
 from scoreboard.domain.ledger_rows import SequenceRange
 
 RETENTION = "1 hour"  # design: long enough for any replay, short enough to stay small
-PRUNED_AT_ONCE = 10_000  # rows a statement, to stay far below the statement time-out
-TURNS_AT_ONCE = 500  # turns one replay call covers; at most 1000 users each
+MAX_PRUNED_ROWS = 10_000  # rows a statement, to stay far below the statement time-out
+MAX_REPLAYED_TURNS = 500  # turns one replay call covers; at most 1000 users each
 
 # A loose index scan: one probe a writer, however many turns are kept.
 WRITERS_SQL = """
@@ -30,12 +30,13 @@ WITH RECURSIVE w(writer) AS (
 SELECT w.writer, (SELECT max(turn) FROM commits c WHERE c.writer = w.writer) AS last
 FROM w WHERE w.writer IS NOT NULL"""
 
-SEEN_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
+DETACHED_TIMEOUT_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
 # constants
 WRITERS_AND_DETACHED_SQL = f"""
 SELECT writer, last, NULL AS dead FROM ({WRITERS_SQL}) AS writers
 UNION ALL
-SELECT writer, NULL, seen_at < clock_timestamp() - interval '{SEEN_SECONDS} seconds' FROM detached_writers"""  # noqa: S608
+SELECT writer, NULL, seen_at < clock_timestamp() - interval '{DETACHED_TIMEOUT_SECONDS} seconds'
+FROM detached_writers"""  # noqa: S608
 
 TURNS_SQL = """
 SELECT turn, id, users, names, $5 = ANY(boards) AS touched,
@@ -51,7 +52,7 @@ DELETE FROM commits WHERE (writer, turn) IN (
     JOIN commits c ON c.writer = a.writer AND c.turn <= a.turn
     WHERE c.committed_at < now() - interval '{RETENTION}'
       AND c.turn < (SELECT max(l.turn) FROM commits l WHERE l.writer = c.writer)
-    LIMIT {PRUNED_AT_ONCE})"""  # noqa: S608 – constants
+    LIMIT {MAX_PRUNED_ROWS})"""  # noqa: S608 – constants
 
 DETACH_SQL = """
 INSERT INTO detached_writers (writer) SELECT unnest($1::bigint[])
@@ -73,7 +74,7 @@ class HistoryGone(ScoreboardError):
     """Turns that a projection lacks are no longer kept: it must be rebuilt."""
 
 
-async def last_turns(conn: asyncpg.Connection) -> dict[int, int]:
+async def last_turns_aio(conn: asyncpg.Connection) -> dict[int, int]:
     """Each writer's last committed turn."""
     return {row["writer"]: row["last"] for row in await conn.fetch(WRITERS_SQL)}
 
@@ -87,11 +88,12 @@ def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[in
     return {writer: turn - committed.get(writer, 0) for writer, turn in held.items() if turn > committed.get(writer, 0)}
 
 
-async def missing(
+async def missing_aio(
     conn: asyncpg.Connection, board: Board, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
 ) -> list[Missing]:
-    """What the projection of a board with these applied turns lacks, at most TURNS_AT_ONCE turns a writer, each older
-    than `settled` seconds. Turns that did not touch the board count too: so a writer's turns have no gap on any board.
+    """What the projection of a board with these applied turns lacks: at most MAX_REPLAYED_TURNS turns a writer, each
+    older than `settled` seconds. Turns that did not touch the board count too: so a writer's turns have no gap on any
+    board.
 
     Raises HistoryGone.
     """
@@ -100,7 +102,7 @@ async def missing(
         done = applied.get(writer, 0)
         if last <= done:
             continue
-        rows = await conn.fetch(TURNS_SQL, writer, done, settled, TURNS_AT_ONCE, board.id)
+        rows = await conn.fetch(TURNS_SQL, writer, done, settled, MAX_REPLAYED_TURNS, board.id)
         if rows:
             if rows[0]["turn"] != done + 1:
                 raise HistoryGone
@@ -120,7 +122,7 @@ def applied_everywhere(boards: Sequence[Mapping[int, int]]) -> dict[int, int]:
     }
 
 
-async def prune(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:
+async def prune_aio(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:
     """Deletes old turns that every projection has; each writer's last one stays, as the start of the next. Returns how
     many went."""
     writers: Sequence[int] = list(applied)
@@ -130,18 +132,18 @@ async def prune(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:
 # ---- writers without Redis ------------------------------------------------------------------------------------------
 
 
-async def detach(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
+async def detach_aio(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
     """From now on no other writer records actions without asking this database for the rate limits, nor trusts the
     board's ranks."""
     await conn.execute(DETACH_SQL, list(writers))
 
 
-async def attach(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
+async def attach_aio(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
     """They reach Redis again, and the board has what they committed."""
     await conn.execute(ATTACH_SQL, list(writers))
 
 
-async def last_turns_and_detached(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
+async def last_turns_and_detached_aio(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
     """Each writer's last committed turn; the writers without Redis, and whether each is dead."""
     rows = await conn.fetch(WRITERS_AND_DETACHED_SQL)
     return (

@@ -9,7 +9,8 @@
 --    an older one that was restored), or when a writer can't reach Redis now and $10 does not say that the rate limits
 --    were asked of this database.
 -- 4. Every action counts for `leaderboard`, whose totals are in `scores`. $11 to $14 say which actions count for other
---    boards too.
+--    boards too. A node that has the leaderboard alone leaves out these arguments and all lines that end in "boards" as
+--    a comment: they cost a quarter of a small batch. The join with totals has scores locked before board_scores.
 --
 -- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests. (user, action id) is
 -- unique.
@@ -56,34 +57,40 @@ logged AS (
     FROM admitted a JOIN totals USING (user_id) JOIN sums USING (user_id)
     RETURNING user_id, action_id, new_score
 ),
-board_sums AS (  -- joined with totals, so that scores are locked before board_scores
-    SELECT f.board, f.period, f.segment, user_id, sum(a.points) AS points, max(seq) AS reached
-    FROM unnest($11::bigint[], $12::text[], $13::text[], $14::text[]) AS f(place, board, period, segment)
-    JOIN admitted a USING (place) JOIN totals USING (user_id)
-    GROUP BY f.board, f.period, f.segment, user_id
-),
-board_totals AS (
-    INSERT INTO board_scores AS s (board, period, segment, subject, total, reached, version)
-    SELECT board, period, segment, user_id, points, reached, reached
-    FROM board_sums ORDER BY board, period, segment, user_id
-    ON CONFLICT (board, period, segment, subject) DO UPDATE SET
-        total = s.total + excluded.total,
-        reached = greatest(s.reached, excluded.reached),
-        version = s.version + 1,
-        updated_at = now()
-    RETURNING board, period, segment, subject, total, reached, version
-),
+board_sums AS ( -- boards
+    SELECT f.board, f.period, f.segment, user_id, sum(a.points) AS points, max(seq) AS reached -- boards
+    FROM unnest($11::bigint[], $12::text[], $13::text[], $14::text[]) AS f(place, board, period, segment) -- boards
+    JOIN admitted a USING (place) JOIN totals USING (user_id) -- boards
+    GROUP BY f.board, f.period, f.segment, user_id -- boards
+), -- boards
+board_totals AS ( -- boards
+    INSERT INTO board_scores AS s (board, period, segment, subject, total, reached, version) -- boards
+    SELECT board, period, segment, user_id, points, reached, reached -- boards
+    FROM board_sums ORDER BY board, period, segment, user_id -- boards
+    ON CONFLICT (board, period, segment, subject) DO UPDATE SET -- boards
+        total = s.total + excluded.total, -- boards
+        reached = greatest(s.reached, excluded.reached), -- boards
+        version = s.version + 1, -- boards
+        updated_at = now() -- boards
+    RETURNING board, period, segment, subject, total, reached, version -- boards
+), -- boards
 noted AS (
-    INSERT INTO commits (id, writer, turn, users, boards)
-    SELECT min(batch.id), $8, $9, array_agg(user_id),
-           ARRAY['leaderboard'] || ARRAY(SELECT DISTINCT board_id(board, period, segment) FROM board_totals)
+    INSERT INTO commits (
+        boards, -- boards
+        id, writer, turn, users
+    )
+    SELECT
+        ARRAY['leaderboard'] || ARRAY(SELECT DISTINCT board_id(board, period, segment) FROM board_totals), -- boards
+        min(batch.id), $8, $9, array_agg(user_id)
     FROM totals CROSS JOIN batch HAVING count(*) > 0
 )
-SELECT a.id IS NULL AS gone, l.new_score, t.total_score, t.reached, t.version,
-       (extract(epoch FROM now()) * 1000)::bigint AS at_ms,
-       CASE WHEN i.place = 1 THEN
-           (SELECT array_agg((board_id(board, period, segment), subject, total, reached, version)) FROM board_totals)
-       END AS board_rows
+SELECT
+    CASE WHEN i.place = 1 THEN -- boards
+        (SELECT array_agg((board_id(board, period, segment), subject, total, reached, version)) -- boards
+         FROM board_totals) -- boards
+    END AS board_rows, -- boards
+    a.id IS NULL AS gone, l.new_score, t.total_score, t.reached, t.version,
+    (extract(epoch FROM now()) * 1000)::bigint AS at_ms
 FROM input i
 LEFT JOIN actors a ON a.id = i.user_id
 LEFT JOIN logged l USING (user_id, action_id)

@@ -29,7 +29,7 @@ from scoreboard.storage.redis.scripts import load_script
 WINDOW_MS = 60_000  # specification: per minute, sliding window
 
 # between two questions whether young windows are complete: PostgreSQL looks through an hour of commits
-SETTLE_INTERVAL_SECONDS = 1.0
+CONFIRM_INTERVAL_SECONDS = 1.0
 
 SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
 
@@ -44,9 +44,12 @@ SELECT i.place,
        (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
          WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
            AND processed_at > now() - i.cooldown * interval '1 millisecond') AS started
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
-CROSS JOIN LATERAL (SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
-                     WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds') w
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
+    WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
+CROSS JOIN LATERAL (
+    SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
+    WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds'
+) w
 ORDER BY i.place"""
 
 
@@ -57,7 +60,7 @@ SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::
 
 @dataclass(frozen=True, slots=True)
 class LimitDecision:
-    """What the limits say of one claim: `refusal` None = admitted. `reserved`: SLOT | COOLDOWN newly taken by this
+    """What the limits say of one action: `refusal` None = admitted. `reserved`: SLOT | COOLDOWN newly taken by this
     call."""
 
     refusal: Refusal | None
@@ -72,13 +75,13 @@ class Limits:
     """
 
     __slots__ = (
+        "_confirm_at",
         "_is_young",
         "_namespace",
         "_release",
         "_reserve",
         "_retention",
         "_seen_reconnects",
-        "_settle_at",
         "_since",
         "_trusted_from",
         "cooldowns",
@@ -103,56 +106,57 @@ class Limits:
         self._namespace, self._retention = namespace, retention or RedisRetention(Generation("redis"))
         self._trusted_from = 0.0  # monotonic seconds
         self._seen_reconnects = 0
-        self._settle_at = 0.0  # monotonic seconds
+        self._confirm_at = 0.0  # monotonic seconds
         self._is_young = True  # as far as is known: whether the windows began less than the longest one ago
         self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
 
-    async def reserve(self, claims: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
-        """One call for the batch: the judgements, and whether they are complete. If not, the log must be asked about
+    async def reserve_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
+        """One call for the batch: the decisions, and whether they are complete. If not, the log must be asked about
         what was admitted.
 
         Raises StorageUnavailable; then slots may be taken, which a retry of the same actionIds finds again.
         """
         args: list[Any] = [self.per_minute, WINDOW_MS, OLDEST_MS, NEWEST_MS]
-        for claim in claims:
+        for action in actions:
             args += (
-                claim.action_id,
-                claim.timestamp_ms,
-                0 if isinstance(claim.points_or_refusal, Refusal) else 1,
-                self._pause(claim),
+                action.action_id,
+                action.timestamp_ms,
+                0 if isinstance(action.points_or_refusal, Refusal) else 1,
+                self._cooldown_ms(action),
             )
         with redis_errors():
             answer = await self._reserve(
-                keys=[self._namespace.limits_since, *(key for claim in claims for key in self._keys(claim))], args=args
+                keys=[self._namespace.limits_since, *(key for action in actions for key in self._keys(action))],
+                args=args,
             )
-        judgements = [
-            LimitDecision(_refusal(claim, verdict, wait), reserved)
-            for claim, verdict, wait, reserved in zip(claims, answer[2::3], answer[3::3], answer[4::3], strict=True)
+        decisions = [
+            LimitDecision(_refusal(action, verdict, wait), reserved)
+            for action, verdict, wait, reserved in zip(actions, answer[2::3], answer[3::3], answer[4::3], strict=True)
         ]
         if self._retention.reconnects != self._seen_reconnects:
             self._seen_reconnects = self._retention.reconnects
-            self.distrust()
+            self.invalidate()
         self._is_young = answer[0] - answer[1] < self.longest_ms
-        return judgements, not (self._is_young or monotonic() < self._trusted_from or self._retention.evicts)
+        return decisions, not (self._is_young or monotonic() < self._trusted_from or self._retention.evicts)
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         """Redis may have forgotten, or missed, what happened until now: the log is asked too until all of that is
         over."""
         self._trusted_from = monotonic() + self.longest_ms / 1000
 
-    async def begin_anew(self) -> None:
+    async def reset_windows_aio(self) -> None:
         """Redis' windows lack actions that were recorded until now. Tells all nodes. Raises StorageUnavailable."""
         with redis_errors():
             await self._since(keys=[self._namespace.limits_since], args=["reset"])
 
-    async def settle(self, conn: asyncpg.Connection) -> None:
+    async def confirm_windows_aio(self, conn: asyncpg.Connection) -> None:
         """Redis' windows count from now on as complete if nobody acted in the time before them, as at a first start.
 
         Raises StorageUnavailable.
         """
-        if not self._is_young or monotonic() < self._settle_at:
+        if not self._is_young or monotonic() < self._confirm_at:
             return
-        self._settle_at = monotonic() + SETTLE_INTERVAL_SECONDS
+        self._confirm_at = monotonic() + CONFIRM_INTERVAL_SECONDS
         key = self._namespace.limits_since
         with redis_errors():
             since, now = await self._since(keys=[key], args=["look"])
@@ -165,17 +169,19 @@ class Limits:
                 with redis_errors():
                     await self._since(keys=[key], args=["complete", since, self.longest_ms])
 
-    async def release(self, given_back: Iterable[tuple[SubmittedAction, int]]) -> None:
+    async def release_aio(self, given_back: Iterable[tuple[SubmittedAction, int]]) -> None:
         """Gives back what `reserve` newly took. Raises StorageUnavailable; then the slots stay until they expire."""
-        pairs = [(claim, what) for claim, what in given_back if what]
+        pairs = [(action, what) for action, what in given_back if what]
         if pairs:
             with redis_errors():
                 await self._release(
-                    keys=[key for claim, _ in pairs for key in self._keys(claim)],
-                    args=[value for claim, what in pairs for value in (claim.action_id, what)],
+                    keys=[key for action, _ in pairs for key in self._keys(action)],
+                    args=[value for action, what in pairs for value in (action.action_id, what)],
                 )
 
-    async def judge_by_log(self, conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
+    async def decide_by_log_aio(
+        self, conn: asyncpg.Connection, actions: Sequence[SubmittedAction]
+    ) -> list[Refusal | None]:
         """The same from PostgreSQL's action log, by PostgreSQL's clock; exact if the users' rows are locked in the
         transaction.
 
@@ -183,42 +189,42 @@ class Limits:
         """
         rows = await conn.fetch(
             LOGGED_SQL,
-            [claim.user for claim in claims],
-            [claim.action_type for claim in claims],
-            [claim.action_id for claim in claims],
-            [self._pause(claim) for claim in claims],
+            [action.user for action in actions],
+            [action.action_type for action in actions],
+            [action.action_id for action in actions],
+            [self._cooldown_ms(action) for action in actions],
         )
         here: dict[Any, list[int]] = {}  # what this batch admits counts against the rest of it
         begun: dict[Any, int] = {}
         refusals = []
-        for claim, row in zip(claims, rows, strict=True):
-            now, stamps = row["now"], (row["stamps"] or []) + here.get(claim.user, [])
-            started = max(row["started"] or 0, begun.get((claim.user, claim.action_type), 0))
-            refusal = self._by_log(claim, now, stamps, started)
+        for action, row in zip(actions, rows, strict=True):
+            now, stamps = row["now"], (row["stamps"] or []) + here.get(action.user, [])
+            started = max(row["started"] or 0, begun.get((action.user, action.action_type), 0))
+            refusal = self._by_log(action, now, stamps, started)
             if refusal is None and not row["is_known"]:  # a repetition counts already
-                here.setdefault(claim.user, []).append(now)
-                begun[claim.user, claim.action_type] = now
+                here.setdefault(action.user, []).append(now)
+                begun[action.user, action.action_type] = now
             refusals.append(refusal)
         return refusals
 
-    def _by_log(self, claim: SubmittedAction, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
+    def _by_log(self, action: SubmittedAction, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
         if self.per_minute and len(stamps) >= self.per_minute:
             return limited("user", stamps[-self.per_minute] + WINDOW_MS - now)
-        if started and started + self._pause(claim) > now:
-            return limited("cooldown", started + self._pause(claim) - now)
-        if not is_timely(claim.timestamp_ms, now):
+        if started and started + self._cooldown_ms(action) > now:
+            return limited("cooldown", started + self._cooldown_ms(action) - now)
+        if not is_timely(action.timestamp_ms, now):
             return TOO_OLD_OR_AHEAD
-        return claim.points_or_refusal if isinstance(claim.points_or_refusal, Refusal) else None
+        return action.points_or_refusal if isinstance(action.points_or_refusal, Refusal) else None
 
-    def _pause(self, claim: SubmittedAction) -> int:
-        return claim.cooldown_ms if self.cooldowns else 0
+    def _cooldown_ms(self, action: SubmittedAction) -> int:
+        return action.cooldown_ms if self.cooldowns else 0
 
-    def _keys(self, claim: SubmittedAction) -> tuple[str, str]:
-        user = user_id(claim.user)
-        return self._namespace.window(user), self._namespace.cooldown(user, claim.action_type)
+    def _keys(self, action: SubmittedAction) -> tuple[str, str]:
+        user = user_id(action.user)
+        return self._namespace.window(user), self._namespace.cooldown(user, action.action_type)
 
 
-def _refusal(claim: SubmittedAction, verdict: int, wait: int) -> Refusal | None:
+def _refusal(action: SubmittedAction, verdict: int, wait: int) -> Refusal | None:
     match verdict:
         case 1:
             return None
@@ -229,5 +235,5 @@ def _refusal(claim: SubmittedAction, verdict: int, wait: int) -> Refusal | None:
         case 4:
             return TOO_OLD_OR_AHEAD
         case _:
-            assert isinstance(claim.points_or_refusal, Refusal)  # the script was told so
-            return claim.points_or_refusal
+            assert isinstance(action.points_or_refusal, Refusal)  # as the script was called
+            return action.points_or_refusal

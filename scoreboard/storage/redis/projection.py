@@ -29,7 +29,7 @@ class Applied:
     the board was put in place is missing; until then no rank is certain.
     """
 
-    mark: BoardVersion
+    version: BoardVersion
     top: int
     sequence: int
     is_complete: bool
@@ -40,7 +40,7 @@ class Projection:
     """Applies rows to one board, by the epoch it knows. asyncio-flavoured; shared by the node's committers.
 
     `request_repair` is called when the board is not what it was: emptied, damaged, or back with an older content. The
-    projector mends it.
+    projector repairs it.
     """
 
     __slots__ = ("_apply", "_board_id", "_prefix", "board", "installation", "keys", "known", "request_repair")
@@ -56,34 +56,36 @@ class Projection:
         target: BoardKeys | None = None,
         channel: str = "",
     ) -> None:
-        """`target` and `channel` are the board's own unless it is being built aside. `installation` tells whose boards
-        these are."""
+        """`target` and `channel` are the board's own unless it is built under staging keys. `installation` tells whose
+        boards these are."""
         self.board, self.request_repair, self.installation = board, request_repair, installation
         self._board_id = board.id
         self.keys = target or namespace.board(board)
-        self.known = NEVER  # the newest mark that a call returned
+        self.known = NEVER  # the newest version that a call returned
         self._apply = client.register_script(load_board_script("apply.lua"))
         self._prefix = [*self.keys, channel or namespace.updates]
 
-    async def apply(self, span: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]) -> Applied | None:
+    async def apply_aio(
+        self, span: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
+    ) -> Applied | None:
         """Applies rows of one writer's turns, has the message published if any was news, and tells the users' ranks.
 
         None: the board is not there or not to be trusted, nothing is known of ranks. Raises StorageUnavailable; then it
         is unknown whether the call went through. In both cases the same rows may be handed in again.
         """
         before = self.known  # a second committer may learn of more while this call is under way
-        answer = await self.call(before.epoch, span, rows, told)
+        answer = await self.call_aio(before.epoch, span, rows, events)
         if isinstance(answer, int) and answer > before.epoch:  # rebuilt by a projector: the new board is whole
             before = max(self.known, BoardVersion(answer, 0))
-            answer = await self.call(answer, span, rows, told)
-        if isinstance(answer, int) or answer.mark < before:
+            answer = await self.call_aio(answer, span, rows, events)
+        if isinstance(answer, int) or answer.version < before:
             self.request_repair()
             return None
-        self.known = max(self.known, answer.mark)
+        self.known = max(self.known, answer.version)
         return answer
 
-    async def call(
-        self, epoch: int, span: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]
+    async def call_aio(
+        self, epoch: int, span: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
     ) -> Applied | int:
         """The one call, judged by nobody: the outcome, or the epoch found (0: none) when it is another one and nothing
         was done.
@@ -98,7 +100,7 @@ class Projection:
             span.writer,
             span.first,
             span.last,
-            _encode(told),
+            _encode(events),
         ]
         for row in rows:
             args += (

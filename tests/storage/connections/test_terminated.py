@@ -127,10 +127,10 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
     writer = Writer(stores.connect_committer_aio, nobody_refused, [agreed()])
 
     async def attempt(number: int) -> bool:
-        conn = await writer.ready()
+        conn = await writer.ready_aio()
         timer = asyncio.get_running_loop().call_later(random.uniform(0, LATEST_SECONDS / 4), conn.terminate)
         try:
-            (taken,) = await writer.record([claim(user, action_id=str(number))], by_log=bool(number % 2))
+            (taken,) = await writer.record_aio([claim(user, action_id=str(number))], by_log=bool(number % 2))
         except StorageUnavailable:
             return False
         finally:
@@ -141,7 +141,7 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
     succeeded = [await run_in_asyncio(attempt, number) for number in range(TRIES)]
     for number, done in enumerate(succeeded):
         if not done:
-            (taken,) = await run_in_asyncio(writer.record, [claim(user, action_id=str(number))])
+            (taken,) = await run_in_asyncio(writer.record_aio, [claim(user, action_id=str(number))])
             assert taken.recording.outcomes == [None] or isinstance(taken.recording.outcomes[0], Recorded)
     writer.close()
     assert await stores.fetchval("SELECT total_score FROM scores WHERE user_id = $1", user) == 10 * TRIES

@@ -24,7 +24,7 @@ DELETE = "WITH doomed AS (SELECT id FROM users WHERE id = ANY($1) ORDER BY id FO
 
 
 async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | None]:
-    found = await run_in_asyncio(ledger.find_recorded, conn, claims, SequenceRange(0, 0, 0))
+    found = await run_in_asyncio(ledger.find_recorded_aio, conn, claims, SequenceRange(0, 0, 0))
     return [found[place].duplicate if place in found else None for place in range(len(claims))]
 
 
@@ -137,12 +137,12 @@ async def test_the_message_names_each_action_and_its_users_row(stores: Stores) -
             [claim(bob, points=1), claim(ada, points=2), claim(bob, points=4, request_id="r-3")]
         )
     assert [row.subject for row in recording.rows] == [bob, ada]
-    assert [(told.subject, told.previous, told.new, told.points, told.place) for told in recording.told] == [
+    assert [(told.subject, told.previous, told.new, told.points, told.place) for told in recording.events] == [
         (str(bob), 0, 1, 1, 0),
         (str(ada), 0, 2, 2, 1),
         (str(bob), 1, 5, 4, 0),
     ]
-    assert recording.told[2].request_id == "r-3"
+    assert recording.events[2].request_id == "r-3"
 
 
 async def test_who_reached_a_total_first_is_told_by_seq(stores: Stores) -> None:
@@ -230,11 +230,11 @@ async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
             claim(carl),
         ]
         span, recording = await scribe.record(batch)
-        assert await run_in_asyncio(ledger.has_turn, conn, span)
-        assert not await run_in_asyncio(ledger.has_turn, conn, SequenceRange(7, 3, 3))
-        assert await run_in_asyncio(ledger.read_back, conn, batch, span) == recording
+        assert await run_in_asyncio(ledger.has_turn_aio, conn, span)
+        assert not await run_in_asyncio(ledger.has_turn_aio, conn, SequenceRange(7, 3, 3))
+        assert await run_in_asyncio(ledger.read_back_aio, conn, batch, span) == recording
         await stores.execute("DELETE FROM users WHERE id = $1", carl)
-        read_back = await run_in_asyncio(ledger.read_back, conn, batch, span)
+        read_back = await run_in_asyncio(ledger.read_back_aio, conn, batch, span)
     assert read_back.outcomes == [*recording.outcomes[:5], USER_DELETED]
     assert read_back.rows == recording.rows[:2]
 
@@ -244,7 +244,7 @@ async def test_standings_tell_who_is_on_the_board(stores: Stores) -> None:
     ada, bob = await make_users(stores, 2)
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record([claim(ada)])
-        assert await run_in_asyncio(ledger.current_rows, conn, LEADERBOARD, {bob: 3, ada: 1}) == [
+        assert await run_in_asyncio(ledger.current_rows_aio, conn, LEADERBOARD, {bob: 3, ada: 1}) == [
             LedgerRow(LEADERBOARD, bob, None, 0, 3 * 4096),
             *recording.rows,
         ]

@@ -62,7 +62,7 @@ async def burst(nodes: list[CommitterNode], user: UUID, *, during: list[Committe
         nonlocal sent
         for turn in range(BATCHES):
             claims = [claim(user, action_id=f"{name}-{turn}-{number}") for number in range(BATCH)]
-            outcomes.extend((await run_in_asyncio(commit.run, claims)).outcomes)
+            outcomes.extend((await run_in_asyncio(commit.run_aio, claims)).outcomes)
             sent += 1
             if sent == 2:
                 for node in during:
@@ -100,7 +100,7 @@ async def test_a_cooldown_on_two_nodes_without_redis(database_url: str, redis_ur
 
         async def send(node: CommitterNode) -> None:
             claims = [claim(user, cooldown_ms=COOLDOWN_MS) for user in users]
-            outcomes.extend((await run_in_asyncio(node.committer().run, claims)).outcomes)
+            outcomes.extend((await run_in_asyncio(node.committer().run_aio, claims)).outcomes)
 
         for node in nodes:
             node.redis.cut()

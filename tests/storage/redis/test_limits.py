@@ -35,7 +35,7 @@ def action(number: object = None, **others: Any) -> SubmittedAction:
 
 
 async def reserve(limits: Limits, claims: Sequence[SubmittedAction]) -> list[LimitDecision]:
-    judgements, _ = await run_in_asyncio(limits.reserve, claims)
+    judgements, _ = await run_in_asyncio(limits.reserve_aio, claims)
     return judgements
 
 
@@ -246,7 +246,7 @@ async def test_only_what_a_call_newly_took_is_given_back(stores: Stores) -> None
     await reserve(limits, [old])
     judged = await reserve(limits, [old, new])
     assert [judgement.reserved for judgement in judged] == [0, SLOT | COOLDOWN]
-    await run_in_asyncio(limits.release, [(old, judged[0].reserved), (new, judged[1].reserved)])
+    await run_in_asyncio(limits.release_aio, [(old, judged[0].reserved), (new, judged[1].reserved)])
     assert await stores.command("ZRANGE", f"rate_limit:user:{USER}", 0, -1) == [b"old"]
     assert await judge(limits, action(action_type="other", cooldown_ms=30_000), action(cooldown_ms=30_000)) == [
         "yes",
@@ -259,11 +259,11 @@ async def test_each_half_of_a_reservation_can_be_given_back_alone(stores: Stores
     now."""
     limits = limits_of(stores)
     await reserve(limits, [action("a", cooldown_ms=30_000)])
-    await run_in_asyncio(limits.release, [(action("a"), SLOT)])
+    await run_in_asyncio(limits.release_aio, [(action("a"), SLOT)])
     assert await stores.command("KEYS", "*:*:*") == [f"cooldown:{USER}:task_finish".encode()]
-    await run_in_asyncio(limits.release, [(action("b"), COOLDOWN)])
+    await run_in_asyncio(limits.release_aio, [(action("b"), COOLDOWN)])
     assert len(await stores.command("KEYS", "*:*:*")) == 1
-    await run_in_asyncio(limits.release, [(action("a"), COOLDOWN)])
+    await run_in_asyncio(limits.release_aio, [(action("a"), COOLDOWN)])
     assert await stores.command("KEYS", "*:*:*") == []
 
 
@@ -271,7 +271,7 @@ async def test_redis_away_is_storage_unavailable() -> None:
     """Nobody is admitted or refused by a Redis that did not answer."""
     async with open_stores(NOWHERE, "redis://127.0.0.1:1/0") as stores:
         with pytest.raises(StorageUnavailable, match="redis"):
-            await run_in_asyncio(limits_of(stores).reserve, [action()])
+            await run_in_asyncio(limits_of(stores).reserve_aio, [action()])
 
 
 # ---- by the log -----------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ submissions = st.lists(
 
 async def by_log(limits: Limits, stores: Stores, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
     async with connection(stores) as conn:
-        return await run_in_asyncio(limits.judge_by_log, conn, claims)
+        return await run_in_asyncio(limits.decide_by_log_aio, conn, claims)
 
 
 @given(submissions)
@@ -349,7 +349,7 @@ async def test_a_retry_does_not_count_against_itself_in_the_log(stores: Stores) 
 
 
 async def is_complete(limits: Limits) -> bool:
-    _, complete = await run_in_asyncio(limits.reserve, [action()])
+    _, complete = await run_in_asyncio(limits.reserve_aio, [action()])
     return complete
 
 
@@ -370,18 +370,18 @@ async def test_windows_begun_when_nobody_had_acted_are_complete(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A first start, or a night without actions: there is nothing that Redis could lack."""
-    monkeypatch.setattr(module, "SETTLE_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(module, "CONFIRM_INTERVAL_SECONDS", 0)
     (user,) = await make_users(stores, 1)
     limits = limits_of(stores)
     async with connection(stores) as conn:
-        await run_in_asyncio(limits.settle, conn)
+        await run_in_asyncio(limits.confirm_windows_aio, conn)
         assert await is_complete(limits)
         await Scribe(conn, 7).record([claim(user)])
         await stores.command("FLUSHALL")
-        await run_in_asyncio(limits.settle, conn)
+        await run_in_asyncio(limits.confirm_windows_aio, conn)
         assert not await is_complete(limits)
         await stores.execute("UPDATE commits SET committed_at = committed_at - interval '61 seconds'")
-        await run_in_asyncio(limits.settle, conn)
+        await run_in_asyncio(limits.confirm_windows_aio, conn)
         assert await is_complete(limits)
 
 
@@ -389,7 +389,7 @@ async def test_an_outage_begins_the_windows_anew_on_all_nodes(stores: Stores) ->
     """Redis lacks what was recorded meanwhile."""
     here, there = limits_of(stores), limits_of(stores)
     await complete_windows(stores)
-    await run_in_asyncio(here.begin_anew)
+    await run_in_asyncio(here.reset_windows_aio)
     assert not await is_complete(there)
 
 

@@ -46,7 +46,7 @@ class ProjectedBoard:
     ) -> Applied | None:
         self.turn += span is None
         return await run_in_asyncio(
-            (by or self.projection).apply, span or SequenceRange(9, self.turn, self.turn), rows, told
+            (by or self.projection).apply_aio, span or SequenceRange(9, self.turn, self.turn), rows, told
         )
 
     async def meta(self, field: str) -> int:
@@ -175,7 +175,7 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: ProjectedBoard) -> None:
     await world.stores.command("HSET", NAMES.meta, "epoch", 5)
     applied = await world.apply(LedgerRow(LEADERBOARD, BOB, 1, 2, 1))
     assert applied is not None
-    assert applied.mark.epoch == world.projection.known.epoch == 5
+    assert applied.version.epoch == world.projection.known.epoch == 5
     await world.stores.command("HSET", NAMES.meta, "epoch", 4)
     assert await world.apply(LedgerRow(LEADERBOARD, CARL, 1, 3, 1)) is None
     assert world.repair_requests == 1
@@ -212,7 +212,7 @@ async def test_a_first_call_knows_no_epoch_and_finds_it(world: ProjectedBoard) -
     assert world.projection.known == NEVER
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 1, 1, 1))
     assert applied is not None
-    assert applied.mark == world.projection.known == BoardVersion(1, 1)
+    assert applied.version == world.projection.known == BoardVersion(1, 1)
 
 
 async def test_applied_advances_only_without_a_gap(world: ProjectedBoard) -> None:
@@ -314,5 +314,5 @@ async def test_any_calls_leave_the_newest_rows_in_their_exact_order(
             applied = await world.apply(*call)
             assert applied is not None
             assert applied.ranks == tuple(places.get(row.subject) for row in call)
-            assert applied.mark.version == changes
+            assert applied.version.version == changes
         assert await order_in_redis(stores) == [(str(row.subject), row.total) for row in board]

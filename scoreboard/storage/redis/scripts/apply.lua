@@ -6,9 +6,9 @@
 -- Returns {0, epoch found} when there is no such board (0: none at all), else
 --   {1, version, top, the writer's applied sequence, incomplete (1/0), rank of each row's user (0: not on the board)}.
 --
--- A row goes in only if its version is newer than the registered one: repetition and reordering are harmless, totals may fall.
--- No arithmetic on totals and order keys: Lua's numbers are doubles. A user who left stays registered with the version of the removal, so
--- that an older row that comes late can't bring the entry back, and a newer one can.
+-- A row goes in only if its version is newer than the registered one: repetition and reordering are harmless, totals
+-- may fall. No arithmetic on totals and order keys: Lua's numbers are doubles. A user who left stays registered with
+-- the version of the removal, so that an older row that comes late can't bring the entry back, and a newer one can.
 local TOTALS, ORDER, ENTRY, META, APPLIED, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local FIRST_ROW, WIDTH = 9, 5
 local REMOVED = string.rep('\255', 16)  -- in place of an order key
@@ -84,6 +84,7 @@ for i, member in ipairs(members) do
   ranks[#ranks + 1] = incomplete and 0 or rank
 end
 if news or ARGV[8] ~= '[]' then
-  redis.call('PUBLISH', CHANNEL, table.concat({'board', ARGV[1], ARGV[3], ARGV[2], version, top, table.concat(ranks, ','), ARGV[8]}, '\n'))
+  local message = {'board', ARGV[1], ARGV[3], ARGV[2], version, top, table.concat(ranks, ','), ARGV[8]}
+  redis.call('PUBLISH', CHANNEL, table.concat(message, '\n'))
 end
 return answer

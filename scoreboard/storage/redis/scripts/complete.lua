@@ -1,4 +1,5 @@
--- Says that a board that was put in place has got everything that was committed before. KEYS: totals, order, entry, meta, applied, channel.
+-- Says that a board that was put in place has got everything that was committed before. KEYS: totals, order, entry,
+-- meta, applied, channel.
 -- ARGV: installation, epoch, board. Returns the new version; 0 when it is not that board any more.
 local epoch, version = whole(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1])
 if epoch ~= tonumber(ARGV[2]) then return 0 end

@@ -1,12 +1,15 @@
 -- Judges a batch of actions in the specification's order: rate limit, cooldown, then validation. By Redis' own clock.
 --
 -- KEYS: since when the windows are complete; then window, cooldown of each action
--- ARGV: limit (0 = off), window (ms), oldest (ms), newest (ms); then four an action: action id, timestamp (ms), rule says yes (1/0), cooldown (ms, 0 = none)
--- Returns {now (ms), since when the windows are complete (ms), then three an action: verdict, wait (ms), what this call newly reserved (1 slot, 2 cooldown, 3 both)}
--- verdicts: 1 admitted, 2 window full, 3 cooling down, 4 timestamp out of bounds, 5 the rule says no
+-- ARGV: limit (0 = off), window (ms), oldest (ms), newest (ms); then four an action: action id, timestamp (ms), rule
+-- says yes (1/0), cooldown (ms, 0 = none)
+-- Returns {now (ms), since when the windows are complete (ms), then three an action: verdict, wait (ms), what this call
+-- newly reserved (1 slot, 2 cooldown, 3 both)}. Verdicts: 1 admitted, 2 window full, 3 cooling down, 4 timestamp out of
+-- bounds, 5 the rule says no
 --
--- The window's member and the cooldown's value are the action id: a retry takes no second slot, its slot is stamped anew. A slot is taken by
--- whatever reaches the limit, even if it is then refused; a cooldown starts only with an admitted action; verdicts 2 and 3 take nothing.
+-- The window's member and the cooldown's value are the action id: a retry takes no second slot, its slot is stamped
+-- anew. A slot is taken by whatever reaches the limit, even if it is then refused; a cooldown starts only with an
+-- admitted action; verdicts 2 and 3 take nothing.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, window, oldest, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -1,5 +1,6 @@
 -- Since when the windows of the rate limits are complete.
--- KEYS: since. ARGV: "look"; or "reset", which begins them now; or "complete", the since that was looked at, and how much earlier it may be (ms)
+-- KEYS: since. ARGV: "look"; or "reset", which begins them now; or "complete", the since that was looked at, and how
+-- much earlier it may be (ms)
 -- Returns since when they are complete, and now (ms).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

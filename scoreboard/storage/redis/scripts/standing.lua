@@ -1,7 +1,7 @@
 -- One user's place on a board, and how far the board has come with some writers.
 -- KEYS: totals, order, entry, meta, applied. ARGV: installation, raw user id, then writers.
--- Returns {epoch, version, incomplete (1/0), order key ('': never on the board), rank (0: not on the board), applied sequence of each writer};
--- an empty list without a whole board.
+-- Returns {epoch, version, incomplete (1/0), order key ('': never on the board), rank (0: not on the board), applied
+-- sequence of each writer}; an empty list without a whole board.
 local epoch, version, _, _, _, _, incomplete = whole(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1])
 if not epoch then return {} end
 local entry = redis.call('HGET', KEYS[3], ARGV[2])

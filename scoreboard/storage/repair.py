@@ -1,0 +1,190 @@
+"""Keeps a board in Redis what PostgreSQL says: compares the two, and repairs the board when it is this node's turn.
+
+1. Every node compares for itself, and puts what it finds into the board's agreement. Redis is asked first: a turn is on
+   the board, and acknowledged, only after its commit.
+2. A turn younger than SETTLED_SECONDS is not missing: its committer brings it. An older one is replayed.
+3. A board that is absent, damaged, or has turns that PostgreSQL does not know, is built anew (REBUILD). One that came
+   back with an older content gets a new epoch (RENEW). One that is not complete is completed (COMPLETE).
+4. Only the holder of the lease repairs. A holder that loses the lease stops between two parts of its work.
+5. A repair does not end that the board is stale. The comparison after it does, and that comes at once.
+6. A writer that could not reach Redis is detached until all boards have what it committed. While Redis is away its node
+   says once a second that it lives. When it has been silent for long it is dead: the holder of the lease attaches it,
+   once nothing is missing, and has the windows of the rate limits begin anew.
+
+Called by `workers.projector`. asyncio-flavoured. Tested in tests/workers/test_projector.py.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+
+import structlog
+
+from scoreboard.domain.boards import Board
+from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.storage.agreement import Agreement, DetachedWriters, StaleReason
+from scoreboard.storage.comparison import Comparison, Repair, needed_repair, reasons_of
+from scoreboard.storage.connections.bridge import postgres_errors
+from scoreboard.storage.connections.deadline import ConnectionDeadline
+from scoreboard.storage.connections.stores import Connection, Stores
+from scoreboard.storage.postgres import outbox
+from scoreboard.storage.postgres.outbox import Missing
+from scoreboard.storage.rebuild import Rebuilder, StaleEpoch
+from scoreboard.storage.redis.lease import Lease
+from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.projection import Projection
+from scoreboard.telemetry import metrics
+
+log = structlog.get_logger()
+
+# a committer has this long to bring its own turns to the board: longer than a call to Redis may take
+SETTLED_SECONDS = 0.3
+DETACHED_INTERVAL_SECONDS = 1.0  # how often a node says that it still can't reach Redis
+# for a comparison; PostgreSQL's silence must not keep the next one from trying a new connection
+CHECK_TIMEOUT_SECONDS = 3.0
+
+
+class BoardRepair:
+    """One board's comparisons and repairs on one node, with a PostgreSQL connection of its own."""
+
+    __slots__ = (
+        "_conn",
+        "_detached_at",
+        "agreement",
+        "board",
+        "lease",
+        "limits",
+        "projection",
+        "stores",
+        "writers",
+    )
+
+    def __init__(
+        self,
+        stores: Stores,
+        board: Board,
+        node: str,
+        limits: Limits,
+        request_repair: Callable[[], None],
+        detached: DetachedWriters | None = None,
+    ) -> None:
+        """`request_repair` has the next comparison made at once; it must not wait. `detached` is shared by the boards
+        of a node."""
+        self.stores, self.board, self.limits = stores, board, limits
+        self.agreement = Agreement(board, request_repair, detached=detached)
+        self.projection = Projection(  # shared with the committers
+            stores.redis_direct,
+            board,
+            request_repair,
+            namespace=stores.namespace,
+            installation=lambda: stores.installation,
+        )
+        self.lease = Lease(stores, board, node)
+        self.writers: Callable[[], list[int]] = list  # the ids of this node's writers
+        self._conn: Connection | None = None
+        self._detached_at = 0.0  # monotonic seconds
+
+    async def check_aio(self) -> Repair | None:
+        """Compares, and repairs if needed: what was done, or None. Raises StorageUnavailable, StaleEpoch,
+        HistoryGone; the next comparison tells."""
+        if self._conn is None or self._conn.is_closed():
+            self._conn = await self.stores.connect_aio()
+        conn = self._conn
+        with ConnectionDeadline(conn, CHECK_TIMEOUT_SECONDS) as deadline:
+            rebuilder = Rebuilder(self.stores, self.board, partial(self._keep_going_aio, deadline))
+            known = self.projection.known  # before the comparison: the committers may learn of more during it
+            try:
+                seen = await self._compare_aio(conn, rebuilder)
+                own = {*self.writers(), *self.agreement.detached.writers}
+                was_behind = StaleReason.BEHIND in self.agreement.stale_reasons()
+                self.agreement.set_stale_reasons(reasons_of(seen, known, own, was_behind=was_behind))
+                await self._attach_aio(conn)
+                await self.limits.confirm_windows_aio(conn)
+            except StorageUnavailable as exc:
+                if exc.store == "redis":
+                    await self._stay_detached_aio(conn)
+                raise
+            repair = needed_repair(seen, known)
+            is_needed = repair is not Repair.REPLAY or seen.missing or any(seen.detached.values())
+            if is_needed and await self.lease.acquire_aio():
+                await self._repair_aio(conn, rebuilder, repair, seen)
+                return repair
+            return None
+
+    def close(self) -> None:
+        """Ends the connection; the next comparison makes a new one."""
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None
+
+    async def _compare_aio(self, conn: Connection, rebuilder: Rebuilder) -> Comparison:
+        self.agreement.begin_comparison()
+        expected = self.agreement.expected()
+        found = await rebuilder.state_aio()
+        missing, is_pruned = list[Missing](), False
+        with postgres_errors():
+            committed, detached = await outbox.last_turns_and_detached_aio(conn)
+            try:
+                if found.is_whole:
+                    missing = await outbox.missing_aio(conn, self.board, found.applied, committed, SETTLED_SECONDS)
+            except outbox.HistoryGone:
+                is_pruned = True
+        lost = outbox.lost_turns(found.applied, committed)
+        lost_here = outbox.lost_turns(expected, committed)
+        if (lost or lost_here) and StaleReason.HISTORY not in self.agreement.stale_reasons():
+            metrics.LOST_TURNS.inc(sum((lost | lost_here).values()))
+            log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
+        if found.is_whole:
+            held = {writer: turn for writer, turn in expected.items() if writer not in lost_here}
+            self.agreement.confirm(held, [found.applied.get(writer, 0) for writer in held])
+        self.agreement.forget(lost_here, self.writers())
+        return Comparison(found, lost, missing, is_pruned, detached)
+
+    async def _repair_aio(self, conn: Connection, rebuilder: Rebuilder, repair: Repair, seen: Comparison) -> None:
+        found = seen.found
+        match repair:
+            case Repair.REPLAY:
+                await rebuilder.apply_aio(conn, self.projection, found.epoch, seen.missing)
+            case Repair.RENEW:
+                await self.limits.reset_windows_aio()  # they came back old too
+                self.projection.known = await rebuilder.bump_epoch_aio(conn, found.epoch)
+            case Repair.COMPLETE:
+                self.projection.known = await rebuilder.complete_aio(conn, found.epoch)
+            case Repair.REBUILD:
+                self.projection.known = await rebuilder.rebuild_aio(conn)
+        dead = [writer for writer, is_dead in seen.detached.items() if is_dead]
+        if dead and not seen.missing:
+            await self.limits.reset_windows_aio()  # what they recorded is in no window
+            with postgres_errors():
+                await outbox.attach_aio(conn, dead)
+
+    async def _keep_going_aio(self, deadline: ConnectionDeadline) -> None:
+        """Between two parts of long work: raises StaleEpoch when another node has the lease."""
+        deadline.extend()
+        if not await self.lease.keep_aio():
+            raise StaleEpoch
+
+    # ---- writers without Redis --------------------------------------------------------------------------------------
+
+    async def _attach_aio(self, conn: Connection) -> None:
+        """Redis can be reached. Once all boards have what this node's writers committed, all others may trust them
+        again."""
+        detached = self.agreement.detached
+        if not detached.writers:
+            return
+        is_projected = StaleReason.UNPROJECTED not in self.agreement.stale_reasons()
+        if is_projected and (ready := detached.confirm(self.board)):
+            await self.limits.reset_windows_aio()
+            with postgres_errors():
+                await outbox.attach_aio(conn, ready)
+            detached.remove(ready)
+        else:
+            await self._stay_detached_aio(conn)
+
+    async def _stay_detached_aio(self, conn: Connection) -> None:
+        """Says that this node's writers live, and still can't reach Redis."""
+        writers = self.agreement.detached.writers
+        if writers and monotonic() >= self._detached_at + DETACHED_INTERVAL_SECONDS:
+            with postgres_errors():
+                await outbox.detach_aio(conn, writers)
+            self._detached_at = monotonic()
