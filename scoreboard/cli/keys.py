@@ -1,6 +1,6 @@
 """The commands `keys …`: keys for production.
 
-Tested by tests/settings/test_keys_new.py.
+Tested by tests/cli/test_keys.py.
 """
 
 from pathlib import Path

@@ -56,7 +56,7 @@ class Endpoints:
 
 @dataclass(slots=True)
 class Stack:
-    """What is kept of a data folder's servers: the word on their command lines, their passwords, the ports that they
+    """What is saved of a data folder's servers: the word on their command lines, their passwords, the ports that they
     had last."""
 
     mark: str
@@ -202,32 +202,34 @@ async def _start(
 ) -> Endpoints:
     """Joins what runs and starts what doesn't; `stack` is filled at once, so that a failure half-way can stop it."""
     try:
-        kept = Stack.load(data_dir)
+        saved = Stack.load(data_dir)
         account = account_for(data_dir / "postgres")
-        postgres = servers.postgres_server(data_dir / "postgres", kept.mark, account)
-        valkey = servers.valkey_server(data_dir / "valkey", kept.mark, account)
+        postgres = servers.postgres_server(data_dir / "postgres", saved.mark, account)
+        valkey = servers.valkey_server(data_dir / "valkey", saved.mark, account)
         programs = await trio.to_thread.run_sync(servers.executable_binaries, binaries, account)
 
         def launch_postgres(may_move: bool) -> None:
-            kept.postgres_port = _port_of(postgres, kept.postgres_port, may_move)
-            kept.save(data_dir)
-            postgres.launch(servers.postgres_command(postgres, programs, kept.postgres_port, postgres_settings))
+            saved.postgres_port = _port_of(postgres, saved.postgres_port, may_move)
+            saved.save(data_dir)
+            postgres.launch(servers.postgres_command(postgres, programs, saved.postgres_port, postgres_settings))
 
         def launch_valkey(may_move: bool) -> None:
-            kept.redis_port = _port_of(valkey, kept.redis_port, may_move)
-            kept.save(data_dir)
-            servers.prepare_valkey(valkey, kept.redis_password, kept.redis_port)
+            saved.redis_port = _port_of(valkey, saved.redis_port, may_move)
+            saved.save(data_dir)
+            servers.prepare_valkey(valkey, saved.redis_password, saved.redis_port)
             valkey.launch(servers.valkey_command(valkey, programs))
 
         stack += [
-            _Member(postgres, launch_postgres, lambda: servers.postgres_ready(postgres, kept.postgres_port)),
-            _Member(valkey, launch_valkey, lambda: servers.valkey_ready(valkey, kept.redis_port, kept.redis_password)),
+            _Member(postgres, launch_postgres, lambda: servers.postgres_ready(postgres, saved.postgres_port)),
+            _Member(
+                valkey, launch_valkey, lambda: servers.valkey_ready(valkey, saved.redis_port, saved.redis_password)
+            ),
         ]
         if postgres.pid() is None or valkey.pid() is None:
-            kept.save(data_dir)  # before the folder is made with its password
-            await servers.prepare_postgres(postgres, programs, kept.postgres_password)
+            saved.save(data_dir)  # before the folder is made with its password
+            await servers.prepare_postgres(postgres, programs, saved.postgres_password)
         await _ensure(stack, may_move=True)
-        return kept.endpoints()
+        return saved.endpoints()
     except OSError as exc:
         raise StartError(f"the data folder {data_dir} can't be used: {exc}") from exc
 

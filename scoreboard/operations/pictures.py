@@ -56,7 +56,7 @@ class _HostLimit:
 
 
 @dataclass(slots=True, eq=False)
-class _Kept:
+class _CacheEntry:
     """What is known of an address: nothing until `done`."""
 
     done: trio.Event = field(default_factory=trio.Event)
@@ -77,7 +77,7 @@ class Pictures:
         self, own_host: str = "", fetcher: Fetcher | None = None, clock: Callable[[], float] = trio.current_time
     ) -> None:
         self._own_host, self._fetcher, self._clock = own_host.lower(), fetcher or Fetcher(), clock
-        self._kept: dict[str, _Kept] = {}  # by address, the one that was asked for longest ago first
+        self._cache: dict[str, _CacheEntry] = {}  # by address, the one that was asked for longest ago first
         self._size = 0  # bytes, of those that are done
         self._hosts = _HostLimit()
         self._at_once = trio.CapacityLimiter(MAX_FETCHES_AT_ONCE)
@@ -98,39 +98,39 @@ class Pictures:
 
         Returns within CLIENT_TIMEOUT_SECONDS; cancelling leaves the fetch to the others.
         """
-        kept = self._kept.pop(url, None)
-        if kept is None or (kept.done.is_set() and self._clock() >= kept.until):
-            if kept is not None:
-                self._size -= kept.size
+        entry = self._cache.pop(url, None)
+        if entry is None or (entry.done.is_set() and self._clock() >= entry.until):
+            if entry is not None:
+                self._size -= entry.size
             if self._nursery is None:
                 return None
-            kept = _Kept(faults=kept.faults if kept else 0)
-            self._nursery.start_soon(self._fetch, url, kept)
-        self._kept[url] = kept  # at the end
+            entry = _CacheEntry(faults=entry.faults if entry else 0)
+            self._nursery.start_soon(self._fetch, url, entry)
+        self._cache[url] = entry  # at the end
         with trio.move_on_after(CLIENT_TIMEOUT_SECONDS):
-            await kept.done.wait()
-        return kept.picture
+            await entry.done.wait()
+        return entry.picture
 
-    async def _fetch(self, url: str, kept: _Kept) -> None:
+    async def _fetch(self, url: str, entry: _CacheEntry) -> None:
         seconds = RETRY_SECONDS
         try:
             found = await self._fetch_in_turn(url)
             if isinstance(found, Picture) or found.is_final:
-                seconds, kept.faults = PICTURE_TTL_SECONDS, 0
+                seconds, entry.faults = PICTURE_TTL_SECONDS, 0
             elif found not in {HOST_BUSY, NO_TURN}:  # those two are no fault of the host
-                seconds = min(RETRY_SECONDS * 2**kept.faults, PICTURE_TTL_SECONDS)
-                kept.faults = min(kept.faults + 1, MAX_FAULTS)
+                seconds = min(RETRY_SECONDS * 2**entry.faults, PICTURE_TTL_SECONDS)
+                entry.faults = min(entry.faults + 1, MAX_FAULTS)
             if isinstance(found, Picture):
-                kept.picture = found
+                entry.picture = found
             else:
                 log.info("picture_unavailable", host=host_of(url), why=found.why)
         except Exception as exc:  # noqa: BLE001
             # a stranger's server must not end ours, whatever it makes the libraries raise
             log.warning("picture_fetch_failed", host=host_of(url), why=f"{type(exc).__name__}: {exc}"[:200])
         finally:
-            kept.until = self._clock() + seconds
-            self._size += kept.size
-            kept.done.set()
+            entry.until = self._clock() + seconds
+            self._size += entry.size
+            entry.done.set()
             self._trim()
 
     async def _fetch_in_turn(self, url: str) -> Picture | NoPicture:
@@ -147,5 +147,5 @@ class Pictures:
     def _trim(self) -> None:
         """Over MAX_CACHE_BYTES the pictures that were asked for longest ago go; those that are being fetched stay."""
         while self._size > MAX_CACHE_BYTES:
-            url = next(url for url, kept in self._kept.items() if kept.done.is_set())
-            self._size -= self._kept.pop(url).size
+            url = next(url for url, entry in self._cache.items() if entry.done.is_set())
+            self._size -= self._cache.pop(url).size

@@ -23,7 +23,7 @@ class Issuer:
     token_keys: TokenKeys
     master_keys: Mapping[int, bytes] = field(repr=False)  # every live one, by version
     current_version: int  # of the master key that makes what is new
-    access_token_seconds: int = tokens.LIFETIME
+    access_token_seconds: int = tokens.ACCESS_TOKEN_SECONDS
 
     @property
     def _master_key(self) -> bytes:

@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 ALGORITHM = "EdDSA"
 AUDIENCE = "scoreboard"  # a token that the same issuer makes for something else is not ours
-LIFETIME = 15 * 60  # seconds; specification P0: short-lived access tokens (15 min)
-IAT_LEEWAY = 120  # seconds that the node that issued a token may be ahead of the one that reads it
-LONGEST = 4096  # characters; ours have about 430. Longer ones are not worth parsing
-REQUIRED = ["exp", "iat", "iss", "aud", "sub", "sid", "jti"]
+ACCESS_TOKEN_SECONDS = 15 * 60  # specification P0: short-lived access tokens (15 min)
+IAT_LEEWAY_SECONDS = 120  # that the clock of the node that issued a token may be ahead of the one that reads it
+MAX_TOKEN_CHARACTERS = 4096  # ours have about 430. Longer ones are not worth parsing
+REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "sub", "sid", "jti"]
 
 # `exp` and `iat` are compared below with the caller's now; PyJWT would ask the clock.
-_OPTIONS: Any = {"require": REQUIRED, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
+_OPTIONS: Any = {"require": REQUIRED_CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 def issue(
-    keys: TokenKeys, *, issuer: str, user: UUID, sid: UUID, jti: str, now: float, lifetime: int = LIFETIME
+    keys: TokenKeys, *, issuer: str, user: UUID, sid: UUID, jti: str, now: float, lifetime: int = ACCESS_TOKEN_SECONDS
 ) -> str:
     """A token for one session, valid for `lifetime` seconds from now."""
     issued = int(now)
@@ -68,7 +68,7 @@ def issue(
 def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | None:
     """The claims of a token that we issued and that is valid now; None for everything else, whatever it is. Never
     raises."""
-    if len(token) > LONGEST:
+    if len(token) > MAX_TOKEN_CHARACTERS:
         return None
     try:
         key = keys.verifying.get(jwt.get_unverified_header(token).get("kid", ""))
@@ -78,7 +78,7 @@ def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | 
         claims = jwt.decode(token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=issuer, options=_OPTIONS)
         if not (_is_whole(claims["exp"]) and _is_whole(claims["iat"])):
             return None
-        if claims["exp"] <= now or claims["iat"] > now + IAT_LEEWAY:
+        if claims["exp"] <= now or claims["iat"] > now + IAT_LEEWAY_SECONDS:
             return None
         return Claims(UUID(claims["sub"]), UUID(claims["sid"]), claims["exp"])
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError):

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from scoreboard.domain.errors import StartError
 
 KEY_BYTES = 32  # bytes; both an Ed25519 private key (RFC 8032) and a master key (as much as SHA-256 gives back)
-FILE = "keys.json"
+KEYS_FILE = "keys.json"
 KEY_FILES = ("security__signing_keys", "security__master_keys")  # how their names in a secrets folder begin
 
 
@@ -70,7 +70,7 @@ def development_keys(data_dir: Path) -> Keys:
 
     Raises StartError when the folder can't be written or the file can't be read.
     """
-    path = data_dir / FILE
+    path = data_dir / KEYS_FILE
     try:
         data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         if not path.exists():
@@ -127,7 +127,7 @@ def _make(path: Path) -> None:
     file."""
     kid = f"dev-{secrets.token_hex(4)}"
     signing, master = new_key(), new_key()
-    draft = path.with_name(f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft = path.with_name(f".{KEYS_FILE}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

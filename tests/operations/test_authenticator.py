@@ -241,7 +241,7 @@ async def test_what_is_outdated_is_forgotten(
         assert len(one.sessions._verified) == len(one.sessions._revoked) == 1
         monkeypatch.setattr(DatabaseClock, "measure", lambda *_: None)  # or PostgreSQL would set the clock right
         one.sessions._revoked = dict.fromkeys(one.sessions._revoked, trio.current_time())
-        one.ahead = 900 + tokens.IAT_LEEWAY + 1
+        one.ahead = 900 + tokens.IAT_LEEWAY_SECONDS + 1
         await eventually(lambda: not one.sessions._verified and not one.sessions._revoked)
         nursery.cancel_scope.cancel()
 

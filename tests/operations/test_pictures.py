@@ -99,7 +99,7 @@ async def test_a_host_with_one_fault_after_the_other_is_asked_ever_less_often(se
 
     async def ask() -> None:
         await pictures.get(f"{HERE}/a.png")
-        pauses.append(pictures._kept[f"{HERE}/a.png"].until - clock.now)
+        pauses.append(pictures._cache[f"{HERE}/a.png"].until - clock.now)
         clock.now += pauses[-1]
 
     async with trio.open_nursery() as running:
@@ -229,10 +229,10 @@ async def test_what_is_kept_is_bounded(server: PictureServer, monkeypatch: pytes
         await running.start(pictures.run)
         for number in (0, 1, 2, 0, 3):
             assert await pictures.get(f"{HERE}/{number}") is not None
-        assert list(pictures._kept) == [f"{HERE}/{number}" for number in (2, 0, 3)]
+        assert list(pictures._cache) == [f"{HERE}/{number}" for number in (2, 0, 3)]
         for number in range(10):
             assert await pictures.get(f"{HERE}/none{number}") is None
-        assert len(pictures._kept) <= 3
+        assert len(pictures._cache) <= 3
         assert pictures._size <= module.MAX_CACHE_BYTES
         running.cancel_scope.cancel()
 

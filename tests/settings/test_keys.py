@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scoreboard.domain.errors import StartError
-from scoreboard.settings.keys import FILE, Keys, development_keys
+from scoreboard.settings.keys import KEYS_FILE, Keys, development_keys
 
 
 def test_made_once_and_kept(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
     assert [len(key) for key in (*first.signing.values(), *first.master.values())] == [32, 32]
     assert first.current_signing in first.signing
     assert first.current_master in first.master
-    assert [(path.name, path.stat().st_mode & 0o777) for path in (tmp_path / "data").iterdir()] == [(FILE, 0o600)]
+    assert [(path.name, path.stat().st_mode & 0o777) for path in (tmp_path / "data").iterdir()] == [(KEYS_FILE, 0o600)]
     assert development_keys(tmp_path / "other") != first
 
 
@@ -35,15 +35,15 @@ def test_processes_at_once_agree(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == [found[0]] * 8
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [KEYS_FILE]
 
 
 def test_an_open_file_is_closed_again(tmp_path: Path) -> None:
     """A key file that others could read is given back to its owner."""
     keys = development_keys(tmp_path)
-    (tmp_path / FILE).chmod(0o644)
+    (tmp_path / KEYS_FILE).chmod(0o644)
     assert development_keys(tmp_path) == keys
-    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / KEYS_FILE).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_an_open_file_is_closed_again(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     """Damaged keys stop the start; new ones in their place would log everybody out unasked."""
-    (tmp_path / FILE).write_text(content)
+    (tmp_path / KEYS_FILE).write_text(content)
     with pytest.raises(StartError, match=r"keys\.json is damaged"):
         development_keys(tmp_path)
 

@@ -206,7 +206,7 @@ VALUES = {
     "letters": b"x" * HEAD_BYTES,
     "an origin": filled(b"https://", b"a.", size=HEAD_BYTES),
     "a long token": b"Bearer " + b"x" * HEAD_BYTES,
-    "dots": b"Bearer " + b"." * tokens.LONGEST,
+    "dots": b"Bearer " + b"." * tokens.MAX_TOKEN_CHARACTERS,
     "deep token": b"Bearer " + jwt(b'{"kid":' + b"[" * 2800),
     "deep claims": b"Bearer " + jwt(b'{"alg":"EdDSA","kid":"k1"}', b'{"a":' * 550),
     "a header of numbers": b"Bearer " + jwt(b'{"kid":[' + b"1e-320," * 400 + b"1]}"),
