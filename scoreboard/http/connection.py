@@ -79,30 +79,30 @@ class Connection:
         middle of a stream.
         """
         socket = self.socket
-        socket.frames = False
+        socket.is_websocket = False
         socket.on_deadline = self._late
         try:
             if not await self._read():
                 return
         finally:
             self._serving = True  # the connection is ending, or not ours any more
-            if socket.source is not None:
-                socket.source.hook = None
+            if socket.watcher is not None:
+                socket.watcher.on_readable = None
             self._later = None
             self._parser.forget()
             del self._parser  # thousands of viewers need none, nor the request that made them
         if self._live is not None:
             session, self._live = self._front.live(self._live), None
             await session
-        self._parting = not socket.frames
+        self._parting = not socket.is_websocket
         await self.answers.part()
 
     async def _read(self) -> bool:
         """Reads and serves until the last answer: True. False when the peer ends it."""
         socket, parser = self.socket, self._parser
         socket.deadline = trio.current_time() + self._time_limit()
-        if socket.source is not None:
-            socket.source.hook = self._at_once
+        if socket.watcher is not None:
+            socket.watcher.on_readable = self._at_once
         while True:
             await socket.wait_readable()
             if self._later is not None:  # more has come, or the peer has left: what was begun is not taken back
@@ -233,8 +233,8 @@ class Connection:
             self._ended = not self.answers.put(request, answer)
             if self._fed or self._ended or not self._is_done():
                 self._fed = True
-                if self.socket.source is not None:
-                    self.socket.source.reschedule_waiter()
+                if self.socket.watcher is not None:
+                    self.socket.watcher.reschedule_waiter()
             else:
                 self._serving = False
                 self._extend_deadline()
@@ -335,7 +335,7 @@ class Connection:
             fields,
             self._parser.rest,
         )
-        socket.frames = True
+        socket.is_websocket = True
         self._live = request
 
     # ---- the end ----------------------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ class Connection:
         close after the last.
 
         Not of WebSockets."""
-        return not self._serving or self._parting or not (self.answers.is_flushed or self.socket.frames)
+        return not self._serving or self._parting or not (self.answers.is_flushed or self.socket.is_websocket)
 
     @property
     def eviction_class(self) -> int:

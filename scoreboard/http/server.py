@@ -262,7 +262,7 @@ class Server:
         socket = connection.socket
         try:
             if self._poller is not None and socket.fd >= 0:
-                socket.source = self._poller.watch(socket.fd, socket.peer_group)
+                socket.watcher = self._poller.watch(socket.fd, socket.peer_group)
             await connection.run()
         except* DISCONNECT_ERRORS:
             pass
@@ -280,7 +280,7 @@ class Server:
             await trio.sleep(SWEEP_SECONDS)
             now = trio.current_time()
             for socket in list(self._connections):
-                if now <= socket.deadline and now - socket.behind_since <= socket.patience:
+                if now <= socket.deadline and now - socket.behind_since <= socket.slow_reader_timeout:
                     continue  # asked here: thousands of calls cost more than their answers
                 try:
                     socket.sweep(now)

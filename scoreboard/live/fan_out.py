@@ -41,7 +41,7 @@ class FanOutBatch:
             viewer = self.members[fd]
             if written < 0:
                 viewer.socket.release_fd()
-            elif viewer.socket.took(frames, written):
+            elif viewer.socket.finish_partial_write(frames, written):
                 begun.append(viewer)
         self.handed = serial
         for viewer in begun:  # a part: the rest follows

@@ -80,7 +80,7 @@ class Hub:
         """From now on it gets personal events (once identified) and what it subscribes to."""
         self._viewers.add(viewer)
         viewer.catch_up = self._caught_up
-        viewer.socket.drained = viewer.drained
+        viewer.socket.on_writable = viewer.drained
 
     def leave(self, viewer: Viewer) -> None:
         """Forgets it, whatever it had. Idempotent."""

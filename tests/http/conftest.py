@@ -5,26 +5,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from scoreboard.http.connection import Connection
-from scoreboard.net import sockets
 from tests.http.application import Application, Way
-from tests.net.pairs import Write
+from tests.net.conftest import writes
+
+__all__ = ["every_way", "left_over", "writes"]
 
 
 @pytest.fixture(params=[Way.FAST, Way.DEFERRED, Way.TASK, Way.TRIO], ids=lambda way: way.value)
 def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Applications in this test are asked in each of the ways in turn."""
     monkeypatch.setattr(Application, "way", request.param)
-
-
-@pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Write], None]]:
-    """Puts a function in the place of os.write."""
-
-    def put(write: Write) -> None:
-        monkeypatch.setattr(sockets, "_write", write)
-
-    yield put
-    monkeypatch.undo()
 
 
 @pytest.fixture

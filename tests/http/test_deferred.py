@@ -50,8 +50,8 @@ async def test_the_task_sleeps_on() -> None:
             assert (connection._serving, connection.socket.deadline) == (True, inf)
             assert connection._replied is None  # else the task waits for it
             application.held[reply](said)
-            assert connection.socket.source is not None
-            assert connection.socket.source._waiter is not None
+            assert connection.socket.watcher is not None
+            assert connection.socket.watcher._waiter is not None
             assert (await client.answer()).body == b"said"
             assert not connection._serving
             assert not connection._fed

@@ -117,9 +117,9 @@ class _Waiting:
             services.admission.identify(asked.identity.user)
         metrics.LONG_POLLS.inc()
         self.is_cold = services.hub.wait(self._poll, asked.board)  # what is shown may be out of date
-        if (source := self._socket.source) is not None:
-            source.on_end = self._poll.end
-            self._poll.over = source.has_ended
+        if (watcher := self._socket.watcher) is not None:
+            watcher.on_eof = self._poll.end
+            self._poll.over = watcher.at_eof
 
     def begin(self, reply: Respond) -> Response | None:
         """The answer, if there is one now; else it waits, and leaves with its reply."""
@@ -155,8 +155,8 @@ class _Waiting:
         services.admission.leave(asked.address, asked.identity.user if asked.identity else None)
         if socket.fd >= 0:
             socket.on_deadline, socket.deadline = self._late, inf
-            if socket.source is not None:
-                socket.source.on_end = None
+            if socket.watcher is not None:
+                socket.watcher.on_eof = None
 
     def _wake(self) -> None:
         if self._reply is None or self._has_left:

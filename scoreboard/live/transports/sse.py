@@ -112,14 +112,14 @@ class _Stream:
             endpoint.services.hub.leave(viewer)
             viewer.forget()
             endpoint.leave(asked)
-            socket.drained = socket.on_deadline = socket.on_behind = None
-            socket.patience = inf
+            socket.on_writable = socket.on_deadline = socket.on_behind = None
+            socket.slow_reader_timeout = inf
         return None
 
     def _join(self, identity: Identity | None) -> None:
         viewer, socket, hub = self._viewer, self._viewer.socket, self._endpoint.services.hub
         hub.join(viewer)
-        socket.on_deadline, socket.on_behind, socket.patience = (
+        socket.on_deadline, socket.on_behind, socket.slow_reader_timeout = (
             self.check,
             self._behind,
             self._endpoint.rules.slow_reader_seconds,
@@ -168,7 +168,7 @@ class _Stream:
             socket.close()  # it would not hear of the end either
             return
         socket.shut_writing()
-        socket.drained = socket.on_deadline = socket.on_behind = None
+        socket.on_writable = socket.on_deadline = socket.on_behind = None
         socket.deadline = trio.current_time() + PARTING_SECONDS
 
     def _behind(self) -> None:

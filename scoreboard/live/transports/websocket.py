@@ -186,7 +186,7 @@ class _Connection(trio.abc.Stream):
     def _join(self, viewer: Viewer) -> None:
         socket = self._socket
         self._services.hub.join(viewer)
-        socket.on_deadline, socket.on_behind, socket.patience = (
+        socket.on_deadline, socket.on_behind, socket.slow_reader_timeout = (
             self._conversation.check,
             self._behind,
             self._rules.slow_reader_seconds,
@@ -216,7 +216,7 @@ class _Connection(trio.abc.Stream):
         assert nursery is not None
         self._nursery = None
         self._services.hub.leave(viewer)
-        socket.drained = socket.on_deadline = socket.on_behind = None
+        socket.on_writable = socket.on_deadline = socket.on_behind = None
         if (code := self._library_close()) is not None:
             self._ending, self._is_deaf = code, True
         with trio.move_on_after(CLOSING_SECONDS):
