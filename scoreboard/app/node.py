@@ -73,7 +73,7 @@ from scoreboard.web.direct import (
     build_probe_table,
 )
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.listeners import WebParts, build_metrics_handlers, build_public_handlers
+from scoreboard.web.listeners import MetricsHandlers, WebParts, build_public_handlers
 from scoreboard.web.openapi import Description
 from scoreboard.web.pages.branding import load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
@@ -228,18 +228,18 @@ class Node:
             | {path.decode() for _, path in direct | probes}
         )
         name_routes(paths)
-        front = build_public_handlers(
+        handlers = build_public_handlers(
             self.settings,
             parts,
             routes,
             paths=paths,
             direct=direct,
             fast=fast,
-            live=live.serve,
-            asgi=self.asgi.answer,
+            websockets=live,
+            application=self.asgi,
         )
-        self.server = Server(front)
-        self.metrics_server = Server(build_metrics_handlers(parts, probes, live.serve), places=METRICS_PLACES)
+        self.server = Server(handlers)
+        self.metrics_server = Server(MetricsHandlers(parts.heads, probes), places=METRICS_PLACES)
 
     def _make_web_parts(self) -> WebParts:
         """What routes, transports and listeners share."""

@@ -2,7 +2,7 @@
 it."""
 
 import socket as stdlib_socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -10,8 +10,9 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.errors import STATUS, Code, Refusal, StorageUnavailable
-from scoreboard.http.handlers import Handlers
+from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import Request, Response
+from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.http.server import Server
 from scoreboard.live.admission import Admission
 from scoreboard.live.hub import Hub
@@ -30,6 +31,59 @@ UPGRADE = (
     "GET /live{query} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+class LiveHandlers:
+    """The `RequestHandlers` of a listener that serves live paths and nothing else, without limits."""
+
+    live_path = b"/live"
+    access_log_from = 1000
+
+    def __init__(
+        self,
+        direct: dict[tuple[bytes, bytes], Handler],
+        fast: dict[tuple[bytes, bytes], FastHandler],
+        endpoint: LiveEndpoint,
+    ) -> None:
+        self.direct: Mapping[tuple[bytes, bytes], Handler] = direct
+        self.fast: Mapping[tuple[bytes, bytes], FastHandler] = fast
+        self.endpoint = endpoint
+
+    def run_middleware(self, _: Request) -> Response | None:
+        return None
+
+    def write_head(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        return write_head(request, status, fields, length)
+
+    def problem(self, refusal: Refusal, request_id: bytes) -> Response:
+        return refuse(refusal, request_id)
+
+    def error_page(self, _: Request, response: Response) -> Response:
+        return response
+
+    def error_response(self, _: Request, exc: Exception) -> Response:
+        return Response(503 if isinstance(exc, StorageUnavailable) else 500, repr(exc).encode())
+
+    def log_access(self, request: Request, status: int, seconds: float) -> None:
+        raise AssertionError("there is no access log here")
+
+    def on_malformed(self, _: Request) -> None:
+        pass
+
+    async def serve_websocket(self, request: Request) -> None:
+        await self.endpoint.serve(request)
+
+    async def answer_by_application(self, _: ResponseWriter, request: Request) -> bool:
+        raise AssertionError(f"{request.path!r} goes to the live path")
+
+    def peer_group(self, address: str) -> str:
+        return address
+
+    def admit_connection(self, _: str) -> bool:
+        return True
+
+    def release_connection(self, _: str) -> None:
+        pass
 
 
 class LiveNode:
@@ -51,22 +105,12 @@ class LiveNode:
         )
         self.endpoint = LiveEndpoint(services, rules, origin_allowed=origin_allowed, client_address=client_address)
         poll = PollEndpoint(requests, services, problem=refuse)
+        stream = StreamEndpoint(requests, services, rules, write_head=write_head, problem=refuse)
         self.server = Server(
-            Handlers(
-                direct={
-                    (b"GET", b"/stream"): StreamEndpoint(
-                        requests, services, rules, write_head=write_head, problem=refuse
-                    ).serve,
-                    (b"GET", b"/poll"): poll.answer,
-                },
-                fast={(b"GET", b"/poll"): poll.answer_fast} if self.polls_at_once else {},
-                live_path=b"/live",
-                live=self.endpoint.serve,
-                asgi=not_asked,
-                write_head=write_head,
-                before=lambda _: None,
-                problem=refuse,
-                failed=lambda _, exc: Response(503 if isinstance(exc, StorageUnavailable) else 500, repr(exc).encode()),
+            LiveHandlers(
+                {(b"GET", b"/stream"): stream.serve, (b"GET", b"/poll"): poll.answer},
+                {(b"GET", b"/poll"): poll.answer_fast} if self.polls_at_once else {},
+                self.endpoint,
             )
         )
 
@@ -145,10 +189,6 @@ def write_head(request: Request, status: int, fields: bytes, length: int | None)
 def refuse(refusal: Refusal, request_id: bytes) -> Response:
     retry = b"" if refusal.retry_after is None else b"retry-after: %d\r\n" % refusal.retry_after
     return Response(STATUS[refusal.code], refusal.code.encode(), retry)
-
-
-async def not_asked(connection: object, request: Request) -> bool:
-    raise AssertionError(f"{request.path!r} goes to the live path")
 
 
 @asynccontextmanager

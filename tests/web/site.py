@@ -15,7 +15,7 @@ from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import FastHandler, Handler, Handlers, Respond
+from scoreboard.http.handlers import FastHandler, Handler, Respond
 from scoreboard.http.request import Request
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending
@@ -23,6 +23,7 @@ from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.pictures import Pictures
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.web.access_log import AccessLog
 from scoreboard.web.application import Services, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses, Network
@@ -36,11 +37,11 @@ from scoreboard.web.direct import (
     build_probe_table,
 )
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import Description
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
-from scoreboard.web.problems import failed, problem
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -120,12 +121,15 @@ async def _end(pending: Pending, outcome: Outcome) -> None:
     pending.end(outcome)
 
 
-def _no_poll(request: Request, reply: Respond) -> None:
+def _no_poll(request: Request, respond: Respond) -> None:
     raise AssertionError("nobody polls here")
 
 
-async def _no_live(request: Request) -> None:
-    raise AssertionError("nobody asks for a WebSocket here")
+class NoWebSockets:
+    """A live path that no test here asks for."""
+
+    async def serve(self, request: Request) -> None:
+        raise AssertionError("nobody asks for a WebSocket here")
 
 
 @asynccontextmanager
@@ -181,7 +185,7 @@ async def site(
         asgi = Asgi(application)
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = RateLimitMiddleware(
+        middleware = RateLimitMiddleware(
             heads,
             origins,
             addresses,
@@ -192,24 +196,19 @@ async def site(
             recall=bearer.recall,
         )
 
-        def front(
+        def handlers(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
-        ) -> Handlers:
-            return Handlers(
+        ) -> PublicHandlers:
+            return PublicHandlers(
                 direct=direct,
                 fast=fast,
-                live_path=b"/api/v1/scores/live",
-                live=_no_live,
-                asgi=asgi.answer,
-                write_head=heads.write,
-                before=gate.before,
-                problem=problem,
-                failed=failed,
-                error_page=services.error_pages.of,
-                malformed=gate.malformed,
-                peer_group=connections.peer_group,
-                admit=connections.admit,
-                released=connections.released,
+                websockets=NoWebSockets(),
+                application=asgi,
+                headers=heads,
+                middleware=middleware,
+                connections=connections,
+                error_pages=services.error_pages,
+                access_log=AccessLog(addresses, "off"),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
@@ -220,7 +219,7 @@ async def site(
         async def serve(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
         ) -> httpx.AsyncClient:
-            _, port = await nursery.start(Server(front(direct, fast)).run, "127.0.0.1", 0)
+            _, port = await nursery.start(Server(handlers(direct, fast)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
             )
