@@ -23,7 +23,7 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.listeners import WebParts, build_metrics_handlers, build_public_handlers
+from scoreboard.web.listeners import MetricsHandlers, WebParts, build_public_handlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
@@ -83,9 +83,10 @@ def build_http(
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
-    serve_websocket = transports.websocket.serve
-    handlers = build_public_handlers(settings, web, routes, error_pages, live=serve_websocket, asgi=asgi.answer)
-    metrics_handlers = build_metrics_handlers(web, build_direct_table(metrics_routes), serve_websocket)
+    handlers = build_public_handlers(
+        settings, web, routes, error_pages, websockets=transports.websocket, application=asgi
+    )
+    metrics_handlers = MetricsHandlers(web.heads, build_direct_table(metrics_routes))
     return HttpParts(routes.health, asgi, Server(handlers), Server(metrics_handlers, places=METRICS_PLACES))
 
 

@@ -1,13 +1,14 @@
-"""The door to the ASGI application (Quart-Trio): Hypercorn's `HTTPStream` over our sockets, and the application's
-lifespan.
+"""The way to the ASGI application (Quart-Trio): Hypercorn's `HTTPStream` over our sockets, and the lifespan.
 
-http1 has parsed the request; `HTTPStream` speaks ASGI with the application and hands back events, which are framed
-here: by length, by chunks, or by closing (HTTP/1.0). An answer is collected and written when the application has ended:
-a client that reads slowly holds the bytes and nothing else. Heads go through `Front.write_head` like all others. Only
-here is Hypercorn imported.
+1. `http.connection` has parsed the request. `HTTPStream` speaks ASGI with the application and hands back events.
+2. `_Exchange` frames the response: by length, by chunks, or by closing (HTTP/1.0).
+3. A response of up to COLLECTED_BYTES is written when the application's task has ended, so a client that reads slowly
+   keeps bytes in memory and no task. What is longer is written as it comes.
+4. Heads are written by `RequestHandlers.write_head`, as for every other response.
+5. The application finds http's Request as `scope["state"]["request"]`. The field `Host` that it sees is always HOST: a
+   framework that builds addresses from what the client wrote there can be made to fail, or to link elsewhere.
 
-The application finds http1's Request as `scope["state"]["request"]`. Its own `Host` field is always HOST: a framework
-that builds addresses from what the client wrote there can be made to fail, or to point elsewhere.
+Hypercorn is imported here alone.
 """
 
 import logging
@@ -32,19 +33,18 @@ from scoreboard.runtime.supervise import leaves
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
 HOST = b"localhost"
-# of an answer; what is longer is written as it comes, and the application waits for its client
-COLLECTED_BYTES = 262_144
+COLLECTED_BYTES = 262_144  # of a response; while a longer one is written the application waits for its client
 
-# How a body is framed and whether the connection stays is decided here, so the application's word on it is dropped.
+# Framing and keep-alive are decided here, so these fields of the application are dropped.
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"content-length"))
-# with 500: the application ended without an answer
+# With status 500: the application ended without a response.
 _HYPERCORN_FAILED = [(b"content-length", b"0"), (b"connection", b"close")]
 _REPLACED = frozenset((b"host", b"x-request-id"))
-_REPEATABLE = frozenset((b"vary", b"set-cookie"))  # the application's stand beside ours
+_REPEATABLE = frozenset((b"vary", b"set-cookie"))  # those of the application are sent beside ours
 
 
 class Asgi:
-    """One application, and what Hypercorn wants to know of its surroundings."""
+    """One application, with the configuration that Hypercorn asks for."""
 
     def __init__(self, app: ASGIFramework) -> None:
         self._app = ASGIWrapper(app)
@@ -52,24 +52,24 @@ class Asgi:
         self._config.errorlog = logging.getLogger("scoreboard.hypercorn")  # no handlers of its own, no access log
         self._context = WorkerContext(None)
 
-    async def answer(self, answers: ResponseWriter, request: Request) -> bool:
-        """Has the application answer; True when the connection can go on. Returns once the application's task has
-        ended.
+    async def answer(self, writer: ResponseWriter, request: Request) -> bool:
+        """Runs the application for one request. True when the connection can go on.
 
-        Never raises because the client has left: the application is told by `http.disconnect`.
+        Returns once the application's task has ended and the response is written. When the client has left it does not
+        raise: the application receives `http.disconnect`.
         """
-        pieces, going_on = await self._ask(answers, request)
-        request.drop_headers()  # the answer may wait for a client that does not read
+        pieces, keep_alive = await self._run_application(writer, request)
+        request.drop_headers()  # the response may wait for a client that does not read
         try:
             while pieces:
-                await answers.send(pieces.pop(0))
+                await writer.send(pieces.pop(0))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
-        return going_on
+        return keep_alive
 
-    async def _ask(self, answers: ResponseWriter, request: Request) -> tuple[list[bytes], bool]:
-        """What is left to be written when the application has ended, and whether the connection can go on after it."""
-        exchange = _Exchange(answers, request)
+    async def _run_application(self, writer: ResponseWriter, request: Request) -> tuple[list[bytes], bool]:
+        """What is still to be written when the application has ended, and whether the connection can go on after it."""
+        exchange = _Exchange(writer, request)
         headers = [field for field in request.headers if field[0] not in _REPLACED]
         headers += ((b"host", HOST), (b"x-request-id", request.request_id))
         async with TaskGroup() as tasks:
@@ -81,7 +81,7 @@ class Asgi:
                 False,
                 request.socket.peer,
                 None,
-                exchange.take,
+                exchange.on_event,
                 STREAM_ID,
             )
             await stream.handle(
@@ -97,20 +97,19 @@ class Asgi:
             if request.body:
                 await stream.handle(events.Body(stream_id=STREAM_ID, data=request.body))
             await stream.handle(events.EndBody(stream_id=STREAM_ID))
-            await exchange.over.wait()
+            await exchange.finished.wait()
             await stream.handle(events.StreamClosed(stream_id=STREAM_ID))
-        return exchange.collected(), exchange.going_on
+        return exchange.collected(), exchange.keep_alive
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Runs the application's start-up, then the block, then its shutdown, also when the block is cancelled or
-        raises.
+        """Runs the application's start-up, the block, and the application's shutdown, also after a failed block.
 
-        Everything of it lives in a nursery of its own: Quart's shutdown puts a deadline on the nursery that it was
-        started in. Raises StartError when the start-up fails or takes longer than Hypercorn's limit (60 s).
+        It has a nursery of its own, because Quart's shutdown puts a deadline on the nursery that it was started in.
+        Raises StartError when the start-up fails or takes longer than Hypercorn's limit (60 s).
         """
         life = Lifespan(self._app, self._config, {})
-        shield = trio.CancelScope(shield=True)  # the application's side outlives the block, to hear of the shutdown
+        shield = trio.CancelScope(shield=True)  # the application outlives the block, as it is told of the shutdown
         started, why = False, "it raised; see the log"
 
         async def run() -> None:
@@ -130,7 +129,7 @@ class Asgi:
                             with trio.CancelScope(shield=True):  # bounded by Hypercorn's shutdown_timeout
                                 await life.wait_for_shutdown()
                 finally:
-                    if not life.shutdown.is_set():  # else it is ending by itself, maybe with the reason of a failure
+                    if not life.shutdown.is_set():  # else it ends by itself, maybe with the reason of a failure
                         shield.cancel()
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             if started:
@@ -141,47 +140,47 @@ class Asgi:
 
 
 class _Exchange:
-    """One answer on its way from Hypercorn's events to bytes."""
+    """One response, from Hypercorn's events to bytes."""
 
-    def __init__(self, answers: ResponseWriter, request: Request) -> None:
-        self.over = trio.Event()
-        self.going_on = False  # until the answer's end is known to be on the wire as its head said
-        self._answers = answers
+    def __init__(self, writer: ResponseWriter, request: Request) -> None:
+        self.finished = trio.Event()
+        self.keep_alive = False  # True once the response is complete as its head said
+        self._writer = writer
         self._request = request
-        self._held: list[bytes] = []
-        self._size = 0  # bytes held
-        self._written = False  # some of the answer is out
+        self._pieces: list[bytes] = []
+        self._size = 0  # bytes pieces
+        self._written = False  # some of the response is out
         self._chunked = False
-        self._left: int | None = None  # bytes that the head promised and that have not come yet
-        self._keep = False
+        self._missing: int | None = None  # bytes that Content-Length promised and that are missing
+        self._head_keep_alive = False
         self._ended = False
-        self._gone = False
+        self._disconnected = False
 
-    async def take(self, event: events.Event) -> None:
+    async def on_event(self, event: events.Event) -> None:
         """Hypercorn's `send`. Never raises into it."""
         match event:
             case events.Response():
                 self._begin(event.status_code, event.headers)
             case events.Body():
-                self._piece(event.data)
+                self._add_body(event.data)
                 if self._size > COLLECTED_BYTES:
                     await self._write()
             case events.EndBody():
                 if self._chunked:
                     self._hold(b"0\r\n\r\n")
                 self._ended = True
-                self.going_on = self._keep and not self._left and not self._gone
-            case events.StreamClosed():  # without an EndBody the answer has failed half-way, and the connection ends
+                self.keep_alive = self._head_keep_alive and not self._missing and not self._disconnected
+            case events.StreamClosed():  # without an EndBody the response failed half-way
                 if not self._ended and not self._written:
-                    self._fail()
-                self.over.set()
+                    self._write_failure()
+                self.finished.set()
             case _:
-                pass  # informational responses and pushes are not for HTTP/1.1
+                pass  # informational responses and pushes
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        request, answers = self._request, self._answers
+        request, writer = self._request, self._writer
         if status == 500 and headers == _HYPERCORN_FAILED:
-            self._fail()
+            self._write_failure()
             return
         given = dict(headers)
         length = int(given[b"content-length"]) if given.get(b"content-length", b"").isdigit() else None
@@ -198,45 +197,45 @@ class _Exchange:
             else:
                 request.keep_alive = False
         ours = {
-            line.partition(b":")[0].lower() for line in answers.head(request, status, b"", None)[0].split(b"\r\n")[1:]
+            line.partition(b":")[0].lower() for line in writer.head(request, status, b"", None)[0].split(b"\r\n")[1:]
         } - _REPEATABLE
         fields = b"".join(
             b"%b: %b\r\n" % (name, value) for name, value in headers if name not in _HOP_BY_HOP and name not in ours
         )
-        head, self._keep = answers.head(request, status, fields + framing, length)
+        head, self._head_keep_alive = writer.head(request, status, fields + framing, length)
         self._hold(head)
-        self._left = None if bodiless else length
+        self._missing = None if bodiless else length
 
-    def _fail(self) -> None:
-        """The application has ended without an answer."""
+    def _write_failure(self) -> None:
+        """The application has ended without a response."""
         request = self._request
         request.keep_alive = False
-        answer = self._answers.problem(request, Refusal(Code.INTERNAL, "the request could not be answered"))
-        head, _ = self._answers.head(request, answer.status, answer.fields, len(answer.body))
-        self._held, self._ended = [head if request.method == b"HEAD" else head + answer.body], True
+        response = self._writer.problem(request, Refusal(Code.INTERNAL, "the request could not be answered"))
+        head, _ = self._writer.head(request, response.status, response.fields, len(response.body))
+        self._pieces, self._ended = [head if request.method == b"HEAD" else head + response.body], True
 
-    def _piece(self, data: bytes) -> None:
-        if self._left is not None:
-            if len(data) > self._left:  # more than promised would be read as the next answer
-                data, self._keep = data[: self._left], False
-            self._left -= len(data)
+    def _add_body(self, data: bytes) -> None:
+        if self._missing is not None:
+            if len(data) > self._missing:  # more would be read as the next response
+                data, self._head_keep_alive = data[: self._missing], False
+            self._missing -= len(data)
         self._hold(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def _hold(self, data: bytes) -> None:
-        self._held.append(data)
+        self._pieces.append(data)
         self._size += len(data)
 
     def collected(self) -> list[bytes]:
-        """What has not been written, in one piece if it is small. It is not kept here any longer."""
-        held = [] if self._gone else [piece for piece in self._held if piece]
-        self._held, size, self._size = [], self._size, 0
-        return [b"".join(held)] if held and size <= PIECE_BYTES else held
+        """Removes and returns what has not been written, in one piece if it is small."""
+        pieces = [] if self._disconnected else [piece for piece in self._pieces if piece]
+        self._pieces, size, self._size = [], self._size, 0
+        return [b"".join(pieces)] if pieces and size <= PIECE_BYTES else pieces
 
     async def _write(self) -> None:
         pieces, self._written = self.collected(), True
         try:
             while pieces:
-                await self._answers.send(pieces.pop(0))
+                await self._writer.send(pieces.pop(0))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._gone, self.going_on = True, False
-            self.over.set()  # the application is told by StreamClosed; what it still sends is dropped
+            self._disconnected, self.keep_alive = True, False
+            self.finished.set()  # StreamClosed tells the application; what it still sends is dropped

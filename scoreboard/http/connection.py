@@ -1,14 +1,36 @@
-"""One HTTP/1.1 connection, request by request: a proxy mixes everything on one connection.
+"""One HTTP/1.1 connection, request by request: a proxy sends the requests of many clients on one connection.
 
-For each request `Front.before` is asked, then it goes through one of three doors: a handler of the express table, the
-live path (a WebSocket on the same Socket; the connection ends with it), or the ASGI application (asgi). What the prompt
-table can answer without waiting is answered as the bytes come in, and the connection's task sleeps on: a quarter less
-for a small request; so it does if the prompt table replies later. The parser and what it refuses are in parser, writing
-is in answering; deadlines are compared by the server's sweeper. Nothing here knows what a scoreboard is. Read `run`
-first.
+Each request passes `RequestHandlers.run_middleware`, and then goes to the first of these that knows it: a fast handler,
+a WebSocket on the same Socket, a direct handler, the ASGI application. A fast handler runs in `_on_readable`, as the
+bytes come in, while the connection's task sleeps on. That saves a quarter of the time of a small request. Everything
+else is answered by the task, `run`.
+
+A connection is in one `State` at a time. `_on_readable` and `_respond` are called from outside the task.
+
+| from | event | to | task |
+|---|---|---|---|
+| READING | `_on_readable`: fast handlers have answered all that came | READING | sleeps on |
+| READING | `_on_readable`: a fast handler returned DEFERRED | DEFERRED | sleeps on, or is woken if more has come |
+| READING | `_on_readable`: a request needs the task, or a response is not flushed | RESUMING | is woken |
+| READING | `_on_readable`: the response that was written is the last one | LAST_RESPONSE | is woken |
+| READING | the task has read a complete request, or a message that is refused | SERVING | runs |
+| DEFERRED | `_respond`: nothing more is to be done | READING | sleeps on |
+| DEFERRED | `_respond`: more requests have come, or the response is not flushed | RESUMING | is woken |
+| DEFERRED | `_respond`: the response was the last one | LAST_RESPONSE | is woken |
+| RESUMING | the task runs | SERVING | runs |
+| SERVING | all requests are answered and flushed | READING | waits for bytes |
+| SERVING | the request asks for a WebSocket | UPGRADED | runs the WebSocket |
+| any but UPGRADED | the last response is flushed, the peer has left, or an error | CLOSING | waits for the peer's end |
+
+In READING it is the client's turn: only then may a drain close the connection at once, and `_on_readable` read. While
+DEFERRED the task may be woken by more bytes or by the peer's end: it waits for `_respond`, as a request that has begun
+is not taken back. `_draining` is a state of the server: it is asked when a connection comes back to READING.
+
+The parser and what it refuses are in `http.parser`. Nothing here knows what a scoreboard is. Read `run` first.
 """
 
 from collections.abc import Callable
+from enum import Enum
 from math import inf
 from time import perf_counter
 
@@ -16,7 +38,8 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
-from scoreboard.http.handlers import DEFERRED, Handlers
+from scoreboard.http.handlers import DEFERRED as RESPONDS_LATER
+from scoreboard.http.handlers import RequestHandlers
 from scoreboard.http.parser import RequestParser
 from scoreboard.http.request import NORMAL_PATH, Request, Response
 from scoreboard.http.response_writer import ResponseWriter
@@ -25,10 +48,10 @@ from scoreboard.telemetry.logging import REQUEST_ID
 from scoreboard.telemetry.metrics import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, answered
 from scoreboard.telemetry.request_times import record
 
-FIRST_SECONDS = 10.0  # for the first byte of a new connection: whoever connects has something to ask
-# between requests: longer than a load balancer's own limit (60 s is common), so that it closes first
+FIRST_BYTE_SECONDS = 10.0  # until the first byte of a new connection: whoever connects has something to ask
+# Between requests: longer than a load balancer's own limit (60 s is common), so that the balancer closes first.
 IDLE_SECONDS = 75.0
-# for the whole head once its first byte is here: a slow sender holds a connection, not a place for ever
+# For the whole head once its first byte is here (slowloris).
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 10.0  # for the whole body once the head is here
 YIELD_EVERY = 16  # requests; a buffer full of them must not hold the loop
@@ -38,82 +61,90 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 log = structlog.get_logger()
 
 
+class State(Enum):
+    """Where a connection is in its life, see the table above."""
+
+    READING = "reading"  # waits for bytes of the client
+    DEFERRED = "deferred"  # a fast handler responds later
+    RESUMING = "resuming"  # the task is woken: requests, or the rest of a response, are left to it
+    LAST_RESPONSE = "last_response"  # the task is woken: it flushes the last response
+    SERVING = "serving"  # the task answers
+    UPGRADED = "upgraded"  # the socket is a WebSocket's
+    CLOSING = "closing"  # nothing more is answered
+
+
+# Names of the module: a lookup in the class of an enum takes three times as long.
+READING, DEFERRED, RESUMING, LAST_RESPONSE, SERVING, UPGRADED, CLOSING = State
+
+
 class Connection:
-    """The task of one connection and what the server must know of it."""
+    """The task of one connection, and what the server asks of it."""
 
     __slots__ = (
         "_draining",
-        "_ended",
-        "_fed",
-        "_front",
-        "_later",
-        "_live",
+        "_handlers",
         "_parser",
-        "_parting",
-        "_replied",
-        "_serving",
-        "_stage",
-        "answers",
+        "_progress",
+        "_request",
+        "_responded",
+        "_state",
         "socket",
+        "writer",
     )
 
-    def __init__(self, socket: Socket, front: Handlers) -> None:
+    def __init__(self, socket: Socket, handlers: RequestHandlers) -> None:
         self.socket = socket
-        self.answers = ResponseWriter(socket, front)
-        self._front = front
-        self._parser = RequestParser(socket, front.live_path)
-        self._draining = False  # wound up
-        self._serving = False  # a request is at hand, or the connection is ending
-        self._stage = 0  # the parser's, when the deadline was set last
-        self._fed = False  # what was read without the task was left to it, or what became of it
-        self._ended = False  # the last answer was written without it
-        self._parting = False  # the last answer is out, the peer's end is waited for
-        self._later: Request | None = None  # the prompt table replies to it later
-        self._replied: trio.Event | None = None  # the task waits for that
-        self._live: Request | None = None  # becomes a WebSocket
+        self.writer = ResponseWriter(socket, handlers)
+        self._handlers = handlers
+        self._parser = RequestParser(socket, handlers.live_path)
+        self._state = READING
+        self._draining = False  # the server drains: the connection ends when it would wait for bytes
+        self._progress = 0  # the parser's, when the deadline was set last
+        self._request: Request | None = None  # DEFERRED: that is responded to later; UPGRADED: that asked for it
+        self._responded: trio.Event | None = None  # the task waits until a deferred request is responded to
 
     async def run(self) -> None:
-        """Serves until either side ends it. Leaves the socket for the caller to close.
+        """Serves until either side ends the connection. Leaves the socket to the caller to close.
 
-        Raises what the socket raises when the peer has left or the sweeper closed it, and what a handler raises in the
-        middle of a stream.
+        Raises what the socket raises when the peer has left or the sweeper has closed it, and what a handler raises in
+        the middle of a stream.
         """
         socket = self.socket
-        socket.frames = False
-        socket.on_deadline = self._late
+        socket.is_websocket = False
+        socket.on_deadline = self._on_timeout
         try:
-            if not await self._read():
+            if not await self._serve_requests():
                 return
         finally:
-            self._serving = True  # the connection is ending, or not ours any more
-            if socket.source is not None:
-                socket.source.hook = None
-            self._later = None
-            self._parser.forget()
-            del self._parser  # thousands of viewers need none, nor the request that made them
-        if self._live is not None:
-            session, self._live = self._front.live(self._live), None
+            if self._state is not UPGRADED:
+                self._state, self._request = CLOSING, None
+            if socket.watcher is not None:
+                socket.watcher.on_readable = None
+            self._parser.close()
+            del self._parser  # thousands of viewers need neither it nor the request that made them
+        if self._request is not None:
+            session, self._request = self._handlers.serve_websocket(self._request), None
             await session
-        self._parting = not socket.frames
-        await self.answers.part()
+        await self.writer.close_gracefully()
 
-    async def _read(self) -> bool:
-        """Reads and serves until the last answer: True. False when the peer ends it."""
+    async def _serve_requests(self) -> bool:
+        """Reads and answers. True after the last response or an upgrade, False when the peer has ended."""
         socket, parser = self.socket, self._parser
         socket.deadline = trio.current_time() + self._time_limit()
-        if socket.source is not None:
-            socket.source.hook = self._at_once
+        if socket.watcher is not None:
+            socket.watcher.on_readable = self._on_readable
         while True:
             await socket.wait_readable()
-            if self._later is not None:  # more has come, or the peer has left: what was begun is not taken back
-                self._replied = trio.Event()
-                await self._replied.wait()
-                self._replied = None
-            if self._fed:
-                self._fed = False
-                await self.answers.finish()
-                if self._ended:
-                    return True
+            if self._state is DEFERRED:  # more has come, or the peer has left
+                self._responded = trio.Event()
+                await self._responded.wait()
+                self._responded = None
+            if self._state is LAST_RESPONSE:
+                await self.writer.flush()
+                return True
+            if self._state is RESUMING:
+                self._state = SERVING
+                await self.writer.flush()
             else:
                 data = socket.read_now()
                 if data is None:
@@ -122,211 +153,220 @@ class Connection:
                     return False
                 parser.feed(data)
                 del data  # a request may take long
-            if not await self._serve():
+            if not await self._answer_queue():
                 return True
             if parser.refusal is not None:
-                self._serving = True
-                await self.answers.send(self._refusal(parser.refusal))
+                self._state = SERVING
+                await self.writer.send(self._refusal(parser.refusal))
                 return True
-            self._serving = False
+            self._state = READING
             if self._draining and not parser.begun and not socket.has_unread():
-                return True  # the answer was on its way when the drain began, so it did not say that it is the last
+                return True  # the drain began while the response was being made, so it did not say that it is the last
             if parser.awaits_continue:
                 parser.awaits_continue = False
-                await self.answers.send(CONTINUE)
+                await self.writer.send(CONTINUE)
             self._extend_deadline()
 
     def _extend_deadline(self) -> None:
-        """Only progress buys time: neither one more byte of a head nor an empty line between requests does."""
+        """Extends it after progress alone: neither one more byte of a head nor an empty line between requests is
+        progress."""
         parser = self._parser
-        if parser.stage != self._stage:
-            self._stage = parser.stage
+        if parser.progress != self._progress:
+            self._progress = parser.progress
             limit = IDLE_SECONDS if not parser.begun else BODY_SECONDS if parser.in_body else HEAD_SECONDS
             self.socket.deadline = trio.current_time() + limit
 
     def _time_limit(self) -> float:
-        """Seconds that the client has for what is next."""
+        """Seconds that the client has for what it sends next."""
         parser = self._parser
         if parser.begun:
             return BODY_SECONDS if parser.in_body else HEAD_SECONDS
-        return IDLE_SECONDS if parser.stage else FIRST_SECONDS
+        return IDLE_SECONDS if parser.progress else FIRST_BYTE_SECONDS
 
-    # ---- at once ----------------------------------------------------------------------------------------------------
+    # ---- fast: outside the task -------------------------------------------------------------------------------------
 
-    def _at_once(self) -> bool:
-        """Called when bytes have come and the task waits for them: answers what can be answered without waiting.
+    def _on_readable(self) -> bool:
+        """Called when bytes have come and the task waits for them: answers what fast handlers can answer.
 
-        False wakes the task, which goes on where this leaves off; what this raises, the task raises.
+        False wakes the task, which goes on where this stops. What this raises, the task raises.
         """
-        if self._serving:
-            return False  # a handler has taken the socket over and reads itself
+        if self._state is not READING:
+            return False  # DEFERRED, or a handler has taken the socket over and reads
         socket, parser = self.socket, self._parser
         data = socket.read_now()
         if not data:
-            return False  # nothing after all, or the end: the task reads again and sees
+            return False  # nothing, or the end of file: the task reads again
         parser.feed(data)
-        queue, answered_here = parser.queue, 0
-        while queue and answered_here < YIELD_EVERY and self._later is None and self._prompt(queue[0]):
-            answered_here += 1
+        queue, count = parser.queue, 0
+        while queue and count < YIELD_EVERY and self._state is READING and self._answer_fast(queue[0]):
+            count += 1
             del queue[0]
-            if self._ended:
-                break
-            if not queue and parser.unparsed and self._later is None:
+            if not queue and parser.unparsed and self._state is READING:
                 parser.resume()
-        if not (queue or parser.unparsed or parser.refusal or parser.awaits_continue or self._ended):
-            if self._later is not None:
-                self._serving = True
+        if not (queue or parser.unparsed or parser.refusal or parser.awaits_continue):
+            if self._state is DEFERRED:
                 return True
-            if self.answers.is_flushed:
+            if self._state is READING and self.writer.is_flushed:
                 self._extend_deadline()
                 return True
-        self._fed = self._serving = True
+        if self._state is READING:
+            self._state = RESUMING
         return False
 
-    def _is_done(self) -> bool:
-        """Whether the next thing to do is to wait for bytes."""
-        parser = self._parser
-        return (
-            not (parser.queue or parser.unparsed or parser.refusal or parser.awaits_continue or self._later)
-            and self.answers.is_flushed
-        )
-
-    def _prompt(self, request: Request) -> bool:
-        """True when the request is answered, or will be."""
-        front, answers = self._front, self.answers
-        fast = front.fast.get((request.method, request.path))
-        if fast is None or answers.last or not request.keep_alive or not answers.is_flushed:
+    def _answer_fast(self, request: Request) -> bool:
+        """True when the request is answered, or will be: the state is then READING, DEFERRED or LAST_RESPONSE."""
+        handlers, writer = self._handlers, self.writer
+        fast = handlers.fast.get((request.method, request.path))
+        if fast is None or writer.close_after_response or not request.keep_alive or not writer.is_flushed:
             return False
         handled_by = MIDDLEWARE
         request.began = perf_counter()
-        answer = front.before(request)
-        if answer is None:
+        response = handlers.run_middleware(request)
+        if response is None:
             handled_by = FAST
             request.admitted = True
             self.socket.deadline = inf
             try:
-                made = fast(request, self._reply)
-            except Exception as exc:  # noqa: BLE001 – logged by `failed`
-                made = front.failed(request, exc)
-            if made is DEFERRED:
-                self._later = request
+                made = fast(request, self._respond)
+            except Exception as exc:  # noqa: BLE001 – logged by `error_response`
+                made = handlers.error_response(request, exc)
+            if made is RESPONDS_LATER:
+                self._request, self._state = request, DEFERRED
                 return True
             if made is None:
                 return False
-            answer = made
-        self._count(handled_by, request, answer.status)
-        self._ended = not answers.put(request, answer)
+            response = made
+        self._count(handled_by, request, response.status)
+        if not writer.write_nowait(request, response):
+            self._state = LAST_RESPONSE
         return True
 
-    def _reply(self, make: Callable[[], Response]) -> None:
-        """The prompt table's reply to `_later`, called by whoever has it, who serves others too. Wakes the task if
-        there is more to do."""
-        request, self._later = self._later, None
-        if request is None:
-            return  # the connection has ended
+    def _respond(self, make: Callable[[], Response]) -> None:
+        """Writes the response to a deferred request, and wakes the task if there is more to do.
+
+        Called by whoever has the outcome and serves others too, so it never raises. After the connection has ended it
+        does nothing.
+        """
+        request = self._request
+        if self._state is not DEFERRED or request is None:
+            return
+        self._request, self._state = None, SERVING
         try:
             try:
-                answer = make()
-            except Exception as exc:  # noqa: BLE001 – logged by `failed`
-                answer = self._front.failed(request, exc)
-            self._count(FAST, request, answer.status)
-            self._ended = not self.answers.put(request, answer)
-            if self._fed or self._ended or not self._is_done():
-                self._fed = True
-                if self.socket.source is not None:
-                    self.socket.source.reschedule_waiter()
+                response = make()
+            except Exception as exc:  # noqa: BLE001 – logged by `error_response`
+                response = self._handlers.error_response(request, exc)
+            self._count(FAST, request, response.status)
+            if not self.writer.write_nowait(request, response):
+                self._state = LAST_RESPONSE
+            elif self._needs_task():
+                self._state = RESUMING
             else:
-                self._serving = False
+                self._state = READING
                 self._extend_deadline()
+            if self._state is not READING and self.socket.watcher is not None:
+                self.socket.watcher.reschedule_waiter()
         except Exception:
-            log.exception("reply failed", request_id=request.request_id.decode())
+            log.exception("response_failed", request_id=request.request_id.decode())
             self.socket.close()
-        if self._replied is not None:
-            self._replied.set()
+        if self._responded is not None:
+            self._responded.set()
 
-    # ---- in turn ----------------------------------------------------------------------------------------------------
+    def _needs_task(self) -> bool:
+        """Whether there is more to do than to wait for bytes."""
+        parser = self._parser
+        return bool(
+            parser.queue or parser.unparsed or parser.refusal or parser.awaits_continue or not self.writer.is_flushed
+        )
 
-    async def _serve(self) -> bool:
-        """Answers what one read completed, in order. True when the connection goes on."""
-        parser, queue, answered_here = self._parser, self._parser.queue, 0
+    # ---- in the task ------------------------------------------------------------------------------------------------
+
+    async def _answer_queue(self) -> bool:
+        """Answers the requests that have been parsed, in order. True when the connection goes on."""
+        parser, queue, count = self._parser, self._parser.queue, 0
         parser.resume()
         if queue:
-            self._serving = True
+            self._state = SERVING
             self.socket.deadline = inf
         while queue:
             if not await self._answer(queue.pop(0)):
                 return False
-            answered_here += 1
-            if not answered_here % YIELD_EVERY:
+            count += 1
+            if not count % YIELD_EVERY:
                 await trio.lowlevel.checkpoint()
             parser.resume()
         return True
 
     async def _answer(self, request: Request) -> bool:
-        front, handled_by, answer = self._front, MIDDLEWARE, None
+        """Answers one request. True when the connection goes on."""
+        handlers, handled_by, response = self._handlers, MIDDLEWARE, None
         if not request.admitted:
             request.began = perf_counter()
-            answer = front.before(request)
-        if answer is None:
+            response = handlers.run_middleware(request)
+        if response is None:
             REQUEST_ID.set(request.request_id.decode())  # for every line that is logged on this request's behalf
             if request.upgrade:
-                request.is_timed = False
-                self._count(LIVE, request, 101)
                 self._upgrade(request)
                 return False
-            handler = front.direct.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
+            handler = handlers.direct.get((b"GET" if request.method == b"HEAD" else request.method, request.path))
             if handler is None:
                 if NORMAL_PATH(request.path):
-                    self.answers.status = 0
-                    going_on = await front.asgi(self.answers, request)
-                    if self.answers.status:  # else it has left before its answer
-                        self._count(ASGI, request, self.answers.status)
-                    return going_on
+                    return await self._answer_by_application(request)
                 handler = self._not_found
             handled_by = DIRECT
             self.socket.has_written()  # from here on
             try:
-                answer = await handler(request)
+                response = await handler(request)
             except Exception as exc:
                 wrote = self.socket.has_written()
                 if wrote or self.socket.fd < 0:
                     if wrote:
                         self._count_stream(request)
-                    raise  # in the middle of a stream, where no answer fits; or it has left
-                answer = front.failed(request, exc)
-            if answer is None:
+                    raise  # in the middle of a stream, where no response fits; or the peer has left
+                response = handlers.error_response(request, exc)
+            if response is None:
                 self._count_stream(request)
                 return False
-        self._count(handled_by, request, answer.status)
-        going_on = self.answers.put(request, answer)
-        if not self.answers.is_flushed:  # the client may never read it: nothing else is kept for it
+        self._count(handled_by, request, response.status)
+        keep_alive = self.writer.write_nowait(request, response)
+        if not self.writer.is_flushed:  # the client may never read it: nothing else is kept for it
             request.drop_headers()
-            del answer
-            await self.answers.finish()
-        return going_on
+            del response
+            await self.writer.flush()
+        return keep_alive
+
+    async def _answer_by_application(self, request: Request) -> bool:
+        self.writer.status = 0
+        keep_alive = await self._handlers.answer_by_application(self.writer, request)
+        if self.writer.status:  # else the client has left before the response
+            self._count(ASGI, request, self.writer.status)
+        return keep_alive
 
     async def _not_found(self, request: Request) -> Response:
-        """A path has one spelling: another one, which a proxy may have let through, leads nowhere."""
-        return self.answers.problem(request, NOT_FOUND)
+        """A path has one spelling. Another one, which a proxy may have let through, is not found."""
+        return self.writer.problem(request, NOT_FOUND)
 
     def _count(self, handled_by: int, request: Request, status: int) -> None:
-        """The request is answered: for metrics and the access log. Once a request; it costs a read of the board half a
+        """The request is answered: for metrics and the access log. Called once a request; it costs half a
         microsecond."""
         seconds = perf_counter() - request.began
         answered[handled_by + status // 100] += 1
         if request.is_timed:
             record(request.path, status, seconds)
-        if status >= self._front.access_from:
-            self._front.access(request, status, seconds)
+        if status >= self._handlers.access_log_from:
+            self._handlers.log_access(request, status, seconds)
 
     def _count_stream(self, request: Request) -> None:
-        """The same for a stream that has ended. Its duration is not the server's doing, so the metrics leave it out."""
+        """The same for a stream that has ended. The client chooses its duration, so the metrics leave that out."""
         answered[DIRECT + 2] += 1
-        if self._front.access_from <= 200:
-            self._front.access(request, 200, perf_counter() - request.began)
+        if self._handlers.access_log_from <= 200:
+            self._handlers.log_access(request, 200, perf_counter() - request.began)
 
     def _upgrade(self, request: Request) -> None:
-        """The head is written anew from the parsed fields: what another parser could read differently is gone."""
+        """Leaves the socket to the WebSocket. The head is written anew from the parsed fields, so nothing is left that
+        another parser could read differently."""
+        request.is_timed = False
+        self._count(LIVE, request, 101)
         socket = self.socket
         fields = b"".join(b"%b: %b\r\n" % field for field in request.headers)
         socket.unread_buffer = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (
@@ -335,53 +375,52 @@ class Connection:
             fields,
             self._parser.rest,
         )
-        socket.frames = True
-        self._live = request
+        socket.is_websocket = True
+        self._request, self._state = request, UPGRADED
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether it is the client's turn: it has asked nothing, or not all, or does not read the answer, or does not
-        close after the last.
-
-        Not of WebSockets."""
-        return not self._serving or self._parting or not (self.answers.is_flushed or self.socket.frames)
+        """Whether it is the client's turn: to ask, to read the response, or to close after the last one. Never of
+        WebSockets."""
+        state = self._state
+        return state is READING or state is CLOSING or not (self.writer.is_flushed or self.socket.is_websocket)
 
     @property
     def eviction_class(self) -> int:
-        """Of connections that wait for their clients those of the lowest go first: after the last answer, without a
-        request, unread."""
-        return 0 if self._parting else 1 + self._serving
+        """Of the connections that wait for their clients the lowest class is evicted first: 0 after the last response,
+        1 without a request, 2 while a response is not read."""
+        return 0 if self._state is CLOSING else 1 if self._state is READING else 2
 
     @property
     def waiting_since(self) -> float:
-        """Of one that waits for its client: when that last did something, on trio's clock."""
-        return self.socket.deadline if self._serving else self.socket.deadline - self._time_limit()
+        """When the client of a waiting connection did something for the last time, on trio's clock."""
+        deadline = self.socket.deadline
+        return deadline - self._time_limit() if self._state is READING else deadline
 
     def begin_drain(self) -> None:
-        """The server drains: an idle connection closes now, one with a request at hand, or in the kernel's hands, after
-        its answer."""
-        self.answers.last = self._draining = True
-        if not self._serving and not self._parser.begun and not self.socket.has_unread():
+        """The server drains: an idle connection closes now. One with a request at hand, or with bytes in the kernel,
+        closes after its response."""
+        self.writer.close_after_response = self._draining = True
+        if self._state is READING and not self._parser.begun and not self.socket.has_unread():
             self.socket.close()
 
-    def _late(self) -> None:
-        """The sweeper's word: the deadline has passed. Half a request is told so, as far as the kernel takes it."""
-        if not self._serving and self._parser.begun:
+    def _on_timeout(self) -> None:
+        """The deadline has passed. A client that has sent half a request is told, as far as the kernel takes it."""
+        if self._state is READING and self._parser.begun:
             self.socket.send_now(
                 self._refusal(Refusal(Code.REQUEST_TIMEOUT, "the rest of the request did not come in time"))
             )
         self.socket.close()
 
     def _refusal(self, refusal: Refusal) -> bytes:
-        """The answer to a request that is not complete and never will be: its body was not read, so the connection ends
-        with it."""
-        # either way it says that it does not keep the connection
+        """The response to a request that will never be complete. Its body was not read, so the connection ends."""
+        # Either request has keep_alive False.
         request = self._parser.request or Request(self.socket)
         request.unpack()
-        self._front.malformed(request)
-        answer = self.answers.problem(request, refusal)
+        self._handlers.on_malformed(request)
+        response = self.writer.problem(request, refusal)
         request.began = perf_counter()
-        self._count(MIDDLEWARE, request, answer.status)
-        return self.answers.whole(request, answer)[0]
+        self._count(MIDDLEWARE, request, response.status)
+        return self.writer.render(request, response)[0]

@@ -1,8 +1,9 @@
 """Requests from bytes: `RequestParser`.
 
-The parser is llhttp (httptools); here are its callbacks and every rule about what is refused before anybody is asked:
-framing that two parsers could read differently (request smuggling, RFC 9112 sections 6 and 11.2), versions, sizes. It
-does no I/O and knows no clock: http1 feeds it, asks `queue`, `refusal` and `stage`, and answers.
+The parser is llhttp (httptools). Here are its callbacks, and every rule about requests that are refused before any
+handler is called: framing that two parsers could read differently (request smuggling, RFC 9112 sections 6 and 11.2),
+versions, sizes. It does no I/O and has no clock: `http.connection` feeds it, looks at `queue`, `refusal` and `progress`,
+and answers.
 """
 
 import re
@@ -15,15 +16,15 @@ from scoreboard.net.reading import READ_BYTES
 from scoreboard.net.sockets import Socket
 
 HEAD_BYTES = 16_384  # request line and fields
-REQUEST_BYTES = 20_480  # head and body together: most of what one connection can have us keep
+REQUEST_BYTES = 20_480  # head and body together: what one connection can make us keep
 MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
-# a head that waits for its rest with more fields than these is kept as one text: each takes 230 bytes more if it is not
+# An incomplete head with more fields is kept as one text, as a field of its own takes 230 bytes more.
 PACK_FIELDS = 20
-EMPTY_BYTES = 64  # of empty lines before a request
-# a chunked body as it travels, with sizes, extensions and trailers: chunks of six bytes and more fit
+MAX_EMPTY_LINE_BYTES = 64  # before a request
+# A chunked body as it was sent, with sizes, extensions and trailers: chunks of six bytes and more fit.
 CODED_BYTES = 2 * BODY_BYTES
-MAX_PIECES = 1_024  # in which a body may come, its chunks mostly: each costs as much as 500 bytes
-# of a head are parsed at a time, so that one with thousands of fields is refused after a few hundred
+MAX_PIECES = 1_024  # of a body, mostly its chunks: each costs as much time as 500 bytes
+# A head is parsed in slices, so that one with thousands of fields is refused after a few hundred.
 HEAD_SLICE_BYTES = 2_048
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
 
@@ -37,13 +38,13 @@ WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch  # 16 bytes in bas
 
 END_OF_HEAD = b"\r\n\r\n"
 CARRIAGE_RETURN = 13
-FEW_BYTES = 288  # hold sixteen requests at most: "GET / HTTP/1.0" with its two ends of lines has eighteen
+SMALL_READ_BYTES = 288  # it holds sixteen requests at most: "GET / HTTP/1.0" with its two ends of lines has eighteen
 
 _ONCE = (b"host", b"content-length", b"transfer-encoding")  # twice, and two parsers could disagree on which one counts
 
 
 def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
-    """A handshake that is complete, RFC 6455 section 4.2.1: on half a one trio-websocket waits for ever."""
+    """Whether the handshake is complete, RFC 6455 section 4.2.1. With half of one trio-websocket waits for ever."""
     return (
         b"websocket" in [token.strip() for token in fields[b"upgrade"].lower().split(b",")]
         and fields.get(b"sec-websocket-version") == b"13"
@@ -59,12 +60,13 @@ class RefusedError(Exception):
 
 
 class RequestParser:
-    """Feed it; take finished requests from `queue`. Once `refusal` is set it takes nothing more: answer the queue, then
-    that, then close.
+    """Makes requests from the bytes of one connection.
 
-    It parses no further than to the end of the next head: `queue` holds two requests at most (one whose body ended, one
-    without a body), or what is in a few bytes. What followed them waits in `unparsed`, as the bytes that came. http1
-    empties the queue, calls `resume` until nothing is unparsed, and only then reads and feeds again.
+    1. `feed` takes bytes; complete requests are appended to `queue`.
+    2. It parses no further than to the end of the next head. So `queue` holds two requests at most (one whose body
+       ended, one without a body), or the requests of a few bytes. The bytes that follow wait in `unparsed`.
+    3. The caller empties the queue, calls `resume` until nothing is unparsed, and only then reads and feeds again.
+    4. Once `refusal` is set nothing more is parsed. The caller answers the queue, then the refusal, then closes.
     """
 
     __slots__ = (
@@ -88,11 +90,11 @@ class RequestParser:
         "awaits_continue",
         "begun",
         "in_body",
+        "progress",
         "queue",
         "refusal",
         "request",
         "rest",
-        "stage",
         "unparsed",
     )
 
@@ -102,25 +104,25 @@ class RequestParser:
         self._live_path = live_path
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._packed = b""  # fields of the head at hand that came with earlier feeds, and how many they are
+        self._packed = b""  # fields of the present head that came with earlier feeds, and their number
         self._packed_fields = 0
-        self._host = b""  # the last one that was found valid: a connection's requests name the same
-        self._spanned = False  # the message at hand began in an earlier feed
+        self._host = b""  # the last valid one: all requests of a connection mostly name the same
+        self._spanned = False  # the present message began in an earlier feed
         self._head = 0  # bytes of later feeds that lay wholly in its head
-        self._coded = 0  # the same of its body, as it travels
-        self._body: bytes | bytearray = b""  # the bytes itself if it came in one part, as most do
-        self._most = BODY_BYTES  # that it may have
-        self._left = 0  # that are still to come, where the length is known
-        self._pieces = 0  # in which it came
+        self._coded = 0  # the same of its body, as it was sent
+        self._body: bytes | bytearray = b""  # bytes if it came in one piece, as most do
+        self._most = BODY_BYTES  # bytes that the body may have
+        self._left = 0  # bytes of the body that are still to come, where the length is known
+        self._pieces = 0  # of the body that have come
         self._empty = 0  # bytes of empty lines since the last request
         self._chunked = False
         self.queue: list[Request] = []
         self.refusal: Refusal | None = None
         self.begun = False  # the first byte of a message is here, the last is not
         self.in_body = False  # its head is complete
-        self.request: Request | None = None  # while in_body; afterwards it is in the queue
-        self.awaits_continue = False  # it waits for "100 Continue" before it sends the body
-        self.stage = 0  # rises whenever a message begins, its head is complete, it is complete: what buys time
+        self.request: Request | None = None  # while `in_body`; then it is in the queue
+        self.awaits_continue = False  # the client waits for "100 Continue" before it sends the body
+        self.progress = 0  # rises when a message begins, when its head is complete, when it is complete
         self.rest = b""  # what followed the upgrade to a WebSocket
         self.unparsed = b""  # at most READ_BYTES that were fed and not parsed yet
 
@@ -129,10 +131,9 @@ class RequestParser:
     def feed(self, data: bytes) -> None:
         """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up
         in `refusal`."""
-        # Empty lines, or more than one message perhaps: to look for that is a fiftieth of all that a small request
-        # costs.
+        # Looks for empty lines and for more than one message. That is a fiftieth of the cost of a small request.
         size = len(data)
-        if (size > FEW_BYTES and (size > HEAD_SLICE_BYTES or data.count(END_OF_HEAD) > 1)) or (
+        if (size > SMALL_READ_BYTES and (size > HEAD_SLICE_BYTES or data.count(END_OF_HEAD) > 1)) or (
             data[0] <= CARRIAGE_RETURN and not self.begun
         ):
             self.unparsed = data
@@ -141,7 +142,7 @@ class RequestParser:
         self._parse(data)
 
     def resume(self) -> None:
-        """Goes on with what is unparsed, until a request is complete or nothing is left."""
+        """Parses what is `unparsed`, until a request is complete or nothing is left."""
         while self.unparsed and not self.queue and self.refusal is None:
             data = self.unparsed
             if not self.begun:
@@ -149,7 +150,7 @@ class RequestParser:
                 if not data:
                     self.unparsed = b""
                     return
-            end = min(max(self._left, 0), len(data))  # of the body at hand, all at once
+            end = min(max(self._left, 0), len(data))  # the present body, all at once
             if not end:
                 end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
                 if end < len(END_OF_HEAD):
@@ -160,11 +161,10 @@ class RequestParser:
             self._parse(data[:end])
 
     def _without_empty_lines(self, data: bytes) -> bytes:
-        """What follows empty lines between requests: RFC 9112 section 2.2 wants one skipped, some clients send one
-        after a body."""
+        """What follows empty lines between requests. RFC 9112 section 2.2 wants one to be skipped."""
         rest = data.lstrip(b"\r\n")
         self._empty += len(data) - len(rest)
-        if self._empty > EMPTY_BYTES:
+        if self._empty > MAX_EMPTY_LINE_BYTES:
             self.refusal = Refusal(Code.INVALID_REQUEST, "there are too many empty lines between requests")
             return b""
         if rest:
@@ -182,7 +182,7 @@ class RequestParser:
                 if self.queue[-1].upgrade:
                     self.rest, self.unparsed = data + self.unparsed, b""
                     return
-                # an upgrade that nobody here offers is ignored, RFC 9110 section 7.8: what follows is the next request
+                # Another upgrade is ignored, RFC 9110 section 7.8: what follows is the next request.
                 if data:
                     continue
             except httptools.HttpParserError:
@@ -195,8 +195,7 @@ class RequestParser:
             self._compact()
 
     def _compact(self) -> None:
-        """A message is not complete: what of it must be kept is made small, as the rest may not come for a long
-        time."""
+        """Makes an incomplete message small, as its rest may not come for a long time."""
         if self.in_body:
             request = self.request
             if request is not None and len(request.headers) > PACK_FIELDS:
@@ -209,7 +208,7 @@ class RequestParser:
             self._headers = []
 
     def _count(self, size: int, *, in_body: bool) -> None:
-        """Bounds what callbacks don't see until it is complete: half a field, chunk extensions, trailers."""
+        """Bounds what callbacks do not see before it is complete: half a field, chunk extensions, trailers."""
         if in_body:
             self._coded += size
             if self._coded > CODED_BYTES:
@@ -219,9 +218,9 @@ class RequestParser:
             if self._head > HEAD_BYTES:
                 self.refusal = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {HEAD_BYTES} bytes")
 
-    def forget(self) -> None:
-        """Lets go of llhttp and of the ring of callbacks through which it holds this object. Nothing may be fed from
-        here on."""
+    def close(self) -> None:
+        """Breaks the reference cycle between llhttp and this object, whose methods are its callbacks. Nothing may be fed
+        afterwards."""
         del self._engine
 
     def _too_large(self) -> RefusedError:
@@ -237,20 +236,20 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         self.begun = True
-        self.stage += 1
+        self.progress += 1
 
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # else it is a trailer: dropped, nothing that came after the body may change what the head said
+        # Else it is a trailer, and dropped: nothing after the body may change what the head said.
         if not self.in_body:
             self._headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         engine = self._engine
         self.in_body = True
-        self.stage += 1
+        self.progress += 1
         target, headers = self._target, self._headers
         self._target, self._headers = b"", []
         if self._packed:
@@ -281,7 +280,7 @@ class RequestParser:
                 self._host = host
         framed = b"content-length" in fields or b"transfer-encoding" in fields
         if engine.should_upgrade():
-            # llhttp skips the body of such a message, and the body would come back as the next request.
+            # llhttp skips the body of such a message and would parse it as the next request.
             if framed or method == b"CONNECT":
                 raise self._refuse("an upgrade has no body, and there is no CONNECT here")
             request.upgrade = (
@@ -309,8 +308,8 @@ class RequestParser:
 
     def _expect_body(self, version: str, fields: dict[bytes, bytes]) -> None:
         length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
-        # llhttp refuses most of these by itself; they are asked again because a framing that slips through costs other
-        # people's requests.
+        # llhttp refuses most of these by itself. They are checked again, as a wrong framing mixes the requests of
+        # different people.
         if length is not None and (coding is not None or not length.isdigit()):
             raise self._refuse("Content-Length must be one number, without Transfer-Encoding")
         if coding is not None and (version != "1.1" or coding.lower() != b"chunked"):
@@ -319,13 +318,13 @@ class RequestParser:
         self._most = BODY_BYTES
         self._pieces = 0
         self._left = int(length) if length is not None and len(length) <= 5 else 0
-        # else it fits beside any head
+        # Else it fits beside any head.
         if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:
             request = self.request
             assert request is not None
             head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
             self._most = min(BODY_BYTES, REQUEST_BYTES - head)
-            # many digits take the square of their number to read
+            # reading many digits takes quadratic time
             if length is not None and (len(length) > 9 or int(length) > self._most):
                 raise self._too_large()
         self.awaits_continue = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
@@ -352,7 +351,7 @@ class RequestParser:
             request.unpack()
         if self._body:
             request.body, self._body = bytes(self._body), b""
-        if self._chunked:  # whoever reads the head next finds the framing that the body has now
+        if self._chunked:  # the head now names the framing that the body has
             self._chunked = False
             self._left = 0
             request.set_content_length()
@@ -361,4 +360,4 @@ class RequestParser:
         self.request = None
         self._head = self._coded = 0
         self._spanned = self.begun = self.in_body = self.awaits_continue = False
-        self.stage += 1
+        self.progress += 1

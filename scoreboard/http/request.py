@@ -1,5 +1,4 @@
-"""What HTTP/1.1 is about: `Request`, which `http.parser` makes of bytes, and `Response`, of which
-`http.response_writer` makes bytes."""
+"""`Request`, which `http.parser` makes from bytes, and `Response`, which `http.response_writer` turns into bytes."""
 
 import re
 
@@ -20,8 +19,8 @@ NORMAL_PATH = re.compile(
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a handler answers. `fields` are ready lines, each "name: value\\r\\n"; length, Date and the like are added
-    by the front."""
+    """What a handler returns. `fields` are ready lines, each "name: value\\r\\n". The head's other fields (length, Date,
+    …) are added by `RequestHandlers.write_head`."""
 
     status: int
     body: bytes
@@ -72,11 +71,11 @@ class Request:
         self._fields = {} if fields is None else fields
         self.body = b""
         self.keep_alive = False
-        self.admitted = False  # `Front.before` was asked and let it pass
+        self.admitted = False  # `run_middleware` was called and let it pass
         self.began = 0.0  # when it was complete, as time.perf_counter says
-        # its duration is the server's doing, not its client's choice, as a WebSocket's and a waiting poll's
+        # False for WebSockets and polls that wait: their client chooses how long they last.
         self.is_timed = True
-        # whose request it is, behind proxies that are trusted: set by `Front.before`; "": not yet
+        # The client's, behind trusted proxies. `run_middleware` sets it; "": not yet.
         self.client_address = ""
         self.user: object = None  # who asks, once a token has told
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
@@ -92,9 +91,8 @@ class Request:
         return name in self._fields
 
     def drop_headers(self, *kept: bytes) -> None:
-        """Lets go of the target and of every field but those `kept`: a viewer's connection outlasts its request by
-        hours, in thousands."""
-        _ = self.request_id  # which the fields may tell
+        """Drops the target and every field but those `kept`: thousands of viewers outlast their requests by hours."""
+        _ = self.request_id  # may be one of the fields
         self.headers, self.target, self.query = [], b"", b""
         self._fields = {name: self._fields[name] for name in kept if name in self._fields}
 

@@ -1,137 +1,150 @@
-"""How one HTTP/1.1 connection's answers get out: their heads, whether one is the last, at once if the kernel has room
-and in time if not.
+"""How the responses of one HTTP/1.1 connection are written: heads, keep-alive or close, what the kernel did not take.
 
-All that http1's `Connection` and asgi write goes through here.
+All that `http.connection` and `http.asgi` write goes through here.
 """
 
 from math import inf
+from typing import Protocol
 
 import trio
 
 from scoreboard.domain.errors import Refusal
-from scoreboard.http.handlers import Handlers
 from scoreboard.http.request import Request, Response
 from scoreboard.net.reading import READ_BYTES
 from scoreboard.net.sockets import Socket
 
-# for each piece of an answer that the kernel did not take at once: 16 KiB and less, so 0.5 KiB/s will do
-ANSWER_SECONDS = 30.0
-# of a large answer are copied at a time: its body is shared with others, or need not be kept twice
+# For each piece of a response that the kernel did not take at once: 16 KiB at most, so 0.5 KiB/s will do.
+WRITE_TIMEOUT_SECONDS = 30.0
+# A large response is copied in pieces of this size, as its body is shared with others or need not be kept twice.
 PIECE_BYTES = 16_384
-# after the last answer: what the peer still sends is read, else the kernel resets and the answer is lost
-PARTING_SECONDS = 2.0
-PARTING_BYTES = 1_048_576  # of that, so much: whoever sends more is not listening
+# After the last response what the peer still sends is read, else the kernel resets and the response is lost.
+CLOSE_TIMEOUT_SECONDS = 2.0
+MAX_CLOSE_BYTES = 1_048_576  # so much is read then; a peer that sends more does not read our response
 
 CLOSE = b"connection: close\r\n"
-KEEP_ALIVE = b"connection: keep-alive\r\n"  # 1.0 closes unless told
+KEEP_ALIVE = b"connection: keep-alive\r\n"  # HTTP/1.0 closes unless told
+
+
+class ResponseFormat(Protocol):
+    """The part of `RequestHandlers` that makes the bytes of responses."""
+
+    def write_head(self, request: Request, status: int, fields: bytes, length: int | None, /) -> bytes:
+        """The whole head with its blank line. `fields`: ready lines; `length`: None for no Content-Length."""
+
+    def problem(self, refusal: Refusal, request_id: bytes, /) -> Response:
+        """A refusal as problem+json."""
+
+    def error_page(self, request: Request, response: Response, /) -> Response:
+        """What is sent in place of a response of 400 and more: a page, or the response itself."""
 
 
 class ResponseWriter:
-    """Writes answers to `socket`. One at a time."""
+    """Writes responses to `socket`, one at a time."""
 
-    __slots__ = ("_front", "_owed", "last", "socket", "status")
+    __slots__ = ("_format", "_unwritten", "close_after_response", "socket", "status")
 
-    def __init__(self, socket: Socket, front: Handlers) -> None:
+    def __init__(self, socket: Socket, response_format: ResponseFormat) -> None:
         self.socket = socket
-        self.last = False  # the answer at hand is the last one: the server is draining, or the application wants it so
+        self.close_after_response = False  # the next response says "Connection: close": the server is draining
         self.status = 0  # of the newest head
-        self._front = front
-        # what the kernel did not take of an answer; of a large one a view of what is shared
-        self._owed: bytes | memoryview = b""
+        self._format = response_format
+        # What neither the kernel nor the socket has taken of a response; a view of the shared body if that is large.
+        self._unwritten: bytes | memoryview = b""
 
-    # ---- what is written --------------------------------------------------------------------------------------------
+    # ---- bytes ------------------------------------------------------------------------------------------------------
 
     def head(self, request: Request, status: int, fields: bytes, length: int | None) -> tuple[bytes, bool]:
-        """The head with its Connection field, and whether the connection goes on after this answer."""
+        """The head with its Connection field, and whether the connection goes on after this response."""
         self.status = status
-        if self.last or not request.keep_alive:
-            return self._front.write_head(request, status, fields + CLOSE, length), False
+        if self.close_after_response or not request.keep_alive:
+            return self._format.write_head(request, status, fields + CLOSE, length), False
         if request.version == "1.0":
             fields += KEEP_ALIVE
-        return self._front.write_head(request, status, fields, length), True
+        return self._format.write_head(request, status, fields, length), True
 
-    def whole(self, request: Request, answer: Response) -> tuple[bytes, bool]:
-        """Head and body, and whether the connection goes on after it. Joined: for a board's size that is faster than a
+    def render(self, request: Request, response: Response) -> tuple[bytes, bool]:
+        """Head and body, and whether the connection goes on. They are joined: for a board that is faster than
         writev."""
-        status, body = answer.status, answer.body
+        status, body = response.status, response.body
         if status == 204 or status == 304:  # noqa: PLR1714 - twice as fast as a set here
-            return self.head(request, status, answer.fields, None)
-        head, going_on = self.head(request, status, answer.fields, len(body))
-        return (head if request.method == b"HEAD" else head + body), going_on
+            return self.head(request, status, response.fields, None)
+        head, keep_alive = self.head(request, status, response.fields, len(body))
+        return (head if request.method == b"HEAD" else head + body), keep_alive
 
     def problem(self, request: Request, refusal: Refusal) -> Response:
-        """A refusal as the answer to `request`."""
-        return self._front.problem(refusal, request.request_id)
+        """A refusal as the response to `request`."""
+        return self._format.problem(refusal, request.request_id)
 
-    # ---- without waiting --------------------------------------------------------------------------------------------
+    # ---- writing without waiting ------------------------------------------------------------------------------------
 
-    def put(self, request: Request, answer: Response) -> bool:
-        """Writes the answer as far as that goes now; `finish` does the rest. True when the connection goes on after
-        it."""
-        if answer.status >= 400:
-            answer = self._front.error_page(request, answer)
-        if len(answer.body) > PIECE_BYTES and request.method != b"HEAD":
-            head, going_on = self.head(request, answer.status, answer.fields, len(answer.body))
+    def write_nowait(self, request: Request, response: Response) -> bool:
+        """Writes what the kernel takes; `flush` writes the rest. True when the connection goes on after it."""
+        if response.status >= 400:
+            response = self._format.error_page(request, response)
+        if len(response.body) > PIECE_BYTES and request.method != b"HEAD":
+            head, keep_alive = self.head(request, response.status, response.fields, len(response.body))
             if self.socket.send_now(head):
-                self._put_large(answer.body)
+                self._write_pieces(response.body)
             else:
-                self._owed = head + answer.body
-            return going_on
-        data, going_on = self.whole(request, answer)
+                self._unwritten = head + response.body
+            return keep_alive
+        data, keep_alive = self.render(request, response)
         if not self.socket.send_now(data):
-            self._owed = data
-        return going_on
+            self._unwritten = data
+        return keep_alive
 
-    def _put_large(self, data: bytes) -> None:
+    def _write_pieces(self, data: bytes) -> None:
         """Writes pieces until the kernel takes no more."""
         left = memoryview(data)
         while left and self.socket.behind_since == inf and self.socket.send_now(bytes(left[:PIECE_BYTES])):
             left = left[PIECE_BYTES:]
-        self._owed = left
+        self._unwritten = left
 
     @property
     def is_flushed(self) -> bool:
         """Whether the kernel has all that was written."""
-        return not self._owed and self.socket.behind_since == inf
+        return not self._unwritten and self.socket.behind_since == inf
 
-    # ---- and waiting ------------------------------------------------------------------------------------------------
+    # ---- writing and waiting ----------------------------------------------------------------------------------------
 
-    async def finish(self) -> None:
-        """Until all that was put is out. Raises as `Socket.send_all`."""
+    async def flush(self) -> None:
+        """Returns when the kernel has all that was written. Raises as `Socket.send_all`."""
         while not self.is_flushed:
             if self.socket.behind_since < inf:
-                await self._wait(b"")  # what is left over goes first, so that there are never two pieces
-            piece, self._owed = bytes(self._owed[:PIECE_BYTES]), self._owed[PIECE_BYTES:]
-            await self._wait(piece)
+                await self._send_all(b"")  # the socket's rest goes first, so that there are never two pieces
+            piece, self._unwritten = bytes(self._unwritten[:PIECE_BYTES]), self._unwritten[PIECE_BYTES:]
+            await self._send_all(piece)
 
     async def send(self, data: bytes) -> None:
-        """`data`, at once if there is room, else each piece within ANSWER_SECONDS or the sweeper closes. Raises as
-        `Socket.send_all`."""
-        if len(data) > PIECE_BYTES:
-            self._put_large(data)
-            del data
-            await self.finish()
-        elif not self.socket.send_now(data):
-            await self._wait(data)
-        elif self.socket.behind_since < inf:
-            await self._wait(b"")
+        """Writes `data`; the sweeper closes if a piece of it takes longer than WRITE_TIMEOUT_SECONDS.
 
-    async def _wait(self, data: bytes) -> None:
-        """Until `data`, and what was left over before it, is out."""
+        Raises as `Socket.send_all`.
+        """
+        if len(data) > PIECE_BYTES:
+            self._write_pieces(data)
+            del data
+            await self.flush()
+        elif not self.socket.send_now(data):
+            await self._send_all(data)
+        elif self.socket.behind_since < inf:
+            await self._send_all(b"")
+
+    async def _send_all(self, data: bytes) -> None:
+        """Returns when the kernel has the socket's rest and `data`."""
         socket = self.socket
-        socket.deadline = trio.current_time() + ANSWER_SECONDS
+        socket.deadline = trio.current_time() + WRITE_TIMEOUT_SECONDS
         await socket.send_all(data)
         socket.deadline = inf
 
-    async def part(self) -> None:
-        """Closing after an answer waits for its rest, then for the peer's end, for two seconds at most."""
+    async def close_gracefully(self) -> None:
+        """Writes the rest, then waits until the peer ends the connection, CLOSE_TIMEOUT_SECONDS at most."""
         socket = self.socket
         if socket.fd < 0:
             return
         socket.on_deadline = None
-        await self._wait(b"")
+        await self._send_all(b"")
         socket.shut_writing()
-        socket.deadline = trio.current_time() + PARTING_SECONDS
-        enough = socket.received + PARTING_BYTES
+        socket.deadline = trio.current_time() + CLOSE_TIMEOUT_SECONDS
+        enough = socket.received + MAX_CLOSE_BYTES
         while socket.received < enough and await socket.receive_some(READ_BYTES):
             pass

@@ -1,8 +1,9 @@
 """Listens, accepts, runs one guarded task a connection, sweeps their deadlines, drains.
 
-`Server.run` owns the nursery in which connections live; app starts it under the root nursery and ends it with `drain`.
-Whatever a connection does, it ends that connection alone: nothing reaches the nursery. What is spoken on a connection
-is http1's matter.
+`Server.run` owns the nursery of the connections. `app` starts it and ends it with `drain`. An exception in a connection
+ends that connection alone and never reaches the nursery. HTTP itself is in `http.connection`.
+
+Log events: `accept_failed`, `connection_failed`, `deadline_callback_failed`, `drain_timed_out`.
 """
 
 import errno
@@ -18,34 +19,33 @@ import trio
 
 from scoreboard.domain.errors import StartError
 from scoreboard.http.connection import Connection
-from scoreboard.http.handlers import Handlers
+from scoreboard.http.handlers import RequestHandlers
 from scoreboard.net.poller import HAS_EPOLL, Poller
 from scoreboard.net.sockets import Socket
 from scoreboard.telemetry import metrics
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel cuts it to net.core.somaxconn
 SEND_BUFFER_BYTES = 16_384  # with the kernel's default a slow reader hides behind 3.8 MiB, six minutes of boards
-ACCEPT_BATCH = 6  # connections taken in one go, a millisecond: a crowd that arrives does not hold up those who are here
-REFUSED_BATCHES = 4  # so many times more are refused in one go: each costs a fourth, and others wait behind them
-# seconds, when descriptors or memory have run out: accept would fail at once again, and the listener stays readable
-ACCEPT_PAUSE = 0.1
-SWEEP_SECONDS = 0.5  # deadlines are seconds, so half a second late is no matter
-RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process; clients never have these
-EVICTED_SHARE = 64  # when all places are taken, one in so many is freed at once: to look for them walks through all
+ACCEPT_BATCH = 6  # connections accepted in a row, a millisecond: a crowd that arrives does not delay the others
+REFUSED_BATCHES = 4  # so many times more are refused in a row: each costs a fourth, and others wait behind them
+# When descriptors or memory have run out: accept would fail at once again, and the listener stays readable.
+ACCEPT_PAUSE_SECONDS = 0.1
+SWEEP_INTERVAL_SECONDS = 0.5  # deadlines are some seconds long, so half a second more does not matter
+RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process; connections never get these
+EVICTED_SHARE = 64  # when all places are taken, one in so many is freed at once, as finding them walks through all
 NO_LINGER = struct.pack("ii", 1, 0)  # a refused connection ends with a reset and leaves no TIME_WAIT
 
-DISCONNECT_ERRORS = (
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    ConnectionError,
-)  # how peers leave; not worth a line
+# A peer has left, or the sweeper has closed: not logged.
+DISCONNECT_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError)
 
 log = structlog.get_logger()
 
 
 async def listen(host: str, port: int) -> list[stdlib_socket.socket]:
-    """Non-blocking listeners on every address of `host`, all on one port; port 0 lets the system choose. Raises
-    StartError."""
+    """Non-blocking listeners on every address of `host`, all on one port. Port 0: the system chooses.
+
+    Raises StartError.
+    """
     try:
         found = await trio.socket.getaddrinfo(
             host, port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE
@@ -79,7 +79,7 @@ def _listener(
         listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
         if family == stdlib_socket.AF_INET6:
             listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 0 if dual_stack else 1)
-        # Both are inherited by accepted sockets: two system calls a connection less.
+        # Accepted sockets inherit both, which saves two system calls a connection.
         listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         listener.bind(address)
@@ -93,37 +93,36 @@ def _listener(
 class Server:
     """One listener and its connections.
 
-    There is always room for one more. When as many connections are open as the process has descriptors for (less a
-    reserve), some of those that wait for their clients are closed, see `_evict`. Connections at work and viewers are
-    left alone; there are fewer viewers than places (`viewer_places`).
+    There is always a place for one more connection. When as many are open as the process has descriptors for (less a
+    reserve), `_evict` closes some of those that wait for their clients. It closes neither connections whose requests
+    are being answered nor viewers; `viewer_places` keeps viewers from taking all places.
     """
 
-    def __init__(self, front: Handlers, places: int | None = None) -> None:
+    def __init__(self, handlers: RequestHandlers, places: int | None = None) -> None:
         """`places`: how many connections there may be; None: as many as the process has descriptors for."""
-        self._front = front
+        self._handlers = handlers
         self.places = places or connection_places()
         self._listeners: list[stdlib_socket.socket] = []
         self._connections: dict[Socket, Connection] = {}
-        self._empty = trio.Event()  # while draining: nobody is left
-        self._leaving = False  # every answer is its connection's last
+        self._empty = trio.Event()  # set while draining, when no connection is left
+        self._close_after_response = False  # every response is the last of its connection
         self._draining = False
         self._nursery: trio.Nursery | None = None  # in which connections live
         self._poller: Poller | None = None  # None where the system has no epoll
         self._scope = trio.CancelScope()
-        self.port = 0  # the one actually bound
+        self.port = 0  # the one that is bound
 
     @property
     def connections(self) -> int:
-        """How many are open now, of all kinds."""
+        """How many are open, of all kinds."""
         return len(self._connections)
 
     async def run(
         self, host: str, port: int, *, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serves until `drain` is through; `task_status` is told the address bound. Cancelling closes everything at
-        once.
+        """Serves until `drain` has ended it. `task_status` receives the address that is bound.
 
-        Raises StartError when the address can't be had.
+        Cancelling closes everything at once. Raises StartError when the address cannot be bound.
         """
         self._listeners = await listen(host, port)
         address = self._listeners[0].getsockname()
@@ -146,18 +145,16 @@ class Server:
                 self._poller.close()
 
     def begin_drain(self) -> None:
-        """From here on every answer says "Connection: close", so that clients leave between two requests and not in the
-        middle of one.
+        """From now on every response says "Connection: close", so that clients leave between two requests.
 
-        New connections are still taken: a balancer hears of our leaving only with its next probe.
+        New connections are still accepted: a balancer learns of the drain with its next probe.
         """
-        self._leaving = True
+        self._close_after_response = True
         for connection in self._connections.values():
-            connection.answers.last = True
+            connection.writer.close_after_response = True
 
     def stop_listening(self) -> None:
-        """No new connection from here on; those that are open stay, and so do those that the kernel has accepted for
-        us."""
+        """Stops accepting. Connections that the kernel has accepted already are served."""
         for listener in self._listeners:
             if listener.fileno() >= 0:
                 if self._nursery is not None:
@@ -166,10 +163,13 @@ class Server:
                 listener.close()
 
     async def drain(self, grace: float) -> None:
-        """Stops listening, closes idle connections, lets requests at hand be answered (with "Connection: close"), and
-        after `grace` seconds closes what is left. WebSockets and streams are ended by live before; what it left counts
-        as left. Then `run` returns."""
-        self._draining = self._leaving = True
+        """Ends the server; then `run` returns. Live has ended WebSockets and streams before.
+
+        1. It stops listening and closes idle connections.
+        2. It lets requests that have begun be answered, with "Connection: close".
+        3. After `grace` seconds it closes what is left.
+        """
+        self._draining = self._close_after_response = True
         self.stop_listening()
         for connection in list(self._connections.values()):
             connection.begin_drain()
@@ -177,35 +177,34 @@ class Server:
             with trio.move_on_after(grace):
                 await self._empty.wait()
         if self._connections:
-            log.warning("connections closed at the end of the drain", left=len(self._connections))
+            log.warning("drain_timed_out", left=len(self._connections))
         self._scope.cancel()  # each connection's guard closes its socket
 
     # ---- tasks ------------------------------------------------------------------------------------------------------
 
     async def _accept(self, listener: stdlib_socket.socket, nursery: trio.Nursery) -> None:
-        """Until the listener closes."""
-        short = False  # of descriptors or memory; logged once a time
+        """Accepts until the listener closes."""
+        failing = False  # so that a shortage of descriptors or memory is logged once
         while listener.fileno() >= 0:
             try:
                 await trio.lowlevel.wait_readable(listener)
                 if error := self._accept_pending(listener, nursery, ACCEPT_BATCH):
                     raise error
-                short = False
+                failing = False
             except trio.ClosedResourceError:
                 return
             except OSError as exc:
                 if isinstance(exc, ConnectionError) or listener.fileno() < 0:
-                    continue  # it left before it was accepted, or we are leaving
-                if not short:  # EMFILE, ENFILE, ENOMEM; whatever else it is, accepting goes on
-                    log.warning("cannot accept", error=str(exc), connections=len(self._connections))
-                short = True
-                await trio.sleep(ACCEPT_PAUSE)
+                    continue  # the peer left before it was accepted, or we have closed the listener
+                if not failing:  # EMFILE, ENFILE, ENOMEM; accepting goes on after any other error too
+                    log.warning("accept_failed", error=str(exc), connections=len(self._connections))
+                failing = True
+                await trio.sleep(ACCEPT_PAUSE_SECONDS)
 
     def _accept_pending(self, listener: stdlib_socket.socket, nursery: trio.Nursery, most: int) -> OSError | None:
-        """Starts a task for each connection that waits to be accepted. Returns what stopped it, None when nothing is
-        wrong."""
-        front = self._front
-        newcomers: set[Socket] = set()  # whose bytes have not been looked at yet
+        """Starts a task for each connection that waits to be accepted. Returns the error that stopped it, or None."""
+        handlers = self._handlers
+        newcomers: set[Socket] = set()  # that have not been read from yet
         refused = 0
         try:
             while len(newcomers) < most and refused < REFUSED_BATCHES * most:
@@ -213,32 +212,32 @@ class Server:
                     return OSError(errno.EMFILE, "all connections are at work")
                 sock, address = listener.accept()
                 peer = _peer(address)
-                group = front.peer_group(peer[0])
-                if not front.admit(group):
+                group = handlers.peer_group(peer[0])
+                if not handlers.admit_connection(group):
                     sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, NO_LINGER)
                     sock.close()
                     refused += 1
                     continue
                 sock.setblocking(False)
                 socket = Socket(sock, nursery, peer, group)
-                connection = Connection(socket, front)
-                connection.answers.last = self._leaving
+                connection = Connection(socket, handlers)
+                connection.writer.close_after_response = self._close_after_response
                 newcomers.add(socket)
-                # here and not in its task: a drain that begins before the task must know of it
+                # here and not in its task: a drain may begin before the task runs
                 self._connections[socket] = connection
                 nursery.start_soon(self._serve, connection)
         except BlockingIOError:
-            pass  # all are taken
+            pass  # no more wait
         except OSError as exc:
             if exc.errno not in {errno.EMFILE, errno.ENFILE} or not self._evict(newcomers):
                 return exc
         return None
 
     def _evict(self, spared: Container[Socket]) -> bool:
-        """Closes connections that wait for their clients: by `eviction_class`, then of the `peer_group` with most, then
-        the longest idle.
+        """Closes connections that wait for their clients. True when there was one.
 
-        So a crowd of connections from one network costs nobody else his. True when there was one.
+        The order is: lowest `eviction_class`, then the `peer_group` with most connections, then the longest idle. So a
+        crowd of connections from one network evicts its own.
         """
         waiting = [each for each in self._connections.values() if each.waits_for_client and each.socket not in spared]
         number = Counter(each.socket.peer_group for each in waiting)
@@ -253,21 +252,21 @@ class Server:
         return bool(waiting)
 
     def _release(self, socket: Socket) -> None:
-        """Its place is another's from now on. Idempotent."""
+        """Frees the place of a connection. Idempotent."""
         if self._connections.pop(socket, None) is not None:
-            self._front.released(socket.peer_group)
+            self._handlers.release_connection(socket.peer_group)
 
     async def _serve(self, connection: Connection) -> None:
-        """One connection, under its guard."""
+        """Runs one connection. What it raises is logged here."""
         socket = connection.socket
         try:
             if self._poller is not None and socket.fd >= 0:
-                socket.source = self._poller.watch(socket.fd, socket.peer_group)
+                socket.watcher = self._poller.watch(socket.fd, socket.peer_group)
             await connection.run()
         except* DISCONNECT_ERRORS:
             pass
         except* Exception as group:
-            log.exception("connection failed", peer=socket.peer[0], exc_info=_alone(group))
+            log.exception("connection_failed", peer=socket.peer[0], exc_info=_single_exception(group))
         finally:
             socket.close()
             self._release(socket)
@@ -277,15 +276,15 @@ class Server:
     async def _sweep(self) -> None:
         """Compares every deadline with the clock, twice a second: a cancel scope a read costs more than parsing."""
         while True:
-            await trio.sleep(SWEEP_SECONDS)
+            await trio.sleep(SWEEP_INTERVAL_SECONDS)
             now = trio.current_time()
             for socket in list(self._connections):
-                if now <= socket.deadline and now - socket.behind_since <= socket.patience:
-                    continue  # asked here: thousands of calls cost more than their answers
+                if now <= socket.deadline and now - socket.behind_since <= socket.slow_reader_timeout:
+                    continue  # compared here too: thousands of calls cost more than the comparison
                 try:
                     socket.sweep(now)
                 except Exception:
-                    log.exception("a deadline's hook failed")
+                    log.exception("deadline_callback_failed")
                     socket.close()
 
 
@@ -296,21 +295,21 @@ def connection_places() -> int:
 
 
 def viewer_places(wanted: int) -> int:
-    """How many connections may watch: as many as wanted (0: any number), but one place in sixteen is left to those who
-    ask and go."""
+    """How many viewers there may be: as many as wanted (0: any number), but one place in sixteen is left for short
+    requests."""
     places = connection_places()
     most = places - max(places // 16, 1)
     return min(wanted, most) if wanted else most
 
 
 def _peer(address: tuple[str, int]) -> tuple[str, int]:
-    """Host and port; an IPv4 address that came in over a dual-stack listener is written as IPv4."""
+    """Host and port. An IPv4 address of a dual-stack listener is written as IPv4."""
     host = address[0]
     return (host.removeprefix("::ffff:") if "." in host else host, address[1])
 
 
-def _alone(exc: BaseException) -> BaseException:
-    """The exception itself when a group holds but one."""
+def _single_exception(exc: BaseException) -> BaseException:
+    """The exception in a group of one; else the group."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     return exc

@@ -59,7 +59,7 @@ class FanOutBatch:
             viewer = self.members[fd]
             if written < 0:
                 viewer.socket.release_fd()
-            elif viewer.socket.took(frames, written):
+            elif viewer.socket.finish_partial_write(frames, written):
                 partly_sent.append(viewer)
         self.last_sent = serial
         for viewer in partly_sent:

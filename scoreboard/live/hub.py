@@ -103,7 +103,7 @@ class Hub:
         """From now on it gets personal events (once identified) and what it subscribes to."""
         self._viewers.add(viewer)
         viewer.hub = self
-        viewer.socket.drained = viewer.on_writable
+        viewer.socket.on_writable = viewer.on_writable
 
     def remove(self, viewer: Viewer) -> None:
         """Ends its subscriptions and all else. Idempotent."""

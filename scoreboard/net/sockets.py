@@ -1,13 +1,27 @@
-"""One kind of socket for everything: a `trio.abc.Stream` over a non-blocking descriptor that can also be written to at
-once.
+"""One kind of socket for everything: a `trio.abc.Stream` over a non-blocking descriptor with a write that never waits.
 
-HTTP/1.1, trio-websocket, streams and the hub all write to the same `Socket`. Writers that may wait (`send_all`) hold a
-lock; `send_now` never waits: one system call, only when nobody writes and nothing is left over. What it leaves over is
-finished by one task of its own; whoever ends a time in which a `send_now` was refused calls `drained`, so that the hub
-can hand over what is newest. Who writes the same to thousands borrows their descriptors (`acquire_fd`, `write_to_all`).
+HTTP/1.1, trio-websocket, event streams and the hub all write to the same `Socket`. There are three ways to write:
 
-It keeps no clock and starts no time-out: `deadline` and `patience` are plain numbers that the server's sweeper compares
-(`sweep`).
+| way | waits | when the kernel takes only a part |
+|---|---|---|
+| `send_all` | for a lock and for the kernel | it waits until all is out |
+| `send_now` | never; one system call | a task finishes the rest |
+| `write_to_all`, by a borrowed descriptor | never; one system call a socket | the caller calls `finish_partial_write` |
+
+How a descriptor is lent. The hub writes the same bytes to thousands of viewers; a loop over bare descriptors is faster
+than one over objects.
+
+1. `acquire_fd(on_fd_lost)` lends `fd` to one borrower at a time. It returns False while the socket is busy (`send_all`
+   writes, a rest is left over), after a Close frame, after closing, or while the descriptor is lent already.
+2. The borrower may write whole messages to `fd`, but no Close frame. `has_written` does not see these writes.
+3. If a write was short or would block, the borrower calls `finish_partial_write` in the same step, before any await.
+4. `on_fd_lost(fd)` is called once, in the step in which the socket becomes busy, breaks or closes. From then on the
+   borrower must not write: in the next step the number may be another connection's.
+5. `release_fd` gives the descriptor back. It calls `on_fd_lost` too, and is idempotent.
+6. When the socket is free again, `on_writable` is called if a write was refused or left a rest. The borrower acquires
+   the descriptor again there.
+
+A Socket has no clock and starts no time-out: the server's sweeper compares `deadline` and `slow_reader_timeout`.
 """
 
 import os
@@ -21,19 +35,22 @@ import trio
 
 from scoreboard.net.reading import Readable
 
-# `aclose` waits this long for a rest to go out: longer than a bad line's retransmission, shorter than a shutdown
-CLOSING_SECONDS = 2.0
+# `aclose` waits so long until a rest is out: longer than a retransmission on a bad line, shorter than a shutdown.
+CLOSE_FLUSH_SECONDS = 2.0
 CLOSE_FRAME = b"\x88"  # first byte of an unmasked WebSocket Close frame, RFC 6455 section 5.5.1
 
-# the module's seam: tests put a descriptor here that takes one byte at a time, or blocks when it likes
+# Tests replace it by a function that takes one byte at a time, or that blocks.
 _write = os.write
 
 log = structlog.get_logger()
 
 
 def write_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
-    """Writes one message to descriptors that sockets have lent. Returns those that did not take all of it, with how
-    many bytes they took; -1: the peer has left, its reader finds out."""
+    """Writes one message to descriptors that sockets have lent.
+
+    Returns those that did not take all of it, with the number of bytes that they took. -1: the peer has left, and its
+    reader finds out.
+    """
     write, size, short = _write, len(data), []
     for fd in fds:
         try:
@@ -46,72 +63,77 @@ def write_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
 
 
 class Socket(Readable, trio.abc.Stream):
-    """A connected socket. Whoever accepted it closes it; closing is idempotent and makes every waiter raise
-    `trio.ClosedResourceError`.
+    """A connected socket.
 
-    `drained(socket)` is called when bytes that a `send_now` or a borrower left over are out, and when a refused
-    `send_now` may be tried again. `on_deadline()` and `on_behind()` are called by the sweeper; None closes. All three
-    are forgotten when the socket closes.
+    1. Whoever accepted it closes it. Closing is idempotent. Every waiter, and every later call that could wait, raises
+       `trio.ClosedResourceError`. Other errors of the system are `trio.BrokenResourceError`.
+    2. `send_now` takes a message as a whole or not at all, never waits, and never comes between the parts of another
+       message.
+    3. `send_all` that fails or is cancelled half-way closes the socket, as its bytes cannot be taken back.
+    4. After a WebSocket Close frame (`is_websocket` and a first byte of 0x88) nothing more is written.
+    5. `on_writable(socket)` is called when what `send_now` or a borrower left over is out, and when a `send_now` that
+       was refused may be tried again.
+    6. `sweep` calls `on_deadline()` once `deadline` has passed, and `on_behind()` once the peer has been behind for
+       `slow_reader_timeout` seconds. If the callback is None it closes the socket.
+    7. Closing drops all three callbacks.
     """
 
     __slots__ = (
-        "_borrower",
         "_close_sent",
-        "_finishing",
+        "_flushing",
         "_has_written",
         "_lock",
         "_nursery",
-        "_refused",
-        "_rest",
+        "_on_fd_lost",
         "_writable_fd",
+        "_write_buffer",
+        "_write_refused",
         "behind_since",
         "deadline",
-        "drained",
-        "frames",
+        "is_websocket",
         "on_behind",
         "on_deadline",
-        "patience",
+        "on_writable",
         "peer",
         "peer_group",
+        "slow_reader_timeout",
     )
 
     def __init__(
         self, sock: stdlib_socket.socket, nursery: trio.Nursery, peer: tuple[str, int] = ("", 0), peer_group: str = ""
     ) -> None:
-        """`sock` is connected and non-blocking; `nursery` outlives it and runs the tasks that finish rests; `peer` as
-        accept() told it.
+        """`sock` is connected and non-blocking. `nursery` outlives it and runs the tasks that finish partial writes.
 
-        `peer_group`: the key under which the peer's address is counted.
+        `peer`: as accept() named it. `peer_group`: the key under which connections of that address are counted.
         """
         super().__init__(sock)
-        self._writable_fd = (
-            self.fd
-        )  # the descriptor while nobody is writing and nothing is left over or forbidden, else -1
-        self._borrower: Callable[[int], None] | None = None  # told when it is no longer clear
+        # The descriptor while `send_now` may write: nobody writes, nothing is left over, no Close was sent. Else -1.
+        self._writable_fd = self.fd
+        self._on_fd_lost: Callable[[int], None] | None = None  # set while the descriptor is lent
         self._has_written = False
         self._nursery = nursery
         self._lock = trio.Lock()  # held by every writer that may wait
-        # owed: what a short send_now left over (less than one message, no other is taken meanwhile), what send_all
-        # writes
-        self._rest = b""
-        self._finishing = False  # a task is on its way that writes the rest
-        self._refused = False  # a send_now was turned away: somebody waits for `drained`
+        # What must go out first: the rest of a partial write, or what `send_all` writes. At most one message.
+        self._write_buffer = b""
+        self._flushing = False  # a task that writes the rest has been started
+        self._write_refused = False  # a send_now was refused, so `on_writable` is due
         self._close_sent = False  # a Close frame has gone out
         self.peer, self.peer_group = peer, peer_group
-        # what is written are WebSocket frames, so a first byte of 0x88 is a Close; HTTP/1.1 says False
-        self.frames = True
+        self.is_websocket = True  # False while it speaks HTTP/1.1, where a first byte of 0x88 is no Close frame
         self.deadline = inf  # trio's clock, seconds
-        self.behind_since = inf  # since when it has not taken what it was sent; inf = it has
-        self.patience = inf  # seconds behind before `on_behind`
-        self.drained: Callable[[Socket], None] | None = None
+        self.behind_since = inf  # since when the peer has not taken what it was sent; inf: it has taken all
+        self.slow_reader_timeout = inf  # seconds
+        self.on_writable: Callable[[Socket], None] | None = None
         self.on_deadline: Callable[[], None] | None = None
         self.on_behind: Callable[[], None] | None = None
 
     # ---- writing without waiting ------------------------------------------------------------------------------------
 
     def send_now(self, data: bytes) -> bool:
-        """True: the bytes are on their way, all of them in the end. False: not one was taken; if that was because it is
-        behind or somebody else is writing, `drained` is called later."""
+        """True: all of the bytes are written, now or by a task. False: none was.
+
+        When False is because the peer is behind or another task writes, `on_writable` is called later.
+        """
         fd = self._writable_fd
         if fd < 0:
             return self._refuse()
@@ -121,111 +143,107 @@ class Socket(Readable, trio.abc.Stream):
             written = 0
         except OSError:
             self.release_fd()
-            return False  # it has left; its reader finds out
+            return False  # the peer has left, and its reader finds out
         if written != len(data):
-            return self.took(data, written)
+            return self.finish_partial_write(data, written)
         self._has_written = True
-        if data[:1] == CLOSE_FRAME and self.frames:
+        if data[:1] == CLOSE_FRAME and self.is_websocket:
             self._close_sent = True
-            self._busy()
+            self._stop_direct_writes()
         return True
 
     def _refuse(self) -> bool:
         if self._close_sent or self.fd < 0:
             return False
-        self._refused = True
+        self._write_refused = True
         if self.behind_since == inf:
             self.behind_since = trio.current_time()
         return False
 
-    def took(self, data: bytes, written: int) -> bool:
-        """The kernel took `written` bytes of `data`, not all: a task finishes the rest, or waits for room. True when
-        some were."""
+    def finish_partial_write(self, data: bytes, written: int) -> bool:
+        """The kernel took `written` bytes of `data`, not all. A task writes the rest; if none was taken, it waits for
+        room. True when some were taken."""
         if written:
-            self._rest, self._has_written = data[written:], True
-            self._close_sent = self.frames and data[:1] == CLOSE_FRAME
-        self._finishing = True
-        self._busy()
+            self._write_buffer, self._has_written = data[written:], True
+            self._close_sent = self.is_websocket and data[:1] == CLOSE_FRAME
+        self._flushing = True
+        self._stop_direct_writes()
         if self.behind_since == inf:
             self.behind_since = trio.current_time()
-        self._nursery.start_soon(self._finish)
+        self._nursery.start_soon(self._flush)
         return written > 0
 
-    async def _finish(self) -> None:
-        """Writes the rest, then says so. Never raises into the nursery, whatever `drained` does."""
+    async def _flush(self) -> None:
+        """Writes the rest, then calls `on_writable`. Never raises into the nursery, whatever `on_writable` does."""
         try:
             async with self._lock:
-                if not self._rest and self.fd >= 0:
+                if not self._write_buffer and self.fd >= 0:
                     await trio.lowlevel.wait_writable(self.fd)
-                await self._write_out(b"")
-            self._finishing = False
-            self._refused = True
-            self._settle()
+                await self._write_locked(b"")
+            self._flushing = False
+            self._write_refused = True
+            self._resume_direct_writes()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is closed now; its reader finds out
+            pass  # it is closed now, and its reader finds out
         except Exception:
-            log.exception("drained failed")
+            log.exception("on_writable_failed", peer=self.peer[0])
             self.close()
 
-    # ---- writing by the descriptor ----------------------------------------------------------------------------------
+    # ---- writing by the descriptor, see the module's contract -------------------------------------------------------
 
     def acquire_fd(self, on_fd_lost: Callable[[int], None]) -> bool:
-        """True: whole messages but no Close frame may be written to `fd` directly (and `took` be told of what was left
-        over), until `on_fd_lost(fd)` is called, in the step in which the socket gets busy, breaks or closes: the number
-        may be another's in the next. `has_written` does not tell of them. False: it is busy, or lent already."""
-        if self._writable_fd < 0 or self._borrower is not None:
+        """Lends `fd` until `on_fd_lost(fd)` is called. False: the socket is busy or closed, or `fd` is lent already."""
+        if self._writable_fd < 0 or self._on_fd_lost is not None:
             return False
-        self._borrower = on_fd_lost
+        self._on_fd_lost = on_fd_lost
         return True
 
     def release_fd(self) -> None:
-        """Ends it. Idempotent."""
-        on_fd_lost, self._borrower = self._borrower, None
+        """Ends the loan. Idempotent."""
+        on_fd_lost, self._on_fd_lost = self._on_fd_lost, None
         if on_fd_lost is not None:
             on_fd_lost(self.fd)
 
-    def _busy(self) -> None:
-        """From now on nobody writes without waiting."""
+    def _stop_direct_writes(self) -> None:
+        """From now on neither `send_now` nor a borrower writes."""
         self._writable_fd = -1
         self.release_fd()
 
-    def _settle(self) -> None:
-        """Called by whoever has just let go of the lock: the last of them tells that there is room again."""
-        if self._finishing or self._lock.locked() or self.fd < 0:
+    def _resume_direct_writes(self) -> None:
+        """Called by whoever has released the lock. The last one to do so lets `send_now` write again."""
+        if self._flushing or self._lock.locked() or self.fd < 0:
             return
         if not self._close_sent:
             self._writable_fd = self.fd
-        if self._refused:
-            self._refused = False
+        if self._write_refused:
+            self._write_refused = False
             self.behind_since = inf
-            if self.drained is not None:
-                self.drained(self)
+            if self.on_writable is not None:
+                self.on_writable(self)
 
     # ---- writing and waiting ----------------------------------------------------------------------------------------
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Returns when the kernel has all of it and whatever was left over before. `send_all(b"")` waits for the rest
-        alone.
+        """Returns when the kernel has all of it and the rest of earlier writes. `send_all(b"")` waits for that rest.
 
-        Cancelling it, or a failure, while it writes closes the socket: what has gone out can't be taken back. After a
-        Close frame nothing more is written: a reply that trio-websocket still makes then is dropped. Raises
-        ClosedResourceError, BrokenResourceError.
+        Cancelling it while it writes closes the socket, and so does a failure. After a Close frame `data` is dropped:
+        trio-websocket may still make a reply then. Raises ClosedResourceError, BrokenResourceError.
         """
         async with self._lock:
             if self.fd < 0:
                 raise trio.ClosedResourceError
-            self._busy()
+            self._stop_direct_writes()
             if self._close_sent:
                 data = b""
-            elif self.frames and bytes(data[:1]) == CLOSE_FRAME:
+            elif self.is_websocket and bytes(data[:1]) == CLOSE_FRAME:
                 self._close_sent = True
-            await self._write_out(bytes(data))
-        self._settle()
+            await self._write_locked(bytes(data))
+        self._resume_direct_writes()
 
-    async def _write_out(self, data: bytes) -> None:
-        """With the lock held: the rest, then `data`."""
-        self._rest += data  # until all of it is out: `aclose` asks
-        left = memoryview(self._rest)
+    async def _write_locked(self, data: bytes) -> None:
+        """Writes the rest, then `data`. The caller holds the lock."""
+        self._write_buffer += data  # until all of it is out, as `aclose` looks at it
+        left = memoryview(self._write_buffer)
         try:
             while left:
                 if self.fd < 0:
@@ -235,20 +253,20 @@ class Socket(Readable, trio.abc.Stream):
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self.fd)
                     continue
-                if not written:  # no stream socket answers so; a descriptor that does would be asked for ever
+                if not written:  # no stream socket returns 0; one that does would be asked for ever
                     raise trio.BrokenResourceError
                 self._has_written = True
                 left = left[written:]
-            self._rest = b""
+            self._write_buffer = b""
         except OSError as exc:
             self.close()
             raise trio.BrokenResourceError from exc
         except BaseException:
-            self.close()  # cancelled half-way, or closed by another meanwhile
+            self.close()  # cancelled half-way, or closed by another task meanwhile
             raise
 
     def has_written(self) -> bool:
-        """Whether the kernel has taken anything since this was asked last."""
+        """Whether the kernel has taken anything since the last call."""
         wrote, self._has_written = self._has_written, False
         return wrote
 
@@ -260,45 +278,48 @@ class Socket(Readable, trio.abc.Stream):
                     raise trio.ClosedResourceError
                 await trio.lowlevel.wait_writable(self.fd)
         finally:
-            self._settle()  # cancelled or not: a send_now may have been refused meanwhile
+            self._resume_direct_writes()  # cancelled or not: a send_now may have been refused meanwhile
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Runs the hook of a deadline or a patience that has passed, once. The server asks the same before it calls."""
+        """Calls `on_deadline` or `on_behind` once its time has passed. The server compares first, to save the call."""
         if now > self.deadline:
             self.deadline = inf
             (self.on_deadline or self.close)()
-        elif now - self.behind_since > self.patience:
-            self.patience = inf
+        elif now - self.behind_since > self.slow_reader_timeout:
+            self.slow_reader_timeout = inf
             (self.on_behind or self.close)()
 
     def shut_writing(self) -> None:
-        """The peer reads an end of file; we can still read."""
-        with suppress(OSError):  # it has left, or we closed: then the end is known already
+        """The peer reads an end of file. We can still read."""
+        with suppress(OSError):  # the peer has left or we have closed, so the end is known
             self._sock.shutdown(stdlib_socket.SHUT_WR)
 
     def close(self) -> None:
-        """At once: waiters raise ClosedResourceError, a rest is lost. Idempotent."""
+        """Closes at once: waiters raise ClosedResourceError, a rest is lost. Idempotent."""
         if self.fd < 0:
             return
-        self._busy()
+        self._stop_direct_writes()
         fd, self.fd = self.fd, -1
-        if self.source is not None:
-            self.source.close()
-        # one step with the -1 above: nobody can wait on the number of a descriptor that is gone
+        if self.watcher is not None:
+            self.watcher.close()
+        # In one step with the -1 above: nobody can wait on the number of a closed descriptor.
         trio.lowlevel.notify_closing(fd)
         self._sock.close()
-        self._rest = self.unread_buffer = b""
+        self._write_buffer = self.unread_buffer = b""
         self.deadline = self.behind_since = inf
-        self.drained = self.on_deadline = self.on_behind = None
+        self.on_writable = self.on_deadline = self.on_behind = None
 
     async def aclose(self) -> None:
-        """Closes once a rest has gone out, or after two seconds; at once when cancelled."""
+        """Closes once the rest is out, or after CLOSE_FLUSH_SECONDS; at once when cancelled."""
         try:
-            if self._rest:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(CLOSING_SECONDS):
-                    await self.send_all(b"")  # it may leave before us
+            if self._write_buffer:
+                with (
+                    suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+                    trio.move_on_after(CLOSE_FLUSH_SECONDS),
+                ):
+                    await self.send_all(b"")  # the peer may leave before us
         finally:
             self.close()
         await trio.lowlevel.checkpoint()

@@ -1,5 +1,4 @@
-"""Threads for work that takes a whole core: they run at a lower priority than the event loop, so that requests are
-answered meanwhile.
+"""Threads for work that takes a whole core, at a lower priority than the event loop, which answers meanwhile.
 
 On Linux each thread has a priority of its own, which those that it starts inherit (argon2 starts four), and which can't
 be raised again: so these threads do nothing else. Elsewhere they are ordinary threads.

@@ -1,5 +1,4 @@
-"""A circuit breaker: after some failures in a row a store is left alone, and one call an interval finds out whether it
-is back.
+"""A circuit breaker: after some failures in a row no call is made, and one call an interval probes the store.
 
 `Breaker` is a pure state machine: the caller passes the time and must end every allowed call with exactly one of
 `succeeded`, `failed`, `abandoned`. Synchronous, so atomic on one loop; no lock. `guard` does that round a block.
@@ -12,9 +11,9 @@ from time import monotonic
 
 from scoreboard.domain.errors import StorageUnavailable, Store
 
-# in a row; with a deadline of 250 ms a call, a dead store costs its callers 750 ms before it is left alone
-FAILURES = 3
-INTERVAL = 0.5  # seconds between probes; a store that is back is noticed within it (2 s are promised)
+# In a row. With a deadline of 250 ms a call, a dead store costs its callers 750 ms before the circuit opens.
+FAILURES_TO_OPEN = 3
+PROBE_INTERVAL_SECONDS = 0.5  # a store that is back is noticed so soon (2 s are promised)
 
 
 class State(StrEnum):
@@ -32,8 +31,8 @@ class Breaker:
         self,
         store: Store,
         *,
-        failures: int = FAILURES,
-        interval: float = INTERVAL,
+        failures: int = FAILURES_TO_OPEN,
+        interval: float = PROBE_INTERVAL_SECONDS,
         changed: Callable[[State], None] = lambda _: None,
     ) -> None:
         self.store: Store = store
@@ -88,7 +87,7 @@ def guard(breaker: Breaker, clock: Callable[[], float] = monotonic) -> Iterator[
     Raises StorageUnavailable at once, without entering the block, while the breaker is open.
     """
     if not breaker.allow(clock()):
-        raise StorageUnavailable(breaker.store, "left alone after failures in a row")
+        raise StorageUnavailable(breaker.store, "circuit open after failures in a row")
     try:
         yield
     except StorageUnavailable:

@@ -1,4 +1,7 @@
-"""What a process that holds thousands of connections wants of the system and of the interpreter. Called once, by app."""
+"""Settings of the operating system and the interpreter for a process with thousands of connections.
+
+`app` and `cli` call these functions once. Log event: `descriptor_limit_kept`.
+"""
 
 import gc
 import resource
@@ -6,11 +9,11 @@ import signal
 
 import structlog
 
-# Containers that were made and not freed again before the youngest are looked through, and how many such looks before
-# the next older generation is. CPython's own 700, 10, 10 walk through all of 8,000 viewers again and again while they
-# come: 13 pauses, of 0.4 s at last. What circles there are in a million containers takes some hundred megabytes; ended
-# connections leave none (tests/live/test_reference_cycles.py).
-COLLECT_AFTER = (5_000, 5, 50)
+# Thresholds of the cyclic garbage collector: new containers until a collection of the youngest generation, and
+# collections until the next older one is collected too. With CPython's own (700, 10, 10) 8,000 viewers that arrive cause
+# 13 pauses, the last of 0.4 s. Reference cycles in a million containers take some hundred megabytes; connections that
+# have ended leave none (tests/live/test_reference_cycles.py).
+GC_THRESHOLDS = (5_000, 5, 50)
 
 log = structlog.get_logger()
 
@@ -23,19 +26,19 @@ def ending_signals() -> list[signal.Signals]:
 
 
 def raise_descriptor_limit() -> int:
-    """Raises RLIMIT_NOFILE to its hard limit, a descriptor a viewer; returns what holds now."""
+    """Raises RLIMIT_NOFILE to its hard limit, as a viewer takes a descriptor. Returns the limit that holds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError) as exc:  # a system without a hard limit may refuse "infinity"
-            log.warning("descriptor limit stays", soft=soft, error=str(exc))
+            log.warning("descriptor_limit_kept", soft=soft, error=str(exc))
             return soft
     return hard
 
 
 def tune_gc() -> None:
-    """Has the cyclic garbage collector leave alone what is there now, modules mostly, and look seldom at what comes."""
+    """Has the garbage collector ignore what exists now, mostly modules, and run seldom on what comes."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -1,7 +1,8 @@
-"""What a crash of a background task costs: the task is started again, or the process ends. One of the two, on purpose,
-and said in the log.
+"""Restarts background tasks that crash, or lets the crash end the process.
 
-`app` starts every task that runs for ever through `supervised`; nothing else catches what such a task raises.
+`app` starts every task that runs for ever through `supervised`. Nothing else catches what such a task raises.
+
+Log events: `task_restarted`, `task_failed`.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,15 +14,15 @@ import trio
 from scoreboard.domain.errors import StartError, StorageUnavailable
 from scoreboard.telemetry.metrics import TASK_RESTARTS
 
-FIRST_PAUSE = 0.1  # seconds before the first restart; doubles with each crash
-LONGEST_PAUSE = 5.0  # seconds; a task that always crashes costs next to nothing
-STEADY = 30.0  # seconds; a task that ran this long begins again at the first pause
+FIRST_RESTART_SECONDS = 0.1  # pause before the first restart; it doubles with each crash
+MAX_RESTART_SECONDS = 5.0  # the longest pause: a task that always crashes costs next to nothing
+STABLE_SECONDS = 30.0  # a task that ran so long starts again with the first pause
 
 log = structlog.get_logger("supervise")
 
 
 class _StartedOnce:
-    """Passes on the first `started`; later ones come from restarts that nobody waits for."""
+    """Passes on the first `started`. Nobody waits for those of restarts."""
 
     def __init__(self, status: trio.TaskStatus[Any]) -> None:
         self._status = status
@@ -40,15 +41,15 @@ async def supervised(
     restart: bool,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Runs `function(*args, task_status=…)`; returns when it returns, passes its `started` on, and lets Cancelled
-    through.
+    """Runs `function(*args, task_status=…)`, passes its `started` on, and returns when it returns.
 
-    What it raises is logged and counted; a store that can't be used is a warning without a traceback, and a start that
-    can't go on no line: the command line has one for it. With `restart` it runs again after a pause; without, before it
-    ever called `started`, and after a StartError, the exception goes on to the nursery, which ends the process: a start
-    that fails should be seen at the start.
+    1. With `restart`, the function is called again after a pause when it raises. The exception is logged and counted;
+       one of a store that cannot be used is a warning without a traceback.
+    2. Without `restart`, or before it has called `started`, the exception is logged and raised. That ends the process.
+    3. A StartError is raised without a log line: the command line prints it.
+    4. Cancelled is raised, and so is a group that holds one.
     """
-    status, pause = _StartedOnce(task_status), FIRST_PAUSE
+    status, pause = _StartedOnce(task_status), FIRST_RESTART_SECONDS
     while True:
         began = trio.current_time()
         try:
@@ -59,19 +60,19 @@ async def supervised(
             if _consists_of(exc, StartError):
                 raise
             if not restart or not status.called:
-                log.critical("task failed", task=name, error=str(exc), exc_info=not known)
+                log.critical("task_failed", task=name, error=str(exc), exc_info=not known)
                 raise
-            if trio.current_time() - began >= STEADY:
-                pause = FIRST_PAUSE
+            if trio.current_time() - began >= STABLE_SECONDS:
+                pause = FIRST_RESTART_SECONDS
             TASK_RESTARTS.labels(name).inc()
-            tell = log.warning if known else log.error
-            tell("task restarts", task=name, pause=pause, error=str(exc), exc_info=not known)
+            log_crash = log.warning if known else log.error
+            log_crash("task_restarted", task=name, pause=pause, error=str(exc), exc_info=not known)
         await trio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, MAX_RESTART_SECONDS)
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions that a group holds, at any depth, as nurseries make them; of one that is no group: itself."""
+    """The exceptions that a group holds, at any depth. An exception that is no group: itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
             yield from leaves(inner)
@@ -80,5 +81,5 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _consists_of(exc: Exception, kind: type[Exception]) -> bool:
-    """Whether that is what went wrong, and nothing else."""
+    """Whether all exceptions in it are of that kind."""
     return all(isinstance(leaf, kind) for leaf in leaves(exc))

@@ -24,7 +24,7 @@ from scoreboard.telemetry.metrics import LOG_LINES_LOST
 from scoreboard.telemetry.pipes import writer_of
 from scoreboard.telemetry.redaction import redact
 
-# Set by the front for each request that a task answers; who answers without one names the request in the line itself.
+# Set by http.connection for each request that a task answers. Code that runs without one names the request in its line.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 

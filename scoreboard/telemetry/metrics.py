@@ -76,16 +76,16 @@ CONNECTIONS_REPLACED = _counter(
 )
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
-# Requests answered, at `handler + status // 100`: a list of numbers, since a Counter's lock would cost a request ten times
-# as much. A stream counts as 2xx when it ends, a WebSocket as 1xx when it begins; what the front refuses by itself has
-# a handler of its own.
+# Requests answered, at the index `handler + status // 100`: a list of numbers, as the lock of a Counter would cost ten
+# times as much. A stream counts as 2xx when it ends, a WebSocket as 1xx when it begins. MIDDLEWARE: it was refused before
+# a handler was called.
 FAST, DIRECT, ASGI, LIVE, MIDDLEWARE = HANDLERS = range(0, 50, 10)
 HANDLER_KINDS = ("fast", "direct", "asgi", "live", "middleware")
 answered = [0] * 50
 
 
 class _Answered(Collector):
-    """`answered`, when somebody asks."""
+    """Makes the counter of `answered` when /metrics is read."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily("scoreboard_http_requests", "Requests answered", labels=("handler", "status"))

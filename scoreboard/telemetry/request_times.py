@@ -1,10 +1,9 @@
-"""How long requests took, by route and class of status: a histogram for /metrics that costs a request half a
-microsecond.
+"""How long requests took, by route and class of status: a histogram that costs half a microsecond a request.
 
-http1 calls `record` once for each request that it has answered. Streams, WebSockets and long polls that waited are left
-out: how long they took is their client's choice (`Request.is_timed`). The composition root names the routes first. A
-path that is no route's is "other", so nobody makes new series by asking for new paths. Prometheus' own Histogram takes
-a lock and makes objects, ten times as much.
+`http.connection` calls `record` once for each request that is answered. Streams, WebSockets and long polls that waited
+are left out, as their client chooses how long they last (`Request.is_timed`). The composition root names the routes
+first. A path of no route counts as "other", so requests for new paths make no new series. Prometheus' own Histogram
+takes a lock and makes objects, which costs ten times as much.
 """
 
 import re
@@ -16,12 +15,12 @@ from prometheus_client.registry import Collector
 
 from scoreboard.telemetry.metrics import REGISTRY, SHORT_BUCKETS
 
-CLASSES = 5  # of a status: 1xx to 5xx
-BUCKETS = len(SHORT_BUCKETS) + 1  # the last one has no bound
+STATUS_CLASSES = 5  # 1xx to 5xx
+BUCKET_COUNT = len(SHORT_BUCKETS) + 1  # the last bucket has no bound
 OTHER = "other"
 PARAMETER = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 
-# Each route has CLASSES rows, each row BUCKETS counts and a sum of seconds.
+# Each route has STATUS_CLASSES rows, each row BUCKET_COUNT counts and a sum of seconds.
 _names: list[str] = []
 _first_row: dict[bytes, int] = {}  # of a route without parameters, by its path
 _patterns: list[tuple[Callable[[bytes], object], int]] = []  # of one with parameters
@@ -34,10 +33,10 @@ def name_routes(rules: Iterable[str]) -> None:
     for rule in sorted(rules):
         name = PARAMETER.sub(r"{\1}", rule)
         if name not in _names:
-            first = len(_names) * CLASSES
+            first = len(_names) * STATUS_CLASSES
             _names.append(name)
-            _counts.extend([0] * CLASSES * BUCKETS)
-            _sums.extend([0.0] * CLASSES)
+            _counts.extend([0] * STATUS_CLASSES * BUCKET_COUNT)
+            _sums.extend([0.0] * STATUS_CLASSES)
             if name == rule:
                 _first_row[rule.encode()] = first
             else:
@@ -47,7 +46,7 @@ def name_routes(rules: Iterable[str]) -> None:
 
 def route_of(path: bytes) -> str:
     """The name of the route that a path belongs to."""
-    return _names[_find(path) // CLASSES]
+    return _names[_find(path) // STATUS_CLASSES]
 
 
 def record(path: bytes, status: int, seconds: float) -> None:
@@ -56,7 +55,7 @@ def record(path: bytes, status: int, seconds: float) -> None:
     if row is None:
         row = _find(path)
     row += status // 100 - 1
-    _counts[row * BUCKETS + bisect_left(SHORT_BUCKETS, seconds)] += 1
+    _counts[row * BUCKET_COUNT + bisect_left(SHORT_BUCKETS, seconds)] += 1
     _sums[row] += seconds
 
 
@@ -68,7 +67,7 @@ def _find(path: bytes) -> int:
 
 
 class _RequestTimes(Collector):
-    """The figures, when somebody asks."""
+    """Makes the histogram when /metrics is read."""
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(
@@ -77,15 +76,17 @@ class _RequestTimes(Collector):
             labels=("route", "status"),
         )
         for row, seconds in enumerate(_sums):
-            counts = _counts[row * BUCKETS : (row + 1) * BUCKETS]
+            counts = _counts[row * BUCKET_COUNT : (row + 1) * BUCKET_COUNT]
             if any(counts):
                 total, buckets = 0, []
                 for bound, count in zip((*map(str, SHORT_BUCKETS), "+Inf"), counts, strict=True):
                     total += count
                     buckets.append((bound, total))
-                family.add_metric((_names[row // CLASSES], f"{row % CLASSES + 1}xx"), buckets, sum_value=seconds)
+                family.add_metric(
+                    (_names[row // STATUS_CLASSES], f"{row % STATUS_CLASSES + 1}xx"), buckets, sum_value=seconds
+                )
         yield family
 
 
-name_routes([OTHER])  # the first one: what is not found is counted there
+name_routes([OTHER])  # the first one: requests of no route are counted there
 REGISTRY.register(_RequestTimes())

@@ -1,20 +1,19 @@
-"""What the two listeners do with a request: the public one with limits and an access log, the metrics' own one without
-either.
+"""What the two listeners do with requests: `PublicHandlers` (the port for everybody) and `MetricsHandlers`.
 
-Called by the composition root, which has made the tables of direct handlers and whatever stands behind them. Nothing is
-started here.
+Both implement `http.handlers.RequestHandlers`. The composition root builds them; nothing is started here.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Mapping
+from typing import NamedTuple, Protocol
 
-from scoreboard.domain.errors import NOT_FOUND
+from scoreboard.domain.errors import NOT_FOUND, Refusal
 from scoreboard.domain.paths import LIVE_PATH
-from scoreboard.http.handlers import Handlers
-from scoreboard.http.request import Request
+from scoreboard.http.asgi import Asgi
+from scoreboard.http.handlers import FastHandler, Handler
+from scoreboard.http.request import Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.settings.model import Settings
-from scoreboard.web.access_log import AccessLog
+from scoreboard.web.access_log import NONE, AccessLog
 from scoreboard.web.application import WebRoutes
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
@@ -26,18 +25,147 @@ from scoreboard.web.problems import error_response, problem
 from scoreboard.web.rate_limit import USERS_TIMES, RateLimitMiddleware
 from scoreboard.web.route import DirectTable, build_direct_table, build_fast_table, query_parameters
 
-Live = Callable[[Request], Awaitable[None]]
-"""Runs a WebSocket on the request's socket."""
+
+class WebSocketEndpoint(Protocol):
+    """`live.transports.websocket.WebSocketEndpoint`, which web must not import."""
+
+    def serve(self, request: Request) -> Awaitable[None]:
+        """Runs a WebSocket on the request's socket."""
 
 
 class WebParts(NamedTuple):
-    """What everything in the web asks about a request: whose page sent it, from where, for whom; and what heads its
-    answer."""
+    """What all of the web shares: origins of pages, addresses of clients, heads of responses, bearer tokens."""
 
     origins: Origins
     addresses: Addresses
     heads: ResponseHeaders
     bearer: Bearer
+
+
+class PublicHandlers:
+    """The port for everybody: rate limits, connection limits, an access log, pages for errors."""
+
+    __slots__ = (
+        "_access_log",
+        "_application",
+        "_connections",
+        "_error_pages",
+        "_headers",
+        "_middleware",
+        "_websockets",
+        "access_log_from",
+        "direct",
+        "fast",
+        "live_path",
+    )
+
+    def __init__(
+        self,
+        *,
+        direct: Mapping[tuple[bytes, bytes], Handler],
+        fast: Mapping[tuple[bytes, bytes], FastHandler],
+        websockets: WebSocketEndpoint,
+        application: Asgi,
+        headers: ResponseHeaders,
+        middleware: RateLimitMiddleware,
+        connections: ConnectionLimits,
+        error_pages: ErrorPages,
+        access_log: AccessLog,
+    ) -> None:
+        self.direct, self.fast = direct, fast
+        self.live_path = LIVE_PATH.encode()
+        self._websockets, self._application = websockets, application
+        self._middleware, self._connections, self._error_pages = middleware, connections, error_pages
+        self.access_log_from = access_log.lowest_status
+        self._headers, self._access_log = headers, access_log
+
+    def run_middleware(self, request: Request) -> Response | None:
+        return self._middleware.check_request(request)
+
+    def write_head(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        return self._headers.write(request, status, fields, length)
+
+    def log_access(self, request: Request, status: int, seconds: float) -> None:
+        self._access_log.write(request, status, seconds)
+
+    def problem(self, refusal: Refusal, request_id: bytes) -> Response:
+        return problem(refusal, request_id)
+
+    def error_response(self, request: Request, exc: Exception) -> Response:
+        return error_response(request, exc)
+
+    def error_page(self, request: Request, response: Response) -> Response:
+        return self._error_pages.of(request, response)
+
+    def on_malformed(self, request: Request) -> None:
+        self._middleware.count_malformed(request)
+
+    def serve_websocket(self, request: Request) -> Awaitable[None]:
+        return self._websockets.serve(request)
+
+    def answer_by_application(self, writer: ResponseWriter, request: Request) -> Awaitable[bool]:
+        return self._application.answer(writer, request)
+
+    def peer_group(self, address: str) -> str:
+        return self._connections.peer_group(address)
+
+    def admit_connection(self, peer_group: str) -> bool:
+        return self._connections.admit(peer_group)
+
+    def release_connection(self, peer_group: str) -> None:
+        self._connections.released(peer_group)
+
+
+class MetricsHandlers:
+    """The port of the metrics, which clients do not reach: probes and nothing else, without limits and access log."""
+
+    __slots__ = ("_headers", "access_log_from", "direct", "fast", "live_path")
+
+    def __init__(self, headers: ResponseHeaders, probes: DirectTable) -> None:
+        self.direct: Mapping[tuple[bytes, bytes], Handler] = probes
+        self.fast: Mapping[tuple[bytes, bytes], FastHandler] = {}
+        self.live_path = b""
+        self.access_log_from = NONE
+        self._headers = headers
+
+    def write_head(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        return self._headers.write(request, status, fields, length)
+
+    def run_middleware(self, request: Request) -> Response | None:
+        return None
+
+    def problem(self, refusal: Refusal, request_id: bytes) -> Response:
+        return problem(refusal, request_id)
+
+    def error_response(self, request: Request, exc: Exception) -> Response:
+        return error_response(request, exc)
+
+    def error_page(self, request: Request, response: Response) -> Response:
+        return response
+
+    def log_access(self, request: Request, status: int, seconds: float) -> None:
+        """Never called: see `access_log_from`."""
+
+    def on_malformed(self, request: Request) -> None:
+        """Costs the peer nothing here."""
+
+    async def serve_websocket(self, request: Request) -> None:
+        raise AssertionError("no request is upgraded without a live_path")
+
+    async def answer_by_application(self, writer: ResponseWriter, request: Request) -> bool:
+        """All other paths: 404."""
+        keep_alive = writer.write_nowait(request, problem(NOT_FOUND, request.request_id))
+        await writer.flush()
+        return keep_alive
+
+    def peer_group(self, address: str) -> str:
+        return address
+
+    def admit_connection(self, peer_group: str) -> bool:
+        return True
+
+    def release_connection(self, peer_group: str) -> None:
+        """Nothing is counted."""
 
 
 def build_public_handlers(
@@ -46,14 +174,14 @@ def build_public_handlers(
     routes: WebRoutes,
     error_pages: ErrorPages,
     *,
-    live: Live,
-    asgi: Callable[[Any, Request], Awaitable[bool]],
-) -> Handlers:
-    """Of the port that everybody asks."""
+    websockets: WebSocketEndpoint,
+    application: Asgi,
+) -> PublicHandlers:
+    """`PublicHandlers` with the limits of the settings."""
     per_minute = settings.limits.ip_per_minute
     most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
     connections = ConnectionLimits(parts.addresses, most, USERS_TIMES * per_minute)
-    gate = RateLimitMiddleware(
+    middleware = RateLimitMiddleware(
         parts.heads,
         parts.origins,
         parts.addresses,
@@ -63,44 +191,14 @@ def build_public_handlers(
         parameters=query_parameters(routes),
         bearer=parts.bearer,
     )
-    access = AccessLog(parts.addresses, settings.log.access)
-    return Handlers(
+    return PublicHandlers(
         direct=build_direct_table(routes),
         fast=build_fast_table(routes),
-        live_path=LIVE_PATH.encode(),
-        live=live,
-        asgi=asgi,
-        write_head=parts.heads.write,
-        before=gate.check_request,
-        problem=problem,
-        failed=error_response,
-        error_page=error_pages.of,
-        malformed=gate.count_malformed,
-        access=access.write,
-        access_from=access.lowest_status,
-        peer_group=connections.peer_group,
-        admit=connections.admit,
-        released=connections.released,
+        websockets=websockets,
+        application=application,
+        headers=parts.heads,
+        middleware=middleware,
+        connections=connections,
+        error_pages=error_pages,
+        access_log=AccessLog(parts.addresses, settings.log.access),
     )
-
-
-def build_metrics_handlers(parts: WebParts, probes: DirectTable, live: Live) -> Handlers:
-    """Of the metrics' own port, where the world does not ask: `probes` and nothing else."""
-    return Handlers(
-        direct=probes,
-        fast={},
-        live_path=b"",
-        live=live,
-        asgi=_nothing_else,
-        write_head=parts.heads.write,
-        before=lambda _request: None,
-        problem=problem,
-        failed=error_response,
-    )
-
-
-async def _nothing_else(answers: ResponseWriter, request: Request) -> bool:
-    """What the metrics' listener answers to all other paths."""
-    going_on = answers.put(request, problem(NOT_FOUND, request.request_id))
-    await answers.finish()
-    return going_on

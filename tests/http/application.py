@@ -1,8 +1,8 @@
-"""A small application behind the front, and a server that runs it."""
+"""`Application`: request handlers that note what they were asked, an ASGI application, and a server that runs them."""
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from enum import Enum
@@ -19,8 +19,9 @@ from hypercorn.typing import Scope
 from scoreboard.domain.errors import STATUS, Code, Refusal
 from scoreboard.http import server as server_module
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import DEFERRED, Deferred, FastHandler, Handler, Handlers, Respond
+from scoreboard.http.handlers import DEFERRED, Deferred, FastHandler, Handler, Respond
 from scoreboard.http.request import Request, Response
+from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.http.server import Server
 from tests.http.raw import HANG
 
@@ -30,44 +31,52 @@ LARGE = b"l" * 200_000
 JSON = b"content-type: application/json\r\n"
 
 
-class Way(Enum):
-    """How requests reach plain handlers. Answers must not depend on it."""
+class HandledBy(Enum):
+    """Who answers the requests of plain handlers. Responses must not depend on it."""
 
-    FAST = "prompt"  # as the bytes come in
-    UNSURE = "unsure"  # the prompt table can't answer every other request
-    DEFERRED = "later"  # the prompt table replies a little later
-    TASK = "task"  # by the connection's task, which the poller wakes
-    TRIO = "trio"  # which Trio wakes: without epoll
+    FAST = "fast"  # a fast handler, as the bytes come in
+    SOMETIMES_FAST = "sometimes_fast"  # the fast handler returns None for every other request
+    DEFERRED = "deferred"  # the fast handler responds a little later
+    TASK = "task"  # the connection's task, which the poller wakes
+    TRIO = "trio"  # the same, woken by Trio: without epoll
 
 
-async def replying(reply: Respond, make: Callable[[], Response]) -> None:
-    """Not at once, but before anybody has nothing to do."""
+async def respond_soon(respond: Respond, make: Callable[[], Response]) -> None:
+    """Responds after three turns of the loop."""
     for _ in range(3):
         await trio.lowlevel.checkpoint()
-    reply(make)
+    respond(make)
 
 
 class Application:
-    """Handlers and what they have seen."""
+    """The `RequestHandlers` of a test, and what they have seen."""
 
-    way = Way.FAST  # of those that are not told one: `every_way` sets it
+    handled_by = HandledBy.FAST  # of those that are given none: the fixture `every_way` sets it
+    live_path = LIVE
+    access_log_from = 1000
 
-    def __init__(self, way: Way | None = None) -> None:
-        self.way = way or Application.way
-        self.prompted: list[Request] = []  # which the prompt table was asked about
+    def __init__(self, handled_by: HandledBy | None = None) -> None:
+        self.handled_by = handled_by or Application.handled_by
+        self.fast_requests: list[Request] = []  # for which a fast handler was called
         self.seen: list[Request] = []  # every complete request, in order
         self.failures: list[Exception] = []
         self.malformed = 0
         self.gate = trio.Event()  # /slow waits for it
         self.waiting = trio.Event()  # somebody is in /slow
         self.disconnected = trio.Event()  # the ASGI application was told that the client has left
-        self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is answered later
-        self.held: list[Respond] = []  # of /held, which whoever tests replies to
+        self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is deferred
+        self.held: list[Respond] = []  # of /held, which the test responds to
         self.refused: Callable[[Request], Response | None] = lambda _: None
         self.peer_group: Callable[[str], str] = lambda address: address
         self.released: list[str] = []  # groups of connections that have ended
+        self.application = Asgi(self.asgi)
+        self.direct: Mapping[tuple[bytes, bytes], Handler]
+        self.fast: Mapping[tuple[bytes, bytes], FastHandler]
+        self.direct, self.fast = self.build_tables()
 
-    def front(self) -> Handlers:
+    def build_tables(
+        self,
+    ) -> tuple[dict[tuple[bytes, bytes], Handler], dict[tuple[bytes, bytes], FastHandler]]:
         plain: dict[tuple[bytes, bytes], Callable[[Request], Response]] = {
             (b"GET", b"/hello"): self.hello,
             (b"POST", b"/echo"): self.echo,
@@ -80,66 +89,81 @@ class Application:
         direct: dict[tuple[bytes, bytes], Handler] = {
             (b"GET", b"/slow"): self.slow,
             (b"GET", b"/held"): self.held_by_task,
-            (b"GET", b"/stream"): self.stream,
+            (b"GET", b"/stream"): lambda request: self.stream(request),  # a test may replace it
             (b"GET", b"/torn"): self.torn,
             (b"GET", b"/rest"): self.rest,
         }
         fast: dict[tuple[bytes, bytes], FastHandler] = {(b"GET", b"/held"): self.hold}
         for route, handler in plain.items():
             direct[route] = waiting(handler)
-            if self.way in {Way.FAST, Way.UNSURE, Way.DEFERRED}:
-                fast[route] = self.prompting(handler)
-        asgi = Asgi(self.asgi)
-        return Handlers(
-            direct,
-            fast,
-            LIVE,
-            self.live,
-            asgi.answer,
-            write_head,
-            self.before,
-            problem,
-            self.failed,
-            self.count_malformed,
-            peer_group=lambda address: self.peer_group(address),
-            released=self.released.append,
-        )
+            if self.handled_by not in {HandledBy.TASK, HandledBy.TRIO}:
+                fast[route] = self.make_fast(handler)
+        return direct, fast
 
-    def count_malformed(self, _: Request) -> None:
-        self.malformed += 1
+    # ---- RequestHandlers --------------------------------------------------------------------------------------------
 
-    def hold(self, _: Request, reply: Respond) -> Deferred:
-        self.held.append(reply)
-        return DEFERRED
-
-    async def held_by_task(self, request: Request) -> Response:
-        replied, made = trio.Event(), list[Callable[[], Response]]()
-
-        def reply(make: Callable[[], Response]) -> None:
-            made.append(make)
-            replied.set()
-
-        self.hold(request, reply)
-        await replied.wait()
-        return made[0]()
-
-    def prompting(self, handler: Callable[[Request], Response]) -> FastHandler:
-        def fast(request: Request, reply: Respond) -> Response | Deferred | None:
-            self.prompted.append(request)
-            if self.way is Way.DEFERRED and self.nursery is not None:
-                self.nursery.start_soon(replying, reply, partial(handler, request))
-                return DEFERRED
-            return None if self.way is Way.UNSURE and len(self.prompted) % 2 else handler(request)
-
-        return fast
-
-    def before(self, request: Request) -> Response | None:
+    def run_middleware(self, request: Request) -> Response | None:
         self.seen.append(request)
         return self.refused(request)
 
-    def failed(self, request: Request, exc: Exception) -> Response:
+    def error_response(self, request: Request, exc: Exception) -> Response:
         self.failures.append(exc)
         return problem(Refusal(Code.INTERNAL, "a bug"), request.request_id)
+
+    def write_head(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        return write_head(request, status, fields, length)
+
+    def problem(self, refusal: Refusal, request_id: bytes) -> Response:
+        return problem(refusal, request_id)
+
+    def error_page(self, _: Request, response: Response) -> Response:
+        return response
+
+    def log_access(self, request: Request, status: int, seconds: float) -> None:
+        raise AssertionError("there is no access log here")
+
+    async def answer_by_application(self, writer: ResponseWriter, request: Request) -> bool:
+        return await self.application.answer(writer, request)
+
+    def admit_connection(self, _: str) -> bool:
+        return True
+
+    def release_connection(self, peer_group: str) -> None:
+        self.released.append(peer_group)
+
+    def on_malformed(self, _: Request) -> None:
+        self.malformed += 1
+
+    # ---- handlers of routes -----------------------------------------------------------------------------------------
+
+    def hold(self, _: Request, respond: Respond) -> Deferred:
+        self.held.append(respond)
+        return DEFERRED
+
+    async def held_by_task(self, request: Request) -> Response:
+        responded, made = trio.Event(), list[Callable[[], Response]]()
+
+        def respond(make: Callable[[], Response]) -> None:
+            made.append(make)
+            responded.set()
+
+        self.hold(request, respond)
+        await responded.wait()
+        return made[0]()
+
+    def make_fast(self, handler: Callable[[Request], Response]) -> FastHandler:
+        def fast(request: Request, respond: Respond) -> Response | Deferred | None:
+            self.fast_requests.append(request)
+            if self.handled_by is HandledBy.DEFERRED and self.nursery is not None:
+                self.nursery.start_soon(respond_soon, respond, partial(handler, request))
+                return DEFERRED
+            return (
+                None
+                if self.handled_by is HandledBy.SOMETIMES_FAST and len(self.fast_requests) % 2
+                else handler(request)
+            )
+
+        return fast
 
     def hello(self, _: Request) -> Response:
         return Response(200, b'"hello"', JSON)
@@ -178,7 +202,7 @@ class Application:
         await request.socket.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
         raise ValueError("in the middle of an answer")
 
-    async def live(self, request: Request) -> None:
+    async def serve_websocket(self, request: Request) -> None:
         """Echoes until the client closes."""
         try:
             async with trio.open_nursery() as nursery:
@@ -268,7 +292,7 @@ class Application:
                     "body": body.decode("latin-1"),
                 }
             ).encode()
-            # Those that the front writes itself come from here too, and must not go out twice.
+            # Those that write_head writes come from here too, and must not go out twice.
             await start(
                 200,
                 (b"content-type", b"application/json"),
@@ -283,7 +307,7 @@ class Application:
 
 
 def waiting(handler: Callable[[Request], Response]) -> Handler:
-    """A plain handler for the express table."""
+    """A plain handler for the direct table."""
 
     async def handle(request: Request) -> Response:
         return handler(request)
@@ -304,7 +328,7 @@ def described(request: Request) -> dict[str, object]:
 
 
 def write_head(request: Request, status: int, fields: bytes, length: int | None) -> bytes:
-    """As the web's: the shared fields, the caller's, the length."""
+    """As that of the web: shared fields, the caller's fields, the length."""
     line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
     shared = b"date: %b\r\nx-request-id: %b\r\nvary: origin\r\n" % (
         formatdate(time.time(), usegmt=True).encode(),
@@ -322,12 +346,12 @@ def problem(refusal: Refusal, request_id: bytes) -> Response:
 async def serving(application: Application | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[Server]:
     """A server on a free port, closed at the end."""
     application = application or Application()
-    server = Server(application.front())
+    server = Server(application)
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             application.nursery = nursery
             with pytest.MonkeyPatch.context() as patch:
-                if application.way is Way.TRIO:
+                if application.handled_by is HandledBy.TRIO:
                     patch.setattr(server_module, "HAS_EPOLL", False)
                 await nursery.start(server.run, host, 0)
             yield server

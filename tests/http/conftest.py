@@ -1,30 +1,20 @@
-"""Fixtures of the front's tests."""
+"""Fixtures of the HTTP server's tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from scoreboard.http.connection import Connection
-from scoreboard.net import sockets
-from tests.http.application import Application, Way
-from tests.net.pairs import Write
+from tests.http.application import Application, HandledBy
+from tests.net.conftest import writes
+
+__all__ = ["every_way", "left_over", "writes"]
 
 
-@pytest.fixture(params=[Way.FAST, Way.DEFERRED, Way.TASK, Way.TRIO], ids=lambda way: way.value)
+@pytest.fixture(params=[HandledBy.FAST, HandledBy.DEFERRED, HandledBy.TASK, HandledBy.TRIO], ids=lambda way: way.value)
 def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Applications in this test are asked in each of the ways in turn."""
-    monkeypatch.setattr(Application, "way", request.param)
-
-
-@pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Write], None]]:
-    """Puts a function in the place of os.write."""
-
-    def put(write: Write) -> None:
-        monkeypatch.setattr(sockets, "_write", write)
-
-    yield put
-    monkeypatch.undo()
+    """Runs the test once for each way in which requests are handled."""
+    monkeypatch.setattr(Application, "handled_by", request.param)
 
 
 @pytest.fixture
@@ -32,14 +22,14 @@ def left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     """Calls what is in the list, once each, at the moment in which requests were left over to a connection's task that
     has not run yet."""
     calls: list[object] = []
-    at_once = Connection._at_once
+    on_readable = Connection._on_readable
 
     def observed(connection: Connection) -> bool:
-        done = at_once(connection)
+        done = on_readable(connection)
         if not done and calls:
             calls.pop()(connection)  # type: ignore[operator]
         return done
 
-    monkeypatch.setattr(Connection, "_at_once", observed)
+    monkeypatch.setattr(Connection, "_on_readable", observed)
     yield calls
     assert not calls

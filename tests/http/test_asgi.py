@@ -10,9 +10,8 @@ from quart_trio import QuartTrio
 
 from scoreboard.domain.errors import StartError
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import Handlers
 from scoreboard.http.server import Server
-from tests.http.application import LIVE, Application, problem, serving, write_head
+from tests.http.application import Application, serving
 from tests.http.raw import HANG, ask, chunked, connected, get, post, still_serves
 
 
@@ -42,7 +41,7 @@ async def test_bytes_that_look_like_a_close_frame() -> None:
 
 
 async def test_shared_fields_are_written_once() -> None:
-    """What the front writes in every head is not written again by the application; what may stand twice does."""
+    """What `write_head` writes in every head is not written again by the application; what may stand twice does."""
     async with serving() as server:
         answer = await ask(server, get("/app/x"))
     for name in ("date", "x-request-id", "content-length", "content-type"):
@@ -134,11 +133,10 @@ async def test_quart() -> None:
     async def background() -> None:
         ran.set()
 
-    asgi = Asgi(app)
-    front = Handlers(
-        {}, {}, LIVE, Application().live, asgi.answer, write_head, lambda _: None, problem, Application().failed
-    )
-    server = Server(front)
+    application = Application()
+    application.direct, application.fast = {}, {}
+    asgi = application.application = Asgi(app)
+    server = Server(application)
     with trio.fail_after(HANG):
         async with asgi.lifespan(), trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("every_way")
 
 
 async def test_get() -> None:
-    """A GET of the express table is answered with the shared head, its length and the handler's fields."""
+    """A GET of the direct table is answered with the shared head, its length and the handler's fields."""
     async with serving() as server:
         answer = await ask(server, get("/hello"))
     assert (answer.status, answer.body) == (200, b'"hello"')
@@ -93,7 +93,7 @@ async def test_head(path: str) -> None:
         assert (await client.ask(get("/hello"))).body == b'"hello"'
 
 
-async def test_head_of_the_express_table() -> None:
+async def test_head_of_the_direct_table() -> None:
     """It is the same handler that answers, so the length is that of its body."""
     async with serving() as server, connected(server) as client:
         answer = await client.ask(get("/hello", method="HEAD"), head_only=True)
@@ -187,7 +187,7 @@ async def test_the_first_of_a_name_counts() -> None:
 
 
 async def test_before_is_asked_first() -> None:
-    """An answer of `before` ends the request, whichever door it was for; the connection goes on, but after an
+    """A response of the middleware ends the request, whichever handler it was for; the connection goes on, but after an
     upgrade."""
     application = Application()
     application.refused = lambda request: (
@@ -203,7 +203,7 @@ async def test_before_is_asked_first() -> None:
 
 
 async def test_other_method() -> None:
-    """Another method on an express path goes to the application."""
+    """Another method on a direct path goes to the application."""
     async with serving() as server:
         assert (await ask(server, get("/hello", method="DELETE"))).json()["method"] == "DELETE"
 

@@ -4,8 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from scoreboard.http import connection as http1
-from scoreboard.http import response_writer as answering
+from scoreboard.http import connection as connection_module
+from scoreboard.http import response_writer as writer_module
 from scoreboard.http import server
 from scoreboard.http.parser import HEAD_BYTES, MAX_FIELDS, MAX_PIECES, RequestParser
 from scoreboard.http.request import BODY_BYTES
@@ -20,7 +20,7 @@ SOON = 0.05  # seconds; stands for limits of ten seconds and more
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A sweeper that sweeps often."""
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SWEEP_INTERVAL_SECONDS", 0.01)
     return monkeypatch
 
 
@@ -293,7 +293,7 @@ def test_ends_of_lines_are_not_fed_one_by_one(data: bytes, monkeypatch: pytest.M
     assert len(steps) <= 3
 
 
-async def test_what_is_no_request_is_told_to_the_front() -> None:
+async def test_what_is_no_request_is_told_to_the_handlers() -> None:
     """Once for each, so that it can be counted."""
     application = Application()
     async with serving(application) as server:
@@ -308,7 +308,7 @@ async def test_what_is_no_request_is_told_to_the_front() -> None:
 
 async def test_idle(quick: pytest.MonkeyPatch) -> None:
     """A connection on which nothing more is asked is closed without a word."""
-    quick.setattr(http1, "IDLE_SECONDS", SOON)
+    quick.setattr(connection_module, "IDLE_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
         assert await client.rest() == b""
@@ -318,7 +318,7 @@ async def test_idle(quick: pytest.MonkeyPatch) -> None:
 
 async def test_the_first_byte(quick: pytest.MonkeyPatch) -> None:
     """A connection that asks nothing from the beginning is closed sooner than one that has asked before."""
-    quick.setattr(http1, "FIRST_SECONDS", SOON)
+    quick.setattr(connection_module, "FIRST_BYTE_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
         async with connected(server) as silent:
@@ -328,7 +328,7 @@ async def test_the_first_byte(quick: pytest.MonkeyPatch) -> None:
 
 async def test_empty_lines_buy_no_time(quick: pytest.MonkeyPatch) -> None:
     """Whoever sends only empty lines is idle."""
-    quick.setattr(http1, "FIRST_SECONDS", SOON)
+    quick.setattr(connection_module, "FIRST_BYTE_SECONDS", SOON)
     async with serving() as server, connected(server) as client, trio.open_nursery() as nursery:
         nursery.start_soon(drip, client, b"\r\n")
         assert await closed(client)
@@ -338,7 +338,7 @@ async def test_empty_lines_buy_no_time(quick: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("start", [b"G", b"GET /hello HT", b"GET /hello HTTP/1.1\r\nX: "])
 async def test_a_late_head(quick: pytest.MonkeyPatch, start: bytes) -> None:
     """A head that comes too slowly gets 408, however many bytes have come; each further byte buys no time."""
-    quick.setattr(http1, "HEAD_SECONDS", SOON)
+    quick.setattr(connection_module, "HEAD_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
         await client.send(start)
@@ -362,7 +362,7 @@ async def late(client: Client) -> None:
 @pytest.mark.parametrize("expect", [False, True])
 async def test_a_late_body(quick: pytest.MonkeyPatch, expect: bool) -> None:
     """A body that comes too slowly gets 408."""
-    quick.setattr(http1, "BODY_SECONDS", SOON)
+    quick.setattr(connection_module, "BODY_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         await client.send(post("/echo", b"body", *(["Expect: 100-continue"] if expect else []))[:-4])
         if expect:
@@ -373,8 +373,8 @@ async def test_a_late_body(quick: pytest.MonkeyPatch, expect: bool) -> None:
 
 async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
     """No deadline of reading runs while a request is at hand."""
-    for limit in ("FIRST_SECONDS", "IDLE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS"):
-        quick.setattr(http1, limit, SOON)
+    for limit in ("FIRST_BYTE_SECONDS", "IDLE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS"):
+        quick.setattr(connection_module, limit, SOON)
     application = Application()
     async with serving(application) as server, connected(server) as client, connected(server) as other:
         await client.send(get("/slow"))
@@ -387,7 +387,7 @@ async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", ["/big", "/app/endless"])
 async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> None:
     """A client that takes nothing of its answer is closed after a while, and the handler or application ends."""
-    quick.setattr(answering, "ANSWER_SECONDS", SOON)
+    quick.setattr(writer_module, "WRITE_TIMEOUT_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         await client.send(get(path))
         while not server.connections:
@@ -399,7 +399,7 @@ async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> 
 
 async def test_parting_is_bounded(quick: pytest.MonkeyPatch) -> None:
     """A client that neither closes nor stops sending after the last answer is closed all the same."""
-    quick.setattr(answering, "PARTING_SECONDS", SOON)
+    quick.setattr(writer_module, "CLOSE_TIMEOUT_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello", "Connection: close"))).status == 200
         async with trio.open_nursery() as nursery:

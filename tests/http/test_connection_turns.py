@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("every_way")
 
 
 async def test_everything_on_one_connection() -> None:
-    """Express, application and an upgrade on one connection, as through a proxy that reuses it."""
+    """Direct, application and an upgrade on one connection, as through a proxy that reuses it."""
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
         assert (await client.ask(post("/app/x", b"body"))).json()["body"] == "body"

@@ -11,8 +11,9 @@ import structlog
 import trio
 import trio.testing
 
-from scoreboard.http import connection as http1
+from scoreboard.http import connection as connection_module
 from scoreboard.http import server as server_module
+from scoreboard.http.connection import DEFERRED, READING
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from tests.http.application import Application, serving
@@ -47,14 +48,13 @@ async def test_the_task_sleeps_on() -> None:
         (connection,) = server._connections.values()
         for reply in range(3):
             await asked(application, client)
-            assert (connection._serving, connection.socket.deadline) == (True, inf)
-            assert connection._replied is None  # else the task waits for it
+            assert (connection._state, connection.socket.deadline) == (DEFERRED, inf)
+            assert connection._responded is None  # else the task waits for it
             application.held[reply](said)
-            assert connection.socket.source is not None
-            assert connection.socket.source._waiter is not None
+            assert connection.socket.watcher is not None
+            assert connection.socket.watcher._waiter is not None
             assert (await client.answer()).body == b"said"
-            assert not connection._serving
-            assert not connection._fed
+            assert connection._state is READING
             assert connection.socket.deadline < inf
 
 
@@ -173,7 +173,7 @@ async def test_a_bug_behind_the_answer_ends_this_connection_alone(monkeypatch: p
     def fail(_: Request, exc: Exception) -> Response:
         raise exc
 
-    monkeypatch.setattr(application, "failed", fail)
+    monkeypatch.setattr(application, "error_response", fail)
 
     def make() -> Response:
         raise ValueError("a bug")
@@ -184,7 +184,7 @@ async def test_a_bug_behind_the_answer_ends_this_connection_alone(monkeypatch: p
             application.held[0](make)
             assert await closed(client)
             await still_serves(server)
-    assert [line["event"] for line in logs] == ["reply failed"]
+    assert [line["event"] for line in logs] == ["response_failed"]
 
 
 async def drained(server: Server) -> None:
@@ -218,8 +218,8 @@ async def test_the_client_wants_it_to_be_the_last() -> None:
 
 async def test_no_deadline_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is one missing afterwards."""
-    monkeypatch.setattr(server_module, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(http1, "IDLE_SECONDS", SOON)
+    monkeypatch.setattr(server_module, "SWEEP_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", SOON)
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await asked(application, client)

@@ -89,7 +89,7 @@ async def test_a_crowd_of_one_network_costs_nobody_else_his_connection() -> None
             await from_address(server, stack, f"127.0.2.{number + 1}")
             await trio.testing.wait_all_tasks_blocked()
         # which take turns
-        assert {socket.source.group for socket in server._connections if socket.source} <= {"127.0.1", "127.0.2"}
+        assert {socket.watcher.group for socket in server._connections if socket.watcher} <= {"127.0.1", "127.0.2"}
         assert (await client.ask(get("/hello"))).status == 200
     assert set(application.released) == {"127.0.1", "127.0.2"}
     assert len(application.released) == 31

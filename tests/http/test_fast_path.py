@@ -14,10 +14,10 @@ import trio.testing
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.http import server as server_module
-from scoreboard.http.connection import YIELD_EVERY
+from scoreboard.http.connection import READING, YIELD_EVERY
 from scoreboard.http.request import Request
 from scoreboard.net.reading import READ_BYTES
-from tests.http.application import Application, Way, problem, serving
+from tests.http.application import Application, HandledBy, problem, serving
 from tests.http.raw import UPGRADE, Client, connected, get, post, still_serves
 from tests.net.pairs import Write
 
@@ -35,9 +35,9 @@ async def test_without_waking_the_task() -> None:
         await trio.testing.wait_all_tasks_blocked(0.005)
         await client.send(HELLO[10:] + HELLO + post("/echo", b"x"))
         assert [(await client.answer()).status for _ in range(3)] == [200] * 3
-        assert application.prompted == application.seen
+        assert application.fast_requests == application.seen
         (connection,) = server._connections.values()
-        assert not connection._serving
+        assert connection._state is READING
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, READ_BYTES])
@@ -105,17 +105,17 @@ async def test_while_a_handler_reads() -> None:
 
 
 async def test_the_table_can_not_answer_now() -> None:
-    """The express table is asked, and `before` is not asked again."""
-    application = Application(Way.UNSURE)
+    """The direct table is asked, and `run_middleware` is not called again."""
+    application = Application(HandledBy.SOMETIMES_FAST)
     async with serving(application) as server, connected(server) as client:
         await client.send(*[HELLO * 3] * 5)
         assert [(await client.answer()).body for _ in range(15)] == [b'"hello"'] * 15
         assert len(application.seen) == 15
-        assert application.prompted
+        assert application.fast_requests
 
 
 async def test_refused_before() -> None:
-    """An answer of `before` goes out at once too, and nobody else is asked."""
+    """A response of `run_middleware` goes out at once too, and nobody else is asked."""
     application = Application()
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
@@ -123,7 +123,7 @@ async def test_refused_before() -> None:
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO + get("/hello?refuse") + HELLO)
         assert [(await client.answer()).status for _ in range(3)] == [200, 429, 200]
-        assert (len(application.seen), len(application.prompted)) == (3, 2)
+        assert (len(application.seen), len(application.fast_requests)) == (3, 2)
 
 
 async def test_a_handler_that_raises() -> None:
@@ -132,7 +132,7 @@ async def test_a_handler_that_raises() -> None:
     async with serving(application) as server, connected(server) as client:
         await client.send(get("/fail") + HELLO)
         assert [(await client.answer()).status for _ in range(2)] == [500, 200]
-        assert (len(application.failures), len(application.prompted)) == (1, 2)
+        assert (len(application.failures), len(application.fast_requests)) == (1, 2)
 
 
 async def test_a_bad_request_after_good_ones() -> None:
@@ -163,10 +163,10 @@ async def test_the_kernel_takes_a_part() -> None:
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO + get("/big") + HELLO * 2)
         await trio.testing.wait_all_tasks_blocked(0.005)
-        assert len(application.prompted) == 2  # while one is behind nobody answers the next
+        assert len(application.fast_requests) == 2  # while one is behind nobody answers the next
         assert [len((await client.answer()).body) for _ in range(4)] == [7, 2_000_000, 7, 7]
         assert (await client.ask(HELLO)).body == b'"hello"'
-        assert len(application.prompted) == 3
+        assert len(application.fast_requests) == 3
 
 
 @pytest.mark.parametrize("failure", [BlockingIOError(), OSError(errno.ENOMEM, "no buffers just now")])
@@ -259,7 +259,7 @@ async def test_an_answer_buys_time() -> None:
 
 async def test_late_after_a_prompt_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a request behind a prompt answer gets 408 in the end."""
-    monkeypatch.setattr(server_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(server_module, "SWEEP_INTERVAL_SECONDS", 0.005)
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO + HELLO[:10])

@@ -8,7 +8,7 @@ import structlog
 import trio
 import trio.testing
 
-from scoreboard.http import response_writer as answering
+from scoreboard.http import response_writer as writer_module
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.net.poller import Poller
@@ -52,9 +52,9 @@ async def test_wind_down(left_over: list[object]) -> None:
 async def test_a_drain_while_an_answer_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that did not say that it is the last one is so all the same: the connection ends behind it and does not
     hold the drain."""
-    monkeypatch.setattr(answering, "PARTING_SECONDS", 10.0)
+    monkeypatch.setattr(writer_module, "CLOSE_TIMEOUT_SECONDS", 10.0)
     application = Application()
-    server = Server(application.front())
+    server = Server(application)
     with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -78,7 +78,7 @@ async def test_asked_while_an_answer_is_on_its_way(leave: str) -> None:
     """Whoever asks meanwhile is answered, and told that it is the last; winding down closes nobody between two
     requests."""
     application = Application()
-    server = Server(application.front())
+    server = Server(application)
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -107,7 +107,7 @@ async def test_asked_while_an_answer_is_on_its_way(leave: str) -> None:
 async def test_a_drain_of_who_has_just_connected(data: bytes) -> None:
     """A connection that the kernel has taken is answered by a drain that finds nobody else; one that asks nothing does
     not hold it."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -142,7 +142,7 @@ async def test_cancelled_with_somebody_at_the_door() -> None:
 
 
 async def test_a_bug_before_the_answer() -> None:
-    """What `before` raises ends that connection, is logged once, and does not reach the poller."""
+    """What `run_middleware` raises ends that connection, is logged once, and does not reach the poller."""
 
     def before(request: Request) -> Response | None:
         if request.query:
@@ -160,7 +160,7 @@ async def test_a_bug_before_the_answer() -> None:
                 assert await closed(client)
             assert (await other.ask(HELLO)).status == 200
             await still_serves(server)
-    assert [(entry["event"], type(entry["exc_info"])) for entry in logs] == [("connection failed", ValueError)]
+    assert [(entry["event"], type(entry["exc_info"])) for entry in logs] == [("connection_failed", ValueError)]
 
 
 async def test_a_connection_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,4 +178,4 @@ async def test_a_connection_that_cannot_be_watched(monkeypatch: pytest.MonkeyPat
                     assert await closed(client)
             assert (await other.ask(HELLO)).status == 200
             await still_serves(server)
-    assert [entry["event"] for entry in logs] == ["connection failed"]
+    assert [entry["event"] for entry in logs] == ["connection_failed"]

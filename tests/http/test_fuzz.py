@@ -1,4 +1,4 @@
-"""The front under any split of valid requests, and under any bytes at all."""
+"""The HTTP server under any split of valid requests, and under any bytes at all."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.http.application import Application, Way, serving
+from tests.http.application import Application, HandledBy, serving
 from tests.http.raw import Answer, chunked, connected, get, post, still_serves
 
 bodies = st.binary(max_size=300)
@@ -46,12 +46,12 @@ snippets = st.sampled_from(
         b"GET /app/chunks HTTP/1.0\r\n", b"Connection: close\r\n", b"HTTP/1.1 200 OK\r\n", b"\x88\x80\0\0\0\0",
     ]
 )  # fmt: skip
-ways = st.sampled_from(Way)
+ways = st.sampled_from(HandledBy)
 hostile = st.lists(st.one_of(snippets, snippets, st.binary(max_size=40)), max_size=25).map(b"".join)
 
 
-async def answers(data: bytes, cuts: list[int], expected: list[bytes], way: Way) -> list[tuple[object, ...]]:
-    """What `expected` are answered when `data` is sent cut like that. Whatever the way, `before` is asked once about
+async def answers(data: bytes, cuts: list[int], expected: list[bytes], way: HandledBy) -> list[tuple[object, ...]]:
+    """What `expected` are answered when `data` is sent cut like that. However it is handled, middleware is run once for
     each."""
     application = Application(way)
     async with serving(application) as server, connected(server) as client:
@@ -85,24 +85,24 @@ def comparable(answer: Answer) -> tuple[object, ...]:
 
 @settings(max_examples=150, deadline=None)
 @given(sequence=st.lists(requests, min_size=1, max_size=8), cuts=st.lists(st.integers(0, 5000), max_size=12), way=ways)
-def test_any_split_of_valid_requests(sequence: list[bytes], cuts: list[int], way: Way) -> None:
+def test_any_split_of_valid_requests(sequence: list[bytes], cuts: list[int], way: HandledBy) -> None:
     """However the bytes are cut, and in one piece, and whichever way, the same requests get the same answers, in order,
     one each."""
     data = b"".join(sequence)
-    expected = [one for request in sequence for one in trio.run(answers, request, [], [request], Way.TRIO)]
+    expected = [one for request in sequence for one in trio.run(answers, request, [], [request], HandledBy.TRIO)]
     assert trio.run(answers, data, [], sequence, way) == expected
     assert trio.run(answers, data, cuts, sequence, way) == expected
 
 
 @settings(max_examples=30, deadline=None)
 @given(sequence=st.lists(requests, min_size=1, max_size=3), way=ways)
-def test_byte_by_byte(sequence: list[bytes], way: Way) -> None:
+def test_byte_by_byte(sequence: list[bytes], way: HandledBy) -> None:
     """The same when every byte comes by itself."""
     data = b"".join(sequence)
     assert trio.run(answers, data, list(range(len(data))), sequence, way) == trio.run(answers, data, [], sequence, way)
 
 
-async def endure(pieces: list[bytes], way: Way) -> None:
+async def endure(pieces: list[bytes], way: HandledBy) -> None:
     """A server that is sent `pieces`, each on a connection of its own, and serves another client afterwards."""
     application = Application(way)
     application.gate.set()
@@ -127,6 +127,6 @@ async def endure(pieces: list[bytes], way: Way) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(pieces=st.lists(hostile, min_size=1, max_size=5), way=ways)
-def test_any_bytes_at_all(pieces: list[bytes], way: Way) -> None:
+def test_any_bytes_at_all(pieces: list[bytes], way: HandledBy) -> None:
     """No bytes end the server, reach its nursery, or keep a connection once the peer has left."""
     trio.run(endure, pieces, way)

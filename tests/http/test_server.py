@@ -78,7 +78,7 @@ async def test_an_address_that_cannot_be_had() -> None:
 
 async def test_started_with_the_address() -> None:
     """Whoever starts it is told the address."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             assert await nursery.start(server.run, "127.0.0.1", 0) == ("127.0.0.1", server.port)
@@ -103,7 +103,7 @@ class Scarce(stdlib_socket.socket):
 async def test_nothing_left_to_accept_with(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without descriptors or memory it says so once, waits, and goes on; who left before he was accepted is no matter
     at all."""
-    monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.001)
+    monkeypatch.setattr(server_module, "ACCEPT_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(stdlib_socket, "socket", Scarce)
     Scarce.failures = [code] * 3
     with structlog.testing.capture_logs() as logs:
@@ -111,7 +111,7 @@ async def test_nothing_left_to_accept_with(code: int, monkeypatch: pytest.Monkey
             monkeypatch.undo()
             await still_serves(server)
     assert not Scarce.failures
-    assert [entry["event"] for entry in logs] == ([] if code == errno.ECONNABORTED else ["cannot accept"])
+    assert [entry["event"] for entry in logs] == ([] if code == errno.ECONNABORTED else ["accept_failed"])
 
 
 async def test_a_crowd() -> None:
@@ -144,7 +144,7 @@ async def test_a_bug_ends_one_connection() -> None:
                     await client.send(get(f"/hello?{query}"))
                     assert await closed(client)
                 await gone(server, 1)
-            assert [(entry["event"], entry["log_level"]) for entry in logs] == [("connection failed", "error")]
+            assert [(entry["event"], entry["log_level"]) for entry in logs] == [("connection_failed", "error")]
             assert isinstance(logs[0]["exc_info"], ValueError)
         assert (await other.ask(get("/hello"))).status == 200
 
@@ -171,12 +171,12 @@ async def test_a_reset_at_every_point(data: bytes, cut: int) -> None:
     assert logs == []
 
 
-async def test_a_hook_of_the_sweeper_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_callback_of_the_sweeper_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """It closes that connection, is logged, and the sweeper sweeps on."""
-    monkeypatch.setattr(server_module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(server_module, "SWEEP_INTERVAL_SECONDS", 0.01)
 
     def fail() -> None:
-        raise ValueError("a bug in a hook")
+        raise ValueError("a bug in a callback")
 
     application = Application()
     with structlog.testing.capture_logs() as logs:
@@ -188,7 +188,7 @@ async def test_a_hook_of_the_sweeper_that_fails(monkeypatch: pytest.MonkeyPatch)
                     socket.on_deadline, socket.deadline = fail, 0.0
                     assert await closed(client)
             await gone(server)
-    assert [entry["event"] for entry in logs] == ["a deadline's hook failed"] * 2
+    assert [entry["event"] for entry in logs] == ["deadline_callback_failed"] * 2
 
 
 # ---- draining -------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ async def test_drain() -> None:
     """Idle connections close at once, requests at hand are answered and told so, no new ones are taken; then `run`
     returns."""
     application = Application()
-    server = Server(application.front())
+    server = Server(application)
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -223,7 +223,7 @@ async def test_drain() -> None:
 
 async def test_wind_down() -> None:
     """Winding down closes nobody and takes new connections; each answer from then on is its connection's last."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -239,7 +239,7 @@ async def test_wind_down() -> None:
 
 async def test_who_has_connected_is_served() -> None:
     """A connection that waits in the kernel's queue when the listener closes is answered, not reset."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -255,7 +255,7 @@ async def test_who_has_connected_is_served() -> None:
 
 async def test_drain_in_the_middle_of_a_request() -> None:
     """A request that has begun is waited for, and is the connection's last."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -270,7 +270,7 @@ async def test_drain_in_the_middle_of_a_request() -> None:
 
 async def test_drain_with_a_request_unread() -> None:
     """A request that the kernel has taken and we have not read yet is answered all the same."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -288,7 +288,7 @@ async def test_drain_with_a_request_unread() -> None:
 
 async def test_drain_does_not_wait_for_ever() -> None:
     """What is left after the grace, a WebSocket among it, is closed."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)
@@ -298,12 +298,12 @@ async def test_drain_does_not_wait_for_ever() -> None:
                 await server.drain(0.05)
                 assert await closed(slow)
                 assert await closed(live)
-    assert [(entry["event"], entry["left"]) for entry in logs] == [("connections closed at the end of the drain", 2)]
+    assert [(entry["event"], entry["left"]) for entry in logs] == [("drain_timed_out", 2)]
 
 
 async def test_drain_when_nobody_is_there() -> None:
     """It is through at once."""
-    server = Server(Application().front())
+    server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, "127.0.0.1", 0)

@@ -108,7 +108,7 @@ async def test_the_head_of_an_upgrade_is_written_anew() -> None:
     async def live(request: Request) -> None:
         played.append(request.socket.unread_buffer)
 
-    application.live = live  # type: ignore[method-assign]  # of this application alone
+    application.serve_websocket = live  # type: ignore[method-assign]  # of this application alone
     async with serving(application) as server, connected(server) as client:
         await client.send(
             b"GET http://t/live?a=b HTTP/1.1\r\nHOST:t\r\nConnection:  x, Upgrade \r\nUpGrade: a,WebSocket\r\n"

@@ -1,7 +1,7 @@
 """`LiveServer`: a listener whose live path, event stream and long poll are real; and clients of it."""
 
 import socket as stdlib_socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -9,9 +9,10 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.boards import Board
-from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.http.handlers import Handlers
+from scoreboard.domain.errors import Refusal, StorageUnavailable
+from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import Request, Response
+from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.http.server import Server
 from scoreboard.live.admission import Admission
 from scoreboard.live.dependencies import LiveDependencies
@@ -31,6 +32,60 @@ UPGRADE = (
     "GET /live{query} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+class LiveHandlers:
+    """The `RequestHandlers` of a listener that serves live paths and nothing else, without limits."""
+
+    live_path = b"/live"
+    access_log_from = 1000
+
+    def __init__(
+        self,
+        direct: dict[tuple[bytes, bytes], Handler],
+        fast: dict[tuple[bytes, bytes], FastHandler],
+        endpoint: WebSocketEndpoint,
+        web: FakeWeb,
+    ) -> None:
+        self.direct: Mapping[tuple[bytes, bytes], Handler] = direct
+        self.fast: Mapping[tuple[bytes, bytes], FastHandler] = fast
+        self._endpoint, self._web = endpoint, web
+
+    def run_middleware(self, _: Request) -> Response | None:
+        return None
+
+    def write_head(self, request: Request, status: int, fields: bytes, length: int | None) -> bytes:
+        return self._web.write(request, status, fields, length)
+
+    def problem(self, refusal: Refusal, request_id: bytes) -> Response:
+        return self._web.problem(refusal, request_id)
+
+    def error_page(self, _: Request, response: Response) -> Response:
+        return response
+
+    def error_response(self, _: Request, exc: Exception) -> Response:
+        return Response(503 if isinstance(exc, StorageUnavailable) else 500, repr(exc).encode())
+
+    def log_access(self, request: Request, status: int, seconds: float) -> None:
+        raise AssertionError("there is no access log here")
+
+    def on_malformed(self, _: Request) -> None:
+        pass
+
+    async def serve_websocket(self, request: Request) -> None:
+        await self._endpoint.serve(request)
+
+    async def answer_by_application(self, _: ResponseWriter, request: Request) -> bool:
+        raise AssertionError(f"{request.path!r} goes to the live path")
+
+    def peer_group(self, address: str) -> str:
+        return address
+
+    def admit_connection(self, _: str) -> bool:
+        return True
+
+    def release_connection(self, _: str) -> None:
+        pass
 
 
 class LiveServer:
@@ -57,19 +112,14 @@ class LiveServer:
         reader = LiveRequestReader(live, limits, web)
         poll = PollEndpoint(reader, live, web)
         self.server = Server(
-            Handlers(
-                direct={
+            LiveHandlers(
+                {
                     (b"GET", b"/stream"): StreamEndpoint(reader, live, limits, web).serve,
                     (b"GET", b"/poll"): poll.answer,
                 },
-                fast={(b"GET", b"/poll"): poll.answer_fast} if self.has_fast_polls else {},
-                live_path=b"/live",
-                live=WebSocketEndpoint(live, limits, web).serve,
-                asgi=not_asked,
-                write_head=fake_web.write,
-                before=lambda _: None,
-                problem=fake_web.problem,
-                failed=lambda _, exc: Response(503 if isinstance(exc, StorageUnavailable) else 500, repr(exc).encode()),
+                {(b"GET", b"/poll"): poll.answer_fast} if self.has_fast_polls else {},
+                WebSocketEndpoint(live, limits, web),
+                fake_web,
             )
         )
 
@@ -120,10 +170,6 @@ class LiveServer:
         stream = trio.SocketStream(sock)
         self.streams.append(stream)
         return stream
-
-
-async def not_asked(connection: object, request: Request) -> bool:
-    raise AssertionError(f"{request.path!r} goes to the live path")
 
 
 @asynccontextmanager

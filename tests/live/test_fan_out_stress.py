@@ -89,7 +89,7 @@ async def come_and_go(chance: random.Random) -> None:
 
     async def settled() -> None:
         while any(
-            viewer.socket._finishing or viewer.socket._lock.locked() for viewer in everyone if viewer.socket.fd >= 0
+            viewer.socket._flushing or viewer.socket._lock.locked() for viewer in everyone if viewer.socket.fd >= 0
         ):
             for viewer in everyone:
                 viewer.collect()

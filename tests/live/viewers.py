@@ -24,7 +24,7 @@ class FakeSocket:
     def __init__(self) -> None:
         self.taken: list[bytes] = []
         self.stuck = False
-        self.drained: object = None
+        self.on_writable: object = None
         self.deadline = float("inf")
 
     def send_now(self, data: bytes) -> bool:
@@ -32,7 +32,7 @@ class FakeSocket:
             self.taken.append(data)
         return not self.stuck
 
-    def acquire_fd(self, _borrower: object) -> bool:
+    def acquire_fd(self, _on_fd_lost: object) -> bool:
         """It has no descriptor to write to."""
         return False
 
@@ -41,8 +41,8 @@ class FakeSocket:
 
     def release(self) -> None:
         self.stuck = False
-        assert callable(self.drained)
-        self.drained(self)
+        assert callable(self.on_writable)
+        self.on_writable(self)
 
 
 class FakeTransport:

@@ -87,7 +87,7 @@ class Pair:
             ours = stdlib_socket.socket(fileno=number)
         ours.setblocking(False)
         self.socket: Socket = Socket(ours, nursery)
-        self.socket.source = self.source = poller.watch(ours.fileno(), group)
+        self.socket.watcher = self.watcher = poller.watch(ours.fileno(), group)
 
     def reset(self) -> None:
         """The peer vanishes, and its kernel says so."""

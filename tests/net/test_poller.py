@@ -1,4 +1,4 @@
-"""The poller and its sources: what an edge-triggered epoll tells once must not be missed, and nobody else's be
+"""The poller and its watchers: what an edge-triggered epoll tells once must not be missed, and nobody else's be
 heard."""
 
 import os
@@ -33,7 +33,7 @@ async def test_what_was_there_before() -> None:
         left.setblocking(False)
         right.send(b"early")
         socket = Socket(left, nursery)
-        socket.source = poller.watch(left.fileno())
+        socket.watcher = poller.watch(left.fileno())
         assert await socket.receive_some() == b"early"
         socket.close()
         right.close()
@@ -97,7 +97,7 @@ async def test_woken_for_nothing() -> None:
     async with pair() as both, trio.open_nursery() as nursery:
         nursery.start_soon(everything, both.socket)
         await trio.testing.wait_all_tasks_blocked()
-        both.source.wake()
+        both.watcher.notify_readable()
         await trio.testing.wait_all_tasks_blocked()
         both.peer.close()
 
@@ -126,8 +126,8 @@ async def test_the_end_is_told_to_whoever_does_not_read(how: str) -> None:
     """`on_end` is called once the peer has left, though nobody waits and bytes are still unread."""
     async with pair() as both:
         told = trio.Event()
-        assert both.socket.source is not None
-        both.socket.source.on_end = told.set
+        assert both.socket.watcher is not None
+        both.socket.watcher.on_eof = told.set
         both.peer.sendall(b"unread")
         await trio.testing.wait_all_tasks_blocked()
         assert not told.is_set()
@@ -138,11 +138,11 @@ async def test_the_end_is_told_to_whoever_does_not_read(how: str) -> None:
         else:
             both.peer.shutdown(stdlib_socket.SHUT_WR)
         await told.wait()
-        assert both.socket.source.has_ended
+        assert both.socket.watcher.at_eof
 
 
 async def test_what_on_end_raises_is_the_waiters() -> None:
-    """As with `hook`: the poller goes on, the connection hears of it."""
+    """As with `on_readable`: the poller goes on, the connection hears of it."""
     async with pair() as both, trio.open_nursery() as nursery:
 
         def fail() -> None:
@@ -152,8 +152,8 @@ async def test_what_on_end_raises_is_the_waiters() -> None:
             with pytest.raises(KeyError):
                 await both.socket.receive_some()
 
-        assert both.socket.source is not None
-        both.socket.source.on_end = fail
+        assert both.socket.watcher is not None
+        both.socket.watcher.on_eof = fail
         nursery.start_soon(read)
         await trio.testing.wait_all_tasks_blocked()
         both.peer.close()
@@ -202,11 +202,11 @@ async def test_closed_while_waiting() -> None:
         await trio.testing.wait_all_tasks_blocked()
         both.socket.close()
         await closed()
-        await both.source.wait()  # nobody waits for ever on one that was closed
+        await both.watcher.wait()  # nobody waits for ever on one that was closed
 
 
 async def test_a_turn_for_others() -> None:
-    """A source that stays ready lets other tasks run between two reads."""
+    """A watcher that stays ready lets other tasks run between two reads."""
     async with pair() as both, trio.open_nursery() as nursery:
         both.peer.sendall(b"x" * 100)
         turns = 0
@@ -225,10 +225,10 @@ async def test_a_turn_for_others() -> None:
     assert turns >= 49
 
 
-async def test_more_sources_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_watchers_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a poll leaves out are told in the next, and other tasks have their turn in between."""
-    monkeypatch.setattr(module, "EVENTS", 2)
-    monkeypatch.setattr(module, "FEW_EVENTS", 0)
+    monkeypatch.setattr(module, "MAX_EVENTS_A_TURN", 2)
+    monkeypatch.setattr(module, "UNSORTED_EVENTS", 0)
     async with polling() as (poller, nursery):
         pairs = [Pair(poller, nursery) for _ in range(7)]
         turns, when = 0, []
@@ -273,8 +273,8 @@ async def test_groups_take_turns(groups: str) -> None:
     async with polling() as (poller, nursery):
         pairs = crowd(poller, nursery, groups)
         for both in pairs:
-            both.source.hook = partial(note, both.source.group)
-            nursery.start_soon(both.source.wait)
+            both.watcher.on_readable = partial(note, both.watcher.group)
+            nursery.start_soon(both.watcher.wait)
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
             both.peer.sendall(b"x")
@@ -293,7 +293,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     Other tasks run in between. An edge that comes meanwhile is no second one. Who is closed before its turn hears
     nothing.
     """
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "MAX_TURN_SECONDS", 0.0)
     told: list[int] = []
 
     def note(number: int) -> bool:
@@ -311,8 +311,8 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
         for number, both in enumerate(pairs):
-            both.source.hook = first if number == 0 else partial(note, number)
-            nursery.start_soon(both.source.wait)
+            both.watcher.on_readable = first if number == 0 else partial(note, number)
+            nursery.start_soon(both.watcher.wait)
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
             both.peer.sendall(b"x")
@@ -341,9 +341,9 @@ async def test_a_number_that_is_used_again() -> None:
         new = Pair(poller, nursery, old)
         assert new.socket.fd == number
         woken: list[bool] = []
-        new.source.hook = lambda: woken.append(True) or True
+        new.watcher.on_readable = lambda: woken.append(True) or True
         async with trio.open_nursery() as inner:
-            inner.start_soon(new.source.wait)
+            inner.start_soon(new.watcher.wait)
             await trio.testing.wait_all_tasks_blocked()
             old.peer.sendall(b"to the old one")
             old.peer.close()
@@ -356,7 +356,7 @@ async def test_a_number_that_is_used_again() -> None:
 
 
 async def test_closed_by_another_in_the_same_poll() -> None:
-    """A source whose socket was closed after the kernel named it is passed over."""
+    """A watcher whose socket was closed after the kernel named it is passed over."""
     async with polling() as (poller, nursery):
         pairs = [Pair(poller, nursery) for _ in range(2)]
 
@@ -373,7 +373,7 @@ async def test_closed_by_another_in_the_same_poll() -> None:
             left.append(both)
 
         for both in pairs:
-            both.source.hook = closing
+            both.watcher.on_readable = closing
             nursery.start_soon(reader, both)
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
@@ -391,10 +391,10 @@ async def test_too_many_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     async with polling() as (poller, nursery):
         with pytest.raises(OSError, match="Bad file descriptor"):
             poller.watch(987_654)
-        assert not poller._sources
+        assert not poller._watchers
         with Pair(poller, nursery):
-            assert len(poller._sources) == 1
-        assert not poller._sources
+            assert len(poller._watchers) == 1
+        assert not poller._watchers
 
 
 async def test_closing_it() -> None:

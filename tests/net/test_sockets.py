@@ -142,51 +142,51 @@ async def test_send_now() -> None:
 
 
 async def test_a_rest_is_finished() -> None:
-    """What did not fit goes out by itself, nothing comes between, and then `drained` is called and it is not behind any
+    """What did not fit goes out by itself, nothing comes between, and then `on_writable` is called and it is not behind any
     more."""
-    drained: list[Socket] = []
+    called: list[Socket] = []
     async with paired() as (socket, peer):
-        socket.drained = drained.append
+        socket.on_writable = called.append
         assert socket.send_now(FILL)
         assert socket.behind_since < inf
         await trio.testing.wait_all_tasks_blocked()
         assert not socket.send_now(b"no")
         assert await read(peer, len(FILL)) == FILL
-        await until(lambda: drained)
-        assert drained == [socket]
+        await until(lambda: called)
+        assert called == [socket]
         assert socket.behind_since == inf
         assert socket.send_now(b"next")
         assert await read(peer, 4) == b"next"
 
 
 async def test_a_full_socket() -> None:
-    """Of a message that the kernel takes nothing of, nothing is sent later either; `drained` tells when there is
+    """Of a message that the kernel takes nothing of, nothing is sent later either; `on_writable` tells when there is
     room."""
-    drained: list[Socket] = []
+    called: list[Socket] = []
     async with paired() as (socket, peer):
-        socket.drained = drained.append
+        socket.on_writable = called.append
         fill(socket)
         assert not socket.send_now(b"lost")
         assert socket.behind_since < inf
         await trio.testing.wait_all_tasks_blocked()
-        assert not drained
+        assert not called
         received = await peer.receive_some(4_000_000)
-        await until(lambda: drained)
+        await until(lambda: called)
         assert b"lost" not in received
         assert socket.behind_since == inf
 
 
 async def test_one_task_finishes() -> None:
     """However often send_now is tried while it is behind, one task is started."""
-    drained: list[Socket] = []
+    called: list[Socket] = []
     async with paired() as (socket, peer):
-        socket.drained = drained.append
+        socket.on_writable = called.append
         assert socket.send_now(FILL)
         assert not any(socket.send_now(b"no") for _ in range(10))
         assert await read(peer, len(FILL)) == FILL
-        await until(lambda: drained)
+        await until(lambda: called)
         await trio.testing.wait_all_tasks_blocked()
-        assert drained == [socket]
+        assert called == [socket]
 
 
 async def test_send_all_between_a_short_write_and_its_rest() -> None:
@@ -200,7 +200,7 @@ async def test_send_all_between_a_short_write_and_its_rest() -> None:
 async def test_refused_while_somebody_writes(writes: Callable[[Write], None]) -> None:
     """A send_now that was refused because somebody held the lock is made good by whoever lets go of it, on a writable
     socket too."""
-    drained: list[Socket] = []
+    called: list[Socket] = []
 
     def write(fd: int, data: bytes) -> int:
         assert not socket.send_now(b"tick")  # as a task that comes by while send_all waits for its turn
@@ -208,72 +208,72 @@ async def test_refused_while_somebody_writes(writes: Callable[[Write], None]) ->
         return os.write(fd, data)
 
     async with paired() as (socket, peer):
-        socket.drained = drained.append
+        socket.on_writable = called.append
         writes(write)
         await socket.send_all(b"pong")
-        assert drained == [socket]
+        assert called == [socket]
         assert socket.behind_since == inf
         assert await read(peer, 4) == b"pong"
 
 
 async def test_refused_before_somebody_waits_for_room() -> None:
     """Whoever waits for room gets the lock from the last writer, and so tells in its place."""
-    drained: list[Socket] = []
+    called: list[Socket] = []
     async with paired() as (socket, peer), trio.open_nursery() as nursery:
-        socket.drained = drained.append
+        socket.on_writable = called.append
         nursery.start_soon(socket.send_all, b"x" * 1_000_000)
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(socket.wait_send_all_might_not_block)
         await trio.testing.wait_all_tasks_blocked()
         assert not socket.send_now(b"tick")
-        while not drained:
+        while not called:
             await peer.receive_some()
             await trio.lowlevel.checkpoint()
         assert socket.send_now(b"tock")
-    assert drained == [socket]
+    assert called == [socket]
 
 
 async def test_refused_while_somebody_waits_for_room() -> None:
     """The same of wait_send_all_might_not_block, also when it is cancelled: there is room when the peer has made
     some."""
-    drained: list[Socket] = []
+    called: list[Socket] = []
     async with paired() as (socket, peer):
         async with trio.open_nursery() as nursery:
             fill(socket)
-            socket.drained = drained.append
+            socket.on_writable = called.append
             nursery.start_soon(socket.wait_send_all_might_not_block)
             await trio.testing.wait_all_tasks_blocked()
             assert not socket.send_now(b"tick")
             nursery.cancel_scope.cancel()
-        assert not drained
-        while not drained:
+        assert not called
+        while not called:
             await peer.receive_some()
             await trio.sleep(0.001)
-    assert drained == [socket]
+    assert called == [socket]
 
 
 async def test_nobody_is_told_for_nothing() -> None:
-    """A send_all beside which nothing was refused calls no hook."""
-    drained: list[Socket] = []
+    """A send_all beside which nothing was refused calls no callback."""
+    called: list[Socket] = []
     async with paired() as (socket, _):
-        socket.drained = drained.append
+        socket.on_writable = called.append
         await socket.send_all(b"pong")
-        assert not drained
+        assert not called
 
 
-async def test_a_hook_that_fails() -> None:
-    """A `drained` that raises ends this connection and never reaches the nursery of the server."""
+async def test_a_callback_that_fails() -> None:
+    """A `on_writable` that raises ends this connection and never reaches the nursery of the server."""
 
     def fail(_: Socket) -> None:
         raise ValueError("a bug in the hub")
 
     with structlog.testing.capture_logs() as logs:
         async with paired() as (socket, peer):
-            socket.drained = fail
+            socket.on_writable = fail
             assert socket.send_now(FILL)
             assert await read(peer, len(FILL)) == FILL
             await until(lambda: socket.fd < 0)
-    assert [entry["event"] for entry in logs] == ["drained failed"]
+    assert [entry["event"] for entry in logs] == ["on_writable_failed"]
 
 
 async def test_the_peer_leaves_before_the_rest() -> None:

@@ -113,7 +113,7 @@ async def test_a_close_that_was_refused_is_none() -> None:
 async def test_bytes_of_http_are_no_frames() -> None:
     """A body that begins with the byte of a Close frame is a body."""
     async with paired() as (socket, peer):
-        socket.frames = False
+        socket.is_websocket = False
         await socket.send_all(b"\x88body")
         assert socket.send_now(b"\x88body")
         assert socket.send_now(b"next")
@@ -131,7 +131,7 @@ async def test_closing_waits_for_the_rest() -> None:
 
 async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """`aclose` gives a peer that does not read a little time."""
-    monkeypatch.setattr(sockets, "CLOSING_SECONDS", 0.01)
+    monkeypatch.setattr(sockets, "CLOSE_FLUSH_SECONDS", 0.01)
     async with paired() as (socket, _):
         assert socket.send_now(FILL)
         await socket.aclose()
@@ -142,7 +142,7 @@ async def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_deadline() -> None:
-    """A deadline that has passed runs its hook once; without a hook it closes, and the reader raises."""
+    """A deadline that has passed runs its callback once; without one it closes, and the reader raises."""
     called: list[str] = []
     async with paired() as (socket, _), trio.open_nursery() as nursery:
         socket.on_deadline = lambda: called.append("deadline")
@@ -166,11 +166,11 @@ async def test_deadline() -> None:
 
 
 async def test_behind() -> None:
-    """A peer that has not taken its bytes for longer than the patience runs the hook once; one that has caught up does
+    """A peer that has not taken its bytes for longer than `slow_reader_timeout` runs the callback once; one that has caught up does
     not."""
     called: list[str] = []
     async with paired() as (socket, peer):
-        socket.on_behind, socket.patience = lambda: called.append("behind"), 4.0
+        socket.on_behind, socket.slow_reader_timeout = lambda: called.append("behind"), 4.0
         socket.sweep(trio.current_time() + 1e9)
         assert socket.send_now(FILL)
         since = socket.behind_since
@@ -182,7 +182,7 @@ async def test_behind() -> None:
         for after in (3.9, 4.1, 5):
             socket.sweep(socket.behind_since + after)
         assert called == ["behind"]
-        socket.on_behind, socket.patience = None, 4.0
+        socket.on_behind, socket.slow_reader_timeout = None, 4.0
         socket.sweep(socket.behind_since + 5)
         assert socket.fd == -1
 
@@ -226,26 +226,26 @@ async def test_a_busy_socket_takes_its_descriptor_back(way: str) -> None:
             case "a short write":
                 ((_, written),) = sockets.write_to_all([number], FILL)
                 assert 0 < written < len(FILL)
-                assert socket.took(FILL, written)
+                assert socket.finish_partial_write(FILL, written)
             case "a full buffer":
                 assert sockets.write_to_all([number], b"x") == [(number, 0)]
-                assert not socket.took(b"x", 0)
+                assert not socket.finish_partial_write(b"x", 0)
         assert returned == [number]
         assert not socket.acquire_fd(returned.append)
         nursery.cancel_scope.cancel()
 
 
 async def test_the_rest_of_a_borrowers_write_follows() -> None:
-    """What the kernel did not take goes out before anything else, and `drained` tells when the socket may be lent
+    """What the kernel did not take goes out before anything else, and `on_writable` tells when the socket may be lent
     again."""
-    drained = trio.Event()
+    writable = trio.Event()
     async with paired() as (socket, peer):
-        socket.drained = lambda _: drained.set()
+        socket.on_writable = lambda _: writable.set()
         assert socket.acquire_fd(lambda _: None)
         ((_, written),) = sockets.write_to_all([socket.fd], FILL)
-        socket.took(FILL, written)
+        socket.finish_partial_write(FILL, written)
         assert await read(peer, len(FILL)) == FILL
-        await drained.wait()
+        await writable.wait()
         assert socket.acquire_fd(lambda _: None)
 
 

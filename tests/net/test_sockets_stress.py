@@ -112,7 +112,7 @@ async def whole_conversation(chance: random.Random, now: bool) -> None:
             handshake = await trio_websocket.wrap_server_stream(readers, socket)
             readers.start_soon(collect)
             websocket = await handshake.accept()
-            socket.drained = tick
+            socket.on_writable = tick
             async with trio.open_nursery() as writers:
                 writers.start_soon(ticks, socket)
                 writers.start_soon(client, peer)

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.runtime.breaker import FAILURES, INTERVAL, Breaker, State, guard
+from scoreboard.runtime.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL_SECONDS, Breaker, State, guard
 
 
 def opened(seen: list[State] | None = None) -> Breaker:
     breaker = Breaker("redis", changed=(seen if seen is not None else []).append)
-    for _ in range(FAILURES):
+    for _ in range(FAILURES_TO_OPEN):
         assert breaker.allow(0.0)
         breaker.failed(0.0)
     return breaker
@@ -20,10 +20,10 @@ def opened(seen: list[State] | None = None) -> Breaker:
 def test_opens_after_failures_in_a_row() -> None:
     """It opens at the last of the failures in a row, and a success in between begins the count anew."""
     breaker = Breaker("redis")
-    for _ in range(FAILURES - 1):
+    for _ in range(FAILURES_TO_OPEN - 1):
         breaker.failed(0.0)
     breaker.succeeded(0.0)
-    for _ in range(FAILURES - 1):
+    for _ in range(FAILURES_TO_OPEN - 1):
         breaker.failed(0.0)
     assert breaker.allow(0.0)
     breaker.failed(0.0)
@@ -34,10 +34,10 @@ def test_opens_after_failures_in_a_row() -> None:
 def test_one_probe_an_interval() -> None:
     """While a probe is under way nobody else is let through; one that never reports back holds up a single interval."""
     breaker = opened()
-    assert not breaker.allow(INTERVAL * 0.99)
-    assert [breaker.allow(INTERVAL) for _ in range(3)] == [True, False, False]
+    assert not breaker.allow(PROBE_INTERVAL_SECONDS * 0.99)
+    assert [breaker.allow(PROBE_INTERVAL_SECONDS) for _ in range(3)] == [True, False, False]
     assert breaker.state is State.HALF_OPEN
-    assert [breaker.allow(INTERVAL * 2) for _ in range(3)] == [True, False, False]
+    assert [breaker.allow(PROBE_INTERVAL_SECONDS * 2) for _ in range(3)] == [True, False, False]
 
 
 def test_what_a_probe_tells() -> None:
@@ -47,7 +47,7 @@ def test_what_a_probe_tells() -> None:
     breaker = opened(seen)
     assert breaker.allow(1.0)
     breaker.failed(1.0)
-    assert not breaker.allow(1.0 + INTERVAL * 0.99)
+    assert not breaker.allow(1.0 + PROBE_INTERVAL_SECONDS * 0.99)
     assert breaker.allow(2.0)
     breaker.abandoned(2.0)
     assert breaker.allow(2.0)
@@ -76,9 +76,9 @@ def test_never_more_than_one_probe_an_interval(steps: list[tuple[str, float]]) -
             if step == "abandoned":
                 probed = float("-inf")
         elif breaker.state is not State.CLOSED and breaker.allow(now):
-            assert now >= probed + INTERVAL
+            assert now >= probed + PROBE_INTERVAL_SECONDS
             probed = now
-    assert breaker.allow(now + INTERVAL)
+    assert breaker.allow(now + PROBE_INTERVAL_SECONDS)
 
 
 async def test_guard_tells_failures_from_the_rest() -> None:
@@ -93,9 +93,9 @@ async def test_guard_tells_failures_from_the_rest() -> None:
     with pytest.raises(StorageUnavailable, match="gone"), guard(breaker, lambda: 0.0):
         raise StorageUnavailable("redis", "gone")
     entered = False
-    with pytest.raises(StorageUnavailable, match="left alone"), guard(breaker, lambda: 0.1):
+    with pytest.raises(StorageUnavailable, match="circuit open"), guard(breaker, lambda: 0.1):
         entered = True
     assert not entered
-    with guard(breaker, lambda: INTERVAL):
+    with guard(breaker, lambda: PROBE_INTERVAL_SECONDS):
         pass
     assert breaker.state is State.CLOSED

@@ -3,7 +3,7 @@
 import gc
 import resource
 
-from scoreboard.runtime.process import COLLECT_AFTER, raise_descriptor_limit, tune_gc
+from scoreboard.runtime.process import GC_THRESHOLDS, raise_descriptor_limit, tune_gc
 
 
 def test_descriptor_limit() -> None:
@@ -23,7 +23,7 @@ def test_the_collector_leaves_alone_what_is_there() -> None:
     try:
         tune_gc()
         assert gc.get_freeze_count() > 10_000
-        assert gc.get_threshold() == COLLECT_AFTER
+        assert gc.get_threshold() == GC_THRESHOLDS
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)

@@ -8,7 +8,7 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.runtime.supervise import FIRST_PAUSE, LONGEST_PAUSE, STEADY, supervised
+from scoreboard.runtime.supervise import FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS, STABLE_SECONDS, supervised
 from scoreboard.telemetry.metrics import REGISTRY
 
 
@@ -25,7 +25,7 @@ async def test_restarts_with_growing_pauses(autojump_clock: trio.testing.MockClo
         starts.append(trio.current_time())
         task_status.started("ready")
         if len(starts) == 10:
-            await trio.sleep(STEADY + 1)
+            await trio.sleep(STABLE_SECONDS + 1)
         if len(starts) == 12:
             return
         raise StorageUnavailable("redis", "gone") if len(starts) % 2 else ExceptionGroup("several", [ValueError("x")])
@@ -45,11 +45,11 @@ async def test_restarts_with_growing_pauses(autojump_clock: trio.testing.MockClo
         0.8,
         1.6,
         3.2,
-        LONGEST_PAUSE,
-        LONGEST_PAUSE,
-        LONGEST_PAUSE,
-        STEADY + 1 + FIRST_PAUSE,
-        2 * FIRST_PAUSE,
+        MAX_RESTART_SECONDS,
+        MAX_RESTART_SECONDS,
+        MAX_RESTART_SECONDS,
+        STABLE_SECONDS + 1 + FIRST_RESTART_SECONDS,
+        2 * FIRST_RESTART_SECONDS,
     ]
     assert restarts("crashing") == 11
 

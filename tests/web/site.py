@@ -13,10 +13,10 @@ import trio
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
-from scoreboard.domain.paths import LIVE_PATH, REGISTER_PATH
+from scoreboard.domain.paths import REGISTER_PATH
 from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import Handlers, Respond
+from scoreboard.http.handlers import FastHandler, Handler, Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending
@@ -26,19 +26,20 @@ from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.web.access_log import AccessLog
 from scoreboard.web.application import WebRoutes, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
-from scoreboard.web.problems import error_response, problem
 from scoreboard.web.rate_limit import RateLimitMiddleware
-from scoreboard.web.route import DirectTable, FastTable, Route, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -205,7 +206,7 @@ async def serve_web(
         asgi = Asgi(build_application(routes, resources.document, error_pages))
         await stack.enter_async_context(asgi.lifespan())
         connections = ConnectionLimits(addresses, 0)
-        gate = RateLimitMiddleware(
+        middleware = RateLimitMiddleware(
             heads,
             origins,
             addresses,
@@ -216,22 +217,19 @@ async def serve_web(
             bearer=bearer,
         )
 
-        def handlers(direct: DirectTable, fast: FastTable) -> Handlers:
-            return Handlers(
+        def handlers(
+            direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
+        ) -> PublicHandlers:
+            return PublicHandlers(
                 direct=direct,
                 fast=fast,
-                live_path=LIVE_PATH.encode(),
-                live=unused.serve,
-                asgi=asgi.answer,
-                write_head=heads.write,
-                before=gate.check_request,
-                problem=problem,
-                failed=error_response,
-                error_page=error_pages.of,
-                malformed=gate.count_malformed,
-                peer_group=connections.peer_group,
-                admit=connections.admit,
-                released=connections.released,
+                websockets=unused,
+                application=asgi,
+                headers=heads,
+                middleware=middleware,
+                connections=connections,
+                error_pages=error_pages,
+                access_log=AccessLog(addresses, "off"),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
@@ -239,7 +237,9 @@ async def serve_web(
 
         await nursery.start(monitor.run)
 
-        async def serve(direct: DirectTable, fast: FastTable) -> httpx.AsyncClient:
+        async def serve(
+            direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
+        ) -> httpx.AsyncClient:
             _, port = await nursery.start(Server(handlers(direct, fast)).run, "127.0.0.1", 0)
             return await stack.enter_async_context(
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)

@@ -124,9 +124,9 @@ class WaitingPoll:
             live.admission.identify(live_request.identity.user)
         metrics.LONG_POLLS.inc()
         self.must_refresh = live.hub.add_poll(self, live_request.board)
-        if (source := self._socket.source) is not None:
-            source.on_end = self.end_wait
-            self._is_over = source.has_ended
+        if (watcher := self._socket.watcher) is not None:
+            watcher.on_eof = self.end_wait
+            self._is_over = watcher.at_eof
 
     def start(self, respond: Respond) -> Response | None:
         """The answer, if there is one now. Else it waits, and is released in the step in which it responds."""
@@ -165,8 +165,8 @@ class WaitingPoll:
         live.admission.release(request.address, request.identity.user if request.identity else None)
         if socket.fd >= 0:  # a socket that is closed has dropped both
             socket.on_deadline, socket.deadline = self._previous_on_deadline, inf
-            if socket.source is not None:
-                socket.source.on_end = None
+            if socket.watcher is not None:
+                socket.watcher.on_eof = None
 
     def _response_if_due(self) -> Response | None:
         """The answer, if it is time for one; else the socket's deadline says until when it waits."""

@@ -111,15 +111,15 @@ class _Stream:
             endpoint.live.hub.remove(viewer)
             viewer.detach()
             endpoint.release(live_request)
-            socket.drained = socket.on_deadline = socket.on_behind = None
-            socket.patience = inf
+            socket.on_writable = socket.on_deadline = socket.on_behind = None
+            socket.slow_reader_timeout = inf
         return None
 
     def _join(self, identity: Identity | None) -> None:
         viewer, socket, hub = self._viewer, self._viewer.socket, self._endpoint.live.hub
         hub.add(viewer)
         socket.on_deadline, socket.on_behind = self.check_deadlines, self._close_slow_reader
-        socket.patience = self._endpoint.limits.slow_reader_seconds
+        socket.slow_reader_timeout = self._endpoint.limits.slow_reader_seconds
         if identity is not None:
             hub.identify(viewer, identity.user, identity.sid)
             self._expires = identity.expires
@@ -162,7 +162,7 @@ class _Stream:
             socket.close()  # it is behind, and would not read the end either
             return
         socket.shut_writing()
-        socket.drained = socket.on_deadline = socket.on_behind = None
+        socket.on_writable = socket.on_deadline = socket.on_behind = None
         socket.deadline = trio.current_time() + CLOSE_TIMEOUT_SECONDS
 
     def _close_slow_reader(self) -> None:

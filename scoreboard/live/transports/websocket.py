@@ -183,7 +183,7 @@ class _Connection(trio.abc.Stream):
         socket = self._socket
         self._live.hub.add(viewer)
         socket.on_deadline, socket.on_behind = self._conversation.check_deadlines, self._close_slow_reader
-        socket.patience = self._limits.slow_reader_seconds
+        socket.slow_reader_timeout = self._limits.slow_reader_seconds
         self._conversation.check_deadlines()
         if self._live.hub.is_shutting_down:  # shutdown began during the handshake
             self.close(CloseCode.RESTART)
@@ -209,7 +209,7 @@ class _Connection(trio.abc.Stream):
         assert nursery is not None
         self._nursery = None
         self._live.hub.remove(viewer)
-        socket.drained = socket.on_deadline = socket.on_behind = None
+        socket.on_writable = socket.on_deadline = socket.on_behind = None
         if (code := self._library_close()) is not None:
             self._close_code, self._discards_input = code, True
         with trio.move_on_after(CLOSE_TIMEOUT_SECONDS):

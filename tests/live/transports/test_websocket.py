@@ -430,7 +430,7 @@ async def test_what_waits_goes_out_once_before_our_close() -> None:
             await read_event(client)
             (viewer,) = node.hub._viewers
             viewer.pending = deque([text_frame(b'{"event":"waiting"}')])
-            viewer.socket._refused = True  # so that whoever writes next says that there is room
+            viewer.socket._write_refused = True  # so that whoever writes next says that there is room
             node.hub.close_session(UUID(int=1))
             code, _, events = await closed(client)
             assert (code, kinds(events)) == (CloseCode.TOKEN, ["waiting"])

@@ -1,4 +1,4 @@
-"""What a source does with its hook: who is woken, and what a hook that fails can't do."""
+"""What a watcher does with `on_readable`: who is woken, and what a callback that fails can't do."""
 
 import socket as stdlib_socket
 from collections.abc import Callable
@@ -13,26 +13,26 @@ from tests.net.pairs import Pair, pair, polling
 
 
 class Waiter:
-    """A task that waits for the source, and how it ended."""
+    """A task that waits for the watcher, and how it ended."""
 
     def __init__(self) -> None:
         self.woken = 0
         self.raised: Exception | None = None
 
-    async def run(self, source: ReadinessWatcher) -> None:
+    async def run(self, watcher: ReadinessWatcher) -> None:
         try:
-            await source.wait()
+            await watcher.wait()
         except Exception as exc:  # noqa: BLE001
             self.raised = exc
         self.woken += 1
 
 
-async def told(both: Pair, hook: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
-    """What becomes of a waiter when `data` comes and the hook is called."""
+async def told(both: Pair, on_readable: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
+    """What becomes of a waiter when `data` comes and `on_readable` is called."""
     waiter = Waiter()
-    both.source.hook = hook
+    both.watcher.on_readable = on_readable
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(waiter.run, both.source)
+        nursery.start_soon(waiter.run, both.watcher)
         await trio.testing.wait_all_tasks_blocked()
         both.peer.sendall(data)
         await trio.testing.wait_all_tasks_blocked(0.005)
@@ -40,8 +40,8 @@ async def told(both: Pair, hook: Callable[[], bool] | None, data: bytes = b"x") 
     return waiter
 
 
-async def test_a_hook_that_has_done_it() -> None:
-    """The waiter sleeps on; with a hook that has not, it is woken."""
+async def test_a_callback_that_has_done_it() -> None:
+    """The waiter sleeps on; with a callback that has not, it is woken."""
     read: list[bytes | None] = []
     async with pair() as both:
         assert (await told(both, lambda: read.append(both.socket.read_now()) or True)).woken == 0
@@ -50,18 +50,18 @@ async def test_a_hook_that_has_done_it() -> None:
         assert await both.socket.receive_some() == b"y"
 
 
-async def test_a_hook_with_nobody_waiting() -> None:
+async def test_a_callback_with_nobody_waiting() -> None:
     """It is not called: somebody is at work on this socket."""
     async with pair() as both:
         called: list[bool] = []
-        both.source.hook = lambda: called.append(True) or True
+        both.watcher.on_readable = lambda: called.append(True) or True
         both.peer.sendall(b"x")
         await trio.testing.wait_all_tasks_blocked(0.005)
         assert not called
         assert await both.socket.receive_some() == b"x"
 
 
-async def test_a_hook_that_leaves_something() -> None:
+async def test_a_callback_that_leaves_something() -> None:
     """When it has filled its buffer, or the peer has ended it, the waiter is woken: no edge will come for what is
     left."""
     async with pair() as both:
@@ -69,16 +69,16 @@ async def test_a_hook_that_leaves_something() -> None:
         assert waiter.woken == 1
         assert await both.socket.receive_some() == b"d"
 
-        both.source.hook = lambda: both.socket.read_now() is not None
+        both.watcher.on_readable = lambda: both.socket.read_now() is not None
         both.peer.sendall(b"last words")
         both.peer.shutdown(stdlib_socket.SHUT_WR)
-        await both.source.wait()
+        await both.watcher.wait()
         assert await both.socket.receive_some() in {b"last words", b""}
         assert await both.socket.receive_some() == b""
 
 
-async def test_a_hook_that_closes() -> None:
-    """The waiter is woken once, whatever the hook says then."""
+async def test_a_callback_that_closes() -> None:
+    """The waiter is woken once, whatever the callback says then."""
 
     def close(socket: Socket, says: bool) -> bool:
         socket.close()
@@ -90,29 +90,29 @@ async def test_a_hook_that_closes() -> None:
             assert (waiter.woken, waiter.raised) == (1, None)
 
 
-async def test_no_hook_is_asked_about_a_close() -> None:
+async def test_no_callback_is_asked_about_a_close() -> None:
     """There is nothing to do at once: the waiter is woken."""
     async with pair() as both, trio.open_nursery() as nursery:
         waiter, called = Waiter(), list[None]()
-        both.source.hook = lambda: called.append(both.source.drained()) or True
-        nursery.start_soon(waiter.run, both.source)
+        both.watcher.on_readable = lambda: called.append(both.watcher.mark_drained()) or True
+        nursery.start_soon(waiter.run, both.watcher)
         await trio.testing.wait_all_tasks_blocked()
         both.socket.close()
     assert (waiter.woken, called) == (1, [])
 
 
-async def test_a_hook_that_raises() -> None:
-    """What it raises the waiter raises, once; the poller goes on, for this source too."""
+async def test_a_callback_that_raises() -> None:
+    """What it raises the waiter raises, once; the poller goes on, for this watcher too."""
     async with polling() as (poller, nursery):
         with Pair(poller, nursery) as both, Pair(poller, nursery) as other:
 
             def fail() -> bool:
-                raise ValueError("a bug in a hook")
+                raise ValueError("a bug in a callback")
 
             waiter = await told(both, fail)
             assert isinstance(waiter.raised, ValueError)
             assert await both.socket.receive_some() == b"x"
             other.peer.sendall(b"y")
             assert await other.socket.receive_some() == b"y"
-            both.source.hook = None
+            both.watcher.on_readable = None
             assert (await told(both, None)).raised is None
