@@ -32,6 +32,9 @@ class Presented(NamedTuple):
     token: str
     sid: UUID
 
+    def __repr__(self) -> str:
+        return f"Presented({self.sid})"  # never the token, whatever prints it
+
     @property
     def digest(self) -> bytes:
         return refresh_tokens.digest(self.token)

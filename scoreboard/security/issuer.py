@@ -20,7 +20,7 @@ class Issuer:
     """The keys of one installation, and what is made with them."""
 
     name: str  # the `iss` of access tokens
-    token_keys: TokenKeys
+    token_keys: TokenKeys = field(repr=False)
     master_keys: Mapping[int, bytes] = field(repr=False)  # every live one, by version
     current_version: int  # of the master key that makes what is new
     access_token_seconds: int = tokens.ACCESS_TOKEN_SECONDS

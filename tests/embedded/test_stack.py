@@ -37,7 +37,7 @@ from pathlib import Path
 from scoreboard.embedded import stack as embedded, process as embedded_process, servers as embedded_servers
 folder, uid = Path(sys.argv[1]), int(sys.argv[2])
 if uid:
-    found = embedded_servers.reachable(embedded_servers.find_binaries(), embedded_process.Account(uid, uid, "test"))
+    found = embedded_servers.executable_binaries(embedded_servers.find_binaries(), embedded_process.Account(uid, uid, "test"))
     embedded_servers.find_binaries = lambda: found
     os.setgroups([]); os.setgid(uid); os.setuid(uid)
 async def main():
@@ -349,7 +349,7 @@ async def test_where_the_account_cannot_walk(folder: Path, open_folder: Path, mo
     monkeypatch.setattr(embedded_servers, "find_binaries", lambda: moved)
     monkeypatch.setattr(
         embedded_servers,
-        "reachable",
+        "executable_binaries",
         lambda binaries, account: executable_binaries(binaries, account, open_folder / "cache"),
     )
     modes = [path.stat().st_mode for path in (folder.parent, closed)]

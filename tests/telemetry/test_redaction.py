@@ -183,7 +183,7 @@ def test_a_long_text_is_cut() -> None:
 
 # ---- reprs ----------------------------------------------------------------------------------------------------------
 
-PUBLIC = {"scoreboard.web.openapi"}  # what only describes
+PUBLIC = {"scoreboard.web.schemas"}  # what only describes
 # Names of fields besides those that log lines know.
 HOLDS_A_SECRET = ("url", "postgres_url", "redis_url", "signing", "verifying", "master", "devices")
 
