@@ -19,6 +19,7 @@ from msgspec import Meta
 from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import Entry, Snapshot, rfc3339
 from scoreboard.domain.deltas import ChangedPosition, Comparison
+from scoreboard.domain.errors import LimitLayer
 
 MESSAGE_BYTES = 4096  # contract: text frames of at most 4 KiB in
 CHANNEL_LENGTH = 255  # characters; a channel that we don't have is told so and costs no connection, up to here
@@ -213,7 +214,7 @@ class _Error(msgspec.Struct, omit_defaults=True):
     code: LiveErrorCode
     message: str
     # of TOO_MANY_CONNECTIONS: which limit refused it, named as in a problem; left out where it is the node's
-    layer: str = ""
+    layer: LimitLayer | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -290,7 +291,7 @@ def unsubscribed(channel: str) -> bytes:
     return _encode(_Envelope(Event.UNSUBSCRIBED, {"channel": channel}))
 
 
-def error(code: LiveErrorCode, message: str, layer: str = "") -> bytes:
+def error(code: LiveErrorCode, message: str, layer: LimitLayer | None = None) -> bytes:
     return _encode(_Envelope(Event.ERROR, _Error(code, message, layer)))
 
 
