@@ -50,7 +50,7 @@ class Unreachable(ClientError):
 
 class Closed(ClientError):
     """The server ended the live connection with a code after which one does not reconnect
-    (domain.protocol.RECONNECT)."""
+    (domain.close_codes.RECONNECT)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")

@@ -16,7 +16,7 @@ from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
 from scoreboard.client.subscription import Personal, Standing, SubscriptionState
 from scoreboard.domain.boards import Entry
-from scoreboard.domain.protocol import WORDS, CloseCode
+from scoreboard.domain.close_codes import CLOSE_REASONS, CloseCode
 
 State = Literal["connecting", "live", "silent", "stale", "closed"]
 T = TypeVar("T")
@@ -265,7 +265,7 @@ class BoardState:
         if isinstance(step, ClientError):
             raise step
         if step.refresh and (not self._can_refresh or self._refreshed):
-            raise Closed(CloseCode.TOKEN, WORDS[CloseCode.TOKEN])
+            raise Closed(CloseCode.TOKEN, CLOSE_REASONS[CloseCode.TOKEN])
         return step
 
     def on_refreshed(self, error: ClientError | None) -> Reconnect:

@@ -31,9 +31,10 @@ from uuid import UUID
 import structlog
 import trio
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing, protocol
 from scoreboard.domain.boards import Board, Snapshot
-from scoreboard.domain.protocol import CloseCode, Event
+from scoreboard.domain.close_codes import CloseCode
+from scoreboard.domain.protocol import Event
 from scoreboard.live.fan_out import Subscribers
 from scoreboard.live.frame_set import FORMATS, MAX_SINCE_LENGTH, FrameFormat, FrameSet, next_frame_set
 from scoreboard.live.viewer import Poll, Viewer
@@ -247,7 +248,7 @@ class Hub:
     async def send_viewer_count(self, count: int) -> None:
         """Sends subscribers how many watch on all nodes, unless they have that number. Who is behind is left out this
         time. One call at a time."""
-        messages: dict[protocol.Encoding, bytes] = {}
+        messages: dict[framing.Encoding, bytes] = {}
         for written, viewer in enumerate(self.subscribers(), 1):
             if viewer.last_viewer_count != count and viewer.pending is None:
                 message = messages.get(viewer.encode)
@@ -268,8 +269,8 @@ class Hub:
             viewers = [viewer for viewer in channel.viewers() if viewer.wants_heartbeat]
             for written, viewer in enumerate(viewers, 1):
                 if viewer.pending is None:
-                    is_stream = viewer.encode is protocol.event_stream
-                    viewer.socket.send_now(protocol.HEARTBEAT if is_stream else protocol.HEARTBEAT_FRAME)
+                    is_stream = viewer.encode is framing.event_stream
+                    viewer.socket.send_now(framing.HEARTBEAT_COMMENT if is_stream else framing.HEARTBEAT_FRAME)
                 if not written % WRITES_PER_CHECKPOINT:
                     await trio.lowlevel.checkpoint()
 
