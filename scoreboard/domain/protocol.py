@@ -2,6 +2,9 @@
 
 The messages are the same on every transport; `framing` makes frames of them. What clients say is in
 `client_messages`, why a connection is closed in `close_codes`. Pure: nothing is sent here.
+
+An event about a board names it in `channel`. The first board is the exception: clients of its time know one board, and
+their messages stay as they were.
 """
 
 from collections.abc import Sequence
@@ -12,12 +15,13 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.boards import Entry, Snapshot, rfc3339
+from scoreboard.domain.boards import LEADERBOARD, Entry, Snapshot, rfc3339
 from scoreboard.domain.deltas import ChangedPosition, Comparison
 from scoreboard.domain.errors import LimitLayer
 
 # The longest silence for a client that asked for heartbeats: a page says after 5 s that nobody answers.
 HEARTBEAT_SECONDS = 3.5
+FIRST_CHANNEL = LEADERBOARD.id
 SUBPROTOCOL = "scoreboard.v1"  # names these messages; echoed to a client that offers it
 
 
@@ -62,11 +66,12 @@ class _Envelope(msgspec.Struct):
     data: Any
 
 
-class _Board(msgspec.Struct):
+class _Board(msgspec.Struct, omit_defaults=True):
     leaderboard: Sequence[Entry]
     changedPositions: Sequence[ChangedPosition]
     position: str
     timestamp: str
+    channel: str = FIRST_CHANNEL
 
 
 class _DeltaRow(msgspec.Struct, omit_defaults=True):
@@ -78,12 +83,18 @@ class _DeltaRow(msgspec.Struct, omit_defaults=True):
     avatarUrl: str | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, omit_defaults=True):
     position: str
     previousPosition: str
     changed: Sequence[_DeltaRow]
     removed: Sequence[str]
     timestamp: str
+    channel: str = FIRST_CHANNEL
+
+
+class _Stale(msgspec.Struct, omit_defaults=True):
+    since: str
+    channel: str = FIRST_CHANNEL
 
 
 class _Polled(msgspec.Struct, omit_defaults=True):
@@ -93,13 +104,14 @@ class _Polled(msgspec.Struct, omit_defaults=True):
     stale: bool = False
 
 
-class _Personal(msgspec.Struct):
+class _Personal(msgspec.Struct, omit_defaults=True):
     previousScore: int
     newScore: int
     pointsAwarded: int
     rank: int | None
     position: str
     timestamp: str
+    channel: str = FIRST_CHANNEL
 
 
 class _Standing(msgspec.Struct):
@@ -127,7 +139,7 @@ def position(snapshot: Snapshot) -> str:
 def update(snapshot: Snapshot, changed: Sequence[ChangedPosition]) -> bytes:
     """`leaderboard:update`: all shown rows, and whose rank changed since the update before. The same bytes on every
     node."""
-    board = _Board(snapshot.shown, changed, position(snapshot), rfc3339(snapshot.updated_ms))
+    board = _Board(snapshot.shown, changed, position(snapshot), rfc3339(snapshot.updated_ms), snapshot.board)
     return _encode(_Envelope(Event.UPDATE, board))
 
 
@@ -146,9 +158,9 @@ def delta(previous: str, comparison: Comparison, snapshot: Snapshot) -> bytes:
         for row in comparison.changed
     ]
     removed = [entry.userId for entry in comparison.removed]
-    return _encode(
-        _Envelope(Event.DELTA, _Delta(position(snapshot), previous, changed, removed, rfc3339(snapshot.updated_ms)))
-    )
+    timestamp = rfc3339(snapshot.updated_ms)
+    data = _Delta(position(snapshot), previous, changed, removed, timestamp, snapshot.board)
+    return _encode(_Envelope(Event.DELTA, data))
 
 
 def polled(snapshot: Snapshot) -> bytes:
@@ -162,14 +174,14 @@ def viewers(count: int) -> bytes:
     return _encode(_Envelope(Event.VIEWERS, {"count": count}))
 
 
-def stale(since_ms: int) -> bytes:
+def stale(channel: str, since_ms: int) -> bytes:
     """`leaderboard:stale`: the board can't be read from Redis since then. The next update ends it."""
-    return _encode(_Envelope(Event.STALE, {"since": rfc3339(since_ms)}))
+    return _encode(_Envelope(Event.STALE, _Stale(rfc3339(since_ms), channel)))
 
 
-def personal(previous: int, new: int, points: int, rank: int | None, position: str, at_ms: int) -> bytes:
+def personal(channel: str, previous: int, new: int, points: int, rank: int | None, position: str, at_ms: int) -> bytes:
     """`score:personal`, for the connections of the user who scored."""
-    return _encode(_Envelope(Event.PERSONAL, _Personal(previous, new, points, rank, position, rfc3339(at_ms))))
+    return _encode(_Envelope(Event.PERSONAL, _Personal(previous, new, points, rank, position, rfc3339(at_ms), channel)))
 
 
 def authenticated(user: UUID, score: int | None, rank: int | None) -> bytes:

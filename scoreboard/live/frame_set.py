@@ -123,7 +123,9 @@ class FrameSet:
         frame = frame_format.encode(Event.UPDATE, payload, self.position)
         if not self.snapshot.stale:
             return frame
-        return frame + frame_format.encode(Event.STALE, protocol.stale(self.snapshot.stale_since_ms), "")
+        return frame + frame_format.encode(
+            Event.STALE, protocol.stale(self.snapshot.board, self.snapshot.stale_since_ms), ""
+        )
 
     def _encode_delta(self, frame_format: FrameFormat) -> bytes:
         return self._encode_difference(frame_format, self._previous_position, self._comparison)

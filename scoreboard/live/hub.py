@@ -236,14 +236,17 @@ class Hub:
     def send_personal(self, board: Board, update: Update) -> None:
         """Sends users what their actions gave on a board, on each of their connections here, whatever those subscribed
         to."""
+        channel = board.id
         for one in update.personal:
             viewers = self._users.get(one.user)
             if viewers:
-                message = protocol.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms)
+                message = protocol.personal(
+                    channel, one.previous, one.new, one.points, one.rank, update.position, one.at_ms
+                )
                 for viewer in viewers:
                     # no id: what the viewer has of the board is the same as before
                     self.send(viewer, viewer.encode(Event.PERSONAL, message, ""))
-                log.debug("score_pushed", board=board.id, request_id=one.request_id, connections=len(viewers))
+                log.debug("score_pushed", board=channel, request_id=one.request_id, connections=len(viewers))
 
     async def send_viewer_count(self, count: int) -> None:
         """Sends subscribers how many watch on all nodes, unless they have that number. Who is behind is left out this

@@ -4,8 +4,9 @@ import json
 from uuid import UUID
 
 from scoreboard.domain import protocol
-from scoreboard.domain.boards import Entry, Snapshot
-from scoreboard.domain.deltas import ChangedPosition
+from scoreboard.domain.boards import LEADERBOARD, Entry, Snapshot
+from scoreboard.domain.deltas import ChangedPosition, compare
+from scoreboard.domain.errors import LimitLayer
 
 USER = UUID(int=7)
 
@@ -41,9 +42,25 @@ def test_the_update_has_the_specification_s_shape() -> None:
     }
 
 
-def test_the_other_events() -> None:
-    """Each is an object of event and data, as the contract has it."""
-    assert json.loads(protocol.personal(1500, 1600, 100, 5, "1-2", 1_768_041_000_000)) == {
+def test_a_delta_holds_whole_rows_and_who_left() -> None:
+    """leaderboard:delta names both positions; a changed row is whole, with the rank that it had."""
+    before, after = (Entry(1, "u1", "One", 9), Entry(2, "u2", "Two", 8)), (Entry(1, "u3", "Three", 10),)
+    snapshot = Snapshot("leaderboard", 3, 9, 8, 1_768_041_000_000, after)
+    assert json.loads(protocol.delta("3-7", compare(before, after), snapshot)) == {
+        "event": "leaderboard:delta",
+        "data": {
+            "position": "3-8",
+            "previousPosition": "3-7",
+            "changed": [{"userId": "u3", "username": "Three", "score": 10, "rank": 1, "previousRank": None}],
+            "removed": ["u1", "u2"],
+            "timestamp": "2026-01-10T10:30:00.000Z",
+        },
+    }
+
+
+def test_a_personal_event_has_the_specification_s_shape() -> None:
+    """score:personal holds what an action gave its user."""
+    assert json.loads(protocol.personal(LEADERBOARD.id, 1500, 1600, 100, 5, "1-2", 1_768_041_000_000)) == {
         "event": "score:personal",
         "data": {
             "previousScore": 1500,
@@ -54,17 +71,49 @@ def test_the_other_events() -> None:
             "timestamp": "2026-01-10T10:30:00.000Z",
         },
     }
-    assert json.loads(protocol.authenticated(USER, 10, None))["data"] == {
-        "userId": str(USER),
-        "score": 10,
-        "rank": None,
-    }
-    assert json.loads(protocol.stale(1_768_041_000_000)) == {
+
+
+def test_authenticated_says_where_the_user_stands() -> None:
+    """A rank that no store tells is null."""
+    data = json.loads(protocol.authenticated(USER, 10, None))["data"]
+    assert data == {"userId": str(USER), "score": 10, "rank": None}
+
+
+def test_a_stale_event_says_since_when() -> None:
+    """leaderboard:stale holds the time from which on the board can't be read."""
+    assert json.loads(protocol.stale(LEADERBOARD.id, 1_768_041_000_000)) == {
         "event": "leaderboard:stale",
         "data": {"since": "2026-01-10T10:30:00.000Z"},
     }
+
+
+def test_an_error_event_names_the_limit_that_refused() -> None:
+    """`layer` is left out where no limit refused, or the node's own did."""
     assert json.loads(protocol.error(protocol.LiveErrorCode.UNKNOWN_CHANNEL, "no")) == {
         "event": "error",
         "data": {"code": "UNKNOWN_CHANNEL", "message": "no"},
     }
+    refused = json.loads(protocol.error(protocol.LiveErrorCode.TOO_MANY_CONNECTIONS, "no", LimitLayer.IP))
+    assert refused["data"]["layer"] == "ip"
+
+
+def test_subscribed_promises_heartbeats_only_on_request() -> None:
+    """The longest silence is told to a client that asked for heartbeats."""
     assert json.loads(protocol.subscribed("leaderboard")) == {"event": "subscribed", "data": {"channel": "leaderboard"}}
+    promised = json.loads(protocol.subscribed("leaderboard", heartbeat=True))["data"]
+    assert promised == {"channel": "leaderboard", "heartbeatSeconds": protocol.HEARTBEAT_SECONDS}
+
+
+def test_events_of_other_boards_name_their_channel() -> None:
+    """`channel` is the last member of the data. Apart from it a board's events are those of the first board."""
+    rows = (Entry(1, "u1", "One", 9),)
+    first, other = (Snapshot(board, 3, 9, 8, 1_768_041_000_000, rows) for board in (LEADERBOARD.id, "daily"))
+    comparison = compare((), rows)
+    pairs = [
+        (protocol.update(first, ()), protocol.update(other, ())),
+        (protocol.delta("3-7", comparison, first), protocol.delta("3-7", comparison, other)),
+        (protocol.stale(first.board, 7), protocol.stale(other.board, 7)),
+        (protocol.personal(first.board, 1, 2, 1, 1, "3-8", 7), protocol.personal(other.board, 1, 2, 1, 1, "3-8", 7)),
+    ]
+    for ours, theirs in pairs:
+        assert theirs == ours.removesuffix(b"}}") + b',"channel":"daily"}}'
