@@ -1,6 +1,8 @@
 """Accounts: who may log in, whom a token speaks for, and what becomes of sessions and profiles.
 
 The only part that `scoreboard users …` builds: it needs the stores and the keys, and no board, listener or task.
+
+Tested in tests/cli/test_users.py.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,8 @@
 """The web: what routes share, the routes themselves, and the two servers.
 
 A request goes by the tables that listeners make of the routes. What is in none of them goes to Quart.
+
+Tested in tests/e2e/test_front_line.py.
 """
 
 from typing import NamedTuple

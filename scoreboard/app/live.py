@@ -2,6 +2,8 @@
 
 The transports are built later than the rest: they need what the web knows about a request. live and web do not import
 each other, so this module hands the one to the other.
+
+Tested in tests/e2e/test_live.py.
 """
 
 from collections.abc import Mapping

@@ -11,6 +11,8 @@ A shutdown goes the other way:
 4. Viewers are sent away.
 5. Requests in flight finish.
 6. The workers end, then the stores.
+
+Tested in tests/e2e/test_operating.py and tests/e2e/test_reliability.py.
 """
 
 import signal

@@ -1,4 +1,7 @@
-"""The read path: each board's cache of this node, and the leaderboard that answers from it."""
+"""The read path: each board's cache of this node, and the leaderboard that answers from it.
+
+Tested in tests/e2e/test_live.py.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

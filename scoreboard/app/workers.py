@@ -1,5 +1,8 @@
 """The tasks that run as long as the node does. Each begins from the stores, so each may be started again after a
-crash."""
+crash.
+
+Tested in tests/e2e/test_operating.py.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

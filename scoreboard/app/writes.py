@@ -2,6 +2,8 @@
 
 The projector of a board and the committers share one projection and one record of whether the board agrees with
 PostgreSQL. `build_projectors` stands alone: `scoreboard users delete` repairs boards and submits nothing.
+
+Tested in tests/e2e/test_two_nodes.py.
 """
 
 from collections.abc import Callable, Sequence

@@ -4,6 +4,8 @@
 public API of the running server, with the Python client: a few each when nobody has scored yet, so that a first visitor
 sees a board, and on and on with `--demo`. Only their log-ins go another way: 24 at once from one address are more than
 the server allows. Whatever goes wrong with them is a line in the log, and the node goes on.
+
+Tested in tests/e2e/test_operating.py.
 """
 
 from collections.abc import Collection, Iterator, Mapping

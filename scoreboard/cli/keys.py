@@ -1,4 +1,7 @@
-"""The commands `keys …`: keys for production."""
+"""The commands `keys …`: keys for production.
+
+Tested in tests/settings/test_keys_new.py.
+"""
 
 from pathlib import Path
 

@@ -1,6 +1,8 @@
 """The options that all commands share, and the settings that they lead to.
 
 Every command reads the settings in the same way, so each takes --config, --data-dir and --embedded.
+
+Tested in tests/cli/test_main.py.
 """
 
 from collections.abc import Callable

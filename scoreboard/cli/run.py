@@ -1,4 +1,7 @@
-"""Runs the work of a command on open stores."""
+"""Runs the work of a command on open stores.
+
+Tested in tests/cli/test_main.py.
+"""
 
 import sys
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,7 @@
-"""The commands `serve` and `check-config`: one node of the server, and what can be said of its settings beforehand."""
+"""The commands `serve` and `check-config`: one node of the server, and what can be said of its settings beforehand.
+
+Tested in tests/e2e/test_check_config.py and tests/e2e/test_operating.py.
+"""
 
 from functools import partial
 from os import environ

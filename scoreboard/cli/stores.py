@@ -1,4 +1,7 @@
-"""The commands of the stores: `migrate`, `rebuild-board` and `verify`."""
+"""The commands of the stores: `migrate`, `rebuild-board` and `verify`.
+
+Tested in tests/cli/test_main.py.
+"""
 
 import sys
 import time

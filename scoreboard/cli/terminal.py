@@ -2,6 +2,8 @@
 
 A refusal is one line on standard error and exit 1, or exit 2 for an argument that can't be right. Passwords come from
 the terminal, without echo, or from standard input, never from the command line.
+
+Tested in tests/cli/test_users.py.
 """
 
 import sys

@@ -4,6 +4,8 @@ ClientError
 ├── Refused      the server refused, with a status; the same request would be refused again (before `retry_after`)
 ├── Unreachable  no answer in the time that the caller gave; what was asked may have been done
 └── Closed       the live connection was ended for good
+
+Tested in tests/client/test_session.py.
 """
 
 from typing import Any

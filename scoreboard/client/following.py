@@ -4,6 +4,8 @@
 `LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`,
 waits as `on_lost` and `on_refreshed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect
 again (and when), renew first, or give up.
+
+Tested in tests/client/test_live.py.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

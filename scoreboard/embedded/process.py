@@ -4,6 +4,8 @@ servers).
 A process is recognised by a random word on its command line, never by its number alone: numbers are used again. As root
 it runs as an account without rights, which may not be able to walk to our folders; it is then handed its data folder as
 an open descriptor (/proc/self/fd/N).
+
+Tested in tests/embedded/test_stack.py.
 """
 
 import os

@@ -4,6 +4,8 @@ when it is ready.
 Called by stack.running, which decides who may do that and when; nothing here takes a lock. As root the servers run
 as another account (see process): binaries that it can't execute are copied to CACHE, once a version. As an
 ordinary user nothing of this happens.
+
+Tested in tests/embedded/test_stack.py.
 """
 
 import importlib.metadata

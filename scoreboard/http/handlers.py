@@ -1,4 +1,7 @@
-"""What the composition root hands to http1: who answers which request, and who writes heads and refusals."""
+"""What the composition root hands to http1: who answers which request, and who writes heads and refusals.
+
+Tested in tests/http/test_fast_path.py.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 The parser is llhttp (httptools); here are its callbacks and every rule about what is refused before anybody is asked:
 framing that two parsers could read differently (request smuggling, RFC 9112 sections 6 and 11.2), versions, sizes. It
 does no I/O and knows no clock: http1 feeds it, asks `queue`, `refusal` and `stage`, and answers.
+
+Tested in tests/http/test_connection.py, tests/http/test_smuggling.py and tests/http/test_fuzz.py.
 """
 
 import re

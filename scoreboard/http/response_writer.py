@@ -2,6 +2,8 @@
 and in time if not.
 
 All that http1's `Connection` and asgi write goes through here.
+
+Tested in tests/http/test_connection.py.
 """
 
 from math import inf

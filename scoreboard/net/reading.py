@@ -1,6 +1,8 @@
 """How a Socket is read: one half of `trio.abc.Stream`.
 
 Bytes come from what is played back first, then from the descriptor; a ReadinessWatcher tells when there are some, or Trio does.
+
+Tested in tests/net/test_sockets.py.
 """
 
 import os

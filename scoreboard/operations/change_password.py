@@ -1,4 +1,7 @@
-"""Change a password: by the user, who knows the current one, or by whoever runs the server. Sessions end with it."""
+"""Change a password: by the user, who knows the current one, or by whoever runs the server. Sessions end with it.
+
+Tested in tests/operations/test_password_change.py.
+"""
 
 from collections.abc import Awaitable, Callable
 

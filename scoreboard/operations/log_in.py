@@ -8,6 +8,8 @@ That there is no such account shows neither in the answer nor in its time.
    right.
 4. The password is hashed and compared.
 5. The session is opened, unless the stored hash is another one by now: then it is compared again.
+
+Tested in tests/operations/test_accounts.py.
 """
 
 from hashlib import sha256

@@ -2,6 +2,8 @@
 
 Shared by register, log_in and change_password. Nothing is awaited before an attempt and a place are reserved, so a
 flood of requests costs no query.
+
+Tested in tests/operations/test_accounts.py and tests/operations/test_password_change.py.
 """
 
 from collections.abc import Callable, Iterator

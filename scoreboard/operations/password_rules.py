@@ -1,4 +1,7 @@
-"""The rules for a new password, and the refusal that names the fields that break a rule."""
+"""The rules for a new password, and the refusal that names the fields that break a rule.
+
+Tested in tests/operations/test_accounts.py.
+"""
 
 from collections.abc import Iterable
 

@@ -2,6 +2,8 @@
 own writes.
 
 Called by the web for `GET /scores/leaderboard` and the page, and by live for `authenticated`.
+
+Tested in tests/web/routes/test_scores.py.
 """
 
 from uuid import UUID

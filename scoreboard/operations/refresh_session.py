@@ -8,6 +8,8 @@
    refresh at once and an answer may be lost.
 4. Any other spent token that we issued is a copy, and nobody knows which of the two holders is the thief. The session
    ends for both.
+
+Tested in tests/operations/test_accounts.py.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Register: a new user, logged in. `create_user` is the part that commands share: the user, and no session."""
+"""Register: a new user, logged in. `create_user` is the part that commands share: the user, and no session.
+
+Tested in tests/operations/test_accounts.py.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

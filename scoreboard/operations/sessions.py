@@ -3,6 +3,8 @@
 The use cases beside this file call it: register, log_in, refresh_session, change_password. A session is a row in
 PostgreSQL; that it has ended is known here at once, and on other nodes within two seconds. Everything here may raise
 StorageUnavailable.
+
+Tested in tests/operations/test_accounts.py and tests/operations/test_authenticator.py.
 """
 
 import secrets

@@ -1,5 +1,8 @@
 """What a client does to sign an action. Needs the standard library only: the Python client is installed without the
-server's packages."""
+server's packages.
+
+Tested in tests/security/test_signatures.py.
+"""
 
 import hmac
 

@@ -3,6 +3,8 @@ remembers who said what.
 
 Called by settings.load_settings, which knows what the values mean; this file only knows how each place spells a key.
 Raises SettingsError when a place can't be read.
+
+Tested in tests/settings/test_model.py.
 """
 
 import json

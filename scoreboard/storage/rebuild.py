@@ -14,6 +14,8 @@ stops half-way, or wakes up much later, harms nobody.
 
 A board that came back with an older content is renumbered in the same way, without step 1: so that everybody forgets
 the newer marks.
+
+Tested in tests/workers/test_projector.py.
 """
 
 import asyncio

@@ -3,6 +3,8 @@ either.
 
 Called by the composition root, which has made the tables of direct handlers and whatever stands behind them. Nothing is
 started here.
+
+Tested in tests/e2e/test_front_line.py.
 """
 
 from collections.abc import Awaitable, Callable

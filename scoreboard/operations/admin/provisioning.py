@@ -1,6 +1,8 @@
 """Many users at once, for the command line: an import from a file, and users with ready tokens for load tests.
 
 Called by `scoreboard users import` and `scoreboard users tokens`; no route leads here.
+
+Tested in tests/operations/test_accounts.py and tests/cli/test_users.py.
 """
 
 import secrets

@@ -1,6 +1,8 @@
 """Accounts for whoever runs the server: find one by what is known of it, delete it from every board, list all.
 
 Called by `scoreboard users …`; no route leads here. What changes an account is in operations.accounts.
+
+Tested in tests/cli/test_users.py.
 """
 
 from collections.abc import Awaitable, Callable

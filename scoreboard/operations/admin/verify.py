@@ -2,6 +2,8 @@
 
 On a running system the stores are read one after the other while scores change; so what differs is compared again, and
 only what keeps differing counts. It never repairs anything.
+
+Tested in tests/workers/test_projector.py.
 """
 
 import trio
