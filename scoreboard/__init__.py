@@ -15,6 +15,8 @@ The folders are the layers, and imports go one way:
 - `client` is the Python client, which needs only `domain` and `security`.
 
 .github/ARCHITECTURE.md has the ways of an action and of a frame, and the bounds of every buffer.
+
+Tested in tests/e2e/test_client_files.py.
 """
 
 __version__ = "0.1.0"

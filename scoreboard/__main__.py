@@ -1,5 +1,8 @@
 """The command `scoreboard`, and `python -m scoreboard`. Where only the Python client is installed it says in one line
-what is missing."""
+what is missing.
+
+Tested in tests/client/test_installation.py.
+"""
 
 import sys
 

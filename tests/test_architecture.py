@@ -1,7 +1,8 @@
 """The directions of imports, read from the syntax trees: a folder is a layer, and a layer knows only what lies below
-it."""
+it. And where each module is tested."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -215,6 +216,53 @@ def test_imports_go_one_way() -> None:
     files = (ROOT / "scoreboard").rglob("*.py")
     names = {path: ".".join(path.relative_to(ROOT / "scoreboard").with_suffix("").parts) for path in files}
     assert faults({name.removesuffix(".__init__"): path.read_text() for path, name in names.items()}) == []
+
+
+TEST_PATH = re.compile(r"tests/[\w/]+\.py")
+
+
+def untested(sources: dict[str, str], tests: set[str]) -> list[str]:
+    """The modules, of paths below `scoreboard/` and their sources, of which nobody says where they are tested.
+
+    A module `a/b.py` is tested in `tests/a/test_b.py` or `tests/a/test_b_*.py`. Else its docstring names a test file.
+    Every file that a docstring names is there. A module that is only a docstring needs no test.
+    """
+    found = []
+    for path, source in sources.items():
+        tree, own = ast.parse(source), f"tests/{path}".rpartition("/")
+        by_name = f"{own[0]}/test_{own[2].removesuffix('.py')}"
+        named = TEST_PATH.findall(ast.get_docstring(tree) or "")
+        has_test = any(test == f"{by_name}.py" or test.startswith(f"{by_name}_") for test in tests)
+        if (len(tree.body) > 1 and not has_test and not tests.intersection(named)) or not tests.issuperset(named):
+            found.append(path)
+    return found
+
+
+def test_every_module_says_where_it_is_tested() -> None:
+    """By the name of its test file, or in its docstring."""
+    sources = {
+        str(path.relative_to(ROOT / "scoreboard")): path.read_text() for path in (ROOT / "scoreboard").rglob("*.py")
+    }
+    tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert untested(sources, tests) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "test", "is_untested"),
+    [
+        ('"""What it is."""\nx = 1', "tests/web/test_a.py", False),
+        ('"""What it is."""\nx = 1', "tests/web/test_a_limits.py", False),
+        ('"""What it is."""\nx = 1', "tests/web/test_ab.py", True),
+        ('"""What it is."""\nx = 1', "tests/http/test_a.py", True),
+        ('"""Tested in tests/http/test_b.py."""\nx = 1', "tests/http/test_b.py", False),
+        ('"""Tested in tests/http/test_gone.py."""\nx = 1', "tests/http/test_b.py", True),
+        ('"""Tested in tests/http/test_gone.py."""\nx = 1', "tests/web/test_a.py", True),
+        ('"""What it is."""', "tests/http/test_b.py", False),
+    ],
+)
+def test_an_untested_module_is_found(source: str, test: str, *, is_untested: bool) -> None:
+    """A module counts as tested by the file of its name, or by one that it names and that is there."""
+    assert untested({"web/a.py": source}, {test}) == ["web/a.py"] * is_untested
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What this node knows of its own health, for /readyz: the stores, warnings for the operator, the boards."""
+"""What this node knows of its own health, for /readyz: the stores, warnings for the operator, the boards.
+
+Tested in tests/e2e/test_wrong_stores.py.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,7 @@
 """The web: what routes share, the routes themselves, and the two servers.
 
 A request goes by the tables that listeners make of the routes. What is in none of them goes to Quart.
-Tested with a whole node in tests/e2e.
+Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,8 @@
 """Live updates: the hub with what feeds it, and the three transports that viewers come by.
 
 The transports are built later than the rest: they need what the web knows about a request. live and web do not import
-each other, so this module hands the one to the other. Tested with a whole node in tests/e2e.
+each other, so this module hands the one to the other. Tested with whole nodes, in
+tests/e2e/test_live.py for one.
 """
 
 from collections.abc import Mapping

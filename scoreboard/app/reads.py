@@ -1,6 +1,6 @@
 """The read path: each board's cache of this node, and the leaderboard that answers from it.
 
-Tested with a whole node in tests/e2e.
+Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
 """
 
 from collections.abc import Sequence

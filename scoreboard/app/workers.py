@@ -1,7 +1,7 @@
 """The tasks that run as long as the node does. Each begins from the stores, so each may be started again after a
 crash.
 
-Tested with a whole node in tests/e2e.
+Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
 """
 
 from collections.abc import Awaitable, Callable

@@ -2,7 +2,7 @@
 
 The projector of a board and the committers share one projection and one record of whether the board agrees with
 PostgreSQL. `build_projectors` stands alone: `scoreboard users delete` repairs boards and submits nothing.
-Tested with a whole node in tests/e2e.
+Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
 """
 
 from collections.abc import Callable, Sequence

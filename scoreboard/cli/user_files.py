@@ -1,4 +1,7 @@
-"""The commands of `scoreboard users …` that read or write files: `import` and `tokens`."""
+"""The commands of `scoreboard users …` that read or write files: `import` and `tokens`.
+
+Tested in tests/cli/test_users.py.
+"""
 
 import sys
 from itertools import chain

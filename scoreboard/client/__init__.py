@@ -10,6 +10,8 @@ One core decides and waits for nothing: `board` and `subscription` (frames), `fo
 (requests), `backoff`, `clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and
 `live` on Trio, `asyncio` on asyncio; what a session does is the same for both (`base_session`). Imports nothing of the
 server but values (`domain`) and the signature (`security.signing`), and none of the packages of the server alone.
+
+Tested in tests/client/test_installation.py.
 """
 
 from scoreboard.client.addresses import open_http

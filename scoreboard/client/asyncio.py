@@ -14,6 +14,8 @@ recorded: give its `action_id` again. A cancelled `refresh` may be repeated with
 `connect` block, the socket is closed at once; leaving the block without a cancellation sends a Close frame and waits at
 most a second. Leaving a `log_in` block logs out first, cancelled or not: that takes two seconds at most. A session and
 a board belong to the loop in which they were made.
+
+Tested in tests/client/test_loops.py.
 """
 
 import asyncio

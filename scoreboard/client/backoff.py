@@ -4,7 +4,7 @@ numbers."""
 from collections.abc import Callable
 from random import Random
 
-from scoreboard.domain.protocol import RECONNECT, CloseCode
+from scoreboard.domain.close_codes import RECONNECT, CloseCode
 
 # The first wait is half of it on average: a thousand viewers of a node that restarts come spread over it.
 BASE_SECONDS = 0.5

@@ -1,4 +1,7 @@
-"""What a live board is made of, on whatever loop: the part of `LiveBoard` that both clients have."""
+"""What a live board is made of, on whatever loop: the part of `LiveBoard` that both clients have.
+
+Tested in tests/client/test_live.py.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar

@@ -1,4 +1,7 @@
-"""The methods of a session that both clients' `Session` have, on any loop."""
+"""The methods of a session that both clients' `Session` have, on any loop.
+
+Tested in tests/client/test_session.py.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager

@@ -1,5 +1,8 @@
 """One WebSocket connection to a server, on Trio, from its opening to its end. What follows from the end is decided in
-`following`."""
+`following`.
+
+Tested in tests/client/test_live.py.
+"""
 
 import h11
 import trio

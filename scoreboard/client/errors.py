@@ -4,6 +4,8 @@ ClientError
 ├── Refused      the server refused, with a status; the same request would be refused again (before `retry_after`)
 ├── Unreachable  no answer in the time that the caller gave; what was asked may have been done
 └── Closed       the live connection was ended for good
+
+Tested in tests/client/test_session.py.
 """
 
 from typing import Any
@@ -50,7 +52,7 @@ class Unreachable(ClientError):
 
 class Closed(ClientError):
     """The server ended the live connection with a code after which one does not reconnect
-    (domain.protocol.RECONNECT)."""
+    (domain.close_codes.RECONNECT)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")

@@ -4,6 +4,8 @@ A use case is a generator of steps. It yields a step and is sent the result: the
 others. A failure is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError for a `Refresh`.
 `run_steps` is the one loop that does so. It is given `sleep` and `refresh`, so it runs on Trio and on asyncio.
 `Session` of either client is a `SessionState` that can wait.
+
+Tested in tests/client/test_session.py.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Mapping

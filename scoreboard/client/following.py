@@ -4,6 +4,8 @@
 `LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`,
 waits as `on_lost` and `on_refreshed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect
 again (and when), renew first, or give up.
+
+Tested in tests/client/test_live.py.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +18,7 @@ from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
 from scoreboard.client.subscription import Personal, Standing, SubscriptionState
 from scoreboard.domain.boards import Entry
-from scoreboard.domain.protocol import WORDS, CloseCode
+from scoreboard.domain.close_codes import CLOSE_REASONS, CloseCode
 
 State = Literal["connecting", "live", "silent", "stale", "closed"]
 T = TypeVar("T")
@@ -265,7 +267,7 @@ class BoardState:
         if isinstance(step, ClientError):
             raise step
         if step.refresh and (not self._can_refresh or self._refreshed):
-            raise Closed(CloseCode.TOKEN, WORDS[CloseCode.TOKEN])
+            raise Closed(CloseCode.TOKEN, CLOSE_REASONS[CloseCode.TOKEN])
         return step
 
     def on_refreshed(self, error: ClientError | None) -> Reconnect:

@@ -1,5 +1,8 @@
 """A tunnel through an HTTP proxy to a server (CONNECT, RFC 9110, 9.3.6), on Trio. The live connection goes through it;
-see addresses."""
+see addresses.
+
+Tested in tests/client/test_proxies.py.
+"""
 
 from base64 import b64encode
 from typing import TypeAlias, cast

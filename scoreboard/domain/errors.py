@@ -78,6 +78,15 @@ TITLE: dict[Code, str] = {
 }
 
 
+class LimitLayer(StrEnum):
+    """Which limit refused a request: `layer` of a 429 answer, and of the error event of a live connection."""
+
+    IP = "ip"  # requests or connections of one address, on one node
+    LOGIN = "login"  # log-ins and password changes, of an address or to an account
+    USER = "user"  # actions, changes of the profile or connections of one user
+    COOLDOWN = "cooldown"  # one user's actions of one type
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """What is wrong with one field of a request."""
 
@@ -92,7 +101,7 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str
     errors: tuple[FieldError, ...] = ()
     retry_after: int | None = None  # seconds, at least 1
-    layer: str | None = None  # of a rate limit: "ip", "login", "user" or "cooldown"
+    layer: LimitLayer | None = None  # of RATE_LIMITED
 
 
 def invalid_request(field: str, message: str) -> Refusal:
@@ -100,9 +109,13 @@ def invalid_request(field: str, message: str) -> Refusal:
     return Refusal(Code.INVALID_REQUEST, f"{field} {message}", (FieldError(field, message),))
 
 
-def rate_limited(layer: str, what: str, seconds: int) -> Refusal:
-    """429 of a layer. `what` is the sentence that says which limit was used up, `seconds` is when to try again."""
-    return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer=layer)
+def rate_limited(layer: LimitLayer, what: str, seconds: int, *, names_wait: bool = True) -> Refusal:
+    """429 of a layer. `what` is the sentence that names the limit; another try is worth making after `seconds`.
+
+    `names_wait`: the detail repeats the wait, besides Retry-After.
+    """
+    detail = f"{what} Next in {seconds} s." if names_wait else what
+    return Refusal(Code.RATE_LIMITED, detail, retry_after=seconds, layer=layer)
 
 
 # What more than one place refuses.

@@ -1,4 +1,7 @@
-"""Rows of the ledger and turns of its writers, as they go from PostgreSQL to Redis and to other nodes: values only."""
+"""Rows of the ledger and turns of its writers, as they go from PostgreSQL to Redis and to other nodes: values only.
+
+Tested in tests/storage/redis/test_projection.py.
+"""
 
 from typing import NamedTuple
 from uuid import UUID

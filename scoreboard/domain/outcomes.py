@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.errors import Code, FieldError, Refusal, rate_limited
+from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 
 
 class SubmittedAction(msgspec.Struct, frozen=True):
@@ -66,9 +66,16 @@ OUTCOME_UNKNOWN = out_of_service(
 LOCKED = out_of_service("Another session of the database holds this account's rows. Nothing was recorded.")
 
 
-def limited(layer: str, wait_ms: int) -> Refusal:
-    """429 of the layer "user" or "cooldown"; the wait is rounded up, so that a client that obeys it is not refused
-    again."""
-    seconds = max(1, -(-wait_ms // 1000))
-    what = "You have used all your actions of this minute." if layer == "user" else "This action is cooling down."
-    return rate_limited(layer, what, seconds)
+def too_many_actions(wait_ms: int) -> Refusal:
+    """429: the user's sliding window is full."""
+    return rate_limited(LimitLayer.USER, "You have used all your actions of this minute.", _seconds(wait_ms))
+
+
+def cooling_down(wait_ms: int) -> Refusal:
+    """429: the user's last action of this type is too recent."""
+    return rate_limited(LimitLayer.COOLDOWN, "This action is cooling down.", _seconds(wait_ms))
+
+
+def _seconds(wait_ms: int) -> int:
+    """Rounded up, so that a client that waits as long is not refused again."""
+    return max(1, -(-wait_ms // 1000))

@@ -5,6 +5,8 @@
 passes the call on; that costs 0.01 µs, and a fast request takes 10 µs.
 
 Bare callables remain where a route is looked up: `direct` and `fast` are mappings from (method, path) to a method.
+
+Tested in tests/http/test_fast_path.py.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -4,6 +4,8 @@ The parser is llhttp (httptools). Here are its callbacks, and every rule about r
 handler is called: framing that two parsers could read differently (request smuggling, RFC 9112 sections 6 and 11.2),
 versions, sizes. It does no I/O and has no clock: `http.connection` feeds it, looks at `queue`, `refusal` and `progress`,
 and answers.
+
+Tested in tests/http/test_connection.py, tests/http/test_smuggling.py, tests/http/test_fuzz.py.
 """
 
 import re

@@ -1,6 +1,8 @@
 """How the responses of one HTTP/1.1 connection are written: heads, keep-alive or close, what the kernel did not take.
 
 All that `http.connection` and `http.asgi` write goes through here.
+
+Tested in tests/http/test_connection.py.
 """
 
 from math import inf

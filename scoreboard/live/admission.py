@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from scoreboard.domain import protocol
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import Code, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.protocol import LiveErrorCode
 
 RETRY_AFTER_SECONDS = 5  # there is room when somebody has left
@@ -23,19 +23,19 @@ class LimitReached(Enum):
     """Which limit is reached."""
 
     NODE = "node"
-    ADDRESS = "ip"
-    USER = "user"
+    ADDRESS = LimitLayer.IP
+    USER = LimitLayer.USER
 
 
 REFUSALS = {
     LimitReached.NODE: Refusal(
         Code.SERVICE_UNAVAILABLE, "There are too many connections here.", retry_after=RETRY_AFTER_SECONDS
     ),
-    LimitReached.ADDRESS: Refusal(
-        Code.RATE_LIMITED, "Too many connections from this address.", retry_after=RETRY_AFTER_SECONDS, layer="ip"
+    LimitReached.ADDRESS: rate_limited(
+        LimitLayer.IP, "Too many connections from this address.", RETRY_AFTER_SECONDS, names_wait=False
     ),
-    LimitReached.USER: Refusal(
-        Code.RATE_LIMITED, "Too many connections of this user.", retry_after=RETRY_AFTER_SECONDS, layer="user"
+    LimitReached.USER: rate_limited(
+        LimitLayer.USER, "Too many connections of this user.", RETRY_AFTER_SECONDS, names_wait=False
     ),
 }
 
@@ -46,7 +46,7 @@ def refusal_event(limit: LimitReached) -> bytes:
     return protocol.error(
         LiveErrorCode.TOO_MANY_CONNECTIONS,
         f"{refusal.detail} Next try in {RETRY_AFTER_SECONDS} s.",
-        refusal.layer or "",
+        refusal.layer,
     )
 
 

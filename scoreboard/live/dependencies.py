@@ -2,6 +2,8 @@
 
 Live knows neither operations nor web, so a Protocol names what it calls there. The composition root hands the objects
 in.
+
+Tested in tests/live/transports/test_conversation.py.
 """
 
 from dataclasses import dataclass

@@ -9,10 +9,11 @@ write.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing, protocol
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.deltas import Comparison, PositionHistory, changed_positions, compare
-from scoreboard.domain.protocol import Encoding, Event
+from scoreboard.domain.framing import Encoding
+from scoreboard.domain.protocol import Event
 
 MAX_SINCE_LENGTH = 64  # characters; no position of ours is longer
 
@@ -25,7 +26,7 @@ class FrameFormat(NamedTuple):
 
 
 FORMATS = tuple(
-    FrameFormat(encode, delta) for encode in (protocol.websocket, protocol.event_stream) for delta in (False, True)
+    FrameFormat(encode, delta) for encode in (framing.websocket, framing.event_stream) for delta in (False, True)
 )
 
 EncodeFormat = Callable[[FrameFormat], bytes]
@@ -122,7 +123,9 @@ class FrameSet:
         frame = frame_format.encode(Event.UPDATE, payload, self.position)
         if not self.snapshot.stale:
             return frame
-        return frame + frame_format.encode(Event.STALE, protocol.stale(self.snapshot.stale_since_ms), "")
+        return frame + frame_format.encode(
+            Event.STALE, protocol.stale(self.snapshot.board, self.snapshot.stale_since_ms), ""
+        )
 
     def _encode_delta(self, frame_format: FrameFormat) -> bytes:
         return self._encode_difference(frame_format, self._previous_position, self._comparison)

@@ -5,7 +5,8 @@ it is complete. So the library never holds a part of a message, and a flood of t
 a parse there. The library checks what a payload says (UTF-8, the code of a Close). Knows no clock and no socket.
 """
 
-from scoreboard.domain.protocol import MESSAGE_BYTES, CloseCode
+from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.close_codes import CloseCode
 
 # Of an unfinished message: frames, and reads that brought a part of a frame. One more closes the connection with 1008.
 # Browsers send a message in one frame.

@@ -31,9 +31,10 @@ from uuid import UUID
 import structlog
 import trio
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing, protocol
 from scoreboard.domain.boards import Board, Snapshot
-from scoreboard.domain.protocol import CloseCode, Event
+from scoreboard.domain.close_codes import CloseCode
+from scoreboard.domain.protocol import Event
 from scoreboard.live.fan_out import Subscribers
 from scoreboard.live.frame_set import FORMATS, MAX_SINCE_LENGTH, FrameFormat, FrameSet, next_frame_set
 from scoreboard.live.viewer import Poll, Viewer
@@ -235,19 +236,22 @@ class Hub:
     def send_personal(self, board: Board, update: Update) -> None:
         """Sends users what their actions gave on a board, on each of their connections here, whatever those subscribed
         to."""
+        channel = board.id
         for one in update.personal:
             viewers = self._users.get(one.user)
             if viewers:
-                message = protocol.personal(one.previous, one.new, one.points, one.rank, update.position, one.at_ms)
+                message = protocol.personal(
+                    channel, one.previous, one.new, one.points, one.rank, update.position, one.at_ms
+                )
                 for viewer in viewers:
                     # no id: what the viewer has of the board is the same as before
                     self.send(viewer, viewer.encode(Event.PERSONAL, message, ""))
-                log.debug("score_pushed", board=board.id, request_id=one.request_id, connections=len(viewers))
+                log.debug("score_pushed", board=channel, request_id=one.request_id, connections=len(viewers))
 
     async def send_viewer_count(self, count: int) -> None:
         """Sends subscribers how many watch on all nodes, unless they have that number. Who is behind is left out this
         time. One call at a time."""
-        messages: dict[protocol.Encoding, bytes] = {}
+        messages: dict[framing.Encoding, bytes] = {}
         for written, viewer in enumerate(self.subscribers(), 1):
             if viewer.last_viewer_count != count and viewer.pending is None:
                 message = messages.get(viewer.encode)
@@ -268,8 +272,8 @@ class Hub:
             viewers = [viewer for viewer in channel.viewers() if viewer.wants_heartbeat]
             for written, viewer in enumerate(viewers, 1):
                 if viewer.pending is None:
-                    is_stream = viewer.encode is protocol.event_stream
-                    viewer.socket.send_now(protocol.HEARTBEAT if is_stream else protocol.HEARTBEAT_FRAME)
+                    is_stream = viewer.encode is framing.event_stream
+                    viewer.socket.send_now(framing.HEARTBEAT_COMMENT if is_stream else framing.HEARTBEAT_FRAME)
                 if not written % WRITES_PER_CHECKPOINT:
                     await trio.lowlevel.checkpoint()
 

@@ -1,6 +1,6 @@
 """What one connection may do. How many connections there may be is a matter of admission.
 
-Tested where each limit is applied: tests/live/transports.
+Tested in tests/live/transports/test_websocket.py.
 """
 
 from dataclasses import dataclass

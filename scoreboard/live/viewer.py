@@ -8,8 +8,9 @@ from collections import deque
 from typing import Protocol
 from uuid import UUID
 
-from scoreboard.domain import protocol
-from scoreboard.domain.protocol import CloseCode, Encoding
+from scoreboard.domain import framing
+from scoreboard.domain.close_codes import CloseCode
+from scoreboard.domain.framing import Encoding
 from scoreboard.net.sockets import Socket
 
 
@@ -42,7 +43,7 @@ class Viewer:
         "wants_heartbeat",
     )
 
-    def __init__(self, socket: Socket, transport: Transport, encode: Encoding = protocol.websocket) -> None:
+    def __init__(self, socket: Socket, transport: Transport, encode: Encoding = framing.websocket) -> None:
         self.socket = socket
         self.transport: Transport | None = transport
         self.hub: WritableObserver | None = None  # until it was added to one

@@ -2,6 +2,8 @@
 
 Bytes come from `unread_buffer` first, then from the descriptor. A ReadinessWatcher tells when the descriptor is
 readable; without one, Trio does.
+
+Tested in tests/net/test_sockets.py.
 """
 
 import os

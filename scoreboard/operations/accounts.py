@@ -2,7 +2,8 @@
 
 Each method hands a use case the parts of this node that it needs, and returns what the client is told or a Refusal. The
 use cases have a file each: register, log_in, refresh_session, change_password, change_profile. Everything here may
-raise StorageUnavailable. Tested by the tests of the use cases.
+raise StorageUnavailable. Tested with the use cases: tests/operations/test_log_in.py
+and those beside it.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 `submit_action` puts an action in and waits for its outcome; `workers.committer` takes batches out and resolves them.
 Never decides about an action: see `storage.commit`.
+
+Tested in tests/workers/test_committer.py.
 """
 
 from collections import deque

@@ -56,7 +56,7 @@ class Authenticator:
         """`clock` is measured by `watch`, and used by the whole node."""
         self._stores, self._issuer, self.clock = stores, issuer, clock
         # in seconds; after this no token of a revoked session is valid any more
-        self._lifetime = issuer.access_token_seconds + tokens.IAT_LEEWAY_SECONDS
+        self._lifetime = issuer.lifetime_seconds + tokens.IAT_LEEWAY_SECONDS
         self._verified: dict[str, Identity] = {}
         # sid → when it may be forgotten, Trio's clock (nobody sets that); in that order
         self._revoked: dict[UUID, float] = {}

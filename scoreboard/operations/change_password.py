@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 
 from scoreboard.domain.account_rules import PASSWORD_LONGEST
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.operations.authenticator import Identity
-from scoreboard.operations.login_admission import Client, LoginAdmission, rate_limited
+from scoreboard.operations.login_admission import Client, LoginAdmission
 from scoreboard.operations.password_rules import check_password, invalid
 from scoreboard.operations.sessions import Sessions
 from scoreboard.security import passwords
@@ -39,7 +39,7 @@ async def change_password(
             return admitted
         attempt, place = admitted
         if wait := attempt.count_account(user, None, admission.clock()):
-            return rate_limited("Too many wrong passwords for this account.", wait)
+            return rate_limited(LimitLayer.LOGIN, "Too many wrong passwords for this account.", wait)
         account = await users.by_id(stores, user)
         stored = account.password_hash if account else None
         if not await place.run(passwords.verify, stored, current[: PASSWORD_LONGEST + 1]):

@@ -1,4 +1,7 @@
-"""Change a profile: the name, the picture. Every board shows it within a second."""
+"""Change a profile: the name, the picture. Every board shows it within a second.
+
+Tested in tests/operations/test_names.py.
+"""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID

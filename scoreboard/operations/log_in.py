@@ -15,10 +15,10 @@ from uuid import UUID
 
 from scoreboard.domain import email_addresses, names
 from scoreboard.domain.account_rules import PASSWORD_LONGEST
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import Code, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case
 from scoreboard.operations.hashing import Place
-from scoreboard.operations.login_admission import TOO_BUSY, Client, LoginAdmission, rate_limited
+from scoreboard.operations.login_admission import TOO_BUSY, Client, LoginAdmission
 from scoreboard.operations.login_limits import Attempt
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
@@ -50,10 +50,10 @@ async def log_in(
         if devices:
             now = admission.clock()
             if wait := attempt.count_browser(user, now) if user and browser else attempt.count_address(now):
-                return rate_limited("Too many log-ins from this address.", wait)
+                return rate_limited(LimitLayer.LOGIN, "Too many log-ins from this address.", wait)
         counted = user or _stand_in(name)
         if wait := attempt.count_account(counted, browser, admission.clock(), by_address="@" in name):
-            return rate_limited("Too many log-ins to this account.", wait)
+            return rate_limited(LimitLayer.LOGIN, "Too many log-ins to this account.", wait)
         return await _compare_and_open(sessions, attempt, place, account, password)
 
 

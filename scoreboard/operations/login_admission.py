@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.errors import Code, LimitLayer, Refusal, rate_limited
 from scoreboard.operations.hashing import HashingQueue, Place
 from scoreboard.operations.login_limits import Attempt, LoginLimits
 
@@ -44,7 +44,7 @@ class LoginAdmission:
         """An attempt and a place in the hashing queue, both reserved in one step; or the refusal, and neither is."""
         attempt = self.limits.begin(client.address, self.clock(), has_device=has_device)
         if isinstance(attempt, int):
-            yield rate_limited("Too many log-ins from this address.", attempt)
+            yield rate_limited(LimitLayer.LOGIN, "Too many log-ins from this address.", attempt)
             return
         place = self.hashing.reserve(known=has_device)
         if place is None:
@@ -53,8 +53,3 @@ class LoginAdmission:
             return
         with attempt, place:
             yield attempt, place
-
-
-def rate_limited(what: str, seconds: int) -> Refusal:
-    """429 of the layer "login"."""
-    return Refusal(Code.RATE_LIMITED, f"{what} Next in {seconds} s.", retry_after=seconds, layer="login")

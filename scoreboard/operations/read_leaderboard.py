@@ -2,7 +2,7 @@
 own writes.
 
 Called by the web for `GET /scores/leaderboard` and the page, and by live for `authenticated`.
-Tested with a whole node in tests/e2e.
+Tested in tests/web/routes/test_scores.py, and with whole nodes in tests/e2e/test_live.py.
 """
 
 from uuid import UUID

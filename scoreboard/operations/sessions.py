@@ -86,7 +86,7 @@ class Sessions:
             userId=str(user),
             username=opened.username,
             accessToken=issuer.access_token(user, sid, jti=uuid4().hex, now=self._clock()),
-            expiresIn=issuer.access_token_seconds,
+            expiresIn=issuer.lifetime_seconds,
             actionSecret=issuer.action_secret(user, sid),
             actionKeyVersion=issuer.current_version,
             actionSecretExpiresAt=rfc3339(opened.expires_ms),

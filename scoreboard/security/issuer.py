@@ -23,7 +23,7 @@ class Issuer:
     token_keys: TokenKeys = field(repr=False)
     master_keys: Mapping[int, bytes] = field(repr=False)  # every live one, by version
     current_version: int  # of the master key that makes what is new
-    access_token_seconds: int = tokens.ACCESS_TOKEN_SECONDS
+    lifetime_seconds: int = tokens.ACCESS_TOKEN_SECONDS  # of an access token
 
     @property
     def _master_key(self) -> bytes:
@@ -38,7 +38,7 @@ class Issuer:
             sid=sid,
             jti=jti,
             now=now,
-            lifetime=self.access_token_seconds,
+            lifetime=self.lifetime_seconds,
         )
 
     def verify_access_token(self, token: str, *, now: float) -> Claims | None:

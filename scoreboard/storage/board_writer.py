@@ -8,6 +8,8 @@
 4. At most MAX_GAP_ROWS rows are kept. Over the bound they are left to the projector, and the turns wait for it.
 
 Called by `storage.commit`. asyncio-flavoured.
+
+Tested in tests/storage/test_commit.py.
 """
 
 from typing import NamedTuple

@@ -2,6 +2,8 @@
 
 Called by `scoreboard verify`. Reads only; asyncio-flavoured; whole tables in chunks, so memory holds one set of users
 per store.
+
+Tested in tests/workers/test_projector.py.
 """
 
 from typing import Any

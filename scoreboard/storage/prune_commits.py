@@ -8,6 +8,8 @@ dropped safely:
 2. Nobody can tell that a writer has ended. A committer without an action for a day still expects its last row, and a
    PostgreSQL session whose number is used again goes on from it.
 3. A Redis that comes back with an older content still has the field, and would again look like a lost history.
+
+Tested in tests/workers/test_housekeeping.py.
 """
 
 from collections.abc import Sequence

@@ -14,6 +14,8 @@ stops half-way, or goes on much later, changes nothing.
 
 A board that came back with an older content gets a new epoch in the same way, without step 1. So every node drops the
 newer versions that it knows.
+
+Tested in tests/workers/test_projector.py.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """What the two listeners do with requests: `PublicHandlers` (the port for everybody) and `MetricsHandlers`.
 
 Both implement `http.handlers.RequestHandlers`. The composition root builds them; nothing is started here.
+
+Tested in tests/e2e/test_front_line.py.
 """
 
 from collections.abc import Awaitable, Mapping

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import trio
 
-from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, rate_limited
+from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, LimitLayer, rate_limited
 from scoreboard.domain.paths import AVATAR_PREFIX, LIVEZ_PATH, METRICS_PATH, POLL_PATH, READYZ_PATH
 from scoreboard.domain.queries import check_parameters
 from scoreboard.domain.sliding_window import SlidingWindow
@@ -116,7 +116,7 @@ class RateLimitMiddleware:
             if wait:
                 self._refuse(request, key, user)
                 whose = "from this address" if user is None else "of this account"
-                return problem(rate_limited("ip", f"Too many requests {whose}.", wait), request.request_id)
+                return problem(rate_limited(LimitLayer.IP, f"Too many requests {whose}.", wait), request.request_id)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
         if request.query and (known := self._parameters.get(request.path)) is not None:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
-from scoreboard.domain.protocol import CHANNEL_LENGTH
+from scoreboard.domain.client_messages import CHANNEL_LENGTH
 from scoreboard.domain.queries import MAX_QUERY_BYTES
 from scoreboard.operations.sessions import LoggedIn
 

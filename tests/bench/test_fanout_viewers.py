@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import trio
 
-from scoreboard.domain.protocol import text_frame
+from scoreboard.domain.framing import text_frame
 from tests.bench import fanout_lag
 from tests.bench.fanout_crowd import crowd
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.protocol import text_frame
+from scoreboard.domain.framing import text_frame
 from tests.bench import fanout_wire as wire
 from tests.bench.fanout_wire import Shown
 

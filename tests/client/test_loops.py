@@ -13,7 +13,7 @@ import pytest
 import scoreboard.client
 import scoreboard.client.asyncio as asyncio_client
 from scoreboard.client import Credentials, Unreachable, backoff, following
-from scoreboard.domain.protocol import CloseCode
+from scoreboard.domain.close_codes import CloseCode
 from tests.client.board_server import BoardServer, board_server
 from tests.client.loops import is_trio, on_both_loops
 from tests.conftest import in_thread

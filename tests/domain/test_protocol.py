@@ -1,67 +1,14 @@
-"""The catalogue of events and close codes, and their bytes."""
+"""The events of a live connection, as the contract has them."""
 
 import json
 from uuid import UUID
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import TextMessage
-
-from scoreboard.domain import protocol as wire
-from scoreboard.domain.boards import Entry, Snapshot
-from scoreboard.domain.deltas import ChangedPosition
+from scoreboard.domain import protocol
+from scoreboard.domain.boards import LEADERBOARD, Entry, Snapshot
+from scoreboard.domain.deltas import ChangedPosition, compare
+from scoreboard.domain.errors import LimitLayer
 
 USER = UUID(int=7)
-
-
-@given(st.text(max_size=200) | st.sampled_from(["x" * 125, "x" * 126, "x" * 65_535, "x" * 65_536]))
-def test_a_text_frame_is_read_as_its_text(text: str) -> None:
-    """Another implementation reads each frame as one whole message, at every length of the length."""
-    client = Connection(ConnectionType.CLIENT)
-    client.receive_data(wire.text_frame(text.encode()))
-    events = list(client.events())
-    assert all(isinstance(event, TextMessage) for event in events)
-    assert "".join(event.data for event in events if isinstance(event, TextMessage)) == text
-
-
-@given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
-def test_any_text_is_a_message_or_none(text: str) -> None:
-    """No text whatever raises."""
-    wire.read_message(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"action":"ping"}', wire.Ping()),
-        ('{"action":"subscribe","channel":"leaderboard","later":1}', wire.Subscribe("leaderboard")),
-        ('{"mode":"delta","since":"1-2","channel":"x","action":"subscribe"}', wire.Subscribe("x", "delta", "1-2")),
-        ('{"action":"unsubscribe","channel":"leaderboard"}', wire.Unsubscribe("leaderboard")),
-        ('{"action":"auth","token":"t"}', wire.Auth("t")),
-        ('{"action":"dance"}', None),
-        ('{"action":"subscribe"}', None),
-        ('{"action":"subscribe","channel":7}', None),
-        ('["ping"]', None),
-        ("{", None),
-        ("", None),
-        ("[" * 100_000, None),
-        ('{"action":"auth","token":"\\ud800"}', None),
-    ],
-)
-def test_messages(text: str, message: wire.Message | None) -> None:
-    """The four actions are read, members of later versions ignored; everything else is no message."""
-    assert wire.read_message(text) == message
-
-
-def test_every_close_code_says_what_to_do() -> None:
-    """Each close code has a reason that fits into a control frame and says whether to reconnect."""
-    assert set(wire.RECONNECT) == set(wire.WORDS) == set(wire.CloseCode)
-    for code in wire.CloseCode:
-        text = wire.reason(code)
-        assert len(text.encode()) <= 123
-        assert text.endswith("; reconnect") == wire.RECONNECT[code]
 
 
 def test_the_update_has_the_specification_s_shape() -> None:
@@ -72,7 +19,9 @@ def test_the_update_has_the_specification_s_shape() -> None:
         for rank in range(1, 13)
     )
     snapshot = Snapshot("leaderboard", 3, 9, 8, 1_768_041_000_000, rows)
-    event = json.loads(wire.update(snapshot, (ChangedPosition("u2", 6, 2, 998), ChangedPosition("u99", 10, None, 5))))
+    event = json.loads(
+        protocol.update(snapshot, (ChangedPosition("u2", 6, 2, 998), ChangedPosition("u99", 10, None, 5)))
+    )
     assert event == {
         "event": "leaderboard:update",
         "data": {
@@ -93,9 +42,25 @@ def test_the_update_has_the_specification_s_shape() -> None:
     }
 
 
-def test_the_other_events() -> None:
-    """Each is an object of event and data, as the contract has it."""
-    assert json.loads(wire.personal(1500, 1600, 100, 5, "1-2", 1_768_041_000_000)) == {
+def test_a_delta_holds_whole_rows_and_who_left() -> None:
+    """leaderboard:delta names both positions; a changed row is whole, with the rank that it had."""
+    before, after = (Entry(1, "u1", "One", 9), Entry(2, "u2", "Two", 8)), (Entry(1, "u3", "Three", 10),)
+    snapshot = Snapshot("leaderboard", 3, 9, 8, 1_768_041_000_000, after)
+    assert json.loads(protocol.delta("3-7", compare(before, after), snapshot)) == {
+        "event": "leaderboard:delta",
+        "data": {
+            "position": "3-8",
+            "previousPosition": "3-7",
+            "changed": [{"userId": "u3", "username": "Three", "score": 10, "rank": 1, "previousRank": None}],
+            "removed": ["u1", "u2"],
+            "timestamp": "2026-01-10T10:30:00.000Z",
+        },
+    }
+
+
+def test_a_personal_event_has_the_specification_s_shape() -> None:
+    """score:personal holds what an action gave its user."""
+    assert json.loads(protocol.personal(LEADERBOARD.id, 1500, 1600, 100, 5, "1-2", 1_768_041_000_000)) == {
         "event": "score:personal",
         "data": {
             "previousScore": 1500,
@@ -106,13 +71,49 @@ def test_the_other_events() -> None:
             "timestamp": "2026-01-10T10:30:00.000Z",
         },
     }
-    assert json.loads(wire.authenticated(USER, 10, None))["data"] == {"userId": str(USER), "score": 10, "rank": None}
-    assert json.loads(wire.stale(1_768_041_000_000)) == {
+
+
+def test_authenticated_says_where_the_user_stands() -> None:
+    """A rank that no store tells is null."""
+    data = json.loads(protocol.authenticated(USER, 10, None))["data"]
+    assert data == {"userId": str(USER), "score": 10, "rank": None}
+
+
+def test_a_stale_event_says_since_when() -> None:
+    """leaderboard:stale holds the time from which on the board can't be read."""
+    assert json.loads(protocol.stale(LEADERBOARD.id, 1_768_041_000_000)) == {
         "event": "leaderboard:stale",
         "data": {"since": "2026-01-10T10:30:00.000Z"},
     }
-    assert json.loads(wire.error(wire.LiveErrorCode.UNKNOWN_CHANNEL, "no")) == {
+
+
+def test_an_error_event_names_the_limit_that_refused() -> None:
+    """`layer` is left out where no limit refused, or the node's own did."""
+    assert json.loads(protocol.error(protocol.LiveErrorCode.UNKNOWN_CHANNEL, "no")) == {
         "event": "error",
         "data": {"code": "UNKNOWN_CHANNEL", "message": "no"},
     }
-    assert json.loads(wire.subscribed("leaderboard")) == {"event": "subscribed", "data": {"channel": "leaderboard"}}
+    refused = json.loads(protocol.error(protocol.LiveErrorCode.TOO_MANY_CONNECTIONS, "no", LimitLayer.IP))
+    assert refused["data"]["layer"] == "ip"
+
+
+def test_subscribed_promises_heartbeats_only_on_request() -> None:
+    """The longest silence is told to a client that asked for heartbeats."""
+    assert json.loads(protocol.subscribed("leaderboard")) == {"event": "subscribed", "data": {"channel": "leaderboard"}}
+    promised = json.loads(protocol.subscribed("leaderboard", heartbeat=True))["data"]
+    assert promised == {"channel": "leaderboard", "heartbeatSeconds": protocol.HEARTBEAT_SECONDS}
+
+
+def test_events_of_other_boards_name_their_channel() -> None:
+    """`channel` is the last member of the data. Apart from it a board's events are those of the first board."""
+    rows = (Entry(1, "u1", "One", 9),)
+    first, other = (Snapshot(board, 3, 9, 8, 1_768_041_000_000, rows) for board in (LEADERBOARD.id, "daily"))
+    comparison = compare((), rows)
+    pairs = [
+        (protocol.update(first, ()), protocol.update(other, ())),
+        (protocol.delta("3-7", comparison, first), protocol.delta("3-7", comparison, other)),
+        (protocol.stale(first.board, 7), protocol.stale(other.board, 7)),
+        (protocol.personal(first.board, 1, 2, 1, 1, "3-8", 7), protocol.personal(other.board, 1, 2, 1, 1, "3-8", 7)),
+    ]
+    for ours, theirs in pairs:
+        assert theirs == ours.removesuffix(b"}}") + b',"channel":"daily"}}'

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, WebSocket, WebSocketRoute, expect
 
-from scoreboard.domain import protocol as wire
+from scoreboard.domain import protocol
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.deltas import compare
 from tests.e2e.browsing import (
@@ -92,7 +92,7 @@ def test_deltas_make_the_same_board_as_the_server(visitor: BrowserContext, live_
     for step in range(1, 300):
         boards.append(random_board(boards[-1]))
         snapshot = Snapshot("leaderboard", 1, step, step, 0, boards[-1])
-        deltas.append(json.loads(wire.delta(f"1-{step - 1}", compare(boards[-2], boards[-1]), snapshot))["data"])
+        deltas.append(json.loads(protocol.delta(f"1-{step - 1}", compare(boards[-2], boards[-1]), snapshot))["data"])
     page = open_page(visitor, live_server.url)
     made = page.evaluate(
         """async (deltas) => {

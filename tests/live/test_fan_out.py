@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing
 from scoreboard.domain.boards import Board
-from scoreboard.domain.protocol import Encoding, Event, event_stream, websocket
+from scoreboard.domain.framing import Encoding, event_stream, websocket
+from scoreboard.domain.protocol import Event
 from scoreboard.live import fan_out
 from scoreboard.live import hub as hub_module
 from scoreboard.live.hub import Hub
@@ -259,7 +260,7 @@ async def test_an_event_that_could_not_be_sent_is_not_overtaken(monkeypatch: pyt
     async with watching() as (hub, viewers):
         with monkeypatch.context() as patch:
             patch.setattr(sockets, "_write", fail)
-            hub.send(viewers[0], protocol.PONG)
+            hub.send(viewers[0], framing.PONG_FRAME)
         await hub.publish(BOARD, snapshot("b", 2))
         assert viewers[0].read() == []
         assert viewers[1].read() == ["b"]

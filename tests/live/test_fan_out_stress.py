@@ -10,7 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing
 from scoreboard.domain.boards import Board
 from scoreboard.live import fan_out
 from scoreboard.live import hub as hub_module
@@ -60,7 +60,7 @@ async def come_and_go(chance: random.Random) -> None:
 
     async def write_to(socket: Socket) -> None:
         with suppress(trio.ClosedResourceError):
-            await socket.send_all(protocol.PONG)
+            await socket.send_all(framing.PONG_FRAME)
 
     async def interfere(nursery: trio.Nursery) -> None:
         for _ in range(150):
@@ -79,7 +79,7 @@ async def come_and_go(chance: random.Random) -> None:
                     if chance.random() < 0.5:  # else its transport learns of it later
                         hub.remove(viewer)
                 case 4:
-                    hub.send(viewer, protocol.PONG)
+                    hub.send(viewer, framing.PONG_FRAME)
                 case 5:
                     nursery.start_soon(write_to, viewer.socket)
                 case _:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Snapshot
-from scoreboard.domain.protocol import websocket
+from scoreboard.domain.framing import websocket
 from scoreboard.live.frame_set import FrameFormat, FrameSet, next_frame_set
 from tests.live.boards import snapshot
 from tests.live.messages import kinds, names, read_frames

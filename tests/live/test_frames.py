@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.protocol import MESSAGE_BYTES, CloseCode
+from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.close_codes import CloseCode
 from scoreboard.live.frames import MAX_PIECES, FrameBuffer
 from tests.live.messages import masked, one_by_one
 

@@ -3,7 +3,7 @@
 import trio
 import trio.testing
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing, protocol
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.live.hub import Hub
 from tests.live.boards import BOARD, snapshot
@@ -13,7 +13,7 @@ SECONDS = 60
 
 
 def heartbeats(viewer: FakeViewer) -> int:
-    return sum(taken in {protocol.HEARTBEAT, protocol.HEARTBEAT_FRAME} for taken in viewer.fake.taken)
+    return sum(taken in {framing.HEARTBEAT_COMMENT, framing.HEARTBEAT_FRAME} for taken in viewer.fake.taken)
 
 
 async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
@@ -21,7 +21,7 @@ async def test_who_asked_hears_something_in_time(nursery: trio.Nursery, autojump
     nothing."""
     hub = Hub((BOARD,))
     await nursery.start(run_heartbeat, hub)
-    asked, stream, other = FakeViewer(hub), FakeViewer(hub, encode=protocol.event_stream), FakeViewer(hub)
+    asked, stream, other = FakeViewer(hub), FakeViewer(hub, encode=framing.event_stream), FakeViewer(hub)
     asked.wants_heartbeat = stream.wants_heartbeat = True
     await trio.sleep(SECONDS)
     assert heartbeats(asked) >= SECONDS / protocol.HEARTBEAT_SECONDS - 1

@@ -8,7 +8,9 @@ import trio
 import trio.testing
 
 from scoreboard.domain import protocol
-from scoreboard.domain.protocol import PONG, CloseCode, Event, event_stream
+from scoreboard.domain.close_codes import CloseCode
+from scoreboard.domain.framing import PONG_FRAME, event_stream
+from scoreboard.domain.protocol import Event
 from scoreboard.live import fan_out
 from scoreboard.live import hub as module
 from scoreboard.live.hub import MAX_PENDING_EVENTS, Hub
@@ -99,11 +101,11 @@ async def test_events_wait_in_order_before_the_board(hub: Hub) -> None:
     don't overtake."""
     viewer = FakeViewer(hub, user=ANN)
     viewer.fake.stuck = True
-    hub.send(viewer, PONG)
+    hub.send(viewer, PONG_FRAME)
     hub.send_personal(BOARD, update_for(ANN))
     viewer.fake.stuck = False  # there is room, but nobody has said so yet
     await hub.publish(BOARD, snapshot("a", 1))
-    hub.send(viewer, PONG)
+    hub.send(viewer, PONG_FRAME)
     assert viewer.fake.taken == []
     viewer.fake.release()
     assert kinds(viewer.events) == ["pong", "score:personal", "pong", "leaderboard:update"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import TOP_SIZE, Entry, Snapshot
-from scoreboard.domain.protocol import Encoding, event_stream, websocket
+from scoreboard.domain.framing import Encoding, event_stream, websocket
 from scoreboard.live.hub import Hub
 from tests.live.boards import BOARD
 from tests.live.messages import read_frames, read_stream

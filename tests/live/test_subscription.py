@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from scoreboard.domain.boards import Board, BoardVersion
+from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.protocol import CloseCode
 from scoreboard.live import subscription as module
 from scoreboard.live.hub import Hub
 from scoreboard.live.subscription import HEARTBEAT_TIMEOUT_SECONDS, Subscription

@@ -4,7 +4,7 @@ import trio
 import trio.testing
 
 from scoreboard.domain.boards import Board
-from scoreboard.domain.protocol import event_stream
+from scoreboard.domain.framing import event_stream
 from scoreboard.live.hub import Hub
 from scoreboard.live.viewer_count import NODE_TIMEOUT_SECONDS, SEND_INTERVAL_SECONDS, ViewerCount
 from tests.live.boards import BOARD

@@ -8,7 +8,8 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.boards import Board
-from scoreboard.domain.protocol import CloseCode, Encoding, websocket
+from scoreboard.domain.close_codes import CloseCode
+from scoreboard.domain.framing import Encoding, websocket
 from scoreboard.live.fan_out import Subscribers
 from scoreboard.live.frame_set import FrameFormat
 from scoreboard.live.hub import Hub

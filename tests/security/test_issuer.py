@@ -15,11 +15,11 @@ RETIRED = Issuer("http://127.0.0.1:8000", TOKEN_KEYS, {2: NEW}, 2)
 
 
 def test_an_access_token_is_accepted_until_it_expires() -> None:
-    """It names the user and the session, for `access_token_seconds`."""
+    """It names the user and the session, for `lifetime_seconds`."""
     token = BEFORE.access_token(USER, SID, jti="j", now=1000.5)
     claims = BEFORE.verify_access_token(token, now=1000.5)
     assert claims is not None
-    assert (claims.user, claims.sid, claims.expires) == (USER, SID, 1000 + BEFORE.access_token_seconds)
+    assert (claims.user, claims.sid, claims.expires) == (USER, SID, 1000 + BEFORE.lifetime_seconds)
     assert BEFORE.verify_access_token(token, now=claims.expires) is None
 
 

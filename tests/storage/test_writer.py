@@ -14,7 +14,7 @@ import trio
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
-from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recorded, SubmittedAction, limited
+from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recorded, SubmittedAction, too_many_actions
 from scoreboard.storage import writer as module
 from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.connections.bridge import run_in_asyncio
@@ -416,7 +416,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
 
     async def refuse_other(_conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
         asked.extend(each.user for each in claims)
-        return [limited("user", 1000) if each.user == other else None for each in claims]
+        return [too_many_actions(1000) if each.user == other else None for each in claims]
 
     writer = Writer(PostgresConnector(proxy.url).connect_committer_aio, refuse_other, [agreed()])
     outcomes = await record(writer, [claim(one), claim(other)])

@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from scoreboard.domain.errors import Code, FieldError, Refusal, StorageUnavailable
-from scoreboard.domain.outcomes import UNSTORABLE_ACTION, Duplicate, Outcome, Recorded, limited, out_of_service
+from scoreboard.domain.outcomes import (
+    UNSTORABLE_ACTION,
+    Duplicate,
+    Outcome,
+    Recorded,
+    cooling_down,
+    out_of_service,
+    too_many_actions,
+)
 from scoreboard.storage.board_cache import Standing
 from tests.operations.people import database_url
 from tests.web.site import SNAPSHOT, WebServer, serve_web
@@ -255,8 +263,8 @@ OUTCOMES: list[tuple[Outcome | Exception, int, str, dict[str, Any]]] = [
         "INVALID_ACTION",
         {"errors": [{"field": "a", "message": "b"}]},
     ),
-    (limited("user", 13_400), 429, "RATE_LIMITED", {"layer": "user", "retry-after": "14"}),
-    (limited("cooldown", 1), 429, "RATE_LIMITED", {"layer": "cooldown", "retry-after": "1"}),
+    (too_many_actions(13_400), 429, "RATE_LIMITED", {"layer": "user", "retry-after": "14"}),
+    (cooling_down(1), 429, "RATE_LIMITED", {"layer": "cooldown", "retry-after": "1"}),
     (out_of_service("Too busy."), 503, "SERVICE_UNAVAILABLE", {"retry-after": "1"}),
     (StorageUnavailable("postgresql", "secret"), 503, "SERVICE_UNAVAILABLE", {"retry-after": "1"}),
     (ValueError("secret"), 500, "INTERNAL", {}),

@@ -17,8 +17,7 @@ import msgspec
 import pytest
 
 from scoreboard.domain import account_rules as profiles
-from scoreboard.domain import email_addresses, names
-from scoreboard.domain import protocol as wire
+from scoreboard.domain import client_messages, email_addresses, names
 from scoreboard.domain.actions import parse_action
 from scoreboard.domain.queries import MAX_QUERY_BYTES
 from scoreboard.domain.skeletons import folded_skeleton, skeleton_of_first_rule
@@ -132,12 +131,14 @@ def test_actions() -> None:
 
 def test_live_messages() -> None:
     """Of a WebSocket: 4 KiB."""
-    texts = {name: body.decode("utf-8", "replace")[: wire.MESSAGE_BYTES] for name, body in BODIES.items()}
+    texts = {name: body.decode("utf-8", "replace")[: client_messages.MESSAGE_BYTES] for name, body in BODIES.items()}
     texts |= {
-        f"{name} of a message": filled(f'{{"action":"subscribe","{name}":"', MARKS, '"}', wire.MESSAGE_BYTES).decode()
+        f"{name} of a message": filled(
+            f'{{"action":"subscribe","{name}":"', MARKS, '"}', client_messages.MESSAGE_BYTES
+        ).decode()
         for name in ("channel", "mode", "since", "x")
     }
-    check((name, partial(wire.read_message, text)) for name, text in texts.items())
+    check((name, partial(client_messages.read_message, text)) for name, text in texts.items())
 
 
 def test_what_the_structs_let_through() -> None:

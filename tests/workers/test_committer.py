@@ -12,7 +12,7 @@ import trio_asyncio
 
 from scoreboard.domain.boards import LEADERBOARD, Board, BoardVersion
 from scoreboard.domain.errors import Code, StorageUnavailable
-from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction, limited
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction, too_many_actions
 from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import (
     ACTION_TIMEOUT_SECONDS,
@@ -59,7 +59,7 @@ def test_the_first_of_equal_actions_leads() -> None:
         (Duplicate(POINTS), Duplicate(POINTS), Duplicate(None)),
         (Duplicate(None), Duplicate(None), Duplicate(None)),
         (USER_DELETED, USER_DELETED, USER_DELETED),
-        (limited("user", 5), limited("user", 5), limited("user", 5)),
+        (too_many_actions(5), too_many_actions(5), too_many_actions(5)),
     ],
 )
 def test_a_follower_gets_what_became_of_its_leader(outcome: Outcome, same: Outcome, other: Outcome) -> None:

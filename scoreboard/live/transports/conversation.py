@@ -11,9 +11,10 @@ from typing import assert_never
 
 import trio
 
-from scoreboard.domain import protocol
+from scoreboard.domain import client_messages, framing, protocol
 from scoreboard.domain.boards import Board
-from scoreboard.domain.protocol import CloseCode, LiveErrorCode
+from scoreboard.domain.close_codes import CloseCode
+from scoreboard.domain.protocol import LiveErrorCode
 from scoreboard.live.admission import refusal_event
 from scoreboard.live.dependencies import LiveDependencies
 from scoreboard.live.frames import FrameBuffer
@@ -71,7 +72,7 @@ class Conversation:
             if now >= self._ping_at:
                 self._ping_at = now + self._limits.ping_seconds
                 # not taken: it is behind, or just being written to; the sweeper closes who is behind for too long
-                self.viewer.socket.send_now(protocol.PING)
+                self.viewer.socket.send_now(framing.PING_FRAME)
             self.viewer.socket.deadline = min(
                 now + CHECK_INTERVAL_SECONDS, now + self._expires - wall, self._auth_by, self._ping_at
             )
@@ -99,11 +100,11 @@ class Conversation:
         if self._messages > self._limits.max_messages:
             return CloseCode.POLICY
         if (
-            len(text) * 4 > protocol.MESSAGE_BYTES
-            and len(text.encode() if isinstance(text, str) else text) > protocol.MESSAGE_BYTES
+            len(text) * 4 > client_messages.MESSAGE_BYTES
+            and len(text.encode() if isinstance(text, str) else text) > client_messages.MESSAGE_BYTES
         ):
             return CloseCode.TOO_BIG
-        message = protocol.read_message(text) if isinstance(text, str) else None
+        message = client_messages.read_message(text) if isinstance(text, str) else None
         match message:
             case None:
                 self._send_error(
@@ -111,16 +112,16 @@ class Conversation:
                     "a message is a JSON object whose action is subscribe, unsubscribe, auth or ping",
                 )
                 return CloseCode.BAD_MESSAGE
-            case protocol.Ping():
-                self._send(protocol.PONG)
-            case protocol.Auth(token):
+            case client_messages.Ping():
+                self._send(framing.PONG_FRAME)
+            case client_messages.Auth(token):
                 return await self.authenticate(token)
-            case protocol.Subscribe():
+            case client_messages.Subscribe():
                 await self._subscribe(message)
-            case protocol.Unsubscribe(channel):
+            case client_messages.Unsubscribe(channel):
                 if (board := self._find_board(channel)) is not None:
                     self._live.hub.unsubscribe(self.viewer, board)
-                    self._send(protocol.text_frame(protocol.unsubscribed(board.id)))
+                    self._send(framing.text_frame(protocol.unsubscribed(board.id)))
             case _:
                 assert_never(message)
         return None
@@ -136,7 +137,7 @@ class Conversation:
             return CloseCode.TOKEN
         if viewer.user is None:
             if limit := self._live.admission.user_limit_reached(identity.user):
-                self._send(protocol.text_frame(refusal_event(limit)))
+                self._send(framing.text_frame(refusal_event(limit)))
                 return CloseCode.OVERLOADED
             self._live.admission.identify(identity.user)
         self._live.hub.identify(viewer, identity.user, identity.sid)
@@ -145,7 +146,7 @@ class Conversation:
         await send_identity(self._live, viewer, identity.user)
         return None
 
-    async def _subscribe(self, message: protocol.Subscribe) -> None:
+    async def _subscribe(self, message: client_messages.Subscribe) -> None:
         board = self._find_board(message.channel)
         if board is None:
             return
@@ -167,7 +168,7 @@ class Conversation:
         return board
 
     def _send_error(self, code: LiveErrorCode, message: str) -> None:
-        self._send(protocol.text_frame(protocol.error(code, message)))
+        self._send(framing.text_frame(protocol.error(code, message)))
 
     def _send(self, frame: bytes) -> None:
         self._live.hub.send(self.viewer, frame)

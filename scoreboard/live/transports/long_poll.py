@@ -16,8 +16,8 @@ from math import inf
 import trio
 
 from scoreboard.domain.boards import Snapshot
+from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.protocol import CloseCode
 from scoreboard.http.handlers import DEFERRED, Deferred, Respond
 from scoreboard.http.request import Request, Response
 from scoreboard.live.dependencies import LiveDependencies, WebDependencies

@@ -11,9 +11,10 @@ from math import inf
 import structlog
 import trio
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing, protocol
+from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import Code, Refusal
-from scoreboard.domain.protocol import CloseCode, Event, LiveErrorCode
+from scoreboard.domain.protocol import Event, LiveErrorCode
 from scoreboard.http.request import Request, Response
 from scoreboard.live.dependencies import Identity, LiveDependencies, WebDependencies
 from scoreboard.live.limits import LiveLimits
@@ -77,7 +78,7 @@ class _Stream:
 
     def __init__(self, socket: Socket, endpoint: StreamEndpoint) -> None:
         self._endpoint = endpoint
-        self._viewer = Viewer(socket, self, protocol.event_stream)
+        self._viewer = Viewer(socket, self, framing.event_stream)
         self._viewer.wants_heartbeat = True  # a comment: a client that does not look for it does not see it
         self._expires = inf  # Unix seconds, of the token
         self._is_closing = False

@@ -41,7 +41,7 @@ async def subscribe(live: LiveDependencies, viewer: Viewer, board: Board, *, del
             await live.batcher.refresh(board)
         except StorageUnavailable:
             hub.send_latest(viewer, board)
-            hub.send(viewer, viewer.encode(Event.STALE, protocol.stale(round(live.clock.now() * 1000)), ""))
+            hub.send(viewer, viewer.encode(Event.STALE, protocol.stale(board.id, round(live.clock.now() * 1000)), ""))
             # The next frames go to it whole: only a whole board says that the board is live again.
             hub.subscribe(viewer, board, delta=delta)
             return

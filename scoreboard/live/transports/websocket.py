@@ -13,9 +13,12 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
-from scoreboard.domain import protocol
+from scoreboard.domain import framing
+from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.close_codes import CloseCode, close_reason
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.protocol import MESSAGE_BYTES, SUBPROTOCOL, CloseCode, close_frame, reason
+from scoreboard.domain.framing import close_frame
+from scoreboard.domain.protocol import SUBPROTOCOL
 from scoreboard.http.request import Request
 from scoreboard.live.admission import REFUSALS, LimitReached, refusal_event
 from scoreboard.live.dependencies import LiveDependencies, WebDependencies
@@ -149,7 +152,7 @@ class _Connection(trio.abc.Stream):
                 try:
                     if code is None and limit is not None:
                         code = CloseCode.OVERLOADED
-                        await socket.send_all(protocol.text_frame(refusal_event(limit)))
+                        await socket.send_all(framing.text_frame(refusal_event(limit)))
                     if code is None:
                         self._join(viewer)
                         if token is not None:
@@ -219,7 +222,7 @@ class _Connection(trio.abc.Stream):
                 if self._discards_input:
                     await socket.send_all(close_frame(self._close_code))
                 else:
-                    await websocket.aclose(self._close_code, reason(self._close_code))
+                    await websocket.aclose(self._close_code, close_reason(self._close_code))
             if socket.fd >= 0:  # we sent a Close and nobody waits for its echo, or the viewer has just left
                 self._lingered = trio.Event()
                 socket.shut_writing()

@@ -1,6 +1,8 @@
 """Many users at once, for the command line: an import from a file, and users with ready tokens for load tests.
 
 Called by `scoreboard users import` and `scoreboard users tokens`; no route leads here.
+
+Tested in tests/cli/test_users.py.
 """
 
 import secrets
@@ -150,7 +152,7 @@ async def development_tokens(
         # of no token: these sessions are not refreshed
         digests = [secrets.token_bytes(refresh_tokens.VALUE_BYTES) for _ in found]
         sids, users_of_sids = [sid for _, sid in found], [user for user, _ in found]
-        await sessions.open_many(stores, sids, users_of_sids, digests, issuer.access_token_seconds)
+        await sessions.open_many(stores, sids, users_of_sids, digests, issuer.lifetime_seconds)
         for user, sid in found:
             token = issuer.access_token(user, sid, jti=uuid4().hex, now=now)
             made.append(DevelopmentToken(user, token, issuer.action_secret(user, sid), issuer.current_version))

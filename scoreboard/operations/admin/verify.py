@@ -2,6 +2,8 @@
 
 On a running system the stores are read one after the other while scores change. So what differs is compared again, and
 only what keeps differing counts. Repairs nothing.
+
+Tested in tests/workers/test_projector.py.
 """
 
 import trio

@@ -4,7 +4,7 @@ A reply that means "not here" tells of every connection that was opened before i
 before their next use, the subscription at once, one in use when its call has ended. Plain methods may be called from
 anywhere on the loop.
 
-Tested by test_redis_pool.py and test_postgres_pool.py.
+Tested in tests/storage/connections/test_redis_pool.py and tests/storage/connections/test_postgres_pool.py.
 """
 
 import asyncio

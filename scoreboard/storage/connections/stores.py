@@ -4,7 +4,7 @@
 once, unless its name ends in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. Commands and
 the server get theirs from storage.start_stores, which starts, migrates and then opens.
 
-Tested by test_postgres_pool.py, test_redis_pool.py and test_terminated.py.
+Tested in tests/storage/connections/test_postgres_pool.py and tests/storage/connections/test_terminated.py.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ Called by operations.accounts and operations.admin.users. A log-in opens its ses
 compared is still the user's (storage.postgres.sessions), and waits for a change that is under way: so no session of an
 old password is left over. Everything here may raise StorageUnavailable.
 
-Tested by tests/operations/test_password_change.py.
+Tested by tests/operations/test_change_password.py.
 """
 
 from uuid import UUID

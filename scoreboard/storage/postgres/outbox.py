@@ -3,6 +3,8 @@ any more.
 
 Called by the projector and by housekeeping. asyncio-flavoured; a turn is known by its writer and its number, and a
 writer's turns have no gap.
+
+Tested in tests/workers/test_projector.py.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ Called by operations.sessions, operations.refresh_session and operations.authent
 same token are put in order by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node
 reads of the session's end. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
 
-Tested by tests/operations/test_accounts.py and test_authenticator.py.
+Tested by tests/operations/test_refresh_session.py and test_authenticator.py.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ unique indexes alone: of the exact and the folded spelling, and of each of the n
 is taken is a Refusal that names the field. Nothing here violates an index on the way: PostgreSQL's log would have the
 key, an e-mail address. Everything here may raise StorageUnavailable.
 
-Tested by tests/operations/test_accounts.py and test_names.py, and tests/cli/test_users.py.
+Tested in tests/operations/test_register.py and test_names.py, and tests/cli/test_users.py.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from scoreboard.domain import email_addresses, names
-from scoreboard.domain.errors import Code, FieldError, Refusal
+from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.skeletons import REST_DAYS
@@ -315,7 +315,7 @@ async def change(
             if row["wait"] == wait
             else f"You have given up {MAX_RESTING_NAMES} names in {REST_DAYS} days."
         )
-        return Refusal(Code.RATE_LIMITED, why, retry_after=ceil(wait), layer="user")
+        return rate_limited(LimitLayer.USER, why, ceil(wait), names_wait=False)
     if row["is_new"] and not row["is_changed"]:
         return USERNAME_TAKEN
     name, picture = row["new_username"], row["new_avatar_url"]

@@ -19,7 +19,7 @@ import asyncpg
 from scoreboard.domain.actions import NEWEST_MS, OLDEST_MS, TOO_OLD_OR_AHEAD, is_timely
 from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
-from scoreboard.domain.outcomes import SubmittedAction, limited
+from scoreboard.domain.outcomes import SubmittedAction, cooling_down, too_many_actions
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
 from scoreboard.storage.connections.generation import Generation
 from scoreboard.storage.connections.namespace import SPECIFIED, Namespace
@@ -209,9 +209,9 @@ class Limits:
 
     def _by_log(self, action: SubmittedAction, now: int, stamps: Sequence[int], started: int) -> Refusal | None:
         if self.per_minute and len(stamps) >= self.per_minute:
-            return limited("user", stamps[-self.per_minute] + WINDOW_MS - now)
+            return too_many_actions(stamps[-self.per_minute] + WINDOW_MS - now)
         if started and started + self._cooldown_ms(action) > now:
-            return limited("cooldown", started + self._cooldown_ms(action) - now)
+            return cooling_down(started + self._cooldown_ms(action) - now)
         if not is_timely(action.timestamp_ms, now):
             return TOO_OLD_OR_AHEAD
         return action.points_or_refusal if isinstance(action.points_or_refusal, Refusal) else None
@@ -229,9 +229,9 @@ def _refusal(action: SubmittedAction, verdict: int, wait: int) -> Refusal | None
         case 1:
             return None
         case 2:
-            return limited("user", int(wait))
+            return too_many_actions(int(wait))
         case 3:
-            return limited("cooldown", int(wait))
+            return cooling_down(int(wait))
         case 4:
             return TOO_OLD_OR_AHEAD
         case _:

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Board
+from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.protocol import HEARTBEAT_SECONDS, MESSAGE_BYTES, PING, CloseCode
+from scoreboard.domain.framing import PING_FRAME
+from scoreboard.domain.protocol import HEARTBEAT_SECONDS
 from scoreboard.live.admission import Admission
 from scoreboard.live.dependencies import LiveDependencies
 from scoreboard.live.hub import Hub
@@ -71,15 +74,15 @@ class Scene:
         for _ in range(round(seconds * 2)):
             await trio.sleep(0.5)
             if trio.current_time() > self.viewer.fake.deadline:
-                pings = self.viewer.fake.taken.count(PING)
+                pings = self.viewer.fake.taken.count(PING_FRAME)
                 self.viewer.fake.deadline = float("inf")
                 self.conversation.check_deadlines()
-                if pongs and self.viewer.fake.taken.count(PING) > pings:
+                if pongs and self.viewer.fake.taken.count(PING_FRAME) > pings:
                     self.conversation.count_received(masked(10))
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        self.viewer.fake.taken = [frame for frame in self.viewer.fake.taken if frame != PING]
+        self.viewer.fake.taken = [frame for frame in self.viewer.fake.taken if frame != PING_FRAME]
         return self.viewer.events
 
 
@@ -271,7 +274,7 @@ async def test_who_answers_pings_stays_and_who_is_silent_goes(autojump_clock: tr
     s."""
     scene = Scene()
     await scene.pass_time(600, pongs=True)
-    assert scene.viewer.fake.taken.count(PING) in {28, 29, 30}
+    assert scene.viewer.fake.taken.count(PING_FRAME) in {28, 29, 30}
     assert scene.viewer.ends == []
     await scene.pass_time(59 - 20, pongs=False)
     assert scene.viewer.ends == []

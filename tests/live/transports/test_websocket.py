@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from scoreboard.domain.protocol import PING, CloseCode, reason, text_frame
+from scoreboard.domain.close_codes import CloseCode, close_reason
+from scoreboard.domain.framing import PING_FRAME, text_frame
 from scoreboard.live.admission import Admission
 from scoreboard.live.limits import LiveLimits
 from scoreboard.live.transports import conversation
@@ -293,7 +294,7 @@ async def test_protocol_errors(data: bytes, code: int, slowly: bool) -> None:
                 await trio.lowlevel.checkpoint()
         except trio.BrokenResourceError:
             pass  # it is closed before all was sent
-        words = reason(CloseCode(code)).encode()
+        words = close_reason(CloseCode(code)).encode()
         assert await to_the_end(stream) == bytes([0x88, 2 + len(words)]) + struct.pack("!H", code) + words
         await stream.aclose()
         await node.until(viewers=0)
@@ -334,7 +335,7 @@ async def test_the_echo_of_our_close_ends_the_connection(code: int) -> None:
             answers += await stream.receive_some(65536)
         await stream.send_all(masked(8, struct.pack("!H", code)))
         await node.until(viewers=0)
-        assert (answers + await to_the_end(stream)).endswith(reason(CloseCode.POLICY).encode())
+        assert (answers + await to_the_end(stream)).endswith(close_reason(CloseCode.POLICY).encode())
 
 
 async def test_a_message_that_never_ends_is_held_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -547,7 +548,7 @@ async def test_our_pings_are_answered_and_theirs_too() -> None:
         stream = await node.raw()
         await stream.send_all(masked(9, b"are you there"))
         seen = b""
-        while PING not in seen or b"\x8a\x0dare you there" not in seen:
+        while PING_FRAME not in seen or b"\x8a\x0dare you there" not in seen:
             seen += await stream.receive_some(4096)
         await stream.aclose()
         await node.until(viewers=0)

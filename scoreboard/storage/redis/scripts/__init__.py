@@ -1,4 +1,7 @@
-"""Lua scripts: each runs in Redis as one step. `whole.lua` is put before those that trust a board."""
+"""Lua scripts: each runs in Redis as one step. `whole.lua` is put before those that trust a board.
+
+Tested in tests/storage/redis/test_projection.py.
+"""
 
 from functools import cache
 from importlib.resources import files

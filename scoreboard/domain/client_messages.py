@@ -1,0 +1,54 @@
+"""What a client may say on a live connection: the four actions, decoded within bounds. Pure.
+
+`live.transports.conversation` reads every text message with `read_message`.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from scoreboard.domain.actions import DECODE_ERRORS
+
+MESSAGE_BYTES = 4096  # contract: a text message has at most 4 KiB
+# characters; an unknown channel gets an error event and the connection stays, a longer one is a bad message
+CHANNEL_LENGTH = 255
+MODE_LENGTH = 32  # characters; the same for a mode
+POSITION_LENGTH = MESSAGE_BYTES  # characters; an unknown position is only compared, and a whole board is sent
+
+
+class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True):
+    channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+    mode: Annotated[str, Meta(max_length=MODE_LENGTH)] = "full"
+    since: Annotated[str, Meta(max_length=POSITION_LENGTH)] | None = None
+    heartbeat: bool = False  # whether it wants a sign of life when there is nothing else to hear
+
+
+class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):
+    channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+
+
+class Ping(msgspec.Struct, tag_field="action", tag="ping", frozen=True):
+    pass
+
+
+class Auth(msgspec.Struct, tag_field="action", tag="auth", frozen=True):
+    token: Annotated[str, Meta(max_length=MESSAGE_BYTES)]
+
+    def __repr__(self) -> str:
+        return "Auth()"  # never the token
+
+
+Message = Subscribe | Unsubscribe | Ping | Auth
+
+_decode_message = msgspec.json.Decoder(Message).decode
+
+
+def read_message(text: str) -> Message | None:
+    """A client's message; None when it is not JSON, not an object, or none of the actions. Unknown members are
+    ignored."""
+    try:
+        message: Message = _decode_message(text)
+    except DECODE_ERRORS:
+        return None
+    return message

@@ -1,0 +1,53 @@
+"""How a message travels: as a WebSocket frame (RFC 6455), or as an event of a Server-Sent stream. Pure.
+
+The JSON is the same on both and comes from `protocol`. Frames of a server are neither masked nor compressed, so what
+goes to many viewers is encoded once. What never changes is encoded here, at import.
+"""
+
+import struct
+from collections.abc import Callable
+
+from scoreboard.domain.close_codes import CloseCode, close_reason
+from scoreboard.domain.protocol import Event
+
+Encoding = Callable[[Event, bytes, str], bytes]
+"""Makes what a transport sends of a message: its event, its JSON, and the position that a viewer has after it, "" for
+none."""
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A server's text frame, whole and uncompressed: the same bytes for everyone (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", 0x81, size) + payload
+    if size < 65536:
+        return struct.pack("!BBH", 0x81, 126, size) + payload
+    return struct.pack("!BBQ", 0x81, 127, size) + payload
+
+
+def close_frame(code: CloseCode) -> bytes:
+    """A server's Close frame (RFC 6455, 5.5.1)."""
+    payload = struct.pack("!H", code) + close_reason(code).encode()
+    return struct.pack("!BB", 0x88, len(payload)) + payload
+
+
+def websocket(_event: Event, payload: bytes, _position: str = "") -> bytes:
+    """A WebSocket frame: the JSON says all of it."""
+    return text_frame(payload)
+
+
+def event_stream(event: Event, payload: bytes, position: str = "") -> bytes:
+    """An event of a Server-Sent stream. A browser sends the newest `id` back when it reconnects. JSON has no line
+    breaks."""
+    return b"event: %b\n%bdata: %b\n\n" % (
+        event.encode(),
+        b"id: %b\n" % position.encode() if position else b"",
+        payload,
+    )
+
+
+PING_FRAME = b"\x89\x00"  # an empty ping: browsers answer it and send nothing by themselves
+PONG_FRAME = text_frame(b'{"event":"pong"}')
+HEARTBEAT_FRAME = text_frame(b'{"event":"heartbeat"}')
+# a comment: it keeps proxies from closing a stream that is silent, and finds out whether anybody is there
+HEARTBEAT_COMMENT = b": heartbeat\n\n"
