@@ -72,13 +72,13 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One read of a board: at most KEPT rows, in order."""
+    """One read of a board: at most READ_SIZE rows, in order."""
 
     board: str
     epoch: int
     version: int
-    top: int  # the version at which the first SHOWN rows last changed
-    # Unix milliseconds by the store's clock, when the first SHOWN rows last changed; a rebuild changes none
+    shown_version: int  # the version at which the shown rows last changed
+    # Unix milliseconds by the store's clock, when the shown rows last changed; a rebuild changes none
     updated_ms: int
     rows: tuple[Entry, ...]
     stale: bool = False  # read from PostgreSQL while Redis can't be read
@@ -86,13 +86,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not to be told
 
     @property
-    def mark(self) -> BoardVersion:
+    def board_version(self) -> BoardVersion:
         return BoardVersion(self.epoch, self.version)
 
     @property
     def position(self) -> str:
         """Opaque to clients: names the content of the shown rows, the same on every node."""
-        return f"{self.epoch}-{self.top}"
+        return f"{self.epoch}-{self.shown_version}"
 
     @property
     def shown(self) -> tuple[Entry, ...]:

@@ -65,13 +65,13 @@ async def test_rows_come_in_order_with_names_and_pictures(world: ScoredBoard) ->
     snapshot = await world.reader().read()
     assert names(snapshot.rows) == [(1, "ann", 70), (2, "bob", 50), (3, "eve", 50)]
     assert (snapshot.rows[0].avatarUrl, snapshot.rows[1].avatarUrl) == ("https://example.org/a.png", None)
-    assert (snapshot.mark, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
+    assert (snapshot.board_version, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
 
 
 async def test_an_empty_board_is_a_board(world: ScoredBoard) -> None:
     """A board without rows is read like any other."""
     snapshot = await world.reader().read()
-    assert (snapshot.rows, snapshot.mark, snapshot.stale) == ((), BoardVersion(1, 0), False)
+    assert (snapshot.rows, snapshot.board_version, snapshot.stale) == ((), BoardVersion(1, 0), False)
 
 
 async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: ScoredBoard) -> None:
@@ -237,10 +237,10 @@ async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(worl
     assert names(snapshot.rows) == [(1, "bob", 30), (2, "ann", 10)]
     assert snapshot.stale
     assert snapshot.stale_since_ms > 0
-    assert (snapshot.position, snapshot.mark) == (last.position, last.mark)
+    assert (snapshot.position, snapshot.board_version) == (last.position, last.board_version)
     assert snapshot.updated_ms >= last.updated_ms
     assert world.repair_requests == 1
-    assert board.have == last.mark
+    assert board.have == last.board_version
 
 
 async def test_a_rebuilt_board_ends_staleness(world: ScoredBoard) -> None:
@@ -264,7 +264,7 @@ async def test_a_board_that_fell_back_is_not_believed(world: ScoredBoard, fields
     for total in (10, 20, 30):
         await world.score(ann, total)
     board = world.reader()
-    known = (await board.read()).mark
+    known = (await board.read()).board_version
     for name, value in fields.items():
         await world.stores.command("HSET", NAMES.meta, name, value)
     board.distrust()
