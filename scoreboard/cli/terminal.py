@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import click
 
-from scoreboard.domain.account_rules import PASSWORD_LONGEST
+from scoreboard.domain.account_rules import MAX_PASSWORD_LENGTH
 from scoreboard.domain.errors import Refusal
 
 # of standard input: the longest password in UTF-8, a BOM and the line's end
-PASSWORD_LINE_BYTES = 4 * PASSWORD_LONGEST + 16
+PASSWORD_LINE_BYTES = 4 * MAX_PASSWORD_LENGTH + 16
 MAX_IMPORT_BYTES = 256 << 20  # of a file: some millions of users; it is read as a whole
 # zero-width non-joiner and joiner: invisible, but parts of words and emoji, so they are printed as they are
 JOINERS = "\u200c\u200d"

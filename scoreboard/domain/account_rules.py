@@ -18,16 +18,16 @@ from scoreboard.domain.skeletons import fold_case, skeletons
 
 # characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
 RAW_PER_COMPOSED = 4
-USERNAME_SHORTEST = 3  # characters; contract
-USERNAME_LONGEST = 50  # characters; specification: VARCHAR(50)
-USERNAME_RAW_LONGEST = RAW_PER_COMPOSED * USERNAME_LONGEST  # characters as they come
-EMAIL_LONGEST = 255  # characters; specification: VARCHAR(255)
-EMAIL_RAW_LONGEST = RAW_PER_COMPOSED * EMAIL_LONGEST  # characters as they come
-AVATAR_LONGEST = 500  # characters; specification: VARCHAR(500)
+MIN_USERNAME_LENGTH = 3  # characters; contract
+MAX_USERNAME_LENGTH = 50  # characters; specification: VARCHAR(50)
+MAX_RAW_USERNAME_LENGTH = RAW_PER_COMPOSED * MAX_USERNAME_LENGTH  # characters as they come
+MAX_EMAIL_LENGTH = 255  # characters; specification: VARCHAR(255)
+MAX_RAW_EMAIL_LENGTH = RAW_PER_COMPOSED * MAX_EMAIL_LENGTH  # characters as they come
+MAX_AVATAR_URL_LENGTH = 500  # characters; specification: VARCHAR(500)
 HTTPS_PORT = 443
-HOST_LONGEST = 253  # characters of a host's name; RFC 1035
-PASSWORD_SHORTEST = 10  # characters; contract
-PASSWORD_LONGEST = 1024  # characters; a bound for the work, above any pass phrase
+MAX_HOST_LENGTH = 253  # characters of a host's name; RFC 1035
+MIN_PASSWORD_LENGTH = 10  # characters; contract
+MAX_PASSWORD_LENGTH = 1024  # characters; a bound for the work, above any pass phrase
 
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether it exists would need a letter
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belong percent-encoded
@@ -46,15 +46,15 @@ _CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 def username(text: str) -> str | FieldError:
     """The name as it is stored: composed, in letters of usual width, with plain single spaces, without what shows
     nothing (names.fold)."""
-    if len(text) > USERNAME_RAW_LONGEST:
-        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
+    if len(text) > MAX_RAW_USERNAME_LENGTH:
+        return FieldError("username", f"must have {MIN_USERNAME_LENGTH} to {MAX_USERNAME_LENGTH} characters")
     name = names.fold(text)
     if "@" in name:
         return FieldError("username", "must not contain @")
     if (fault := names.fault(name)) is not None:
         return FieldError("username", fault)
-    if not USERNAME_SHORTEST <= len(name) <= USERNAME_LONGEST:
-        return FieldError("username", f"must have {USERNAME_SHORTEST} to {USERNAME_LONGEST} characters")
+    if not MIN_USERNAME_LENGTH <= len(name) <= MAX_USERNAME_LENGTH:
+        return FieldError("username", f"must have {MIN_USERNAME_LENGTH} to {MAX_USERNAME_LENGTH} characters")
     found = skeletons(name)
     if not found or not names.is_visible(name):
         return FieldError("username", "must contain something that can be seen")
@@ -69,8 +69,8 @@ def email(text: str) -> str | FieldError:
     Before the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass
     (RFC 8264).
     """
-    if len(text) > EMAIL_RAW_LONGEST or len(address := email_addresses.fold(text)) > EMAIL_LONGEST:
-        return FieldError("email", f"must have at most {EMAIL_LONGEST} characters")
+    if len(text) > MAX_RAW_EMAIL_LENGTH or len(address := email_addresses.fold(text)) > MAX_EMAIL_LENGTH:
+        return FieldError("email", f"must have at most {MAX_EMAIL_LENGTH} characters")
     if not _EMAIL.fullmatch(address) or any(unicodedata.category(character) in _CONTROL for character in address):
         return FieldError("email", "must be an e-mail address")
     local = address.partition("@")[0]
@@ -81,7 +81,7 @@ def email(text: str) -> str | FieldError:
     return address
 
 
-def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) -> str | FieldError:
+def avatar_url(text: str, own_host: str = "", *, longest: int = MAX_AVATAR_URL_LENGTH) -> str | FieldError:
     """The address of a picture, which we fetch, and browsers where others show boards: https, a public host by its
     name, port 443.
 
@@ -101,7 +101,7 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) 
         return FieldError("avatarUrl", "must not name a port other than 443")
     host = (parts.hostname or "").lower()
     # reserved ones lead nowhere
-    if len(host) > HOST_LONGEST or not _HOST.fullmatch(host) or is_in_domain(host, LOCAL_DOMAINS):
+    if len(host) > MAX_HOST_LENGTH or not _HOST.fullmatch(host) or is_in_domain(host, LOCAL_DOMAINS):
         return FieldError("avatarUrl", "must name a public host, like pictures.example.org, and no IP address")
     if host == own_host.lower():
         return FieldError("avatarUrl", "must not be an address of this server")
@@ -111,8 +111,8 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = AVATAR_LONGEST) 
 def password(text: str, own: Collection[str] = (), *, field: str = "password") -> str | FieldError:
     """The password as given: every character counts, none is forbidden. None of the user's `own` names: who guesses
     begins with those."""
-    if not PASSWORD_SHORTEST <= len(text) <= PASSWORD_LONGEST:
-        return FieldError(field, f"must have {PASSWORD_SHORTEST} to {PASSWORD_LONGEST} characters")
+    if not MIN_PASSWORD_LENGTH <= len(text) <= MAX_PASSWORD_LENGTH:
+        return FieldError(field, f"must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
     if fold_case(text) in {fold_case(name) for name in own}:
         return FieldError(field, "must not be your own name or e-mail address")
     return text

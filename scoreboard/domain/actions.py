@@ -16,25 +16,27 @@ from msgspec import Meta
 
 from scoreboard.domain.errors import Code, FieldError, Refusal
 
-ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
-ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
-TIMESTAMP_LENGTH = 40  # characters; with nanoseconds and a zone it has 35
-USER_ID_LENGTH = 100  # characters; a UUID has 36, and another user's id is refused for what it is, not for its length
-OLDEST_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
+MAX_ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
+MAX_ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
+MAX_TIMESTAMP_LENGTH = 40  # characters; with nanoseconds and a zone it has 35
+MAX_USER_ID_LENGTH = (
+    100  # characters; a UUID has 36, and another user's id is refused for what it is, not for its length
+)
+MAX_ACTION_AGE_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
 # levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
-DEEPEST = 32
-NEWEST_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
+MAX_METADATA_DEPTH = 32
+MAX_ACTION_AHEAD_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
 # What decoding untrusted JSON can raise: malformed or badly typed, not UTF-8, nested deeper than the stack allows.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    actionId: Annotated[str, Meta(min_length=1, max_length=ACTION_ID_LENGTH)]
-    actionType: Annotated[str, Meta(min_length=1, max_length=ACTION_TYPE_LENGTH)]
-    timestamp: Annotated[str, Meta(max_length=TIMESTAMP_LENGTH)]
+    actionId: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_ID_LENGTH)]
+    actionType: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_TYPE_LENGTH)]
+    timestamp: Annotated[str, Meta(max_length=MAX_TIMESTAMP_LENGTH)]
     metadata: dict[str, Any] | None = None
-    userId: Annotated[str, Meta(max_length=USER_ID_LENGTH)] | None = None
+    userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH)] | None = None
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -70,8 +72,8 @@ def parse_action(body: bytes) -> Action | Refusal:
         return invalid("body", "must not contain \\u0000")
     try:
         raw = _decode_body(body)
-        if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(raw.metadata) > DEEPEST:
-            return invalid("metadata", f"must not be nested deeper than {DEEPEST} levels")
+        if body.count(b"[") + body.count(b"{") > MAX_METADATA_DEPTH and _depth(raw.metadata) > MAX_METADATA_DEPTH:
+            return invalid("metadata", f"must not be nested deeper than {MAX_METADATA_DEPTH} levels")
         metadata_json = None if raw.metadata is None else _encode(raw.metadata).decode()
         if _may_repeat(body, raw, metadata_json):
             refuse_repeated_names(body)
@@ -127,7 +129,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> None:
 def parse_timestamp(text: str) -> int | None:
     """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could
     be any of 27."""
-    if len(text) > TIMESTAMP_LENGTH:
+    if len(text) > MAX_TIMESTAMP_LENGTH:
         return None
     try:
         moment = datetime.fromisoformat(text)
@@ -145,7 +147,7 @@ def invalid(field: str, message: str) -> Refusal:
 
 def is_timely(timestamp_ms: int, now_ms: int) -> bool:
     """Whether an action of that time may be submitted now."""
-    return now_ms - OLDEST_MS <= timestamp_ms <= now_ms + NEWEST_MS
+    return now_ms - MAX_ACTION_AGE_MS <= timestamp_ms <= now_ms + MAX_ACTION_AHEAD_MS
 
 
 TOO_OLD_OR_AHEAD = invalid("timestamp", "must be at most 5 minutes old and at most 60 seconds ahead")

@@ -77,8 +77,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     board: str
     epoch: int
     version: int
-    top: int  # the version at which the first TOP_SIZE rows last changed
-    # Unix milliseconds by the store's clock, when the first TOP_SIZE rows last changed; a rebuild changes none
+    shown_version: int  # the version at which the shown rows last changed
+    # Unix milliseconds by the store's clock, when the shown rows last changed; a rebuild changes none
     updated_ms: int
     rows: tuple[Entry, ...]
     stale: bool = False  # read from PostgreSQL while Redis can't be read
@@ -92,7 +92,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def position(self) -> str:
         """Opaque to clients: names the content of the shown rows, the same on every node."""
-        return f"{self.epoch}-{self.top}"
+        return f"{self.epoch}-{self.shown_version}"
 
     @property
     def shown(self) -> tuple[Entry, ...]:

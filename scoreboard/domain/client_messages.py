@@ -10,22 +10,22 @@ from msgspec import Meta
 
 from scoreboard.domain.actions import DECODE_ERRORS
 
-MESSAGE_BYTES = 4096  # contract: a text message has at most 4 KiB
+MAX_MESSAGE_BYTES = 4096  # contract: a text message has at most 4 KiB
 # characters; an unknown channel gets an error event and the connection stays, a longer one is a bad message
-CHANNEL_LENGTH = 255
-MODE_LENGTH = 32  # characters; the same for a mode
-POSITION_LENGTH = MESSAGE_BYTES  # characters; an unknown position is only compared, and a whole board is sent
+MAX_CHANNEL_LENGTH = 255
+MAX_MODE_LENGTH = 32  # characters; the same for a mode
+MAX_POSITION_LENGTH = MAX_MESSAGE_BYTES  # characters; an unknown position is only compared, and a whole board is sent
 
 
 class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True):
-    channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
-    mode: Annotated[str, Meta(max_length=MODE_LENGTH)] = "full"
-    since: Annotated[str, Meta(max_length=POSITION_LENGTH)] | None = None
+    channel: Annotated[str, Meta(max_length=MAX_CHANNEL_LENGTH)]
+    mode: Annotated[str, Meta(max_length=MAX_MODE_LENGTH)] = "full"
+    since: Annotated[str, Meta(max_length=MAX_POSITION_LENGTH)] | None = None
     heartbeat: bool = False  # whether it wants a sign of life when there is nothing else to hear
 
 
 class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):
-    channel: Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+    channel: Annotated[str, Meta(max_length=MAX_CHANNEL_LENGTH)]
 
 
 class Ping(msgspec.Struct, tag_field="action", tag="ping", frozen=True):
@@ -33,7 +33,7 @@ class Ping(msgspec.Struct, tag_field="action", tag="ping", frozen=True):
 
 
 class Auth(msgspec.Struct, tag_field="action", tag="auth", frozen=True):
-    token: Annotated[str, Meta(max_length=MESSAGE_BYTES)]
+    token: Annotated[str, Meta(max_length=MAX_MESSAGE_BYTES)]
 
     def __repr__(self) -> str:
         return "Auth()"  # never the token

@@ -3,8 +3,8 @@ them. Pure."""
 
 from collections.abc import Sequence
 
-LEAST_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: of text, which is the strictest of what the accent is used for
-STEPS = 256  # between a colour and black or white, when one of more contrast is looked for
+MIN_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: of text, which is the strictest of what the accent is used for
+MIXING_STEPS = 256  # between a colour and black or white, when one of more contrast is looked for
 
 BLACK, WHITE = "#000000", "#ffffff"
 
@@ -16,15 +16,15 @@ def contrast(one: str, other: str) -> float:
 
 
 def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
-    """The colour, or the nearest mixture of it with black or white that has LEAST_CONTRAST against all of these
+    """The colour, or the nearest mixture of it with black or white that has MIN_CONTRAST against all of these
     backgrounds.
 
     They must be all light or all dark, else there may be none: then it is black or white, whichever has more.
     """
     ends = sorted((BLACK, WHITE), key=lambda end: min(contrast(end, each) for each in backgrounds), reverse=True)
-    for step in range(STEPS + 1):
-        mixed = _mix(colour, ends[0], step / STEPS)
-        if all(contrast(mixed, each) >= LEAST_CONTRAST for each in backgrounds):
+    for step in range(MIXING_STEPS + 1):
+        mixed = _mix(colour, ends[0], step / MIXING_STEPS)
+        if all(contrast(mixed, each) >= MIN_CONTRAST for each in backgrounds):
             return mixed
     return ends[0]
 

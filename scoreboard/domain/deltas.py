@@ -13,7 +13,7 @@ import msgspec
 from scoreboard.domain.boards import Entry
 
 # positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, who comes with it gets the whole board
-REMEMBERED = 100
+POSITION_HISTORY_SIZE = 100
 
 
 class RowChange(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ class PositionHistory:
         first) stands for none any more: nobody can say which of them its viewers have."""
         known = self._rows.pop(position, rows)
         self._rows[position] = rows if known == rows else None
-        if len(self._rows) > REMEMBERED:
+        if len(self._rows) > POSITION_HISTORY_SIZE:
             del self._rows[next(iter(self._rows))]
 
     def find(self, position: str) -> tuple[Entry, ...] | None:

@@ -10,8 +10,8 @@ import idna
 
 from scoreboard.domain.names import nfc, usual_width
 
-DOMAIN_LONGEST = 1020  # characters as they come, four times as many as are stored: a longer one is left as it is
-LABEL_LONGEST = 63  # characters of a part of a domain between two dots; RFC 1035
+MAX_DOMAIN_LENGTH = 1020  # characters as they come, four times as many as are stored: a longer one is left as it is
+MAX_LABEL_LENGTH = 63  # characters of a part of a domain between two dots; RFC 1035
 _ACE = "xn--"  # begins a label of the DNS whose letters are encoded with Punycode
 _AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible, and copied along with an address
 
@@ -49,7 +49,7 @@ def _trimmed(text: str) -> str:
 
 def _readable(domain: str) -> str:
     """With letters as they are read; as it is, when it is plain or can't be a domain of the DNS."""
-    if len(domain) > DOMAIN_LONGEST or (domain.isascii() and _ACE not in domain.lower()):
+    if len(domain) > MAX_DOMAIN_LENGTH or (domain.isascii() and _ACE not in domain.lower()):
         return domain
     try:
         mapped = idna.uts46_remap(domain, std3_rules=False)
@@ -61,7 +61,7 @@ def _readable(domain: str) -> str:
 def _decoded_label(label: str) -> str:
     """As it is unless it is the Punycode of what UTS #46 would leave as it is: else two spellings would become one that
     is neither."""
-    if not label.startswith(_ACE) or not label.isascii() or len(label) > LABEL_LONGEST:
+    if not label.startswith(_ACE) or not label.isascii() or len(label) > MAX_LABEL_LENGTH:
         return label
     try:
         decoded = label.removeprefix(_ACE).encode().decode("punycode")
@@ -77,7 +77,7 @@ def _decoded_label(label: str) -> str:
 
 def _encoded(domain: str) -> str:
     """As the DNS has it."""
-    if len(domain) > DOMAIN_LONGEST:
+    if len(domain) > MAX_DOMAIN_LENGTH:
         return domain
     return ".".join(
         label if label.isascii() else _ACE + label.encode("punycode").decode() for label in domain.split(".")

@@ -13,19 +13,19 @@ import unicodedata2 as unicodedata
 from scoreboard.domain.skeletons import is_ignorable
 
 # They turn the direction of what follows them: one such name would rearrange the whole row of the board.
-TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # Visible by their category, but without a glyph, or with one that stands for something that is not there. No property
 # of Unicode tells.
-BLANK = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\ufffb\ufffc\ufffd") | {
+BLANK_CHARACTERS = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\ufffb\ufffc\ufffd") | {
     chr(code)
     for code in range(0x13430, 0x13440)  # they join hieroglyphs
 }
-MAX_MARKS = 4  # in a row: UTS #39, section 5.4; more of them paint over the rows above and below
+MAX_MARKS_IN_A_ROW = 4  # in a row: UTS #39, section 5.4; more of them paint over the rows above and below
 ZWNJ, ZWJ = "\u200c", "\u200d"
 TEXT_STYLE, EMOJI_STYLE = "\ufe0e", "\ufe0f"
 BLACK_FLAG, END_OF_TAGS = "\U0001f3f4", "\U000e007f"
 
-VIRAMA = 9  # canonical combining class: it joins two letters, and a joiner after it says how
+VIRAMA_CLASS = 9  # canonical combining class: it joins two letters, and a joiner after it says how
 # Scripts whose letters join: Arabic and its neighbours, Mongolian, Hanifi Rohingya, Adlam.
 _CURSIVE = re.compile(
     "[\u0600-\u08ff\u1800-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010d00-\U00010d3f\U0001e900-\U0001e95f]"
@@ -72,7 +72,7 @@ def fault(name: str) -> str | None:
     """What is wrong with a folded name's characters, for people; None: nothing."""
     for character in name:
         category = unicodedata.category(character)
-        if character in TURNING:
+        if character in DIRECTION_MARKS:
             what = "marks of the direction of writing"
         elif category in {"Cc", "Zl", "Zp"}:
             what = "control characters or line breaks"
@@ -85,8 +85,8 @@ def fault(name: str) -> str | None:
         else:
             continue
         return f"must not contain {what} (U+{ord(character):04X})"
-    if _most_marks(name) > MAX_MARKS:
-        return f"must not have more than {MAX_MARKS} marks on one letter"
+    if _most_marks(name) > MAX_MARKS_IN_A_ROW:
+        return f"must not have more than {MAX_MARKS_IN_A_ROW} marks on one letter"
     return None
 
 
@@ -94,7 +94,7 @@ def _is_blank(character: str) -> bool:
     """Whether it shows nothing, though its category says that it does. U+17B4 and U+17B5 are marks of Khmer that
     nothing shows."""
     is_letter = unicodedata.category(character)[0] == "L"
-    return character in BLANK or (is_letter and is_ignorable(character)) or character in "\u17b4\u17b5"
+    return character in BLANK_CHARACTERS or (is_letter and is_ignorable(character)) or character in "\u17b4\u17b5"
 
 
 def _most_marks(name: str) -> int:
@@ -127,7 +127,7 @@ def _without_invisible(text: str) -> str:
 
 def _is_refused(character: str) -> bool:
     """Whether `fault` names it, so that nothing disappears that was meant to deceive."""
-    return character in TURNING or fault(character) is not None
+    return character in DIRECTION_MARKS or fault(character) is not None
 
 
 def _is_meaningful(character: str, before: list[str], following: str) -> bool:
@@ -158,4 +158,4 @@ def _is_symbol(character: str) -> bool:
 
 
 def _is_virama(character: str) -> bool:
-    return int(unicodedata.combining(character)) == VIRAMA
+    return int(unicodedata.combining(character)) == VIRAMA_CLASS

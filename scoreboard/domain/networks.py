@@ -13,14 +13,14 @@ IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, as one re
 # network's own resolver knows them.
 LOCAL_DOMAINS = ("localhost", "local", "internal", "home.arpa")
 RESERVED_DOMAINS = ("test", "example", "invalid")
-ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
-CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
+MAX_ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
+ADDRESS_CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """The address, an IPv4 one also where it is written as IPv6 (`::ffff:192.0.2.1`); None for what is none."""
     # asked before the cache: it must not hold a header's length
-    return _parse(text) if len(text) <= ADDRESS_LENGTH else None
+    return _parse(text) if len(text) <= MAX_ADDRESS_LENGTH else None
 
 
 def networks_of(address: str) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def networks_of(address: str) -> tuple[str, ...]:
     /24."""
     parsed = parse_address(address)
     if parsed is None:
-        return (address[:ADDRESS_LENGTH],)
+        return (address[:MAX_ADDRESS_LENGTH],)
     if isinstance(parsed, IPv6Address):
         return tuple(str(ip_network((parsed, prefix), strict=False)) for prefix in IPV6_PREFIXES)
     return str(parsed), str(ip_network((parsed, IPV4_PREFIX), strict=False))
@@ -39,7 +39,7 @@ def is_in_domain(host: str, domains: Collection[str]) -> bool:
     return any(host == domain or host.endswith(f".{domain}") for domain in domains)
 
 
-@lru_cache(CACHE_SIZE)
+@lru_cache(ADDRESS_CACHE_SIZE)
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ip_address(text.partition("%")[0])  # a zone ("fe80::1%eth0") is the reader's business

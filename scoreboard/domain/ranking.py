@@ -7,7 +7,7 @@ where a score held as a double would not be.
 import struct
 from uuid import UUID
 
-HIGHEST = 2**63 - 1  # a PostgreSQL bigint
+MAX_BIGINT = 2**63 - 1  # a PostgreSQL bigint
 _KEY = struct.Struct(">QQ")
 
 
@@ -16,9 +16,9 @@ def order_key(total: int, reached: int) -> bytes:
 
     `total` and `reached` are 0…2^63−1; anything else raises ValueError.
     """
-    if not (0 <= total <= HIGHEST and 0 <= reached <= HIGHEST):
+    if not (0 <= total <= MAX_BIGINT and 0 <= reached <= MAX_BIGINT):
         raise ValueError(f"not on the board: {total=} {reached=}")
-    return _KEY.pack(HIGHEST - total, reached)
+    return _KEY.pack(MAX_BIGINT - total, reached)
 
 
 def member(total: int, reached: int, user: UUID) -> bytes:
@@ -29,4 +29,4 @@ def member(total: int, reached: int, user: UUID) -> bytes:
 def read_member(raw: bytes) -> tuple[UUID, int, int]:
     """(user, total, reached) of a member."""
     inverted, reached = _KEY.unpack_from(raw)
-    return UUID(bytes=raw[16:32]), HIGHEST - inverted, reached
+    return UUID(bytes=raw[16:32]), MAX_BIGINT - inverted, reached

@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from scoreboard.domain.actions import ACTION_TYPE_LENGTH, Action, invalid
+from scoreboard.domain.actions import MAX_ACTION_TYPE_LENGTH, Action, invalid
 from scoreboard.domain.errors import Refusal, SettingsError
 from scoreboard.domain.names import is_visible
 from scoreboard.domain.toml_lines import line_of, shown_keys, shown_reason, table_before
 
-MOST_POINTS = 100_000  # an action's largest worth: far below what 2^53 / one action a second for a lifetime would need
-LONGEST_COOLDOWN = 7 * 24 * 3600  # seconds
-LONGEST_TITLE = 80  # characters; a button shows some thirty in a line
+MAX_POINTS = 100_000  # an action's largest worth: far below what 2^53 / one action a second for a lifetime would need
+MAX_COOLDOWN_SECONDS = 7 * 24 * 3600  # a week
+MAX_TITLE_LENGTH = 80  # characters; a button shows some thirty in a line
 MAX_ACTION_TYPES = 100  # in one file: each is a button of the page unless it says `button = false`
 MAX_DIFFICULTIES = 50  # of one action type
 
@@ -94,9 +94,9 @@ def read_rules(text: str, file: str = "actions.toml") -> dict[str, Rule]:
 def _read_rule(name: str, table: object) -> Rule:
     if not isinstance(table, dict):
         raise _BadRuleError("must be a table: [name] in a line of its own, its settings below", name)
-    if not _is_shown(name, ACTION_TYPE_LENGTH):
+    if not _is_shown(name, MAX_ACTION_TYPE_LENGTH):
         raise _BadRuleError(
-            f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name
+            f"a name has 1 to {MAX_ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name
         )
     try:
         rule = msgspec.convert(table, Rule)
@@ -116,18 +116,18 @@ def _read_rule(name: str, table: object) -> Rule:
 
 
 def _check(name: str, rule: Rule) -> None:
-    if not _is_shown(rule.title, LONGEST_TITLE):
+    if not _is_shown(rule.title, MAX_TITLE_LENGTH):
         raise _BadRuleError(
-            f"must have 1 to {LONGEST_TITLE} characters that can be printed, and show something", name, "title"
+            f"must have 1 to {MAX_TITLE_LENGTH} characters that can be printed, and show something", name, "title"
         )
-    if not 0 <= rule.cooldown <= LONGEST_COOLDOWN:
-        raise _BadRuleError(f"must be 0 to {LONGEST_COOLDOWN} seconds", name, "cooldown")
+    if not 0 <= rule.cooldown <= MAX_COOLDOWN_SECONDS:
+        raise _BadRuleError(f"must be 0 to {MAX_COOLDOWN_SECONDS} seconds", name, "cooldown")
     if len(rule.difficulty) > MAX_DIFFICULTIES:
         raise _BadRuleError(f"may have {MAX_DIFFICULTIES} names", name, "difficulty")
     for level, factor in rule.difficulty.items():
-        if not _is_shown(level, ACTION_TYPE_LENGTH):
+        if not _is_shown(level, MAX_ACTION_TYPE_LENGTH):
             raise _BadRuleError(
-                f"a name has 1 to {ACTION_TYPE_LENGTH} characters that can be printed, and shows something",
+                f"a name has 1 to {MAX_ACTION_TYPE_LENGTH} characters that can be printed, and shows something",
                 name,
                 "difficulty",
                 level,
@@ -149,8 +149,8 @@ def _check(name: str, rule: Rule) -> None:
             )
         if 0 < time.fast_under_seconds < time.minimum:
             raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "fast_under_seconds")
-    if not (1 <= rule.points <= MOST_POINTS and greatest(rule) <= MOST_POINTS):
-        raise _BadRuleError(f"must give 1 to {MOST_POINTS} points, with the greatest factor and bonus", name, "points")
+    if not (1 <= rule.points <= MAX_POINTS and max_points(rule) <= MAX_POINTS):
+        raise _BadRuleError(f"must give 1 to {MAX_POINTS} points, with the greatest factor and bonus", name, "points")
 
 
 def _is_shown(text: str, longest: int) -> bool:
@@ -160,7 +160,7 @@ def _is_shown(text: str, longest: int) -> bool:
 # ---- awarding -------------------------------------------------------------------------------------------------------
 
 
-def greatest(rule: Rule) -> int:
+def max_points(rule: Rule) -> int:
     """The most points that one action of this type can give."""
     return round(
         rule.points * max(rule.difficulty.values(), default=1.0) * max(1.0, rule.time.bonus if rule.time else 1.0)

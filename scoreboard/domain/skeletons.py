@@ -22,7 +22,7 @@ from importlib.resources import files
 import unicodedata2 as unicodedata  # of Unicode 17, as the data: Python 3.11's own is of 2021, and nodes must agree
 
 # characters; what follows is cut off: some letters become eighteen, and an index takes at most 2,700 bytes
-SKELETON_LONGEST = 255
+MAX_SKELETON_LENGTH = 255
 MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
 
 _DOTLESS_J = {ord("\N{LATIN SMALL LETTER DOTLESS J}"): "j"}  # UTS #39 has it apart from "j"
@@ -101,7 +101,7 @@ def skeleton_of_first_rule(name: str) -> str:
         text = _SECOND_DOT_OF_FIRST_RULE.sub("", text)
         if text == before:
             break
-    return text[:SKELETON_LONGEST]
+    return text[:MAX_SKELETON_LENGTH]
 
 
 def _settle(text: str) -> str:
@@ -112,7 +112,7 @@ def _settle(text: str) -> str:
         text = _SPACES.sub(" ", _SECOND_DOT.sub("", text)).strip(" ")
         if text == before:
             break
-    return text[:SKELETON_LONGEST].rstrip(" ")
+    return text[:MAX_SKELETON_LENGTH].rstrip(" ")
 
 
 def _alike(text: str) -> str:

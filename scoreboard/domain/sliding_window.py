@@ -28,7 +28,7 @@ class SlidingWindow:
         each request."""
         window = self._windows.get(key) if self._limit else None
         if window is None:
-            self.take(key, now)
+            self.count(key, now)
             return 0
         self._windows.move_to_end(key)
         second = int(now)
@@ -49,7 +49,7 @@ class SlidingWindow:
             return 0
         return window.seconds[0][0] + WINDOW_SECONDS + 1 - int(now)
 
-    def take(self, key: str, now: float) -> None:
+    def count(self, key: str, now: float) -> None:
         """Counts one, whatever the limit."""
         if not self._limit:
             return
@@ -60,7 +60,7 @@ class SlidingWindow:
             window = self._windows[key] = _Window()
         window.add(int(now))
 
-    def give_back(self, key: str, taken: float) -> None:
+    def uncount(self, key: str, taken: float) -> None:
         """One that was taken at that time was none after all."""
         window = self._windows.get(key)
         if window is not None:

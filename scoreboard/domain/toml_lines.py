@@ -4,21 +4,21 @@ import tomllib
 from typing import Any
 
 # in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
-STATEMENT_LINES = 200
-KEY_CHARACTERS = 60  # of a key in a message: a longer one is cut
-REASON_CHARACTERS = 300  # of what is wrong with a text, with parts of it: as KEY_CHARACTERS
+MAX_STATEMENT_LINES = 200
+MAX_KEY_CHARACTERS = 60  # of a key in a message: a longer one is cut
+MAX_REASON_CHARACTERS = 300  # of what is wrong with a text, with parts of it: as MAX_KEY_CHARACTERS
 
 
 def shown_keys(keys: tuple[str, ...]) -> str:
-    """A path of keys as messages have it: joined by dots, in one line, each cut to KEY_CHARACTERS."""
+    """A path of keys as messages have it: joined by dots, in one line, each cut to MAX_KEY_CHARACTERS."""
     shown = (key if key.isprintable() else ascii(key) for key in keys)
-    return ".".join(key if len(key) <= KEY_CHARACTERS else f"{key[: KEY_CHARACTERS - 1]}…" for key in shown)
+    return ".".join(key if len(key) <= MAX_KEY_CHARACTERS else f"{key[: MAX_KEY_CHARACTERS - 1]}…" for key in shown)
 
 
 def shown_reason(reason: object) -> str:
     """What is wrong with a text, for a message; in the middle of a long one something is left out."""
-    text, half = str(reason), REASON_CHARACTERS // 2
-    return text if len(text) <= REASON_CHARACTERS else f"{text[:half]} … {text[-half:]}"
+    text, half = str(reason), MAX_REASON_CHARACTERS // 2
+    return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
 
 def line_of(text: str, keys: tuple[str, ...]) -> int:
@@ -32,7 +32,7 @@ def line_of(text: str, keys: tuple[str, ...]) -> int:
     at = 0
     while at < len(lines):
         end = at + 1
-        while (parsed := _parsed("\n".join(lines[at:end]))) is None and end < min(len(lines), at + STATEMENT_LINES):
+        while (parsed := _parsed("\n".join(lines[at:end]))) is None and end < min(len(lines), at + MAX_STATEMENT_LINES):
             end += 1
         path = _only_path(parsed or {})
         is_header = lines[at].lstrip().startswith("[")

@@ -146,7 +146,7 @@ def next_frame_set(previous: FrameSet | None, snapshot: Snapshot) -> FrameSet | 
     if previous is None:
         return FrameSet(snapshot)
     published = previous.snapshot
-    if not snapshot.stale and (snapshot.epoch, snapshot.top) < (published.epoch, published.top):
+    if not snapshot.stale and (snapshot.epoch, snapshot.shown_version) < (published.epoch, published.shown_version):
         return None  # two reads overtook each other
     comparison = compare(published.shown, snapshot.shown)
     if comparison.same and snapshot.position == published.position and snapshot.stale == published.stale:

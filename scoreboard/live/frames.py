@@ -5,7 +5,7 @@ it is complete. So the library never holds a part of a message, and a flood of t
 a parse there. The library checks what a payload says (UTF-8, the code of a Close). Knows no clock and no socket.
 """
 
-from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.client_messages import MAX_MESSAGE_BYTES
 from scoreboard.domain.close_codes import CloseCode
 
 # Of an unfinished message: frames, and reads that brought a part of a frame. One more closes the connection with 1008.
@@ -22,7 +22,7 @@ _MASK_BYTES = 4
 class FrameBuffer:
     """What one connection has sent and the library has not been given.
 
-    Bound: one message of MESSAGE_BYTES and its frames' heads, about 5 KiB. More closes the connection with 1009.
+    Bound: one message of MAX_MESSAGE_BYTES and its frames' heads, about 5 KiB. More closes the connection with 1009.
     """
 
     __slots__ = ("_fragments", "_pieces", "_size", "_tail", "frame_count")
@@ -52,7 +52,7 @@ class FrameBuffer:
             if isinstance(head, CloseCode):
                 return head
             is_control = data[place] & _CONTROL
-            if not is_control and self._size + size > MESSAGE_BYTES:
+            if not is_control and self._size + size > MAX_MESSAGE_BYTES:
                 return CloseCode.TOO_BIG
             end = place + head + size
             if end > len(data):

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from scoreboard.domain.account_rules import PASSWORD_LONGEST
+from scoreboard.domain.account_rules import MAX_PASSWORD_LENGTH
 from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.operations.authenticator import Identity
@@ -42,7 +42,7 @@ async def change_password(
             return rate_limited(LimitLayer.LOGIN, "Too many wrong passwords for this account.", wait)
         account = await users.by_id(stores, user)
         stored = account.password_hash if account else None
-        if not await place.run(passwords.verify, stored, current[: PASSWORD_LONGEST + 1]):
+        if not await place.run(passwords.verify, stored, current[: MAX_PASSWORD_LENGTH + 1]):
             return WRONG_CURRENT_PASSWORD
         assert stored is not None  # `verify` is False without a hash
         hashed = await place.run(passwords.hash_password, secret)

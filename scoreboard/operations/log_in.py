@@ -14,7 +14,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from scoreboard.domain import email_addresses, names
-from scoreboard.domain.account_rules import PASSWORD_LONGEST
+from scoreboard.domain.account_rules import MAX_PASSWORD_LENGTH
 from scoreboard.domain.errors import Code, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case
 from scoreboard.operations.hashing import Place
@@ -63,7 +63,7 @@ async def _compare_and_open(
     """Steps 4 and 5."""
     for _ in range(MAX_COMPARISONS):
         stored = account.password_hash if account else None
-        if not await place.run(passwords.verify, stored, password[: PASSWORD_LONGEST + 1]):
+        if not await place.run(passwords.verify, stored, password[: MAX_PASSWORD_LENGTH + 1]):
             return INVALID_CREDENTIALS
         assert account is not None
         assert stored is not None  # `verify` is False without a hash

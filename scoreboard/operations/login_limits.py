@@ -87,7 +87,7 @@ class Attempt:
         wait = max((window.wait(key, now, times) for key, times in buckets), default=0)
         if not wait:
             for key, _ in buckets:
-                window.take(key, now)
+                window.count(key, now)
                 self._counted.append((window, key, now))
         return wait
 
@@ -136,7 +136,7 @@ class Attempt:
         kept = []
         for window, key, counted_at in self._counted:
             if only is None or window is only:
-                window.give_back(key, counted_at)
+                window.uncount(key, counted_at)
             else:
                 kept.append((window, key, counted_at))
         self._counted = kept

@@ -24,7 +24,7 @@ import trio
 
 from scoreboard.domain.boards import NEVER, READ_SIZE, TOP_SIZE, Board, BoardVersion, Entry, Snapshot, last_modified
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.ranking import HIGHEST, read_member
+from scoreboard.domain.ranking import MAX_BIGINT, read_member
 from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement, StaleReason
 from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
@@ -175,7 +175,7 @@ class BoardCache:
             shown is None
             or shown.stale
             or self.stale_since_ms > 0
-            or self.hinted_top > (shown.epoch, shown.top)
+            or self.hinted_top > (shown.epoch, shown.shown_version)
             or self._agreement.is_stale
             or monotonic() - self.read_at >= MAX_READ_AGE_SECONDS
         )
@@ -188,7 +188,7 @@ class BoardCache:
         machines' clocks are compared.
         """
         since = min(self.unshown_since, self.changed_at)
-        if self.hinted_top <= (snapshot.epoch, snapshot.top):
+        if self.hinted_top <= (snapshot.epoch, snapshot.shown_version):
             self.unshown_since = inf
         return None if snapshot.stale else since
 
@@ -259,7 +259,7 @@ class BoardCache:
         self.newest, self.cached_version, self.read_at = snapshot, snapshot.board_version, begun
         self.changed_at = monotonic() - answer.changed_ago
         self.min_version = max(self.min_version, snapshot.board_version)
-        hinted, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.top)
+        hinted, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.shown_version)
         if hinted > read and begun > self._hint_at:
             metrics.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
             hinted = NEVER
@@ -335,7 +335,7 @@ class BoardCache:
             board=self._board_id,
             epoch=last.epoch if last else 0,
             version=last.version if last else 0,
-            top=last.top if last else 0,
+            shown_version=last.shown_version if last else 0,
             updated_ms=max(updated, last.updated_ms) if last else updated,
             rows=tuple(
                 Entry(i, str(row["user_id"]), row["username"], row["total_score"], row["avatar_url"])
@@ -384,4 +384,4 @@ class BoardCache:
         epoch, version, incomplete, key, rank, applied = answer
         if not self._agreement.confirm(expected, applied) or incomplete or BoardVersion(epoch, version) < need:
             return None
-        return Standing(HIGHEST - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)
+        return Standing(MAX_BIGINT - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 
-from scoreboard.domain.networks import ADDRESS_LENGTH, CACHE_SIZE, networks_of, parse_address
+from scoreboard.domain.networks import ADDRESS_CACHE_SIZE, MAX_ADDRESS_LENGTH, networks_of, parse_address
 from scoreboard.http.request import Request
 
 MAX_HOPS = 16  # hops of X-Forwarded-For that are looked at, from the right: more proxies of ours in a row there are not
@@ -25,7 +25,7 @@ class Addresses:
     def __init__(self, trusted_proxies: Sequence[Network] = ()) -> None:
         self._trusts = bool(trusted_proxies)
 
-        @lru_cache(CACHE_SIZE)
+        @lru_cache(ADDRESS_CACHE_SIZE)
         def is_trusted(address: str) -> bool:
             parsed = parse_address(address)
             return parsed is not None and any(parsed in network for network in trusted_proxies)
@@ -63,10 +63,10 @@ class Addresses:
 
 def group(address: str) -> str:
     """IPv4 addresses stand for themselves, IPv6 ones for their /64."""
-    return _group(address) if len(address) <= ADDRESS_LENGTH else address[:ADDRESS_LENGTH]
+    return _group(address) if len(address) <= MAX_ADDRESS_LENGTH else address[:MAX_ADDRESS_LENGTH]
 
 
-@lru_cache(CACHE_SIZE)
+@lru_cache(ADDRESS_CACHE_SIZE)
 def _group(address: str) -> str:
     return networks_of(address)[0]
 

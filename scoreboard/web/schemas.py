@@ -10,9 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from scoreboard.domain.actions import ACTION_ID_LENGTH, ACTION_TYPE_LENGTH, TIMESTAMP_LENGTH, USER_ID_LENGTH
+from scoreboard.domain.actions import (
+    MAX_ACTION_ID_LENGTH,
+    MAX_ACTION_TYPE_LENGTH,
+    MAX_TIMESTAMP_LENGTH,
+    MAX_USER_ID_LENGTH,
+)
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
-from scoreboard.domain.client_messages import CHANNEL_LENGTH
+from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
 from scoreboard.domain.queries import MAX_QUERY_BYTES
 from scoreboard.operations.sessions import LoggedIn
 
@@ -99,11 +104,11 @@ class LeaderboardAnswer(msgspec.Struct):
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a user did. The raw bytes are what is signed."""
 
-    actionId: Annotated[str, Meta(min_length=1, max_length=ACTION_ID_LENGTH)]
-    actionType: Annotated[str, Meta(min_length=1, max_length=ACTION_TYPE_LENGTH)]
-    timestamp: Annotated[str, Meta(max_length=TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
+    actionId: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_ID_LENGTH)]
+    actionType: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_TYPE_LENGTH)]
+    timestamp: Annotated[str, Meta(max_length=MAX_TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
     metadata: dict[str, Any] | None = None
-    userId: Annotated[str, Meta(max_length=USER_ID_LENGTH)] | None = None
+    userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH)] | None = None
 
 
 class ActionHeaders(msgspec.Struct):
@@ -122,7 +127,7 @@ class LeaderboardQuery(msgspec.Struct):
 
 # ---- live transports ------------------------------------------------------------------------------------------------
 
-Channel = Annotated[str, Meta(max_length=CHANNEL_LENGTH)]
+Channel = Annotated[str, Meta(max_length=MAX_CHANNEL_LENGTH)]
 InQuery = Annotated[str, Meta(max_length=MAX_QUERY_BYTES)]  # the whole query has no more
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.colours import LEAST_CONTRAST, contrast, readable_on, text_on
+from scoreboard.domain.colours import MIN_CONTRAST, contrast, readable_on, text_on
 
 colours = st.integers(0, 0xFFFFFF).map(lambda number: f"#{number:06x}")
 
@@ -22,6 +22,6 @@ def test_any_colour_can_be_made_readable(colour: str) -> None:
     for backgrounds in (("#f6f4ee", "#fffefa"), ("#12110d", "#1c1a15")):
         made = readable_on(colour, backgrounds)
         least = min(contrast(made, each) for each in backgrounds)
-        assert least >= LEAST_CONTRAST
-        assert made == colour or min(contrast(colour, each) for each in backgrounds) < LEAST_CONTRAST
-        assert contrast(text_on(made), made) >= LEAST_CONTRAST
+        assert least >= MIN_CONTRAST
+        assert made == colour or min(contrast(colour, each) for each in backgrounds) < MIN_CONTRAST
+        assert contrast(text_on(made), made) >= MIN_CONTRAST

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Entry
 from scoreboard.domain.deltas import (
-    REMEMBERED,
+    POSITION_HISTORY_SIZE,
     ChangedPosition,
     Comparison,
     PositionHistory,
@@ -85,13 +85,13 @@ def test_a_score_that_changes_in_place_moves_nobody() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     """The oldest position goes first; one that is shown again is new again."""
     recent = PositionHistory()
-    rows = [board(["a"], {"a": turn}) for turn in range(REMEMBERED + 2)]
-    for turn in range(REMEMBERED):
+    rows = [board(["a"], {"a": turn}) for turn in range(POSITION_HISTORY_SIZE + 2)]
+    for turn in range(POSITION_HISTORY_SIZE):
         recent.remember(f"1-{turn}", rows[turn])
     recent.remember("1-0", rows[0])
     recent.remember("1-x", rows[-1])
     recent.remember("1-y", rows[-2])
-    found = [turn for turn in range(REMEMBERED) if recent.find(f"1-{turn}") is None]
+    found = [turn for turn in range(POSITION_HISTORY_SIZE) if recent.find(f"1-{turn}") is None]
     assert found == [1, 2]
     assert recent.find("1-0") == rows[0]
 

@@ -180,7 +180,10 @@ def test_no_letter_of_unicode_is_refused_and_nothing_invisible_is_taken() -> Non
             }
         else:
             assert (
-                category[0] == "C" or category in {"Zl", "Zp"} or is_ignorable(character) or character in names.BLANK
+                category[0] == "C"
+                or category in {"Zl", "Zp"}
+                or is_ignorable(character)
+                or character in names.BLANK_CHARACTERS
             ), hex(code)
 
 

@@ -26,7 +26,7 @@ def test_long_text_is_neither_parsed_nor_kept() -> None:
     """A header of 16 kB is no address, and 16,384 of them in a cache would be 256 MiB."""
     before = networks._parse.cache_info().currsize
     assert parse_address("2001:db8::" + "0" * 16_000) is None
-    assert len(networks_of("1" * 16_000)[0]) == networks.ADDRESS_LENGTH
+    assert len(networks_of("1" * 16_000)[0]) == networks.MAX_ADDRESS_LENGTH
     assert networks._parse.cache_info().currsize == before
 
 

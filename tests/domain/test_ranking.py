@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scoreboard.domain.ranking import HIGHEST, member, order_key, read_member
+from scoreboard.domain.ranking import MAX_BIGINT, member, order_key, read_member
 
-numbers = st.integers(0, HIGHEST) | st.integers(2**53 - 3, 2**53 + 3)
+numbers = st.integers(0, MAX_BIGINT) | st.integers(2**53 - 3, 2**53 + 3)
 standings = st.tuples(numbers, numbers, st.uuids())
 
 
@@ -22,7 +22,7 @@ def test_members_sort_as_the_board_does(people: list[tuple[int, int, UUID]]) -> 
 
 @given(standings)
 @example((0, 0, UUID(int=0)))
-@example((HIGHEST, HIGHEST, UUID(int=2**128 - 1)))
+@example((MAX_BIGINT, MAX_BIGINT, UUID(int=2**128 - 1)))
 def test_a_member_tells_what_it_was_made_of(standing: tuple[int, int, UUID]) -> None:
     """Nothing is lost in 32 bytes, not even of totals that a double can't hold."""
     total, reached, user = standing
@@ -31,7 +31,7 @@ def test_a_member_tells_what_it_was_made_of(standing: tuple[int, int, UUID]) -> 
     assert read_member(raw) == (user, total, reached)
 
 
-@pytest.mark.parametrize(("total", "reached"), [(-1, 0), (0, -1), (HIGHEST + 1, 0), (0, HIGHEST + 1)])
+@pytest.mark.parametrize(("total", "reached"), [(-1, 0), (0, -1), (MAX_BIGINT + 1, 0), (0, MAX_BIGINT + 1)])
 def test_what_no_board_holds_has_no_key(total: int, reached: int) -> None:
     """Numbers out of bounds are a bug, never a wrong rank."""
     with pytest.raises(ValueError, match="not on the board"):

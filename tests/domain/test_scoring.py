@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.actions import Action
 from scoreboard.domain.errors import Refusal, SettingsError
-from scoreboard.domain.scoring import MOST_POINTS, award, greatest, read_rules
+from scoreboard.domain.scoring import MAX_POINTS, award, max_points, read_rules
 
 SHIPPED = (Path(__file__).parents[2] / "config" / "actions.toml").read_text("utf-8")
 RULES = read_rules(SHIPPED)
@@ -74,7 +74,7 @@ anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() |
 def test_points_are_within_the_types_bounds(kind: str, metadata: dict[str, Any]) -> None:
     """Whatever the metadata: a refusal, or 1 to the most that the type can give."""
     found = award(Action("a", kind, 0, metadata, None), RULES)
-    assert isinstance(found, Refusal) or 1 <= found <= greatest(RULES[kind]) <= MOST_POINTS
+    assert isinstance(found, Refusal) or 1 <= found <= max_points(RULES[kind]) <= MAX_POINTS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.skeletons import (
-    SKELETON_LONGEST,
+    MAX_SKELETON_LENGTH,
     fold_case,
     folded_skeleton,
     skeleton_of_first_rule,
@@ -202,8 +202,8 @@ def test_what_shows_nothing_has_no_look() -> None:
 def test_a_skeleton_is_its_own(text: str) -> None:
     """Folding it again changes nothing, and it fits into an index."""
     for look in skeletons(text):
-        assert len(look) <= SKELETON_LONGEST
-        if len(look) < SKELETON_LONGEST:
+        assert len(look) <= MAX_SKELETON_LENGTH
+        if len(look) < MAX_SKELETON_LENGTH:
             assert skeletons(look) == (look,)
 
 

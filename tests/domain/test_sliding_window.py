@@ -27,18 +27,18 @@ def test_what_is_given_back_was_never_taken() -> None:
     time."""
     window = SlidingWindow(2)
     for moment in (0.0, 5.0):
-        window.take("a", moment)
+        window.count("a", moment)
     assert window.wait("a", 6.0) == 55
     assert window.wait("a", 6.0, times=2) == 0
-    window.give_back("a", 0.0)
+    window.uncount("a", 0.0)
     assert window.wait("a", 6.0) == 0
-    window.take("a", 6.0)
+    window.count("a", 6.0)
     assert window.wait("a", 6.0) == 60
-    window.give_back("a", 0.0)
-    window.give_back("b", 5.0)
+    window.uncount("a", 0.0)
+    window.uncount("b", 5.0)
     assert window.wait("a", 6.0) == 60
     for moment in (5.0, 6.0):
-        window.give_back("a", moment)
+        window.uncount("a", moment)
     assert not window._windows  # nothing is kept of tries that came to nothing
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from scoreboard.domain.toml_lines import (
-    KEY_CHARACTERS,
-    REASON_CHARACTERS,
+    MAX_KEY_CHARACTERS,
+    MAX_REASON_CHARACTERS,
     line_of,
     shown_keys,
     shown_reason,
@@ -52,7 +52,7 @@ def test_the_table_before_a_faulty_line_is_named() -> None:
 def test_keys_are_shown_in_one_short_line() -> None:
     """A line break is escaped, and a long key is cut."""
     assert shown_keys(("a", "b\nc")) == "a.'b\\nc'"
-    assert len(shown_keys(("x" * 1000,))) == KEY_CHARACTERS
+    assert len(shown_keys(("x" * 1000,))) == MAX_KEY_CHARACTERS
 
 
 def test_a_long_reason_loses_its_middle() -> None:
@@ -60,4 +60,4 @@ def test_a_long_reason_loses_its_middle() -> None:
     reason = shown_reason("a" * 1000 + "z")
     assert reason.startswith("aaa")
     assert reason.endswith("z")
-    assert len(reason) <= REASON_CHARACTERS + 3
+    assert len(reason) <= MAX_REASON_CHARACTERS + 3

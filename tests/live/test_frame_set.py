@@ -115,7 +115,7 @@ def test_whoever_is_sent_the_newest_has_the_newest(reads: list[Snapshot], data: 
         if read.stale:
             fresh.clear()  # what a store that has lost the board gives is published, whatever position it has
         else:
-            fresh.append((read.epoch, read.top))
+            fresh.append((read.epoch, read.shown_version))
         assert fresh == sorted(fresh)
         if data.draw(st.booleans()):
             event = read_frames(news.update(FULL) if last_sent == news.serial - 1 else news.catch_up(FULL, 0))[0]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.client_messages import MAX_MESSAGE_BYTES
 from scoreboard.domain.close_codes import CloseCode
 from scoreboard.live.frames import MAX_PIECES, FrameBuffer
 from tests.live.messages import masked, one_by_one
@@ -52,11 +52,11 @@ def test_what_the_protocol_forbids(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        masked(1, b"x" * (MESSAGE_BYTES + 1)),
-        masked(1, b"x" * (MESSAGE_BYTES + 1))[:4],
+        masked(1, b"x" * (MAX_MESSAGE_BYTES + 1)),
+        masked(1, b"x" * (MAX_MESSAGE_BYTES + 1))[:4],
         masked(2, b"x" * 70_000)[:10],
-        masked(1, b"x" * MESSAGE_BYTES, final=False) + masked(0, b"x"),
-        fragments(MAX_PIECES, b"x" * (MESSAGE_BYTES // MAX_PIECES)) + masked(0, b"x"),
+        masked(1, b"x" * MAX_MESSAGE_BYTES, final=False) + masked(0, b"x"),
+        fragments(MAX_PIECES, b"x" * (MAX_MESSAGE_BYTES // MAX_PIECES)) + masked(0, b"x"),
     ],
 )
 def test_a_message_that_is_too_big(data: bytes) -> None:
@@ -153,7 +153,7 @@ def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: l
     """Valid messages with control frames between their fragments, in few reads or in many: the same is given back as in
     one read."""
     data = b"".join(messages)
-    sizes: Iterator[int] = chain(cuts, repeat(MESSAGE_BYTES))
+    sizes: Iterator[int] = chain(cuts, repeat(MAX_MESSAGE_BYTES))
     if is_long:
         data *= 1 + 3 * MAX_PIECES * max(cuts) // len(data)
         sizes = cycle(max(cut, SHORTEST_CUT) for cut in cuts)
@@ -180,4 +180,4 @@ def test_nothing_that_is_sent_raises_or_is_held_for_long(sent: list[bytes]) -> N
     for data in sent:
         if isinstance(buffer.feed(data, MANY), CloseCode):
             break
-        assert len(buffer) <= MESSAGE_BYTES + (MAX_PIECES + 1) * HEAD_BYTES
+        assert len(buffer) <= MAX_MESSAGE_BYTES + (MAX_PIECES + 1) * HEAD_BYTES

@@ -161,7 +161,7 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: ScoredBo
     new = await content_of(world)
     assert (
         (update.version.version, update.top)
-        == (int(new[b"version"]), before.top)
+        == (int(new[b"version"]), before.shown_version)
         == (before.version + 1, int(old[b"top"]))
     )
     assert new[b"updated"] == old[b"updated"]

@@ -131,10 +131,12 @@ def test_actions() -> None:
 
 def test_live_messages() -> None:
     """Of a WebSocket: 4 KiB."""
-    texts = {name: body.decode("utf-8", "replace")[: client_messages.MESSAGE_BYTES] for name, body in BODIES.items()}
+    texts = {
+        name: body.decode("utf-8", "replace")[: client_messages.MAX_MESSAGE_BYTES] for name, body in BODIES.items()
+    }
     texts |= {
         f"{name} of a message": filled(
-            f'{{"action":"subscribe","{name}":"', MARKS, '"}', client_messages.MESSAGE_BYTES
+            f'{{"action":"subscribe","{name}":"', MARKS, '"}', client_messages.MAX_MESSAGE_BYTES
         ).decode()
         for name in ("channel", "mode", "since", "x")
     }
@@ -163,13 +165,13 @@ def test_what_the_structs_let_through() -> None:
     )
     longest = {name: unit * 1024 for name, unit in units}
     rules: dict[str, tuple[Callable[[str], object], int]] = {
-        "username": (profiles.username, profiles.USERNAME_RAW_LONGEST),
-        "name of a log-in": (lambda text: folded_skeleton(names.fold(text)), profiles.EMAIL_LONGEST),
-        "address of a log-in": (email_addresses.spellings, profiles.EMAIL_LONGEST),
-        "first rule": (skeleton_of_first_rule, profiles.USERNAME_LONGEST),
-        "email": (profiles.email, profiles.EMAIL_LONGEST),
-        "avatarUrl": (profiles.avatar_url, profiles.AVATAR_LONGEST),
-        "password": (passwords._bytes, profiles.PASSWORD_LONGEST),
+        "username": (profiles.username, profiles.MAX_RAW_USERNAME_LENGTH),
+        "name of a log-in": (lambda text: folded_skeleton(names.fold(text)), profiles.MAX_EMAIL_LENGTH),
+        "address of a log-in": (email_addresses.spellings, profiles.MAX_EMAIL_LENGTH),
+        "first rule": (skeleton_of_first_rule, profiles.MAX_USERNAME_LENGTH),
+        "email": (profiles.email, profiles.MAX_EMAIL_LENGTH),
+        "avatarUrl": (profiles.avatar_url, profiles.MAX_AVATAR_URL_LENGTH),
+        "password": (passwords._bytes, profiles.MAX_PASSWORD_LENGTH),
     }
     check(
         (f"{rule}: {name}", partial(read, text[:length]))

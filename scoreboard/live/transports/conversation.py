@@ -100,8 +100,8 @@ class Conversation:
         if self._messages > self._limits.max_messages:
             return CloseCode.POLICY
         if (
-            len(text) * 4 > client_messages.MESSAGE_BYTES
-            and len(text.encode() if isinstance(text, str) else text) > client_messages.MESSAGE_BYTES
+            len(text) * 4 > client_messages.MAX_MESSAGE_BYTES
+            and len(text.encode() if isinstance(text, str) else text) > client_messages.MAX_MESSAGE_BYTES
         ):
             return CloseCode.TOO_BIG
         message = client_messages.read_message(text) if isinstance(text, str) else None

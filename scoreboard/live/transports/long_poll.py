@@ -39,7 +39,7 @@ _POSITION = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 def is_ahead(since: str, published: Snapshot) -> bool:
     """Whether `since` names a board that is newer than the one published here."""
     position = None if published.stale else _POSITION(since)
-    return position is not None and (int(position[1]), int(position[2])) > (published.epoch, published.top)
+    return position is not None and (int(position[1]), int(position[2])) > (published.epoch, published.shown_version)
 
 
 class PollEndpoint:

@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
 from scoreboard.domain import framing
-from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.client_messages import MAX_MESSAGE_BYTES
 from scoreboard.domain.close_codes import CloseCode, close_reason
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.framing import close_frame
@@ -139,7 +139,9 @@ class _Connection(trio.abc.Stream):
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(HANDSHAKE_TIMEOUT_SECONDS):
-                    proposal = await trio_websocket.wrap_server_stream(nursery, self, max_message_size=MESSAGE_BYTES)
+                    proposal = await trio_websocket.wrap_server_stream(
+                        nursery, self, max_message_size=MAX_MESSAGE_BYTES
+                    )
                     subprotocol = next(iter(proposal.proposed_subprotocols), None)
                     websocket = await proposal.accept(
                         subprotocol=subprotocol, extra_headers=[(b"x-request-id", request_id)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncpg
 
-from scoreboard.domain.actions import NEWEST_MS, OLDEST_MS, TOO_OLD_OR_AHEAD, is_timely
+from scoreboard.domain.actions import MAX_ACTION_AGE_MS, MAX_ACTION_AHEAD_MS, TOO_OLD_OR_AHEAD, is_timely
 from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import SubmittedAction, cooling_down, too_many_actions
@@ -116,7 +116,7 @@ class Limits:
 
         Raises StorageUnavailable; then slots may be taken, which a retry of the same actionIds finds again.
         """
-        args: list[Any] = [self.per_minute, WINDOW_MS, OLDEST_MS, NEWEST_MS]
+        args: list[Any] = [self.per_minute, WINDOW_MS, MAX_ACTION_AGE_MS, MAX_ACTION_AHEAD_MS]
         for action in actions:
             args += (
                 action.action_id,

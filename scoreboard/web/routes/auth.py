@@ -18,7 +18,12 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from scoreboard.domain.account_rules import AVATAR_LONGEST, EMAIL_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
+from scoreboard.domain.account_rules import (
+    MAX_AVATAR_URL_LENGTH,
+    MAX_EMAIL_LENGTH,
+    MAX_PASSWORD_LENGTH,
+    MAX_RAW_USERNAME_LENGTH,
+)
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
 from scoreboard.domain.paths import LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, REGISTER_PATH
 from scoreboard.http.request import Request, Response
@@ -47,10 +52,10 @@ REFRESH_TOKEN_LONGEST = 1024
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A new account."""
 
-    username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)]
-    email: Annotated[str, Meta(max_length=EMAIL_LONGEST)]
-    password: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
-    avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | None = None
+    username: Annotated[str, Meta(max_length=MAX_RAW_USERNAME_LENGTH)]
+    email: Annotated[str, Meta(max_length=MAX_EMAIL_LENGTH)]
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD_LENGTH)]
+    avatarUrl: Annotated[str, Meta(max_length=MAX_AVATAR_URL_LENGTH)] | None = None
 
     def __repr__(self) -> str:
         return f"Registration({self.username!r})"
@@ -59,8 +64,8 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A user name, or an e-mail address, and the password."""
 
-    username: Annotated[str, Meta(max_length=EMAIL_LONGEST)]
-    password: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+    username: Annotated[str, Meta(max_length=MAX_EMAIL_LENGTH)]
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD_LENGTH)]
 
     def __repr__(self) -> str:
         return f"Credentials({self.username!r})"

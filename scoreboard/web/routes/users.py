@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from scoreboard.domain.account_rules import AVATAR_LONGEST, PASSWORD_LONGEST, USERNAME_RAW_LONGEST
+from scoreboard.domain.account_rules import MAX_AVATAR_URL_LENGTH, MAX_PASSWORD_LENGTH, MAX_RAW_USERNAME_LENGTH
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.paths import PASSWORD_PATH, PROFILE_PATH
@@ -29,15 +29,15 @@ from scoreboard.web.schemas import Me, MeAnswer, Nothing
 class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be changed; null removes the picture."""
 
-    username: Annotated[str, Meta(max_length=USERNAME_RAW_LONGEST)] | UnsetType = UNSET
-    avatarUrl: Annotated[str, Meta(max_length=AVATAR_LONGEST)] | UnsetType | None = UNSET
+    username: Annotated[str, Meta(max_length=MAX_RAW_USERNAME_LENGTH)] | UnsetType = UNSET
+    avatarUrl: Annotated[str, Meta(max_length=MAX_AVATAR_URL_LENGTH)] | UnsetType | None = UNSET
 
 
 class PasswordChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Both passwords: the new one takes the place of the current one."""
 
-    currentPassword: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
-    newPassword: Annotated[str, Meta(max_length=PASSWORD_LONGEST)]
+    currentPassword: Annotated[str, Meta(max_length=MAX_PASSWORD_LENGTH)]
+    newPassword: Annotated[str, Meta(max_length=MAX_PASSWORD_LENGTH)]
 
     def __repr__(self) -> str:
         return "PasswordChange()"

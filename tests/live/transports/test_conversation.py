@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreboard.domain.boards import Board
-from scoreboard.domain.client_messages import MESSAGE_BYTES
+from scoreboard.domain.client_messages import MAX_MESSAGE_BYTES
 from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.framing import PING_FRAME
@@ -222,9 +222,9 @@ async def test_a_message_is_measured_in_bytes() -> None:
     """4 KiB are taken, a byte more is too big, also when the characters are fewer."""
     scene = Scene()
     frame = json.dumps({"action": "ping", "x": ""})
-    assert await scene.send(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame))}"')) is None
-    assert await scene.send(frame.replace('""', f'"{"x" * (MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
-    assert await scene.send(frame.replace('""', f'"{"é" * (MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
+    assert await scene.send(frame.replace('""', f'"{"x" * (MAX_MESSAGE_BYTES - len(frame))}"')) is None
+    assert await scene.send(frame.replace('""', f'"{"x" * (MAX_MESSAGE_BYTES - len(frame) + 1)}"')) is CloseCode.TOO_BIG
+    assert await scene.send(frame.replace('""', f'"{"é" * (MAX_MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
 
 
 async def test_authenticated_tells_score_and_rank() -> None:
