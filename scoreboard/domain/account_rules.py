@@ -1,8 +1,8 @@
 """What a user may be called and look like: the rules for names, addresses, pictures and passwords.
 
-Each function gives the value as it is to be stored, or a FieldError in words for people. Its work grows with the text,
-so the length as it came is checked before anything else. Pure. Whether a name is still free is decided by PostgreSQL
-alone; see storage.postgres.users. Which passwords are among the most used ones is known to security.passwords.
+Each function returns the value as it is to be stored, or a FieldError in words for people. The length of the raw text
+is checked first, because the work grows with it. Pure. Whether a name is free is decided by PostgreSQL alone (see
+storage.postgres.users). The list of the most used passwords is in security.passwords.
 """
 
 import re
@@ -16,7 +16,7 @@ from scoreboard.domain.errors import FieldError
 from scoreboard.domain.networks import LOCAL_DOMAINS, is_in_domain
 from scoreboard.domain.skeletons import fold_case, skeletons
 
-# characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
+# characters of the raw text for one that is stored: NFC composes no letter of more
 RAW_PER_COMPOSED = 4
 MIN_USERNAME_LENGTH = 3  # characters; contract
 MAX_USERNAME_LENGTH = 50  # characters; specification: VARCHAR(50)
@@ -29,7 +29,7 @@ MAX_HOST_LENGTH = 253  # characters of a host's name; RFC 1035
 MIN_PASSWORD_LENGTH = 10  # characters; contract
 MAX_PASSWORD_LENGTH = 1024  # characters; a bound for the work, above any pass phrase
 
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether it exists would need a letter
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)*")  # only the form: whether the mailbox exists is not asked
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belong percent-encoded
 # A name of the DNS with at least two labels. The last one begins with a letter: browsers take a host that ends in a
 # number, hexadecimal ones too, for an IPv4 address (WHATWG URL, "ends in a number").
@@ -44,8 +44,7 @@ _CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def username(text: str) -> str | FieldError:
-    """The name as it is stored: composed, in letters of usual width, with plain single spaces, without what shows
-    nothing (names.fold)."""
+    """The name as it is stored (names.fold), or why it is refused."""
     if len(text) > MAX_RAW_USERNAME_LENGTH:
         return FieldError("username", f"must have {MIN_USERNAME_LENGTH} to {MAX_USERNAME_LENGTH} characters")
     name = names.fold(text)
@@ -66,8 +65,7 @@ def username(text: str) -> str | FieldError:
 def email(text: str) -> str | FieldError:
     """The address as it is stored (email_addresses.fold); it is compared without regard to case.
 
-    Before the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass
-    (RFC 8264).
+    Before the @ there may be no letter in a special form, such as a bold one: PRECIS' IdentifierClass (RFC 8264).
     """
     if len(text) > MAX_RAW_EMAIL_LENGTH or len(address := email_addresses.fold(text)) > MAX_EMAIL_LENGTH:
         return FieldError("email", f"must have at most {MAX_EMAIL_LENGTH} characters")
@@ -81,14 +79,14 @@ def email(text: str) -> str | FieldError:
     return address
 
 
-def avatar_url(text: str, own_host: str = "", *, longest: int = MAX_AVATAR_URL_LENGTH) -> str | FieldError:
-    """The address of a picture, which we fetch, and browsers where others show boards: https, a public host by its
-    name, port 443.
+def avatar_url(text: str, own_host: str = "", *, max_length: int = MAX_AVATAR_URL_LENGTH) -> str | FieldError:
+    """The address of a picture: https, a public host by its name, port 443.
 
-    `own_host`: this server's own; a picture from there could be any of its answers.
+    The server fetches it; browsers do on pages of other sites. `own_host` is this server's own host: a picture from
+    there could be any of its answers. `max_length`: characters.
     """
-    if len(text) > longest:
-        return FieldError("avatarUrl", f"must have at most {longest} characters")
+    if len(text) > max_length:
+        return FieldError("avatarUrl", f"must have at most {max_length} characters")
     try:
         parts = urlsplit(text)
         whole = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
@@ -100,7 +98,7 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = MAX_AVATAR_URL_L
     if not is_usual_port:
         return FieldError("avatarUrl", "must not name a port other than 443")
     host = (parts.hostname or "").lower()
-    # reserved ones lead nowhere
+    # a local domain leads to no public host
     if len(host) > MAX_HOST_LENGTH or not _HOST.fullmatch(host) or is_in_domain(host, LOCAL_DOMAINS):
         return FieldError("avatarUrl", "must name a public host, like pictures.example.org, and no IP address")
     if host == own_host.lower():
@@ -109,8 +107,10 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = MAX_AVATAR_URL_L
 
 
 def password(text: str, own: Collection[str] = (), *, field: str = "password") -> str | FieldError:
-    """The password as given: every character counts, none is forbidden. None of the user's `own` names: who guesses
-    begins with those."""
+    """The password as given: every character counts, none is forbidden.
+
+    It must not be one of the user's `own` names, since whoever guesses begins with those.
+    """
     if not MIN_PASSWORD_LENGTH <= len(text) <= MAX_PASSWORD_LENGTH:
         return FieldError(field, f"must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
     if fold_case(text) in {fold_case(name) for name in own}:

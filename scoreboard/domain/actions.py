@@ -1,7 +1,7 @@
-"""What a client may say it did: the body of `POST /scores/action`, decoded strictly.
+"""The body of `POST /scores/action`, decoded strictly.
 
-`parse_action` gives an Action or a Refusal, never an exception. What an action is worth is decided in `scoring`; how
-old it may be is decided by the stores' clock in `storage.redis.limits`, with the bounds named here.
+`parse_action` returns an Action or a Refusal and never raises. `scoring` decides what an action is worth. Its age is
+compared with the stores' clock in `storage.redis.limits`, with the bounds named here.
 """
 
 import json
@@ -19,11 +19,9 @@ from scoreboard.domain.errors import Code, FieldError, Refusal
 MAX_ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
 MAX_ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
 MAX_TIMESTAMP_LENGTH = 40  # characters; with nanoseconds and a zone it has 35
-MAX_USER_ID_LENGTH = (
-    100  # characters; a UUID has 36, and another user's id is refused for what it is, not for its length
-)
+MAX_USER_ID_LENGTH = 100  # characters; a UUID has 36, and other ids are refused as not the user's own
 MAX_ACTION_AGE_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
-# levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
+# levels of nesting in metadata; without a limit of its own, the size of Python's stack would decide
 MAX_METADATA_DEPTH = 32
 MAX_ACTION_AHEAD_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
@@ -46,14 +44,16 @@ class Action(msgspec.Struct, frozen=True):
     type: str
     timestamp_ms: int
     metadata: dict[str, Any] | None
-    # the same as it is stored, made here: what can't be encoded must not get as far as a batch
+    # the JSON text that is stored; encoded here, so that a value that can't be encoded never reaches a batch
     metadata_json: str | None
     user: str | None = None  # the body's userId, to be compared with the token's subject
 
 
 def _read_float(text: str) -> float:
-    """What msgspec reads by itself, in a tenth of the time where that takes longest: 6 µs for `1e-320`, and a body
-    holds 2,300."""
+    """The same number as msgspec's own, in a tenth of the time in the worst case.
+
+    msgspec takes 6 µs for `1e-320`, and a body can hold 2,300 of these.
+    """
     number = float(text)
     if isinf(number):
         raise ValueError("Number out of range")
@@ -67,8 +67,10 @@ _NUL = b"\\u0000"
 
 
 def parse_action(body: bytes) -> Action | Refusal:
-    """The action in a request's raw body, or why it is none (400 INVALID_ACTION)."""
-    if _NUL in body:  # PostgreSQL's text and jsonb can't hold it; an escaped backslash before it is refused along
+    """The action in a request's raw body, or the refusal (400 INVALID_ACTION)."""
+    if (
+        _NUL in body
+    ):  # PostgreSQL's text and jsonb can't hold it; a text with an escaped backslash before it is refused as well
         return invalid("body", "must not contain \\u0000")
     try:
         raw = _decode_body(body)
@@ -88,15 +90,16 @@ def parse_action(body: bytes) -> Action | Refusal:
 
 
 def field_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
-    """The field that is not as its type says, and what is wrong with it, of msgspec's "message - at `$.field`"."""
+    """The field with the fault, and the fault, from msgspec's "message - at `$.field`"."""
     message, _, path = str(error).partition(" - at `$.")
     if found := _LENGTH(message):
-        message = f"must have at {'most' if found[1] == '<' else 'least'} {found[2]} character{'' if found[2] == '1' else 's'}"
+        bound, plural = "most" if found[1] == "<" else "least", "" if found[2] == "1" else "s"
+        message = f"must have at {bound} {found[2]} character{plural}"
     return path.rstrip("`").split(".")[0].split("[")[0] or "body", message[:200]
 
 
 def _depth(value: object) -> int:
-    """How many containers stand in one another, without recursion."""
+    """How many levels of containers there are, counted without recursion."""
     depth, level = 0, [value]
     while level := [
         inner
@@ -109,15 +112,19 @@ def _depth(value: object) -> int:
 
 
 def _may_repeat(body: bytes, raw: _Body, metadata_json: str | None) -> bool:
-    """False only if no object has a name twice: every string that came is then there after decoding, so there are as
-    many quotes."""
+    """Whether an object may have a name twice; False is certain.
+
+    Without a repetition every string of the body is there after decoding, so both have the same number of quotes.
+    """
     strings = 6 + 2 * (raw.userId is not None) + (metadata_json is not None)  # names and texts outside of the metadata
     return b"\\" in body or body.count(b'"') != 2 * strings + (metadata_json.count('"') if metadata_json else 0)
 
 
 def refuse_repeated_names(body: bytes) -> None:
-    """Raises ValueError when an object has a name twice: msgspec would take the last one, and two readers of one body
-    could differ."""
+    """Raises ValueError when an object has a name twice.
+
+    msgspec takes the last one, and another reader of the same body could take the first.
+    """
     json.loads(body, object_pairs_hook=_once_each)
 
 
@@ -127,8 +134,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> None:
 
 
 def parse_timestamp(text: str) -> int | None:
-    """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could
-    be any of 27."""
+    """Unix milliseconds of an ISO 8601 time; None when the text is none, or has no zone."""
     if len(text) > MAX_TIMESTAMP_LENGTH:
         return None
     try:

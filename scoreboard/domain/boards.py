@@ -1,8 +1,8 @@
 """A board and what is shown of it: values only.
 
-`leaderboard` is the first of many boards; whatever writes, reads, numbers or sends one takes it as an argument. A
-`BoardVersion` says how new something is and orders snapshots, messages and calls alike. A `Snapshot` is one consistent
-read of the first rows.
+`leaderboard` is the first of many boards. Code that writes, reads, numbers or sends a board takes it as an argument. A
+`BoardVersion` says how new something is: it orders snapshots, messages and calls. A `Snapshot` is one consistent read
+of the first rows.
 """
 
 from datetime import UTC, datetime
@@ -46,9 +46,9 @@ class Board(NamedTuple):
         return self.action_types is None or action_type in self.action_types
 
 
-# Every action counts for it. What an action's answer tells, total and rank, are those of this board.
+# Every action counts for it. The answer to an action has the total and the rank of this board.
 LEADERBOARD = Board("leaderboard", totals=Totals.SCORES)
-BOARDS: tuple[Board, ...] = (LEADERBOARD,)  # of a node; the leaderboard is the first
+BOARDS: tuple[Board, ...] = (LEADERBOARD,)  # all boards of a node, the leaderboard first
 
 
 class BoardVersion(NamedTuple):
@@ -83,7 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     rows: tuple[Entry, ...]
     stale: bool = False  # read from PostgreSQL while Redis can't be read
     stale_since_ms: int = 0  # Unix milliseconds; 0 when not stale
-    last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not known
+    last_modified: int = 0  # Unix seconds by the store's clock, see `last_modified`; 0: not to be sent
 
     @property
     def board_version(self) -> BoardVersion:
@@ -91,7 +91,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def position(self) -> str:
-        """Opaque to clients: names the content of the shown rows, the same on every node."""
+        """Names the content of the shown rows, the same on every node. Opaque to clients."""
         return f"{self.epoch}-{self.shown_version}"
 
     @property
@@ -100,12 +100,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def last_modified(changed_ms: int, now_ms: int) -> int:
-    """The Last-Modified (Unix seconds) of what changed last at that time: the second after it, when nothing newer can
-    hide behind it.
+    """The Last-Modified (Unix seconds) of content that changed last at that time: the second after the change.
 
-    0 while that second is not over: the content may change again in it, and a date has no fractions (RFC 9110,
-    8.8.2.2). So whoever was told this date, or was answered in a later second, has the newest content as long as the
-    date stays.
+    0 while that second has not begun. Until then the content may change again in the same second, and a date has no
+    fractions (RFC 9110, 8.8.2.2). So a client that has this date, or an answer of a later second, has the newest
+    content as long as the date stays the same.
     """
     second = changed_ms // 1000 + 1
     return second if changed_ms and now_ms >= second * 1000 else 0
@@ -119,11 +118,11 @@ def rfc3339(milliseconds: int) -> str:
 
 @lru_cache(64)
 def _second(seconds: int) -> str:
-    """Everything of a second's answers that is the same: formatting takes longer than all else of an answer."""
+    """Cached, because formatting a date takes longer than the rest of an answer."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
-@lru_cache(16_384)  # users, about 4 MB; a UUID's text is asked for four times an action
+@lru_cache(16_384)  # users, about 4 MB; an action needs the text of its UUID four times
 def user_id(user: UUID) -> str:
-    """A user's id, as clients and Redis read it."""
+    """A user's id as text, as clients and Redis have it."""
     return str(user)

@@ -21,7 +21,7 @@ class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True
     channel: Annotated[str, Meta(max_length=MAX_CHANNEL_LENGTH)]
     mode: Annotated[str, Meta(max_length=MAX_MODE_LENGTH)] = "full"
     since: Annotated[str, Meta(max_length=MAX_POSITION_LENGTH)] | None = None
-    heartbeat: bool = False  # whether it wants a sign of life when there is nothing else to hear
+    heartbeat: bool = False  # whether it wants a heartbeat when nothing else is sent
 
 
 class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):

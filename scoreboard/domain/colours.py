@@ -1,10 +1,9 @@
-"""Colours as `#rrggbb`, and how well two of them can be told apart: relative luminance and contrast as WCAG 2.2 defines
-them. Pure."""
+"""Colours as `#rrggbb`: relative luminance and contrast as WCAG 2.2 defines them, and readable mixtures. Pure."""
 
 from collections.abc import Sequence
 
-MIN_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: of text, which is the strictest of what the accent is used for
-MIXING_STEPS = 256  # between a colour and black or white, when one of more contrast is looked for
+MIN_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: for text, the strictest use of the accent
+MIXING_STEPS = 256  # from a colour to black or white
 
 BLACK, WHITE = "#000000", "#ffffff"
 
@@ -16,10 +15,10 @@ def contrast(one: str, other: str) -> float:
 
 
 def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
-    """The colour, or the nearest mixture of it with black or white that has MIN_CONTRAST against all of these
-    backgrounds.
+    """The colour, or its nearest mixture with black or white that has MIN_CONTRAST against all of these backgrounds.
 
-    They must be all light or all dark, else there may be none: then it is black or white, whichever has more.
+    The backgrounds must be all light or all dark. Else there may be no such mixture, and the result is black or white,
+    whichever has more contrast.
     """
     ends = sorted((BLACK, WHITE), key=lambda end: min(contrast(end, each) for each in backgrounds), reverse=True)
     for step in range(MIXING_STEPS + 1):
@@ -30,7 +29,7 @@ def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
 
 
 def text_on(colour: str) -> str:
-    """Black or white, whichever is read better on it: at least 4.5 of contrast in any case."""
+    """Black or white, whichever is easier to read on the colour. The contrast is at least 4.5."""
     return max((BLACK, WHITE), key=lambda each: contrast(each, colour))
 
 

@@ -1,8 +1,8 @@
 """What changed between two reads of a board's shown rows.
 
-`compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its
-changed positions, or the changed rows and the users that left. `PositionHistory` remembers what the last positions stood for, so
-that a viewer who comes with one of them is told the difference. Pure; rows are tuples of Entry in rank order, each user
+`compare` runs once a tick. The frames of both modes are made from its result: the whole board with its changed
+positions, or the changed rows and the users who left. `PositionHistory` keeps the rows of the last positions, so that
+a viewer who reconnects with one of them is sent the difference. Pure. Rows are tuples of Entry in rank order, each user
 at most once.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 
 from scoreboard.domain.boards import Entry
 
-# positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, who comes with it gets the whole board
+# positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, and its viewers get the whole board
 POSITION_HISTORY_SIZE = 100
 
 
@@ -55,7 +55,7 @@ def compare(before: Sequence[Entry], after: Sequence[Entry]) -> Comparison:
 
 
 def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
-    """The part of a comparison that concerns ranks: moves, entries and exits, but no score that changed in place."""
+    """The part of a comparison about ranks: moves, entries and exits. A score that changed in place is not in it."""
     moved = tuple(
         ChangedPosition(row.entry.userId, row.previous_rank, row.entry.rank, row.entry.score)
         for row in comparison.changed
@@ -65,8 +65,7 @@ def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
 
 
 class PositionHistory:
-    """The rows that a board's last positions stood for. Positions name content, so it does not matter which node a
-    viewer has one from."""
+    """The rows of a board's last positions. Positions name content, so a viewer may have one from any node."""
 
     __slots__ = ("_rows",)
 
@@ -74,13 +73,16 @@ class PositionHistory:
         self._rows: dict[str, tuple[Entry, ...] | None] = {}  # oldest first
 
     def remember(self, position: str, rows: tuple[Entry, ...]) -> None:
-        """These rows are shown under that position. One that stood for other rows before (a name that no store told at
-        first) stands for none any more: nobody can say which of them its viewers have."""
+        """These rows are shown under that position.
+
+        A position that had other rows before (a user's name was missing at first) has none from now on: its viewers
+        may have either.
+        """
         known = self._rows.pop(position, rows)
         self._rows[position] = rows if known == rows else None
         if len(self._rows) > POSITION_HISTORY_SIZE:
             del self._rows[next(iter(self._rows))]
 
     def find(self, position: str) -> tuple[Entry, ...] | None:
-        """The rows that a viewer of that position has; None when that is not known (any more)."""
+        """The rows that a viewer of that position has; None when they are not known."""
         return self._rows.get(position)

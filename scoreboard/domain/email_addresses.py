@@ -1,43 +1,44 @@
 """E-mail addresses: one spelling for each mailbox, however it was typed. Pure.
 
-The domain of an address has two forms: browsers send "xn--mller-kva.example" where people type "müller.example". `fold`
-gives the one that is stored, with letters as they are read; `spellings` are all that an address may be stored under,
-since rows that are older than this rule stay as they are. Domains are mapped as browsers do it, by Unicode's UTS #46.
-The case of an address stays, but for such domains; whoever compares addresses does so in any case.
+A domain has two forms: browsers send "xn--mller-kva.example" where people type "müller.example". `fold` returns the
+stored form, which has readable letters. Rows older than this rule keep their form, so `spellings` returns all forms
+that an address may be stored in. Domains are mapped as in browsers, by Unicode's UTS #46. The case of an address is
+kept, except in such domains; comparisons ignore it.
 """
 
 import idna
 
 from scoreboard.domain.names import nfc, usual_width
 
-MAX_DOMAIN_LENGTH = 1020  # characters as they come, four times as many as are stored: a longer one is left as it is
+MAX_DOMAIN_LENGTH = 1020  # characters of the raw text, four times as many as are stored; a longer one is not mapped
 MAX_LABEL_LENGTH = 63  # characters of a part of a domain between two dots; RFC 1035
-_ACE = "xn--"  # begins a label of the DNS whose letters are encoded with Punycode
-_AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible, and copied along with an address
+_ACE = "xn--"  # the prefix of a label in Punycode
+_AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible characters that are copied along with an address
 
 
 def is_address(text: str) -> bool:
-    """Whether it is meant as an address: a user name has no @."""
+    """Whether the text is meant as an address: a user name has no @."""
     return "@" in text or "\N{FULLWIDTH COMMERCIAL AT}" in text
 
 
 def fold(text: str) -> str:
-    """As it is stored: composed, in letters of usual width, its domain as it is read, without what phones and pages put
-    around it."""
+    """The address as it is stored: composed, in letters of usual width, with a readable domain.
+
+    Spaces and invisible characters around it, which phones and pages add, are left out.
+    """
     local, at, domain = usual_width(_trimmed(text)).rpartition("@")
     return local + at + (_readable(domain) if at else domain)
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Whatever this address may be stored as, in case the row is older than `fold`: first as it was typed, then as
-    `fold` has it."""
+    """The forms that this address may be stored in: first as it was typed, then as `fold` has it."""
     folded = fold(text)
     local, at, domain = folded.rpartition("@")
     return tuple(dict.fromkeys((nfc(_trimmed(text)), folded, local + at + _encoded(domain))))
 
 
 def query_spellings(text: str) -> tuple[str, ...]:
-    """The same for a part of an address that somebody looks for: of its domain as far as labels are whole."""
+    """The same for a part of an address in a search; whole labels of its domain are mapped."""
     local, at, domain = text.rpartition("@")
     readable = _readable(usual_width(domain))
     return tuple(dict.fromkeys((text, local + at + readable, local + at + _encoded(readable))))
@@ -48,7 +49,7 @@ def _trimmed(text: str) -> str:
 
 
 def _readable(domain: str) -> str:
-    """With letters as they are read; as it is, when it is plain or can't be a domain of the DNS."""
+    """The domain with readable letters; unchanged when it is plain ASCII or no domain of the DNS."""
     if len(domain) > MAX_DOMAIN_LENGTH or (domain.isascii() and _ACE not in domain.lower()):
         return domain
     try:
@@ -59,8 +60,8 @@ def _readable(domain: str) -> str:
 
 
 def _decoded_label(label: str) -> str:
-    """As it is unless it is the Punycode of what UTS #46 would leave as it is: else two spellings would become one that
-    is neither."""
+    """A label of Punycode, decoded. It is unchanged when encoding the result would not give the same label again:
+    else two spellings would become a third."""
     if not label.startswith(_ACE) or not label.isascii() or len(label) > MAX_LABEL_LENGTH:
         return label
     try:
@@ -76,7 +77,7 @@ def _decoded_label(label: str) -> str:
 
 
 def _encoded(domain: str) -> str:
-    """As the DNS has it."""
+    """The domain in the DNS's form."""
     if len(domain) > MAX_DOMAIN_LENGTH:
         return domain
     return ".".join(

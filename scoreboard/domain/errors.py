@@ -1,7 +1,7 @@
 """The one catalogue of what can be refused and what can fail.
 
-A refusal is an expected outcome and so a value: operations return it, the web writes it as problem+json. An exception
-is for what nobody expects of a request: a store out of reach, a start that cannot go on, a bug.
+A refusal is an expected outcome, so it is a value: operations return it, the web writes it as problem+json. Exceptions
+are for the rest: a store out of reach, a start that cannot go on, a bug.
 
 ScoreboardError
 ├── SettingsError       a setting is wrong; the message is one line that names the key (exit 2)
@@ -95,7 +95,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """An expected "no": what the client is told, before it is anybody's JSON."""
+    """An expected outcome that is no success, in the client's terms, before it is JSON."""
 
     code: Code
     detail: str
@@ -118,7 +118,7 @@ def rate_limited(layer: LimitLayer, what: str, seconds: int, *, names_wait: bool
     return Refusal(Code.RATE_LIMITED, detail, retry_after=seconds, layer=layer)
 
 
-# What more than one place refuses.
+# Refusals of more than one place.
 NOT_FOUND = Refusal(Code.NOT_FOUND, "There is nothing at this path.")
 METHOD_NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")
 UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
@@ -140,11 +140,11 @@ class StartError(ScoreboardError):
 
 
 class StoreCondition(StrEnum):
-    """In which condition a store is, or was when a call failed."""
+    """The condition of a store now, or when a call failed."""
 
     UP = "up"  # reads and writes; never the condition of a failure
-    DOWN = "down"  # out of reach, silent, starting, without its tables, or it refuses our role
-    READ_ONLY = "read_only"  # it answers reads and refuses writes: a replica, or told to be so
+    DOWN = "down"  # out of reach, no answer, starting, without its tables, or it refuses our role
+    READ_ONLY = "read_only"  # it answers reads and refuses writes: a replica, or set to read-only
     FULL = "full"  # it answers reads and has no room for a write
     BUSY = "busy"  # it works, but not for this call: a lock, a cancelled statement, no free connection
 
@@ -152,7 +152,7 @@ class StoreCondition(StrEnum):
 class StorageUnavailable(ScoreboardError):
     """A store refused a call for a reason of its own, did not answer in time, or not at all.
 
-    After DOWN nothing is known of the call's effect. After the other conditions the store said no: there was no effect.
+    After DOWN the effect of the call is unknown. In the other conditions the store refused, so there was no effect.
     """
 
     def __init__(self, store: Store, why: str, condition: StoreCondition = StoreCondition.DOWN) -> None:

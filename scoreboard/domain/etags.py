@@ -1,4 +1,4 @@
-"""Entity tags of what is sent: the same bytes have the same one, on every node and after every start. Pure."""
+"""Entity tags: the same bytes have the same tag, on every node and after every start. Pure."""
 
 from hashlib import sha256
 
@@ -6,6 +6,5 @@ DIGEST_CHARACTERS = 32  # of SHA-256 in hex: 128 bits; nobody finds two contents
 
 
 def strong_etag(content: bytes) -> bytes:
-    """A strong ETag (RFC 9110 section 8.8.3), with its quotes, of exactly these bytes: a compressed form has another
-    one."""
+    """The strong ETag of these bytes, with its quotes (RFC 9110, 8.8.3). A compressed form has another one."""
     return b'"%b"' % sha256(content).hexdigest()[:DIGEST_CHARACTERS].encode()

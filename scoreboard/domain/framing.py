@@ -11,8 +11,8 @@ from scoreboard.domain.close_codes import CloseCode, close_reason
 from scoreboard.domain.protocol import Event
 
 Encoding = Callable[[Event, bytes, str], bytes]
-"""Makes what a transport sends of a message: its event, its JSON, and the position that a viewer has after it, "" for
-none."""
+"""The bytes that a transport sends for a message: of its event, its JSON, and the position that a viewer has after it.
+The position is "" when the message changes none."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -32,13 +32,15 @@ def close_frame(code: CloseCode) -> bytes:
 
 
 def websocket(_event: Event, payload: bytes, _position: str = "") -> bytes:
-    """A WebSocket frame: the JSON says all of it."""
+    """A WebSocket frame. Event and position are in the JSON, so they are not used."""
     return text_frame(payload)
 
 
 def event_stream(event: Event, payload: bytes, position: str = "") -> bytes:
-    """An event of a Server-Sent stream. A browser sends the newest `id` back when it reconnects. JSON has no line
-    breaks."""
+    """An event of a Server-Sent stream. A browser sends the newest `id` back when it reconnects.
+
+    The payload has no line breaks, because JSON escapes them.
+    """
     return b"event: %b\n%bdata: %b\n\n" % (
         event.encode(),
         b"id: %b\n" % position.encode() if position else b"",
@@ -46,8 +48,8 @@ def event_stream(event: Event, payload: bytes, position: str = "") -> bytes:
     )
 
 
-PING_FRAME = b"\x89\x00"  # an empty ping: browsers answer it and send nothing by themselves
+PING_FRAME = b"\x89\x00"  # an empty ping; browsers answer it, and send none themselves
 PONG_FRAME = text_frame(b'{"event":"pong"}')
 HEARTBEAT_FRAME = text_frame(b'{"event":"heartbeat"}')
-# a comment: it keeps proxies from closing a stream that is silent, and finds out whether anybody is there
+# A comment of a stream. It keeps proxies from closing a silent stream, and fails if the client is gone.
 HEARTBEAT_COMMENT = b": heartbeat\n\n"

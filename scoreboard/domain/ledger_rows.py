@@ -12,7 +12,7 @@ from scoreboard.domain.boards import Board
 class LedgerRow(NamedTuple):
     """A subject's total on one board, as the ledger has it. A subject is a user.
 
-    `total` None: the ledger has no such row any more, the entry goes. The version is then that of the removal.
+    `total` is None when the ledger's row was removed: the entry goes, and the version is that of the removal.
     """
 
     board: Board  # which names its period too
@@ -23,8 +23,10 @@ class LedgerRow(NamedTuple):
 
 
 class ScoreEvent(NamedTuple):
-    """One action, as the message of a board tells every node (for `score:personal`). `place` is the subject's among
-    the rows of that message's call. The message names the board."""
+    """One action, as a board's message carries it to every node (for `score:personal`).
+
+    `place` is the subject's place among the rows of the call that made the message. The message names the board.
+    """
 
     subject: str
     previous: int
@@ -36,7 +38,7 @@ class ScoreEvent(NamedTuple):
 
 
 class SequenceRange(NamedTuple):
-    """Which of a writer's turns a call covers: `first`…`last`, all of them."""
+    """The turns of a writer that a call covers: `first` to `last`, without a gap."""
 
     writer: int
     first: int

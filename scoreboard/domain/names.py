@@ -1,8 +1,8 @@
-"""Which characters a user name may be written with: what shows nothing is left out, what misleads is refused. Pure.
+"""The characters of user names: invisible ones are left out, misleading ones are refused. Pure.
 
-`fold` gives the name as it is stored, from whatever a keyboard, a phone or a copied page makes of it; a log-in folds
-what was typed in the same way. `fault` says what is wrong with a folded name. Categories are those of one version of
-Unicode, whatever Python runs: nodes agree. E-mail addresses are email_addresses' matter.
+`fold` makes the name as it is stored from the text of a keyboard, a phone or a copied page. A log-in folds its text in
+the same way. `fault` says what is wrong with a folded name. All nodes use one version of Unicode, whatever Python they
+run on. For e-mail addresses see email_addresses.
 """
 
 import re
@@ -12,20 +12,20 @@ import unicodedata2 as unicodedata
 
 from scoreboard.domain.skeletons import is_ignorable
 
-# They turn the direction of what follows them: one such name would rearrange the whole row of the board.
+# They turn the direction of the text after them: one such name would rearrange a whole row of the board.
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Visible by their category, but without a glyph, or with one that stands for something that is not there. No property
-# of Unicode tells.
+# Visible by their category, but without a glyph, or with a glyph for something missing. No property of Unicode has
+# this, so they are listed.
 BLANK_CHARACTERS = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\ufffb\ufffc\ufffd") | {
     chr(code)
     for code in range(0x13430, 0x13440)  # they join hieroglyphs
 }
-MAX_MARKS_IN_A_ROW = 4  # in a row: UTS #39, section 5.4; more of them paint over the rows above and below
+MAX_MARKS_IN_A_ROW = 4  # UTS #39, section 5.4; more marks are drawn over the rows above and below
 ZWNJ, ZWJ = "\u200c", "\u200d"
 TEXT_STYLE, EMOJI_STYLE = "\ufe0e", "\ufe0f"
 BLACK_FLAG, END_OF_TAGS = "\U0001f3f4", "\U000e007f"
 
-VIRAMA_CLASS = 9  # canonical combining class: it joins two letters, and a joiner after it says how
+VIRAMA_CLASS = 9  # canonical combining class: a virama joins two letters, and a joiner after it says how
 # Scripts whose letters join: Arabic and its neighbours, Mongolian, Hanifi Rohingya, Adlam.
 _CURSIVE = re.compile(
     "[\u0600-\u08ff\u1800-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010d00-\U00010d3f\U0001e900-\U0001e95f]"
@@ -35,8 +35,8 @@ _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U00
 _STYLED = frozenset("#*0123456789\u203c\u2049\u3030\u303d")  # emoji in one style and text in the other, besides symbols
 _TAGS = re.compile(f"(?<={BLACK_FLAG})[\U000e0020-\U000e007e]{{1,16}}{END_OF_TAGS}")  # flags of regions
 _SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")  # category Zs
-# Full-width and half-width letters, as the keyboards of Japanese and Korean write them. Not the half-width filler, a
-# blank letter, which is refused by its own number.
+# Full-width and half-width letters, as Japanese and Korean keyboards write them. The half-width filler (U+FFA0) is
+# left out: it is a blank letter and is refused as such.
 _WIDTHS = {
     code: chr(int(unicodedata.decomposition(chr(code)).partition("> ")[2], 16))
     for code in range(0xFF01, 0xFFEF)
@@ -47,7 +47,7 @@ _VISIBLE = ("L", "N", "P", "S")
 
 
 def nfc(text: str) -> str:
-    """Unicode's composed form (NFC): the same text, whichever way its accents were typed."""
+    """Unicode's composed form (NFC): the same for every way to type an accent."""
     return str(unicodedata.normalize("NFC", text))
 
 
@@ -58,8 +58,11 @@ def usual_width(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Composed and of usual width; one plain space for one or more of any kind, none at the ends; without invisible
-    characters that change nothing."""
+    """The name as it is stored.
+
+    It is composed, with letters of usual width and without invisible characters that change nothing. Spaces of any kind
+    become one plain space between words, and none at the ends.
+    """
     return _SPACES.sub(" ", usual_width(_without_invisible(text))).strip()
 
 
@@ -91,15 +94,13 @@ def fault(name: str) -> str | None:
 
 
 def _is_blank(character: str) -> bool:
-    """Whether it shows nothing, though its category says that it does. U+17B4 and U+17B5 are marks of Khmer that
-    nothing shows."""
+    """Whether it is invisible though its category is a visible one. U+17B4 and U+17B5 are invisible marks of Khmer."""
     is_letter = unicodedata.category(character)[0] == "L"
     return character in BLANK_CHARACTERS or (is_letter and is_ignorable(character)) or character in "\u17b4\u17b5"
 
 
 def _most_marks(name: str) -> int:
-    """How many marks, accents among them, stand on one letter at most. Joiners between them don't begin a new
-    letter."""
+    """The largest number of marks (accents too) on one letter. A joiner between marks does not begin a new letter."""
     most = marks = 0
     for character in unicodedata.normalize("NFD", name):
         category = unicodedata.category(character)
@@ -112,8 +113,7 @@ def _most_marks(name: str) -> int:
 
 
 def _without_invisible(text: str) -> str:
-    """Without ignorable characters, but where they change what is shown: within emoji, and between letters that
-    join."""
+    """Without ignorable characters, except where they change the look: in emoji, and between letters that join."""
     if not any(map(is_ignorable, text)):
         return text
     tags = {place for found in _TAGS.finditer(text) for place in range(*found.span())}
@@ -126,7 +126,7 @@ def _without_invisible(text: str) -> str:
 
 
 def _is_refused(character: str) -> bool:
-    """Whether `fault` names it, so that nothing disappears that was meant to deceive."""
+    """Whether `fault` refuses it. It is kept then: leaving it out would hide the deception."""
     return character in DIRECTION_MARKS or fault(character) is not None
 
 

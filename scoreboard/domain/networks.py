@@ -1,25 +1,24 @@
-"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under; local
-domains. Pure."""
+"""Internet addresses and their networks as text, the keys of rate limits; and the names of local domains. Pure."""
 
 from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-# bits; what a device, a household and a site are usually given, so whoever has one has all its addresses
+# bits; the usual prefixes of a device, a household and a site. Whoever has a prefix has all its addresses
 IPV6_PREFIXES = (64, 56, 48)
-IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, as one rents it to have many addresses
-# Ends of names that nobody can own in the world's DNS: of the machine or the network that one is in (RFC 6761, 6762,
-# 8375, ICANN's .internal), and those reserved for tests and documentation (RFC 6761), which lead nowhere unless a
-# network's own resolver knows them.
+IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, and that one can rent
+# Domains that nobody can own in the public DNS. Local ones are of a machine or its network (RFC 6761, 6762, 8375,
+# ICANN's .internal). Reserved ones are for tests and documentation (RFC 6761), unless a network's own resolver knows
+# them.
 LOCAL_DOMAINS = ("localhost", "local", "internal", "home.arpa")
 RESERVED_DOMAINS = ("test", "example", "invalid")
-MAX_ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
-ADDRESS_CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
+MAX_ADDRESS_LENGTH = 64  # characters; no address has more, with a usual zone
+ADDRESS_CACHE_SIZE = 16_384  # parsed addresses, about 3 MB
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, an IPv4 one also where it is written as IPv6 (`::ffff:192.0.2.1`); None for what is none."""
-    # asked before the cache: it must not hold a header's length
+    """The address; None when the text is none. IPv4 that is written as IPv6 (`::ffff:192.0.2.1`) is IPv4."""
+    # checked before the cache, which must not hold long texts
     return _parse(text) if len(text) <= MAX_ADDRESS_LENGTH else None
 
 

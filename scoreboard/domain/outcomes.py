@@ -1,7 +1,7 @@
-"""What becomes of an action: the action that goes down the write path and the outcomes that come back.
+"""A submitted action and its outcomes: the values that go down the write path and come back.
 
-Values only. `operations.submit_action` makes the actions and hands outcomes to the web; `storage.commit` turns
-the one into the other.
+`operations.submit_action` makes submitted actions and gives their outcomes to the web. `storage.commit` turns the one
+into the other.
 """
 
 from uuid import UUID
@@ -12,7 +12,7 @@ from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate
 
 
 class SubmittedAction(msgspec.Struct, frozen=True):
-    """A verified user's signed action, not yet judged by the stores."""
+    """A verified user's signed action. The stores have not decided about it yet."""
 
     user: UUID
     action_id: str
@@ -38,8 +38,10 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """This user's actionId was processed before: `original` is its outcome with the present rank, None if the body was
-    another one."""
+    """This user's actionId was processed before.
+
+    `original` is its outcome with the present rank; None if the body was another one.
+    """
 
     original: Recorded | None
 
@@ -55,7 +57,7 @@ UNSTORABLE_ACTION = Refusal(
 
 
 def out_of_service(detail: str) -> Refusal:
-    """503: nothing was recorded, or a retry of the same actionId tells."""
+    """503: nothing was recorded, or a retry with the same actionId learns the outcome."""
     return Refusal(Code.SERVICE_UNAVAILABLE, detail, retry_after=1)
 
 

@@ -1,9 +1,8 @@
-"""What a picture is by its bytes: its kind, how large it is when it is drawn, and whether that is little enough. Pure.
+"""Which format a picture has, and whether it is small enough to be drawn: read from its bytes. Pure.
 
-`checked_media_type` is called for each picture that was fetched, outside the event loop: the worst 256 KiB take it some
-30 milliseconds. A file of a few kB can need gigabytes in the browser of each viewer, so sides and frames are bounded by
-what the file itself declares. Nothing is decoded. Where a decoder could read another of several declarations than we
-do, all of them are bounded.
+`checked_media_type` is called for each fetched picture, outside the event loop: the worst 256 KiB take some 30 ms. A
+file of a few kB can need gigabytes in every viewer's browser, so the sides and frames that it declares are bounded.
+Nothing is decoded. Where a file has several declarations, a decoder may use any of them, so all of them are bounded.
 """
 
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ from typing import NamedTuple
 MAX_SIDE_PIXELS = 1024  # a face is drawn with at most 80 pixels of CSS; twenty-two of these take 88 MiB in a browser
 # of all frames together: 16 of the largest size, 256 of 256 pixels a side; 64 MiB if a browser keeps them all
 MAX_PIXELS = 16 * 2**20
-MAX_JPEG_SCANS = 100  # each makes the decoder pass over the whole picture again; usual progressive files have ten
+MAX_JPEG_SCANS = 100  # for each the decoder passes over the whole picture; usual progressive files have ten
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = _PNG_SIGNATURE + b"\x00\x00\x00\x0dIHDR"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU T.81 table B.1: those three are no frame headers
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RSTn: no length follows
-# garbage, a second beginning, the end, or a scan before there is a size
+# garbage, a second start, the end, or a scan before the size
 _JPEG_UNREADABLE = frozenset({0x00, 0xD8, 0xD9, 0xDA})
 
 
@@ -31,8 +30,10 @@ class Size(NamedTuple):
 
 
 def checked_media_type(content: bytes) -> str | None:
-    """The media type of a picture that may be shown; None for what is none, has no readable size, or is too large when
-    it is drawn."""
+    """The media type of a picture that may be shown.
+
+    None for other content, and for a picture without a readable size or with too large a size.
+    """
     kind = media_type(content)
     size = _SIZES[kind](content) if kind else None
     if size is None or not (0 < size.width <= MAX_SIDE_PIXELS and 0 < size.height <= MAX_SIDE_PIXELS):
@@ -41,8 +42,10 @@ def checked_media_type(content: bytes) -> str | None:
 
 
 def media_type(content: bytes) -> str | None:
-    """What a picture is by its first bytes, whatever its sender calls it; None for what is none of five kinds (SVG is a
-    program)."""
+    """The media type by the first bytes, whatever the sender says; None for all but five formats.
+
+    SVG is none of them, because it can hold scripts.
+    """
     if content.startswith(_PNG_SIGNATURE):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -57,13 +60,13 @@ def media_type(content: bytes) -> str | None:
 
 
 # ---- the size of each kind ------------------------------------------------------------------------------------------
-# Slices beyond the end are empty, and an empty one is the number 0, which is no size: a file that is cut off needs no
+# A slice beyond the end is empty, an empty slice is the number 0, and 0 is no size. So a file that was cut off needs no
 # case of its own.
 
 
 def _png_size(content: bytes) -> Size | None:
-    """From IHDR, which is the first chunk. Every frame after the first needs an fcTL chunk, so their names can't be too
-    few."""
+    """From IHDR, the first chunk. Every frame after the first needs an fcTL chunk, so counting their names finds no
+    fewer than there are."""
     if not content.startswith(_PNG_HEADER):
         return None
     animation = content.find(b"acTL")
@@ -72,8 +75,7 @@ def _png_size(content: bytes) -> Size | None:
 
 
 def _jpeg_size(content: bytes) -> Size | None:
-    """From the frame header (SOFn), which comes before the first scan. A picture with more than MAX_JPEG_SCANS has
-    none."""
+    """From the frame header (SOFn), which comes before the first scan. None for more than MAX_JPEG_SCANS scans."""
     if content.count(b"\xff\xda") > MAX_JPEG_SCANS:
         return None
     at = 2
@@ -134,8 +136,7 @@ def _webp_size(content: bytes) -> Size | None:
 
 
 def _avif_size(content: bytes) -> Size | None:
-    """The largest that any `ispe` property declares, wherever it stands. Sequences (`moov`) have none: only still
-    pictures are taken."""
+    """The largest that any `ispe` property declares, wherever it stands. None for sequences (`moov`)."""
     if b"moov" in content:
         return None
     width = height = 0

@@ -47,14 +47,14 @@ class Event(StrEnum):
 class LiveErrorCode(StrEnum):
     """Codes of the error event.
 
-    BAD_MESSAGE and TOO_MANY_CONNECTIONS end the connection, so does UNAUTHORIZED of a token; after the others it stays.
+    BAD_MESSAGE, TOO_MANY_CONNECTIONS and UNAUTHORIZED for a token end the connection. After the others it stays open.
     """
 
     UNKNOWN_CHANNEL = "UNKNOWN_CHANNEL"
     UNSUPPORTED_MODE = "UNSUPPORTED_MODE"
     BAD_MESSAGE = "BAD_MESSAGE"
     UNAUTHORIZED = "UNAUTHORIZED"
-    # of an address or a user; the message says of which, and when to try again
+    # of an address or a user; the message says which, and when to try again
     TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"
 
 
@@ -123,7 +123,7 @@ class _Standing(msgspec.Struct):
 class _Error(msgspec.Struct, omit_defaults=True):
     code: LiveErrorCode
     message: str
-    # of TOO_MANY_CONNECTIONS: which limit refused it, named as in a problem; left out where it is the node's
+    # of TOO_MANY_CONNECTIONS: the limit, as in a problem; left out for the node's own limit
     layer: LimitLayer | None = None
 
 
@@ -131,21 +131,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 def position(snapshot: Snapshot) -> str:
-    """Names the rows that are shown, the same on every node. Rows that PostgreSQL tells have no version, so they stand
-    for themselves."""
+    """Names the shown rows, the same on every node. Rows from PostgreSQL have no version, so it is a hash of them."""
     return f"stale-{sha256(_encode(snapshot.shown)).hexdigest()[:16]}" if snapshot.stale else snapshot.position
 
 
 def update(snapshot: Snapshot, changed: Sequence[ChangedPosition]) -> bytes:
-    """`leaderboard:update`: all shown rows, and whose rank changed since the update before. The same bytes on every
-    node."""
+    """`leaderboard:update`: all shown rows, and the ranks that changed since the update before it."""
     board = _Board(snapshot.shown, changed, position(snapshot), rfc3339(snapshot.updated_ms), snapshot.board)
     return _encode(_Envelope(Event.UPDATE, board))
 
 
 def delta(previous: str, comparison: Comparison, snapshot: Snapshot) -> bytes:
-    """`leaderboard:delta`: what turns the rows of the position `previous` into the snapshot's; each changed row is
-    whole."""
+    """`leaderboard:delta`: what turns the rows of the position `previous` into the snapshot's rows."""
     changed = [
         _DeltaRow(
             row.entry.userId,
@@ -170,12 +167,12 @@ def polled(snapshot: Snapshot) -> bytes:
 
 
 def viewers(count: int) -> bytes:
-    """`viewers`: how many watch, on all nodes."""
+    """`viewers`: the number of viewers on all nodes."""
     return _encode(_Envelope(Event.VIEWERS, {"count": count}))
 
 
 def stale(channel: str, since_ms: int) -> bytes:
-    """`leaderboard:stale`: the board can't be read from Redis since then. The next update ends it."""
+    """`leaderboard:stale`: the board can't be read from Redis since that time. The next update ends this state."""
     return _encode(_Envelope(Event.STALE, _Stale(rfc3339(since_ms), channel)))
 
 
@@ -185,12 +182,12 @@ def personal(channel: str, previous: int, new: int, points: int, rank: int | Non
 
 
 def authenticated(user: UUID, score: int | None, rank: int | None) -> bytes:
-    """`authenticated`: who the viewer is and where they stand; None where no store tells."""
+    """`authenticated`: the viewer's user, total and rank; None for what no store could give."""
     return _encode(_Envelope(Event.AUTHENTICATED, _Standing(str(user), score, rank)))
 
 
 def subscribed(channel: str, *, heartbeat: bool = False) -> bytes:
-    """`subscribed`, with the longest silence that is to be expected, in seconds, if heartbeats come."""
+    """`subscribed`. With heartbeats it names the longest silence in seconds."""
     data: dict[str, Any] = {"channel": channel}
     if heartbeat:
         data["heartbeatSeconds"] = HEARTBEAT_SECONDS

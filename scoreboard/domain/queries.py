@@ -1,6 +1,6 @@
-"""Query strings of API routes, read within bounds. A query that is longer, or has more fields, is refused unread. Pure.
+"""Query strings of API routes, read within bounds: a longer query, or one with more fields, is refused. Pure.
 
-`check_parameters` is called by web.rate_limit for every request with a query; `parse_query` by whoever needs a value.
+web.rate_limit calls `check_parameters` for every request with a query; the handlers read values with `parse_query`.
 """
 
 from collections.abc import Collection
@@ -12,14 +12,14 @@ from scoreboard.domain.errors import Code, FieldError, Refusal, invalid_request
 MAX_QUERY_BYTES = 1024  # a token has some 430, a position 30
 MAX_QUERY_FIELDS = 16  # the routes know six
 
-CACHED_QUERY_BYTES = 128  # a shorter query is likely to be sent by others too, so the answer to it is cached
+CACHED_QUERY_BYTES = 128  # a shorter query is probably sent by others too, so its result is cached
 MAX_NAME_LENGTH = 50  # characters of an unknown parameter's name that the refusal repeats
 
 OUT_OF_BOUNDS = invalid_request("query", f"must have at most {MAX_QUERY_BYTES} bytes and {MAX_QUERY_FIELDS} fields")
 
 
 def parse_query(query: bytes) -> dict[str, list[str]] | None:
-    """The values of each name, in their order, blank ones included; None beyond the bounds."""
+    """The values of each name in their order, blank ones too; None when the query is beyond the bounds."""
     if len(query) > MAX_QUERY_BYTES:
         return None
     try:
@@ -51,6 +51,6 @@ def _check_parameters(query: bytes, known: Collection[str]) -> Refusal | None:
     )
 
 
-# Clients that wait for the same change send the same query, and reading one costs as much as a write to a socket. At
-# most 256 entries, 0.2 MB; the oldest is dropped.
+# Clients that wait for the same change send the same query, and parsing one takes as long as a write to a socket. At
+# most 256 entries, 0.2 MB; full: the least recently used one is dropped.
 _check_cached = lru_cache(maxsize=256)(_check_parameters)

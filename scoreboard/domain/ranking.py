@@ -1,7 +1,7 @@
 """The one order of every board: total descending, then who reached it first.
 
-Used by the ledger's rows, by Redis (as the bytes of a sorted-set member) and by tests. Exact for every 63-bit total,
-where a score held as a double would not be.
+Redis has it as the bytes of a sorted-set member. It is exact for every 63-bit total; a score, which is a double, is
+exact to 53 bits only.
 """
 
 import struct
@@ -22,7 +22,7 @@ def order_key(total: int, reached: int) -> bytes:
 
 
 def member(total: int, reached: int, user: UUID) -> bytes:
-    """The member of a board's order set: unique a user, sorted as the board."""
+    """The member of a board's order set: one for each user, sorted as the board."""
     return order_key(total, reached) + user.bytes
 
 

@@ -1,7 +1,6 @@
-"""What an action is worth: the rules of an actions file, applied.
+"""The points of an action, by the rules of an actions file. Pure.
 
-Pure: the rules are read once at start (`read_rules`) and asked for each action (`award`). Points come from here and
-never from a client.
+The rules are read once at start (`read_rules`) and applied to each action (`award`). Points never come from a client.
 """
 
 import difflib
@@ -18,7 +17,7 @@ from scoreboard.domain.errors import Refusal, SettingsError
 from scoreboard.domain.names import is_visible
 from scoreboard.domain.toml_lines import line_of, shown_keys, shown_reason, table_before
 
-MAX_POINTS = 100_000  # an action's largest worth: far below what 2^53 / one action a second for a lifetime would need
+MAX_POINTS = 100_000  # of one action; a lifetime of one action a second stays far below 2^53
 MAX_COOLDOWN_SECONDS = 7 * 24 * 3600  # a week
 MAX_TITLE_LENGTH = 80  # characters; a button shows some thirty in a line
 MAX_ACTION_TYPES = 100  # in one file: each is a button of the page unless it says `button = false`
@@ -54,7 +53,7 @@ Rules = Mapping[str, Rule]
 
 
 class _BadRuleError(Exception):
-    """What is wrong, and where in the file: the keys from the action's name on."""
+    """A fault and its place in the file: the keys from the action's name on."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
@@ -134,27 +133,31 @@ def _check(name: str, rule: Rule) -> None:
             )
         if not 0 < factor <= 100:
             raise _BadRuleError("a factor is above 0 and at most 100", name, "difficulty", level)
-    if time := rule.time:
-        if not (0 <= time.minimum <= time.maximum and isfinite(time.maximum)):
-            raise _BadRuleError("minimum must be 0 or more and not above maximum", name, "time")
-        if not 0 <= time.fast_under_seconds < float("inf"):
-            raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "fast_under_seconds")
-        if not 0 < time.bonus <= 100:
-            raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
-        if time.fast_under_seconds and time.bonus == 1:
-            raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "fast_under_seconds")
-        if time.bonus != 1 and not time.fast_under_seconds:
-            raise _BadRuleError(
-                "changes nothing without fast_under_seconds: within so many seconds it is given", name, "time", "bonus"
-            )
-        if 0 < time.fast_under_seconds < time.minimum:
-            raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "fast_under_seconds")
+    if rule.time:
+        _check_time(name, rule.time)
     if not (1 <= rule.points <= MAX_POINTS and max_points(rule) <= MAX_POINTS):
         raise _BadRuleError(f"must give 1 to {MAX_POINTS} points, with the greatest factor and bonus", name, "points")
 
 
-def _is_shown(text: str, longest: int) -> bool:
-    return 1 <= len(text) <= longest and text.isprintable() and text == text.strip() and is_visible(text)
+def _check_time(name: str, time: TimeRule) -> None:
+    if not (0 <= time.minimum <= time.maximum and isfinite(time.maximum)):
+        raise _BadRuleError("minimum must be 0 or more and not above maximum", name, "time")
+    if not 0 <= time.fast_under_seconds < float("inf"):
+        raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "fast_under_seconds")
+    if not 0 < time.bonus <= 100:
+        raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
+    if time.fast_under_seconds and time.bonus == 1:
+        raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "fast_under_seconds")
+    if time.bonus != 1 and not time.fast_under_seconds:
+        raise _BadRuleError(
+            "changes nothing without fast_under_seconds: within so many seconds it is given", name, "time", "bonus"
+        )
+    if 0 < time.fast_under_seconds < time.minimum:
+        raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "fast_under_seconds")
+
+
+def _is_shown(text: str, max_length: int) -> bool:
+    return 1 <= len(text) <= max_length and text.isprintable() and text == text.strip() and is_visible(text)
 
 
 # ---- awarding -------------------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ class Fetcher:
         """
         with trio.move_on_after(FETCH_TIMEOUT_SECONDS):
             for _ in range(MAX_REDIRECTS + 1):
-                if isinstance(avatar_url(url, own_host, longest=MAX_REDIRECT_CHARACTERS), FieldError):
+                if isinstance(avatar_url(url, own_host, max_length=MAX_REDIRECT_CHARACTERS), FieldError):
                     return ADDRESS_REFUSED
                 host = host_of(url)
                 if not may_ask(host):

@@ -134,7 +134,8 @@ def summary(figures: Sequence[Figure], seconds: float, rounds: int) -> str:
         parts.append(report.verdicts(found))
     if (busiest := max(figure.others for figure in figures)) > BUSY_CORES:
         parts.append(
-            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low and not comparable."
+            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low and not "
+            "comparable."
         )
     return "\n\n".join(parts) + "\n"
 

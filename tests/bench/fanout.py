@@ -166,7 +166,8 @@ async def run(
                 if contender is fanout_servers.OURS:
                     size = round(figure.size) - FRAME_HEAD
                 progress(
-                    f"{figure.title}, {count:,} viewers: {figure.cpu_us:.2f} µs CPU a message, {figure.memory_kib:.1f} KiB a viewer, "
+                    f"{figure.title}, {count:,} viewers: {figure.cpu_us:.2f} µs CPU a message, "
+                    f"{figure.memory_kib:.1f} KiB a viewer, "
                     f"lag p50 {figure.lag_p50_ms:.0f}, p99 {figure.lag_p99_ms:.0f} ms, {figure.ticks:.1f} boards/s"
                 )
 
@@ -194,11 +195,12 @@ def summary(done: Outcome, seconds: float, rounds: int) -> str:
     parts = []
     if figures:
         parts += [
-            f"A new board every 100 ms to all viewers, for {seconds:g} s, {f'the middle one of {rounds} rounds, ' if rounds > 1 else ''}"
-            "viewers and servers on one machine. CPU is user and system time of the server's processes; of ours, what the actions and "
-            "the reads cost with nobody watching is taken off and stands beside it. Our lag begins at the commit, so the wait for the next "
-            "tick is in it; a peer's begins when it sends. Memory is the server's own (PSS), without the kernel's buffers, at the end; of "
-            "a long poll while it waits.",
+            f"A new board every 100 ms to all viewers, for {seconds:g} s, "
+            f"{f'the middle one of {rounds} rounds, ' if rounds > 1 else ''}"
+            "viewers and servers on one machine. CPU is user and system time of the server's processes; of ours, what "
+            "the actions and the reads cost with nobody watching is taken off and stands beside it. Our lag begins at "
+            "the commit, so the wait for the next tick is in it; a peer's begins when it sends. Memory is the server's "
+            "own (PSS), without the kernel's buffers, at the end; of a long poll while it waits.",
             fanout_report.table(figures),
         ]
     if found := fanout_report.expectations(figures) + done.found:

@@ -127,8 +127,9 @@ async def trial(name: str, target: Target, one: Crowd, pid: int, options: argpar
     await calm(one)
     made = Trial(name, ATTACKS[name][0], usual, seen, spoils.connections, spoils.refused, spoils.statuses)
     progress(
-        f"  {made.title}: p99 {usual.p99_ms:.1f} → {seen.p99_ms:.1f} ms, not served {seen.failed} of {seen.requests}, log-ins "
-        f"{seen.log_ins_failed} of {seen.log_ins} (slowest {seen.log_in_max_ms:.0f} ms), node {seen.server_cores:.2f} cores; "
+        f"  {made.title}: p99 {usual.p99_ms:.1f} → {seen.p99_ms:.1f} ms, "
+        f"not served {seen.failed} of {seen.requests}, log-ins {seen.log_ins_failed} of {seen.log_ins} "
+        f"(slowest {seen.log_in_max_ms:.0f} ms), node {seen.server_cores:.2f} cores; "
         f"the attacker had {spoils.connections} connections, {spoils.refused} refused, answers {spoils.statuses}"
     )
     return made
@@ -240,7 +241,8 @@ def main(argv: Sequence[str]) -> int:
     print(text)
     if done.others > BUSY_CORES:
         progress(
-            f"The machine was busy: other processes took {done.others:.1f} cores, so honest clients waited for them, too."
+            f"The machine was busy: other processes took {done.others:.1f} cores, so honest clients waited for them, "
+            "too."
         )
     if options.markdown:
         SECURITY.write_text(frontline_report.put_into(SECURITY.read_text(), text))

@@ -151,8 +151,9 @@ def summary(run: Run) -> str:
     if run.trials:
         held = sum(trial.holds for trial in run.trials)
         parts += [
-            f"Honest clients beside each attack. It holds when each of their requests is served, with a p99 under {LIMIT_MS:g} ms and "
-            f"under {TIMES:g} times what it was just before (under {SAME_MS:g} ms it counts as the same): {held} of {len(run.trials)}.",
+            "Honest clients beside each attack. It holds when each of their requests is served, with a p99 under "
+            f"{LIMIT_MS:g} ms and under {TIMES:g} times what it was just before (under {SAME_MS:g} ms it counts as the "
+            f"same): {held} of {len(run.trials)}.",
             attack_table(run.trials),
         ]
     if run.shapes:

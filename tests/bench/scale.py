@@ -147,9 +147,11 @@ async def measure(one: Stack, turn: int, connections: int, seconds: float, check
         others=after.others_since(before),
     )
     progress(
-        f"  {one.users:,} users: {figure.actions:,.0f} actions/s, p99 {figure.p99_ms:.1f} ms; µs an action: server {figure.server_us:.0f}, "
-        f"PostgreSQL {figure.postgres_us:.0f}, Valkey {figure.valkey_us:.0f}; {figure.wal_bytes / 1e3:.1f} kB of WAL an action"
-        f", {figure.full_pages:.1f} page images, {figure.checkpoints:g} checkpoints, batch {figure.batch:.1f}, others {figure.others:.2f}"
+        f"  {one.users:,} users: {figure.actions:,.0f} actions/s, p99 {figure.p99_ms:.1f} ms; "
+        f"µs an action: server {figure.server_us:.0f}, PostgreSQL {figure.postgres_us:.0f}, "
+        f"Valkey {figure.valkey_us:.0f}; {figure.wal_bytes / 1e3:.1f} kB of WAL an action, "
+        f"{figure.full_pages:.1f} page images, {figure.checkpoints:g} checkpoints, batch {figure.batch:.1f}, "
+        f"others {figure.others:.2f}"
     )
     return figure
 
@@ -205,7 +207,8 @@ def summary(figures: Sequence[Round], options: argparse.Namespace) -> str:
         parts.append(report.verdicts(found))
     if (busiest := max(figure.others for figure in figures)) > BUSY_CORES:
         parts.append(
-            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low; compare the ratio only."
+            f"The machine was busy: other processes took up to {busiest:.1f} cores, so the figures are low; compare "
+            "the ratio only."
         )
     return "\n\n".join(parts) + "\n"
 

@@ -28,7 +28,8 @@ SELECT format('bench-%s', n), format('bench-%s@example.com', n) FROM generate_se
 # own actions go to. The sequence numbers of a user's actions rise with time, and users come in no order: so do the
 # pages of the tables.
 LOGS_SQL = """
-INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature, metadata, processed_at)
+INSERT INTO action_logs
+  (user_id, action_id, action_type, points_awarded, new_score, seq, signature, metadata, processed_at)
 SELECT user_id, gen_random_uuid(), 'task_finish', points, sum(points) OVER (PARTITION BY user_id ORDER BY n), n,
        encode(sha256(user_id::text::bytea), 'hex'), '{"difficulty": "medium", "timeSpent": 120}', processed_at
 FROM (
@@ -45,7 +46,9 @@ SELECT user_id, sum(points_awarded), max(seq), count(*) FROM action_logs GROUP B
 NUMBERS_SQL = "SELECT setval('commit_ids', (SELECT max(seq) FROM action_logs) / 4096 + 1)"
 
 # Evenly over all ids: as uuids are drawn by lot, that is evenly over all pages of every table and index.
-ACTORS_SQL = "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM users) WHERE (n - 1) % $1 = 0 ORDER BY id LIMIT $2"
+ACTORS_SQL = """
+SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM users)
+WHERE (n - 1) % $1 = 0 ORDER BY id LIMIT $2"""
 
 WORK_SQL = """
 SELECT pg_current_wal_lsn() - '0/0'::pg_lsn, w.wal_fpi, c.num_done FROM pg_stat_wal w, pg_stat_checkpointer c"""

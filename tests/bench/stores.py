@@ -99,7 +99,8 @@ async def fill_peer(url: str, users: Sequence[uuid.UUID]) -> None:
 async def kept(url: str, redis_url: str) -> Kept:
     async def count(connection: "asyncpg.Connection[Any]") -> tuple[int, int, int]:
         row = await connection.fetchrow(
-            "SELECT (SELECT count(*) FROM action_logs), (SELECT coalesce(sum(points_awarded), 0)::bigint FROM action_logs),"
+            "SELECT (SELECT count(*) FROM action_logs),"
+            " (SELECT coalesce(sum(points_awarded), 0)::bigint FROM action_logs),"
             " (SELECT coalesce(sum(total_score), 0)::bigint FROM scores)"
         )
         assert row is not None

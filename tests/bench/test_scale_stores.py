@@ -17,8 +17,10 @@ USERS, HISTORY = 500, 3
 # a key and a log row.
 CHECK_SQL = """
 SELECT (SELECT count(*) FROM scores),
-       (SELECT count(*) FROM scores s JOIN (SELECT user_id, sum(points_awarded) AS points, max(seq) AS reached, count(*) AS n,
-                                                   max(new_score) AS last FROM action_logs GROUP BY user_id) l USING (user_id)
+       (SELECT count(*) FROM scores s
+          JOIN (SELECT user_id, sum(points_awarded) AS points, max(seq) AS reached, count(*) AS n,
+                       max(new_score) AS last
+                  FROM action_logs GROUP BY user_id) l USING (user_id)
          WHERE (s.total_score, s.total_score, s.reached, s.version) = (l.points, l.last, l.reached, l.n)),
        (SELECT count(*) FROM action_keys JOIN action_logs USING (user_id, action_id, processed_at)),
        (SELECT count(DISTINCT seq) FROM action_logs),

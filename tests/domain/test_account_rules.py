@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreboard.domain import account_rules as profiles
-from scoreboard.domain import email_addresses, names
+from scoreboard.domain import account_rules, email_addresses, names
 from scoreboard.domain.errors import FieldError
 
 
@@ -31,7 +30,7 @@ def refused(value: str | FieldError) -> bool:
 )
 def test_names_that_would_mislead_or_not_be_seen_are_refused(name: str) -> None:
     """Too short, too long, with @, with control characters, turned round, invisible, or like the id of a user."""
-    assert refused(profiles.username(name))
+    assert refused(account_rules.username(name))
 
 
 @pytest.mark.parametrize(
@@ -39,13 +38,13 @@ def test_names_that_would_mislead_or_not_be_seen_are_refused(name: str) -> None:
 )
 def test_names_of_any_script_are_taken(name: str) -> None:
     """As they are; text is escaped where it is shown."""
-    assert profiles.username(name) == name
+    assert account_rules.username(name) == name
 
 
 def test_names_are_composed() -> None:
     """The same name typed in two ways is one name; its length is counted afterwards."""
-    assert profiles.username("Zoe\u0308") == "Zoë"
-    assert profiles.username("e\u0308" * 50) == "ë" * 50
+    assert account_rules.username("Zoe\u0308") == "Zoë"
+    assert account_rules.username("e\u0308" * 50) == "ë" * 50
 
 
 @pytest.mark.parametrize(
@@ -54,8 +53,8 @@ def test_names_are_composed() -> None:
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     """Only the form is checked."""
-    assert refused(profiles.email(address))
-    assert refused(profiles.email("a@" + "b" * 254))
+    assert refused(account_rules.email(address))
+    assert refused(account_rules.email("a@" + "b" * 254))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 )
 def test_addresses_are_taken_as_they_are(address: str) -> None:
     """Space around is left off."""
-    assert profiles.email(f" {address}\n") == address
+    assert account_rules.email(f" {address}\n") == address
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_addresses_are_taken_as_they_are(address: str) -> None:
 )
 def test_pictures_come_by_https_alone(url: str) -> None:
     """And their address has no character that belongs encoded."""
-    assert refused(profiles.avatar_url(url))
+    assert refused(account_rules.avatar_url(url))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_pictures_come_by_https_alone(url: str) -> None:
 def test_pictures_come_from_public_hosts_by_name_alone(url: str) -> None:
     """No IP address in any spelling that a browser takes, no host of a local network, no other port, and not from this
     server."""
-    assert refused(profiles.avatar_url(url, "board.example"))
+    assert refused(account_rules.avatar_url(url, "board.example"))
 
 
 @pytest.mark.parametrize(
@@ -150,28 +149,30 @@ def test_pictures_come_from_public_hosts_by_name_alone(url: str) -> None:
 )
 def test_addresses_of_pictures_are_taken_as_they_are(url: str) -> None:
     """Query and fragment included."""
-    assert profiles.avatar_url(url) == url
+    assert account_rules.avatar_url(url) == url
 
 
 def test_passwords_have_ten_characters_and_any_that_there_are() -> None:
     """Ten to 1024, spaces and emoji included."""
-    assert refused(profiles.password("123456789"))
-    assert refused(profiles.password("x" * 1025))
-    assert profiles.password("   🐴 horse ") == "   🐴 horse "
-    assert profiles.password("x" * 1024) == "x" * 1024
+    assert refused(account_rules.password("123456789"))
+    assert refused(account_rules.password("x" * 1025))
+    assert account_rules.password("   🐴 horse ") == "   🐴 horse "
+    assert account_rules.password("x" * 1024) == "x" * 1024
 
 
 @pytest.mark.parametrize("password", ["Lovelace1815", "LOVELACE1815", "lovelace1815@example.org", "Zoe\u0308motorhead"])
 def test_ones_own_names_are_no_passwords(password: str) -> None:
     """Whoever guesses begins with them; in any case, however they are typed."""
-    assert refused(profiles.password(password, ("lovelace1815", "Lovelace1815@example.org", "ZoëMotorhead")))
+    assert refused(account_rules.password(password, ("lovelace1815", "Lovelace1815@example.org", "ZoëMotorhead")))
     assert (
-        profiles.password(password + "!", ("lovelace1815", "Lovelace1815@example.org", "ZoëMotorhead"))
+        account_rules.password(password + "!", ("lovelace1815", "Lovelace1815@example.org", "ZoëMotorhead"))
         == password + "!"
     )
 
 
-@pytest.mark.parametrize("rule", [profiles.username, profiles.email, profiles.avatar_url, profiles.password])
+@pytest.mark.parametrize(
+    "rule", [account_rules.username, account_rules.email, account_rules.avatar_url, account_rules.password]
+)
 def test_what_is_too_long_is_refused_before_any_work(
     rule: Callable[[str], str | FieldError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +189,7 @@ def test_what_is_too_long_is_refused_before_any_work(
 @given(st.text())
 def test_what_is_taken_can_be_stored(text: str) -> None:
     """Whatever comes in, nothing raises, and what comes out fits its column and is UTF-8 without U+0000."""
-    for rule, longest in ((profiles.username, 50), (profiles.email, 255), (profiles.avatar_url, 500)):
+    for rule, longest in ((account_rules.username, 50), (account_rules.email, 255), (account_rules.avatar_url, 500)):
         value = rule(text)
         if isinstance(value, str):
             assert len(value) <= longest

@@ -32,7 +32,7 @@ boards = st.builds(
 
 
 def applied(before: tuple[Entry, ...], comparison: Comparison) -> tuple[Entry, ...]:
-    """What a viewer has who knows `before` and is told of the comparison."""
+    """The rows of a viewer who had `before` and applied the comparison."""
     rows = {entry.userId: entry for entry in before}
     for entry in comparison.removed:
         del rows[entry.userId]
@@ -48,10 +48,8 @@ def test_applying_a_comparison_gives_the_later_board(before: tuple[Entry, ...], 
 
 
 @given(boards, boards)
-def test_a_comparison_tells_nothing_twice_and_nothing_known(
-    before: tuple[Entry, ...], after: tuple[Entry, ...]
-) -> None:
-    """Each changed row is one that the viewer does not have, with the rank that it had for him."""
+def test_changed_rows_are_new_to_the_viewer(before: tuple[Entry, ...], after: tuple[Entry, ...]) -> None:
+    """Each changed row differs from what the viewer has, and carries the rank that it had there."""
     comparison = compare(before, after)
     ranks = {entry.userId: entry.rank for entry in before}
     assert all(
@@ -64,16 +62,16 @@ def test_a_comparison_tells_nothing_twice_and_nothing_known(
 def test_changed_positions_are_exactly_the_ranks_that_differ(
     before: tuple[Entry, ...], after: tuple[Entry, ...]
 ) -> None:
-    """Every user whose rank differs is told of once, entering and leaving included, and nobody else."""
+    """Each user whose rank differs is named once, users who enter or leave too, and nobody else."""
     old, new = ({entry.userId: entry.rank for entry in rows} for rows in (before, after))
     expected = {(user, old.get(user), new.get(user)) for user in old | new if old.get(user) != new.get(user)}
-    told = [(one.userId, one.previousRank, one.newRank) for one in changed_positions(compare(before, after))]
-    assert len(told) == len(set(told))
-    assert set(told) == expected
+    named = [(one.userId, one.previousRank, one.newRank) for one in changed_positions(compare(before, after))]
+    assert len(named) == len(set(named))
+    assert set(named) == expected
 
 
 def test_a_score_that_changes_in_place_moves_nobody() -> None:
-    """A higher score at the same rank is a changed row and no changed position; who leaves is told with the score last
+    """A higher score at the same rank is a changed row and no changed position. A user who leaves has the score last
     shown."""
     before = board(["a", "b", "c"], {"a": 9, "b": 5, "c": 1})
     after = board(["a", "b"], {"a": 10, "b": 5})
@@ -82,27 +80,27 @@ def test_a_score_that_changes_in_place_moves_nobody() -> None:
     assert changed_positions(comparison) == (ChangedPosition("c", 3, None, 1),)
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """The oldest position goes first; one that is shown again is new again."""
-    recent = PositionHistory()
+def test_the_history_drops_the_oldest_position() -> None:
+    """A position that is shown again counts as new."""
+    history = PositionHistory()
     rows = [board(["a"], {"a": turn}) for turn in range(POSITION_HISTORY_SIZE + 2)]
     for turn in range(POSITION_HISTORY_SIZE):
-        recent.remember(f"1-{turn}", rows[turn])
-    recent.remember("1-0", rows[0])
-    recent.remember("1-x", rows[-1])
-    recent.remember("1-y", rows[-2])
-    found = [turn for turn in range(POSITION_HISTORY_SIZE) if recent.find(f"1-{turn}") is None]
+        history.remember(f"1-{turn}", rows[turn])
+    history.remember("1-0", rows[0])
+    history.remember("1-x", rows[-1])
+    history.remember("1-y", rows[-2])
+    found = [turn for turn in range(POSITION_HISTORY_SIZE) if history.find(f"1-{turn}") is None]
     assert found == [1, 2]
-    assert recent.find("1-0") == rows[0]
+    assert history.find("1-0") == rows[0]
 
 
-def test_a_position_that_stood_for_two_boards_stands_for_none() -> None:
-    """Nobody can say which of them a viewer has; the same rows again are no other board."""
-    recent = PositionHistory()
-    recent.remember("1-1", board(["a"], {}))
-    recent.remember("1-1", board(["a"], {}))
-    assert recent.find("1-1") == board(["a"], {})
-    recent.remember("1-1", board(["a"], {"a": 5}))
-    assert recent.find("1-1") is None
-    recent.remember("1-1", board(["a"], {"a": 5}))
-    assert recent.find("1-1") is None
+def test_a_position_with_two_contents_has_no_rows() -> None:
+    """A viewer of it may have either content. The same rows again are no other content."""
+    history = PositionHistory()
+    history.remember("1-1", board(["a"], {}))
+    history.remember("1-1", board(["a"], {}))
+    assert history.find("1-1") == board(["a"], {})
+    history.remember("1-1", board(["a"], {"a": 5}))
+    assert history.find("1-1") is None
+    history.remember("1-1", board(["a"], {"a": 5}))
+    assert history.find("1-1") is None

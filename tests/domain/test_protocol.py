@@ -98,7 +98,7 @@ def test_an_error_event_names_the_limit_that_refused() -> None:
 
 
 def test_subscribed_promises_heartbeats_only_on_request() -> None:
-    """The longest silence is told to a client that asked for heartbeats."""
+    """Only a client that asked for heartbeats learns the longest silence."""
     assert json.loads(protocol.subscribed("leaderboard")) == {"event": "subscribed", "data": {"channel": "leaderboard"}}
     promised = json.loads(protocol.subscribed("leaderboard", heartbeat=True))["data"]
     assert promised == {"channel": "leaderboard", "heartbeatSeconds": protocol.HEARTBEAT_SECONDS}

@@ -118,7 +118,7 @@ time = { minimum = 1, maximum = 2 }
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         (
             "points = 10",
@@ -169,14 +169,14 @@ time = { minimum = 1, maximum = 2 }
         ),
     ],
 )
-def test_a_bad_file_is_told_its_line(old: str, new: str, told: str) -> None:
+def test_a_fault_names_its_line(old: str, new: str, message: str) -> None:
     """One line that names the action, the key, the file and the line, whatever way the file is written in; Windows'
     line ends too."""
     assert old in FILE
     for text in (FILE.replace(old, new, 1), FILE.replace(old, new, 1).replace("\n", "\r\n")):
         with pytest.raises(SettingsError) as raised:
             read_rules(text, "f")
-        assert str(raised.value) == told
+        assert str(raised.value) == message
 
 
 @pytest.mark.parametrize("blank", ["\u3164\u2800", "\u3164", "\u2800", "\uffa0", "\u115f", "\u17b4"])
@@ -189,7 +189,7 @@ def test_what_shows_nothing_is_no_title(blank: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("time", "told"),
+    ("time", "message"),
     [
         ("fast_under_seconds = 5", "time.fast_under_seconds: changes nothing without a bonus"),
         ("fast_under_seconds = 5, bonus = 1.0", "time.fast_under_seconds: changes nothing without a bonus"),
@@ -197,9 +197,9 @@ def test_what_shows_nothing_is_no_title(blank: str) -> None:
         ("minimum = 6, fast_under_seconds = 5, bonus = 1.5", "time.fast_under_seconds: is below minimum"),
     ],
 )
-def test_a_time_rule_that_can_have_no_effect_is_refused(time: str, told: str) -> None:
+def test_a_time_rule_that_can_have_no_effect_is_refused(time: str, message: str) -> None:
     """Whoever wrote it expects one."""
-    with pytest.raises(SettingsError, match=rf"^actions\.a\.{re.escape(told)}[^\n]*line 4\)$"):
+    with pytest.raises(SettingsError, match=rf"^actions\.a\.{re.escape(message)}[^\n]*line 4\)$"):
         read_rules(f'[a]\ntitle = "A"\npoints = 1\ntime = {{ {time} }}')
     assert read_rules('[a]\ntitle = "A"\npoints = 1\ntime = { minimum = 5, fast_under_seconds = 5, bonus = 0.5 }')
 

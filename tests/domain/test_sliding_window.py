@@ -1,4 +1,4 @@
-"""The sliding window: never more than the limit in any 60 seconds, and a true word on when to come back."""
+"""The sliding window: never more than the limit in any 60 seconds, and a wait after which a key is admitted."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from scoreboard.domain.sliding_window import SlidingWindow
 
 
 def test_the_limit_holds_for_each_key_alone() -> None:
-    """One key's requests are none of another's."""
+    """The admissions of one key count for no other."""
     window = SlidingWindow(2)
     assert [window.admit("a", 0.0), window.admit("a", 0.9)] == [0, 0]
     assert window.admit("a", 1.0) > 0
@@ -16,15 +16,14 @@ def test_the_limit_holds_for_each_key_alone() -> None:
 
 
 def test_zero_is_no_limit() -> None:
-    """And nothing is kept."""
+    """Every request is admitted, and nothing is kept in memory."""
     window = SlidingWindow(0)
     assert all(window.admit("a", 0.0) == 0 for _ in range(2000))
     assert not window._windows
 
 
-def test_what_is_given_back_was_never_taken() -> None:
-    """The limit counts without it, in whatever order; what left the window by itself can't be given back a second
-    time."""
+def test_an_uncounted_admission_leaves_room_for_another() -> None:
+    """An admission can be taken back in any order. One that has left the window can't be taken back again."""
     window = SlidingWindow(2)
     for moment in (0.0, 5.0):
         window.count("a", moment)
@@ -39,11 +38,11 @@ def test_what_is_given_back_was_never_taken() -> None:
     assert window.wait("a", 6.0) == 60
     for moment in (5.0, 6.0):
         window.uncount("a", moment)
-    assert not window._windows  # nothing is kept of tries that came to nothing
+    assert not window._windows  # a key without a count takes no memory
 
 
-def test_memory_is_bounded_and_the_key_not_seen_for_longest_goes() -> None:
-    """A flood of addresses pushes out those that are silent, not those that are at work."""
+def test_a_flood_of_keys_drops_the_least_recently_used() -> None:
+    """Memory is bounded. A key that is in use stays."""
     window = SlidingWindow(1)
     window.admit("busy", 0.0)
     for number in range(sliding_window.MAX_KEYS + 10):
@@ -57,7 +56,7 @@ def test_memory_is_bounded_and_the_key_not_seen_for_longest_goes() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5), st.lists(st.floats(0, 30), max_size=60))
 def test_no_60_seconds_hold_more_than_the_limit(limit: int, pauses: list[float]) -> None:
-    """Whatever the times; and who waits as told is admitted; nobody is refused who has not used the limit in 61 s."""
+    """Whatever the times. After the wait a key is admitted, and no key is refused below the limit of 61 s."""
     window, now, admitted = SlidingWindow(limit), 1000.0, list[float]()
     for pause in pauses:
         now += pause

@@ -112,7 +112,8 @@ class Balancer:
             "/var/log/nginx/access.log": str(self.log),
             "/var/log/nginx/error.log": str(self._output),
             r"(?m)^http \{$": "http {\n" + "".join(
-                f"    {kind}_temp_path {self.folder / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+                f"    {kind}_temp_path {self.folder / kind};\n"
+                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             ),
         }  # fmt: skip
         if os.geteuid():

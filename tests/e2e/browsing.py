@@ -56,7 +56,8 @@ def visitor(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context()
     context.set_default_timeout(PAGE_TIMEOUT_MS)
     context.add_init_script(
-        "addEventListener('securitypolicyviolation', (e) => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI))"
+        "addEventListener('securitypolicyviolation', "
+        "(e) => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI))"
     )
     yield context
     context.close()

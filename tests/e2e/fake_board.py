@@ -27,13 +27,18 @@ ACTIONS = [
     PageAction("friend_invite", "Invite a friend", "100", 3_600),
 ]
 
-# `server.rows` is the board; `server.draw(rows)` sends it, `server.sendEvent(event, data)` anything else. A frozen server
-# sends nothing.
+# `server.rows` is the board; `server.draw(rows)` sends it, `server.sendEvent(event, data)` anything else. A frozen
+# server sends nothing.
 SOCKET = """
 globalThis.server = {
   rows: [], position: 0, open: new Set(), dialled: 0, frozen: false, timestamp: '2026-01-02T03:04:05.000Z', sent: [],
-  sendEvent(event, data) { if (!this.frozen) for (const socket of this.open) socket.onmessage({ data: JSON.stringify({ event, data }) }); },
-  board() { return { leaderboard: this.rows, position: '1-' + this.position, timestamp: this.timestamp, changedPositions: [] }; },
+  sendEvent(event, data) {
+    if (!this.frozen) for (const socket of this.open) socket.onmessage({ data: JSON.stringify({ event, data }) });
+  },
+  board() {
+    const position = '1-' + this.position;
+    return { leaderboard: this.rows, position, timestamp: this.timestamp, changedPositions: [] };
+  },
   draw(rows) { this.rows = rows; this.position++; this.sendEvent('leaderboard:update', this.board()); },
 };
 globalThis.WebSocket = class {
@@ -62,7 +67,10 @@ globalThis.WebSocket = class {
   }
 };
 """
-EMBED = "<!doctype html><html lang=en><title>Embed</title><style>body{margin:0}</style><script type=module src=/scoreboard.js></script>"
+EMBED = (
+    "<!doctype html><html lang=en><title>Embed</title><style>body{margin:0}</style>"
+    "<script type=module src=/scoreboard.js></script>"
+)
 
 
 def entries(rows: list[tuple[str, int]]) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ def test_good_files_are_told_in_a_line(tmp_path: Path) -> None:
     code, said, complaints = run(tmp_path, "check-config", "--actions", "own.toml", page__accent="#ffcc00")
     assert (code, complaints) == (0, "")
     assert (
-        said
-        == "the settings are good (development); 1 action types from own.toml; accent #886d00 on light, #ffcc00 on dark\n"
+        said == "the settings are good (development); 1 action types from own.toml; "
+        "accent #886d00 on light, #ffcc00 on dark\n"
     )
     assert [file.name for file in tmp_path.iterdir()] == ["own.toml"]
 

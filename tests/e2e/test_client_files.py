@@ -36,9 +36,13 @@ import { connect, login, submitAction, resume, type Board, type Refused, type Se
 declare const console: { log(...words: unknown[]): void };
 const session: Session = await login({ url: 'https://board.example', username: 'ada', password: 'a long password' });
 const live = connect({ url: session.url, token: session.token });
-live.addEventListener('board', ({ detail }) => { const board: Board = detail; console.log(board.leaderboard[0].score + 1); });
+live.addEventListener('board', ({ detail }) => {
+  const board: Board = detail;
+  console.log(board.leaderboard[0].score + 1);
+});
 live.addEventListener('personal', ({ detail }) => console.log((detail.rank ?? 0) + (detail.points ?? 0)));
-live.addEventListener('state', ({ detail }) => detail.name === 'waiting' && console.log(detail.reason, detail.retryAt - Date.now()));
+live.addEventListener('state', ({ detail }) =>
+  detail.name === 'waiting' && console.log(detail.reason, detail.retryAt - Date.now()));
 const { newScore } = await submitAction({ session, actionType: 'task_finish' });
 await submitAction({ token: 't', actionSecret: 's', actionType: 'task_finish', metadata: { difficulty: 'hard' } })
   .catch((refused: Refused) => console.log(refused.layer, newScore));
@@ -57,7 +61,9 @@ PAGE = """
 import { connect, type Board } from 'scoreboard';
 const live = connect();
 const stop = new AbortController();
-live.addEventListener('board', (event: CustomEvent<Board>) => console.log(event.timeStamp, event.detail.position), { signal: stop.signal });
+live.addEventListener('board', (event: CustomEvent<Board>) => console.log(event.timeStamp, event.detail.position), {
+  signal: stop.signal,
+});
 live.addEventListener('other', { handleEvent: (event: Event) => console.log(event.type) }, { once: true });
 live.dispatchEvent(new Event('other'));
 const element: HTMLElement = document.createElement('live-scoreboard');
@@ -85,8 +91,8 @@ def imports(text: str) -> set[str]:
 
 
 def test_the_client_stays_small() -> None:
-    """scoreboard.js travels in 6 kB, all that is fetched to watch and to act in 9; log-in is 3 more: gzipped and without
-    comment lines, as it is sent."""
+    """scoreboard.js travels in 6 kB, all that is fetched to watch and to act in 9; log-in is 3 more: gzipped and
+    without comment lines, as it is sent."""
     sizes = {
         name: len(gzip.compress(without_comments((STATIC / f"{name}.js").read_bytes())))
         for name in ("scoreboard", "fallback", "actions", "account")

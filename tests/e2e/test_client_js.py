@@ -113,11 +113,14 @@ def test_close_codes_say_what_comes_next(visitor: BrowserContext, live_server: A
     after = page.evaluate(
         """async () => {
           const { afterClose } = await import('/scoreboard.js');
-          const worst = (code, attempt) => Math.max(...Array.from({ length: 200 }, () => afterClose(code, attempt).delay));
+          const delays = (code, attempt) => Array.from({ length: 200 }, () => afterClose(code, attempt).delay);
+          const worst = (code, attempt) => Math.max(...delays(code, attempt));
           return {
-            foreign: afterClose(4403, 0), expired: afterClose(4401, 0, { anonymous: false }), stranger: afterClose(4401, 0),
-            refused: afterClose(4400, 0), dead: afterClose(1006, 0, { proven: false }), busy: afterClose(1013, 0, { proven: false }),
-            restart: worst(1012, 0), failed: [worst(1006, 0), worst(1006, 3), worst(1006, 99)], overloaded: worst(1013, 0),
+            foreign: afterClose(4403, 0), expired: afterClose(4401, 0, { anonymous: false }),
+            stranger: afterClose(4401, 0), refused: afterClose(4400, 0),
+            dead: afterClose(1006, 0, { proven: false }), busy: afterClose(1013, 0, { proven: false }),
+            restart: worst(1012, 0), failed: [worst(1006, 0), worst(1006, 3), worst(1006, 99)],
+            overloaded: worst(1013, 0),
           };
         }"""
     )
@@ -326,7 +329,8 @@ def test_who_asks_alike_shares_a_connection(visitor: BrowserContext, live_server
     shared = page.evaluate(
         """async () => {
           const { connect } = await import('/scoreboard.js');
-          const next = (live, name) => new Promise((done) => live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
+          const next = (live, name) => new Promise((done) =>
+            live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
           const lives = [connect(), connect({ url: location.origin + '/anything', mode: 'delta' })];
           const boards = await Promise.all(lives.map((live) => next(live, 'board')));
           lives.push(connect());
@@ -371,7 +375,8 @@ def test_a_user_does_not_become_the_others(visitor: BrowserContext, live_server:
     rank = page.evaluate(
         """async ([username, password]) => {
           const { connect, login } = await import('/scoreboard.js');
-          const next = (live, name) => new Promise((done) => live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
+          const next = (live, name) => new Promise((done) =>
+            live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
           const [own, other] = [connect(), connect()];
           other.addEventListener('personal', () => (window.leaked = true));
           await next(other, 'board');
@@ -454,7 +459,8 @@ def test_a_refusal_before_the_upgrade_is_found_out(visitor: BrowserContext, live
           return {
             ...state, wait: state.retryAt - Date.now(),
             words: [words(), words({ name: 'connecting' }), words({ reason: 'too many connections', layer: '' }),
-              words({ reason: 'Too many connections of this user', layer: 'user' }), words({ code: 1006, reason: '', layer: '' })],
+              words({ reason: 'Too many connections of this user', layer: 'user' }),
+              words({ code: 1006, reason: '', layer: '' })],
           };
         }"""
     )
@@ -503,7 +509,9 @@ def test_a_token_that_never_comes_keeps_nobody_waiting(visitor: BrowserContext, 
 # ---- storage and sessions -----------------------------------------------------------------------------------------
 
 NO_STORAGE = """for (const name of ['localStorage', 'sessionStorage'])
-  Object.defineProperty(window, name, { get() { throw new DOMException('The operation is insecure.', 'SecurityError'); } });"""
+  Object.defineProperty(window, name, {
+    get() { throw new DOMException('The operation is insecure.', 'SecurityError'); },
+  });"""
 FULL_STORAGE = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };"
 
 

@@ -31,7 +31,8 @@ const live = connect({ url, token: session.token });
 const once = (name) => new Promise((done) => live.addEventListener(name, ({ detail }) => done(detail), { once: true }));
 const [board, personal] = await Promise.all([once('board'), once('personal')]);
 const counted = once('personal');
-const scored = await submitAction({ session, actionType: 'task_finish', metadata: { difficulty: 'easy', timeSpent: 60 } });
+const metadata = { difficulty: 'easy', timeSpent: 60 };
+const scored = await submitAction({ session, actionType: 'task_finish', metadata });
 const { points, score } = await counted;
 const renewed = await session.token(true);
 const request = {
@@ -39,7 +40,8 @@ const request = {
   body: JSON.stringify({ username: %(username)s, password: %(password)s }),
 };
 const { data } = await (await fetch(url + '/api/v1/auth/login', request)).json();
-const byHand = await submitAction({ url, token: data.accessToken, actionSecret: data.actionSecret, actionType: 'task_finish' });
+const { accessToken: token, actionSecret } = data;
+const byHand = await submitAction({ url, token, actionSecret, actionType: 'task_finish' });
 const report = {
   rows: board.leaderboard.length, before: personal.score, scored, points, score, transport: live.state.transport,
   user: session.user, isRenewed: Boolean(renewed), byHand,
@@ -106,7 +108,8 @@ def test_in_node_the_server_must_be_named(tmp_path: Path) -> None:
             await rejected(client.login({{ username: 'demo', password: 'x' }})),
             await rejected(client.login({{ url: server, username: 'demo' }})),
             await rejected(client.register({{ url: server, username: 'demo', password: 'x' }})),
-            await rejected(client.login({{ url: server, username: 'demo', password: 'x' }})), await client.resume({{ url: server }}),
+            await rejected(client.login({{ url: server, username: 'demo', password: 'x' }})),
+            await client.resume({{ url: server }}),
         ]));"""
     assert run(code, folder=tmp_path) == [
         "TypeError: url is missing: which server?",
@@ -183,7 +186,8 @@ def test_in_a_worker_it_does_the_same(bare_page: Page, live_server: Any) -> None
     )
     report = bare_page.evaluate(
         """(code) => new Promise((done, failed) => {
-          const worker = new Worker(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })), { type: 'module' });
+          const script = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+          const worker = new Worker(script, { type: 'module' });
           worker.onmessage = ({ data }) => done(data);
           worker.onerror = ({ message }) => failed(new Error(message));
         })""",
@@ -202,7 +206,9 @@ import { createRoot } from 'react-dom/client';
 import { Leaderboard } from './useLeaderboard.js';
 const root = createRoot(document.body);
 const show = (count) => root.render(
-  <StrictMode>{Array.from({ length: count }, (_, place) => <Leaderboard key={place} url={location.origin} />)}</StrictMode>);
+  <StrictMode>
+    {Array.from({ length: count }, (_, place) => <Leaderboard key={place} url={location.origin} />)}
+  </StrictMode>);
 Object.assign(window, { show });
 show(2);
 """

@@ -54,7 +54,10 @@ def foreign_site() -> Iterator[Any]:
 
 def embed(site: Any, node: ServerProcess, body: str) -> None:
     """Its page with the two lines that the documentation gives, under a policy that allows nothing else."""
-    site.policy = f"default-src 'none'; script-src {node.url}; connect-src {node.url} ws://127.0.0.1:{node.port}; frame-ancestors 'none'"
+    site.policy = (
+        f"default-src 'none'; script-src {node.url}; connect-src {node.url} ws://127.0.0.1:{node.port}; "
+        "frame-ancestors 'none'"
+    )
     site.page = (
         f"<!doctype html><title>Somebody's</title><script type=module src={node.url}/scoreboard.js></script>{body}"
     )
@@ -124,7 +127,8 @@ def test_a_page_that_is_not_allowed_is_told(visitor: BrowserContext, start_node:
         refused = page.evaluate(
             """async (url) => {
               const { login } = await import(url + '/scoreboard.js');
-              return login({ url, username: 'Ada', password: 'a long password' }).catch(({ code, message }) => [code, message]);
+              return login({ url, username: 'Ada', password: 'a long password' })
+                .catch(({ code, message }) => [code, message]);
             }""",
             node.url,
         )
@@ -206,11 +210,13 @@ def test_it_takes_the_looks_of_its_page(visitor: BrowserContext, start_node: Sta
               const wide = [240, 320, 480, 900].map((width) => {
                 host.style.width = width + 'px';
                 const inside = host.shadowRoot.querySelectorAll('section, li, data, p');
-                return Math.max(...[...inside].map((each) => each.getBoundingClientRect().right)) <= host.getBoundingClientRect().right;
+                const right = (element) => element.getBoundingClientRect().right;
+                return Math.max(...[...inside].map(right)) <= right(host);
               });
               document.documentElement.style.colorScheme = 'dark';
               return {
-                font: look(host, 'bdi').fontFamily, radius: look(host, 'section').borderRadius, accent: look(host, 'li b').backgroundColor,
+                font: look(host, 'bdi').fontFamily, radius: look(host, 'section').borderRadius,
+                accent: look(host, 'li b').backgroundColor,
                 dark: look(host, 'section').backgroundColor, own: look(own, 'section').backgroundColor, light, wide,
               };
             }"""

@@ -54,19 +54,22 @@ WALK = """([boards, wide]) => {
     range.selectNodeContents(element);
     return range.getBoundingClientRect();
   };
-  const apart = (a, b) => a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+  const apart = (a, b) =>
+    a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
   const wrong = [];
   for (const board of boards) {
     server.draw(board);
     const say = (words) => wrong.push(`${innerWidth} × ${innerHeight}, ${board[0].score}: ${words}`);
-    if (document.documentElement.scrollWidth > innerWidth) say('the document is ' + document.documentElement.scrollWidth + ' wide');
+    const width = document.documentElement.scrollWidth;
+    if (width > innerWidth) say('the document is ' + width + ' wide');
     for (const row of root.querySelectorAll('#board tr, li')) {
       const cells = row.cells;
       const name = row.querySelector('bdi');
       const score = cells ? cells[3] : row.querySelector('data');
       const face = row.querySelector('i').getBoundingClientRect();
       const mark = cells?.[2].firstElementChild;
-      const parts = { rank: text(cells ? cells[0] : row.querySelector('b')), name: name.getBoundingClientRect(), score: text(score) };
+      const rank = text(cells ? cells[0] : row.querySelector('b'));
+      const parts = { rank, name: name.getBoundingClientRect(), score: text(score) };
       if (face.width) parts.face = face;
       if (mark) parts.mark = mark.getBoundingClientRect();
       const box = row.getBoundingClientRect();
@@ -78,7 +81,8 @@ WALK = """([boards, wide]) => {
       }
       const cut = name.scrollWidth > name.clientWidth;
       const letters = [...name.textContent].length;
-      if (cut && name.clientWidth < (wide * name.scrollWidth) / letters) say(`too little of ${name.textContent} is seen`);
+      if (cut && name.clientWidth < (wide * name.scrollWidth) / letters)
+        say(`too little of ${name.textContent} is seen`);
       const offered = name.title === name.textContent && name.tabIndex === 0;
       if (cut !== offered) say(`${name.textContent} can't be had whole, or offers itself`);
     }
@@ -205,13 +209,15 @@ def test_all_scores_stand_beside_their_names_or_none(still: BrowserContext, page
     look = """(boards) => boards.flatMap((board) => {
       server.draw(board);
       const rows = [...document.querySelectorAll('#board tr')];
-      const below = rows.slice(1).map(({ cells }) => cells[3].getBoundingClientRect().top >= cells[1].getBoundingClientRect().bottom - 1);
+      const box = (cell) => cell.getBoundingClientRect();
+      const below = rows.slice(1).map(({ cells }) => box(cells[3]).top >= box(cells[1]).bottom - 1);
       const ends = rows.map(({ cells: [, , , score] }) => {
         const range = document.createRange();
         range.selectNodeContents(score);
         return Math.round(range.getBoundingClientRect().right);
       });
-      return new Set(below).size > 1 || Math.max(...ends) - Math.min(...ends) > 1 ? [[innerWidth, board[0].score, below, ends]] : [];
+      const isUneven = new Set(below).size > 1 || Math.max(...ends) - Math.min(...ends) > 1;
+      return isUneven ? [[innerWidth, board[0].score, below, ends]] : [];
     })"""
     wrong = []
     for width in (*range(240, 700, 20), 960, 1000, 1024, 1060, 1100, 1280):
@@ -245,7 +251,8 @@ def test_a_small_stage_can_be_read(still: BrowserContext, page: Page, width: int
               range.selectNodeContents(face);
               const [text, box] = [range.getBoundingClientRect(), face.getBoundingClientRect()];
               const rank = parseFloat(getComputedStyle(row.cells[0]).fontSize);
-              return text.left < box.left || text.right > box.right || text.top < box.top || text.bottom > box.bottom || rank < 12;
+              return text.left < box.left || text.right > box.right
+                || text.top < box.top || text.bottom > box.bottom || rank < 12;
             }).length"""
         )
         assert cut == 0
@@ -269,7 +276,8 @@ def test_what_is_mine_fits(still: BrowserContext, page: Page) -> None:
         sticking = page.evaluate(
             """() => [...document.querySelectorAll('header *, aside, aside *, #mine *')].filter((part) => {
               const { left, right } = part.getBoundingClientRect();
-              const isCut = part.matches('dd, button, p, b') && part.clientWidth && part.scrollWidth > part.clientWidth + 1;
+              const isText = part.matches('dd, button, p, b');
+              const isCut = isText && part.clientWidth && part.scrollWidth > part.clientWidth + 1;
               return left < 0 || right > innerWidth || isCut;
             }).map((part) => part.outerHTML.slice(0, 99))"""
         )

@@ -268,7 +268,10 @@ def test_an_unsupported_python_is_one_line(tmp_path: Path) -> None:
     programs.mkdir()
     for name in ("bash", "cat", "cksum", "dirname", "env", "grep", "mktemp"):
         (programs / name).symlink_to(shutil.which(name) or "")
-    pretended = "import sys, platform; sys.version_info = (3, 14, 0); platform.python_version = lambda: '3.14.0'; exec(sys.argv[1])"
+    pretended = (
+        "import sys, platform; sys.version_info = (3, 14, 0); platform.python_version = lambda: '3.14.0'; "
+        "exec(sys.argv[1])"
+    )
     (programs / "python3").write_text(f'#!/bin/bash\nexec {sys.executable} -c "{pretended}" "$2"\n')
     (programs / "python3").chmod(0o755)
     done = subprocess.run(

@@ -67,7 +67,8 @@ def enter(page: Page) -> None:
 WATCH_WORDS = """() => {
   const line = document.querySelector('#state b + span');
   window.words = [line.textContent];
-  new MutationObserver(() => words.push(line.textContent)).observe(line, { childList: true, characterData: true, subtree: true });
+  const all = { childList: true, characterData: true, subtree: true };
+  new MutationObserver(() => words.push(line.textContent)).observe(line, all);
 }"""
 
 
@@ -332,7 +333,10 @@ def test_paper_has_the_list_alone(fake: FakeBoard, visitor: BrowserContext, path
     assert page.evaluate("[...document.querySelectorAll('bdi')].every((name) => name.scrollWidth <= name.clientWidth)")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     apart = """() => [...document.querySelectorAll('#board tr:not(.vacant)')].map(({ cells: [rank, player] }) => {
-      const middle = (element) => { const { top, bottom } = element.getBoundingClientRect(); return (top + bottom) / 2; };
+      const middle = (element) => {
+        const { top, bottom } = element.getBoundingClientRect();
+        return (top + bottom) / 2;
+      };
       const range = document.createRange();
       range.selectNodeContents(rank.firstElementChild);
       return Math.abs(middle(range) - middle(player.querySelector('bdi')));

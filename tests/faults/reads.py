@@ -180,7 +180,8 @@ def summary(found: Sequence[Violation], marks: Sequence[tuple[float, str]] = ())
     lines = []
     for kind, several in kinds.items():
         lines.append(
-            f"{len(several)} × {kind}, from {several[0].after:+.2f} s to {several[-1].after:+.2f} s after the fault began"
+            f"{len(several)} × {kind}, "
+            f"from {several[0].after:+.2f} s to {several[-1].after:+.2f} s after the fault began"
         )
         step = max(1, len(several) // EXAMPLES)
         lines += [f"    {one}" for one in several[::step][:EXAMPLES]]

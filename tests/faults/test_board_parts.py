@@ -16,7 +16,8 @@ BY_HAND = {
     "the leader from the totals": "ZREMRANGEBYRANK leaderboard -1 -1",
     "the leader from the order": "ZREMRANGEBYRANK {leaderboard}:order 0 0",
     "the last from the order": "ZREMRANGEBYRANK {leaderboard}:order -1 -1",
-    "an entry": "EVAL \"local one = redis.call('HRANDFIELD', KEYS[1]) return redis.call('HDEL', KEYS[1], one)\" 1 {leaderboard}:entry",
+    "an entry": "EVAL \"local one = redis.call('HRANDFIELD', KEYS[1]) return redis.call('HDEL', KEYS[1], one)\""
+    " 1 {leaderboard}:entry",
     "a stranger's total": "ZADD leaderboard 99999999 00000000-0000-4000-8000-000000000000",
 }
 

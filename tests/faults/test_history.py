@@ -19,7 +19,10 @@ from tests.faults.servers import Pair
 from tests.faults.under_fault import Run, lasting, under_fault
 
 RECOVERY_SECONDS = 10.0  # until boards, Redis and viewers agree with the new history
-EMPTIED = "SET lock_timeout = 0; SET statement_timeout = 0; SET transaction_timeout = 0; DROP OWNED BY CURRENT_USER CASCADE;\n"
+EMPTIED = (
+    "SET lock_timeout = 0; SET statement_timeout = 0; SET transaction_timeout = 0; "
+    "DROP OWNED BY CURRENT_USER CASCADE;\n"
+)
 
 
 def dump(pair: Pair, file: Path) -> None:

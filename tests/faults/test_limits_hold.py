@@ -22,7 +22,8 @@ COOLDOWN: dict[str, object] = {
 }  # 30 s, as config/actions.toml has it
 COOLDOWN_SECONDS = 30.0
 WINDOW_SQL = """
-SELECT max(n) FROM (SELECT count(*) OVER (PARTITION BY user_id ORDER BY processed_at RANGE interval '59.999 seconds' PRECEDING) AS n
+SELECT max(n) FROM (SELECT count(*) OVER (PARTITION BY user_id ORDER BY processed_at
+                                          RANGE interval '59.999 seconds' PRECEDING) AS n
                     FROM action_logs WHERE user_id = $1) w"""
 DEFAULT_FAULT_SECONDS = 1.0  # seconds of a fault
 

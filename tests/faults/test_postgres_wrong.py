@@ -159,7 +159,8 @@ async def test_rows_of_six_users_are_locked(pair: Pair, capsys: pytest.CaptureFi
         took = statistics.median(one.answered - one.sent for one in during)
         with capsys.disabled():
             print(
-                f"\nlocked rows: others' p50 {took * 1000:.0f} ms, {statistics.median(before) * 1000:.0f} before, {len(during)} requests"
+                f"\nlocked rows: others' p50 {took * 1000:.0f} ms, {statistics.median(before) * 1000:.0f} before, "
+                f"{len(during)} requests"
             )
 
 
@@ -201,8 +202,10 @@ def logged_totals(pair: Pair) -> Iterator[None]:
         "(SELECT user_id, sum(points_awarded)::bigint AS points, max(seq) AS reached FROM action_logs GROUP BY user_id)"
     )
     pair.sql(
-        f"INSERT INTO scores (user_id, total_score, reached, version) SELECT user_id, points, reached, 1000000 FROM {log} l "
-        "ON CONFLICT (user_id) DO UPDATE SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000"
+        "INSERT INTO scores (user_id, total_score, reached, version) "
+        f"SELECT user_id, points, reached, 1000000 FROM {log} l "
+        "ON CONFLICT (user_id) DO UPDATE "
+        "SET total_score = excluded.total_score, reached = excluded.reached, version = 1000000"
     )
     pair.valkey.do("FLUSHALL")
 

@@ -216,5 +216,6 @@ def _figures(run: Run) -> str:
     return (
         f"fault of {run.ended - run.began:.1f} s, healed {run.healed_after:.1f} s after its load; "
         f"answers {dict(run.ledger.statuses)}, {run.ledger.nulls} ranks null; "
-        f"{len(run.reads.shown)} readings, {stale} stale, {run.reads.refused} refused, {len(run.reads.personal)} personal"
+        f"{len(run.reads.shown)} readings, {stale} stale, {run.reads.refused} refused, "
+        f"{len(run.reads.personal)} personal"
     )

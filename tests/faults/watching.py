@@ -132,7 +132,10 @@ class Watcher:
         with trio.fail_after(CONNECT_SECONDS):
             socket = await trio.open_tcp_stream("127.0.0.1", self.node.port)
         async with socket:
-            head = f"GET /api/v1/scores/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.client.token}\r\n\r\n"
+            head = (
+                "GET /api/v1/scores/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                f"Authorization: Bearer {self.client.token}\r\n\r\n"
+            )
             await socket.send_all(head.encode())
             buffer = b""
             while data := await socket.receive_some(65536):

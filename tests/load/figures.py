@@ -12,15 +12,17 @@ BINS_PER_MS = 10  # times are kept in bins of 0.1 ms, so an hour of them takes n
 
 # Kind of a refusal → what to do about it.
 HINTS = {
-    "429 ip": "The server admits so many requests a minute from one address (1,000 by default). For a load test from one machine start it"
-    " with SCOREBOARD_LIMITS__IP_PER_MINUTE=0.",
-    "429 user": "A user may act 10 times a minute by default, counted over the last run too (the users are the same ones). Wait a minute,"
-    " take more --users at a lower --rate, or start the server with SCOREBOARD_LIMITS__USER_PER_MINUTE=0.",
+    "429 ip": "The server admits so many requests a minute from one address (1,000 by default). For a load test from"
+    " one machine start it with SCOREBOARD_LIMITS__IP_PER_MINUTE=0.",
+    "429 user": "A user may act 10 times a minute by default, counted over the last run too (the users are the same"
+    " ones). Wait a minute, take more --users at a lower --rate, or start the server with"
+    " SCOREBOARD_LIMITS__USER_PER_MINUTE=0.",
     "401 UNAUTHORIZED": "The tokens are not this server's: name its data folder (--data-dir), or a file that its own"
     " `scoreboard users tokens` wrote (--tokens).",
     "close 4401": "The server does not know the watchers' tokens: see --data-dir and --tokens.",
-    "close 1013": "The server admits 300 live connections from one address and 20 of one user by default: take fewer --watchers or more"
-    " --users, or start it with SCOREBOARD_LIVE__CONNECTIONS_PER_IP=0 and SCOREBOARD_LIVE__CONNECTIONS_PER_USER=0.",
+    "close 1013": "The server admits 300 live connections from one address and 20 of one user by default: take fewer"
+    " --watchers or more --users, or start it with SCOREBOARD_LIVE__CONNECTIONS_PER_IP=0 and"
+    " SCOREBOARD_LIVE__CONNECTIONS_PER_USER=0.",
     "no answer": "Some requests got no answer at all: the server's log may tell why.",
 }
 
@@ -129,7 +131,8 @@ def table(summary: Mapping[str, Any]) -> str:
         for row in rows
     ]
     lines.append(
-        f"{summary['frames']:,} frames, {summary['bytes'] / 1e6:,.1f} MB, over {summary['connections']:,} live connections,"
+        f"{summary['frames']:,} frames, {summary['bytes'] / 1e6:,.1f} MB,"
+        f" over {summary['connections']:,} live connections,"
         f" {summary['gaps']} gaps, in {seconds:.0f} s"
     )
     refused = sorted(summary["refused"].items(), key=lambda item: -item[1])

@@ -143,7 +143,8 @@ async def submit_action(
 
     async with postgres.acquire() as connection, connection.transaction():
         fresh = await connection.fetchval(
-            "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, signature, metadata) VALUES ($1, $2, $3, $4, $5, $6)"
+            "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, signature, metadata)"
+            " VALUES ($1, $2, $3, $4, $5, $6)"
             " ON CONFLICT (user_id, action_id) DO NOTHING RETURNING id",
             user,
             action.actionId,
@@ -156,7 +157,8 @@ async def submit_action(
             raise refused(409, "DUPLICATE_ACTION")
         total = await connection.fetchval(
             "INSERT INTO scores (user_id, total_score) VALUES ($1, $2)"
-            " ON CONFLICT (user_id) DO UPDATE SET total_score = scores.total_score + excluded.total_score, updated_at = now()"
+            " ON CONFLICT (user_id) DO UPDATE"
+            " SET total_score = scores.total_score + excluded.total_score, updated_at = now()"
             " RETURNING total_score",
             user,
             points,
