@@ -1,4 +1,4 @@
-"""Accounts: who may log in, whom a token speaks for, and what becomes of sessions and profiles.
+"""Builds the parts for accounts: log-in, access tokens, sessions, profiles.
 
 The only part that `scoreboard users …` builds: it needs the stores and the keys, and no board, listener or task.
 Tested by tests/cli/test_users.py, and with a whole node in tests/e2e.
@@ -55,7 +55,7 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
 
 
 def build_issuer(settings: Settings, keys: Keys) -> Issuer:
-    """What issues this installation's tokens and secrets."""
+    """The issuer of this installation's tokens and secrets."""
     return Issuer(
         settings.issuer,
         TokenKeys.from_private(keys.signing, keys.current_signing),
@@ -66,5 +66,5 @@ def build_issuer(settings: Settings, keys: Keys) -> Issuer:
 
 
 def own_host(settings: Settings) -> str:
-    """The host that the world knows this server by; "" when the settings do not say."""
+    """The host of the setting `server.public_url`; "" when that is not set."""
     return urlsplit(settings.server.public_url).hostname or ""

@@ -1,4 +1,4 @@
-"""What this node knows of its own health, for /readyz: the stores, warnings for the operator, the boards.
+"""The health of this node, for /readyz: the stores, warnings for the operator, the boards.
 
 Tested in tests/e2e/test_wrong_stores.py.
 """
@@ -13,7 +13,7 @@ from scoreboard.workers.projector import Projector
 
 
 class NodeHealth:
-    """Asks the parts that know; costs no store a call."""
+    """Collects what the node's parts already know. Calls no store."""
 
     def __init__(
         self, monitor: HealthMonitor, projectors: Sequence[Projector], boards: Mapping[Board, BoardCache]

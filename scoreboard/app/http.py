@@ -1,7 +1,7 @@
 """The web: what routes share, the routes themselves, and the two servers.
 
-A request goes by the tables that listeners make of the routes. What is in none of them goes to Quart.
-Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
+web.listeners makes tables of the routes; a request that is in none of them goes to Quart.
+Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
 """
 
 from typing import NamedTuple
@@ -61,7 +61,7 @@ def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebPart
 
 
 def build_pictures(settings: Settings) -> Pictures:
-    """The proxy for users' pictures: it asks no picture of this server itself."""
+    """The proxy for users' pictures. It never fetches from this server's own host."""
     return Pictures(own_host(settings))
 
 
@@ -101,7 +101,7 @@ def _build_routes(
     transports: Transports,
     branding: Branding,
 ) -> WebRoutes:
-    """What answers the requests for each path."""
+    """The objects that have routes."""
     leaderboard = reads.leaderboard
     return WebRoutes(
         AuthRoutes(

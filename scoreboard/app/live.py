@@ -1,8 +1,7 @@
-"""Live updates: the hub with what feeds it, and the three transports that viewers come by.
+"""Builds live updates: the hub, the batcher and the subscription that feed it, and the three transports.
 
-The transports are built later than the rest: they need what the web knows about a request. live and web do not import
-each other, so this module hands the one to the other. Tested with whole nodes, in
-tests/e2e/test_live.py for one.
+The transports are built last: they need objects of the web. live and web do not import each other, so this module
+passes these objects. Tested with whole nodes, for example in tests/e2e/test_live.py.
 """
 
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from scoreboard.web.listeners import WebParts
 
 
 class LiveParts(NamedTuple):
-    """What brings changes to the viewers of this node."""
+    """The parts that bring changes to the viewers of this node."""
 
     hub: Hub
     batcher: Batcher
@@ -60,7 +59,7 @@ def build_live(
 def build_transports(
     settings: Settings, live: LiveParts, authenticator: Authenticator, leaderboard: Leaderboard, web: WebParts
 ) -> Transports:
-    """The transports share one admission, so that a viewer counts once, by whichever way it comes."""
+    """The transports share one admission, so that a limit counts connections of all three."""
     dependencies = LiveDependencies(
         hub=live.hub,
         admission=Admission(

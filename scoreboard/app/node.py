@@ -8,7 +8,7 @@ A shutdown goes the other way:
 1. /readyz answers 503 and every response closes its connection.
 2. The drain delay passes, so that load balancers notice.
 3. The listeners close.
-4. Viewers are sent away.
+4. Viewers' connections are closed with 1012, which has them reconnect.
 5. Requests in flight finish.
 6. The workers end, then the stores.
 
@@ -86,8 +86,8 @@ class Node:
         )
 
     def on_board_changed(self, board: Board, version: BoardVersion) -> None:
-        """Reads that begin after this show that version or a newer one. Called by committers and projectors; these are
-        built before the reads are, so they can't be given their method."""
+        """Reads that begin after this show that version or a newer one. Called by committers and projectors. It is a
+        method of the node because they are built before the reads."""
         self.reads.boards[board].note_version(version)
 
     def request_shutdown(self) -> None:
@@ -153,7 +153,7 @@ async def serve(settings: Settings, keys: Keys, ready: Callable[[Node, Stores, i
         began = time.monotonic()
 
         async def announce(port: int) -> None:
-            tune_gc()  # all that is here now stays
+            tune_gc()  # after start-up: the objects that exist now live as long as the process
             log.info(
                 "node_started",
                 node=node.name,
@@ -175,7 +175,7 @@ async def _handle_signals(node: Node, scope: trio.CancelScope, *, task_status: t
         async for number in signals:
             if node.stopping.is_set():
                 if number == signal.SIGHUP:
-                    continue  # a closed terminal sends it, and the shell in it once more
+                    continue  # a closed terminal sends SIGHUP, and its shell sends a second one
                 log.warning("shutdown_forced")
                 scope.cancel()
             node.request_shutdown()

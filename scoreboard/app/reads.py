@@ -1,6 +1,6 @@
-"""The read path: each board's cache of this node, and the leaderboard that answers from it.
+"""Builds the read path: the cache of each board, and the leaderboard that answers from it.
 
-Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
+Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The tasks that run as long as the node does. Each begins from the stores, so each may be started again after a
 crash.
 
-Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
+Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
 """
 
 from collections.abc import Awaitable, Callable
@@ -40,9 +40,9 @@ def build_workers(
     *,
     on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> list[Worker]:
-    """The workers in the order in which they start: each waits for the one before it to have started."""
+    """The workers in the order in which they start: each waits until the previous one has started."""
     return [
-        Worker("health", monitor.run),  # first: it learns which Redis this node's connections lead to
+        Worker("health", monitor.run),  # first: it finds out which Redis this node's connections lead to
         *(Worker("projector", projector.run) for projector in writes.projectors),
         *(
             Worker("committer", partial(commit_batches, writes.queue, commit, on_board_changed))

@@ -1,8 +1,8 @@
-"""The write path: from a submitted action to PostgreSQL, and from there to the boards in Redis.
+"""Builds the write path: from a submitted action to PostgreSQL, and from there to the boards in Redis.
 
 The projector of a board and the committers share one projection and one record of whether the board agrees with
-PostgreSQL. `build_projectors` stands alone: `scoreboard users delete` repairs boards and submits nothing.
-Tested with whole nodes, in tests/e2e/test_two_nodes.py for one.
+PostgreSQL. `build_projectors` is for commands such as `scoreboard users delete`, which repair boards and submit
+nothing. Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ def build_writes(
 def build_projectors(
     settings: Settings, stores: Stores, boards: Sequence[Board], *, node: str
 ) -> tuple[Projector, ...]:
-    """The projectors of a process that serves nobody: it has no committers, and shows nobody a board."""
+    """The projectors of a command, which has no committers and serves no board."""
     limits = _build_limits(settings, stores, load_rules(settings))
     detached = DetachedWriters(boards)
     return tuple(Projector(stores, board, node, limits, lambda _board, _version: None, detached) for board in boards)

@@ -1,1 +1,1 @@
-"""HTTP/1.1: parser, requests, responses, connections, the server that accepts them, the way to an ASGI application."""
+"""HTTP/1.1: parser, requests, responses, connections, the server that accepts them, the ASGI adapter."""

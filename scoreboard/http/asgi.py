@@ -1,6 +1,6 @@
-"""The way to the ASGI application (Quart-Trio): Hypercorn's `HTTPStream` over our sockets, and the lifespan.
+"""The adapter to the ASGI application (Quart-Trio): Hypercorn's `HTTPStream` over our sockets, and the lifespan.
 
-1. `http.connection` has parsed the request. `HTTPStream` speaks ASGI with the application and hands back events.
+1. `http.connection` has parsed the request. `HTTPStream` runs the application and calls `_Exchange.on_event`.
 2. `_Exchange` frames the response: by length, by chunks, or by closing (HTTP/1.0).
 3. A response of up to COLLECTED_BYTES is written when the application's task has ended, so a client that reads slowly
    keeps bytes in memory and no task. What is longer is written as it comes.
@@ -8,7 +8,7 @@
 5. The application finds http's Request as `scope["state"]["request"]`. The field `Host` that it sees is always HOST: a
    framework that builds addresses from what the client wrote there can be made to fail, or to link elsewhere.
 
-Hypercorn is imported here alone.
+No other module imports Hypercorn.
 """
 
 import logging
@@ -109,7 +109,7 @@ class Asgi:
         Raises StartError when the start-up fails or takes longer than Hypercorn's limit (60 s).
         """
         life = Lifespan(self._app, self._config, {})
-        shield = trio.CancelScope(shield=True)  # the application outlives the block, as it is told of the shutdown
+        shield = trio.CancelScope(shield=True)  # a cancelled block must not cancel the application's shutdown
         started, why = False, "it raised; see the log"
 
         async def run() -> None:
@@ -148,16 +148,16 @@ class _Exchange:
         self._writer = writer
         self._request = request
         self._pieces: list[bytes] = []
-        self._size = 0  # bytes pieces
-        self._written = False  # some of the response is out
+        self._size = 0  # bytes in `_pieces`
+        self._written = False  # a part of the response has been written
         self._chunked = False
-        self._missing: int | None = None  # bytes that Content-Length promised and that are missing
+        self._missing: int | None = None  # bytes that must still come, by Content-Length; None: unknown
         self._head_keep_alive = False
         self._ended = False
         self._disconnected = False
 
     async def on_event(self, event: events.Event) -> None:
-        """Hypercorn's `send`. Never raises into it."""
+        """Called by Hypercorn with each event of the response. Never raises."""
         match event:
             case events.Response():
                 self._begin(event.status_code, event.headers)
@@ -238,4 +238,4 @@ class _Exchange:
                 await self._writer.send(pieces.pop(0))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._disconnected, self.keep_alive = True, False
-            self.finished.set()  # StreamClosed tells the application; what it still sends is dropped
+            self.finished.set()  # the application then gets http.disconnect; what it still sends is dropped

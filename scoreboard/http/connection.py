@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection, request by request: a proxy sends the requests of many clients on one connection.
 
-Each request passes `RequestHandlers.run_middleware`, and then goes to the first of these that knows it: a fast handler,
-a WebSocket on the same Socket, a direct handler, the ASGI application. A fast handler runs in `_on_readable`, as the
-bytes come in, while the connection's task sleeps on. That saves a quarter of the time of a small request. Everything
-else is answered by the task, `run`.
+Each request passes `RequestHandlers.run_middleware`, and then goes to the first of these that has its route: a fast
+handler, a WebSocket on the same Socket, a direct handler, the ASGI application. A fast handler runs in `_on_readable`
+when bytes come in, and the connection's task is not woken. That saves a quarter of the time of a small request. The
+task, `run`, answers everything else.
 
 A connection is in one `State` at a time. `_on_readable` and `_respond` are called from outside the task.
 
@@ -22,9 +22,11 @@ A connection is in one `State` at a time. `_on_readable` and `_respond` are call
 | SERVING | the request asks for a WebSocket | UPGRADED | runs the WebSocket |
 | any but UPGRADED | the last response is flushed, the peer has left, or an error | CLOSING | waits for the peer's end |
 
-In READING it is the client's turn: only then may a drain close the connection at once, and `_on_readable` read. While
-DEFERRED the task may be woken by more bytes or by the peer's end: it waits for `_respond`, as a request that has begun
-is not taken back. `_draining` is a state of the server: it is asked when a connection comes back to READING.
+1. Only in READING does the connection wait for its client. So only then may `_on_readable` read, and may a drain close
+   the connection at once.
+2. In DEFERRED more bytes or the peer's end may wake the task. It then waits for `_respond`: a request that has begun is
+   always responded to.
+3. `_draining` is a state of the server, not of the connection. It is checked when a connection returns to READING.
 
 The parser and what it refuses are in `http.parser`. Nothing here knows what a scoreboard is. Read `run` first.
 """
@@ -48,7 +50,7 @@ from scoreboard.telemetry.logging import REQUEST_ID
 from scoreboard.telemetry.metrics import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, answered
 from scoreboard.telemetry.request_times import record
 
-FIRST_BYTE_SECONDS = 10.0  # until the first byte of a new connection: whoever connects has something to ask
+FIRST_BYTE_SECONDS = 10.0  # until the first byte of a new connection: clients connect to send a request at once
 # Between requests: longer than a load balancer's own limit (60 s is common), so that the balancer closes first.
 IDLE_SECONDS = 75.0
 # For the whole head once its first byte is here (slowloris).
@@ -73,7 +75,7 @@ class State(Enum):
     CLOSING = "closing"  # nothing more is answered
 
 
-# Names of the module: a lookup in the class of an enum takes three times as long.
+# Module constants, because a lookup in the class of an enum takes three times as long.
 READING, DEFERRED, RESUMING, LAST_RESPONSE, SERVING, UPGRADED, CLOSING = State
 
 
@@ -100,11 +102,11 @@ class Connection:
         self._state = READING
         self._draining = False  # the server drains: the connection ends when it would wait for bytes
         self._progress = 0  # the parser's, when the deadline was set last
-        self._request: Request | None = None  # DEFERRED: that is responded to later; UPGRADED: that asked for it
+        self._request: Request | None = None  # DEFERRED: to be responded to; UPGRADED: the handshake
         self._responded: trio.Event | None = None  # the task waits until a deferred request is responded to
 
     async def run(self) -> None:
-        """Serves until either side ends the connection. Leaves the socket to the caller to close.
+        """Serves until either side ends the connection. The caller closes the socket, also after cancelling.
 
         Raises what the socket raises when the peer has left or the sweeper has closed it, and what a handler raises in
         the middle of a stream.
@@ -161,7 +163,7 @@ class Connection:
                 return True
             self._state = READING
             if self._draining and not parser.begun and not socket.has_unread():
-                return True  # the drain began while the response was being made, so it did not say that it is the last
+                return True  # the drain began after the head was made, which therefore lacks "Connection: close"
             if parser.awaits_continue:
                 parser.awaits_continue = False
                 await self.writer.send(CONTINUE)
@@ -244,8 +246,7 @@ class Connection:
     def _respond(self, make: Callable[[], Response]) -> None:
         """Writes the response to a deferred request, and wakes the task if there is more to do.
 
-        Called by whoever has the outcome and serves others too, so it never raises. After the connection has ended it
-        does nothing.
+        Never raises, because its caller serves other connections too. Does nothing after the connection has ended.
         """
         request = self._request
         if self._state is not DEFERRED or request is None:
@@ -314,7 +315,7 @@ class Connection:
                     return await self._answer_by_application(request)
                 handler = self._not_found
             handled_by = DIRECT
-            self.socket.has_written()  # from here on
+            self.socket.has_written()  # resets the flag: only what the handler writes counts
             try:
                 response = await handler(request)
             except Exception as exc:
@@ -343,7 +344,7 @@ class Connection:
         return keep_alive
 
     async def _not_found(self, request: Request) -> Response:
-        """A path has one spelling. Another one, which a proxy may have let through, is not found."""
+        """404 for a path that is not in normal form: a proxy's rules for paths may have missed it."""
         return self.writer.problem(request, NOT_FOUND)
 
     def _count(self, handled_by: int, request: Request, status: int) -> None:
@@ -382,8 +383,8 @@ class Connection:
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether it is the client's turn: to ask, to read the response, or to close after the last one. Never of
-        WebSockets."""
+        """Whether the connection waits for its client: for a request, for the client to read the response, or for its
+        close after the last response. False for WebSockets."""
         state = self._state
         return state is READING or state is CLOSING or not (self.writer.is_flushed or self.socket.is_websocket)
 
@@ -400,14 +401,15 @@ class Connection:
         return deadline - self._time_limit() if self._state is READING else deadline
 
     def begin_drain(self) -> None:
-        """The server drains: an idle connection closes now. One with a request at hand, or with bytes in the kernel,
+        """The server drains: an idle connection closes now. One with a request that has begun, or with unread bytes,
         closes after its response."""
         self.writer.close_after_response = self._draining = True
         if self._state is READING and not self._parser.begun and not self.socket.has_unread():
             self.socket.close()
 
     def _on_timeout(self) -> None:
-        """The deadline has passed. A client that has sent half a request is told, as far as the kernel takes it."""
+        """The deadline has passed: closes. A client that has sent a part of a request is sent 408, if the kernel has
+        room."""
         if self._state is READING and self._parser.begun:
             self.socket.send_now(
                 self._refusal(Refusal(Code.REQUEST_TIMEOUT, "the rest of the request did not come in time"))

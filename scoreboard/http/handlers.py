@@ -20,7 +20,7 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 """Answers a request of the direct table. None: it has taken `request.socket` over (a stream), and the connection ends
 when it returns.
 
-A handler of GET is called for HEAD too, and its body is left out. One that takes the socket over looks at
+A handler of GET is called for HEAD too, and its body is left out. One that takes the socket over must check
 `request.method` itself.
 """
 
@@ -34,14 +34,14 @@ class Deferred(Enum):
 DEFERRED = Deferred.DEFERRED
 
 Respond = Callable[[Callable[[], Response]], None]
-"""Takes a function that makes the response, and writes what it returns. What that function raises is answered as if the
-handler had raised it. Never raises, never waits."""
+"""Calls the function that it is given, and writes the response that the function returns. An exception of the function
+is answered as if the handler had raised it. Never raises, never waits."""
 
 FastHandler = Callable[[Request, Respond], Response | Deferred | None]
 """Answers a request of the fast table without waiting.
 
-DEFERRED: it has kept `respond` and calls it once, whatever happens meanwhile, but not before it has returned. Until
-then the connection answers nothing else. None: it cannot answer, and the handler of the direct table is called.
+DEFERRED: the handler calls `respond` once, whatever happens meanwhile, and only after it has returned. Until then the
+connection answers nothing else. None: it cannot answer, and the handler of the direct table is called.
 """
 
 
@@ -62,10 +62,10 @@ class RequestHandlers(ResponseFormat, Protocol):
         """The response to a request whose handler raised. It also logs the exception."""
 
     def log_access(self, request: Request, status: int, seconds: float, /) -> None:
-        """A request was answered with that status, so many seconds after it was complete."""
+        """A request was answered with `status`, `seconds` after it was complete."""
 
     def on_malformed(self, request: Request, /) -> None:
-        """Bytes came that are no request. `request` has the socket and little else."""
+        """Bytes came that are not a valid request. Of `request` only the socket is sure to be set."""
 
     def serve_websocket(self, request: Request, /) -> Awaitable[None]:
         """Runs a WebSocket on `request.socket`, whose `unread_buffer` holds the head and what followed it."""

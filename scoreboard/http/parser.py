@@ -1,8 +1,8 @@
 """Requests from bytes: `RequestParser`.
 
-The parser is llhttp (httptools). Here are its callbacks, and every rule about requests that are refused before any
+The parser is llhttp (httptools). This module has its callbacks, and every rule by which a request is refused before a
 handler is called: framing that two parsers could read differently (request smuggling, RFC 9112 sections 6 and 11.2),
-versions, sizes. It does no I/O and has no clock: `http.connection` feeds it, looks at `queue`, `refusal` and `progress`,
+versions, sizes. It does no I/O and has no clock: `http.connection` feeds it, reads `queue`, `refusal` and `progress`,
 and answers.
 
 Tested in tests/http/test_connection.py, tests/http/test_smuggling.py, tests/http/test_fuzz.py.
@@ -18,7 +18,7 @@ from scoreboard.net.reading import READ_BYTES
 from scoreboard.net.sockets import Socket
 
 HEAD_BYTES = 16_384  # request line and fields
-REQUEST_BYTES = 20_480  # head and body together: what one connection can make us keep
+REQUEST_BYTES = 20_480  # head and body together: the most memory that one connection's request takes
 MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
 # An incomplete head with more fields is kept as one text, as a field of its own takes 230 bytes more.
 PACK_FIELDS = 20
@@ -131,9 +131,9 @@ class RequestParser:
     # ---- feeding ----------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message ends up
-        in `refusal`."""
-        # Looks for empty lines and for more than one message. That is a fiftieth of the cost of a small request.
+        """Takes at most READ_BYTES, once nothing is `unparsed`. Never raises, whatever the bytes: a bad message sets
+        `refusal`."""
+        # True where empty lines or more than one message are possible. Costs a fiftieth of a small request.
         size = len(data)
         if (size > SMALL_READ_BYTES and (size > HEAD_SLICE_BYTES or data.count(END_OF_HEAD) > 1)) or (
             data[0] <= CARRIAGE_RETURN and not self.begun
@@ -210,7 +210,8 @@ class RequestParser:
             self._headers = []
 
     def _count(self, size: int, *, in_body: bool) -> None:
-        """Bounds what callbacks do not see before it is complete: half a field, chunk extensions, trailers."""
+        """Bounds parts of a message for which there is no callback until they are complete (a field), or none at all
+        (chunk extensions, trailers)."""
         if in_body:
             self._coded += size
             if self._coded > CODED_BYTES:

@@ -9,7 +9,7 @@ from scoreboard.net.sockets import Socket
 
 BODY_BYTES = 16_384  # contract: 413 above it
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch  # contract: the caller's is kept if it looks like this
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch  # contract: a caller's ID that matches is used
 # RFC 3986 section 6.2.2: no empty, "." or ".." segment, no escape of what needs none, escapes in capitals. Nor an
 # escape of a slash, a backslash or a control character, which others may have decoded before us.
 NORMAL_PATH = re.compile(
@@ -77,10 +77,10 @@ class Request:
         self.is_timed = True
         # The client's, behind trusted proxies. `run_middleware` sets it; "": not yet.
         self.client_address = ""
-        self.user: object = None  # who asks, once a token has told
+        self.user: object = None  # the user of a valid token; None until one was verified
         self.upgrade = False  # a WebSocket is asked for on the live path; what follows the head is no HTTP
         self._packed = b""  # the fields, while the body comes
-        self._request_id = b""  # until somebody asks
+        self._request_id = b""  # until `request_id` is first read
 
     def header(self, name: bytes) -> bytes:
         """The first field of that (lower-case) name, b"" when absent."""

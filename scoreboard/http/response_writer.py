@@ -1,4 +1,4 @@
-"""How the responses of one HTTP/1.1 connection are written: heads, keep-alive or close, what the kernel did not take.
+"""Writes the responses of one HTTP/1.1 connection: heads, keep-alive or close, the rest that the kernel did not take.
 
 All that `http.connection` and `http.asgi` write goes through here.
 
@@ -15,16 +15,16 @@ from scoreboard.http.request import Request, Response
 from scoreboard.net.reading import READ_BYTES
 from scoreboard.net.sockets import Socket
 
-# For each piece of a response that the kernel did not take at once: 16 KiB at most, so 0.5 KiB/s will do.
+# For each piece of a response that the kernel did not take at once: 16 KiB at most, so 0.5 KiB/s is enough.
 WRITE_TIMEOUT_SECONDS = 30.0
-# A large response is copied in pieces of this size, as its body is shared with others or need not be kept twice.
+# A larger response is copied piece by piece: its body may be shared, and a second whole copy would waste memory.
 PIECE_BYTES = 16_384
-# After the last response what the peer still sends is read, else the kernel resets and the response is lost.
+# After the last response, what the peer still sends is read. Without that the kernel resets, and the response is lost.
 CLOSE_TIMEOUT_SECONDS = 2.0
-MAX_CLOSE_BYTES = 1_048_576  # so much is read then; a peer that sends more does not read our response
+MAX_CLOSE_BYTES = 1_048_576  # the most that is read then; a peer that sends more does not read our response
 
 CLOSE = b"connection: close\r\n"
-KEEP_ALIVE = b"connection: keep-alive\r\n"  # HTTP/1.0 closes unless told
+KEEP_ALIVE = b"connection: keep-alive\r\n"  # HTTP/1.0 closes without it
 
 
 class ResponseFormat(Protocol):
@@ -139,7 +139,10 @@ class ResponseWriter:
         socket.deadline = inf
 
     async def close_gracefully(self) -> None:
-        """Writes the rest, then waits until the peer ends the connection, CLOSE_TIMEOUT_SECONDS at most."""
+        """Writes the rest, then waits until the peer ends the connection, CLOSE_TIMEOUT_SECONDS at most.
+
+        The caller closes the socket, also after cancelling. Raises as `Socket.send_all` and `Socket.receive_some`.
+        """
         socket = self.socket
         if socket.fd < 0:
             return

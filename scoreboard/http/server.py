@@ -25,14 +25,16 @@ from scoreboard.net.sockets import Socket
 from scoreboard.telemetry import metrics
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel cuts it to net.core.somaxconn
-SEND_BUFFER_BYTES = 16_384  # with the kernel's default a slow reader hides behind 3.8 MiB, six minutes of boards
-ACCEPT_BATCH = 6  # connections accepted in a row, a millisecond: a crowd that arrives does not delay the others
-REFUSED_BATCHES = 4  # so many times more are refused in a row: each costs a fourth, and others wait behind them
+SEND_BUFFER_BYTES = (
+    16_384  # the kernel's default holds 3.8 MiB, six minutes of boards, until a reader is seen to be slow
+)
+ACCEPT_BATCH = 6  # connections accepted in a row, a millisecond: many new ones do not delay the open ones
+REFUSED_BATCHES = 4  # times ACCEPT_BATCH are refused in a row: a refusal costs a fourth of what accepting does
 # When descriptors or memory have run out: accept would fail at once again, and the listener stays readable.
 ACCEPT_PAUSE_SECONDS = 0.1
 SWEEP_INTERVAL_SECONDS = 0.5  # deadlines are some seconds long, so half a second more does not matter
 RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process; connections never get these
-EVICTED_SHARE = 64  # when all places are taken, one in so many is freed at once, as finding them walks through all
+EVICTED_SHARE = 64  # when no place is free, one in 64 is freed at once, because choosing walks through all connections
 NO_LINGER = struct.pack("ii", 1, 0)  # a refused connection ends with a reset and leaves no TIME_WAIT
 
 # A peer has left, or the sweeper has closed: not logged.
@@ -163,11 +165,13 @@ class Server:
                 listener.close()
 
     async def drain(self, grace: float) -> None:
-        """Ends the server; then `run` returns. Live has ended WebSockets and streams before.
+        """Ends the server; then `run` returns. `app.node` has closed WebSockets and streams before (`Hub.shut_down`).
 
         1. It stops listening and closes idle connections.
         2. It lets requests that have begun be answered, with "Connection: close".
         3. After `grace` seconds it closes what is left.
+
+        Cancelling it leaves begun requests and `run` going on; nothing new is accepted.
         """
         self._draining = self._close_after_response = True
         self.stop_listening()
@@ -223,7 +227,7 @@ class Server:
                 connection = Connection(socket, handlers)
                 connection.writer.close_after_response = self._close_after_response
                 newcomers.add(socket)
-                # here and not in its task: a drain may begin before the task runs
+                # Added here and not in its task, because a drain may begin before the task runs.
                 self._connections[socket] = connection
                 nursery.start_soon(self._serve, connection)
         except BlockingIOError:
@@ -274,7 +278,8 @@ class Server:
                 self._empty.set()
 
     async def _sweep(self) -> None:
-        """Compares every deadline with the clock, twice a second: a cancel scope a read costs more than parsing."""
+        """Compares every deadline with the clock, twice a second. A cancel scope for each read costs more than the
+        parsing."""
         while True:
             await trio.sleep(SWEEP_INTERVAL_SECONDS)
             now = trio.current_time()

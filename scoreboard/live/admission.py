@@ -14,7 +14,7 @@ from scoreboard.domain import protocol
 from scoreboard.domain.errors import Code, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.protocol import LiveErrorCode
 
-RETRY_AFTER_SECONDS = 5  # there is room when somebody has left
+RETRY_AFTER_SECONDS = 5  # a guess: there is room as soon as one connection has ended
 
 Key = TypeVar("Key")
 
@@ -41,7 +41,7 @@ REFUSALS = {
 
 
 def refusal_event(limit: LimitReached) -> bytes:
-    """An error event's JSON for whoever gets no problem: which limit is reached, and when to try again."""
+    """An error event's JSON, for a WebSocket that cannot get a problem: which limit is reached, when to try again."""
     refusal = REFUSALS[limit]
     return protocol.error(
         LiveErrorCode.TOO_MANY_CONNECTIONS,
@@ -65,7 +65,7 @@ class Admission:
         self.users: dict[UUID, int] = {}
 
     def limit_reached(self, address: str) -> LimitReached | None:
-        """The limit that keeps one more from this address out; None: it may come."""
+        """The limit that one more connection from this address would exceed; None: it may be admitted."""
         if 0 < self._per_node <= self.total:
             return LimitReached.NODE
         if 0 < self._per_address <= self.addresses.get(address, 0):
@@ -73,7 +73,7 @@ class Admission:
         return None
 
     def user_limit_reached(self, user: UUID) -> LimitReached | None:
-        """The same for one more of this user."""
+        """The same for one more connection of this user."""
         return LimitReached.USER if 0 < self._per_user <= self.users.get(user, 0) else None
 
     def admit(self, address: str) -> None:
@@ -81,7 +81,7 @@ class Admission:
         self.addresses[address] = self.addresses.get(address, 0) + 1
 
     def identify(self, user: UUID) -> None:
-        """One that was admitted is this user's."""
+        """A connection that was admitted is this user's. `release` must then be given the user too."""
         self.users[user] = self.users.get(user, 0) + 1
 
     def release(self, address: str, user: UUID | None) -> None:

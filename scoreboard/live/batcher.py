@@ -7,7 +7,7 @@ The contract:
 1. `notify(board)` says that a board has changed. A board that had no frame for a tick is read at once. Any other is
    read when the tick of its last frame is over.
 2. Each watched board is also checked once a tick, for changes of which no message came (see `BoardCache.is_due`).
-3. A board that nobody watches is not read. `refresh(board)` reads it for the first who comes.
+3. A board that nobody watches is not read. `refresh(board)` reads it for its first viewer.
 4. Whether a board is due, and what is new in it, is judged against `hub.published(board)`: what its viewers were sent
    last, never what was read last.
 5. One publish a board at a time, under the board's lock. Boards do not wait for each other's locks.
@@ -64,7 +64,7 @@ class Batcher:
         self._boards, self._hub, self._tick_seconds = boards, hub, tick_seconds
         self._interval = tick_seconds  # seconds between two frames of a board, now
         self._locks = {board_id: trio.Lock() for board_id in boards}  # rule 5
-        self._next_frame_at = dict.fromkeys(boards, -inf)  # trio's clock: no frame of that board goes out before
+        self._next_frame_at = dict.fromkeys(boards, -inf)  # trio's clock: the earliest time of that board's next frame
         self._changed: set[str] = set()  # ids of boards that have changed and were not read yet
         self._wait_scope = trio.CancelScope()  # of the wait in `_wait_until`: its deadline is the next thing to do
 
@@ -76,7 +76,7 @@ class Batcher:
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Publishes for ever. Cancelling it loses nothing: the next run starts from the stores.
 
-        Raises whatever is not `StorageUnavailable`; the supervisor decides what a bug costs.
+        Raises any exception but `StorageUnavailable`; `runtime.supervise` then starts it again.
         """
         tick = trio.current_time()
         task_status.started()
@@ -97,7 +97,7 @@ class Batcher:
         cache = self._boards[board.id]
         async with self._locks[board.id]:
             snapshot = await cache.read()
-            cache.changes_since(snapshot)  # these date from when nobody watched: no push, no lag
+            cache.changes_since(snapshot)  # dropped: they date from when nobody watched, and would count as lag
             await self._hub.publish(board, snapshot)
 
     async def _wait_until(self, tick: float) -> None:

@@ -1,7 +1,7 @@
 """What the transports ask of the rest of the node: one object for each, with named methods.
 
-Live knows neither operations nor web, so a Protocol names what it calls there. The composition root hands the objects
-in.
+Live imports neither operations nor web, so a Protocol names what it calls there. The composition root (`app.live`)
+passes the objects in.
 
 Tested in tests/live/transports/test_conversation.py.
 """
@@ -21,7 +21,7 @@ from scoreboard.storage.board_cache import Standing
 
 
 class Identity(Protocol):
-    """Whom a valid token speaks for: operations.authenticator.Identity."""
+    """The user and the session of a valid token: operations.authenticator.Identity."""
 
     @property
     def user(self) -> UUID: ...
@@ -35,7 +35,7 @@ class Authenticator(Protocol):
     """operations.authenticator.Authenticator."""
 
     def authenticate(self, token: str) -> Identity | None:
-        """Whom the token speaks for; None when it is not valid."""
+        """The identity that the token proves; None when it is not valid."""
 
     def is_revoked(self, sid: UUID) -> bool:
         """Whether the session was ended."""
@@ -65,7 +65,7 @@ class OriginPolicy(Protocol):
     """web.cors.Origins."""
 
     def allows(self, request: Request) -> bool:
-        """Whether the page that sent it may speak to us."""
+        """Whether the page that sent the request may connect."""
 
 
 class AddressKeys(Protocol):
@@ -79,7 +79,7 @@ class BearerTokens(Protocol):
     """web.authorization.Bearer."""
 
     def identify(self, request: Request) -> Identity | Refusal | None:
-        """Whom the Authorization field speaks for; None without one."""
+        """The identity that the Authorization field proves; None without the field."""
 
 
 class ResponseHeads(Protocol):
@@ -96,7 +96,7 @@ class Problems(Protocol):
         """The answer to a request that is refused."""
 
 
-# ---- what is handed in ----------------------------------------------------------------------------------------------
+# ---- what is passed in ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,25 @@
 """Who subscribed to a board in one format, and what each of them was sent last.
 
-Nearly all subscribers, nearly always, have the newest frames and take the next at once. They are kept in batches, by
-descriptor: a loop over bare descriptors does not touch each viewer's objects, which saves an eighth of what a message
-costs. All others are single: new, behind, or being written to by somebody else.
+Nearly all subscribers have the newest frames at nearly any time, and their sockets have room for the next. They are
+kept in batches, by descriptor: a loop over bare descriptors does not touch each viewer's objects, which saves an eighth
+of what a message costs. All others are single: they are new, or behind, or another writer uses their socket.
 
 The contract of the descriptors:
 
-1. A socket owns its descriptor. A batch only borrows it, by `Socket.acquire_fd`. That fails while somebody writes to
+1. A socket owns its descriptor. A batch only borrows it, by `Socket.acquire_fd`. That fails while another writer uses
    the socket, while bytes are left over, and while another batch has it.
 2. A subscriber is in one place: in one batch, or among the singles. A socket is in one batch at most, of whatever
    board; a viewer of two boards is single on one of them.
 3. A descriptor leaves its batch by `on_fd_lost(fd)`. The socket calls that in the step in which it gets busy, breaks
    or closes. `release_fd` has the same effect, when a viewer unsubscribes or changes its format.
-4. Whoever leaves a batch is single from that step on, with what the batch was sent last.
+4. A viewer that leaves a batch is single from that step on, and counts as sent what the batch was sent last.
 5. So each descriptor in a batch is open and belongs to its member. The kernel may give the number of a closed one to
    another connection; it has left its batch before that, and nothing awaits between two writes of a batch.
 6. No member has pending events. An event waits only when the socket refused it, and a refusal means rule 3.
-7. A short write goes to `Socket.took`, which finishes the rest and means rule 3. The viewer counts as sent if the
-   kernel took a part, and as not sent if it took nothing.
+7. After a short write the batch calls `Socket.finish_partial_write`, which has the rest written and means rule 3. The
+   viewer counts as sent if the kernel took a part, and as not sent if it took nothing.
 8. A failed write releases the descriptor. The task that reads that socket finds out why.
-9. A single who has the newest frames joins a batch with the next broadcast, if rule 1 allows it.
+9. A single that has the newest frames joins a batch with the next broadcast, if rule 1 allows it.
 
 Bound: there are as many batches as were full at once. Empty ones are used again. No frames are queued anywhere: a
 viewer that misses some gets the newest later.
@@ -86,12 +86,12 @@ class Subscribers:
         return chain(self._singles, *(batch.members.values() for batch in self._batches))
 
     def add(self, viewer: Viewer, last_sent: LastSent) -> None:
-        """It is a subscriber from now on, and counts as sent this."""
+        """Makes the viewer a subscriber that counts as sent `last_sent`."""
         self._singles[viewer] = last_sent
 
     def discard(self, viewer: Viewer) -> None:
-        """It is none any more. Idempotent."""
-        # It leaves its batch, of whatever board. It joins that of another board again with the next broadcast there.
+        """Ends the viewer's subscription. Idempotent."""
+        # It leaves its batch, even one of another board. It joins that batch again with the next broadcast there.
         viewer.socket.release_fd()
         self._singles.pop(viewer, None)
 
@@ -115,7 +115,7 @@ class Subscribers:
         older frames; the next call sends them whole boards.
         """
         for batch in self._batches:
-            size = len(batch.members)  # before the write: who can't take it is no member afterwards
+            size = len(batch.members)  # before the write, because a member that can't take it leaves
             batch.write(self._frames(frame_set, batch.last_sent) if size else b"", frame_set.serial)
             yield size
         batches = self._batches_with_room(frame_set.serial)  # by now all of them were sent this

@@ -2,8 +2,8 @@
 does.
 
 A format is a transport's bytes (WebSocket frame, Server-Sent event) of whole boards or of deltas. A long poll has a
-body of its own. Everything is encoded from a snapshot, which names its board. Pure; asked once a tick by those who
-write.
+body of its own. Everything is encoded from a snapshot, which names its board. No I/O and no clock. The hub makes one
+`FrameSet` for each published snapshot.
 """
 
 from collections.abc import Callable
@@ -37,8 +37,8 @@ says it has."""
 
 
 class FrameSet:
-    """A board's newest frames. `update` is for viewers who were sent the frames before (`serial` − 1), `catch_up` for
-    all others."""
+    """A board's newest frames. `update` is for viewers that were sent the previous frames (`serial` − 1), `catch_up`
+    for all others."""
 
     __slots__ = (
         "_comparison",
@@ -64,7 +64,7 @@ class FrameSet:
         # Three boards are sent whole in every format: a stale one, which the stale event follows; the one that ends it;
         # and another position of the same rows, since a delta that changes nothing is never sent.
         self._whole = previous is None or snapshot.stale or previous.snapshot.stale or self._comparison.same
-        # one history for a board: each frame set takes it over from the one before
+        # One history for a board: each frame set gets it from the previous one.
         self.history: PositionHistory = previous.history if previous else PositionHistory()
         self.history.remember(self.position, snapshot.shown)
         # Bound: formats × the positions that the history keeps. It goes with the frame set, a tick later.
@@ -72,16 +72,16 @@ class FrameSet:
         self._poll_body: bytes | None = None
 
     def update(self, frame_format: FrameFormat) -> bytes:
-        """What changed since the frames before."""
+        """What changed since the previous frames."""
         if self.serial == 1:
-            return self.catch_up(frame_format, 0)  # there were none
+            return self.catch_up(frame_format, 0)  # there are no previous frames
         if frame_format.delta and not self._whole:
             return self._cached(frame_format, self.serial, self._encode_delta)
         return self._cached(frame_format._replace(delta=False), self.serial, self._encode_update)
 
     def catch_up(self, frame_format: FrameFormat, last_sent: LastSent) -> bytes:
-        """What a viewer lacks who was sent `last_sent`: nothing, or the difference from a position that the history
-        keeps; else the whole board.
+        """What a viewer lacks that was sent `last_sent`: nothing, or the difference from a position that the history
+        has; else the whole board.
 
         The whole board names no changed positions: they would be relative to what this viewer has not seen.
         """

@@ -2,7 +2,7 @@
 
 There is a `FrameBuffer` for each connection. It returns what may be parsed now: control frames at once, a message when
 it is complete. So the library never holds a part of a message, and a flood of tiny frames costs a loop here instead of
-a parse there. The library checks what a payload says (UTF-8, the code of a Close). Knows no clock and no socket.
+a parse there. The library checks the payload (UTF-8, the code of a Close). No clock and no socket is used here.
 """
 
 from scoreboard.domain.client_messages import MAX_MESSAGE_BYTES
@@ -20,7 +20,7 @@ _MASK_BYTES = 4
 
 
 class FrameBuffer:
-    """What one connection has sent and the library has not been given.
+    """The bytes of one connection that cannot be parsed yet.
 
     Bound: one message of MAX_MESSAGE_BYTES and its frames' heads, about 5 KiB. More closes the connection with 1009.
     """
@@ -46,7 +46,7 @@ class FrameBuffer:
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
-        complete, start, place = b"", 0, 0  # complete: what may be parsed of all that comes before data[start]
+        complete, start, place = b"", 0, 0  # complete: what may be parsed of the bytes up to data[start]
         while place < len(data):
             head, size = _head_and_payload(data, place, is_continued=bool(self._fragments))
             if isinstance(head, CloseCode):
@@ -66,7 +66,7 @@ class FrameBuffer:
                 complete += data[start:place] + self._add_fragment(data[place:end], size)
                 start = end
             elif not self._fragments:
-                self._pieces = 0  # a frame that stands alone is complete: so is all that had begun
+                self._pieces = 0  # a whole message in one frame: nothing is unfinished
             place = end
         self._tail = data[place:]
         if self._tail:

@@ -7,12 +7,12 @@ not await is atomic. A board is a value, and each has its own `BoardChannel`, in
 The contract of what a viewer gets:
 
 1. `published(board)` is the snapshot that `publish` was given last, if anything was new in it. It changes before the
-   first write. So whoever subscribes during a broadcast gets the new one, once.
+   first write. So a viewer that subscribes during a broadcast gets the new one, once.
 2. A new subscriber gets the published board whole, by `send_latest`. With `since` it gets nothing if that is the
-   published position; in delta mode it gets the difference if the position is remembered.
-3. After that it gets each published board once, and its boards never go back.
-4. Whoever can't take a board is skipped. When its socket is writable again it gets the newest board, whole, in delta
-   mode too; had it missed only the newest one, it gets that one as the others did.
+   published position; in delta mode it gets the difference if the history has the position.
+3. After that it gets each published board once, and never an older one after a newer one.
+4. A viewer whose socket can't take a board is skipped. When its socket is writable again it gets the newest board,
+   whole, in delta mode too. If it missed only the newest one, it gets that one as the others did.
 5. Events keep the order in which `send` was called. Events that wait go out before any board.
 6. `is_current(board)`: `publish` was called since the board has been watched without a break, so what is published is a
    tick old at most. If not, the caller has the board read before it calls `send_latest`.
@@ -91,12 +91,12 @@ class Hub:
     __slots__ = ("_channels", "_users", "_viewers", "broadcast_seconds", "is_shutting_down")
 
     def __init__(self, boards: Iterable[Board]) -> None:
-        """`boards`: all that there are; no other can be subscribed to."""
+        """`boards`: every board that can be subscribed to."""
         self._channels = {board.id: BoardChannel(board) for board in boards}
         self._viewers: set[Viewer] = set()
         self._users: dict[UUID, set[Viewer]] = {}
-        self.is_shutting_down = False  # whoever comes now is sent away at once
-        self.broadcast_seconds = 0.0  # that all boards took since the batcher set it to 0, at the last tick
+        self.is_shutting_down = False  # new connections are closed at once
+        self.broadcast_seconds = 0.0  # of all boards since the last tick, when the batcher set it to 0
 
     # ---- who is there -----------------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Hub:
         viewer.socket.on_writable = viewer.on_writable
 
     def remove(self, viewer: Viewer) -> None:
-        """Ends its subscriptions and all else. Idempotent."""
+        """Ends its subscriptions; it gets no event any more. Idempotent."""
         self._viewers.discard(viewer)
         for channel in self._channels.values():
             channel.discard(viewer)
@@ -209,8 +209,8 @@ class Hub:
         """Sends a board's subscribers what is new in a snapshot, if anything is: then True.
 
         `changed_at`: monotonic seconds of the oldest change in it, from which the push lag is measured. None: it is not
-        known, and not measured. Returns when each viewer was written to or found unable to take it. One call a board at
-        a time. Cancelling leaves some viewers with older frames, and the next call sends them the newest.
+        known, and not measured. Returns when each viewer was written to or was skipped. One call a board at a time.
+        Cancelling leaves some viewers with older frames, and the next call sends them the newest.
         """
         channel = self._channels[board.id]
         channel.is_current = channel.is_watched
@@ -249,8 +249,8 @@ class Hub:
                 log.debug("score_pushed", board=channel, request_id=one.request_id, connections=len(viewers))
 
     async def send_viewer_count(self, count: int) -> None:
-        """Sends subscribers how many watch on all nodes, unless they have that number. Who is behind is left out this
-        time. One call at a time."""
+        """Sends subscribers how many watch on all nodes, unless they were sent that number. A viewer that is behind is
+        skipped this time. One call at a time."""
         messages: dict[framing.Encoding, bytes] = {}
         for written, viewer in enumerate(self.subscribers(), 1):
             if viewer.last_viewer_count != count and viewer.pending is None:
@@ -263,8 +263,8 @@ class Hub:
                 await trio.lowlevel.checkpoint()
 
     async def send_heartbeats(self, quiet_seconds: float) -> None:
-        """Sends a heartbeat to those who want one, on each board of which nothing was sent for so long. Who is behind
-        needs none."""
+        """Sends a heartbeat to the viewers that want one, of each board that sent nothing for `quiet_seconds`. A viewer
+        that is behind is skipped."""
         for channel in self._channels.values():
             if trio.current_time() - channel.sent_at < quiet_seconds:
                 continue

@@ -1,9 +1,12 @@
 """Receives what the nodes publish, this one too: boards that have changed, sessions that were ended, heartbeats.
 
-Three tasks. One receives; one dispatches, behind a bounded channel; one publishes this node's heartbeat once a second,
-with the number of those who watch here. A half-open subscription raises no error: the third task notices that no
-heartbeat has come back for three seconds, and has the first one subscribe again. Every message is a hint. One that is
-lost costs a second (see storage.board_cache).
+1. The first task receives, and puts messages into a bounded channel.
+2. The second task dispatches them.
+3. The third task publishes this node's heartbeat once a second, with the number of its viewers. A half-open
+   subscription raises no error. So when no message has come for three seconds, not even this node's own heartbeat, the
+   third task has the first one subscribe again.
+
+Every message is a hint. One that is lost costs a second (see storage.board_cache).
 """
 
 import random
@@ -65,9 +68,9 @@ class Subscription:
         self._scope: trio.CancelScope | None = None  # of the present attempt
 
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Receives for ever. Started at once: until it is subscribed, watched boards are read every second.
+        """Receives for ever. Calls `started` at once: until it is subscribed, watched boards are read every second.
 
-        Cancelling closes the subscription. Raises whatever is not StorageUnavailable.
+        Cancelling closes the subscription. Raises any exception but StorageUnavailable.
         """
         send_channel, receive_channel = trio.open_memory_channel[bytes](MAX_UNREAD_MESSAGES)
         async with trio.open_nursery() as nursery:
@@ -95,7 +98,7 @@ class Subscription:
             await trio.sleep(RETRY_SECONDS * random.uniform(1, 2))  # noqa: S311 – jitter
 
     def _on_subscribed(self) -> None:
-        """What was published before is lost, so every board is read anew."""
+        """Messages from before the subscription are lost, so every board is read again."""
         for cache in self._boards.values():
             cache.invalidate()
 
@@ -112,7 +115,7 @@ class Subscription:
             try:
                 await self._bus.publish_beat(self._node, self._viewers.local())
             except StorageUnavailable:
-                pass  # then none comes back, and the time-out below counts
+                pass  # then no heartbeat comes back, and the time-out below applies
             if trio.current_time() - self._last_message_at >= HEARTBEAT_TIMEOUT_SECONDS and self._scope is not None:
                 self._scope.cancel()
 
@@ -124,7 +127,7 @@ class Subscription:
                 case bus.Update() as update if update.board in self._boards:
                     self._on_board_changed(self._boards[update.board], update)
                 case bus.Revoked(sid):
-                    self._authenticator.mark_revoked(sid)  # before the hub: whoever comes back is refused
+                    self._authenticator.mark_revoked(sid)  # before the hub closes: a client that reconnects is refused
                     self._hub.close_session(sid)
                 case bus.Heartbeat(node, viewers):
                     self._viewers.on_heartbeat(node, viewers)
@@ -134,5 +137,5 @@ class Subscription:
     def _on_board_changed(self, cache: BoardCache, update: bus.Update) -> None:
         if cache.note_hint(update.version, update.top):
             self._batcher.notify(cache.board)
-        # While the board is stale no rank is known: the message may come of a call that its sender gave up.
+        # While the board is stale no rank is sure: the message may come from a call that its sender has abandoned.
         self._hub.send_personal(cache.board, update.without_ranks() if cache.is_stale else update)

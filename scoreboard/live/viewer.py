@@ -53,7 +53,7 @@ class Viewer:
         # messages that the socket did not take, in order; None: none (most viewers, always). See hub.MAX_PENDING_EVENTS
         self.pending: deque[bytes] | None = None
         self.wants_heartbeat = False  # every few seconds on a quiet board
-        self.last_viewer_count = 0  # how many watch, as it was sent last
+        self.last_viewer_count = 0  # the number that this viewer was sent last
 
     def close(self, code: CloseCode) -> None:
         """Has its transport close the connection, without waiting. Does nothing once `detach` was called."""
@@ -61,7 +61,7 @@ class Viewer:
             self.transport.close(code)
 
     def detach(self) -> None:
-        """Its transport has ended. Breaks the reference cycle between the two: the collector runs seldom."""
+        """Its transport has ended. Breaks the reference cycle between the two: the cyclic collector runs rarely."""
         self.transport = None
 
     def on_writable(self, _socket: Socket) -> None:
@@ -77,4 +77,4 @@ class Poll(Protocol):
         """The board has new frames."""
 
     def close(self, code: CloseCode) -> None:
-        """The node shuts down: waiting any longer is of no use."""
+        """The node shuts down: the wait ends now."""

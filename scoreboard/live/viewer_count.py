@@ -1,8 +1,8 @@
 """How many watch, on all nodes. The heartbeat of each node carries its own number; subscribers are sent the sum, at
 most every five seconds.
 
-The subscription calls `on_heartbeat`; `run` calls the hub. A node without a heartbeat for three seconds counts no
-more.
+The subscription calls `on_heartbeat`; `run` calls the hub. A node without a heartbeat for three seconds is no longer
+counted.
 """
 
 import trio
@@ -10,12 +10,12 @@ import trio
 from scoreboard.live.hub import Hub
 
 SEND_INTERVAL_SECONDS = 5.0  # contract: at most so often
-NODE_TIMEOUT_SECONDS = 3.0  # that a node's number counts: three heartbeats
-MAX_NODES = 1024  # whose numbers are kept, about 200 kB; when full, a node that is not known yet is not counted
+NODE_TIMEOUT_SECONDS = 3.0  # a node's number counts for three heartbeat intervals
+MAX_NODES = 1024  # other nodes, about 200 kB; when full, a node that is not known yet is not counted
 
 
 class ViewerCount:
-    """One for the process. `node`: this one's name; its number is asked of the hub."""
+    """One for the process. `node`: this node's name; the hub counts its viewers."""
 
     __slots__ = ("_hub", "_node", "_others")
 
@@ -25,7 +25,7 @@ class ViewerCount:
         self._others: dict[str, tuple[float, int]] = {}
 
     def on_heartbeat(self, node: str, viewers: int) -> None:
-        """The heartbeat of any node has come."""
+        """A node's heartbeat has come; this node's own is ignored."""
         if node != self._node and (node in self._others or len(self._others) < MAX_NODES):
             self._others[node] = (trio.current_time(), viewers)
 
@@ -40,7 +40,7 @@ class ViewerCount:
         return self.local() + sum(viewers for _, viewers in self._others.values())
 
     async def run(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Sends the sum for ever. Cancelling it may leave some with the number before."""
+        """Sends the sum for ever. Cancelling it may leave some with the previous number."""
         task_status.started()
         while True:
             await trio.sleep(SEND_INTERVAL_SECONDS)

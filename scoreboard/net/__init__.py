@@ -1,1 +1,1 @@
-"""Sockets and who has something to read. Knows nothing of HTTP or of ours."""
+"""Sockets, and the poller that finds the readable ones. Knows nothing of HTTP or of leaderboards."""

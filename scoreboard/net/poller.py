@@ -1,4 +1,4 @@
-"""Tells sockets that they are readable: one epoll for all of them, each registered once, edge-triggered.
+"""Wakes the readers of sockets: one epoll for all sockets, each registered once, edge-triggered.
 
 Trio's own `wait_readable` arms a descriptor with a system call at every wait, which is a tenth of what a small request
 costs. Here Trio waits for the epoll's own descriptor alone, and the task `Poller.run` calls the `ReadinessWatcher` of
@@ -24,7 +24,7 @@ MAX_EVENTS_A_TURN = 64
 # The same when several groups wait. An action passes the loop about five times, so it is late by five turns at most.
 MAX_TURN_SECONDS = 0.002
 UNSORTED_EVENTS = 16  # so few events are dispatched in the order in which they came
-MAX_POLLED_EVENTS = 1_024  # taken from the kernel at once: they are sorted in a fraction of a millisecond
+MAX_POLLED_EVENTS = 1_024  # of one epoll_wait: they are sorted in a fraction of a millisecond
 HAS_EPOLL = hasattr(select, "epoll")
 
 # RDHUP: an end of file that arrives together with data makes no edge of its own. A reset sets it too.
@@ -117,7 +117,7 @@ class ReadinessWatcher:
 
 
 class Poller:
-    """The epoll and the task that asks it."""
+    """The epoll, and the task that dispatches its events."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -136,8 +136,8 @@ class Poller:
         return watcher
 
     def unwatch(self, fd: int) -> None:
-        """Called by the watcher. The kernel is told too: a child process that is being started may hold the connection
-        a moment longer, and its events would be taken for those of the next owner of the number."""
+        """Called by `ReadinessWatcher.close`. Closing the descriptor alone is not enough: a child process that is being
+        started may hold the connection a moment longer, and its events would go to the next owner of the number."""
         watcher = self._watchers.pop(fd, None)
         if watcher is not None:
             self._epoll.unregister(fd)

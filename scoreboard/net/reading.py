@@ -1,7 +1,7 @@
 """How a Socket is read: one half of `trio.abc.Stream`.
 
-Bytes come from `unread_buffer` first, then from the descriptor. A ReadinessWatcher tells when the descriptor is
-readable; without one, Trio does.
+Bytes come from `unread_buffer` first, then from the descriptor. A ReadinessWatcher waits until the descriptor is
+readable; a Socket without one waits by Trio.
 
 Tested in tests/net/test_sockets.py.
 """
@@ -14,7 +14,7 @@ import trio
 
 from scoreboard.net.poller import ReadinessWatcher
 
-# The most that one read takes. http.parser relies on it: a head that came in one read is within its limit of 16 KiB.
+# The most that one read returns. http.parser relies on it: a head that came in one read is within its limit of 16 KiB.
 READ_BYTES = 8_192
 
 _read = os.read  # tests replace it
@@ -28,7 +28,7 @@ class Readable(trio.abc.ReceiveStream):
     def __init__(self, sock: stdlib_socket.socket) -> None:
         self._sock = sock
         self.fd = sock.fileno()  # -1 once closed
-        self.watcher: ReadinessWatcher | None = None  # None: Trio is asked
+        self.watcher: ReadinessWatcher | None = None  # None: Trio waits for the descriptor
         # Read before anything from the descriptor: the rebuilt head of an upgrade and what followed it.
         self.unread_buffer = b""
         # Bytes read from the descriptor. Inbound limits count these, as pings and empty fragments make no messages.
@@ -56,14 +56,14 @@ class Readable(trio.abc.ReceiveStream):
 
         Cancelling loses nothing. Raises ClosedResourceError.
         """
-        # Before Trio is asked: wait_readable(-1) is a ValueError and leaves a registration that nobody removes.
+        # Checked first: trio's wait_readable(-1) raises ValueError and leaves a registration that nobody removes.
         if self.fd < 0:
             raise trio.ClosedResourceError
         if self.watcher is None:
             await trio.lowlevel.wait_readable(self.fd)
         else:
             await self.watcher.wait()
-        if self.fd < 0:  # closed after the wake-up and before our turn
+        if self.fd < 0:  # closed between the wake-up and this task's turn
             raise trio.ClosedResourceError
 
     def read_now(self, size: int = READ_BYTES) -> bytes | None:
@@ -71,7 +71,7 @@ class Readable(trio.abc.ReceiveStream):
         watcher = self.watcher
         try:
             data = _read(self.fd, size)
-        except BlockingIOError:  # woken for nothing
+        except BlockingIOError:  # a spurious wake-up
             if watcher is not None:
                 watcher.mark_drained()
             return None

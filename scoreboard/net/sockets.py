@@ -65,11 +65,11 @@ def write_to_all(fds: Iterable[int], data: bytes) -> list[tuple[int, int]]:
 class Socket(Readable, trio.abc.Stream):
     """A connected socket.
 
-    1. Whoever accepted it closes it. Closing is idempotent. Every waiter, and every later call that could wait, raises
-       `trio.ClosedResourceError`. Other errors of the system are `trio.BrokenResourceError`.
+    1. The caller that made it closes it. Closing is idempotent. Every waiter, and every later call that could wait,
+       raises `trio.ClosedResourceError`. Other errors of the system are `trio.BrokenResourceError`.
     2. `send_now` takes a message as a whole or not at all, never waits, and never comes between the parts of another
        message.
-    3. `send_all` that fails or is cancelled half-way closes the socket, as its bytes cannot be taken back.
+    3. `send_all` that fails or is cancelled half-way closes the socket, because the peer has a part of the message.
     4. After a WebSocket Close frame (`is_websocket` and a first byte of 0x88) nothing more is written.
     5. `on_writable(socket)` is called when what `send_now` or a borrower left over is out, and when a `send_now` that
        was refused may be tried again.
@@ -121,7 +121,7 @@ class Socket(Readable, trio.abc.Stream):
         self.peer, self.peer_group = peer, peer_group
         self.is_websocket = True  # False while it speaks HTTP/1.1, where a first byte of 0x88 is no Close frame
         self.deadline = inf  # trio's clock, seconds
-        self.behind_since = inf  # since when the peer has not taken what it was sent; inf: it has taken all
+        self.behind_since = inf  # trio's clock, since when bytes wait to go out; inf: none wait
         self.slow_reader_timeout = inf  # seconds
         self.on_writable: Callable[[Socket], None] | None = None
         self.on_deadline: Callable[[], None] | None = None
@@ -161,8 +161,8 @@ class Socket(Readable, trio.abc.Stream):
         return False
 
     def finish_partial_write(self, data: bytes, written: int) -> bool:
-        """The kernel took `written` bytes of `data`, not all. A task writes the rest; if none was taken, it waits for
-        room. True when some were taken."""
+        """The kernel took `written` bytes of `data`, not all. Starts a task that writes the rest; after 0 bytes it only
+        waits for room, and `data` is dropped. True when `written` is more than 0."""
         if written:
             self._write_buffer, self._has_written = data[written:], True
             self._close_sent = self.is_websocket and data[:1] == CLOSE_FRAME
@@ -210,7 +210,7 @@ class Socket(Readable, trio.abc.Stream):
         self.release_fd()
 
     def _resume_direct_writes(self) -> None:
-        """Called by whoever has released the lock. The last one to do so lets `send_now` write again."""
+        """Called by each writer after it has released the lock. The last one lets `send_now` write again."""
         if self._flushing or self._lock.locked() or self.fd < 0:
             return
         if not self._close_sent:
@@ -242,7 +242,7 @@ class Socket(Readable, trio.abc.Stream):
 
     async def _write_locked(self, data: bytes) -> None:
         """Writes the rest, then `data`. The caller holds the lock."""
-        self._write_buffer += data  # until all of it is out, as `aclose` looks at it
+        self._write_buffer += data  # until all of it is out: `aclose` waits for it
         left = memoryview(self._write_buffer)
         try:
             while left:
@@ -271,7 +271,7 @@ class Socket(Readable, trio.abc.Stream):
         return wrote
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Returns when the kernel has room and nobody writes."""
+        """Returns when the kernel has room and nobody writes. Cancelling loses nothing. Raises ClosedResourceError."""
         try:
             async with self._lock:
                 if self.fd < 0:
@@ -292,7 +292,7 @@ class Socket(Readable, trio.abc.Stream):
             (self.on_behind or self.close)()
 
     def shut_writing(self) -> None:
-        """The peer reads an end of file. We can still read."""
+        """Ends the writing side: the peer reads an end of file. Reading goes on."""
         with suppress(OSError):  # the peer has left or we have closed, so the end is known
             self._sock.shutdown(stdlib_socket.SHUT_WR)
 

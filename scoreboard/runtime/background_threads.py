@@ -1,7 +1,7 @@
-"""Threads for work that takes a whole core, at a lower priority than the event loop, which answers meanwhile.
+"""Threads for work that takes a whole core, at a lower priority than the event loop, which goes on meanwhile.
 
-On Linux each thread has a priority of its own, which those that it starts inherit (argon2 starts four), and which can't
-be raised again: so these threads do nothing else. Elsewhere they are ordinary threads.
+On Linux each thread has its own priority. Threads that it starts inherit it (argon2 starts four), and it can't be
+raised again, so these threads do no other work. Elsewhere they are ordinary threads.
 """
 
 import os
@@ -28,8 +28,10 @@ class BackgroundThreads:
         self._limiter = trio.CapacityLimiter(count)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """What the function returns or raises. Cancelling waits until it has ended; before it has begun, it is not
-        called."""
+        """Calls `function(*arguments)` in one of the threads, and returns or raises what it does.
+
+        Cancelling while the call waits for a thread drops it. Later, cancelling has no effect until it has ended.
+        """
         return await trio.to_thread.run_sync(
             lambda: self._executor.submit(function, *arguments).result(), limiter=self._limiter
         )

@@ -1,7 +1,7 @@
 """A circuit breaker: after some failures in a row no call is made, and one call an interval probes the store.
 
 `Breaker` is a pure state machine: the caller passes the time and must end every allowed call with exactly one of
-`succeeded`, `failed`, `abandoned`. Synchronous, so atomic on one loop; no lock. `guard` does that round a block.
+`succeeded`, `failed`, `abandoned`. Synchronous, so atomic on one loop; no lock. `guard` does that for a block of code.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from scoreboard.domain.errors import StorageUnavailable, Store
 
 # In a row. With a deadline of 250 ms a call, a dead store costs its callers 750 ms before the circuit opens.
 FAILURES_TO_OPEN = 3
-PROBE_INTERVAL_SECONDS = 0.5  # a store that is back is noticed so soon (2 s are promised)
+PROBE_INTERVAL_SECONDS = 0.5  # the longest time until a store that is back is used again (2 s are promised)
 
 
 class State(StrEnum):
@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """The state of one store. `changed` is told of every new state (a metric, a log line); it must not raise."""
+    """The state of one store. `changed` is called with every new state (for metrics and logs); it must not raise."""
 
     __slots__ = ("_changed", "_failures", "_interval", "_limit", "_next_probe", "_state", "store")
 
@@ -44,7 +44,7 @@ class Breaker:
         return self._state
 
     def allow(self, now: float) -> bool:
-        """Whether a call may be made. Not closed: one probe an interval, also when the last one never reported back."""
+        """Whether a call may be made. Unless closed: one probe an interval, even if the last one has not ended."""
         if self._state is State.CLOSED:
             return True
         if now < self._next_probe:
@@ -54,7 +54,8 @@ class Breaker:
         return True
 
     def succeeded(self, now: float) -> None:
-        """The store answered. A call from before it was found dead doesn't count: only a probe closes."""
+        """The store answered. While open this has no effect: the call is older than the failures, and only a probe
+        closes."""
         if self._state is not State.OPEN:
             self._failures = 0
             self._become(State.CLOSED)
@@ -67,8 +68,8 @@ class Breaker:
             self._become(State.OPEN)
 
     def abandoned(self, now: float) -> None:
-        """The call ended without telling anything of the store (cancelled, a bug of ours). The next call may probe at
-        once."""
+        """The call ended for another reason (cancelled, a bug of ours), which says nothing about the store. The next
+        call may probe at once."""
         if self._state is State.HALF_OPEN:
             self._next_probe = now
             self._become(State.OPEN)
@@ -81,8 +82,8 @@ class Breaker:
 
 @contextmanager
 def guard(breaker: Breaker, clock: Callable[[], float] = monotonic) -> Iterator[None]:
-    """Round one call: StorageUnavailable raised inside is a failure, anything else that ends it (Cancelled among it)
-    says nothing.
+    """Reports the outcome of the block to the breaker. StorageUnavailable is a failure. Any other exception, Cancelled
+    too, is `abandoned`. All are raised again.
 
     Raises StorageUnavailable at once, without entering the block, while the breaker is open.
     """

@@ -26,7 +26,7 @@ def ending_signals() -> list[signal.Signals]:
 
 
 def raise_descriptor_limit() -> int:
-    """Raises RLIMIT_NOFILE to its hard limit, as a viewer takes a descriptor. Returns the limit that holds."""
+    """Raises RLIMIT_NOFILE to its hard limit, since each viewer takes a descriptor. Returns the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -38,7 +38,7 @@ def raise_descriptor_limit() -> int:
 
 
 def tune_gc() -> None:
-    """Has the garbage collector ignore what exists now, mostly modules, and run seldom on what comes."""
+    """Has the garbage collector ignore all objects that exist now, mostly modules, and run rarely on later ones."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -15,14 +15,14 @@ from scoreboard.domain.errors import StartError, StorageUnavailable
 from scoreboard.telemetry.metrics import TASK_RESTARTS
 
 FIRST_RESTART_SECONDS = 0.1  # pause before the first restart; it doubles with each crash
-MAX_RESTART_SECONDS = 5.0  # the longest pause: a task that always crashes costs next to nothing
+MAX_RESTART_SECONDS = 5.0  # the longest pause: a task that always crashes then costs little
 STABLE_SECONDS = 30.0  # a task that ran so long starts again with the first pause
 
 log = structlog.get_logger("supervise")
 
 
 class _StartedOnce:
-    """Passes on the first `started`. Nobody waits for those of restarts."""
+    """Passes on the first `started` only: Trio allows one, and a restart calls it again."""
 
     def __init__(self, status: trio.TaskStatus[Any]) -> None:
         self._status = status
@@ -55,7 +55,7 @@ async def supervised(
         try:
             await function(*args, task_status=status)
             return
-        except Exception as exc:  # a group that holds a Cancelled is no Exception, so it passes
+        except Exception as exc:  # a group that holds a Cancelled is no Exception, and is raised
             known = _consists_of(exc, StorageUnavailable)
             if _consists_of(exc, StartError):
                 raise
@@ -72,7 +72,7 @@ async def supervised(
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions that a group holds, at any depth. An exception that is no group: itself."""
+    """The exceptions in a group, at any depth. For an exception that is no group, the exception itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
             yield from leaves(inner)

@@ -1,1 +1,1 @@
-"""What a process tells its operator: log lines, metrics, durations of requests; secrets are taken out."""
+"""Log lines without secrets, metrics, durations of requests."""

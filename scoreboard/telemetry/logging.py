@@ -35,8 +35,8 @@ def _request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 
 class _Lines:
-    """Writes finished lines to a stream. What a full pipe does not take is lost and counted; the next line that it
-    takes says so first."""
+    """Writes finished lines to a stream. A line for which a full pipe has no room is lost and counted. Once there is
+    room again, a line with the number of lost lines comes first."""
 
     def __init__(self, stream: TextIO, lost_line: Callable[[int], str]) -> None:
         self._write, self._lost_line, self._lost = writer_of(stream), lost_line, 0
@@ -76,8 +76,8 @@ _announce: Callable[[str], None] = print
 
 
 def announce(text: str) -> None:
-    """Tells people where the server is, whatever the level: as it stands on a console, as one event among JSON
-    lines."""
+    """Prints a text for people (where the server can be reached), whatever the level: as it is on a console, as one
+    event among JSON lines."""
     _announce(text)
 
 
@@ -85,7 +85,7 @@ def configure(level: str = "info", format: str = "auto", *, stream: TextIO | Non
     """Sends all logging to `stream` (stdout): `json`, `console`, or `auto`, which is console on a terminal. May be
     called again.
 
-    Where the stream is closed (`>&-`) nothing is kept of it.
+    If stdout is closed (`>&-`), the lines go nowhere.
     """
     # open as long as the process
     stream = stream or sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

@@ -47,8 +47,8 @@ COMMIT_BATCH_SIZE = _histogram("commit_batch_size", "Actions in one group commit
 COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", SHORT_BUCKETS)
 COMMIT_QUEUE = _gauge("commit_queue", "Actions that wait for a group commit")
 LEADERBOARD_SECONDS = _histogram("leaderboard_query_seconds", "Reading a board from its store", SHORT_BUCKETS)
-PUSH_LAG = _histogram("push_lag_seconds", "From hearing of a commit to the socket write", SHORT_BUCKETS)
-HINTS_DROPPED = _counter("hints_dropped", "Pub/Sub messages that came faster than they could be handed on")
+PUSH_LAG = _histogram("push_lag_seconds", "From receiving a commit's message to the socket write", SHORT_BUCKETS)
+HINTS_DROPPED = _counter("hints_dropped", "Pub/Sub messages dropped because they came faster than they were dispatched")
 HINTS_UNCONFIRMED = _counter("hints_unconfirmed", "Pub/Sub messages of a board version that no read found")
 BOARD_DOUBTS = _counter(
     "board_doubts", "Times that a board was found not to agree with PostgreSQL, by reason", "board", "reason"
@@ -61,7 +61,7 @@ WEBSOCKET_CONNECTIONS = _gauge("websocket_connections", "Open WebSockets")
 STREAM_CONNECTIONS = _gauge("stream_connections", "Open event streams")
 LONG_POLLS = _gauge("long_polls", "Long polls that wait")
 SLOW_READERS_CLOSED = _counter("slow_readers_closed", "Viewers closed because they were behind for too long")
-CONNECTIONS_REFUSED = _counter("connections_refused", "Connections that were not taken, by reason", "reason")
+CONNECTIONS_REFUSED = _counter("connections_refused", "Connections that were not accepted, by reason", "reason")
 CONNECTIONS_EVICTED = _counter(
     "connections_evicted", "Connections closed while they waited for their client, as another needed the place"
 )
@@ -72,13 +72,13 @@ STORE_CONDITION = _gauge(
     "store_condition", "1 for the condition that a store is in, 0 for the others", "store", "condition"
 )
 CONNECTIONS_REPLACED = _counter(
-    "store_connections_replaced", "Times that all connections to a store were given up", "store"
+    "store_connections_replaced", "Times that all connections to a store were replaced", "store"
 )
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at the index `handler + status // 100`: a list of numbers, as the lock of a Counter would cost ten
-# times as much. A stream counts as 2xx when it ends, a WebSocket as 1xx when it begins. MIDDLEWARE: it was refused before
-# a handler was called.
+# times as much. A stream counts as 2xx when it ends, a WebSocket as 1xx when it begins. MIDDLEWARE: no handler was
+# called.
 FAST, DIRECT, ASGI, LIVE, MIDDLEWARE = HANDLERS = range(0, 50, 10)
 HANDLER_KINDS = ("fast", "direct", "asgi", "live", "middleware")
 answered = [0] * 50

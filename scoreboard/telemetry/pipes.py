@@ -1,9 +1,9 @@
 """Writing text to a stream that may be a pipe which nobody reads.
 
-A write to a full pipe, or to the socket of a log daemon that hangs, waits for its reader, and the whole process with
-it. `writer_of` gives a function that never waits there: what there is no room for is not written. Files and terminals
-are written as Python does. Nothing here changes how others who share the pipe see it: O_NONBLOCK would, so the pipe is
-opened anew where the system can do that.
+A write to a full pipe, or to the socket of a log daemon that hangs, blocks the whole process until its reader reads.
+`writer_of` returns a function that does not wait: a text for which there is no room is not written. Files and terminals
+are written as Python does. O_NONBLOCK on the shared pipe would change it for other processes too, so the pipe is opened
+a second time where the system allows that.
 """
 
 import os
@@ -20,7 +20,7 @@ is closed."""
 
 
 def writer_of(stream: TextIO) -> Write:
-    """How to write to `stream` without waiting for whoever reads it."""
+    """A function that writes to `stream` without waiting for its reader."""
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
@@ -43,7 +43,7 @@ def _plainly(stream: TextIO) -> Write:
 
 
 class _Rest:
-    """Keeps what a short write left of one text, so that no line is cut: nothing else is written before it."""
+    """Keeps the rest of a text after a short write, and writes it before the next text. So no line is cut."""
 
     def __init__(self, write: Callable[[bytes], int]) -> None:
         self._write, self._rest = write, b""
@@ -62,7 +62,7 @@ class _Rest:
 
 
 def _pipe_writer(descriptor: int) -> Callable[[bytes], int]:
-    """As many bytes as there is room for, by a description of our own; 0 for none."""
+    """Writes as many bytes as there is room for, 0 for none, by an open file description of our own."""
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # a system without /proc; a pipe of another account's, as in a container
@@ -79,9 +79,9 @@ def _pipe_writer(descriptor: int) -> Callable[[bytes], int]:
 
 
 def _polled_pipe_writer(descriptor: int) -> Callable[[bytes], int]:
-    """The same, asking first. A pipe with room takes PIPE_BUF bytes at once: no more are written without asking again.
+    """The same by poll(2). A pipe with room takes PIPE_BUF bytes at once, so it polls before each write of that size.
 
-    Should another process fill it between the question and the write, this waits for the reader after all.
+    If another process fills the pipe between the poll and the write, the write blocks until the reader reads.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)

@@ -1,7 +1,7 @@
-"""Takes secrets out of log lines: whole fields by their name, parts of texts by their form. Pure.
+"""Removes secrets from log lines: whole fields by their name, parts of texts by their form. Pure.
 
-It errs on the side of taking too much. No pattern goes over the same characters again and again, whatever the text: no
-repetition in it gives anything back that the next part could take (possessive quantifiers), or it is short.
+It rather removes too much than too little. No pattern backtracks far, whatever the text: its repetitions are possessive
+or short.
 """
 
 import re
@@ -10,8 +10,8 @@ from typing import Any
 from structlog.typing import EventDict, WrappedLogger
 
 REDACTED = "[redacted]"
-LONGEST_TEXT = 16_384  # characters of a value in a line; the rest is cut off before anything is looked for in it
-DEEPEST = 6  # levels of a nested value that are looked into; deeper ones are shown as one redacted text
+LONGEST_TEXT = 16_384  # characters of a value in a line; a longer one is cut before it is searched
+DEEPEST = 6  # levels of a nested value that are searched one by one; deeper ones become one redacted text
 
 # A name that holds one of these has a secret as its value: accessToken, password_hash, PGPASSWORD,
 # __Secure-scoreboard_refresh, Set-Cookie.
@@ -65,8 +65,8 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def redact_text(text: str) -> str:
     """The same for one text."""
     if len(text) > LONGEST_TEXT:
-        # A traceback's reason stands at its end. From the beginning of a line: what is cut in two is not known for a
-        # secret any more.
+        # The end is kept too, as a traceback's reason stands there. It begins with a whole line: half a secret would
+        # not be found.
         text = text[: LONGEST_TEXT // 2] + " [cut]\n" + text[-LONGEST_TEXT // 2 :].partition("\n")[2]
     text = _AFTER_SCHEME.sub(_without_password, text)
     for pattern, kept in SECRET_TEXT:

@@ -29,7 +29,7 @@ _sums: list[float] = []
 
 
 def name_routes(rules: Iterable[str]) -> None:
-    """Adds these routes, as Quart writes them: "/avatars/<user_id>". One that is there keeps its figures."""
+    """Adds these routes, as Quart writes them: "/avatars/<user_id>". A route that was added before keeps its counts."""
     for rule in sorted(rules):
         name = PARAMETER.sub(r"{\1}", rule)
         if name not in _names:
@@ -50,7 +50,7 @@ def route_of(path: bytes) -> str:
 
 
 def record(path: bytes, status: int, seconds: float) -> None:
-    """One request of that path was answered with that status, after so many seconds."""
+    """Counts one request of `path` that was answered with `status` after `seconds`."""
     row = _first_row.get(path)
     if row is None:
         row = _find(path)

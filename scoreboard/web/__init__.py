@@ -1,1 +1,2 @@
-"""What HTTP clients speak to: routes, heads, errors. It decides nothing about scores; see operations."""
+"""The HTTP API and the page: routes, heads of responses, errors, limits. It decides nothing about scores; see
+operations."""

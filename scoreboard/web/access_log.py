@@ -1,8 +1,8 @@
-"""The access log: a line a request, or of some requests, as `log.access` says.
+"""The access log: a line for each request, or for some requests, as the setting `log.access` says.
 
-http1 calls `write` for answers whose status is `lowest_status` or above, and compares a number for the others: switched
-off it costs nothing. A failing store makes thousands of errors a second: unless all requests are asked for, no more
-than ERRORS_PER_SECOND are written, and the next line says how many were not.
+`http.connection` calls `write` for responses whose status is `lowest_status` or above, so a log that is switched off
+costs one comparison. A failing store makes thousands of errors a second. So unless all requests are logged, no more
+than ERRORS_PER_SECOND are written, and the next line has the number of those that were not (`omitted`).
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class AccessLog:
         self._second, self._written, self._omitted = 0, 0, 0  # errors in this second
 
     def write(self, request: Request, status: int, seconds: float) -> None:
-        """Writes the line of a request that was answered, if it is one that is wanted."""
+        """Writes the line of a request that was answered, if the setting asks for it."""
         is_error = status >= SERVER_ERRORS
         self._seen += 1
         is_turn = self._every > 0 and self._seen % self._every == 0
@@ -60,8 +60,8 @@ class AccessLog:
         if self._omitted:
             fields["omitted"], self._omitted = self._omitted, 0
         # 503 is an outage of a store, and logged as a warning; 500 is a bug.
-        tell = log.error if status == STATUS[Code.INTERNAL] else log.warning if is_error else log.info
-        tell("request", **fields)
+        write_line = log.error if status == STATUS[Code.INTERNAL] else log.warning if is_error else log.info
+        write_line("request", **fields)
 
     def _has_room(self) -> bool:
         """Whether one more error may be written in this second."""

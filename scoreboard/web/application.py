@@ -1,8 +1,8 @@
 """The Quart-Trio application, made from the list of routes: Quart's rules and the OpenAPI document.
 
-`quart_view` is the adapter. It hands a handler the `Request` that http1 made, and makes Quart's response of the
-handler's `Response`, so a handler does not know who called it. What Quart itself refuses (no such path, another method)
-becomes problem+json here. Heads are written by http1; see web.headers.
+`quart_view` is the adapter. It calls a handler with the `Request` that http.parser made, and turns the handler's
+`Response` into Quart's. So one handler serves Quart and http.connection alike. What Quart itself refuses (no such path,
+another method) becomes problem+json here. http.asgi writes the heads; see web.headers.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -30,7 +30,7 @@ from scoreboard.web.routes.users import UserRoutes
 
 View = Callable[..., Awaitable[quart.Response]]
 
-# What Quart may refuse by itself, and how clients know it; any other status of its own is a request that is not valid.
+# The error codes for what Quart refuses by itself. Any other status of its own becomes INVALID_REQUEST.
 _CODES = {
     STATUS[code]: code
     for code in (
@@ -73,7 +73,7 @@ class WebRoutes:
 
 
 def read_request() -> Request:
-    """The request as http1 made it."""
+    """The request as http.parser made it."""
     request = quart.request.scope["state"]["request"]  # http.asgi puts it there
     assert isinstance(request, Request)
     return request
@@ -84,7 +84,7 @@ def reply(answer: Response) -> quart.Response:
     response = quart.Response(answer.body, answer.status)
     del response.headers["content-type"]  # Quart's default
     if answer.status in {204, 304}:
-        del response.headers["content-length"]  # it would tell of the body that there is not
+        del response.headers["content-length"]  # Quart's is 0; such a response has none
     for line in answer.fields.decode("latin-1").split("\r\n")[:-1]:
         name, _, value = line.partition(": ")
         response.headers.add(name, value)
@@ -92,7 +92,7 @@ def reply(answer: Response) -> quart.Response:
 
 
 def quart_view(route: Route, pages: ErrorPages) -> View:
-    """A view that calls the route's handler, as http1 does with a direct one."""
+    """A view that calls the route's handler, as http.connection calls a direct one."""
     handler = route.handler
 
     async def view(**_: str) -> quart.Response:  # the handler finds the path's parameters in the path
@@ -101,7 +101,7 @@ def quart_view(route: Route, pages: ErrorPages) -> View:
             answer = await handler(request)
         except Exception as exc:  # noqa: BLE001 – logged by `error_response`
             answer = error_response(request, exc)
-        assert answer is not None  # only a handler that http1 alone calls keeps the socket
+        assert answer is not None  # only a route with quart=False may keep the socket
         return reply(pages.of(request, answer))
 
     view.__name__, view.__doc__ = route.name, route.summary or handler.__doc__
@@ -109,7 +109,7 @@ def quart_view(route: Route, pages: ErrorPages) -> View:
 
 
 async def refused(pages: ErrorPages, error: HTTPException) -> quart.Response:
-    """What Quart refuses by itself."""
+    """The response to a request that Quart refuses by itself."""
     code = _CODES.get(error.code or 500, Code.INVALID_REQUEST)
     request = read_request()
     response = reply(pages.of(request, problem(Refusal(code, _DETAILS.get(code, TITLE[code])), request.request_id)))
@@ -124,9 +124,9 @@ async def refused(pages: ErrorPages, error: HTTPException) -> quart.Response:
 def build_application(routes: Iterable[Route], document: OpenApiRoutes, pages: ErrorPages) -> QuartTrio:
     """The application with those of the routes that Quart serves; `document` is rendered with all of them."""
     app = QuartTrio("scoreboard.web", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # http1 refuses more already
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # http.parser has refused more already
     app.config["PROPAGATE_EXCEPTIONS"] = False
-    app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a: a path is there or it is not
+    app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a; here //a is not found
     app.register_error_handler(HTTPException, partial(refused, pages))
     app.register_error_handler(Exception, partial(_broken, pages))
     provider = openapi.install(app)
@@ -140,6 +140,6 @@ def build_application(routes: Iterable[Route], document: OpenApiRoutes, pages: E
 
 
 async def _broken(pages: ErrorPages, error: Exception) -> quart.Response:
-    """An exception outside of any handler: this module's own."""
+    """The response when an exception was raised outside of any handler: a bug of this module."""
     request = read_request()
     return reply(pages.of(request, error_response(request, error)))

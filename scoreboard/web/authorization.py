@@ -14,7 +14,7 @@ from scoreboard.http.request import Request
 from scoreboard.operations.authenticator import Authenticator, Identity
 
 SCHEME = b"bearer"
-_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,31}").fullmatch  # as those of IANA's registry look
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,31}").fullmatch  # every scheme of IANA's registry matches
 
 
 class Bearer:
@@ -26,7 +26,7 @@ class Bearer:
         self._authenticator = authenticator
 
     def identify(self, request: Request) -> Identity | Refusal | None:
-        """The user of the token; None without a token."""
+        """The identity of the token's user; None without a token, a Refusal when the token is not valid."""
         header = request.header(b"authorization")
         if not header:
             return None
@@ -43,12 +43,12 @@ class Bearer:
         return identity
 
     def require(self, request: Request) -> Identity | Refusal:
-        """The user of the token, where one is required."""
+        """The same where a token is required: a Refusal without one."""
         return self.identify(request) or UNAUTHORIZED
 
     def recall(self, request: Request) -> UUID | None:
-        """The user whose token this node verified before; it is not verified again. For rate limits, never for
-        access."""
+        """The user of a token that this node has verified earlier; None for any other. The token is not verified again.
+        For rate limits, never for access."""
         scheme, _, token = request.header(b"authorization").partition(b" ")
         known = self._authenticator.recall(token.strip().decode("latin-1")) if scheme.lower() == SCHEME else None
         return known.user if known else None

@@ -1,8 +1,7 @@
-"""Whose request it is: the client's address behind any proxies that we trust, and the key under which an address is
-counted.
+"""The client's address behind trusted proxies, and the key under which an address is counted.
 
-The address is the right-most hop of X-Forwarded-For that is no trusted proxy: what stands further left anybody may have
-written. Pure.
+The address is the right-most hop of X-Forwarded-For that is no trusted proxy. A client may have written anything
+further left. Pure.
 """
 
 from collections.abc import Sequence
@@ -12,13 +11,13 @@ from ipaddress import IPv4Network, IPv6Network
 from scoreboard.domain.networks import ADDRESS_CACHE_SIZE, MAX_ADDRESS_LENGTH, networks_of, parse_address
 from scoreboard.http.request import Request
 
-MAX_HOPS = 16  # hops of X-Forwarded-For that are looked at, from the right: more proxies of ours in a row there are not
+MAX_HOPS = 16  # hops of X-Forwarded-For that are read, from the right: no installation has more proxies in a row
 
 Network = IPv4Network | IPv6Network
 
 
 class Addresses:
-    """Knows the trusted proxies. Tells addresses as text, in one spelling each."""
+    """Finds clients' addresses. `trusted_proxies`: networks whose X-Forwarded-For counts."""
 
     __slots__ = ("_is_trusted", "_trusts")
 
@@ -33,13 +32,13 @@ class Addresses:
         self._is_trusted = is_trusted
 
     def trusts(self, address: str) -> bool:
-        """Whether it is a trusted proxy's."""
+        """Whether the address is a trusted proxy's."""
         return self._trusts and self._is_trusted(address)
 
     def client(self, request: Request) -> str:
-        """The client's address. A hop that is no address ends the search: the proxy that wrote it is answered for.
+        """The client's address. A hop that is no address ends the search: the result is the proxy that wrote it.
 
-        Read from the fields once: web.rate_limit keeps it as `request.client_address`.
+        The fields are read once: web.rate_limit stores the result as `request.client_address`.
         """
         if request.client_address:
             return request.client_address
@@ -62,7 +61,7 @@ class Addresses:
 
 
 def group(address: str) -> str:
-    """IPv4 addresses stand for themselves, IPv6 ones for their /64."""
+    """The key of an address: an IPv4 address itself, the /64 of an IPv6 address."""
     return _group(address) if len(address) <= MAX_ADDRESS_LENGTH else address[:MAX_ADDRESS_LENGTH]
 
 

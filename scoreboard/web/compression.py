@@ -1,8 +1,8 @@
-"""Responses that are compressed once and then served from memory: plain or gzip, as the client reads (RFC 9110 section
-12.5.3).
+"""Responses that are compressed once and then served from memory: plain or gzip, as the client accepts (RFC 9110
+section 12.5.3).
 
-For what everybody may read and asks for often: the page, its files, the OpenAPI document. Their length may tell what
-it likes, since nothing in them is secret.
+For public content that is requested often: the page, its files, the OpenAPI document. Nothing in it is secret, so its
+compressed length reveals nothing (BREACH).
 """
 
 import gzip
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from scoreboard.http.request import Request, Response
 from scoreboard.web.conditional import TaggedResponse, conditional, tagged
 
-MAX_CODINGS = 16  # of one Accept-Encoding that are looked at: browsers name four
+MAX_CODINGS = 16  # of one Accept-Encoding that are read: browsers name four
 BEST_LEVEL = 9  # of gzip, for what is compressed once
 
 _GZIPPED = b"content-encoding: gzip\r\n"
@@ -24,7 +24,7 @@ class CompressedResponse(NamedTuple):
     gzipped: TaggedResponse
 
     def respond(self, request: Request) -> Response:
-        """The form that the client reads, or 304 when the client has it."""
+        """The form that the client accepts, or 304 when the client has it."""
         return conditional(request, *(self.gzipped if accepts_gzip(request) else self.plain))
 
 
@@ -35,7 +35,7 @@ def compressed(content: bytes, fields: bytes, level: int = BEST_LEVEL) -> Compre
 
 
 def accepts_gzip(request: Request) -> bool:
-    """Whether the client reads gzip; `q=0` says that it does not."""
+    """Whether the client accepts gzip; `q=0` says that it does not."""
     for name, value in request.headers:
         if name == b"accept-encoding" and b"gzip" in value.lower():
             for offer in value.lower().split(b",", MAX_CODINGS)[:MAX_CODINGS]:

@@ -1,9 +1,9 @@
-"""Which addresses may open connections: so many at once, so many in a time, and none for a while after a flood of
+"""Which addresses may open connections: a limit at once, a limit per minute, and none for some seconds after a flood of
 refused requests.
 
 `http.server` calls `admit` as connections are accepted, before a byte is read. web.rate_limit reports every request
-that it refused. A trusted proxy opens connections for everybody behind it and is exempt. There is no input or output,
-but the connections that are refused are counted for /metrics; the clock is a parameter.
+that it refused. A trusted proxy opens connections for everybody behind it and is exempt. No I/O; refused connections
+are counted for /metrics. The clock is a parameter.
 """
 
 from collections import OrderedDict
@@ -29,8 +29,8 @@ PROBES_PER_MINUTE = 1200  # of one address: twenty a second, for every balancer 
 class ConnectionLimits:
     """`per_address`: connections of one address at once, 0 for no limit.
 
-    `requests_per_minute`: as the requests of an address are limited, 0 for no limit. So many connections a minute may
-    be opened, and one for each probe; `per_address` may come at once (GCRA). `clock` gives seconds and never goes back.
+    `requests_per_minute`: the limit of an address' requests, 0 for no limit. An address may open as many connections a
+    minute, and PROBES_PER_MINUTE more, in bursts of `per_address` (GCRA). `clock` gives seconds and never goes back.
     """
 
     __slots__ = (
@@ -63,13 +63,13 @@ class ConnectionLimits:
         self._blocked: dict[str, float] = {}  # until when
 
     def peer_group(self, address: str) -> str:
-        """The key that connections from there are counted under: a trusted proxy's is its address, all others' is their
-        network's."""
+        """The key under which connections of this address are counted: a trusted proxy's own address, else
+        `client_address.group`."""
         return address if self._addresses.trusts(address) else group(address)
 
     def admit(self, key: str) -> bool:
-        """Whether one more connection of that `peer_group` is taken. If so, `released` must be called once when it has
-        ended."""
+        """Whether one more connection of that `peer_group` is accepted. If so, `released` must be called once when it
+        has ended."""
         if self._addresses.trusts(key):
             return True
         if self._blocked and self._is_blocked(key):
@@ -86,11 +86,10 @@ class ConnectionLimits:
         return True
 
     def _is_in_time(self, key: str) -> bool:
-        """Counts one more connection of that address; False: it has opened too many lately, and this one does not
-        count."""
+        """Counts one more connection of that address. False: it has opened too many, and this one is not counted."""
         now = self._clock()
         due = max(self._due.get(key, now), now) + self._interval
-        # half of one: sums of floats are off by less, and the next one by a whole
+        # Half an interval of tolerance: rounding errors are smaller, and one connection too many is a whole interval.
         if due - now > self._burst + self._interval / 2:
             return False
         self._note(key, due, now)
@@ -113,18 +112,17 @@ class ConnectionLimits:
             self._open.pop(key, None)
 
     def charge(self, key: str) -> None:
-        """A request that was none came from there: it counts as many connections, so that who sends only such opens few
-        more."""
+        """Counts a malformed request of that address as MALFORMED_COST connections. So an address that sends nothing
+        else may open few connections."""
         if self._interval:
             now = self._clock()
             ahead = max(self._due.get(key, now) - now, 0.0)
             self._note(key, now + min(ahead + MALFORMED_COST * self._interval, self._burst), now)
 
     def count_refusal(self, key: str) -> bool:
-        """Counts a request that was refused for the number of its address, under the address' key. True: this is a
-        flood, hang up.
+        """Counts a request that was refused because of its address' limit, under the address' key.
 
-        In a flood the address is blocked.
+        True: this is a flood. The address is blocked, and the caller closes the connection.
         """
         if not self._is_flood(key, FLOOD_REFUSALS):
             return False
@@ -132,11 +130,11 @@ class ConnectionLimits:
         return True
 
     def count_user_refusal(self, user: str, key: str) -> bool:
-        """Counts a request that was refused for the number of its user, who asks from the address of that key. True: a
-        flood, hang up.
+        """Counts a request that was refused because of its user's limit; `key` is its address'. True: this is a flood,
+        and the caller closes the connection.
 
-        One user's flood blocks nobody: others may share the address. It is blocked when what its users were refused
-        before anybody hung up is as much as FLOODING_USERS floods.
+        One user's flood does not block the address, which others may share. The address is blocked when its users'
+        refusals, those in a flood left out, are as many as FLOODING_USERS floods.
         """
         if self._is_flood(user, FLOOD_REFUSALS):
             return True
@@ -157,7 +155,7 @@ class ConnectionLimits:
         return count >= allowed
 
     def _block(self, key: str) -> None:
-        """The address is not accepted for a while."""
+        """Blocks the address for BLOCKED_SECONDS."""
         now = self._clock()
         if len(self._blocked) >= MAX_ADDRESSES:
             self._blocked = {each: until for each, until in self._blocked.items() if until > now}

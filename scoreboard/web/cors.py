@@ -1,9 +1,11 @@
-"""Which web pages may speak to us: our own, and those that the settings name.
+"""Which web pages may send requests: those of this server, and those of the origins in the settings.
 
-A request without `Origin` and `Sec-Fetch-Site` is no browser's and may pass: these headers protect people from pages,
-not us from programs. `Host` is believed only where no public URL is set, and only when it is no name that somebody else
-could own: a page of evil.example whose name suddenly leads here (DNS rebinding) sends `Host: evil.example`. Pure but
-for the log.
+1. A request without `Origin` and `Sec-Fetch-Site` is no browser's and passes. These headers protect users from pages,
+   not the server from programs.
+2. `Host` counts only where no public URL is set, and only if nobody else can own the name. Otherwise DNS rebinding
+   works: evil.example is made to resolve to this server, and its page sends `Host: evil.example`.
+
+Pure but for the log.
 """
 
 from collections.abc import Collection
@@ -18,9 +20,9 @@ API = API_PREFIX.encode()
 # Beginnings of paths: other sites' pages load these files and pictures.
 FOR_ANYBODY = (STATIC_PREFIX.encode(), CLIENT_PATH.encode(), AVATAR_PREFIX.encode())
 UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
-# origins and hosts that are logged when they are refused, once each; after that it is a flood, and says nothing new
+# Refused origins and hosts that are logged, once each. More are a flood, and are not logged.
 REFUSED_LOGGED = 100
-HOST_BYTES = 255  # of a name, RFC 1035; a longer one is nobody's
+HOST_BYTES = 255  # of a name, RFC 1035; a longer one is no valid name
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 log = structlog.get_logger()
@@ -29,8 +31,8 @@ log = structlog.get_logger()
 class Origins:
     """`public_url` and `allowed` as the settings give them: scheme://host[:port] in lower case, "" for none.
 
-    `names` are host names that lead to this server besides any address and the names of a local network; of no matter
-    with a public URL.
+    `names`: further host names of this server, besides addresses and names of a local network. Not used with a public
+    URL.
     """
 
     __slots__ = ("_names", "_public_url", "_refused", "others")
@@ -53,8 +55,7 @@ class Origins:
         return not self.refuses_site(request)
 
     def is_other(self, origin: bytes) -> bool:
-        """Whether the settings name that origin, in lower case. The first time that one is asked for in vain the log
-        says so."""
+        """Whether the settings name that origin, in lower case. An origin that they do not name is logged once."""
         if origin in self.others:
             return True
         if self._is_new(origin):
@@ -62,13 +63,14 @@ class Origins:
         return False
 
     def refuses_site(self, request: Request) -> bool:
-        """Whether a browser says that a foreign page asks for what is not meant for it (`Sec-Fetch-Site`), such as a
-        poll as a picture.
+        """Whether a foreign page sent this request, as a browser says by `Sec-Fetch-Site`, and may not: for example a
+        long poll loaded as a picture.
 
-        1. Files that are for anybody pass, so do preflights, and WebSockets: those are closed with 4403, which a script
-           understands.
-        2. A page of another site passes if its `Origin` is allowed, or if a person followed its link to a page of ours.
-        3. Our own page passes unless its host is a name that we don't know: DNS rebinding.
+        1. Requests for public files pass, so do preflights, and WebSockets: those are closed with 4403, which a script
+           can read.
+        2. A request of another site's page passes if its `Origin` is allowed, or if a person followed a link to a page
+           of this server.
+        3. A request of this server's own page passes unless `_allows_host` refuses its host (DNS rebinding).
         """
         site = request.header(b"sec-fetch-site")
         if not site or site == b"none":
@@ -86,10 +88,10 @@ class Origins:
         return not followed or path.startswith(API)
 
     def is_own(self, origin: bytes, request: Request) -> bool:
-        """Whether a page of that origin, in lower case, comes from here.
+        """Whether that origin, in lower case, is this server's.
 
-        Without a public URL: from the host and port where the request went, if that host may be ours. The scheme can't
-        be compared, a load balancer may end TLS.
+        Without a public URL: whether it has the host and port of the `Host` field, and `_allows_host` accepts them. The
+        scheme can't be compared, because a load balancer may end TLS.
         """
         if self._public_url:
             return origin == self._public_url
@@ -103,13 +105,13 @@ class Origins:
         return False
 
     def is_secure(self, request: Request) -> bool:
-        """Whether the browser sees https: as `public_url` says, or else the page's own origin, which a browser never
-        misstates."""
+        """Whether the browser uses https: by `public_url`, or else by the page's `Origin`, which browsers always send
+        correctly."""
         return (self._public_url or request.header(b"origin").lower()).startswith(b"https:")
 
     def _allows_host(self, host: bytes) -> bool:
-        """Whether a page from that host may be ours. The first time that one is refused the log says so: the settings
-        may lack its name."""
+        """Whether that host may be this server. A host that is refused is logged once: the settings may lack its
+        name."""
         if self._is_our_host(host):
             return True
         if self._is_new(host.lower()):
@@ -117,14 +119,14 @@ class Origins:
         return False
 
     def _is_new(self, refused: bytes) -> bool:
-        """Whether this origin or host is to be logged: once each, and not in a flood of them."""
+        """Whether this origin or host is to be logged: once each, and at most REFUSED_LOGGED."""
         if not refused or refused in self._refused or len(self._refused) >= REFUSED_LOGGED or len(refused) > HOST_BYTES:
             return False
         self._refused.add(refused)
         return True
 
     def _is_our_host(self, host: bytes) -> bool:
-        """Whether a Host field has an address, or a name that we know: no name that somebody else could lead here."""
+        """Whether a Host field has an address, or a name that nobody else can make resolve to this server."""
         if len(host) > HOST_BYTES:
             return False
         name = host.lower()

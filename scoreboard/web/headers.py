@@ -1,4 +1,4 @@
-"""The head of every response, whichever handler made it: status line, Date, request id, security fields, CORS.
+"""The head of every response, of any handler: status line, Date, request id, security fields, CORS.
 
 `ResponseHeaders.write` is called for each response, so the part that is the same within a second is made once a second.
 Bodies are shared between clients, heads never are.
@@ -21,7 +21,7 @@ PAGE_POLICY = (
     "manifest-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-# an answer that is no page may load nothing, wherever it ends up
+# A response that is no page may load nothing, even if a browser shows it as one.
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 SHARED = (
@@ -29,7 +29,7 @@ SHARED = (
     "referrer-policy: strict-origin-when-cross-origin\r\n"  # never our paths and queries to other sites
     "cross-origin-opener-policy: same-origin\r\n"
 )
-# no picture or script of another site; what CORS allows is not concerned
+# Other sites may not load it as a picture or a script. Requests that CORS allows are not affected.
 SAME_ORIGIN = "cross-origin-resource-policy: same-origin\r\n"
 CROSS_ORIGIN = "cross-origin-resource-policy: cross-origin\r\n"  # of files that are for anybody
 TRANSPORT = "strict-transport-security: max-age=31536000\r\n"  # a year; only where the public URL is https
@@ -51,8 +51,8 @@ ALLOWED_FIELDS = (
     b"if-none-match",
     b"last-event-id",
 )
-# What a page asks for besides is echoed: libraries that trace requests add fields to all of them (traceparent, baggage,
-# sentry-trace, …). A field that we don't know does nothing here.
+# Other fields that a preflight asks for are allowed too: tracing libraries add fields to all requests (traceparent,
+# baggage, sentry-trace, …). A field that is not known here does nothing.
 ECHOED_FIELDS = 32  # names
 ECHOED_BYTES = 64  # of one name
 
@@ -90,12 +90,12 @@ class ResponseHeaders:
             self._files.clear()
         if request.path.startswith(API):  # most are; each test costs half a percent of a read
             starts = self._starts
-        elif request.path.startswith(FOR_ANYBODY) and not fields.startswith(PAGE):  # but for what is missing, as a page
+        elif request.path.startswith(FOR_ANYBODY) and not fields.startswith(PAGE):  # a page there is an error, as 404
             starts = self._files
-        else:  # whoever answers with a page says so first; a search costs more
+        else:  # a page has its content type as the first field: a search costs more
             starts = self._pages if fields.startswith(PAGE) else self._starts
         start = starts.get(status) or starts.setdefault(status, self._start(status, starts))
-        # files say so themselves: they are for anybody
+        # Public files have the field already, with "*".
         if self._origins.others and b"access-control-allow-origin:" not in fields:
             fields += self._cors(request)
         if length is None:
@@ -103,8 +103,8 @@ class ResponseHeaders:
         return b"%b%b\r\n%bcontent-length: %d\r\n\r\n" % (start, request.request_id, fields, length)
 
     def preflight(self, request: Request) -> Response | None:
-        """The answer to a browser that asks whether it may (CORS); None for every other request. A foreign page gets no
-        permission."""
+        """The response to a preflight (CORS); None for every other request. An origin that is not allowed gets a 204
+        without permissions."""
         if request.method != b"OPTIONS" or not request.header(b"access-control-request-method"):
             return None
         if not self._origins.is_other(request.header(b"origin").lower()):
@@ -131,8 +131,8 @@ class ResponseHeaders:
 
 
 def _allowed_fields(request: Request) -> list[bytes]:
-    """The names of fields that a page may send: ours, and of those that it asks for as many as are names, within the
-    bounds."""
+    """The names of fields that a page may send: ALLOWED_FIELDS, and each that it asks for that is a valid name, within
+    the bounds."""
     asked = request.header(b"access-control-request-headers").lower().split(b",", ECHOED_FIELDS)[:ECHOED_FIELDS]
     names = [name.strip() for name in asked]
     return list(

@@ -1,4 +1,4 @@
-"""JSON bodies, read strictly: the result is the type that is wanted or a Refusal, whatever was sent.
+"""JSON bodies, read strictly: the result is the decoder's type or a Refusal, whatever was sent.
 
 Tested in tests/web/routes/test_auth.py and tests/web/test_worst_inputs.py.
 """
@@ -16,12 +16,13 @@ T = TypeVar("T")
 
 NOT_JSON = Refusal(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
 
-_NUL = b"\\u0000"  # PostgreSQL's text can't hold it; an escaped backslash before it is refused along
+# PostgreSQL's text can't hold it. An escaped backslash before "u0000" has the same bytes, and is refused too.
+_NUL = b"\\u0000"
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
 
 
 def is_json(request: Request) -> bool:
-    """Whether the body calls itself JSON, or nothing at all."""
+    """Whether Content-Type is JSON's, or absent."""
     stated = request.header(b"content-type")
     return not stated or stated.partition(b";")[0].strip().lower() == b"application/json"
 

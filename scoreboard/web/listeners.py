@@ -1,4 +1,4 @@
-"""What the two listeners do with requests: `PublicHandlers` (the port for everybody) and `MetricsHandlers`.
+"""What the two listeners do with requests: `PublicHandlers` (the public port) and `MetricsHandlers`.
 
 Both implement `http.handlers.RequestHandlers`. The composition root builds them; nothing is started here.
 
@@ -36,7 +36,7 @@ class WebSocketEndpoint(Protocol):
 
 
 class WebParts(NamedTuple):
-    """What all of the web shares: origins of pages, addresses of clients, heads of responses, bearer tokens."""
+    """The objects that routes, live transports and listeners share."""
 
     origins: Origins
     addresses: Addresses
@@ -45,7 +45,7 @@ class WebParts(NamedTuple):
 
 
 class PublicHandlers:
-    """The port for everybody: rate limits, connection limits, an access log, pages for errors."""
+    """The public port: rate limits, connection limits, an access log, pages for errors."""
 
     __slots__ = (
         "_access_log",
@@ -149,7 +149,7 @@ class MetricsHandlers:
         """Never called: see `access_log_from`."""
 
     def on_malformed(self, request: Request) -> None:
-        """Costs the peer nothing here."""
+        """Not counted: this port has no limits."""
 
     async def serve_websocket(self, request: Request) -> None:
         raise AssertionError("no request is upgraded without a live_path")

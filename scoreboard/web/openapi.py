@@ -1,8 +1,8 @@
 """The OpenAPI document, made by quart-schema from the list of routes.
 
 It only describes. Requests are decoded by the routes themselves, since quart-schema's validators cost 270 µs a request.
-`describe` is called by web.application for each route that Quart serves; routes that http1 alone serves are added when
-the document is made. Routes without a `response_type` are not in it.
+`describe` is called by web.application for each route that Quart serves. Routes with quart=False are added when the
+document is rendered. Routes without a `response_type` are not in it.
 """
 
 import json
@@ -86,7 +86,7 @@ def _schema(model: Any) -> tuple[JsonObject, JsonObject]:
 
 
 def _responses(route: Route) -> list[tuple[int, Any]]:
-    """Status and type of all that a route may answer."""
+    """Status and type of each response that a route may give."""
     errors = [(status, Problem) for status in sorted({*COMMON_ERRORS, *route.errors})]
     return [(route.status, route.response_type), *route.other_responses, *errors]
 
@@ -97,7 +97,7 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
 
 
 def install(app: Any) -> Provider:
-    """Has quart-schema collect what is described, and returns what makes the document of it.
+    """Installs quart-schema on the application, and returns the provider that makes the document.
 
     There is no user interface: it would load scripts from other sites.
     """
@@ -118,7 +118,7 @@ def install(app: Any) -> Provider:
 
 
 def describe(view: View, route: Route) -> View:
-    """Notes on the view what the route says of itself."""
+    """Attaches the route's types to its view, for quart-schema."""
     if route.response_type is None:
         hidden: View = hide(view)
         return hidden

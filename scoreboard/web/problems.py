@@ -1,8 +1,8 @@
 """Errors as clients see them: every Refusal becomes problem+json (RFC 9457), every exception a 503 or a 500 without a
 trace of its cause.
 
-Used by every route, by http1 for what it refuses itself, and by the application's error handlers. Tested in
-tests/web/test_handlers_agree.py.
+Used by every route, by http (through web.listeners) for what it refuses itself, and by the application's error
+handlers. Tested in tests/web/test_handlers_agree.py.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import structlog
 from scoreboard.domain.errors import STATUS, TITLE, Code, FieldError, Refusal, StorageUnavailable
 from scoreboard.http.request import Request, Response
 
-RETRY_AFTER_SECONDS = 1  # of an outage, whose end nobody knows; one try a second costs little
+RETRY_AFTER_SECONDS = 1  # during an outage, whose end is not known; one try a second costs little
 
 OUT_OF_SERVICE = Refusal(
     Code.SERVICE_UNAVAILABLE,

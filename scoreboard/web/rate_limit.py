@@ -1,7 +1,7 @@
 """The checks before any handler: rate limits per address, foreign pages, a browser's preflight, unknown parameters.
 
-http1 calls `check_request` for every request. Requests are counted by kind under the client's address, so that what
-comes in numbers with each page view does not use up what people do:
+http calls `check_request` (through web.listeners) for every request. Requests are counted by kind under the client's
+address, so that the many requests of a page view do not use up the limit of a person's actions:
 
 | kind of request | limit per minute and address |
 |---|---|
@@ -37,8 +37,8 @@ PICTURES_TIMES = 10  # a page view shows ten, and browsers keep them for an hour
 USERS_TIMES = 20  # room for 250 people of one address who each act ten times a minute and read the board
 POLLS_TIMES = 20  # room for 250 viewers of one address who have long polls alone: up to sixty a minute each
 
-# Probes and metrics have limits of their own. An orchestrator's requests must not use up those of its address, and
-# Prometheus may ask for many rules from one address.
+# Probes and metrics have limits of their own: they must not use up the limit of the orchestrator's or Prometheus'
+# address.
 PROBES = frozenset({LIVEZ_PATH.encode(), READYZ_PATH.encode()})
 METRICS = METRICS_PATH.encode()
 PICTURES = AVATAR_PREFIX.encode()
@@ -102,8 +102,8 @@ class RateLimitMiddleware:
         """The response that ends this request here; None: it goes on to its handler.
 
         A refusal in a flood also closes the connection (`_refuse`). Requests of foreign pages are counted apart, since
-        the browser's owner did not ask for them. The client's address is stored with the request: its header fields
-        may be gone when the access log needs it.
+        the browser's user did not mean to send them. The client's address is stored with the request: its header fields
+        may have been dropped when the access log needs it.
         """
         request.client_address = self._addresses.client(request)
         if request.has(b"sec-fetch-site") and self._origins.refuses_site(request):
@@ -134,8 +134,8 @@ class RateLimitMiddleware:
                 self._refuse(request, key)
 
     def _count(self, request: Request, key: str) -> tuple[int, UUID | None]:
-        """Counts a request under its kind. Returns the seconds until the next one is allowed, 0 when this one is, and
-        the user whose limit was used up; None when it was the address's."""
+        """Counts a request under its kind. Returns the seconds until one is allowed, 0 when this one is; and the user
+        whose limit was used up, None when it was the address's."""
         path, now = request.path, self._clock()
         if path in PROBES:
             return self._probes.admit(key, now), None

@@ -23,7 +23,7 @@ from scoreboard.http.request import Request, Response
 from scoreboard.web.problems import problem
 
 DirectTable = Mapping[tuple[bytes, bytes], Handler]
-"""(method, path) → the handler that http1 calls by itself."""
+"""(method, path) → the handler that http.connection calls without Hypercorn and Quart."""
 
 FastTable = Mapping[tuple[bytes, bytes], FastHandler]
 """The same for handlers that answer without a task that waits."""
@@ -39,23 +39,23 @@ METHODS = (
 # fmt: on
 
 Auth = Literal["none", "optional", "required"]
-"""Whether a route reads an access token. With "optional" a token that is not valid is refused all the same."""
+"""Whether a route reads an access token. With "optional" too, a token that is not valid is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One endpoint. Types are msgspec Structs; they describe the endpoint, and its handler decodes and encodes.
 
-    Raises ValueError for a route that could not be served as it says.
+    Raises ValueError for a combination that cannot be served.
     """
 
     method: str
     path: str  # as Quart writes it: /avatars/<user>
     handler: Handler
     name: str = ""  # Quart's endpoint and part of the operation id; the path's last segment when it is not given
-    fast: FastHandler | None = None  # asked before `handler`, without a task; only of a direct route
-    direct: bool = False  # http1 calls the handler by itself, without Hypercorn and Quart; no parameters in the path
-    quart: bool = True  # Quart serves it too. False: only http1 can, or Quart has it under a rule with parameters
+    fast: FastHandler | None = None  # called before `handler`, without a task; only of a direct route
+    direct: bool = False  # http.connection calls the handler, without Hypercorn and Quart; no parameters in the path
+    quart: bool = True  # Quart serves it too. False: only a direct handler can, or a rule with parameters covers it
     summary: str = ""  # for the OpenAPI document; the first line of the handler's docstring when it is not given
     auth: Auth = "none"
     request_type: type[msgspec.Struct] | None = None  # of the body

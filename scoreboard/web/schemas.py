@@ -153,8 +153,8 @@ class StreamHeaders(msgspec.Struct):
 
 
 class EventStream(msgspec.Struct):
-    """Server-Sent Events: those of the WebSocket, `id` is the position. It ends when the token does, or the server
-    leaves."""
+    """Server-Sent Events: those of the WebSocket, `id` is the position. It ends when the token expires, or when the
+    server shuts down."""
 
     media_type: ClassVar[str] = "text/event-stream"
 

@@ -1,1 +1,1 @@
-"""How live events reach a client: WebSocket, event stream, long poll; and what each asks."""
+"""How live events reach a client: WebSocket, event stream, long poll; and how their requests are read."""

@@ -1,9 +1,8 @@
 """What one WebSocket viewer asks and gets: its messages, its budgets, its deadlines. `websocket` opens and closes the
 connection.
 
-Everything is decided here, and nothing is waited for but the stores. `receive` returns the code with which the
-connection ends, if it does. The sweeper calls `check_deadlines`, for what passes with time: silence, a token that
-expires, a viewer that must log in.
+Decisions are made here; only the stores are waited for. `receive` returns the code to close the connection with, or
+None. The sweeper calls `check_deadlines` for the time limits: silence, the token's expiry, the time to log in.
 """
 
 from math import inf
@@ -22,7 +21,7 @@ from scoreboard.live.limits import LiveLimits
 from scoreboard.live.transports.subscribing import send_identity, subscribe
 from scoreboard.live.viewer import Viewer
 
-CHECK_INTERVAL_SECONDS = 5.0  # between two checks of a connection's deadlines: what is late is late by at most this
+CHECK_INTERVAL_SECONDS = 5.0  # between two checks of a connection: the longest delay until a missed deadline is noticed
 MODES = ("full", "delta")
 
 
@@ -71,7 +70,7 @@ class Conversation:
         else:
             if now >= self._ping_at:
                 self._ping_at = now + self._limits.ping_seconds
-                # not taken: it is behind, or just being written to; the sweeper closes who is behind for too long
+                # May be refused: the viewer is behind, or another task writes. The sweeper closes slow readers.
                 self.viewer.socket.send_now(framing.PING_FRAME)
             self.viewer.socket.deadline = min(
                 now + CHECK_INTERVAL_SECONDS, now + self._expires - wall, self._auth_by, self._ping_at
@@ -94,8 +93,10 @@ class Conversation:
     # ---- messages ---------------------------------------------------------------------------------------------------
 
     async def receive(self, text: str | bytes) -> CloseCode | None:
-        """Does what a message asks. Returns the code to close with, if that ends the connection. Waits for the stores,
-        never for the viewer."""
+        """Does what a message asks. Returns the code to close with, or None when the connection goes on.
+
+        Waits for the stores, never for the viewer. Cancelling may leave a subscription without its first board.
+        """
         self._messages += 1
         if self._messages > self._limits.max_messages:
             return CloseCode.POLICY
@@ -127,7 +128,8 @@ class Conversation:
         return None
 
     async def authenticate(self, token: str) -> CloseCode | None:
-        """The token of the query or of a message: says who the viewer is, or renews it."""
+        """Identifies the viewer by a token of the query or of a message, or renews its token. Returns the code to close
+        with when the token is refused."""
         identity, viewer = self._live.authenticator.authenticate(token), self.viewer
         if identity is None:
             self._send_error(LiveErrorCode.UNAUTHORIZED, "the token is not valid, or not any more")

@@ -1,12 +1,12 @@
 """The long poll: a request that is answered when its board is another than the one that the client has.
 
-`PollEndpoint.answer_fast` is a fast handler: the request waits in the hub as a `Poll`, without a task, and whoever
-publishes new frames has it answered. `answer` does the same in a task, for whoever must have the board read first. All
-who wait for one tick share its body.
+`PollEndpoint.answer_fast` is a fast handler: the request waits in the hub as a `Poll`, without a task. The hub answers
+it when it publishes new frames. `answer` does the same in a task, when the board must be read first. All polls that one
+tick answers share a body.
 
-A client that ends its side of the connection while it waits has left, as it has for nginx: the poll ends at once and
-makes room. If it only stopped sending, it gets the answer of a wait that is over. Where the system has no epoll, only
-the wait bounds the poll.
+A client that ends its side of the connection while it waits counts as gone, as in nginx: the poll ends at once and its
+place is free. A client that only stopped sending still gets that answer. Where the system has no epoll, only the wait
+bounds the poll.
 """
 
 import re
@@ -30,7 +30,7 @@ MAX_AHEAD_SECONDS = 1.2
 
 FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
 UNCHANGED = Response(204, b"", b"cache-control: no-store\r\n")
-# the client comes back elsewhere, and not at once
+# The client asks again after a second, and a balancer sends it to another node.
 SHUTTING_DOWN = Response(204, b"", b"cache-control: no-store\r\nretry-after: 1\r\n")
 
 _POSITION = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
@@ -97,7 +97,7 @@ class PollEndpoint:
 
 
 class WaitingPoll:
-    """One request, from its coming to its answer: a Poll of the hub."""
+    """One request, from its arrival to its answer: a Poll of the hub."""
 
     __slots__ = (
         "_began_at",
@@ -116,7 +116,7 @@ class WaitingPoll:
         self._request, self._live, self._socket = live_request, live, request.socket
         self._respond: Respond | None = None  # until it waits
         self._is_released = False
-        self._is_over = False  # no use in waiting any longer
+        self._is_over = False  # it is answered with what there is, without waiting longer
         self._began_at = trio.current_time()
         self._previous_on_deadline, self._socket.on_deadline = self._socket.on_deadline, self.end_wait
         live.admission.admit(live_request.address)
@@ -138,7 +138,7 @@ class WaitingPoll:
     def on_frames(self) -> None:
         """The board has new frames: responds if they are an answer."""
         if self._respond is None or self._is_released:
-            # its task asks again when the board has been read; or it was answered earlier in this broadcast
+            # `answer` calls `start` when the board has been read; or it was answered earlier in this broadcast
             return
         response = self._response_if_due()
         if response is not None:

@@ -1,7 +1,8 @@
-"""What a stream or a long poll asks for, and for whom. What is refused becomes a problem like everywhere else.
+"""Reads and checks the request of a stream or a long poll: what it asks for, and which user it is of.
 
-`LiveRequestReader.read` is called once, before anything is promised. It returns a `LiveRequest` or a Refusal. A token
-may come as `?token=`, since an EventSource of a browser can't set headers; the header counts when both are there.
+`LiveRequestReader.read` is called once, before the response begins. It returns a `LiveRequest` or a Refusal, which the
+caller answers as a problem. A token may come as `?token=`, since an EventSource of a browser can't set headers; the
+header counts when both are there.
 """
 
 import re
@@ -19,8 +20,8 @@ from scoreboard.live.transports.conversation import MODES
 
 DEFAULT_WAIT_SECONDS = 25.0  # of a long poll: below the 30 s after which many proxies give up
 MAX_WAIT_SECONDS = 30.0  # contract
-MAX_CACHED_QUERY_BYTES = 128  # a longer query is nobody else's
-CACHED_QUERIES = 256  # at most 0.2 MB; full: the one that was not asked for longest goes
+MAX_CACHED_QUERY_BYTES = 128  # a longer query is rarely sent twice
+CACHED_QUERIES = 256  # at most 0.2 MB; full: the least recently used one goes
 
 _SECONDS = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?").fullmatch
 
@@ -84,7 +85,7 @@ class LiveRequestReader:
 
 
 def read_query(query: bytes) -> LiveQuery | Refusal:
-    """What a query string asks for. Unknown parameters were refused before, by web.rate_limit."""
+    """What a query string asks for. web.rate_limit has already refused unknown parameters."""
     if len(query) > MAX_CACHED_QUERY_BYTES or b"token" in query:
         return _read_query(query)
     return _read_query_cached(query)
@@ -109,7 +110,7 @@ def _read_query(query: bytes) -> LiveQuery | Refusal:
     return LiveQuery(channel, since, mode == "delta", float(wait) if wait else DEFAULT_WAIT_SECONDS, token)
 
 
-# All who wait for the same change send the same query, and reading one costs as much as a write to a socket.
+# Clients that wait for the same change send the same query, and reading one costs as much as a write to a socket.
 _read_query_cached = lru_cache(maxsize=CACHED_QUERIES)(_read_query)
 
 

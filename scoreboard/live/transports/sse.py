@@ -27,7 +27,7 @@ from scoreboard.telemetry import metrics
 
 HEAD_TIMEOUT_SECONDS = 10.0  # for the head to go out
 CLOSE_TIMEOUT_SECONDS = 2.0  # for the viewer to close after we have ended the stream
-MAX_DISCARDED_BYTES = 4096  # that a viewer may still send; nothing is read of them; more ends the stream
+MAX_DISCARDED_BYTES = 4096  # that a viewer may send after its request; they are thrown away, and more ends the stream
 MAX_SINCE_BYTES = 64  # of a position; ours have at most 37, so a longer one that is cut is none of ours either way
 RETRY_RANGE_MS = (1000, 3000)  # our advice when to reconnect, drawn for each stream: no thundering herd
 
@@ -54,7 +54,7 @@ class StreamEndpoint:
         self.reader, self.live, self.limits, self.web = reader, live, limits, web
 
     def serve(self, request: Request) -> Awaitable[Response | None]:
-        """Runs a stream on the request's socket until it ends, whoever ends it: None. A Response when it is refused.
+        """Runs a stream on the request's socket until either side ends it; then None. A Response when it is refused.
 
         Cancelling leaves the socket for the caller to close. Raises nothing that a viewer can cause.
         """
@@ -79,7 +79,7 @@ class _Stream:
     def __init__(self, socket: Socket, endpoint: StreamEndpoint) -> None:
         self._endpoint = endpoint
         self._viewer = Viewer(socket, self, framing.event_stream)
-        self._viewer.wants_heartbeat = True  # a comment: a client that does not look for it does not see it
+        self._viewer.wants_heartbeat = True  # sent as an SSE comment, which clients ignore
         self._expires = inf  # Unix seconds, of the token
         self._is_closing = False
 
@@ -167,7 +167,7 @@ class _Stream:
         socket.deadline = trio.current_time() + CLOSE_TIMEOUT_SECONDS
 
     def _close_slow_reader(self) -> None:
-        """It reads too slowly: closed at once. Counted with the WebSockets that are closed with 4413."""
+        """Closes at once a viewer that reads too slowly. Counted with the WebSockets that are closed with 4413."""
         metrics.SLOW_READERS_CLOSED.inc()
         log.debug("slow_reader_closed", code=CloseCode.SLOW)
         self._viewer.socket.close()

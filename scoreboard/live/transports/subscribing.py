@@ -14,12 +14,12 @@ from scoreboard.live.viewer import Viewer
 
 
 async def send_identity(live: LiveDependencies, viewer: Viewer, user: UUID) -> None:
-    """Sends a viewer who it is and where that user stands. Cancelling sends nothing."""
+    """Sends a viewer its user, score and rank, or the user alone when no store answers. Cancelling sends nothing."""
     score = rank = None
     try:
         score, rank = await live.standings.standing(user)
     except StorageUnavailable:
-        pass  # the first action tells it, or the board
+        pass  # the viewer gets score and rank with its next action, or sees them on the board
     live.hub.send(viewer, viewer.encode(Event.AUTHENTICATED, protocol.authenticated(user, score, rank), ""))
 
 

@@ -57,7 +57,7 @@ class WebSocketEndpoint:
         self._live, self._limits, self._web = live, limits, web
 
     def serve(self, request: Request) -> Awaitable[None]:
-        """Runs a WebSocket on the request's socket until it ends, whoever ends it. The socket is closed then.
+        """Runs a WebSocket on the request's socket until either side ends it. The socket is closed then.
 
         The request is a whole handshake (http.connection has checked that), and the socket's `unread_buffer` holds its
         head and what followed it.
@@ -194,14 +194,14 @@ class _Connection(trio.abc.Stream):
             self.close(CloseCode.RESTART)
 
     def close(self, code: CloseCode) -> None:
-        """Closes it with this code, in a task of its own. The first call counts, and none once it is being closed."""
+        """Starts a task that closes the connection with this code, unless it is being closed already."""
         if self._close_code is None and self._nursery is not None:
             self._close_code = code
-            # a cancel scope round the conversation instead would cost 0.7 KiB a viewer
+            # A cancel scope for the conversation would cost 0.7 KiB a viewer.
             self._nursery.start_soon(self._closing_handshake)
 
     def _close_slow_reader(self) -> None:
-        """It reads too slowly: closed at once, since not even a Close frame would fit. Counted as 4413."""
+        """Closes at once a viewer that reads too slowly: its socket has no room for a Close frame. Counted as 4413."""
         metrics.SLOW_READERS_CLOSED.inc()
         log.debug("slow_reader_closed", code=CloseCode.SLOW)
         self._socket.close()
@@ -260,7 +260,7 @@ class _Connection(trio.abc.Stream):
                     return await self._discard()
                 parseable = self._conversation.count_received(data)
                 if isinstance(parseable, CloseCode):
-                    # before `close`: nothing more is parsed, not even the echo of our Close
+                    # Set before `close`: nothing more is parsed, not even the echo of our Close.
                     self._discards_input = True
                     self.close(parseable)
                     return await self._discard()
@@ -272,7 +272,7 @@ class _Connection(trio.abc.Stream):
                 self._lingered.set()
 
     async def _discard(self) -> bytes:
-        """Reads until the viewer closes, or MAX_LINGER_BYTES: the end, whichever it was."""
+        """Reads and drops what comes until the viewer closes, or MAX_LINGER_BYTES. Always b"", the end of the stream."""
         last = self._socket.received + MAX_LINGER_BYTES
         while self._socket.received < last and await self._socket.receive_some():
             pass
@@ -295,7 +295,7 @@ class _Connection(trio.abc.Stream):
     def _library_close(self) -> CloseCode | None:
         """The code of an error that the library found in a payload; None for any other end.
 
-        A viewer's own Close may have the same code. The library sends a Close frame then, or has sent one before.
+        A viewer's own Close may have the same code. The library then echoes it, or has sent its own Close already.
         """
         if self._close_sent:
             return None

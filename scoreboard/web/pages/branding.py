@@ -64,9 +64,9 @@ SHIPPED = Branding()
 
 def load_branding(page: Page, origin: Callable[[str], str] = lambda _: "") -> Branding:
     """The title, logo and colours of these settings. Raises SettingsError: one line that names the key, and where it
-    was given.
+    was set.
 
-    `origin` returns where a key was set, "" where that is not known.
+    `origin` returns where a key was set, "" if that is not known.
     """
     try:
         return _load(page)
@@ -90,7 +90,7 @@ def _load(page: Page) -> Branding:
 
 
 def theme(accent: str, *, has_logo: bool = False, has_title: bool = False) -> str:
-    """The stylesheet for these; "" when there is nothing to say."""
+    """The stylesheet for these; "" when the shipped one is enough."""
     style = (_TITLE_STYLE if has_title else "") + (_LOGO_STYLE if has_logo else "")
     if accent:
         light, dark = shown_accents(accent)

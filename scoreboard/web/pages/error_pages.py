@@ -1,7 +1,6 @@
-"""Errors as pages: what a browser is shown where a program gets problem+json.
+"""Errors as HTML pages, for people who open an address in a browser. A program gets problem+json.
 
-`ErrorPages.of` is called for each response of 400 and more, whichever handler made it. Responses of the API stay as
-they are.
+`ErrorPages.of` is called for each response of 400 and more, of any handler. Responses of the API are not changed.
 """
 
 import re
@@ -17,12 +16,12 @@ from scoreboard.web.pages.branding import Branding
 PROBLEM = b"content-type: application/problem+json"
 PAGE = b"content-type: text/html; charset=utf-8\r\ncache-control: no-store\r\nvary: accept\r\n"
 ACCEPT_BYTES = 1_024  # of an Accept field; browsers send some 150
-KINDS = 32  # of media in it that are looked at
+KINDS = 32  # media types in it that are read
 
 _HTML = frozenset({b"text/html", b"application/xhtml+xml"})
 _JSON = frozenset({b"application/json", b"application/problem+json"})
 _RETRY_AFTER = re.compile(rb"(?:^|\n)retry-after: ([0-9]{1,9})\r").search
-_NEXT = re.compile(r" Next in \d+ s\.$")  # said once, in our own words
+_NEXT = re.compile(r" Next in \d+ s\.$")  # the page has its own sentence for it
 
 
 class _Problem(msgspec.Struct):
@@ -36,7 +35,7 @@ _decode = msgspec.json.Decoder(_Problem).decode
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a person asks: a browser that opens an address says that it would rather have HTML than JSON."""
+    """Whether a browser opens an address: its Accept field prefers HTML to JSON, or weighs them alike."""
     accept = request.header(b"accept").lower()
     if b"html" not in accept or len(accept) > ACCEPT_BYTES or request.path.startswith(API):
         return False
@@ -68,7 +67,7 @@ class ErrorPages:
         self._template = Environment(loader=PackageLoader("scoreboard.web"), autoescape=True).get_template("error.html")
 
     def of(self, request: Request, answer: Response) -> Response:
-        """The same as a page, if it is a problem and a person asks; else the answer itself. Other fields stay."""
+        """The response as a page, if it is a problem and `wants_page`; else the response itself. Other fields stay."""
         if not answer.fields.startswith(PROBLEM) or not wants_page(request):
             return answer
         said = _decode(answer.body)

@@ -1,4 +1,4 @@
-"""Scripts as they are sent: without comments, so that these cost no visitor anything. Pure.
+"""Removes comments from scripts before they are served, so that visitors do not load them. Pure.
 
 Only comments that fill whole lines go: `//` lines and `/** … */` blocks. Each becomes empty lines, so that the line
 numbers of an error are those of the file. The price is that no template literal of ours may have such a line; a test

@@ -41,8 +41,8 @@ TYPES = {
 }
 STAGE = b"stage"  # /?stage
 CLIENT = CLIENT_PATH.removeprefix("/")
-# What stands there. The module itself has one address: imported by two, it would be two modules, which share no
-# connection.
+# The content of CLIENT_PATH. It re-exports the module from its one address: a module that is imported by two addresses
+# is loaded twice, and the two copies do not share a connection.
 CLIENT_ENTRY = f"export * from '.{STATIC_PREFIX}{CLIENT}';\n".encode()
 
 # A module script of another site's page is fetched with CORS; these files are the same for everybody.
@@ -62,10 +62,9 @@ class _RenderedPage(NamedTuple):
 
 
 def page_actions(rules: Rules, *, cooldowns: bool = True) -> list[PageAction]:
-    """A button for each action type that has one, with metadata that its rule accepts and the points that exactly this
-    gives.
+    """A button for each action type that has one, with metadata that its rule accepts and the points for it.
 
-    `cooldowns` False: no button rests, since the server has nobody wait.
+    `cooldowns` False: every button's cooldown is 0, since the server enforces none.
     """
     return [_button(name, rule, rules, cooldowns=cooldowns) for name, rule in rules.items() if rule.button]
 
@@ -92,9 +91,9 @@ def _file(name: str, content: bytes) -> CompressedResponse:
 
 
 class PageRoutes:
-    """`rules`: of the actions that have buttons, none for no buttons; `per_minute`: the limit of
-    actions a user, 0 for none; `cooldowns`: whether they are in force; `avatars`: whether pictures of users are shown;
-    `public_url`: what browsers see, "" when it is not known."""
+    """`rules`: of the actions that have buttons, empty for no buttons; `per_minute`: the limit of actions a user, 0 for
+    none; `cooldowns`: whether they are enforced; `avatars`: whether pictures of users are shown; `public_url`: the
+    address that browsers use, "" when it is not known."""
 
     def __init__(
         self,

@@ -1,13 +1,16 @@
 """Register, log in, refresh, log out.
 
-A browser (a request with `Origin`) is given its refresh token in a cookie that scripts can't read and that is sent to
-the refresh route alone, and a device cookie that makes it known at its next log-in; everybody else is given all in the
-JSON. Pages of foreign origins are refused. How often one may log in is decided in operations.log_in.
+A browser (a request with `Origin`) gets its refresh token in a cookie that scripts can't read and that is sent to the
+refresh route alone, and a device cookie by which its next log-in is recognized. Any other client gets the refresh token
+in the JSON. Pages of foreign origins are refused. operations.login_limits decides how often one may log in.
 
-On https the cookies' names begin with `__Secure-`: a page on plain http can't plant those. `__Host-` would keep out
-sibling domains, but demands `Path=/`: the token, which is good for a month, would travel with every request, and past
-whatever logs them. So all cookies of the name are read instead, and a page says which user it takes itself for: a token
-that a sibling has planted is another user's, and not taken.
+How the cookies are protected:
+
+1. On https their names begin with `__Secure-`. A page on plain http can't set such a cookie.
+2. `__Host-` would also stop sibling domains, but it demands `Path=/`. The token, valid for a month, would then be sent
+   with every request, and could end up in logs.
+3. So all cookies of the name are read, and the page sends the id of the user that it shows. A token that a sibling
+   domain has set is another user's, and is refused.
 """
 
 import re
@@ -42,10 +45,9 @@ from scoreboard.web.schemas import LoggedInAnswer, Nothing
 
 REFRESH_COOKIE = "scoreboard_refresh"
 DEVICE_COOKIE = "scoreboard_device"
-COOKIES_READ = 64  # of one name: a head has room for some hundred; which of them are ours costs no look-up
-SECURE_PREFIX = "__Secure-"  # RFC 6265bis: browsers take a cookie of such a name from https alone
-# Characters. Ours have 86; what is longer is refused as any token that is not ours (401), up to here. Nothing but the
-# length is looked at.
+COOKIES_READ = 64  # of one name: a head has room for some hundred; one that this server did not make costs no query
+SECURE_PREFIX = "__Secure-"  # RFC 6265bis: browsers accept a cookie of such a name from https alone
+# Characters. Our tokens have 86. A longer one in a body, up to this, gets 401 like any unknown token; beyond this 400.
 REFRESH_TOKEN_LONGEST = 1024
 
 

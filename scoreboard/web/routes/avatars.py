@@ -1,7 +1,7 @@
 """`GET /avatars/{userId}`: the picture of a user who is on the board now, from this server. See operations.pictures for
 how it gets here.
 
-Pages of others may show it: it is for everybody who can see the board.
+Other sites' pages may show it too: it is public like the board.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ NO_PICTURE = Refusal(Code.NOT_FOUND, "There is no such picture.")
 
 _FIELDS = b"access-control-allow-origin: *\r\n"
 _KEEP = b"cache-control: public, max-age=3600\r\n"
-_KEEP_ABSENCE = b"public, max-age=60"  # seconds; a page that draws the same face again and again asks once
-_ASK = b"cache-control: no-cache\r\n"  # the address is not that of this very picture
+_KEEP_ABSENCE = b"public, max-age=60"  # seconds; a page that draws the same picture often asks once
+_ASK = b"cache-control: no-cache\r\n"  # the request's `v` is not this picture's, so caches must ask each time
 
 
 class AvatarRoutes:
@@ -43,7 +43,7 @@ class AvatarRoutes:
         url = next((row.avatarUrl for row in snapshot.rows if row.userId == user), None)
         if url is None or not (host := host_of(url)):
             return _no_picture(request)
-        if host == _host(request):  # a name of our own, or the client says so: nothing is fetched, nor kept for others
+        if host == _host(request):  # it may be this server: nothing is fetched, and no cache keeps the answer
             return problem(NO_PICTURE, request.request_id)
         picture = await self._pictures.get(url)
         if picture is None:
@@ -58,5 +58,5 @@ def _no_picture(request: Request) -> Response:
 
 
 def _host(request: Request) -> str:
-    """The name that the client called us by, without a port."""
+    """The host name in the request's Host field, without a port."""
     return host_of(f"//{request.header(b'host').decode('latin-1')}")

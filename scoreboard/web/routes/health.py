@@ -1,4 +1,4 @@
-"""What orchestrators and Prometheus ask: whether the process is alive, whether it may be sent requests, its metrics.
+"""Routes for orchestrators and Prometheus: whether the process is alive, whether it may be sent requests, its metrics.
 
 Tested in tests/web/test_application.py.
 """
@@ -35,7 +35,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class NodeHealth(Protocol):
-    """What this node knows of itself; app.health has it."""
+    """The health of this node; app.health implements it."""
 
     def conditions(self) -> Mapping[Store, StoreCondition]:
         """Of each store."""
@@ -48,7 +48,7 @@ class NodeHealth(Protocol):
 
 
 class HealthRoutes:
-    """Answers from what this node knows: no request costs a call to a store.
+    """The probes and the metrics. They are answered from memory: no request costs a call to a store.
 
     The node sets `draining` when it shuts down.
     """
@@ -58,8 +58,8 @@ class HealthRoutes:
         self._health = health
 
     def routes(self, *, metrics: bool) -> Iterator[Route]:
-        """The probes, and `/metrics` unless that has a listener of its own. The fast handlers answer whatever the node
-        is busy with."""
+        """The probes, and `/metrics` unless that has a listener of its own. The fast handlers answer without waiting
+        for a task, however busy the node is."""
         yield Route(
             method="GET",
             path=LIVEZ_PATH,

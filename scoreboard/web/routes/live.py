@@ -1,4 +1,4 @@
-"""The paths of the three live transports: WebSocket, event stream, long poll. Their work is done in live.transports.
+"""The routes of the three live transports: WebSocket, event stream, long poll. live.transports implements them.
 
 Web and live do not import each other, so the transports are named by Protocols here. Quart serves none of them: a
 stream keeps its socket, and thousands of long polls wait at the same time. Tested in tests/web/test_openapi.py.
@@ -34,7 +34,7 @@ class WebSocketTransport(Protocol):
     """live.transports.websocket."""
 
     def refusal(self, request: Request) -> Refusal | None:
-        """Why a handshake would find no room now."""
+        """Why a handshake would be refused now; None: there is room."""
 
 
 class StreamTransport(Protocol):
@@ -61,7 +61,7 @@ class LiveRoutes:
         self._websocket, self._stream, self._poll = websocket, stream, poll
 
     def routes(self) -> Iterator[Route]:
-        """All three; http1 alone serves them."""
+        """All three; Quart serves none of them."""
         yield Route(
             method="GET",
             path=STREAM_PATH,
@@ -100,9 +100,10 @@ class LiveRoutes:
         )
 
     async def upgrade_required(self, request: Request) -> Response:
-        """The answer to a request for the WebSocket that is no handshake; a handshake never comes here.
+        """The response to a request for the WebSocket's path that is no handshake; http.connection upgrades handshakes.
 
-        A page whose WebSocket was closed asks for the reason, since its script can't read it from the handshake.
+        A page whose handshake failed sends such a request to find the reason: its script can't read the response to a
+        handshake.
         """
         refusal = self._websocket.refusal(request)
         return problem(refusal or UPGRADE_REQUIRED, request.request_id, fields=b"" if refusal else UPGRADE_FIELDS)

@@ -1,7 +1,7 @@
 """The two hot routes: submit an action, and read the board. A fast, a direct and a Quart handler serve both alike.
 
 The answer with a board is encoded once per snapshot and limit, and shared by all clients without a token. A client with
-a token gets its own rank and score in addition. The rules are elsewhere: operations.submit_action, storage.board_cache.
+a token also gets its own rank and score. The rules are in operations.submit_action and storage.board_cache.
 """
 
 import re
@@ -140,7 +140,7 @@ def _count(outcome: Outcome) -> None:
 
 
 class ScoreRoutes:
-    """The routes of `/scores` that are no live transports (those are in web.routes.live)."""
+    """The routes of `/scores` but for the live transports (those are in web.routes.live)."""
 
     __slots__ = ("_authenticator", "_encoded", "_leaderboard", "_submit_action")
 
@@ -149,7 +149,7 @@ class ScoreRoutes:
         self._encoded: dict[int, _EncodedBoard] = {}  # the newest answer by limit: at most 100
 
     def routes(self) -> Iterator[Route]:
-        """Both; http1 calls them by itself, since most requests are theirs."""
+        """Both. They are direct routes, since most requests are theirs."""
         yield Route(
             method="POST",
             path=SUBMIT_PATH,
