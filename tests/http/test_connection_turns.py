@@ -1,4 +1,4 @@
-"""One connection with everything on it, and connections beside each other."""
+"""One connection with requests of all kinds, and several connections at once."""
 
 import pytest
 import trio
@@ -35,8 +35,7 @@ async def test_everything_on_one_connection() -> None:
 
 
 async def test_others_have_their_turn() -> None:
-    """Of the requests in one read no more than sixteen are answered in a round of the loop; others have their turn in
-    each."""
+    """Of the requests in one read at most sixteen are answered in one pass of the loop; other tasks run in each pass."""
     application, turns, when = Application(), 0, []
     application.refused = lambda _: when.append(turns)
 
@@ -51,7 +50,7 @@ async def test_others_have_their_turn() -> None:
         await client.send(get("/hello") * 400)
         assert [(await client.answer()).status for _ in range(400)] == [200] * 400
         nursery.cancel_scope.cancel()
-    # Last in one round and first in the next: between two turns of the other task there are two rounds at most.
+    # Last in one pass and first in the next: between two turns of the other task there are two passes at most.
     assert max(when.count(turn) for turn in set(when)) <= 2 * YIELD_EVERY
 
 

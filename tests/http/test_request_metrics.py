@@ -1,4 +1,4 @@
-"""Requests are counted by door and status."""
+"""Requests are counted by kind of handler and status."""
 
 import pytest
 import trio
@@ -37,7 +37,7 @@ COUNTED = [
 
 @pytest.mark.parametrize(("data", "more"), COUNTED)
 async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], int]) -> None:
-    """Once, by the door that it came through and the class of its status."""
+    """Once, by the kind of its handler and the class of its status."""
     application = Application()
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
@@ -55,7 +55,7 @@ async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], 
 
 
 async def test_durations_are_of_answers_that_the_server_hastens() -> None:
-    """A request has one; a WebSocket and a stream, which last as long as their client likes, have none."""
+    """A request has a duration; a WebSocket and a stream, which last as long as their client likes, have none."""
 
     def measured(path: str) -> float:
         labels = [{"route": path, "status": f"{digit}xx"} for digit in range(1, 6)]

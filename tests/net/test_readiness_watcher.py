@@ -1,4 +1,4 @@
-"""What a watcher does with `on_readable`: who is woken, and what a callback that fails can't do."""
+"""`on_readable` of a watcher: when the waiter is woken, and what happens when the callback raises."""
 
 import socket as stdlib_socket
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Waiter:
 
 
 async def told(both: Pair, on_readable: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
-    """What becomes of a waiter when `data` comes and `on_readable` is called."""
+    """The waiter after `data` has come and `on_readable` was called."""
     waiter = Waiter()
     both.watcher.on_readable = on_readable
     async with trio.open_nursery() as nursery:
@@ -41,7 +41,7 @@ async def told(both: Pair, on_readable: Callable[[], bool] | None, data: bytes =
 
 
 async def test_a_callback_that_has_done_it() -> None:
-    """The waiter sleeps on; with a callback that has not, it is woken."""
+    """A callback that returns True leaves the waiter asleep; one that returns False wakes it."""
     read: list[bytes | None] = []
     async with pair() as both:
         assert (await told(both, lambda: read.append(both.socket.read_now()) or True)).woken == 0
@@ -51,7 +51,7 @@ async def test_a_callback_that_has_done_it() -> None:
 
 
 async def test_a_callback_with_nobody_waiting() -> None:
-    """It is not called: somebody is at work on this socket."""
+    """It is not called: the task is at work on this socket."""
     async with pair() as both:
         called: list[bool] = []
         both.watcher.on_readable = lambda: called.append(True) or True
@@ -62,8 +62,8 @@ async def test_a_callback_with_nobody_waiting() -> None:
 
 
 async def test_a_callback_that_leaves_something() -> None:
-    """When it has filled its buffer, or the peer has ended it, the waiter is woken: no edge will come for what is
-    left."""
+    """When a read filled its buffer, or the peer has ended the connection, the waiter is woken: no edge comes for the
+    rest."""
     async with pair() as both:
         waiter = await told(both, lambda: both.socket.read_now(3) is not None, b"abcd")
         assert waiter.woken == 1
@@ -78,7 +78,7 @@ async def test_a_callback_that_leaves_something() -> None:
 
 
 async def test_a_callback_that_closes() -> None:
-    """The waiter is woken once, whatever the callback says then."""
+    """The waiter is woken once, whatever the callback returns."""
 
     def close(socket: Socket, says: bool) -> bool:
         socket.close()
@@ -91,7 +91,7 @@ async def test_a_callback_that_closes() -> None:
 
 
 async def test_no_callback_is_asked_about_a_close() -> None:
-    """There is nothing to do at once: the waiter is woken."""
+    """The waiter is woken, and `on_readable` is not called."""
     async with pair() as both, trio.open_nursery() as nursery:
         waiter, called = Waiter(), list[None]()
         both.watcher.on_readable = lambda: called.append(both.watcher.mark_drained()) or True
