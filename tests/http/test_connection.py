@@ -165,14 +165,14 @@ async def test_absolute_target_without_a_path() -> None:
 
 @pytest.mark.parametrize(("given", "kept"), [("abc.DEF-1_2", True), ("a" * 129, False), ("", False), ("a b", False)])
 async def test_request_id(given: str, kept: bool) -> None:
-    """The caller's request id is used if it is valid; else a new one is made. Handler, application and response have the
-    same id."""
+    """The caller's request id is used if it is valid; else a new one is made. Handler, application and response have
+    the same id."""
     application = Application()
     async with serving(application) as server:
         answer = await ask(server, get("/app/x", f"X-Request-ID: {given}"))
-    told = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
-    assert [answer.header("x-request-id")] == told == [application.seen[0].request_id.decode()]
-    assert (told == [given]) is kept
+    seen_ids = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
+    assert [answer.header("x-request-id")] == seen_ids == [application.seen[0].request_id.decode()]
+    assert (seen_ids == [given]) is kept
 
 
 async def test_the_first_of_a_name_counts() -> None:

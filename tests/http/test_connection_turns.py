@@ -23,19 +23,19 @@ async def test_everything_on_one_connection() -> None:
         handshake = websocket.send(Request(host="t", target="/live"))
         await client.send(get("/hello") + handshake)
         assert (await client.answer()).body == b'"hello"'
-        heard: list[object] = []
-        while not any(isinstance(event, Message) for event in heard):
+        received: list[object] = []
+        while not any(isinstance(event, Message) for event in received):
             websocket.receive_data(client.buffer or await client.stream.receive_some())
             client.buffer = b""
             for event in websocket.events():
-                heard.append(event)
+                received.append(event)
                 if isinstance(event, AcceptConnection):
                     await client.send(websocket.send(TextMessage("hi")))
-        assert heard[-1] == TextMessage("hi", frame_finished=True, message_finished=True)
+        assert received[-1] == TextMessage("hi", frame_finished=True, message_finished=True)
 
 
 async def test_others_have_their_turn() -> None:
-    """Of the requests in one read at most sixteen are answered in one pass of the loop; other tasks run in each pass."""
+    """Of the requests in one read at most sixteen are answered in one pass of the loop; other tasks run in each."""
     application, turns, when = Application(), 0, []
     application.refused = lambda _: when.append(turns)
 

@@ -13,8 +13,9 @@ from tests.http.raw import UPGRADE, connected, get
 HELLO = get("/hello")
 
 
-def counted(door: str, status: str) -> float:
-    return metrics.REGISTRY.get_sample_value("scoreboard_http_requests_total", {"handler": door, "status": status}) or 0
+def counted(handler: str, status: str) -> float:
+    labels = {"handler": handler, "status": status}
+    return metrics.REGISTRY.get_sample_value("scoreboard_http_requests_total", labels) or 0
 
 
 COUNTED = [
@@ -42,7 +43,7 @@ async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], 
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
     )
-    names = [(door, f"{digit}xx") for door in metrics.HANDLER_KINDS for digit in range(1, 6)]
+    names = [(handler, f"{digit}xx") for handler in metrics.HANDLER_KINDS for digit in range(1, 6)]
     before = {name: counted(*name) for name in names}
     async with serving(application) as server:
         async with connected(server) as client:

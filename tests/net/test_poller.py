@@ -125,19 +125,19 @@ async def test_a_reset(waiting: bool) -> None:
 async def test_on_eof_is_called_without_a_reader(how: str) -> None:
     """`on_eof` is called once the peer has left, even if no task waits and bytes are unread."""
     async with pair() as both:
-        told = trio.Event()
+        eof_seen = trio.Event()
         assert both.socket.watcher is not None
-        both.socket.watcher.on_eof = told.set
+        both.socket.watcher.on_eof = eof_seen.set
         both.peer.sendall(b"unread")
         await trio.testing.wait_all_tasks_blocked()
-        assert not told.is_set()
+        assert not eof_seen.is_set()
         if how == "reset":
             both.reset()
         elif how == "close":
             both.peer.close()
         else:
             both.peer.shutdown(stdlib_socket.SHUT_WR)
-        await told.wait()
+        await eof_seen.wait()
         assert both.socket.watcher.at_eof
 
 
@@ -264,10 +264,10 @@ def crowd(poller: module.Poller, nursery: trio.Nursery, groups: str) -> list[Pai
 @pytest.mark.parametrize("groups", ["b" + 30 * "a" + "b", 30 * "a" + "bb", 10 * "a" + 10 * "c" + "bb" + 10 * "a"])
 async def test_groups_take_turns(groups: str) -> None:
     """Thirty connections of one group do not delay two of another, whichever came first."""
-    told: list[str] = []
+    dispatched: list[str] = []
 
     def note(group: str) -> bool:
-        told.append(group)
+        dispatched.append(group)
         return True
 
     async with polling() as (poller, nursery):
@@ -278,13 +278,13 @@ async def test_groups_take_turns(groups: str) -> None:
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
             both.peer.sendall(b"x")
-        await until(lambda: len(told) == len(pairs))
+        await until(lambda: len(dispatched) == len(pairs))
         for both in pairs:
             with both:
                 pass
     kinds = len(set(groups))
-    assert "b" in told[:kinds]
-    assert told[: 2 * kinds].count("b") == 2
+    assert "b" in dispatched[:kinds]
+    assert dispatched[: 2 * kinds].count("b") == 2
 
 
 async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,17 +294,17 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     before its turn gets no event.
     """
     monkeypatch.setattr(module, "MAX_TURN_SECONDS", 0.0)
-    told: list[int] = []
+    dispatched: list[int] = []
 
     def note(number: int) -> bool:
-        told.append(number)
+        dispatched.append(number)
         return True
 
     async with polling() as (poller, nursery):
         pairs = crowd(poller, nursery, 10 * "ab")
 
         def first() -> bool:
-            told.append(0)
+            dispatched.append(0)
             pairs[19].socket.close()
             for both in pairs[1:19]:
                 both.peer.sendall(b"y")
@@ -317,7 +317,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         for both in pairs:
             both.peer.sendall(b"x")
         turns = 0
-        while len(told) < 19:
+        while len(dispatched) < 19:
             turns += 1
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked(0.005)
@@ -325,7 +325,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             with both:
                 pass
         assert not poller._pending
-    assert sorted(told) == list(range(19))
+    assert sorted(dispatched) == list(range(19))
     assert turns >= 16
 
 

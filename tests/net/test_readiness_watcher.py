@@ -27,7 +27,7 @@ class Waiter:
         self.woken += 1
 
 
-async def told(both: Pair, on_readable: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
+async def notified(both: Pair, on_readable: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
     """The waiter after `data` has come and `on_readable` was called."""
     waiter = Waiter()
     both.watcher.on_readable = on_readable
@@ -44,8 +44,8 @@ async def test_a_callback_that_has_done_it() -> None:
     """A callback that returns True leaves the waiter asleep; one that returns False wakes it."""
     read: list[bytes | None] = []
     async with pair() as both:
-        assert (await told(both, lambda: read.append(both.socket.read_now()) or True)).woken == 0
-        assert (await told(both, lambda: False, b"y")).woken == 1
+        assert (await notified(both, lambda: read.append(both.socket.read_now()) or True)).woken == 0
+        assert (await notified(both, lambda: False, b"y")).woken == 1
         assert read == [b"x"]
         assert await both.socket.receive_some() == b"y"
 
@@ -65,7 +65,7 @@ async def test_a_callback_that_leaves_something() -> None:
     """When a read filled its buffer, or the peer has ended the connection, the waiter is woken: no edge comes for the
     rest."""
     async with pair() as both:
-        waiter = await told(both, lambda: both.socket.read_now(3) is not None, b"abcd")
+        waiter = await notified(both, lambda: both.socket.read_now(3) is not None, b"abcd")
         assert waiter.woken == 1
         assert await both.socket.receive_some() == b"d"
 
@@ -86,7 +86,7 @@ async def test_a_callback_that_closes() -> None:
 
     for says in (True, False):
         async with pair() as both:
-            waiter = await told(both, partial(close, both.socket, says))
+            waiter = await notified(both, partial(close, both.socket, says))
             assert (waiter.woken, waiter.raised) == (1, None)
 
 
@@ -109,10 +109,10 @@ async def test_a_callback_that_raises() -> None:
             def fail() -> bool:
                 raise ValueError("a bug in a callback")
 
-            waiter = await told(both, fail)
+            waiter = await notified(both, fail)
             assert isinstance(waiter.raised, ValueError)
             assert await both.socket.receive_some() == b"x"
             other.peer.sendall(b"y")
             assert await other.socket.receive_some() == b"y"
             both.watcher.on_readable = None
-            assert (await told(both, None)).raised is None
+            assert (await notified(both, None)).raised is None

@@ -140,8 +140,8 @@ async def test_send_now() -> None:
 
 
 async def test_a_rest_is_finished() -> None:
-    """What did not fit goes out by itself, nothing comes between, and then `on_writable` is called and it is not behind any
-    more."""
+    """A task writes what did not fit, and nothing comes between. Then `on_writable` is called, and the socket is no
+    longer behind."""
     called: list[Socket] = []
     async with paired() as (socket, peer):
         socket.on_writable = called.append

@@ -166,8 +166,8 @@ async def test_deadline() -> None:
 
 
 async def test_behind() -> None:
-    """A peer that has not taken its bytes for longer than `slow_reader_timeout` runs the callback once; one that has caught up does
-    not."""
+    """A peer that is behind for longer than `slow_reader_timeout` has the callback run once; one that has caught up
+    does not."""
     called: list[str] = []
     async with paired() as (socket, peer):
         socket.on_behind, socket.slow_reader_timeout = lambda: called.append("behind"), 4.0

@@ -1,4 +1,4 @@
-"""WebSockets over real connections: the real server, trio-websocket's client, and raw bytes that no client would send."""
+"""WebSockets over real connections: the real server, trio-websocket's client, and raw bytes no client would send."""
 
 import dataclasses
 import json
