@@ -222,8 +222,8 @@ class RequestParser:
                 self.refusal = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {HEAD_BYTES} bytes")
 
     def close(self) -> None:
-        """Breaks the reference cycle between llhttp and this object, whose methods are its callbacks. Nothing may be fed
-        afterwards."""
+        """Breaks the reference cycle between llhttp and this object, whose methods are its callbacks. After it nothing
+        may be fed."""
         del self._engine
 
     def _too_large(self) -> RefusedError:

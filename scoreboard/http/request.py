@@ -19,8 +19,8 @@ NORMAL_PATH = re.compile(
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a handler returns. `fields` are ready lines, each "name: value\\r\\n". The head's other fields (length, Date,
-    …) are added by `RequestHandlers.write_head`."""
+    """What a handler returns. `fields` are complete lines, each "name: value\\r\\n". `RequestHandlers.write_head` adds
+    the head's other fields (length, Date, …)."""
 
     status: int
     body: bytes

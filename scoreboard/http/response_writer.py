@@ -50,7 +50,7 @@ class ResponseWriter:
         self.close_after_response = False  # the next response says "Connection: close": the server is draining
         self.status = 0  # of the newest head
         self._format = response_format
-        # What neither the kernel nor the socket has taken of a response; a view of the shared body if that is large.
+        # The part of a response that neither the kernel nor the socket has; a view of the shared body if that is large.
         self._unwritten: bytes | memoryview = b""
 
     # ---- bytes ------------------------------------------------------------------------------------------------------

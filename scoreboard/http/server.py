@@ -29,7 +29,7 @@ SEND_BUFFER_BYTES = (
     16_384  # the kernel's default holds 3.8 MiB, six minutes of boards, until a reader is seen to be slow
 )
 ACCEPT_BATCH = 6  # connections accepted in a row, a millisecond: many new ones do not delay the open ones
-REFUSED_BATCHES = 4  # times ACCEPT_BATCH are refused in a row: a refusal costs a fourth of what accepting does
+REFUSED_BATCHES = 4  # times the batch may be refused in a row: a refusal costs a fourth of what accepting does
 # When descriptors or memory have run out: accept would fail at once again, and the listener stays readable.
 ACCEPT_PAUSE_SECONDS = 0.1
 SWEEP_INTERVAL_SECONDS = 0.5  # deadlines are some seconds long, so half a second more does not matter

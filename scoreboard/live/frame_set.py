@@ -1,5 +1,4 @@
-"""What the viewers of a board are sent next. Each format is encoded once for all who want it, and only if somebody
-does.
+"""What the viewers of a board are sent next. Each format is encoded once for all its viewers, and only if it has any.
 
 A format is a transport's bytes (WebSocket frame, Server-Sent event) of whole boards or of deltas. A long poll has a
 body of its own. Everything is encoded from a snapshot, which names its board. No I/O and no clock. The hub makes one

@@ -1,4 +1,4 @@
-"""Who subscribed to which board, and the one loop that sends everyone what is new.
+"""The viewers of this node and their subscriptions, and the one loop that sends new boards to all subscribers.
 
 Transports add a `Viewer` or a `Poll` each. The batcher calls `publish` with a board's newest snapshot, the
 subscription `send_personal` and `close_session`. Nothing here waits for a socket (see fan_out). Every method that does
@@ -98,7 +98,7 @@ class Hub:
         self.is_shutting_down = False  # new connections are closed at once
         self.broadcast_seconds = 0.0  # of all boards since the last tick, when the batcher set it to 0
 
-    # ---- who is there -----------------------------------------------------------------------------------------------
+    # ---- viewers and subscriptions ----------------------------------------------------------------------------------
 
     def add(self, viewer: Viewer) -> None:
         """From now on it gets personal events (once identified) and what it subscribes to."""

@@ -1,6 +1,6 @@
-"""Who is connected: a `Viewer` for each connection that stays, a `Poll` for each request that waits.
+"""The hub's clients: a `Viewer` for each WebSocket or event stream, a `Poll` for each long poll that waits.
 
-Transports make them, the hub keeps them and writes to them. Both are small: there are thousands. Tested with the hub,
+Transports make them; the hub holds them, and writes to them. Both are small: there are thousands. Tested with the hub,
 and in tests/live/test_reference_cycles.py.
 """
 
@@ -22,7 +22,7 @@ class Transport(Protocol):
 
 
 class WritableObserver(Protocol):
-    """Who sends to viewers: the hub."""
+    """What a viewer reports to: the hub."""
 
     def on_writable(self, viewer: "Viewer") -> None:
         """The viewer's socket takes bytes again."""

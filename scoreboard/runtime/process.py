@@ -10,8 +10,8 @@ import signal
 import structlog
 
 # Thresholds of the cyclic garbage collector: new containers until a collection of the youngest generation, and
-# collections until the next older one is collected too. With CPython's own (700, 10, 10) 8,000 viewers that arrive cause
-# 13 pauses, the last of 0.4 s. Reference cycles in a million containers take some hundred megabytes; connections that
+# collections until the next older one is collected too. With CPython's own (700, 10, 10) 8,000 new viewers cause 13
+# pauses, the last of 0.4 s. Reference cycles in a million containers take some hundred megabytes; connections that
 # have ended leave none (tests/live/test_reference_cycles.py).
 GC_THRESHOLDS = (5_000, 5, 50)
 

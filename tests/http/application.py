@@ -1,4 +1,4 @@
-"""`Application`: request handlers that note what they were asked, an ASGI application, and a server that runs them."""
+"""`Application`: request handlers that record their requests, an ASGI application, and a server that runs them."""
 
 import json
 import time
@@ -26,13 +26,13 @@ from scoreboard.http.server import Server
 from tests.http.raw import HANG
 
 LIVE = b"/live"
-BIG = b"b" * 2_000_000  # shared by all who are answered with it, as a board or a file is
+BIG = b"b" * 2_000_000  # one body for all responses, as a board or a file is
 LARGE = b"l" * 200_000
 JSON = b"content-type: application/json\r\n"
 
 
 class HandledBy(Enum):
-    """Who answers the requests of plain handlers. Responses must not depend on it."""
+    """How the requests of plain handlers are answered. Responses must not depend on it."""
 
     FAST = "fast"  # a fast handler, as the bytes come in
     SOMETIMES_FAST = "sometimes_fast"  # the fast handler returns None for every other request
@@ -63,7 +63,7 @@ class Application:
         self.malformed = 0
         self.gate = trio.Event()  # /slow waits for it
         self.waiting = trio.Event()  # somebody is in /slow
-        self.disconnected = trio.Event()  # the ASGI application was told that the client has left
+        self.disconnected = trio.Event()  # the ASGI application has received http.disconnect
         self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is deferred
         self.held: list[Respond] = []  # of /held, which the test responds to
         self.refused: Callable[[Request], Response | None] = lambda _: None
@@ -216,7 +216,7 @@ class Application:
     async def asgi(
         self, scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
-        """What stands for Quart: the path says how it answers."""
+        """Takes the place of Quart: the path says how it answers."""
         assert scope["type"] == "http"
         assert scope["client"] is not None
         body, more = b"", True

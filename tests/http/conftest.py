@@ -19,8 +19,7 @@ def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """Calls what is in the list, once each, at the moment in which requests were left over to a connection's task that
-    has not run yet."""
+    """Calls each function of the list once, when requests are left to a connection's task that has not run yet."""
     calls: list[object] = []
     on_readable = Connection._on_readable
 

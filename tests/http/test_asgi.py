@@ -1,4 +1,4 @@
-"""The door to the ASGI application: framing, what is written once, clients that leave, the lifespan."""
+"""The ASGI adapter: framing, fields that are written once, clients that leave, the lifespan."""
 
 import logging
 
@@ -80,7 +80,7 @@ async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture, path:
 
 
 async def test_an_application_that_fails_in_the_middle() -> None:
-    """Of an answer that is already on its way no last chunk comes: nobody may take it for a whole one."""
+    """After a part of a response was sent, no last chunk follows: a client must not take it for a complete one."""
     async with serving() as server, connected(server) as client:
         await client.send(get("/app/great-half"))
         data = await client.rest()
@@ -98,7 +98,7 @@ async def test_a_length_that_is_not_kept(path: str, body: bytes) -> None:
 
 
 async def test_a_client_that_leaves() -> None:
-    """The application is told when its client has left, and the server goes on."""
+    """The application receives http.disconnect when its client has left, and the server goes on."""
     application = Application()
     async with serving(application) as server:
         async with connected(server) as client:
@@ -121,7 +121,7 @@ async def test_the_application_takes_its_turn() -> None:
 
 
 async def test_quart() -> None:
-    """A Quart-Trio application answers through the door, with its background tasks in the lifespan's nursery."""
+    """A Quart-Trio application answers through the adapter, with its background tasks in the lifespan's nursery."""
     app = QuartTrio(__name__)
     ran = trio.Event()
 
@@ -151,7 +151,7 @@ async def test_quart() -> None:
 
 
 async def test_lifespan() -> None:
-    """Start-up is through when the block begins, shutdown follows it, also when the block is cancelled."""
+    """Start-up has ended when the block begins; shutdown runs after the block, also when the block is cancelled."""
     app, steps = QuartTrio(__name__), []
 
     @app.before_serving

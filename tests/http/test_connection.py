@@ -39,7 +39,7 @@ async def test_one_byte_at_a_time() -> None:
 
 
 async def test_pipelined() -> None:
-    """Requests that come in one piece are answered in order, whichever door they go through."""
+    """Requests that come in one piece are answered in order, whichever handlers answer them."""
     async with serving() as server, connected(server) as client:
         await client.send(
             get("/hello") + post("/echo", b"1") + get("/app/x") + chunked("/echo", b"2", b"3") + get("/hello")
@@ -50,7 +50,7 @@ async def test_pipelined() -> None:
 
 
 async def test_chunked() -> None:
-    """A chunked body is joined, and who reads the head finds the length that it has now."""
+    """A chunked body is joined, and the request's head has the length of the joined body."""
     async with serving() as server:
         seen = (await ask(server, chunked("/echo", b"ab", b"c" * 5000))).json()
     assert seen["body"] == "ab" + "c" * 5000
@@ -76,7 +76,7 @@ async def test_expect() -> None:
 
 
 async def test_expect_after_a_request() -> None:
-    """The interim answer keeps its place behind the answers that are owed."""
+    """The interim response comes after the responses to earlier requests."""
     async with serving() as server, connected(server) as client:
         await client.send(get("/hello") + post("/echo", b"body", "Expect: 100-continue")[:-4])
         assert [(await client.answer()).status for _ in range(2)] == [200, 100]
@@ -122,7 +122,7 @@ async def test_http_1_0() -> None:
 
 
 async def test_connection_close() -> None:
-    """`Connection: close` is kept, and what was sent after it is not looked at."""
+    """`Connection: close` is obeyed, and what was sent after it is not parsed."""
     async with serving() as server, connected(server) as client:
         answer = await client.ask(get("/hello", "Connection: close") + get("/hello"))
         assert answer.header("connection") == "close"
@@ -165,18 +165,18 @@ async def test_absolute_target_without_a_path() -> None:
 
 @pytest.mark.parametrize(("given", "kept"), [("abc.DEF-1_2", True), ("a" * 129, False), ("", False), ("a b", False)])
 async def test_request_id(given: str, kept: bool) -> None:
-    """The caller's request id is kept if it is a valid one; else there is a new one, the same for handler, application
-    and answer."""
+    """The caller's request id is used if it is valid; else a new one is made. Handler, application and response have
+    the same id."""
     application = Application()
     async with serving(application) as server:
         answer = await ask(server, get("/app/x", f"X-Request-ID: {given}"))
-    told = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
-    assert [answer.header("x-request-id")] == told == [application.seen[0].request_id.decode()]
-    assert (told == [given]) is kept
+    seen_ids = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
+    assert [answer.header("x-request-id")] == seen_ids == [application.seen[0].request_id.decode()]
+    assert (seen_ids == [given]) is kept
 
 
 async def test_the_first_of_a_name_counts() -> None:
-    """Of fields that come twice all are kept, and the first is the one that is asked for."""
+    """Of a repeated field all values are in `headers`, and `header` returns the first."""
     application = Application()
     async with serving(application) as server:
         answer = await ask(server, get("/hello", "X-Request-ID: one", "X-A: 1", "X-Request-ID: two", "x-a: 2"))
@@ -186,7 +186,7 @@ async def test_the_first_of_a_name_counts() -> None:
     assert [value for name, value in seen.headers if name == b"x-a"] == [b"1", b"2"]
 
 
-async def test_before_is_asked_first() -> None:
+async def test_the_middleware_runs_first() -> None:
     """A response of the middleware ends the request, whichever handler it was for; the connection goes on, but after an
     upgrade."""
     application = Application()
@@ -209,7 +209,7 @@ async def test_other_method() -> None:
 
 
 async def test_a_handler_that_raises() -> None:
-    """It is answered with what `failed` says, and the connection goes on."""
+    """The response is that of `error_response`, and the connection goes on."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         assert (await client.ask(get("/fail"))).status == 500
@@ -244,7 +244,7 @@ async def test_a_big_answer_and_a_slow_reader() -> None:
 
 
 async def test_a_stream_that_ends_with_a_rest() -> None:
-    """What a stream has handed to `send_now` goes out before the connection ends."""
+    """What a stream has written with `send_now` goes out before the connection ends."""
     async with serving() as server, connected(server) as client:
         await client.send(get("/rest"))
         await trio.testing.wait_all_tasks_blocked(0.01)

@@ -1,4 +1,4 @@
-"""Sizes and times: what is too large or too late is told so where it can be, and the connection ends."""
+"""Limits of size and time: a request that is too large or too late gets an error if possible; the connection ends."""
 
 import pytest
 import trio
@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 async def drip(client: Client, byte: bytes) -> None:
-    """Sends a byte again and again, until the server has had enough."""
+    """Sends a byte again and again, until the server closes the connection."""
     try:
         while True:
             await client.send(byte)
@@ -39,7 +39,7 @@ async def drip(client: Client, byte: bytes) -> None:
 
 @pytest.mark.parametrize("path", ["/echo", "/app/x"])
 async def test_a_body_of_the_limit(path: str) -> None:
-    """16 KiB are taken, by length and in chunks."""
+    """16 KiB are accepted, by length and in chunks."""
     body = b"b" * BODY_BYTES
     async with serving() as server, connected(server) as client:
         assert len((await client.ask(post(path, body))).json()["body"]) == BODY_BYTES
@@ -50,7 +50,7 @@ async def test_a_body_of_the_limit(path: str) -> None:
     "request_", [post("/echo", b"b" * 17 * 1024), chunked("/echo", *[b"b" * 1024] * 17), post("/app/x", b"b" * 10**6)]
 )
 async def test_a_body_above_the_limit(request_: bytes) -> None:
-    """413 arrives although the body was not read, nobody is asked, and the connection ends."""
+    """413 arrives although the body was not read, no handler is called, and the connection ends."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(get("/hello") + request_)
@@ -84,7 +84,7 @@ async def test_what_a_chunked_body_hides(junk: bytes) -> None:
 
 
 async def test_a_body_in_too_many_chunks() -> None:
-    """A thousand chunks are taken, however small; more are 413."""
+    """A thousand chunks are accepted, however small; more are 413."""
     async with serving() as server, connected(server) as client:
         assert (await client.ask(chunked("/echo", *[b"b"] * MAX_PIECES))).json()["body"] == "b" * MAX_PIECES
         async with trio.open_nursery() as nursery:
@@ -102,7 +102,7 @@ async def suppressed(client: Client, data: bytes) -> None:
 @pytest.mark.parametrize("pieces", [1, 7, 16_383, 10**6])
 @pytest.mark.parametrize("over", [False, True])
 async def test_a_head_of_the_limit(pieces: int, over: bool) -> None:
-    """A head of nearly 16 KiB is taken, a greater one gets 431, however it is cut."""
+    """A head of nearly 16 KiB is accepted, a larger one gets 431, however it is cut."""
     empty = len(get("/hello", "X: "))
     data = get("/hello", "X: " + "x" * (HEAD_BYTES - empty + (100 if over else 0)))
     step = max(pieces, 1) if pieces > 1 else 100
@@ -138,7 +138,7 @@ async def test_many_large_heads_in_a_row() -> None:
 @pytest.mark.parametrize("pieces", [1, 300, 10**6])
 @pytest.mark.parametrize("over", [False, True])
 async def test_the_number_of_fields(pieces: int, over: bool) -> None:
-    """A hundred fields are taken, one more gets 431, however they are cut; all that are taken arrive in order."""
+    """A hundred fields are accepted and arrive in order; one more gets 431. The cuts do not matter."""
     own = MAX_FIELDS - 2 + over  # Host and Content-Length are two
     data = post("/echo", b"", *(f"X-{number}: {number}" for number in range(own)))
     async with serving() as server, connected(server) as client:
@@ -206,7 +206,7 @@ async def test_head_and_body_together() -> None:
 )
 @pytest.mark.parametrize("path", ["/hello", "/app/x"])
 async def test_host(host: str, status: int, path: str) -> None:
-    """A Host that is no name or address is 400 before anybody is asked."""
+    """A Host that is no name or address is 400 before any handler is called."""
     application = Application()
     async with serving(application) as server:
         data = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
@@ -240,7 +240,7 @@ async def test_the_application_gets_one_host() -> None:
     ],
 )
 async def test_a_path_has_one_spelling(path: str) -> None:
-    """Another spelling of a path is 404 and reaches nobody: what a proxy guards can't be asked for in other letters."""
+    """Another spelling of a path is 404 and reaches no handler: it can't get past a proxy's rules for paths."""
     async with serving() as server, connected(server) as client:
         answer = await client.ask(get(path))
         assert answer.status in {404, 400}
@@ -253,7 +253,7 @@ async def test_a_path_has_one_spelling(path: str) -> None:
     "path", ["/app/x", "/app/x/", "/app/a%20b", "/app/a%40b", "/app/~a.b-c_d", "/app/...", "/app/.x", "/app/a;b=c,d"]
 )
 async def test_a_path_in_its_own_spelling(path: str) -> None:
-    """What RFC 3986 calls normal goes on as it is."""
+    """A path in the normal form of RFC 3986 reaches its handler unchanged."""
     async with serving() as server:
         assert (await ask(server, get(path))).status == 200
 
@@ -273,7 +273,7 @@ async def test_pipelined_requests_wait_as_bytes() -> None:
 
 
 async def test_empty_lines_are_few() -> None:
-    """A client that sends nothing but empty lines is told so, and they cost no more than other bytes."""
+    """A client that sends nothing but empty lines gets 400, and they cost no more than other bytes."""
     async with serving() as server, connected(server) as client:
         assert (await client.ask(b"\r\n" * 30 + get("/hello") + b"\r\n" * 30 + get("/hello"))).status == 200
         assert (await client.answer()).status == 200
@@ -293,7 +293,7 @@ def test_ends_of_lines_are_not_fed_one_by_one(data: bytes, monkeypatch: pytest.M
     assert len(steps) <= 3
 
 
-async def test_what_is_no_request_is_told_to_the_handlers() -> None:
+async def test_a_malformed_request_is_reported_to_the_handlers() -> None:
     """Once for each, so that it can be counted."""
     application = Application()
     async with serving(application) as server:
@@ -307,7 +307,7 @@ async def test_what_is_no_request_is_told_to_the_handlers() -> None:
 
 
 async def test_idle(quick: pytest.MonkeyPatch) -> None:
-    """A connection on which nothing more is asked is closed without a word."""
+    """A connection without a further request is closed without a response."""
     quick.setattr(connection_module, "IDLE_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
@@ -317,7 +317,7 @@ async def test_idle(quick: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_first_byte(quick: pytest.MonkeyPatch) -> None:
-    """A connection that asks nothing from the beginning is closed sooner than one that has asked before."""
+    """A connection without any request is closed sooner than one that has had a request."""
     quick.setattr(connection_module, "FIRST_BYTE_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
@@ -326,8 +326,8 @@ async def test_the_first_byte(quick: pytest.MonkeyPatch) -> None:
         assert (await client.ask(get("/hello"))).status == 200
 
 
-async def test_empty_lines_buy_no_time(quick: pytest.MonkeyPatch) -> None:
-    """Whoever sends only empty lines is idle."""
+async def test_empty_lines_do_not_extend_the_deadline(quick: pytest.MonkeyPatch) -> None:
+    """A client that sends only empty lines is idle."""
     quick.setattr(connection_module, "FIRST_BYTE_SECONDS", SOON)
     async with serving() as server, connected(server) as client, trio.open_nursery() as nursery:
         nursery.start_soon(drip, client, b"\r\n")
@@ -337,7 +337,8 @@ async def test_empty_lines_buy_no_time(quick: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("start", [b"G", b"GET /hello HT", b"GET /hello HTTP/1.1\r\nX: "])
 async def test_a_late_head(quick: pytest.MonkeyPatch, start: bytes) -> None:
-    """A head that comes too slowly gets 408, however many bytes have come; each further byte buys no time."""
+    """A head that comes too slowly gets 408, however many bytes have come; a further byte does not extend the
+    deadline."""
     quick.setattr(connection_module, "HEAD_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello"))).status == 200
@@ -372,7 +373,7 @@ async def test_a_late_body(quick: pytest.MonkeyPatch, expect: bool) -> None:
 
 
 async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
-    """No deadline of reading runs while a request is at hand."""
+    """No read deadline runs while a request is being handled."""
     for limit in ("FIRST_BYTE_SECONDS", "IDLE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS"):
         quick.setattr(connection_module, limit, SOON)
     application = Application()
@@ -386,7 +387,7 @@ async def test_a_handler_has_its_time(quick: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["/big", "/app/endless"])
 async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> None:
-    """A client that takes nothing of its answer is closed after a while, and the handler or application ends."""
+    """A client that does not read its response is closed after a while, and the handler or application ends."""
     quick.setattr(writer_module, "WRITE_TIMEOUT_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         await client.send(get(path))
@@ -397,8 +398,8 @@ async def test_nobody_reads_the_answer(quick: pytest.MonkeyPatch, path: str) -> 
         await still_serves(server)
 
 
-async def test_parting_is_bounded(quick: pytest.MonkeyPatch) -> None:
-    """A client that neither closes nor stops sending after the last answer is closed all the same."""
+async def test_the_graceful_close_is_bounded(quick: pytest.MonkeyPatch) -> None:
+    """A client that neither closes nor stops sending after the last response is closed after a while."""
     quick.setattr(writer_module, "CLOSE_TIMEOUT_SECONDS", SOON)
     async with serving() as server, connected(server) as client:
         assert (await client.ask(get("/hello", "Connection: close"))).status == 200

@@ -1,4 +1,4 @@
-"""One connection with everything on it, and connections beside each other."""
+"""One connection with requests of all kinds, and several connections at once."""
 
 import pytest
 import trio
@@ -23,20 +23,19 @@ async def test_everything_on_one_connection() -> None:
         handshake = websocket.send(Request(host="t", target="/live"))
         await client.send(get("/hello") + handshake)
         assert (await client.answer()).body == b'"hello"'
-        heard: list[object] = []
-        while not any(isinstance(event, Message) for event in heard):
+        received: list[object] = []
+        while not any(isinstance(event, Message) for event in received):
             websocket.receive_data(client.buffer or await client.stream.receive_some())
             client.buffer = b""
             for event in websocket.events():
-                heard.append(event)
+                received.append(event)
                 if isinstance(event, AcceptConnection):
                     await client.send(websocket.send(TextMessage("hi")))
-        assert heard[-1] == TextMessage("hi", frame_finished=True, message_finished=True)
+        assert received[-1] == TextMessage("hi", frame_finished=True, message_finished=True)
 
 
 async def test_others_have_their_turn() -> None:
-    """Of the requests in one read no more than sixteen are answered in a round of the loop; others have their turn in
-    each."""
+    """Of the requests in one read at most sixteen are answered in one pass of the loop; other tasks run in each."""
     application, turns, when = Application(), 0, []
     application.refused = lambda _: when.append(turns)
 
@@ -51,7 +50,7 @@ async def test_others_have_their_turn() -> None:
         await client.send(get("/hello") * 400)
         assert [(await client.answer()).status for _ in range(400)] == [200] * 400
         nursery.cancel_scope.cancel()
-    # Last in one round and first in the next: between two turns of the other task there are two rounds at most.
+    # Last in one pass and first in the next: between two turns of the other task there are two passes at most.
     assert max(when.count(turn) for turn in set(when)) <= 2 * YIELD_EVERY
 
 

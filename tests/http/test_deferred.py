@@ -1,5 +1,4 @@
-"""Replies that come later, without a task that waits: in order, once, whatever the peer or the server does
-meanwhile."""
+"""Deferred responses, for which no task waits: in order, once, whatever the peer or the server does meanwhile."""
 
 import errno
 import os
@@ -33,7 +32,7 @@ async def settled() -> None:
 
 
 async def asked(application: Application, client: Client, data: bytes = HELD) -> None:
-    """Sends and returns once one more reply is held."""
+    """Sends and returns once one more request waits for its response."""
     count = len(application.held)
     await client.send(data)
     while len(application.held) == count:
@@ -42,7 +41,7 @@ async def asked(application: Application, client: Client, data: bytes = HELD) ->
 
 
 async def test_the_task_sleeps_on() -> None:
-    """It is not woken for the request, nor for the reply, and afterwards the connection is between requests."""
+    """It is woken neither for the request nor for the response; the connection then waits for the next request."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         (connection,) = server._connections.values()
@@ -61,8 +60,8 @@ async def test_the_task_sleeps_on() -> None:
 @pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
 @pytest.mark.parametrize("after", [HELLO, HELLO * 20, get("/slow"), get("/app/x"), HELLO[:9], HELD + HELLO])
 async def test_what_comes_behind_waits(after: bytes, together: bool) -> None:
-    """Requests sent after it, in the same packet or later, whole or not, are looked at when it is answered, and
-    answered after it."""
+    """Requests sent after it, in the same packet or later, whole or not, are parsed once it is answered, and answered
+    after it."""
     application = Application()
     application.gate.set()
     async with serving(application) as server, connected(server) as client:
@@ -87,7 +86,7 @@ async def test_what_comes_behind_waits(after: bytes, together: bool) -> None:
 
 
 async def test_garbage_behind_it() -> None:
-    """It is answered all the same, then the garbage is."""
+    """The deferred request is answered first, then the garbage."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await asked(application, client, HELD + b"\0\0\r\n\r\n")
@@ -99,7 +98,7 @@ async def test_garbage_behind_it() -> None:
 
 @pytest.mark.parametrize("abruptly", [True, False])
 async def test_the_peer_leaves(abruptly: bool) -> None:
-    """The reply finds nobody, harms nobody, and the connection is forgotten."""
+    """The response is dropped without an error, and the connection is removed."""
     application = Application()
     async with serving(application) as server:
         async with connected(server) as client:
@@ -107,7 +106,7 @@ async def test_the_peer_leaves(abruptly: bool) -> None:
             if abruptly:
                 reset(client)
         await settled()
-        assert server.connections == 1  # what was begun is not taken back
+        assert server.connections == 1  # a request that has begun is always responded to
         application.held[0](said)
         while server.connections:
             await trio.sleep(0.001)
@@ -116,7 +115,7 @@ async def test_the_peer_leaves(abruptly: bool) -> None:
 
 
 async def test_what_makes_the_answer_raises() -> None:
-    """A bug is 500, told once, and the connection goes on."""
+    """A bug is 500, logged once, and the connection goes on."""
     application = Application()
 
     def fail() -> Response:
@@ -167,7 +166,7 @@ async def test_the_kernel_takes_nothing(
 
 
 async def test_a_bug_behind_the_answer_ends_this_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever replies, a committer or the hub, never hears of it."""
+    """The caller of `respond`, a committer or the hub, gets no exception."""
     application = Application()
 
     def fail(_: Request, exc: Exception) -> Response:
@@ -194,7 +193,7 @@ async def drained(server: Server) -> None:
 
 @pytest.mark.parametrize("after", [b"", HELLO])
 async def test_the_server_drains(after: bytes) -> None:
-    """The answer is still given, says that it is the last, and what was sent behind it is not looked at."""
+    """The response still comes, with "Connection: close", and what was sent after the request is not parsed."""
     application = Application()
     async with serving(application) as server, connected(server) as client, trio.open_nursery() as nursery:
         await asked(application, client, HELD + after)
@@ -217,7 +216,7 @@ async def test_the_client_wants_it_to_be_the_last() -> None:
 
 
 async def test_no_deadline_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one missing afterwards."""
+    """After the response there is one again."""
     monkeypatch.setattr(server_module, "SWEEP_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(connection_module, "IDLE_SECONDS", SOON)
     application = Application()
@@ -230,7 +229,7 @@ async def test_no_deadline_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_a_reply_after_the_end() -> None:
-    """The server has gone; whoever has the answer need not know."""
+    """After the server has ended, a late response does nothing."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await asked(application, client)

@@ -1,4 +1,4 @@
-"""When all places are taken: who waits for its client goes, whoever comes is served."""
+"""When no place is free: connections that wait for their clients are closed, and new ones are served."""
 
 import resource
 from contextlib import AsyncExitStack
@@ -37,8 +37,8 @@ async def from_address(server: Server, stack: AsyncExitStack, address: str) -> C
 
 
 async def test_silent_connections_keep_nobody_out() -> None:
-    """However many are opened and stay silent, whoever asks is answered, and no more are kept than there are places
-    for."""
+    """However many connections are opened and stay silent, requests are answered, and there are never more connections
+    than places."""
     async with serving() as server, AsyncExitStack() as stack:
         for _ in range(30):
             await opened(server, stack)
@@ -48,7 +48,7 @@ async def test_silent_connections_keep_nobody_out() -> None:
 
 
 async def test_the_longest_idle_goes_first() -> None:
-    """Of clients that were answered, that are silent, and that have sent half of something, those go that did so
+    """Of clients that were answered, that are silent, and that have sent half a request, the longest idle are closed
     first."""
     async with serving() as server, AsyncExitStack() as stack:
         first = [
@@ -68,8 +68,8 @@ async def test_the_longest_idle_goes_first() -> None:
         assert (await known.ask(get("/hello"))).status == 200
 
 
-async def test_a_crowd_from_one_address_costs_nobody_else_his_connection() -> None:
-    """Those of the address that has most go first, however new they are."""
+async def test_a_crowd_from_one_address_evicts_no_other_address() -> None:
+    """Connections of the address that has most are closed first, however new they are."""
     async with serving(host="0.0.0.0") as server, AsyncExitStack() as stack:
         client = await from_address(server, stack, "127.0.0.9")
         assert (await client.ask(get("/hello"))).status == 200
@@ -78,7 +78,7 @@ async def test_a_crowd_from_one_address_costs_nobody_else_his_connection() -> No
         assert (await client.ask(get("/hello"))).status == 200
 
 
-async def test_a_crowd_of_one_network_costs_nobody_else_his_connection() -> None:
+async def test_a_crowd_of_one_network_evicts_no_other_network() -> None:
     """A network's addresses count together, as those of an IPv6 /64 do, although each of the crowd has its own."""
     application = Application()
     application.peer_group = lambda address: address.rpartition(".")[0]
@@ -95,8 +95,8 @@ async def test_a_crowd_of_one_network_costs_nobody_else_his_connection() -> None
     assert len(application.released) == 31
 
 
-async def test_who_does_not_close_after_the_last_answer_goes_before_all() -> None:
-    """Connections that have had their last answer keep nobody out."""
+async def test_connections_after_their_last_response_are_evicted_first() -> None:
+    """Connections that have had their last response give their places to new ones."""
     async with serving() as server, AsyncExitStack() as stack:
         for _ in range(8):
             await opened(server, stack, b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n")
@@ -104,9 +104,9 @@ async def test_who_does_not_close_after_the_last_answer_goes_before_all() -> Non
             await still_serves(server)
 
 
-async def test_work_and_viewers_are_left_alone() -> None:
-    """A request at hand and a WebSocket outlast any number of newcomers; when nobody waits for a client, newcomers
-    wait."""
+async def test_requests_in_flight_and_viewers_are_not_evicted() -> None:
+    """A request that is being handled and a WebSocket outlast any number of new connections. If no connection waits for
+    its client, new ones wait."""
     application = Application()
     async with serving(application) as server, AsyncExitStack() as stack:
         viewer = await opened(server, stack, UPGRADE)
@@ -124,8 +124,8 @@ async def test_work_and_viewers_are_left_alone() -> None:
         assert await viewer._exactly(4) == b"\x81\x02hi"
 
 
-async def test_who_does_not_read_goes_before_newcomers_wait() -> None:
-    """Connections whose clients take nothing of their answers give their places up."""
+async def test_clients_that_do_not_read_are_evicted() -> None:
+    """Connections whose clients do not read their responses are closed before new ones have to wait."""
     async with serving() as server, AsyncExitStack() as stack:
         for _ in range(8):
             await opened(server, stack, get("/big"))
@@ -134,7 +134,7 @@ async def test_who_does_not_read_goes_before_newcomers_wait() -> None:
 
 
 def test_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process keeps descriptors for itself, and viewers leave places to those who ask and go."""
+    """The process reserves descriptors for itself, and viewers leave places for short requests."""
     monkeypatch.undo()
     for limit, places in ((256, 192), (100, 50), (1024, 960), (resource.RLIM_INFINITY, 1_000_000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))

@@ -1,5 +1,5 @@
-"""Answers as the bytes come in: the same answers in the same order, each request admitted once, whatever gets in the
-way."""
+"""Fast handlers, which answer without the connection's task: the same responses in the same order, and the middleware
+runs once for each request."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ HELLO = get("/hello")
 
 
 async def test_without_waking_the_task() -> None:
-    """What the table answers, it answers alone, one request or several, whole or in pieces."""
+    """A request of the fast table is answered without the task, one or several, whole or in pieces."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO[:10])
@@ -42,7 +42,7 @@ async def test_without_waking_the_task() -> None:
 
 @pytest.mark.parametrize("more", [-1, 0, 1, READ_BYTES])
 async def test_requests_that_fill_a_read(more: int) -> None:
-    """Nothing of them stays behind, and nothing ends when there was no more after all."""
+    """All of them are answered, and the connection goes on when nothing follows."""
     large = get("/hello", "X: " + "x" * 6000)
     pieces = [large] * ((READ_BYTES + more) // len(large) - 1)
     pieces.append(get("/hello", "X: " + "x" * (READ_BYTES + more - len(b"".join(pieces)) - len(get("/hello", "X: ")))))
@@ -55,8 +55,8 @@ async def test_requests_that_fill_a_read(more: int) -> None:
 
 
 async def test_everything_pipelined() -> None:
-    """RecordedAction, between and after requests that wait, for a handler, Quart, or a WebSocket, prompt answers keep their
-    place."""
+    """Fast responses keep their place before, between and after requests that wait: for a handler, Quart, or a
+    WebSocket."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO + get("/slow") + HELLO + get("/app/x") + HELLO + post("/echo", b"1") + HELLO + UPGRADE)
@@ -71,8 +71,8 @@ async def test_everything_pipelined() -> None:
         assert len(application.seen) == 8
 
 
-async def test_while_a_request_is_at_hand() -> None:
-    """What comes while the task is at work waits for it, and is answered after it."""
+async def test_while_a_request_is_being_handled() -> None:
+    """A request that comes while the task answers another waits, and is answered after it."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(get("/slow"))
@@ -104,8 +104,8 @@ async def test_while_a_handler_reads() -> None:
     assert (b"".join(received), len(application.seen)) == (HELLO, 2)
 
 
-async def test_the_table_can_not_answer_now() -> None:
-    """The direct table is asked, and `run_middleware` is not called again."""
+async def test_a_fast_handler_that_returns_none() -> None:
+    """The handler of the direct table is called, and `run_middleware` is not called again."""
     application = Application(HandledBy.SOMETIMES_FAST)
     async with serving(application) as server, connected(server) as client:
         await client.send(*[HELLO * 3] * 5)
@@ -114,8 +114,8 @@ async def test_the_table_can_not_answer_now() -> None:
         assert application.fast_requests
 
 
-async def test_refused_before() -> None:
-    """A response of `run_middleware` goes out at once too, and nobody else is asked."""
+async def test_refused_by_the_middleware() -> None:
+    """A response of `run_middleware` goes out at once too, and no handler is called."""
     application = Application()
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
@@ -127,7 +127,7 @@ async def test_refused_before() -> None:
 
 
 async def test_a_handler_that_raises() -> None:
-    """500, told once to `failed`, and the next request is answered."""
+    """500, `error_response` is called once, and the next request is answered."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(get("/fail") + HELLO)
@@ -143,7 +143,7 @@ async def test_a_bad_request_after_good_ones() -> None:
         assert await client.rest() == b""
 
 
-async def test_no_more_than_a_handful_at_once(left_over: list[object]) -> None:
+async def test_at_most_sixteen_at_once(left_over: list[object]) -> None:
     """Of a buffer full of requests sixteen are answered at once, the others by the task, which takes turns."""
     application = Application()
     answered: list[int] = []
@@ -158,12 +158,12 @@ async def test_no_more_than_a_handful_at_once(left_over: list[object]) -> None:
 
 
 async def test_the_kernel_takes_a_part() -> None:
-    """The rest goes out before the next answer, and the connection is not taken for idle meanwhile."""
+    """The rest goes out before the next response, and the connection does not count as idle meanwhile."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO + get("/big") + HELLO * 2)
         await trio.testing.wait_all_tasks_blocked(0.005)
-        assert len(application.fast_requests) == 2  # while one is behind nobody answers the next
+        assert len(application.fast_requests) == 2  # not while the previous response is unflushed
         assert [len((await client.answer()).body) for _ in range(4)] == [7, 2_000_000, 7, 7]
         assert (await client.ask(HELLO)).body == b'"hello"'
         assert len(application.fast_requests) == 3
@@ -171,7 +171,7 @@ async def test_the_kernel_takes_a_part() -> None:
 
 @pytest.mark.parametrize("failure", [BlockingIOError(), OSError(errno.ENOMEM, "no buffers just now")])
 async def test_the_kernel_takes_nothing(writes: Callable[[Write], None], failure: OSError) -> None:
-    """The answer is owed and goes out first, in front of those that follow it."""
+    """The response goes out later, before those that follow it."""
     failures = [failure]
 
     def write(fd: int, data: bytes) -> int:
@@ -191,7 +191,7 @@ async def test_the_kernel_takes_nothing(writes: Callable[[Write], None], failure
 
 @pytest.mark.parametrize("after", [b"", HELLO])
 async def test_nobody_reads(after: bytes) -> None:
-    """Whoever does not take a prompt answer has as long as for any other, not as long as between requests."""
+    """A client that does not read a fast response has the write time-out, not the longer one between requests."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(get("/big") + after)
@@ -208,7 +208,7 @@ async def test_nobody_reads(after: bytes) -> None:
 
 
 async def test_a_client_that_has_left() -> None:
-    """Answers that nobody can take end the connection, and leave no line in the log."""
+    """A response to a client that has left ends the connection, without a line in the log."""
     with structlog.testing.capture_logs() as logs:
         async with serving() as server:
             async with connected(server) as client:
@@ -237,9 +237,9 @@ async def test_a_request_and_the_end() -> None:
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_buys_time() -> None:
-    """The idle time begins anew with each answer; half a head has its own, shorter one, which further bytes do not
-    renew."""
+async def test_a_response_extends_the_deadline() -> None:
+    """The idle time begins anew with each response. Half a head has a shorter deadline, which further bytes do not
+    extend."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.ask(HELLO)
@@ -257,8 +257,8 @@ async def test_an_answer_buys_time() -> None:
         assert socket.deadline > deadlines[1]
 
 
-async def test_late_after_a_prompt_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a request behind a prompt answer gets 408 in the end."""
+async def test_half_a_request_after_a_fast_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request after a fast response gets 408 when its time has passed."""
     monkeypatch.setattr(server_module, "SWEEP_INTERVAL_SECONDS", 0.005)
     application = Application()
     async with serving(application) as server, connected(server) as client:

@@ -1,4 +1,4 @@
-"""Draining, winding down, cancelling and faults, at the moments at which prompt answers could be in the way."""
+"""Drain, cancelling and faults, at the moments at which fast handlers could interfere."""
 
 import errno
 import socket as stdlib_socket
@@ -35,8 +35,9 @@ async def test_a_drain_before_the_task_has_its_turn(left_over: list[object], wha
         assert await client.rest() == b""
 
 
-async def test_wind_down(left_over: list[object]) -> None:
-    """From then on an answer says that it is the last, a prompt one too; what was sent behind it is not looked at."""
+async def test_begin_drain(left_over: list[object]) -> None:
+    """From then on each response, a fast one too, has "Connection: close"; what was sent after its request is not
+    parsed."""
     application, started = Application(), list[Server]()
     left_over.append(lambda _: started[0].begin_drain())
     async with serving(application) as server, connected(server) as client, connected(server) as idle:
@@ -50,8 +51,8 @@ async def test_wind_down(left_over: list[object]) -> None:
 
 
 async def test_a_drain_while_an_answer_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that did not say that it is the last one is so all the same: the connection ends behind it and does not
-    hold the drain."""
+    """A response without "Connection: close" may be the last one: the connection ends after it and does not delay the
+    drain."""
     monkeypatch.setattr(writer_module, "CLOSE_TIMEOUT_SECONDS", 10.0)
     application = Application()
     server = Server(application)
@@ -66,7 +67,7 @@ async def test_a_drain_while_an_answer_is_on_its_way(monkeypatch: pytest.MonkeyP
                 nursery.start_soon(server.drain, 10 * HANG)
                 await trio.testing.wait_all_tasks_blocked(0.005)
                 assert len((await client.answer()).body) == 2_000_000
-                while not application.seen[0].socket.deadline < trio.current_time() + 11:  # parting
+                while not application.seen[0].socket.deadline < trio.current_time() + 11:  # the graceful close
                     await trio.sleep(0.001)
                 await client.send(HELLO)
                 assert await client.rest() == b""
@@ -75,8 +76,8 @@ async def test_a_drain_while_an_answer_is_on_its_way(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("leave", ["wind_down", "drain"])
 async def test_asked_while_an_answer_is_on_its_way(leave: str) -> None:
-    """Whoever asks meanwhile is answered, and told that it is the last; winding down closes nobody between two
-    requests."""
+    """A request that comes meanwhile is answered with "Connection: close"; `begin_drain` closes no connection between
+    two requests."""
     application = Application()
     server = Server(application)
     with trio.fail_after(HANG):
@@ -104,9 +105,9 @@ async def test_asked_while_an_answer_is_on_its_way(leave: str) -> None:
 
 
 @pytest.mark.parametrize("data", [HELLO, b""])
-async def test_a_drain_of_who_has_just_connected(data: bytes) -> None:
-    """A connection that the kernel has taken is answered by a drain that finds nobody else; one that asks nothing does
-    not hold it."""
+async def test_a_drain_of_a_connection_that_is_not_accepted_yet(data: bytes) -> None:
+    """A connection in the kernel's queue is answered, even if the drain finds no other; one without a request does not
+    delay the drain."""
     server = Server(Application())
     with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -124,9 +125,9 @@ async def test_a_drain_of_who_has_just_connected(data: bytes) -> None:
     assert logs == []
 
 
-async def test_cancelled_with_somebody_at_the_door() -> None:
+async def test_cancelled_before_a_connections_task_has_run() -> None:
     """A connection whose task begins when the server has been cancelled ends quietly."""
-    for _ in range(10):  # who has the first turn, the poller or the connection, is the loop's whim
+    for _ in range(10):  # Trio chooses at random whether the poller or the connection runs first
         with structlog.testing.capture_logs() as logs:
             async with serving() as server:
                 sock = stdlib_socket.create_connection(("127.0.0.1", server.port))
@@ -164,7 +165,7 @@ async def test_a_bug_before_the_answer() -> None:
 
 
 async def test_a_connection_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the system watches as many as it will, the newcomer is turned away, and those who are here stay."""
+    """When epoll can watch no more, a new connection is closed, and the open ones stay."""
 
     def full(_poller: Poller, _fd: int) -> None:
         raise OSError(errno.ENOSPC, "too many are watched")

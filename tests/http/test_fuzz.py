@@ -86,8 +86,8 @@ def comparable(answer: Answer) -> tuple[object, ...]:
 @settings(max_examples=150, deadline=None)
 @given(sequence=st.lists(requests, min_size=1, max_size=8), cuts=st.lists(st.integers(0, 5000), max_size=12), way=ways)
 def test_any_split_of_valid_requests(sequence: list[bytes], cuts: list[int], way: HandledBy) -> None:
-    """However the bytes are cut, and in one piece, and whichever way, the same requests get the same answers, in order,
-    one each."""
+    """However the bytes are cut, and however the requests are handled, the same requests get the same responses, in
+    order, one each."""
     data = b"".join(sequence)
     expected = [one for request in sequence for one in trio.run(answers, request, [], [request], HandledBy.TRIO)]
     assert trio.run(answers, data, [], sequence, way) == expected

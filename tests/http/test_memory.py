@@ -1,4 +1,4 @@
-"""What a client that sends nothing useful can have the server keep: at most 32 KiB a connection, whatever it sends."""
+"""The memory that a hostile client can make the server use: at most 32 KiB a connection, whatever it sends."""
 
 import gc
 import socket as stdlib_socket
@@ -12,7 +12,7 @@ from scoreboard.http.server import Server
 from tests.http.application import Application, serving
 from tests.http.raw import get
 
-CONNECTIONS = 80  # what the process allocates beside them weighs little then
+CONNECTIONS = 80  # so many that the process' other allocations matter little
 MOST = 32 * 1024  # bytes a connection
 HEAD = b"POST /echo HTTP/1.1\r\nHost: t\r\n"
 TINY = b"".join(b"%x:%x\r\n" % (number, number) for number in range(4096, 4096 + 95))
@@ -68,7 +68,7 @@ async def test_a_hostile_connection_is_cheap(shape: str) -> None:
     nothing."""
     application = Application()
     async with serving(application) as server:
-        clients = [await connect(server, SHAPES[shape])]  # what is made once is made now
+        clients = [await connect(server, SHAPES[shape])]  # what the process allocates once is allocated now
         await settled()
         tracemalloc.start()
         try:
@@ -86,7 +86,7 @@ async def test_a_hostile_connection_is_cheap(shape: str) -> None:
 
 
 async def settled() -> None:
-    """Until nobody has anything to do."""
+    """Returns when all tasks wait."""
     await trio.sleep(0.3)
     await trio.testing.wait_all_tasks_blocked()
     gc.collect()

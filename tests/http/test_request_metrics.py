@@ -1,4 +1,4 @@
-"""Requests are counted by door and status."""
+"""Requests are counted by kind of handler and status."""
 
 import pytest
 import trio
@@ -13,8 +13,9 @@ from tests.http.raw import UPGRADE, connected, get
 HELLO = get("/hello")
 
 
-def counted(door: str, status: str) -> float:
-    return metrics.REGISTRY.get_sample_value("scoreboard_http_requests_total", {"handler": door, "status": status}) or 0
+def counted(handler: str, status: str) -> float:
+    labels = {"handler": handler, "status": status}
+    return metrics.REGISTRY.get_sample_value("scoreboard_http_requests_total", labels) or 0
 
 
 COUNTED = [
@@ -37,12 +38,12 @@ COUNTED = [
 
 @pytest.mark.parametrize(("data", "more"), COUNTED)
 async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], int]) -> None:
-    """Once, by the door that it came through and the class of its status."""
+    """Once, by the kind of its handler and the class of its status."""
     application = Application()
     application.refused = lambda request: (
         problem(Refusal(Code.RATE_LIMITED, "slowly"), request.request_id) if request.query else None
     )
-    names = [(door, f"{digit}xx") for door in metrics.HANDLER_KINDS for digit in range(1, 6)]
+    names = [(handler, f"{digit}xx") for handler in metrics.HANDLER_KINDS for digit in range(1, 6)]
     before = {name: counted(*name) for name in names}
     async with serving(application) as server:
         async with connected(server) as client:
@@ -55,7 +56,7 @@ async def test_every_answer_is_counted(data: bytes, more: dict[tuple[str, str], 
 
 
 async def test_durations_are_of_answers_that_the_server_hastens() -> None:
-    """A request has one; a WebSocket and a stream, which last as long as their client likes, have none."""
+    """A request has a duration; a WebSocket and a stream, which last as long as their client likes, have none."""
 
     def measured(path: str) -> float:
         labels = [{"route": path, "status": f"{digit}xx"} for digit in range(1, 6)]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("every_way")
 
 
 async def gone(server: Server, left: int = 0) -> None:
-    """Until so many connections are left."""
+    """Returns when so many connections are left."""
     while server.connections != left:
         await trio.sleep(0.001)
 
@@ -49,7 +49,7 @@ async def test_hosts(host: str) -> None:
 
 @pytest.mark.parametrize(("host", "peer"), [("::", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("localhost", "127.0.0.1")])
 async def test_the_clients_address(host: str, peer: str) -> None:
-    """An IPv4 client is known by its IPv4 address whatever it came in by."""
+    """An IPv4 client has its IPv4 address, whichever listener accepted it."""
     application = Application()
     async with serving(application, host=host) as server:
         await still_serves(server)
@@ -60,7 +60,7 @@ async def test_listeners_options() -> None:
     """Accepted sockets inherit a small send buffer and TCP_NODELAY."""
     (listener,) = await listen("127.0.0.1", 0)
     with listener, stdlib_socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
-        # The kernel doubles what it is told, for its own bookkeeping.
+        # The kernel doubles the size that is set, for its own bookkeeping.
         assert accepted.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES
         assert accepted.getsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY)
 
@@ -77,7 +77,7 @@ async def test_an_address_that_cannot_be_had() -> None:
 
 
 async def test_started_with_the_address() -> None:
-    """Whoever starts it is told the address."""
+    """`nursery.start` returns the address."""
     server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
@@ -89,7 +89,7 @@ async def test_started_with_the_address() -> None:
 
 
 class Scarce(stdlib_socket.socket):
-    """A listener that fails so often before it accepts."""
+    """A listener whose first accepts fail."""
 
     failures: list[int]
 
@@ -101,8 +101,8 @@ class Scarce(stdlib_socket.socket):
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ECONNABORTED])
 async def test_nothing_left_to_accept_with(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without descriptors or memory it says so once, waits, and goes on; who left before he was accepted is no matter
-    at all."""
+    """Without descriptors or memory it logs that once, waits, and goes on. A client that left before it was accepted is
+    not logged."""
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(stdlib_socket, "socket", Scarce)
     Scarce.failures = [code] * 3
@@ -114,7 +114,7 @@ async def test_nothing_left_to_accept_with(code: int, monkeypatch: pytest.Monkey
     assert [entry["event"] for entry in logs] == ([] if code == errno.ECONNABORTED else ["accept_failed"])
 
 
-async def test_a_crowd() -> None:
+async def test_hundreds_of_connections_at_once() -> None:
     """Hundreds that arrive at once are all served."""
     async with serving() as server, trio.open_nursery() as nursery:
         for _ in range(300):
@@ -125,7 +125,7 @@ async def test_a_crowd() -> None:
 
 
 async def test_a_bug_ends_one_connection() -> None:
-    """What a connection's task raises, alone or in a group, is logged once and touches nobody else."""
+    """What a connection's task raises, alone or in a group, is logged once and ends no other connection."""
 
     def before(request: Request) -> Response | None:
         if request.query == b"bug":
@@ -155,8 +155,7 @@ async def test_a_bug_ends_one_connection() -> None:
     [post("/echo", b"body" * 5), get("/app/chunks"), get("/big"), UPGRADE, get("/hello") * 10, get("/app/endless")],
 )
 async def test_a_reset_at_every_point(data: bytes, cut: int) -> None:
-    """A peer that vanishes, before, in or after a request or in the middle of the answer, leaves nothing behind, not
-    even a line."""
+    """A reset before, in or after a request, or in the middle of the response, leaves no connection and no log line."""
     with structlog.testing.capture_logs() as logs:
         async with serving() as server:
             for part in (data[:cut], data):
@@ -172,7 +171,7 @@ async def test_a_reset_at_every_point(data: bytes, cut: int) -> None:
 
 
 async def test_a_callback_of_the_sweeper_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It closes that connection, is logged, and the sweeper sweeps on."""
+    """It closes that connection and is logged; the sweeper goes on."""
     monkeypatch.setattr(server_module, "SWEEP_INTERVAL_SECONDS", 0.01)
 
     def fail() -> None:
@@ -195,8 +194,8 @@ async def test_a_callback_of_the_sweeper_that_fails(monkeypatch: pytest.MonkeyPa
 
 
 async def test_drain() -> None:
-    """Idle connections close at once, requests at hand are answered and told so, no new ones are taken; then `run`
-    returns."""
+    """Idle connections close at once, requests in flight are answered with "Connection: close", no new ones are
+    accepted; then `run` returns."""
     application = Application()
     server = Server(application)
     with trio.fail_after(HANG):
@@ -221,8 +220,8 @@ async def test_drain() -> None:
     assert server.connections == 0
 
 
-async def test_wind_down() -> None:
-    """Winding down closes nobody and takes new connections; each answer from then on is its connection's last."""
+async def test_begin_drain() -> None:
+    """`begin_drain` closes no connection and accepts new ones; each response from then on is its connection's last."""
     server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
@@ -237,7 +236,7 @@ async def test_wind_down() -> None:
             await server.drain(10)
 
 
-async def test_who_has_connected_is_served() -> None:
+async def test_a_connection_in_the_kernels_queue_is_served() -> None:
     """A connection that waits in the kernel's queue when the listener closes is answered, not reset."""
     server = Server(Application())
     with trio.fail_after(HANG):
@@ -269,7 +268,7 @@ async def test_drain_in_the_middle_of_a_request() -> None:
 
 
 async def test_drain_with_a_request_unread() -> None:
-    """A request that the kernel has taken and we have not read yet is answered all the same."""
+    """A request that is in the kernel's buffer when the drain begins is answered."""
     server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:
@@ -282,12 +281,12 @@ async def test_drain_with_a_request_unread() -> None:
             async with connected(server) as client:
                 await client.ask(get("/hello"))
                 nursery.start_soon(read, client)
-                os.write(client.stream.socket.fileno(), get("/hello"))  # and nobody has a turn before drain looks
+                os.write(client.stream.socket.fileno(), get("/hello"))  # no task runs before the drain checks
                 await server.drain(10)
 
 
 async def test_drain_does_not_wait_for_ever() -> None:
-    """What is left after the grace, a WebSocket among it, is closed."""
+    """Connections that are left after the grace, WebSockets too, are closed."""
     server = Server(Application())
     with trio.fail_after(HANG), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -301,8 +300,8 @@ async def test_drain_does_not_wait_for_ever() -> None:
     assert [(entry["event"], entry["left"]) for entry in logs] == [("drain_timed_out", 2)]
 
 
-async def test_drain_when_nobody_is_there() -> None:
-    """It is through at once."""
+async def test_drain_without_connections() -> None:
+    """It returns at once."""
     server = Server(Application())
     with trio.fail_after(HANG):
         async with trio.open_nursery() as nursery:

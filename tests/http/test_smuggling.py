@@ -15,7 +15,7 @@ WEBSOCKET = f"Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}"
 
 
 async def refused(data: bytes) -> None:
-    """`data` is answered by 400 and the end of the connection, and nothing of it was a request to anybody."""
+    """`data` is answered by 400 and the end of the connection, and no handler was called."""
     application = Application()
     async with serving(application) as server, connected(server) as client:
         await client.send(data)
@@ -100,7 +100,7 @@ async def test_no_websocket(request_: bytes) -> None:
 
 
 async def test_the_head_of_an_upgrade_is_written_anew() -> None:
-    """The WebSocket's own parser sees what ours understood: names in lower case, values without padding, and what
+    """The WebSocket's parser gets what http.parser has read: names in lower case, values without padding, and what
     followed the head."""
     application = Application()
     played: list[bytes] = []
@@ -236,7 +236,7 @@ async def test_good_requests_before_a_bad_one() -> None:
     [b"Connection: close\r\n", b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n"],
 )
 async def test_trailers_change_nothing(trailers: bytes) -> None:
-    """A field after the body that would change how the message is read is not read so."""
+    """A trailer that would change the framing of the message has no effect."""
     async with serving() as server:
         seen = (await ask(server, chunked("/live", b"x", trailers=trailers))).json()
     assert seen["app"] == "/live"

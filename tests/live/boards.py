@@ -1,4 +1,4 @@
-"""Boards for the tests of live: two that a hub may have, snapshots of them, what the bus says of one."""
+"""Boards for the tests of live: two boards of a hub, snapshots of them, and the bus' message of a change."""
 
 from uuid import UUID
 
@@ -15,6 +15,6 @@ def snapshot(users: str, top: int, *, epoch: int = 1, stale_since_ms: int = 0, b
 
 
 def update_for(*users: UUID, board: Board = BOARD) -> Update:
-    """One action of each of these users, who then stand in this order."""
+    """The message after one action of each of these users, who then have this order."""
     personal = tuple(Personal(user, 0, 10, 10, place, 1, "r") for place, user in enumerate(users, 1))
     return Update(board.id, BoardVersion(1, 2), 2, personal)

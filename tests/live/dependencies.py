@@ -1,4 +1,4 @@
-"""What live asks of operations and web, at a test's command."""
+"""Fakes of what live calls in operations and web, which a test controls."""
 
 from time import time
 from uuid import UUID
@@ -9,7 +9,7 @@ from scoreboard.live.dependencies import WebDependencies
 
 
 class FakeIdentity:
-    """Whom a token speaks for."""
+    """The user and the session of a token."""
 
     def __init__(self, user: UUID, sid: int, expires: float) -> None:
         self.user, self.sid, self.expires = user, UUID(int=sid), expires
@@ -37,7 +37,7 @@ class SystemClock:
 
 
 class FakeWeb:
-    """Every part of the web that the transports ask. Only https://evil.example is a foreign page."""
+    """Every part of the web that the transports call. Only https://evil.example is a foreign origin."""
 
     def __init__(self, authenticator: FakeAuthenticator) -> None:
         self._authenticator = authenticator

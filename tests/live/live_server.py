@@ -1,4 +1,4 @@
-"""`LiveServer`: a listener whose live path, event stream and long poll are real; and clients of it."""
+"""`LiveServer`: a listener with the real WebSocket path, event stream and long poll; and clients of it."""
 
 import socket as stdlib_socket
 from collections.abc import AsyncIterator, Mapping
@@ -89,7 +89,7 @@ class LiveHandlers:
 
 
 class LiveServer:
-    """A listener whose live path, event stream and long poll are real, and whose board a test sets."""
+    """A listener with the real WebSocket path, event stream and long poll. A test sets its board."""
 
     has_fast_polls = True  # False: each poll has its task
 
@@ -156,7 +156,7 @@ class LiveServer:
     async def raw(
         self, query: str = "", fields: str = "", *, receive_buffer: int = 0, behind: bytes = b""
     ) -> trio.SocketStream:
-        """A connection that has asked for the upgrade; `behind` follows in the same segment."""
+        """A connection that has sent the handshake; `behind` follows in the same segment."""
         stream = await self.connect(receive_buffer)
         head = UPGRADE.format(query=query, fields=fields)
         await stream.send_all(head.encode() + behind)

@@ -1,4 +1,4 @@
-"""Messages for the tests of live: a client's frames, written; a server's frames and events, read."""
+"""Messages for the tests of live: makes a client's frames, and reads a server's frames and events."""
 
 import json
 import struct

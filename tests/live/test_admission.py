@@ -35,7 +35,7 @@ def test_each_limit_is_its_own() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([None, ANN, BOB]))))
 def test_who_has_left_is_not_counted(crowd: list[tuple[str, UUID | None]]) -> None:
-    """When all have left, nothing is kept."""
+    """When all connections have ended, no counter is left."""
     admission = Admission()
     for address, user in crowd:
         admission.admit(address)

@@ -140,7 +140,7 @@ async def test_a_busy_board_has_a_frame_a_tick(
 async def test_notified_while_nobody_watches(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Such a board is not read, and the first change after somebody came is shown at once."""
+    """Such a board is not read, and the first change after a viewer has subscribed is sent at once."""
     board.due = False
     for _ in range(3):
         batcher.notify(BOARD)
@@ -155,7 +155,7 @@ async def test_notified_while_nobody_watches(
 async def test_notified_of_a_board_that_cannot_be_read(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Tried again at each tick, not over and over."""
+    """It is read again at each tick, and not more often."""
     viewer = FakeViewer(hub)
     await trio.sleep(0.25)
     board.fails, board.reads = True, 0
@@ -171,7 +171,7 @@ async def test_notified_of_a_board_that_cannot_be_read(
 async def test_an_unreadable_board_is_tried_again(
     hub: Hub, board: FakeBoard, batcher: Batcher, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A failed read costs that tick and is not remembered."""
+    """After a failed read the next tick reads again."""
     viewer = FakeViewer(hub)
     board.fails = True
     await trio.sleep(0.5)
@@ -203,7 +203,7 @@ async def test_refresh_raises_when_no_store_answers(board: FakeBoard, batcher: B
 
 
 async def test_each_board_has_its_own_ticks(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
-    """A busy board does not delay a quiet one, whose change is sent at once; nobody gets a board of others."""
+    """A busy board does not delay a quiet one, whose change is sent at once; viewers get only their own boards."""
     hub, busy, quiet = Hub((BOARD, OTHER)), FakeBoard(), FakeBoard()
     batcher = Batcher({BOARD.id: busy, OTHER.id: quiet}, hub)  # type: ignore[dict-item]
     await nursery.start(batcher.run)
@@ -246,7 +246,7 @@ times = st.floats(0, 1e6, allow_nan=False)
 
 @given(times, times, st.floats(0.01, 10))
 def test_ticks_lie_on_the_grid_and_not_in_the_past(last: float, passed: float, every: float) -> None:
-    """The next tick is a whole number of intervals after the last, the first such that is not over."""
+    """The next tick is a whole number of intervals after the last one, and the first that is not in the past."""
     now = last + passed
     due = next_tick(now, last, every)
     steps = (due - last) / every
@@ -258,8 +258,8 @@ def test_ticks_lie_on_the_grid_and_not_in_the_past(last: float, passed: float, e
 
 @given(times, st.floats(0, 1), st.floats(0.01, 10))
 def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
-    """Almost: one that was late is followed by one that is on time; over any length of time there is one a tick at
-    most."""
+    """The frame after a late one is on time, so the two are a little closer; over any length of time there is at most
+    one a tick."""
     due = now - late * every
     following = next_frame(now, due, every)
     assert following >= due + every - 1e-6
@@ -267,6 +267,6 @@ def test_frames_are_a_tick_apart(now: float, late: float, every: float) -> None:
 
 
 def test_an_overlong_fan_out_stretches_the_interval() -> None:
-    """Below a tick nothing changes; above it, a part of the time is left to everything else."""
+    """Below a tick nothing changes; above it, a part of the time is left to other tasks."""
     assert tick_interval(0.1, 0.05) == 0.1
     assert tick_interval(0.1, 0.4) == pytest.approx(0.4 * OVERLOAD_STRETCH)

@@ -1,5 +1,5 @@
-"""Viewers whose descriptors are written to in batches, on real sockets: who leaves a batch, when, and what each is
-sent."""
+"""Batches of viewers, which are written to by descriptor, on real sockets: when a viewer leaves its batch, and what it
+is sent."""
 
 import errno
 import os
@@ -77,7 +77,7 @@ async def test_who_was_sent_the_newest_is_in_a_batch() -> None:
         assert len(subscribers(hub)) == COUNT
 
 
-async def test_a_place_in_a_group_is_used_again() -> None:
+async def test_a_place_in_a_batch_is_used_again() -> None:
     """Viewers come and go without leaving batches behind."""
     async with watching() as (hub, viewers):
         for top in range(2, 12):
@@ -90,7 +90,7 @@ async def test_a_place_in_a_group_is_used_again() -> None:
 
 
 async def test_who_leaves_is_not_written_to() -> None:
-    """It gave up the board, or is gone for good."""
+    """Neither after `unsubscribe` nor after `remove`."""
     async with watching() as (hub, viewers):
         hub.unsubscribe(viewers[0], BOARD)
         hub.remove(viewers[1])
@@ -101,8 +101,8 @@ async def test_who_leaves_is_not_written_to() -> None:
 
 @pytest.mark.usefixtures("_one_at_a_time")
 async def test_a_descriptor_that_is_used_again_is_nobody_elses() -> None:
-    """A viewer's socket closes in the middle of a fan-out and its number becomes another connection's: that one gets
-    nothing."""
+    """A viewer's socket closes in the middle of a fan-out, and its descriptor number becomes another connection's: that
+    one gets nothing."""
     async with watching() as (hub, viewers):
         last, stranger = viewers[-1], stdlib_socket.socketpair()
 
@@ -126,9 +126,9 @@ async def test_a_descriptor_that_is_used_again_is_nobody_elses() -> None:
             end.close()
 
 
-async def test_whoever_is_being_written_to_gets_the_board_later() -> None:
-    """While another writes to its socket, a member is left alone; when that is done it gets the newest, and then fits
-    in again."""
+async def test_a_viewer_with_another_writer_gets_the_board_later() -> None:
+    """While another task writes to its socket, a member is skipped. After that it gets the newest board, and later
+    updates like the others."""
     async with watching() as (hub, viewers), trio.open_nursery() as nursery:
         viewer = viewers[0]
         nursery.start_soon(viewer.socket.send_all, FILL)
@@ -143,8 +143,8 @@ async def test_whoever_is_being_written_to_gets_the_board_later() -> None:
 
 
 async def test_a_part_of_a_board_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who took a part gets the rest, not the board again; who took nothing gets it when there is room; the others
-    notice nothing."""
+    """After a partial write a viewer gets the rest, not the board again. After a write of nothing it gets the board
+    when there is room. Others are not affected."""
     async with watching() as (hub, viewers):
         whims = {viewers[0].socket.fd: 7, viewers[1].socket.fd: 0}
 
@@ -165,8 +165,8 @@ async def test_a_part_of_a_board_is_finished(monkeypatch: pytest.MonkeyPatch) ->
         assert set(batched(hub)) == set(viewers)
 
 
-async def test_a_peer_that_has_left_harms_nobody() -> None:
-    """The write fails: it is left to whoever reads that socket, and out of the batch."""
+async def test_a_peer_that_has_left_affects_no_other() -> None:
+    """When the write fails, the viewer leaves the batch; the task that reads its socket ends the connection."""
     async with watching() as (hub, viewers):
         viewers[0].peer.close()
         for top, users in enumerate("bc", 2):
@@ -177,7 +177,7 @@ async def test_a_peer_that_has_left_harms_nobody() -> None:
 
 
 async def test_a_viewer_of_two_boards_gets_both() -> None:
-    """Its descriptor is borrowed for one of them; for the other its socket is written to by itself."""
+    """Its descriptor is borrowed for one board; frames of the other are written by `send_now`."""
     async with watching() as (hub, viewers):
         hub.subscribe(viewers[0], OTHER)
         for top, users in enumerate("xy", 1):
@@ -193,8 +193,8 @@ async def test_a_viewer_of_two_boards_gets_both() -> None:
 
 
 @pytest.mark.usefixtures("_one_at_a_time")
-async def test_a_group_that_was_not_reached_gets_the_whole_board_next_time() -> None:
-    """The fan-out was cancelled between two batches; changed positions go only to who knows those before."""
+async def test_a_batch_that_was_not_reached_gets_the_whole_board_next_time() -> None:
+    """The fan-out was cancelled between two batches; changed positions go only to viewers with the previous board."""
     async with watching() as (hub, viewers):
         await abandon(hub, "b", 2)
         await hub.publish(BOARD, snapshot("c", 3))
@@ -206,8 +206,9 @@ async def test_a_group_that_was_not_reached_gets_the_whole_board_next_time() -> 
 
 @pytest.mark.usefixtures("_one_at_a_time")
 @pytest.mark.parametrize("encode", [websocket, event_stream])
-async def test_groups_of_deltas(encode: Encoding) -> None:
-    """Who has the board before gets the difference, who was not reached the whole board; on every transport."""
+async def test_batches_of_deltas(encode: Encoding) -> None:
+    """A viewer with the previous board gets the difference, one that was not reached the whole board; on every
+    transport."""
     async with watching(encode=encode, delta=True) as (hub, viewers):
         await hub.publish(BOARD, snapshot("ab", 2))
         assert [kinds(viewer.read_events()) for viewer in viewers] == [[Event.DELTA]] * COUNT
@@ -218,7 +219,7 @@ async def test_groups_of_deltas(encode: Encoding) -> None:
 
 
 async def test_a_fan_out_that_nobody_can_take_gives_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What counts is who was tried, not who is still in the batch."""
+    """The pause comes after so many tries, even if they all failed."""
 
     def refuse(_fd: int, _data: bytes) -> int:
         raise BlockingIOError
@@ -251,8 +252,8 @@ async def test_after_a_close_frame_there_is_nothing() -> None:
 
 
 async def test_an_event_that_could_not_be_sent_is_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The write of an event failed for a reason that passes: the viewer has left its batch, and boards wait behind the
-    event."""
+    """After the write of an event was refused for a while, the viewer has left its batch, and boards wait until the
+    event is out."""
 
     def fail(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOBUFS, "no buffer space")

@@ -1,4 +1,4 @@
-"""A broadcast beside whatever else its viewers and their sockets do, under any interleaving."""
+"""A broadcast while its viewers and their sockets do anything else, under any interleaving."""
 
 import os
 import random
@@ -46,7 +46,7 @@ def test_any_coming_and_going(seed: int, blocks: float, portion: int) -> None:
 
 async def come_and_go(chance: random.Random) -> None:
     hub, everyone, tops = Hub((BOARD, OTHER)), list[RealViewer](), Counter[Board]()
-    enough: dict[tuple[RealViewer, Board], int] = {}  # the newest board when it was given up
+    enough: dict[tuple[RealViewer, Board], int] = {}  # the newest board at the time of `unsubscribe`
 
     async def publish(board: Board) -> None:
         tops[board] += 1

@@ -23,7 +23,7 @@ def changed(frame: bytes) -> list[object]:
 
 
 def test_the_first_frames_are_the_whole_board() -> None:
-    """Nothing was shown before: no position has changed, and both forms are one."""
+    """There is no previous board: no position has changed, and both formats have the same bytes."""
     frame_set = after(None, snapshot("abc", 1))
     assert (
         frame_set.serial,
@@ -33,8 +33,8 @@ def test_the_first_frames_are_the_whole_board() -> None:
     assert frame_set.update(FULL) == frame_set.catch_up(FULL, 0) == frame_set.update(DELTA)
 
 
-def test_an_update_tells_changed_positions_and_the_current_form_does_not() -> None:
-    """Who had the frames before gets what moved; who had others gets the board alone."""
+def test_an_update_names_changed_positions_and_a_catch_up_does_not() -> None:
+    """A viewer with the previous frames gets the changed positions; one with older frames gets the board alone."""
     frame_set = after(after(None, snapshot("abc", 1)), snapshot("bad", 2))
     assert changed(frame_set.update(FULL)) == [
         {"userId": "b", "previousRank": 2, "newRank": 1, "score": 99},
@@ -54,8 +54,8 @@ def test_nothing_new_is_nothing() -> None:
     assert next_frame_set(shown, snapshot("xyz", 9, epoch=0)) is None
 
 
-def test_another_position_is_told_though_the_rows_are_the_same() -> None:
-    """A rebuilt board has a new position: who asks with it, elsewhere, must know it."""
+def test_another_position_is_sent_though_the_rows_are_the_same() -> None:
+    """A rebuilt board has a new position, which viewers need when they reconnect to another node."""
     assert (
         read_frames(after(after(None, snapshot("ab", 5)), snapshot("ab", 1, epoch=2)).update(FULL))[0]["data"][
             "position"
@@ -81,8 +81,8 @@ def test_a_delta_that_changes_nothing_is_never_sent() -> None:
 
 
 def test_a_stale_board_says_so_after_each_of_its_updates() -> None:
-    """Under its last position the board may go on; the stale event follows every update, and an update alone ends
-    it."""
+    """A stale board may change under its last position. The stale event follows every update; an update alone says
+    that the board is live again."""
     live = after(None, snapshot("ab", 5))
     stale = after(live, snapshot("ab", 5, stale_since_ms=1_000))
     assert kinds(read_frames(stale.update(FULL))) == ["leaderboard:update", "leaderboard:stale"]
@@ -103,8 +103,8 @@ boards = st.builds(
 
 
 @given(st.lists(boards, max_size=12), st.data())
-def test_whoever_is_sent_the_newest_has_the_newest(reads: list[Snapshot], data: st.DataObject) -> None:
-    """However often a viewer misses a frame: the form that fits him ends with the rows and the position shown,
+def test_a_viewer_that_is_sent_the_newest_has_the_newest(reads: list[Snapshot], data: st.DataObject) -> None:
+    """However often a viewer misses frames, the frames that it is sent lead to the rows and the position shown;
     positions never go back."""
     frame_set, last_sent, fresh = None, 0, list[tuple[int, int]]()
     for read in reads:
@@ -113,7 +113,7 @@ def test_whoever_is_sent_the_newest_has_the_newest(reads: list[Snapshot], data: 
             continue
         frame_set = news
         if read.stale:
-            fresh.clear()  # what a store that has lost the board gives is published, whatever position it has
+            fresh.clear()  # the board of a store that has lost its data is published, whatever position it has
         else:
             fresh.append((read.epoch, read.shown_version))
         assert fresh == sorted(fresh)

@@ -41,7 +41,7 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize("data", FORBIDDEN.values(), ids=FORBIDDEN.keys())
 def test_what_the_protocol_forbids(data: bytes) -> None:
-    """1002 as soon as the head tells, in one read or byte by byte; nothing waits for a payload."""
+    """1002 as soon as the head shows it, in one read or byte by byte, before the payload has come."""
     assert FrameBuffer().feed(data, MANY) is CloseCode.PROTOCOL
     buffer = FrameBuffer()
     answers = [buffer.feed(byte, MANY) for byte in one_by_one(data)]
@@ -60,13 +60,13 @@ def test_what_the_protocol_forbids(data: bytes) -> None:
     ],
 )
 def test_a_message_that_is_too_big(data: bytes) -> None:
-    """1009 as soon as a head tells, also when no fragment is too big by itself."""
+    """1009 as soon as a head shows it, also when no fragment is too big by itself."""
     assert FrameBuffer().feed(data, MANY) is CloseCode.TOO_BIG
 
 
-def test_control_frames_do_not_wait_for_the_message_round_them() -> None:
-    """A ping between two fragments is given back at once; the message follows when it is complete, its frames as they
-    came."""
+def test_control_frames_do_not_wait_for_an_unfinished_message() -> None:
+    """A ping between two fragments is returned at once; the message follows when it is complete, with its frames as
+    they came."""
     buffer = FrameBuffer()
     assert buffer.feed(masked(1, b"a", final=False) + masked(9, b"ping"), MANY) == masked(9, b"ping")
     assert buffer.feed(masked(0, b"b", final=False), MANY) == b""
@@ -76,11 +76,11 @@ def test_control_frames_do_not_wait_for_the_message_round_them() -> None:
 
 
 def test_what_follows_a_close_is_ignored() -> None:
-    """Whatever it is; what came before it is given back."""
+    """What came before the Close is returned."""
     assert FrameBuffer().feed(masked(1, b"x") + masked(8) + b"\xff\xff\xff", MANY) == masked(1, b"x") + masked(8)
 
 
-def test_frames_over_the_budget_are_not_given_back() -> None:
+def test_frames_over_the_budget_are_not_returned() -> None:
     """Not one of them, nor those in the same read that were within it; the caller begins a new count."""
     buffer = FrameBuffer()
     assert buffer.feed(masked(9) * 5, 5) == masked(9) * 5
@@ -149,8 +149,8 @@ valid = st.builds(
     st.lists(st.integers(1, 400), min_size=1, max_size=20),
     st.booleans(),
 )
-def test_however_it_is_cut_the_same_is_given_back(messages: list[bytes], cuts: list[int], is_long: bool) -> None:
-    """Valid messages with control frames between their fragments, in few reads or in many: the same is given back as in
+def test_however_it_is_cut_the_result_is_the_same(messages: list[bytes], cuts: list[int], is_long: bool) -> None:
+    """Valid messages with control frames between their fragments, in few reads or in many: the result is the same as in
     one read."""
     data = b"".join(messages)
     sizes: Iterator[int] = chain(cuts, repeat(MAX_MESSAGE_BYTES))

@@ -1,4 +1,4 @@
-"""Who is sent what: broadcasts, viewers that lag, personal events, shutdown."""
+"""What the hub sends: broadcasts, boards for viewers that lag, personal events, closes at shutdown."""
 
 from time import monotonic
 from uuid import UUID
@@ -34,20 +34,20 @@ def yield_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_every_subscriber_gets_the_same_bytes_and_nobody_else(hub: Hub) -> None:
-    """One frame a tick, shared; viewers without a subscription, or that gave it up, get none."""
+    """One shared frame a tick; viewers without a subscription, or that have ended it, get none."""
     viewers = [FakeViewer(hub) for _ in range(3)]
     idle, gone = FakeViewer(hub, subscribed=False), FakeViewer(hub)
     hub.unsubscribe(gone, BOARD)
     assert await hub.publish(BOARD, snapshot("ab", 1))
     assert not await hub.publish(BOARD, snapshot("ab", 1))
-    assert viewers[0].fake.taken[0] is viewers[1].fake.taken[0] is viewers[2].fake.taken[0]
-    assert [len(viewer.fake.taken) for viewer in viewers] == [1, 1, 1]
-    assert (idle.fake.taken, gone.fake.taken) == ([], [])
+    assert viewers[0].fake.accepted[0] is viewers[1].fake.accepted[0] is viewers[2].fake.accepted[0]
+    assert [len(viewer.fake.accepted) for viewer in viewers] == [1, 1, 1]
+    assert (idle.fake.accepted, gone.fake.accepted) == ([], [])
     assert hub.watched_boards() == [BOARD]
 
 
 async def test_a_new_subscriber_gets_what_is_published(hub: Hub) -> None:
-    """At once, without changed positions; and the next update fits it."""
+    """At once, without changed positions; then it gets updates like the others."""
     FakeViewer(hub)
     await hub.publish(BOARD, snapshot("ab", 1))
     await hub.publish(BOARD, snapshot("ba", 2))
@@ -60,7 +60,7 @@ async def test_a_new_subscriber_gets_what_is_published(hub: Hub) -> None:
 
 
 async def test_subscribing_again_gives_the_whole_board_again(hub: Hub) -> None:
-    """A client that saw a gap asks again and is answered as if it were new."""
+    """A client that noticed a gap subscribes again and gets what a new one gets."""
     viewer = FakeViewer(hub)
     await hub.publish(BOARD, snapshot("ab", 1))
     hub.subscribe(viewer, BOARD)
@@ -69,8 +69,8 @@ async def test_subscribing_again_gives_the_whole_board_again(hub: Hub) -> None:
 
 
 async def test_a_lagging_viewer_gets_the_newest_and_no_queue(hub: Hub) -> None:
-    """Boards that a stuck socket missed are never sent; when it is writable it gets the newest, once, and then fits in
-    again."""
+    """Boards that a stuck socket missed are never sent. When it is writable it gets the newest, once, and then updates
+    like the others."""
     slow, other = FakeViewer(hub), FakeViewer(hub)
     await hub.publish(BOARD, snapshot("a", 1))
     slow.fake.stuck = True
@@ -82,31 +82,31 @@ async def test_a_lagging_viewer_gets_the_newest_and_no_queue(hub: Hub) -> None:
     await hub.publish(BOARD, snapshot("e", 5))
     assert [names(event) for event in slow.events] == ["a", "d", "e"]
     assert [names(event) for event in other.events] == ["a", "b", "c", "d", "e"]
-    assert slow.fake.taken[-1] is other.fake.taken[-1]
+    assert slow.fake.accepted[-1] is other.fake.accepted[-1]
 
 
 async def test_one_refused_tick_is_made_up_with_the_update_itself(hub: Hub) -> None:
-    """A tick refused because somebody held the socket costs the viewer nothing: it gets that tick's frame when it is
-    let go."""
+    """When another task holds the socket during a tick, the viewer gets that tick's frame as soon as the socket is
+    free."""
     viewer, other = FakeViewer(hub), FakeViewer(hub)
     await hub.publish(BOARD, snapshot("ab", 1))
     viewer.fake.stuck = True
     await hub.publish(BOARD, snapshot("ba", 2))
     viewer.fake.release()
-    assert viewer.fake.taken == other.fake.taken
+    assert viewer.fake.accepted == other.fake.accepted
 
 
 async def test_events_wait_in_order_before_the_board(hub: Hub) -> None:
-    """What a stuck socket did not take goes out in order when it is writable, then the newest board; ticks meanwhile
-    don't overtake."""
+    """Events that a stuck socket refused go out in order when it is writable, then the newest board; ticks meanwhile do
+    not overtake them."""
     viewer = FakeViewer(hub, user=ANN)
     viewer.fake.stuck = True
     hub.send(viewer, PONG_FRAME)
     hub.send_personal(BOARD, update_for(ANN))
-    viewer.fake.stuck = False  # there is room, but nobody has said so yet
+    viewer.fake.stuck = False  # there is room, but `on_writable` was not called yet
     await hub.publish(BOARD, snapshot("a", 1))
     hub.send(viewer, PONG_FRAME)
-    assert viewer.fake.taken == []
+    assert viewer.fake.accepted == []
     viewer.fake.release()
     assert kinds(viewer.events) == ["pong", "score:personal", "pong", "leaderboard:update"]
     assert viewer.pending is None
@@ -142,21 +142,19 @@ async def test_personal_events_go_to_that_user_s_connections_only(hub: Hub) -> N
 
 
 async def test_a_removed_viewer_is_nowhere(hub: Hub) -> None:
-    """A viewer that left is in no list, and a second removal changes nothing."""
+    """A removed viewer is in no list, and a second removal changes nothing."""
     viewer = FakeViewer(hub, user=ANN)
     hub.remove(viewer)
     hub.remove(viewer)
     await hub.publish(BOARD, snapshot("a", 1))
-    assert (len(hub), hub.watched_boards(), hub._users, viewer.fake.taken) == (0, [], {}, [])
+    assert (len(hub), hub.watched_boards(), hub._users, viewer.fake.accepted) == (0, [], {}, [])
 
 
-async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between portions others run: who leaves is not written to; who joins or is writable again gets the
-    new board once."""
+async def test_viewers_may_come_and_go_during_a_fan_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between portions other tasks run. A viewer that leaves is not written to; one that joins or is writable again
+    gets the new board once."""
     yield_after_each(monkeypatch)
-    first, _, _ = (FakeViewer(hub) for _ in range(3))  # three portions: by then whoever else wants to run has run
+    first, _, _ = (FakeViewer(hub) for _ in range(3))  # three portions: by then all other tasks have run
     leaving, draining = FakeViewer(hub), FakeViewer(hub)
     await hub.publish(BOARD, snapshot("a", 1))
     joined = []
@@ -176,7 +174,7 @@ async def test_a_fan_out_yields_and_minds_who_comes_and_goes_meanwhile(
     assert [names(event) for event in joined[0].events] == ["b"]
 
 
-async def test_a_cancelled_fan_out_is_made_good_by_the_next(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_cancelled_fan_out_the_next_one_reaches_all(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Viewers that were not reached get the whole newest board."""
     yield_after_each(monkeypatch)
     viewers = [FakeViewer(hub) for _ in range(3)]
@@ -191,11 +189,11 @@ async def test_a_cancelled_fan_out_is_made_good_by_the_next(hub: Hub, monkeypatc
         ["a", "c"],
     ]
     changed = [len(viewer.events[-1]["data"]["changedPositions"]) for viewer in viewers]
-    assert changed == [2, 0, 0]  # changed positions go only to who knows those before
+    assert changed == [2, 0, 0]  # changed positions go only to viewers with the previous board
 
 
 async def test_lag_is_measured_only_where_it_is_known(hub: Hub) -> None:
-    """A board shown for another reason than a change counts as no push."""
+    """A board that is published for another reason than a change counts as no push."""
 
     def pushes() -> float:
         return next(
@@ -221,7 +219,7 @@ def test_a_revoked_session_ends_its_connections(hub: Hub) -> None:
 
 
 async def test_shutdown_closes_everyone_within_a_second(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
-    """Each viewer is closed with 1012 once, spread over the second; who comes later finds the hub shutting down."""
+    """Each viewer is closed with 1012 once, spread over the second; `is_shutting_down` is set."""
     viewers = [FakeViewer(hub) for _ in range(100)]
     began, closed = trio.current_time(), []
     async with trio.open_nursery() as nursery:
@@ -235,24 +233,24 @@ async def test_shutdown_closes_everyone_within_a_second(hub: Hub, autojump_clock
     assert closed[11] == 100
 
 
-async def test_shutdown_with_nobody_there_takes_no_time(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
+async def test_shutdown_without_viewers_takes_no_time(hub: Hub, autojump_clock: trio.testing.MockClock) -> None:
     """A node without viewers need not wait for them."""
     await hub.shut_down()
     assert trio.current_time() == 0
 
 
-async def test_a_stream_gets_the_same_events_in_its_own_form(hub: Hub) -> None:
+async def test_a_stream_gets_the_same_events_in_its_own_format(hub: Hub) -> None:
     """Boards with the position as id, personal events without one; a WebSocket beside it gets frames."""
     stream, socket = FakeViewer(hub, user=ANN, encode=event_stream), FakeViewer(hub, user=ANN)
     await hub.publish(BOARD, snapshot("ab", 1))
     hub.send_personal(BOARD, update_for(ANN))
-    events = read_stream(b"".join(stream.fake.taken))
+    events = read_stream(b"".join(stream.fake.accepted))
     assert [(kind, id_) for kind, id_, _ in events] == [("leaderboard:update", "1-1"), ("score:personal", "")]
     assert [event for _, _, event in events] == socket.events
 
 
-async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each form that somebody has is encoded once, whatever the number of viewers."""
+async def test_a_format_without_subscribers_is_not_encoded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each format that has subscribers is encoded once, whatever their number."""
     made: list[str] = []
 
     def count(name: str) -> None:
@@ -274,11 +272,11 @@ async def test_a_form_that_nobody_wants_is_not_encoded(hub: Hub, monkeypatch: py
     for _ in range(3):
         hub.send_latest(FakeViewer(hub, delta=True), BOARD)
     await hub.publish(BOARD, snapshot("ab", 3))
-    assert made[2:] == ["update", "update", "delta"]  # the whole board for those who came, then each form once
+    assert made[2:] == ["update", "update", "delta"]  # the whole board for new viewers, then each format once
 
 
-async def test_a_board_that_nobody_watched_is_out_of_date(hub: Hub) -> None:
-    """Whoever comes first must have it read; not those who come while it is watched; again when all have left."""
+async def test_a_board_without_viewers_is_not_current(hub: Hub) -> None:
+    """For the first viewer it must be read; not for those that come while it is watched; again after all have left."""
     poll = FakePoll()
     assert hub.add_poll(poll, BOARD)
     await hub.publish(BOARD, snapshot("ab", 1))
@@ -312,7 +310,7 @@ async def test_boards_are_independent_of_each_other() -> None:
 
 
 async def test_a_board_is_current_whatever_the_others_are() -> None:
-    """Whoever subscribes to a second board has it read first, though the first one is watched."""
+    """For a viewer that subscribes to a second board that board is read first, though the first one is watched."""
     hub = Hub((BOARD, OTHER))
     viewer = FakeViewer(hub)
     await hub.publish(BOARD, snapshot("ab", 1))

@@ -1,5 +1,5 @@
-"""Deltas and whole boards come to the same, whatever happens between: two nodes, viewers of every form, gaps, changes
-of node."""
+"""Deltas and whole boards lead to the same rows, whatever happens: two nodes, viewers of every format, gaps, changes of
+node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class ScoredBoard:
 
 
 class Client:
-    """One that watches as the contract says: applies what it reads, and comes back with the position that it has."""
+    """A client that follows the contract: it applies what it reads, and reconnects with the position that it has."""
 
     def __init__(self, hub: Hub, encode: Encoding, *, delta: bool) -> None:
         self.encode, self.delta = encode, delta
@@ -64,14 +64,14 @@ class Client:
         self.join(hub)
 
     def join(self, hub: Hub) -> None:
-        """A new connection. What the one before had not read yet is lost."""
+        """A new connection. What was not read on the previous one is lost."""
         since = self.position if self.delta or self.encode is event_stream else ""
         self.hub, self.viewer = hub, FakeViewer(hub, encode=self.encode, delta=self.delta, since=since)
         hub.send_latest(self.viewer, BOARD)
 
     def read(self) -> None:
-        data = b"".join(self.viewer.fake.taken)
-        self.viewer.fake.taken = []
+        data = b"".join(self.viewer.fake.accepted)
+        self.viewer.fake.accepted = []
         events = read_frames(data) if self.encode is websocket else [event for _, _, event in read_stream(data)]
         for event in events:
             self.apply(event["event"], event["data"])
@@ -100,7 +100,7 @@ class Client:
 
 
 async def play(steps: list[tuple[str, int, int]]) -> None:
-    """Each step: what, and two numbers that say whom it concerns."""
+    """Plays the steps. Each has a kind, and two numbers that choose the users or clients."""
     world, hubs = ScoredBoard(), [Hub((BOARD,)), Hub((BOARD,))]
     clients = [
         Client(hubs[0], encode, delta=delta) for encode in (websocket, event_stream) for delta in (False, True, True)
@@ -143,7 +143,7 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
             client.join(hub)
         else:
             client.hub.subscribe(client.viewer, BOARD, delta=client.delta, since=client.position if other % 2 else "")
-            client.viewer.fake.taken = []  # what it had not read belongs to the subscription before
+            client.viewer.fake.accepted = []  # what it had not read belongs to the previous subscription
             client.hub.send_latest(client.viewer, BOARD)
     for hub in hubs:
         await hub.publish(BOARD, world.snapshot(stale=False))
@@ -179,14 +179,14 @@ kinds_of_steps = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(kinds_of_steps, st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=60))
-def test_every_form_ends_with_the_same_board(steps: list[tuple[str, int, int]]) -> None:
-    """Score changes, joins, new names, drop-outs, rebuilds, outages, slow readers, lost frames, other nodes: all see
-    the board that is."""
+def test_every_format_ends_with_the_same_board(steps: list[tuple[str, int, int]]) -> None:
+    """Score changes, joins, new names, drop-outs, rebuilds, outages, slow readers, lost frames, other nodes: all
+    clients end with the present board."""
     trio.run(play, steps)
 
 
 @pytest.mark.parametrize("stale", [False, True])
-async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> None:
+async def test_a_viewer_that_was_behind_gets_the_whole_board(stale: bool) -> None:
     """In delta mode too, and after it deltas again; a stale board, and the one that ends it, come whole."""
     hub, world = Hub((BOARD,)), ScoredBoard({1: 10, 2: 20})
     world.settle()
@@ -201,7 +201,7 @@ async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> 
     world.scores[1] = 50
     world.settle()
     await hub.publish(BOARD, world.snapshot(stale=False))
-    events = [event["event"] for event in read_frames(b"".join(client.viewer.fake.taken))]
+    events = [event["event"] for event in read_frames(b"".join(client.viewer.fake.accepted))]
     wholly = (
         ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
         if stale
@@ -213,8 +213,8 @@ async def test_a_viewer_that_was_behind_is_told_the_whole_board(stale: bool) -> 
 
 
 async def test_a_position_of_another_node_is_known_here() -> None:
-    """Whoever comes with a position that this node has published too gets the difference alone, in one delta, wherever
-    it is from."""
+    """A client with a position that this node has published too gets the difference alone, in one delta, whichever node
+    the position is from."""
     here, there, world = Hub((BOARD,)), Hub((BOARD,)), ScoredBoard({user: user for user in range(5)})
     client = Client(there, websocket, delta=True)
     for turn in range(4):
@@ -226,7 +226,7 @@ async def test_a_position_of_another_node_is_known_here() -> None:
     client.read()
     had = client.position
     client.join(here)
-    (delta,) = read_frames(b"".join(client.viewer.fake.taken))
+    (delta,) = read_frames(b"".join(client.viewer.fake.accepted))
     assert (delta["event"], delta["data"]["previousPosition"], delta["data"]["position"]) == (
         "leaderboard:delta",
         had,

@@ -1,5 +1,5 @@
-"""Whoever has left is freed at once, without the cyclic garbage collector, whose looks are long with thousands here,
-and so are seldom."""
+"""A connection that has ended is freed at once, without the cyclic garbage collector: with thousands of viewers its
+runs take long, so they are rare."""
 
 import gc
 import socket
@@ -62,9 +62,9 @@ async def come_and_go(node: LiveServer, messages: tuple[bytes, ...], *, abruptly
 @pytest.mark.parametrize("abruptly", [False, True], ids=["in order", "reset"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_nothing_is_left_to_the_collector(way: str, abruptly: bool) -> None:
-    """Not one object a connection."""
+    """After many connections no object is left for the collector."""
     async with serve_live() as node:
-        FakeViewer(node.hub)  # somebody watches, so that polls need no task
+        FakeViewer(node.hub)  # a viewer, so that polls need no task
         await node.refresh(BOARD)
         await come_and_go(node, WAYS[way], abruptly=abruptly)
         gc.collect()

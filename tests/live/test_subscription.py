@@ -1,5 +1,4 @@
-"""What is received reaches the boards, the hub and the sessions; a subscription that dies, however quietly, is made
-again."""
+"""Messages reach the boards, the hub and the sessions; a subscription that ends, even without an error, is renewed."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -31,7 +30,7 @@ ANN = UUID(int=1)
 
 
 class FakeBoard:
-    """Remembers the versions that were named."""
+    """Records the versions of the hints."""
 
     def __init__(self, board: Board = BOARD) -> None:
         self.board = board
@@ -49,7 +48,7 @@ class FakeBoard:
 
 
 class FakeBatcher:
-    """Remembers which boards it was notified of."""
+    """Records the boards that it was notified of."""
 
     def __init__(self) -> None:
         self.notified: list[Board] = []
@@ -59,7 +58,7 @@ class FakeBatcher:
 
 
 class FakeBus:
-    """A bus at a test's command: each subscription stands at once and lives until it is `cut`, whatever comes."""
+    """A bus that a test controls: each subscription stands at once and lasts until it is `cut`."""
 
     def __init__(self) -> None:
         self.subscriptions, self.beats, self.echoes, self.refuses = 0, 0, True, False
@@ -131,7 +130,7 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
 
 
 async def test_a_change_of_the_top_reaches_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """Once for each; a change further down is none that viewers see."""
+    """Once for each; a change below the shown rows does not count."""
     await trio.sleep(0.1)
     for version, top in ((7, 6), (8, 6), (9, 9)):
         scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{top}\n\n[]".encode())
@@ -161,8 +160,7 @@ async def test_each_message_goes_to_the_board_that_it_names(
 async def test_no_rank_is_passed_on_while_the_board_is_stale(
     scene: Scene, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The message may come of a call that its sender had given up: the score counts, the rank may be none that ever
-    was."""
+    """The message may come from a call that its sender had abandoned: the score counts, the rank may be wrong."""
     await trio.sleep(0.1)
     viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
     scene.board.is_stale = True
@@ -173,8 +171,8 @@ async def test_no_rank_is_passed_on_while_the_board_is_stale(
 
 
 async def test_heartbeats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """This node's number goes out with its heartbeat; those of others are added up, that of an older version counts as
-    none."""
+    """This node's number goes out with its heartbeat; those of other nodes are added. A heartbeat of an older version
+    without a number counts as 0."""
     viewers = [FakeViewer(scene.hub) for _ in range(3)]
     await trio.sleep(1.5)
     assert scene.bus.viewers == len(viewers)
@@ -187,7 +185,7 @@ async def test_heartbeats_carry_who_watches(scene: Scene, autojump_clock: trio.t
 async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(
     scene: Scene, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """What was published meanwhile is lost: each board is read anew, each time."""
+    """What was published meanwhile is lost, so each board is read again, each time."""
     await trio.sleep(0.1)
     for times in (1, 2, 3):
         assert (scene.bus.subscriptions, scene.board.invalidations) == (times, times)
@@ -196,7 +194,7 @@ async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(
 
 
 async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
-    """While heartbeats come back it stays; when three have not, it is dead, though no error says so."""
+    """It stays while heartbeats come back. When three are missing it is renewed, though no error was raised."""
     await trio.sleep(60)
     assert scene.bus.subscriptions == 1
     scene.bus.echoes = False

@@ -1,4 +1,4 @@
-"""How many watch, on all nodes, and who is sent it."""
+"""The number of viewers on all nodes, and which viewers are sent it."""
 
 import trio
 import trio.testing
@@ -17,10 +17,10 @@ def counts(viewer: FakeViewer) -> list[int]:
     return [event["data"]["count"] for event in viewer.events if event["event"] == "viewers"]
 
 
-async def test_subscribers_are_told_at_most_every_five_seconds(
+async def test_the_number_is_sent_at_most_every_five_seconds(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Whoever does not know the number yet, on every transport; nobody twice the same, nobody who watches nothing."""
+    """To subscribers that were not sent that number, on every transport; to no viewer without a subscription."""
     hub = Hub((BOARD,))
     viewers = ViewerCount(hub, "here")
     await nursery.start(viewers.run)
@@ -29,15 +29,15 @@ async def test_subscribers_are_told_at_most_every_five_seconds(
         viewers.on_heartbeat("there", 40)
         await trio.sleep(1)
     assert (counts(one), counts(other), counts(idle)) == ([42], [42], [])
-    assert other.fake.taken[0].startswith(b"event: viewers\ndata: {")
+    assert other.fake.accepted[0].startswith(b"event: viewers\ndata: {")
     late = FakeViewer(hub)
     hub.add_poll(FakePoll(), BOARD)
     await trio.sleep(SEND_INTERVAL_SECONDS)
     assert (counts(one), counts(late)) == ([42, 4], [4])  # the other node sent no heartbeat any more
 
 
-async def test_nodes_that_fall_silent_count_no_more(autojump_clock: trio.testing.MockClock) -> None:
-    """Three heartbeats missed: gone. This node's own heartbeats are not counted twice."""
+async def test_nodes_without_heartbeats_are_not_counted(autojump_clock: trio.testing.MockClock) -> None:
+    """A node counts until three heartbeats are missing. This node's own heartbeats are not counted twice."""
     viewers = ViewerCount(Hub((BOARD,)), "here")
     viewers.on_heartbeat("here", 7)
     viewers.on_heartbeat("a", 10)
@@ -50,8 +50,8 @@ async def test_nodes_that_fall_silent_count_no_more(autojump_clock: trio.testing
     assert viewers.total() == 0
 
 
-async def test_who_is_behind_is_told_another_time() -> None:
-    """The number is no event to wait for."""
+async def test_a_viewer_that_is_behind_gets_a_later_number() -> None:
+    """The number is not kept for it."""
     hub = Hub((BOARD,))
     slow = FakeViewer(hub)
     slow.fake.stuck = True

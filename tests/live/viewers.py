@@ -1,4 +1,4 @@
-"""Viewers for the tests of live, whose sockets take or refuse, and whose events can be read. Polls that do nothing."""
+"""Viewers for the tests of live, whose sockets accept or refuse writes, and whose events can be read; idle polls."""
 
 import socket as stdlib_socket
 from collections import Counter
@@ -20,17 +20,17 @@ from tests.live.messages import names, read_frames, read_stream
 
 
 class FakeSocket:
-    """Takes whole frames, or, `stuck`, none. `release` does what a Socket does when it is writable again."""
+    """Accepts whole frames, or none while `stuck`. `release` does what a Socket does when it is writable again."""
 
     def __init__(self) -> None:
-        self.taken: list[bytes] = []
+        self.accepted: list[bytes] = []
         self.stuck = False
         self.on_writable: object = None
         self.deadline = float("inf")
 
     def send_now(self, data: bytes) -> bool:
         if not self.stuck:
-            self.taken.append(data)
+            self.accepted.append(data)
         return not self.stuck
 
     def acquire_fd(self, _on_fd_lost: object) -> bool:
@@ -47,7 +47,7 @@ class FakeSocket:
 
 
 class FakeTransport:
-    """Remembers with which codes its viewer was closed."""
+    """Records the codes that its viewer was closed with."""
 
     def __init__(self, codes: list[CloseCode]) -> None:
         self._codes = codes
@@ -92,7 +92,7 @@ class FakeViewer(Viewer):
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        data = b"".join(self.fake.taken)
+        data = b"".join(self.fake.accepted)
         return read_frames(data) if self.encode is websocket else [event for _, _, event in read_stream(data)]
 
 

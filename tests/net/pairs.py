@@ -48,7 +48,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def fill(socket: Socket) -> None:
-    """Until the kernel takes nothing more."""
+    """Writes until the kernel has no more room."""
     try:
         while True:
             os.write(socket.fd, b"." * 1000)
@@ -56,7 +56,7 @@ def fill(socket: Socket) -> None:
         pass
 
 
-# ---- told of by a poller ---------------------------------------------------------------------------------------------
+# ---- watched by a poller --------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -72,7 +72,7 @@ async def polling() -> AsyncIterator[tuple[Poller, trio.Nursery]]:
 
 
 class Pair:
-    """Our Socket, told of by the poller, and its peer over TCP, which blocks. `old` is closed, and its descriptor's
+    """Our Socket, watched by the poller, and its peer over TCP, which blocks. `old` is closed, and its descriptor's
     number used again."""
 
     def __init__(self, poller: Poller, nursery: trio.Nursery, old: "Pair | None" = None, group: str = "") -> None:
@@ -90,7 +90,7 @@ class Pair:
         self.socket.watcher = self.watcher = poller.watch(ours.fileno(), group)
 
     def reset(self) -> None:
-        """The peer vanishes, and its kernel says so."""
+        """The peer's kernel resets the connection."""
         self.peer.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.peer.close()
 

@@ -1,5 +1,5 @@
-"""The poller and its watchers: what an edge-triggered epoll tells once must not be missed, and nobody else's be
-heard."""
+"""The poller and its watchers: an edge-triggered epoll reports an event once. No watcher may miss its own, or get
+another's."""
 
 import os
 import socket as stdlib_socket
@@ -27,7 +27,7 @@ async def everything(socket: Socket, size: int = READ_BYTES) -> bytes:
 
 
 async def test_what_was_there_before() -> None:
-    """Bytes that came before anybody watched are told too."""
+    """Bytes that came before the descriptor was watched make an event too."""
     async with polling() as (poller, nursery):
         left, right = stdlib_socket.socketpair()
         left.setblocking(False)
@@ -40,7 +40,7 @@ async def test_what_was_there_before() -> None:
 
 
 async def test_data_and_the_end_in_one_edge() -> None:
-    """An end that comes with data is found although it makes no edge of its own, as often as it is asked for."""
+    """An end that comes with data is found at every read, although it makes no edge of its own."""
     async with pair() as both:
         both.peer.sendall(b"last words")
         both.peer.shutdown(stdlib_socket.SHUT_WR)
@@ -69,8 +69,8 @@ async def test_the_end_alone() -> None:
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("size", [1, 1000, READ_BYTES])
 async def test_reads_of_the_buffers_size(size: int, more: int) -> None:
-    """Of what came in one edge nothing stays behind, whether a read filled its buffer, left room, or found nothing
-    after a full one."""
+    """All bytes of one edge are read, whether a read filled its buffer, left room, or found nothing after a full
+    one."""
     data = os.urandom(2 * size + more)
     async with pair() as both:
         for _ in range(3):  # each time a new edge is needed
@@ -93,7 +93,7 @@ async def test_every_byte_makes_an_edge() -> None:
 
 
 async def test_woken_for_nothing() -> None:
-    """Whoever was woken and finds nothing waits again, and does not ask the kernel over and over."""
+    """A reader that was woken and finds nothing waits again, without a loop of reads."""
     async with pair() as both, trio.open_nursery() as nursery:
         nursery.start_soon(everything, both.socket)
         await trio.testing.wait_all_tasks_blocked()
@@ -104,7 +104,7 @@ async def test_woken_for_nothing() -> None:
 
 @pytest.mark.parametrize("waiting", [False, True])
 async def test_a_reset(waiting: bool) -> None:
-    """A reset is BrokenResourceError to whoever reads, and an end afterwards."""
+    """A reader gets BrokenResourceError for a reset, and the end afterwards."""
     async with pair() as both, trio.open_nursery() as nursery:
 
         async def broken() -> None:
@@ -122,27 +122,27 @@ async def test_a_reset(waiting: bool) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "shutdown", "reset"])
-async def test_the_end_is_told_to_whoever_does_not_read(how: str) -> None:
-    """`on_end` is called once the peer has left, though nobody waits and bytes are still unread."""
+async def test_on_eof_is_called_without_a_reader(how: str) -> None:
+    """`on_eof` is called once the peer has left, even if no task waits and bytes are unread."""
     async with pair() as both:
-        told = trio.Event()
+        eof_seen = trio.Event()
         assert both.socket.watcher is not None
-        both.socket.watcher.on_eof = told.set
+        both.socket.watcher.on_eof = eof_seen.set
         both.peer.sendall(b"unread")
         await trio.testing.wait_all_tasks_blocked()
-        assert not told.is_set()
+        assert not eof_seen.is_set()
         if how == "reset":
             both.reset()
         elif how == "close":
             both.peer.close()
         else:
             both.peer.shutdown(stdlib_socket.SHUT_WR)
-        await told.wait()
+        await eof_seen.wait()
         assert both.socket.watcher.at_eof
 
 
-async def test_what_on_end_raises_is_the_waiters() -> None:
-    """As with `on_readable`: the poller goes on, the connection hears of it."""
+async def test_what_on_eof_raises_wait_raises() -> None:
+    """As with `on_readable`: the poller goes on, and the connection's task gets the exception."""
     async with pair() as both, trio.open_nursery() as nursery:
 
         def fail() -> None:
@@ -163,7 +163,7 @@ async def test_what_on_end_raises_is_the_waiters() -> None:
 
 
 async def test_two_readers() -> None:
-    """The second is told so, and the first goes on."""
+    """The second gets BusyResourceError, and the first goes on."""
     async with pair() as both, trio.open_nursery() as nursery:
         read: list[bytes] = []
 
@@ -186,12 +186,12 @@ async def test_cancelled_while_waiting() -> None:
             await both.socket.receive_some()
         assert scope.cancelled_caught
         both.peer.sendall(b"x")
-        await trio.testing.wait_all_tasks_blocked(0.001)  # told while nobody waits
+        await trio.testing.wait_all_tasks_blocked(0.001)  # the event comes while no task waits
         assert await both.socket.receive_some() == b"x"
 
 
 async def test_closed_while_waiting() -> None:
-    """The reader raises ClosedResourceError, and so does whoever comes later."""
+    """The reader raises ClosedResourceError, and so does each later call."""
     async with pair() as both, trio.open_nursery() as nursery:
 
         async def closed() -> None:
@@ -202,7 +202,7 @@ async def test_closed_while_waiting() -> None:
         await trio.testing.wait_all_tasks_blocked()
         both.socket.close()
         await closed()
-        await both.watcher.wait()  # nobody waits for ever on one that was closed
+        await both.watcher.wait()  # returns: a closed watcher makes no task wait
 
 
 async def test_a_turn_for_others() -> None:
@@ -225,8 +225,8 @@ async def test_a_turn_for_others() -> None:
     assert turns >= 49
 
 
-async def test_more_watchers_than_are_taken_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that a poll leaves out are told in the next, and other tasks have their turn in between."""
+async def test_more_events_than_one_poll_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that one poll leaves out come in the next, and other tasks run in between."""
     monkeypatch.setattr(module, "MAX_EVENTS_A_TURN", 2)
     monkeypatch.setattr(module, "UNSORTED_EVENTS", 0)
     async with polling() as (poller, nursery):
@@ -263,11 +263,11 @@ def crowd(poller: module.Poller, nursery: trio.Nursery, groups: str) -> list[Pai
 
 @pytest.mark.parametrize("groups", ["b" + 30 * "a" + "b", 30 * "a" + "bb", 10 * "a" + 10 * "c" + "bb" + 10 * "a"])
 async def test_groups_take_turns(groups: str) -> None:
-    """Thirty connections of a group don't hold up another's two, whenever those came."""
-    told: list[str] = []
+    """Thirty connections of one group do not delay two of another, whichever came first."""
+    dispatched: list[str] = []
 
     def note(group: str) -> bool:
-        told.append(group)
+        dispatched.append(group)
         return True
 
     async with polling() as (poller, nursery):
@@ -278,33 +278,33 @@ async def test_groups_take_turns(groups: str) -> None:
         await trio.testing.wait_all_tasks_blocked()
         for both in pairs:
             both.peer.sendall(b"x")
-        await until(lambda: len(told) == len(pairs))
+        await until(lambda: len(dispatched) == len(pairs))
         for both in pairs:
             with both:
                 pass
     kinds = len(set(groups))
-    assert "b" in told[:kinds]
-    assert told[: 2 * kinds].count("b") == 2
+    assert "b" in dispatched[:kinds]
+    assert dispatched[: 2 * kinds].count("b") == 2
 
 
 async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events that cost more than a turn's time are told in later turns.
+    """Events that cost more than a turn's time are dispatched in later turns.
 
-    Other tasks run in between. An edge that comes meanwhile is no second one. Who is closed before its turn hears
-    nothing.
+    Other tasks run in between. A second edge of a waiting watcher is merged with the first. A watcher that is closed
+    before its turn gets no event.
     """
     monkeypatch.setattr(module, "MAX_TURN_SECONDS", 0.0)
-    told: list[int] = []
+    dispatched: list[int] = []
 
     def note(number: int) -> bool:
-        told.append(number)
+        dispatched.append(number)
         return True
 
     async with polling() as (poller, nursery):
         pairs = crowd(poller, nursery, 10 * "ab")
 
         def first() -> bool:
-            told.append(0)
+            dispatched.append(0)
             pairs[19].socket.close()
             for both in pairs[1:19]:
                 both.peer.sendall(b"y")
@@ -317,7 +317,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         for both in pairs:
             both.peer.sendall(b"x")
         turns = 0
-        while len(told) < 19:
+        while len(dispatched) < 19:
             turns += 1
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked(0.005)
@@ -325,7 +325,7 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             with both:
                 pass
         assert not poller._pending
-    assert sorted(told) == list(range(19))
+    assert sorted(dispatched) == list(range(19))
     assert turns >= 16
 
 
@@ -333,8 +333,8 @@ async def test_turns_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_number_that_is_used_again() -> None:
-    """A new connection with the number of a closed one hears of itself alone, even while another process holds the old
-    one open."""
+    """A new connection with the descriptor number of a closed one gets its own events only, even while another process
+    holds the old one open."""
     async with polling() as (poller, nursery):
         old = Pair(poller, nursery)
         number, held = old.socket.fd, os.dup(old.socket.fd)
@@ -356,7 +356,7 @@ async def test_a_number_that_is_used_again() -> None:
 
 
 async def test_closed_by_another_in_the_same_poll() -> None:
-    """A watcher whose socket was closed after the kernel named it is passed over."""
+    """A watcher whose socket was closed after the poll is skipped."""
     async with polling() as (poller, nursery):
         pairs = [Pair(poller, nursery) for _ in range(2)]
 
@@ -387,7 +387,7 @@ async def test_closed_by_another_in_the_same_poll() -> None:
 
 
 async def test_too_many_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernel refuses to watch raises, and is not remembered as watched."""
+    """When the kernel refuses a descriptor, `watch` raises, and no watcher is left."""
     async with polling() as (poller, nursery):
         with pytest.raises(OSError, match="Bad file descriptor"):
             poller.watch(987_654)

@@ -1,4 +1,4 @@
-"""What a watcher does with `on_readable`: who is woken, and what a callback that fails can't do."""
+"""`on_readable` of a watcher: when the waiter is woken, and what happens when the callback raises."""
 
 import socket as stdlib_socket
 from collections.abc import Callable
@@ -27,8 +27,8 @@ class Waiter:
         self.woken += 1
 
 
-async def told(both: Pair, on_readable: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
-    """What becomes of a waiter when `data` comes and `on_readable` is called."""
+async def notified(both: Pair, on_readable: Callable[[], bool] | None, data: bytes = b"x") -> Waiter:
+    """The waiter after `data` has come and `on_readable` was called."""
     waiter = Waiter()
     both.watcher.on_readable = on_readable
     async with trio.open_nursery() as nursery:
@@ -41,17 +41,17 @@ async def told(both: Pair, on_readable: Callable[[], bool] | None, data: bytes =
 
 
 async def test_a_callback_that_has_done_it() -> None:
-    """The waiter sleeps on; with a callback that has not, it is woken."""
+    """A callback that returns True leaves the waiter asleep; one that returns False wakes it."""
     read: list[bytes | None] = []
     async with pair() as both:
-        assert (await told(both, lambda: read.append(both.socket.read_now()) or True)).woken == 0
-        assert (await told(both, lambda: False, b"y")).woken == 1
+        assert (await notified(both, lambda: read.append(both.socket.read_now()) or True)).woken == 0
+        assert (await notified(both, lambda: False, b"y")).woken == 1
         assert read == [b"x"]
         assert await both.socket.receive_some() == b"y"
 
 
 async def test_a_callback_with_nobody_waiting() -> None:
-    """It is not called: somebody is at work on this socket."""
+    """It is not called: the task is at work on this socket."""
     async with pair() as both:
         called: list[bool] = []
         both.watcher.on_readable = lambda: called.append(True) or True
@@ -62,10 +62,10 @@ async def test_a_callback_with_nobody_waiting() -> None:
 
 
 async def test_a_callback_that_leaves_something() -> None:
-    """When it has filled its buffer, or the peer has ended it, the waiter is woken: no edge will come for what is
-    left."""
+    """When a read filled its buffer, or the peer has ended the connection, the waiter is woken: no edge comes for the
+    rest."""
     async with pair() as both:
-        waiter = await told(both, lambda: both.socket.read_now(3) is not None, b"abcd")
+        waiter = await notified(both, lambda: both.socket.read_now(3) is not None, b"abcd")
         assert waiter.woken == 1
         assert await both.socket.receive_some() == b"d"
 
@@ -78,7 +78,7 @@ async def test_a_callback_that_leaves_something() -> None:
 
 
 async def test_a_callback_that_closes() -> None:
-    """The waiter is woken once, whatever the callback says then."""
+    """The waiter is woken once, whatever the callback returns."""
 
     def close(socket: Socket, says: bool) -> bool:
         socket.close()
@@ -86,12 +86,12 @@ async def test_a_callback_that_closes() -> None:
 
     for says in (True, False):
         async with pair() as both:
-            waiter = await told(both, partial(close, both.socket, says))
+            waiter = await notified(both, partial(close, both.socket, says))
             assert (waiter.woken, waiter.raised) == (1, None)
 
 
 async def test_no_callback_is_asked_about_a_close() -> None:
-    """There is nothing to do at once: the waiter is woken."""
+    """The waiter is woken, and `on_readable` is not called."""
     async with pair() as both, trio.open_nursery() as nursery:
         waiter, called = Waiter(), list[None]()
         both.watcher.on_readable = lambda: called.append(both.watcher.mark_drained()) or True
@@ -109,10 +109,10 @@ async def test_a_callback_that_raises() -> None:
             def fail() -> bool:
                 raise ValueError("a bug in a callback")
 
-            waiter = await told(both, fail)
+            waiter = await notified(both, fail)
             assert isinstance(waiter.raised, ValueError)
             assert await both.socket.receive_some() == b"x"
             other.peer.sendall(b"y")
             assert await other.socket.receive_some() == b"y"
             both.watcher.on_readable = None
-            assert (await told(both, None)).raised is None
+            assert (await notified(both, None)).raised is None

@@ -19,8 +19,7 @@ from tests.net.pairs import FILL, Write, fill, paired, read, until
 
 
 async def test_closed_is_known_before_trio_is_asked() -> None:
-    """After closing, every call that could wait raises ClosedResourceError, as often as it is asked, and send_now says
-    False."""
+    """After closing, every call that could wait raises ClosedResourceError each time, and send_now returns False."""
     async with paired() as (socket, _):
         socket.close()
         calls: list[Callable[[], Awaitable[object]]] = [
@@ -53,8 +52,7 @@ async def test_closing_ends_the_waiting() -> None:
 
 
 async def test_closed_between_the_wake_up_and_our_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that was woken and then closed reads nothing, least of all from a descriptor that is somebody else's by
-    now."""
+    """A reader whose socket is closed after the wake-up reads nothing: the descriptor may be another connection's."""
     async with paired() as (socket, _):
 
         async def woken(_: int) -> None:
@@ -66,7 +64,7 @@ async def test_closed_between_the_wake_up_and_our_turn(monkeypatch: pytest.Monke
 
 
 async def test_a_reset_is_a_broken_resource() -> None:
-    """OSErrors of reading and writing become BrokenResourceError; send_now says False and leaves it to the reader."""
+    """OSErrors of reading and writing become BrokenResourceError; send_now returns False, and the reader raises."""
     async with paired() as (socket, peer):
         await peer.aclose()
         assert not socket.send_now(b"x")
@@ -114,8 +112,8 @@ async def test_reading() -> None:
             await socket.receive_some(0)
 
 
-async def test_played_back() -> None:
-    """What is played back is read first, as much as was asked for, and not counted again."""
+async def test_the_unread_buffer_comes_first() -> None:
+    """`unread_buffer` is read first, in pieces of the size that is asked for, and not counted as received."""
     async with paired() as (socket, peer):
         socket.unread_buffer = b"abc"
         await peer.send_all(b"d")
@@ -131,7 +129,7 @@ async def test_played_back() -> None:
 
 
 async def test_send_now() -> None:
-    """What fits goes out at once, without a task and without anybody being behind."""
+    """What fits goes out at once, without a task, and the socket is not behind."""
     async with paired() as (socket, peer):
         assert socket.send_now(b"one")
         assert socket.send_now(b"two")
@@ -142,8 +140,8 @@ async def test_send_now() -> None:
 
 
 async def test_a_rest_is_finished() -> None:
-    """What did not fit goes out by itself, nothing comes between, and then `on_writable` is called and it is not behind any
-    more."""
+    """A task writes what did not fit, and nothing comes between. Then `on_writable` is called, and the socket is no
+    longer behind."""
     called: list[Socket] = []
     async with paired() as (socket, peer):
         socket.on_writable = called.append
@@ -160,7 +158,7 @@ async def test_a_rest_is_finished() -> None:
 
 
 async def test_a_full_socket() -> None:
-    """Of a message that the kernel takes nothing of, nothing is sent later either; `on_writable` tells when there is
+    """A message of which the kernel takes nothing is not sent later either; `on_writable` is called when there is
     room."""
     called: list[Socket] = []
     async with paired() as (socket, peer):
@@ -198,12 +196,12 @@ async def test_send_all_between_a_short_write_and_its_rest() -> None:
 
 
 async def test_refused_while_somebody_writes(writes: Callable[[Write], None]) -> None:
-    """A send_now that was refused because somebody held the lock is made good by whoever lets go of it, on a writable
-    socket too."""
+    """After a send_now was refused because of the lock, the task that releases the lock calls `on_writable`, on a
+    writable socket too."""
     called: list[Socket] = []
 
     def write(fd: int, data: bytes) -> int:
-        assert not socket.send_now(b"tick")  # as a task that comes by while send_all waits for its turn
+        assert not socket.send_now(b"tick")  # as another task does while send_all waits for the lock
         assert socket.behind_since < inf
         return os.write(fd, data)
 
@@ -217,7 +215,7 @@ async def test_refused_while_somebody_writes(writes: Callable[[Write], None]) ->
 
 
 async def test_refused_before_somebody_waits_for_room() -> None:
-    """Whoever waits for room gets the lock from the last writer, and so tells in its place."""
+    """A task that waits for room gets the lock from the last writer, and calls `on_writable` in its place."""
     called: list[Socket] = []
     async with paired() as (socket, peer), trio.open_nursery() as nursery:
         socket.on_writable = called.append
@@ -252,8 +250,8 @@ async def test_refused_while_somebody_waits_for_room() -> None:
     assert called == [socket]
 
 
-async def test_nobody_is_told_for_nothing() -> None:
-    """A send_all beside which nothing was refused calls no callback."""
+async def test_on_writable_is_not_called_without_a_refusal() -> None:
+    """A send_all during which no send_now was refused calls no callback."""
     called: list[Socket] = []
     async with paired() as (socket, _):
         socket.on_writable = called.append

@@ -1,4 +1,4 @@
-"""The Socket's contract: writers that wait, nothing after a Close, closing, deadlines, being behind, lending."""
+"""The Socket's contract: writers that wait, nothing after a Close, closing, deadlines, slow readers, lending."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ async def test_writers_take_turns() -> None:
 
 
 async def test_a_cancelled_send_all_closes() -> None:
-    """What has gone out can't be taken back, so nothing may follow it."""
+    """The peer has a part of the message, so nothing may follow it."""
     async with paired() as (socket, peer):
         with trio.move_on_after(0.01):
             await socket.send_all(FILL)
@@ -101,7 +101,7 @@ async def test_a_close_that_is_written_in_parts(writes: Callable[[Write], None])
 
 
 async def test_a_close_that_was_refused_is_none() -> None:
-    """A Close that did not go out silences nobody."""
+    """After a Close that did not go out, writes go on."""
     async with paired() as (socket, peer):
         assert socket.send_now(FILL)
         assert not socket.send_now(CLOSE)
@@ -166,8 +166,8 @@ async def test_deadline() -> None:
 
 
 async def test_behind() -> None:
-    """A peer that has not taken its bytes for longer than `slow_reader_timeout` runs the callback once; one that has caught up does
-    not."""
+    """A peer that is behind for longer than `slow_reader_timeout` has the callback run once; one that has caught up
+    does not."""
     called: list[str] = []
     async with paired() as (socket, peer):
         socket.on_behind, socket.slow_reader_timeout = lambda: called.append("behind"), 4.0
@@ -191,7 +191,7 @@ async def test_behind() -> None:
 
 
 async def test_a_lent_descriptor_is_written_to_directly() -> None:
-    """One borrower at a time, until it is reclaimed; other writes that take no time change nothing."""
+    """One borrower at a time, until `release_fd`; writes that do not wait change nothing."""
     returned: list[int] = []
     async with paired() as (socket, peer):
         assert socket.acquire_fd(returned.append)
@@ -208,7 +208,8 @@ async def test_a_lent_descriptor_is_written_to_directly() -> None:
 
 @pytest.mark.parametrize("way", ["send_all", "close", "a Close frame", "a short write", "a full buffer"])
 async def test_a_busy_socket_takes_its_descriptor_back(way: str) -> None:
-    """In the same step, while the number is still its own; and lends it again only when it is free."""
+    """`on_fd_lost` is called in the same step, while the number is still the socket's; it lends again once it is
+    free."""
     returned: list[int] = []
     async with paired() as (socket, _), trio.open_nursery() as nursery:
         number = socket.fd
@@ -236,7 +237,7 @@ async def test_a_busy_socket_takes_its_descriptor_back(way: str) -> None:
 
 
 async def test_the_rest_of_a_borrowers_write_follows() -> None:
-    """What the kernel did not take goes out before anything else, and `on_writable` tells when the socket may be lent
+    """What the kernel did not take goes out before anything else; `on_writable` is called when the socket may be lent
     again."""
     writable = trio.Event()
     async with paired() as (socket, peer):
@@ -249,8 +250,8 @@ async def test_the_rest_of_a_borrowers_write_follows() -> None:
         assert socket.acquire_fd(lambda _: None)
 
 
-async def test_writing_to_each_tells_who_did_not_take_it(writes: Callable[[Write], None]) -> None:
-    """The others get it whole, whatever happens to one."""
+async def test_write_to_all_returns_short_writes(writes: Callable[[Write], None]) -> None:
+    """The other sockets get the message whole, whatever happens to one."""
     async with (
         paired() as (one, one_peer),
         paired() as (blocked, _),

@@ -57,7 +57,7 @@ def test_ticks_beside_trio_websocket(seed: int, bite: int, blocks: float, now: b
     """Beside trio-websocket's own pongs, echoes and Close, on a descriptor that takes a few bytes at a time or blocks
     when it likes, the client sees whole frames in order, every echo and pong, the last tick or a later one, and nothing
     after the Close."""
-    chance = random.Random(seed)  # the write's whims and the tasks' pauses
+    chance = random.Random(seed)  # for the sizes of writes and the tasks' pauses
 
     def write(fd: int, data: bytes) -> int:
         if chance.random() < blocks:
@@ -70,12 +70,12 @@ def test_ticks_beside_trio_websocket(seed: int, bite: int, blocks: float, now: b
 
 
 async def whole_conversation(chance: random.Random, now: bool) -> None:
-    newest, handed = 0, 0  # ticks
+    newest, sent = 0, 0  # ticks
 
     def tick(socket: Socket) -> None:
-        nonlocal handed
-        if handed < newest and socket.send_now(frame(1, b"tick %d " % newest + b"x" * chance.choice([0, 200]))):
-            handed = newest
+        nonlocal sent
+        if sent < newest and socket.send_now(frame(1, b"tick %d " % newest + b"x" * chance.choice([0, 200]))):
+            sent = newest
 
     async def ticks(socket: Socket) -> None:
         nonlocal newest
@@ -117,7 +117,7 @@ async def whole_conversation(chance: random.Random, now: bool) -> None:
                 writers.start_soon(ticks, socket)
                 writers.start_soon(client, peer)
                 writers.start_soon(echo, websocket)
-            await until(lambda: handed == newest)
+            await until(lambda: sent == newest)
 
             def pongs() -> list[bytes]:
                 return [payload for opcode, payload in parsed(received.partition(b"\r\n\r\n")[2]) if opcode == 10]

@@ -1,4 +1,4 @@
-"""Requests as http1 makes them, without a socket."""
+"""Requests as http.parser makes them, without a socket."""
 
 from types import SimpleNamespace
 from typing import Any

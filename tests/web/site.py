@@ -1,4 +1,4 @@
-"""The whole web on real sockets and a real PostgreSQL, with a board and a write path that tests hold in their hands."""
+"""The whole web on real sockets and a real PostgreSQL, with a board and a write path that tests control."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -63,7 +63,7 @@ UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 class WebServer:
     """A running server, with a board and a write path that tests control.
 
-    `outcome` is what the next submit leads to, or raises; `board` is what a read gives, or raises. It stands in for
+    `outcome` is what the next submit returns or raises; `board` is what a read returns or raises. It takes the place of
     operations' Leaderboard and SubmitAction.
     """
 
@@ -76,7 +76,7 @@ class WebServer:
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
-    at_once: int = 0  # how often a board was at hand
+    cached_reads: int = 0  # how often `current_snapshot` returned a board
 
     async def snapshot(self) -> Snapshot:
         snapshot: Snapshot = _given(self.board)
@@ -85,14 +85,14 @@ class WebServer:
     def current_snapshot(self) -> Snapshot | None:
         if isinstance(self.board, Exception) or self.board.stale:
             return None
-        self.at_once += 1
+        self.cached_reads += 1
         return self.board
 
     async def standing(self, user: UUID) -> Standing:
         return self.own_place
 
     def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
-        """A refusal at once; all else as the committers give it, later."""
+        """Returns a refusal at once; any other outcome comes later, as from the committers."""
         self.submitted.append((identity, signature, body, request_id))
         outcome: Outcome = _given(self.outcome)
         if isinstance(outcome, Refusal):
@@ -103,7 +103,7 @@ class WebServer:
         return pending
 
     async def register(self, username: str = "Ada", **headers: str) -> dict[str, Any]:
-        """A new account's answer."""
+        """Registers an account; returns the response's data."""
         body = {"username": username, "email": f"{username.lower()}@example.org", "password": "correct horse battery"}
         answer = await self.http.post(REGISTER_PATH, json=body, headers=headers)
         assert answer.status_code == 201, answer.text
@@ -124,7 +124,7 @@ async def _end(pending: Pending, outcome: Outcome) -> None:
 
 
 class NodeHealth:
-    """What /readyz tells, with the monitor of these stores."""
+    """The health for /readyz, from the monitor of these stores."""
 
     def __init__(self, monitor: HealthMonitor) -> None:
         self._monitor = monitor

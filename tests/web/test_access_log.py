@@ -1,4 +1,4 @@
-"""The access log: which requests have a line, and what stands in it."""
+"""The access log: which requests have a line, and what is in it."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -53,7 +53,7 @@ def test_a_line_says_who_asked_for_what_and_how_it_went() -> None:
 
 
 def test_a_path_that_is_no_route_is_shown_and_cut() -> None:
-    """Whoever looks for a 404 finds its path, and a long one fills no log."""
+    """A 404 has its path in the line, cut if it is long."""
     (line,) = lines(AccessLog(Addresses(()), "all"), 404, of=request(b"/wp-login.php" + b"x" * 5000))
     assert line["route"] == "other"
     assert line["path"].startswith("/wp-login.phpx")
@@ -61,13 +61,13 @@ def test_a_path_that_is_no_route_is_shown_and_cut() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "lowest"), [("off", NONE), ("errors", SERVER_ERRORS), ("all", ANY), (10, ANY)])
-def test_how_much_is_told(wanted: str | int, lowest: int) -> None:
-    """Off tells nothing, errors are those of the server, N is one request in N and every error."""
+def test_how_much_is_logged(wanted: str | int, lowest: int) -> None:
+    """ "off" logs nothing, "errors" those of the server, N one request in N and every error."""
     log = AccessLog(Addresses(()), wanted, clock=lambda: 0.0)
     assert log.lowest_status == lowest
     statuses = [status for status in [200, 404] * 10 + [503] if status >= log.lowest_status]
-    told = [line["status"] for line in lines(log, *statuses)]
-    assert told == {"off": [], "errors": [503], "all": [200, 404] * 10 + [503], 10: [404, 404, 503]}[wanted]
+    logged = [line["status"] for line in lines(log, *statuses)]
+    assert logged == {"off": [], "errors": [503], "all": [200, 404] * 10 + [503], 10: [404, 404, 503]}[wanted]
 
 
 def test_a_storm_of_errors_is_bounded_and_counted() -> None:

@@ -1,4 +1,4 @@
-"""What is not of the API's own: health, the page and its files."""
+"""Routes outside of the API: health, metrics, the page and its files."""
 
 import msgspec
 import pytest
@@ -31,7 +31,7 @@ class FixedHealth:
         return {"leaderboard": "stale"}
 
 
-async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> None:
+async def test_readiness_has_each_store(database_url: str, redis_url: str) -> None:
     """Ready when not draining and a store answers; alive in any case."""
     async with serve_web(database_url, redis_url) as server:
         ready = await server.http.get("/readyz")
@@ -58,7 +58,7 @@ async def test_readiness_tells_each_store(database_url: str, redis_url: str) -> 
 async def test_one_store_that_serves_reads_is_enough_to_be_ready(
     postgresql: StoreCondition, redis: StoreCondition, status: int
 ) -> None:
-    """Degraded is better than gone; with neither it is 503. The body tells of stores, warnings and boards."""
+    """With neither store it is 503. The body has stores, warnings and boards."""
     health = HealthRoutes(FixedHealth({"postgresql": postgresql, "redis": redis}))
     nobody: object = None
     answer = await health.readyz(nobody)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ async def test_a_dead_redis_shows_on_readyz(database_url: str) -> None:
 
 
 async def test_metrics_are_prometheus_text(database_url: str, redis_url: str) -> None:
-    """Answers to actions are counted by what became of them."""
+    """Actions are counted by their outcome."""
     async with serve_web(database_url, redis_url) as server:
         mine = await server.register()
         await server.http.post(
@@ -94,7 +94,7 @@ async def test_metrics_are_prometheus_text(database_url: str, redis_url: str) ->
 
 
 async def test_the_page_holds_the_present_board(database_url: str, redis_url: str) -> None:
-    """Right without JavaScript; the same page is not sent twice; without any store it still comes."""
+    """The page is complete without JavaScript; a client that has it gets 304; without any store it is still served."""
     async with serve_web(database_url, redis_url) as server:
         page = await server.http.get("/")
         assert page.status_code == 200
@@ -108,8 +108,7 @@ async def test_the_page_holds_the_present_board(database_url: str, redis_url: st
 
 
 async def test_files_travel_gzipped_to_those_who_read_it(database_url: str, redis_url: str) -> None:
-    """The page stays under 34 kB on its way; who does not read gzip, or refuses it, gets the plain file under another
-    ETag."""
+    """The page stays under 34 kB on the wire; a client without gzip gets the plain file under another ETag."""
     async with serve_web(database_url, redis_url) as server:
         packed = await server.http.get("/static/page.js", headers={"accept-encoding": "br, gzip;q=0.8"})
         plain = await server.http.get("/static/page.js", headers={"accept-encoding": "gzip;q=0, br"})
@@ -169,8 +168,7 @@ def test_buttons_do_what_their_rule_accepts() -> None:
     ("path", "status"), [("/api/v1/scores/leaderboard", 400), ("/api/v1/nothing", 404), ("/", 200), ("/livez", 200)]
 )
 async def test_a_query_of_the_api_is_short(database_url: str, redis_url: str, path: str, status: int) -> None:
-    """More than a kilobyte is refused before anybody reads it; the page's own may be longer, as other sites add to
-    it."""
+    """More than a kilobyte is refused before it is parsed; the page's own may be longer, as other sites add to it."""
     async with serve_web(database_url, redis_url) as server:
         answer = await server.http.get(f"{path}?{'a=1&' * 300}")
         assert answer.status_code == status

@@ -1,5 +1,5 @@
-"""The client's address: nobody can write another one into X-Forwarded-For, and nobody behind a proxy is mistaken for
-it."""
+"""The client's address: a client can't forge one by X-Forwarded-For, and a proxy's address never counts for its
+clients."""
 
 from ipaddress import ip_network
 
@@ -20,13 +20,13 @@ def forwarded_by(peer: str, *forwarded: str) -> Request:
     ("peer", "forwarded", "client"),
     [
         ("203.0.113.7", [], "203.0.113.7"),
-        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # the peer is no proxy of ours: what it says counts nothing
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # the peer is no trusted proxy: its field is ignored
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", ["1.2.3.4, 198.51.100.1"], "198.51.100.1"),  # the left one was sent by the client
         ("10.0.0.1", ["1.2.3.4", "198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", ["198.51.100.1, 10.0.0.2, 10.9.9.9"], "198.51.100.1"),
-        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),  # all are ours: the farthest
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),  # all are trusted: the farthest
         ("10.0.0.1", ["198.51.100.1, unknown"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1, , 10.0.0.2"], "10.0.0.2"),
         ("10.0.0.1", [""], "10.0.0.1"),
@@ -44,12 +44,12 @@ def test_the_client_is_the_right_most_hop_that_is_no_proxy(peer: str, forwarded:
 
 
 def test_without_trusted_proxies_the_peer_is_the_client() -> None:
-    """Whatever it forwards."""
+    """X-Forwarded-For is ignored."""
     assert Addresses().client(forwarded_by("10.0.0.1", "198.51.100.1")) == "10.0.0.1"
 
 
 def test_ipv6_is_counted_by_network() -> None:
-    """A /64 is one household; IPv4 addresses stand for themselves, however they are written."""
+    """A /64 is one key; an IPv4 address is its own key, however it is written."""
     assert group("2001:db8::1") == group("2001:db8::ffff:1") != group("2001:db8:0:1::1")
     assert group("203.0.113.7") == group("::ffff:203.0.113.7") == "203.0.113.7"
     assert group("203.0.113.7") != group("203.0.113.8")

@@ -29,7 +29,7 @@ def test_gzip_is_sent_to_those_who_accept_it(accepted: bytes, gzipped: bool) -> 
 
 
 def test_both_forms_are_the_same_content_under_two_etags() -> None:
-    """A client that has one form is told so for that form alone."""
+    """A client that has one form gets 304 for that form alone."""
     content = b"a" * 1000
     both = compressed(content, FIELDS)
     plain, packed = both.respond(request()), both.respond(request((b"accept-encoding", b"gzip")))

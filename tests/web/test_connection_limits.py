@@ -1,4 +1,4 @@
-"""Which addresses may open connections, and when one may not for a while."""
+"""Which addresses may open connections, and when an address is blocked."""
 
 from ipaddress import ip_network
 
@@ -27,7 +27,7 @@ class Clock:
 
 
 def test_so_many_of_one_address() -> None:
-    """One more than the limit is refused, another address is not, and a place that was left is free again."""
+    """One more than the limit is refused, another address is not; a connection that ends makes room."""
     limits = ConnectionLimits(Addresses(), 2)
     assert [limits.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
     assert limits.admit("192.0.2.2")
@@ -63,8 +63,8 @@ def test_an_ipv6_proxy_is_known_by_its_address() -> None:
 
 
 def test_connections_come_no_faster_than_requests_may() -> None:
-    """One that opens and closes them is refused once it has opened what an address may have open, then it gets one for
-    each request."""
+    """An address that opens and closes connections may first open as many as may be open at once, then one for each
+    allowed request."""
     clock = Clock()
     # 64 a second: a float has no error
     limits = ConnectionLimits(Addresses(), 100, 60 * 64 - PROBES_PER_MINUTE, clock=clock)
@@ -87,8 +87,7 @@ def test_connections_come_no_faster_than_requests_may() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 2000])
 def test_rounding_refuses_nobody(most: int) -> None:
-    """So many may come at once, to the last one and not one more, whatever the clock says: at a rate whose interval no
-    float holds."""
+    """Exactly the allowed number may come at once, whatever the clock says, even if no float has the exact interval."""
     clock, rate = Clock(), USERS_TIMES * 1000  # limits.ip_per_minute
     for hours in range(0, 2000, 97):
         clock.now = 3600 * hours + hours / 7
@@ -109,8 +108,8 @@ def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
 
 
 def test_malformed_requests_count_as_many_connections() -> None:
-    """Who sends nothing else opens no more for a while, others do; and the while has an end, however many there
-    were."""
+    """An address that sends nothing else is refused for a while, others are not. That time is limited, however many
+    there were."""
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 10 * MALFORMED_COST, 60 * 64 - PROBES_PER_MINUTE, clock=clock)
     for _ in range(9):
@@ -132,7 +131,7 @@ def test_without_a_limit_of_requests_or_connections_there_is_no_rate() -> None:
             limits.released("192.0.2.1")
 
 
-def test_nothing_is_kept_of_who_has_left() -> None:
+def test_an_address_without_connections_is_dropped() -> None:
     """An address without a connection takes no memory."""
     limits = ConnectionLimits(Addresses(), 5)
     for number in range(100):
@@ -142,7 +141,7 @@ def test_nothing_is_kept_of_who_has_left() -> None:
 
 
 def test_a_flood_blocks_its_address_for_a_while() -> None:
-    """Who goes on asking after so many refusals is not accepted; then it is again."""
+    """After so many refusals an address is not accepted for some seconds; then it is again."""
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 0, clock=clock)
     assert not any(limits.count_refusal("192.0.2.1") for _ in range(FLOOD_REFUSALS))
@@ -156,7 +155,7 @@ def test_a_flood_blocks_its_address_for_a_while() -> None:
 
 
 def test_refusals_now_and_then_are_no_flood() -> None:
-    """A client that asks again each time it is told to is never blocked."""
+    """A client that obeys Retry-After each time is never blocked."""
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 0, clock=clock)
     for _ in range(20 * FLOOD_REFUSALS):
@@ -165,7 +164,7 @@ def test_refusals_now_and_then_are_no_flood() -> None:
 
 
 def test_memory_of_rates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of addresses that open connections so many are remembered, and none that is within its rate again."""
+    """At most MAX_ADDRESSES are stored for the rate, and none that is within its rate again."""
     monkeypatch.setattr(connection_limits, "MAX_ADDRESSES", 10)
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 10, 1000, clock=clock)
@@ -178,7 +177,7 @@ def test_memory_of_rates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """A flood from everywhere pushes out what was refused first, and blocks no more than can be kept."""
+    """In a flood from many addresses the oldest refusals are dropped, and at most MAX_ADDRESSES are blocked."""
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 0, clock=clock)
     for number in range(connection_limits.MAX_ADDRESSES + 10):

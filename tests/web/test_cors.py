@@ -1,5 +1,4 @@
-"""Which pages may speak to us, by Origin, Host and Sec-Fetch-Site: foreign ones, sibling domains, and names that were
-led here."""
+"""Which pages may send requests, by Origin, Host and Sec-Fetch-Site: foreign pages, sibling domains, DNS rebinding."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -39,7 +38,7 @@ def asked(host: bytes = b"127.0.0.1:8000", path: bytes = POLL, **fields: bytes) 
     ],
 )
 def test_without_a_public_url_our_pages_are_those_of_addresses(host: bytes) -> None:
-    """And of localhost, and of the host that the settings name: nobody else can own these."""
+    """Also those of localhost, and of the host in the settings: nobody else can own these names."""
     origins = Origins(names=("board.lan",))
     assert origins.allows(asked(host, origin=b"http://" + host))
     assert not origins.allows(asked(host, origin=b"http://" + host.partition(b":8")[0] + b":9000"))
@@ -50,8 +49,8 @@ def test_without_a_public_url_our_pages_are_those_of_addresses(host: bytes) -> N
     "host",
     [b"evil.org:8000", b"localhost.evil.org:8000", b"127.0.0.1.evil.org:8000", b"[evil]:8000", b"", b"x" * 16_000],
 )
-def test_a_name_that_was_led_here_is_foreign(host: bytes) -> None:
-    """DNS rebinding: the page's Origin is where the request went, and both are the attacker's name. Its reads send no
+def test_a_rebound_name_is_foreign(host: bytes) -> None:
+    """DNS rebinding: Origin and Host are both the attacker's name, which resolves to this server. Its reads have no
     Origin at all."""
     origins = Origins(names=("0.0.0.0",))
     assert not origins.allows(asked(host, origin=b"http://" + host))
@@ -62,8 +61,8 @@ def test_a_name_that_was_led_here_is_foreign(host: bytes) -> None:
 
 
 def test_a_host_that_is_refused_is_logged_once() -> None:
-    """With the setting that would make it ours, whether or not the browser names the page's origin; floods of names are
-    not."""
+    """The line names the setting that would allow it, with an Origin or without; of a flood of names only the first are
+    logged."""
     origins, host = Origins(), b"Laptop.fritz.box:8000"
     with capture_logs() as logged:
         for _ in range(3):
@@ -95,12 +94,12 @@ def test_a_host_that_is_refused_is_logged_once() -> None:
     ],
 )
 def test_host_and_port_are_compared(origin: bytes, host: bytes, allowed: bool) -> None:
-    """A port that the scheme has anyway may be left out, any other must be the same."""
+    """The default port of the scheme may be left out; any other must be the same."""
     assert Origins().allows(asked(host, origin=origin)) is allowed
 
 
-def test_with_a_public_url_the_host_has_no_say() -> None:
-    """Its origin alone is ours, scheme and port included; a balancer may send any Host."""
+def test_with_a_public_url_the_host_does_not_count() -> None:
+    """Only the public URL's origin is ours, with scheme and port; a balancer may send any Host."""
     origins = Origins(public_url="https://board.example:443", allowed=("https://friend.example:443",))
     for host in (b"board.example", b"10.0.0.7:8000", b"evil.org"):
         for origin in (b"https://board.example", b"HTTPS://BOARD.EXAMPLE", b"https://friend.example"):
@@ -143,7 +142,8 @@ SCRIPT = {"sec_fetch_mode": b"cors", "sec_fetch_dest": b"empty"}
 def test_foreign_pages_have_what_is_meant_for_them(
     site: bytes, path: bytes, fields: dict[str, bytes], refused: bool
 ) -> None:
-    """Files, the page by a link, and everything for an allowed origin; a picture that holds a poll is refused."""
+    """Files, the page by a link, and everything for an allowed origin; a poll that is loaded as a picture is
+    refused."""
     origins = Origins(public_url="https://board.example", allowed=("https://friend.example",))
     made = asked(b"board.example", path, sec_fetch_site=site, **fields)
     assert origins.refuses_site(made) is refused
@@ -152,7 +152,7 @@ def test_foreign_pages_have_what_is_meant_for_them(
 
 
 def test_programs_are_asked_nothing() -> None:
-    """Without Origin and Sec-Fetch-Site there is no page; a typed address is a person's."""
+    """A request without Origin and Sec-Fetch-Site passes, and so does an address that a person typed."""
     origins = Origins(public_url="https://board.example")
     assert origins.allows(asked())
     assert not origins.refuses_site(asked())

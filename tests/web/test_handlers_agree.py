@@ -82,7 +82,7 @@ async def test_the_board_is_read_alike(database_url: str, redis_url: str) -> Non
             assert current.headers["etag"] == first.headers["etag"]
             assert "content-length" not in current.headers
         assert (await ask(server, "GET", BOARD, headers={"if-none-match": '"x"'})).status_code == 200
-        assert server.at_once == 4  # whoever asks well and without a token: plain, limit=12, two with If-None-Match
+        assert server.cached_reads == 4  # valid requests without a token: plain, limit=12, two with If-None-Match
 
         head = await ask(server, "HEAD", BOARD)
         assert (head.status_code, head.content, head.headers["content-length"]) == (
@@ -118,9 +118,8 @@ async def test_a_bad_token_is_refused_even_where_none_is_needed(
 
 
 @pytest.mark.parametrize("authorization", ["Basic YTpi", "Digest username=x", "Negotiate", "x", "DPoP a.b.c"])
-async def test_other_schemes_are_somebody_elses(database_url: str, redis_url: str, authorization: str) -> None:
-    """A staging proxy's password comes along with every request: reads go on as without it, an action still wants a
-    token."""
+async def test_other_schemes_are_ignored(database_url: str, redis_url: str, authorization: str) -> None:
+    """A staging proxy's password comes with every request: reads work as without it, an action still needs a token."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         mine = await server.register()
         answer = await ask(server, "GET", BOARD, headers={"authorization": authorization})
@@ -165,8 +164,9 @@ async def test_if_modified_since_is_enough(database_url: str, redis_url: str) ->
         assert (await ask(server, "GET", BOARD, headers=both)).status_code == 200
 
 
-async def test_no_date_is_told_that_could_hide_a_change(database_url: str, redis_url: str) -> None:
-    """Last-Modified tells of the first ten rows, once its second is over: of no more rows, of no one's own place."""
+async def test_no_date_is_sent_that_could_hide_a_change(database_url: str, redis_url: str) -> None:
+    """Last-Modified is that of the first ten rows, once its second is over. Longer boards, and those with the caller's
+    own place, have none."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         mine = await server.register()
         server.own_place = Standing(3200, 42)
@@ -199,8 +199,8 @@ UNKNOWN = [
 
 
 async def test_an_unknown_parameter_is_named(database_url: str, redis_url: str) -> None:
-    """400 on every route of the API, before anything is done; its escapes are decoded, and what can't be printed is not
-    told."""
+    """400 on every route of the API, before the handler is called. Escapes in the name are decoded; a name that can't
+    be printed is left out."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         for method, path, name in UNKNOWN:
             answer = await ask(server, method, path, json={} if method == "POST" else None)
@@ -221,8 +221,8 @@ async def test_an_unknown_parameter_is_named(database_url: str, redis_url: str) 
         assert (await server.http.get("/?utm_source=x")).status_code == 200
 
 
-async def test_an_action_is_handed_on_as_it_came(database_url: str, redis_url: str) -> None:
-    """The raw body, the signature, the request id, and who the token speaks for."""
+async def test_an_action_is_passed_on_as_it_came(database_url: str, redis_url: str) -> None:
+    """The raw body, the signature, the request id, and the token's user."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         mine = await server.register()
         server.outcome = RECORDED
@@ -288,7 +288,7 @@ async def test_every_outcome_has_its_answer(database_url: str, redis_url: str) -
             assert "idempotency-replayed" not in answer.headers
 
 
-async def test_a_repeated_action_is_told_its_original_outcome(database_url: str, redis_url: str) -> None:
+async def test_a_repeated_action_gets_its_original_outcome(database_url: str, redis_url: str) -> None:
     """409 with the data of the first time, and a header that says so."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         mine = await server.register()
@@ -300,7 +300,7 @@ async def test_a_repeated_action_is_told_its_original_outcome(database_url: str,
 
 
 async def test_only_json_is_read(database_url: str, redis_url: str) -> None:
-    """415 for what calls itself something else; a body without a type is taken for JSON."""
+    """415 for another Content-Type; a body without one is read as JSON."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         mine = await server.register()
         server.outcome = RECORDED
@@ -315,7 +315,7 @@ async def test_only_json_is_read(database_url: str, redis_url: str) -> None:
 
 
 async def test_other_methods_and_paths_are_refused_alike(database_url: str, redis_url: str) -> None:
-    """405 names what is allowed, 404 is JSON too, 413 comes before anything is asked."""
+    """405 names the allowed methods, 404 is JSON too, 413 comes before any handler is called."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         wrong = await ask(server, "DELETE", BOARD)
         assert code(wrong) == (405, "METHOD_NOT_ALLOWED")

@@ -1,4 +1,4 @@
-"""ResponseHeaders: what every response carries, whichever handler made it, and what browsers of other pages may do."""
+"""ResponseHeaders: the fields of every response, of any handler, and what other sites' pages may do."""
 
 from structlog.testing import capture_logs
 
@@ -25,7 +25,7 @@ def test_a_head_is_whole() -> None:
 
 
 def test_the_date_goes_on() -> None:
-    """What is put together once a second is not kept longer."""
+    """The part of the head that is cached for a second is renewed after it."""
     now = [0.0]
     heads = ResponseHeaders(Origins(), clock=lambda: now[0])
     assert b"00:00:00 GMT" in heads.write(request(), 200, b"", 0)
@@ -43,7 +43,8 @@ def test_a_request_id_that_could_break_a_head_is_replaced() -> None:
 
 
 def test_https_is_kept_where_it_is() -> None:
-    """Strict transport security only when the public URL is https: on plain http it would lock people out."""
+    """Strict transport security only when the public URL is https; otherwise browsers could no longer reach the
+    server."""
     assert b"strict-transport-security" in ResponseHeaders(Origins(), public_url="https://board.example").write(
         request(), 200, b"", 0
     )
@@ -53,8 +54,7 @@ def test_https_is_kept_where_it_is() -> None:
 
 
 def test_the_page_may_connect_to_its_own_host_alone() -> None:
-    """To the public URL, as http and as a WebSocket; no host that a script could be talked into. Nothing is loaded that
-    is not named."""
+    """To the public URL, as http and as a WebSocket, and to no other host. Only what the policy names is loaded."""
     for public_url, sources in (
         ("", "'self'"),
         ("https://board.example", "'self' wss://board.example"),
@@ -96,7 +96,8 @@ async def test_other_sites_load_files_and_nothing_else(database_url: str, redis_
 
 
 async def test_every_response_carries_the_security_fields(database_url: str, redis_url: str) -> None:
-    """Express, Quart, its errors, what http1 refuses: each field once, the page's policy on the page alone."""
+    """Fast handlers, Quart, its errors, refusals of http.parser: each field once, the page's policy on the page
+    alone."""
     async with serve_web(database_url, redis_url) as server:
         for method, path in (
             ("GET", BOARD),
@@ -122,8 +123,8 @@ async def test_every_response_carries_the_security_fields(database_url: str, red
         assert refused.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_only_pages_that_are_allowed_are_told_so(database_url: str, redis_url: str) -> None:
-    """CORS names the origin that asked, on responses of all handlers and on errors; nobody else gets such a field."""
+async def test_only_allowed_origins_get_cors_fields(database_url: str, redis_url: str) -> None:
+    """CORS fields name the request's origin, on responses of all handlers and on errors; other origins get none."""
     async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
         for path in (BOARD, "/livez", "/nowhere", f"{BOARD}?limit=0"):
             answer = await server.http.get(path, headers={"origin": "https://friend.example"})
@@ -137,7 +138,7 @@ async def test_only_pages_that_are_allowed_are_told_so(database_url: str, redis_
 
 
 async def test_a_preflight_is_answered_without_asking_a_route(database_url: str, redis_url: str) -> None:
-    """204 with what may be sent for an allowed page; nothing for another."""
+    """204, with the permissions for an allowed page, without any for another."""
     async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
         asked = {"access-control-request-method": "PATCH", "access-control-request-headers": "authorization"}
         for path in ("/api/v1/users/me", "/api/v1/scores/action"):
@@ -184,8 +185,8 @@ async def test_apps_and_extensions_are_origins(database_url: str, redis_url: str
 
 
 async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: str, redis_url: str) -> None:
-    """Those of tracing libraries, for instance; what is no name is left out, and there is a bound. A foreign page is
-    told nothing."""
+    """Those of tracing libraries, for example. An invalid name is left out, and the number is bounded. A foreign page
+    gets no permission."""
     asked = "sentry-trace, Baggage,traceparent,, a b, x\t, " + "y" * 65 + ", authorization"
     many = ",".join(f"x-{number}" for number in range(500))
     async with serve_web(database_url, redis_url, allowed=("https://friend.example",)) as server:
@@ -208,7 +209,7 @@ async def test_a_preflight_echoes_the_fields_that_are_asked_for(database_url: st
 
 
 def test_a_refused_origin_is_logged_once() -> None:
-    """So that an operator who forgot it finds it; a flood of invented ones is not written down."""
+    """So that an operator who forgot it finds it; of a flood of invented origins only the first are logged."""
     origins = Origins(allowed=("https://friend.example",))
     with capture_logs() as logged:
         for number in range(2 * REFUSED_LOGGED):

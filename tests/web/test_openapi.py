@@ -46,7 +46,7 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
 
 
 async def test_the_description_is_made_once(database_url: str, redis_url: str) -> None:
-    """It is the same bytes from every handler, has an ETag, and comes gzipped to whoever takes that."""
+    """It is the same bytes from every handler, has an ETag, and is gzipped for clients that accept it."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         first = await server.http.get("/api/v1/openapi.json")
         for handler in (server.http, *server.other_handlers):
@@ -57,7 +57,7 @@ async def test_the_description_is_made_once(database_url: str, redis_url: str) -
         assert first.headers["content-encoding"] == "gzip"
 
 
-async def test_what_only_http1_serves_is_described_too(database_url: str, redis_url: str) -> None:
+async def test_routes_without_quart_are_described_too(database_url: str, redis_url: str) -> None:
     """The long poll has two good responses; the path of the WebSocket says what it is."""
     async with serve_web(database_url, redis_url) as server:
         poll = (await server.http.get("/api/v1/openapi.json")).json()["paths"][POLL_PATH]["get"]

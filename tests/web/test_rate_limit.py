@@ -22,7 +22,7 @@ BOARD = LEADERBOARD_PATH
 
 
 class NumberedUsers:
-    """In place of an Authenticator: a token that is a number was verified before, as that user's."""
+    """In place of an Authenticator: a token that is a number counts as verified, as that user's."""
 
     def recall(self, token: str) -> SimpleNamespace | None:
         return SimpleNamespace(user=UUID(int=int(token))) if token.isdigit() else None
@@ -44,13 +44,13 @@ def gate() -> tuple[RateLimitMiddleware, ConnectionLimits]:
 
 
 def passed(gate: RateLimitMiddleware, path: str, times: int, user: int = 0, peer: str = "192.0.2.1") -> int:
-    """How many of so many requests are let through."""
+    """How many of `times` requests pass."""
     fields = ((b"authorization", b"Bearer %d" % user),) if user else ()
     return sum(gate.check_request(request(*fields, peer=peer, target=path.encode())) is None for _ in range(times))
 
 
 def test_a_page_view_is_one_request() -> None:
-    """So many pages of an address are let through, each with fifteen files and ten pictures; then no page, and still
+    """An address may load its limit of pages, each with fifteen files and ten pictures; after that no page, but still
     files."""
     room, _ = gate()
     for _ in range(LIMIT):
@@ -73,7 +73,7 @@ def test_a_page_view_is_one_request() -> None:
     ],
 )
 def test_every_kind_has_a_bound(path: str, most: int) -> None:
-    """Each kind of request ends somewhere, and in a flood the address is blocked; what is no file of ours counts as any
+    """Each kind of request has a limit, and in a flood the address is blocked; an unknown file counts as any other
     request."""
     room, connections = gate()
     assert passed(room, path, most + FLOOD_REFUSALS) == most
@@ -84,8 +84,8 @@ def test_every_kind_has_a_bound(path: str, most: int) -> None:
 
 
 def test_users_of_one_address_count_for_themselves() -> None:
-    """Each has the whole limit, all together so many times as much; a token that is not known here counts under the
-    address."""
+    """Each has the whole limit, all together USERS_TIMES as much; a token that this node has not verified counts under
+    the address."""
     room, _ = gate()
     assert passed(room, BOARD, LIMIT + 5, user=1) == LIMIT
     assert passed(room, BOARD, LIMIT + 5) == LIMIT
@@ -107,8 +107,8 @@ def kept_alive(room: RateLimitMiddleware, user: int, peer: str = "192.0.2.1") ->
     return asked.keep_alive
 
 
-def test_a_user_who_floods_bars_nobody_else() -> None:
-    """Each further request costs the user a connection, from wherever it comes; others at the address connect and are
+def test_a_user_who_floods_blocks_no_other_user() -> None:
+    """Each further request costs the user a connection, from any address; others at the address connect and are
     answered."""
     room, connections = gate()
     assert passed(room, BOARD, LIMIT, user=1) == LIMIT
@@ -120,8 +120,8 @@ def test_a_user_who_floods_bars_nobody_else() -> None:
     assert passed(room, BOARD, LIMIT) == LIMIT
 
 
-def test_many_users_who_flood_are_their_address() -> None:
-    """Twenty at once leave it open; one more refused user of it is as much as the address' own flood."""
+def test_many_users_who_flood_block_their_address() -> None:
+    """Twenty at once do not block it; one more refused user does, like a flood of the address itself."""
     room, connections = gate()
     for user in range(1, FLOODING_USERS + 1):
         assert passed(room, BOARD, LIMIT, user=user) == LIMIT

@@ -73,7 +73,7 @@ def more_routes(bearer: Bearer) -> Iterator[Route]:
 
 
 async def check_alike(server: WebServer, method: str, query: str, headers: dict[str, str]) -> tuple[int, str]:
-    """Status and code of the answer, which is the same from http1 alone and from Quart."""
+    """Status and code of the response, which is the same from http.connection alone and from Quart."""
     answers = [
         await http.request(method, f"{GREETING_PATH}{query}", headers=headers | {"x-request-id": "same"})
         for http in (server.http, *server.other_handlers)
@@ -126,7 +126,7 @@ def answer_nothing_fast(_request: Request, _respond: object) -> Response:
     return Response(204, b"")
 
 
-def test_the_tables_of_http1() -> None:
+def test_the_tables_of_http_connection() -> None:
     """A direct route is in the direct table, all methods that no route of its path has are refused there; a route of
     Quart alone is in no table."""
     routes = [
@@ -142,7 +142,7 @@ def test_the_tables_of_http1() -> None:
 
 
 async def test_a_method_that_no_route_has_is_refused() -> None:
-    """With the methods that there are."""
+    """With 405 and the allowed methods."""
     table = build_direct_table([Route(method="POST", path="/a", handler=answer_nothing, direct=True)])
     answer = await table[b"GET", b"/a"](request())
     assert answer is not None
@@ -163,7 +163,7 @@ def test_the_parameters_of_a_path_are_those_of_all_its_methods() -> None:
 
 
 def test_a_route_that_could_not_be_served_is_an_error() -> None:
-    """When it is made, and not when it is asked for."""
+    """When it is made, and not when a request comes."""
     with pytest.raises(ValueError, match="no parameters in its path"):
         Route(method="GET", path="/a/<b>", handler=answer_nothing, direct=True)
     with pytest.raises(ValueError, match="nothing serves this route"):

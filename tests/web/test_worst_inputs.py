@@ -1,5 +1,5 @@
-"""Work that grows faster than its input: every decoder, query parser and header reader has its worst 16 kB and does not
-hold the loop.
+"""Work that grows faster than its input: every decoder, query parser and header reader gets its worst 16 kB and must
+not block the loop.
 
 The one timed test of this project, since nothing else shows it. It counts CPU time of this thread alone and takes the
 best of several runs, so that a busy machine changes nothing; LONGEST_MS is many times what any of them takes.
@@ -59,7 +59,7 @@ def spent_ms(work: Callable[[], object]) -> float:
 
 
 def filled(start: str | bytes, unit: str | bytes, end: str | bytes = b"", size: int = BODY_BYTES) -> bytes:
-    """As many of the unit as there is room for."""
+    """`unit` as often as there is room for it."""
     first, again, last = (part.encode() if isinstance(part, str) else part for part in (start, unit, end))
     return first + again * ((size - len(first) - len(last)) // len(again)) + last
 
@@ -306,7 +306,7 @@ HEADS_AND_BODIES = {
 
 
 class Reader:
-    """Feeds a parser read by read, as a connection does, and tells the longest."""
+    """Feeds a parser read by read, as a connection does, and measures the longest step."""
 
     def __init__(self, data: bytes, step: int = READ_BYTES) -> None:
         self._parser = RequestParser(request().socket, b"/live")
@@ -320,7 +320,7 @@ class Reader:
         parser = self._parser
         if parser.refusal is None:
             parser.feed(data)
-        for _ in range(YIELD_EVERY):  # then others have their turn
+        for _ in range(YIELD_EVERY):  # then other tasks run
             if not parser.queue:
                 break
             NORMAL_PATH(parser.queue.pop(0).path)
@@ -331,7 +331,6 @@ class Reader:
 
 @pytest.mark.parametrize("name", HEADS_AND_BODIES)
 def test_what_the_parser_reads(name: str) -> None:
-    """Heads and bodies of 16 kB, in the pieces that a connection reads: none holds the loop until others have their
-    turn."""
+    """Heads and bodies of 16 kB, in the pieces that a connection reads: no step blocks the loop for long."""
     longest = min(Reader(HEADS_AND_BODIES[name]).longest_ms for _ in range(RUNS))
     assert longest < LONGEST_MS

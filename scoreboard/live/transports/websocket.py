@@ -272,7 +272,7 @@ class _Connection(trio.abc.Stream):
                 self._lingered.set()
 
     async def _discard(self) -> bytes:
-        """Reads and drops what comes until the viewer closes, or MAX_LINGER_BYTES. Always b"", the end of the stream."""
+        """Reads and drops what comes until the viewer closes, or MAX_LINGER_BYTES. Returns b"", the stream's end."""
         last = self._socket.received + MAX_LINGER_BYTES
         while self._socket.received < last and await self._socket.receive_some():
             pass

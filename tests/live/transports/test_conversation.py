@@ -32,7 +32,7 @@ SUBSCRIBE = json.dumps({"action": "subscribe", "channel": BOARD.id})
 
 
 class Scene:
-    """A conversation and everything around it, at a test's command. Its wall clock begins at 1000 s and goes with
+    """A conversation and everything around it, which a test controls. Its wall clock begins at 1000 s and goes with
     Trio's."""
 
     def __init__(self, limits: LiveLimits | None = None) -> None:
@@ -74,24 +74,24 @@ class Scene:
         for _ in range(round(seconds * 2)):
             await trio.sleep(0.5)
             if trio.current_time() > self.viewer.fake.deadline:
-                pings = self.viewer.fake.taken.count(PING_FRAME)
+                pings = self.viewer.fake.accepted.count(PING_FRAME)
                 self.viewer.fake.deadline = float("inf")
                 self.conversation.check_deadlines()
-                if pongs and self.viewer.fake.taken.count(PING_FRAME) > pings:
+                if pongs and self.viewer.fake.accepted.count(PING_FRAME) > pings:
                     self.conversation.count_received(masked(10))
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        self.viewer.fake.taken = [frame for frame in self.viewer.fake.taken if frame != PING_FRAME]
+        self.viewer.fake.accepted = [frame for frame in self.viewer.fake.accepted if frame != PING_FRAME]
         return self.viewer.events
 
 
 # ---- messages --------------------------------------------------------------------------------------------------------
 
 
-async def test_heartbeats_are_promised_to_who_asks() -> None:
-    """`subscribed` says how long a silence may last, if the viewer has asked for heartbeats; what is no yes or no is a
-    bad message."""
+async def test_subscribed_names_the_heartbeat_interval() -> None:
+    """`subscribed` has the heartbeat interval if the viewer wants heartbeats; a value other than true or false is a bad
+    message."""
     scene = Scene()
     await scene.send({**json.loads(SUBSCRIBE), "heartbeat": True})
     await scene.send(SUBSCRIBE)
@@ -102,8 +102,7 @@ async def test_heartbeats_are_promised_to_who_asks() -> None:
 
 
 async def test_subscribe_and_the_board_at_once() -> None:
-    """`subscribed`, then a full update; the only viewer has the board brought up to date first, the next gets what
-    is shown."""
+    """`subscribed`, then a full update. For the first viewer the board is read; the next one gets what is published."""
     scene = Scene()
     assert await scene.send(SUBSCRIBE) is None
     assert kinds(scene.events) == ["subscribed", "leaderboard:update"]
@@ -114,7 +113,7 @@ async def test_subscribe_and_the_board_at_once() -> None:
 
 
 async def test_a_board_that_no_store_gives_is_stale() -> None:
-    """Whoever subscribes while it can't be read gets the stale event, and the board when it can be read."""
+    """A viewer that subscribes while it can't be read gets the stale event, and the board when it can be read."""
     scene = Scene()
     scene.away = True
     await scene.send(SUBSCRIBE)
@@ -122,7 +121,7 @@ async def test_a_board_that_no_store_gives_is_stale() -> None:
     assert kinds(scene.events) == ["subscribed", "leaderboard:stale", "leaderboard:update"]
 
 
-async def test_a_stale_viewer_hears_that_it_is_over() -> None:
+async def test_the_end_of_staleness_is_sent() -> None:
     """Even if nothing has changed: the whole board, under the position that it had."""
     scene = Scene()
     scene.away = True
@@ -132,7 +131,7 @@ async def test_a_stale_viewer_hears_that_it_is_over() -> None:
 
 
 async def test_an_old_board_is_sent_before_the_stale_event() -> None:
-    """The other way round it would be taken for live."""
+    """An update after the stale event would say that the board is live."""
     scene = Scene()
     await scene.hub.publish(BOARD, snapshot("ab", 1))
     scene.away = True
@@ -167,8 +166,8 @@ async def test_deltas_from_the_position_that_the_viewer_has() -> None:
     assert kinds(other.events) == ["leaderboard:update"] * 3
 
 
-async def test_another_mode_takes_the_place_of_the_one_before() -> None:
-    """Subscribing again changes the form; the whole board comes at once, `since` or not, in full mode."""
+async def test_another_mode_replaces_the_previous_one() -> None:
+    """Subscribing again changes the format; in full mode the whole board comes at once, with `since` or without."""
     scene = Scene()
     await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "delta"})
     await scene.send({"action": "subscribe", "channel": BOARD.id, "mode": "full", "since": "1-1"})
@@ -211,7 +210,7 @@ async def test_an_unknown_channel_is_an_error_and_the_connection_stays(action: s
 
 
 @pytest.mark.parametrize("message", ["{", "[]", "7", '{"action":"dance"}', '{"action":7}', b'{"action":"ping"}', ""])
-async def test_a_bad_message_is_told_and_ends_it(message: str | bytes) -> None:
+async def test_a_bad_message_ends_it_with_an_error_event(message: str | bytes) -> None:
     """Not JSON, not an object, no such action, binary: an error event, then 4400."""
     scene = Scene()
     assert await scene.send(message) is CloseCode.BAD_MESSAGE
@@ -219,7 +218,7 @@ async def test_a_bad_message_is_told_and_ends_it(message: str | bytes) -> None:
 
 
 async def test_a_message_is_measured_in_bytes() -> None:
-    """4 KiB are taken, a byte more is too big, also when the characters are fewer."""
+    """4 KiB are accepted, a byte more is too big, also when the characters are fewer."""
     scene = Scene()
     frame = json.dumps({"action": "ping", "x": ""})
     assert await scene.send(frame.replace('""', f'"{"x" * (MAX_MESSAGE_BYTES - len(frame))}"')) is None
@@ -227,8 +226,8 @@ async def test_a_message_is_measured_in_bytes() -> None:
     assert await scene.send(frame.replace('""', f'"{"é" * (MAX_MESSAGE_BYTES // 2)}"')) is CloseCode.TOO_BIG
 
 
-async def test_authenticated_tells_score_and_rank() -> None:
-    """And from then on personal events come."""
+async def test_authenticated_has_score_and_rank() -> None:
+    """From then on personal events come too."""
     scene = Scene()
     scene.tokens["t"] = FakeIdentity(ANN, 1, 2000)
     assert await scene.send({"action": "auth", "token": "t"}) is None
@@ -236,8 +235,8 @@ async def test_authenticated_tells_score_and_rank() -> None:
     assert (scene.viewer.user, scene.viewer.sid) == (ANN, UUID(int=1))
 
 
-async def test_authenticated_without_stores_tells_who_and_nothing_else() -> None:
-    """Being logged in does not depend on the stores."""
+async def test_authenticated_without_stores_has_the_user_alone() -> None:
+    """Authentication does not depend on the stores."""
     scene = Scene()
     scene.tokens["t"], scene.away = FakeIdentity(ANN, 1, 2000), True
     assert await scene.send({"action": "auth", "token": "t"}) is None
@@ -274,7 +273,7 @@ async def test_who_answers_pings_stays_and_who_is_silent_goes(autojump_clock: tr
     s."""
     scene = Scene()
     await scene.pass_time(600, pongs=True)
-    assert scene.viewer.fake.taken.count(PING_FRAME) in {28, 29, 30}
+    assert scene.viewer.fake.accepted.count(PING_FRAME) in {28, 29, 30}
     assert scene.viewer.ends == []
     await scene.pass_time(59 - 20, pongs=False)
     assert scene.viewer.ends == []
@@ -296,7 +295,7 @@ async def test_a_token_that_expires_ends_it_unless_it_is_renewed(autojump_clock:
 
 
 async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: trio.testing.MockClock) -> None:
-    """Within a check, by what the node has read."""
+    """At the next check, from what the node knows; no store is called."""
     scene = Scene()
     scene.tokens["t"] = FakeIdentity(ANN, 1, 9000)
     await scene.send({"action": "auth", "token": "t"})
@@ -306,7 +305,7 @@ async def test_a_revoked_session_is_noticed_without_a_message(autojump_clock: tr
 
 
 async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_clock: trio.testing.MockClock) -> None:
-    """Nothing is shown before; then 4401. Logged in, it stays."""
+    """Until then it gets no board; after ten seconds it is closed with 4401. Once logged in, it stays."""
     scene = Scene(LiveLimits(anonymous=False))
     assert await scene.send(SUBSCRIBE) is None
     assert [event["data"]["code"] for event in scene.events] == ["UNAUTHORIZED"]
@@ -324,7 +323,7 @@ async def test_without_anonymous_viewers_one_has_ten_seconds_to_log_in(autojump_
 
 
 async def test_too_many_messages_end_it_and_a_pause_is_forgiven(autojump_clock: trio.testing.MockClock) -> None:
-    """N in ten seconds are taken, one more is 1008; in the next ten seconds N are taken again."""
+    """N in ten seconds are accepted, one more is 1008; in the next ten seconds N are accepted again."""
     rules = LiveLimits()
     scene = Scene(rules)
     for _ in range(3):
@@ -358,7 +357,7 @@ async def test_frames_are_counted_whatever_they_are(frame: bytes, autojump_clock
 
 
 async def test_reads_are_counted_however_little_they_bring(autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever sends a byte at a time has so many in a window; a browser needs two of them a message at most."""
+    """A client that sends single bytes has so many reads in a window; a browser needs at most two a message."""
     rules = LiveLimits(max_reads=10)
     scene = Scene(rules)
     for _ in range(2):

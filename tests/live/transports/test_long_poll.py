@@ -1,4 +1,4 @@
-"""The long poll over real connections: who is answered when, with what, and that the connection goes on."""
+"""The long poll over real connections: when a poll is answered, with what, and that the connection goes on."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ ANN = UUID(int=1)
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["at once", "task"])
 def _every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls wait without a task or with one; clients see no difference."""
+    """Polls wait without a task or with one; the responses are the same."""
     monkeypatch.setattr(LiveServer, "has_fast_polls", request.param)
 
 
@@ -69,8 +69,7 @@ class Poller:
 
 @asynccontextmanager
 async def polling(rules: LiveLimits | None = None, admission: Admission | None = None) -> AsyncIterator[LiveServer]:
-    """A node whose board somebody watches already if polls are to be answered at once: nothing is read for them
-    then."""
+    """A node. For polls without a task its board has a viewer already, so that it is current."""
     async with serve_live(rules, admission) as node:
         if node.has_fast_polls:
             FakeViewer(node.hub)
@@ -86,8 +85,8 @@ async def waiting(node: LiveServer, polls: int = 1) -> None:
 
 
 async def test_the_board_at_once_and_then_when_it_changes() -> None:
-    """Without `since`, or with another position: at once. With the present one: when it is another. All on one
-    connection."""
+    """Without `since`, or with another position, the response comes at once. With the present position it comes when
+    the board changes. All on one connection."""
     async with polling() as node:
         poller = await Poller.connect(node)
         for query in ("", "?since=", "?since=0-9", "?since=nonsense"):
@@ -120,7 +119,7 @@ async def test_nothing_new_is_204_after_the_wait() -> None:
 
 
 async def test_a_wait_is_no_duration_of_the_server() -> None:
-    """The metrics have a poll that is answered at once, and none that waited as long as its client wished."""
+    """The durations in the metrics include a poll that is answered at once, and exclude one that waited."""
 
     def measured() -> float:
         return (
@@ -140,7 +139,7 @@ async def test_a_wait_is_no_duration_of_the_server() -> None:
 
 
 async def test_all_who_wait_share_one_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoded once a tick, whoever asks; the heads are each caller's."""
+    """It is encoded once a tick for all clients; each response has its own head."""
     encoded: list[Snapshot] = []
     encode = protocol.polled
     monkeypatch.setattr(protocol, "polled", lambda snapshot: encoded.append(snapshot) or encode(snapshot))
@@ -158,7 +157,7 @@ async def test_all_who_wait_share_one_body(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_tick_wakes_everyone_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crowd that polls is answered as a whole, and others have their turn meanwhile."""
+    """All of many polls are answered, and other tasks run meanwhile."""
     monkeypatch.setattr("scoreboard.live.hub.WRITES_PER_CHECKPOINT", 2)
     left: set[int] = set()
 
@@ -180,8 +179,8 @@ async def test_a_tick_wakes_everyone_in_portions(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A position of another node that is newer is no reason to show an older board: it comes when this node has it, or
-    after a second."""
+    """To a newer position, from another node, the response is not an older board at once: it comes when this node has
+    that position, or after a second."""
     async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-3")
@@ -198,7 +197,7 @@ async def test_a_client_that_knows_more_than_this_node_waits_for_it(monkeypatch:
 
 
 def test_what_is_ahead() -> None:
-    """Positions are compared as pairs; what is none, and a stale board's, is never ahead."""
+    """Positions are compared as pairs. A text that is no position is never ahead, nor is any of a stale board."""
     shown: Snapshot = snapshot("ab", 5, epoch=2)
     ahead = {
         since: is_ahead(since, shown)
@@ -209,8 +208,7 @@ def test_what_is_ahead() -> None:
 
 
 async def test_an_unwatched_board_is_read_first() -> None:
-    """Whoever comes when nobody watches is not shown what was on screen an hour ago; while somebody does, nothing is
-    read for a poll."""
+    """A board without viewers is read for a poll, as what was published may be old; a watched board is not."""
     async with serve_live() as node:
         await node.publish("ab")
         node.board, node.top = "abcd", 9
@@ -226,7 +224,7 @@ async def test_an_unwatched_board_is_read_first() -> None:
 
 
 async def test_no_store_is_503() -> None:
-    """Nothing was read and nothing can be; nobody is left waiting."""
+    """No board was read and none can be: the poll is answered and released."""
     async with serve_live() as node:
         node.away = True
         poller = await Poller.connect(node)
@@ -317,7 +315,7 @@ async def test_head_does_not_wait() -> None:
 
 
 async def test_shutdown_answers_all_who_wait() -> None:
-    """204, and the advice to come back in a second: elsewhere. Who comes after that does not wait."""
+    """204 with `Retry-After: 1`, so that clients reconnect to another node. Polls after that do not wait."""
     async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
@@ -353,8 +351,8 @@ async def leave(poller: Poller, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", WAYS_TO_LEAVE)
-async def test_a_client_that_has_left_gives_its_place_back(how: str) -> None:
-    """At once, however it left, also with another request under way: nothing of it waits, and its connection ends."""
+async def test_the_poll_of_a_client_that_has_left_is_released(how: str) -> None:
+    """At once, however it left, also if it had sent another request. Its connection ends."""
     async with polling(admission=Admission(per_address=1)) as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
@@ -385,8 +383,8 @@ async def test_polls_that_are_opened_and_aborted_hold_nothing() -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_client_that_stops_sending_is_answered_at_once(together: bool) -> None:
-    """Half a close counts as a close: it gets what there is now, with its request or after it, and the connection
-    ends."""
+    """A half-close ends the wait, whether it comes with the request or later: the response has what there is now, and
+    the connection ends."""
     async with polling() as node:
         poller = await Poller.connect(node)
         await poller.ask("?since=1-1")
@@ -399,7 +397,7 @@ async def test_a_client_that_stops_sending_is_answered_at_once(together: bool) -
 
 
 async def test_a_client_that_leaves_while_the_board_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not begin to wait."""
+    """Its poll does not begin to wait."""
     asked, go_on, refresh = trio.Event(), trio.Event(), LiveServer.refresh
 
     async def slow(node: LiveServer, board: Board) -> None:

@@ -1,4 +1,4 @@
-"""What a query of a stream, a poll or a WebSocket says, within its bounds."""
+"""Reading the query of a stream, a poll or a WebSocket, within its bounds."""
 
 import pytest
 
@@ -10,7 +10,7 @@ BEYOND = [b"since=" + b"x" * 1024, b"token=a&" * 20, b"&" * 1000 + b"token=a"]
 
 
 def test_a_query_within_its_bounds_is_read() -> None:
-    """With what it leaves out as it is usually."""
+    """A parameter that is missing has its default."""
     assert read_query(b"since=7-40&wait=3&token=a") == LiveQuery(
         "leaderboard", "7-40", delta=False, wait=3.0, token="a"
     )
@@ -19,9 +19,8 @@ def test_a_query_within_its_bounds_is_read() -> None:
 
 
 @pytest.mark.parametrize("query", BEYOND)
-def test_a_query_beyond_them_is_not_taken_apart(query: bytes) -> None:
-    """A stream and a poll are refused; of a WebSocket it counts as a token that is not valid: 4401, not a viewer
-    without a token."""
+def test_a_query_beyond_its_bounds_is_not_parsed(query: bytes) -> None:
+    """A stream and a poll are refused. For a WebSocket it counts as an invalid token: 4401, not an anonymous viewer."""
     refusal = read_query(query)
     assert isinstance(refusal, Refusal)
     assert [error.field for error in refusal.errors] == ["query"]
@@ -29,5 +28,5 @@ def test_a_query_beyond_them_is_not_taken_apart(query: bytes) -> None:
 
 
 def test_a_query_does_not_print_its_token() -> None:
-    """Whatever logs it."""
+    """So that it can't end up in a log."""
     assert "hidden" not in repr(read_query(b"token=hidden"))

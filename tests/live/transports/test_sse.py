@@ -1,4 +1,4 @@
-"""Server-Sent Events over real connections: what is sent, when it ends, and that it costs the others nothing."""
+"""Server-Sent Events over real connections: what is sent, when a stream ends, and that it does not affect others."""
 
 import os
 import socket
@@ -124,7 +124,7 @@ async def test_deltas_and_the_position_that_it_had() -> None:
 
 @pytest.mark.parametrize(("query", "fields"), [("?token=t", ()), ("", ("Authorization: Bearer t",))])
 async def test_personal_events_for_an_authenticated_stream(query: str, fields: tuple[str, ...]) -> None:
-    """Who it is comes first; the user's scores follow, without an id, and reach nobody else."""
+    """The identity comes first; the user's scores follow, without an id, and reach no other user."""
     async with serve_live() as node:
         node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with listening(node, query, *fields) as ann, listening(node) as other:
@@ -158,7 +158,7 @@ async def test_heartbeats_are_comments() -> None:
 
 
 async def test_an_anonymous_stream_needs_no_deadline() -> None:
-    """Nothing of it passes with time, so the sweeper leaves it alone; one with a token is looked at."""
+    """It has no time limit, so the sweeper never calls it; a stream with a token is checked."""
     async with serve_live() as node:
         node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with listening(node) as anonymous, listening(node, "?token=t") as ann:
@@ -170,7 +170,7 @@ async def test_an_anonymous_stream_needs_no_deadline() -> None:
 
 
 async def test_a_board_that_no_store_gives_is_stale() -> None:
-    """The stream stands, says so, and gets the board when there is one."""
+    """The stream opens, gets the stale event, and the board when there is one."""
     async with serve_live() as node:
         node.away = True
         async with listening(node) as listener:
@@ -245,7 +245,7 @@ async def test_no_room(admission: Admission, status: int) -> None:
 
 
 async def test_a_crowd_that_comes_at_once_finds_no_more_room_than_there_is() -> None:
-    """Being asked whether there is room and taking it is one step, whoever else is on the way."""
+    """The check for room and the admission are one step, whatever other connections do."""
     async with serve_live(admission=Admission(per_address=3)) as node:
         streams = [await trio.open_tcp_stream("127.0.0.1", node.server.port) for _ in range(8)]
         for stream in streams:  # no turn for the server between them
@@ -257,7 +257,7 @@ async def test_a_crowd_that_comes_at_once_finds_no_more_room_than_there_is() -> 
 
 
 async def test_shutdown_ends_the_body() -> None:
-    """Everyone reads to the end of a whole event; who comes after that is sent elsewhere."""
+    """Every stream ends after a whole event; new ones get 503."""
     async with serve_live() as node, listening(node) as listener:
         await listener.until(2)
         await node.hub.shut_down()
@@ -304,7 +304,7 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not_held_up() -> None:
     assert metrics.SLOW_READERS_CLOSED._value.get() == before + 1
 
 
-async def test_whoever_talks_into_a_stream_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_of_the_client_on_a_stream_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes are read and thrown away, another request among them; more than that ends it."""
     monkeypatch.setattr(module, "MAX_DISCARDED_BYTES", 200)
     async with serve_live() as node, listening(node) as listener:
@@ -318,7 +318,7 @@ async def test_whoever_talks_into_a_stream_is_not_listened_to(monkeypatch: pytes
 
 
 async def test_a_viewer_that_resets_is_gone() -> None:
-    """However it leaves, nothing is left of it."""
+    """After a reset no viewer and no count is left."""
     async with serve_live() as node:
         stream = await node.ask("/stream")
         await node.until(viewers=1)

@@ -1,5 +1,4 @@
-"""WebSockets over real connections: the server's listener and http1, trio-websocket's client, raw bytes where no client
-would do it."""
+"""WebSockets over real connections: the real server, trio-websocket's client, and raw bytes no client would send."""
 
 import dataclasses
 import json
@@ -39,7 +38,7 @@ ANN, BOB = UUID(int=1), UUID(int=2)
 
 @pytest.fixture(autouse=True)
 def no_errors_logged() -> Iterator[None]:
-    """Nothing that a client does is an error of ours."""
+    """Nothing that a client does is logged as an error."""
     with structlog.testing.capture_logs() as lines:
         yield
     assert [line for line in lines if line["log_level"] in {"error", "critical"}] == []
@@ -77,7 +76,7 @@ async def to_the_end(stream: trio.SocketStream) -> bytes:
 
 
 async def test_a_viewer_from_beginning_to_end() -> None:
-    """Subscribed, the board at once, updates, a ping; after its close it is forgotten."""
+    """Subscribed, the board at once, updates, a ping; after its close it is removed."""
     async with serve_live() as node:
         async with node.client() as client:
             await send(client, action="subscribe", channel=BOARD.id)
@@ -118,7 +117,7 @@ async def test_a_bad_token_in_the_query(query: str) -> None:
 
 
 async def test_a_foreign_origin_is_closed_with_4403() -> None:
-    """A page from elsewhere hears why, and nothing else."""
+    """A foreign page gets this close code and nothing else."""
     async with serve_live() as node:
         async with node.client(origin="https://evil.example") as client:
             assert (await closed(client))[::2] == (CloseCode.ORIGIN, [])
@@ -128,7 +127,7 @@ async def test_a_foreign_origin_is_closed_with_4403() -> None:
 
 
 async def test_connections_per_address_are_capped() -> None:
-    """One more than allowed is closed with 1013; another address is not; whoever leaves makes room."""
+    """One more than allowed is closed with 1013; another address is not; a connection that ends makes room."""
     async with serve_live(admission=Admission(per_address=2)) as node, node.client() as one, node.client():
         async with node.client() as third:
             code, _, events = await closed(third)
@@ -160,7 +159,7 @@ async def test_the_answer_to_an_upgrade_has_the_request_id() -> None:
 
 
 async def test_connections_of_a_user_and_of_the_node_are_capped() -> None:
-    """One more is closed with 1013 (reconnect); whoever leaves makes room, whatever it was counted as."""
+    """One more is closed with 1013 (reconnect); a connection that ends makes room, whatever it was counted as."""
     async with serve_live(admission=Admission(per_user=1, per_node=3)) as node:
         node.tokens |= {"t": FakeIdentity(ANN, 1, 9e9), "u": FakeIdentity(BOB, 2, 9e9)}
         async with node.client("?token=t") as ann, node.client("?token=t") as again:
@@ -237,7 +236,7 @@ async def test_frames_right_behind_the_upgrade_are_not_lost(cut: int) -> None:
 
 
 @pytest.mark.parametrize("message", ["{", '{"action":"dance"}', b'{"action":"ping"}'])
-async def test_a_bad_message_is_told_and_closed(message: str | bytes) -> None:
+async def test_a_bad_message_closes_with_an_error_event(message: str | bytes) -> None:
     """The error event first, then 4400 with what to do."""
     async with serve_live() as node, node.client() as client:
         await client.send_message(message)
@@ -313,8 +312,8 @@ NO_PINGS = LiveLimits(ping_seconds=math.inf)  # whose time is a deadline, too
 @pytest.mark.usefixtures("no_deadlines")
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1007, 1008, 3000, 4999])
 async def test_a_viewers_own_close_is_echoed(code: int) -> None:
-    """Whatever it says, also what we would say ourselves; then the connection ends, and nobody waits for the viewer to
-    end it."""
+    """Whatever its code, also one that the server uses; then the server ends the connection without waiting for the
+    viewer."""
     async with serve_live(NO_PINGS) as node:
         stream = await node.raw()
         await node.until(viewers=1)
@@ -326,8 +325,7 @@ async def test_a_viewers_own_close_is_echoed(code: int) -> None:
 @pytest.mark.usefixtures("no_deadlines")
 @pytest.mark.parametrize("code", [1001, 1002, 1007])
 async def test_the_echo_of_our_close_ends_the_connection(code: int) -> None:
-    """Whatever code it has: one Close frame of ours has gone out, and nobody waits for the viewer to end the
-    connection."""
+    """Whatever its code: the server sends one Close frame, and does not wait for the viewer to end the connection."""
     async with serve_live(dataclasses.replace(NO_PINGS, max_messages=1)) as node:
         stream = await node.raw(behind=masked(1, b'{"action": "ping"}') * 2)
         answers = b""
@@ -413,7 +411,7 @@ async def test_floods_that_are_no_messages(
 
 
 async def test_shutdown_closes_with_1012() -> None:
-    """Every viewer is closed with it; so is whoever comes after that."""
+    """Every viewer is closed with it, and so is each later connection."""
     async with serve_live() as node, node.client() as client:
         await node.until(viewers=1)
         async with trio.open_nursery() as nursery:
@@ -424,21 +422,21 @@ async def test_shutdown_closes_with_1012() -> None:
 
 
 async def test_what_waits_goes_out_once_before_our_close() -> None:
-    """Events that the socket had not taken yet, an error that explains the Close among them, come before it."""
+    """Pending events come before the Close, for example the error event that explains it."""
     async with serve_live() as node:
         node.tokens["t"] = FakeIdentity(ANN, 1, 9e9)
         async with node.client("?token=t") as client:
             await read_event(client)
             (viewer,) = node.hub._viewers
             viewer.pending = deque([text_frame(b'{"event":"waiting"}')])
-            viewer.socket._write_refused = True  # so that whoever writes next says that there is room
+            viewer.socket._write_refused = True  # so that the next writer calls `on_writable`
             node.hub.close_session(UUID(int=1))
             code, _, events = await closed(client)
             assert (code, kinds(events)) == (CloseCode.TOKEN, ["waiting"])
 
 
 async def test_a_close_does_not_wait_for_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is closed while a store is being asked for it ends at once; what it asked for is dropped."""
+    """A connection that is closed while it waits for a store ends at once; the store's answer is dropped."""
     async with serve_live() as node:
         asked = trio.Event()
 
@@ -530,7 +528,7 @@ async def test_a_stuck_viewer_ends_with_its_connection() -> None:
     ],
 )
 async def test_hostile_bytes_end_their_own_connection(data: bytes) -> None:
-    """Whatever comes after the upgrade and however it ends, another viewer is served on."""
+    """Whatever comes after the upgrade and however it ends, another viewer is still served."""
     async with serve_live() as node, node.client() as client:
         for ending in (b"", masked(9), masked(8, b"\x03\xe8")):
             stream = await node.raw()
@@ -614,8 +612,8 @@ frames = st.builds(
     st.lists(frames, max_size=8), st.lists(st.integers(1, 40), max_size=30), st.sampled_from(["close", "reset", "end"])
 )
 def test_fuzzed_frames(sent: list[bytes], cuts: list[int], ending: str) -> None:
-    """Frames right and wrong, cut anywhere, ended anyhow, while boards go out: another viewer is served on, and nothing
-    is left behind."""
+    """Valid and invalid frames, cut anywhere, ended anyhow, while boards go out: another viewer is still served, and no
+    connection is left."""
 
     async def scenario() -> None:
         async with serve_live() as node, node.client() as client:
@@ -628,7 +626,7 @@ def test_fuzzed_frames(sent: list[bytes], cuts: list[int], ending: str) -> None:
                     await node.publish("ba" if cut % 2 else "ab")
                 await stream.send_all(data)
             except trio.BrokenResourceError:
-                pass  # it was shown the door before it was through
+                pass  # the server closed it before all was sent
             if ending == "reset":
                 stream.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
             elif ending == "end":

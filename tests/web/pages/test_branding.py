@@ -1,4 +1,4 @@
-"""The operator's own page: title, logo, colours, actions; and which of those can be had."""
+"""The operator's own page: title, logo, colours, actions; and which settings are refused."""
 
 import json
 import re
@@ -59,8 +59,8 @@ async def test_the_page_is_the_operators_own(database_url: str, redis_url: str, 
         assert "#0b7a75" in (await server.http.get("/static/theme.css")).text
 
 
-async def test_without_a_word_the_page_is_the_shipped_one(database_url: str, redis_url: str) -> None:
-    """No stylesheet more, the shipped title in page and manifest; buttons for the actions that have one."""
+async def test_without_settings_the_page_is_the_shipped_one(database_url: str, redis_url: str) -> None:
+    """No further stylesheet, the shipped title in page and manifest; buttons for the actions that have one."""
     async with serve_web(database_url, redis_url) as server:
         page = (await server.http.get("/")).text
         assert "<title>Scoreboard</title>" in page
@@ -89,7 +89,7 @@ async def test_buttons_can_be_left_out(database_url: str, redis_url: str) -> Non
 
 @pytest.mark.parametrize("accent", ["#ffb51f", "#ffff00", "#000000", "#ffffff", "#7f7f7f", "#0000ff", "#ff0000"])
 def test_an_accent_can_be_seen_on_both_backgrounds(accent: str) -> None:
-    """Each scheme has a colour with 4.5 of contrast, and words upon it can be read as well."""
+    """Each scheme has a colour with a contrast of 4.5, and text on that colour has it too."""
     found = re.findall(r"--accent:(#[0-9a-f]{6});--on-accent:(#[0-9a-f]{6})", theme(accent))
     assert len(found) == 2
     for (shown, words), backgrounds in zip(found, (LIGHT, DARK), strict=True):
@@ -100,8 +100,7 @@ def test_an_accent_can_be_seen_on_both_backgrounds(accent: str) -> None:
 
 
 def test_a_logo_is_a_picture(tmp_path: Path) -> None:
-    """Known by its content, whatever its name; at most so large on the wire and when it is drawn; an SVG is one of the
-    kinds."""
+    """Its type is found from its content, whatever its name; its bytes and pixels are limited; SVG is accepted too."""
     file = tmp_path / "logo"
     for content, name in ((SVG, "logo.svg"), (b"\xef\xbb\xbf" + SVG, "logo.svg"), (png(1024), "logo.png")):
         file.write_bytes(content)
@@ -118,7 +117,7 @@ def test_a_logo_is_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("title", ["\u3164", "\u2800\u3164 \u115f", "\uffa0"])
 def test_a_title_shows_something(title: str, tmp_path: Path) -> None:
-    """Blank letters alone would be no heading. What is wrong with the page says where it was given."""
+    """A title of blank letters alone is refused. The error says where it was set."""
     file = tmp_path / "own.toml"
     file.write_text(f'[page]\nlogo = ""\ntitle = "{title}"\n', "utf-8")
     settings = load_settings(file, environ={}, needs_stores=False)

@@ -29,8 +29,8 @@ async def ask(server: WebServer, method: str, path: str, kind: str, **headers: s
 
 
 async def test_a_person_is_shown_a_page(database_url: str, redis_url: str) -> None:
-    """404, 405 and 5xx: one sentence, a way back, the operator's own title, escaped, under the page's policy. Methods
-    are told as ever."""
+    """404, 405 and 5xx: one sentence, a link to the page, the operator's own title, escaped, under the page's policy.
+    405 still has Allow."""
     branding = load_branding(Page(title="7b & <friends>", accent="#0b7a75"))
     async with serve_web(database_url, redis_url, all_handlers=True, branding=branding) as server:
         for path in ("/nowhere", "/static/nothing.js", "/%6detrics", "/avatars/nobody"):
@@ -76,7 +76,7 @@ async def test_an_outage_is_a_page_too(database_url: str, redis_url: str) -> Non
 
 
 async def test_programs_get_problems(database_url: str, redis_url: str) -> None:
-    """The API always, other paths unless HTML is what is wanted."""
+    """On the API always, on other paths unless the client prefers HTML."""
     async with serve_web(database_url, redis_url, all_handlers=True) as server:
         for path in ("/api/v1/nothing", "/api/v1/scores/leaderboard?limit=0", "/api/"):
             await ask(server, "GET", path, JSON, **BROWSER)
@@ -104,6 +104,6 @@ async def test_programs_get_problems(database_url: str, redis_url: str) -> None:
     ],
 )
 def test_who_wants_a_page(accept: bytes, wanted: bool) -> None:
-    """As the weights say; what is too long to be a browser's is not taken apart."""
+    """As the weights of Accept say; a field that is longer than any browser's is not parsed."""
     assert wants_page(request((b"accept", accept))) is wanted
     assert not wants_page(request((b"accept", accept), target=b"/api/v1/nothing"))

@@ -1,4 +1,4 @@
-"""What scripts lose on their way: comment lines, and nothing else."""
+"""Scripts are served without comment lines, and otherwise unchanged."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ def test_comment_lines_become_empty_lines() -> None:
 
 
 def minify(script: bytes) -> bytes:
-    """The program without its form, as a compiler reads it."""
+    """The program without its layout, as a compiler reads it."""
     assert ESBUILD is not None
     done = subprocess.run([ESBUILD, "--minify"], input=script, capture_output=True, check=True)
     return done.stdout

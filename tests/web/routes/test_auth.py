@@ -1,4 +1,4 @@
-"""Log-in over HTTP: what browsers and programs are given, which pages may ask, and how often."""
+"""Log-in over HTTP: what browsers and programs get, which pages may log in, and how often."""
 
 from hashlib import sha256
 from http.cookies import Morsel, SimpleCookie
@@ -29,7 +29,7 @@ ADA = {"username": "Ada", "password": PASSWORD}
 
 
 def cookies(answer: httpx.Response) -> dict[str, "Morsel[str]"]:
-    """What is set, by name."""
+    """The cookies that a response sets, by name."""
     return {
         name: morsel for line in answer.headers.get_list("set-cookie") for name, morsel in SimpleCookie(line).items()
     }
@@ -99,7 +99,7 @@ async def test_a_browser_has_its_refresh_token_in_a_cookie_alone(database_url: s
 
 
 async def test_the_public_url_decides_whether_the_cookie_is_secure(database_url: str, redis_url: str) -> None:
-    """On https the names of both cookies begin with `__Secure-`, whoever is allowed to ask."""
+    """On https the names of both cookies begin with `__Secure-`, for every allowed origin."""
     async with serve_web(
         database_url, redis_url, public_url="https://board.example", allowed=("http://friend.example",)
     ) as server:
@@ -116,7 +116,7 @@ async def test_the_public_url_decides_whether_the_cookie_is_secure(database_url:
 
 
 async def test_pages_of_others_are_refused(database_url: str, redis_url: str) -> None:
-    """403 on all four routes, before anything is looked at; our own and those allowed pass."""
+    """403 on all four routes, before the body is read; our own pages and those of allowed origins pass."""
     async with serve_web(
         database_url, redis_url, public_url="https://board.example", allowed=("https://friend.example",)
     ) as server:
@@ -128,7 +128,7 @@ async def test_pages_of_others_are_refused(database_url: str, redis_url: str) ->
             "https://board.example.evil.example",
             "http://board.example",
             f"http://{host[0]}:1",
-            f"http://{host[0]}:{host[1]}",  # where the request went: with a public URL, Host has no say
+            f"http://{host[0]}:{host[1]}",  # the request's Host, which does not count with a public URL
             "https://",
             "x",
         )
@@ -156,8 +156,8 @@ async def test_refreshing_without_a_token_is_401(database_url: str, redis_url: s
 
 
 async def test_another_refresh_cookie_does_not_end_the_session(database_url: str, redis_url: str) -> None:
-    """A sibling domain plants cookies of the same name: garbage, one of another session that has ended. The live one is
-    found."""
+    """A sibling domain sets cookies of the same name: garbage, and the token of a session that has ended. The live one
+    is found."""
     async with serve_web(database_url, redis_url) as server:
         ended = (await server.register("Grace"))["refreshToken"]
         spent = (await server.register())["refreshToken"]
@@ -184,8 +184,8 @@ async def test_another_refresh_cookie_does_not_end_the_session(database_url: str
         assert server.people.revoked == []
 
 
-async def test_a_planted_refresh_cookie_makes_nobody_somebody_else(database_url: str, redis_url: str) -> None:
-    """On https a live token under the plain name, which any page on plain http can plant, is no session."""
+async def test_a_refresh_cookie_without_the_prefix_is_ignored_on_https(database_url: str, redis_url: str) -> None:
+    """On https a live token under the plain name, which any page on plain http can set, gets 401."""
     async with serve_web(database_url, redis_url, public_url="https://board.example") as server:
         token = (await server.register())["refreshToken"]
         headers = {"origin": "https://board.example"}
@@ -199,7 +199,7 @@ async def test_a_planted_refresh_cookie_makes_nobody_somebody_else(database_url:
         assert (fresh["secure"], fresh["path"]) == (True, REFRESH)
 
 
-async def test_a_page_says_whose_session_it_is(database_url: str, redis_url: str) -> None:
+async def test_a_page_names_the_user_of_its_session(database_url: str, redis_url: str) -> None:
     """A sibling domain's cookie with a live token of its own account changes nothing for a page that names its user."""
     async with serve_web(database_url, redis_url) as server:
         eve, ada = await server.register("Eve"), await server.register("Ada")
@@ -248,8 +248,8 @@ async def log_in(server: WebServer, name: str, address: str, password: str = "wr
 
 
 async def test_the_limit_by_address(database_url: str, redis_url: str) -> None:
-    """Three a minute, log-ins and registrations together, right or wrong: the fourth is told the layer and when to come
-    back."""
+    """Three a minute, log-ins and registrations together, right or wrong: the fourth gets 429 with the layer and
+    Retry-After."""
     async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as server:
         body = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD}
         assert (
@@ -268,8 +268,8 @@ async def test_the_limit_by_address(database_url: str, redis_url: str) -> None:
 
 
 async def test_an_account_is_limited_under_whatever_name_it_is_found(database_url: str, redis_url: str) -> None:
-    """PostgreSQL finds `pixi` under names that Python folds otherwise: all of them count as one, and all spellings of
-    the address."""
+    """PostgreSQL finds `pixi` under names that Python folds differently: all of them count as one, and so do all
+    spellings of the e-mail address."""
     async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as server:
         await server.register("pixi")
         names = ["pixi", "PIXI", "p\u0130xi", "Pixi"]
@@ -289,8 +289,8 @@ async def test_an_account_is_limited_under_whatever_name_it_is_found(database_ur
 
 
 async def test_a_stranger_does_not_lock_the_owner_out(database_url: str, redis_url: str) -> None:
-    """Wrong passwords from everywhere: the owner logs in from elsewhere unless they are many, and from a known browser
-    always."""
+    """While others send wrong passwords, the owner can log in from another network unless they are many, and from a
+    known browser always."""
     async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as server:
         page = {"origin": str(server.http.base_url).rstrip("/")}
         await server.register()
@@ -311,8 +311,8 @@ async def test_a_stranger_does_not_lock_the_owner_out(database_url: str, redis_u
 
 
 async def test_neighbours_do_not_lock_a_known_browser_out(database_url: str, redis_url: str) -> None:
-    """Wrong passwords from the same address use up the address, not the browser that has logged in before; a stranger's
-    is refused."""
+    """Wrong passwords from an address use up the limit of the address, not that of a browser that has logged in before;
+    another browser is refused."""
     async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=3) as server:
         page = {"origin": str(server.http.base_url).rstrip("/")}
         await server.register()
@@ -329,8 +329,8 @@ async def test_neighbours_do_not_lock_a_known_browser_out(database_url: str, red
 
 @pytest.mark.parametrize("networks", [1, 60])
 async def test_a_limit_does_not_tell_whose_an_address_is(database_url: str, redis_url: str, networks: int) -> None:
-    """Whatever was tried by Ada's name, from one network or from everywhere: her address answers as one that nobody
-    has, and so back."""
+    """After tries with Ada's name, from one network or from everywhere, her e-mail address gets the same responses as
+    an unknown one; and the other way round."""
     async with serve_web(database_url, redis_url, proxies=PROXIES) as server:
         await server.register()
         for used_up, guesses in (("Ada", ("ada@example.org", "eve@example.org")), ("ada@example.org", ("Ada", "Eve"))):
@@ -342,8 +342,8 @@ async def test_a_limit_does_not_tell_whose_an_address_is(database_url: str, redi
 
 
 async def test_names_that_nobody_has_are_limited_alike(database_url: str, redis_url: str) -> None:
-    """The limits of an account do not tell whether there is one: the same statuses for a name that is taken and one
-    that is not."""
+    """The limits do not reveal whether an account exists: the same statuses for a name that is in use and one that is
+    not."""
     async with serve_web(database_url, redis_url, proxies=PROXIES, login_per_minute=2) as server:
         await server.register()
         statuses = [
@@ -461,7 +461,7 @@ async def test_hostile_bodies_are_400_and_leave_nothing(database_url: str, redis
 
 
 async def test_what_is_too_long_is_named_and_nothing_is_done_with_it(database_url: str, redis_url: str) -> None:
-    """400 tells the field and how long it may be, before anything is done with it. The API's description says it
+    """400 names the field and its maximum length, before the value is used. The OpenAPI document has the maximum
     too."""
     long = {"username": 200, "email": 255, "password": 1024, "avatarUrl": 500}
     whole = {"username": "Ada", "email": "ada@example.org", "password": PASSWORD, "avatarUrl": None}
@@ -481,8 +481,10 @@ async def test_what_is_too_long_is_named_and_nothing_is_done_with_it(database_ur
         )
         assert code(await server.http.post(REFRESH, json={"refreshToken": "x" * 1024})) == (401, "UNAUTHORIZED")
         schemas = (await server.http.get("/api/v1/openapi.json")).json()["components"]["schemas"]
-        told = schemas["Registration"]["properties"]
-        assert {field: told[field].get("maxLength") or told[field]["anyOf"][0]["maxLength"] for field in long} == long
+        stated = schemas["Registration"]["properties"]
+        assert {
+            field: stated[field].get("maxLength") or stated[field]["anyOf"][0]["maxLength"] for field in long
+        } == long
 
 
 json_values = st.recursive(
@@ -501,7 +503,7 @@ json_values = st.recursive(
     st.sampled_from([Registration, Credentials, ProfileChange]),
 )
 def test_no_body_raises(body: bytes, kind: type) -> None:
-    """It is what was asked for, or a refusal with a field."""
+    """The result is the decoder's type, or a refusal with a field."""
     read: Any = bodies.read(request(body=body), msgspec.json.Decoder(kind))
     assert isinstance(read, kind) or (isinstance(read, Refusal) and read.errors)
 

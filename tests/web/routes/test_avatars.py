@@ -38,8 +38,7 @@ async def serving(folder: Path, database_url: str, redis_url: str) -> AsyncItera
 
 
 async def test_a_picture_comes_from_here(tmp_path: Path, database_url: str, redis_url: str) -> None:
-    """With the type that it is of, for pages of others too, to be kept for an hour; asked for with its ETag it is not
-    sent again."""
+    """With its media type, for other sites' pages too, cached for an hour; a request with its ETag gets 304."""
     async with serving(tmp_path, database_url, redis_url) as (web, server):
         answer = await web.http.get(PICTURE)
         assert (answer.status_code, answer.content) == (200, PNG)
@@ -56,7 +55,7 @@ async def test_a_picture_comes_from_here(tmp_path: Path, database_url: str, redi
 
 
 async def test_a_picture_under_another_address_is_not_kept(tmp_path: Path, database_url: str, redis_url: str) -> None:
-    """An address of before, or a made-up one, must not stand for this picture in any cache."""
+    """No cache may store this picture under an older or an invented address."""
     async with serving(tmp_path, database_url, redis_url) as (web, _):
         for query in ("", "?v=00000000", PICTURE.partition("?")[2].join(("?", "&x=1"))):
             answer = await web.http.get(f"/avatars/{USER}{query}")
@@ -78,7 +77,7 @@ async def test_a_picture_under_another_address_is_not_kept(tmp_path: Path, datab
     ],
 )
 async def test_nobody_else_has_a_picture(tmp_path: Path, database_url: str, redis_url: str, name: str) -> None:
-    """Who has none, and what is no user of the board: a problem, and nothing is fetched."""
+    """A user without a picture, and an id that is not on the board: a problem, and nothing is fetched."""
     async with serving(tmp_path, database_url, redis_url) as (web, server):
         answer = await web.http.get(f"/avatars/{name}")
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
@@ -86,7 +85,7 @@ async def test_nobody_else_has_a_picture(tmp_path: Path, database_url: str, redi
 
 
 async def test_a_user_who_left_the_board_has_no_picture(tmp_path: Path, database_url: str, redis_url: str) -> None:
-    """Also when it is kept."""
+    """Also when the picture is still in the cache."""
     async with serving(tmp_path, database_url, redis_url) as (web, _):
         assert (await web.http.get(PICTURE)).status_code == 200
         web.board = msgspec.structs.replace(SNAPSHOT, rows=ROWS[:1])
@@ -104,10 +103,10 @@ async def test_a_picture_that_cannot_be_had_is_a_404(tmp_path: Path, database_ur
 
 
 @pytest.mark.parametrize("host", [NAMES[0], NAMES[0].upper(), f"{NAMES[0]}:443"])
-async def test_the_name_that_a_client_calls_us_by_takes_nobodys_picture_away(
+async def test_a_picture_at_the_requests_own_host_is_not_fetched(
     tmp_path: Path, database_url: str, redis_url: str, host: str
 ) -> None:
-    """Nothing is fetched from what may be ourselves; the client alone is told so, and no cache keeps it."""
+    """Nothing is fetched from a host that may be this server; the 404 is for this client alone, and not cached."""
     async with serving(tmp_path, database_url, redis_url) as (web, server):
         answer = await web.http.get(PICTURE, headers={"host": host})
         assert (answer.status_code, answer.headers.get_list("cache-control"), server.connections) == (
@@ -120,7 +119,7 @@ async def test_the_name_that_a_client_calls_us_by_takes_nobodys_picture_away(
 
 @pytest.mark.parametrize("stored", ["https://[bad", "https://\u2100.example/a.png", "no address", "https://"])
 async def test_what_is_no_address_is_a_404(tmp_path: Path, database_url: str, redis_url: str, stored: str) -> None:
-    """Plain SQL may have written it."""
+    """An invalid address may have been written by plain SQL."""
     async with serving(tmp_path, database_url, redis_url) as (web, server):
         web.board = msgspec.structs.replace(SNAPSHOT, rows=(msgspec.structs.replace(ROWS[1], avatarUrl=stored),))
         answer = await web.http.get(path(USER, stored))

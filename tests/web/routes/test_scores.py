@@ -39,7 +39,7 @@ def test_a_limit_from_1_to_100_is_read(query: bytes, limit: int) -> None:
 
 
 @pytest.mark.parametrize("query", [b"x" * 1025, b"&".join([b"a=1"] * 17), b"&" * 1000 + b"limit=5"])
-def test_a_query_beyond_its_bounds_is_not_taken_apart(query: bytes) -> None:
+def test_a_query_beyond_its_bounds_is_not_parsed(query: bytes) -> None:
     """400 that names the query."""
     refusal = read_limit(query)
     assert isinstance(refusal, Refusal)
@@ -70,7 +70,7 @@ def test_a_query_beyond_its_bounds_is_not_taken_apart(query: bytes) -> None:
     ],
 )
 def test_any_other_limit_is_refused(limit: str) -> None:
-    """Not corrected, not guessed: 400 that names the parameter."""
+    """It is not corrected: 400 that names the parameter."""
     refusal = read_limit(b"limit=" + limit.encode())
     assert isinstance(refusal, Refusal)
     assert [error.field for error in refusal.errors] == ["limit"]
@@ -78,7 +78,7 @@ def test_any_other_limit_is_refused(limit: str) -> None:
 
 @given(st.binary(max_size=60))
 def test_no_query_raises(query: bytes) -> None:
-    """Whatever stands behind the question mark."""
+    """Whatever the query string."""
     assert isinstance(read_limit(query), int | Refusal)
     assert isinstance(read_limit(b"limit=" + query), int | Refusal)
 
@@ -128,8 +128,8 @@ class ChangingLeaderboard:
         return self.newest
 
 
-async def test_everybody_is_handed_the_same_bytes() -> None:
-    """Prepared once a snapshot and limit, and anew for a new snapshot."""
+async def test_all_clients_get_the_same_bytes() -> None:
+    """The response is encoded once for each snapshot and limit."""
     leaderboard = ChangingLeaderboard()
     nobody, no_actions = cast("Authenticator", None), cast("SubmitAction", None)
     routes = ScoreRoutes(Bearer(nobody), no_actions, cast("Leaderboard", leaderboard))
