@@ -1,8 +1,8 @@
-"""What a user may be called and look like: the rules for names, addresses, pictures and passwords.
+"""The rules of accounts: for user names, e-mail addresses, addresses of pictures, and passwords. Pure.
 
-Each function gives the value as it is to be stored, or a FieldError in words for people. Its work grows with the text,
-so the length as it came is checked before anything else. Pure. Whether a name is still free is decided by PostgreSQL
-alone; see storage.postgres.users. Which passwords are among the most used ones is known to security.passwords.
+Each function returns the value as it is stored, or a FieldError with a message for people. The work grows with the
+text, so the length of the raw text is checked first. PostgreSQL alone decides whether a name is free (see
+storage.postgres.users). The list of the most used passwords is in security.passwords.
 """
 
 import re
@@ -16,7 +16,7 @@ from scoreboard.domain.errors import FieldError
 from scoreboard.domain.networks import LOCAL_DOMAINS, is_in_domain
 from scoreboard.domain.skeletons import fold_case, skeletons
 
-# characters as they come, at most, of one as it is stored: no letter that NFC composes has more marks
+# raw characters for one stored character, at most: NFC composes no letter of more
 RAW_PER_COMPOSED = 4
 MIN_USERNAME_LENGTH = 3  # characters; contract
 MAX_USERNAME_LENGTH = 50  # characters; specification: VARCHAR(50)
@@ -35,8 +35,8 @@ _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # RFC 3986's characters; others belon
 # number, hexadecimal ones too, for an IPv4 address (WHATWG URL, "ends in a number").
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
-# The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and
-# 1 is l.
+# The placeholder of a user whose name no store gives (storage.profiles), and a user's id, as skeletons: there 0 is o,
+# and 1 is l.
 _STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
 _UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
 # control, format, surrogate, private, line and paragraph separators
@@ -44,8 +44,8 @@ _CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def username(text: str) -> str | FieldError:
-    """The name as it is stored: composed, in letters of usual width, with plain single spaces, without what shows
-    nothing (names.fold)."""
+    """The name as it is stored: composed, in letters of usual width, with plain single spaces, without invisible
+    characters (names.fold)."""
     if len(text) > MAX_RAW_USERNAME_LENGTH:
         return FieldError("username", f"must have {MIN_USERNAME_LENGTH} to {MAX_USERNAME_LENGTH} characters")
     name = names.fold(text)
@@ -64,10 +64,9 @@ def username(text: str) -> str | FieldError:
 
 
 def email(text: str) -> str | FieldError:
-    """The address as it is stored (email_addresses.fold); it is compared without regard to case.
+    """The address as it is stored (email_addresses.fold). Comparisons ignore case.
 
-    Before the @ nothing may stand that is another letter in a special form, such as a bold one: PRECIS' IdentifierClass
-    (RFC 8264).
+    Before the @, letters in a special form, such as bold ones, are refused (PRECIS' IdentifierClass, RFC 8264).
     """
     if len(text) > MAX_RAW_EMAIL_LENGTH or len(address := email_addresses.fold(text)) > MAX_EMAIL_LENGTH:
         return FieldError("email", f"must have at most {MAX_EMAIL_LENGTH} characters")
@@ -82,10 +81,11 @@ def email(text: str) -> str | FieldError:
 
 
 def avatar_url(text: str, own_host: str = "", *, longest: int = MAX_AVATAR_URL_LENGTH) -> str | FieldError:
-    """The address of a picture, which we fetch, and browsers where others show boards: https, a public host by its
-    name, port 443.
+    """The address of a picture: https, the name of a public host, port 443. This server fetches it; so do browsers on
+    other sites that show the board.
 
-    `own_host`: this server's own; a picture from there could be any of its answers.
+    `own_host`: this server's host, which is refused, since the picture could be any of its answers. `longest`:
+    characters.
     """
     if len(text) > longest:
         return FieldError("avatarUrl", f"must have at most {longest} characters")
@@ -109,8 +109,8 @@ def avatar_url(text: str, own_host: str = "", *, longest: int = MAX_AVATAR_URL_L
 
 
 def password(text: str, own: Collection[str] = (), *, field: str = "password") -> str | FieldError:
-    """The password as given: every character counts, none is forbidden. None of the user's `own` names: who guesses
-    begins with those."""
+    """The password, unchanged: every character is allowed and counts. It must not be one of the user's `own` names,
+    which attackers try first."""
     if not MIN_PASSWORD_LENGTH <= len(text) <= MAX_PASSWORD_LENGTH:
         return FieldError(field, f"must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
     if fold_case(text) in {fold_case(name) for name in own}:

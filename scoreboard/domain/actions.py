@@ -1,7 +1,7 @@
-"""What a client may say it did: the body of `POST /scores/action`, decoded strictly.
+"""The body of `POST /scores/action`, decoded strictly. Pure.
 
-`parse_action` gives an Action or a Refusal, never an exception. What an action is worth is decided in `scoring`; how
-old it may be is decided by the stores' clock in `storage.redis.limits`, with the bounds named here.
+`parse_action` returns an Action or a Refusal and never raises. `scoring` decides on the points. `storage.redis.limits`
+checks the age by the store's clock, with the bounds named here.
 """
 
 import json
@@ -19,11 +19,10 @@ from scoreboard.domain.errors import Code, FieldError, Refusal
 MAX_ACTION_ID_LENGTH = 100  # characters; specification: action_logs.action_id is VARCHAR(100)
 MAX_ACTION_TYPE_LENGTH = 50  # characters; specification: VARCHAR(50)
 MAX_TIMESTAMP_LENGTH = 40  # characters; with nanoseconds and a zone it has 35
-MAX_USER_ID_LENGTH = (
-    100  # characters; a UUID has 36, and another user's id is refused for what it is, not for its length
-)
+# characters; a UUID has 36. Longer than needed, so that another user's id gets the refusal for that, not for its length
+MAX_USER_ID_LENGTH = 100
 MAX_ACTION_AGE_MS = 5 * 60 * 1000  # specification: reject a timestamp more than 5 minutes old
-# levels of nesting in metadata; else it would be the stack of this Python, that decides what may be stored
+# levels of nesting in metadata; without it, the stack size of this Python would be the limit
 MAX_METADATA_DEPTH = 32
 MAX_ACTION_AHEAD_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
@@ -40,20 +39,20 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Action(msgspec.Struct, frozen=True):
-    """One action as its user claims it. `timestamp_ms` is in Unix milliseconds."""
+    """One action as the client sent it. `timestamp_ms` is in Unix milliseconds."""
 
     id: str
     type: str
     timestamp_ms: int
     metadata: dict[str, Any] | None
-    # the same as it is stored, made here: what can't be encoded must not get as far as a batch
+    # the metadata as it is stored. It is encoded here, so that metadata that can't be encoded is refused before a batch
     metadata_json: str | None
     user: str | None = None  # the body's userId, to be compared with the token's subject
 
 
 def _read_float(text: str) -> float:
-    """What msgspec reads by itself, in a tenth of the time where that takes longest: 6 µs for `1e-320`, and a body
-    holds 2,300."""
+    """Ten times as fast as msgspec's own reading in the worst case: that takes 6 µs for `1e-320`, and a body can hold
+    2,300 of these."""
     number = float(text)
     if isinf(number):
         raise ValueError("Number out of range")
@@ -67,8 +66,8 @@ _NUL = b"\\u0000"
 
 
 def parse_action(body: bytes) -> Action | Refusal:
-    """The action in a request's raw body, or why it is none (400 INVALID_ACTION)."""
-    if _NUL in body:  # PostgreSQL's text and jsonb can't hold it; an escaped backslash before it is refused along
+    """The action in a request's raw body, or the Refusal (400 INVALID_ACTION)."""
+    if _NUL in body:  # PostgreSQL's text and jsonb can't store it; an escaped backslash before u0000 is refused too
         return invalid("body", "must not contain \\u0000")
     try:
         raw = _decode_body(body)
@@ -88,15 +87,16 @@ def parse_action(body: bytes) -> Action | Refusal:
 
 
 def field_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
-    """The field that is not as its type says, and what is wrong with it, of msgspec's "message - at `$.field`"."""
+    """The bad field and what is wrong with it, from msgspec's "message - at `$.field`"."""
     message, _, path = str(error).partition(" - at `$.")
     if found := _LENGTH(message):
-        message = f"must have at {'most' if found[1] == '<' else 'least'} {found[2]} character{'' if found[2] == '1' else 's'}"
+        bound, plural = "most" if found[1] == "<" else "least", "" if found[2] == "1" else "s"
+        message = f"must have at {bound} {found[2]} character{plural}"
     return path.rstrip("`").split(".")[0].split("[")[0] or "body", message[:200]
 
 
 def _depth(value: object) -> int:
-    """How many containers stand in one another, without recursion."""
+    """The depth of nested containers, computed without recursion."""
     depth, level = 0, [value]
     while level := [
         inner
@@ -109,15 +109,15 @@ def _depth(value: object) -> int:
 
 
 def _may_repeat(body: bytes, raw: _Body, metadata_json: str | None) -> bool:
-    """False only if no object has a name twice: every string that came is then there after decoding, so there are as
-    many quotes."""
+    """Whether an object may have a name twice. False only if none has: then every string of the body is there after
+    decoding, so the number of quotes is the same."""
     strings = 6 + 2 * (raw.userId is not None) + (metadata_json is not None)  # names and texts outside of the metadata
     return b"\\" in body or body.count(b'"') != 2 * strings + (metadata_json.count('"') if metadata_json else 0)
 
 
 def refuse_repeated_names(body: bytes) -> None:
-    """Raises ValueError when an object has a name twice: msgspec would take the last one, and two readers of one body
-    could differ."""
+    """Raises ValueError when an object has a name twice. msgspec would use the last one, and another reader of the same
+    signed body might use the first."""
     json.loads(body, object_pairs_hook=_once_each)
 
 
@@ -127,8 +127,8 @@ def _once_each(pairs: list[tuple[str, Any]]) -> None:
 
 
 def parse_timestamp(text: str) -> int | None:
-    """Unix milliseconds of an ISO 8601 time with a zone; None when it is none. A time without a zone is none: it could
-    be any of 27."""
+    """Unix milliseconds of an ISO 8601 time with a zone; None when the text is no such time. A time without a zone is
+    refused, since it is ambiguous."""
     if len(text) > MAX_TIMESTAMP_LENGTH:
         return None
     try:

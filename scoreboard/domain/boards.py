@@ -1,8 +1,8 @@
-"""A board and what is shown of it: values only.
+"""A board, its versions and its snapshots: values only.
 
-`leaderboard` is the first of many boards; whatever writes, reads, numbers or sends one takes it as an argument. A
-`BoardVersion` says how new something is and orders snapshots, messages and calls alike. A `Snapshot` is one consistent
-read of the first rows.
+`leaderboard` is the first of many boards; code that writes, reads or sends a board has it as an argument. A
+`BoardVersion` orders snapshots, messages and calls by how new they are. A `Snapshot` is one consistent read of the
+first rows.
 """
 
 from datetime import UTC, datetime
@@ -25,9 +25,9 @@ class Totals(StrEnum):
 
 
 class Board(NamedTuple):
-    """One board: which totals it ranks, where they are kept, and what counts for it.
+    """One board: which totals it ranks, which table holds them, and which actions count for it.
 
-    `period` and `segment` are empty for a board of all times and of everybody.
+    `period` and `segment` are empty for a board of all times and of all users.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Board(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Names its channel, its Redis keys and its position, as `daily:2026-11-25`; board_id() in SQL."""
+        """The name of its channel and its Redis keys, such as `daily:2026-11-25`; board_id() in SQL."""
         return ":".join(filter(None, self[:3]))
 
     def counts(self, action_type: str) -> bool:
@@ -46,13 +46,13 @@ class Board(NamedTuple):
         return self.action_types is None or action_type in self.action_types
 
 
-# Every action counts for it. What an action's answer tells, total and rank, are those of this board.
+# Every action counts for it. The answer to an action has the total and the rank on this board.
 LEADERBOARD = Board("leaderboard", totals=Totals.SCORES)
 BOARDS: tuple[Board, ...] = (LEADERBOARD,)  # of a node; the leaderboard is the first
 
 
 class BoardVersion(NamedTuple):
-    """How new a board's content is: compared as a pair, the incarnation first."""
+    """How new a board's content is. Compared as a pair; a rebuilt board has a new epoch."""
 
     epoch: int
     version: int
@@ -91,7 +91,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def position(self) -> str:
-        """Opaque to clients: names the content of the shown rows, the same on every node."""
+        """Identifies the content of the shown rows, the same on every node. Opaque to clients."""
         return f"{self.epoch}-{self.shown_version}"
 
     @property
@@ -100,12 +100,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def last_modified(changed_ms: int, now_ms: int) -> int:
-    """The Last-Modified (Unix seconds) of what changed last at that time: the second after it, when nothing newer can
-    hide behind it.
+    """The Last-Modified (Unix seconds) of content that changed last at `changed_ms`: the start of the next second.
 
-    0 while that second is not over: the content may change again in it, and a date has no fractions (RFC 9110,
-    8.8.2.2). So whoever was told this date, or was answered in a later second, has the newest content as long as the
-    date stays.
+    0 until that second begins. The content may change again before, and a date has no fractions (RFC 9110, 8.8.2.2). So
+    while the date is the same, a client that got it has the newest content.
     """
     second = changed_ms // 1000 + 1
     return second if changed_ms and now_ms >= second * 1000 else 0
@@ -119,11 +117,12 @@ def rfc3339(milliseconds: int) -> str:
 
 @lru_cache(64)
 def _second(seconds: int) -> str:
-    """Everything of a second's answers that is the same: formatting takes longer than all else of an answer."""
+    """The part of a time that is the same for a whole second. Cached, since formatting is the slowest part of an
+    answer."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
-@lru_cache(16_384)  # users, about 4 MB; a UUID's text is asked for four times an action
+@lru_cache(16_384)  # users, about 4 MB; a UUID's text is needed four times an action
 def user_id(user: UUID) -> str:
     """A user's id, as clients and Redis read it."""
     return str(user)

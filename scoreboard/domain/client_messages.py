@@ -1,4 +1,4 @@
-"""What a client may say on a live connection: the four actions, decoded within bounds. Pure.
+"""Messages from clients on a live connection: the four actions, decoded within bounds. Pure.
 
 `live.transports.conversation` reads every text message with `read_message`.
 """
@@ -11,7 +11,7 @@ from msgspec import Meta
 from scoreboard.domain.actions import DECODE_ERRORS
 
 MAX_MESSAGE_BYTES = 4096  # contract: a text message has at most 4 KiB
-# characters; an unknown channel gets an error event and the connection stays, a longer one is a bad message
+# characters; an unknown channel is answered with an error event, a longer one is a bad message that ends the connection
 MAX_CHANNEL_LENGTH = 255
 MAX_MODE_LENGTH = 32  # characters; the same for a mode
 MAX_POSITION_LENGTH = MAX_MESSAGE_BYTES  # characters; an unknown position is only compared, and a whole board is sent
@@ -21,7 +21,7 @@ class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", frozen=True
     channel: Annotated[str, Meta(max_length=MAX_CHANNEL_LENGTH)]
     mode: Annotated[str, Meta(max_length=MAX_MODE_LENGTH)] = "full"
     since: Annotated[str, Meta(max_length=MAX_POSITION_LENGTH)] | None = None
-    heartbeat: bool = False  # whether it wants a sign of life when there is nothing else to hear
+    heartbeat: bool = False  # whether the client wants heartbeats when no other event is sent
 
 
 class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", frozen=True):

@@ -1,25 +1,24 @@
-"""Colours as `#rrggbb`, and how well two of them can be told apart: relative luminance and contrast as WCAG 2.2 defines
-them. Pure."""
+"""Colours as `#rrggbb`: relative luminance and contrast as WCAG 2.2 defines them. Pure."""
 
 from collections.abc import Sequence
 
-MIN_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: of text, which is the strictest of what the accent is used for
-MIXING_STEPS = 256  # between a colour and black or white, when one of more contrast is looked for
+MIN_CONTRAST = 4.5  # WCAG 2.2, 1.4.3: of text, which has the strictest rule of all uses of the accent
+MIXING_STEPS = 256  # between a colour and black or white, when one with more contrast is searched
 
 BLACK, WHITE = "#000000", "#ffffff"
 
 
 def contrast(one: str, other: str) -> float:
-    """1 for the same colour, 21 for black and white."""
+    """The contrast ratio: from 1 for the same colour to 21 for black and white."""
     lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 
 
 def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
-    """The colour, or the nearest mixture of it with black or white that has MIN_CONTRAST against all of these
-    backgrounds.
+    """The colour, or the nearest mixture of it with black or white that has MIN_CONTRAST against all backgrounds.
 
-    They must be all light or all dark, else there may be none: then it is black or white, whichever has more.
+    The backgrounds must be all light or all dark, else there may be no such mixture. Then the result is black or white,
+    the one with more contrast.
     """
     ends = sorted((BLACK, WHITE), key=lambda end: min(contrast(end, each) for each in backgrounds), reverse=True)
     for step in range(MIXING_STEPS + 1):
@@ -30,7 +29,7 @@ def readable_on(colour: str, backgrounds: Sequence[str]) -> str:
 
 
 def text_on(colour: str) -> str:
-    """Black or white, whichever is read better on it: at least 4.5 of contrast in any case."""
+    """Black or white, the one with more contrast on the colour. The contrast is always at least 4.5."""
     return max((BLACK, WHITE), key=lambda each: contrast(each, colour))
 
 

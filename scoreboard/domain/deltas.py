@@ -1,9 +1,8 @@
-"""What changed between two reads of a board's shown rows.
+"""Compares two reads of a board's shown rows. Pure.
 
-`compare` is asked once a tick; what viewers of either mode are told comes from its answer: the whole board with its
-changed positions, or the changed rows and the users that left. `PositionHistory` remembers what the last positions stood for, so
-that a viewer who comes with one of them is told the difference. Pure; rows are tuples of Entry in rank order, each user
-at most once.
+`compare` is called once a tick. The events of both modes are made from its result: the whole board with its changed
+positions, or the changed rows and the removed users. `PositionHistory` stores the rows of the last positions, so that a
+viewer who reconnects with one of them gets a delta. Rows are tuples of Entry in rank order, each user at most once.
 """
 
 from collections.abc import Sequence
@@ -12,12 +11,12 @@ import msgspec
 
 from scoreboard.domain.boards import Entry
 
-# positions of a board, ten seconds of ticks, about 50 kB; full: the oldest goes, who comes with it gets the whole board
+# positions of a board, ten seconds of ticks, about 50 kB; full: the oldest is dropped, and gets no delta any more
 POSITION_HISTORY_SIZE = 100
 
 
 class RowChange(msgspec.Struct, frozen=True):
-    """A row that is new on the shown board, or differs in any member."""
+    """A row that is new among the shown rows, or differs in any member."""
 
     entry: Entry
     previous_rank: int | None  # None: was not shown
@@ -44,7 +43,7 @@ class ChangedPosition(msgspec.Struct, frozen=True):
 
 
 def compare(before: Sequence[Entry], after: Sequence[Entry]) -> Comparison:
-    """What turns the rows of `before` into those of `after`."""
+    """The changes that turn the rows `before` into the rows `after`."""
     old = {entry.userId: entry for entry in before}
     changed = []
     for entry in after:
@@ -65,8 +64,7 @@ def changed_positions(comparison: Comparison) -> tuple[ChangedPosition, ...]:
 
 
 class PositionHistory:
-    """The rows that a board's last positions stood for. Positions name content, so it does not matter which node a
-    viewer has one from."""
+    """The rows of a board's last positions. A position identifies content, so it may come from any node."""
 
     __slots__ = ("_rows",)
 
@@ -74,13 +72,13 @@ class PositionHistory:
         self._rows: dict[str, tuple[Entry, ...] | None] = {}  # oldest first
 
     def remember(self, position: str, rows: tuple[Entry, ...]) -> None:
-        """These rows are shown under that position. One that stood for other rows before (a name that no store told at
-        first) stands for none any more: nobody can say which of them its viewers have."""
+        """Stores the rows of a position. If the position had other rows before (a name that no store gave at first),
+        it has none from now on: it is unknown which of them a viewer has."""
         known = self._rows.pop(position, rows)
         self._rows[position] = rows if known == rows else None
         if len(self._rows) > POSITION_HISTORY_SIZE:
             del self._rows[next(iter(self._rows))]
 
     def find(self, position: str) -> tuple[Entry, ...] | None:
-        """The rows that a viewer of that position has; None when that is not known (any more)."""
+        """The rows that a viewer at that position has; None when they are not stored."""
         return self._rows.get(position)

@@ -1,9 +1,9 @@
-"""E-mail addresses: one spelling for each mailbox, however it was typed. Pure.
+"""E-mail addresses: one stored spelling for each mailbox. Pure.
 
 The domain of an address has two forms: browsers send "xn--mller-kva.example" where people type "müller.example". `fold`
-gives the one that is stored, with letters as they are read; `spellings` are all that an address may be stored under,
-since rows that are older than this rule stay as they are. Domains are mapped as browsers do it, by Unicode's UTS #46.
-The case of an address stays, but for such domains; whoever compares addresses does so in any case.
+returns the stored one, which has the letters as people read them. `spellings` returns all forms under which an address
+may be stored, since rows that are older than this rule are not changed. Domains are mapped as in browsers, by Unicode's
+UTS #46. The case of an address is kept, except in such domains; comparisons must ignore case.
 """
 
 import idna
@@ -17,27 +17,27 @@ _AROUND = "\u200b\u2060\ufeff\u00ad"  # invisible, and copied along with an addr
 
 
 def is_address(text: str) -> bool:
-    """Whether it is meant as an address: a user name has no @."""
+    """Whether the text is an address rather than a user name, which has no @."""
     return "@" in text or "\N{FULLWIDTH COMMERCIAL AT}" in text
 
 
 def fold(text: str) -> str:
-    """As it is stored: composed, in letters of usual width, its domain as it is read, without what phones and pages put
-    around it."""
+    """The address as it is stored: composed, in letters of usual width, with a readable domain, and without spaces and
+    invisible characters around it."""
     local, at, domain = usual_width(_trimmed(text)).rpartition("@")
     return local + at + (_readable(domain) if at else domain)
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Whatever this address may be stored as, in case the row is older than `fold`: first as it was typed, then as
-    `fold` has it."""
+    """Every form under which this address may be stored, also by rows that are older than `fold`: first as it was
+    typed, then folded, then with an encoded domain."""
     folded = fold(text)
     local, at, domain = folded.rpartition("@")
     return tuple(dict.fromkeys((nfc(_trimmed(text)), folded, local + at + _encoded(domain))))
 
 
 def query_spellings(text: str) -> tuple[str, ...]:
-    """The same for a part of an address that somebody looks for: of its domain as far as labels are whole."""
+    """Spellings of a part of an address, for a search. The domain is converted as far as its labels are complete."""
     local, at, domain = text.rpartition("@")
     readable = _readable(usual_width(domain))
     return tuple(dict.fromkeys((text, local + at + readable, local + at + _encoded(readable))))
@@ -48,7 +48,7 @@ def _trimmed(text: str) -> str:
 
 
 def _readable(domain: str) -> str:
-    """With letters as they are read; as it is, when it is plain or can't be a domain of the DNS."""
+    """The domain with readable letters; unchanged when it is plain ASCII or can't be a domain of the DNS."""
     if len(domain) > MAX_DOMAIN_LENGTH or (domain.isascii() and _ACE not in domain.lower()):
         return domain
     try:
@@ -59,8 +59,8 @@ def _readable(domain: str) -> str:
 
 
 def _decoded_label(label: str) -> str:
-    """As it is unless it is the Punycode of what UTS #46 would leave as it is: else two spellings would become one that
-    is neither."""
+    """The label decoded from Punycode; unchanged unless UTS #46 would keep the decoded text as it is. Without this
+    check two different domains could become one."""
     if not label.startswith(_ACE) or not label.isascii() or len(label) > MAX_LABEL_LENGTH:
         return label
     try:
@@ -76,7 +76,7 @@ def _decoded_label(label: str) -> str:
 
 
 def _encoded(domain: str) -> str:
-    """As the DNS has it."""
+    """The domain as in the DNS, with Punycode."""
     if len(domain) > MAX_DOMAIN_LENGTH:
         return domain
     return ".".join(

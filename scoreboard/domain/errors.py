@@ -1,7 +1,7 @@
-"""The one catalogue of what can be refused and what can fail.
+"""The catalogue of refusals and of errors.
 
-A refusal is an expected outcome and so a value: operations return it, the web writes it as problem+json. An exception
-is for what nobody expects of a request: a store out of reach, a start that cannot go on, a bug.
+A refusal is an expected outcome, and so a value: operations return it, the web writes it as problem+json. An exception
+is for unexpected failures: a store out of reach, a start that can't go on, a bug.
 
 ScoreboardError
 ├── SettingsError       a setting is wrong; the message is one line that names the key (exit 2)
@@ -95,7 +95,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """An expected "no": what the client is told, before it is anybody's JSON."""
+    """An expected refusal of a request, independent of how it is encoded for the client."""
 
     code: Code
     detail: str
@@ -118,7 +118,7 @@ def rate_limited(layer: LimitLayer, what: str, seconds: int, *, names_wait: bool
     return Refusal(Code.RATE_LIMITED, detail, retry_after=seconds, layer=layer)
 
 
-# What more than one place refuses.
+# Refusals that more than one module returns.
 NOT_FOUND = Refusal(Code.NOT_FOUND, "There is nothing at this path.")
 METHOD_NOT_ALLOWED = Refusal(Code.METHOD_NOT_ALLOWED, "This path is there, but not for this method.")
 UNAUTHORIZED = Refusal(Code.UNAUTHORIZED, "A valid access token is needed.")
@@ -128,7 +128,7 @@ Store = Literal["postgresql", "redis"]
 
 
 class ScoreboardError(Exception):
-    """Root of everything this package raises on purpose."""
+    """Base class of every exception that this package raises on purpose."""
 
 
 class SettingsError(ScoreboardError):
@@ -144,15 +144,15 @@ class StoreCondition(StrEnum):
 
     UP = "up"  # reads and writes; never the condition of a failure
     DOWN = "down"  # out of reach, silent, starting, without its tables, or it refuses our role
-    READ_ONLY = "read_only"  # it answers reads and refuses writes: a replica, or told to be so
+    READ_ONLY = "read_only"  # it answers reads and refuses writes: a replica, or configured as read-only
     FULL = "full"  # it answers reads and has no room for a write
     BUSY = "busy"  # it works, but not for this call: a lock, a cancelled statement, no free connection
 
 
 class StorageUnavailable(ScoreboardError):
-    """A store refused a call for a reason of its own, did not answer in time, or not at all.
+    """A store refused a call because of its own condition, or did not answer in time. `why`: one line for the log.
 
-    After DOWN nothing is known of the call's effect. After the other conditions the store said no: there was no effect.
+    After DOWN it is unknown whether the call had an effect. After every other condition it had none.
     """
 
     def __init__(self, store: Store, why: str, condition: StoreCondition = StoreCondition.DOWN) -> None:

@@ -1,7 +1,7 @@
-"""How a message travels: as a WebSocket frame (RFC 6455), or as an event of a Server-Sent stream. Pure.
+"""Encodes messages for a transport: as a WebSocket frame (RFC 6455), or as an event of a Server-Sent stream. Pure.
 
-The JSON is the same on both and comes from `protocol`. Frames of a server are neither masked nor compressed, so what
-goes to many viewers is encoded once. What never changes is encoded here, at import.
+The JSON is the same for both and comes from `protocol`. Server frames are neither masked nor compressed, so a message
+for many viewers is encoded once. Constant frames are encoded at import.
 """
 
 import struct
@@ -11,8 +11,8 @@ from scoreboard.domain.close_codes import CloseCode, close_reason
 from scoreboard.domain.protocol import Event
 
 Encoding = Callable[[Event, bytes, str], bytes]
-"""Makes what a transport sends of a message: its event, its JSON, and the position that a viewer has after it, "" for
-none."""
+"""Encodes a message for a transport. Arguments: the event, its JSON, and the position of a viewer after it ("":
+none)."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -32,7 +32,7 @@ def close_frame(code: CloseCode) -> bytes:
 
 
 def websocket(_event: Event, payload: bytes, _position: str = "") -> bytes:
-    """A WebSocket frame: the JSON says all of it."""
+    """A WebSocket frame. The JSON contains the event and the position already."""
     return text_frame(payload)
 
 
@@ -49,5 +49,5 @@ def event_stream(event: Event, payload: bytes, position: str = "") -> bytes:
 PING_FRAME = b"\x89\x00"  # an empty ping: browsers answer it and send nothing by themselves
 PONG_FRAME = text_frame(b'{"event":"pong"}')
 HEARTBEAT_FRAME = text_frame(b'{"event":"heartbeat"}')
-# a comment: it keeps proxies from closing a stream that is silent, and finds out whether anybody is there
+# A comment. It keeps proxies from closing a silent stream, and shows whether the client is still connected.
 HEARTBEAT_COMMENT = b": heartbeat\n\n"

@@ -12,10 +12,11 @@ from scoreboard.domain.boards import Board
 class LedgerRow(NamedTuple):
     """A subject's total on one board, as the ledger has it. A subject is a user.
 
-    `total` None: the ledger has no such row any more, the entry goes. The version is then that of the removal.
+    `total` None: the ledger has no such row any more, and the board's entry is removed. The version is then that of the
+    removal.
     """
 
-    board: Board  # which names its period too
+    board: Board  # its period included
     subject: UUID
     total: int | None
     reached: int
@@ -23,8 +24,8 @@ class LedgerRow(NamedTuple):
 
 
 class ScoreEvent(NamedTuple):
-    """One action, as the message of a board tells every node (for `score:personal`). `place` is the subject's among
-    the rows of that message's call. The message names the board."""
+    """One recorded action in a board's message to every node, for `score:personal`. `place` is the index of the
+    subject's row in the call that publishes the message. The message names the board."""
 
     subject: str
     previous: int
@@ -36,7 +37,7 @@ class ScoreEvent(NamedTuple):
 
 
 class SequenceRange(NamedTuple):
-    """Which of a writer's turns a call covers: `first`…`last`, all of them."""
+    """Consecutive turns of one writer: `first`…`last`, both included."""
 
     writer: int
     first: int

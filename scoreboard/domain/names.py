@@ -1,8 +1,8 @@
-"""Which characters a user name may be written with: what shows nothing is left out, what misleads is refused. Pure.
+"""The characters of user names: invisible ones are removed, misleading ones are refused. Pure.
 
-`fold` gives the name as it is stored, from whatever a keyboard, a phone or a copied page makes of it; a log-in folds
-what was typed in the same way. `fault` says what is wrong with a folded name. Categories are those of one version of
-Unicode, whatever Python runs: nodes agree. E-mail addresses are email_addresses' matter.
+`fold` returns the name as it is stored, however it was typed or copied; a log-in folds the typed name in the same way.
+`fault` says what is wrong with a folded name. Categories come from one version of Unicode, independent of Python's, so
+that all nodes agree. The rules for e-mail addresses are in email_addresses.
 """
 
 import re
@@ -12,10 +12,10 @@ import unicodedata2 as unicodedata
 
 from scoreboard.domain.skeletons import is_ignorable
 
-# They turn the direction of what follows them: one such name would rearrange the whole row of the board.
+# They change the direction of the text that follows: one such name would rearrange the whole row of the board.
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Visible by their category, but without a glyph, or with one that stands for something that is not there. No property
-# of Unicode tells.
+# Visible by their category, but without a glyph, or with one that stands for a missing object. Unicode has no property
+# for them.
 BLANK_CHARACTERS = frozenset("\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9\ufffa\ufffb\ufffc\ufffd") | {
     chr(code)
     for code in range(0x13430, 0x13440)  # they join hieroglyphs
@@ -58,18 +58,18 @@ def usual_width(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Composed and of usual width; one plain space for one or more of any kind, none at the ends; without invisible
-    characters that change nothing."""
+    """The text composed and in usual width, with one plain space for any number of spaces of any kind, none at the
+    ends, and without invisible characters that change nothing."""
     return _SPACES.sub(" ", usual_width(_without_invisible(text))).strip()
 
 
 def is_visible(text: str) -> bool:
-    """Whether anything of it can be seen."""
+    """Whether the text has a visible character."""
     return any(unicodedata.category(character).startswith(_VISIBLE) and not _is_blank(character) for character in text)
 
 
 def fault(name: str) -> str | None:
-    """What is wrong with a folded name's characters, for people; None: nothing."""
+    """What is wrong with the characters of a folded name, as a message for people; None: nothing."""
     for character in name:
         category = unicodedata.category(character)
         if character in DIRECTION_MARKS:
@@ -91,15 +91,14 @@ def fault(name: str) -> str | None:
 
 
 def _is_blank(character: str) -> bool:
-    """Whether it shows nothing, though its category says that it does. U+17B4 and U+17B5 are marks of Khmer that
-    nothing shows."""
+    """Whether the character is invisible although its category is a visible one. U+17B4 and U+17B5 are invisible marks
+    of Khmer."""
     is_letter = unicodedata.category(character)[0] == "L"
     return character in BLANK_CHARACTERS or (is_letter and is_ignorable(character)) or character in "\u17b4\u17b5"
 
 
 def _most_marks(name: str) -> int:
-    """How many marks, accents among them, stand on one letter at most. Joiners between them don't begin a new
-    letter."""
+    """The largest number of marks, such as accents, on one letter. Joiners between marks do not begin a new letter."""
     most = marks = 0
     for character in unicodedata.normalize("NFD", name):
         category = unicodedata.category(character)
@@ -112,8 +111,8 @@ def _most_marks(name: str) -> int:
 
 
 def _without_invisible(text: str) -> str:
-    """Without ignorable characters, but where they change what is shown: within emoji, and between letters that
-    join."""
+    """The text without ignorable characters, except where they change what is shown: in emoji, and between joining
+    letters."""
     if not any(map(is_ignorable, text)):
         return text
     tags = {place for found in _TAGS.finditer(text) for place in range(*found.span())}
@@ -126,7 +125,7 @@ def _without_invisible(text: str) -> str:
 
 
 def _is_refused(character: str) -> bool:
-    """Whether `fault` names it, so that nothing disappears that was meant to deceive."""
+    """Whether `fault` refuses the character. Such characters are not removed silently: the name is refused."""
     return character in DIRECTION_MARKS or fault(character) is not None
 
 
@@ -146,7 +145,7 @@ def _is_meaningful(character: str, before: list[str], following: str) -> bool:
 
 
 def _is_emoji(before: list[str]) -> bool:
-    """Whether the text ends with a symbol, in whatever style or colour of skin, or with a flag's tags."""
+    """Whether the text ends with a symbol, in any style or skin tone, or with a flag's tags."""
     for character in reversed(before):
         if character not in {TEXT_STYLE, EMOJI_STYLE} and not "\U000e0020" <= character <= END_OF_TAGS:
             return _is_symbol(character)

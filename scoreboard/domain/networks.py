@@ -1,31 +1,30 @@
-"""Internet addresses and the networks that they belong to, as text: the keys that clients are counted under; local
-domains. Pure."""
+"""IP addresses and their networks as text, which are the keys of rate limits; and local domains. Pure."""
 
 from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-# bits; what a device, a household and a site are usually given, so whoever has one has all its addresses
+# bits; a device, a household and a site usually get a network of these sizes, and can use all its addresses
 IPV6_PREFIXES = (64, 56, 48)
-IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, as one rents it to have many addresses
-# Ends of names that nobody can own in the world's DNS: of the machine or the network that one is in (RFC 6761, 6762,
-# 8375, ICANN's .internal), and those reserved for tests and documentation (RFC 6761), which lead nowhere unless a
-# network's own resolver knows them.
+IPV4_PREFIX = 24  # bits; the smallest block that is routed by itself, so an attacker can rent one
+# Domains that nobody can register: names of the local machine or network (RFC 6761, 6762, 8375, ICANN's .internal), and
+# names reserved for tests and documentation (RFC 6761), which exist only if a network's own resolver defines them.
 LOCAL_DOMAINS = ("localhost", "local", "internal", "home.arpa")
 RESERVED_DOMAINS = ("test", "example", "invalid")
-MAX_ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is none
-ADDRESS_CACHE_SIZE = 16_384  # addresses whose parsing is remembered, about 3 MB
+MAX_ADDRESS_LENGTH = 64  # characters; the longest address with a zone has fewer. Longer text is no address
+ADDRESS_CACHE_SIZE = 16_384  # parsed addresses, about 3 MB
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, an IPv4 one also where it is written as IPv6 (`::ffff:192.0.2.1`); None for what is none."""
-    # asked before the cache: it must not hold a header's length
+    """The address; None when the text is no address. An IPv4 address written as IPv6 (`::ffff:192.0.2.1`) becomes
+    IPv4."""
+    # checked before the cache, which must not store long headers
     return _parse(text) if len(text) <= MAX_ADDRESS_LENGTH else None
 
 
 def networks_of(address: str) -> tuple[str, ...]:
-    """The networks that count an address, the smallest first: IPv6 /64, /56, /48; IPv4 the address itself, then its
-    /24."""
+    """The networks under which an address is counted, the smallest first: /64, /56 and /48 for IPv6, the address itself
+    and its /24 for IPv4. Other text: itself, cut to MAX_ADDRESS_LENGTH."""
     parsed = parse_address(address)
     if parsed is None:
         return (address[:MAX_ADDRESS_LENGTH],)
@@ -35,14 +34,15 @@ def networks_of(address: str) -> tuple[str, ...]:
 
 
 def is_in_domain(host: str, domains: Collection[str]) -> bool:
-    """Whether a host's name, in lower case, is one of these domains, or in one."""
+    """Whether a host's name, in lower case, is one of these domains or a name below one."""
     return any(host == domain or host.endswith(f".{domain}") for domain in domains)
 
 
 @lru_cache(ADDRESS_CACHE_SIZE)
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        parsed = ip_address(text.partition("%")[0])  # a zone ("fe80::1%eth0") is the reader's business
+        # without the zone of "fe80::1%eth0", which is valid on one machine only
+        parsed = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed

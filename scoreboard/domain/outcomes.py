@@ -1,7 +1,6 @@
-"""What becomes of an action: the action that goes down the write path and the outcomes that come back.
+"""The action on the write path and its outcomes: values only.
 
-Values only. `operations.submit_action` makes the actions and hands outcomes to the web; `storage.commit` turns
-the one into the other.
+`operations.submit_action` makes and queues the actions; `storage.commit` returns their outcomes, which the web sends.
 """
 
 from uuid import UUID
@@ -12,7 +11,7 @@ from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate
 
 
 class SubmittedAction(msgspec.Struct, frozen=True):
-    """A verified user's signed action, not yet judged by the stores."""
+    """A verified user's signed action, on which the stores have not decided yet."""
 
     user: UUID
     action_id: str
@@ -22,12 +21,12 @@ class SubmittedAction(msgspec.Struct, frozen=True):
     signature: str
     body_sha256: bytes
     request_id: str
-    points_or_refusal: int | Refusal  # points, or why the type's rule refuses it
+    points_or_refusal: int | Refusal  # points, or the refusal by the rule of its type
     cooldown_ms: int  # 0: none
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """The action counts. `rank` is None while Redis is out of reach or its board is being rebuilt."""
+    """The action was recorded. `rank` is None while Redis is out of reach or its board is being rebuilt."""
 
     user: UUID
     previous: int
@@ -38,8 +37,8 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """This user's actionId was processed before: `original` is its outcome with the present rank, None if the body was
-    another one."""
+    """This user's actionId was processed before. `original` is that outcome with the current rank; None if the body was
+    different."""
 
     original: Recorded | None
 
@@ -55,7 +54,7 @@ UNSTORABLE_ACTION = Refusal(
 
 
 def out_of_service(detail: str) -> Refusal:
-    """503: nothing was recorded, or a retry of the same actionId tells."""
+    """503: nothing was recorded, or it is unknown whether it was, and a retry of the same actionId shows it."""
     return Refusal(Code.SERVICE_UNAVAILABLE, detail, retry_after=1)
 
 

@@ -1,6 +1,6 @@
-"""The paths of the HTTP API and of the page. They stand here once, for the server and for the Python client. Pure.
+"""The paths of the HTTP API and of the page, defined once for the server and for the Python client. Pure.
 
-A path is text, as a URL has it. Where requests are compared with one it is encoded once, when the module is loaded.
+A path is text, as in a URL. Modules that compare requests with a path encode it once, at import.
 
 Tested in tests/web/test_openapi.py.
 """

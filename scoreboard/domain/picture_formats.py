@@ -1,9 +1,8 @@
-"""What a picture is by its bytes: its kind, how large it is when it is drawn, and whether that is little enough. Pure.
+"""The format of a picture, from its bytes: its media type, and bounds of its size when it is drawn. Pure.
 
-`checked_media_type` is called for each picture that was fetched, outside the event loop: the worst 256 KiB take it some
-30 milliseconds. A file of a few kB can need gigabytes in the browser of each viewer, so sides and frames are bounded by
-what the file itself declares. Nothing is decoded. Where a decoder could read another of several declarations than we
-do, all of them are bounded.
+`checked_media_type` is called for each fetched picture, in a thread: the worst 256 KiB take about 30 milliseconds. A
+file of a few kB can need gigabytes in the browser of each viewer, so the declared sides and frames are bounded. Nothing
+is decoded. When a file declares several sizes, all of them are bounded, since a decoder may use any.
 """
 
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ _JPEG_UNREADABLE = frozenset({0x00, 0xD8, 0xD9, 0xDA})
 
 
 class Size(NamedTuple):
-    """In pixels. `frames`: at least as many as a decoder finds."""
+    """A size in pixels. `frames`: at least as many as a decoder finds."""
 
     width: int
     height: int
@@ -31,8 +30,8 @@ class Size(NamedTuple):
 
 
 def checked_media_type(content: bytes) -> str | None:
-    """The media type of a picture that may be shown; None for what is none, has no readable size, or is too large when
-    it is drawn."""
+    """The media type of a picture that may be shown. None when the content is no picture, has no readable size, or is
+    too large when it is drawn."""
     kind = media_type(content)
     size = _SIZES[kind](content) if kind else None
     if size is None or not (0 < size.width <= MAX_SIDE_PIXELS and 0 < size.height <= MAX_SIDE_PIXELS):
@@ -41,8 +40,8 @@ def checked_media_type(content: bytes) -> str | None:
 
 
 def media_type(content: bytes) -> str | None:
-    """What a picture is by its first bytes, whatever its sender calls it; None for what is none of five kinds (SVG is a
-    program)."""
+    """The media type by the first bytes; None for any but five formats. The sender's Content-Type is ignored. SVG is
+    refused, since it can contain scripts."""
     if content.startswith(_PNG_SIGNATURE):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -57,8 +56,8 @@ def media_type(content: bytes) -> str | None:
 
 
 # ---- the size of each kind ------------------------------------------------------------------------------------------
-# Slices beyond the end are empty, and an empty one is the number 0, which is no size: a file that is cut off needs no
-# case of its own.
+# A slice beyond the end is empty and reads as the number 0, which is no valid size. So truncated files need no special
+# case.
 
 
 def _png_size(content: bytes) -> Size | None:
@@ -134,8 +133,8 @@ def _webp_size(content: bytes) -> Size | None:
 
 
 def _avif_size(content: bytes) -> Size | None:
-    """The largest that any `ispe` property declares, wherever it stands. Sequences (`moov`) have none: only still
-    pictures are taken."""
+    """The largest size that any `ispe` property declares. None for sequences (`moov`): only still pictures are
+    accepted."""
     if b"moov" in content:
         return None
     width = height = 0

@@ -1,6 +1,6 @@
-"""Rules for pictures that are fetched from other servers: which addresses may be asked, and where ours has them. Pure.
+"""Rules for pictures from other servers: which addresses may be connected to, and their paths on this server. Pure.
 
-What is a picture is said in picture_formats.
+The formats of pictures are in picture_formats.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -9,15 +9,15 @@ from urllib.parse import urlsplit
 from scoreboard.domain.paths import AVATAR_PREFIX
 
 NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits, for hosts that have IPv6 alone
-UNICAST = IPv6Network("2000::/3")  # RFC 4291: all that is given out for the Internet
-PROTOCOL = IPv4Network("192.0.0.0/24")  # RFC 6890: some Pythons take parts of it for global
-TEREDO = IPv6Network("2001::/32")  # RFC 4380: leads to an IPv4 address behind somebody's router
+UNICAST = IPv6Network("2000::/3")  # RFC 4291: all addresses that are assigned for the Internet
+PROTOCOL = IPv4Network("192.0.0.0/24")  # RFC 6890: some versions of Python treat parts of it as global
+TEREDO = IPv6Network("2001::/32")  # RFC 4380: tunnels to an IPv4 address behind a router
 
 _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193  # FNV-1a, 32 bits
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the Internet: of no local network, no machine's own, nobody's special purpose."""
+    """Whether an IP address is public: not of a local network, not loopback, and not reserved for a special purpose."""
     try:
         found = ip_address(address)
     except ValueError:  # a zone: link-local
@@ -46,17 +46,18 @@ def host_of(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").lower()
     except ValueError:
-        # a bracket without its pair, a letter that stands for / or ? among others: plain SQL may have written it
+        # an unpaired bracket, or a letter that normalises to / or ?, for example; plain SQL may have stored it
         return ""
 
 
 def path(user: str, url: str) -> str:
-    """Where this server has the picture of a user, which is at `url`. static/drawing.js does the same."""
+    """The path on this server of a user's picture, whose address is `url`. static/drawing.js computes the same."""
     return f"{AVATAR_PREFIX}{user}?v={version(url)}"
 
 
 def version(url: str) -> str:
-    """Names a picture's address in ours, so that browsers ask anew when it changes."""
+    """A hash of a picture's address. It is part of the path, so that browsers load the picture again when it
+    changes."""
     number = _FNV_OFFSET
     for character in url:
         number = (number ^ ord(character)) * _FNV_PRIME & 0xFFFFFFFF

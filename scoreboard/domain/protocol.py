@@ -1,10 +1,11 @@
-"""What the server says on a live connection: the catalogue of events, and the JSON of each.
+"""Messages of the server on a live connection: the catalogue of events, and the JSON of each. Pure: nothing is sent
+here.
 
-The messages are the same on every transport; `framing` makes frames of them. What clients say is in
-`client_messages`, why a connection is closed in `close_codes`. Pure: nothing is sent here.
+The messages are the same on every transport; `framing` makes frames of them. Messages of clients are in
+`client_messages`, close codes in `close_codes`.
 
-An event about a board names it in `channel`. The first board is the exception: clients of its time know one board, and
-their messages stay as they were.
+An event about a board names it in `channel`. Events of the first board have no `channel`, since older clients know only
+that board.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from scoreboard.domain.boards import LEADERBOARD, Entry, Snapshot, rfc3339
 from scoreboard.domain.deltas import ChangedPosition, Comparison
 from scoreboard.domain.errors import LimitLayer
 
-# The longest silence for a client that asked for heartbeats: a page says after 5 s that nobody answers.
+# The longest silence for a client that asked for heartbeats. The page shows after 5 s that the server is silent.
 HEARTBEAT_SECONDS = 3.5
 FIRST_CHANNEL = LEADERBOARD.id
 SUBPROTOCOL = "scoreboard.v1"  # names these messages; echoed to a client that offers it
@@ -131,21 +132,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 def position(snapshot: Snapshot) -> str:
-    """Names the rows that are shown, the same on every node. Rows that PostgreSQL tells have no version, so they stand
-    for themselves."""
+    """Identifies the shown rows, the same on every node. Stale rows, which come from PostgreSQL, have no version, so
+    the position is their hash."""
     return f"stale-{sha256(_encode(snapshot.shown)).hexdigest()[:16]}" if snapshot.stale else snapshot.position
 
 
 def update(snapshot: Snapshot, changed: Sequence[ChangedPosition]) -> bytes:
-    """`leaderboard:update`: all shown rows, and whose rank changed since the update before. The same bytes on every
+    """`leaderboard:update`: all shown rows, and whose rank changed since the previous update. The same bytes on every
     node."""
     board = _Board(snapshot.shown, changed, position(snapshot), rfc3339(snapshot.updated_ms), snapshot.board)
     return _encode(_Envelope(Event.UPDATE, board))
 
 
 def delta(previous: str, comparison: Comparison, snapshot: Snapshot) -> bytes:
-    """`leaderboard:delta`: what turns the rows of the position `previous` into the snapshot's; each changed row is
-    whole."""
+    """`leaderboard:delta`: the changes from the rows of the position `previous` to the snapshot's. A changed row has
+    all its members."""
     changed = [
         _DeltaRow(
             row.entry.userId,
@@ -170,7 +171,7 @@ def polled(snapshot: Snapshot) -> bytes:
 
 
 def viewers(count: int) -> bytes:
-    """`viewers`: how many watch, on all nodes."""
+    """`viewers`: the number of viewers on all nodes."""
     return _encode(_Envelope(Event.VIEWERS, {"count": count}))
 
 
@@ -185,12 +186,12 @@ def personal(channel: str, previous: int, new: int, points: int, rank: int | Non
 
 
 def authenticated(user: UUID, score: int | None, rank: int | None) -> bytes:
-    """`authenticated`: who the viewer is and where they stand; None where no store tells."""
+    """`authenticated`: the viewer's user id, score and rank. Score and rank are None when no store gives them."""
     return _encode(_Envelope(Event.AUTHENTICATED, _Standing(str(user), score, rank)))
 
 
 def subscribed(channel: str, *, heartbeat: bool = False) -> bytes:
-    """`subscribed`, with the longest silence that is to be expected, in seconds, if heartbeats come."""
+    """`subscribed`. With `heartbeat` it has the longest silence to expect, in seconds."""
     data: dict[str, Any] = {"channel": channel}
     if heartbeat:
         data["heartbeatSeconds"] = HEARTBEAT_SECONDS

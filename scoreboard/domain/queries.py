@@ -1,6 +1,6 @@
-"""Query strings of API routes, read within bounds. A query that is longer, or has more fields, is refused unread. Pure.
+"""Query strings of API routes, parsed within bounds. A query that is longer, or has more fields, is refused. Pure.
 
-`check_parameters` is called by web.rate_limit for every request with a query; `parse_query` by whoever needs a value.
+web.rate_limit calls `check_parameters` for every request with a query. Routes that need a value call `parse_query`.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from scoreboard.domain.errors import Code, FieldError, Refusal, invalid_request
 MAX_QUERY_BYTES = 1024  # a token has some 430, a position 30
 MAX_QUERY_FIELDS = 16  # the routes know six
 
-CACHED_QUERY_BYTES = 128  # a shorter query is likely to be sent by others too, so the answer to it is cached
+CACHED_QUERY_BYTES = 128  # other clients are likely to send the same short query, so its check is cached
 MAX_NAME_LENGTH = 50  # characters of an unknown parameter's name that the refusal repeats
 
 OUT_OF_BOUNDS = invalid_request("query", f"must have at most {MAX_QUERY_BYTES} bytes and {MAX_QUERY_FIELDS} fields")
@@ -29,12 +29,12 @@ def parse_query(query: bytes) -> dict[str, list[str]] | None:
 
 
 def check_parameters(query: bytes, known: frozenset[str]) -> Refusal | None:
-    """Why a query is refused before its values are read; None when it is not.
+    """The refusal of a query, before its values are used; None when it is accepted.
 
-    A query beyond the bounds is refused, and one with a parameter that is not known. The first such one is named.
+    A query beyond the bounds is refused, and one with an unknown parameter. The refusal names the first such one.
     """
     if len(query) > CACHED_QUERY_BYTES or b"token" in query:
-        return _check_parameters(query, known)  # nobody else sends the same, and a token must not stay in memory
+        return _check_parameters(query, known)  # no other client sends the same, and a token must not stay in memory
     return _check_cached(query, known)
 
 
@@ -51,6 +51,6 @@ def _check_parameters(query: bytes, known: Collection[str]) -> Refusal | None:
     )
 
 
-# Clients that wait for the same change send the same query, and reading one costs as much as a write to a socket. At
-# most 256 entries, 0.2 MB; the oldest is dropped.
+# Clients that wait for the same change send the same query, and parsing one costs as much as a write to a socket. At
+# most 256 entries, 0.2 MB; full: the least recently used is dropped.
 _check_cached = lru_cache(maxsize=256)(_check_parameters)

@@ -1,4 +1,4 @@
-"""The one order of every board: total descending, then who reached it first.
+"""The order of every board: total descending, then the earlier one to reach it.
 
 Used by the ledger's rows, by Redis (as the bytes of a sorted-set member) and by tests. Exact for every 63-bit total,
 where a score held as a double would not be.

@@ -1,7 +1,6 @@
-"""What an action is worth: the rules of an actions file, applied.
+"""The points of an action, by the rules of an actions file. Pure.
 
-Pure: the rules are read once at start (`read_rules`) and asked for each action (`award`). Points come from here and
-never from a client.
+The rules are read once at start (`read_rules`) and applied to each action (`award`). A client never sends points.
 """
 
 import difflib
@@ -18,7 +17,7 @@ from scoreboard.domain.errors import Refusal, SettingsError
 from scoreboard.domain.names import is_visible
 from scoreboard.domain.toml_lines import line_of, shown_keys, shown_reason, table_before
 
-MAX_POINTS = 100_000  # an action's largest worth: far below what 2^53 / one action a second for a lifetime would need
+MAX_POINTS = 100_000  # of one action; totals stay below 2^53 even with one action a second for a lifetime
 MAX_COOLDOWN_SECONDS = 7 * 24 * 3600  # a week
 MAX_TITLE_LENGTH = 80  # characters; a button shows some thirty in a line
 MAX_ACTION_TYPES = 100  # in one file: each is a button of the page unless it says `button = false`
@@ -54,7 +53,7 @@ Rules = Mapping[str, Rule]
 
 
 class _BadRuleError(Exception):
-    """What is wrong, and where in the file: the keys from the action's name on."""
+    """What is wrong with a rule. `keys`: where in the file, from the action's name on."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
@@ -168,7 +167,7 @@ def max_points(rule: Rule) -> int:
 
 
 def award(action: Action, rules: Rules) -> int | Refusal:
-    """The points of an action (at least 1), or why its type's rule refuses it."""
+    """The points of an action (at least 1), or the refusal by the rule of its type."""
     rule = rules.get(action.type)
     if rule is None:
         return invalid("actionType", "is not known here")

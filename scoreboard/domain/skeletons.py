@@ -1,18 +1,16 @@
-"""What a user name looks like: names that have a skeleton in common can't be told apart, or are the same name in
-another case.
+"""Skeletons of user names: names with a common skeleton look alike, or differ in case only. Pure.
 
-By Unicode's UTS #39, section 4: each character becomes the prototype of those that look like it ("1", "I" and "l" are
-"l", "m" is "rn"). Here letters also count in any case, since log-in does not ask for it. The letter with two looks is
-the capital I: as it stands it looks like "l", but people read it as "i". So a name has a skeleton for each way to read
-it:
+By Unicode's UTS #39, section 4: each character is replaced by the prototype of those that look like it ("1", "I" and
+"l" become "l", "m" becomes "rn"). Case is ignored too, since log-in ignores it. The capital I is ambiguous: it looks
+like "l", but people read it as "i". So a name has a skeleton for each way to read it:
 
 1. as it is shown: "Ian" and "lan" are one, "BiII" and "Bill" too;
 2. with each capital I as "i": "ВILL" with a Cyrillic В is "bill";
 3. with a capital I as "i" at the beginning of a word alone: "IIya" is "ilya";
 4. of its folded case: "ΣΊΣΥΦΟΣ" and "σίσυφος" are one.
 
-Most names have one skeleton for all four, so "Mail" and "Mall" are two names. Pure. `storage.postgres.users` keeps each
-skeleton with one user; the data is made by scripts/confusables.
+For most names all four are equal, and "Mail" and "Mall" have different ones. `storage.postgres.users` gives each
+skeleton to one user only. scripts/confusables makes the data.
 """
 
 import re
@@ -23,22 +21,22 @@ import unicodedata2 as unicodedata  # of Unicode 17, as the data: Python 3.11's 
 
 # characters; what follows is cut off: some letters become eighteen, and an index takes at most 2,700 bytes
 MAX_SKELETON_LENGTH = 255
-MAX_FOLDING_STEPS = 8  # two are usual, and each can only bring a name nearer to its end
+MAX_FOLDING_STEPS = 8  # two are usual; a bound, since folding is repeated until nothing changes
 
 _DOTLESS_J = {ord("\N{LATIN SMALL LETTER DOTLESS J}"): "j"}  # UTS #39 has it apart from "j"
-_SECOND_DOT = re.compile("(?<=[ij])\N{COMBINING DOT ABOVE}+")  # in the place of the letter's own it looks the same
+_SECOND_DOT = re.compile("(?<=[ij])\N{COMBINING DOT ABOVE}+")  # it covers the letter's own dot, so it is invisible
 _SPACES = re.compile(" {2,}")  # a page shows one
 _FIRST_CAPITAL_I = re.compile(r"(?<!\w)I")
 
-# What was one by the first rule: "i" and "l", because "I" looks like "l".
+# The first rule also made "i" and "l" equal, because "I" looks like "l".
 _FIRST_RULE = _DOTLESS_J | {ord("i"): "l"}
 _SECOND_DOT_OF_FIRST_RULE = re.compile("(?<=[lj])\N{COMBINING DOT ABOVE}+")
 
 
 @cache
 def table() -> dict[int, str | None]:
-    """Code point → its prototype; None: it has no look at all. Takes some 5 ms once, so a node asks for it before it
-    serves."""
+    """Code point → its prototype; None: the character is invisible. The first call takes about 5 ms, so a node makes it
+    before it serves."""
     known: dict[int, str | None] = {}
     ignorable: list[int] = []
     for line in files("scoreboard.domain").joinpath("confusables.txt").read_text("utf-8").splitlines():
@@ -51,13 +49,13 @@ def table() -> dict[int, str | None]:
             continue
         text = "".join(chr(int(code, 16)) for code in prototype.split())
         known.update((int(code, 16), text) for code in characters.split())
-    known.update(dict.fromkeys(ignorable))  # they go before anything is looked up
+    known.update(dict.fromkeys(ignorable))  # last: an invisible character has no prototype
     return known
 
 
 @cache
 def _capital_is() -> dict[int, str]:
-    """Characters that look like "l", but are a capital I, alone or among others, of whatever script: "Ⅳ" → "IV"."""
+    """Characters of any script that look like "l" but are or contain a capital I: "Ⅳ" → "IV"."""
     found = {}
     for code, prototype in table().items():
         if prototype and "l" in prototype:
@@ -69,13 +67,13 @@ def _capital_is() -> dict[int, str]:
 
 
 def is_ignorable(character: str) -> bool:
-    """Whether it is one of Unicode's Default_Ignorable_Code_Point: it has no look of its own."""
+    """Whether the character is a Default_Ignorable_Code_Point of Unicode: it is invisible."""
     return table().get(ord(character), "") is None
 
 
 def skeletons(name: str) -> tuple[str, ...]:
-    """What names that look alike, or are alike in another case, have in common; sorted, each once. () when nothing of
-    it can be seen."""
+    """The skeletons of a name, sorted and without duplicates. Names that look alike, or differ in case only, have one
+    in common. () when no character is visible."""
     shown = unicodedata.normalize("NFD", name).translate(_capital_is())
     readings = {shown, shown.replace("I", "i"), _FIRST_CAPITAL_I.sub("i", shown)}
     found = {_settle(_alike(reading)) for reading in readings} | {folded_skeleton(name)}
@@ -83,18 +81,19 @@ def skeletons(name: str) -> tuple[str, ...]:
 
 
 def folded_skeleton(name: str) -> str:
-    """The one of `skeletons` that a name has in common with all that differ from it in case alone."""
+    """The one of `skeletons` that is equal for all names that differ in case only."""
     return _settle(_alike(fold_case(name)))
 
 
 def fold_case(text: str) -> str:
-    """The same for texts that differ in case, or in how an accent was typed: Unicode's full case folding, composed."""
+    """Unicode's full case folding, composed. Texts that differ in case, or in how an accent was typed, become equal."""
     folded = unicodedata.normalize("NFD", text).casefold()
     return str(unicodedata.normalize("NFC", unicodedata.normalize("NFD", folded).casefold()))
 
 
 def skeleton_of_first_rule(name: str) -> str:
-    """What `skeletons` was before: keys that were made so are in databases until housekeeping has replaced them."""
+    """The skeleton by the first version of these rules. Databases have such keys until housekeeping has replaced
+    them."""
     text = _alike(name)
     for _ in range(MAX_FOLDING_STEPS):
         before, text = text, _alike(unicodedata.normalize("NFKC", text)).casefold().translate(_FIRST_RULE)
@@ -105,8 +104,8 @@ def skeleton_of_first_rule(name: str) -> str:
 
 
 def _settle(text: str) -> str:
-    """In any case, and in Unicode's compatible form, until nothing changes. That comes after the first look: NFKC makes
-    "s" of the long s, which looks like "f"."""
+    """Folds case and compatibility forms until nothing changes. `_alike` must come first: NFKC turns the long s, which
+    looks like "f", into "s"."""
     for _ in range(MAX_FOLDING_STEPS):
         before, text = text, _alike(unicodedata.normalize("NFKC", text)).casefold().translate(_DOTLESS_J)
         text = _SPACES.sub(" ", _SECOND_DOT.sub("", text)).strip(" ")

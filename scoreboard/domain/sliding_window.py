@@ -1,20 +1,20 @@
-"""Limits by key in memory: so many in any 60 seconds, a sliding window. Pure: the time is an argument.
+"""Rate limits by key in memory: a sliding window of 60 seconds. Pure: the time is an argument.
 
-A node's own count on purpose: the exact limits, per user and across nodes, are in storage.redis.limits.
+Each node counts for itself. The exact limits, for each user and across nodes, are in storage.redis.limits.
 """
 
 from collections import OrderedDict, deque
 
 WINDOW_SECONDS = 60
-# about 20 MB; full: the key not used for longest is forgotten. Entries are at most the requests of the last minute
+# about 20 MB; full: the least recently used key is dropped. A key has at most 62 entries, one a second
 MAX_KEYS = 50_000
 
 
 class SlidingWindow:
-    """At most `limit` admissions a key in any 60 seconds; 0: no limit. Refused ones count nothing.
+    """At most `limit` admissions for each key in any 60 seconds; 0: no limit. Refused ones are not counted.
 
-    Counts by whole seconds and errs on the side of refusing: a second's admissions leave when all of them are more than
-    60 s old. `now` is always in seconds, of a clock that never goes back.
+    Admissions are counted by whole seconds, and never too many are admitted: those of a second are dropped when all of
+    them are more than 60 s old. `now` is in seconds, of a clock that never goes back.
     """
 
     __slots__ = ("_limit", "_windows")
@@ -24,8 +24,7 @@ class SlidingWindow:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def admit(self, key: str, now: float) -> int:
-        """0 when admitted, else after how many seconds another try is worth making. `wait` and `take` in one step, for
-        each request."""
+        """0 when admitted, else the seconds until the next try may succeed. `wait` and `count` in one step."""
         window = self._windows.get(key) if self._limit else None
         if window is None:
             self.count(key, now)
@@ -39,18 +38,18 @@ class SlidingWindow:
         return window.seconds[0][0] + WINDOW_SECONDS + 1 - second
 
     def wait(self, key: str, now: float, times: int = 1) -> int:
-        """0 when one more is within `times` the limit, else after how many seconds it will be. Counts nothing."""
+        """0 when one more is within `times` the limit, else the seconds until it is. Counts nothing."""
         window = self._windows.get(key) if self._limit else None
         if window is None:
             return 0
-        self._windows.move_to_end(key)  # whoever is refused goes on being remembered
+        self._windows.move_to_end(key)  # a refused key is in use too, and is not dropped
         window.drop(int(now) - WINDOW_SECONDS - 1)
         if window.total < self._limit * times:
             return 0
         return window.seconds[0][0] + WINDOW_SECONDS + 1 - int(now)
 
     def count(self, key: str, now: float) -> None:
-        """Counts one, whatever the limit."""
+        """Counts one, also above the limit."""
         if not self._limit:
             return
         window = self._windows.get(key)
@@ -60,13 +59,13 @@ class SlidingWindow:
             window = self._windows[key] = _Window()
         window.add(int(now))
 
-    def uncount(self, key: str, taken: float) -> None:
-        """One that was taken at that time was none after all."""
+    def uncount(self, key: str, counted_at: float) -> None:
+        """Withdraws one that `count` counted at that time."""
         window = self._windows.get(key)
         if window is not None:
-            window.remove(int(taken))
+            window.remove(int(counted_at))
             if not window.total:
-                del self._windows[key]  # tries that came to nothing push out no key that counts
+                del self._windows[key]  # a withdrawn try must not cause another key to be dropped
 
 
 class _Window:
@@ -90,8 +89,7 @@ class _Window:
         self.total += 1
 
     def remove(self, second: int) -> None:
-        """Does nothing when that second has left already, or its count was forgotten with the key. At most 62 entries
-        are looked at."""
+        """Withdraws one of that second. Does nothing when the second was dropped already. Checks at most 62 entries."""
         for entry in self.seconds:
             if entry[0] == second and entry[1]:
                 entry[1] -= 1

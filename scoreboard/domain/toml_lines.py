@@ -1,31 +1,31 @@
-"""Where in a TOML text a key stands, for messages about it. Pure; called by those who read actions and settings."""
+"""Finds the line of a key in a TOML text, for error messages. Pure; called by the readers of actions and settings."""
 
 import tomllib
 from typing import Any
 
-# in which the end of a value is looked for when a line's number is wanted; each is parsed anew with those before
+# of one statement: to find its end, it is parsed again with each further line
 MAX_STATEMENT_LINES = 200
 MAX_KEY_CHARACTERS = 60  # of a key in a message: a longer one is cut
-MAX_REASON_CHARACTERS = 300  # of what is wrong with a text, with parts of it: as MAX_KEY_CHARACTERS
+MAX_REASON_CHARACTERS = 300  # of a parser's message, which may quote the text: a longer one is cut
 
 
 def shown_keys(keys: tuple[str, ...]) -> str:
-    """A path of keys as messages have it: joined by dots, in one line, each cut to MAX_KEY_CHARACTERS."""
+    """A path of keys for a message: joined by dots, in one line, each cut to MAX_KEY_CHARACTERS."""
     shown = (key if key.isprintable() else ascii(key) for key in keys)
     return ".".join(key if len(key) <= MAX_KEY_CHARACTERS else f"{key[: MAX_KEY_CHARACTERS - 1]}…" for key in shown)
 
 
 def shown_reason(reason: object) -> str:
-    """What is wrong with a text, for a message; in the middle of a long one something is left out."""
+    """A parser's message, cut in the middle to MAX_REASON_CHARACTERS."""
     text, half = str(reason), MAX_REASON_CHARACTERS // 2
     return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
 
 def line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line, from 1 on, where the deepest of these keys that is there begins. `text` must be valid TOML.
+    """The line, counted from 1, of the deepest of these keys that is defined. `text` must be valid TOML.
 
-    Each statement of TOML is a valid text by itself: lines are put together until they are one, and what it defines is
-    compared.
+    Each statement of TOML is a valid text by itself. So lines are joined until they can be parsed, and the keys that
+    the statement defines are compared.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     best, depth, header = 1, 0, tuple[str, ...]()
@@ -56,8 +56,8 @@ def _parsed(statement: str) -> dict[str, Any] | None:
 
 
 def _only_path(tree: Any) -> tuple[str, ...]:
-    """The keys down to where a statement's tree branches. Of an inline table with several keys: the key that it is the
-    value of."""
+    """The keys down to the first branch of a statement's tree. For an inline table with several keys: the key whose
+    value it is."""
     path: tuple[str, ...] = ()
     while isinstance(tree, dict) and len(tree) == 1:
         ((key, tree),) = tree.items()
@@ -66,8 +66,8 @@ def _only_path(tree: Any) -> tuple[str, ...]:
 
 
 def table_before(text: str, line: int) -> str:
-    """The name of the table that a faulty line is in, after a dot; "" for none. The text is no valid TOML, so this is a
-    guess."""
+    """The name of the table that contains a faulty line, after a dot; "" for none. The text is not valid TOML, so this
+    is a guess."""
     for candidate in reversed(text.split("\n")[:line]):
         if candidate.lstrip().startswith("["):
             path = _only_path(_parsed(candidate.strip()) or {})
