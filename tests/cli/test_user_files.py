@@ -121,7 +121,7 @@ def test_a_file_that_is_not_there_is_told_in_one_line(command: Command, tmp_path
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"username,email,password\n", b"\xef\xbb\xbf", b"[]"])
 def test_a_file_without_users_is_no_success(command: Command, content: bytes) -> None:
-    """Whoever imports an empty file has taken the wrong one: one line, exit 1."""
+    """An empty file is an error: one line, exit 1."""
     refused = command("import", "-", stdin=content)
     assert (refused.code, refused.out, refused.err) == (1, "", "scoreboard: there are no users in standard input\n")
 

@@ -1,4 +1,4 @@
-"""What a board's values say of themselves."""
+"""The values of a board: ids, versions and dates."""
 
 import pytest
 from hypothesis import given

@@ -32,7 +32,7 @@ boards = st.builds(
 
 
 def applied(before: tuple[Entry, ...], comparison: Comparison) -> tuple[Entry, ...]:
-    """What a viewer has who knows `before` and is told of the comparison."""
+    """The rows of a viewer who has `before` and applies the comparison."""
     rows = {entry.userId: entry for entry in before}
     for entry in comparison.removed:
         del rows[entry.userId]
@@ -64,7 +64,7 @@ def test_a_comparison_tells_nothing_twice_and_nothing_known(
 def test_changed_positions_are_exactly_the_ranks_that_differ(
     before: tuple[Entry, ...], after: tuple[Entry, ...]
 ) -> None:
-    """Every user whose rank differs is told of once, entering and leaving included, and nobody else."""
+    """Every user whose rank differs is listed once, entering and leaving included, and no other user."""
     old, new = ({entry.userId: entry.rank for entry in rows} for rows in (before, after))
     expected = {(user, old.get(user), new.get(user)) for user in old | new if old.get(user) != new.get(user)}
     told = [(one.userId, one.previousRank, one.newRank) for one in changed_positions(compare(before, after))]
@@ -73,8 +73,8 @@ def test_changed_positions_are_exactly_the_ranks_that_differ(
 
 
 def test_a_score_that_changes_in_place_moves_nobody() -> None:
-    """A higher score at the same rank is a changed row and no changed position; who leaves is told with the score last
-    shown."""
+    """A higher score at the same rank is a changed row and no changed position; a user who leaves has the score that
+    was shown last."""
     before = board(["a", "b", "c"], {"a": 9, "b": 5, "c": 1})
     after = board(["a", "b"], {"a": 10, "b": 5})
     comparison = compare(before, after)
@@ -97,7 +97,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_a_position_that_stood_for_two_boards_stands_for_none() -> None:
-    """Nobody can say which of them a viewer has; the same rows again are no other board."""
+    """A position that had two different boards has no rows any more; the same rows again change nothing."""
     recent = PositionHistory()
     recent.remember("1-1", board(["a"], {}))
     recent.remember("1-1", board(["a"], {}))

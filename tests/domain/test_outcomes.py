@@ -1,4 +1,4 @@
-"""Refusals of the write path: what a client is told to wait."""
+"""Refusals of the write path, and their Retry-After."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from scoreboard.domain.outcomes import cooling_down, out_of_service, too_many_ac
 
 @given(st.integers(-60_000, 7 * 24 * 3_600_000))
 def test_waits_are_rounded_up(wait_ms: int) -> None:
-    """A client that waits as long as it is told is not refused again; it is told whole seconds, at least one."""
+    """A client that waits for Retry-After is not refused again; the value is whole seconds, at least one."""
     for refusal in (too_many_actions(wait_ms), cooling_down(wait_ms)):
         seconds = refusal.retry_after
         assert seconds is not None

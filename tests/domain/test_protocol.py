@@ -74,7 +74,7 @@ def test_a_personal_event_has_the_specification_s_shape() -> None:
 
 
 def test_authenticated_says_where_the_user_stands() -> None:
-    """A rank that no store tells is null."""
+    """An unknown rank is null."""
     data = json.loads(protocol.authenticated(USER, 10, None))["data"]
     assert data == {"userId": str(USER), "score": 10, "rank": None}
 
@@ -98,7 +98,7 @@ def test_an_error_event_names_the_limit_that_refused() -> None:
 
 
 def test_subscribed_promises_heartbeats_only_on_request() -> None:
-    """The longest silence is told to a client that asked for heartbeats."""
+    """A client that asked for heartbeats gets the longest silence."""
     assert json.loads(protocol.subscribed("leaderboard")) == {"event": "subscribed", "data": {"channel": "leaderboard"}}
     promised = json.loads(protocol.subscribed("leaderboard", heartbeat=True))["data"]
     assert promised == {"channel": "leaderboard", "heartbeatSeconds": protocol.HEARTBEAT_SECONDS}

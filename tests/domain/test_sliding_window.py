@@ -1,4 +1,4 @@
-"""The sliding window: never more than the limit in any 60 seconds, and a true word on when to come back."""
+"""The sliding window: never more than the limit in any 60 seconds, and a correct wait."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Has everything healed? Compared again and again until it has, or until the bound is reached.
+"""Waits until everything has healed: compares again and again, at most until the bound.
 
 Healed: every node's board is PostgreSQL's, whole and not stale, for readers and for each viewer; `/readyz` says that
 both stores are up; Redis agrees with PostgreSQL in totals, order and ranks.

@@ -151,7 +151,7 @@ def wait_until(is_true: Callable[[], bool], otherwise: str, seconds: float = STA
     raise AssertionError(otherwise)
 
 
-# ---- pairs of nodes ----------------------------------------------------------------------------------------------------
+# ---- pairs of nodes -------------------------------------------------------------------------------------------------
 
 
 @contextmanager

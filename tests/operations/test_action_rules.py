@@ -17,7 +17,7 @@ def load(file: Path | str) -> list[str]:
 
 
 def test_the_file_of_the_settings_is_read(tmp_path: Path) -> None:
-    """The packaged one unless another is named; one that an editor has begun with a byte order mark, too."""
+    """The packaged file is read unless another is named; a file may begin with a byte order mark."""
     assert "quiz_complete" in load("")
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / "own.toml").write_text(OWN, encoding)

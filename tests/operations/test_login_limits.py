@@ -1,5 +1,5 @@
-"""Limits of log-ins: by address with rising prefixes, by account and network, by account, by known browser. A refusal
-takes nothing."""
+"""Limits of log-ins: by address and its networks, by account and network, by account, by known browser. A refused try
+is not counted."""
 
 from uuid import UUID
 
@@ -49,7 +49,7 @@ def test_ipv4_addresses_are_counted_alone() -> None:
 
 
 def test_an_account_is_guessed_at_by_network() -> None:
-    """One network uses up what it has, and nobody else's: the owner logs in from elsewhere."""
+    """One network can use up only its own tries: the owner can log in from another one."""
     limits = LoginLimits(10)
     assert failures(limits, ["192.0.2.1"] * 10) == 10
     assert begun(limits, "192.0.2.2").count_account(ADA, None, 0.0) == 0
@@ -83,7 +83,7 @@ def test_a_botnet_has_a_multiple_of_the_limit() -> None:
 
 
 def test_the_right_password_is_no_failure() -> None:
-    """It is counted until it is known to be right, so a hundred guesses at once are not more than ten."""
+    """A try counts as a failure until it is known to be right, so a hundred concurrent guesses get ten tries."""
     limits = LoginLimits(3)
     for number in range(200):
         attempt = begun(limits, f"10.0.{number}.1")
@@ -122,8 +122,8 @@ def test_zero_is_no_limit() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 20)), max_size=60))
 def test_the_wait_is_true(steps: list[tuple[int, bool, float]]) -> None:
-    """Whoever waits as told is let in, if nobody else came meanwhile. No minute has more failures of one account and
-    network."""
+    """A client that waits as long as it was told is admitted, if no other came. No minute has more failures of one
+    account and network."""
     limits, now, wrong = LoginLimits(2), 1000.0, list[tuple[float, str]]()
     for network, is_right, pause in steps:
         now += pause

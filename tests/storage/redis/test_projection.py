@@ -99,7 +99,7 @@ async def test_an_older_version_changes_nothing(world: ProjectedBoard) -> None:
 
 
 async def test_totals_may_fall(world: ProjectedBoard) -> None:
-    """A newer version wins whatever its total."""
+    """A newer version replaces the row, also with a smaller total."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 5, 9, 2))
     assert applied is not None
@@ -116,7 +116,7 @@ async def test_versions_are_compared_as_64_bit_numbers(world: ProjectedBoard) ->
 
 
 async def test_a_removed_user_stays_removed(world: ProjectedBoard) -> None:
-    """The entry goes from both orders, and no row that comes late brings it back."""
+    """A removal deletes the entry from both orders, and a late older row does not restore it."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 3), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     assert applied is not None
@@ -160,7 +160,7 @@ async def test_the_top_moves_only_with_the_first_ten(world: ProjectedBoard) -> N
 
 
 async def test_another_epoch_does_nothing(world: ProjectedBoard) -> None:
-    """An emptied board is not written to: nobody becomes first of nothing. The projector is told."""
+    """An emptied board is not written to, so nobody gets a rank on it. A repair is requested."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1))
     await world.stores.command("FLUSHALL")
     assert await world.apply(LedgerRow(LEADERBOARD, BOB, 1, 2, 1)) is None
@@ -182,7 +182,7 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: ProjectedBoard) -> None:
 
 
 async def test_a_fallen_version_is_suspect(world: ProjectedBoard) -> None:
-    """A board that came back older than it was known gives no ranks, and the projector is told."""
+    """A board that came back with an older content gives no ranks, and a repair is requested."""
     for version in range(1, 4):
         await world.apply(LedgerRow(LEADERBOARD, ADA, 10 * version, version, version))
     await world.stores.command("HSET", NAMES.meta, "version", 1)
