@@ -24,7 +24,7 @@ def test_the_file_of_the_settings_is_read(tmp_path: Path) -> None:
         assert load(tmp_path / "own.toml") == ["plant_tree"]
 
 
-def test_what_can_not_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_read_is_an_error_of_one_line(tmp_path: Path) -> None:
     """A file that is not there, a folder, a device, a pipe, a huge file, other encodings: each names the file."""
     huge, latin, utf16, pipe = tmp_path / "huge", tmp_path / "latin", tmp_path / "utf16", tmp_path / "pipe"
     huge.write_bytes(b"#" * (ACTIONS_FILE_BYTES + 1))

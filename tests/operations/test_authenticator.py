@@ -84,7 +84,7 @@ async def test_what_is_remembered_is_bounded(
         assert one.sessions.authenticate(presented[0]) is not None
 
 
-async def test_a_revoked_session_is_refused_at_once_where_it_was_told(database_url: str, redis_url: str) -> None:
+async def test_a_session_that_is_marked_as_revoked_is_refused_at_once(database_url: str, redis_url: str) -> None:
     """By message: a token verified long before is refused from then on."""
     async with node(database_url, redis_url) as one:
         token = token_of(one)
@@ -108,7 +108,7 @@ async def test_a_log_out_reaches_every_node_without_a_message(database_url: str,
         nursery.cancel_scope.cancel()
 
 
-async def untold(_: UUID) -> None:
+async def not_published(_: UUID) -> None:
     """The message of an ended session, while Redis is away."""
     raise StorageUnavailable("redis", "gone")
 
@@ -116,7 +116,7 @@ async def untold(_: UUID) -> None:
 async def test_a_deleted_user_is_logged_out_everywhere_without_a_message(database_url: str, redis_url: str) -> None:
     """However many sessions there are; their rows outlive the user, until they are pruned."""
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts.sessions.publish_revoked = untold
+        one.accounts.sessions.publish_revoked = not_published
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         given = [await one.register(), *[await logged_in(one) for _ in range(MAX_PUBLISHED)]]
@@ -145,7 +145,7 @@ async def test_nobody_logs_in_while_the_user_is_being_deleted(
 
     monkeypatch.setattr(users, "delete", delete_later)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts.sessions.publish_revoked = untold
+        one.accounts.sessions.publish_revoked = not_published
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         assert await one.accounts.delete(await profile_of(one, await one.register()))

@@ -74,7 +74,7 @@ async def test_names_from_before_todays_rules_stay(database_url: str, redis_url:
         assert isinstance(await one.accounts.register(name, "x@example.org", PASSWORD, None), Refusal)
 
 
-async def test_two_names_that_were_told_apart_before_each_log_in(database_url: str, redis_url: str) -> None:
+async def test_two_names_that_were_different_by_an_older_rule_each_log_in(database_url: str, redis_url: str) -> None:
     """A user is found by the name as typed first."""
     async with node(database_url, redis_url) as one:
         for number in range(2):

@@ -87,7 +87,7 @@ def test_the_writers_that_are_remembered_are_bounded() -> None:
     assert agreement.stale_reasons() == {StaleReason.BEHIND}
 
 
-def test_a_change_is_told_once() -> None:
+def test_a_change_is_logged_once() -> None:
     """One log line when the board becomes stale, one when it agrees again, and a comparison is requested."""
     asked = []
     agreement = Agreement(LEADERBOARD, lambda: asked.append(1))

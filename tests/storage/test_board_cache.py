@@ -128,7 +128,7 @@ async def test_reads_cost_nothing_while_nothing_changes(world: ScoredBoard) -> N
     assert "evalsha" not in counts
 
 
-async def test_a_read_is_as_new_as_what_was_heard(world: ScoredBoard) -> None:
+async def test_a_read_is_as_new_as_the_noted_version(world: ScoredBoard) -> None:
     """Once Redis has answered with a version, no older board is returned, however fresh the last read is."""
     ann = await world.user("ann")
     await world.score(ann, 10)

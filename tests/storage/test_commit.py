@@ -152,7 +152,7 @@ async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: Com
     assert other == [Duplicate(None)]
 
 
-async def test_a_vanished_user_is_told_so(world: CommitterNode) -> None:
+async def test_an_action_of_a_deleted_user(world: CommitterNode) -> None:
     """401, and neither slot nor cooldown is left behind."""
     ada, gone = (await make_users(world.stores, 1))[0], uuid4()
     outcomes = await run(world.committer(), claim(gone, cooldown_ms=9_000), claim(ada))

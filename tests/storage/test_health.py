@@ -124,8 +124,8 @@ async def test_what_redis_says(
         assert monitor.conditions["redis"] is expected
         await run_in_asyncio(stores.redis_direct.execute_aio, *back.split())
         await until(monitor)
-    told = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
-    assert told == ([] if expected is UP else [(UP, expected), (expected, UP)])
+    changes = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
+    assert changes == ([] if expected is UP else [(UP, expected), (expected, UP)])
     assert await stores.command("DBSIZE") == 0
 
 
@@ -165,7 +165,7 @@ async def test_valkey_is_silent_for_a_while(monitor: HealthMonitor, stores: Stor
     assert await stores.command("CLIENT", "ID") != before
 
 
-async def test_a_full_redis_is_told_by_whoever_meets_it(
+async def test_a_full_redis_is_reported_by_the_first_call(
     stores: Stores, fresh_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, without waiting for the next check."""
@@ -290,7 +290,7 @@ async def test_out_of_reach(monitor: HealthMonitor, postgres: Proxy, fault: Faul
     await until(monitor)
 
 
-async def test_a_full_disk_is_told_by_whoever_meets_it(monitor: HealthMonitor, stores: Stores) -> None:
+async def test_a_full_disk_is_reported_by_the_first_call(monitor: HealthMonitor, stores: Stores) -> None:
     """The store is full at once, and up again when a write that needs space succeeds."""
     with capture_logs() as lines:
         with pytest.raises(StorageUnavailable) as raised:
@@ -298,8 +298,8 @@ async def test_a_full_disk_is_told_by_whoever_meets_it(monitor: HealthMonitor, s
         assert raised.value.condition is FULL
         assert monitor.conditions["postgresql"] is FULL
         await until(monitor)
-    told = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
-    assert told == [(UP, FULL), (FULL, UP)]
+    changes = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
+    assert changes == [(UP, FULL), (FULL, UP)]
 
 
 async def test_a_disk_that_stays_full(monitor: HealthMonitor, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:

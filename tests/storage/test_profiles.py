@@ -103,7 +103,7 @@ async def content_of(world: ScoredBoard) -> dict[bytes, bytes]:
 
 
 @asynccontextmanager
-async def heard(world: ScoredBoard) -> AsyncIterator[list[Update]]:
+async def received_updates(world: ScoredBoard) -> AsyncIterator[list[Update]]:
     """What is published meanwhile; complete after the block."""
     pubsub = world.stores.subscriber().pubsub()
     await run_in_asyncio(pubsub.subscribe, UPDATES)
@@ -130,7 +130,7 @@ async def test_who_is_on_no_board_moves_none(world: ScoredBoard) -> None:
     board, profiles = world.node()
     await board.read()
     before, cached = await content_of(world), profiles._cache
-    async with heard(world) as updates:
+    async with received_updates(world) as updates:
         await rename(world, profiles, bob, "bill", "https://example.org/b.png")
     assert (await content_of(world), updates) == (before, [])
     board.invalidate()
@@ -155,7 +155,7 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: ScoredBo
     profiles = Profiles(world.stores)
     there = world.reader()
     before, old = await there.read(), await content_of(world)
-    async with heard(world) as updates:
+    async with received_updates(world) as updates:
         await rename(world, profiles, users[TOP_SIZE], "anna")
     (update,) = updates
     new = await content_of(world)
@@ -186,7 +186,7 @@ async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
     await world.score(users[3], 999)  # u2 is the fourth now
     there.invalidate()
     before, old = await there.read(), await content_of(world)
-    async with heard(world) as updates:
+    async with received_updates(world) as updates:
         await rename(world, profiles, users[2], "anna")
     new = await content_of(world)
     assert updates == []

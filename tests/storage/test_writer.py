@@ -239,8 +239,8 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     (taken,) = await run_in_asyncio(writer.record_aio, claims)
     assert proxy.cuts == 1
     outcomes = taken.recording.outcomes
-    told = [(outcome.previous, outcome.new) if isinstance(outcome, Recorded) else None for outcome in outcomes]
-    assert told == [(5, 6), None, (0, 2), None, (6, 9)]
+    totals = [(outcome.previous, outcome.new) if isinstance(outcome, Recorded) else None for outcome in outcomes]
+    assert totals == [(5, 6), None, (0, 2), None, (6, 9)]
     assert outcomes[1] is None
     assert refused(outcomes[3], Code.UNAUTHORIZED)
     assert {row.subject: row.total for row in taken.recording.rows} == {ada: 9, bob: 2}
@@ -338,8 +338,7 @@ async def test_nobody_there_leaves_no_doubt(proxy: Proxy, writer: Writer, stores
 async def test_what_is_left_when_postgresql_goes_away_is_refused(
     proxy: Proxy, writer: Writer, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of a halved batch is recorded and says so; the rest is told that it is not known, without a try for each
-    part."""
+    """Half of a halved batch is recorded; the rest has the outcome OUTCOME_UNKNOWN, without a try for each part."""
     users = await make_users(stores, 16)
     claims = [claim(user) for user in users[:-1]] + [claim(users[-1], metadata="[")]
     real, calls = ledger.record_aio, 0

@@ -309,7 +309,7 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_actions_are_refused_when_the_last_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the last committer ends, queued and new actions get DATABASE_UNAVAILABLE, until one is connected again."""
     queue, outcomes, commit = Queue(), list[Outcome](), FakeCommit()
     monkeypatch.setattr(action_queue, "MAX_BATCH_ACTIONS", 1)

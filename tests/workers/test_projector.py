@@ -335,7 +335,7 @@ async def test_a_rename_while_redis_was_away_is_on_the_board(stores: Stores) -> 
     assert not projector.agreement.is_stale
 
 
-async def test_a_rename_that_was_written_through_is_not_told_again(stores: Stores) -> None:
+async def test_a_rename_that_was_written_through_is_not_announced_again(stores: Stores) -> None:
     """The projector finds it in the outbox, and that Redis has it: the board stays as it is, and no viewer gets a
     second frame."""
     (user,) = await make_users(stores, 1)

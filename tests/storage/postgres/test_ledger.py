@@ -136,7 +136,7 @@ async def test_the_message_names_each_action_and_its_users_row(stores: Stores) -
             [claim(bob, points=1), claim(ada, points=2), claim(bob, points=4, request_id="r-3")]
         )
     assert [row.subject for row in recording.rows] == [bob, ada]
-    assert [(told.subject, told.previous, told.new, told.points, told.place) for told in recording.events] == [
+    assert [(event.subject, event.previous, event.new, event.points, event.place) for event in recording.events] == [
         (str(bob), 0, 1, 1, 0),
         (str(ada), 0, 2, 2, 1),
         (str(bob), 1, 5, 4, 0),
@@ -144,7 +144,7 @@ async def test_the_message_names_each_action_and_its_users_row(stores: Stores) -
     assert recording.events[2].request_id == "r-3"
 
 
-async def test_who_reached_a_total_first_is_told_by_seq(stores: Stores) -> None:
+async def test_equal_totals_are_ordered_by_reached(stores: Stores) -> None:
     """`reached` is the seq of the last action that changed the total, so ties are in the order of the actions."""
     users = await make_users(stores, 6)
     async with connection(stores) as conn:
@@ -212,8 +212,8 @@ async def test_what_postgresql_cannot_hold_is_a_data_error(metadata: str, stores
 
 
 async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
-    """`read_back` gives what `record` gave: outcomes, rows and told, with duplicates of other turns and users gone
-    since told apart."""
+    """`read_back_aio` returns what `record_aio` returned: outcomes, rows and events. It recognises duplicates of other
+    turns and users who were deleted since."""
     ada, bob, carl = await make_users(stores, 3)
     await stores.execute("INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, 7, 1, 1)", ada)
     earlier = claim(ada, points=1)

@@ -42,10 +42,10 @@ async def reserve(limits: Limits, claims: Sequence[SubmittedAction]) -> list[Lim
 
 async def judge(limits: Limits, *claims: SubmittedAction) -> list[str]:
     """ "yes", the layer of a 429, or the field of a 400, each."""
-    return [told(judgement.refusal) for judgement in await reserve(limits, claims)]
+    return [layer_of(judgement.refusal) for judgement in await reserve(limits, claims)]
 
 
-def told(refusal: Refusal | None) -> str:
+def layer_of(refusal: Refusal | None) -> str:
     return "yes" if refusal is None else refusal.layer or refusal.errors[0].field
 
 
@@ -83,7 +83,7 @@ async def test_two_clients_in_parallel_get_exactly_the_limit(redis_url: str) -> 
         nursery.start_soon(client)
     assert sum(judgement.refusal is None for judgement in judged) == N
     refused = [judgement for judgement in judged if judgement.refusal]
-    assert {told(judgement.refusal) for judgement in refused} == {"user"}
+    assert {layer_of(judgement.refusal) for judgement in refused} == {"user"}
     assert all(59 <= (judgement.refusal.retry_after or 0) <= 60 for judgement in refused if judgement.refusal)
     assert not any(judgement.reserved for judgement in refused)
 
@@ -312,7 +312,7 @@ async def test_the_log_judges_as_redis_does(
             claims = [claim(user, action_type=kind, cooldown_ms=COOLDOWNS[kind]) for kind in kinds]
             log = await by_log(limits, stores, claims)
             redis = [judgement.refusal for judgement in await reserve(limits, claims)]
-            assert [told(refusal) for refusal in log] == [told(refusal) for refusal in redis]
+            assert [layer_of(refusal) for refusal in log] == [layer_of(refusal) for refusal in redis]
             for one, other in zip(log, redis, strict=True):
                 assert one is other or abs((one.retry_after or 0) - (other.retry_after or 0)) <= 1  # type: ignore[union-attr]
             accepted = [each for each, refusal in zip(claims, redis, strict=True) if refusal is None]
@@ -327,7 +327,7 @@ async def test_the_log_judges_time_and_rule_too(stores: Stores) -> None:
     now = round(time() * 1000)
     times = ((now - 400_000, 1), (now, BAD), (now + 70_000, BAD), (now, 1))
     claims = [claim(user, timestamp_ms=at, points_or_refusal=points_or_refusal) for at, points_or_refusal in times]
-    assert [told(refusal) for refusal in await by_log(limits_of(stores), stores, claims)] == [
+    assert [layer_of(refusal) for refusal in await by_log(limits_of(stores), stores, claims)] == [
         "timestamp",
         "metadata",
         "timestamp",
@@ -336,14 +336,14 @@ async def test_the_log_judges_time_and_rule_too(stores: Stores) -> None:
 
 
 async def test_a_retry_does_not_count_against_itself_in_the_log(stores: Stores) -> None:
-    """Whose action was recorded before Redis went away is not refused by its own slot or cooldown: a duplicate is told
-    by its key."""
+    """Whose action was recorded before Redis went away is not refused by its own slot or cooldown: its key shows a
+    duplicate."""
     (user,) = await make_users(stores, 1)
     again = claim(user, action_id="a", cooldown_ms=30_000)
     await stores.execute(LOG_SQL, user, ["a"], ["task_finish"])
     assert await by_log(limits_of(stores, 1), stores, [again]) == [None]
     assert [
-        told(refusal) for refusal in await by_log(limits_of(stores, 0), stores, [claim(user, cooldown_ms=30_000)])
+        layer_of(refusal) for refusal in await by_log(limits_of(stores, 0), stores, [claim(user, cooldown_ms=30_000)])
     ] == ["cooldown"]
 
 

@@ -41,12 +41,12 @@ class ProjectedBoard:
         self,
         *rows: LedgerRow,
         span: SequenceRange | None = None,
-        told: tuple[ScoreEvent, ...] = (),
+        events: tuple[ScoreEvent, ...] = (),
         by: Projection | None = None,
     ) -> Applied | None:
         self.turn += span is None
         return await run_in_asyncio(
-            (by or self.projection).apply_aio, span or SequenceRange(9, self.turn, self.turn), rows, told
+            (by or self.projection).apply_aio, span or SequenceRange(9, self.turn, self.turn), rows, events
         )
 
     async def meta(self, field: str) -> int:
@@ -78,7 +78,7 @@ async def test_rows_are_ranked_by_total_then_by_who_was_first(world: ProjectedBo
 
 
 async def test_the_largest_total_is_exact_in_the_sorted_set(world: ProjectedBoard) -> None:
-    """`ZSCORE leaderboard` gives 2^53 − 1 to the last digit, and its neighbours are told apart."""
+    """`ZSCORE leaderboard` gives 2^53 − 1 to the last digit, and its neighbours are different."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, HIGHEST - 1, 1, 1), LedgerRow(LEADERBOARD, BOB, HIGHEST, 2, 1))
     scores = [await world.stores.command("ZSCORE", "leaderboard", str(user)) for user in (ADA, BOB)]
     assert [int(score) for score in scores] == [HIGHEST - 1, HIGHEST]
@@ -237,7 +237,7 @@ async def test_applied_advances_only_without_a_gap(world: ProjectedBoard) -> Non
 async def test_the_message_says_what_happened(world: ProjectedBoard) -> None:
     """Board, epoch, version, top, ranks and the actions, on the specification's channel, for news alone."""
     messages: list[bytes] = []
-    told = (
+    events = (
         ScoreEvent(str(BOB), 0, 20, 20, 1_700_000_000_000, "r-1", 1),
         ScoreEvent(str(ADA), 5, 10, 5, 1_700_000_000_000, 'r "2"', 0),
     )
@@ -257,12 +257,14 @@ async def test_the_message_says_what_happened(world: ProjectedBoard) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_in_asyncio, listen)
             await ready.wait()
-            await world.apply(LedgerRow(LEADERBOARD, ADA, 10, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1), told=told)
+            await world.apply(
+                LedgerRow(LEADERBOARD, ADA, 10, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1), events=events
+            )
             await world.apply(LedgerRow(LEADERBOARD, ADA, 10, 1, 1))  # no news
             await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 2))
     first, second = (message.split(b"\n") for message in messages)
     assert first[:7] == [b"board", b"", b"leaderboard", b"1", b"1", b"1", b"2,1"]
-    assert json.loads(first[7]) == [list(each) for each in told]
+    assert json.loads(first[7]) == [list(each) for each in events]
     assert second == [b"board", b"", b"leaderboard", b"1", b"2", b"2", b"0", b"[]"]
 
 
