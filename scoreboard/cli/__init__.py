@@ -1,1 +1,1 @@
-"""The command line: one file a group of commands. A command builds only the parts that it needs."""
+"""The command line: one file for each group of commands. A command builds only the parts that it needs."""

@@ -1,10 +1,9 @@
-"""Demo players: 25 accounts, and some life on the board.
+"""Demo players: 25 accounts that submit actions on a node with embedded stores.
 
-`load` makes the accounts (`scripts/run` on embedded stores). `play` has them complete real signed actions through the
-public API of the running server, with the Python client: a few each when nobody has scored yet, so that a first visitor
-sees a board, and on and on with `--demo`. Only their log-ins go another way: 24 at once from one address are more than
-the server allows. Whatever goes wrong with them is a line in the log, and the node goes on.
-Tested by tests/e2e/test_operating.py.
+`load` creates the accounts. `play` submits real signed actions through the public API of the running server, with the
+Python client: a few for each player when the board is empty, so that a first visitor sees a board, and endlessly with
+`--demo`. Log-ins do not use the API, since it does not allow 24 at once from one address. A failure is logged in one
+line and does not end the node. Tested by tests/e2e/test_operating.py.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -23,7 +22,7 @@ from scoreboard.client import ClientError, Credentials, Refused, Session
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.scoring import Rule, Rules
 from scoreboard.operations.accounts import Accounts
-from scoreboard.runtime.supervise import leaves
+from scoreboard.runtime.supervise import flatten_exceptions
 
 PASSWORD = "scoreboard-demo"  # noqa: S105 – printed at every start; demo accounts exist on embedded stores only
 LOGIN = "demo"
@@ -52,18 +51,18 @@ HANDLES = (  # 25; the first is the visitor's own
     ),
     *("MightyMole", "PuzzlePanda", "ZenZebra", "EagerEagle", "FrostyFox", "GentleGiant", "IronIguana"),
 )
-OPENING_ACTIONS = (2, 5)  # least and most, of each player when nobody has scored yet
-MAX_PLAYERS = 12  # players who stay and play; ten actions a minute each is all that the limits allow
-PAUSE_SECONDS = (3.0, 12.0)  # least and most, between two actions of one player: a person's pace, below the limit
-EMAIL = "{name}@players.invalid"  # RFC 2606: never anybody's
+OPENING_ACTIONS = (2, 5)  # least and most, of each player when the board is empty
+MAX_PLAYERS = 12  # players with `--demo`; the limits allow ten actions a minute for each
+PAUSE_SECONDS = (3.0, 12.0)  # least and most, between two actions of one player: below the limit
+EMAIL = "{name}@players.invalid"  # RFC 2606: this domain can't exist
 
-chance = Random()  # noqa: S311 – decides who plays what, nothing secret
+chance = Random()  # noqa: S311 – chooses actions and pauses, nothing secret
 log = structlog.get_logger()
 
 
 @contextmanager
 def failures_logged() -> Iterator[None]:
-    """What fails inside is one line in the log."""
+    """Logs an exception of the block in one line, and suppresses it."""
     try:
         yield
     except Exception as exc:  # noqa: BLE001 – a demo may not end the node
@@ -71,13 +70,13 @@ def failures_logged() -> Iterator[None]:
 
 
 def _in_one_line(exc: BaseException) -> str:
-    """What went wrong first, of several."""
-    first = next(leaves(exc))
+    """The first exception, of several, in one line."""
+    first = next(flatten_exceptions(exc))
     return f"{type(first).__name__}: {' '.join(str(first).split())}"
 
 
 def warn_beyond_loopback(host: str, public_url: str) -> None:
-    """Warns when others than this machine can reach accounts whose password everybody knows."""
+    """Warns when other machines can reach the demo accounts, whose password is public."""
     if not _is_loopback(host) or (public_url and not _is_loopback(urlsplit(public_url).hostname or "")):
         log.warning(
             "demo_accounts_exposed",
@@ -96,7 +95,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def load(accounts: Accounts, known: Collection[str]) -> None:
-    """Makes the accounts that are not there yet."""
+    """Creates the demo accounts that are not in `known`. Raises StorageUnavailable."""
     async with trio.open_nursery() as nursery:
         for name in HANDLES:
             if name not in known:
@@ -104,10 +103,10 @@ async def load(accounts: Accounts, known: Collection[str]) -> None:
 
 
 async def play(base_url: str, accounts: Accounts, rules: Rules, *, opening: bool, for_ever: bool) -> None:
-    """Logs players in and has them act. Returns after the opening unless `for_ever`. One player's failure is logged and
-    ends that one.
+    """Logs players in and submits their actions. Returns after the opening actions unless `for_ever`. A player's
+    failure is logged and ends that player only.
 
-    Proxies that the environment names are for others: the server is this process.
+    Proxies of the environment are not used, since the server is this process.
     """
     players = HANDLES[1:] if opening else HANDLES[1 : MAX_PLAYERS + 1]
     async with (
@@ -131,27 +130,27 @@ async def _play_one(
 ) -> None:
     logged_in = await accounts.log_in(name, PASSWORD)
     if isinstance(logged_in, Refusal):
-        return  # somebody has changed the password
+        return  # the password was changed
     session = Session(http, msgspec.convert(logged_in, Credentials, from_attributes=True))
-    rested: dict[str, float] = {}  # action type → when it may be done again
+    ready_at: dict[str, float] = {}  # action type → when its cooldown ends, Trio's clock
     for _ in range(opening):
-        await _act(session, _choose(rules, rested))
+        await _act(session, _choose(rules, ready_at))
     while stays:
         await trio.sleep(chance.uniform(*PAUSE_SECONDS))
-        stays = await _act(session, _choose(rules, rested))
+        stays = await _act(session, _choose(rules, ready_at))
 
 
-def _choose(rules: Rules, rested: dict[str, float]) -> tuple[str, Rule]:
-    """An action that is not cooling down; some have no cooldown, else the one that rests shortest will be refused."""
+def _choose(rules: Rules, ready_at: dict[str, float]) -> tuple[str, Rule]:
+    """A random action that is not cooling down. If all are, any action; the server will refuse it."""
     now = trio.current_time()
-    ready = [name for name in rules if rested.get(name, 0.0) <= now] or list(rules)
+    ready = [name for name in rules if ready_at.get(name, 0.0) <= now] or list(rules)
     name = chance.choice(ready)
-    rested[name] = now + rules[name].cooldown + 1
+    ready_at[name] = now + rules[name].cooldown + 1
     return name, rules[name]
 
 
 async def _act(session: Session, chosen: tuple[str, Rule]) -> bool:
-    """One action. False when the session has ended: somebody has logged this player out or changed the password."""
+    """Submits one action. False when the session has ended: the player was logged out, or the password was changed."""
     kind, rule = chosen
     try:
         await session.submit(kind, _metadata(rule))
@@ -163,7 +162,7 @@ async def _act(session: Session, chosen: tuple[str, Rule]) -> bool:
 
 
 def _metadata(rule: Rule) -> Mapping[str, Any]:
-    """What a player might have done."""
+    """Plausible random metadata for an action of this rule."""
     metadata: dict[str, Any] = {}
     if rule.difficulty:
         metadata["difficulty"] = chance.choice(list(rule.difficulty))

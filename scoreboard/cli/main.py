@@ -1,8 +1,8 @@
-"""The command line `scoreboard`: its commands, and what ends them.
+"""The command line `scoreboard`: its commands and exit codes.
 
-Each group of commands has a file beside this one. What is wrong with a setting, and a start that can't go on, is one
-line on standard error and exit 2. Only `serve` and `migrate` make a database in a data folder that has none. Nothing
-outside this folder calls `trio.run`.
+Each group of commands has a file beside this one. A bad setting, or a start that can't go on, ends with one line on
+standard error and exit 2. Only `serve` and `migrate` make a database in a data folder that has none. Nothing outside of
+this folder calls `trio.run`.
 """
 
 import signal
@@ -18,7 +18,7 @@ from scoreboard.cli.serve import check_config, serve
 from scoreboard.cli.stores import migrate, rebuild_board, verify
 from scoreboard.cli.users import users
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
-from scoreboard.runtime.supervise import leaves
+from scoreboard.runtime.supervise import flatten_exceptions
 
 EXPECTED = (SettingsError, StartError, StorageUnavailable)
 EXIT_FAILED = 2
@@ -36,22 +36,22 @@ for command in (serve, check_config, migrate, rebuild_board, verify, keys, users
 
 
 def main() -> None:
-    """The entry point: what we expect to fail is one line on standard error and exit 2."""
+    """The entry point. An expected failure ends with one line on standard error and exit 2."""
     try:
         cli()
-    except BaseException as exc:  # noqa: BLE001 – what is not expected is raised again
+    except BaseException as exc:  # noqa: BLE001 – an unexpected one is raised again
         # not inside `except*`: Python 3.11.2 would show the group and this exit as tracebacks
         sys.exit(_exit_code(exc))
 
 
 def _exit_code(exc: BaseException) -> Any:
     """Writes the line of an expected failure. Raises anything else again."""
-    found = list(leaves(exc))
+    found = list(flatten_exceptions(exc))
     if not all(isinstance(leaf, (*EXPECTED, SystemExit, KeyboardInterrupt)) for leaf in found):
         raise exc
     for leaf in found:
         if isinstance(leaf, EXPECTED):
-            with suppress(OSError):  # nobody reads standard error any more
+            with suppress(OSError):  # standard error may be closed
                 click.echo(f"scoreboard: {' '.join(str(leaf).split())}", err=True)
             return EXIT_FAILED
     return next((leaf.code for leaf in found if isinstance(leaf, SystemExit)), EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The options that all commands share, and the settings that they lead to.
+"""The options that all commands share, and the settings that are loaded from them.
 
 Every command reads the settings in the same way, so each takes --config, --data-dir and --embedded.
 Tested by tests/cli/test_main.py.

@@ -36,7 +36,7 @@ def with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> T
 
     interrupted = False
     try:
-        trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # none within asyncio
+        trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so never within asyncio's code
     except* (KeyboardInterrupt, click.Abort):
         interrupted = True
     if interrupted:
@@ -45,7 +45,7 @@ def with_stores(settings: Settings, work: Callable[[Stores], Awaitable[T]]) -> T
 
 
 def with_accounts(settings: Settings, work: Callable[[Stores, Accounts], Awaitable[T]]) -> T:
-    """The same with the accounts in these stores. No other part of a node is built."""
+    """The same, with the accounts of these stores. No other part of a node is built."""
     keys = settings.security.keys(settings.embedded.data_dir)
 
     async def run(stores: Stores) -> T:

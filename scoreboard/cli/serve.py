@@ -1,4 +1,4 @@
-"""The commands `serve` and `check-config`: one node of the server, and what can be said of its settings beforehand.
+"""The commands `serve` and `check-config`: run one node of the server, and check its settings without the stores.
 
 Tested by tests/e2e/test_operating.py.
 """
@@ -44,8 +44,8 @@ def serve(settings: Settings, with_demo: bool | None) -> None:
 
 
 async def _announce(settings: Settings, with_demo: bool | None, node: Node, stores: Stores, port: int) -> None:
-    """Prints the address once requests are answered. On embedded stores it also brings the demo players; nothing that
-    they do ends the node."""
+    """Prints the address once requests are answered. On embedded stores it also starts the demo players, whose failures
+    never end the node."""
     url = settings.server.public_url or settings.server.local_url(port)
     if not settings.embedded.enabled:
         logging.announce(f"scoreboard is live: {url}")

@@ -1,7 +1,7 @@
-"""What `scoreboard users …` reads and prints: passwords, files, texts; and how a command is refused.
+"""Input and output of `scoreboard users …`: passwords, files, texts, and refusals.
 
-A refusal is one line on standard error and exit 1, or exit 2 for an argument that can't be right. Passwords come from
-the terminal, without echo, or from standard input, never from the command line.
+A refusal is one line on standard error and exit 1, or exit 2 for an invalid argument. Passwords come from the terminal,
+without echo, or from standard input, never from the command line.
 Tested by tests/cli/test_users.py and test_user_files.py.
 """
 
@@ -27,20 +27,20 @@ T = TypeVar("T")
 
 
 class CommandRefused(click.ClickException):
-    """The command does not do what it was asked for: one line, exit 1."""
+    """The command is refused: one line on standard error, exit 1."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"scoreboard: {printable(self.message)}", file=file, err=file is None)
 
 
 class BadArgument(CommandRefused):
-    """An argument that can't be right: one line, exit 2, as for a setting."""
+    """An invalid argument: one line on standard error, exit 2, as for a setting."""
 
     exit_code = 2
 
 
 def utf8_text(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuses bytes that are no text in the terminal's encoding: no database takes them."""
+    """Refuses bytes that are no text in the terminal's encoding, since PostgreSQL can't store them."""
     if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
         is_argument = isinstance(parameter, click.Argument)
         raise BadArgument(f"{parameter.human_readable_name if is_argument else parameter.opts[0]} is not UTF-8")
@@ -87,8 +87,8 @@ def read_password() -> str:
 
 
 def read_file(name: str) -> bytes:
-    """The whole file, - for standard input. Raises BadArgument when it can't be read, CommandRefused when it is too
-    large or closed."""
+    """The content of the file; `-`: of standard input. Raises BadArgument when it can't be read, CommandRefused when it
+    is too large or closed."""
     try:
         if name == "-":
             if sys.stdin is None:
@@ -110,5 +110,5 @@ def reason(exc: Exception) -> str:
 
 
 def shown_name(file: str) -> str:
-    """What messages call a file."""
+    """The name of a file in messages."""
     return "standard input" if file == "-" else file or "a file without a name"

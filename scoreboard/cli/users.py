@@ -1,7 +1,7 @@
 """The commands `scoreboard users …` for one user, and the list: create, change, delete, list.
 
-`user_files` has those that read or write files of users. Each command opens the stores for its own duration. terminal
-says how a command is refused, and where passwords come from.
+`user_files` has the commands that read or write files of users. Each command opens the stores for its own duration.
+`terminal` reads passwords and prints refusals.
 """
 
 import os
@@ -177,7 +177,7 @@ def list_users(settings: Settings, query: str, as_json: bool) -> None:
 
 
 def _show(lines: Callable[[], Iterator[str]]) -> None:
-    """In a pager on a terminal. A reader who has seen enough is no error, and neither is nobody who reads."""
+    """Prints the lines, in a pager on a terminal. A pager or pipe that is closed early is no error."""
     if sys.stdout is None:
         return
     try:

@@ -6,10 +6,10 @@ asyncio the same names are in scoreboard.client.asyncio.
         async for update in board:
             print(update.position, update.entries)
 
-One core decides and waits for nothing: `board` and `subscription` (frames), `following` (connections), `exchanges`
-(requests), `backoff`, `clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and
-`live` on Trio, `asyncio` on asyncio; what a session does is the same for both (`base_session`). Imports nothing of the
-server but values (`domain`) and the signature (`security.signing`), and none of the packages of the server alone.
+One core is Sans-I/O: `board` and `subscription` (frames), `following` (connections), `exchanges` (requests), `backoff`,
+`clock`, `addresses`. Two shells do the input and output: `session`, `connection`, `tunnel` and `live` on Trio,
+`asyncio` on asyncio. Both share the methods of a session (`base_session`). Of the server it imports only values
+(`domain`) and the signature (`security.signing`), and none of the packages that only the server needs.
 
 Tested in tests/client/test_installation.py.
 """

@@ -1,7 +1,7 @@
-"""Where a server is, and which proxy leads there: pure, but for the environment that `environment_proxy` reads.
+"""The address of a server, and the proxy for it. Pure, except that `environment_proxy` reads the environment.
 
-A proxy for the outside can't reach this machine's own loopback, so none is used there, whatever the environment says.
-Elsewhere the environment counts, as for httpx: HTTPS_PROXY or HTTP_PROXY by the address's scheme, else ALL_PROXY;
+A proxy can't reach this machine's own loopback, so none is used for loopback. For other addresses the environment is
+read as by httpx: HTTPS_PROXY or HTTP_PROXY by the address's scheme, else ALL_PROXY;
 NO_PROXY names the exceptions. Requests and live connections trust the same certificates.
 """
 
@@ -93,8 +93,8 @@ def proxy_scheme(proxy: str) -> str:
 
 
 def tls_context() -> ssl.SSLContext:
-    """What servers are checked with: the file or folder that SSL_CERT_FILE or SSL_CERT_DIR names, else the system's
-    store and certifi's.
+    """The TLS context with the trusted certificates: those of SSL_CERT_FILE or SSL_CERT_DIR, else the system's store
+    and certifi's.
 
     A company's own authority is in the system's store; a slim container has none, and certifi's is everywhere.
     """

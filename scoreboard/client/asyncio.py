@@ -5,7 +5,7 @@
         async for update in board:
             print(update.position, update.entries)
 
-The code that decides is shared with the Trio client (`exchanges`, `subscription`, `following`); here it is awaited.
+The Sans-I/O core is shared with the Trio client (`exchanges`, `subscription`, `following`).
 Needs the package websockets: `pip install 'scoreboard[asyncio]'`.
 
 Cancelling: cancel a task (or let `asyncio.timeout` do so) wherever it awaits this client. CancelledError always comes
@@ -93,7 +93,8 @@ CONNECTION_ERRORS = (websockets.WebSocketException, EOFError, OSError, ClientErr
 
 
 class Session(BaseSession):
-    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session
+    """One user's session. `http` has the
+    server as its `base_url` and is the caller's to close. Several tasks may use a session
     at once.
 
     `credentials`, `user`, `renewal` (the loop's clock: when the token is renewed) and `headers` (of a request of one's
@@ -145,7 +146,7 @@ async def _logged_in(url: str, username: str, password: str, patience: float) ->
 
 
 async def _log_out(session: Session) -> None:
-    """Ends the session if the server answers in time; else it ends by itself."""
+    """Ends the session if the server answers in time; else it expires."""
     try:
         async with asyncio.timeout(LOG_OUT_TIMEOUT_SECONDS):
             await session.log_out()
@@ -177,7 +178,7 @@ class _Connect(websockets.connect):
 
 
 def ending_of(error: BaseException) -> Ending:
-    """How a connection ended, by an exception of the libraries."""
+    """The Ending of a connection for an exception of the libraries."""
     match error:
         case ClientError():
             return error
@@ -325,7 +326,7 @@ async def _send_new_tokens(websocket: websockets.ClientConnection, session: Sess
             await websocket.send(message(action="auth", token=await session.token()))
 
 
-# ---- the way in ------------------------------------------------------------------------------------------------------
+# ---- connecting ------------------------------------------------------------------------------------------------------
 
 
 def check_proxy(proxy: str | None) -> None:
@@ -347,7 +348,7 @@ def connect(
     mode: Mode = "delta",
     channel: str = LEADERBOARD.id,
 ) -> AbstractAsyncContextManager[LiveBoard]:
-    """Opens the live board of a server and keeps it open, whatever happens in between, until the block is left.
+    """Opens the live board of a server, and reconnects after every failure, until the block ends.
 
     `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and
     can `submit`; with `token` (an access token) it is a user's until that expires; with neither it only watches.

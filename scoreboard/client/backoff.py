@@ -20,7 +20,7 @@ class Backoff:
         self._draw, self._failures = draw, 0
 
     def reset(self) -> None:
-        """It answered: the next failure is a first one."""
+        """The server answered: the next wait is a first one again."""
         self._failures = 0
 
     def next(self, retry_after: float | None = None) -> float:
@@ -37,8 +37,8 @@ def seconds(retry_after: str | None) -> float | None:
 
 
 def may_reconnect(code: int | None) -> bool:
-    """Whether to connect again after a close with this code (None: without one). Codes that are not ours say nothing
-    against it."""
+    """Whether to connect again after a close with this code (None: without one). True for codes that this server does
+    not use."""
     try:
         return code is None or RECONNECT[CloseCode(code)]
     except ValueError:

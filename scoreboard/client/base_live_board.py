@@ -1,4 +1,4 @@
-"""What a live board is made of, on whatever loop: the part of `LiveBoard` that both clients have.
+"""The part of `LiveBoard` that both clients share, on any loop.
 
 Tested in tests/client/test_live.py.
 """

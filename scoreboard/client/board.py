@@ -1,8 +1,7 @@
-"""A board as a client knows it, and the two ways in which it changes: pure.
+"""A client's board, and the two ways to change it. Pure.
 
 `apply_update` takes the whole board of a `leaderboard:update`, `apply_delta` the changed rows of a `leaderboard:delta`,
-which fit one position only. Whatever is applied, a board is either exactly the server's at its position or it is not
-given at all.
+which fit one position only. The result is exactly the server's board at its position, or None.
 """
 
 import msgspec
@@ -51,7 +50,7 @@ class Board(msgspec.Struct, frozen=True):
     timestamp: str = ""
 
     def apply_update(self, update: Update) -> "Board":
-        """The board that the server shows, whatever was known before."""
+        """The whole board of an update, which replaces this one."""
         return Board(update.position, update.leaderboard, update.timestamp)
 
     def apply_delta(self, delta: Delta) -> "Board | None":
@@ -69,5 +68,5 @@ class Board(msgspec.Struct, frozen=True):
             )
         entries = tuple(sorted(rows.values(), key=lambda entry: entry.rank))
         if any(entry.rank != rank for rank, entry in enumerate(entries, 1)):
-            return None  # ranks are exact and unique: what is otherwise is nobody's board
+            return None  # ranks are exact and unique, so the delta does not fit
         return Board(delta.position, entries, delta.timestamp)

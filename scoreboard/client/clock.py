@@ -1,4 +1,4 @@
-"""The server's time, as a client learns it: pure, given the machine's own time.
+"""The server's time, as a client measures it. Pure, given the machine's own time.
 
 An action carries a timestamp, and the server refuses one that is five minutes old or a minute ahead. Machines of
 players are often wrong by more. So the client compares the `Date` of each answer with its own time, and stamps actions
@@ -31,7 +31,7 @@ class ServerClock:
         return self._machine() + self.offset
 
     def measure(self, date: str | None) -> None:
-        """Takes in the `Date` of an answer that has just come. What is no date changes nothing."""
+        """Sets the offset from the `Date` of an answer that has just come. A text that is no date changes nothing."""
         try:
             moment = parsedate_to_datetime(date or "").timestamp()
         except (ValueError, TypeError, IndexError, OverflowError):  # whatever a proxy may have put there

@@ -1,5 +1,5 @@
-"""One WebSocket connection to a server, on Trio, from its opening to its end. What follows from the end is decided in
-`following`.
+"""One WebSocket connection to a server, on Trio, from its opening to its end. `following` decides what to do after the
+end.
 
 Tested in tests/client/test_live.py.
 """
@@ -41,7 +41,7 @@ CONNECTION_ERRORS = (
 
 
 def ending_of(error: BaseException) -> Ending:
-    """How a connection ended, by an exception of the libraries."""
+    """The Ending of a connection for an exception of the libraries."""
     match error:
         case ClientError():
             return error

@@ -1,4 +1,4 @@
-"""What the client raises. Everything else that comes out of it is a bug or a cancellation.
+"""The errors that the client raises. Any other exception of it is a bug or a cancellation.
 
 ClientError
 ├── Refused      the server refused, with a status; the same request would be refused again (before `retry_after`)
@@ -43,7 +43,8 @@ class Refused(ClientError):
 
 
 class Unreachable(ClientError):
-    """Nobody answered. `action_id`, if it was an action: submitting it again under this id can't count it twice."""
+    """No answer came in time. `action_id`, for an action: it can be submitted again under this id without counting
+    twice."""
 
     def __init__(self, why: str, action_id: str = "") -> None:
         super().__init__(why)
@@ -70,7 +71,7 @@ class _Problem(msgspec.Struct):
 
 
 def refused(status: int, body: bytes, retry_after: float | None) -> Refused:
-    """The error that an answer stands for, whoever wrote it."""
+    """The error for an answer of the server or of a proxy."""
     try:
         problem = msgspec.json.decode(body, type=_Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a proxy's page

@@ -1,4 +1,4 @@
-"""One user's requests without a connection: what to send, when to send it again, what an answer means (Sans-I/O).
+"""One user's requests: what to send, when to send it again, what an answer means (Sans-I/O).
 
 A use case is a generator of steps. It yields a step and is sent the result: the answer to a `Send`, None for the
 others. A failure is thrown into it: httpx.TransportError for a `Send` without an answer, ClientError for a `Refresh`.
@@ -213,7 +213,7 @@ class SessionState:
         return self._now() >= self.renewal
 
     def headers(self, body: bytes | None = None) -> dict[str, str]:
-        """The headers of a request as this user; of an action, with the signature of the very bytes of its `body`."""
+        """The headers of a request as this user. With the `body` of an action: also the signature of these bytes."""
         fields = {"authorization": f"Bearer {self.credentials.accessToken}"}
         if body is not None:
             signature = sign(self.credentials.actionSecret.encode(), body)

@@ -1,5 +1,4 @@
-"""A live board without its connection: what is known, what follows from a connection's end, when to connect again
-(Sans-I/O).
+"""The state of a live board without its connection, and what to do after a connection's end (Sans-I/O).
 
 `LiveBoard` of either client is a `BoardState` with a task that connects. The task reports `on_frame` and `on_lost`,
 waits as `on_lost` and `on_refreshed` say, and ends with `fail` or `mark_left`. `next_step` is the pure part: connect
@@ -40,7 +39,7 @@ RETRIED_STATUSES = frozenset({408, 425, 429})  # that pass with time, beside all
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """A WebSocket was closed, with this code and these words, or without any (None)."""
+    """A WebSocket was closed, with this code and reason; None: without a Close frame."""
 
     code: int | None = None
     reason: str = ""
@@ -95,10 +94,13 @@ def most_relevant(
     group: BaseExceptionGroup[BaseException], order: tuple[type[BaseException] | tuple[type[BaseException], ...], ...]
 ) -> BaseException:
     """The most relevant exception of a group: one of ours, then by `order`, then any other."""
-    leaves = [most_relevant(exc, order) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
+    flatten_exceptions = [
+        most_relevant(exc, order) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions
+    ]
     ranked = (ClientError, *order)
     return min(
-        leaves, key=lambda exc: next((place for place, kind in enumerate(ranked) if isinstance(exc, kind)), len(ranked))
+        flatten_exceptions,
+        key=lambda exc: next((place for place, kind in enumerate(ranked) if isinstance(exc, kind)), len(ranked)),
     )
 
 

@@ -1,7 +1,8 @@
 """The live board, on Trio: follows the server's board and reconnects after every failure. Read `connect` first.
 
-`subscription` knows what frames mean, `following` what follows from a connection's end, `connection` what a connection
-does. One task connects again and again. What a caller reads is set between two awaits: it is always the newest known.
+`subscription` handles frames, `following` decides what to do after a connection's end, `connection` runs one
+connection. One task connects again and again. The attributes that a caller reads change between two awaits, so they are
+consistent and always the newest.
 """
 
 from collections.abc import AsyncIterator
@@ -89,7 +90,7 @@ def connect(
     mode: Mode = "delta",
     channel: str = LEADERBOARD.id,
 ) -> AbstractAsyncContextManager[LiveBoard]:
-    """Opens the live board of a server and keeps it open, whatever happens in between, until the block is left.
+    """Opens the live board of a server, and reconnects after every failure, until the block ends.
 
     `url`: http, https, ws or wss, without a path. With `session` the connection is its user's, outlives its tokens, and
     can `submit`; with `token` (an access token) it is a user's until that expires; with neither it only watches.

@@ -21,7 +21,8 @@ from scoreboard.client.loops import require_loop
 
 
 class Session(BaseSession):
-    """One user's. `http` has the server as its `base_url` and is the caller's to close. Several tasks may use a session
+    """One user's session. `http` has the
+    server as its `base_url` and is the caller's to close. Several tasks may use a session
     at once.
 
     `credentials`, `user`, `renewal` (Trio's clock: when the token is renewed) and `headers` (of a request of one's own)
@@ -78,4 +79,4 @@ async def _logged_in(url: str, username: str, password: str, patience: float) ->
                 try:
                     await session.log_out()
                 except ClientError:
-                    pass  # it ends by itself
+                    pass  # the session expires

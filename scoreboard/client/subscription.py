@@ -1,8 +1,8 @@
 """The client's side of the live protocol, without a connection: what to send, what frames mean (Sans-I/O).
 
 `SubscriptionState` outlives connections. Each connection begins with the messages of `opening`; then every frame goes
-through `receive`, which returns what to answer. The board is right whatever was missed: a delta that does not fit is
-dropped, and the client subscribes again.
+through `receive`, which returns what to answer. The board is never wrong: a delta that does not fit is dropped, and the
+client subscribes again.
 """
 
 from collections import deque
@@ -72,7 +72,7 @@ _error = msgspec.json.Decoder(_Error)
 
 
 class SubscriptionState:
-    """What is known of one channel."""
+    """The state of one channel."""
 
     def __init__(self, channel: str = "leaderboard", mode: Mode = "delta") -> None:
         self.channel, self.mode = channel, mode

@@ -1,1 +1,2 @@
-"""What a scoreboard is, without I/O: no await, no clock, no random. Now, ids and keys are arguments."""
+"""The rules and values of a scoreboard, without I/O: no await, no clock, no random. Time, ids and keys are
+arguments."""

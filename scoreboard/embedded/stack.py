@@ -1,10 +1,13 @@
 """A real PostgreSQL and a real Valkey for development: `async with running(data_dir) as endpoints`.
 
-Whoever comes first starts them, whoever comes later on the same data folder joins them, and whoever leaves last stops
-them. Two locks in the folder (flock: the kernel drops them when their holder is killed) see to that: `starting.lock` is
-held by the one who starts or stops, a share of `using.lock` by everybody who uses them. Servers that a killed process
-left running are simply taken over. A server that dies is started again on its port by whoever notices first. SIGTERM
-and SIGHUP stop the servers before the process ends. Production never comes here.
+1. The first process on a data folder starts the servers, later ones join, and the last one stops them.
+2. Two file locks in the folder coordinate this. A process holds `starting.lock` while it starts or stops servers, and a
+   share of `using.lock` while it uses them. The kernel releases a flock when its holder is killed.
+3. Servers that a killed process left running are joined like any others.
+4. A server that dies is started again on its port by the first process that notices.
+5. SIGTERM and SIGHUP stop the servers before the process ends.
+
+Production never uses this.
 """
 
 import fcntl
@@ -27,19 +30,19 @@ from scoreboard.domain.errors import StartError
 from scoreboard.embedded import servers
 from scoreboard.embedded.process import POLL_SECONDS, Server, account_for, free_port
 
-# Seconds for all of a start; 1 is usual. Recovery from a crash after heavy writing takes longest: 16 for 1 GiB of WAL
-# on two busy cores, and there may be two. A recovery that is given up begins anew at the next start: too short a time
-# would keep the stores down for ever.
+# For a whole start; 1 s is usual. Recovery from a crash after heavy writing takes longest: 16 s for 1 GiB of WAL on two
+# busy cores, and two may run. An interrupted recovery begins again at the next start, so with a shorter time the stores
+# might never start.
 START_SECONDS = 120.0
-STOP_SECONDS = 25.0  # seconds for all of a stop: longer than the signals of both servers together need
-MAX_LAUNCHES = 3  # a free port can be lost between looking and binding, hardly twice
-# between two looks at servers that run: the application gives a store that is away a second before it says so
+STOP_SECONDS = 25.0  # for a whole stop: longer than the stop signals of both servers together need
+MAX_LAUNCHES = 3  # another process may bind a free port before the server does, but hardly twice
+# between two checks of running servers; the application reports a store only after it was away for a second
 WATCH_SECONDS = 0.5
-# a server that dies more often in this time is not started again: the process ends and says why
+# a server that dies more often in this time is not started again: the process ends with a message
 MAX_RESTARTS, RESTART_WINDOW_SECONDS = 5, 600.0
-# seconds before the first restart, doubled with each: processes of a killed PostgreSQL need a moment to end
+# before the first restart, doubled for each further one: processes of a killed PostgreSQL need a moment to end
 RESTART_DELAY_SECONDS = 0.5
-# SIGINT is Trio's: it raises KeyboardInterrupt, which stops the servers too
+# not SIGINT: Trio raises KeyboardInterrupt for it, which stops the servers too
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 STACK = "stack.json"
 
@@ -48,7 +51,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the servers are; both hold a password."""
+    """The URLs of the servers. Both contain a password."""
 
     postgres_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -56,8 +59,8 @@ class Endpoints:
 
 @dataclass(slots=True)
 class Stack:
-    """What is saved of a data folder's servers: the word on their command lines, their passwords, the ports that they
-    had last."""
+    """The saved state of a data folder's servers: the word on their command lines, their passwords, and their last
+    ports."""
 
     mark: str
     postgres_password: str = field(repr=False)
@@ -93,8 +96,8 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A server and how it is started. `launch(True)` takes another port if its own is taken, `launch(False)` raises
-    StartError then."""
+    """A server and how it is started. If the server's port is in use, `launch(True)` uses another one, and
+    `launch(False)` raises StartError."""
 
     server: Server
     launch: Callable[[bool], None]
@@ -102,8 +105,8 @@ class _Member:
 
 
 def has_data(data_dir: Path) -> bool:
-    """Whether servers have been started in this folder before. One that can't be looked into counts: its error is told
-    at the start."""
+    """Whether servers have been started in this folder before. True also for a folder that can't be read: the start
+    then reports its error."""
     try:
         return (data_dir / STACK).exists() or (data_dir / "postgres" / "PG_VERSION").exists()
     except OSError:
@@ -114,14 +117,15 @@ def has_data(data_dir: Path) -> bool:
 async def running(
     data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None, restarts: bool = True
 ) -> AsyncIterator[Endpoints]:
-    """Inside, both servers run and answer. Leaving, also by cancellation, stops them unless another process still uses
-    them; bounded.
+    """In the block both servers run and answer. The end of the block, also by cancellation, stops them unless another
+    process uses them; that takes at most STOP_SECONDS.
 
-    `postgres_settings` go before our own (benchmarks compare them); whoever joins a running stack finds those that it
-    was started with. `restarts`: a server that dies is started again; False for tests that kill one and want it dead.
-    Raises StartError (one line) when they are not installed, the folder can't be used, they don't answer within
-    START_SECONDS, or one of them dies again and again. SIGTERM or SIGHUP cancels what is inside, and SystemExit is
-    raised once the servers have stopped.
+    `postgres_settings` override the defaults; they have no effect on servers that run already. `restarts`: whether a
+    server that dies is started again; False for tests that kill one.
+
+    Raises StartError (one line) when the servers are not installed, the folder can't be used, a server does not answer
+    within START_SECONDS, or it dies more than MAX_RESTARTS times. SIGTERM or SIGHUP cancels the block, and SystemExit
+    is raised once the servers have stopped.
     """
     binaries, data_dir = servers.find_binaries(), data_dir.absolute()
     try:
@@ -169,11 +173,11 @@ async def running(
 
 @contextmanager
 def _cancelled_by_signals(scope: trio.CancelScope) -> Iterator[list[int]]:
-    """Inside, SIGTERM and SIGHUP cancel `scope` instead of killing the process; gives those that came. One that is
-    ignored stays so.
+    """In the block, SIGTERM and SIGHUP cancel `scope` instead of ending the process. Yields the list of those that
+    came. An ignored signal stays ignored.
 
-    A handler that is installed inside (a node's, which drains first) takes precedence. Only a process' main thread gets
-    signals.
+    A handler that is installed in the block (a node's, which drains first) has precedence. Does nothing outside of the
+    main thread, where no handler can be installed.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -200,7 +204,8 @@ def _cancelled_by_signals(scope: trio.CancelScope) -> Iterator[list[int]]:
 async def _start(
     data_dir: Path, binaries: servers.Binaries, stack: list[_Member], postgres_settings: Mapping[str, str]
 ) -> Endpoints:
-    """Joins what runs and starts what doesn't; `stack` is filled at once, so that a failure half-way can stop it."""
+    """Joins running servers and starts the others. `stack` is filled before any is started, so that the caller can stop
+    them after a failure."""
     try:
         saved = Stack.load(data_dir)
         account = account_for(data_dir / "postgres")
@@ -235,7 +240,8 @@ async def _start(
 
 
 def _port_of(server: Server, wanted: int, may_move: bool) -> int:
-    """The port to start on. Clients hold the address of a server that died, so it can't move."""
+    """The port to start on. Raises StartError when `wanted` is in use and the server may not move: clients have the
+    address of a server that died."""
     port = free_port(wanted)
     if port != wanted and not may_move:
         raise StartError(f"{server.name} can't be started again: its port {wanted} was taken meanwhile")
@@ -243,9 +249,9 @@ def _port_of(server: Server, wanted: int, may_move: bool) -> int:
 
 
 async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
-    """Starts a server that died again, on its old port.
+    """Restarts servers that die, on their old ports, for ever.
 
-    Raises StartError when it does not start, or when it died MAX_RESTARTS times before.
+    Raises StartError when one does not start, or after MAX_RESTARTS restarts within RESTART_WINDOW_SECONDS.
     """
     restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
     while True:
@@ -278,8 +284,8 @@ async def _restart_dead_servers(stack: list[_Member], starting: int) -> None:
 
 
 async def _is_alive(server: Server) -> bool:
-    """Whether its process is there. Another process' child is looked for in a thread: without /proc that takes a call
-    of ps."""
+    """Whether the server's process runs. For a server that another process started this is checked in a thread, since
+    without /proc it needs a call of ps."""
     return not server.ended() or await trio.to_thread.run_sync(server.pid) is not None
 
 
@@ -288,8 +294,8 @@ def _log_tails(stack: list[_Member]) -> str:
 
 
 async def _ensure(stack: list[_Member], *, may_move: bool) -> None:
-    """Returns once all of them answer; launches those that don't run. One that lost its port to somebody is launched
-    again."""
+    """Launches servers that do not run, and returns once all answer. A server whose port another process has bound
+    first is launched again."""
     launches = {member.server.name: 0 for member in stack}
     while True:
         waiting = [member for member in stack if not await member.ready()]
@@ -306,7 +312,7 @@ async def _ensure(stack: list[_Member], *, may_move: bool) -> None:
 
 
 async def _lock(descriptor: int, kind: int) -> None:
-    """Waits for a file lock. Polls: a thread that waits in flock could not be cancelled."""
+    """Waits for a file lock by polling: a thread that waits in flock could not be cancelled."""
     while not _try_lock(descriptor, kind):
         await trio.sleep(POLL_SECONDS)
 

@@ -2,7 +2,7 @@
 
 1. `http.connection` has parsed the request. `HTTPStream` runs the application and calls `_Exchange.on_event`.
 2. `_Exchange` frames the response: by length, by chunks, or by closing (HTTP/1.0).
-3. A response of up to COLLECTED_BYTES is written when the application's task has ended, so a client that reads slowly
+3. A response of up to MAX_BUFFERED_RESPONSE_BYTES is written when the application's task has ended, so a client that reads slowly
    keeps bytes in memory and no task. What is longer is written as it comes.
 4. Heads are written by `RequestHandlers.write_head`, as for every other response.
 5. The application finds http's Request as `scope["state"]["request"]`. The field `Host` that it sees is always HOST: a
@@ -29,11 +29,13 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from scoreboard.domain.errors import Code, Refusal, StartError
 from scoreboard.http.request import Request
 from scoreboard.http.response_writer import PIECE_BYTES, ResponseWriter
-from scoreboard.runtime.supervise import leaves
+from scoreboard.runtime.supervise import flatten_exceptions
 
 STREAM_ID = 1  # HTTP/1.1 has one stream at a time
 HOST = b"localhost"
-COLLECTED_BYTES = 262_144  # of a response; while a longer one is written the application waits for its client
+MAX_BUFFERED_RESPONSE_BYTES = (
+    262_144  # of a response; while a longer one is written the application waits for its client
+)
 
 # Framing and keep-alive are decided here, so these fields of the application are dropped.
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"content-length"))
@@ -134,7 +136,7 @@ class Asgi:
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             if started:
                 raise
-            why = str(next(leaves(group)))
+            why = str(next(flatten_exceptions(group)))
         if not started:
             raise StartError(f"the web application's start-up failed: {why}")
 
@@ -163,7 +165,7 @@ class _Exchange:
                 self._begin(event.status_code, event.headers)
             case events.Body():
                 self._add_body(event.data)
-                if self._size > COLLECTED_BYTES:
+                if self._size > MAX_BUFFERED_RESPONSE_BYTES:
                     await self._write()
             case events.EndBody():
                 if self._chunked:

@@ -47,7 +47,7 @@ from scoreboard.http.request import NORMAL_PATH, Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.net.sockets import Socket
 from scoreboard.telemetry.logging import REQUEST_ID
-from scoreboard.telemetry.metrics import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, answered
+from scoreboard.telemetry.metrics import ASGI, DIRECT, FAST, LIVE, MIDDLEWARE, request_counts
 from scoreboard.telemetry.request_times import record
 
 FIRST_BYTE_SECONDS = 10.0  # until the first byte of a new connection: clients connect to send a request at once
@@ -315,11 +315,11 @@ class Connection:
                     return await self._answer_by_application(request)
                 handler = self._not_found
             handled_by = DIRECT
-            self.socket.has_written()  # resets the flag: only what the handler writes counts
+            self.socket.pop_has_written()  # resets the flag: only what the handler writes counts
             try:
                 response = await handler(request)
             except Exception as exc:
-                wrote = self.socket.has_written()
+                wrote = self.socket.pop_has_written()
                 if wrote or self.socket.fd < 0:
                     if wrote:
                         self._count_stream(request)
@@ -351,7 +351,7 @@ class Connection:
         """The request is answered: for metrics and the access log. Called once a request; it costs half a
         microsecond."""
         seconds = perf_counter() - request.began
-        answered[handled_by + status // 100] += 1
+        request_counts[handled_by + status // 100] += 1
         if request.is_timed:
             record(request.path, status, seconds)
         if status >= self._handlers.access_log_from:
@@ -359,7 +359,7 @@ class Connection:
 
     def _count_stream(self, request: Request) -> None:
         """The same for a stream that has ended. The client chooses its duration, so the metrics leave that out."""
-        answered[DIRECT + 2] += 1
+        request_counts[DIRECT + 2] += 1
         if self._handlers.access_log_from <= 200:
             self._handlers.log_access(request, 200, perf_counter() - request.began)
 

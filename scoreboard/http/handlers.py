@@ -33,11 +33,11 @@ class Deferred(Enum):
 
 DEFERRED = Deferred.DEFERRED
 
-Respond = Callable[[Callable[[], Response]], None]
+RespondCallback = Callable[[Callable[[], Response]], None]
 """Calls the function that it is given, and writes the response that the function returns. An exception of the function
 is answered as if the handler had raised it. Never raises, never waits."""
 
-FastHandler = Callable[[Request, Respond], Response | Deferred | None]
+FastHandler = Callable[[Request, RespondCallback], Response | Deferred | None]
 """Answers a request of the fast table without waiting.
 
 DEFERRED: the handler calls `respond` once, whatever happens meanwhile, and only after it has returned. Until then the

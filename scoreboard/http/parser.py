@@ -24,8 +24,8 @@ MAX_FIELDS = 100  # in a head; browsers behind two proxies send about thirty
 PACK_FIELDS = 20
 MAX_EMPTY_LINE_BYTES = 64  # before a request
 # A chunked body as it was sent, with sizes, extensions and trailers: chunks of six bytes and more fit.
-CODED_BYTES = 2 * BODY_BYTES
-MAX_PIECES = 1_024  # of a body, mostly its chunks: each costs as much time as 500 bytes
+MAX_ENCODED_BODY_BYTES = 2 * BODY_BYTES
+MAX_BODY_CHUNKS = 1_024  # of a body, mostly its chunks: each costs as much time as 500 bytes
 # A head is parsed in slices, so that one with thousands of fields is refused after a few hundred.
 HEAD_SLICE_BYTES = 2_048
 assert READ_BYTES <= HEAD_BYTES  # so a head that came in one read needs no counting
@@ -42,7 +42,11 @@ END_OF_HEAD = b"\r\n\r\n"
 CARRIAGE_RETURN = 13
 SMALL_READ_BYTES = 288  # it holds sixteen requests at most: "GET / HTTP/1.0" with its two ends of lines has eighteen
 
-_ONCE = (b"host", b"content-length", b"transfer-encoding")  # twice, and two parsers could disagree on which one counts
+UNREPEATABLE_FIELDS = (
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+)  # twice, and two parsers could disagree on which one counts
 
 
 def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
@@ -72,22 +76,22 @@ class RequestParser:
     """
 
     __slots__ = (
+        "_began_in_earlier_feed",
         "_body",
+        "_body_bytes_left",
         "_chunked",
-        "_coded",
         "_empty",
+        "_encoded_body_bytes",
         "_engine",
         "_head",
         "_headers",
         "_host",
-        "_left",
         "_live_path",
-        "_most",
+        "_max_body_bytes",
         "_packed",
         "_packed_fields",
         "_pieces",
         "_socket",
-        "_spanned",
         "_target",
         "awaits_continue",
         "begun",
@@ -109,12 +113,12 @@ class RequestParser:
         self._packed = b""  # fields of the present head that came with earlier feeds, and their number
         self._packed_fields = 0
         self._host = b""  # the last valid one: all requests of a connection mostly name the same
-        self._spanned = False  # the present message began in an earlier feed
+        self._began_in_earlier_feed = False  # the present message began in an earlier feed
         self._head = 0  # bytes of later feeds that lay wholly in its head
-        self._coded = 0  # the same of its body, as it was sent
+        self._encoded_body_bytes = 0  # the same of its body, as it was sent
         self._body: bytes | bytearray = b""  # bytes if it came in one piece, as most do
-        self._most = BODY_BYTES  # bytes that the body may have
-        self._left = 0  # bytes of the body that are still to come, where the length is known
+        self._max_body_bytes = BODY_BYTES  # bytes that the body may have
+        self._body_bytes_left = 0  # bytes of the body that are still to come, where the length is known
         self._pieces = 0  # of the body that have come
         self._empty = 0  # bytes of empty lines since the last request
         self._chunked = False
@@ -152,7 +156,7 @@ class RequestParser:
                 if not data:
                     self.unparsed = b""
                     return
-            end = min(max(self._left, 0), len(data))  # the present body, all at once
+            end = min(max(self._body_bytes_left, 0), len(data))  # the present body, all at once
             if not end:
                 end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
                 if end < len(END_OF_HEAD):
@@ -175,7 +179,7 @@ class RequestParser:
 
     def _parse(self, data: bytes) -> None:
         in_body = self.in_body
-        self._spanned = self.begun
+        self._began_in_earlier_feed = self.begun
         while True:
             try:
                 self._engine.feed_data(data)
@@ -192,7 +196,7 @@ class RequestParser:
                 return
             break
         if self.begun:
-            if self._spanned:
+            if self._began_in_earlier_feed:
                 self._count(len(data), in_body=in_body)
             self._compact()
 
@@ -213,8 +217,8 @@ class RequestParser:
         """Bounds parts of a message for which there is no callback until they are complete (a field), or none at all
         (chunk extensions, trailers)."""
         if in_body:
-            self._coded += size
-            if self._coded > CODED_BYTES:
+            self._encoded_body_bytes += size
+            if self._encoded_body_bytes > MAX_ENCODED_BODY_BYTES:
                 self.refusal = Refusal(Code.PAYLOAD_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
         elif not self.in_body:
             self._head += size
@@ -227,7 +231,7 @@ class RequestParser:
         del self._engine
 
     def _too_large(self) -> RefusedError:
-        if self._most < BODY_BYTES:
+        if self._max_body_bytes < BODY_BYTES:
             return self._refuse(f"head and body may have {REQUEST_BYTES} bytes together", Code.PAYLOAD_TOO_LARGE)
         return self._refuse(f"a body may have {BODY_BYTES} bytes", Code.PAYLOAD_TOO_LARGE)
 
@@ -264,14 +268,19 @@ class RequestParser:
             fields = dict(reversed(headers))  # the first of each
         method, version = engine.get_method(), engine.get_http_version()
         self.request = request = Request(self._socket, method, target, version, headers, fields)
-        if len(fields) != len(headers) and any(sum(name == once for name, _ in headers) > 1 for once in _ONCE):
+        if len(fields) != len(headers) and any(
+            sum(name == once for name, _ in headers) > 1 for once in UNREPEATABLE_FIELDS
+        ):
             raise self._refuse("Host, Content-Length and Transfer-Encoding may be there once")
-        if self._spanned and len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES:
+        if (
+            self._began_in_earlier_feed
+            and len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES
+        ):
             raise self._refuse(f"a request's head may have {HEAD_BYTES} bytes", Code.HEADERS_TOO_LARGE)
         if version != "1.1" and version != "1.0":  # noqa: PLR1714 - twice as fast as a set
             raise self._refuse("the version must be HTTP/1.1 or HTTP/1.0")
         if target[:1] != b"/" or b"#" in target:
-            self._locate(request)
+            self._normalize_target(request)
         host = fields.get(b"host")
         if host != self._host:
             if host is None:
@@ -295,7 +304,7 @@ class RequestParser:
         elif framed:
             self._expect_body(version, fields)
 
-    def _locate(self, request: Request) -> None:
+    def _normalize_target(self, request: Request) -> None:
         """Path and query from the target; absolute form (a proxy's) becomes origin form, RFC 9112 section 3.2.2."""
         target = request.target
         if b"#" in target:
@@ -318,27 +327,27 @@ class RequestParser:
         if coding is not None and (version != "1.1" or coding.lower() != b"chunked"):
             raise self._refuse("Transfer-Encoding must be chunked, in HTTP/1.1")
         self._chunked = coding is not None
-        self._most = BODY_BYTES
+        self._max_body_bytes = BODY_BYTES
         self._pieces = 0
-        self._left = int(length) if length is not None and len(length) <= 5 else 0
+        self._body_bytes_left = int(length) if length is not None and len(length) <= 5 else 0
         # Else it fits beside any head.
         if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:
             request = self.request
             assert request is not None
             head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-            self._most = min(BODY_BYTES, REQUEST_BYTES - head)
+            self._max_body_bytes = min(BODY_BYTES, REQUEST_BYTES - head)
             # reading many digits takes quadratic time
-            if length is not None and (len(length) > 9 or int(length) > self._most):
+            if length is not None and (len(length) > 9 or int(length) > self._max_body_bytes):
                 raise self._too_large()
         self.awaits_continue = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
 
     def on_body(self, part: bytes) -> None:
         body = self._body
-        self._left -= len(part)
+        self._body_bytes_left -= len(part)
         self._pieces += 1
-        if self._pieces > MAX_PIECES:
-            raise self._refuse(f"a body may come in {MAX_PIECES} pieces", Code.PAYLOAD_TOO_LARGE)
-        if len(body) + len(part) > self._most:
+        if self._pieces > MAX_BODY_CHUNKS:
+            raise self._refuse(f"a body may come in {MAX_BODY_CHUNKS} pieces", Code.PAYLOAD_TOO_LARGE)
+        if len(body) + len(part) > self._max_body_bytes:
             raise self._too_large()
         if not body:
             self._body = part
@@ -350,17 +359,17 @@ class RequestParser:
     def on_message_complete(self) -> None:
         request = self.request
         assert request is not None
-        if self._spanned:
+        if self._began_in_earlier_feed:
             request.unpack()
         if self._body:
             request.body, self._body = bytes(self._body), b""
         if self._chunked:  # the head now names the framing that the body has
             self._chunked = False
-            self._left = 0
+            self._body_bytes_left = 0
             request.set_content_length()
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
         self.request = None
-        self._head = self._coded = 0
-        self._spanned = self.begun = self.in_body = self.awaits_continue = False
+        self._head = self._encoded_body_bytes = 0
+        self._began_in_earlier_feed = self.begun = self.in_body = self.awaits_continue = False
         self.progress += 1

@@ -29,12 +29,16 @@ SEND_BUFFER_BYTES = (
     16_384  # the kernel's default holds 3.8 MiB, six minutes of boards, until a reader is seen to be slow
 )
 ACCEPT_BATCH = 6  # connections accepted in a row, a millisecond: many new ones do not delay the open ones
-REFUSED_BATCHES = 4  # times the batch may be refused in a row: a refusal costs a fourth of what accepting does
+REFUSALS_PER_ACCEPT_BATCH = (
+    4  # times the batch may be refused in a row: a refusal costs a fourth of what accepting does
+)
 # When descriptors or memory have run out: accept would fail at once again, and the listener stays readable.
 ACCEPT_PAUSE_SECONDS = 0.1
 SWEEP_INTERVAL_SECONDS = 0.5  # deadlines are some seconds long, so half a second more does not matter
 RESERVED_DESCRIPTORS = 64  # for the stores, files and listeners of the process; connections never get these
-EVICTED_SHARE = 64  # when no place is free, one in 64 is freed at once, because choosing walks through all connections
+EVICTION_DIVISOR = (
+    64  # when no place is free, one in 64 is freed at once, because choosing walks through all connections
+)
 NO_LINGER = struct.pack("ii", 1, 0)  # a refused connection ends with a reset and leaves no TIME_WAIT
 
 # A peer has left, or the sweeper has closed: not logged.
@@ -211,7 +215,7 @@ class Server:
         newcomers: set[Socket] = set()  # that have not been read from yet
         refused = 0
         try:
-            while len(newcomers) < most and refused < REFUSED_BATCHES * most:
+            while len(newcomers) < most and refused < REFUSALS_PER_ACCEPT_BATCH * most:
                 if len(self._connections) >= self.places and not self._evict(newcomers):
                     return OSError(errno.EMFILE, "all connections are at work")
                 sock, address = listener.accept()
@@ -249,7 +253,7 @@ class Server:
         def order(each: Connection) -> tuple[int, int, float]:
             return each.eviction_class, -number[each.socket.peer_group], each.waiting_since
 
-        for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTED_SHARE), waiting, key=order):
+        for connection in heapq.nsmallest(max(1, len(self._connections) // EVICTION_DIVISOR), waiting, key=order):
             self._release(connection.socket)
             connection.socket.close()
             metrics.CONNECTIONS_EVICTED.inc()

@@ -10,7 +10,7 @@ from scoreboard.domain.close_codes import CloseCode
 
 # Of an unfinished message: frames, and reads that brought a part of a frame. One more closes the connection with 1008.
 # Browsers send a message in one frame.
-MAX_PIECES = 64
+MAX_FRAGMENTS = 64
 
 _FINAL, _RESERVED, _OPCODE, _CONTROL, _CLOSE = 0x80, 0x70, 0x0F, 0x08, 0x08  # in a frame's first byte
 _MASKED, _LENGTH = 0x80, 0x7F  # in its second
@@ -71,7 +71,7 @@ class FrameBuffer:
         self._tail = data[place:]
         if self._tail:
             self._pieces += 1
-        return CloseCode.POLICY if self._pieces > MAX_PIECES else complete + data[start:place]
+        return CloseCode.POLICY if self._pieces > MAX_FRAGMENTS else complete + data[start:place]
 
     def _add_fragment(self, frame: bytes, size: int) -> bytes:
         """The whole message if this is its last frame, else nothing."""

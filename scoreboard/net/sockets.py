@@ -13,7 +13,7 @@ than one over objects.
 
 1. `acquire_fd(on_fd_lost)` lends `fd` to one borrower at a time. It returns False while the socket is busy (`send_all`
    writes, a rest is left over), after a Close frame, after closing, or while the descriptor is lent already.
-2. The borrower may write whole messages to `fd`, but no Close frame. `has_written` does not see these writes.
+2. The borrower may write whole messages to `fd`, but no Close frame. `pop_has_written` does not see these writes.
 3. If a write was short or would block, the borrower calls `finish_partial_write` in the same step, before any await.
 4. `on_fd_lost(fd)` is called once, in the step in which the socket becomes busy, breaks or closes. From then on the
    borrower must not write: in the next step the number may be another connection's.
@@ -265,7 +265,7 @@ class Socket(Readable, trio.abc.Stream):
             self.close()  # cancelled half-way, or closed by another task meanwhile
             raise
 
-    def has_written(self) -> bool:
+    def pop_has_written(self) -> bool:
         """Whether the kernel has taken anything since the last call."""
         wrote, self._has_written = self._has_written, False
         return wrote

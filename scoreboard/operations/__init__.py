@@ -1,1 +1,1 @@
-"""One use case a file, each read from top to bottom like the specification's flow chart. Knows no protocol."""
+"""The use cases, one a file, in the order of the specification's flow charts. Independent of HTTP and WebSocket."""

@@ -1,9 +1,8 @@
 """Accounts: the use cases of `/auth`, `/users` and `scoreboard users …`, one method each.
 
-Each method hands a use case the parts of this node that it needs, and returns what the client is told or a Refusal. The
-use cases have a file each: register, log_in, refresh_session, change_password, change_profile. Everything here may
-raise StorageUnavailable. Tested with the use cases: tests/operations/test_log_in.py
-and those beside it.
+Each method calls a use case with the parts of this node that it needs, and returns its result or a Refusal. The use
+cases have a file each: register, log_in, refresh_session, change_password, change_profile. Every method that awaits may
+raise StorageUnavailable. Tested with the use cases: tests/operations/test_log_in.py and those beside it.
 """
 
 from collections.abc import Callable
@@ -42,15 +41,15 @@ class Accounts:
         profile_changes_per_hour: int = 0,
         steady_clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """`registration`: whether anybody may register. `own_host`: no picture comes from there.
-        `profile_changes_per_hour`: of a user, on all nodes together; 0 for no limit. `steady_clock` gives seconds that
-        never go back."""
+        """`registration`: whether anybody may register. `own_host`: a picture's address must not have this host.
+        `profile_changes_per_hour`: for each user, on all nodes together; 0: no limit. `steady_clock` returns seconds
+        that never go back."""
         self.sessions, self.admission = sessions, LoginAdmission(limits, steady_clock)
         self._on_profile_change = on_profile_change
         self._registration, self._own_host = registration, own_host
         self._profile_changes_per_hour = profile_changes_per_hour
-        skeletons.table()  # now, not within a request
-        # an import of thousands goes on beside those who log in, not before them
+        skeletons.table()  # loaded now, not within a request
+        # one thread of its own, so that an import of thousands does not delay log-ins
         self._provisioning = trio.CapacityLimiter(1)
 
     # ---- sessions ---------------------------------------------------------------------------------------------------
@@ -58,7 +57,7 @@ class Accounts:
     async def register(
         self, username: str, email: str, password: str, avatar_url: str | None, client: Client = THIS_PROCESS
     ) -> LoggedIn | Refusal:
-        """A new user, logged in."""
+        """Creates a user and logs in. Cancelling may leave the user without a session."""
         if not self._registration:
             return REGISTRATION_CLOSED
         return await register(
@@ -66,20 +65,21 @@ class Accounts:
         )
 
     async def log_in(self, name: str, password: str, client: Client = THIS_PROCESS) -> LoggedIn | Refusal:
-        """A new session for whoever knows the password. `name`: the user's name or e-mail address."""
+        """Opens a session if the password is right. `name`: the user's name or e-mail address."""
         return await log_in(self.sessions, self.admission, name, password, client)
 
     async def refresh_session(self, *presented: str, user: UUID | None = None) -> LoggedIn | Refusal:
-        """Spends a refresh token for a new pair. `user`: of several tokens, whose count."""
+        """Exchanges a refresh token for a new pair of tokens. `user`: if several are presented, only this user's
+        count."""
         return await refresh_session(self.sessions, presented, user)
 
     async def log_out(self, identity: Identity) -> None:
-        """Ends the session: its refresh token, and every access token of it, here at once and elsewhere within two
-        seconds."""
+        """Ends the session. Its refresh token and access tokens are invalid on this node at once, and on others within
+        two seconds."""
         await self.sessions.revoke(identity.sid)
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
-        """What the browser that has just logged in presents the next time, so that it is known."""
+        """A device cookie for the browser that has just logged in. With it the browser is known at the next log-in."""
         return self.sessions.device_cookie(logged_in)
 
     # ---- a user's own account ---------------------------------------------------------------------------------------
@@ -103,13 +103,13 @@ class Accounts:
     async def change_password(
         self, identity: Identity, current: str, new: str, client: Client = THIS_PROCESS
     ) -> Refusal | None:
-        """Another password, for whoever knows the current one. All other sessions end."""
+        """Changes the password if the current one is right. All other sessions of the user end."""
         return await change_password(self.sessions, self.admission, identity, current, new, client)
 
-    # ---- what only whoever runs the server may do --------------------------------------------------------------------
+    # ---- for the operator, from the command line ---------------------------------------------------------------------
 
     async def create(self, username: str, email: str, password: str, avatar_url: str | None) -> Created | Refusal:
-        """A new user, whether registration is open or not. Nobody who logs in waits for it."""
+        """Creates a user, also when registration is closed. Uses no place of the hashing queue."""
         return await create_user(
             self.sessions.stores,
             username,
@@ -121,21 +121,19 @@ class Accounts:
         )
 
     async def set_password(self, user: Profile, password: str) -> int | Refusal:
-        """Another password of the user, or a first one; the number of sessions that it has ended: all. Nobody who logs
-        in waits for it."""
+        """Sets the user's password, and ends all sessions. Returns how many have ended. Uses no place of the hashing
+        queue."""
         return await set_password(self.sessions, user, password, self._hash_in_background)
 
     async def rename(self, user: Profile, username: str) -> Profile | Refusal:
-        """As `change_profile`, however often the user's profile was changed, and whatever names the user has given
-        up."""
+        """Changes the name, without the limits of `change_profile`."""
         return await self._change_profile(user.user, username, None, set_avatar=False, per_hour=None)
 
     async def delete(self, user: Profile) -> bool:
-        """Ends the user's sessions, and deletes all that there is of the user; False when there is no such user any
-        more.
+        """Ends the user's sessions, and deletes all data of the user. False when there is no such user any more.
 
-        The password goes with the sessions, before the rest: no log-in opens another one while a long history is
-        deleted. Interrupted in between, the user is left without a password, and the same call again goes on.
+        The password is removed first, together with the sessions. So no log-in opens a session while a long history is
+        deleted. When it is interrupted in between, the user has no password, and a second call deletes the rest.
         """
         stores = self.sessions.stores
         await self.sessions.note_ended(await credentials.remove(stores, user.user))

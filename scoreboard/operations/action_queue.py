@@ -1,7 +1,7 @@
 """The queue of actions between requests and committers: bounded, first in, first out, each action with a deadline.
 
-`submit_action` puts an action in and waits for its outcome; `workers.committer` takes batches out and resolves them.
-Never decides about an action: see `storage.commit`.
+`submit_action` queues an action. `workers.committer` gets batches, commits them, and resolves the actions. Never
+decides about an action: see `storage.commit`.
 
 Tested in tests/workers/test_committer.py.
 """
@@ -18,7 +18,7 @@ from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Outcome, SubmittedAction, out_of_service
 from scoreboard.telemetry import metrics
 
-MAX_BATCH_ACTIONS = 256  # PostgreSQL's gain flattens at 64, the board call stays under 10 ms
+MAX_BATCH_ACTIONS = 256  # more than 64 hardly help PostgreSQL; the call to the board stays under 10 ms
 MAX_QUEUED_ACTIONS = 4_096  # under a second of work; full: 503
 ACTION_TIMEOUT_SECONDS = 3.0  # how long an action waits for its outcome
 LOCKED_RETRY_INTERVAL_SECONDS = 0.2  # between two tries of actions whose users' rows another session holds
@@ -31,7 +31,7 @@ COMMIT_TIMED_OUT = out_of_service(
 
 
 class Pending:
-    """One queued action, who waits for it, and until when (Trio's clock)."""
+    """One queued action, the callback that waits for its outcome, and the deadline (Trio's clock)."""
 
     __slots__ = ("_on_done", "action", "deadline", "outcome")
 
@@ -41,7 +41,7 @@ class Pending:
         self._on_done: Callable[[Outcome], None] | None = None
 
     def resolve(self, outcome: Outcome) -> None:
-        """The first outcome counts: a late one has been answered already."""
+        """Sets the outcome and calls the callback. A second outcome is ignored: the client has been answered."""
         if self.outcome is None:
             self.outcome = outcome
             if self._on_done is not None:
@@ -49,15 +49,16 @@ class Pending:
                 on_done(outcome)
 
     def add_done_callback(self, on_done: Callable[[Outcome], None]) -> None:
-        """Calls `on_done` once, from `resolve`: no task waits. It must not raise, since the committer calls it.
+        """`resolve` will call `on_done` once, so that no task has to wait. It must not raise, since the committer calls
+        it.
 
-        Not for an action that is resolved already.
+        The action must not be resolved yet.
         """
         assert self.outcome is None
         self._on_done = on_done
 
     async def wait(self) -> Outcome:
-        """The outcome, once there is one. Cancelling leaves the action queued."""
+        """Waits for the outcome and returns it. Cancelling leaves the action queued."""
         if self.outcome is None:
             resolved = trio.Event()
             self.add_done_callback(lambda _: resolved.set())
@@ -69,19 +70,20 @@ class Pending:
 
 
 class Batch(NamedTuple):
-    """What goes to the stores together. `skip_locked`: other sessions held the rows of these users the last time, and
-    the batch does not wait for them."""
+    """Actions that are committed together. `skip_locked`: at the last try other sessions held the rows of these users,
+    so the batch must not wait for locks."""
 
     pending: list[Pending]
     skip_locked: bool = False
 
 
 class Queue:
-    """Bounded, first in, first out. `available`: whether a committer has a connection; without one actions are refused
-    at once.
+    """Bounded, first in, first out. `available`: how many committers have a connection; at 0 actions are refused at
+    once.
 
-    Users whose rows another session of the database holds are set apart, so that nobody else waits: their actions are
-    tried together, now and then, without waiting for a lock, until they are recorded or their time is up.
+    Actions of users whose rows another database session holds are kept in a second queue, so that they delay no other
+    action. They are tried together every LOCKED_RETRY_INTERVAL_SECONDS, without waiting for locks, until they are
+    recorded or expire.
     """
 
     __slots__ = (
@@ -96,18 +98,18 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: deque[Pending] = deque()
-        self._of_locked_users: deque[Pending] = (
-            deque()
-        )  # of locked users; at most MAX_QUEUED_ACTIONS together with those that wait
+        # at most MAX_QUEUED_ACTIONS together with `_waiting`
+        self._of_locked_users: deque[Pending] = deque()
         self._locked_users: set[UUID] = set()
-        self._retry_locked_at = inf  # when those set apart are tried again, Trio's clock
-        # by deadline, not answered when last looked at; at most what comes in within ACTION_TIMEOUT_SECONDS
+        self._retry_locked_at = inf  # when actions of locked users are tried again, Trio's clock
+        # in the order of their deadlines; resolved ones are removed later. At most the actions of
+        # ACTION_TIMEOUT_SECONDS
         self._outstanding: deque[Pending] = deque()
         self._idle = trio.lowlevel.ParkingLot()
         self.available = 0
 
     def submit(self, action: SubmittedAction) -> Pending | Refusal:
-        """Queues the action, whose outcome is there within ACTION_TIMEOUT_SECONDS, whoever still waits for it."""
+        """Queues the action, or refuses it at once. A queued action is resolved within ACTION_TIMEOUT_SECONDS."""
         if not self.available:
             return DATABASE_UNAVAILABLE
         if len(self._waiting) + len(self._of_locked_users) >= MAX_QUEUED_ACTIONS:
@@ -120,8 +122,8 @@ class Queue:
         return pending
 
     async def next_batch(self) -> Batch:
-        """The next batch, as soon as there is one. Late ones are dropped unseen, so that "nothing was recorded" is true
-        of them."""
+        """Waits for the next batch and returns it. Actions that are resolved already (expired or refused) are dropped.
+        Cancelling while it waits loses nothing."""
         while True:
             while not self._waiting and trio.current_time() < self._retry_locked_at:
                 await self._idle.park()
@@ -139,7 +141,7 @@ class Queue:
                 else:
                     batch.append(pending)
             if self._of_locked_users:
-                # more than a batch was set apart
+                # there are more than one batch
                 self._retry_locked_at = min(self._retry_locked_at, trio.current_time() + LOCKED_RETRY_INTERVAL_SECONDS)
             if skip_locked:
                 self._locked_users = {pending.action.user for pending in (*batch, *self._of_locked_users)}
@@ -148,7 +150,8 @@ class Queue:
                 return Batch(batch, skip_locked)
 
     def postpone(self, pending: Pending) -> None:
-        """Another session holds the user's rows; nothing was recorded. It is tried again until its time is up."""
+        """Another session holds the user's rows, and nothing was recorded. The action is tried again until it
+        expires."""
         if pending.outcome is None:
             self._locked_users.add(pending.action.user)
             self._set_apart(pending)
@@ -162,7 +165,8 @@ class Queue:
         self._retry_locked_at = min(self._retry_locked_at, trio.current_time() + LOCKED_RETRY_INTERVAL_SECONDS)
 
     def expire(self, now: float) -> None:
-        """Answers for whatever has waited too long. Has those who were set apart tried again when it is time."""
+        """Resolves actions whose deadline has passed with COMMIT_TIMED_OUT. Wakes a committer when actions of locked
+        users are to be tried again."""
         if now >= self._retry_locked_at and self._idle:
             self._idle.unpark()
         while self._outstanding and (self._outstanding[0].outcome is not None or self._outstanding[0].deadline <= now):

@@ -1,4 +1,4 @@
-"""The actions file: the packaged one, or the operator's own (`actions.file`). Read when a node starts, and by
+"""Reads the actions file: the packaged one, or the operator's own (`actions.file`). Called when a node starts, and by
 `scoreboard check-config`."""
 
 from pathlib import Path
@@ -11,7 +11,7 @@ ACTIONS_FILE_BYTES = 65_536  # a hundred action types, each with six lines of co
 
 
 def actions_file(settings: Settings) -> Path:
-    """Where the actions stand."""
+    """The path of the actions file."""
     return Path(settings.actions.file) if settings.actions.file else config_file("actions.toml")
 
 

@@ -1,9 +1,8 @@
-"""The user that an access token stands for. A token is verified once and cached; each use compares it with the sessions
-that were ended.
+"""Finds the user of an access token. A token is verified once and cached; each use is checked against revoked sessions.
 
-`Authenticator.authenticate` is synchronous, and the first step of everything that needs a user. Revoked sessions come
-in three ways: at once on the node that revoked, by message from others, and by `watch`, which reads PostgreSQL and so
-needs no message at all.
+`Authenticator.authenticate` is synchronous, and the first step of every request of a user. A node learns of a revoked
+session in one of three ways: it revoked the session itself, another node sent a message, or `watch` read it from
+PostgreSQL. The last one works without messages.
 """
 
 from collections.abc import Mapping
@@ -20,12 +19,12 @@ from scoreboard.storage.connections.clock import DatabaseClock
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions
 
-# tokens, 1.1 kB each; full: the oldest is dropped, and is verified again (150 µs) when it comes back
+# tokens, 1.1 kB each; full: the oldest is dropped, and verified again (150 µs) when it is used
 VERIFIED_CACHE_SIZE = 50_000
-# between two readings of revoked sessions; a revocation holds on every node within 2 s, the query included
+# between two reads of revoked sessions; with the query, a revocation is effective on every node within 2 s
 REVOCATION_CHECK_SECONDS = 1.5
-# read again each time: a revocation has the time at which its transaction began, and is visible when that ended, at
-# most 5 s later
+# Each read covers this much of the time before the last one. A revocation is dated by the start of its transaction, and
+# becomes visible at its end, at most 5 s later.
 OVERLAP_SECONDS = 10.0
 
 log = structlog.get_logger()
@@ -33,7 +32,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The user and the session that a valid token stands for."""
+    """The user and the session of a valid token."""
 
     user: UUID
     sid: UUID
@@ -53,24 +52,24 @@ class Authenticator:
         issuer: Issuer,
         clock: DatabaseClock,
     ) -> None:
-        """`clock` is measured by `watch`, and used by the whole node."""
+        """`watch` measures `clock`; the whole node uses it."""
         self._stores, self._issuer, self.clock = stores, issuer, clock
-        # in seconds; after this no token of a revoked session is valid any more
+        # in seconds; after this every token of a revoked session has expired
         self._lifetime = issuer.lifetime_seconds + tokens.IAT_LEEWAY_SECONDS
         self._verified: dict[str, Identity] = {}
-        # sid → when it may be forgotten, Trio's clock (nobody sets that); in that order
+        # sid → when it may be dropped, by Trio's clock, which is monotonic; in that order
         self._revoked: dict[UUID, float] = {}
 
     def authenticate(self, token: str) -> Identity | None:
-        """The token's user and session; None when it is not ours, not valid now, or of a session that was ended."""
+        """The token's user and session; None when it is not of this installation, not valid now, or revoked."""
         identity = self._verified.get(token) or self._verify(token)
         if identity is None or identity.sid in self._revoked or identity.expires <= self.clock.now():
             return None
         return identity
 
     def recall(self, token: str) -> Identity | None:
-        """The token's user and session when it was verified here, if that is cached. No signature is verified; the
-        session may have ended."""
+        """The token's user and session from the cache; None when the token is not cached. The session may have ended
+        since then."""
         return self._verified.get(token)
 
     def mark_revoked(self, sid: UUID) -> None:
@@ -81,11 +80,11 @@ class Authenticator:
         return sid in self._revoked
 
     async def watch(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Reads revoked sessions and the time from PostgreSQL for ever. Started when the first reading is done, or has
+        """Reads revoked sessions and the time from PostgreSQL, for ever. Started when the first read is done or has
         failed.
 
-        An outage of PostgreSQL costs nothing: nobody can be logged out while it lasts, and the next reading reaches
-        back over it.
+        During an outage of PostgreSQL no session can be revoked. The first read after it covers the whole outage.
+        Cancelling changes nothing.
         """
         within, since, failing = self._lifetime + OVERLAP_SECONDS, trio.current_time(), False
         while True:
@@ -118,7 +117,7 @@ class Authenticator:
         return identity
 
     def _drop_outdated(self) -> None:
-        """Oldest first, and only as far as they are outdated; a token out of that order waits for those before it."""
+        """Drops outdated entries from the oldest on, and stops at the first that is not outdated."""
         steady, now = trio.current_time(), self.clock.now()
         while self._revoked and self._revoked[sid := next(iter(self._revoked))] <= steady:
             del self._revoked[sid]

@@ -1,4 +1,4 @@
-"""Change a password: by the user, who knows the current one, or by whoever runs the server. Sessions end with it."""
+"""Change a password: by the user, who gives the current one, or by the operator. Sessions end with it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -21,11 +21,11 @@ WRONG_CURRENT_PASSWORD = Refusal(
 async def change_password(
     sessions: Sessions, admission: LoginAdmission, identity: Identity, current: str, new: str, client: Client
 ) -> Refusal | None:
-    """Another password, for whoever knows the current one. All other sessions end, here at once, elsewhere within two
-    seconds.
+    """Changes the password if the current one is right. All other sessions of the user end: on this node at once, on
+    others within two seconds. Returns None, or the Refusal.
 
-    A wrong current password counts as a wrong one at log-in does. What is wrong with the new one is answered first, and
-    counts for nothing.
+    A wrong current password counts like a wrong password at log-in. The new password is checked first; a bad one counts
+    nothing. Raises StorageUnavailable.
     """
     stores, user = sessions.stores, identity.user
     profile = await users.profile(stores, user)
@@ -57,7 +57,7 @@ async def change_password(
 async def set_password(
     sessions: Sessions, user: Profile, password: str, hash_password: Callable[[str], Awaitable[str]]
 ) -> int | Refusal:
-    """Another password of the user, or a first one; the number of sessions that it has ended: all."""
+    """Sets the user's password, and ends all sessions. Returns how many have ended. Raises StorageUnavailable."""
     secret = await check_password(password, (user.username, user.email))
     if isinstance(secret, FieldError):
         return invalid([secret])

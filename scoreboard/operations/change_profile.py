@@ -31,8 +31,9 @@ async def change_profile(
 ) -> Profile | Refusal:
     """Changes the name unless it is None, and the picture if `set_avatar` (None removes it).
 
-    `own_host`: no picture may come from there. `per_hour`: how often the user may change the profile; 0 for no limit,
-    None also for names that the user has given up. What is the same as before counts for no limit.
+    `own_host`: a picture's address must not have this host. `per_hour`: how often the user may change the profile; 0:
+    no limit; None: nor a limit on names that the user gives up. A change to the same values does not count. Raises
+    StorageUnavailable.
     """
     name = None if username is None else account_rules.username(username)
     if username is not None and name != username:  # a name from before today's rules stays as it is

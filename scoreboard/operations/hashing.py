@@ -1,9 +1,9 @@
-"""The queue in front of password hashing: a hash takes 100 to 250 ms of a core and 64 MiB, so few run at once and few
-may wait.
+"""The queue for password hashing. A hash takes 100 to 250 ms of a core and 64 MiB, so few run at once and few wait.
 
-`reserve` decides and takes the place in one step, and awaits nothing in between: however many ask at once,
-MAX_HASHING + MAX_WAITING get one. Browsers that are known (device cookie) have places that nobody else gets, and are
-served first. A place is given back when its block ends, by a cancellation too.
+1. `reserve` decides and reserves a place in one synchronous step. So at most MAX_HASHING + MAX_WAITING places are used,
+   however many requests come at once.
+2. Known browsers (those with a device cookie) have RESERVED_FOR_KNOWN places that no other browser gets, and go first.
+3. A place is released when its `with` block ends, also by a cancellation.
 """
 
 import os
@@ -18,25 +18,25 @@ import trio
 from scoreboard.runtime.background_threads import BackgroundThreads
 
 ARGON2_LANES = 4  # threads of one hash
-# Passwords hashed at once: more than the cores can take finish no earlier, and the event loop has to wait for the
-# memory that they move.
+# Hashes at once. More than the cores can run finish no earlier, and slow down the event loop by the memory that they
+# use.
 MAX_HASHING = 2 if (os.cpu_count() or 1) >= 2 * ARGON2_LANES else 1
-# places in line, two to six seconds of work for two cores; full: refused. A class of thirty finds places at once
+# places in line, two to six seconds of work for two cores; full: refused. A class of thirty can log in at once
 MAX_WAITING = 48
-RESERVED_FOR_KNOWN = 12  # of these, for browsers that have logged in before: a flood of strangers leaves them a quarter
+RESERVED_FOR_KNOWN = 12  # of these, for browsers that have logged in before: a flood of other browsers can't use them
 
 T = TypeVar("T")
 
 
 class HashingQueue:
-    """`hashing`, `waiting`, `reserved`: as MAX_HASHING, MAX_WAITING, RESERVED_FOR_KNOWN."""
+    """The places of one node. `hashing`, `waiting`, `reserved`: see MAX_HASHING, MAX_WAITING, RESERVED_FOR_KNOWN."""
 
     def __init__(
         self, hashing: int = MAX_HASHING, waiting: int = MAX_WAITING, reserved: int = RESERVED_FOR_KNOWN
     ) -> None:
         self._places, self._strangers_places = hashing + waiting, hashing + waiting - reserved
-        self._in_use = self._strangers = 0  # places; those of them that are no known browser's
-        # users with a place as a known browser: one place each, so that a stolen device cookie can't fill them all
+        self._in_use = self._strangers = 0  # places in use; those of them that unknown browsers use
+        # users with a known browser's place: one place each, so that a stolen device cookie can't use them all
         self._users: set[UUID] = set()
         self._idle = hashing  # hashes that may begin now
         self._known_line: deque[trio.Event] = deque()  # together at most `waiting`
@@ -49,8 +49,8 @@ class HashingQueue:
         return self._in_use
 
     def reserve(self, *, known: bool = False) -> "Place | None":
-        """A place, to be left with `with`; None when there is none. `known`: there is a device cookie of ours;
-        `confirm` says whose."""
+        """A place, to be used in a `with` block; None when there is none. `known`: the request has a device cookie of
+        this installation; `confirm` then names its user."""
         if self._in_use >= self._places or (not known and self._strangers >= self._strangers_places):
             return None
         self._in_use += 1
@@ -58,8 +58,8 @@ class HashingQueue:
         return Place(self, known=known)
 
     def confirm(self, place: "Place", user: UUID | None) -> bool:
-        """The user whom the device cookie and the log-in agree on; None: they don't, so the place is a stranger's.
-        False: no such room."""
+        """Sets the user whom both the device cookie and the log-in name; None: they name different users, so the place
+        becomes an unknown browser's. False: there is no such place left."""
         if not place.known:
             return True
         if user is not None and user not in self._users:
@@ -73,15 +73,15 @@ class HashingQueue:
         return True
 
     def release(self, place: "Place") -> None:
-        """Gives the place back."""
+        """Releases the place."""
         self._in_use -= 1
         self._strangers -= not place.known
         if place.user is not None:
             self._users.discard(place.user)
 
     async def run(self, place: "Place", function: Callable[..., T], *arguments: object) -> T:
-        """The function's result, from a thread, when it is this place's turn. Cancelling leaves the line; a hash that
-        runs is finished."""
+        """Waits for the place's turn, then runs the function in a thread and returns its result. Cancelling leaves the
+        line; a running hash is finished in its thread."""
         if self._idle:
             self._idle -= 1
         else:
@@ -98,7 +98,7 @@ class HashingQueue:
             await turn.wait()
         except trio.Cancelled:
             if turn.is_set():
-                self._next()  # it was this one's turn; it is the next one's now
+                self._next()  # it was this place's turn, which goes to the next one
             else:
                 line.remove(turn)
             raise
@@ -113,7 +113,7 @@ class HashingQueue:
 
 
 class Place:
-    """A place in the queue. Made by `reserve`; given back when its `with` block ends."""
+    """A place in the queue. Made by `reserve`; released when its `with` block ends."""
 
     __slots__ = ("_queue", "known", "user")
 
@@ -127,8 +127,8 @@ class Place:
         return self._queue.confirm(self, user)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """See HashingQueue.run. May be called more than once: a hash that is made anew has its password counted as long
-        as both take."""
+        """See HashingQueue.run. May be called more than once, to compare a password and then to hash it again: the
+        place is in use during both."""
         return await self._queue.run(self, function, *arguments)
 
     def __enter__(self) -> "Place":

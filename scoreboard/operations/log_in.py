@@ -1,13 +1,13 @@
-"""Log in: a new session for whoever knows the password.
+"""Log in: opens a session if the password is right.
 
-That there is no such account shows neither in the answer nor in its time.
+Neither the answer nor its time shows whether the account exists.
 
-1. The address has tries left, and there is a place in the hashing queue: decided at once, nothing is awaited before.
-2. The account is found. A device cookie counts only if it is of this account.
-3. The account has failures left for this network or browser; this one is counted until the password turns out to be
-   right.
+1. The address must have tries left, and there must be a place in the hashing queue. Both are decided synchronously.
+2. The account is looked up. A device cookie counts only if it belongs to this account.
+3. The account must have failures left for this network or browser. The try counts as a failure until the password is
+   found to be right.
 4. The password is hashed and compared.
-5. The session is opened, unless the stored hash is another one by now: then it is compared again.
+5. The session is opened, unless the stored hash has changed meanwhile: then the password is compared again.
 """
 
 from hashlib import sha256
@@ -34,7 +34,10 @@ INVALID_CREDENTIALS = Refusal(Code.UNAUTHORIZED, "The user name or the password 
 async def log_in(
     sessions: Sessions, admission: LoginAdmission, name: str, password: str, client: Client
 ) -> LoggedIn | Refusal:
-    """A new session. `name`: the user's name or e-mail address."""
+    """Opens a session, or returns the Refusal. `name`: the user's name or e-mail address.
+
+    Raises StorageUnavailable. A try that raises or is cancelled is not counted.
+    """
     read = (sessions.issuer.read_device_cookie(value) for value in client.devices)
     devices = [device for device in read if device is not None]
     with admission.admit(client, has_device=bool(devices)) as admitted:
@@ -76,7 +79,7 @@ async def _compare_and_open(
 
 
 async def _renew_hash(stores: Stores, place: Place, user: UUID, stored: str, password: str) -> str:
-    """The hash that is stored now: a new one, if the old one was made with other parameters than today's."""
+    """The stored hash; first replaced by a new one if it was made with other parameters than today's."""
     if passwords.is_outdated(stored):
         renewed = await place.run(passwords.hash_password, password)
         if await users.replace_hash(stores, user, stored, renewed):
@@ -85,9 +88,9 @@ async def _renew_hash(stores: Stores, place: Place, user: UUID, stored: str, pas
 
 
 def _stand_in(name: str) -> UUID:
-    """The id under which wrong tries for a name that no account has are counted. It guards nothing.
+    """An id under which tries for a name without an account are counted.
 
-    It folds as `users.find` does, so that the limits do not tell which names there are.
+    It folds the name as `users.find` does, so that the limits do not show which names exist.
     """
     folded = email_addresses.fold(name) if email_addresses.is_address(name) else names.fold(name)
     return UUID(bytes=sha256(fold_case(folded).encode(errors="replace")).digest()[:16])

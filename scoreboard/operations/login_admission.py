@@ -1,4 +1,4 @@
-"""Who may have a password compared or hashed now: the limits of log-ins, and the places of the hashing queue.
+"""Admits requests that need a password hash: checks the limits of log-ins and the places of the hashing queue.
 
 Shared by register, log_in and change_password. Nothing is awaited before an attempt and a place are reserved, so a
 flood of requests costs no query. Tested by tests/operations/test_log_in.py.
@@ -18,7 +18,7 @@ TOO_BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many people are logging in at 
 
 
 class Client(NamedTuple):
-    """Who asks, as the web knows them: the address ("": this process), and the device cookies that came along."""
+    """The client of a request: its address ("": this process), and the device cookies that it sent."""
 
     address: str = ""
     devices: tuple[str, ...] = ()
@@ -36,12 +36,13 @@ class LoginAdmission:
     __slots__ = ("clock", "hashing", "limits")
 
     def __init__(self, limits: LoginLimits, clock: Callable[[], float] = trio.current_time) -> None:
-        """`clock` gives seconds that never go back."""
+        """`clock` returns seconds that never go back."""
         self.limits, self.clock, self.hashing = limits, clock, HashingQueue()
 
     @contextmanager
     def admit(self, client: Client, *, has_device: bool = False) -> Iterator[tuple[Attempt, Place] | Refusal]:
-        """An attempt and a place in the hashing queue, both reserved in one step; or the refusal, and neither is."""
+        """Yields an attempt and a place in the hashing queue, both reserved in one step; or a Refusal, with neither
+        reserved. The end of the block releases the place; an exception also withdraws the attempt."""
         attempt = self.limits.begin(client.address, self.clock(), has_device=has_device)
         if isinstance(attempt, int):
             yield rate_limited(LimitLayer.LOGIN, "Too many log-ins from this address.", attempt)

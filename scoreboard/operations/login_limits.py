@@ -1,24 +1,24 @@
-"""How often an address may try to log in or register, and how often an account may be guessed at. Pure: the time is an
-argument.
+"""Limits of log-ins and registrations, for each address and for each account. Pure: the time is an argument.
 
 `begin` counts a try under the client's networks. `Attempt.count_account` counts it under the account that was found,
-and as a failure until the password turns out to be right (`succeed`). A refused try counts nowhere: all buckets are
-asked first, and what was counted is given back.
+and as a failure until the password is found to be right (`succeed`). A refused try counts nowhere: all buckets are
+checked first, and earlier counts of it are withdrawn.
 
 1. An address: `per_address` tries of any kind a minute, since a whole school may have one. IPv6 by /64, by /56 twice as
    many, by /48 four times, since one household has a /56 and one rented server a /48.
-2. An account: `per_account` tries a minute from one network, right or wrong, rising in the same way, an IPv4 /24 four
-   times. So nobody locks the owner out from elsewhere.
-3. An account from everywhere: EVERYWHERE_TIMES as many failures, which bounds a botnet's guesses. 2 and 3 count tries
-   by the user name and tries by the e-mail address apart. One count would tell whose a guessed address is: 429, where
-   an address that nobody has is 401.
+2. An account: `per_account` tries a minute from one network, right or wrong. Larger networks have multiples as in 1,
+   and an IPv4 /24 four times as many. So a client of another network can't lock the owner out.
+3. An account from everywhere: EVERYWHERE_LIMIT_FACTOR as many failures, which bounds a botnet's guesses. 2 and 3 count tries
+   by the user name and tries by the e-mail address separately. With one count, a guessed address that belongs to the
+   account would be answered 429, and an unused address 401: that would show whose address it is.
 4. A browser that has logged in to that account before (device cookie) has `per_account` failures of its own, and all
-   browsers of an account have twice as many tries. They are not held up by 1 to 3: neither strangers nor neighbours
-   behind one address lock the owner out. For any other account such a browser counts as its address. Here one count
-   serves both names: whoever has logged in knows them.
+   browsers of an account have twice as many tries. Limits 1 to 3 do not apply to them, so neither strangers nor
+   neighbours behind one address can lock the owner out. For any other account such a browser counts as its address.
+   Here tries by name and by address have one count, since a user who has logged in has both.
 
-Accounts are known by the id that PostgreSQL found, never by a folding of the typed name: its folding is not ours. A
-name that no account has is counted under an id made from it, so that the limits do not tell which names there are.
+An account is identified by the id that PostgreSQL found, never by the typed name: PostgreSQL folds names in another way
+than Python. A name without an account is counted under an id made from it, so that the limits do not show which names
+exist.
 """
 
 from types import TracebackType
@@ -32,7 +32,7 @@ RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their orde
 IPV4_TIMES = (1, 4)  # the same for an address and its /24: of an account alone, as strangers share a /24
 BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known
 # times the limit: failures of one account from all networks, 50 a minute by default, and as many by its address
-EVERYWHERE_TIMES = 5
+EVERYWHERE_LIMIT_FACTOR = 5
 
 assert len(RISING_TIMES) == len(IPV6_PREFIXES)
 
@@ -47,7 +47,8 @@ class _Accounts(NamedTuple):
 
 
 class LoginLimits:
-    """`per_account`, `per_address`: as above, None: the same as of an account; 0 for no limit."""
+    """The counts of one node. `per_account`, `per_address`: tries in any 60 seconds, see above; 0: no limit. None: as
+    `per_account`."""
 
     __slots__ = ("_accounts", "_tries")
 
@@ -56,11 +57,11 @@ class LoginLimits:
         self._accounts = _Accounts(SlidingWindow(per_account), SlidingWindow(per_account))
 
     def begin(self, address: str, now: float, *, has_device: bool = False) -> "Attempt | int":
-        """An attempt from that address ("": from this process, never refused for where it comes from); else seconds
-        until the next.
+        """An attempt from that address; if it is refused, the seconds until the next one may come. "": from this
+        process, which no limit of addresses refuses.
 
-        `has_device`: this browser has logged in to some account before. Then nothing is counted before the account is
-        found, but by then `count_browser` or `count_address`.
+        `has_device`: this browser has logged in to some account before. Then nothing is counted here; the caller counts
+        with `count_browser` or `count_address` once the account is found.
         """
         networks = networks_of(address) if address else ()
         is_ipv6 = len(networks) == len(RISING_TIMES)
@@ -71,7 +72,7 @@ class LoginLimits:
 
 
 class Attempt:
-    """One log-in or registration. As a context manager: what raises was no attempt, and nothing of it stays counted."""
+    """One log-in or registration. As a context manager it withdraws all counts when the block raises."""
 
     __slots__ = ("_accounts", "_address", "_counted", "_tries", "networks")
 
@@ -83,7 +84,7 @@ class Attempt:
         self._counted: list[tuple[SlidingWindow, str, float]] = []
 
     def _count(self, window: SlidingWindow, buckets: list[_Bucket], now: float) -> int:
-        """Counts one in each bucket: 0. Or in none: the seconds until all have room."""
+        """Counts one in each bucket and returns 0; or counts nothing and returns the seconds until all have room."""
         wait = max((window.wait(key, now, times) for key, times in buckets), default=0)
         if not wait:
             for key, _ in buckets:
@@ -92,7 +93,8 @@ class Attempt:
         return wait
 
     def count_address(self, now: float) -> int:
-        """Counts the try under its address: 0. Refused: the seconds until the next, and nothing of it stays counted."""
+        """Counts the try under its address and returns 0. If it is refused: withdraws all counts, and returns the
+        seconds until the next try."""
         wait = self._count(self._tries, self._address, now)
         if wait:
             self.withdraw()
@@ -106,8 +108,8 @@ class Attempt:
         return wait
 
     def count_account(self, user: UUID, device: str | None, now: float, *, by_address: bool = False) -> int:
-        """Counts it as a try and a failure of that account: 0. Refused: the seconds until the next, and nothing of it
-        stays counted.
+        """Counts it as a try and a failure of that account, and returns 0. If it is refused: withdraws all counts, and
+        returns the seconds until the next try.
 
         `device` names a browser that has logged in to this account before. `by_address`: the account was named by its
         e-mail address.
@@ -119,20 +121,22 @@ class Attempt:
             wait = self._count(
                 self._accounts.tries, [(f"{account} {network}", times) for network, times in self.networks], now
             )
-            wait = wait or self._count(self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_TIMES)], now)
+            wait = wait or self._count(
+                self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_LIMIT_FACTOR)], now
+            )
         if wait:
             self.withdraw()
         return wait
 
     def succeed(self) -> None:
-        """The password was right: no failure. The tries of the address and of the account stay counted."""
-        self._give_back(self._accounts.failures)
+        """The password was right: withdraws the failure. The tries of the address and of the account stay counted."""
+        self._withdraw(self._accounts.failures)
 
     def withdraw(self) -> None:
-        """Nothing was tried: nothing stays counted. May be called again."""
-        self._give_back()
+        """Withdraws all counts: no password was tried. May be called again."""
+        self._withdraw()
 
-    def _give_back(self, only: SlidingWindow | None = None) -> None:
+    def _withdraw(self, only: SlidingWindow | None = None) -> None:
         kept = []
         for window, key, counted_at in self._counted:
             if only is None or window is only:

@@ -1,8 +1,8 @@
 """One fetch of a picture from a server that may be hostile: a checked address, one GET over TLS, at most two redirects.
 
-`Fetcher.fetch` is called by operations.pictures. The event loop only collects bytes, within a bound. What they mean is
-read in a thread by http.client, which has limits of its own: parsing 320 KiB of the worst HTTP takes up to a tenth of a
-second. Nothing is remembered here.
+`Fetcher.fetch` is called by operations.pictures. The event loop only collects bytes, within a bound. http.client parses
+them in a thread, with limits of its own: 320 KiB of the worst HTTP take up to a tenth of a second. Nothing is cached
+here.
 """
 
 import re
@@ -26,11 +26,11 @@ from scoreboard.domain.pictures import host_of, is_public
 MAX_PICTURE_BYTES = 256 * 1024  # a face of 512 pixels has a fifth of it
 MAX_HEAD_BYTES = 64 * 1024  # of status line and fields; also what the framing of a chunked body may add
 READ_BYTES = 16 * 1024  # the most that a TLS record holds
-MIN_READ_COST_BYTES = 512  # what a read counts for at least: TLS records of one byte would make 300,000 reads
+MIN_READ_COST_BYTES = 512  # a read counts as at least this: TLS records of one byte would make 300,000 reads
 FETCH_TIMEOUT_SECONDS = 5.0  # for all of a fetch, redirects and names included
 MAX_REDIRECTS = 2
 MAX_REDIRECT_CHARACTERS = 2000  # of an address that a redirect leads to: it may be signed
-# each in a thread of its own that nobody can stop: a slow name server may hold all of them, and nothing else
+# Each has a thread of its own, which can't be stopped: a slow name server may block all of them, and nothing else.
 MAX_LOOKUPS_AT_ONCE = 8
 MAX_PARSERS_AT_ONCE = 1  # threads; more would only compete for the interpreter's lock with the event loop
 
@@ -52,7 +52,7 @@ class Picture(NamedTuple):
 
 
 class NoPicture(NamedTuple):
-    """`is_final`: there is none. Otherwise it may be there soon."""
+    """Why there is no picture. `is_final`: there is none at this address. Otherwise a later try may find one."""
 
     why: str
     is_final: bool
@@ -69,11 +69,11 @@ CUT_OFF = NoPicture("the answer is not complete", is_final=False)
 HOST_BUSY = NoPicture("the host was asked too often", is_final=False)
 
 
-# ---- reads an answer, in a thread -----------------------------------------------------------------------------------
+# ---- parses an answer, in a thread ----------------------------------------------------------------------------------
 
 
 class _Socket:
-    """What HTTPResponse takes for a socket."""
+    """The part of a socket that HTTPResponse uses."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -84,7 +84,7 @@ class _Socket:
 
 
 def read_answer(raw: bytes, url: str) -> Picture | NoPicture | str:
-    """What the whole answer from `url` means; a text is the address that a redirect leads to."""
+    """The result of the whole answer from `url`; a text is the address that a redirect leads to."""
     response = HTTPResponse(cast("socket", _Socket(raw)), method="GET")
     try:
         response.begin()
@@ -105,8 +105,8 @@ def read_answer(raw: bytes, url: str) -> Picture | NoPicture | str:
 
 
 def body_bytes(head: bytes) -> int | None:
-    """How much of a body need be awaited; None: until the server closes. It decides when to stop reading, not what was
-    read."""
+    """How many bytes of a body to read; None: until the server closes. It only decides when to stop reading; the body
+    itself is parsed by `read_answer`."""
     status = _STATUS.match(head)
     if status is not None and status[1] != b"200":
         return 0
@@ -114,7 +114,7 @@ def body_bytes(head: bytes) -> int | None:
     return int(length[1]) if length else None
 
 
-# ---- asks -----------------------------------------------------------------------------------------------------------
+# ---- sends the requests ---------------------------------------------------------------------------------------------
 
 
 async def resolve(host: str) -> list[str]:
@@ -151,10 +151,11 @@ class Fetcher:
         self._resolve, self._is_allowed, self._port, self._ssl_context = resolve, is_allowed, port, ssl_context
 
     async def fetch(self, url: str, own_host: str, may_ask: Callable[[str], bool]) -> Picture | NoPicture:
-        """The picture at an address, or why there is none that we take.
+        """The picture at an address, or why there is none.
 
-        `own_host` is never asked; `may_ask` is asked for each host before it is. Returns within FETCH_TIMEOUT_SECONDS
-        and the time of one parser. Cancelling closes the connection.
+        `own_host` is never connected to. `may_ask` decides for each host whether a request may be sent. Returns within
+        FETCH_TIMEOUT_SECONDS and the time of one parser. Never raises for a server's fault. Cancelling closes the
+        connection.
         """
         with trio.move_on_after(FETCH_TIMEOUT_SECONDS):
             for _ in range(MAX_REDIRECTS + 1):
@@ -193,7 +194,8 @@ class Fetcher:
             return await _receive(stream)
 
     async def _connect(self, addresses: list[str]) -> trio.SocketStream:
-        """To the first that answers: they were checked, and no second look-up can lead elsewhere. Raises OSError."""
+        """Connects to the first address that answers. The addresses were checked, and there is no second look-up that
+        could give others. Raises OSError."""
         failure = OSError("the host has no address")
         for address in addresses:
             try:

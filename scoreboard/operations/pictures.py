@@ -1,7 +1,7 @@
-"""Users' pictures, fetched from where users say they are, so that no viewer's browser asks a stranger's server.
+"""Fetches and caches users' pictures, so that no viewer's browser sends a request to another user's server.
 
-`Pictures.get` is called by the web for pictures of the present board. What is fetched is chosen by users, so everything
-about it is bounded: how often, how many at once, and what is kept of it. One fetch and its bounds are in picture_fetch.
+`Pictures.get` is called by the web for pictures of the current board. Users choose the addresses, so everything is
+bounded: how often and how many are fetched at once, and the cache. One fetch and its bounds are in picture_fetch.
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, NoPicture, P
 
 MAX_FETCHES_AT_ONCE = 8  # each holds at most an answer of 320 KiB, a few times while it is parsed
 TURN_TIMEOUT_SECONDS = 5.0  # that a fetch waits for its turn
-# a browser has six connections, and actions need one; the fetch goes on for those who come later
+# A browser has six connections, and actions need one. The fetch continues for later requests.
 CLIENT_TIMEOUT_SECONDS = 2.0
-PICTURE_TTL_SECONDS = 3600.0  # a picture, or that there is none; then it is asked for again
-RETRY_SECONDS = 60.0  # after a fault that may pass; twice as long after each further one, up to PICTURE_TTL_SECONDS
+PICTURE_TTL_SECONDS = 3600.0  # of a picture, and of the fact that there is none; then it is fetched again
+RETRY_SECONDS = 60.0  # after a temporary fault; doubled after each further one, up to PICTURE_TTL_SECONDS
 MAX_FAULTS = 6  # that are counted: RETRY_SECONDS * 2**6 is more than an hour
-# of all pictures; full: the one that was asked for longest ago goes, and may then be fetched again
+# of all pictures; full: the least recently used one is dropped, and may be fetched again
 MAX_CACHE_BYTES = 32 * 1024 * 1024
 ENTRY_OVERHEAD_BYTES = 2048  # counted for each, also for what is no picture: its address, its place in a table
 MAX_FETCHES_PER_HOST = 30  # in HOST_WINDOW_SECONDS
@@ -57,12 +57,12 @@ class _HostLimit:
 
 @dataclass(slots=True, eq=False)
 class _CacheEntry:
-    """What is known of an address: nothing until `done`."""
+    """The result of a fetch; valid once `done` is set."""
 
     done: trio.Event = field(default_factory=trio.Event)
     picture: Picture | None = None
     until: float = 0.0
-    faults: int = 0  # that may pass, one after the other
+    faults: int = 0  # temporary ones in a row
 
     @property
     def size(self) -> int:
@@ -70,21 +70,21 @@ class _CacheEntry:
 
 
 class Pictures:
-    """One for the process. `own_host`: of the public URL; nothing is fetched from there. `run` does the fetching, for
-    all who ask."""
+    """One for the process. `own_host`: the host of the public URL; nothing is fetched from there. `run` must run while
+    `get` is called: the fetches are its tasks."""
 
     def __init__(
         self, own_host: str = "", fetcher: Fetcher | None = None, clock: Callable[[], float] = trio.current_time
     ) -> None:
         self._own_host, self._fetcher, self._clock = own_host.lower(), fetcher or Fetcher(), clock
-        self._cache: dict[str, _CacheEntry] = {}  # by address, the one that was asked for longest ago first
-        self._size = 0  # bytes, of those that are done
+        self._cache: dict[str, _CacheEntry] = {}  # by address, the least recently used first
+        self._size = 0  # bytes, of the entries that are done
         self._hosts = _HostLimit()
         self._at_once = trio.CapacityLimiter(MAX_FETCHES_AT_ONCE)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Fetches for ever. Cancelling gives whoever waits no picture."""
+        """Runs fetches, for ever. Cancelling ends them; callers that wait get no picture."""
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
@@ -93,10 +93,9 @@ class Pictures:
             self._nursery = None
 
     async def get(self, url: str) -> Picture | None:
-        """The picture at an address; None when there is none that we take, or none now. All who ask at once share one
-        fetch.
+        """The picture at an address; None when there is none, or none yet. Concurrent callers share one fetch.
 
-        Returns within CLIENT_TIMEOUT_SECONDS; cancelling leaves the fetch to the others.
+        Returns within CLIENT_TIMEOUT_SECONDS. Cancelling leaves the fetch running.
         """
         entry = self._cache.pop(url, None)
         if entry is None or (entry.done.is_set() and self._clock() >= entry.until):
@@ -145,7 +144,8 @@ class Pictures:
             self._at_once.release()
 
     def _trim(self) -> None:
-        """Over MAX_CACHE_BYTES the pictures that were asked for longest ago go; those that are being fetched stay."""
+        """Drops the least recently used pictures while the cache is larger than MAX_CACHE_BYTES. Those that are being
+        fetched stay."""
         while self._size > MAX_CACHE_BYTES:
             url = next(url for url, entry in self._cache.items() if entry.done.is_set())
             self._size -= self._cache.pop(url).size

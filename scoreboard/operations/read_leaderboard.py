@@ -1,5 +1,4 @@
-"""The board and a user's place on it, as a request is told: never older than what the same client has been told of its
-own writes.
+"""Reads the board and a user's place on it. Never older than the outcome of a client's own last action on this node.
 
 Called by the web for `GET /scores/leaderboard` and the page, and by live for `authenticated`.
 Tested in tests/web/routes/test_scores.py, and with whole nodes in tests/e2e/test_live.py.
@@ -12,7 +11,7 @@ from scoreboard.storage.board_cache import BoardCache, Standing
 
 
 class Leaderboard:
-    """One board's reads. Both raise StorageUnavailable only when neither store can answer; cancelling costs nothing."""
+    """One board's reads. They raise StorageUnavailable only when neither store can answer. Cancelling is safe."""
 
     __slots__ = ("_board",)
 
@@ -28,8 +27,8 @@ class Leaderboard:
         return self._board.fresh()
 
     async def standing(self, user: UUID) -> Standing:
-        """A user's exact score and rank: from the rows at hand if they are there, so that both agree, else asked
-        for."""
+        """A user's exact score and rank. For a user in the first rows they come from those, so that both agree; else
+        from the store."""
         snapshot = await self._board.read()
         if not snapshot.stale:  # stale rows are up to a second old
             name = str(user)

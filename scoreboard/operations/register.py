@@ -1,4 +1,4 @@
-"""Register: a new user, logged in. `create_user` is the part that commands share: the user, and no session."""
+"""Register: creates a user and logs in. `create_user`, which opens no session, is used by commands too."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -40,7 +40,7 @@ async def register(
     *,
     own_host: str,
 ) -> LoggedIn | Refusal:
-    """A new user, logged in. The session is opened only while the user still has the password that was given here."""
+    """Creates a user and opens a session. The session is opened only while the user still has this password."""
     with admission.admit(client) as admitted:
         if isinstance(admitted, Refusal):
             return admitted
@@ -64,7 +64,7 @@ async def create_user(
     *,
     own_host: str,
 ) -> Created | Refusal:
-    """A new user, without a session. `own_host`: no picture may come from there."""
+    """Creates a user, without a session. `own_host`: a picture's address must not have this host."""
     name, address = account_rules.username(username), account_rules.email(email)
     own_words = [own for own in (name, address) if not isinstance(own, FieldError)]
     secret = await check_password(password, own_words)

@@ -1,8 +1,8 @@
-"""Sessions: opened by a log-in, ended by a log-out, and what a client is given for one.
+"""Opens and ends sessions, and makes the tokens that a client gets for one.
 
-The use cases beside this file call it: register, log_in, refresh_session, change_password. A session is a row in
-PostgreSQL; that it has ended is known here at once, and on other nodes within two seconds. Everything here may raise
-StorageUnavailable. Tested by tests/operations/test_refresh_session.py and test_authenticator.py.
+Called by the use cases beside this file: register, log_in, refresh_session, change_password. A session is a row in
+PostgreSQL. Its end is effective on this node at once, and on others within two seconds. Every method that awaits may
+raise StorageUnavailable. Tested by tests/operations/test_refresh_session.py and test_authenticator.py.
 """
 
 import secrets
@@ -34,8 +34,8 @@ log = structlog.get_logger()
 
 
 class LoggedIn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a log-in or a refresh gives, as clients read it. The web leaves the refresh token out for browsers: theirs
-    is in a cookie."""
+    """The result of a log-in or a refresh, as clients read it. For browsers the web leaves the refresh token out and
+    sets a cookie instead."""
 
     userId: str
     username: str
@@ -65,7 +65,7 @@ class Sessions:
         refresh_days: int = REFRESH_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`publish_revoked` sends an ended session to the other nodes; it may raise StorageUnavailable. `clock` gives
+        """`publish_revoked` sends an ended session to the other nodes; it may raise StorageUnavailable. `clock` returns
         Unix seconds."""
         self.stores, self.issuer, self.refresh_days = stores, issuer, refresh_days
         self.publish_revoked = publish_revoked
@@ -80,7 +80,7 @@ class Sessions:
         return None if expires_ms is None else self.logged_in(Opened(user, username, expires_ms), sid, token)
 
     def logged_in(self, opened: Opened, sid: UUID, refresh_token: str) -> LoggedIn:
-        """What the client of an open session is given: a new access token, and the session's action secret."""
+        """The answer for the client of an open session: a new access token, and the session's action secret."""
         user, issuer = opened.user, self.issuer
         return LoggedIn(
             userId=str(user),
@@ -94,17 +94,17 @@ class Sessions:
         )
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
-        """What the browser that has just logged in presents the next time, so that it is known."""
+        """A device cookie for the browser that has just logged in. With it the browser is known at the next log-in."""
         return self.issuer.device_cookie(UUID(logged_in.userId), secrets.token_bytes(NONCE_BYTES))
 
     async def revoke(self, sid: UUID) -> None:
-        """Ends the session: its refresh token, and every access token of it."""
+        """Ends the session, and so its refresh token and all its access tokens."""
         await session_store.revoke(self.stores, sid)
         await self.note_ended([sid])
 
     async def note_ended(self, sids: Sequence[UUID]) -> None:
-        """Sessions that PostgreSQL has as ended: this node accepts no token of them from now on, and the others are
-        told."""
+        """These sessions have ended in PostgreSQL. From now on this node accepts no token of them. The first
+        MAX_PUBLISHED are published to the other nodes; a failure to publish is only logged."""
         for sid in sids:
             self._authenticator.mark_revoked(sid)
         try:

@@ -1,4 +1,4 @@
-"""A signed action becomes points: the specification's flow from the signature to the answer.
+"""Submit an action: the specification's flow from the signature to the queue.
 
 Called by the web with a verified identity and the raw body. Pure checks happen here; the stores' checks (idempotency,
 limits, timestamp) happen in the committer's batch, in the specification's order. Never touches a store itself.
@@ -21,7 +21,7 @@ NOT_YOURS = Refusal(Code.INVALID_SIGNATURE, "The body's userId is not the token'
 
 
 class SubmitAction:
-    """`rules` from config/actions.toml; `queue` is the committers'."""
+    """`rules` come from the actions file; `queue` is drained by the committers."""
 
     __slots__ = ("queue", "rules")
 
@@ -29,10 +29,10 @@ class SubmitAction:
         self.rules, self.queue = rules, queue
 
     def submit(self, identity: Identity, signature: str, body: bytes, request_id: str) -> Pending | Refusal:
-        """Why the action is refused already, or the queued action, whose outcome tells when it is recorded for good.
+        """Checks the action and queues it. Returns the queued action, or a Refusal.
 
-        Nobody takes back what is queued: the action counts though nobody waits for it any more, and a retry of its id
-        tells.
+        A queued action can't be withdrawn: it is recorded also when its client has disconnected. A retry of the same
+        actionId returns what was recorded.
         """
         if not matches(signature, body, identity.secrets):
             return INVALID_SIGNATURE
@@ -42,7 +42,7 @@ class SubmitAction:
         if not is_own_action(action, identity.user):
             return NOT_YOURS
         rule = self.rules.get(action.type)
-        claim = SubmittedAction(
+        submitted = SubmittedAction(
             user=identity.user,
             action_id=action.id,
             action_type=action.type,
@@ -54,4 +54,4 @@ class SubmitAction:
             points_or_refusal=award(action, self.rules),
             cooldown_ms=rule.cooldown * 1000 if rule else 0,
         )
-        return self.queue.submit(claim)
+        return self.queue.submit(submitted)

@@ -50,7 +50,7 @@ class Breaker:
         if now < self._next_probe:
             return False
         self._next_probe = now + self._interval
-        self._become(State.HALF_OPEN)
+        self._set_state(State.HALF_OPEN)
         return True
 
     def succeeded(self, now: float) -> None:
@@ -58,23 +58,23 @@ class Breaker:
         closes."""
         if self._state is not State.OPEN:
             self._failures = 0
-            self._become(State.CLOSED)
+            self._set_state(State.CLOSED)
 
     def failed(self, now: float) -> None:
         """The store did not answer, or not in time."""
         self._failures += 1
         if self._state is State.HALF_OPEN or (self._state is State.CLOSED and self._failures >= self._limit):
             self._next_probe = now + self._interval
-            self._become(State.OPEN)
+            self._set_state(State.OPEN)
 
     def abandoned(self, now: float) -> None:
         """The call ended for another reason (cancelled, a bug of ours), which says nothing about the store. The next
         call may probe at once."""
         if self._state is State.HALF_OPEN:
             self._next_probe = now
-            self._become(State.OPEN)
+            self._set_state(State.OPEN)
 
-    def _become(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         if state is not self._state:
             self._state = state
             self._changed(state)

@@ -71,15 +71,15 @@ async def supervised(
         pause = min(2 * pause, MAX_RESTART_SECONDS)
 
 
-def leaves(exc: BaseException) -> Iterator[BaseException]:
+def flatten_exceptions(exc: BaseException) -> Iterator[BaseException]:
     """The exceptions in a group, at any depth. For an exception that is no group, the exception itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
-            yield from leaves(inner)
+            yield from flatten_exceptions(inner)
     else:
         yield exc
 
 
 def _consists_of(exc: Exception, kind: type[Exception]) -> bool:
     """Whether all exceptions in it are of that kind."""
-    return all(isinstance(leaf, kind) for leaf in leaves(exc))
+    return all(isinstance(leaf, kind) for leaf in flatten_exceptions(exc))

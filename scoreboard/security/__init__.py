@@ -1,2 +1,2 @@
-"""What proves who somebody is: access tokens, action signatures, refresh tokens, passwords. Pure, given keys and now,
-but for passwords."""
+"""Proofs of identity: access tokens, action signatures, refresh tokens, device cookies, passwords. Pure except for
+passwords: keys and time are arguments."""

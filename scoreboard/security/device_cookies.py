@@ -1,8 +1,9 @@
-"""Device cookies (OWASP): what a browser keeps to show that somebody has logged in to an account with it before.
+"""Device cookies (OWASP): they show that a browser has logged in to an account before. Pure: keys and nonces are
+arguments.
 
-It gives no access. It only keeps strangers' wrong passwords from being counted against the owner's own browser. A
-cookie is base64url(user ‖ nonce ‖ tag); the nonce tells one log-in's cookie from another's. It counts until the master
-key is retired: the browser alone forgets it after a year. Pure: keys and nonces are arguments.
+A cookie gives no access. Because of it, wrong passwords from other browsers do not count against this browser. A cookie
+is base64url(user ‖ nonce ‖ tag); the nonce is different for each log-in. The server accepts it until the master key is
+retired; the browser drops it after a year.
 """
 
 import base64
@@ -16,12 +17,12 @@ from uuid import UUID
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-NONCE_BYTES = 16  # 128 bits: no two log-ins have the same
+NONCE_BYTES = 16  # 128 bits: different for each log-in
 LIFETIME_SECONDS = 365 * 86_400  # a year
-_TAG_BYTES = 16  # 128 bits: more than anybody can guess at
+_TAG_BYTES = 16  # 128 bits: can't be guessed
 _BYTES = 16 + NONCE_BYTES + _TAG_BYTES
 _CHARACTERS = _BYTES * 4 // 3  # base64; 48 bytes need no padding
-_INFO = b"scoreboard device cookie"  # keeps its keys apart from whatever else is derived from the same master key
+_INFO = b"scoreboard device cookie"  # so that other keys derived from the same master key are different
 
 
 class Device(NamedTuple):
@@ -38,7 +39,7 @@ def make(master_key: bytes, user: UUID, nonce: bytes) -> str:
 
 
 def read(master_keys: Mapping[int, bytes], value: str) -> Device | None:
-    """Whose browser a value speaks of; None when we did not make it, under any live master key. Never raises."""
+    """The browser that a cookie's value names; None unless it was made with a live master key. Never raises."""
     if len(value) != _CHARACTERS or not value.isascii():
         return None
     try:

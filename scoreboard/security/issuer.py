@@ -1,8 +1,8 @@
-"""What an installation issues to a session: access tokens, action secrets, refresh tokens; and device cookies.
+"""Issues and verifies the tokens of an installation: access tokens, action secrets, refresh tokens, device cookies.
 
-An `Issuer` holds the keys, so that its callers need not. Everything new is made with the current key; what was made
-with any live key is still accepted. Pure: ids, random values and now are arguments. Who uses a session, and whether it
-has ended, is not known here; see operations.sessions.
+An `Issuer` holds the keys, so that its callers need not. New tokens are made with the current key; tokens of any live
+key are accepted. Pure: ids, random values and the time are arguments. Whether a session has ended is checked in
+operations.authenticator.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ class Issuer:
     name: str  # the `iss` of access tokens
     token_keys: TokenKeys = field(repr=False)
     master_keys: Mapping[int, bytes] = field(repr=False)  # every live one, by version
-    current_version: int  # of the master key that makes what is new
+    current_version: int  # of the master key for new tokens
     lifetime_seconds: int = tokens.ACCESS_TOKEN_SECONDS  # of an access token
 
     @property
@@ -62,7 +62,8 @@ class Issuer:
         return refresh_tokens.next_token(self._master_key, previous)
 
     def possible_next_refresh_tokens(self, previous: str) -> Iterator[str]:
-        """Those that may have followed `previous`, one a live master key: the key may have been rotated since then."""
+        """The tokens that may have followed `previous`, one for each live master key: the key may have been rotated
+        since."""
         return (refresh_tokens.next_token(key, previous) for key in self.master_keys.values())
 
     def issued_refresh_token(self, token: str) -> bool:

@@ -1,8 +1,8 @@
-"""Passwords: argon2id hashes, and the passwords that everybody tries first.
+"""Passwords: argon2id hashes, and the list of the most used passwords.
 
-A hash takes 35 to 150 ms and 64 MiB, so callers hash and verify in a thread, with a limiter; salts are random. `verify`
-with no hash takes as long as with one: whether an account exists is not told by time. The first call of `is_common`
-reads and runs the module of zxcvbn that holds its lists, so it is called in a thread, too.
+A hash takes 35 to 150 ms and 64 MiB, so callers hash and verify in a thread, with a limiter. Salts are random. `verify`
+without a hash takes as long as with one, so its time does not show whether an account exists. The first call of
+`is_common` loads a module of zxcvbn, so it is called in a thread, too.
 """
 
 import unicodedata
@@ -16,12 +16,11 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)  # argon2id, 3 passes over 64 MiB, 4 lanes
-# The hash of random bytes that were thrown away, with the parameters above: what a log-in to no account is compared
-# with.
+# The hash of unknown random bytes, with the parameters above. A log-in without an account is compared with it.
 DUMMY_HASH = "$argon2id$v=19$m=65536,t=3,p=4$Xfs8jLTKVaQTcRQ3EXKnXQ$HHm+Qb8/B6yRoy1wkwCHHbgCefs8zEQooLprDlB6QZA"
 
-# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only this module of it is loaded: the package
-# makes tables of 90,000 words.
+# Of zxcvbn: 30,000 passwords from breaches, the most used ones first. Only this module is loaded, since the package
+# builds tables of 90,000 words at import.
 _LISTS = "frequency_lists"
 
 
@@ -40,18 +39,19 @@ def verify(stored: str | None, password: str) -> bool:
 
 
 def _bytes(password: str) -> bytes:
-    """The same for the same characters, however a keyboard composes them (RFC 8265: NFC)."""
-    # a command line may bring what is no text
+    """The password in UTF-8, equal for every composition of the same characters (RFC 8265: NFC)."""
+    # "surrogatepass": a terminal may send bytes that are no text
     return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
 
 
 def is_outdated(stored: str) -> bool:
-    """Whether a hash was made with other parameters than today's, and so should be replaced at the next log-in."""
+    """Whether a hash has other parameters than today's. Then it should be replaced at the next log-in."""
     return extract_parameters(stored) != RFC_9106_LOW_MEMORY
 
 
 def is_common(password: str) -> bool:
-    """Whether it is among the 30,000 most used passwords, in any case. The first call takes some milliseconds."""
+    """Whether the password, case ignored, is one of the 30,000 most used ones. The first call takes some
+    milliseconds."""
     return unicodedata.normalize("NFC", password).casefold() in _common()
 
 

@@ -1,9 +1,11 @@
-"""Refresh tokens: opaque, spent by use, and followed by a successor that can be made again without being kept.
+"""Refresh tokens: opaque and spent by use. The next token can be computed again, so it need not be stored. Pure.
 
-A token is base64url(sid ‖ value ‖ tag). The first value is random; each next one is HMAC(master key, spent token), so
-two tabs that refresh at once, or a client whose answer was lost, are given the same one. The tag shows that we made a
-token: only then does its reuse say that it was stolen, and nobody can end a session by knowing its id. Only SHA-256 of
-the live and the last spent token is stored. Pure.
+1. A token is base64url(sid ‖ value ‖ tag).
+2. The first value is random. Each next one is HMAC(master key, spent token). So two tabs that refresh at once, or a
+   client whose answer was lost, get the same next token.
+3. The tag proves that this installation made the token. Only the reuse of such a token counts as theft, so nobody can
+   end a session by knowing its id.
+4. Only the SHA-256 of the live and of the last spent token is stored.
 """
 
 import base64
@@ -34,13 +36,13 @@ def next_token(master_key: bytes, previous: str) -> str:
 
 
 def session_of(token: str) -> UUID | None:
-    """The session that a token speaks of; None when it does not have the form of one. Proves nothing."""
+    """The session that a token names; None when the text has not the form of a token. It is not verified."""
     raw = _decode(token)
     return None if raw is None else UUID(bytes=raw[:16])
 
 
 def is_ours(master_keys: Mapping[int, bytes], token: str) -> bool:
-    """Whether we made this token, under any live master key."""
+    """Whether this installation made the token, with any live master key."""
     raw = _decode(token)
     if raw is None:
         return False
@@ -49,7 +51,7 @@ def is_ours(master_keys: Mapping[int, bytes], token: str) -> bool:
 
 
 def digest(token: str) -> bytes:
-    """What is stored of a token. No salt: the value has 256 bits of its own."""
+    """The SHA-256 that is stored of a token. It needs no salt: the value has 256 random bits."""
     return hashlib.sha256(token.encode()).digest()
 
 

@@ -1,8 +1,8 @@
 """Action signatures: the HMAC that shows an action's body is what the session's client sent.
 
-Each session has an action secret per master key version, derived and never stored: HKDF(master key, user ‖ sid). The
-client keeps it as text (base64url), and the UTF-8 bytes of that text are the HMAC key, so that no client has to decode
-anything. Pure.
+Each session has an action secret for each master key version: HKDF(master key, user ‖ sid). It is derived and never
+stored. The client has it as text (base64url), and the UTF-8 bytes of that text are the HMAC key, so that no client has
+to decode it. Pure.
 """
 
 import base64
@@ -20,12 +20,12 @@ __all__ = ["action_secret", "action_secrets", "matches", "sign"]
 
 SECRET_BYTES = 32  # as many as SHA-256 gives back
 HEX_LENGTH = 64  # characters of an HMAC-SHA256 in hex
-_INFO = b"scoreboard action secret"  # keeps these secrets apart from whatever else is derived from the same master key
+_INFO = b"scoreboard action secret"  # so that other keys derived from the same master key are different
 _FORM = re.compile(r"(?:v([1-9][0-9]{0,8})\.)?([0-9a-f]{64})")
 
 
 def action_secret(master_key: bytes, user: UUID, sid: UUID) -> str:
-    """A session's secret under one master key: the same as long as the key is."""
+    """A session's secret under one master key. It is always the same for the same key."""
     derived = HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=_INFO + user.bytes + sid.bytes).derive(
         master_key
     )
@@ -38,8 +38,8 @@ def action_secrets(master_keys: Mapping[int, bytes], user: UUID, sid: UUID) -> d
 
 
 def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
-    """Whether the signature is this body's: under any live key when it is bare lower-case hex, under the one named by
-    `v<n>.<hex>`."""
+    """Whether the signature is this body's. Lower-case hex alone is compared under every live key, `v<n>.<hex>` under
+    the named version only."""
     if len(signature) == HEX_LENGTH and len(secrets) == 1 and signature.isascii():  # nearly every request
         (secret,) = secrets.values()
         return hmac.compare_digest(sign(secret, body), signature)
@@ -51,6 +51,6 @@ def matches(signature: str, body: bytes, secrets: Mapping[int, bytes]) -> bool:
         secrets.values() if version is None else [secret for known, secret in secrets.items() if known == int(version)]
     )
     matched = False
-    for secret in tried:  # all of them, so that time does not tell which key it was
+    for secret in tried:  # all of them, so that the time does not show which key matched
         matched |= hmac.compare_digest(sign(secret, body), given)
     return matched

@@ -1,4 +1,4 @@
-"""What a client does to sign an action. Needs the standard library only: the Python client is installed without the
+"""Signs an action, as a client does. Uses the standard library only: the Python client is installed without the
 server's packages.
 
 Tested by tests/security/test_signatures.py.
@@ -8,5 +8,5 @@ import hmac
 
 
 def sign(secret: bytes, body: bytes) -> str:
-    """What a client puts into `X-Action-Signature`: lower-case hex of HMAC-SHA256 over the body's bytes."""
+    """The value of `X-Action-Signature`: lower-case hex of HMAC-SHA256 over the body's bytes."""
     return hmac.digest(secret, body, "sha256").hex()

@@ -1,8 +1,8 @@
-"""Access tokens: JWTs signed with Ed25519, and nothing else that calls itself a JWT.
+"""Access tokens: JWTs signed with Ed25519. No other algorithm is accepted. Pure: keys, ids and time are arguments.
 
-`issue` signs with one key; `verify` accepts a token of any live key, named by its `kid`, and gives its claims or None:
-whoever presents a bad token is told no more than that. Pure: keys, ids and now are arguments. Who was logged out is not
-known here; see operations.authenticator.
+`issue` signs with one key. `verify` accepts a token of any live key, named by its `kid`, and returns its claims or
+None. It gives no reason, so that a client with a bad token learns none. Revoked sessions are checked in
+operations.authenticator.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 ALGORITHM = "EdDSA"
-AUDIENCE = "scoreboard"  # a token that the same issuer makes for something else is not ours
+AUDIENCE = "scoreboard"  # a token of the same issuer for another audience is refused
 ACCESS_TOKEN_SECONDS = 15 * 60  # specification P0: short-lived access tokens (15 min)
-IAT_LEEWAY_SECONDS = 120  # that the clock of the node that issued a token may be ahead of the one that reads it
-MAX_TOKEN_CHARACTERS = 4096  # ours have about 430. Longer ones are not worth parsing
+IAT_LEEWAY_SECONDS = 120  # how far the issuing node's clock may be ahead of the verifying node's
+MAX_TOKEN_CHARACTERS = 4096  # this server's tokens have about 430; longer ones are refused unparsed
 REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "sub", "sid", "jti"]
 
-# `exp` and `iat` are compared below with the caller's now; PyJWT would ask the clock.
+# `exp` and `iat` are compared below with the caller's `now`; PyJWT would read the clock.
 _OPTIONS: Any = {"require": REQUIRED_CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKeys:
-    """The key that signs and every key that still verifies, by kid."""
+    """The signing key, and every key that still verifies, by kid."""
 
     kid: str
     signing: Ed25519PrivateKey = field(repr=False)
@@ -41,10 +41,10 @@ class TokenKeys:
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a valid token says. `expires` in Unix seconds."""
+    """The claims of a valid token. `expires` in Unix seconds."""
 
     user: UUID
-    sid: UUID  # the session: everything that one log-in led to
+    sid: UUID  # the session that a log-in opened
     expires: int
 
 
@@ -66,15 +66,15 @@ def issue(
 
 
 def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | None:
-    """The claims of a token that we issued and that is valid now; None for everything else, whatever it is. Never
-    raises."""
+    """The claims of a token that `issuer` issued and that is valid at `now` (Unix seconds); None for any other text.
+    Never raises."""
     if len(token) > MAX_TOKEN_CHARACTERS:
         return None
     try:
         key = keys.verifying.get(jwt.get_unverified_header(token).get("kid", ""))
         if key is None:
             return None
-        # The algorithm is ours, never the token's: "none" and an HMAC keyed with our public key both end here.
+        # The algorithm is fixed, never the token's. So "none", and an HMAC keyed with the public key, are refused here.
         claims = jwt.decode(token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=issuer, options=_OPTIONS)
         if not (_is_whole(claims["exp"]) and _is_whole(claims["iat"])):
             return None
@@ -82,8 +82,8 @@ def verify(keys: TokenKeys, token: str, *, issuer: str, now: float) -> Claims | 
             return None
         return Claims(UUID(claims["sub"]), UUID(claims["sid"]), claims["exp"])
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError):
-        # PyJWT's own errors; the rest comes of headers and claims that are JSON but of the wrong type (a list as `kid`,
-        # a number as `sid`).
+        # PyJWT's own errors. The others are raised for headers and claims of a wrong JSON type (a list as `kid`, a
+        # number as `sid`).
         return None
 
 

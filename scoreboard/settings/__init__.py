@@ -1,1 +1,1 @@
-"""Every setting and key: its type, its bounds, where it may be given."""
+"""Every setting and key: its type, its bounds, and the places where it can be set."""

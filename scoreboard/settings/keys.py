@@ -1,9 +1,9 @@
 """The two kinds of keys: Ed25519 keys that sign access tokens, and master keys that action secrets are derived from.
 
 In production they come from settings (`security.signing_keys`, `security.master_keys`) and this file only decodes them.
-In development they are made on the first start and kept in the data folder, readable by the owner alone, so that tokens
-survive a restart. `scoreboard keys new` makes those of production. Returns plain bytes; what is done with them is
-`security`'s.
+In development they are made on the first start and stored in the data folder, readable by the owner alone, so that
+tokens survive a restart. `scoreboard keys new` makes those of production. Keys are plain bytes here; `security` uses
+them.
 """
 
 import base64
@@ -23,12 +23,13 @@ from scoreboard.domain.errors import StartError
 
 KEY_BYTES = 32  # bytes; both an Ed25519 private key (RFC 8032) and a master key (as much as SHA-256 gives back)
 KEYS_FILE = "keys.json"
-KEY_FILES = ("security__signing_keys", "security__master_keys")  # how their names in a secrets folder begin
+KEY_FILES = ("security__signing_keys", "security__master_keys")  # prefixes of their names in a secrets folder
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Keys by name, and which of them is used for what is made now; the others only verify what was made before."""
+    """Keys by name, and the current one of each kind. New tokens are made with the current keys; the others only
+    verify."""
 
     signing: Mapping[str, bytes] = field(repr=False)  # kid → Ed25519 private key
     current_signing: str
@@ -37,8 +38,8 @@ class Keys:
 
 
 def decode_signing_key(text: str) -> bytes:
-    """An Ed25519 private key given as PKCS #8 PEM, or as base64 of its 32 bytes. Raises ValueError that shows nothing
-    of it."""
+    """An Ed25519 private key given as PKCS #8 PEM, or as base64 of its 32 bytes. Raises ValueError, whose message
+    contains no part of the key."""
     if not text.lstrip().startswith("-----BEGIN"):
         return _decode_bytes(text)
     try:
@@ -51,7 +52,7 @@ def decode_signing_key(text: str) -> bytes:
 
 
 def decode_master_key(text: str) -> bytes:
-    """A master key given as base64 of 32 random bytes. Raises ValueError that shows nothing of it."""
+    """A master key given as base64 of 32 random bytes. Raises ValueError, whose message contains no part of the key."""
     return _decode_bytes(text)
 
 
@@ -66,7 +67,7 @@ def _decode_bytes(text: str) -> bytes:
 
 
 def development_keys(data_dir: Path) -> Keys:
-    """The keys kept in `data_dir`, made there by the first who asks. Two processes at once end up with the same keys.
+    """The keys in `data_dir`, which the first call makes. Two concurrent processes get the same keys. Blocks on files.
 
     Raises StartError when the folder can't be written or the file can't be read.
     """
@@ -89,13 +90,12 @@ def development_keys(data_dir: Path) -> Keys:
 
 
 def new_key() -> str:
-    """A key of either kind, as settings want it."""
+    """A new key of either kind, as text for the settings."""
     return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
 def new_production_keys() -> dict[tuple[str, str, str], str]:
-    """Section, table and item → value of the settings that production needs: one signing key, and the first master
-    key."""
+    """New keys for production: (section, table, item) → value, for one signing key and the first master key."""
     return {
         ("security", "signing_keys", f"k{secrets.token_hex(4)}"): new_key(),
         ("security", "master_keys", "1"): new_key(),
@@ -103,7 +103,8 @@ def new_production_keys() -> dict[tuple[str, str, str], str]:
 
 
 def write_secrets(folder: Path, values: Mapping[tuple[str, str, str], str]) -> list[Path]:
-    """One file a value, as a secrets folder has them, readable by their owner alone. Nothing is written over.
+    """Writes one file a value into a secrets folder, readable by its owner alone. Returns the files. Overwrites
+    nothing.
 
     Raises StartError when the folder has keys already, or can't be written.
     """
@@ -123,8 +124,8 @@ def write_secrets(folder: Path, values: Mapping[tuple[str, str, str], str]) -> l
 
 
 def _make(path: Path) -> None:
-    """Writes a whole file beside `path`, then links it there: whoever links first wins, and nobody ever sees half a
-    file."""
+    """Writes a whole file beside `path`, then links it there. The first process to link wins, and no process ever reads
+    a partial file."""
     kid = f"dev-{secrets.token_hex(4)}"
     signing, master = new_key(), new_key()
     draft = path.with_name(f".{KEYS_FILE}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -136,6 +137,6 @@ def _make(path: Path) -> None:
             os.fsync(descriptor)
         os.link(draft, path)
     except FileExistsError:
-        pass  # somebody else was first: theirs are read
+        pass  # another process was first: its keys are read
     finally:
         draft.unlink()

@@ -1,9 +1,15 @@
-"""Every setting, its type, its bounds and its default; and how the places that may give one are put together.
+"""Every setting with its type, bounds and default; and `load_settings`, which merges them from all places.
 
-`load_settings` merges, later ones winning: config/default.toml, the file of --config or SCOREBOARD_CONFIG, the files of
-the folder SCOREBOARD_SECRETS_DIR (`postgres__url`, `security__signing_keys__<kid>`, …), environment variables
-SCOREBOARD_<SECTION>__<KEY>, flags. Whatever is unknown, bad or missing ends as one SettingsError, a line that names the
-key and where it was given. Secrets are SecretStr: they never print.
+From the lowest to the highest precedence:
+
+1. config/default.toml
+2. the file of --config or SCOREBOARD_CONFIG
+3. the files of the folder SCOREBOARD_SECRETS_DIR (`postgres__url`, `security__signing_keys__<kid>`, …)
+4. environment variables SCOREBOARD_<SECTION>__<KEY>
+5. flags
+
+An unknown, bad or missing setting raises SettingsError: one line that names the key and where it was set. Secrets are
+SecretStr, so they are never printed.
 """
 
 import difflib
@@ -53,7 +59,7 @@ def _limit(value: object) -> object:
 
 
 def _list(value: object) -> object:
-    """From the environment: JSON, or separated by commas."""
+    """A list; a text from the environment is JSON, or separated by commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -62,7 +68,7 @@ def _list(value: object) -> object:
 
 
 WEB_SCHEMES = frozenset({"http", "https"})
-# What WebViews of apps and extensions of browsers write in `Origin`: Capacitor, Ionic, Tauri, Chromium, Firefox,
+# The schemes in the `Origin` of WebViews of apps and of browser extensions: Capacitor, Ionic, Tauri, Chromium, Firefox,
 # Safari.
 APP_SCHEMES = frozenset({"capacitor", "ionic", "tauri", "chrome-extension", "moz-extension", "safari-web-extension"})
 ORIGIN_SCHEMES = WEB_SCHEMES | APP_SCHEMES
@@ -94,23 +100,23 @@ def _network(value: object) -> object:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     try:
-        return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address
+        return ip_network(value if isinstance(value, str) else "")  # ip_network would accept a number
     except ValueError:
         raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits of a host") from None
 
 
 def _path(value: object) -> object:
     if value == "":
-        raise ValueError("must not be empty")  # pathlib takes it for the present folder
+        raise ValueError("must not be empty")  # pathlib would read it as the current folder
     return value
 
 
 def _access(value: object) -> object:
-    """Which requests have a line in the log."""
+    """Which requests are logged."""
     if isinstance(value, str):
         value = value.strip().lower()
         value = int(value) if value.isdecimal() else value
-    if value is False or value in {"false", "no"}:  # as TOML and people write "off"
+    if value is False or value in {"false", "no"}:  # other ways to write "off"
         return "off"
     if value in {"off", "errors", "all"} or (
         isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
@@ -134,7 +140,7 @@ Limit = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=10**9)]
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, defaults checked too, errors that never quote the input."""
+    """The base of all sections: frozen, without unknown keys; error messages never quote the input."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -155,25 +161,25 @@ class Server(Section):
     ] = ()
     drain_seconds: Annotated[Seconds, Field(ge=0, le=300)] = 0.0
     connections_per_ip: Limit = 2000
-    metrics_host: str = ""  # "": where the server listens
-    metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served where all else is
+    metrics_host: str = ""  # "": as `host`
+    metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served on `port`
 
     _check_public_url = field_validator("public_url")(lambda value: _origin(value) if value else "")
 
     def most_connections_per_ip(self, viewers: int) -> int:
-        """Connections of one address at once, 0 for no limit: room beside the viewers, of whom it may have so many (0:
-        any number)."""
+        """How many connections one address may have at once; 0: no limit. Large enough for `viewers` of them (0: any
+        number) and their other requests."""
         return (
             max(self.connections_per_ip, CONNECTIONS_A_BROWSER * viewers) if self.connections_per_ip and viewers else 0
         )
 
     @property
     def url(self) -> str:
-        """`public_url`, or else where the server listens, as somebody on this machine would call it."""
+        """`public_url`, else the server's address on this machine."""
         return self.public_url or self.local_url(self.port)
 
     def local_url(self, port: int) -> str:
-        """Where the server is found on this machine, at the port that it got."""
+        """The server's address on this machine, with the port that it listens on."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 – compared, not bound
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -228,7 +234,7 @@ class Security(Section):
         return self
 
     def keys(self, data_dir: Path) -> Keys:
-        """The keys given, and for a kind that is not given (development only) those of the data folder. May raise
+        """The keys from the settings. In development a kind that is not set comes from the data folder. Raises
         StartError."""
         made = development_keys(data_dir) if not self.signing_keys or not self.master_keys else None
         signing = {kid: decode_signing_key(key.get_secret_value()) for kid, key in self.signing_keys.items()}
@@ -254,7 +260,7 @@ class Limits(Section):
 
     @property
     def login_ip(self) -> int:
-        """Log-ins of one address: never fewer than of one account, and no limit where those of an account have none."""
+        """Log-ins a minute of one address: at least as many as of one account; 0 (no limit) if either has no limit."""
         return (
             max(self.login_ip_per_minute, self.login_per_minute)
             if self.login_ip_per_minute and self.login_per_minute
@@ -279,8 +285,8 @@ _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}").fullmatch
 
 
 class Page(Section):
-    """How the page presents itself; what is in the logo's file, and whether the title shows anything, is checked by
-    web.pages.branding."""
+    """The look of the page. web.pages.branding checks the content of the logo's file, and whether the title is
+    visible."""
 
     title: Annotated[str, Field(min_length=1, max_length=60)] = "Scoreboard"
     logo: Annotated[str, Field(max_length=4096)] = ""  # a file; "": none
@@ -314,7 +320,7 @@ class Log(Section):
 
 
 class Settings(Section):
-    """All of it; as a start reads it, by `load_settings`."""
+    """All settings. `load_settings` makes them at a start."""
 
     environment: Literal["development", "production"] = "development"
     server: Server = Server()
@@ -331,8 +337,7 @@ class Settings(Section):
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
 
     def origin(self, key: str) -> str:
-        """Where `section.key` was given, in words: a file and its line, a variable, the command line; "" for a
-        default."""
+        """Where `section.key` was set, as text: a file and its line, a variable, the command line; "" for a default."""
         return self._sources.origin(tuple(key.split(".")))
 
     @property
@@ -341,11 +346,11 @@ class Settings(Section):
 
     @property
     def issuer(self) -> str:
-        """Who the access tokens say they are from: the same on every node, whatever it listens on."""
+        """The issuer in access tokens. It is the same on every node."""
         return self.security.issuer or self.server.public_url or "scoreboard"
 
     def missing(self) -> list[str]:
-        """The keys that a start needs and nobody gave."""
+        """The settings that a start needs and that are not set."""
         wanted: dict[str, object] = (
             {}
             if self.embedded.enabled
@@ -365,7 +370,7 @@ class Settings(Section):
 
 
 def config_file(name: str) -> Path:
-    """A file of config/: beside the package in a checkout, inside it when installed from a wheel."""
+    """The path of a file of config/, which is beside the package in a checkout, and inside it in a wheel."""
     package = Path(__file__).parent.parent
     inside = package / "config" / name
     return inside if inside.exists() else package.parent / "config" / name
@@ -378,12 +383,12 @@ def load_settings(
     *,
     needs_stores: bool = True,
 ) -> Settings:
-    """Reads every place and checks the whole. `flags` maps `section.key` to a value, None meaning that the flag was not
-    given.
+    """Reads and merges all places, and checks the result. `flags` maps `section.key` to a value; None: the flag was not
+    used.
 
-    `needs_stores`: False where only a check is wanted: in development `--embedded` may bring the stores later.
+    `needs_stores`: False for a check alone, since in development `--embedded` may provide the stores later.
 
-    Raises SettingsError: one line that names the key, what is wrong, and where it was given.
+    Raises SettingsError: one line that names the key, what is wrong, and where it was set.
     """
     environ = {} if environ is None else environ
     read = sources.Sources()
@@ -403,7 +408,7 @@ def load_settings(
         settings._sources = read  # noqa: SLF001 – pydantic sets no private attribute by itself
     except ValidationError as exc:
         raise SettingsError(
-            "; ".join(_told(error["loc"], error["type"], error["msg"], read) for error in exc.errors())
+            "; ".join(_describe(error["loc"], error["type"], error["msg"], read) for error in exc.errors())
         ) from None
     if settings.production and settings.embedded.enabled:
         raise SettingsError(
@@ -417,13 +422,13 @@ def load_settings(
     return settings
 
 
-def _told(loc: tuple[int | str, ...], kind: str, message: str, read: sources.Sources) -> str:
-    """One finding of pydantic in our words."""
+def _describe(loc: tuple[int | str, ...], kind: str, message: str, read: sources.Sources) -> str:
+    """One error of pydantic as a message that names the key and its origin."""
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    if loc and isinstance(number := loc[-1], int):  # of a list, which was given as a whole
+    if loc and isinstance(number := loc[-1], int):  # an entry of a list, which was set as a whole
         loc, message = loc[:-1], f"entry {number + 1} {message}"
     path = tuple(str(part) for part in loc if part != "[key]")
-    if message.startswith(f"{'.'.join(path)}."):  # found by a whole section's check, which names the key itself
+    if message.startswith(f"{'.'.join(path)}."):  # from the check of a whole section, which names the key itself
         named, message = message.split(maxsplit=1)
         path = tuple(named.split(".", maxsplit=2))
     if kind == "extra_forbidden":

@@ -1,7 +1,7 @@
-"""Where settings are read from: TOML files, a folder of secrets, the environment, flags. Merged into one tree that
-remembers who said what.
+"""Reads settings from TOML files, a folder of secrets, the environment and flags, and merges them into one tree that
+stores the origin of each value.
 
-Called by settings.load_settings, which knows what the values mean; this file only knows how each place spells a key.
+Called by settings.model.load_settings, which checks the values; this file only reads each place's spelling of the keys.
 Raises SettingsError when a place can't be read. Tested by tests/settings/test_model.py.
 """
 
@@ -18,16 +18,16 @@ from scoreboard.domain.toml_lines import line_of, shown_reason
 PREFIX = "SCOREBOARD_"
 CONFIG = "SCOREBOARD_CONFIG"
 SECRETS_DIR = "SCOREBOARD_SECRETS_DIR"
-# Kubernetes gives each pod SCOREBOARD_SERVICE_HOST, SCOREBOARD_PORT_8000_TCP, … when a service is called scoreboard:
-# not ours.
+# When a service is called scoreboard, Kubernetes sets SCOREBOARD_SERVICE_HOST, SCOREBOARD_PORT_8000_TCP, … in each pod.
+# They are no settings.
 KUBERNETES = re.compile(r"SCOREBOARD_(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))\w*")
-SECRET_BYTES = 64 * 1024  # bytes; the largest secret is a PEM of some hundred
+SECRET_BYTES = 64 * 1024  # of a secret's file; the largest secret is a PEM of some hundred bytes
 
 Path_ = tuple[str, ...]
 
 
 class Sources:
-    """The merged tree, and for each leaf the place that gave it."""
+    """The merged tree, and the origin of each leaf."""
 
     def __init__(self) -> None:
         self.tree: dict[str, Any] = {}
@@ -35,7 +35,7 @@ class Sources:
         self._texts: dict[str, str] = {}  # of TOML files, by origin
 
     def put_toml(self, path: Path) -> None:
-        """Sets what stands in a TOML file. Raises SettingsError."""
+        """Sets all values of a TOML file. Raises SettingsError."""
         text = read_text(path)
         try:
             tree = tomllib.loads(text)
@@ -48,7 +48,7 @@ class Sources:
         self.put((), tree, origin)
 
     def put(self, path: Path_, value: object, origin: str) -> None:
-        """Sets a value, over whatever was there; the items of a table are set one by one."""
+        """Sets a value, and replaces an earlier one. The items of a table are set one by one."""
         if isinstance(value, str) and len(path) > 1 and value.lstrip().startswith("{"):
             try:
                 value = json.loads(value)
@@ -69,14 +69,15 @@ class Sources:
         self._origins[path] = origin
 
     def origin(self, path: Path_) -> str:
-        """Who gave the value at `path`, or something in it, of a TOML file with the line; empty for a default."""
+        """The origin of the value at `path`, or of a value below it; for a TOML file with the line. "" for a
+        default."""
         found = self._origins.get(path) or self._origins.get(self.leaf(path), "")
         if found in self._texts:
             return f"{found}, line {line_of(self._texts[found], path)}"
         return found or (self.origin(path[:-1]) if len(path) > 1 else "")
 
     def leaf(self, path: Path_) -> Path_:
-        """The first value given at or below `path`."""
+        """The path of the first value that was set at or below `path`."""
         return next((at for at in self._origins if at[: len(path)] == path), path)
 
 
@@ -97,8 +98,8 @@ def read_text(path: Path) -> str:
 
 
 def read_secrets(folder: Path) -> Iterator[tuple[Path_, str, str]]:
-    """The files of a secrets folder: `section__key`, or `section__key__item` for one item of a table (which keeps its
-    case)."""
+    """Path, value and origin of each file of a secrets folder. A file is named `section__key`, or `section__key__item`
+    for one item of a table, whose case is kept. Raises SettingsError."""
     try:
         for file in sorted(folder.iterdir()):
             # an orchestrator's own links (..data) begin with a dot
@@ -113,8 +114,8 @@ def read_secrets(folder: Path) -> Iterator[tuple[Path_, str, str]]:
 
 
 def read_environment(environ: Mapping[str, str]) -> Iterator[tuple[Path_, str, str]]:
-    """Every variable that begins with SCOREBOARD_, known or not, so that a misspelt one is not silently without
-    effect."""
+    """Path, value and origin of every variable that begins with SCOREBOARD_, also of unknown ones, so that a misspelt
+    name raises an error."""
     for name in sorted(environ):
         value = environ[name]
         if not name.startswith(PREFIX) or name in {CONFIG, SECRETS_DIR}:

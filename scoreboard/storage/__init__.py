@@ -1,5 +1,5 @@
 """PostgreSQL and Redis. The only folder that imports asyncio, trio_asyncio, asyncpg and redis.
 
-PostgreSQL is the truth. Redis holds projections of it that may vanish at any time, and Pub/Sub carries hints, never
+PostgreSQL is authoritative. Redis holds projections of it, which may be lost at any time. Pub/Sub carries hints, never
 data.
 """

@@ -1,14 +1,12 @@
-"""What this node knows of whether a board in Redis agrees with PostgreSQL. While that is not known,
-the board is shown as stale.
+"""Whether a board in Redis agrees with PostgreSQL, as far as this node knows. Until that is proven, the board is stale.
 
 1. A committer notes each turn that PostgreSQL has recorded, after its call to the board and before its actions are
    answered (`acknowledge`).
-2. The board's own answers tell up to which turn each writer's actions are on it. A call that failed leaves its turn
-   `unprojected`, until an answer covers it.
-3. The projector compares all writers' turns in both stores several times a second, and says what it found
-   (`set_stale_reasons`).
-4. The board agrees when nothing of this is open. So it stays stale until agreement
-   is proven, never until some time has passed.
+2. Each answer of the board contains the last applied turn of each writer. A failed call leaves its turn `unprojected`
+   until an answer covers it.
+3. The projector compares all writers' turns in both stores several times a second, and stores the reasons that it
+   found (`set_stale_reasons`).
+4. The board agrees when there is no unprojected turn and no reason. It never stops to be stale because time has passed.
 
 Synchronous, so every method is atomic on one loop.
 """
@@ -23,10 +21,10 @@ import structlog
 from scoreboard.domain.boards import Board
 from scoreboard.telemetry import metrics
 
-# without a comparison of the two stores for so long, the board is stale: others may have committed meanwhile
+# The board is stale when the last comparison is older than this: other nodes may have committed meanwhile.
 UNCHECKED_SECONDS = 3.0
-# whose turns are remembered; more were given up without an answer: all of them stay open until a comparison finds
-# them
+# Writers whose last turn is stored. Full: the oldest writer is dropped, and the board is stale until the next
+# comparison.
 MAX_WRITERS = 64
 
 log = structlog.get_logger()
@@ -46,8 +44,8 @@ class StaleReason(StrEnum):
 
 
 class DetachedWriters:
-    """This node's writers of which all others were told that they can't reach Redis. One for the process: a writer
-    stays until every board has what it committed."""
+    """This node's writers that PostgreSQL lists as unable to reach Redis. One object for the process. A writer stays
+    listed until every board has what it committed."""
 
     __slots__ = ("_lacking", "boards")
 
@@ -60,7 +58,7 @@ class DetachedWriters:
         return list(self._lacking)
 
     def add(self, writer: int) -> None:
-        """A call to Redis failed, or will not be made: every board may lack something."""
+        """A call to Redis failed, or will not be made: every board may lack what this writer committed."""
         self._lacking[writer] = set(self.boards)
 
     def confirm(self, board: Board) -> list[int]:
@@ -71,7 +69,7 @@ class DetachedWriters:
         return [writer for writer, lacking in self._lacking.items() if not lacking]
 
     def remove(self, writers: Iterable[int]) -> None:
-        """All others were told that they reach Redis again. Those that were added again meanwhile stay."""
+        """These writers are attached again in PostgreSQL. A writer that was added again meanwhile stays."""
         for writer in writers:
             if not self._lacking.get(writer):
                 self._lacking.pop(writer, None)
@@ -102,27 +100,26 @@ class Agreement:
         unchecked_seconds: float = UNCHECKED_SECONDS,
         detached: DetachedWriters | None = None,
     ) -> None:
-        """`on_stale` is called when something else than a comparison finds a reason: it should have the stores compared
-        soon."""
+        """`on_stale` is called when a reason is found outside of a comparison. It should request a comparison and must
+        not wait. `unchecked_seconds`: how long a comparison is valid. `detached` is shared by the boards of a node."""
         self.board, self.on_stale, self.unchecked_seconds = board, on_stale, unchecked_seconds
         self.detached = detached or DetachedWriters((board,))  # shared with the node's other boards
         self._acknowledged: dict[int, int] = {}  # writer → last turn that PostgreSQL has recorded
         self._unprojected: dict[int, int] = {}  # writer → last turn that the board may lack
         self._reasons: frozenset[StaleReason] = frozenset({StaleReason.UNCHECKED})  # found by the last comparison
-        self._new_reasons: frozenset[StaleReason] = (
-            frozenset()
-        )  # found by others since the comparison that is under way began
+        # found outside of the running comparison, since it began
+        self._new_reasons: frozenset[StaleReason] = frozenset()
         self._checked_at = monotonic()
         self._logged_reasons: frozenset[StaleReason] = self._reasons
-        self.agrees_until = -inf  # monotonic seconds; until then the board agrees, unless something happens
-        self.agreed_at = inf  # monotonic seconds, when it last became current: what was read before may lack something
+        self.agrees_until = -inf  # monotonic seconds; the board agrees until then, unless a reason is added
+        self.agreed_at = inf  # monotonic seconds, when it last became current; earlier reads may lack something
 
     @property
     def is_stale(self) -> bool:
         return monotonic() >= self.agrees_until
 
     def stale_reasons(self) -> frozenset[StaleReason]:
-        """All that is open now."""
+        """Every reason that holds now; empty when the board agrees."""
         found = self._reasons | {StaleReason.UNPROJECTED} if self._unprojected else self._reasons
         return found | {StaleReason.UNCHECKED} if monotonic() - self._checked_at > self.unchecked_seconds else found
 
@@ -134,11 +131,11 @@ class Agreement:
             oldest = next(iter(self._acknowledged))
             del self._acknowledged[oldest]
             self._unprojected.pop(oldest, None)
-            self.mark_stale(StaleReason.BEHIND)  # the next comparison tells
+            self.mark_stale(StaleReason.BEHIND)  # until the next comparison
         self._acknowledged[writer] = turn
 
     def mark_unprojected(self, writer: int, turn: int) -> None:
-        """The board refused that turn, or did not answer: it may lack it."""
+        """The board refused that turn or did not answer, so it may lack the turn."""
         self._unprojected[writer] = turn
         self.report()
         self.on_stale()
@@ -170,8 +167,8 @@ class Agreement:
         return whole
 
     def forget(self, lost: Iterable[int], alive: Iterable[int]) -> None:
-        """`lost`: writers whose turns PostgreSQL does not know any more; no board will ever confirm them. Of all
-        others, only `alive` ones and those that the board may lack are remembered."""
+        """Drops writers. Those in `lost` have turns that PostgreSQL no longer has, so no board can confirm them. Of the
+        others, a writer is dropped unless it is in `alive` or has an unprojected turn."""
         lost, alive = set(lost), set(alive)
         for writer in list(self._acknowledged):
             if writer in lost or not (writer in alive or writer in self._unprojected):
@@ -182,30 +179,30 @@ class Agreement:
     # ---- comparisons -------------------------------------------------------------------------------------------------
 
     def mark_stale(self, reason: StaleReason) -> None:
-        """Something other than a comparison says so; the next comparison tells."""
+        """Adds a reason that was found outside of a comparison. The next comparison confirms or removes it."""
         self._reasons |= {reason}
         self._new_reasons |= {reason}
         self.report()
         self.on_stale()
 
     def mark_unchecked(self) -> None:
-        """Redis could not be compared: whatever it says when it is back, only a comparison proves it."""
+        """Redis could not be compared. The board is stale until a comparison succeeds."""
         self._reasons |= {StaleReason.UNCHECKED}
         self.report()
 
     def begin_comparison(self) -> None:
-        """What is found from now on by others is not ended by this comparison: it may have asked the stores before."""
+        """A comparison begins. Reasons that `mark_stale` adds from now on outlive it, since its reads may be older."""
         self._new_reasons = frozenset()
 
     def set_stale_reasons(self, found: Iterable[StaleReason]) -> None:
-        """What a comparison of both stores has found; nothing: the board agrees, as far as others' turns are
-        concerned."""
+        """Stores the result of a comparison of both stores. Empty: nothing but an unprojected turn of this node can
+        make the board stale now."""
         self._reasons, self._checked_at = frozenset(found) | self._new_reasons, monotonic()
         self.report()
 
     def report(self) -> None:
-        """Called after each change. One log line for each change of the reasons, and a count for each new
-        reason."""
+        """Recomputes `agrees_until` after each change. Writes one log line for each change of the reasons, and counts
+        each new reason."""
         was_stale = self.is_stale
         self.agrees_until = -inf if self._unprojected or self._reasons else self._checked_at + self.unchecked_seconds
         if self.is_stale:

@@ -1,13 +1,13 @@
 """A board as everyone on this node reads it: one newest read, shared by GETs, ticks and new viewers.
 
-1. `min_version` is the highest version that Redis itself has answered. It rises with each own commit, before the
-   commit's actions are answered: so clients read their own writes.
-2. `cached_version` is what the newest good read returned. Only a good read moves it, so no error is remembered.
-3. A reader is answered from the cache when `cached_version` ≥ `min_version` as of its arrival, and the read is less
-   than MAX_READ_AGE_SECONDS old and was begun after the last hint.
+1. `min_version` is the highest version that an answer of Redis contained. It rises with each commit of this node,
+   before the commit's actions are answered. So clients read their own writes.
+2. `cached_version` is the version of the newest good read. Only a good read changes it, so no error is cached.
+3. A reader gets the cached read when `cached_version` ≥ `min_version` as of its arrival, the read is younger than
+   MAX_READ_AGE_SECONDS, and it began after the last hint.
 4. Else one reader reads under the lock, and all others share that read.
-5. A message from another node is a hint: it makes a read due. When that read does not confirm it, the hint is dropped.
-6. An answer of Redis counts only if it has all turns that this node has seen committed (see agreement), and is not
+5. A message from another node is a hint: it makes a read due. A hint that the read does not confirm is dropped.
+6. An answer of Redis is used only if it has all turns that this node has seen committed (see agreement), and is not
    older than `min_version` was when the read began. Else a repair is requested.
 7. While Redis can't be read, or its board is not known to agree with PostgreSQL, PostgreSQL is read once a second. The
    rows are marked stale and keep the last position.
@@ -35,11 +35,11 @@ from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script
 from scoreboard.telemetry import metrics
 
-# an older read is made again though no hint came: a lost hint costs a second
+# A cached read older than this is replaced even without a hint, so a lost hint delays a change by a second at most.
 MAX_READ_AGE_SECONDS = 1.0
-# between two attempts at Redis while it has no board that can be read: about a tick
+# between two tries at Redis while it has no readable board: about a tick
 REDIS_RETRY_INTERVAL_SECONDS = 0.1
-# readers wait so long for PostgreSQL instead; then they get the board that was read last
+# for the read of PostgreSQL that replaces Redis; after it, readers get the board that was read last
 FALLBACK_TIMEOUT_SECONDS = 0.5
 
 ROWS_SQL = f"""
@@ -47,10 +47,10 @@ SELECT s.user_id, s.total_score, u.username, u.avatar_url,
        (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
 FROM {{totals}} JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608 – a constant
 
-# ranks that PostgreSQL is asked to count, about a millisecond; who is further down has none until Redis tells it
+# The highest rank that PostgreSQL counts, in about a millisecond. A lower place has rank None until Redis can be read.
 MAX_COUNTED_RANK = 10_000
 
-# Counts who is before: an index range, as long as the rank is high.
+# Counts the users who rank higher. That is an index scan, whose length is the rank.
 STANDING_SQL = f"""
 SELECT own.total_score, 1 + (SELECT count(*) FROM (
     SELECT FROM {{totals}}
@@ -61,15 +61,15 @@ FROM (SELECT total_score, reached FROM {{totals}} WHERE user_id = $1) AS own""" 
 
 
 class Standing(NamedTuple):
-    """A user's own place: exact; rank None while it is not known, and for a user who is on no board yet, whose score is
-    0."""
+    """A user's exact score and rank. `rank` is None while it is not known. A user without an action has score 0 and
+    rank None."""
 
     score: int
     rank: int | None
 
 
 class _Answer(NamedTuple):
-    """One good read of Redis: `changed_ago` seconds, by Redis' own clock, since the shown rows or their position
+    """One good read of Redis. `changed_ago`: seconds, by Redis' clock, since the shown rows or their position
     changed."""
 
     snapshot: Snapshot
@@ -77,8 +77,8 @@ class _Answer(NamedTuple):
 
 
 class BoardCache:
-    """One for each board of the process. `request_repair()` is called when Redis' board is missing or fell back; it
-    must not wait."""
+    """One for each board of the process. `request_repair()` is called when the board in Redis is missing or older than
+    known; it must not wait."""
 
     __slots__ = (
         "_agreement",
@@ -119,12 +119,12 @@ class BoardCache:
         request_repair: Callable[[], None],
         installation: Callable[[], str],
     ) -> None:
-        """`installation` tells whose boards these are; it is known once PostgreSQL was reached."""
+        """`installation` returns the installation's id, which is known once PostgreSQL was reached."""
         self.board, self.request_repair = board, request_repair
         self._board_id = board.id
         self.min_version: BoardVersion = NEVER
         self.cached_version: BoardVersion = NEVER
-        # (epoch, top) of the newest message or read: what the position will be at least
+        # (epoch, top) of the newest message or read: the next position is at least this
         self.hinted_top: BoardVersion = NEVER
         self.newest: Snapshot | None = None
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
@@ -139,7 +139,7 @@ class BoardCache:
         self._read = stores.redis.register_script(load_board_script("read.lua"))
         self._standing = stores.redis.register_script(load_board_script("standing.lua"))
         self._rows: SingleFlight[list[Any]] = SingleFlight()
-        self._entries: dict[bytes, Entry] = {}  # member → row of the read before: most rows stay the same
+        self._entries: dict[bytes, Entry] = {}  # member → row of the previous read; most rows stay the same
         self._fallback: Snapshot | None = None
         self._fallback_at = self._retry_at = self._hint_at = -inf  # monotonic seconds
 
@@ -151,10 +151,9 @@ class BoardCache:
         self.note_hint(version)
 
     def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
-        """A message says that the board has this version. That is a hint: reads that arrive from now on ask Redis,
-        whose answer counts.
+        """A message names this version of the board. That is a hint: the next read asks Redis.
 
-        True: what is shown of the board has changed, for all that is known.
+        True: the shown rows have probably changed.
         """
         if version > self.cached_version:
             self._hint_at = monotonic()
@@ -169,8 +168,8 @@ class BoardCache:
         self.read_at = -inf
 
     def is_due(self, shown: Snapshot | None) -> bool:
-        """Whether a viewer of `shown` may be missing something: its top rose, nothing was read for a second, or the
-        board is stale."""
+        """Whether the shown rows may differ from `shown`: a newer `top` was hinted, the last read is older than
+        MAX_READ_AGE_SECONDS, or the board is stale."""
         return (
             shown is None
             or shown.stale
@@ -181,11 +180,11 @@ class BoardCache:
         )
 
     def changes_since(self, snapshot: Snapshot) -> float | None:
-        """Monotonic seconds of the oldest change since the last call that is in this snapshot; None when that is not
-        known (stale).
+        """When the oldest change happened that is in this snapshot and not in that of the last call, in monotonic
+        seconds. None for a stale snapshot.
 
-        By Redis' clock for the newest change, by this node's for those hinted before it in the same tick: no two
-        machines' clocks are compared.
+        The newest change is dated by Redis' clock, earlier ones of the same tick by the arrival of their hints. The
+        clocks of two machines are never compared.
         """
         since = min(self.unshown_since, self.changed_at)
         if self.hinted_top <= (snapshot.epoch, snapshot.shown_version):
@@ -200,14 +199,14 @@ class BoardCache:
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self) -> Snapshot:
-        """The first READ_SIZE rows, at least as new as what was known before the call, or else marked stale.
+        """The first READ_SIZE rows: at least as new as `min_version` was when the call began, or marked stale.
 
-        Raises StorageUnavailable when neither store answers and none ever did. Cancelling ends a read that others then
-        begin anew.
+        Raises StorageUnavailable when neither store answers and no earlier read succeeded. Cancelling ends the read of
+        the store; the next waiting reader starts a new one.
         """
         need, since = self.min_version, self._hint_at
         if self.stale_since_ms and self._fallback is not None and self._lock.locked():
-            # somebody is asking again already; no need for everyone to wait for a store that is in trouble
+            # another reader is asking Redis already; the others do not wait for a store that fails
             return self._fallback
         if fresh := self._fresh(need, since):
             return fresh
@@ -219,8 +218,8 @@ class BoardCache:
         return None if self.stale_since_ms else self._fresh(self.min_version, self._hint_at)
 
     def _fresh(self, need: BoardVersion, since: float) -> Snapshot | None:
-        """What the newest read gives, if it is new enough. While stale, the outcome of the last attempt, be it a
-        failure, is shared for a while."""
+        """The newest read, if it is new enough. While stale, all readers share the outcome of the last try until
+        `_retry_at`: rows, or StorageUnavailable."""
         now = monotonic()
         if not self.stale_since_ms:
             is_new = self.cached_version >= need and self.read_at >= since and now - self.read_at < MAX_READ_AGE_SECONDS
@@ -261,15 +260,15 @@ class BoardCache:
         self.min_version = max(self.min_version, snapshot.board_version)
         hinted, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.shown_version)
         if hinted > read and begun > self._hint_at:
-            metrics.HINTS_UNCONFIRMED.inc()  # no store says so: dropped
+            metrics.HINTS_UNCONFIRMED.inc()  # Redis does not confirm the hint, so it is dropped
             hinted = NEVER
         self.hinted_top = max(hinted, read)
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
         return snapshot
 
     async def _from_redis_aio(self, known: BoardVersion) -> _Answer | None:
-        """None: Redis has no whole board of ours (emptied, damaged, being rebuilt), or one that is older than what is
-        known."""
+        """One read. None: Redis has no whole board of this installation (emptied, damaged, being rebuilt), or the board
+        is older than `known`. Raises StorageUnavailable."""
         expected = self._agreement.expected()
         with redis_errors():
             answer = await self._read(keys=self._keys, args=[self._installation(), READ_SIZE - 1, *expected])
@@ -287,13 +286,15 @@ class BoardCache:
         if self._profiles.drop_outdated(self._board_id, epoch, names):
             self._entries.clear()
         rows = await self._find_entries_aio(members)
-        has_names = len(self._entries) == len(members)  # one that comes later moves no position, and so no date
+        # a name that is found later changes no position, and so no date
+        has_names = len(self._entries) == len(members)
         modified = last_modified(top_at, now) if has_names else 0
         snapshot = Snapshot(self._board_id, epoch, version, top, updated or now, rows, last_modified=modified)
         return _Answer(snapshot, max(0, now - (top_at or now)) / 1000)
 
     async def _find_entries_aio(self, members: list[bytes]) -> tuple[Entry, ...]:
-        """The rows of these members. Those of the read before are taken over: a UUID's text costs more than a row."""
+        """The rows of these members. Rows of the previous read are reused: making a UUID's text costs more than a
+        row."""
         new = [member for member in members if member not in self._entries]
         standing = {member: read_member(member) for member in new}
         profiles = await self._profiles.find_aio(user for user, _, _ in standing.values()) if new else {}
@@ -305,7 +306,7 @@ class BoardCache:
                 profile = profiles.get(user)
                 name = profile or self._profiles.last_known(user)
                 entry = Entry(rank, str(user), name.username, total, name.avatar_url)
-                if profile is not None:  # else it is asked for again
+                if profile is not None:  # else the next read asks for it again
                     known[member] = entry
             else:
                 known[member] = entry = entry if entry.rank == rank else msgspec.structs.replace(entry, rank=rank)
@@ -314,8 +315,8 @@ class BoardCache:
         return tuple(rows)
 
     async def _read_fallback(self, from_redis: Snapshot | None) -> Snapshot:
-        """The board from PostgreSQL, once a second; when that is away too, what Redis has, or else the one that was
-        shown last."""
+        """The board from PostgreSQL, read at most once a second. When PostgreSQL fails too: the rows from Redis, else
+        the last rows. Raises StorageUnavailable when there are none."""
         now = monotonic()
         if self._fallback is not None and now - self._fallback_at < MAX_READ_AGE_SECONDS:
             return self._fallback
@@ -353,10 +354,10 @@ class BoardCache:
     # ---- one user ---------------------------------------------------------------------------------------------------
 
     async def standing(self, user: UUID) -> Standing:
-        """A user's exact score and rank, as new as what was known before the call: from Redis, or counted by
-        PostgreSQL while that is away.
+        """A user's exact score and rank, at least as new as `min_version` was when the call began. Redis gives them;
+        while it is away or the board is stale, PostgreSQL counts them.
 
-        Raises StorageUnavailable when neither answers.
+        Raises StorageUnavailable when neither store answers. Cancelling changes nothing.
         """
         if not self._agreement.is_stale:
             need, expected = self.min_version, self._agreement.expected()
@@ -378,7 +379,7 @@ class BoardCache:
         return Standing(row["total_score"], row["rank"] if row["rank"] <= MAX_COUNTED_RANK else None)
 
     def _standing_of(self, answer: list[Any], need: BoardVersion, expected: dict[int, int]) -> Standing | None:
-        """What Redis' answer says; None when it is not to be believed."""
+        """The standing in an answer of Redis; None when the answer is incomplete or too old to be used."""
         if not answer:
             return None
         epoch, version, incomplete, key, rank, applied = answer

@@ -1,8 +1,13 @@
-"""Pub/Sub between the nodes: hints that something is newer, never data that anybody depends on.
+"""Pub/Sub between the nodes: hints that something is newer, never data that anything depends on.
 
-One channel, one payload of lines; the second one names the installation. `board` comes from the Lua calls that change a
-board, `beat` from each node once a second (a half-open subscription is not noticed otherwise) with its number of
-viewers, `revoked` from a log-out. `decode` is pure; `listen` receives; nothing here knows who is events.
+There is one channel. A payload consists of lines: the kind, the installation, and what the kind needs.
+
+- `board`: a Lua script has changed a board.
+- `beat`: sent by each node once a second, with its number of viewers. Without it a half-open subscription is not
+  noticed.
+- `revoked`: a session has ended.
+
+`decode` is pure; `Bus.listen` receives payloads and does not decode them.
 """
 
 import asyncio
@@ -17,7 +22,7 @@ from scoreboard.domain.ledger_rows import ScoreEvent
 from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 
-# from connecting to the confirmation; a silent address is tried again soon, since it may lead elsewhere then
+# from connecting to the confirmation; a silent address is tried again soon, since it may lead to another server then
 SUBSCRIBE_TIMEOUT_SECONDS = 0.5
 
 
@@ -34,7 +39,7 @@ class Personal(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """A board has a newer version. `top` is the version at which its first rows last changed."""
+    """A board has a newer version. `top` is the version at which its shown rows last changed."""
 
     board: str
     version: BoardVersion
@@ -46,7 +51,7 @@ class Update(msgspec.Struct, frozen=True):
         return f"{self.version.epoch}-{self.top}"
 
     def without_ranks(self) -> "Update":
-        """The same with ranks that are not known."""
+        """The same message with every rank None."""
         return msgspec.structs.replace(
             self, personal=tuple(msgspec.structs.replace(one, rank=None) for one in self.personal)
         )
@@ -54,7 +59,7 @@ class Update(msgspec.Struct, frozen=True):
 
 class Heartbeat(msgspec.Struct, frozen=True):
     node: str
-    viewers: int = 0  # who watch on it
+    viewers: int = 0  # connected to this node
 
 
 class Revoked(msgspec.Struct, frozen=True):
@@ -67,7 +72,7 @@ _decode_events = msgspec.json.Decoder(list[ScoreEvent]).decode
 
 
 def decode(payload: bytes, installation: str) -> BusMessage | None:
-    """What a payload says; None when it says nothing that this version understands, or is another installation's."""
+    """The message in a payload; None when this version can't read it, or when it is another installation's."""
     kind, _, rest = payload.partition(b"\n")
     sender, _, rest = rest.partition(b"\n")
     if sender != installation.encode():
@@ -105,27 +110,30 @@ class Bus:
         self._stores = stores
 
     def decode(self, payload: bytes) -> BusMessage | None:
-        """What a payload says to this installation."""
+        """The message in a payload; None when it can't be read or is another installation's."""
         return decode(payload, self._stores.installation)
 
     async def publish_beat(self, node: str, viewers: int = 0) -> None:
-        """Tells all nodes, this one too, that the channel works, and how many watch here. Raises StorageUnavailable."""
+        """Publishes a heartbeat to all nodes, this one included, with this node's number of viewers.
+
+        Raises StorageUnavailable.
+        """
         await self._publish(f"beat\n{self._stores.installation}\n{node}\n{viewers}")
 
     async def publish_revoked(self, sid: UUID) -> None:
-        """Tells all nodes that a session has ended. Raises StorageUnavailable; they read it from PostgreSQL within 2 s
-        anyway."""
+        """Publishes to all nodes that a session has ended. Raises StorageUnavailable; the nodes then read it from
+        PostgreSQL within 2 s."""
         await self._publish(f"revoked\n{self._stores.installation}\n{sid}")
 
     async def _publish(self, payload: str) -> None:
         await self._stores.command("PUBLISH", self._stores.namespace.updates, payload)
 
     async def listen(self, subscribed: Callable[[], None], deliver: Callable[[bytes], None]) -> None:
-        """Calls `subscribed` whenever a subscription stands and `deliver` with every payload after it, for ever.
-        Neither may wait.
+        """Calls `subscribed` after each confirmed subscription, and `deliver` with every payload after it. Runs for
+        ever. Neither callback may wait.
 
         When all connections to Redis are replaced, it subscribes again. Raises StorageUnavailable when the connection
-        ends; a half-open one is never noticed here. Cancelling closes the subscription.
+        ends. It does not notice a half-open connection; heartbeats are for that. Cancelling closes the subscription.
         """
         await run_in_asyncio(self._listen_aio, subscribed, deliver)
 

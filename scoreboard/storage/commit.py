@@ -1,9 +1,8 @@
-"""A batch of actions becomes outcomes: limits, then the ledger, then the boards, in one crossing.
+"""A batch of actions becomes outcomes: limits, then the ledger, then the boards, in one crossing to asyncio.
 
 A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its id, and its sequence of turns.
-PostgreSQL decides. While Redis can't be reached actions get no ranks, but they are recorded; the boards are marked as
-stale before anybody is answered (see agreement). Called by `workers.committer`, which waits for it; asyncio-flavoured
-throughout.
+PostgreSQL is authoritative. While Redis can't be reached, actions are recorded without ranks, and the boards are marked
+as stale before an outcome is returned (see agreement). Called by `workers.committer`. All coroutines run in asyncio.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -36,7 +35,7 @@ from scoreboard.storage.writer import RecordedTurn, Writer
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What became of a batch: outcomes in the order of its actions, and the versions of the boards after it, as far as
+    """The result of a batch: outcomes in the order of its actions, and the versions of the boards after it, as far as
     they are known."""
 
     outcomes: list[Outcome]
@@ -44,9 +43,9 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Commit:
-    """One committer's way through the stores. Not shared: each committer has its own.
+    """One committer's access to the stores. Not shared: each committer has its own.
 
-    The first of `boards` is the leaderboard: outcomes tell the ranks there.
+    The first of `boards` is the leaderboard: the ranks of outcomes are those on it.
     """
 
     __slots__ = ("boards", "breaker", "detached", "limits", "writer")
@@ -59,22 +58,23 @@ class Commit:
         """Decides on, records and projects the actions; (user, action id) is unique among them.
 
         `skip_locked`: rows that another session holds are not waited for (see Writer); the outcome is LOCKED then.
-        Raises StorageUnavailable when PostgreSQL is: nothing was recorded, or a retry of the same action ids tells.
-        Cancelling may leave the outcome unknown, which a retry tells too.
+
+        Raises StorageUnavailable when PostgreSQL can't be used. Then the actions may be recorded or not, and so may
+        they after a cancellation. In both cases a retry of the same action ids returns what was recorded.
         """
-        decisions, is_judged = await self._decide_aio(actions)
+        decisions, limits_are_complete = await self._decide_aio(actions)
         outcomes: list[Outcome | None] = [decision.refusal for decision in decisions]
-        going = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        admitted = [place for place, outcome in enumerate(outcomes) if outcome is None]
         versions: dict[Board, BoardVersion] = {}
-        if going:
-            # other nodes' writers are detached from Redis, not from one board: each agreement knows of them
-            by_log = not is_judged or StaleReason.DETACHED in self.boards[0].agreement.stale_reasons()
+        if admitted:
+            # a writer is detached from Redis, not from one board, so every agreement has this reason
+            by_log = not limits_are_complete or StaleReason.DETACHED in self.boards[0].agreement.stale_reasons()
             for turn in await self.writer.record_aio(
-                [actions[place] for place in going], by_log=by_log, skip_locked=skip_locked
+                [actions[place] for place in admitted], by_log=by_log, skip_locked=skip_locked
             ):
                 ranks = await self._project_aio(turn, versions)
                 for at, outcome in zip(turn.places, turn.recording.outcomes, strict=True):
-                    outcomes[going[at]] = (
+                    outcomes[admitted[at]] = (
                         _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
                     )
         ages = await self._find_duplicates_aio(actions, outcomes)
@@ -82,8 +82,8 @@ class Commit:
         return Committed([outcome or USER_DELETED for outcome in outcomes], versions)
 
     async def _decide_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
-        """By Redis, and whether that is enough. While Redis is away, the action log decides alone, when the actions are
-        recorded."""
+        """Redis' decisions, and whether they are complete. If not, the action log must decide too when the actions are
+        recorded; while Redis is away, it decides alone."""
         try:
             with guard(self.breaker):
                 return await self.limits.reserve_aio(actions)
@@ -93,8 +93,8 @@ class Commit:
         return [LimitDecision(None)] * len(actions), False
 
     async def _project_aio(self, turn: RecordedTurn, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
-        """Brings one recorded turn to every board, and notes their versions. Returns the ranks of the first board, by
-        raw user id; none where they are not certain."""
+        """Sends one recorded turn to every board, and adds their versions to `versions`. Returns the ranks on the first
+        board by raw user id; none when they are not certain."""
         first: dict[bytes, int | None] | None = None
         if not turn.recording.rows:
             return {}
@@ -107,7 +107,7 @@ class Commit:
                 applied = None
                 board.note_failure(call)
                 self.limits.invalidate()
-                # of PostgreSQL, just after it has recorded: the next turn tries again
+                # PostgreSQL failed just after it had recorded: the next turn tries again
                 with suppress(StorageUnavailable):
                     await self._detach_aio()
             if applied is not None:
@@ -117,51 +117,51 @@ class Commit:
         return first or {}
 
     async def _detach_aio(self) -> None:
-        """Tells all writers, by way of PostgreSQL, that this one can't reach Redis. Until then they don't know what
-        they miss.
+        """Lists this writer in PostgreSQL as unable to reach Redis, so that all other writers ask the action log for
+        the rate limits.
 
-        Raises StorageUnavailable. The projector calls it off.
+        Raises StorageUnavailable. The projector removes the writer from the list again (storage.repair).
         """
         number, detached = self.writer.writer_id, self.detached
         if number not in detached.writers:
             await self.writer.ask_aio(lambda conn: outbox.detach_aio(conn, [number]))
         detached.add(number)
 
-    # ---- what was there before --------------------------------------------------------------------------------------
+    # ---- duplicates -------------------------------------------------------------------------------------------------
 
     async def _find_duplicates_aio(
         self, actions: Sequence[SubmittedAction], outcomes: list[Outcome | None]
     ) -> dict[int, int]:
-        """409 goes before 429 and 400: whoever was turned away or found no new key is looked up among what was recorded
-        before.
+        """Replaces outcomes by Duplicate where the action was recorded before. 409 has precedence over 429 and 400, so
+        refused actions are looked up too.
 
-        Returns by place how long ago that was (ms).
+        Returns the age of each recorded action (ms) by place.
         """
-        asked = [place for place, outcome in enumerate(outcomes) if outcome is None or _was_turned_away(outcome)]
-        if not asked:
+        unsure = [place for place, outcome in enumerate(outcomes) if outcome is None or _may_be_duplicate(outcome)]
+        if not unsure:
             return {}
         try:
             found = await self.writer.ask_aio(
-                lambda conn: ledger.find_recorded_aio(conn, [actions[place] for place in asked], self.writer.span())
+                lambda conn: ledger.find_recorded_aio(conn, [actions[place] for place in unsure], self.writer.span())
             )
         except StorageUnavailable:
-            if len(asked) == len(actions):
+            if len(unsure) == len(actions):
                 raise
-            for place in asked:  # the others are recorded: their outcomes stand
+            for place in unsure:  # the others are recorded and keep their outcomes
                 outcomes[place] = OUTCOME_UNKNOWN
             return {}
-        again = {asked[at]: before for at, before in found.items()}
-        ranks = await self._bring_aio({actions[place].user for place in again}) if again else {}
-        for place, before in again.items():
-            original = before.duplicate.original
+        duplicates = {unsure[at]: recorded for at, recorded in found.items()}
+        ranks = await self._bring_aio({actions[place].user for place in duplicates}) if duplicates else {}
+        for place, recorded in duplicates.items():
+            original = recorded.duplicate.original
             outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
-        return {place: before.age_ms for place, before in again.items()}
+        return {place: recorded.age_ms for place, recorded in duplicates.items()}
 
     async def _bring_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
-        """Brings users' present rows to the boards, before an earlier outcome is repeated to them: the node that
-        recorded it may have died.
+        """Sends the users' current rows to the boards before an earlier outcome is returned again: the node that
+        recorded it may have ended before its own call.
 
-        Returns their ranks on the first board by raw user id, as far as they are certain.
+        Returns their ranks on the first board by raw user id; none when they are not certain.
         """
         first: dict[bytes, int | None] | None = None
         for board in self.boards:
@@ -185,20 +185,20 @@ class Commit:
         outcomes: Sequence[Outcome | None],
         ages: Mapping[int, int],
     ) -> None:
-        """Slots and cooldowns that this batch newly reserved for what then did not count."""
-        given_back = []
+        """Releases slots and cooldowns that this batch reserved for actions that were not recorded."""
+        releases = []
         for place, (action, decision, outcome) in enumerate(zip(actions, decisions, outcomes, strict=True)):
-            if decision.reserved and (what := decision.reserved & _to_return(action, outcome, ages.get(place, 0))):
-                given_back.append((action, what))
-        if given_back:
+            if decision.reserved and (what := decision.reserved & _releasable(action, outcome, ages.get(place, 0))):
+                releases.append((action, what))
+        if releases:
             try:
-                await self.limits.release_aio(given_back)
+                await self.limits.release_aio(releases)
             except StorageUnavailable:
-                self.breaker.failed(monotonic())  # they expire by themselves
+                self.breaker.failed(monotonic())  # the reservations expire by themselves
 
 
 async def _current_rows_aio(board: Board, users: Iterable[UUID], conn: asyncpg.Connection) -> list[LedgerRow]:
-    """The users' rows for a board. Who is deleted is noted in the outbox."""
+    """The users' rows for a board. A deleted user has none; the outbox has the deletion."""
     return [row for row in await ledger.current_rows_aio(conn, board, dict.fromkeys(users, 0)) if row.total is not None]
 
 
@@ -206,8 +206,8 @@ def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
     return msgspec.structs.replace(recorded, rank=rank)
 
 
-def _was_turned_away(outcome: Outcome) -> bool:
-    """By a limit or a rule, in the stores."""
+def _may_be_duplicate(outcome: Outcome) -> bool:
+    """Whether a limit or a rule refused the action, so that the ledger was not asked for its key."""
     return (
         isinstance(outcome, Refusal)
         and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION}
@@ -215,18 +215,18 @@ def _was_turned_away(outcome: Outcome) -> bool:
     )
 
 
-def _to_return(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -> int:
-    """What a action must not keep of its reservation, given its outcome; `age_ms` is that of the action that it
-    repeats."""
+def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -> int:
+    """The bits of an action's reservation that must be released, given its outcome. `age_ms` is the age of the recorded
+    action that a duplicate repeats."""
     match outcome:
         case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry finds its slot again
             return 0
-        # of a young action it is that one's own: the other committer may have recorded it on this reservation
+        # a recent action owns the reservation: the other committer may have recorded it with this one
         case Duplicate():
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= action.cooldown_ms else 0)
-        case Refusal(code=Code.RATE_LIMITED):  # by the action log, which knows more than Redis
+        case Refusal(code=Code.RATE_LIMITED):  # by the action log, which is more complete than Redis
             return SLOT | COOLDOWN
-        # by its rule, or unstorable: the slot stays taken, like any refused action's
+        # refused by its rule, or unstorable: it uses up its slot, like every refused action
         case Refusal() if outcome is not USER_DELETED:
             return COOLDOWN
         case _:

@@ -1,4 +1,4 @@
-"""What a comparison of both stores says of a board: why it may not agree, and which repair it needs. Pure.
+"""The result of a comparison of both stores for one board: why the board is stale, and which repair it needs. Pure.
 
 Called by `storage.repair`. Tested in tests/workers/test_projector.py.
 """
@@ -12,27 +12,28 @@ from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.postgres.outbox import Missing
 from scoreboard.storage.rebuild import BoardState
 
-# a turn that is missing for longer makes the board stale: whoever has the lease had time to bring it
+# A turn that is missing for longer makes the board stale: the holder of the lease had time to replay it.
 BEHIND_SECONDS = 1.0
 
 
 class Repair(Enum):
     """What a board needs."""
 
-    REPLAY = auto()  # it is sound: fill gaps, if any
-    # it came back with an older content: a new epoch, so that everybody drops the newer versions, and fill
+    REPLAY = auto()  # it is sound: replay missing turns, if any
+    # Redis came back with an older content: give the board a new epoch, so that every node drops the newer versions
+    # that it knows, and replay
     RENEW = auto()
-    COMPLETE = auto()  # whoever put it in place was stopped before it was complete
-    REBUILD = auto()  # there is none, a part is missing, or PostgreSQL's history went back
+    COMPLETE = auto()  # the projector that switched it in stopped before it was complete
+    REBUILD = auto()  # there is none, a part is missing, or an older PostgreSQL database was restored
 
 
 class Comparison(NamedTuple):
-    """What both stores say at one time. `lost`: turns that the board has and PostgreSQL does not, by writer."""
+    """The state of both stores. `lost`: how many turns the board has and PostgreSQL does not, by writer."""
 
     found: BoardState
     lost: dict[int, int]
     missing: list[Missing]
-    is_pruned: bool  # what is missing is no longer kept
+    is_pruned: bool  # missing turns are no longer in the outbox
     detached: dict[int, bool]  # writers without Redis → dead
 
 
@@ -48,7 +49,8 @@ def needed_repair(seen: Comparison, known: BoardVersion) -> Repair:
 
 def reasons_of(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behind: bool = False) -> set[StaleReason]:
     """Why the board may not agree with PostgreSQL. `own`: writers of this node, whose turns the agreement has.
-    `was_behind`: a gap was found before; then a young one is none that a committer is just closing."""
+    `was_behind`: the last comparison found a gap; then a young gap counts too, since no committer is just closing
+    it."""
     found, reasons = seen.found, set[StaleReason]()
     if not found.is_whole:
         reasons.add(StaleReason.MISSING)

@@ -1,7 +1,7 @@
-"""Compares what the stores say of the same totals: the action log, the totals of a board, and that board in Redis.
+"""Compares the totals that three places hold: the action log, the totals of a board, and that board in Redis.
 
-Called by `scoreboard verify`. Reads only; asyncio-flavoured; whole tables in chunks, so memory holds one set of users
-per store.
+Called by `scoreboard verify`. Only reads. Tables are read in chunks; memory holds one row a user. Coroutines run in
+asyncio.
 
 Tested in tests/workers/test_projector.py.
 """
@@ -40,7 +40,7 @@ GROUP BY user_id"""
 
 
 class Differences(dict[str, str]):
-    """What differs, by what it is about: a user id, mostly."""
+    """Differences by what they are about: a user id, or the name of a key."""
 
     def note(self, about: object, what: str) -> None:
         name = str(about)

@@ -1,8 +1,8 @@
-"""Learns about once a second in which condition each store is, for /readyz, the log and the metrics.
+"""Checks about once a second in which condition each store is, for /readyz, the log and the metrics.
 
-Each check uses a new connection, as it would be opened for the next call: one that was opened earlier may lead to a
-server that has moved, or be a session from before a setting was changed. A failure of any call makes the next check
-come at once. Reads nothing of the board and changes nothing in the stores.
+Each check opens a new connection. An older one may lead to a server that has moved, or be a session from before a
+setting was changed. A failed call anywhere makes the next check start at once. A check reads nothing of the board and
+changes nothing in the stores.
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from scoreboard.storage.connections.redis_pool import make_pool
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.telemetry import metrics
 
-CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; with the next two a change is known within two seconds
+CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; so a change is known within two seconds
 CHECK_TIMEOUT_SECONDS = 0.6  # for one check on a new connection
-# for a connection that is open already, when the new one had no answer: a busy node is slow in making one
+# for a check on an open connection, when the new one gave no answer: a busy node is slow in opening one
 OPEN_CONNECTION_TIMEOUT_SECONDS = 0.3
 MIN_INTERVAL_SECONDS = 0.25  # between the starts of two checks, however many failures are reported
 
-# Whether a new session may write, which server this is, and whether the tables are there and may be read (no row is:
-# WHERE false).
+# Whether a new session may write, which server this is, and whether the tables exist and may be read. `WHERE false`: no
+# row is read.
 SESSION_SQL = """
 SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, pg_postmaster_start_time() AS started,
        (SELECT count(*) FROM users WHERE false), (SELECT count(*) FROM scores WHERE false),
        (SELECT count(*) FROM action_keys WHERE false), (SELECT count(*) FROM action_logs WHERE false),
        (SELECT count(*) FROM commits WHERE false), (SELECT count(*) FROM sessions WHERE false)"""
-# A megabyte that is written to a file and given back: PostgreSQL has room again when this succeeds. Rows of 1.6 kB stay
-# uncompressed.
+# Writes a megabyte to a temporary file, which is dropped at commit. It succeeds when PostgreSQL has room again. Rows of
+# 1.6 kB stay uncompressed.
 SPACE_SQL = """
 CREATE TEMPORARY TABLE scoreboard_space ON COMMIT DROP AS
 SELECT repeat(md5(n::text), 50) AS filler FROM generate_series(1, 640) n"""
 
-# never written. LPUSHX on it changes nothing, and is refused as every write would be
+# This key is never written. LPUSHX on it changes nothing, and is refused when any write would be.
 UNUSED_LIST_KEY = "{leaderboard}:health"
 
 NO_EVICTION = "noeviction"
@@ -73,7 +73,7 @@ class HealthMonitor:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self.conditions: dict[Store, StoreCondition] = {"postgresql": StoreCondition.DOWN, "redis": StoreCondition.DOWN}
-        self._policy = NO_EVICTION  # as Redis said last
+        self._policy = NO_EVICTION  # maxmemory-policy in the last answer of Redis
         self._has_checked = False
         self._reported = trio.Event()
         # of the server that the last new connection led to and that takes writes
@@ -95,8 +95,8 @@ class HealthMonitor:
         return self._policy != NO_EVICTION
 
     def report(self, failure: StorageUnavailable) -> None:
-        """A call failed. The next check comes at once. A report that a store is full is believed without a check,
-        since no check sees that."""
+        """A call failed: the next check starts at once. FULL is set without a check, since no check of an up store
+        tests the free space."""
         if failure.condition is StoreCondition.FULL:
             self._note(failure.store, StoreCondition.FULL, failure.why)
             self._reported.set()
@@ -132,13 +132,13 @@ class HealthMonitor:
             if found is StoreCondition.BUSY or _has_timed_out(began):  # too many connections, a lock, or silence
                 found, why = await self._check_pool_connection_aio(before, why)
         if found is StoreCondition.UP and before is not self.conditions["postgresql"]:
-            return  # somebody met a full disk during this check, which asked for no space: the next one does
+            return  # a call found the disk full during this check, which tested no space: the next one does
         if (
             found is StoreCondition.UP
             and before in {StoreCondition.DOWN, StoreCondition.READ_ONLY}
             and self._has_checked
         ):
-            # Sessions of that time may be read-only or half-open.
+            # Sessions from before may be read-only or half-open.
             self._stores.pool.replace("postgresql can be written again", at_once=True)
         self._note("postgresql", found, why)
 
@@ -167,8 +167,8 @@ class HealthMonitor:
         self._postgres_started = started
 
     async def _check_pool_connection_aio(self, before: StoreCondition, why: str) -> tuple[StoreCondition, str]:
-        """When a new connection gave no answer: one that is open may show that the store is there. What it may write is
-        as it was."""
+        """Checks an open connection, when a new one gave no answer. If it answers, the store is there, and its
+        condition is the one from `before`; DOWN becomes UP."""
         try:
             await self._stores.pool.call_aio(
                 lambda conn: conn.fetchval("SELECT 1"), seconds=OPEN_CONNECTION_TIMEOUT_SECONDS
@@ -196,7 +196,7 @@ class HealthMonitor:
             and self._has_checked
             and number == generation.number
         ):
-            # connections of that time may be half-open, which no call would notice
+            # connections from before may be half-open, which no call would notice
             generation.replace("redis answers again", at_once=True)
         self._note("redis", found, why)
 
@@ -253,13 +253,13 @@ class HealthMonitor:
 
 
 def _has_timed_out(began: float) -> bool:
-    """Whether a check ended by its time-out: the store gave no answer."""
+    """Whether a check that began then has reached its time-out, so that the store gave no answer."""
     return asyncio.get_running_loop().time() - began >= CHECK_TIMEOUT_SECONDS
 
 
 async def _check_space_aio(conn: asyncpg.Connection) -> None:
-    """Raises StorageUnavailable with FULL when there is none. A role that may not make temporary tables is not asked
-    further."""
+    """Raises StorageUnavailable with FULL when there is no space. For a role that may not make temporary tables nothing
+    is tested."""
     try:
         async with conn.transaction():
             await conn.execute(SPACE_SQL)

@@ -1,10 +1,13 @@
 """Names and pictures on boards: a cache of the node's own, then Redis, then PostgreSQL.
 
-Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update. Readers fill `profile:<user id>`
-with HSETNX and so never overwrite what a change has written; a change writes through and raises `names` of the meta of
-each board that the user is on, which drops the nodes' own caches (profile_changed.lua says what else it does to a
-board). PostgreSQL notes each change in the outbox; the projector does what was not written through (`announce_aio`).
-`storage.board_cache` asks while it reads; `operations.accounts` calls `write_through`.
+Specification: user profile data, Redis hash, 5 minutes, invalidated on profile update.
+
+1. A reader fills `profile:<user id>` with HSETNX, so it never overwrites what a change has written.
+2. A change writes through (`write_through`). It also raises `names` in the meta of each board that the user is on. So
+   every node drops its own cache. What else happens to the board is in profile_changed.lua.
+3. PostgreSQL notes each change in the outbox. The projector announces what was not written through (`announce_aio`).
+
+`storage.board_cache` reads; `operations.accounts` calls `write_through`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +29,9 @@ from scoreboard.storage.redis.scripts import load_script
 
 PROFILE_TTL_SECONDS = 300  # specification: caching table
 CACHE_SIZE = 4096  # profiles on this node, about 1 MiB; full: all are dropped, and the next read asks Redis again
-# names that were known before a cache was dropped, about 1 MiB; full: only those of the last cache are kept
+# names of dropped caches, about 1 MiB; full: only those of the last cache are kept
 LAST_KNOWN_SIZE = 4096
-# that a board's read waits for PostgreSQL's names, and for Redis to keep them: as long as for Redis itself
+# how long a board's read waits for names from PostgreSQL, and for Redis to store them: as long as for Redis itself
 POSTGRES_TIMEOUT_SECONDS = 0.25
 
 ANNOUNCE_BATCH_USERS = 500  # users a pipeline and a script: a millisecond of Redis
@@ -47,12 +50,12 @@ class Profile(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """Stands in Redis once the boards were notified of exactly this profile."""
+        """Stored in Redis once every board was notified of exactly this profile."""
         return sha256(b"\n".join(self.fields)).digest()[:8]
 
 
 def placeholder(user: UUID) -> Profile:
-    """Stands in for a user whose name this node never knew and no store tells now, or who is just being deleted."""
+    """The profile of a user whose name this node never read and no store gives now, or who is just being deleted."""
     return Profile(f"user-{user.hex[:8]}", None)
 
 
@@ -76,7 +79,7 @@ class Profiles:
         self._cache: dict[UUID, Profile] = {}
         self._cached_since = monotonic()
         self._names: dict[str, tuple[int, int]] = {}  # board → (epoch, names) as last read
-        self._last_known: dict[UUID, Profile] = {}  # of the caches before, for when nobody tells a name
+        self._last_known: dict[UUID, Profile] = {}  # of dropped caches, for when no store gives a name
         self._postgres_reads: SingleFlight[dict[UUID, Profile]] = SingleFlight()
         self._redis_fills: SingleFlight[None] = SingleFlight()
 
@@ -93,15 +96,14 @@ class Profiles:
         return outdated
 
     def last_known(self, user: UUID) -> Profile:
-        """The name that was known last, for when no store tells it; it may have changed."""
+        """The profile as it was last read, else a placeholder. For when no store gives it; it may have changed."""
         return self._cache.get(user) or self._last_known.get(user) or placeholder(user)
 
     async def find_aio(self, users: Iterable[UUID]) -> Mapping[UUID, Profile]:
-        """The profiles of these users; those that no store tells in time are missing, and are asked for again by the
-        next call.
+        """The profiles of these users. Those that no store gives in time are absent; the next call asks for them again.
 
-        Raises StorageUnavailable when Redis can't be read; that it takes no writes, or that PostgreSQL fails, costs no
-        board.
+        Raises StorageUnavailable when Redis can't be read. It does not raise when Redis refuses writes, or when
+        PostgreSQL fails: the board is shown all the same.
         """
         cache = self._cache
         found, missing = {}, []
@@ -134,7 +136,7 @@ class Profiles:
         with redis_errors():
             for user, answer in zip(users, await pipe.execute(raise_on_error=False), strict=True):
                 if isinstance(answer, Exception):
-                    if reply_code(answer) == "WRONGTYPE":  # somebody else's key has the name: as good as none
+                    if reply_code(answer) == "WRONGTYPE":  # another program's key has this name: there is no profile
                         continue
                     raise answer
                 username, avatar_url = answer
@@ -143,8 +145,8 @@ class Profiles:
         return found
 
     async def _from_postgres_aio(self, users: list[UUID]) -> dict[UUID, Profile]:
-        """Nothing where PostgreSQL can't be asked, or not in time. Fills Redis; one that takes no writes costs a query
-        again."""
+        """The profiles from PostgreSQL; none when it fails or is late. Fills Redis with them. When Redis refuses
+        writes, the next call asks PostgreSQL again."""
 
         async def select_aio() -> dict[UUID, Profile]:
             rows = await self._stores.pool.fetch_aio(NAMES_SQL, users)
@@ -170,10 +172,10 @@ class Profiles:
     # ---- changing ---------------------------------------------------------------------------------------------------
 
     async def write_through(self, user: UUID, username: str, avatar_url: str | None) -> None:
-        """Brings a profile that PostgreSQL has just committed to every node's boards, by one crossing to asyncio.
+        """Writes a profile that PostgreSQL has just committed to Redis, and notifies all boards.
 
-        Returns also when Redis is out of reach, and may be cancelled: the projector brings it then, and boards are
-        stale meanwhile.
+        Never raises because Redis is away, and may be cancelled. In both cases the projector announces the profile
+        later, and the boards are stale meanwhile.
         """
         with suppress(StorageUnavailable):
             await run_in_asyncio(self._write_through_aio, user, Profile(username, avatar_url))
@@ -198,9 +200,9 @@ class Profiles:
 async def announce_aio(
     stores: Stores, conn: asyncpg.Connection, script: Any, board: Board, users: Sequence[UUID]
 ) -> None:
-    """Brings changed profiles that stand in the outbox to the board. What `write_through` has sent is not sent again.
+    """Notifies a board of changed profiles in the outbox. Those that `write_through` has announced are skipped.
 
-    `script`: profile_changed.lua. All nodes read anew what Redis has of these users. Raises StorageUnavailable, and
+    `script`: profile_changed.lua. Every node then reads these users' profiles again. Raises StorageUnavailable, and
     what asyncpg raises.
     """
     for start in range(0, len(users), ANNOUNCE_BATCH_USERS):
@@ -210,7 +212,7 @@ async def announce_aio(
             pipe = stores.redis_bulk.pipeline(transaction=False)
             for user in portion:
                 pipe.hmget(stores.namespace.profile(user), "username", "avatarUrl", "announced")
-            found = await pipe.execute(raise_on_error=False)  # a key of somebody else is no profile that was announced
+            found = await pipe.execute(raise_on_error=False)  # an error: the key holds something else, so announce
             announced = {
                 user
                 for user, answer in zip(portion, found, strict=True)

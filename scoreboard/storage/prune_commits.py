@@ -4,10 +4,10 @@ Each writer's last row stays in `commits`, and its field in `applied`, also when
 dropped safely:
 
 1. The two stores change one after the other, and every node compares them several times a second. A writer that is
-   missing in one of them alone is what a lost history looks like: the board would be built anew.
-2. Nobody can tell that a writer has ended. A committer without an action for a day still expects its last row, and a
-   PostgreSQL session whose number is used again goes on from it.
-3. A Redis that comes back with an older content still has the field, and would again look like a lost history.
+   missing in one store alone looks like a lost history, and the board would be rebuilt.
+2. It can't be known that a writer has ended. A committer without an action for a day still expects its last row. A
+   PostgreSQL session whose number is used again continues from that row.
+3. A Redis that comes back with an older content still has the field. That would look like a lost history, too.
 
 Tested in tests/workers/test_housekeeping.py.
 """
@@ -23,7 +23,10 @@ from scoreboard.storage.rebuild import Rebuilder
 
 
 async def prune_commits(stores: Stores, boards: Sequence[Board], seconds: float) -> int:
-    """Deletes old rows that all boards have, and returns how many. Raises StorageUnavailable, also after `seconds`."""
+    """Deletes old rows that all boards have, and returns how many.
+
+    Raises StorageUnavailable, also after `seconds`. Cancelling ends the connection; deleted batches stay deleted.
+    """
     return await stores.on_own_connection(seconds, _prune_aio, stores, boards)
 
 

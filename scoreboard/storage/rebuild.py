@@ -1,19 +1,18 @@
-"""How a board in Redis is brought back to what PostgreSQL says: by replaying missed turns, or by building it anew
-beside the live one.
+"""Repairs a board in Redis from PostgreSQL: replays missed turns, or rebuilds the board under staging keys.
 
-Called by the projector and by `scoreboard rebuild-board`. asyncio-flavoured. No lock is held, in either store: whoever
-stops half-way, or goes on much later, changes nothing.
+Called by the projector and by `scoreboard rebuild-board`. Coroutines run in asyncio. No lock is held in either store: a
+rebuild that stops half-way, or continues much later, does no harm.
 
 1. A board is built under staging keys from one snapshot of the totals, with each writer's last turn in that snapshot.
    Missed turns are replayed until few are left.
-2. The switch puts it in place in one step, if it is whole and its epoch is newer than the live one's. It is marked
-   incomplete: what was committed between the last replay and the switch went to the old board, so ranks are null and
-   reads are stale.
-3. What is missing then is replayed. Whoever commits after the switch finds the new epoch. So one replay that begins
-   after the switch finds everything, and the board is complete.
+2. The switch replaces the live board in one step, if the new one is whole and its epoch is newer. The new board is
+   marked incomplete: what was committed between the last replay and the switch went to the old board. So ranks are null
+   and reads are stale.
+3. Missing turns are replayed once more. A commit after the switch already finds the new epoch. So one replay that
+   begins after the switch finds everything, and the board is marked complete.
 
-A board that came back with an older content gets a new epoch in the same way, without step 1. So every node drops the
-newer versions that it knows.
+A board that came back with an older content gets a new epoch by steps 2 and 3. So every node drops the newer versions
+that it knows.
 
 Tested in tests/workers/test_projector.py.
 """
@@ -38,15 +37,15 @@ from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.redis.scripts import load_board_script, load_script
 
 CHUNK_USERS = 2_000  # users a pipeline: about 10 ms of Redis
-STAGING_TTL_SECONDS = 60  # a board built under staging keys goes away by itself so long after its last chunk
+STAGING_TTL_SECONDS = 60  # staging keys expire this long after the last chunk
 UNLIMITED_SQL = (
     "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
     "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 )
-MAX_REPLAYS = 10  # before a switch; each is much shorter than the one before, and the last one's work is done after it
+MAX_REPLAYS = 10  # before a switch; each is much shorter than the previous one, and step 3 replays the rest
 
-# Everything as Redis takes it: a UUID or an integer made in Python would cost more than the row. In the board's order:
-# Redis puts a member at the end of a sorted set several times faster than anywhere in it.
+# PostgreSQL encodes the columns for Redis: a UUID or an integer made in Python would cost more than the row. Rows come
+# in the board's order: Redis appends a member to a sorted set several times faster than it inserts one.
 SCORES_SQL = """
 SELECT user_id::text::bytea, total_score::text::bytea,
        int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
@@ -65,17 +64,17 @@ RAISE_EPOCH_SQL = "SELECT setval('board_epochs', $1)"
 
 
 class StaleEpoch(ScoreboardError):
-    """The board that was being repaired is not there any more: emptied again, or another projector was faster."""
+    """The board that was being repaired is gone: Redis was emptied again, or another projector was faster."""
 
 
 class BoardState(NamedTuple):
-    """What Redis says of a board and of itself. `is_whole`: it is this installation's, and its keys belong together."""
+    """The state of a board in Redis. `is_whole`: it is this installation's, and all its keys belong together."""
 
     is_whole: bool
     epoch: int  # 0: there is none
     version: int
     run_id: str  # of the server that made the board
-    server: str  # run id of the server that answers
+    server: str  # run id of the server that answered
     is_incomplete: bool
     applied: Mapping[int, int]  # of a whole board
 
@@ -94,7 +93,7 @@ class Rebuilder:
         self._complete = stores.redis.register_script(load_board_script("complete.lua"))
 
     async def state_aio(self, keys: BoardKeys | None = None) -> BoardState:
-        """Of the live board, unless other keys are named. Raises StorageUnavailable."""
+        """The state of the board under these keys; None: the live board. Raises StorageUnavailable."""
         with redis_errors():
             info = await self.stores.redis.info("server")
             whole, epoch, version, run_id, incomplete, applied = await self._state(
@@ -106,14 +105,14 @@ class Rebuilder:
     async def apply_aio(
         self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]
     ) -> int:
-        """Brings missed turns to a board of that epoch. Returns how many users' rows went out. Raises StaleEpoch,
-        StorageUnavailable."""
+        """Replays missed turns on a board of that epoch. Returns how many rows were sent. Raises StaleEpoch and
+        StorageUnavailable. Cancelling leaves a part of the turns missing; the next repair replays them."""
         count = 0
         for lack in missing:
             with postgres_errors():
                 await announce_aio(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
                 rows = await ledger.current_rows_aio(conn, self.board, lack.users)
-            for start in range(0, max(1, len(rows)), CHUNK_USERS):  # only the last part says that the turns are in
+            for start in range(0, max(1, len(rows)), CHUNK_USERS):  # only the last chunk registers the turns
                 last = start + CHUNK_USERS >= len(rows)
                 span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
                 if isinstance(await projection.call_aio(epoch, span, rows[start : start + CHUNK_USERS], []), int):
@@ -123,10 +122,10 @@ class Rebuilder:
         return count
 
     async def rebuild_aio(self, conn: asyncpg.Connection) -> BoardVersion:
-        """Builds the board anew from PostgreSQL and puts it in place. Returns its version.
+        """Rebuilds the board from PostgreSQL and replaces the live one. Returns its version.
 
-        Raises StaleEpoch, outbox.HistoryGone and StorageUnavailable; then the live board is as it was, or marked
-        incomplete.
+        Raises StaleEpoch, outbox.HistoryGone and StorageUnavailable. Then, and after a cancellation, the live board is
+        unchanged, or the new one is in place and marked incomplete.
         """
         with postgres_errors():
             epoch = await self._next_epoch_aio(conn)
@@ -146,16 +145,18 @@ class Rebuilder:
             return await self.complete_aio(conn, epoch)
 
     async def bump_epoch_aio(self, conn: asyncpg.Connection, found: int) -> BoardVersion:
-        """Gives the live board, whose epoch is `found`, a new one, and brings what it lacks. As `rebuild`; raises
-        outbox.HistoryGone too."""
+        """Gives the live board, whose epoch is `found`, a new epoch, and replays what it lacks. Returns its version.
+
+        Raises as `rebuild_aio`.
+        """
         with postgres_errors():
             epoch = await self._next_epoch_aio(conn)
             await self._put_in_place_aio(epoch, found)
             return await self.complete_aio(conn, epoch)
 
     async def complete_aio(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
-        """Brings what was committed before the switch to the board, and marks it as complete. Raises
-        outbox.HistoryGone, StaleEpoch, StorageUnavailable."""
+        """Replays what was committed before the switch, and marks the board as complete. Returns its version. Raises
+        outbox.HistoryGone, StaleEpoch and StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
             await self._replay_aio(conn, self._projection(live), epoch, live)
@@ -168,7 +169,7 @@ class Rebuilder:
         return BoardVersion(epoch, int(version))
 
     async def _replay_aio(self, conn: asyncpg.Connection, projection: Projection, epoch: int, keys: BoardKeys) -> int:
-        """Until all that was committed before the call is in. Returns how many rows went out."""
+        """Replays until the board has all that was committed before the call. Returns how many rows were sent."""
         committed, count = await outbox.last_turns_aio(conn), 0
         while True:
             found = await self.state_aio(keys)
@@ -191,13 +192,15 @@ class Rebuilder:
         )
 
     async def _next_epoch_aio(self, conn: asyncpg.Connection) -> int:
-        """A number that no board had; a PostgreSQL restored from a backup may have forgotten some."""
+        """An epoch that no board has had. The sequence of a PostgreSQL restored from a backup may be behind; then it is
+        raised."""
         found = (await self.state_aio()).epoch
         epoch = int(await conn.fetchval(EPOCH_SQL))
         return epoch if epoch > found else int(await conn.fetchval(RAISE_EPOCH_SQL, found + 1))
 
     async def _clear_staging_aio(self, epoch: int) -> None:
-        """Clears a board that was never finished, and only then says which one is built now: at most one is there."""
+        """Deletes the staging keys of an unfinished board, and only then stores the epoch of the new one. So at most
+        one staging board exists."""
         name = self.namespace.building(self.board)
         with redis_errors():
             before = await self.stores.redis_bulk.get(name)
@@ -217,8 +220,8 @@ class Rebuilder:
     async def _fill_aio(
         self, conn: asyncpg.Connection, staging: BoardKeys, epoch: int, turns: Mapping[int, int]
     ) -> None:
-        """Redis takes a chunk while the next one is read. The sizes are said last: until then the board is not
-        whole."""
+        """Sends a chunk to Redis while the next one is read from PostgreSQL. The sizes are written last: until then the
+        board is not whole."""
         size = 0
         sending: asyncio.Task[None] | None = None
         try:
@@ -263,7 +266,7 @@ class Rebuilder:
 
     async def _send_aio(self, staging: BoardKeys, totals: list[bytes], order: list[Any], entry: list[bytes]) -> None:
         with redis_errors():
-            # so that no key is left without its end
+            # one transaction, so that every key has an expiry
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
                 pipe.execute_command("ZADD", staging.totals, *totals)
                 pipe.execute_command("ZADD", staging.order, *order)
@@ -278,7 +281,8 @@ class Rebuilder:
 
 
 async def rebuild_board_aio(stores: Stores, board: Board) -> BoardVersion:
-    """Builds the board anew whatever it looks like. Raises StorageUnavailable, StaleEpoch, HistoryGone."""
+    """Rebuilds the board, also when it is sound. Returns its version. Raises StorageUnavailable, StaleEpoch and
+    outbox.HistoryGone."""
     conn = await stores.connect_aio()
     try:
         with ended_connection(conn):

@@ -1,17 +1,18 @@
-"""Keeps a board in Redis what PostgreSQL says: compares the two, and repairs the board when it is this node's turn.
+"""Compares a board in Redis with PostgreSQL, and repairs the board when this node holds the lease.
 
-1. Every node compares for itself, and puts what it finds into the board's agreement. Redis is asked first: a turn is on
-   the board, and acknowledged, only after its commit.
-2. A turn younger than SETTLED_SECONDS is not missing: its committer brings it. An older one is replayed.
-3. A board that is absent, damaged, or has turns that PostgreSQL does not know, is built anew (REBUILD). One that came
-   back with an older content gets a new epoch (RENEW). One that is not complete is completed (COMPLETE).
+1. Every node compares for itself, and stores the result in the board's agreement. Redis is read first: a turn is
+   applied to the board, and acknowledged, only after its commit.
+2. A turn younger than SETTLED_SECONDS is not missing: its committer sends it. An older one is replayed.
+3. A board that is absent, damaged, or has turns that PostgreSQL does not have, is rebuilt (REBUILD). One that came back
+   with an older content gets a new epoch (RENEW). One that is not complete is completed (COMPLETE).
 4. Only the holder of the lease repairs. A holder that loses the lease stops between two parts of its work.
-5. A repair does not end that the board is stale. The comparison after it does, and that comes at once.
-6. A writer that could not reach Redis is detached until all boards have what it committed. While Redis is away its node
-   says once a second that it lives. When it has been silent for long it is dead: the holder of the lease attaches it,
-   once nothing is missing, and has the windows of the rate limits begin anew.
+5. After a repair the board is still stale. The next comparison, which follows at once, ends that.
+6. A writer that could not reach Redis is detached until all boards have what it committed. While Redis is away, its
+   node renews the entry in PostgreSQL once a second. A writer whose entry was not renewed for so long as
+   outbox.DETACHED_TIMEOUT_SECONDS is dead. Once nothing is missing, the holder of the lease attaches it and resets the
+   windows of the rate limits.
 
-Called by `workers.projector`. asyncio-flavoured. Tested in tests/workers/test_projector.py.
+Called by `workers.projector`. Coroutines run in asyncio. Tested in tests/workers/test_projector.py.
 """
 
 from collections.abc import Callable
@@ -37,10 +38,10 @@ from scoreboard.telemetry import metrics
 
 log = structlog.get_logger()
 
-# a committer has this long to bring its own turns to the board: longer than a call to Redis may take
+# A committer has this long to send its own turns to the board: longer than a call to Redis may take.
 SETTLED_SECONDS = 0.3
-DETACHED_INTERVAL_SECONDS = 1.0  # how often a node says that it still can't reach Redis
-# for a comparison; PostgreSQL's silence must not keep the next one from trying a new connection
+DETACHED_INTERVAL_SECONDS = 1.0  # between two renewals of the entries of detached writers
+# for a comparison; when PostgreSQL is silent, the next comparison must be able to try a new connection
 CHECK_TIMEOUT_SECONDS = 3.0
 
 
@@ -68,8 +69,8 @@ class BoardRepair:
         request_repair: Callable[[], None],
         detached: DetachedWriters | None = None,
     ) -> None:
-        """`request_repair` has the next comparison made at once; it must not wait. `detached` is shared by the boards
-        of a node."""
+        """`request_repair` makes the next comparison start at once; it must not wait. `detached` is shared by the
+        boards of a node."""
         self.stores, self.board, self.limits = stores, board, limits
         self.agreement = Agreement(board, request_repair, detached=detached)
         self.projection = Projection(  # shared with the committers
@@ -85,14 +86,17 @@ class BoardRepair:
         self._detached_at = 0.0  # monotonic seconds
 
     async def check_aio(self) -> Repair | None:
-        """Compares, and repairs if needed: what was done, or None. Raises StorageUnavailable, StaleEpoch,
-        HistoryGone; the next comparison tells."""
+        """Compares, and repairs if needed. Returns the repair, or None when there was none.
+
+        Raises StorageUnavailable, StaleEpoch and outbox.HistoryGone; the next comparison then shows the state.
+        Cancelling may leave a repair unfinished; the next one starts from the state that it finds.
+        """
         if self._conn is None or self._conn.is_closed():
             self._conn = await self.stores.connect_aio()
         conn = self._conn
         with ConnectionDeadline(conn, CHECK_TIMEOUT_SECONDS) as deadline:
             rebuilder = Rebuilder(self.stores, self.board, partial(self._keep_going_aio, deadline))
-            known = self.projection.known  # before the comparison: the committers may learn of more during it
+            known = self.projection.known  # read before the comparison: the committers may raise it during it
             try:
                 seen = await self._compare_aio(conn, rebuilder)
                 own = {*self.writers(), *self.agreement.detached.writers}
@@ -146,7 +150,7 @@ class BoardRepair:
             case Repair.REPLAY:
                 await rebuilder.apply_aio(conn, self.projection, found.epoch, seen.missing)
             case Repair.RENEW:
-                await self.limits.reset_windows_aio()  # they came back old too
+                await self.limits.reset_windows_aio()  # they have an older content, too
                 self.projection.known = await rebuilder.bump_epoch_aio(conn, found.epoch)
             case Repair.COMPLETE:
                 self.projection.known = await rebuilder.complete_aio(conn, found.epoch)
@@ -154,12 +158,13 @@ class BoardRepair:
                 self.projection.known = await rebuilder.rebuild_aio(conn)
         dead = [writer for writer, is_dead in seen.detached.items() if is_dead]
         if dead and not seen.missing:
-            await self.limits.reset_windows_aio()  # what they recorded is in no window
+            await self.limits.reset_windows_aio()  # the actions that they recorded are in no window
             with postgres_errors():
                 await outbox.attach_aio(conn, dead)
 
     async def _keep_going_aio(self, deadline: ConnectionDeadline) -> None:
-        """Between two parts of long work: raises StaleEpoch when another node has the lease."""
+        """Called between two parts of long work: extends the deadline and keeps the lease. Raises StaleEpoch when
+        another node has the lease."""
         deadline.extend()
         if not await self.lease.keep_aio():
             raise StaleEpoch
@@ -167,8 +172,7 @@ class BoardRepair:
     # ---- writers without Redis --------------------------------------------------------------------------------------
 
     async def _attach_aio(self, conn: Connection) -> None:
-        """Redis can be reached. Once all boards have what this node's writers committed, all others may trust them
-        again."""
+        """Attaches this node's writers, now that Redis can be reached, once all boards have what they committed."""
         detached = self.agreement.detached
         if not detached.writers:
             return
@@ -182,7 +186,7 @@ class BoardRepair:
             await self._stay_detached_aio(conn)
 
     async def _stay_detached_aio(self, conn: Connection) -> None:
-        """Says that this node's writers live, and still can't reach Redis."""
+        """Renews the entries of this node's detached writers in PostgreSQL, once an interval."""
         writers = self.agreement.detached.writers
         if writers and monotonic() >= self._detached_at + DETACHED_INTERVAL_SECONDS:
             with postgres_errors():

@@ -1,7 +1,7 @@
-"""The stores that the settings name, or the embedded ones: reached, migrated, open.
+"""Opens the stores that the settings name, or the embedded ones, and migrates the database.
 
-Every command begins here. A database that is still starting is waited for; one that stays away, or that refuses us,
-ends the start with one line.
+Every command that needs the stores begins here. It waits for a database that is still starting. A database that can't
+be reached for START_TIMEOUT_SECONDS, or that refuses the log-in, ends the start with a message of one line.
 """
 
 from collections.abc import AsyncIterator
@@ -20,9 +20,9 @@ from scoreboard.storage.connections.conditions import POOLER_ERRORS
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres.migrate import migrate
 
-START_TIMEOUT_SECONDS = 60.0  # for PostgreSQL to be there
+START_TIMEOUT_SECONDS = 60.0  # for PostgreSQL to accept connections
 RETRY_INTERVAL_SECONDS = 1.0
-# password, database: waiting changes nothing
+# a wrong password or no such database: waiting does not help
 REFUSAL_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 POOLER_HINT = "a pooler such as PgBouncer stands before PostgreSQL and mixes up prepared statements"
 MAX_PORT = 65535
@@ -33,8 +33,11 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def start_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """The migrated stores that the settings name, or the embedded ones, started or joined. Raises SettingsError and
-    StartError."""
+    """The open and migrated stores: those that the settings name, or the embedded ones, started or joined.
+
+    Raises SettingsError and StartError. Leaving the block closes the connections, and ends embedded servers that this
+    process started.
+    """
     async with AsyncExitStack() as stack:
         postgres_url, redis_url = settings.postgres.url.get_secret_value(), settings.redis.url.get_secret_value()
         if settings.embedded.enabled:
@@ -55,8 +58,8 @@ async def start_stores(settings: Settings) -> AsyncIterator[Stores]:
 
 
 def check_postgres_url(url: str) -> None:
-    """Raises SettingsError when a port is none: of one of several hosts, or what follows a colon of a password that is
-    not encoded."""
+    """Raises SettingsError when the port of a host is not a port number. An unencoded colon in a password looks like
+    that, too."""
     for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
         _, colon, port = host.rpartition("]")[2].rpartition(":")
         if colon and port and not (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
@@ -64,7 +67,7 @@ def check_postgres_url(url: str) -> None:
 
 
 def check_redis_url(url: str) -> None:
-    """Raises SettingsError when redis-py can't read it, or would take another database than the one that it seems to
+    """Raises SettingsError when redis-py can't read the URL, or would use another database than the URL seems to
     name."""
     try:
         parts = urlsplit(url)
@@ -72,7 +75,7 @@ def check_redis_url(url: str) -> None:
             raise SettingsError(
                 "redis.url: must end with the number of a database, e.g. /0 (in a password, / is written %2F)"
             )
-        redis.asyncio.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # connects to nobody
+        redis.asyncio.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]  # opens no socket
     except ValueError:  # its message may quote a part of the password
         raise SettingsError(f"redis.url: {URL_HINT}") from None
     except TypeError as exc:  # a parameter that redis-py does not know

@@ -1,13 +1,13 @@
-"""A committer's own PostgreSQL connection, and how a batch gets through it whatever happens.
+"""A committer's own PostgreSQL connection, and how it records a batch in spite of errors.
 
-1. Every batch of a writer is a turn (writer id, sequence 1, 2, 3 …). By it a lost outcome is found again, and the
-   writer notices that an older database was restored.
-2. Errors of the data halve the batch until the bad action stands alone.
-3. Users whose rows another session holds are set apart.
-4. A deadlock is tried once more.
-5. Whatever is not an error reply of PostgreSQL ends the connection.
+1. Every batch of a writer is a turn (writer id, sequence 1, 2, 3 …). The turn identifies the batch when its outcome was
+   lost, and shows when an older database was restored.
+2. After an error of the data the batch is halved, until the bad action is alone.
+3. Actions of users whose rows another session holds are separated from the batch.
+4. After a deadlock the batch is tried once more.
+5. Every error that is not an error reply of PostgreSQL ends the connection.
 
-asyncio-flavoured; one batch at a time.
+Coroutines run in asyncio; one batch at a time.
 """
 
 import secrets
@@ -37,7 +37,7 @@ from scoreboard.storage.postgres.ledger import DecideByLog, HistoryLost, LimitsU
 T = TypeVar("T")
 log = structlog.get_logger()
 
-# a batch takes milliseconds; after this the connection is given up, so that two tries fit an action's 3 s
+# A batch takes milliseconds. After this time the connection is terminated, so that two tries fit an action's 3 s.
 STATEMENT_SECONDS = 1.4
 
 _LOCKS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)  # 40P01, 55P03
@@ -54,7 +54,7 @@ class RecordedTurn(NamedTuple):
 
 
 class Writer:
-    """One connection, one writer id, and the sequence number that comes next."""
+    """One connection, one writer id, and the next sequence number."""
 
     __slots__ = ("_connect", "agreements", "boards", "conn", "decide_by_log", "sequence", "writer_id")
 
@@ -64,8 +64,8 @@ class Writer:
         decide_by_log: DecideByLog,
         agreements: Sequence[Agreement],
     ) -> None:
-        """`connect` makes a committer's connection. `decide_by_log` says by the action log who has used up a rate
-        limit. `agreements` are those of the boards that the actions are recorded for."""
+        """`connect` opens a committer's connection. `decide_by_log` refuses actions by the rate limits in the action
+        log. `agreements` are those of the boards for which actions are recorded."""
         self._connect, self.decide_by_log, self.agreements = connect, decide_by_log, agreements
         self.boards = tuple(agreement.board for agreement in agreements)
         self.conn: asyncpg.Connection | None = None
@@ -80,7 +80,7 @@ class Writer:
         return SequenceRange(self.writer_id, self.sequence, self.sequence)
 
     async def ready_aio(self) -> asyncpg.Connection:
-        """The connection, made anew if it is gone. Raises StorageUnavailable within the connect time-out."""
+        """The open connection; opens a new one if needed. Raises StorageUnavailable within the connect time-out."""
         conn = self.conn
         if conn is None or conn.is_closed():
             conn = self.conn = await self._connect()
@@ -95,15 +95,15 @@ class Writer:
     async def record_aio(
         self, actions: Sequence[SubmittedAction], *, by_log: bool = False, skip_locked: bool = False
     ) -> list[RecordedTurn]:
-        """Records the actions, as one turn if it can be, as several where a bad one had to be set apart.
+        """Records the actions: as one turn, or as several when bad or locked ones had to be separated.
 
-        `by_log`: the action log decides who has used up a rate limit. `skip_locked`: rows that another session holds
-        are not waited for. Whoever's rows are held for longer than a moment is set apart with the outcome LOCKED:
-        nothing of it was recorded.
+        `by_log`: the action log decides on the rate limits. `skip_locked`: rows that another session holds are not
+        waited for. Actions of users whose rows are held have the outcome LOCKED: nothing of them was recorded. Without
+        `skip_locked` that happens only after the lock time-out.
 
-        Raises StorageUnavailable when nothing of the batch was recorded or it can't be known. What is left when
-        PostgreSQL goes away after a part was recorded has outcomes instead (503). Cancelling costs the connection and
-        the writer id, like any end that can't be known.
+        Raises StorageUnavailable when nothing of the batch was recorded, or when it can't be known. When PostgreSQL
+        fails after a part was recorded, the rest has the outcome OUTCOME_UNKNOWN (503) instead. Cancelling ends the
+        connection and gives the writer a new id, as after every unknown outcome.
         """
         turns: list[RecordedTurn] = []
         places: Sequence[int] = range(len(actions))
@@ -124,7 +124,7 @@ class Writer:
         return turns
 
     def close(self) -> None:
-        """Ends the connection. Whatever was under way, the next batch starts with a new one and a new id."""
+        """Ends the connection, and the call that uses it. The next batch uses a new connection and a new writer id."""
         if self.conn is not None:
             self.conn.terminate()
         self._new_writer_id()
@@ -151,7 +151,7 @@ class Writer:
             return
         except _LOCKS as exc:
             free = await self._set_locked_apart_aio(actions, places, turns)
-            if len(free) == len(places):  # it is no user's row that is held, or not any more
+            if len(free) == len(places):  # no user's row is held, or not any more
                 await self._halve_aio(
                     actions, places, turns, decide_by_log, out_of_service(f"The database is busy ({exc.sqlstate}).")
                 )
@@ -162,7 +162,7 @@ class Writer:
             if exc.constraint_name != "commits_pkey":
                 await self._halve_aio(actions, places, turns, decide_by_log, UNSTORABLE_ACTION)
                 return
-            self._new_writer_id()  # an earlier try of another batch came late, and used this turn
+            self._new_writer_id()  # a delayed try of an earlier batch has used this turn
             await self._record_aio(actions, places, turns, decide_by_log)
             return
         except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
@@ -175,7 +175,7 @@ class Writer:
     async def _set_locked_apart_aio(
         self, actions: Sequence[SubmittedAction], places: Sequence[int], turns: list[RecordedTurn]
     ) -> list[int]:
-        """The places of those whose rows nobody holds. The others are LOCKED."""
+        """The places of actions whose users' rows no other session holds. The others get the outcome LOCKED."""
         users = {actions[place].user for place in places}
         held = await self.ask_aio(lambda conn: ledger.find_locked_aio(conn, users))
         apart = [place for place in places if actions[place].user in held]
@@ -201,9 +201,9 @@ class Writer:
     async def _record_or_resolve_aio(
         self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
     ) -> Recording:
-        """A second try of the same turn where the first one's end is unknown, or a deadlock.
+        """Tries the turn, and once more after a deadlock or when the first try's outcome is unknown.
 
-        Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked.
+        Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked and StorageUnavailable.
         """
         await self.ready_aio()  # a batch that was never sent has no unknown outcome
         try:
@@ -215,21 +215,21 @@ class Writer:
             if self.is_connected:
                 if costs_connection(exc):
                     self.conn.terminate()  # type: ignore[union-attr]  # it is connected
-                raise  # an error reply: PostgreSQL said no, nothing was recorded
+                raise  # an error reply: nothing was recorded
             log.warning("batch_interrupted", why=exc.why, actions=len(batch))
             return await self._resolve_aio(batch, span, decide_by_log)
 
     async def _resolve_aio(
         self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
     ) -> Recording:
-        """The same turn on a new connection: the keys wait for a first try that is still under way, then tell whether
-        it went through.
+        """Tries the same turn on a new connection. The unique keys make it wait for a first try that still runs, and
+        show whether that was committed.
 
         Raises StorageUnavailable when that can't be found out.
         """
         try:
             try:
-                # a refusal now says nothing of the first try
+                # a refusal of this try does not show whether the first one was committed
                 recording = await self._try_aio(batch, span, decide_by_log or self.decide_by_log)
             except asyncpg.UniqueViolationError as exc:
                 if exc.constraint_name != "commits_pkey":
@@ -238,11 +238,11 @@ class Writer:
                 if recording.rows:
                     return recording
                 if not await self.ask_aio(lambda conn: ledger.has_turn_aio(conn, span)):
-                    self._new_writer_id()  # the first try may still begin, and use this turn
+                    self._new_writer_id()  # the first try may still arrive, and use this turn
                     return recording
             return await self.ask_aio(lambda conn: ledger.read_back_aio(conn, batch, span, self.boards))
         except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:
-            self._new_writer_id()  # the turn may be used or not, now or in a moment: a gap would stall the projector
+            self._new_writer_id()  # it is unknown whether the turn is used, and a gap would stall the projector
             raise (
                 exc
                 if isinstance(exc, StorageUnavailable)
@@ -264,7 +264,7 @@ class Writer:
             raise
 
     def _mark_stale(self, reason: StaleReason) -> None:
-        """What the database says of all its writers holds for every board."""
+        """Adds the reason to every board: it is about the database, not about one board."""
         for agreement in self.agreements:
             agreement.mark_stale(reason)
 

@@ -34,7 +34,7 @@ def _request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return event
 
 
-class _Lines:
+class _LineWriter:
     """Writes finished lines to a stream. A line for which a full pipe has no room is lost and counted. Once there is
     room again, a line with the number of lost lines comes first."""
 
@@ -55,10 +55,10 @@ class _Lines:
     debug = info = warning = error = critical = msg
 
 
-class _StandardLibrary(logging.Handler):
+class _LoggingHandler(logging.Handler):
     """Passes what libraries log by `logging` through the same processors."""
 
-    def __init__(self, render_line: Callable[[str, EventDict], str], lines: _Lines) -> None:
+    def __init__(self, render_line: Callable[[str, EventDict], str], lines: _LineWriter) -> None:
         super().__init__()
         self._render_line, self._lines = render_line, lines
 
@@ -114,7 +114,7 @@ def configure(level: str = "info", format: str = "auto", *, stream: TextIO | Non
     def lost_line(count: int) -> str:
         return render_line("warning", {"event": "log_lines_lost", "count": count, "request_id": ""})
 
-    lines, number = _Lines(stream, lost_line), logging.getLevelNamesMapping()[level.upper()]
+    lines, number = _LineWriter(stream, lost_line), logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -128,7 +128,7 @@ def configure(level: str = "info", format: str = "auto", *, stream: TextIO | Non
     global _announce  # noqa: PLW0603 – as structlog's own configuration, the process has one
     _announce = announce_to_stream
     root = logging.getLogger()
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _StandardLibrary)]
-    root.addHandler(_StandardLibrary(render_line, lines))
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _LoggingHandler)]
+    root.addHandler(_LoggingHandler(render_line, lines))
     root.setLevel(max(number, logging.INFO))  # libraries' debug lines would drown ours
     logging.getLogger("httpx").setLevel(logging.WARNING)  # the demo's client: a line a request

@@ -81,22 +81,22 @@ LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written
 # called.
 FAST, DIRECT, ASGI, LIVE, MIDDLEWARE = HANDLERS = range(0, 50, 10)
 HANDLER_KINDS = ("fast", "direct", "asgi", "live", "middleware")
-answered = [0] * 50
+request_counts = [0] * 50
 
 
-class _Answered(Collector):
-    """Makes the counter of `answered` when /metrics is read."""
+class _RequestCounts(Collector):
+    """Makes the counter of `request_counts` when /metrics is read."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily("scoreboard_http_requests", "Requests answered", labels=("handler", "status"))
         for handler, name in zip(HANDLERS, HANDLER_KINDS, strict=True):
             for digit in range(1, 6):
-                if answered[handler + digit]:
-                    family.add_metric((name, f"{digit}xx"), answered[handler + digit])
+                if request_counts[handler + digit]:
+                    family.add_metric((name, f"{digit}xx"), request_counts[handler + digit])
         yield family
 
 
-REGISTRY.register(_Answered())
+REGISTRY.register(_RequestCounts())
 
 
 def set_build_info(version: str) -> None:

@@ -25,15 +25,15 @@ def writer_of(stream: TextIO) -> Write:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
     except (OSError, ValueError):  # in memory, or closed
-        return _plainly(stream)
+        return _blocking_writer(stream)
     if stat.S_ISSOCK(mode):
-        return _Rest(_socket_sender(descriptor))
+        return _PartialWriteBuffer(_socket_sender(descriptor))
     if stat.S_ISFIFO(mode):
-        return _Rest(_pipe_writer(descriptor))
-    return _plainly(stream)
+        return _PartialWriteBuffer(_pipe_writer(descriptor))
+    return _blocking_writer(stream)
 
 
-def _plainly(stream: TextIO) -> Write:
+def _blocking_writer(stream: TextIO) -> Write:
     def write(text: str) -> bool:
         stream.write(text)
         stream.flush()
@@ -42,7 +42,7 @@ def _plainly(stream: TextIO) -> Write:
     return write
 
 
-class _Rest:
+class _PartialWriteBuffer:
     """Keeps the rest of a text after a short write, and writes it before the next text. So no line is cut."""
 
     def __init__(self, write: Callable[[bytes], int]) -> None:

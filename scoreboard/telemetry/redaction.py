@@ -10,8 +10,8 @@ from typing import Any
 from structlog.typing import EventDict, WrappedLogger
 
 REDACTED = "[redacted]"
-LONGEST_TEXT = 16_384  # characters of a value in a line; a longer one is cut before it is searched
-DEEPEST = 6  # levels of a nested value that are searched one by one; deeper ones become one redacted text
+MAX_TEXT_LENGTH = 16_384  # characters of a value in a line; a longer one is cut before it is searched
+MAX_NESTING = 6  # levels of a nested value that are searched one by one; deeper ones become one redacted text
 
 # A name that holds one of these has a secret as its value: accessToken, password_hash, PGPASSWORD,
 # __Secure-scoreboard_refresh, Set-Cookie.
@@ -59,15 +59,17 @@ _AFTER_SCHEME = re.compile(r"://\S+")
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A log line without its secrets. A processor of structlog."""
-    return {key: REDACTED if SECRET_FIELD.fullmatch(key) else _redacted(value, DEEPEST) for key, value in event.items()}
+    return {
+        key: REDACTED if SECRET_FIELD.fullmatch(key) else _redacted(value, MAX_NESTING) for key, value in event.items()
+    }
 
 
 def redact_text(text: str) -> str:
     """The same for one text."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_TEXT_LENGTH:
         # The end is kept too, as a traceback's reason stands there. It begins with a whole line: half a secret would
         # not be found.
-        text = text[: LONGEST_TEXT // 2] + " [cut]\n" + text[-LONGEST_TEXT // 2 :].partition("\n")[2]
+        text = text[: MAX_TEXT_LENGTH // 2] + " [cut]\n" + text[-MAX_TEXT_LENGTH // 2 :].partition("\n")[2]
     text = _AFTER_SCHEME.sub(_without_password, text)
     for pattern, kept in SECRET_TEXT:
         text = pattern.sub(kept, text)

@@ -79,7 +79,7 @@ def read_request() -> Request:
     return request
 
 
-def reply(answer: Response) -> quart.Response:
+def to_quart_response(answer: Response) -> quart.Response:
     """Quart's response, with exactly the fields that the answer has."""
     response = quart.Response(answer.body, answer.status)
     del response.headers["content-type"]  # Quart's default
@@ -102,17 +102,19 @@ def quart_view(route: Route, pages: ErrorPages) -> View:
         except Exception as exc:  # noqa: BLE001 – logged by `error_response`
             answer = error_response(request, exc)
         assert answer is not None  # only a route with quart=False may keep the socket
-        return reply(pages.of(request, answer))
+        return to_quart_response(pages.of(request, answer))
 
     view.__name__, view.__doc__ = route.name, route.summary or handler.__doc__
     return view
 
 
-async def refused(pages: ErrorPages, error: HTTPException) -> quart.Response:
+async def quart_error_response(pages: ErrorPages, error: HTTPException) -> quart.Response:
     """The response to a request that Quart refuses by itself."""
     code = _CODES.get(error.code or 500, Code.INVALID_REQUEST)
     request = read_request()
-    response = reply(pages.of(request, problem(Refusal(code, _DETAILS.get(code, TITLE[code])), request.request_id)))
+    response = to_quart_response(
+        pages.of(request, problem(Refusal(code, _DETAILS.get(code, TITLE[code])), request.request_id))
+    )
     if isinstance(error, MethodNotAllowed):
         response.headers["allow"] = ", ".join(sorted(error.valid_methods or ("GET",)))
     return response
@@ -127,8 +129,8 @@ def build_application(routes: Iterable[Route], document: OpenApiRoutes, pages: E
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # http.parser has refused more already
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a; here //a is not found
-    app.register_error_handler(HTTPException, partial(refused, pages))
-    app.register_error_handler(Exception, partial(_broken, pages))
+    app.register_error_handler(HTTPException, partial(quart_error_response, pages))
+    app.register_error_handler(Exception, partial(unhandled_error_response, pages))
     provider = openapi.install(app)
     routes = tuple(routes)
     for route in routes:
@@ -139,7 +141,7 @@ def build_application(routes: Iterable[Route], document: OpenApiRoutes, pages: E
     return app
 
 
-async def _broken(pages: ErrorPages, error: Exception) -> quart.Response:
+async def unhandled_error_response(pages: ErrorPages, error: Exception) -> quart.Response:
     """The response when an exception was raised outside of any handler: a bug of this module."""
     request = read_request()
-    return reply(pages.of(request, error_response(request, error)))
+    return to_quart_response(pages.of(request, error_response(request, error)))

@@ -1,7 +1,7 @@
 """Responses that are compressed once and then served from memory: plain or gzip, as the client accepts (RFC 9110
 section 12.5.3).
 
-For public content that is requested often: the page, its files, the OpenAPI document. Nothing in it is secret, so its
+For public content that is requested often: the page, its files, the OpenAPI document. NoContent in it is secret, so its
 compressed length reveals nothing (BREACH).
 """
 

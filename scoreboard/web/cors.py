@@ -18,7 +18,7 @@ from scoreboard.http.request import Request
 
 API = API_PREFIX.encode()
 # Beginnings of paths: other sites' pages load these files and pictures.
-FOR_ANYBODY = (STATIC_PREFIX.encode(), CLIENT_PATH.encode(), AVATAR_PREFIX.encode())
+PUBLIC_PREFIXES = (STATIC_PREFIX.encode(), CLIENT_PATH.encode(), AVATAR_PREFIX.encode())
 UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
 # Refused origins and hosts that are logged, once each. More are a flood, and are not logged.
 REFUSED_LOGGED = 100
@@ -52,7 +52,7 @@ class Origins:
         origin = request.header(b"origin").lower()
         if origin:
             return self.is_own(origin, request) or self.is_other(origin)
-        return not self.refuses_site(request)
+        return not self.refuses_cross_site(request)
 
     def is_other(self, origin: bytes) -> bool:
         """Whether the settings name that origin, in lower case. An origin that they do not name is logged once."""
@@ -62,7 +62,7 @@ class Origins:
             log.warning("origin_refused", origin=_text(origin), setting="server.allowed_origins")
         return False
 
-    def refuses_site(self, request: Request) -> bool:
+    def refuses_cross_site(self, request: Request) -> bool:
         """Whether a foreign page sent this request, as a browser says by `Sec-Fetch-Site`, and may not: for example a
         long poll loaded as a picture.
 
@@ -76,7 +76,7 @@ class Origins:
         if not site or site == b"none":
             return False  # no browser, or a person who typed the address
         path = request.path
-        if path.startswith(FOR_ANYBODY) or request.method == b"OPTIONS":
+        if path.startswith(PUBLIC_PREFIXES) or request.method == b"OPTIONS":
             return False
         if site == b"same-origin":
             return not self._public_url and path.startswith(API) and not self._allows_host(request.header(b"host"))

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from scoreboard.http.request import Request, Response
-from scoreboard.web.cors import API, FOR_ANYBODY, Origins
+from scoreboard.web.cors import API, PUBLIC_PREFIXES, Origins
 
 # The page and all that it loads come from this server. {live}: the public URL as a WebSocket's; 'self' includes it, but
 # older browsers don't know that. Forms are sent by script. No text becomes markup ("trusted types"); browsers that
@@ -90,7 +90,9 @@ class ResponseHeaders:
             self._files.clear()
         if request.path.startswith(API):  # most are; each test costs half a percent of a read
             starts = self._starts
-        elif request.path.startswith(FOR_ANYBODY) and not fields.startswith(PAGE):  # a page there is an error, as 404
+        elif request.path.startswith(PUBLIC_PREFIXES) and not fields.startswith(
+            PAGE
+        ):  # a page there is an error, as 404
             starts = self._files
         else:  # a page has its content type as the first field: a search costs more
             starts = self._pages if fields.startswith(PAGE) else self._starts

@@ -24,7 +24,7 @@ from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.problems import error_response, problem
-from scoreboard.web.rate_limit import USERS_TIMES, RateLimitMiddleware
+from scoreboard.web.rate_limit import USERS_LIMIT_FACTOR, RateLimitMiddleware
 from scoreboard.web.route import DirectTable, build_direct_table, build_fast_table, query_parameters
 
 
@@ -167,7 +167,7 @@ class MetricsHandlers:
         return True
 
     def release_connection(self, peer_group: str) -> None:
-        """Nothing is counted."""
+        """NoContent is counted."""
 
 
 def build_public_handlers(
@@ -182,7 +182,7 @@ def build_public_handlers(
     """`PublicHandlers` with the limits of the settings."""
     per_minute = settings.limits.ip_per_minute
     most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
-    connections = ConnectionLimits(parts.addresses, most, USERS_TIMES * per_minute)
+    connections = ConnectionLimits(parts.addresses, most, USERS_LIMIT_FACTOR * per_minute)
     middleware = RateLimitMiddleware(
         parts.heads,
         parts.origins,

@@ -5,10 +5,10 @@ address, so that the many requests of a page view do not use up the limit of a p
 
 | kind of request | limit per minute and address |
 |---|---|
-| of a user whose token this node has verified | a user: `limits.ip_per_minute`; all users: USERS_TIMES that |
-| file of the page, from memory | FILES_TIMES |
-| long poll without a token | POLLS_TIMES |
-| picture of a user | PICTURES_TIMES |
+| of a user whose token this node has verified | a user: `limits.ip_per_minute`; all users: USERS_LIMIT_FACTOR that |
+| file of the page, from memory | FILES_LIMIT_FACTOR |
+| long poll without a token | POLLS_LIMIT_FACTOR |
+| picture of a user | PICTURES_LIMIT_FACTOR |
 | probe; `/metrics` | PROBES_PER_MINUTE each |
 | sent by a foreign page's browser | always refused; beyond `limits.ip_per_minute` the connection is closed too |
 | any other | `limits.ip_per_minute` |
@@ -32,10 +32,10 @@ from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.problems import problem
 
 # Factors of `limits.ip_per_minute`.
-FILES_TIMES = 30  # a page view loads fifteen files, and a school may have one address; a file costs 30 µs
-PICTURES_TIMES = 10  # a page view shows ten, and browsers keep them for an hour
-USERS_TIMES = 20  # room for 250 people of one address who each act ten times a minute and read the board
-POLLS_TIMES = 20  # room for 250 viewers of one address who have long polls alone: up to sixty a minute each
+FILES_LIMIT_FACTOR = 30  # a page view loads fifteen files, and a school may have one address; a file costs 30 µs
+PICTURES_LIMIT_FACTOR = 10  # a page view shows ten, and browsers keep them for an hour
+USERS_LIMIT_FACTOR = 20  # room for 250 people of one address who each act ten times a minute and read the board
+POLLS_LIMIT_FACTOR = 20  # room for 250 viewers of one address who have long polls alone: up to sixty a minute each
 
 # Probes and metrics have limits of their own: they must not use up the limit of the orchestrator's or Prometheus'
 # address.
@@ -93,10 +93,10 @@ class RateLimitMiddleware:
         self._bearer, self._clock, self._limit = bearer, clock, per_minute
         self._window, self._foreign = SlidingWindow(per_minute), SlidingWindow(per_minute)
         self._probes, self._metrics = SlidingWindow(PROBES_PER_MINUTE), SlidingWindow(PROBES_PER_MINUTE)
-        self._files_window = SlidingWindow(FILES_TIMES * per_minute)
-        self._pictures = SlidingWindow(PICTURES_TIMES * per_minute)
-        self._polls = SlidingWindow(POLLS_TIMES * per_minute)
-        self._users, self._users_of_address = SlidingWindow(per_minute), SlidingWindow(USERS_TIMES * per_minute)
+        self._files_window = SlidingWindow(FILES_LIMIT_FACTOR * per_minute)
+        self._pictures = SlidingWindow(PICTURES_LIMIT_FACTOR * per_minute)
+        self._polls = SlidingWindow(POLLS_LIMIT_FACTOR * per_minute)
+        self._users, self._users_of_address = SlidingWindow(per_minute), SlidingWindow(USERS_LIMIT_FACTOR * per_minute)
 
     def check_request(self, request: Request) -> Response | None:
         """The response that ends this request here; None: it goes on to its handler.
@@ -106,7 +106,7 @@ class RateLimitMiddleware:
         may have been dropped when the access log needs it.
         """
         request.client_address = self._addresses.client(request)
-        if request.has(b"sec-fetch-site") and self._origins.refuses_site(request):
+        if request.has(b"sec-fetch-site") and self._origins.refuses_cross_site(request):
             if self._limit and self._foreign.admit(self._addresses.rate_limit_key(request), self._clock()):
                 request.keep_alive = False
             return problem(ORIGIN_NOT_ALLOWED, request.request_id)

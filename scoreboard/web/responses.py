@@ -20,6 +20,6 @@ def success(data: Any, *, status: int = 200, fields: bytes = PRIVATE) -> Respons
     return Response(status, b'{"success":true,"data":%b}' % _encode(data), fields)
 
 
-def nothing(fields: bytes = b"") -> Response:
+def no_content(fields: bytes = b"") -> Response:
     """204."""
     return Response(204, b"", fields + b"cache-control: no-store\r\n")

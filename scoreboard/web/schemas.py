@@ -24,7 +24,7 @@ from scoreboard.operations.sessions import LoggedIn
 NO_BODY = ""
 
 
-class Nothing(msgspec.Struct):
+class NoContent(msgspec.Struct):
     """Done."""
 
     media_type: ClassVar[str] = NO_BODY
@@ -199,7 +199,7 @@ class Alive(msgspec.Struct):
     alive: bool
 
 
-class Figures(msgspec.Struct):
+class MetricsText(msgspec.Struct):
     """Prometheus' text format."""
 
     media_type: ClassVar[str] = "text/plain"

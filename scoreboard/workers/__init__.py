@@ -1,1 +1,1 @@
-"""What runs for ever beside the requests: committers, the projector, housekeeping. Started and supervised by `app`."""
+"""Background tasks of a node: committers, the projectors, housekeeping. Started and supervised by `app`."""

@@ -1,8 +1,11 @@
-"""Group commit: whatever has queued goes to the stores as one batch, with no delay added.
+"""Group commit: all queued actions go to the stores as one batch, with no delay added.
 
-`Queue` is where submitters wait; two `commit_batches` tasks drain it, each with a connection of its own, so that one
-batch is judged while another is written. A third task, `expire_task`, answers for actions whose time is up, since a
-time-out round each wait would cost more than its signature check. Never decides about an action: see `storage.commit`.
+1. Requests wait in `Queue` (operations.action_queue).
+2. Two `commit_batches` tasks drain it, each with its own connection: one batch is decided on while another is written.
+3. A third task, `expire_task`, resolves actions whose deadline has passed. A time-out for each wait would cost more
+   than the action's signature check.
+
+Never decides about an action: see `storage.commit`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,26 +23,26 @@ from scoreboard.telemetry import metrics
 
 log = structlog.get_logger()
 
-COMMITTERS = 2  # two made 25–40 % more than one, three nothing more
-EXPIRY_INTERVAL_SECONDS = 0.1  # seconds between two looks for late ones
-RECONNECT_INTERVAL_SECONDS = 0.25  # seconds between two tries while PostgreSQL is away
+COMMITTERS = 2  # two had 25–40 % more throughput than one; three had no more
+EXPIRY_INTERVAL_SECONDS = 0.1  # between two checks for expired actions
+RECONNECT_INTERVAL_SECONDS = 0.25  # between two tries while PostgreSQL is away
 
 
 def deduplicate(batch: Sequence[Pending]) -> tuple[list[Pending], list[tuple[Pending, Pending]]]:
-    """The first of equal (user, action id), and each later one with its first."""
-    first: dict[tuple[bytes, str], Pending] = {}
-    again = []
+    """The leaders, which are the first with their (user, action id); and each later one (a follower) with its
+    leader."""
+    leaders: dict[tuple[bytes, str], Pending] = {}
+    followers = []
     for pending in batch:
         key = (pending.action.user.bytes, pending.action.action_id)
-        leader = first.setdefault(key, pending)
+        leader = leaders.setdefault(key, pending)
         if leader is not pending:
-            again.append((pending, leader))
-    return list(first.values()), again
+            followers.append((pending, leader))
+    return list(leaders.values()), followers
 
 
 def duplicate_outcome(follower: SubmittedAction, leader: SubmittedAction, outcome: Outcome) -> Outcome:
-    """What becomes of the second of two equal (user, action id) in one batch: a duplicate of what counted, else the
-    same refusal."""
+    """The outcome of a follower, given its leader's: a duplicate if the leader was recorded, else the same refusal."""
     same = follower.body_sha256 == leader.body_sha256
     match outcome:
         case Recorded():
@@ -57,10 +60,11 @@ async def commit_batches(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """One committer, for ever. `on_board_changed` is called with each board's newest version before anybody is
-    answered: so clients read their own writes.
+    """Runs one committer for ever. `on_board_changed` is called with each board's newest version before the actions are
+    resolved. So clients read their own writes.
 
-    Started once it has tried to connect. Cancelling ends the batch under way with its connection.
+    Started once it has tried to connect. Cancelling terminates the connection: the actions of the running batch are
+    resolved with COMMIT_TIMED_OUT, since their outcome is unknown.
     """
     connected = started = False
     try:
@@ -99,9 +103,10 @@ async def _connect(queue: Queue, commit: Commit) -> bool:
 async def _commit(
     batch: Batch, queue: Queue, commit: Commit, on_board_changed: Callable[[Board, BoardVersion], None]
 ) -> None:
-    """One batch, answered to the last: with outcomes, or 503 when PostgreSQL went away (which is raised again).
+    """Commits one batch, and resolves every action of it: with its outcome, or with COMMIT_TIMED_OUT (503) when the
+    commit raises. The exception is raised again.
 
-    But for those whose rows another session holds: they go back to the queue.
+    Only LOCKED actions stay unresolved: they go back to the queue.
     """
     leaders, followers = deduplicate(batch.pending)
     metrics.COMMIT_BATCH_SIZE.observe(len(leaders))
@@ -115,24 +120,24 @@ async def _commit(
         raise
     for board, version in committed.versions.items():
         on_board_changed(board, version)
-    became = dict(zip(leaders, committed.outcomes, strict=True))
-    for pending, outcome in became.items():
+    outcomes = dict(zip(leaders, committed.outcomes, strict=True))
+    for pending, outcome in outcomes.items():
         if outcome is LOCKED:
             queue.postpone(pending)
         else:
             if batch.skip_locked:
                 queue.mark_unlocked(pending.action.user)
             pending.resolve(outcome)
-    # by what became of the leader, not by what its client was answered: that may have been a time-out
+    # by the leader's outcome in the stores; its client may have been answered before, with a time-out
     for pending, leader in followers:
-        if became[leader] is LOCKED:
+        if outcomes[leader] is LOCKED:
             queue.postpone(pending)
         else:
-            pending.resolve(duplicate_outcome(pending.action, leader.action, became[leader]))
+            pending.resolve(duplicate_outcome(pending.action, leader.action, outcomes[leader]))
 
 
 async def expire_task(queue: Queue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Answers late actions, for ever. Cancelling leaves them to whoever ends the committers."""
+    """Resolves expired actions, for ever. After a cancellation they stay unresolved until a committer resolves them."""
     task_status.started()
     while True:
         await trio.sleep(EXPIRY_INTERVAL_SECONDS)

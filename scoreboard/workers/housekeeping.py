@@ -1,9 +1,9 @@
-"""Work that is due now and then: partitions of the action log ahead of time, old rows of the outbox and of sessions,
-missing skeletons of user names.
+"""Periodic work: partitions of the action log ahead of time, old rows of the outbox and of sessions, missing skeletons
+of user names.
 
-One task on every node; each job is safe from several nodes at once. When a store can't be used, a lock is held, or a
-statement or session is ended, one run fails and the next one, a minute later, tries again. A warning is logged once,
-until a run succeeds.
+One task runs on every node; several nodes may run each job at once. A run fails when a store can't be used, a lock is
+held, or a statement or session is ended. The next run, a minute later, tries again. A warning is logged for the first
+of several failures in a row.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from scoreboard.storage.postgres.partitions import make_partitions
 from scoreboard.storage.postgres.skeletons import Backfill
 from scoreboard.storage.prune_commits import prune_commits
 
-# a partition is made three months ahead, a row of the outbox is kept for an hour: neither is urgent
+# Not urgent: a partition is created three months ahead, a row of the outbox is kept for an hour.
 RUN_INTERVAL_SECONDS = 60.0
-# for one job of a run; rows that waited for their partition for months are moved in one statement
+# for one job of a run; rows of months may be moved to their partition in one statement
 JOB_TIMEOUT_SECONDS = 300.0
 
 log = structlog.get_logger()
@@ -30,9 +30,9 @@ log = structlog.get_logger()
 async def run_housekeeping(
     stores: Stores, boards: Sequence[Board], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """One run a minute, for ever; started after the first one. No start waits for the skeletons of names.
+    """One run a minute, for ever. Started after the first run, but before its skeletons are written.
 
-    Cancelling rolls back what is under way.
+    Cancelling rolls back the current statement or transaction.
     """
     is_started = has_failed = False
     backfill = Backfill()
@@ -56,5 +56,5 @@ async def run_housekeeping(
             if written := await backfill.run(stores, JOB_TIMEOUT_SECONDS):
                 log.info("skeletons_written", rows=written)
         except StorageUnavailable as exc:
-            log.debug("skeletons_failed", condition=exc.condition, why=exc.why)  # warned of above, if it lasts
+            log.debug("skeletons_failed", condition=exc.condition, why=exc.why)  # if it lasts, the warning above comes
         await trio.sleep(RUN_INTERVAL_SECONDS)

@@ -1,8 +1,8 @@
-"""Has a board compared with PostgreSQL several times a second, and repaired when that is this node's turn.
+"""Compares a board with PostgreSQL several times a second, and repairs it when this node holds the lease.
 
-Runs on every node, once for each board. Committers close their own gaps; what is left after a moment (dead writers,
-outages, changes that others made) is filled here. What a comparison and a repair are stands in `storage.repair`. Never
-talks to clients.
+Runs on every node, once for each board. Committers close their own gaps. The projector closes those that remain: of
+dead writers, of outages, of changes by plain SQL. `storage.repair` has the rules of comparison and repair. Never sends
+anything to clients.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,15 @@ from scoreboard.storage.repair import BoardRepair
 
 log = structlog.get_logger()
 
-# between two comparisons, of a millisecond each: two of them show a change within a second
+# between two comparisons, of a millisecond each: two of them find a change within a second
 CHECK_INTERVAL_SECONDS = 0.4
-MIN_INTERVAL_SECONDS = 0.05  # between two comparisons, however often it is woken
-REBUILD_TRIES = 5  # of the command, beside nodes that build the board too
+MIN_INTERVAL_SECONDS = 0.05  # between two comparisons, however often `request_repair` is called
+REBUILD_TRIES = 5  # of the command, while nodes rebuild the board too
 
 
 class Projector:
-    """`request_repair` may be called from anywhere on the loop: the next comparison comes at once."""
+    """One for each board of a node. `request_repair` may be called from anywhere on the loop; it makes the next
+    comparison start at once."""
 
     __slots__ = ("_last_error", "_woken", "board", "on_board_changed", "repair")
 
@@ -69,9 +70,9 @@ class Projector:
         self._woken.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Compares and repairs, for ever; started after the first comparison.
+        """Compares and repairs, for ever. Started after the first comparison.
 
-        Cancelling leaves a half-built board under its staging keys, which expire by themselves.
+        Cancelling may leave an unfinished board under its staging keys, which expire.
         """
         started = False
         try:
@@ -88,12 +89,14 @@ class Projector:
             self.close()
 
     async def check_once(self) -> Repair | None:
-        """Compares both stores, and repairs the board if it is this node's turn: what was done, or None. Cancelling is
-        harmless."""
+        """Compares both stores, and repairs the board if this node holds the lease. Returns the repair, or None.
+
+        Never raises StorageUnavailable: a failure is logged and makes the board stale. Cancelling is safe.
+        """
         known = self.projection.known
         try:
             done = await run_in_asyncio(self.repair.check_aio)
-        except (StorageUnavailable, StaleEpoch, HistoryGone) as exc:  # after the last two the next comparison tells
+        except (StorageUnavailable, StaleEpoch, HistoryGone) as exc:  # the next comparison shows the state
             self._note_failure(exc)
             return None
         self._last_error = ""
@@ -103,7 +106,7 @@ class Projector:
             log.info("board_repaired", board=self.board.id, repair=done.name.lower(), epoch=self.projection.known.epoch)
         if self.projection.known > known:
             self.on_board_changed(self.board, self.projection.known)
-        self.request_repair()  # compare again at once: only that ends that the board is stale
+        self.request_repair()  # compare again at once: the board is stale until a comparison finds nothing
         return done
 
     def _note_failure(self, exc: StorageUnavailable | StaleEpoch | HistoryGone) -> None:
@@ -123,7 +126,8 @@ class Projector:
 
 
 async def rebuild_board(stores: Stores, board: Board) -> BoardVersion:
-    """Builds the board anew whatever it looks like, for `scoreboard rebuild-board`. Raises StorageUnavailable."""
+    """Rebuilds the board, also when it is sound, for `scoreboard rebuild-board`. Returns its version. Raises
+    StorageUnavailable."""
     for _ in range(REBUILD_TRIES):
         try:
             return await run_in_asyncio(rebuild_board_aio, stores, board)

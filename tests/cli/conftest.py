@@ -30,7 +30,7 @@ def environment(
 
 @pytest.fixture
 def command(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command and returns how it ended. Nobody is there at first."""
+    """Runs a command and returns its result. The database has no users at first."""
     execute(environment, "DELETE FROM users", "DELETE FROM username_skeletons")
 
     def run(*arguments: str, stdin: bytes = b"") -> Result:

@@ -1,4 +1,4 @@
-"""The command line: what ends a command, and how it is told."""
+"""The command line: exit codes, and the line for an expected failure."""
 
 import errno
 import signal
@@ -119,7 +119,7 @@ def test_a_bug_shows_itself(raised: Exception, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_standard_error_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can be told; the exit code is the same."""
+    """With a closed standard error nothing is printed; the exit code is the same."""
 
     def fail() -> None:
         raise StartError("nobody reads this")

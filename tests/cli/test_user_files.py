@@ -62,7 +62,7 @@ def test_files_of_many_kinds_are_imported(
     assert is_right(environment, PASSWORD)
 
 
-def test_each_refused_line_is_told_and_the_others_are_imported(
+def test_each_refused_line_is_printed_and_the_others_are_imported(
     command: Command, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Hundreds of them: one line each with its number, in their order; exit 1; no line of a file commands the
@@ -107,7 +107,7 @@ def test_a_file_that_can_not_be_read_is_refused_in_one_line(
     assert why in refused.err
 
 
-def test_a_file_that_is_not_there_is_told_in_one_line(command: Command, tmp_path: Path) -> None:
+def test_an_absent_file_is_an_error_of_one_line(command: Command, tmp_path: Path) -> None:
     """A file that is not there, a folder, no name at all: exit 2, as for a setting."""
     for path, why in (
         (str(tmp_path / "nothere.csv"), "No such file"),
@@ -121,12 +121,12 @@ def test_a_file_that_is_not_there_is_told_in_one_line(command: Command, tmp_path
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"username,email,password\n", b"\xef\xbb\xbf", b"[]"])
 def test_a_file_without_users_is_no_success(command: Command, content: bytes) -> None:
-    """Whoever imports an empty file has taken the wrong one: one line, exit 1."""
+    """An empty file is an error: one line, exit 1."""
     refused = command("import", "-", stdin=content)
     assert (refused.code, refused.out, refused.err) == (1, "", "scoreboard: there are no users in standard input\n")
 
 
-def test_of_two_people_with_one_name_the_second_is_told(command: Command, environment: dict[str, str]) -> None:
+def test_of_two_people_with_one_name_the_second_is_refused(command: Command, environment: dict[str, str]) -> None:
     """A class with two Toms: the first has the account, and the second is named with the line; exit 1."""
     rows = b"username,email,password\nTom1,a@x.example,drei-alte-elche\nTom1,b@x.example,vier-alte-elche\n"
     for counted in ("1 created, 0 were there, 1 refused\n", "0 created, 1 were there, 1 refused\n"):
@@ -136,7 +136,9 @@ def test_of_two_people_with_one_name_the_second_is_told(command: Command, enviro
     assert is_right(environment, "drei-alte-elche", "Tom1")
 
 
-def test_what_is_guessed_or_not_read_is_told(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_guessed_encoding_and_ignored_columns_are_printed(
+    command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
     """A file in Windows' encoding is read, and said to be; so are columns that mean nothing here."""
     path = tmp_path / "people.csv"
     path.write_bytes(

@@ -1,4 +1,5 @@
-"""A small live server for the tests of the client: it shows the boards that a test gives it and misbehaves as told.
+"""A small live server for the tests of the client: it sends the boards that a test sets, and the faults that a test
+asks for.
 
 It keeps the last boards and so can resume; while `losing` it swallows what the next boards would send, `close` ends
 every connection with a code. It runs on a Trio loop of its own, beside the test; a test may await its methods on any
@@ -68,7 +69,7 @@ def delta_frame(previous: tuple[str, Sequence[Entry]], current: tuple[str, Seque
 
 
 class BoardServer:
-    """Every connection's messages are in `received`, one list a connection; the codes with which clients ended theirs in
+    """`received` has a list of messages for each connection; the codes with which clients closed theirs are in
     `closed`."""
 
     def __init__(self) -> None:
@@ -99,7 +100,7 @@ class BoardServer:
         await self.loop.do(self._close, code)
 
     async def connections(self, count: int) -> None:
-        """Returns when so many connections have been opened, ever, and the last one has said something."""
+        """Returns when `count` connections have been opened in total, and the last one has sent a message."""
         with anyio.fail_after(10):
             while len(self.received) < count or not self.received[count - 1]:
                 await anyio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A small HTTP proxy: it tunnels to one server whatever name is asked for, and remembers what it was asked."""
+"""A small HTTP proxy: it tunnels to one server, whatever name a request has, and records the requests."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -24,7 +24,7 @@ def test_waits_have_full_jitter_under_a_bound_that_doubles() -> None:
 
 
 def test_the_server_is_not_asked_before_it_wants_to_be() -> None:
-    """`Retry-After` comes before the random part, which spreads those who were told the same."""
+    """The random part is added to `Retry-After`, so that clients with the same Retry-After do not come together."""
     assert Backoff(lambda _low, high: high).next(4.0) == 4.5
 
 

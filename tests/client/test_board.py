@@ -17,7 +17,7 @@ def row(user: str, score: int, rank: int) -> Row:
 
 
 def test_an_update_replaces_everything() -> None:
-    """A whole board counts, whatever was known before."""
+    """An update replaces the board."""
     entries = (Entry(1, "x", "X", 1),)
     assert KNOWN.apply_update(Update(entries, "2-1", "now")) == Board("2-1", entries, "now")
 
@@ -29,12 +29,12 @@ def test_a_delta_moves_changes_and_removes_rows() -> None:
 
 
 def test_a_delta_that_is_applied_already_changes_nothing() -> None:
-    """The position is the content: a delta to where one is comes too late and is no gap."""
+    """A delta to the board's own position is late, and no gap."""
     assert KNOWN.apply_delta(Delta("1-5", "1-4", (row("a", 1, 1),))) is KNOWN
 
 
 def test_a_delta_may_keep_the_position() -> None:
-    """A name that no store told at first comes later, under the same position."""
+    """A delta with the same position may change a name, since a store may give a name later."""
     board = KNOWN.apply_delta(Delta("1-5", "1-5", (Row("a", "Ada", 30, 1),)))
     assert board is not None
     assert (board.position, board.entries[0]) == ("1-5", Entry(1, "a", "Ada", 30))
@@ -52,5 +52,5 @@ def test_a_delta_may_keep_the_position() -> None:
     ids=["from elsewhere", "removes a stranger", "leaves a hole", "enters below a hole", "two of one rank"],
 )
 def test_a_delta_that_does_not_fit_gives_no_board(delta: Delta) -> None:
-    """A gap is told, and never papered over with rows that no server showed."""
+    """A delta that does not fit returns None, never a board that no server has shown."""
     assert KNOWN.apply_delta(delta) is None

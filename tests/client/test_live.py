@@ -1,5 +1,5 @@
-"""`connect` against a server that misbehaves as told: it follows, resumes, renews, and gives up only when that is
-right. On both loops."""
+"""`connect` against a server with faults: it follows, resumes, renews, and ends only after a final refusal. On both
+loops."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -95,7 +95,7 @@ async def test_a_gap_is_closed(client: ModuleType, server: BoardServer) -> None:
 @pytest.mark.parametrize("code", [1008, 4400, 4403, 1009])
 @on_both_loops
 async def test_some_closes_are_final(client: ModuleType, server: BoardServer, code: int) -> None:
-    """After a close that forbids it, it does not connect again: whoever iterates is told, and the last board stays
+    """After a close that forbids it, it does not connect again: the iteration raises, and the last board stays
     readable."""
     await server.show("a")
     async with client.connect(server.url) as board:
@@ -160,7 +160,7 @@ async def test_an_unknown_channel_is_raised(client: ModuleType, server: BoardSer
 
 @on_both_loops
 async def test_a_server_that_is_not_there_yet_is_waited_for(client: ModuleType) -> None:
-    """Nobody listens: it tries until its caller's patience ends, and the caller sees its own cancellation only."""
+    """Without a server it tries until its caller cancels it, and only that cancellation comes out."""
     with anyio.move_on_after(0.2) as scope:
         async with client.connect("http://127.0.0.1:1"):
             raise AssertionError("there is no board")

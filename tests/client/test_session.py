@@ -1,4 +1,4 @@
-"""A session over a transport that answers as told, on a clock that jumps, on both loops."""
+"""A session over a transport with prepared answers, on a clock that jumps, on both loops."""
 
 import json
 import time
@@ -116,7 +116,7 @@ async def test_an_action_without_an_answer_is_sent_again(client: ModuleType, fir
 
 @on_both_loops(jumping=True)
 async def test_retry_after_is_honoured(client: ModuleType) -> None:
-    """Nothing is sent before the server wants it."""
+    """Nothing is sent again before `Retry-After` is over."""
     server = Server(
         problem(503, "SERVICE_UNAVAILABLE", wait=4), problem(503, "SERVICE_UNAVAILABLE", wait=4), recorded()
     )
@@ -156,7 +156,7 @@ async def test_patience_ends(client: ModuleType) -> None:
 )
 @on_both_loops(jumping=True)
 async def test_a_no_is_raised_and_not_repeated(client: ModuleType, answer: httpx.Response, code: str) -> None:
-    """Refusals come out with all that was told; nothing is sent twice."""
+    """A refusal is raised with all members of the answer; nothing is sent twice."""
     server = Server(answer)
     with session_with(client, server) as session, pytest.raises(Refused) as raised:
         await session.submit("task_finish")
@@ -218,7 +218,7 @@ async def test_logging_out(client: ModuleType) -> None:
 
 
 def test_secrets_are_not_printed() -> None:
-    """Credentials in a log line or a traceback tell nothing but whose they are."""
+    """The repr of credentials contains the user's id and no secret."""
     assert repr(Credentials("u", "token", "secret", 1, refreshToken="r")) == "Credentials(u)"
 
 

@@ -1,4 +1,5 @@
-"""The conversation without a connection: a delta subscription ends where a full one does, whatever is lost on the way."""
+"""The subscription without a connection: delta mode ends with the same board as full mode, whatever messages are
+lost."""
 
 import json
 from typing import Any
@@ -42,9 +43,8 @@ fates = st.sampled_from(["delta", "delta", "lost", "update", "twice", "answer la
 @settings(max_examples=300)
 @given(steps=st.lists(st.tuples(boards, fates), max_size=25))
 def test_a_delta_follower_has_the_full_board(steps: list[tuple[tuple[Entry, ...], str]]) -> None:
-    """For any boards, and any of their deltas lost, repeated, replaced by a whole board, or arriving before the answer
-    to a question, a delta subscription shows the server's board of its position and, once all is answered, exactly the full
-    subscription's."""
+    """A delta subscription always shows the server's board of its position. Once all is answered, it shows the board of
+    the full subscription. Deltas may be lost, repeated, replaced by a whole board, or arrive before an answer."""
     shown: list[tuple[str, tuple[Entry, ...]]] = [("1-0", ())]
     delta, full = SubscriptionState(mode="delta"), SubscriptionState(mode="full")
     questions = [json.loads(text) for text in delta.opening(None)]
@@ -160,7 +160,7 @@ def test_what_silence_means_is_promised_anew_on_each_connection() -> None:
 
 
 def test_an_unknown_channel_is_an_error() -> None:
-    """A board that does not exist is told to the caller instead of waited for."""
+    """An unknown channel raises Refused."""
     with pytest.raises(Refused, match="UNKNOWN_CHANNEL"):
         SubscriptionState("nowhere").receive(frame("error", code="UNKNOWN_CHANNEL", message="there is no such channel"))
 

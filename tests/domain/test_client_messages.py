@@ -1,4 +1,4 @@
-"""What a client may say, and what is no message."""
+"""Messages of clients, and texts that are none."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from scoreboard.domain import client_messages
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_any_text_is_a_message_or_none(text: str) -> None:
-    """No text whatever raises."""
+    """No text makes `read_message` raise."""
     client_messages.read_message(text)
 
 

@@ -1,4 +1,4 @@
-"""Close codes: each one tells a client what to do."""
+"""Close codes: each one says whether a client should reconnect."""
 
 from scoreboard.domain import close_codes
 

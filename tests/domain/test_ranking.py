@@ -14,7 +14,7 @@ standings = st.tuples(numbers, numbers, st.uuids())
 
 @given(st.lists(standings, unique_by=lambda standing: standing[2]))
 def test_members_sort_as_the_board_does(people: list[tuple[int, int, UUID]]) -> None:
-    """Sorting the bytes gives total descending, then who reached it first."""
+    """Sorting the bytes gives total descending, then the lower order number."""
     by_bytes = [read_member(raw) for raw in sorted(member(total, reached, user) for total, reached, user in people)]
     by_rule = sorted(people, key=lambda standing: (-standing[0], standing[1], standing[2].bytes))
     assert [(total, reached, user) for user, total, reached in by_bytes] == by_rule

@@ -34,5 +34,5 @@ def test_a_client_that_lost_an_answer_asks_again_within_the_grace() -> None:
     ],
 )
 def test_the_browsers_waits_fit_the_grace(file: str, name: str, longest: float) -> None:
-    """What stands in the scripts is at most what the grace is computed from."""
+    """The times in the scripts are at most those from which the grace is computed."""
     assert 0 < milliseconds(file, name) <= longest * 1000

@@ -1,4 +1,4 @@
-"""Has everything healed? Compared again and again until it has, or until the bound is reached.
+"""Waits until everything has healed: compares again and again, at most until the bound.
 
 Healed: every node's board is PostgreSQL's, whole and not stale, for readers and for each viewer; `/readyz` says that
 both stores are up; Redis agrees with PostgreSQL in totals, order and ranks.
@@ -81,7 +81,7 @@ async def _wrong(
             wrong.append(f"node {number} says of the stores {ready.get('stores')}")
         if data.get("stale"):
             wrong.append(f"node {number}'s board is stale")
-        elif board := _difference(_told(data["leaderboard"]), right):
+        elif board := _difference(_rows_of(data["leaderboard"]), right):
             wrong.append(f"node {number}: {board}")
     for watcher in watchers:
         name = f"the viewer by {watcher.kind} of node {watcher.number}"
@@ -89,12 +89,12 @@ async def _wrong(
             wrong.append(f"{name} has no board")
         elif watcher.is_stale:
             wrong.append(f"{name} is told that its board is stale")
-        elif board := _difference(_told(watcher.board), right[:TOP]):
+        elif board := _difference(_rows_of(watcher.board), right[:TOP]):
             wrong.append(f"{name}: {board}")
     return wrong
 
 
-def _told(board: Sequence[dict[str, object]]) -> Truth:
+def _rows_of(board: Sequence[dict[str, object]]) -> Truth:
     return [(int(str(row["rank"])), str(row["userId"]), str(row["username"]), int(str(row["score"]))) for row in board]
 
 

@@ -31,7 +31,7 @@ class Action:
 
     user: str
     sent: float  # for the first time
-    points: int = 0  # as told, or as the log has it
+    points: int = 0  # as answered, or as in the log
     acknowledged: float = inf  # when the first 200 or 409 was there
     is_refused: bool = False
 
@@ -185,7 +185,7 @@ async def wrong_in_log(ledger: Ledger, stores: Stores) -> list[str]:
         elif action.acknowledged < inf and not is_excused:
             wrong.append(f"acknowledged and lost: {name} of {action.user}")
         elif action.acknowledged == inf:
-            action.is_refused = True  # nobody was told of it, and it is not there
+            action.is_refused = True  # it was not acknowledged, and it is not in the log
     wrong += [f"recorded and never sent: {name}" for name in points.keys() - ledger.actions.keys()]
     return wrong
 

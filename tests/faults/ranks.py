@@ -1,4 +1,4 @@
-"""Was every rank that was told the rank of a state that existed? Judged by intervals, so that there is no false alarm.
+"""Checks that every rank in an answer was the rank of a state that existed. Uses intervals, so there is no false alarm.
 
 At the moment of a rank each other user's total lies between what was acknowledged before the request was sent and what
 was submitted before its answer came. So the rank lies between 1 + those surely above and 1 + those possibly above;

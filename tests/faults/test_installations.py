@@ -1,4 +1,4 @@
-"""Two installations on one Redis: neither is told the other's news, whether they differ in the database or in the
+"""Two installations on one Redis: neither receives the other's messages, whether they differ in the database or in the
 prefix."""
 
 from collections.abc import AsyncIterator, Iterator
@@ -17,8 +17,8 @@ from tests.faults.servers import Valkey, node_on
 from tests.faults.under_fault import lasting
 
 STEPS = 20  # of actions, in each of which the first installation acts ten times as often as the second
-COUNTED_SECONDS = 15.0  # for the number of viewers, which is told every five seconds
-SETTLED_SECONDS = 3.0  # a heard version that no read confirms is dropped by then
+COUNTED_SECONDS = 15.0  # for the number of viewers, which is sent every five seconds
+SETTLED_SECONDS = 3.0  # a hint that no read confirms is dropped by then
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""Exactly ten a minute and exactly one a cooldown, whatever happens to Valkey: the action log knows what was
-accepted."""
+"""Exactly ten a minute and exactly one a cooldown, whatever happens to Valkey: the action log has what was accepted."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager

@@ -31,7 +31,7 @@ def mortal(own_postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 async def refuses(run: Run) -> None:
-    """While it is away nobody is told 200."""
+    """While it is away no action is answered with 200."""
     await trio.sleep(OPEN_SECONDS)
     begun = trio.current_time()
     await run.expect_store("postgresql", "down")

@@ -1,6 +1,6 @@
 """PostgreSQL is there and not what it seems: read-only, locked, interrupted, changed by somebody else.
 
-Meanwhile 200 or 503 and never a wrong one; who is not concerned does not notice; two seconds after, actions are
+Meanwhile 200 or 503 and never a wrong one; other users are not affected; two seconds after, actions are
 accepted again.
 """
 

@@ -1,6 +1,6 @@
-"""Everybody who looks on while a fault lasts: viewers of each kind on each node, and readers with a token.
+"""Viewers and readers during a fault: viewers of each transport on each node, and readers with a token.
 
-A `Watcher` follows the board by one transport, comes back whenever its connection ends, and hands each state that it
+A `Watcher` follows the board by one transport, comes back whenever its connection ends, and adds each state that it
 showed to `Reads` when the next one replaces it. `read_for_ever` asks by GET, `greet_for_ever` by new WebSockets for
 `authenticated`.
 """
@@ -80,7 +80,7 @@ class Watcher:
             )
 
     def flush(self) -> None:
-        """Hands over the present state too."""
+        """Adds the current state to `Reads` too."""
         self._write_down()
 
     def _show(self, board: list[dict[str, Any]] | None, *, stale: bool, position: str = "") -> None:

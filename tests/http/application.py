@@ -19,7 +19,7 @@ from hypercorn.typing import Scope
 from scoreboard.domain.errors import STATUS, Code, Refusal
 from scoreboard.http import server as server_module
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import DEFERRED, Deferred, FastHandler, Handler, Respond
+from scoreboard.http.handlers import DEFERRED, Deferred, FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.http.server import Server
@@ -41,7 +41,7 @@ class HandledBy(Enum):
     TRIO = "trio"  # the same, woken by Trio: without epoll
 
 
-async def respond_soon(respond: Respond, make: Callable[[], Response]) -> None:
+async def respond_soon(respond: RespondCallback, make: Callable[[], Response]) -> None:
     """Responds after three turns of the loop."""
     for _ in range(3):
         await trio.lowlevel.checkpoint()
@@ -65,7 +65,7 @@ class Application:
         self.waiting = trio.Event()  # somebody is in /slow
         self.disconnected = trio.Event()  # the ASGI application has received http.disconnect
         self.nursery: trio.Nursery | None = None  # of `serving`; without one nothing is deferred
-        self.held: list[Respond] = []  # of /held, which the test responds to
+        self.held: list[RespondCallback] = []  # of /held, which the test responds to
         self.refused: Callable[[Request], Response | None] = lambda _: None
         self.peer_group: Callable[[str], str] = lambda address: address
         self.released: list[str] = []  # groups of connections that have ended
@@ -136,7 +136,7 @@ class Application:
 
     # ---- handlers of routes -----------------------------------------------------------------------------------------
 
-    def hold(self, _: Request, respond: Respond) -> Deferred:
+    def hold(self, _: Request, respond: RespondCallback) -> Deferred:
         self.held.append(respond)
         return DEFERRED
 
@@ -152,7 +152,7 @@ class Application:
         return made[0]()
 
     def make_fast(self, handler: Callable[[Request], Response]) -> FastHandler:
-        def fast(request: Request, respond: Respond) -> Response | Deferred | None:
+        def fast(request: Request, respond: RespondCallback) -> Response | Deferred | None:
             self.fast_requests.append(request)
             if self.handled_by is HandledBy.DEFERRED and self.nursery is not None:
                 self.nursery.start_soon(respond_soon, respond, partial(handler, request))

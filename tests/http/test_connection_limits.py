@@ -7,7 +7,7 @@ import trio.testing
 from scoreboard.http import connection as connection_module
 from scoreboard.http import response_writer as writer_module
 from scoreboard.http import server
-from scoreboard.http.parser import HEAD_BYTES, MAX_FIELDS, MAX_PIECES, RequestParser
+from scoreboard.http.parser import HEAD_BYTES, MAX_BODY_CHUNKS, MAX_FIELDS, RequestParser
 from scoreboard.http.request import BODY_BYTES
 from tests.http.application import Application, serving
 from tests.http.raw import Client, ask, chunked, closed, connected, get, post, still_serves
@@ -86,9 +86,9 @@ async def test_what_a_chunked_body_hides(junk: bytes) -> None:
 async def test_a_body_in_too_many_chunks() -> None:
     """A thousand chunks are accepted, however small; more are 413."""
     async with serving() as server, connected(server) as client:
-        assert (await client.ask(chunked("/echo", *[b"b"] * MAX_PIECES))).json()["body"] == "b" * MAX_PIECES
+        assert (await client.ask(chunked("/echo", *[b"b"] * MAX_BODY_CHUNKS))).json()["body"] == "b" * MAX_BODY_CHUNKS
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(suppressed, client, chunked("/echo", *[b"b"] * (MAX_PIECES + 1)))
+            nursery.start_soon(suppressed, client, chunked("/echo", *[b"b"] * (MAX_BODY_CHUNKS + 1)))
             assert (await client.answer()).status == 413
 
 

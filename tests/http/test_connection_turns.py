@@ -63,17 +63,17 @@ async def test_twenty_thousand_requests_in_one_buffer() -> None:
         connected(server) as other,
         trio.open_nursery() as nursery,
     ):
-        answered = 0
+        request_counts = 0
 
         async def read() -> None:
-            nonlocal answered
-            while answered < many:
-                answered += (await greedy.stream.receive_some(1 << 20)).count(b'"hello"')
+            nonlocal request_counts
+            while request_counts < many:
+                request_counts += (await greedy.stream.receive_some(1 << 20)).count(b'"hello"')
 
         nursery.start_soon(greedy.send, get("/hello") * many)
         nursery.start_soon(read)
         meanwhile = 0
-        while answered < many:
+        while request_counts < many:
             assert (await other.ask(get("/hello"))).status == 200
             meanwhile += 1
         # One each time the loop goes round: were the buffer answered in one go, the other client would wait for all of

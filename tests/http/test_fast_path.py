@@ -146,12 +146,12 @@ async def test_a_bad_request_after_good_ones() -> None:
 async def test_at_most_sixteen_at_once(left_over: list[object]) -> None:
     """Of a buffer full of requests sixteen are answered at once, the others by the task, which takes turns."""
     application = Application()
-    answered: list[int] = []
-    left_over.append(lambda _: answered.append(len(application.seen)))
+    request_counts: list[int] = []
+    left_over.append(lambda _: request_counts.append(len(application.seen)))
     async with serving(application) as server, connected(server) as client:
         await client.send(HELLO * 50)
         assert [(await client.answer()).status for _ in range(50)] == [200] * 50
-    assert answered == [YIELD_EVERY]
+    assert request_counts == [YIELD_EVERY]
 
 
 # ---- slow readers ----------------------------------------------------------------------------------------------------

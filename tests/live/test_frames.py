@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.client_messages import MAX_MESSAGE_BYTES
 from scoreboard.domain.close_codes import CloseCode
-from scoreboard.live.frames import MAX_PIECES, FrameBuffer
+from scoreboard.live.frames import MAX_FRAGMENTS, FrameBuffer
 from tests.live.messages import masked, one_by_one
 
 MANY = 10**9  # frames, where their number does not matter
@@ -56,7 +56,7 @@ def test_what_the_protocol_forbids(data: bytes) -> None:
         masked(1, b"x" * (MAX_MESSAGE_BYTES + 1))[:4],
         masked(2, b"x" * 70_000)[:10],
         masked(1, b"x" * MAX_MESSAGE_BYTES, final=False) + masked(0, b"x"),
-        fragments(MAX_PIECES, b"x" * (MAX_MESSAGE_BYTES // MAX_PIECES)) + masked(0, b"x"),
+        fragments(MAX_FRAGMENTS, b"x" * (MAX_MESSAGE_BYTES // MAX_FRAGMENTS)) + masked(0, b"x"),
     ],
 )
 def test_a_message_that_is_too_big(data: bytes) -> None:
@@ -95,18 +95,18 @@ def test_an_unfinished_message_has_so_many_fragments(frame: bytes) -> None:
     """One more is 1008, however slowly they come; a message with fewer may be followed by another such."""
     buffer = FrameBuffer()
     for _ in range(3):
-        assert buffer.feed(fragments(MAX_PIECES, frame), MANY) == b""
-        assert buffer.feed(masked(0, frame), MANY) == fragments(MAX_PIECES, frame) + masked(0, frame)
-    assert buffer.feed(fragments(MAX_PIECES + 1, frame), MANY) is CloseCode.POLICY
+        assert buffer.feed(fragments(MAX_FRAGMENTS, frame), MANY) == b""
+        assert buffer.feed(masked(0, frame), MANY) == fragments(MAX_FRAGMENTS, frame) + masked(0, frame)
+    assert buffer.feed(fragments(MAX_FRAGMENTS + 1, frame), MANY) is CloseCode.POLICY
 
 
 def test_an_unfinished_frame_comes_in_so_many_reads() -> None:
     """Byte by byte a frame may have as many as there may be pieces; a long one is 1008 before it is complete."""
-    buffer, short = FrameBuffer(), masked(1, b"x" * (MAX_PIECES - 6))
+    buffer, short = FrameBuffer(), masked(1, b"x" * (MAX_FRAGMENTS - 6))
     for _ in range(3):
-        assert [buffer.feed(byte, MANY) for byte in one_by_one(short)] == [b""] * (MAX_PIECES - 1) + [short]
-    answers = [buffer.feed(byte, MANY) for byte in one_by_one(masked(1, b"x" * MAX_PIECES))]
-    assert answers[: MAX_PIECES + 1] == [b""] * MAX_PIECES + [CloseCode.POLICY]
+        assert [buffer.feed(byte, MANY) for byte in one_by_one(short)] == [b""] * (MAX_FRAGMENTS - 1) + [short]
+    answers = [buffer.feed(byte, MANY) for byte in one_by_one(masked(1, b"x" * MAX_FRAGMENTS))]
+    assert answers[: MAX_FRAGMENTS + 1] == [b""] * MAX_FRAGMENTS + [CloseCode.POLICY]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_pieces_of_complete_frames_do_not_count(frame: bytes) -> None:
     ever."""
     buffer, half = FrameBuffer(), len(frame) // 2
     assert buffer.feed(frame[:half], MANY) == b""
-    for _ in range(10 * MAX_PIECES):
+    for _ in range(10 * MAX_FRAGMENTS):
         assert buffer.feed(frame[half:] + frame[:half], MANY) == frame
     assert buffer.feed(frame[half:], MANY) == frame
 
@@ -126,8 +126,8 @@ def test_pieces_of_a_complete_frame_do_not_count_for_the_message_after_it() -> N
     """Its fragments are as many as ever, also when the first one came in the read that completed the frame before."""
     buffer, before = FrameBuffer(), masked(1, b"x" * 50)
     assert [buffer.feed(byte, MANY) for byte in one_by_one(before[:-1])] == [b""] * (len(before) - 1)
-    assert buffer.feed(before[-1:] + fragments(MAX_PIECES), MANY) == before
-    assert buffer.feed(masked(0), MANY) == fragments(MAX_PIECES) + masked(0)
+    assert buffer.feed(before[-1:] + fragments(MAX_FRAGMENTS), MANY) == before
+    assert buffer.feed(masked(0), MANY) == fragments(MAX_FRAGMENTS) + masked(0)
 
 
 opcodes = st.sampled_from([0, 1, 2, 8, 9, 10])
@@ -155,7 +155,7 @@ def test_however_it_is_cut_the_result_is_the_same(messages: list[bytes], cuts: l
     data = b"".join(messages)
     sizes: Iterator[int] = chain(cuts, repeat(MAX_MESSAGE_BYTES))
     if is_long:
-        data *= 1 + 3 * MAX_PIECES * max(cuts) // len(data)
+        data *= 1 + 3 * MAX_FRAGMENTS * max(cuts) // len(data)
         sizes = cycle(max(cut, SHORTEST_CUT) for cut in cuts)
     in_one_read = FrameBuffer().feed(data, MANY)
     buffer, given_back, size = FrameBuffer(), b"", len(data)
@@ -180,4 +180,4 @@ def test_nothing_that_is_sent_raises_or_is_held_for_long(sent: list[bytes]) -> N
     for data in sent:
         if isinstance(buffer.feed(data, MANY), CloseCode):
             break
-        assert len(buffer) <= MAX_MESSAGE_BYTES + (MAX_PIECES + 1) * HEAD_BYTES
+        assert len(buffer) <= MAX_MESSAGE_BYTES + (MAX_FRAGMENTS + 1) * HEAD_BYTES

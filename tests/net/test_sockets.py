@@ -135,8 +135,8 @@ async def test_send_now() -> None:
         assert socket.send_now(b"two")
         assert await read(peer, 6) == b"onetwo"
         assert socket.behind_since == inf
-        assert socket.has_written()
-        assert not socket.has_written()
+        assert socket.pop_has_written()
+        assert not socket.pop_has_written()
 
 
 async def test_a_rest_is_finished() -> None:

@@ -1,4 +1,4 @@
-"""Steps that tests of names share: who is refused, renames at once, looks that are filled in later."""
+"""Steps that tests of names share: refusals, concurrent renames, skeletons that housekeeping writes."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What becomes of a claim, for tests that wait for it."""
+"""The outcome of a submitted action, for tests that wait for it."""
 
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Outcome, SubmittedAction

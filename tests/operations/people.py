@@ -33,7 +33,7 @@ CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 @dataclass
 class Node:
-    """One node's accounts and sessions, and what they told others."""
+    """One node's accounts and sessions, and what they published."""
 
     stores: Stores
     master_keys: dict[int, bytes] = field(default_factory=lambda: dict(MASTERS))

@@ -17,14 +17,14 @@ def load(file: Path | str) -> list[str]:
 
 
 def test_the_file_of_the_settings_is_read(tmp_path: Path) -> None:
-    """The packaged one unless another is named; one that an editor has begun with a byte order mark, too."""
+    """The packaged file is read unless another is named; a file may begin with a byte order mark."""
     assert "quiz_complete" in load("")
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / "own.toml").write_text(OWN, encoding)
         assert load(tmp_path / "own.toml") == ["plant_tree"]
 
 
-def test_what_can_not_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_read_is_an_error_of_one_line(tmp_path: Path) -> None:
     """A file that is not there, a folder, a device, a pipe, a huge file, other encodings: each names the file."""
     huge, latin, utf16, pipe = tmp_path / "huge", tmp_path / "latin", tmp_path / "utf16", tmp_path / "pipe"
     huge.write_bytes(b"#" * (ACTIONS_FILE_BYTES + 1))

@@ -1,5 +1,4 @@
-"""Sessions: a token is verified once and asked for ever whether its session was ended, on whatever node. On a real
-PostgreSQL."""
+"""A token is verified once, and its session is checked at each use, on every node. On a real PostgreSQL."""
 
 from time import time
 from uuid import UUID, uuid4
@@ -46,7 +45,7 @@ def token_of(someone: Node, lifetime: int = 900) -> str:
 
 
 async def test_a_token_is_verified_once(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ed25519 costs 150 µs: the second time the token is only looked up."""
+    """Verifying takes 150 µs, so a token is verified once and then found in the cache."""
     async with node(database_url, redis_url) as one:
         token = token_of(one)
         first = one.sessions.authenticate(token)
@@ -56,7 +55,7 @@ async def test_a_token_is_verified_once(database_url: str, redis_url: str, monke
 
 
 async def test_a_remembered_token_expires_all_the_same(database_url: str, redis_url: str) -> None:
-    """To the second, by PostgreSQL's clock, or the node's before that was asked."""
+    """A token expires to the second, by PostgreSQL's clock, or by the node's before the first measurement."""
     async with node(database_url, redis_url) as one:
         token = token_of(one, lifetime=60)
         assert one.sessions.authenticate(token) is not None
@@ -65,7 +64,7 @@ async def test_a_remembered_token_expires_all_the_same(database_url: str, redis_
 
 
 async def test_a_bad_token_is_not_remembered(database_url: str, redis_url: str) -> None:
-    """Whatever is presented, nothing grows by it."""
+    """Invalid tokens are not cached."""
     async with node(database_url, redis_url) as one:
         for bad in ("", "a.b.c", token_of(one)[:-4] + "AAAA", "x" * 100_000):
             assert one.sessions.authenticate(bad) is None
@@ -75,7 +74,7 @@ async def test_a_bad_token_is_not_remembered(database_url: str, redis_url: str) 
 async def test_what_is_remembered_is_bounded(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest goes first and is simply verified again."""
+    """The oldest token is dropped first, and is verified again when it is used."""
     monkeypatch.setattr(sessions_module, "VERIFIED_CACHE_SIZE", 3)
     async with node(database_url, redis_url) as one:
         presented = [token_of(one) for _ in range(5)]
@@ -85,7 +84,7 @@ async def test_what_is_remembered_is_bounded(
         assert one.sessions.authenticate(presented[0]) is not None
 
 
-async def test_a_revoked_session_is_refused_at_once_where_it_was_told(database_url: str, redis_url: str) -> None:
+async def test_a_session_that_is_marked_as_revoked_is_refused_at_once(database_url: str, redis_url: str) -> None:
     """By message: a token verified long before is refused from then on."""
     async with node(database_url, redis_url) as one:
         token = token_of(one)
@@ -97,7 +96,7 @@ async def test_a_revoked_session_is_refused_at_once_where_it_was_told(database_u
 
 
 async def test_a_log_out_reaches_every_node_without_a_message(database_url: str, redis_url: str) -> None:
-    """PostgreSQL is read every second and a half: the bus may be away."""
+    """Another node reads the revocation from PostgreSQL within two seconds, also without the bus."""
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
@@ -109,7 +108,7 @@ async def test_a_log_out_reaches_every_node_without_a_message(database_url: str,
         nursery.cancel_scope.cancel()
 
 
-async def untold(_: UUID) -> None:
+async def not_published(_: UUID) -> None:
     """The message of an ended session, while Redis is away."""
     raise StorageUnavailable("redis", "gone")
 
@@ -117,7 +116,7 @@ async def untold(_: UUID) -> None:
 async def test_a_deleted_user_is_logged_out_everywhere_without_a_message(database_url: str, redis_url: str) -> None:
     """However many sessions there are; their rows outlive the user, until they are pruned."""
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts.sessions.publish_revoked = untold
+        one.accounts.sessions.publish_revoked = not_published
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         given = [await one.register(), *[await logged_in(one) for _ in range(MAX_PUBLISHED)]]
@@ -146,7 +145,7 @@ async def test_nobody_logs_in_while_the_user_is_being_deleted(
 
     monkeypatch.setattr(users, "delete", delete_later)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts.sessions.publish_revoked = untold
+        one.accounts.sessions.publish_revoked = not_published
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         assert await one.accounts.delete(await profile_of(one, await one.register()))
@@ -303,7 +302,7 @@ async def test_a_clock_that_is_set_while_the_node_runs_is_followed(
 
 
 async def test_what_was_ended_stays_ended_when_the_clock_is_set(database_url: str, redis_url: str) -> None:
-    """How long an ended session is remembered does not depend on a clock that somebody sets."""
+    """Setting the node's clock does not change how long a revoked session is stored."""
     async with node(database_url, redis_url) as one:
         token = token_of(one)
         identity = one.sessions.authenticate(token)
@@ -316,7 +315,7 @@ async def test_what_was_ended_stays_ended_when_the_clock_is_set(database_url: st
 
 
 def test_a_node_s_time_goes_on_evenly() -> None:
-    """Whoever sets the clock of a node that runs does not change it."""
+    """Setting the clock of a running node does not change its tokens' time."""
     wall, monotonic = [1_000.0], [5.0]
     clock = steady_clock(lambda: wall[0], lambda: monotonic[0])
     assert clock() == 1_000.0

@@ -12,8 +12,8 @@ from tests.operations.people import (
 __all__ = ["database_url"]  # the module's own fixture
 
 
-async def test_a_profile_change_is_stored_and_told(database_url: str, redis_url: str) -> None:
-    """Name and picture change independently, null removes the picture, and the boards are told each time."""
+async def test_a_profile_change_is_stored_and_announced(database_url: str, redis_url: str) -> None:
+    """Name and picture change independently, null removes the picture, and the boards are notified each time."""
     async with node(database_url, redis_url) as one:
         given = await one.register("Ada", avatar_url="https://example.org/a.png")
         identity = one.sessions.authenticate(given.accessToken)
@@ -30,7 +30,7 @@ async def test_a_profile_change_is_stored_and_told(database_url: str, redis_url:
         assert changed == await one.accounts.profile(identity)
 
 
-async def test_a_profile_that_stays_the_same_is_told_to_nobody(database_url: str, redis_url: str) -> None:
+async def test_a_profile_that_stays_the_same_is_not_announced(database_url: str, redis_url: str) -> None:
     """The same name and picture again, or no picture where there is none: the answer is the profile, and no board reads
     its names anew."""
     async with node(database_url, redis_url) as one:
@@ -51,7 +51,7 @@ async def test_a_profile_that_stays_the_same_is_told_to_nobody(database_url: str
 
 
 async def test_a_profile_change_keeps_the_rules(database_url: str, redis_url: str) -> None:
-    """A taken or forbidden name changes nothing and tells nobody; one's own name in another case is free."""
+    """A taken or forbidden name changes and notifies nothing; the user's own name in another case is free."""
     async with node(database_url, redis_url) as one:
         given = await one.register("Ada")
         await one.register("Grace")

@@ -1,4 +1,4 @@
-"""The queue in front of password hashing: its bound, its order, and that every place comes back."""
+"""The queue for password hashing: its bound, its order, and that every place is released."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -67,7 +67,7 @@ def test_whose_cookie_is_another_accounts_is_a_stranger() -> None:
 
 
 async def test_known_browsers_are_served_first() -> None:
-    """Whoever came before them, in the order of their coming among themselves."""
+    """Known browsers go before others, and in the order of their arrival."""
     queue, order = HashingQueue(hashing=1), list[str]()
 
     async def ask(name: str, user: UUID | None) -> None:

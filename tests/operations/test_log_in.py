@@ -1,4 +1,4 @@
-"""Log in: who may, how often, and what a burst costs. On a real PostgreSQL."""
+"""Log in: the checks, the limits, and bursts. On a real PostgreSQL."""
 
 import threading
 from uuid import UUID
@@ -10,7 +10,7 @@ from scoreboard.domain.errors import Code, StorageUnavailable
 from scoreboard.operations.hashing import MAX_HASHING, MAX_WAITING, RESERVED_FOR_KNOWN
 from scoreboard.operations.log_in import INVALID_CREDENTIALS
 from scoreboard.operations.login_admission import TOO_BUSY, Client
-from scoreboard.operations.login_limits import EVERYWHERE_TIMES
+from scoreboard.operations.login_limits import EVERYWHERE_LIMIT_FACTOR
 from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security import device_cookies, passwords
 from scoreboard.storage.postgres import users
@@ -57,7 +57,7 @@ async def test_wrong_credentials_are_all_refused_alike(database_url: str, redis_
 async def test_no_account_takes_a_hash_as_well(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log-in to nobody does the same work as one with a wrong password."""
+    """A log-in without an account does the same work as one with a wrong password."""
     compared: list[str | None] = []
 
     def verify(stored: str | None, password: str) -> bool:
@@ -73,8 +73,8 @@ async def test_no_account_takes_a_hash_as_well(
 async def test_a_burst_is_bounded_however_it_comes(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 300 log-ins and registrations at once as many are accepted as have a place; the rest are told at once when to
-    come back."""
+    """Of 300 log-ins and registrations at once as many are accepted as have a place; the rest are refused at once with
+    a Retry-After."""
     running, going = 0, threading.Event()
     most = 0
 
@@ -118,7 +118,7 @@ async def test_a_burst_is_bounded_however_it_comes(
 
 
 async def test_a_log_in_that_is_given_up_gives_its_place_back(database_url: str, redis_url: str) -> None:
-    """A client that leaves while it waits in line takes nothing: neither the place nor the try of its address."""
+    """A client that leaves while it waits in line uses neither a place nor a try of its address."""
     async with node(database_url, redis_url, login_per_minute=1) as one:
         await one.register()
         queue, client = one.accounts.admission.hashing, Client("192.0.2.1")
@@ -142,7 +142,7 @@ async def test_a_log_in_that_is_given_up_gives_its_place_back(database_url: str,
 async def test_a_password_that_is_hashed_anew_keeps_its_place(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An outdated hash costs a log-in two hashes, and it is counted until both are done."""
+    """A log-in with an outdated hash makes two hashes, and has its place until both are done."""
     taken: list[int] = []
     async with node(database_url, redis_url, hasher=passwords._HASHER) as one:
         await one.register()
@@ -166,7 +166,7 @@ async def test_the_right_password_is_never_counted_as_a_failure(database_url: st
         for number in range(30):
             client = Client(f"198.51.{number}.1")
             assert isinstance(await one.accounts.log_in("Ada", PASSWORD, client), LoggedIn)
-        for number in range(2 * EVERYWHERE_TIMES):
+        for number in range(2 * EVERYWHERE_LIMIT_FACTOR):
             assert (
                 await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1")) == INVALID_CREDENTIALS
             )
@@ -196,7 +196,7 @@ async def test_a_try_that_is_refused_takes_nothing(
             assert await one.accounts.log_in("Ada", PASSWORD, client) == TOO_BUSY
         for place in places:
             one.accounts.admission.hashing.release(place)
-        for number in range(2 * EVERYWHERE_TIMES):
+        for number in range(2 * EVERYWHERE_LIMIT_FACTOR):
             await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1"))
         for _ in range(5):
             assert code(await one.accounts.log_in("Ada", PASSWORD, client)) is Code.RATE_LIMITED
@@ -211,7 +211,7 @@ async def test_somebody_elses_device_cookie_is_worth_nothing(database_url: str, 
         mine, other = await one.register("Ada"), await one.register("Eve")
         forged = device_cookies.make(b"x" * 32, UUID(mine.userId), b"n" * 16)
         cookies = (one.accounts.device_cookie(other), forged, "", "x" * 64, "é" * 64)
-        for number in range(EVERYWHERE_TIMES):
+        for number in range(EVERYWHERE_LIMIT_FACTOR):
             assert (
                 await one.accounts.log_in("Ada", "wrong password", Client(f"203.0.{number}.1", cookies))
                 == INVALID_CREDENTIALS

@@ -1,5 +1,5 @@
-"""Limits of log-ins: by address with rising prefixes, by account and network, by account, by known browser. A refusal
-takes nothing."""
+"""Limits of log-ins: by address and its networks, by account and network, by account, by known browser. A refused try
+is not counted."""
 
 from uuid import UUID
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoreboard.operations.login_limits import EVERYWHERE_TIMES, Attempt, LoginLimits
+from scoreboard.operations.login_limits import EVERYWHERE_LIMIT_FACTOR, Attempt, LoginLimits
 
 ADA, EVE = UUID(int=1), UUID(int=2)
 
@@ -49,7 +49,7 @@ def test_ipv4_addresses_are_counted_alone() -> None:
 
 
 def test_an_account_is_guessed_at_by_network() -> None:
-    """One network uses up what it has, and nobody else's: the owner logs in from elsewhere."""
+    """One network can use up only its own tries: the owner can log in from another one."""
     limits = LoginLimits(10)
     assert failures(limits, ["192.0.2.1"] * 10) == 10
     assert begun(limits, "192.0.2.2").count_account(ADA, None, 0.0) == 0
@@ -66,8 +66,8 @@ def test_tries_by_name_are_not_counted_against_the_address() -> None:
         assert failures(limits, ["192.0.2.1"] * 20, by_address=by_address) == 10
         assert failures(limits, ["192.0.2.1"] * 20, by_address=not by_address) == 10
         botnet = [f"10.{first}.{second}.1" for first in range(10) for second in range(50)]
-        assert failures(limits, botnet, by_address=by_address) == 10 * EVERYWHERE_TIMES - 10
-        assert failures(limits, botnet, by_address=not by_address) == 10 * EVERYWHERE_TIMES - 10
+        assert failures(limits, botnet, by_address=by_address) == 10 * EVERYWHERE_LIMIT_FACTOR - 10
+        assert failures(limits, botnet, by_address=not by_address) == 10 * EVERYWHERE_LIMIT_FACTOR - 10
         assert failures(LoginLimits(10, 0), ["192.0.2.1"] * 20, device="one", by_address=by_address) == 10
 
 
@@ -75,7 +75,7 @@ def test_a_botnet_has_a_multiple_of_the_limit() -> None:
     """From however many networks; known browsers are not held up, and each has its own limit."""
     limits = LoginLimits(10)
     botnet = [f"10.{first}.{second}.1" for first in range(10) for second in range(50)]
-    assert failures(limits, botnet) == 10 * EVERYWHERE_TIMES
+    assert failures(limits, botnet) == 10 * EVERYWHERE_LIMIT_FACTOR
     assert failures(limits, botnet[:1] * 5, device="one") == 5
     assert failures(LoginLimits(10), botnet, device="one") == 10
     assert begun(limits, "192.0.2.1").count_account(ADA, "two", 0.0) == 0
@@ -83,14 +83,14 @@ def test_a_botnet_has_a_multiple_of_the_limit() -> None:
 
 
 def test_the_right_password_is_no_failure() -> None:
-    """It is counted until it is known to be right, so a hundred guesses at once are not more than ten."""
+    """A try counts as a failure until it is known to be right, so a hundred concurrent guesses get ten tries."""
     limits = LoginLimits(3)
     for number in range(200):
         attempt = begun(limits, f"10.0.{number}.1")
         assert attempt.count_account(ADA, None, 0.0) == 0
         attempt.succeed()
     guessing = [begun(limits, f"10.1.{number}.1") for number in range(40)]
-    assert sum(not attempt.count_account(ADA, None, 0.0) for attempt in guessing) == 3 * EVERYWHERE_TIMES
+    assert sum(not attempt.count_account(ADA, None, 0.0) for attempt in guessing) == 3 * EVERYWHERE_LIMIT_FACTOR
     assert tries(limits, ["10.0.0.1"] * 5) == 2  # the tries of an address are counted, right or wrong
 
 
@@ -98,7 +98,7 @@ def test_a_refusal_takes_nothing() -> None:
     """Refused by the account: the address has its try back. Refused by a /48: the /64 and /56 have theirs. Nor does
     what raises."""
     limits = LoginLimits(2)
-    assert failures(limits, [f"10.{number}.0.1" for number in range(20)]) == 2 * EVERYWHERE_TIMES
+    assert failures(limits, [f"10.{number}.0.1" for number in range(20)]) == 2 * EVERYWHERE_LIMIT_FACTOR
     for _ in range(10):
         assert begun(limits, "192.0.2.1").count_account(ADA, None, 0.0) > 0
     assert tries(limits, ["192.0.2.1"] * 9) == 2
@@ -122,8 +122,8 @@ def test_zero_is_no_limit() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 20)), max_size=60))
 def test_the_wait_is_true(steps: list[tuple[int, bool, float]]) -> None:
-    """Whoever waits as told is let in, if nobody else came meanwhile. No minute has more failures of one account and
-    network."""
+    """A client that waits as long as it was told is admitted, if no other came. No minute has more failures of one
+    account and network."""
     limits, now, wrong = LoginLimits(2), 1000.0, list[tuple[float, str]]()
     for network, is_right, pause in steps:
         now += pause

@@ -1,5 +1,4 @@
-"""Names on a real PostgreSQL: who gets one that looks like another, how long it rests, how often it may change, and
-what PostgreSQL's log says of it."""
+"""Names on a real PostgreSQL: names that look alike, resting names, limits of changes, and what PostgreSQL logs."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -54,7 +53,7 @@ async def test_of_two_registrations_at_once_one_wins(database_url: str, redis_ur
 
 
 async def test_of_two_registrations_with_one_address_one_wins(database_url: str, redis_url: str) -> None:
-    """The other one is told so, and its name stays free."""
+    """The other one is refused, and its name stays free."""
     async with node(database_url, redis_url) as one:
         for turn in range(10):
 
@@ -76,7 +75,7 @@ async def test_of_two_registrations_with_one_address_one_wins(database_url: str,
 
 
 async def test_of_a_rename_and_a_registration_at_once_one_wins(database_url: str, redis_url: str) -> None:
-    """Whoever comes second is refused; nobody waits for the other for ever."""
+    """The second one is refused; there is no deadlock."""
     async with node(database_url, redis_url) as one:
         user = await identity(one, "Ada")
         for turn in range(10):

@@ -30,7 +30,7 @@ async def fetch(server: PictureServer, url: str, own_host: str = "") -> Picture 
 
 
 async def test_a_picture_is_fetched_by_the_name_from_the_address_that_was_checked(server: PictureServer) -> None:
-    """One look-up, TLS with the name, and a request that tells nothing of viewers."""
+    """One look-up, TLS with the host's name, and a request that contains nothing about viewers."""
     server.answers["/a.png?size=2"] = ok(PNG, "content-type: text/html")
     picture = await fetch(server, f"{HERE}/a.png?size=2")
     assert picture is not None
@@ -240,7 +240,7 @@ async def test_a_slow_server_costs_a_bounded_time(
     ],
 )
 async def test_nonsense_gives_no_picture(server: PictureServer, answer: bytes) -> None:
-    """Of whatever kind; and whoever asks is told that there is none."""
+    """An answer that is not HTTP gives no picture, and later fetches work."""
     server.answers["/a.png"] = answer
     pictures = Pictures(fetcher=server.fetcher)
     async with trio.open_nursery() as nursery:

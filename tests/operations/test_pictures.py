@@ -1,4 +1,4 @@
-"""Users' pictures: what is kept of them, for how long, and how often their servers are asked."""
+"""Users' pictures: the cache, its times and bounds, and how often a server gets requests."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,7 +29,7 @@ class Clock:
 
 
 async def test_each_address_is_asked_once_an_hour(server: PictureServer) -> None:
-    """However many ask, together or one after the other, and whether there was a picture or not."""
+    """One fetch serves all callers, concurrent and later ones, whether there is a picture or not."""
     clock = Clock()
     server.answers["/a.png"] = ok(PNG)
     pictures = Pictures(fetcher=server.fetcher, clock=clock)
@@ -91,7 +91,7 @@ async def test_a_fault_that_may_pass_hides_a_picture_for_a_minute(server: Pictur
 
 
 async def test_a_host_with_one_fault_after_the_other_is_asked_ever_less_often(server: PictureServer) -> None:
-    """After one minute, two, four, up to an hour; a picture begins that anew."""
+    """The next try comes after one minute, two, four, up to an hour; a picture resets that."""
     clock = Clock()
     server.answers["/a.png"] = b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
     pictures = Pictures(fetcher=server.fetcher, clock=clock)

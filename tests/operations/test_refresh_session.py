@@ -72,7 +72,7 @@ async def test_a_lost_answer_can_be_asked_for_again_within_the_grace(database_ur
 
 
 async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_url: str, redis_url: str) -> None:
-    """Whose copy it is nobody knows: the thief's token and the owner's are both dead, access tokens included."""
+    """A reused token ends the session: the thief's and the owner's tokens are invalid, access tokens included."""
     async with node(database_url, redis_url) as one:
         first = await one.register()
         second = await refreshed(one, first.refreshToken)
@@ -85,8 +85,8 @@ async def test_reuse_of_an_older_token_ends_the_session_for_everybody(database_u
 
 
 async def test_a_planted_live_token_is_taken_for_nobody_elses_session(database_url: str, redis_url: str) -> None:
-    """A sibling domain plants tokens of its own account, before or after the owner's, one or a crowd: the told user's
-    alone counts."""
+    """A sibling domain plants tokens of its own account, before or after the owner's, one or a crowd: only those of the
+    named user count."""
     async with node(database_url, redis_url) as one:
         eve, ada = await one.register("Eve"), await one.register("Ada")
         planted = [eve.refreshToken, *[(await logged_in(one, "Eve")).refreshToken for _ in range(MAX_TOKENS_TRIED)]]
@@ -135,7 +135,7 @@ async def test_live_tokens_of_several_users_log_in_nobody(database_url: str, red
 
 
 async def test_a_made_up_token_ends_nobodys_session(database_url: str, redis_url: str) -> None:
-    """Who knows a session's id, but not our keys, can do nothing with it."""
+    """A token that was made without this installation's keys ends no session."""
     async with node(database_url, redis_url) as one:
         first = await one.register()
         sid = refresh_tokens.session_of(first.refreshToken)

@@ -1,4 +1,4 @@
-"""Register: what a new user is given, and what is refused. On a real PostgreSQL."""
+"""Register: a new user's session, and the refusals. On a real PostgreSQL."""
 
 import base64
 import hashlib
@@ -74,7 +74,7 @@ async def test_nothing_secret_is_stored_in_the_clear(database_url: str, redis_ur
 
 
 async def test_what_is_taken_is_named(database_url: str, redis_url: str) -> None:
-    """409 tells which field; in any case of the letters."""
+    """409 names the field; names and addresses are compared without case."""
     async with node(database_url, redis_url) as one:
         await one.register("Ada")
         for username, email, field in [
@@ -88,7 +88,7 @@ async def test_what_is_taken_is_named(database_url: str, redis_url: str) -> None
 
 
 async def test_a_registration_that_breaks_rules_names_all_fields(database_url: str, redis_url: str) -> None:
-    """400 tells each of them, and nobody is created."""
+    """400 names each bad field, and no user is created."""
     async with node(database_url, redis_url) as one:
         outcome = await one.accounts.register("a@b", "nowhere", "short", "http://example.org/a.png")
         assert (code(outcome), fields(outcome)) == (

@@ -1,4 +1,4 @@
-"""A signed body on its way to the queue: the pure checks in the specification's order, and the claim that they make."""
+"""A signed body on its way to the queue: the pure checks in the specification's order, and the queued action."""
 
 import json
 from hashlib import sha256

@@ -4,7 +4,7 @@ import pytest
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.operations.login_admission import Client
-from scoreboard.operations.login_limits import EVERYWHERE_TIMES
+from scoreboard.operations.login_limits import EVERYWHERE_LIMIT_FACTOR
 from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security import passwords
 from scoreboard.storage.postgres.users import Profile
@@ -74,7 +74,7 @@ async def test_names_from_before_todays_rules_stay(database_url: str, redis_url:
         assert isinstance(await one.accounts.register(name, "x@example.org", PASSWORD, None), Refusal)
 
 
-async def test_two_names_that_were_told_apart_before_each_log_in(database_url: str, redis_url: str) -> None:
+async def test_two_names_that_were_different_by_an_older_rule_each_log_in(database_url: str, redis_url: str) -> None:
     """A user is found by the name as typed first."""
     async with node(database_url, redis_url) as one:
         for number in range(2):
@@ -99,10 +99,10 @@ async def test_spellings_share_their_wrong_passwords(
         await one.register("Ada")
         outcomes = [
             await one.accounts.log_in(spellings[number % len(spellings)], "wrong password", Client(f"192.0.{number}.1"))
-            for number in range(EVERYWHERE_TIMES + 1)
+            for number in range(EVERYWHERE_LIMIT_FACTOR + 1)
         ]
         codes = [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)]
-        assert codes == [Code.UNAUTHORIZED] * EVERYWHERE_TIMES + [Code.RATE_LIMITED]
+        assert codes == [Code.UNAUTHORIZED] * EVERYWHERE_LIMIT_FACTOR + [Code.RATE_LIMITED]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A small TCP proxy that stands before a store and loses what it is told to lose.
+"""A small TCP proxy in front of a store, which loses messages as a test asks for.
 
 `async with proxy_before(url) as proxy`: `proxy.url` leads through it. Everything it does wrong is armed by an
 attribute, so that a test hits exactly one message: PostgreSQL sends no byte that it was not asked for. What lasts for a

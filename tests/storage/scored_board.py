@@ -68,7 +68,7 @@ class ScoredBoard:
 
 @asynccontextmanager
 async def counted_commands(stores: Stores) -> AsyncIterator[Mapping[str, int]]:
-    """Counts what Redis is asked meanwhile; read it after the block."""
+    """Counts Redis' commands in the block; read it after the block."""
     counts: dict[str, int] = {}
     await stores.command("CONFIG", "RESETSTAT")
     yield counts

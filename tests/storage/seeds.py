@@ -1,4 +1,5 @@
-"""What tests put into the stores first: users, actions, a board, turns of a writer; and the two orders that must be one."""
+"""Data that tests put into the stores first: users, actions, a board, turns of a writer; and the two orders to
+compare."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -59,12 +60,12 @@ async def open_board(stores: Stores, epoch: int = 1) -> None:
 
 
 async def complete_windows(stores: Stores) -> None:
-    """Redis knows all that happened in the windows of the rate limits."""
+    """Makes Redis' windows of the rate limits count as complete."""
     await stores.command("SET", SPECIFIED.limits_since, 1)
 
 
 def agreed() -> Agreement:
-    """What a node knows of a board that its projector finds right, for as long as nothing else is said."""
+    """The agreement of a board for which a comparison has found nothing."""
     agreement = Agreement(LEADERBOARD, unchecked_seconds=inf)
     agreement.set_stale_reasons(())
     return agreement

@@ -1,4 +1,4 @@
-"""What a node knows of its board's agreement with PostgreSQL: doubt comes at once, and goes only with proof."""
+"""A board's agreement with PostgreSQL: it is stale at once after a failure, and until a comparison proves agreement."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,7 +28,7 @@ def test_a_call_that_failed_is_in_doubt_until_an_answer_covers_it() -> None:
 
 
 def test_an_answer_that_lacks_an_acknowledged_turn_is_not_believed() -> None:
-    """Redis came back without it, though the call that brought it had been answered."""
+    """A turn that Redis has lost after it had confirmed it makes the board stale."""
     agreement = agreed()
     agreement.acknowledge(7, 3)
     agreement.acknowledge(8, 1)
@@ -79,7 +79,7 @@ def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
 
 
 def test_the_writers_that_are_remembered_are_bounded() -> None:
-    """Over the bound the oldest goes, and only a comparison ends the doubt of it."""
+    """Above the bound the oldest writer is dropped, and the board is stale until the next comparison."""
     agreement = agreed()
     for writer in range(MAX_WRITERS + 1):
         agreement.acknowledge(writer, 1)
@@ -87,8 +87,8 @@ def test_the_writers_that_are_remembered_are_bounded() -> None:
     assert agreement.stale_reasons() == {StaleReason.BEHIND}
 
 
-def test_a_change_is_told_once() -> None:
-    """One line when doubt comes, one when it has gone, and somebody is asked to compare."""
+def test_a_change_is_logged_once() -> None:
+    """One log line when the board becomes stale, one when it agrees again, and a comparison is requested."""
     asked = []
     agreement = Agreement(LEADERBOARD, lambda: asked.append(1))
     agreement.set_stale_reasons(())
@@ -105,7 +105,7 @@ def test_a_change_is_told_once() -> None:
 
 
 def test_a_comparison_does_not_end_what_was_found_since_it_began() -> None:
-    """It may have asked Redis before the keys were lost."""
+    """A running comparison does not end a reason that was found since it began: it may have read Redis before."""
     agreement = agreed()
     agreement.begin_comparison()
     agreement.mark_stale(StaleReason.MISSING)
@@ -127,7 +127,7 @@ def test_an_answer_that_is_late_leaves_no_doubt_of_a_writer_that_is_gone() -> No
 
 
 def test_what_was_read_in_doubt_is_too_old_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The moment when doubt ended is kept; without doubt it does not move."""
+    """`agreed_at` is the moment when the board became current; while it is current, that does not change."""
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     agreement = agreed()

@@ -30,7 +30,7 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[ScoredBoard]
 
 
 class Nameless(Profiles):
-    """No store tells a name in time."""
+    """No store gives a name in time."""
 
     async def find_aio(self, users: Iterable[UUID]) -> Mapping[UUID, Profile]:
         return {}
@@ -53,7 +53,7 @@ async def until_read(board: BoardCache, *, stale: bool) -> None:
 
 
 async def test_rows_come_in_order_with_names_and_pictures(world: ScoredBoard) -> None:
-    """Total descending, then who reached it first; names and pictures from PostgreSQL; marks as Redis has them."""
+    """Total descending, then the earlier one; names and pictures from PostgreSQL; versions as Redis has them."""
     ann, bob, eve = (
         await world.user("ann", "https://example.org/a.png"),
         await world.user("bob"),
@@ -75,7 +75,7 @@ async def test_an_empty_board_is_a_board(world: ScoredBoard) -> None:
 
 
 async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: ScoredBoard) -> None:
-    """At most KEPT rows come, and a total beyond 2^53 − 2 keeps its last digit."""
+    """A read returns at most READ_SIZE rows, and a total beyond 2^53 − 2 keeps its last digit."""
     rows = await world.stores.fetch(
         "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' FROM generate_series(1, $1) n RETURNING id",
         READ_SIZE + 5,
@@ -128,8 +128,8 @@ async def test_reads_cost_nothing_while_nothing_changes(world: ScoredBoard) -> N
     assert "evalsha" not in counts
 
 
-async def test_a_read_is_as_new_as_what_was_heard(world: ScoredBoard) -> None:
-    """Once the node has heard of a version, no older board is served, however fresh the last read is."""
+async def test_a_read_is_as_new_as_the_noted_version(world: ScoredBoard) -> None:
+    """Once Redis has answered with a version, no older board is returned, however fresh the last read is."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     board = world.reader()
@@ -141,7 +141,7 @@ async def test_a_read_is_as_new_as_what_was_heard(world: ScoredBoard) -> None:
 
 
 async def test_a_lost_hint_costs_a_second(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A board is read again when the last read is older than a second, though nobody told of a change."""
+    """A board is read again when the last read is older than a second, also without a hint."""
     monkeypatch.setattr(module, "MAX_READ_AGE_SECONDS", 0.05)
     ann = await world.user("ann")
     await world.score(ann, 10)
@@ -168,7 +168,7 @@ async def test_readers_share_one_read(world: ScoredBoard) -> None:
 
 
 async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: ScoredBoard) -> None:
-    """Whoever was waiting reads instead; nobody is left with the lock held."""
+    """When the reading task is cancelled, a waiting one reads; the lock is released."""
     await world.score(await world.user("ann"), 10)
     board = world.reader()
     async with trio.open_nursery() as nursery:
@@ -200,7 +200,7 @@ async def test_due_only_when_the_top_rose(world: ScoredBoard) -> None:
 
 
 async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: ScoredBoard) -> None:
-    """Two changes in one tick count from the first; what was told once is not counted again."""
+    """Two changes in one tick count from the first; a change that was reported is not counted again."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     board = world.reader()

@@ -73,7 +73,7 @@ def test_no_payload_raises(payload: bytes) -> None:
     decode(payload, "here")
 
 
-async def test_everything_published_is_heard(stores: Stores) -> None:
+async def test_everything_published_is_received(stores: Stores) -> None:
     """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in
     order."""
     bus, world, sid = Bus(stores), ScoredBoard(stores), uuid4()
@@ -98,7 +98,7 @@ async def test_everything_published_is_heard(stores: Stores) -> None:
     assert [(one.user, one.new, one.rank) for one in update.personal] == [(ann, 10, 1)]
 
 
-async def test_a_lost_connection_is_told(database_url: str, fresh_valkey: OwnValkey) -> None:
+async def test_a_lost_connection_raises(database_url: str, fresh_valkey: OwnValkey) -> None:
     """Listening ends with StorageUnavailable when Redis dies, and when it is not there to begin with."""
     async with open_stores(database_url, fresh_valkey.url) as stores:
         failed = trio.Event()

@@ -1,5 +1,4 @@
-"""A batch through limits, ledger and board: the order of the checks, what a store that is away costs, and what is given
-back."""
+"""A batch through limits, ledger and board: the order of the checks, outages of a store, and released reservations."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -86,7 +85,7 @@ def result(outcome: Outcome) -> Any:
 
 
 async def test_what_is_recorded_has_its_rank(world: CommitterNode) -> None:
-    """Outcomes in the order of the claims, with ranks after the whole batch, and the board's mark."""
+    """Outcomes in the order of the actions, with ranks after the whole batch, and the board's version."""
     ada, bob = await make_users(world.stores, 2)
     committed: Committed = await run_in_asyncio(
         world.committer().run_aio, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
@@ -102,7 +101,7 @@ async def test_what_is_recorded_has_its_rank(world: CommitterNode) -> None:
 
 
 async def test_409_goes_before_429_and_400(world: CommitterNode) -> None:
-    """A known actionId is a duplicate, whatever the limits, its timestamp or its rule say by now."""
+    """A known actionId is a duplicate, also when the limits, its timestamp or its rule would refuse it now."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer(per_minute=2)
     first, second = claim(user, action_id="a"), claim(user, action_id="b")
@@ -122,7 +121,7 @@ async def test_409_goes_before_429_and_400(world: CommitterNode) -> None:
 
 
 async def test_429_goes_before_400_and_400_tells_why(world: CommitterNode) -> None:
-    """Without a free slot the rule is not asked; with one, time goes before rule."""
+    """Without a free slot the rule is not checked; with one, the timestamp is checked before the rule."""
     (user,) = await make_users(world.stores, 1)
     outcomes = await run(
         world.committer(per_minute=2),
@@ -136,7 +135,7 @@ async def test_429_goes_before_400_and_400_tells_why(world: CommitterNode) -> No
 
 
 async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: CommitterNode) -> None:
-    """The same body is told what it gave then and where its user is now; another body is told nothing."""
+    """The same body gets its first outcome with the user's current rank; another body gets no outcome."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
     (first,) = await run(commit, claim(ada, action_id="a", points=5))
@@ -153,7 +152,7 @@ async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: Com
     assert other == [Duplicate(None)]
 
 
-async def test_a_vanished_user_is_told_so(world: CommitterNode) -> None:
+async def test_an_action_of_a_deleted_user(world: CommitterNode) -> None:
     """401, and neither slot nor cooldown is left behind."""
     ada, gone = (await make_users(world.stores, 1))[0], uuid4()
     outcomes = await run(world.committer(), claim(gone, cooldown_ms=9_000), claim(ada))
@@ -209,7 +208,8 @@ async def test_what_is_refused_keeps_its_slot_only(world: CommitterNode) -> None
 
 
 async def test_200_parallel_actions_of_one_user_record_ten(world: CommitterNode) -> None:
-    """Over two committers, every actionId sent twice: exactly ten count, whatever is given back on the way."""
+    """Over two committers, every actionId sent twice: exactly ten are recorded, also when reservations are released in
+    between."""
     (user,) = await make_users(world.stores, 1)
     claims = [claim(user, action_id=str(number)) for number in range(100)]
     outcomes: list[Outcome] = []
@@ -231,7 +231,8 @@ async def test_200_parallel_actions_of_one_user_record_ten(world: CommitterNode)
 
 
 async def test_without_redis_actions_are_recorded_without_rank(world: CommitterNode) -> None:
-    """PostgreSQL decides: limits and cooldowns by its log, ranks unknown, no mark; a duplicate has no rank either."""
+    """PostgreSQL decides: limits and cooldowns by its log, no ranks, no board version; a duplicate has no rank
+    either."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer(per_minute=3)
     (first,) = await run(commit, claim(user, action_id="a", cooldown_ms=9_000))
@@ -250,7 +251,7 @@ async def test_without_redis_actions_are_recorded_without_rank(world: CommitterN
 
 
 async def test_an_open_breaker_asks_redis_nothing(world: CommitterNode) -> None:
-    """While Redis is left alone a batch costs no time-out."""
+    """While the circuit to Redis is open, a batch waits for no time-out."""
     (user,) = await make_users(world.stores, 1)
     commit = world.committer()
     commit.breaker = Breaker("redis", failures=1, interval=float("inf"))
@@ -263,7 +264,7 @@ async def test_an_open_breaker_asks_redis_nothing(world: CommitterNode) -> None:
 
 
 async def test_missed_rows_go_with_the_next_call(world: CommitterNode) -> None:
-    """A committer closes its own gap: the newest row of each user it could not bring, and the turns they cover."""
+    """A committer closes its own gap: it sends the newest missed row of each user, and the turns of these rows."""
     ada, bob, carl = await make_users(world.stores, 3)
     commit, other = world.committer(), world.committer()
     await run(commit, claim(ada))
@@ -298,7 +299,7 @@ async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: Committe
 async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
     world: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bound is kept, and the watermark does not pass what was forgotten."""
+    """At most MAX_GAP_ROWS rows are kept, and no turn of dropped rows counts as applied."""
     monkeypatch.setattr(module, "MAX_GAP_ROWS", 2)
     users = await make_users(world.stores, 5)
     commit = world.committer()
@@ -313,7 +314,7 @@ async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
 
 
 async def test_an_emptied_redis_gives_no_rank(world: CommitterNode) -> None:
-    """Nobody is first of a board that is not there, and the node learns that it must be rebuilt."""
+    """An absent board gives no ranks, and a repair is requested."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
     repair_requests: list[int] = []
@@ -331,7 +332,7 @@ async def test_an_emptied_redis_gives_no_rank(world: CommitterNode) -> None:
 
 
 async def test_without_postgresql_nothing_is_acknowledged(redis_url: str) -> None:
-    """The batch fails as a whole; a slot that was taken is found again by a retry."""
+    """The batch fails as a whole; a retry uses the slot that was reserved."""
     async with open_stores("postgresql://nobody@127.0.0.1:1/none", redis_url) as stores:
         commit = CommitterNode(stores, Proxy("", "")).committer()
         with pytest.raises(StorageUnavailable, match="postgresql"):

@@ -114,7 +114,7 @@ async def test_a_node_may_start_before_its_stores(stores: Stores, postgres: Prox
 async def test_what_redis_says(
     monitor: HealthMonitor, stores: Stores, command: str, back: str, expected: StoreCondition
 ) -> None:
-    """Nobody need write for it to be known; each change is one line and moves the metric; the keys are as before."""
+    """It is found without a write; each change is one log line and changes the metric; no key changes."""
     await run_in_asyncio(stores.redis_direct.execute_aio, "PING")  # a connection that is logged in
     with capture_logs() as lines:
         await stores.command(*command.split())
@@ -124,13 +124,13 @@ async def test_what_redis_says(
         assert monitor.conditions["redis"] is expected
         await run_in_asyncio(stores.redis_direct.execute_aio, *back.split())
         await until(monitor)
-    told = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
-    assert told == ([] if expected is UP else [(UP, expected), (expected, UP)])
+    changes = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
+    assert changes == ([] if expected is UP else [(UP, expected), (expected, UP)])
     assert await stores.command("DBSIZE") == 0
 
 
 async def test_a_writable_replica_is_no_primary(monitor: HealthMonitor, fresh_valkey: OwnValkey) -> None:
-    """It takes writes and loses them: its role counts."""
+    """A replica that accepts writes loses them, so its role decides."""
     resp(fresh_valkey.url, "CONFIG SET replica-read-only no")
     resp(fresh_valkey.url, "REPLICAOF 127.0.0.1 1")
     await until(monitor, redis=READ_ONLY)
@@ -165,7 +165,7 @@ async def test_valkey_is_silent_for_a_while(monitor: HealthMonitor, stores: Stor
     assert await stores.command("CLIENT", "ID") != before
 
 
-async def test_a_full_redis_is_told_by_whoever_meets_it(
+async def test_a_full_redis_is_reported_by_the_first_call(
     stores: Stores, fresh_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, without waiting for the next check."""
@@ -290,16 +290,16 @@ async def test_out_of_reach(monitor: HealthMonitor, postgres: Proxy, fault: Faul
     await until(monitor)
 
 
-async def test_a_full_disk_is_told_by_whoever_meets_it(monitor: HealthMonitor, stores: Stores) -> None:
-    """Full at once; up when a write that needs space succeeded."""
+async def test_a_full_disk_is_reported_by_the_first_call(monitor: HealthMonitor, stores: Stores) -> None:
+    """The store is full at once, and up again when a write that needs space succeeds."""
     with capture_logs() as lines:
         with pytest.raises(StorageUnavailable) as raised:
             await stores.execute(NO_SPACE)
         assert raised.value.condition is FULL
         assert monitor.conditions["postgresql"] is FULL
         await until(monitor)
-    told = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
-    assert told == [(UP, FULL), (FULL, UP)]
+    changes = [(line["before"], line["condition"]) for line in lines if line["event"] == "store_condition_changed"]
+    assert changes == [(UP, FULL), (FULL, UP)]
 
 
 async def test_a_disk_that_stays_full(monitor: HealthMonitor, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ async def test_a_disk_that_stays_full(monitor: HealthMonitor, stores: Stores, mo
 
 
 async def test_a_role_without_temporary_tables(monitor: HealthMonitor, stores: Stores, database_url: str) -> None:
-    """Can't ask for space, and is not called full for ever."""
+    """A role without temporary tables can't test the space; its store does not stay full for ever."""
     name = database_url.rpartition("/")[2]
     execute(database_url, f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC, CURRENT_USER")
     with pytest.raises(StorageUnavailable):
@@ -330,7 +330,7 @@ async def test_a_role_without_temporary_tables(monitor: HealthMonitor, stores: S
     ],
 )
 async def test_a_busy_store_is_up(monitor: HealthMonitor, stores: Stores, statement: str) -> None:
-    """Locks and cancelled statements say nothing of the store, and cause no check."""
+    """A lock or a cancelled statement changes no condition and causes no check."""
     with pytest.raises(StorageUnavailable):
         await stores.execute(statement)
     assert monitor.conditions["postgresql"] is UP

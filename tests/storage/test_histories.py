@@ -1,4 +1,4 @@
-"""Whatever happens on the way, both stores end with one order and one total a user."""
+"""After any history both stores have one order and one total for each user."""
 
 import trio
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +14,7 @@ QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 
 
 async def agree(stores: Stores, players: Players) -> None:
-    """The order, each total, the log, and the points that clients were told of."""
+    """The order, each total, the log, and the points in the outcomes agree."""
     board = await order_in_redis(stores)
     assert board == await order_in_postgres(stores)
     totals = {user: total for user, total in board if total}
@@ -49,8 +49,8 @@ async def test_lost_late_and_repeated_board_calls_and_corrections_leave_one_orde
 async def test_an_emptied_redis_is_rebuilt_to_the_same_order(
     database_url: str, redis_url: str, history: list[Step]
 ) -> None:
-    """Redis may lose everything at any time: one look of the projector afterwards, and both stores agree, whatever
-    still arrives."""
+    """Redis may lose everything at any time: after one comparison of the projector both stores agree, whatever still
+    arrives."""
     with trio.fail_after(30):
         async with open_stores(database_url, redis_url) as stores, played(stores, history) as players:
             limits = Limits(stores.redis_direct, per_minute=0, cooldowns=False)

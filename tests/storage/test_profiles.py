@@ -97,13 +97,13 @@ async def test_a_change_is_on_every_node_s_board(world: ScoredBoard) -> None:
 
 
 async def content_of(world: ScoredBoard) -> dict[bytes, bytes]:
-    """What says how new a board's content is."""
+    """The version, top and names of a board's meta."""
     meta = await world.stores.command("HGETALL", NAMES.meta)
     return {name: meta.get(name, b"0") for name in (b"version", b"top", b"names", b"updated")}
 
 
 @asynccontextmanager
-async def heard(world: ScoredBoard) -> AsyncIterator[list[Update]]:
+async def received_updates(world: ScoredBoard) -> AsyncIterator[list[Update]]:
     """What is published meanwhile; complete after the block."""
     pubsub = world.stores.subscriber().pubsub()
     await run_in_asyncio(pubsub.subscribe, UPDATES)
@@ -130,7 +130,7 @@ async def test_who_is_on_no_board_moves_none(world: ScoredBoard) -> None:
     board, profiles = world.node()
     await board.read()
     before, cached = await content_of(world), profiles._cache
-    async with heard(world) as updates:
+    async with received_updates(world) as updates:
         await rename(world, profiles, bob, "bill", "https://example.org/b.png")
     assert (await content_of(world), updates) == (before, [])
     board.invalidate()
@@ -155,7 +155,7 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: ScoredBo
     profiles = Profiles(world.stores)
     there = world.reader()
     before, old = await there.read(), await content_of(world)
-    async with heard(world) as updates:
+    async with received_updates(world) as updates:
         await rename(world, profiles, users[TOP_SIZE], "anna")
     (update,) = updates
     new = await content_of(world)
@@ -186,7 +186,7 @@ async def test_a_change_below_all_rows_is_right_when_the_user_comes_back(
     await world.score(users[3], 999)  # u2 is the fourth now
     there.invalidate()
     before, old = await there.read(), await content_of(world)
-    async with heard(world) as updates:
+    async with received_updates(world) as updates:
         await rename(world, profiles, users[2], "anna")
     new = await content_of(world)
     assert updates == []
@@ -273,7 +273,7 @@ async def test_a_redis_that_takes_no_writes_costs_no_board(world: ScoredBoard, s
 async def test_names_at_hand_are_dropped_after_five_minutes(
     world: ScoredBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if nobody ever tells of a change, an old name lives no longer than that on a node."""
+    """A node drops its cached names after that time, also when no change was announced."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     board, _ = world.node()
@@ -298,7 +298,7 @@ def without_postgresql(stores: Stores) -> Stores:
 
 
 async def test_without_postgresql_a_board_is_shown_with_stand_ins(world: ScoredBoard) -> None:
-    """Names that no store tells cost no board: the row has a stand-in, and the next read asks again."""
+    """When no store gives a name, the board is shown with a placeholder, and the next read asks again."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     board = ScoredBoard(without_postgresql(world.stores)).reader()
@@ -357,7 +357,7 @@ async def test_names_outlive_a_full_cache(world: ScoredBoard, monkeypatch: pytes
 
 
 async def test_the_names_that_were_known_are_bounded(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than KNOWN: only those of the last cache are kept, and who was known before that gets a stand-in."""
+    """Above LAST_KNOWN_SIZE only the names of the last cache are kept; an older one becomes a placeholder."""
     monkeypatch.setattr(module, "LAST_KNOWN_SIZE", 3)
     users = [await world.user(f"u{n}") for n in range(4)]
     profiles = Profiles(world.stores)
@@ -370,7 +370,7 @@ async def test_the_names_that_were_known_are_bounded(world: ScoredBoard, monkeyp
 
 
 async def test_only_missing_names_are_looked_up(world: ScoredBoard) -> None:
-    """A changed score costs no profile call when the user is known."""
+    """A changed score needs no call for the profile when it is cached."""
     ann = await world.user("ann")
     await world.score(ann, 10)
     board, _ = world.node()
@@ -379,7 +379,7 @@ async def test_only_missing_names_are_looked_up(world: ScoredBoard) -> None:
     board.invalidate()
     async with counted_commands(world.stores) as counts:
         await board.read()
-    # the script's own two, for the marks
+    # the script's own two commands, for the versions
     assert "hmget" not in {name: count for name, count in counts.items() if count > 2}
 
 

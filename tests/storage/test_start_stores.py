@@ -1,4 +1,4 @@
-"""Stores that a start can't use: what is told at once, and never with a secret."""
+"""Stores that a start can't use: the error comes at once and shows no secret."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ async def refusal(postgres_url: str, redis_url: str) -> str:
 
 
 async def test_a_log_in_that_is_refused(database_url: str, redis_url: str) -> None:
-    """A wrong password and a database that is not there are told at once: waiting would change nothing."""
+    """A wrong password or an absent database ends the start at once: waiting would not help."""
     parts = urlsplit(database_url)
     wrong = parts._replace(netloc=parts.netloc.replace(parts.password or "", "not-this-one")).geturl()
     told = await refusal(wrong, redis_url)
@@ -69,7 +69,7 @@ async def test_a_parameter_that_is_wrong(database_url: str, redis_url: str) -> N
     ids=lambda url: url[8:],
 )
 def test_an_unreadable_address_of_redis(url: str) -> None:
-    """Not taken for another server or database than the one that is meant."""
+    """A URL that redis-py would read as another server or database is refused."""
     with pytest.raises(SettingsError, match=r"^redis\.url: ") as caught:
         check_redis_url(url)
     assert "ss@" not in str(caught.value)
@@ -79,12 +79,12 @@ def test_an_unreadable_address_of_redis(url: str) -> None:
     "url", ["redis://h", "redis://h:1/3", "rediss://u:p@h/0", "unix:///run/redis.sock?db=1", "redis://[::1]:6379/0"]
 )
 def test_a_good_address_of_redis(url: str) -> None:
-    """Nobody is asked: a Redis that is away keeps no node from starting."""
+    """The check opens no connection: a node starts also while Redis is away."""
     check_redis_url(url)
 
 
 async def test_a_database_of_a_newer_version(database_url: str, redis_url: str) -> None:
-    """It is left alone: an older version does not know what stands in it."""
+    """A database that a newer version has migrated is not changed, and the start ends."""
     execute(database_url, "INSERT INTO schema_migrations (name, sha256) VALUES ('9999_later.sql', '')")
     told = await refusal(database_url, redis_url)
     assert "newer than this version" in told

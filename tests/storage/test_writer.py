@@ -1,5 +1,4 @@
-"""A batch gets through one connection whatever happens to it: each action is recorded once, and the outcomes tell what
-is true."""
+"""A writer records a batch in spite of errors: each action is recorded once, and the outcomes are true."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -48,7 +47,7 @@ async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
 
 
 async def record(writer: Writer, claims: Sequence[SubmittedAction]) -> list[Outcome | None]:
-    """Outcomes in the order of the claims."""
+    """Outcomes are in the order of the actions."""
     outcomes: list[Outcome | None] = [None] * len(claims)
     for taken in await run_in_asyncio(writer.record_aio, claims):
         for place, outcome in zip(taken.places, taken.recording.outcomes, strict=True):
@@ -57,7 +56,7 @@ async def record(writer: Writer, claims: Sequence[SubmittedAction]) -> list[Outc
 
 
 async def recorded_once(stores: Stores, claims: Sequence[SubmittedAction]) -> bool:
-    """Every claim has one key, one log row, and its points are in its user's total."""
+    """Every action has one key and one log row, and its points are in its user's total."""
     rows = await stores.fetch(
         "SELECT count(*) AS logs, count(DISTINCT action_id) AS ids, sum(points_awarded) AS points, max(total_score) AS total"
         " FROM action_logs JOIN scores USING (user_id) WHERE user_id = ANY($1) GROUP BY user_id",
@@ -74,7 +73,7 @@ async def turns(stores: Stores, number: int) -> list[int]:
 
 @asynccontextmanager
 async def locked(stores: Stores, user: UUID) -> AsyncIterator[asyncpg.Connection]:
-    """The user's score is locked by somebody else."""
+    """Another session holds the user's score."""
     async with connection(stores) as conn:
         await run_in_asyncio(
             conn.execute, "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL transaction_timeout = 0"
@@ -114,7 +113,7 @@ async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Wr
 
 
 async def test_a_total_beyond_its_bound_is_refused_alone(writer: Writer, stores: Stores) -> None:
-    """Who can get no more points is told so; neighbours, and what still fits, count."""
+    """An action that would overflow the total is refused; the other actions of the batch are recorded."""
     full, ada = await make_users(stores, 2)
     await stores.execute(
         "INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, $2, 1, 1)", full, HIGHEST - 10
@@ -240,8 +239,8 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     (taken,) = await run_in_asyncio(writer.record_aio, claims)
     assert proxy.cuts == 1
     outcomes = taken.recording.outcomes
-    told = [(outcome.previous, outcome.new) if isinstance(outcome, Recorded) else None for outcome in outcomes]
-    assert told == [(5, 6), None, (0, 2), None, (6, 9)]
+    totals = [(outcome.previous, outcome.new) if isinstance(outcome, Recorded) else None for outcome in outcomes]
+    assert totals == [(5, 6), None, (0, 2), None, (6, 9)]
     assert outcomes[1] is None
     assert refused(outcomes[3], Code.UNAUTHORIZED)
     assert {row.subject: row.total for row in taken.recording.rows} == {ada: 9, bob: 2}
@@ -281,8 +280,8 @@ async def test_a_first_try_that_is_still_under_way_is_waited_for(proxy: Proxy, w
 
 
 async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writer: Writer, stores: Stores) -> None:
-    """The second try's lock times out while the first is under way: 503, a new number, and whatever became of it is
-    told by a retry."""
+    """The second try's lock times out while the first is under way: 503, a new number, and a retry returns what was
+    recorded."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
     claims, number = [claim(user, points=4)], writer.writer_id
@@ -339,8 +338,7 @@ async def test_nobody_there_leaves_no_doubt(proxy: Proxy, writer: Writer, stores
 async def test_what_is_left_when_postgresql_goes_away_is_refused(
     proxy: Proxy, writer: Writer, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of a halved batch is recorded and says so; the rest is told that it is not known, without a try for each
-    part."""
+    """Half of a halved batch is recorded; the rest has the outcome OUTCOME_UNKNOWN, without a try for each part."""
     users = await make_users(stores, 16)
     claims = [claim(user) for user in users[:-1]] + [claim(users[-1], metadata="[")]
     real, calls = ledger.record_aio, 0

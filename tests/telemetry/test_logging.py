@@ -58,7 +58,7 @@ def test_libraries_log_through_the_same_processors(stream: io.StringIO) -> None:
     lost."""
     logging.getLogger("hypercorn.error").warning("GET %s", "/api?token=abc123")
     (handler,) = (
-        handler for handler in logging.getLogger().handlers if isinstance(handler, log_lines._StandardLibrary)
+        handler for handler in logging.getLogger().handlers if isinstance(handler, log_lines._LoggingHandler)
     )
     handler.emit(logging.LogRecord("broken", logging.ERROR, "", 0, "%d", ("no number",), None))
     (line,) = written(stream)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import scoreboard
 from scoreboard.security import device_cookies, refresh_tokens, signatures
-from scoreboard.telemetry.redaction import LONGEST_TEXT, SECRET_FIELD, redact, redact_text
+from scoreboard.telemetry.redaction import MAX_TEXT_LENGTH, SECRET_FIELD, redact, redact_text
 
 NAMES = (
     *(
@@ -171,14 +171,14 @@ def test_fields_are_taken_by_their_names() -> None:
 
 def test_a_long_text_is_cut() -> None:
     """In its middle, as a traceback's reason stands at its end; nothing is left of the line that was cut."""
-    lines = [f"line {number}" for number in range(LONGEST_TEXT)] + ["ValueError: the reason"]
+    lines = [f"line {number}" for number in range(MAX_TEXT_LENGTH)] + ["ValueError: the reason"]
     cut = redact_text("\n".join(lines))
-    assert len(cut) <= LONGEST_TEXT + 10
+    assert len(cut) <= MAX_TEXT_LENGTH + 10
     assert cut.startswith("line 0\n")
     assert cut.endswith("\nValueError: the reason")
     _, _, rest = cut.partition(" [cut]\n")
     assert set(rest.split("\n")) <= set(lines)
-    assert redact_text("x " * LONGEST_TEXT).endswith("[cut]\n")
+    assert redact_text("x " * MAX_TEXT_LENGTH).endswith("[cut]\n")
 
 
 # ---- reprs ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
 from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
-from scoreboard.http.handlers import FastHandler, Handler, Respond
+from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending
@@ -148,7 +148,7 @@ class UnusedTransport:
     async def answer(self, request: Request) -> Response:
         raise AssertionError("no test of the web polls")
 
-    def answer_fast(self, request: Request, reply: Respond) -> None:
+    def answer_fast(self, request: Request, reply: RespondCallback) -> None:
         raise AssertionError("no test of the web polls")
 
     def refusal(self, request: Request) -> None:

@@ -14,7 +14,7 @@ from scoreboard.web.connection_limits import (
     PROBES_PER_MINUTE,
     ConnectionLimits,
 )
-from scoreboard.web.rate_limit import USERS_TIMES
+from scoreboard.web.rate_limit import USERS_LIMIT_FACTOR
 
 
 class Clock:
@@ -88,7 +88,7 @@ def test_connections_come_no_faster_than_requests_may() -> None:
 @pytest.mark.parametrize("most", [1, 2, 2000])
 def test_rounding_refuses_nobody(most: int) -> None:
     """Exactly the allowed number may come at once, whatever the clock says, even if no float has the exact interval."""
-    clock, rate = Clock(), USERS_TIMES * 1000  # limits.ip_per_minute
+    clock, rate = Clock(), USERS_LIMIT_FACTOR * 1000  # limits.ip_per_minute
     for hours in range(0, 2000, 97):
         clock.now = 3600 * hours + hours / 7
         limits = ConnectionLimits(Addresses(), most, rate, clock=clock)

@@ -42,7 +42,7 @@ def test_without_a_public_url_our_pages_are_those_of_addresses(host: bytes) -> N
     origins = Origins(names=("board.lan",))
     assert origins.allows(asked(host, origin=b"http://" + host))
     assert not origins.allows(asked(host, origin=b"http://" + host.partition(b":8")[0] + b":9000"))
-    assert not origins.refuses_site(asked(host, sec_fetch_site=b"same-origin"))
+    assert not origins.refuses_cross_site(asked(host, sec_fetch_site=b"same-origin"))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_rebound_name_is_foreign(host: bytes) -> None:
     origins = Origins(names=("0.0.0.0",))
     assert not origins.allows(asked(host, origin=b"http://" + host))
     assert not origins.allows(asked(host, sec_fetch_site=b"same-origin"))
-    assert origins.refuses_site(asked(host, b"/api/v1/scores/leaderboard", sec_fetch_site=b"same-origin"))
-    assert not origins.refuses_site(asked(host, b"/static/page.css", sec_fetch_site=b"same-origin"))
-    assert not origins.refuses_site(asked(host, b"/", sec_fetch_site=b"none"))  # a person typed the name
+    assert origins.refuses_cross_site(asked(host, b"/api/v1/scores/leaderboard", sec_fetch_site=b"same-origin"))
+    assert not origins.refuses_cross_site(asked(host, b"/static/page.css", sec_fetch_site=b"same-origin"))
+    assert not origins.refuses_cross_site(asked(host, b"/", sec_fetch_site=b"none"))  # a person typed the name
 
 
 def test_a_host_that_is_refused_is_logged_once() -> None:
@@ -66,15 +66,15 @@ def test_a_host_that_is_refused_is_logged_once() -> None:
     origins, host = Origins(), b"Laptop.fritz.box:8000"
     with capture_logs() as logged:
         for _ in range(3):
-            assert origins.refuses_site(asked(host, sec_fetch_site=b"same-origin"))
+            assert origins.refuses_cross_site(asked(host, sec_fetch_site=b"same-origin"))
             assert not origins.allows(asked(host, origin=b"http://laptop.fritz.box:8000"))
     assert [(line["event"], line["host"], line["setting"]) for line in logged] == [
         ("host_refused", "laptop.fritz.box:8000", "server.public_url")
     ]
     with capture_logs() as logged:
         for number in range(1000):
-            assert origins.refuses_site(asked(b"a%d.example.org" % number, sec_fetch_site=b"same-origin"))
-        assert origins.refuses_site(asked(b"", sec_fetch_site=b"same-origin"))
+            assert origins.refuses_cross_site(asked(b"a%d.example.org" % number, sec_fetch_site=b"same-origin"))
+        assert origins.refuses_cross_site(asked(b"", sec_fetch_site=b"same-origin"))
     assert 0 < len(logged) < REFUSED_LOGGED
 
 
@@ -106,7 +106,7 @@ def test_with_a_public_url_the_host_does_not_count() -> None:
             assert origins.allows(asked(host, origin=origin))
         for origin in (b"http://board.example", b"https://board.example:8443", b"http://" + host, b"https://evil.org"):
             assert not origins.allows(asked(host, origin=origin))
-        assert not origins.refuses_site(asked(host, sec_fetch_site=b"same-origin"))
+        assert not origins.refuses_cross_site(asked(host, sec_fetch_site=b"same-origin"))
 
 
 PICTURE = {"sec_fetch_mode": b"no-cors", "sec_fetch_dest": b"image"}
@@ -146,7 +146,7 @@ def test_foreign_pages_have_what_is_meant_for_them(
     refused."""
     origins = Origins(public_url="https://board.example", allowed=("https://friend.example",))
     made = asked(b"board.example", path, sec_fetch_site=site, **fields)
-    assert origins.refuses_site(made) is refused
+    assert origins.refuses_cross_site(made) is refused
     if path == POLL:
         assert origins.allows(made) is not refused
 
@@ -155,5 +155,5 @@ def test_programs_are_asked_nothing() -> None:
     """A request without Origin and Sec-Fetch-Site passes, and so does an address that a person typed."""
     origins = Origins(public_url="https://board.example")
     assert origins.allows(asked())
-    assert not origins.refuses_site(asked())
-    assert not origins.refuses_site(asked(sec_fetch_site=b"none"))
+    assert not origins.refuses_cross_site(asked())
+    assert not origins.refuses_cross_site(asked(sec_fetch_site=b"none"))

@@ -13,7 +13,13 @@ from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import FLOOD_REFUSALS, FLOODING_USERS, PROBES_PER_MINUTE, ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
-from scoreboard.web.rate_limit import FILES_TIMES, PICTURES_TIMES, POLLS_TIMES, USERS_TIMES, RateLimitMiddleware
+from scoreboard.web.rate_limit import (
+    FILES_LIMIT_FACTOR,
+    PICTURES_LIMIT_FACTOR,
+    POLLS_LIMIT_FACTOR,
+    USERS_LIMIT_FACTOR,
+    RateLimitMiddleware,
+)
 from tests.web.requests import request
 
 LIMIT = 10
@@ -64,9 +70,9 @@ def test_a_page_view_is_one_request() -> None:
     [
         ("/", LIMIT),
         (BOARD, LIMIT),
-        (FILE, FILES_TIMES * LIMIT),
-        (PICTURE, PICTURES_TIMES * LIMIT),
-        ("/api/v1/scores/poll", POLLS_TIMES * LIMIT),
+        (FILE, FILES_LIMIT_FACTOR * LIMIT),
+        (PICTURE, PICTURES_LIMIT_FACTOR * LIMIT),
+        ("/api/v1/scores/poll", POLLS_LIMIT_FACTOR * LIMIT),
         ("/livez", PROBES_PER_MINUTE),
         ("/static/nothing.js", LIMIT),
         ("/static//page.js", LIMIT),
@@ -84,12 +90,15 @@ def test_every_kind_has_a_bound(path: str, most: int) -> None:
 
 
 def test_users_of_one_address_count_for_themselves() -> None:
-    """Each has the whole limit, all together USERS_TIMES as much; a token that this node has not verified counts under
+    """Each has the whole limit, all together USERS_LIMIT_FACTOR as much; a token that this node has not verified counts under
     the address."""
     room, _ = gate()
     assert passed(room, BOARD, LIMIT + 5, user=1) == LIMIT
     assert passed(room, BOARD, LIMIT + 5) == LIMIT
-    assert sum(passed(room, BOARD, LIMIT, user=user) for user in range(2, USERS_TIMES + 9)) == (USERS_TIMES - 1) * LIMIT
+    assert (
+        sum(passed(room, BOARD, LIMIT, user=user) for user in range(2, USERS_LIMIT_FACTOR + 9))
+        == (USERS_LIMIT_FACTOR - 1) * LIMIT
+    )
     assert passed(room, BOARD, 1, user=2, peer="192.0.2.2") == 0  # of a user, from wherever it comes
     assert passed(room, BOARD, LIMIT + 5, user=900, peer="192.0.2.2") == LIMIT
     answer = room.check_request(request((b"authorization", b"Bearer x"), target=BOARD.encode(), peer="192.0.2.1"))

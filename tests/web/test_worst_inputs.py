@@ -246,7 +246,7 @@ READERS: dict[str, tuple[bytes, Callable[[Request], object]]] = {
     "token": (b"authorization", BEARER.identify),
     "origin": (b"origin", ORIGINS.allows),
     "host": (b"host", lambda made: ORIGINS.is_own(b"http://127.0.0.1", made)),
-    "site": (b"sec-fetch-site", ORIGINS.refuses_site),
+    "site": (b"sec-fetch-site", ORIGINS.refuses_cross_site),
     "type": (b"content-type", bodies.is_json),
     "signature": (
         b"x-action-signature",

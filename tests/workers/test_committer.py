@@ -1,5 +1,4 @@
-"""Group commit: who waits is answered exactly once, whatever becomes of the batch, the stores, the committer or who
-waits."""
+"""Group commit: each action is resolved exactly once, whatever happens to the batch, the stores or the committer."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -70,7 +69,7 @@ def test_a_follower_gets_what_became_of_its_leader(outcome: Outcome, same: Outco
 
 
 def test_only_the_first_outcome_counts() -> None:
-    """Who was told that it took too long is not told again."""
+    """An expired action keeps its first outcome."""
     late = pending(claim(ADA))
     late.resolve(COMMIT_TIMED_OUT)
     late.resolve(POINTS)
@@ -78,7 +77,7 @@ def test_only_the_first_outcome_counts() -> None:
 
 
 def test_every_answer_of_the_queue_is_a_503() -> None:
-    """Away, busy, in doubt: the client may come again."""
+    """Each 503 has a Retry-After."""
     assert {refusal.code for refusal in (DATABASE_UNAVAILABLE, QUEUE_FULL, COMMIT_TIMED_OUT)} == {
         Code.SERVICE_UNAVAILABLE
     }
@@ -100,12 +99,12 @@ async def submitted(
 
 
 async def test_without_a_committer_actions_are_refused_at_once() -> None:
-    """Nobody waits for a database that nobody is connected to."""
+    """Without a connected committer actions are refused at once."""
     assert await submit(Queue(), claim(ADA)) is DATABASE_UNAVAILABLE
 
 
 async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound holds, the newest is told so, and who was there first is taken first."""
+    """At the bound a new action is refused; batches are in the order of arrival."""
     monkeypatch.setattr(action_queue, "MAX_QUEUED_ACTIONS", 3)
     queue, outcomes, claims = Queue(), list[Outcome](), [claim(ADA) for _ in range(4)]
     queue.available = 1
@@ -144,8 +143,8 @@ async def test_a_batch_is_bounded() -> None:
 
 
 async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.testing.MockClock) -> None:
-    """After ACTION_TIMEOUT_SECONDS whoever waits is told that it is not known; what was still queued then is dropped before the
-    stores see it."""
+    """After ACTION_TIMEOUT_SECONDS an action is resolved with COMMIT_TIMED_OUT; if it is still queued, it is dropped
+    before the stores."""
     queue, outcomes = Queue(), list[Outcome]()
     queue.available = 1
     async with trio.open_nursery() as nursery:
@@ -166,7 +165,7 @@ async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.te
         nursery.cancel_scope.cancel()
 
 
-# ---- committers with a commit that does as it is told ----------------------------------------------------------------
+# ---- committers with a fake commit ------------------------------------------------------------------------------
 
 
 async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.testing.MockClock) -> None:
@@ -310,8 +309,8 @@ async def test_a_reply_that_refuses_keeps_the_committer() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_who_waits_when_the_last_connection_goes_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue does not outlive its committers: DATABASE_UNAVAILABLE now and for whoever comes, until one is connected again."""
+async def test_waiting_actions_are_refused_when_the_last_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last committer ends, queued and new actions get DATABASE_UNAVAILABLE, until one is connected again."""
     queue, outcomes, commit = Queue(), list[Outcome](), FakeCommit()
     monkeypatch.setattr(action_queue, "MAX_BATCH_ACTIONS", 1)
     monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.01)

@@ -122,7 +122,7 @@ async def test_one_poisoned_action_among_200_is_refused_alone(world: RunningComm
 
 
 async def test_who_hangs_up_cancels_nothing(world: RunningCommitters) -> None:
-    """Once an action is queued it counts, whether or not somebody waits; the others in its batch don't notice."""
+    """A queued action is recorded also when its client has left; the others of its batch are not affected."""
     users = await make_users(world.stores, 20)
     await world.start()
 
@@ -181,7 +181,7 @@ async def test_a_start_without_postgresql_waits_for_it(
 async def test_swallowed_answers_end_at_the_actions_deadline(
     world: RunningCommitters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits is told at its deadline, and a retry of the same ids tells the truth once answers come again."""
+    """Each waiting action is resolved at its deadline, and a retry of the same ids is right once answers come again."""
     monkeypatch.setattr(action_queue, "ACTION_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr("scoreboard.storage.writer.STATEMENT_SECONDS", 0.4)

@@ -1,4 +1,4 @@
-"""Housekeeping: expected trouble costs a round and one warning."""
+"""Housekeeping: an expected failure ends one run, with one warning."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,7 +49,7 @@ async def locked(database_url: str, table: str) -> AsyncIterator[asyncpg.Connect
 
 @asynccontextmanager
 async def kept(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
-    """Rounds that follow each other closely; what they log."""
+    """Runs with short pauses, and the events that they log."""
     monkeypatch.setattr(housekeeping, "RUN_INTERVAL_SECONDS", 0.1)
     with capture_logs() as lines:
         async with trio.open_nursery() as nursery:
@@ -69,8 +69,7 @@ async def until_kept(lines: list[Any]) -> None:
 async def test_a_table_that_is_locked(
     stores: Stores, database_url: str, monkeypatch: pytest.MonkeyPatch, table: str, how: str
 ) -> None:
-    """Rounds fail, by time-outs or because somebody ends the statement or the session: one warning, then all is
-    done."""
+    """Runs fail by time-outs, ended statements or ended sessions: one warning, then a run succeeds."""
     ends = {"cancelled": WAITING, "terminated": WAITING.replace("cancel", "terminate")}.get(how)
     async with locked(database_url, table) as other, kept(stores, monkeypatch) as lines:
         for _ in range(30):
@@ -87,7 +86,7 @@ async def test_a_table_that_is_locked(
 async def test_a_postgresql_that_does_not_answer(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A round ends by its deadline, and the next ones go on when answers come again."""
+    """A run ends at its deadline, and later runs succeed when answers come again."""
     monkeypatch.setattr(housekeeping, "JOB_TIMEOUT_SECONDS", 0.5)
     await migrate(database_url)
     async with (
@@ -106,8 +105,7 @@ async def test_a_postgresql_that_does_not_answer(
 
 
 async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round writes down what the names of users from plain SQL look like, so that nobody can take one that looks like
-    them."""
+    """A run writes the skeletons of users from plain SQL, so that no other user can have a name that looks the same."""
     async with kept(stores, monkeypatch):
         await stores.execute("INSERT INTO users (username, email) VALUES ('PayPaI', 'a@example.org')")
         with trio.fail_after(20):

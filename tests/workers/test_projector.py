@@ -1,4 +1,4 @@
-"""The projector: gaps, old boards, damaged and absent boards, a history that went back, and two of it at once."""
+"""The projector: gaps, old boards, damaged and absent boards, a restored older database, and two projectors at once."""
 
 from collections.abc import AsyncIterator
 from random import Random
@@ -129,7 +129,7 @@ def test_what_a_comparison_leads_to(
 
 
 async def test_an_absent_board_is_built(stores: Stores) -> None:
-    """The first look at an empty Redis builds the board from PostgreSQL under a first epoch."""
+    """The first comparison with an empty Redis builds the board from PostgreSQL under a first epoch."""
     users = await make_users(stores, 30)
     async with connection(stores) as conn:
         scribe = Scribe(conn, 1)
@@ -290,7 +290,7 @@ async def test_scores_written_by_hand_are_on_the_board(stores: Stores) -> None:
 
 
 async def test_truncated_scores_leave_an_empty_board(stores: Stores) -> None:
-    """TRUNCATE tells no rows, so the board is built anew."""
+    """TRUNCATE names no rows, so the board is rebuilt."""
     projector = projector_of(stores)
     await projector.check_once()
     async with connection(stores) as conn:
@@ -335,7 +335,7 @@ async def test_a_rename_while_redis_was_away_is_on_the_board(stores: Stores) -> 
     assert not projector.agreement.is_stale
 
 
-async def test_a_rename_that_was_written_through_is_not_told_again(stores: Stores) -> None:
+async def test_a_rename_that_was_written_through_is_not_announced_again(stores: Stores) -> None:
     """The projector finds it in the outbox, and that Redis has it: the board stays as it is, and no viewer gets a
     second frame."""
     (user,) = await make_users(stores, 1)
@@ -379,7 +379,7 @@ async def test_of_two_writes_that_overtook_each_other_the_last_commit_counts(sto
 
 
 async def test_an_old_board_is_renewed(stores: Stores) -> None:
-    """A Redis that came back with an older content gets what it lacks and a new epoch; nobody trusts it before."""
+    """A Redis that came back with an older content gets what it lacks and a new epoch; no node uses it before."""
     users = await make_users(stores, 12)
     projector = projector_of(stores)
     board = projector.projection
@@ -440,7 +440,7 @@ async def test_turns_that_were_acknowledged_and_lost_are_not_waited_for(stores: 
 
 
 async def test_another_database_is_another_installation(stores: Stores) -> None:
-    """A board that was made from a database of another identity is nobody's here."""
+    """A board of another installation counts as missing."""
     async with connection(stores) as conn:
         scribe = Scribe(conn, 7)
         await scribe.record([claim(user) for user in await make_users(stores, 2)])
@@ -485,7 +485,7 @@ async def test_a_board_older_than_the_outbox_is_rebuilt(stores: Stores) -> None:
 
 
 async def test_an_epoch_is_never_used_again(stores: Stores) -> None:
-    """A PostgreSQL restored from a backup that has forgotten epochs does not hand them out twice."""
+    """A PostgreSQL restored from a backup, whose sequence is behind, gives no epoch twice."""
     await projector_of(stores).check_once()
     await stores.command("HSET", NAMES.meta, "epoch", 1_000)
     async with connection(stores) as conn:
@@ -551,7 +551,7 @@ async def test_two_rebuild_at_once(stores: Stores) -> None:
 async def test_an_unfinished_board_is_cleared_by_the_next_and_expires(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is stopped while building leaves one board aside at most, and that one only for a while."""
+    """Stopped rebuilds leave the staging keys of one board at most, and these expire."""
     monkeypatch.setattr(rebuild, "CHUNK_USERS", 2)
     async with connection(stores) as conn:
         await Scribe(conn, 7).record([claim(user) for user in await make_users(stores, 5)])
@@ -647,7 +647,7 @@ async def test_one_projector_at_a_time(stores: Stores) -> None:
 
 
 async def test_the_task_mends_an_emptied_redis(stores: Stores) -> None:
-    """An emptied Redis heals by itself as soon as somebody suspects it."""
+    """An emptied Redis is repaired as soon as a repair is requested."""
     heard: list[BoardVersion] = []
     (user,) = await make_users(stores, 1)
     async with connection(stores) as conn:

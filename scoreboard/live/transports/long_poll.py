@@ -18,7 +18,7 @@ import trio
 from scoreboard.domain.boards import Snapshot
 from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import Refusal
-from scoreboard.http.handlers import DEFERRED, Deferred, Respond
+from scoreboard.http.handlers import DEFERRED, Deferred, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.live.dependencies import LiveDependencies, WebDependencies
 from scoreboard.live.transports.query import LiveRequest, LiveRequestReader
@@ -80,7 +80,7 @@ class PollEndpoint:
         finally:
             poll.release()
 
-    def answer_fast(self, request: Request, respond: Respond) -> Response | Deferred | None:
+    def answer_fast(self, request: Request, respond: RespondCallback) -> Response | Deferred | None:
         """The same without a task. None: the board must be read first."""
         live_request = self._reader.read(request)
         if isinstance(live_request, Refusal):
@@ -114,7 +114,7 @@ class WaitingPoll:
     def __init__(self, request: Request, live_request: LiveRequest, live: LiveDependencies) -> None:
         request.drop_headers(b"origin")  # which the head of the answer depends on
         self._request, self._live, self._socket = live_request, live, request.socket
-        self._respond: Respond | None = None  # until it waits
+        self._respond: RespondCallback | None = None  # until it waits
         self._is_released = False
         self._is_over = False  # it is answered with what there is, without waiting longer
         self._began_at = trio.current_time()
@@ -128,7 +128,7 @@ class WaitingPoll:
             watcher.on_eof = self.end_wait
             self._is_over = watcher.at_eof
 
-    def start(self, respond: Respond) -> Response | None:
+    def start(self, respond: RespondCallback) -> Response | None:
         """The answer, if there is one now. Else it waits, and is released in the step in which it responds."""
         response = self._response_if_due()
         if response is None:

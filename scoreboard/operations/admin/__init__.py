@@ -1,1 +1,1 @@
-"""Use cases of whoever runs the server: users, imports, checks of the stores."""
+"""Use cases of the operator: users, imports, checks of the stores."""

@@ -1,9 +1,8 @@
-"""Files of users, as people have them: CSV with a header, JSON Lines, a JSON array or one object, in whatever encoding
-a program has saved them.
+"""Parses files of users: CSV with a header, JSON Lines, a JSON array or one object, in any common encoding.
 
-`decode` makes text of the bytes, `parse_users` makes users of the text. What can't be read costs a line, never the
-file: each line comes out as its number and a UserRecord, or its number and what is wrong with it. Pure; called by
-`scoreboard users import`.
+`decode` turns bytes into text, `parse_users` turns text into users. A line that can't be read does not end the import:
+each line becomes its number and a UserRecord, or its number and what is wrong with it. Pure; called by `scoreboard
+users import`.
 """
 
 import codecs
@@ -58,7 +57,7 @@ class Decoded(NamedTuple):
 
 
 class ParsedUsers(NamedTuple):
-    """What stands in a file. `unit`: what the numbers count. `ignored`: columns that are not read."""
+    """The content of a file. `unit`: what the numbers count. `ignored`: columns that are not read."""
 
     unit: str
     lines: Iterator[tuple[int, UserRecord | str]]
@@ -69,11 +68,10 @@ class ParsedUsers(NamedTuple):
 
 
 def decode(raw: bytes, encoding: str | None = None) -> Decoded | Refusal:
-    """By the given encoding, by a BOM, as UTF-16 by its zeros, as UTF-8; else as Windows-1252, which is Latin-1 with
-    more letters.
+    """The file's text. The encoding is the given one, else that of a BOM, else UTF-16 if the zero bytes show it, else
+    UTF-8, else Windows-1252, which is Latin-1 with more letters. A Refusal when the text can't be decoded.
 
-    Of a UTF-8 file a few bytes may be something else: they come out as lone surrogates, and their lines are refused by
-    `parse_users`.
+    A UTF-8 file may have a few other bytes. They become lone surrogates, and `parse_users` refuses their lines.
     """
     if encoding is None:
         encoding = next((name for bom, name in BOMS if raw.startswith(bom)), None) or _detect_utf16(raw[:SAMPLE_BYTES])
@@ -109,7 +107,7 @@ def _refused(detail: str) -> Refusal:
 
 
 def detect_csv(name: str, text: str) -> bool:
-    """By the file's name, in any case; else by the text: JSON begins with a bracket."""
+    """Whether a file is CSV: by the suffix of its name, else by the text, since JSON begins with a bracket."""
     suffix = name.lower().rpartition(".")[2]
     if suffix in {"csv", "tsv"}:
         return True
@@ -158,7 +156,7 @@ def _parse_json_lines(text: str) -> Iterator[tuple[int, UserRecord | str]]:
 
 
 def _parse_json_array(text: str) -> Iterator[tuple[int, UserRecord | str]]:
-    """Entry by entry. After one that is no JSON nobody knows where the next begins."""
+    """Yields entry by entry. Ends after an entry that is no JSON, since it is unknown where the next one begins."""
     decoder, spaces = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
 
     def skip(at: int) -> int:
@@ -227,9 +225,10 @@ def _parse_header(line: str, delimiter: str) -> _Header:
 
 
 def _parse_rows(lines: list[str], at: int, header: _Header) -> Iterator[tuple[int, UserRecord | str]]:
-    """A record that is wrong costs its first line: what an open quote has swallowed is read again, line by line.
+    """Yields row by row. Only the first line of a bad record is refused: the other lines, which an open quote has
+    included, are read again one by one.
 
-    Of such lines none may have an odd number of quotes: it would be the end of a cell, or the beginning of one.
+    A line that is read again must have an even number of quotes, else it is the end or the beginning of a cell.
     """
     swallowed = at  # lines before this one are read again
     while at < len(lines):

@@ -1,6 +1,6 @@
 """Many users at once, for the command line: an import from a file, and users with ready tokens for load tests.
 
-Called by `scoreboard users import` and `scoreboard users tokens`; no route leads here.
+Called by `scoreboard users import` and `scoreboard users tokens`, and by no route.
 
 Tested in tests/cli/test_users.py.
 """
@@ -32,8 +32,8 @@ NAME_TAKEN = "username is taken, by a user with another e-mail address"
 
 @dataclass(slots=True)
 class Imported:
-    """What an import did. `existing`: users of these names with these addresses, in any case. `refused`: number and
-    why, in the file's order."""
+    """The result of an import. `existing`: how many users with this name and address, case ignored, existed already.
+    `refused`: line number and reason, in the file's order."""
 
     created: int = 0
     existing: int = 0
@@ -43,11 +43,11 @@ class Imported:
 async def import_users(
     stores: Stores, accounts: Accounts, people: Iterable[tuple[int, UserRecord | str]], done: Imported
 ) -> None:
-    """Creates whoever is not there yet; who is keeps everything as it is. Of two lines that claim one name or address
-    the first wins.
+    """Creates the users that do not exist yet; existing ones are not changed. Of two lines with one name or address the
+    first is imported.
 
-    `done` counts, also up to where this was cancelled. Cancelling leaves those created until then, so the same file can
-    be imported again.
+    `done` counts what was done, also until a cancellation. Users who were created before it stay; the same file can be
+    imported again. Raises StorageUnavailable.
     """
 
     async def create(number: int, person: UserRecord) -> None:
@@ -64,7 +64,7 @@ async def import_users(
         done.refused += [(number, person) for number, person in batch if isinstance(person, str)]
         waiting = [(number, person) for number, person in batch if isinstance(person, UserRecord)]
         while waiting:
-            # Asked first, since hashing a password that is not needed takes a tenth of a second.
+            # Looked up first: hashing a password that is not needed would take a tenth of a second.
             known = await _known(stores, [person for _, person in waiting])
             free: list[tuple[int, UserRecord]] = []
             for number, person in waiting:
@@ -86,10 +86,10 @@ async def import_users(
 def _without_rivals(
     people: Sequence[tuple[int, UserRecord]],
 ) -> tuple[list[tuple[int, UserRecord]], list[tuple[int, UserRecord]]]:
-    """Those who may be created at once, and those who claim a name, a look or an address that a line before them claims
-    too.
+    """The lines that may be created at once, and their rivals: lines with a name, a skeleton or an address that an
+    earlier line has too.
 
-    The others wait for the first to be created or refused.
+    The rivals wait until the earlier lines are created or refused.
     """
     first: list[tuple[int, UserRecord]] = []
     rivals: list[tuple[int, UserRecord]] = []
@@ -104,8 +104,8 @@ def _without_rivals(
 
 
 async def _known(stores: Stores, people: Sequence[UserRecord]) -> dict[str, str]:
-    """The names of these that users have, as they are stored, and the users' addresses. What is no name nobody has: it
-    is not asked for."""
+    """Which of these people's names are in use: name → the user's address. A name that breaks the rules is not looked
+    up."""
     names = [name for person in people if isinstance(name := profiles.username(person.username), str)]
     return await users.known(stores, names) if names else {}
 
@@ -117,13 +117,14 @@ async def _is_there(stores: Stores, person: UserRecord) -> bool:
 
 
 def _is_address_of(person: UserRecord, stored: str) -> bool:
-    """In any case, and however a row that is older than today's rules has it."""
+    """Whether the stored address is this person's, whatever its case, and also in a form that is older than today's
+    rules."""
     return fold_case(email_addresses.fold(stored)) == fold_case(email_addresses.fold(person.email))
 
 
 @dataclass(frozen=True, slots=True)
 class DevelopmentToken:
-    """A user of a load test, ready to act."""
+    """A user of a load test, with the tokens to submit actions."""
 
     user: UUID
     access_token: str = field(repr=False)
@@ -142,8 +143,8 @@ async def development_tokens(
     *,
     now: float,
 ) -> list[DevelopmentToken]:
-    """Users `load-000001`… with a session each that ends with its access token. Never in production: the caller refuses
-    it there."""
+    """Creates users `load-000001`…, each with a session that expires with its access token. The caller must refuse it
+    in production. `now`: Unix seconds."""
     made: list[DevelopmentToken] = []
     for start in range(1, count + 1, MAX_BATCH_USERS):
         names = [f"load-{number:06}" for number in range(start, min(start + MAX_BATCH_USERS, count + 1))]

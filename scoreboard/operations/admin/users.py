@@ -1,6 +1,6 @@
-"""Accounts for whoever runs the server: find one by what is known of it, delete it from every board, list all.
+"""Accounts for the operator: find one by id, address or name; delete one from every board.
 
-Called by `scoreboard users …`; no route leads here. What changes an account is in operations.accounts.
+Called by `scoreboard users …`, and by no route. Changes of an account are in operations.accounts.
 Tested by tests/cli/test_users.py.
 """
 
@@ -17,16 +17,16 @@ from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.users import Profile
 
 BOARD_SECONDS = 3.0  # for the boards to lose a deleted user; the projector needs half a second
-BOARD_INTERVAL_SECONDS = 0.2  # between two looks
+BOARD_INTERVAL_SECONDS = 0.2  # between two checks of the boards
 
 
 def no_such_user(who: str) -> Refusal:
-    """404 of a command's own."""
+    """The refusal for a user that does not exist."""
     return Refusal(Code.NOT_FOUND, f"There is no user {who}.")
 
 
 async def find_user(stores: Stores, who: str) -> Profile | Refusal:
-    """By id, e-mail address (what has an @) or name; as a log-in finds the last two."""
+    """The user with this id, e-mail address (it has an @) or name. Address and name are looked up as at a log-in."""
     try:
         user = UUID(who.strip())
     except ValueError:
@@ -40,11 +40,11 @@ async def find_user(stores: Stores, who: str) -> Profile | Refusal:
 async def delete_user(
     stores: Stores, accounts: Accounts, user: Profile, repair_boards: Callable[[], Awaitable[object]]
 ) -> bool | Refusal:
-    """Deletes all that there is of the user. True: no board has the user any more; False: Redis could not be told, the
-    next node does.
+    """Deletes all data of the user. True: no board has the user any more. False: Redis can't be reached, or the boards
+    were not repaired within BOARD_SECONDS; a node repairs them later.
 
-    `repair_boards`: one comparison of the stores by the projector, which repairs. A running node does the same: whoever
-    is first.
+    `repair_boards` makes the projectors compare the stores once, and repair. A running node does the same at the same
+    time, without harm. Raises StorageUnavailable when PostgreSQL can't be used.
     """
     if not await accounts.delete(user):
         return no_such_user(user.username)

@@ -1,7 +1,8 @@
-"""Do the stores agree? `scoreboard verify`: sums of the action log, scores, and a board's totals, order and ranks.
+"""`scoreboard verify`: whether the stores agree on the sums of the action log, the scores, and a board's totals and
+order.
 
-On a running system the stores are read one after the other while scores change. So what differs is compared again, and
-only what keeps differing counts. Repairs nothing.
+On a running system the stores are read one after the other while scores change. So differences are compared again, and
+only those that remain are reported. Repairs nothing.
 
 Tested in tests/workers/test_projector.py.
 """
@@ -13,13 +14,13 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.consistency import compare_stores_aio
 
-COMPARISONS = 4  # a difference that is only a moment old is gone by then: a board is repaired within three seconds
+COMPARISONS = 4  # a board is repaired within three seconds, so a temporary difference is gone after these
 COMPARISON_INTERVAL_SECONDS = 1.0
 
 
 async def differences(stores: Stores, board: Board) -> tuple[dict[str, str], int]:
-    """What keeps differing, by what it is about, and how many users were compared. Raises StorageUnavailable.
-    Cancelling is harmless."""
+    """The differences that remain, by what they are about, and how many users were compared. Raises StorageUnavailable.
+    Cancelling is safe."""
     found: dict[str, str]
     found, users = await run_in_asyncio(compare_stores_aio, stores, board)
     for _ in range(COMPARISONS - 1):

@@ -1,2 +1,2 @@
-"""Connections to PostgreSQL and Redis: pools, deadlines, which failures mean what, the crossing from Trio to
+"""Connections to PostgreSQL and Redis: pools, deadlines, the meaning of failures, and the crossing from Trio to
 asyncio."""

@@ -1,8 +1,8 @@
-"""The crossing from Trio to asyncio and back, and the edge at which library exceptions stop.
+"""The crossing from Trio to asyncio and back. Exceptions of the store libraries are translated here.
 
 asyncpg and redis-py run on asyncio; everything above the storage runs on Trio. A crossing costs 350–700 µs of CPU, so
-whatever belongs together is one asyncio function and crosses once. What comes back is a value, `StorageUnavailable`, or
-an error reply of PostgreSQL that the caller wants to see (a unique violation, bad data).
+work that belongs together is one asyncio function and crosses once. The result is a value, `StorageUnavailable`, or an
+error reply of PostgreSQL that the caller handles (a unique violation, bad data).
 """
 
 import asyncio
@@ -24,33 +24,32 @@ log = structlog.get_logger()
 
 
 class FailureListener(Protocol):
-    """Learns of failures of the stores; it is storage.health, which this folder may not import."""
+    """Receives failures of the stores. It is implemented by storage.health, which this folder may not import."""
 
     def report(self, failure: StorageUnavailable) -> None:
-        """A call failed. May not wait."""
+        """A call failed. Must not wait."""
 
 
 _listeners: set[FailureListener] = set()  # as many as monitors run in this process: one
 
 
 async def run_in_asyncio(function_aio: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs a coroutine function on asyncio's side and returns its value. All that Trio code knows of asyncio is this.
+    """Runs a coroutine function in asyncio and returns its value. This is the only way from Trio code to asyncio.
 
-    A coroutine that must run on asyncio's side has a name that ends in `_aio`; Trio code never awaits one itself.
+    A coroutine that must run in asyncio has a name that ends in `_aio`. Trio code never awaits one itself.
 
-    Cancelling cancels the asyncio task and returns when that has ended; a call whose ending must be bounded brings its
-    own deadline.
+    Cancelling cancels the asyncio task and returns when that has ended. A call whose end must be bounded needs a
+    deadline of its own.
     """
     return cast("T", await trio_asyncio.aio_as_trio(function_aio)(*args, **kwargs))
 
 
 @asynccontextmanager
 async def asyncio_loop() -> AsyncIterator[None]:
-    """Holds the asyncio loop open. What asyncio would give to its exception handler is logged and counted; it ends
-    nothing.
+    """Holds the asyncio loop open. Exceptions for asyncio's exception handler are logged and counted, and end nothing.
 
-    (asyncpg reports a lost connection there, and trio-asyncio's default answer is to end the application.) What the
-    body raises comes out as it is: the loop's own nurseries would wrap it in groups.
+    asyncpg reports a lost connection there, and trio-asyncio would end the application by default. An exception of the
+    body is raised as it is: the loop's own nurseries would wrap it in groups.
     """
     failure: Exception | None = None
 
@@ -70,7 +69,7 @@ async def asyncio_loop() -> AsyncIterator[None]:
 
 @contextmanager
 def failures_reported_to(listener: FailureListener) -> Iterator[None]:
-    """Reports each failure that this module makes of a library's, whoever met it, while the block runs."""
+    """While the block runs, reports each StorageUnavailable that this module raises, on any caller's behalf."""
     _listeners.add(listener)
     try:
         yield
@@ -80,8 +79,8 @@ def failures_reported_to(listener: FailureListener) -> Iterator[None]:
 
 @contextmanager
 def postgres_errors() -> Iterator[None]:
-    """Inside asyncio code: turns whatever keeps PostgreSQL from being used into StorageUnavailable; data errors
-    pass."""
+    """In asyncio code: translates every failure that keeps PostgreSQL from being used into StorageUnavailable. Errors
+    of the data are raised as they are."""
     try:
         yield
     except Exception as exc:
@@ -93,8 +92,8 @@ def postgres_errors() -> Iterator[None]:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Inside asyncio code: turns every failure of a Redis call into StorageUnavailable: Redis refuses, is full, is
-    loading, or is gone."""
+    """In asyncio code: translates every failure of a Redis call into StorageUnavailable: Redis refuses, is full, is
+    loading, or can't be reached."""
     try:
         yield
     except Exception as exc:

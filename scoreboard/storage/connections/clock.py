@@ -1,26 +1,25 @@
-"""PostgreSQL's time, as a node knows it: all nodes issue and verify tokens by the same time, also one whose own clock
-is wrong.
+"""PostgreSQL's time on a node. All nodes issue and verify tokens by it, so a node whose own clock is wrong does too.
 
-The authenticator, which asks PostgreSQL every 1.5 s anyway, measures how far the node's clock is off. Synchronous.
+The authenticator measures the offset of the node's clock, since it reads from PostgreSQL every 1.5 s. Synchronous.
 """
 
 import time
 from collections.abc import Callable
 
-MAX_ROUND_TRIP_SECONDS = 0.5  # a slower answer says too little of when PostgreSQL read its clock
+MAX_ROUND_TRIP_SECONDS = 0.5  # a slower answer shows too imprecisely when PostgreSQL read its clock
 
 
 def steady_clock(
     wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
 ) -> Callable[[], float]:
-    """The node's time in Unix seconds, as it is now and goes on evenly: whoever sets the node's clock later does not
-    change it."""
+    """A clock in Unix seconds: the node's time now, continued by the monotonic clock. Setting the node's clock later
+    does not change it."""
     ahead = wall() - monotonic()
     return lambda: monotonic() + ahead
 
 
 class DatabaseClock:
-    """`now()` is PostgreSQL's time in Unix seconds; the node's own until it was measured first."""
+    """`now()` is PostgreSQL's time in Unix seconds; before the first measurement it is the node's own."""
 
     __slots__ = ("_is_measured", "_node_clock", "offset")
 
@@ -33,14 +32,14 @@ class DatabaseClock:
         return self._node_clock() + self.offset
 
     def node_now(self) -> float:
-        """By the node's own clock, for measuring."""
+        """The node's own time in Unix seconds, for `measure`."""
         return self._node_clock()
 
     def measure(self, asked: float, answer: float, answered: float) -> None:
-        """PostgreSQL's clock said `answer` between `asked` and `answered` of the node's own.
+        """Corrects the offset. PostgreSQL's clock was `answer` between `asked` and `answered` of the node's own.
 
-        A quick answer, or the first one, is taken to be from the middle of that time. A slow one moves the offset only
-        as far as it proves the offset wrong.
+        A quick answer, or the first one, counts as from the middle of that time. A slow one moves the offset only as
+        far as it proves the offset wrong.
         """
         least, most = answer - answered, answer - asked
         if least > most:  # the node's clock was set back meanwhile

@@ -1,8 +1,8 @@
-"""What a failure says of its store: its condition, and whether the connection may be used again. Pure.
+"""Classifies failures of the stores: the store's condition, and whether the connection may be used again. Pure.
 
-Whatever keeps a store from being used has a condition. An error of the data (a unique violation, a number out of range)
-has none. SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html. Redis' codes are the first word of
-an error reply.
+Every failure that keeps a store from being used has a condition. An error of the data (a unique violation, a number out
+of range) has none. SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html. Redis' codes are the
+first word of an error reply.
 """
 
 import asyncpg
@@ -22,7 +22,7 @@ _BY_STATE = {
     "53100": StoreCondition.FULL,  # disk_full
     "55000": StoreCondition.DOWN,  # the database takes no connections
     "55P03": StoreCondition.BUSY,  # lock_not_available
-    "57014": StoreCondition.BUSY,  # query_canceled, by a time-out or by somebody
+    "57014": StoreCondition.BUSY,  # query_canceled, by a time-out or by another session
 }
 _BY_CLASS = {
     "08": StoreCondition.DOWN,  # connection
@@ -33,11 +33,11 @@ _BY_CLASS = {
     "57": StoreCondition.DOWN,  # shutdown, start, an administrator ended the session
     "58": StoreCondition.DOWN,  # its operating system
 }
-# asyncpg's own: a connection whose cached statements do not fit the schema any more.
+# asyncpg's own: the connection's cached statements no longer match the schema.
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
-# A prepared statement that the session has not, or has already: a pooler hands sessions from one connection to another.
+# A prepared statement is missing in the session, or exists already: a pooler gives sessions to several connections.
 POOLER_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
-# What asyncpg raises when no error reply came. AttributeError is what its own code meets after `terminate`, see
+# What asyncpg raises without an error reply. AttributeError, which may follow `terminate`, is treated in
 # storage.connections.deadline.
 _NO_REPLY = (OSError, TimeoutError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -76,7 +76,7 @@ _PIPELINED = "caused error: "  # redis-py puts the command before the reply of a
 
 
 def postgres_condition(exc: BaseException) -> StoreCondition | None:
-    """PostgreSQL's condition by what asyncpg raised; None for an error of the data, or of the code."""
+    """PostgreSQL's condition, from an exception of asyncpg; None for an error of the data or of the code."""
     if isinstance(exc, _OUTDATED + POOLER_ERRORS):
         return StoreCondition.DOWN
     if isinstance(exc, asyncpg.PostgresError):
@@ -89,7 +89,7 @@ def postgres_condition(exc: BaseException) -> StoreCondition | None:
 
 
 def redis_condition(exc: BaseException) -> StoreCondition | None:
-    """Redis' condition by what redis-py raised; None for what is no failure of a call."""
+    """Redis' condition, from an exception of redis-py; None when it is no failure of a call."""
     if (code := reply_code(exc)) is not None:
         return _BY_CODE.get(code, StoreCondition.BUSY)
     if isinstance(exc, redis.exceptions.RedisError | OSError | TimeoutError):
@@ -108,11 +108,10 @@ def reply_code(exc: BaseException) -> str | None:
 
 
 def costs_connection(exc: BaseException) -> bool:
-    """Whether the connection that this came from must be closed: it leads to a server that is not the right one, or its
-    state is unknown.
+    """Whether the connection that raised this must be closed: it leads to the wrong server, or its state is unknown.
 
-    For exceptions of asyncpg and redis-py as for StorageUnavailable. Cancelling costs the connection too: an answer may
-    be under way.
+    Accepts exceptions of asyncpg and redis-py, StorageUnavailable, and cancellations. A cancellation closes the
+    connection too, since the answer may still come.
     """
     if isinstance(exc, StorageUnavailable):
         condition: StoreCondition | None = exc.condition

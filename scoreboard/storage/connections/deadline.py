@@ -1,13 +1,14 @@
-"""Deadlines that bind: a call on a PostgreSQL connection (`bounded_aio`), or work of many calls, is ended by ending the
-connection.
+"""Hard deadlines for calls on a PostgreSQL connection: the connection is terminated when the time is over.
 
-A time-out round a call cancels it, and asyncpg then waits until PostgreSQL has received the cancellation: 43.9 s were
-seen when answers were lost on the way. Terminating a connection waits for nothing.
+1. An ordinary time-out cancels a call, and asyncpg then waits until PostgreSQL has received the cancellation. That took
+   43.9 s when answers were lost in the network. Terminating a connection waits for nothing.
+2. When a connection ends during a call, asyncpg raises any of AttributeError, InterfaceError, CancelledError and
+   others.
+3. So every call is made inside `bounded_aio` (one call), `ConnectionDeadline` (many calls), or `ended_connection` (no
+   deadline). An exception that comes after the end of the connection becomes StorageUnavailable there, whatever ended
+   the connection.
 
-When a connection ends under a call, asyncpg raises what its own code meets: AttributeError, InterfaceError,
-CancelledError and others. So every call is made inside `bounded_aio`, a `ConnectionDeadline` or, without a deadline,
-`ended_connection`: what is raised once the connection has ended means that PostgreSQL is unavailable, whoever ended it.
-All of this runs in asyncio code.
+All of this runs in asyncio.
 """
 
 import asyncio
@@ -25,11 +26,12 @@ T = TypeVar("T")
 
 
 async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[T]) -> T:
-    """The call's value. After `seconds` the connection is terminated, and the call ends with StorageUnavailable.
+    """Awaits the call and returns its value. After `seconds` the connection is terminated and StorageUnavailable
+    raised.
 
     Error replies of PostgreSQL and asyncpg's own DataError are raised as they are, and the connection stays open. After
-    anything else, cancelling among it, the connection is terminated. Then what says that it was lost becomes
-    StorageUnavailable.
+    every other exception, and after a cancellation, the connection is terminated. An exception that means that the
+    connection was lost becomes StorageUnavailable.
     """
     expired = False
 
@@ -46,7 +48,7 @@ async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[
     except asyncio.CancelledError as exc:
         was_closed = conn.is_closed()
         conn.terminate()
-        if was_closed and not _is_cancelled():  # asyncpg's own, not our caller's
+        if was_closed and not _is_cancelled():  # raised by asyncpg; the caller has not cancelled
             raise _connection_lost(exc, seconds) from exc
         raise
     except Exception as exc:
@@ -68,10 +70,10 @@ async def bounded_aio(conn: asyncpg.Connection, seconds: float, call: Awaitable[
 
 
 class ConnectionDeadline:
-    """Round calls of one connection: it is terminated unless the block ends, or `extend` is called, within so many
-    seconds.
+    """A block of calls on one connection. The connection is terminated unless the block ends, or `extend` is called,
+    within `seconds`.
 
-    What is raised because of that becomes StorageUnavailable.
+    An exception that this causes becomes StorageUnavailable.
     """
 
     __slots__ = ("_conn", "_timer", "seconds")
@@ -81,7 +83,7 @@ class ConnectionDeadline:
         self._timer: asyncio.TimerHandle | None = None
 
     def extend(self) -> None:
-        """The block is making progress: it has `seconds` from now on."""
+        """The block makes progress: its deadline is `seconds` from now."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self.seconds, self._conn.terminate)
@@ -101,8 +103,8 @@ class ConnectionDeadline:
 
 @contextmanager
 def ended_connection(conn: asyncpg.Connection) -> Iterator[None]:
-    """Round calls of one connection that may take as long as they like: what is raised because it has ended becomes
-    StorageUnavailable."""
+    """A block of calls on one connection, without a deadline. An exception that is raised because the connection has
+    ended becomes StorageUnavailable."""
     try:
         yield
     except BaseException as exc:
@@ -112,15 +114,15 @@ def ended_connection(conn: asyncpg.Connection) -> Iterator[None]:
 
 
 def _is_lost_connection(conn: asyncpg.Connection, exc: BaseException) -> bool:
-    """Whether an exception is there because the connection has ended. Our own errors are raised on purpose, a caller
-    may cancel."""
+    """Whether an exception was raised because the connection has ended. Not so for this package's own errors, and for a
+    cancellation by the caller."""
     if not conn.is_closed() or isinstance(exc, ScoreboardError):
         return False
     return isinstance(exc, Exception) or (isinstance(exc, asyncio.CancelledError) and not _is_cancelled())
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody cancels the present task."""
+    """Whether the current task is being cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,8 +1,8 @@
-"""Which part of a Redis is this installation's: the names of its keys and of its Pub/Sub channel. Pure.
+"""The names of this installation's keys and of its Pub/Sub channel in Redis. Pure.
 
-Two installations may share a Redis: on databases of their own, or with prefixes of their own (`redis.prefix`). Channels
-know no databases, so a channel names its database unless it is the first. Without a prefix, on database 0, the names
-are the specification's.
+Two installations may share a Redis: with separate databases, or with separate prefixes (`redis.prefix`). Pub/Sub
+channels do not belong to a database, so the channel's name contains the database's number unless that is 0. Without a
+prefix, on database 0, the names are the specification's.
 """
 
 from typing import NamedTuple
@@ -31,28 +31,28 @@ class Namespace(NamedTuple):
 
     @property
     def updates(self) -> str:
-        """Channel of the specification: what has changed."""
+        """The channel on which the nodes publish changes (specification)."""
         return f"{self.prefix}scoreboard:updates" + (f"@{self.database}" if self.database else "")
 
     @property
     def limits_since(self) -> str:
-        """Since when the windows of the rate limits are complete (ms, Redis' clock)."""
+        """The key of the time since which the windows of the rate limits are complete (ms, Redis' clock)."""
         return f"{self.prefix}rate_limit:since"
 
     def board(self, board: Board) -> BoardKeys:
         return _board_keys(f"{self.prefix}{board.id}", f"{{{self.prefix}{board.id}}}")
 
     def next_board(self, board: Board, epoch: int) -> BoardKeys:
-        """A board that is built aside, to become the one of that epoch."""
+        """The staging keys of a board that is being built for that epoch."""
         tag = f"{{{self.prefix}{board.id}}}:next:{epoch}"
         return _board_keys(f"{tag}:totals", tag)
 
     def building(self, board: Board) -> str:
-        """The epoch of the board that is being built aside."""
+        """The key that holds the epoch of the board under staging keys."""
         return f"{{{self.prefix}{board.id}}}:next"
 
     def lease(self, board: Board) -> str:
-        """Who repairs the board: one node at a time."""
+        """The key of the lease for repairing the board."""
         return f"{{{self.prefix}{board.id}}}:projector"
 
     def profile(self, user: UUID) -> str:

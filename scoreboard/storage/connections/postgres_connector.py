@@ -1,6 +1,6 @@
-"""How a connection to PostgreSQL is opened: for the pool, for work that needs one of its own, for a committer.
+"""Opens connections to PostgreSQL: for the pool, for work that needs its own, and for a committer.
 
-Each has a deadline and its session's settings. What keeps PostgreSQL from answering becomes StorageUnavailable.
+Opening has a deadline, and the session gets its settings. Failures to connect become StorageUnavailable.
 
 Tested by test_postgres_pool.py, and tests/storage/test_writer.py for the committers.
 """
@@ -13,27 +13,28 @@ import asyncpg
 from scoreboard.storage.connections.bridge import postgres_errors
 
 CONNECT_SECONDS = 2.0  # to a store in the same data centre; longer means "not there"
-MIN_CONNECT_SECONDS = 0.001  # asyncpg takes no time-out of 0: a deadline that has passed already
-# a committer's batch waits for a row; longer than any other batch holds one, short enough for the rest of the batch
+MIN_CONNECT_SECONDS = 0.001  # when the deadline has passed already; asyncpg does not accept a time-out of 0
+# for a row lock: longer than any other batch holds one, and short enough for the other actions of the batch
 COMMITTER_LOCK_TIMEOUT_MS = 200
-COMMITTER = "scoreboard committer"  # application_name of the committers; the triggers of migration 0003 know it
+COMMITTER = "scoreboard committer"  # application_name of the committers; the triggers of migration 0003 compare it
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresConnector:
-    """Where PostgreSQL is. `pgbouncer`: a pooler stands before it and hands sessions from one connection to another."""
+    """The address of PostgreSQL. `pgbouncer`: a pooler is in front of it and gives sessions to several connections."""
 
     url: str = field(repr=False)  # it may contain a password
     pgbouncer: bool = False
 
     async def connect_aio(self, seconds: float = CONNECT_SECONDS) -> asyncpg.Connection:
-        """One connection, which the caller ends. Raises StorageUnavailable within so many seconds."""
+        """Opens a connection, which the caller closes. Raises StorageUnavailable within `seconds`."""
         return await self._connect_aio(seconds)
 
     async def connect_committer_aio(self) -> asyncpg.Connection:
-        """One connection for a committer: it must be able to write, and waits for locks a moment only.
+        """Opens a connection for a committer. Its session can write, and waits at most COMMITTER_LOCK_TIMEOUT_MS for a
+        lock. The triggers recognise it by its application_name.
 
-        The triggers know it by its name. Raises StorageUnavailable within CONNECT_SECONDS.
+        Raises StorageUnavailable within CONNECT_SECONDS.
         """
         session = {"application_name": COMMITTER}
         if not self.pgbouncer:  # which refuses unknown start-up parameters: the role's lock_timeout holds then
@@ -41,7 +42,7 @@ class PostgresConnector:
         return await self._connect_aio(CONNECT_SECONDS, target_session_attrs="read-write", server_settings=session)
 
     async def _connect_aio(self, seconds: float, **options: Any) -> asyncpg.Connection:
-        if self.pgbouncer:  # transaction pooling hands a session's prepared statements to others: none are kept then
+        if self.pgbouncer:  # transaction pooling gives a session's prepared statements to others, so none are cached
             options["statement_cache_size"] = 0
         with postgres_errors():
             return await asyncpg.connect(self.url, timeout=max(seconds, MIN_CONNECT_SECONDS), **options)

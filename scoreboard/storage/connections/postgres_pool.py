@@ -1,9 +1,9 @@
-"""PostgreSQL connections for everything but the write path, and one deadline over all that a call does.
+"""PostgreSQL connections for everything but the write path, with one deadline for all that a call does.
 
-asyncpg's own pool waits for PostgreSQL in four places (acquire, call, reset, close), each with its own time-out, and
-keeps connections that were opened while the database was read-only. Here a call has one deadline that binds, and a
-reply that means "not here" costs the connection and all idle ones. Nothing is reset between two calls: no caller
-changes a session. A coroutine here runs in asyncio; the plain methods may be called from anywhere on the loop.
+asyncpg's own pool waits for PostgreSQL in four places (acquire, call, reset, close), each with its own time-out. It
+also keeps connections that were opened while the database was read-only. Here a call has one hard deadline. A reply
+that means "not here" closes the connection and all idle ones. Nothing is reset between two calls, since no caller
+changes a session. Coroutines run in asyncio; the plain methods may be called from anywhere on the loop.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ IDLE_SECONDS = 60.0  # an unused connection is closed after this
 
 
 class PostgresPool:
-    """At most `size` connections, the one used last first."""
+    """At most `size` connections. The connection that was used last is used first."""
 
     __slots__ = ("_close_timer", "_connector", "_free", "_generations", "_idle", "generation")
 
     def __init__(self, connector: PostgresConnector, size: int) -> None:
         self._connector = connector
         self._free = asyncio.Semaphore(size)
-        # at most `size`; with the loop's time when it was given back
+        # at most `size`; with the loop's time at which the last call ended
         self._idle: list[tuple[asyncpg.Connection, float]] = []
         self._generations: dict[asyncpg.Connection, int] = {}  # of all that are open
         self._close_timer: asyncio.TimerHandle | None = None
@@ -42,10 +42,10 @@ class PostgresPool:
     async def call_aio(
         self, function_aio: Callable[[asyncpg.Connection], Awaitable[T]], *, seconds: float = CALL_SECONDS
     ) -> T:
-        """Runs `function_aio` on a connection. Raises StorageUnavailable within `seconds`, error replies of the data as
-        they are.
+        """Runs `function_aio` on a connection and returns its value. Raises StorageUnavailable within `seconds`; error
+        replies of the data are raised as they are.
 
-        Cancelling costs the connection and returns at once; whether the call had an effect is not known then.
+        Cancelling closes the connection and returns at once. Then it is unknown whether the call had an effect.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -65,7 +65,7 @@ class PostgresPool:
                 if costs_connection(exc):
                     conn.terminate()
                 if isinstance(exc, StorageUnavailable) and costs_connection(exc) and loop.time() < deadline:
-                    self.replace(exc.why)  # not after the deadline: a slow statement tells nothing of other connections
+                    self.replace(exc.why)  # not after the deadline: a slow statement is no fault of the connections
                 raise
             finally:
                 self._put_back(conn)
@@ -76,7 +76,7 @@ class PostgresPool:
         return list(await self.call_aio(lambda conn: conn.fetch(sql, *args)))
 
     def replace(self, why: str, *, at_once: bool = False) -> None:
-        """Gives up every connection that is open: idle ones now, those in use after their call."""
+        """Closes every open connection: idle ones now, those in use after their call."""
         self.generation.replace(why, at_once=at_once)
         self._idle = [(conn, since) for conn, since in self._idle if self._is_usable(conn)]
 
@@ -91,7 +91,7 @@ class PostgresPool:
         self._generations.clear()
 
     async def _open_aio(self, seconds: float) -> asyncpg.Connection:
-        # before: a connection that is under way when all are replaced is one of the old
+        # read before connecting: a connection that is being opened when all are replaced belongs to the old ones
         number = self.generation.number
         conn = await self._connector.connect_aio(seconds)
         self._generations[conn] = number
@@ -112,7 +112,7 @@ class PostgresPool:
             self._drop(conn)
 
     def _is_usable(self, conn: asyncpg.Connection) -> bool:
-        """Whether it may be used again; else it is dropped."""
+        """Whether the connection may be used again; else it is closed."""
         if conn.is_closed() or self._generations.get(conn) != self.generation.number:
             self._drop(conn)
             return False
@@ -122,7 +122,7 @@ class PostgresPool:
         self._generations.pop(conn, None)
         conn.terminate()
 
-    # ---- closing what nobody uses -----------------------------------------------------------------------------------
+    # ---- closing unused connections ---------------------------------------------------------------------------------
 
     def _schedule_close(self) -> None:
         if self._close_timer is None and self._idle:

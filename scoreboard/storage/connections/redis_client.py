@@ -1,7 +1,7 @@
-"""A Redis client without a pool, for the write path: it has few callers, and each batch of actions waits for it twice.
+"""A Redis client without redis-py's pool, for the write path: it has few callers, and each batch waits for it twice.
 
-redis-py's pool and time-outs cost a call five timers and tasks, each a turn of the loop on trio-asyncio. Here a call
-takes an idle connection or makes one, and has one deadline over all it does.
+redis-py's pool and time-outs need five timers and tasks for a call, each a turn of the loop on trio-asyncio. Here a
+call uses an idle connection or opens one, and has one deadline.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError
 
 
 class Script(Protocol):
-    """A Lua script of a client: of redis-py's as of this one's."""
+    """A registered Lua script, of redis-py's client or of this one."""
 
     async def __call__(self, keys: Sequence[str], args: Iterable[Any]) -> Any: ...
 
@@ -25,16 +25,17 @@ class DirectClient:
     __slots__ = ("_idle", "_pool", "_seconds")
 
     def __init__(self, pool: redis.asyncio.ConnectionPool, seconds: float) -> None:
-        """`pool` only makes the connections, which need no time-outs of their own. `seconds`: for a call, connecting
-        included."""
+        """`pool` is used only to make connections, which need no time-outs of their own. `seconds`: the deadline of a
+        call, connecting included."""
         self._pool, self._seconds = pool, seconds
         self._idle: list[Any] = []
 
     async def execute_aio(self, *args: Any) -> Any:
-        """The answer as Redis gives it. An error reply is raised as redis-py's exception, TimeoutError after `seconds`.
+        """Runs a command and returns Redis' reply. Raises redis-py's exception for an error reply, and TimeoutError
+        after `seconds`.
 
-        After any other end than a reply, cancelling among them, the connection is closed, and made anew for the next
-        call; after a reply that means "not here" too.
+        The connection is closed after a call that ends without a reply, also by cancellation, and after a reply that
+        means "not here". The next call opens it again.
         """
         conn = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
@@ -48,7 +49,7 @@ class DirectClient:
             self._idle.append(conn)
 
     def register_script(self, text: str) -> Script:
-        """The script, sent whole only to a Redis that does not know it."""
+        """A callable for the script. The text is sent only when Redis does not have the script."""
         digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
         async def call_aio(keys: Sequence[str], args: Iterable[Any]) -> Any:
@@ -61,6 +62,6 @@ class DirectClient:
         return call_aio
 
     async def close_aio(self) -> None:
-        """Closes all connections. No call may be under way."""
+        """Closes all connections. No call may be running."""
         while self._idle:
             await self._idle.pop().disconnect()

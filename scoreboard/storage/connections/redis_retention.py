@@ -1,7 +1,7 @@
-"""What is known of whether Redis still has what was written to it. Synchronous.
+"""Whether Redis may have lost what was written to it. Synchronous.
 
-storage.health says whether Redis evicts keys, the connections count themselves; storage.redis.limits asks before it
-trusts a window. Tested where it is used: tests/storage/test_health.py and tests/storage/redis/test_limits.py.
+storage.health sets whether Redis evicts keys, and the connections count reconnects. storage.redis.limits reads both
+before it relies on a window. Tested in tests/storage/test_health.py and tests/storage/redis/test_limits.py.
 """
 
 from scoreboard.storage.connections.generation import Generation
@@ -14,9 +14,9 @@ class RedisRetention:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        self.evicts = False  # Redis throws keys away when its memory is full
+        self.evicts = False  # whether Redis evicts keys when its memory is full
 
     @property
     def reconnects(self) -> int:
-        """Connections that were made anew: a Redis that was started anew comes back with what it had saved."""
+        """How many connections were reopened. After a restart Redis has only what it had saved."""
         return self._generation.reconnects

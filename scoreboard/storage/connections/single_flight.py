@@ -1,7 +1,7 @@
-"""One PostgreSQL call for all who ask at the same time (single flight), and a limit to how long each of them waits.
+"""Single flight: concurrent callers share one PostgreSQL call, and each waits for a limited time.
 
-For reads that have an answer without it (an older board, an older name). Cancelling a call of the pool instead would
-cost its connection, and the next caller would begin anew.
+For reads that can be answered without it (by an older board, an older name). Cancelling a call of the pool instead
+would close its connection, and the next caller would start from the beginning.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Runs one call at a time in a task of its own, which ends by the call's own deadline."""
+    """Runs one call at a time in its own task. The call must have a deadline of its own."""
 
     __slots__ = ("_running",)
 
@@ -20,11 +20,11 @@ class SingleFlight(Generic[T]):
         self._running: asyncio.Task[T] | None = None
 
     async def run_aio(self, timeout_seconds: float, function_aio: Callable[[], Awaitable[T]]) -> T | None:
-        """The call's value, or None when it takes longer than `timeout_seconds`. Then the call runs on, and the next
+        """The call's value, or None when it takes longer than `timeout_seconds`. Then the call continues, and the next
         caller joins it.
 
-        Who joins gets the value of the call that runs; the own `function_aio` is not called then. Raises what the call
-        raises. Cancelling leaves the call running.
+        A caller that joins gets the value of the running call; its own `function_aio` is not called. Raises what the
+        call raises. Cancelling leaves the call running.
         """
         task = self._running
         if task is None:
@@ -36,7 +36,7 @@ class SingleFlight(Generic[T]):
     def _ended(self, task: asyncio.Task[T]) -> None:
         self._running = None
         if not task.cancelled():
-            task.exception()  # asked for, so that asyncio does not report it when nobody waited
+            task.exception()  # read, so that asyncio does not report it when no caller waited
 
 
 async def _awaited_aio(function_aio: Callable[[], Awaitable[T]]) -> T:

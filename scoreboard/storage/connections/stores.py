@@ -1,8 +1,8 @@
-"""The open stores: PostgreSQL's pool, Redis' clients, and how each call's deadline is kept.
+"""The open stores: PostgreSQL's pool, Redis' clients, and the deadlines of their calls.
 
-`Stores` is given to all that use PostgreSQL or Redis. A method of it is called from Trio and crosses to asyncio
-once, unless its name ends in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. Commands and
-the server get theirs from storage.start_stores, which starts, migrates and then opens.
+Every module that uses PostgreSQL or Redis gets a `Stores`. Its methods are called from Trio and cross to asyncio once,
+except those whose names end in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. The
+commands and the server get theirs from storage.start_stores, which migrates the database first.
 
 Tested in tests/storage/connections/test_postgres_pool.py and tests/storage/connections/test_terminated.py.
 """
@@ -29,17 +29,17 @@ from scoreboard.storage.connections.redis_retention import RedisRetention
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Connection = asyncpg.Connection  # for annotations above this folder, which know no driver
+Connection = asyncpg.Connection  # for annotations outside of this folder, which do not import asyncpg
 
 POOL_SIZE = 8  # connections for everything but the write path
 REDIS_SECONDS = 0.25  # design: a call's deadline; Redis answers in well under a millisecond
-# for a pipeline of some thousand users: milliseconds, but Redis may be enlarging a table, or forking
+# for a pipeline of some thousand users: it takes milliseconds, but Redis may be resizing a table, or forking
 BULK_SECONDS = 3.0
 REDIS_CONNECTIONS = 16
-CLOSE_LOOP_TURNS = 3  # of the loop: a transport that was closed lets go of its socket in one of the next
+CLOSE_LOOP_TURNS = 3  # turns of the loop, in one of which a closed transport closes its socket
 
 
-# Another one where a dump was restored into a new database.
+# The installation's id. It changes when a dump is restored into a new database, since that has another oid.
 INSTALLATION_SQL = (
     "SELECT id || ':' || (SELECT oid FROM pg_database WHERE datname = current_database()) FROM installation"
 )
@@ -76,10 +76,10 @@ class Stores:
     ) -> None:
         self.postgres, self.redis_url = postgres, redis_url
         self.namespace = Namespace(prefix, int(client.connection_pool.connection_kwargs.get("db") or 0))
-        self.installation = ""  # whose boards these are, as the last connection outside the pool said
+        self.installation = ""  # the installation's id, as the last connection outside the pool read it
         self.pool = pool
         self.redis = client
-        self.redis_bulk = bulk  # for work that takes Redis longer than a call's deadline: a board that is built
+        self.redis_bulk = bulk  # for work that takes longer than a call's deadline: building a board
         self.redis_direct = direct  # for the committers and the projector
         self.redis_generation = redis_generation or Generation("redis")
         self.redis_retention = RedisRetention(self.redis_generation)
@@ -105,9 +105,10 @@ class Stores:
         **kwargs: P.kwargs,
     ) -> T:
         """Runs a function in asyncio, in one transaction of the pool: committed when it returns, rolled back when it
-        raises.
+        raises. Returns its value.
 
-        The pool's deadline holds for all of it.
+        The pool's deadline applies to all of it. Raises as the pool's `call_aio`. After a cancellation it is unknown
+        whether the transaction was committed.
         """
 
         async def run_aio(conn: asyncpg.Connection) -> T:
@@ -124,9 +125,10 @@ class Stores:
         **kwargs: P.kwargs,
     ) -> T:
         """Runs a function in asyncio, on a new connection outside the pool, for work that takes longer than a call.
+        Returns its value.
 
-        After `seconds` the connection is terminated, and StorageUnavailable raised; None: it may take as long as it
-        likes. Cancelling ends the connection too.
+        After `seconds` the connection is terminated, and StorageUnavailable raised; None: there is no limit. Cancelling
+        terminates the connection too.
         """
 
         async def run_aio() -> T:
@@ -141,7 +143,7 @@ class Stores:
         return await run_in_asyncio(run_aio)
 
     async def command(self, *args: Any) -> Any:
-        """One Redis command."""
+        """Runs one Redis command and returns its reply. Raises StorageUnavailable."""
 
         async def run_aio() -> Any:
             with redis_errors():
@@ -150,7 +152,7 @@ class Stores:
         return await run_in_asyncio(run_aio)
 
     async def script(self, script_aio: Callable[..., Awaitable[T]], keys: list[str], args: list[Any]) -> T:
-        """One call of a script made by `redis.register_script`."""
+        """Calls a script made by `redis.register_script`, and returns its reply. Raises StorageUnavailable."""
 
         async def run_aio() -> T:
             with redis_errors():
@@ -175,8 +177,7 @@ class Stores:
         return await self._identified_aio(await self.postgres.connect_aio())
 
     async def connect_committer_aio(self) -> asyncpg.Connection:
-        """The same for a committer: it must be able to write, waits for locks a moment only, and is known by its name
-        to the triggers."""
+        """The same for a committer: see PostgresConnector.connect_committer_aio."""
         return await self._identified_aio(await self.postgres.connect_committer_aio())
 
     async def _identified_aio(self, conn: asyncpg.Connection) -> asyncpg.Connection:
@@ -190,9 +191,9 @@ class Stores:
         return conn
 
     def replace_postgres(self, why: str) -> None:
-        """Called when the address leads to another server: what the old one would still record is lost there.
+        """Called when the address leads to another server: whatever the old one still records is lost.
 
-        Ends connections outside the pool at once, their calls too; those of the pool when their call has ended.
+        Terminates connections outside the pool at once, with their calls; those of the pool when their call has ended.
         """
         self.pool.replace(why, at_once=True)
         for conn in tuple(self._outside):
@@ -206,11 +207,11 @@ class Stores:
 async def open_stores(
     postgres_url: str, redis_url: str, *, pool_size: int = POOL_SIZE, pgbouncer: bool = False, prefix: str = ""
 ) -> AsyncIterator[Stores]:
-    """Opens the asyncio loop, the pool and two clients, closed in the end. Waits for no server: calls tell whether one
-    is there."""
+    """Opens the asyncio loop, the pool and the Redis clients, and closes them when the block ends. Connects to no
+    server: the first call does, and raises StorageUnavailable when it can't."""
 
     async def make_aio() -> Stores:
-        # No connection yet: a node starts, and says so on /readyz, while PostgreSQL is away.
+        # No connection yet: a node can start, and report on /readyz, while PostgreSQL is away.
         postgres = PostgresConnector(postgres_url, pgbouncer)
         generation = Generation("redis")
         shared = make_pool(
@@ -247,7 +248,7 @@ async def open_stores(
 
 
 async def _close_aio(stores: Stores) -> None:
-    stores.pool.terminate()  # whoever uses a connection has ended before; nothing is worth waiting for
+    stores.pool.terminate()  # every user of a connection has ended before, so there is nothing to wait for
     await stores.redis_direct.close_aio()
     for client in (stores.redis, stores.redis_bulk):
         await client.aclose()
@@ -257,5 +258,5 @@ async def _close_aio(stores: Stores) -> None:
 
 
 async def _read_installation_aio(conn: Connection) -> str:
-    """Names this installation and this database."""
+    """The id of this installation and this database."""
     return str(await conn.fetchval(INSTALLATION_SQL))

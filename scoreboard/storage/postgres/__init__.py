@@ -1,1 +1,1 @@
-"""What is written to and read from PostgreSQL, the only truth: the ledger, the outbox, users, sessions, migrations."""
+"""What is stored in PostgreSQL, the authoritative store: the ledger, the outbox, users, sessions, migrations."""

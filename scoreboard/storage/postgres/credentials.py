@@ -1,8 +1,8 @@
-"""Passwords in PostgreSQL: another one, or none, ends the sessions that were opened with the one before.
+"""Passwords in PostgreSQL. Changing or removing a password ends the sessions that were opened with the old one.
 
 Called by operations.accounts and operations.admin.users. A log-in opens its session only while the hash that it has
-compared is still the user's (storage.postgres.sessions), and waits for a change that is under way: so no session of an
-old password is left over. Everything here may raise StorageUnavailable.
+compared is still the user's (storage.postgres.sessions), and waits for a concurrent change. So no session of an old
+password remains. Every function here may raise StorageUnavailable.
 
 Tested by tests/operations/test_change_password.py.
 """
@@ -22,22 +22,22 @@ ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, upda
 
 REMOVE = "DELETE FROM credentials WHERE user_id = $1"
 
-# A statement of its own, after the hash is written or removed: it sees the session of a log-in that the change has
-# waited for.
+# A statement of its own, after the hash was written or removed. So it sees the session of a log-in for which the change
+# has waited.
 END_SESSIONS = """
 UPDATE sessions SET revoked_at = now() WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL
 RETURNING id"""
 
 
 async def change(stores: Stores, user: UUID, old: str, new: str, session: UUID) -> list[UUID] | None:
-    """Puts the hash `new` in the place of `old`, and ends all sessions of the user but `session`: these. None: `old` is
-    not the hash."""
+    """Replaces the hash `old` by `new`, and ends all sessions of the user but `session`. Returns the ended sessions.
+    None, and no change: `old` is not the stored hash."""
     return await stores.in_transaction(_change_aio, CHANGE, (user, new, old), session)
 
 
 async def replace(stores: Stores, user: UUID, new: str) -> list[UUID] | None:
-    """Gives the user a password, whether there was one or not, and ends all sessions: these. None: there is no such
-    user."""
+    """Sets the user's password hash, whether there was one or not, and ends all sessions. Returns the ended sessions.
+    None: there is no such user."""
     try:
         return await stores.in_transaction(_change_aio, SET, (user, new), None)
     except asyncpg.ForeignKeyViolationError:  # deleted at the same moment
@@ -45,8 +45,8 @@ async def replace(stores: Stores, user: UUID, new: str) -> list[UUID] | None:
 
 
 async def remove(stores: Stores, user: UUID) -> list[UUID]:
-    """Takes the user's password away, if there is one, and ends all sessions: these. Nobody can log in as the user from
-    then on."""
+    """Removes the user's password, if there is one, and ends all sessions. Returns the ended sessions. From then on
+    nobody can log in as this user."""
     return await stores.in_transaction(_remove_aio, user)
 
 

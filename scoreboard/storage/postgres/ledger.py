@@ -1,7 +1,7 @@
-"""The truth: what PostgreSQL records of a batch of actions, and what it says of one that was there before.
+"""Records batches of actions in PostgreSQL, and reads what was recorded before. The ledger is authoritative.
 
-Called by `storage.commit` on a committer's own connection. asyncio-flavoured; error replies pass (the caller halves,
-retries or gives up).
+Called by `storage.commit` and `storage.writer` on a committer's own connection. Coroutines run in asyncio. Error
+replies of PostgreSQL are raised as they are: the caller halves the batch, retries, or fails.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, pla
 JOIN action_keys k USING (user_id, action_id)
 LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id"""
 
-# Whose rows can be locked now, and whose nobody holds for longer than a moment.
+# Locks the users' rows. FREE_SQL selects those of the users whose rows another session holds; it waits for no lock.
 LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 FREE_SQL = """
 WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE SKIP LOCKED),
@@ -43,7 +43,7 @@ WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE
 SELECT id FROM held
 UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
 
-# Why `record` recorded nothing.
+# Why `record_aio` recorded nothing.
 REFUSED_SQL = """
 SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1) AS continues,
        EXISTS (SELECT FROM detached_writers) AS detached"""
@@ -53,30 +53,30 @@ ROWS_SQL = "SELECT user_id, total_score, reached, version FROM {totals} WHERE us
 
 
 class Recording(NamedTuple):
-    """A batch's effect. `outcomes` in the order of the actions; `rows` of all boards and `events` of the leaderboard
-    for the projections, empty when nothing was added."""
+    """The effect of a batch. `outcomes` in the order of the actions. `rows` of all boards and `events` of the
+    leaderboard are for the projections; both are empty when nothing was recorded."""
 
-    outcomes: list[Outcome | None]  # None: processed before, `find_recorded` tells
+    outcomes: list[Outcome | None]  # None: processed before, see `find_recorded_aio`
     rows: list[LedgerRow]
     events: list[ScoreEvent]
 
 
 class HistoryLost(ScoreboardError):
-    """The writer's last turn is not in the database any more: an older one was restored. Nothing was recorded."""
+    """The writer's last turn is no longer in the database: an older one was restored. Nothing was recorded."""
 
 
 class LimitsUnchecked(ScoreboardError):
-    """Another writer can't reach Redis, so the rate limits must be asked of the database. Nothing was recorded."""
+    """Another writer can't reach Redis, so the action log must decide on the rate limits. Nothing was recorded."""
 
 
 DecideByLog = Callable[[asyncpg.Connection, Sequence[SubmittedAction]], Awaitable[Sequence[Refusal | None]]]
 
 
 class RecordedAction(NamedTuple):
-    """What was recorded before under a action's actionId."""
+    """What was recorded before under an action's actionId. `age_ms`: since then."""
 
     duplicate: Duplicate
-    this_turn: bool  # by the very turn that is asked about
+    this_turn: bool  # it was recorded by the turn in question
     age_ms: int
 
 
@@ -87,11 +87,12 @@ async def record_aio(
     decide_by_log: DecideByLog | None = None,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Records the actions on those boards under the writer's turn `span.last`. The turn is used up only if `rows` is
-    not empty.
+    """Records the actions on these boards under the writer's turn `span.last`. The turn is used only if the returned
+    `rows` are not empty.
 
-    With `decide_by_log`, the users' rows are locked first, and what it refuses is not recorded: so its decision is
-    exact on all nodes. Without, the caller has had the rate limits checked. Raises HistoryLost and LimitsUnchecked.
+    With `decide_by_log`, the users' rows are locked first, and actions that it refuses are not recorded. So its
+    decision is exact across nodes. Without it, the caller has checked the rate limits. Raises HistoryLost,
+    LimitsUnchecked, and what asyncpg raises.
     """
     if decide_by_log is None:
         return await _record_aio(conn, actions, span, boards, limits_checked=False)
@@ -133,7 +134,7 @@ async def _record_aio(
         why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
         if why is not None and not why["continues"]:
             raise HistoryLost
-        raise LimitsUnchecked  # or it was so a moment ago: then the check costs little
+        raise LimitsUnchecked  # or a writer was detached a moment ago: then the check was not needed, and costs little
     recording = Recording([], [], [])
     places: dict[UUID, int] = {}
     for action, row in zip(actions, rows, strict=True):
@@ -148,7 +149,7 @@ async def _record_aio(
                     LedgerRow(LEADERBOARD, action.user, row["total_score"], row["reached"], row["version"])
                 )
             points = action.points_or_refusal
-            assert isinstance(points, int)  # refused ones are not admitted
+            assert isinstance(points, int)  # an action that its rule refuses is never recorded
             _note(recording, action, points, row["new_score"], row["at_ms"], places)
     if has_others and rows[0]["board_rows"]:
         by_id = {board.id: board for board in boards}
@@ -175,14 +176,14 @@ def _feeds(
 
 
 async def find_locked_aio(conn: asyncpg.Connection, users: Iterable[UUID]) -> set[UUID]:
-    """Those of the users whose rows another session holds now. Waits for nobody."""
+    """Those of the users whose rows another session holds now. Waits for no lock."""
     return {row["id"] for row in await conn.fetch(FREE_SQL, list(users))}
 
 
 async def find_recorded_aio(
     conn: asyncpg.Connection, actions: Sequence[SubmittedAction], span: SequenceRange
 ) -> dict[int, RecordedAction]:
-    """By place: what was recorded for a action before. Places without a record are absent."""
+    """What was recorded for each action before, by its place. Places without a record are absent."""
     found = await conn.fetch(
         RECORDED_SQL,
         [action.user for action in actions],
@@ -204,7 +205,7 @@ async def read_back_aio(
     span: SequenceRange,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """The effect of a turn that went through although its answer was lost: read back instead of recorded again."""
+    """Reads the effect of a turn that was committed although its answer was lost."""
     known = await find_recorded_aio(conn, actions, span)
     recording = Recording([], [], [])
     mine = {
@@ -236,10 +237,10 @@ async def has_turn_aio(conn: asyncpg.Connection, span: SequenceRange) -> bool:
 
 
 async def current_rows_aio(conn: asyncpg.Connection, board: Board, users: Mapping[UUID, int]) -> list[LedgerRow]:
-    """The ledger's rows of these users for a board; who has none is not on it any more (`total` None).
+    """The ledger's current rows of these users for a board. A user without a row is no longer on it (`total` None).
 
-    `users`: each with the id of the last row of `commits` that names the user. That row is newer than a score that was
-    deleted before it, and older than one that was made later: the version of a removal.
+    `users`: each with the id of the last row of `commits` that names the user. The version of a removal comes from that
+    id: it is newer than a score that was deleted before that row, and older than a score that was recorded after it.
     """
     rows = await _rows_aio(conn, board, users)
     return [rows.get(user) or LedgerRow(board, user, None, 0, last * BATCH_VERSIONS) for user, last in users.items()]
@@ -260,8 +261,8 @@ def _note(
 
 
 def _original(action: SubmittedAction, row: asyncpg.Record) -> Duplicate:
-    """The same body again gets the first outcome; another body under the same id gets nothing. An archived log row
-    has no outcome either."""
+    """The duplicate's original: the first outcome for the same body, None for another body under the same id. None also
+    when the log row was archived."""
     if row["body_sha256"] != action.body_sha256 or row["new_score"] is None:
         return Duplicate(None)
     new, points = row["new_score"], row["points_awarded"]

@@ -1,8 +1,8 @@
 """Applies `migrations/NNNN_name.sql` in order, once each, and gives the app's role its time-outs.
 
-Called by `scoreboard migrate` and by every start of the server. Safe from many nodes at once: whoever comes second
-waits for the first and finds nothing to do. Where nothing is to be done nothing is locked or written, so a node starts
-on a database that is read-only or full. Each file is one transaction; there is no way back but a new file.
+Called by `scoreboard migrate` and by every start of the server. Many nodes may call it at once: the second waits for
+the first and finds nothing to do. When there is nothing to do, nothing is locked or written. So a node can start on a
+database that is read-only or full. Each file is one transaction. A migration is undone only by a new file.
 """
 
 from collections.abc import Iterable
@@ -20,9 +20,9 @@ from scoreboard.storage.connections.postgres_connector import PostgresConnector
 # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 OLDEST_POSTGRES = 170_000
 ADVISORY_LOCK_KEY = 0x5C0BEB0A  # one migrating session at a time
-CHECK_TIMEOUT_SECONDS = 5.0  # for looking whether there is anything to do; longer means "not there"
+CHECK_TIMEOUT_SECONDS = 5.0  # for each check before a migration; longer means "not there"
 
-# By role, since PgBouncer refuses unknown start-up parameters. They hold for connections made afterwards.
+# Set for the role, since PgBouncer refuses unknown start-up parameters. They apply to connections opened afterwards.
 TIMEOUTS = {
     "transaction_timeout": "5s",
     "lock_timeout": "1s",
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 
 class Migration(NamedTuple):
-    """One file. `sha256` tells an edited file from the one that was applied."""
+    """One file. `sha256` shows whether the file was edited after it was applied."""
 
     name: str
     sql: str
@@ -80,10 +80,10 @@ def outstanding(known: Iterable[Migration], applied: dict[str, str]) -> list[Mig
 
 
 async def migrate(postgres_url: str, *, pgbouncer: bool = False) -> list[str]:
-    """Brings the database up to date; returns the names of what was applied now. Needs no open stores.
+    """Applies outstanding migrations. Returns the names of those applied now. Needs no open stores.
 
-    Raises StartError when PostgreSQL is too old, a newer version has migrated it, or a file was edited,
-    StorageUnavailable when it can't be reached. Cancelling rolls the file under way back.
+    Raises StartError when PostgreSQL is too old, when a newer version has migrated the database, or when an applied
+    file was edited. Raises StorageUnavailable when PostgreSQL can't be reached. Cancelling rolls back the current file.
     """
     async with asyncio_loop():
         return await run_in_asyncio(_migrate_aio, PostgresConnector(postgres_url, pgbouncer))
@@ -121,7 +121,8 @@ async def _refuse_old_aio(conn: asyncpg.Connection) -> None:
 
 
 async def _refuse_newer_schema_aio(conn: asyncpg.Connection) -> None:
-    """At a start alone: nodes of this version that run already go on while newer ones take their places."""
+    """Raises StartError when a newer version has migrated the database. Checked at the start alone: running nodes of
+    this version continue while newer nodes replace them."""
     if await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL"):
         return
     last = migrations()[-1].name
@@ -132,7 +133,8 @@ async def _refuse_newer_schema_aio(conn: asyncpg.Connection) -> None:
 
 
 async def _apply_next_aio(conn: asyncpg.Connection) -> str | None:
-    """Applies one file under the lock, or finds none and sees to the role's time-outs."""
+    """Applies the next file under the lock, and returns its name. None: all files are applied; then it sets the role's
+    time-outs."""
     async with conn.transaction():
         for setting, value in MIGRATION_SETTINGS.items():
             await conn.execute(f"SET LOCAL {setting} = '{value}'")
@@ -148,7 +150,7 @@ async def _apply_next_aio(conn: asyncpg.Connection) -> str | None:
 
 
 async def _read_applied_aio(conn: asyncpg.Connection) -> dict[str, str]:
-    """Name → SHA-256 of what was applied."""
+    """Name → SHA-256 of each applied file."""
     return {row["name"]: row["sha256"] for row in await conn.fetch("SELECT name, sha256 FROM schema_migrations")}
 
 
@@ -162,8 +164,8 @@ async def _has_timeouts_aio(conn: asyncpg.Connection) -> bool:
 
 
 async def _give_timeouts_aio(conn: asyncpg.Connection) -> None:
-    """Written only where they differ. Raises StorageUnavailable when somebody without our lock changes the role's
-    settings just now."""
+    """Sets the role's time-outs, if they differ. Raises StorageUnavailable when another session without the lock
+    changes the role's settings at the same moment."""
     if await _has_timeouts_aio(conn):
         return
     database = await conn.fetchval("SELECT quote_ident(current_database())")

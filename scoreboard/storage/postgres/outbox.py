@@ -1,8 +1,7 @@
-"""The outbox `commits`: which turns a projection lacks, which it has and PostgreSQL does not, and which nobody needs
-any more.
+"""The outbox `commits`: which turns a projection lacks, which turns PostgreSQL has lost, and which rows can be deleted.
 
-Called by the projector and by housekeeping. asyncio-flavoured; a turn is known by its writer and its number, and a
-writer's turns have no gap.
+Called by the projector and by housekeeping. A turn is identified by its writer and its number, and a writer's turns
+have no gap. Coroutines run in asyncio.
 
 Tested in tests/workers/test_projector.py.
 """
@@ -21,7 +20,7 @@ RETENTION = "1 hour"  # design: long enough for any replay, short enough to stay
 MAX_PRUNED_ROWS = 10_000  # rows a statement, to stay far below the statement time-out
 MAX_REPLAYED_TURNS = 500  # turns one replay call covers; at most 1000 users each
 
-# A loose index scan: one probe a writer, however many turns are kept.
+# A loose index scan: one probe for each writer, however many turns are stored.
 WRITERS_SQL = """
 WITH RECURSIVE w(writer) AS (
     (SELECT writer FROM commits ORDER BY writer LIMIT 1)
@@ -32,8 +31,7 @@ WITH RECURSIVE w(writer) AS (
 SELECT w.writer, (SELECT max(turn) FROM commits c WHERE c.writer = w.writer) AS last
 FROM w WHERE w.writer IS NOT NULL"""
 
-DETACHED_TIMEOUT_SECONDS = 5.0  # a detached writer that was not seen for so long is dead
-# constants
+DETACHED_TIMEOUT_SECONDS = 5.0  # a detached writer whose entry was not renewed for this long is dead
 WRITERS_AND_DETACHED_SQL = f"""
 SELECT writer, last, NULL AS dead FROM ({WRITERS_SQL}) AS writers
 UNION ALL
@@ -46,7 +44,7 @@ SELECT turn, id, users, names, $5 = ANY(boards) AS touched,
 FROM commits
 WHERE writer = $1 AND turn > $2
   AND (committed_at <= clock_timestamp() - $3 * interval '1 second' OR committed_at > clock_timestamp())
-ORDER BY turn LIMIT $4"""  # a time to come: PostgreSQL failed over to a server whose clock is behind
+ORDER BY turn LIMIT $4"""  # committed_at in the future: PostgreSQL failed over to a server whose clock is behind
 
 PRUNE_SQL = f"""
 DELETE FROM commits WHERE (writer, turn) IN (
@@ -63,8 +61,8 @@ ATTACH_SQL = "DELETE FROM detached_writers WHERE writer = ANY($1)"
 
 
 class Missing(NamedTuple):
-    """Turns of one writer that the projection of a board lacks, and the users whose totals on that board they may have
-    changed, each with the id of the last row that names it."""
+    """Turns of one writer that the projection of a board lacks. `users`: those whose totals on that board the turns may
+    have changed, each with the id of the last row that names the user."""
 
     span: SequenceRange
     users: Mapping[UUID, int]
@@ -73,7 +71,7 @@ class Missing(NamedTuple):
 
 
 class HistoryGone(ScoreboardError):
-    """Turns that a projection lacks are no longer kept: it must be rebuilt."""
+    """Turns that a projection lacks were pruned: it must be rebuilt."""
 
 
 async def last_turns_aio(conn: asyncpg.Connection) -> dict[int, int]:
@@ -82,10 +80,10 @@ async def last_turns_aio(conn: asyncpg.Connection) -> dict[int, int]:
 
 
 def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[int, int]:
-    """Turns that somebody has seen committed and that PostgreSQL does not know: its history went back. By writer, how
-    many.
+    """How many turns of each writer are in `held` and not in `committed`: an older database was restored.
 
-    `held` must be older than `committed`: a turn is applied, and acknowledged, only after its commit.
+    `held`: the last turn of each writer that a board or a node has. It must have been read before `committed`, since a
+    turn is applied, and acknowledged, only after its commit.
     """
     return {writer: turn - committed.get(writer, 0) for writer, turn in held.items() if turn > committed.get(writer, 0)}
 
@@ -93,11 +91,11 @@ def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[in
 async def missing_aio(
     conn: asyncpg.Connection, board: Board, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
 ) -> list[Missing]:
-    """What the projection of a board with these applied turns lacks: at most MAX_REPLAYED_TURNS turns a writer, each
-    older than `settled` seconds. Turns that did not touch the board count too: so a writer's turns have no gap on any
-    board.
+    """The turns that a board with these `applied` turns lacks: at most MAX_REPLAYED_TURNS for each writer, each older
+    than `settled` seconds. Turns that did not change the board are included, so that a writer's turns have no gap on
+    any board.
 
-    Raises HistoryGone.
+    Raises HistoryGone, and what asyncpg raises.
     """
     found = []
     for writer, last in committed.items():
@@ -125,8 +123,8 @@ def applied_everywhere(boards: Sequence[Mapping[int, int]]) -> dict[int, int]:
 
 
 async def prune_aio(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:
-    """Deletes old turns that every projection has; each writer's last one stays, as the start of the next. Returns how
-    many went."""
+    """Deletes turns that are older than RETENTION and that every projection has, at most MAX_PRUNED_ROWS. Each writer's
+    last turn stays. Returns how many were deleted."""
     writers: Sequence[int] = list(applied)
     return int((await conn.execute(PRUNE_SQL, writers, [applied[writer] for writer in writers])).rpartition(" ")[2])
 
@@ -135,18 +133,18 @@ async def prune_aio(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int
 
 
 async def detach_aio(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
-    """From now on no other writer records actions without asking this database for the rate limits, nor trusts the
-    board's ranks."""
+    """Lists the writers as unable to reach Redis, or renews their entries. From now on every writer decides on the rate
+    limits by the action log, and does not rely on the board's ranks."""
     await conn.execute(DETACH_SQL, list(writers))
 
 
 async def attach_aio(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
-    """They reach Redis again, and the board has what they committed."""
+    """Removes the writers' entries: they reach Redis again, and all boards have what they committed."""
     await conn.execute(ATTACH_SQL, list(writers))
 
 
 async def last_turns_and_detached_aio(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
-    """Each writer's last committed turn; the writers without Redis, and whether each is dead."""
+    """Each writer's last committed turn; and the detached writers, with whether each is dead."""
     rows = await conn.fetch(WRITERS_AND_DETACHED_SQL)
     return (
         {row["writer"]: row["last"] for row in rows if row["last"] is not None},

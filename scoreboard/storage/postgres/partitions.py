@@ -1,7 +1,7 @@
 """The monthly partitions of the action log, made ahead of time.
 
-Called by housekeeping on every node; safe from several at once. Rows that landed in the DEFAULT partition (the server
-was down for months) move to their month when it is made.
+Called by housekeeping on every node; several nodes may call it at once. Rows in the DEFAULT partition (the server was
+down for months) are moved to the partition of their month when that is created.
 """
 
 from datetime import UTC, datetime
@@ -15,8 +15,8 @@ from scoreboard.storage.connections.stores import Stores
 
 MONTHS_AHEAD = 3  # besides them there is a DEFAULT partition
 ADVISORY_LOCK_KEY = 0x5C0BEB0B  # one node at a time makes partitions
-ADVISORY_LOCK_TIMEOUT_SECONDS = 10  # for the other nodes to finish; nobody else waits meanwhile
-# for tables that others use, while the advisory lock is held: whoever asks for the tables then waits behind this node
+ADVISORY_LOCK_TIMEOUT_SECONDS = 10  # for the other nodes to finish; no request waits meanwhile
+# for the tables themselves, while the advisory lock is held: other sessions that need the tables wait behind this one
 TABLE_LOCK_TIMEOUT_MS = 500
 SETTINGS_SQL = (
     "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
@@ -36,7 +36,7 @@ _warned: set[str] = set()  # partitions that this process has warned of; bounded
 
 
 def months(now: datetime) -> list[tuple[str, str, str]]:
-    """(partition's name, first moment, first moment after) of this month and the next MONTHS_AHEAD, in UTC."""
+    """(partition's name, first moment, first moment after it) of this month and the next MONTHS_AHEAD, in UTC."""
     start = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1
     bounds = [
         f"{month // 12:04d}-{month % 12 + 1:02d}-01 00:00:00+00" for month in range(start, start + MONTHS_AHEAD + 2)
@@ -47,18 +47,18 @@ def months(now: datetime) -> list[tuple[str, str, str]]:
 
 
 async def make_partitions(stores: Stores, seconds: float) -> list[str]:
-    """Makes what is missing, on a connection of its own; returns the new partitions' names. See `make_partitions_aio`.
+    """Creates missing partitions on a connection of its own. Returns their names. See `make_partitions_aio`.
 
-    Raises StorageUnavailable also after `seconds`.
+    Raises StorageUnavailable, also after `seconds`. Cancelling rolls back.
     """
     return await stores.on_own_connection(seconds, make_partitions_aio)
 
 
 async def make_partitions_aio(conn: asyncpg.Connection) -> list[str]:
-    """Makes what is missing, all or none; returns the new partitions' names.
+    """Creates missing partitions, in one transaction. Returns their names.
 
-    What can't be made (its name belongs to a table that somebody detached, its month to a partition of another name) is
-    warned of once and left as it is: its rows land in the DEFAULT partition, or in that other one. Raises
+    A partition can't be created when a detached table has its name, or when a partition of another name has its month.
+    Then a warning is logged once, and its rows go to the DEFAULT partition or to that other one. Raises
     StorageUnavailable, also when other sessions hold the locks for too long.
     """
     with postgres_errors():
@@ -71,9 +71,8 @@ async def make_partitions_aio(conn: asyncpg.Connection) -> list[str]:
             await conn.execute(SETTINGS_SQL)
             await conn.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK_KEY)
             await conn.execute(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_MS}ms'")
-            absent = await _absent_aio(
-                conn, names
-            )  # asked again: another node may have made them before we had the lock
+            # read again: another node may have created them before this one had the lock
+            absent = await _absent_aio(conn, names)
             for name, first, after in wanted:
                 if absent.get(name) is not None:
                     _warn(name, "a table, a view or an index has this name: attach it to action_logs, or rename it")
@@ -83,18 +82,18 @@ async def make_partitions_aio(conn: asyncpg.Connection) -> list[str]:
 
 
 async def _absent_aio(conn: asyncpg.Connection, names: list[str]) -> dict[str, int | None]:
-    """Those that are no partitions of the log, each with the oid of the table that has the name, if any.
+    """The names that are no partitions of the log, each with the oid of the table that has the name, if any.
 
-    From the catalogs' rows, as of now: `to_regclass` answers from a cache of the session, which does not know other
-    sessions' tables before the session locks one.
+    Read from the catalogs' rows. `to_regclass` would use the session's cache, which lacks other sessions' new tables
+    until the session locks one.
     """
     return {row["name"]: row["oid"] for row in await conn.fetch(ABSENT_SQL, names)}
 
 
 async def _make_aio(conn: asyncpg.Connection, name: str, first: str, after: str) -> bool:
-    """False when PostgreSQL refuses the partition as such. Then nothing of it is left, and the transaction goes on.
+    """Creates one partition. False when PostgreSQL refuses it; then it is rolled back, and the transaction continues.
 
-    Names and bounds are ours (`months`), so they may stand in the text: DDL takes no parameters.
+    DDL has no parameters. Names and bounds come from `months`, so it is safe to format them into the statement.
     """
     try:
         async with conn.transaction():
@@ -109,7 +108,7 @@ async def _make_aio(conn: asyncpg.Connection, name: str, first: str, after: str)
                 ALTER TABLE action_logs ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{after}');
             """)  # noqa: S608
     except asyncpg.PostgresError as exc:
-        if postgres_condition(exc) is not None:  # of PostgreSQL, not of this partition: the next run tries all again
+        if postgres_condition(exc) is not None:  # PostgreSQL itself fails: the next run tries all partitions again
             raise
         _warn(name, str(exc))
         return False

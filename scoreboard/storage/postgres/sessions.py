@@ -1,8 +1,8 @@
-"""Sessions in PostgreSQL: what a log-in opened, which refresh token is live, and who was logged out.
+"""Sessions in PostgreSQL: which are open, which refresh token is live, and which were revoked.
 
-Called by operations.sessions, operations.refresh_session and operations.authenticator. Each function is one statement, so two requests with the
-same token are put in order by the row's lock. A row outlives its user (`user_id` is NULL then), so that every node
-reads of the session's end. Times are PostgreSQL's. Everything here may raise StorageUnavailable.
+Called by operations.sessions, operations.refresh_session and operations.authenticator. Each function is one statement,
+so the row's lock orders two requests with the same token. A row outlives its user (`user_id` is NULL then), so that
+every node learns that the session has ended. Times are PostgreSQL's. Every function may raise StorageUnavailable.
 
 Tested by tests/operations/test_refresh_session.py and test_authenticator.py.
 """
@@ -15,10 +15,10 @@ from uuid import UUID
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.storage.connections.stores import Stores
 
-# of an ended session's row: as long as an access token of it may live (at most a day), and a day more
+# of an ended session's row: an access token of it may be valid for a day, plus one day
 RETENTION_DAYS = 2
 
-# Waits for a change of the password that is under way, and then opens nothing.
+# A concurrent change of the password holds the row. The statement waits for it, and then opens no session.
 OPEN = """
 WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
 INSERT INTO sessions (id, user_id, token_sha256, expires_at)
@@ -39,15 +39,15 @@ WHERE s.id = $1 AND s.token_sha256 = $2 AND s.revoked_at IS NULL AND s.expires_a
       AND u.id = s.user_id AND s.user_id = coalesce($5::uuid, s.user_id)
 RETURNING s.user_id, u.username, s.expires_at"""
 
-# For a token that was not the live one: what it is instead.
+# The state of the session of a token that is not its live one.
 INSPECT = """
 SELECT s.user_id, u.username, s.expires_at, s.token_sha256,
        coalesce(s.spent_sha256 = $2 AND s.rotated_at > now() - make_interval(secs => $3), false) AS within_reuse_grace,
        s.revoked_at IS NULL AND s.expires_at > now() AS live
 FROM sessions AS s JOIN users AS u ON u.id = s.user_id WHERE s.id = $1"""
 
-# Of several tokens those that lead on: the live one of a session, or the one that was spent just now. `number` is
-# counted from 1.
+# Of several tokens, those that can be refreshed: the live one of a session, or the one that was spent within the grace.
+# `number` counts from 1.
 OWNERS = """
 SELECT given.number, s.user_id FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS given(sid, presented, number)
 JOIN sessions AS s ON s.id = given.sid WHERE s.revoked_at IS NULL AND s.expires_at > now() AND s.user_id IS NOT NULL
@@ -56,7 +56,7 @@ JOIN sessions AS s ON s.id = given.sid WHERE s.revoked_at IS NULL AND s.expires_
 
 REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
 
-# At least one row, for the time.
+# Returns at least one row, since each contains the time.
 REVOKED = """
 SELECT id, extract(epoch FROM clock_timestamp())::float AS now
 FROM (VALUES (1)) AS one LEFT JOIN sessions ON revoked_at > now() - make_interval(secs => $1)"""
@@ -69,7 +69,7 @@ WHERE expires_at < now() - make_interval(days => $1) OR revoked_at < now() - mak
 
 
 class Opened(NamedTuple):
-    """A session that goes on."""
+    """An open session."""
 
     user: UUID
     username: str
@@ -77,7 +77,7 @@ class Opened(NamedTuple):
 
 
 class TokenState(NamedTuple):
-    """What the session of a presented token says when the token is not its live one."""
+    """The session of a presented token that is not its live one."""
 
     opened: Opened
     token_sha256: bytes  # the live one
@@ -92,9 +92,9 @@ class TokenState(NamedTuple):
 async def open_session(
     stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str
 ) -> int | None:
-    """Opens a session; when it will end, in Unix milliseconds.
+    """Opens a session for `days`. Returns when it expires, in Unix milliseconds.
 
-    None: `password_hash` is no longer the user's, or there is no such user any more. Nothing is opened then.
+    None, and no session: `password_hash` is no longer the user's, or the user was deleted.
     """
     expires = await stores.fetchval(OPEN, sid, user, token_sha256, days, password_hash)
     return None if expires is None else _milliseconds(expires)
@@ -103,28 +103,29 @@ async def open_session(
 async def open_many(
     stores: Stores, sids: list[UUID], users: list[UUID], tokens_sha256: list[bytes], seconds: int
 ) -> None:
-    """Opens a session for each user, for so many seconds."""
+    """Opens a session for each user, for `seconds`. Session, user and token of one row have the same index."""
     await stores.execute(OPEN_MANY, sids, users, tokens_sha256, float(seconds))
 
 
 async def rotate(
     stores: Stores, sid: UUID, presented_sha256: bytes, next_sha256: bytes, days: int, user: UUID | None = None
 ) -> Opened | None:
-    """Spends the live token and puts the next in its place; None when the presented one is not live, or another user's
-    than `user`."""
+    """Replaces the live token by the next one. None, and no change: the presented token is not live, or belongs to
+    another user than `user`."""
     row = await stores.fetchrow(ROTATE, sid, presented_sha256, next_sha256, days, user)
     return None if row is None else Opened(row["user_id"], row["username"], _milliseconds(row["expires_at"]))
 
 
 async def owners(stores: Stores, presented: Sequence[tuple[UUID, bytes]]) -> dict[int, UUID]:
-    """Whose tokens these are: the place of each that leads on → its user. A token is its session and its SHA-256."""
+    """The user of each token that can be refreshed, by its index in `presented`. A token is given as its session and
+    its SHA-256."""
     sids, digests = [sid for sid, _ in presented], [digest for _, digest in presented]
     rows = await stores.fetch(OWNERS, sids, digests, float(REFRESH_GRACE_SECONDS))
     return {row["number"] - 1: row["user_id"] for row in rows}
 
 
 async def inspect_token(stores: Stores, sid: UUID, presented_sha256: bytes) -> TokenState | None:
-    """None when there is no such session."""
+    """The state of a token's session; None when there is no such session."""
     row = await stores.fetchrow(INSPECT, sid, presented_sha256, float(REFRESH_GRACE_SECONDS))
     if row is None:
         return None
@@ -144,7 +145,7 @@ async def revoked_within(stores: Stores, seconds: float) -> tuple[list[UUID], fl
 
 
 async def now(stores: Stores) -> float:
-    """PostgreSQL's time in Unix seconds, for those who ask once; a node has a clock (storage.connections.clock)."""
+    """PostgreSQL's time in Unix seconds, for commands that need it once. A node uses storage.connections.clock."""
     return float(await stores.fetchval(NOW))
 
 

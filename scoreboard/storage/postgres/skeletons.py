@@ -1,8 +1,8 @@
-"""The rows of `username_skeletons` that no registration wrote: of users from plain SQL, from an import or from an older
-version.
+"""Writes missing rows of `username_skeletons`: of users from plain SQL, from an import or from an older version.
 
-Called by housekeeping, a portion of the users at a time; `storage.postgres.users` writes the rows of everybody else. A
-user holds a row for each skeleton of the name, unless another one had it before. Safe from several nodes at once.
+Called by housekeeping, for a portion of the users at a time; `storage.postgres.users` writes the rows of all other
+users. A user has a row for each skeleton of the name, unless another user had the skeleton before. Several nodes may
+run it at once.
 
 Tested by tests/operations/test_names.py.
 """
@@ -15,9 +15,10 @@ import asyncpg
 from scoreboard.domain.skeletons import skeletons
 from scoreboard.storage.connections.stores import Stores
 
-REST_DAYS = 30  # that a name rests after it was given up: for so long people may take whoever has it for somebody else
+# How long a name is reserved after its user gave it up: people may mistake a new user of that name for the old one.
+REST_DAYS = 30
 PORTION_USERS = 100  # of a statement: at most some milliseconds of folding on the loop
-PORTIONS_PER_RUN = 100  # a million users are looked at in 100 runs, and nobody waits for it
+PORTIONS_PER_RUN = 100  # a million users are checked in 100 runs; no request waits for it
 # between two portions: a fifth of a core while there is much to write, a twentieth while there is nothing
 PAUSE_SECONDS = 0.1
 PRUNE_BATCH_ROWS = 10_000  # rows a statement, to stay far below the statement time-out
@@ -26,7 +27,7 @@ LOWEST_ID = UUID(int=0)
 
 END_SQL = "SELECT id FROM users WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
-# The rows are not all those of the name that the user has: they are another name's, by the first rule, or too few.
+# Users whose rows do not match the name: rows of another name, rows by the first rule, or too few.
 OUTDATED_SQL = """
 SELECT u.id, u.username FROM users AS u CROSS JOIN LATERAL (
     SELECT count(*) AS rows, max(s.skeleton_count) AS wanted, bool_or(s.username <> u.username) AS is_anothers
@@ -36,14 +37,16 @@ WHERE u.id > $1 AND u.id <= coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffff
       AND (rows IS DISTINCT FROM wanted OR is_anothers)
 ORDER BY u.id"""
 
-# Users before skeletons, as whoever renames or deletes one. Who is being renamed or deleted just now is left for the
-# next pass. Whoever is renamed while this lock is held waits for it, and has no skeleton then. FOR KEY SHARE would let
-# a rename begin: its first lock goes beside that one, but not its UPDATE, which comes when it has a skeleton.
+# Lock order: users before skeletons, as in a rename or a deletion.
+# SKIP LOCKED: a user that is being renamed or deleted is left for the next pass.
+# FOR NO KEY UPDATE: a rename waits for this lock before it has locked a skeleton. With FOR KEY SHARE its first lock
+# would be granted, and its UPDATE would wait while it holds a skeleton.
 LOCK_SQL = """
 SELECT u.id, u.username FROM users AS u JOIN unnest($1::uuid[], $2::text[]) AS given(id, username) USING (id, username)
 ORDER BY u.id FOR NO KEY UPDATE OF u SKIP LOCKED"""
 
-# The name has other skeletons by today's rule: that is nothing that was given up, and does not rest.
+# Deletes rows by the first rule, when the same name has other skeletons by today's rule. They do not rest, since the
+# user has not given up the name.
 REPLACE_SQL = """
 DELETE FROM username_skeletons AS s USING unnest($1::uuid[], $2::text[]) AS given(id, username)
 WHERE s.user_id = given.id AND s.username = given.username AND s.freed_at IS NULL AND s.skeleton_count = 0
@@ -53,8 +56,8 @@ FREE_SQL = """
 UPDATE username_skeletons AS s SET freed_at = now() WHERE s.user_id = ANY($1::uuid[]) AND s.freed_at IS NULL
       AND (s.user_id, s.skeleton) NOT IN (SELECT * FROM unnest($2::uuid[], $3::text[]))"""
 
-# A resting name goes to a user who has it already. One that another user has stays there, and is not locked: that user
-# may be renaming, and then waits for this row after it has taken another one.
+# A resting skeleton goes to a user who already has the name. A skeleton that another user has stays there and is not
+# locked: a rename of that user may hold another skeleton and wait for this row, which would be a deadlock.
 CLAIM_SQL = """
 INSERT INTO username_skeletons AS s (skeleton, user_id, username, skeleton_count)
 SELECT DISTINCT ON (skeleton COLLATE "C") skeleton, id, username, number
@@ -77,7 +80,7 @@ DELETE FROM username_skeletons WHERE skeleton IN (
 
 
 class Backfill:
-    """One for the process: remembers how far it has come."""
+    """One for the process. It stores the last user that was checked."""
 
     __slots__ = ("_after",)
 
@@ -85,14 +88,14 @@ class Backfill:
         self._after = LOWEST_ID
 
     async def run(self, stores: Stores, seconds: float) -> int:
-        """One run on a connection of its own. Returns how many rows were missing. Raises StorageUnavailable."""
+        """One run on a connection of its own. Returns how many rows were written. Raises StorageUnavailable, also after
+        `seconds`. Cancelling rolls back the current portion."""
         return await stores.on_own_connection(seconds, self.run_aio)
 
     async def run_aio(self, conn: asyncpg.Connection) -> int:
-        """Looks at the next PORTIONS_PER_RUN × PORTION_USERS users, from the start again after the last one.
+        """Checks the next PORTIONS_PER_RUN × PORTION_USERS users; after the last user it starts from the first one.
 
-        Returns how many rows were missing. Deletes names that have rested for long enough first. Cancelling ends it
-        between two statements.
+        Returns how many rows were written. First deletes up to PRUNE_BATCH_ROWS names that have rested for REST_DAYS.
         """
         await conn.execute(PRUNE_SQL)
         written = 0

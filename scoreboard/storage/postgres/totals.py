@@ -1,6 +1,6 @@
-"""Where the ledger keeps the totals of a board: `scores` or `board_scores`, in one shape for everybody who reads them.
+"""The table of a board's totals: `scores` or `board_scores`, read with the same columns.
 
-A statement about a board's totals is written once, with `{totals}` in the place of a table. `for_board` puts the
+A statement about a board's totals is written once, with `{totals}` in the place of a table. `for_board` inserts the
 board's own table there, under the name `s` and with the columns of `scores`. Tested by the boards in
 tests/storage/test_two_boards.py and by everything that reads the leaderboard.
 """
@@ -25,7 +25,7 @@ class Statement(NamedTuple):
 
 @lru_cache(256)  # statements of a board; there are about ten
 def for_board(template: str, board: Board, own_args: int = 0) -> Statement:
-    """The statement for that board; `own_args` is the number of arguments that the caller gives before."""
+    """The statement for that board; `own_args` is the number of arguments that precede the board's."""
     if board.totals is Totals.SCORES:
         return Statement(template.replace("{totals}", "scores AS s"), ())
     numbers = range(own_args + 1, own_args + 4)

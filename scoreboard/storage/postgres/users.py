@@ -1,9 +1,9 @@
 """Users and what they log in with, in PostgreSQL.
 
-Called by operations.accounts and operations.admin.provisioning. Whether a name or an address is free is decided by
-unique indexes alone: of the exact and the folded spelling, and of each of the name's skeletons (domain/skeletons). What
-is taken is a Refusal that names the field. Nothing here violates an index on the way: PostgreSQL's log would have the
-key, an e-mail address. Everything here may raise StorageUnavailable.
+Called by operations.accounts and operations.admin.provisioning. Unique indexes alone decide whether a name or an
+address is free: on the exact and the folded spelling, and on each of the name's skeletons (domain/skeletons). A name or
+address in use is a Refusal that names the field. No statement here violates an index to find that out: PostgreSQL's log
+would contain the key, an e-mail address. Every function here may raise StorageUnavailable.
 
 Tested in tests/operations/test_register.py and test_names.py, and tests/cli/test_users.py.
 """
@@ -22,11 +22,11 @@ from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.skeletons import REST_DAYS
 
-# of one user: so many names at most are kept from all others; who has given them up keeps the present one
+# Names of one user that are reserved after a rename. At this number the user can't give up another one.
 MAX_RESTING_NAMES = 10
-MAX_CHANGES_AT_ONCE = 10  # profile changes without a pause: somebody tries out names and pictures
+MAX_CHANGES_AT_ONCE = 10  # profile changes without a pause: enough to try out names and pictures
 HOUR_SECONDS = 3600
-# of a registration: once more for each that was faster, with one of the same skeletons or the same address
+# of one registration; another try follows when a concurrent one was faster with a skeleton or the address
 CREATE_TRIES = 3
 PLACE_BY_SKELETON = 3  # `place` of BY_USERNAME
 PAGE_USERS = 500  # of a list, for one round trip
@@ -42,10 +42,10 @@ _HELD = """EXISTS (
 
 _LOWERED = "ARRAY(SELECT lower(given COLLATE pg_c_utf8) FROM unnest({0}::text[]) AS given)"  # of an array's texts
 
-# $8: every spelling of the address. New rows have one of them, so the unique index keeps two registrations at once
-# apart. The name's skeletons go first, in their order: of two registrations at once the second waits for the first, and
-# then has no user to make. When it has some of the skeletons by then, or only the address was taken meanwhile,
-# `created` is empty, the claims' foreign key is violated, and all of it is undone.
+# $8: every spelling of the address. A new row has one of them, so the unique index separates two concurrent
+# registrations. The name's skeletons are inserted first, in their order. So the second of two concurrent registrations
+# waits for the first, and then creates no user. If it already has some of the skeletons by then, or if only the address
+# was taken meanwhile, `created` is empty: the foreign key of the skeletons is violated, and everything is rolled back.
 CREATE = f"""
 WITH taken AS (
     SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
@@ -69,9 +69,9 @@ SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.use
 
 PROFILE = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
 
-# A user name has no @, an address has one: each is looked up by its own index. A name as it was typed goes first, since
-# names that are older than today's rules stay; then as it would be stored; then whoever has the skeleton of its folded
-# case, who may only look like it.
+# A user name has no @, an address has one: each is looked up by its own index. The order of matches: first the name as
+# it was typed, since names that are older than today's rules stay; then the name as it would be stored; then the user
+# who has the skeleton of its folded case, whose name may only look similar.
 BY_USERNAME = """
 SELECT id, username, password_hash, place FROM (
     SELECT id, username,
@@ -82,8 +82,8 @@ SELECT id, username, password_hash, place FROM (
     SELECT u.id, u.username, 3 FROM username_skeletons AS s JOIN users AS u ON u.id = s.user_id
     WHERE s.skeleton = $3 AND s.freed_at IS NULL
 ) AS found LEFT JOIN credentials ON user_id = id ORDER BY place"""
-# $1: every spelling of the address, the typed one first. Of accounts that are older than the rule for spellings two may
-# be found.
+# $1: every spelling of the address, the typed one first. Two accounts that are older than the rule for spellings may
+# match.
 BY_EMAIL = f"""
 SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id
 WHERE lower(email COLLATE pg_c_utf8) = ANY ({_LOWERED.format("$1")})
@@ -91,14 +91,16 @@ ORDER BY array_position({_LOWERED.format("$1")}, lower(email COLLATE pg_c_utf8))
 
 BY_ID = "SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id WHERE id = $1"
 
-# Goes before CHANGE when there is a name to change, as a statement of its own: CHANGE sees the names that the user had
-# when it began, so it must not begin while another rename of the same user is under way.
+# Runs before CHANGE when the name changes, as a statement of its own. CHANGE sees the names that the user had when it
+# began, so it must not begin during another rename of the same user.
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 
-# Under the user's row lock, so that changes from several nodes are counted exactly. $4: whether avatar_url is to be set
-# at all, since NULL is a value of it. $5: the new name's skeletons, $9: the one by the first rule. $6: seconds between
-# two changes in the long run, 0: no limit; $7: how much earlier than due one may come. $8: whether names that rest are
-# counted. `rest`: seconds until the user may give up one more name; 0: at once, or none would be given up.
+# Under the user's row lock, so that changes from several nodes are counted exactly.
+# $4: whether avatar_url is set at all, since NULL is a value of it.
+# $5: the new name's skeletons; $9: its skeleton by the first rule.
+# $6: average seconds between two changes, 0: no limit; $7: how many seconds before it is due a change may come.
+# $8: whether resting names are limited.
+# `rest`: seconds until the user may give up one more name; 0: at once, or this change gives up none.
 CHANGE = f"""
 WITH before AS (
     SELECT id, username, email, avatar_url, created_at, profile_change_due AS due
@@ -154,7 +156,7 @@ REPLACE_HASH = """
 UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3
 RETURNING true"""
 
-# Without credentials: nobody can log in as one of these, their tokens are handed out by the command that makes them.
+# Without credentials: these users can't log in. The command that creates them prints their tokens.
 CREATE_MANY = """
 WITH created AS (
     INSERT INTO users (username, email)
@@ -191,7 +193,7 @@ JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8
 
 
 class Profile(NamedTuple):
-    """What a user sees of their own account."""
+    """An account as its own user sees it."""
 
     user: UUID
     username: str
@@ -214,14 +216,14 @@ class Listed(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A profile that was written. `is_new`: its name or its picture is another than before."""
+    """A profile after a change. `is_new`: its name or its picture differs from before."""
 
     profile: Profile
     is_new: bool
 
 
 class Account(NamedTuple):
-    """Whom a log-in is for. `password_hash` is None for a user without credentials."""
+    """The account that a log-in names. `password_hash` is None for a user without credentials."""
 
     user: UUID
     username: str
@@ -234,7 +236,7 @@ class Account(NamedTuple):
 async def create(
     stores: Stores, username: str, email: str, avatar_url: str | None, password_hash: str
 ) -> UUID | Refusal:
-    """A new user with a password, or what is taken."""
+    """Creates a user with a password. Returns the user's id, or the Refusal that names the field in use."""
     user = uuid4()
     wanted, first, addresses = skeletons(username), skeleton_of_first_rule(username), email_addresses.spellings(email)
     for _ in range(CREATE_TRIES):
@@ -242,7 +244,7 @@ async def create(
             row = await stores.fetchrow(
                 CREATE, user, username, email, avatar_url, password_hash, wanted, first, addresses
             )
-        except asyncpg.ForeignKeyViolationError:  # the next time it sees what was taken
+        except asyncpg.ForeignKeyViolationError:  # the next try sees what was taken
             continue
         assert row is not None
         if row["is_created"]:
@@ -252,8 +254,11 @@ async def create(
 
 
 async def find(stores: Stores, name: str) -> Account | None:
-    """The account of a user name, or of an e-mail address, in any case, as people type it: with spaces round it,
-    composed or not, of any width, and the domain of an address in either of its forms."""
+    """The account with this user name or e-mail address; None when there is none.
+
+    Case, spaces around it, Unicode composition and the width of letters make no difference. The domain of an address
+    may have either of its forms.
+    """
     if email_addresses.is_address(name):
         rows = await stores.fetch(BY_EMAIL, email_addresses.spellings(name))
     else:
@@ -268,13 +273,13 @@ async def find(stores: Stores, name: str) -> Account | None:
 
 
 async def by_id(stores: Stores, user: UUID) -> Account | None:
-    """The account of a user's id."""
+    """The account with this id; None when there is none."""
     row = await stores.fetchrow(BY_ID, user)
     return None if row is None else Account(row["id"], row["username"], row["password_hash"])
 
 
 async def profile(stores: Stores, user: UUID) -> Profile | None:
-    """None when there is no such user."""
+    """The user's profile; None when there is no such user."""
     row = await stores.fetchrow(PROFILE, user)
     return None if row is None else _profile(row)
 
@@ -288,12 +293,12 @@ async def change(
     set_avatar: bool,
     per_hour: int | None = 0,
 ) -> Changed | Refusal | None:
-    """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). None when there is no such
-    user.
+    """Changes the name unless it is None, and the picture if `set_avatar` (None removes it). Returns None when there is
+    no such user, and a Refusal when the name is in use or a limit is reached.
 
-    `per_hour`: changes in the long run, at most MAX_CHANGES_AT_ONCE of them at once; 0: no limit. What is the same as
-    before does not count. Whoever has given up MAX_RESTING_NAMES in REST_DAYS gives up no further one. None: an
-    operator changes it, without either limit.
+    `per_hour`: average number of changes an hour, MAX_CHANGES_AT_ONCE of them without a pause; 0: no limit. A change to
+    the same values does not count. A user who has given up MAX_RESTING_NAMES names in REST_DAYS can't give up another
+    one. None: an operator makes the change, and neither limit applies.
     """
     interval = HOUR_SECONDS / per_hour if per_hour else 0.0
     early = interval * (min(MAX_CHANGES_AT_ONCE, per_hour or 0) - 1)
@@ -305,7 +310,7 @@ async def change(
         else:
             row = await stores.in_transaction(_rename_aio, user, arguments)
     except (asyncpg.UniqueViolationError, _OvertakenError):
-        # the first: a user of that name was made by plain SQL at the same moment
+        # UniqueViolationError: plain SQL created a user of that name at the same moment
         return USERNAME_TAKEN
     if row is None:
         return None
@@ -325,30 +330,30 @@ async def change(
 
 
 async def _rename_aio(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
-    """In a transaction."""
+    """Runs in a transaction. Raises _OvertakenError, which rolls it back."""
     await conn.execute(LOCK_USER, user)
     row = await conn.fetchrow(CHANGE, *arguments)
     if row is not None and row["is_overtaken"]:
-        raise _OvertakenError  # undoes it
+        raise _OvertakenError
     return row
 
 
 class _OvertakenError(Exception):
-    """Somebody else claimed a part of the name's skeletons at the same moment."""
+    """A concurrent change took a part of the name's skeletons."""
 
 
 async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
-    """The same password hashed anew; False, and nothing is done, when the hash was replaced meanwhile."""
+    """Replaces a hash by a new one of the same password; False when the stored hash is no longer `old`."""
     return bool(await stores.fetchval(REPLACE_HASH, user, new, old))
 
 
 async def delete(stores: Stores, user: UUID) -> bool:
-    """Deletes the user, and with the row what refers to it: score, actions and their log, credentials. The name rests.
+    """Deletes the user and all rows that refer to it: score, actions and their log, credentials. The name rests.
 
-    False when there is no such user. Triggers note for all boards that the user is gone, and end the sessions, whose
-    rows stay until they are pruned. However many actions there are.
+    False when there is no such user. Triggers note the deletion for all boards, and end the sessions, whose rows stay
+    until they are pruned. There is no time limit, since a user may have many actions. Cancelling rolls back.
     """
-    # on a connection of its own, as the pool's calls have a deadline
+    # on a connection of its own, since calls of the pool have a deadline
     return await stores.on_own_connection(None, _delete_aio, user)
 
 
@@ -359,8 +364,8 @@ async def _delete_aio(conn: asyncpg.Connection, user: UUID) -> bool:
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:
-    """The next users by name, in any case: those who have the query in their name or address, or as their id. `after`:
-    the `key` of the last one."""
+    """The next `size` users in the order of their names, case ignored. Only users whose name or address contains
+    `query`, or whose id it is. `after`: the `key` of the last user of the previous page; None: the first page."""
     addresses = email_addresses.query_spellings(query)
     rows = await stores.fetch(FIRST_PAGE if after is None else NEXT_PAGE, after, query, size, addresses)
     return [
@@ -378,7 +383,7 @@ async def page(stores: Stores, after: str | None, query: str = "", size: int = P
 
 
 async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence[str]) -> dict[str, UUID]:
-    """Users without a password, those that are there already included, by name."""
+    """Creates users without a password. Returns all of them by name, also those that existed already."""
     claims = [(name, skeleton, len(wanted)) for name in usernames if (wanted := skeletons(name)) for skeleton in wanted]
     given, claimed, numbers = (list(column) for column in zip(*claims, strict=True))
     await stores.execute(CREATE_MANY, list(usernames), list(emails), given, claimed, numbers)
@@ -386,7 +391,7 @@ async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence
 
 
 async def known(stores: Stores, usernames: Sequence[str]) -> dict[str, str]:
-    """Which of these names users have, in any case: name → the e-mail address of whoever has it."""
+    """Which of these names are in use, case ignored: name → the user's e-mail address."""
     return {row["name"]: row["email"] for row in await stores.fetch(KNOWN, list(usernames))}
 
 

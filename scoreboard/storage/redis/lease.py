@@ -1,7 +1,7 @@
-"""The lease in Redis of whoever repairs a board: one node at a time, for two seconds, renewed during long work.
+"""The lease in Redis for repairing a board: one node at a time, for two seconds, renewed during long work.
 
-Correctness does not rest on it. Two holders at the turn of a lease do no harm: the newer epoch wins. Called by
-`storage.repair`; asyncio-flavoured. Tested in tests/workers/test_projector.py.
+Correctness does not depend on it. Two holders, when a lease changes hands, do no harm: the newer epoch wins. Called by
+`storage.repair`; coroutines run in asyncio. Tested in tests/workers/test_projector.py.
 """
 
 from time import monotonic
@@ -13,7 +13,7 @@ from scoreboard.storage.connections.bridge import redis_errors
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.redis.scripts import load_script
 
-LEASE_MS = 2_000  # a dead node's work is taken over after this
+LEASE_MS = 2_000  # after this time another node continues the work of a dead one
 RENEWAL_INTERVAL_SECONDS = 0.5  # between two renewals during long work
 
 SHARED = (
@@ -36,7 +36,7 @@ class Lease:
         self._renewed_at = 0.0  # monotonic seconds
 
     async def acquire_aio(self) -> bool:
-        """Takes or keeps the lease; False while another node has it. Raises StorageUnavailable."""
+        """Acquires or renews the lease; False while another node has it. Raises StorageUnavailable."""
         holder = f"{self.stores.installation}|{self.node}".encode()
         with redis_errors():
             found = await self._acquire(keys=[self.stores.namespace.lease(self.board)], args=[holder, LEASE_MS])

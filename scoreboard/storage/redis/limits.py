@@ -1,12 +1,12 @@
 """Rate limits and cooldowns of a batch of actions, exact across nodes: by Redis, and by the action log where Redis may
-have forgotten.
+have lost entries.
 
-Called by `storage.commit`, by Redis before anything is recorded, by the log in the transaction that records, with the
-users' rows locked. Judges in the specification's order (rate limit, cooldown, validation) by the stores' clock, never
-by the node's. asyncio-flavoured.
+Called by `storage.commit`. Redis decides before anything is recorded. The action log decides in the transaction that
+records, with the users' rows locked. Both check in the specification's order (rate limit, cooldown, validation) and by
+the store's clock, never by the node's. Coroutines run in asyncio.
 
-Redis keeps since when its windows are complete. While that is less than the longest window ago (it was emptied,
-restarted, or out of reach), whatever Redis admits must be admitted by the log too.
+Redis stores the time since which its windows are complete. While that is less than the longest window ago (Redis was
+emptied, restarted, or out of reach), an action must be admitted by both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,14 +28,14 @@ from scoreboard.storage.redis.scripts import load_script
 
 WINDOW_MS = 60_000  # specification: per minute, sliding window
 
-# between two questions whether young windows are complete: PostgreSQL looks through an hour of commits
+# between two checks whether young windows are complete: each makes PostgreSQL scan an hour of commits
 CONFIRM_INTERVAL_SECONDS = 1.0
 
 SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
 
-# What the log knows of each (user, action type, actionId) of a batch. The action itself does not count against itself.
-# Time is that of the transaction, as in the rows that it records: so no 60 seconds of the log ever hold more actions
-# than the limit.
+# What the log has for each (user, action type, actionId) of a batch. An action does not count against itself. The time
+# is the transaction's, as in the rows that it records. So the log never holds more actions in 60 seconds than the
+# limit.
 LOGGED_SQL = """
 SELECT i.place,
        (extract(epoch FROM now()) * 1000)::bigint AS now,
@@ -53,25 +53,25 @@ CROSS JOIN LATERAL (
 ORDER BY i.place"""
 
 
-# Whether anybody recorded an action in the time that Redis' windows should know and don't.
+# Whether an action was recorded in the time that Redis' windows should cover and don't.
 RECENT_SQL = """
 SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::bigint * interval '1 millisecond')"""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitDecision:
-    """What the limits say of one action: `refusal` None = admitted. `reserved`: SLOT | COOLDOWN newly taken by this
-    call."""
+    """The decision of the limits on one action; `refusal` None: admitted. `reserved`: what this call newly reserved,
+    the bits SLOT and COOLDOWN."""
 
     refusal: Refusal | None
     reserved: int = 0
 
 
 class Limits:
-    """`per_minute` 0 switches the window off, `cooldowns` False the cooldowns; the timestamp and the rule are always
-    judged.
+    """The limits of all users. `per_minute`: actions a user in any 60 seconds; 0: no limit. `cooldowns` False: no
+    cooldowns. The timestamp and the action type's rule are always checked.
 
-    `longest_ms`: the longest window or cooldown that there is.
+    `longest_ms`: the longest window or cooldown in use.
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class Limits:
         namespace: Namespace = SPECIFIED,
         retention: RedisRetention | None = None,
     ) -> None:
-        """`retention`: whether Redis may have lost keys; None: it never has."""
+        """`retention`: whether Redis may have lost keys; None: it never does."""
         self._reserve = client.register_script(load_script("reserve.lua"))
         self._release = client.register_script(load_script("release.lua"))
         self._since = client.register_script(load_script("since.lua"))
@@ -107,14 +107,15 @@ class Limits:
         self._trusted_from = 0.0  # monotonic seconds
         self._seen_reconnects = 0
         self._confirm_at = 0.0  # monotonic seconds
-        self._is_young = True  # as far as is known: whether the windows began less than the longest one ago
+        self._is_young = True  # whether the windows began less than the longest one ago, as last read
         self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
 
     async def reserve_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
-        """One call for the batch: the decisions, and whether they are complete. If not, the log must be asked about
-        what was admitted.
+        """Decides on the batch in one call. Returns the decisions, and whether they are complete. If not, the log must
+        decide on the admitted actions too.
 
-        Raises StorageUnavailable; then slots may be taken, which a retry of the same actionIds finds again.
+        Raises StorageUnavailable. Then slots may be reserved, as after a cancellation; a retry of the same actionIds
+        uses the same slots.
         """
         args: list[Any] = [self.per_minute, WINDOW_MS, MAX_ACTION_AGE_MS, MAX_ACTION_AHEAD_MS]
         for action in actions:
@@ -140,17 +141,17 @@ class Limits:
         return decisions, not (self._is_young or monotonic() < self._trusted_from or self._retention.evicts)
 
     def invalidate(self) -> None:
-        """Redis may have forgotten, or missed, what happened until now: the log is asked too until all of that is
-        over."""
+        """Redis may lack actions from before this moment. The log decides too, until the longest window is over."""
         self._trusted_from = monotonic() + self.longest_ms / 1000
 
     async def reset_windows_aio(self) -> None:
-        """Redis' windows lack actions that were recorded until now. Tells all nodes. Raises StorageUnavailable."""
+        """Notes in Redis, for all nodes, that its windows are complete only from now on. Raises StorageUnavailable."""
         with redis_errors():
             await self._since(keys=[self._namespace.limits_since], args=["reset"])
 
     async def confirm_windows_aio(self, conn: asyncpg.Connection) -> None:
-        """Redis' windows count from now on as complete if nobody acted in the time before them, as at a first start.
+        """Notes in Redis that young windows are complete, if no action was recorded in the time that they miss, as at a
+        first start. Does so at most once in CONFIRM_INTERVAL_SECONDS.
 
         Raises StorageUnavailable.
         """
@@ -170,7 +171,8 @@ class Limits:
                     await self._since(keys=[key], args=["complete", since, self.longest_ms])
 
     async def release_aio(self, given_back: Iterable[tuple[SubmittedAction, int]]) -> None:
-        """Gives back what `reserve` newly took. Raises StorageUnavailable; then the slots stay until they expire."""
+        """Releases what `reserve_aio` newly reserved, given as (action, bits). Raises StorageUnavailable; then the
+        reservations stay until they expire."""
         pairs = [(action, what) for action, what in given_back if what]
         if pairs:
             with redis_errors():
@@ -182,10 +184,10 @@ class Limits:
     async def decide_by_log_aio(
         self, conn: asyncpg.Connection, actions: Sequence[SubmittedAction]
     ) -> list[Refusal | None]:
-        """The same from PostgreSQL's action log, by PostgreSQL's clock; exact if the users' rows are locked in the
-        transaction.
+        """Decides by PostgreSQL's action log and clock; None: admitted. Exact if the transaction has locked the users'
+        rows.
 
-        Refused actions leave no trace there and so take no slot.
+        A refused action is not in the log, so it uses no slot.
         """
         rows = await conn.fetch(
             LOGGED_SQL,
@@ -201,7 +203,7 @@ class Limits:
             now, stamps = row["now"], (row["stamps"] or []) + here.get(action.user, [])
             started = max(row["started"] or 0, begun.get((action.user, action.action_type), 0))
             refusal = self._by_log(action, now, stamps, started)
-            if refusal is None and not row["is_known"]:  # a repetition counts already
+            if refusal is None and not row["is_known"]:  # a repeated action is counted already
                 here.setdefault(action.user, []).append(now)
                 begun[action.user, action.action_type] = now
             refusals.append(refusal)

@@ -1,8 +1,8 @@
 """The write side of a board in Redis: the one call that applies rows of the ledger.
 
-Called by `storage.commit` with what was just committed and by the projector with what was missed. A row goes in only if
-its version is newer than the one registered, so repetition and reordering are harmless and totals may fall. Never reads
-a board for display (see `storage.board_cache`).
+Called by `storage.commit` with rows just committed, and by the projector with missed ones. A row is applied only if its
+version is newer than the stored one. So repetition and reordering are harmless, and totals may fall. Never reads a
+board for display (see `storage.board_cache`).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ _encode = msgspec.json.Encoder().encode
 class Applied:
     """The board after the call. `ranks` in the order of the rows, None for a user who is not on it.
 
-    `sequence`: up to which the writer's turns are in without a gap. `is_complete`: nothing that was committed before
-    the board was put in place is missing; until then no rank is certain.
+    `sequence`: the writer's last turn that was applied without a gap before it. `is_complete`: the board has all that
+    was committed before it replaced the last one; until then no rank is certain.
     """
 
     version: BoardVersion
@@ -37,10 +37,11 @@ class Applied:
 
 
 class Projection:
-    """Applies rows to one board, by the epoch it knows. asyncio-flavoured; shared by the node's committers.
+    """Applies rows to one board, by the epoch that it knows. Shared by the node's committers; coroutines run in
+    asyncio.
 
-    `request_repair` is called when the board is not what it was: emptied, damaged, or back with an older content. The
-    projector repairs it.
+    `request_repair` is called when the board was emptied, is damaged, or came back with an older content. The projector
+    repairs it.
     """
 
     __slots__ = ("_apply", "_board_id", "_prefix", "board", "installation", "keys", "known", "request_repair")
@@ -56,8 +57,8 @@ class Projection:
         target: BoardKeys | None = None,
         channel: str = "",
     ) -> None:
-        """`target` and `channel` are the board's own unless it is built under staging keys. `installation` tells whose
-        boards these are."""
+        """`target` and `channel` replace the board's own keys and channel, while it is built under staging keys.
+        `installation` returns the installation's id."""
         self.board, self.request_repair, self.installation = board, request_repair, installation
         self._board_id = board.id
         self.keys = target or namespace.board(board)
@@ -68,14 +69,15 @@ class Projection:
     async def apply_aio(
         self, span: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
     ) -> Applied | None:
-        """Applies rows of one writer's turns, has the message published if any was news, and tells the users' ranks.
+        """Applies rows of one writer's turns, and publishes the message if a row was newer. Returns the state of the
+        board with the users' ranks.
 
-        None: the board is not there or not to be trusted, nothing is known of ranks. Raises StorageUnavailable; then it
-        is unknown whether the call went through. In both cases the same rows may be handed in again.
+        None: the board is missing or can't be trusted. Raises StorageUnavailable; then, and after a cancellation, it is
+        unknown whether the rows were applied. In all these cases the same rows may be applied again.
         """
-        before = self.known  # a second committer may learn of more while this call is under way
+        before = self.known  # another committer may raise it during this call
         answer = await self.call_aio(before.epoch, span, rows, events)
-        if isinstance(answer, int) and answer > before.epoch:  # rebuilt by a projector: the new board is whole
+        if isinstance(answer, int) and answer > before.epoch:  # a projector has rebuilt it: the new board is whole
             before = max(self.known, BoardVersion(answer, 0))
             answer = await self.call_aio(answer, span, rows, events)
         if isinstance(answer, int) or answer.version < before:
@@ -87,10 +89,10 @@ class Projection:
     async def call_aio(
         self, epoch: int, span: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
     ) -> Applied | int:
-        """The one call, judged by nobody: the outcome, or the epoch found (0: none) when it is another one and nothing
-        was done.
+        """One call of the script. Returns its outcome, or the board's epoch (0: there is no board) when that is another
+        one and nothing was applied.
 
-        Raises StorageUnavailable; then it is unknown whether the call went through.
+        Raises StorageUnavailable; then it is unknown whether the rows were applied.
         """
         args: list[Any] = [
             self.installation(),

@@ -39,9 +39,9 @@ from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
-from scoreboard.web.responses import PRIVATE, nothing, success
+from scoreboard.web.responses import PRIVATE, no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import LoggedInAnswer, Nothing
+from scoreboard.web.schemas import LoggedInAnswer, NoContent
 
 REFRESH_COOKIE = "scoreboard_refresh"
 DEVICE_COOKIE = "scoreboard_device"
@@ -130,7 +130,7 @@ class AuthRoutes:
             path=LOGOUT_PATH,
             handler=self.logout,
             auth="required",
-            response_type=Nothing,
+            response_type=NoContent,
             status=204,
             errors=(401, 403),
         )
@@ -178,7 +178,7 @@ class AuthRoutes:
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
         await self._accounts.log_out(identity)
-        return nothing(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
+        return no_content(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
 
     def _answer(
         self, request: Request, outcome: LoggedIn | Refusal, status: int = 200, *, is_log_in: bool = False

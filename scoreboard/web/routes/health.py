@@ -10,11 +10,11 @@ import msgspec
 
 from scoreboard.domain.errors import Store, StoreCondition
 from scoreboard.domain.paths import LIVEZ_PATH, METRICS_PATH, READYZ_PATH
-from scoreboard.http.handlers import Respond
+from scoreboard.http.handlers import RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.telemetry import metrics
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import Alive, Figures
+from scoreboard.web.schemas import Alive, MetricsText
 
 _FIELDS = b"content-type: application/json\r\ncache-control: no-store\r\n"
 ALIVE = Response(200, b'{"alive":true}', _FIELDS)
@@ -77,7 +77,7 @@ class HealthRoutes:
             response_type=Readiness,
         )
         if metrics:
-            yield Route(method="GET", path=METRICS_PATH, handler=self.metrics, direct=True, response_type=Figures)
+            yield Route(method="GET", path=METRICS_PATH, handler=self.metrics, direct=True, response_type=MetricsText)
 
     async def livez(self, request: Request) -> Response:
         """Whether the process is alive."""
@@ -87,11 +87,11 @@ class HealthRoutes:
         """Whether requests may be sent here: migrated, not draining, and at least one store can serve reads."""
         return self._readiness()
 
-    def livez_fast(self, _request: Request, _respond: Respond) -> Response:
+    def livez_fast(self, _request: Request, _respond: RespondCallback) -> Response:
         """The same without a task."""
         return ALIVE
 
-    def readyz_fast(self, _request: Request, _respond: Respond) -> Response:
+    def readyz_fast(self, _request: Request, _respond: RespondCallback) -> Response:
         """The same without a task."""
         return self._readiness()
 
@@ -102,5 +102,5 @@ class HealthRoutes:
         return Response(200 if ready else 503, _encode(body), _FIELDS)
 
     async def metrics(self, request: Request) -> Response:
-        """Figures for Prometheus."""
+        """MetricsText for Prometheus."""
         return Response(200, metrics.render(), _METRICS)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.paths import LIVE_PATH, POLL_PATH, STREAM_PATH
-from scoreboard.http.handlers import Deferred, Respond
+from scoreboard.http.handlers import Deferred, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.web.problems import problem
 from scoreboard.web.route import Route
@@ -50,7 +50,7 @@ class PollTransport(Protocol):
     def answer(self, request: Request) -> Awaitable[Response]:
         """Waits for the board to change."""
 
-    def answer_fast(self, request: Request, reply: Respond) -> Response | Deferred | None:
+    def answer_fast(self, request: Request, reply: RespondCallback) -> Response | Deferred | None:
         """The same without a task."""
 
 

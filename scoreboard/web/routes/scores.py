@@ -18,7 +18,7 @@ from scoreboard.domain.errors import Code, Refusal, invalid_request
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
 from scoreboard.domain.paths import LEADERBOARD_PATH, SUBMIT_PATH
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
-from scoreboard.http.handlers import DEFERRED, Deferred, Respond
+from scoreboard.http.handlers import DEFERRED, Deferred, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.action_queue import Pending
 from scoreboard.operations.read_leaderboard import Leaderboard
@@ -180,7 +180,7 @@ class ScoreRoutes:
         pending = self._begin_submit(request)
         return pending if isinstance(pending, Response) else outcome_response(request, await pending.wait())
 
-    def submit_fast(self, request: Request, respond: Respond) -> Response | Deferred:
+    def submit_fast(self, request: Request, respond: RespondCallback) -> Response | Deferred:
         """The same without a task that waits for the outcome."""
         pending = self._begin_submit(request)
         if isinstance(pending, Response):
@@ -211,7 +211,7 @@ class ScoreRoutes:
             return conditional(request, board.response, board.etag)
         return conditional(request, *with_own_place(board, await self._leaderboard.standing(identity.user)))
 
-    def read_fast(self, request: Request, _respond: Respond) -> Response | None:
+    def read_fast(self, request: Request, _respond: RespondCallback) -> Response | None:
         """The same for a client without a token while the cached board is current; None: `read` must be called."""
         limit = read_limit(request.query)
         if isinstance(limit, Refusal) or request.has(b"authorization"):

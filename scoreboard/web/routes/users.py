@@ -21,9 +21,9 @@ from scoreboard.web import json_body
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.problems import problem
-from scoreboard.web.responses import nothing, success
+from scoreboard.web.responses import no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import Me, MeAnswer, Nothing
+from scoreboard.web.schemas import Me, MeAnswer, NoContent
 
 
 class ProfileChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ class UserRoutes:
             name="change_password",
             auth="required",
             request_type=PasswordChange,
-            response_type=Nothing,
+            response_type=NoContent,
             status=204,
             errors=(401, 415),
         )
@@ -119,7 +119,7 @@ class UserRoutes:
             return problem(body, request.request_id)
         client = Client(self._addresses.client(request))
         refused = await self._accounts.change_password(identity, body.currentPassword, body.newPassword, client)
-        return nothing() if refused is None else problem(refused, request.request_id)
+        return no_content() if refused is None else problem(refused, request.request_id)
 
 
 def _profile_response(request: Request, outcome: Profile | Refusal) -> Response:

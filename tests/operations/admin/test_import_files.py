@@ -253,7 +253,7 @@ def test_a_json_line_that_is_wrong_costs_itself() -> None:
         *(("-", " \n[{}]", False), ("-", '\ufeff{"a": 1}', False), ("-", "username,email", True), ("people", "", True)),
     ],
 )
-def test_what_a_file_is_is_told_by_its_name_or_its_content(name: str, text: str, is_csv: bool) -> None:
+def test_the_format_follows_from_the_name_or_the_content(name: str, text: str, is_csv: bool) -> None:
     """The name goes first."""
     assert detect_csv(name, text) is is_csv
 

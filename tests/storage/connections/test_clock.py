@@ -1,10 +1,10 @@
-"""PostgreSQL's time as a node knows it: measured, and steady."""
+"""PostgreSQL's time on a node: measured, and steady."""
 
 from scoreboard.storage.connections.clock import MAX_ROUND_TRIP_SECONDS, DatabaseClock, steady_clock
 
 
 def test_a_clock_that_is_set_changes_nothing() -> None:
-    """The node's time goes on evenly from where it was."""
+    """The clock continues evenly when the node's own clock is set."""
     walls, ticks = [1000.0, 5000.0], iter([10.0, 13.0])
     clock = steady_clock(lambda: walls.pop(0), lambda: next(ticks))
     assert clock() == 1003.0
@@ -19,7 +19,7 @@ def test_a_quick_answer_is_taken_from_the_middle() -> None:
 
 
 def test_a_slow_answer_moves_the_offset_only_as_far_as_it_proves() -> None:
-    """What it says is compared with its bounds; inside them the offset stays."""
+    """A slow answer changes the offset only when the offset is outside of the bounds that the answer proves."""
     clock = DatabaseClock(lambda: 0.0)
     clock.measure(0.0, 5.05, 0.1)
     slow = 4 * MAX_ROUND_TRIP_SECONDS

@@ -1,4 +1,4 @@
-"""What a failure says of its store, by real replies and by the list of codes."""
+"""The condition of a store after a failure, by real replies and by the list of codes."""
 
 import asyncio
 
@@ -69,8 +69,8 @@ REPLIES = {
 
 @pytest.mark.parametrize("state", STATES)
 def test_sqlstates(state: str) -> None:
-    """Each class of error replies has its condition, errors of the data have none; a connection to the wrong server
-    goes."""
+    """Each class of error replies has its condition, errors of the data have none; a connection to the wrong server is
+    closed."""
     exc = asyncpg.PostgresError.new({"C": state, "M": "made for this test", "S": "ERROR"})
     assert (postgres_condition(exc), costs_connection(exc)) == STATES[state]
 
@@ -78,7 +78,7 @@ def test_sqlstates(state: str) -> None:
 @pytest.mark.parametrize("reply", REPLIES)
 @pytest.mark.parametrize("pipelined", [False, True])
 def test_replies_of_redis(reply: str, pipelined: bool) -> None:
-    """As redis-py hands them on, alone or out of a pipeline, which puts the command before the reply."""
+    """Redis' codes are found in redis-py's exceptions, also in those of a pipeline, which puts the command first."""
     exc = BaseParser.parse_error(reply)  # type: ignore[no-untyped-call]
     if pipelined:
         exc.args = (f"Command # 1 (HSET x y z) of pipeline caused error: {exc}", *exc.args[1:])
@@ -89,13 +89,13 @@ def test_replies_of_redis(reply: str, pipelined: bool) -> None:
     "exc", [OSError("gone"), TimeoutError(), EOFError(), redis.exceptions.ConnectionError("closed")]
 )
 def test_no_reply_at_all(exc: Exception) -> None:
-    """The store is down, as far as the caller can know, and the connection goes."""
+    """Without a reply the store counts as down, and the connection is closed."""
     of_store = redis_condition if isinstance(exc, redis.exceptions.RedisError) else postgres_condition
     assert (of_store(exc), reply_code(exc), costs_connection(exc)) == (DOWN, None, True)
 
 
 def test_what_is_nobodys_failure() -> None:
-    """A bug has no condition; an argument that can't be sent keeps the connection; cancelling costs it."""
+    """A bug has no condition; an argument that can't be sent keeps the connection open; cancelling closes it."""
     assert postgres_condition(KeyError("x")) is None
     assert redis_condition(KeyError("x")) is None
     refused = asyncpg.DataError("invalid input for query argument $1")
@@ -105,7 +105,7 @@ def test_what_is_nobodys_failure() -> None:
 
 @pytest.mark.parametrize("condition", [DOWN, READ_ONLY, FULL, BUSY])
 def test_a_storage_failure_tells_it_too(condition: StoreCondition) -> None:
-    """So that whoever holds a connection need not know the library's exception."""
+    """`costs_connection` accepts StorageUnavailable as well as the libraries' exceptions."""
     assert costs_connection(StorageUnavailable("redis", "x", condition)) is (condition in {DOWN, READ_ONLY})
 
 

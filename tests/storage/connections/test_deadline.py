@@ -74,7 +74,7 @@ async def test_swallowed_answers(
 async def test_a_connection_that_ends(
     conn: asyncpg.Connection, proxy: Proxy, fault: Fault, call: Callable[[asyncpg.Connection], Awaitable[object]]
 ) -> None:
-    """Is told at once as what it is."""
+    """An error reply is raised at once and unchanged."""
     proxy.fault = fault
     with trio.fail_after(5), pytest.raises((StorageUnavailable, asyncpg.PostgresConnectionError)):
         await run_in_asyncio(lambda: bounded_aio(conn, FAR, call(conn)))
@@ -99,7 +99,7 @@ async def test_errors_of_the_data(
 
 
 async def test_cancelling(conn: asyncpg.Connection) -> None:
-    """Returns at once, as Cancelled, and costs the connection: its answer is still under way."""
+    """A cancelled call returns at once and closes the connection, whose answer may still come."""
     with trio.fail_after(5), trio.move_on_after(SECONDS) as scope:
         await run_in_asyncio(lambda: bounded_aio(conn, FAR, conn.fetchval("SELECT pg_sleep(60)")))
     assert scope.cancelled_caught

@@ -9,12 +9,12 @@ USER = UUID(int=1)
 
 
 def slot_tag(key: str) -> str:
-    """What Redis Cluster hashes: what stands in braces, or the whole key."""
+    """The part of a key that Redis Cluster hashes: the text in braces, or the whole key."""
     return key.partition("{")[2].partition("}")[0] or key
 
 
 def test_without_a_prefix_the_names_are_the_specifications() -> None:
-    """Anybody may read these by the names that the specification gives."""
+    """These keys have the specification's names, so other programs can read them."""
     assert SPECIFIED.board(LEADERBOARD).totals == "leaderboard"
     assert SPECIFIED.updates == "scoreboard:updates"
     assert SPECIFIED.window(str(USER)) == f"rate_limit:user:{USER}"
@@ -53,6 +53,6 @@ def test_two_prefixes_share_no_name() -> None:
 
 
 def test_a_channel_names_its_database_unless_it_is_the_first() -> None:
-    """Channels know no databases."""
+    """A Pub/Sub channel belongs to no database, so its name contains the database's number."""
     assert Namespace("", 3).updates == "scoreboard:updates@3"
     assert Namespace("a:", 0).updates == "a:scoreboard:updates"

@@ -107,7 +107,7 @@ async def test_swallowed_answers(stores: Stores, proxy: Proxy, warm: bool) -> No
 
 
 async def test_a_slow_statement_costs_its_own_connection_alone(stores: Stores) -> None:
-    """It says nothing of the server."""
+    """A slow statement replaces no other connection."""
     before = await at_once(stores)
     with trio.fail_after(CALL_SECONDS + 1.5), pytest.raises(StorageUnavailable):
         await stores.fetchval("SELECT pg_sleep(30)")
@@ -115,7 +115,7 @@ async def test_a_slow_statement_costs_its_own_connection_alone(stores: Stores) -
 
 
 async def test_no_free_connection(stores: Stores) -> None:
-    """Who waits for one has the same deadline, and is told that PostgreSQL is busy, not that it is gone."""
+    """A caller that waits for a connection has the same deadline, and the condition is BUSY, not DOWN."""
 
     async def sleep() -> None:
         await run_in_asyncio(stores.pool.call_aio, lambda conn: conn.fetchval("SELECT pg_sleep(30)"), seconds=30)

@@ -88,7 +88,7 @@ async def test_an_error_reply_keeps_the_connection(client: DirectClient, proxy: 
 
 
 async def test_scripts(client: DirectClient) -> None:
-    """Sent whole when Redis does not know them, and again after it has forgotten."""
+    """A script's text is sent when Redis does not have the script, and again after Redis has lost it."""
     script = client.register_script("return {KEYS[1], ARGV[1], ARGV[2]}")
     for _ in range(2):
         assert await run_in_asyncio(script, keys=["k"], args=[b"\x00\xff", 7]) == [b"k", b"\x00\xff", b"7"]

@@ -1,4 +1,4 @@
-"""A reply that means "not here" costs the connection, whoever holds it, and all others that were opened before it."""
+"""A reply that means "not here" closes its connection and all others that were opened before it."""
 
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -73,8 +73,8 @@ async def client_id(stores: Stores, ask: Ask) -> object:
 
 @pytest.mark.parametrize("ask", [pooled, direct, pipelined, scripted])
 async def test_a_server_that_became_a_replica(stores: Stores, fresh_valkey: OwnValkey, ask: Ask) -> None:
-    """READONLY costs the connection each time, so the next call asks the address anew; writes work when the server
-    takes them."""
+    """READONLY closes the connection each time, so the next call connects again; writes work once the server accepts
+    them."""
     await ask(stores, "SET", "x", "1")
     seen = {await client_id(stores, ask)}
     assert resp(fresh_valkey.url, "REPLICAOF 127.0.0.1 1") == b"+OK"
@@ -90,13 +90,13 @@ async def test_a_server_that_became_a_replica(stores: Stores, fresh_valkey: OwnV
     assert await ask(stores, "GET", "x") == b"3"
 
 
-@pytest.mark.parametrize("told", [pooled, direct])
-async def test_one_is_told_and_all_are_replaced(stores: Stores, fresh_valkey: OwnValkey, told: Ask) -> None:
+@pytest.mark.parametrize("ask", [pooled, direct])
+async def test_one_refused_connection_replaces_all(stores: Stores, fresh_valkey: OwnValkey, ask: Ask) -> None:
     """The other client's idle connections are not used again either."""
     before = {await client_id(stores, pooled), await client_id(stores, direct)}
     resp(fresh_valkey.url, "REPLICAOF 127.0.0.1 1")
     with pytest.raises(StorageUnavailable):
-        await told(stores, "SET", "x", "2")
+        await ask(stores, "SET", "x", "2")
     resp(fresh_valkey.url, "REPLICAOF NO ONE")
     assert not before & {await client_id(stores, pooled), await client_id(stores, direct)}
 
@@ -152,7 +152,7 @@ async def test_refused_writes(
 
 
 async def test_a_changed_password_ends_no_connection_that_works(stores: Stores, fresh_valkey: OwnValkey) -> None:
-    """New connections are refused and say so; those that are logged in go on."""
+    """After a change of the password new connections are refused, and open ones still work."""
     before = await client_id(stores, direct)
     resp(fresh_valkey.url, "CONFIG SET requirepass another")
     with pytest.raises(StorageUnavailable) as raised:
@@ -164,10 +164,10 @@ async def test_a_changed_password_ends_no_connection_that_works(stores: Stores, 
 async def test_the_subscription_is_made_anew(
     stores: Stores, proxy: Proxy, fresh_valkey: OwnValkey, redis_url: str
 ) -> None:
-    """At the address, as it is now: what is published there is heard, what the old server says is not."""
+    """The subscription moves to the server that the address now leads to, and receives nothing from the old one."""
     other = redis_url.rpartition("@")[2]
     resp(redis_url, "ACL SETUSER default >secret")  # both servers take the proxy's password
-    heard: list[object] = []
+    received: list[object] = []
     subscribed: list[float] = []
     try:
         with trio.fail_after(10):
@@ -175,7 +175,7 @@ async def test_the_subscription_is_made_anew(
                 nursery.start_soon(
                     Bus(stores).listen,
                     lambda: subscribed.append(trio.current_time()),
-                    lambda payload: heard.append(decode(payload, "")),
+                    lambda payload: received.append(decode(payload, "")),
                 )
                 while not subscribed:
                     await trio.sleep(0.01)
@@ -185,12 +185,12 @@ async def test_the_subscription_is_made_anew(
                     await trio.sleep(0.01)
                 assert resp(fresh_valkey.url, 'PUBLISH scoreboard:updates "beat\\n\\nold"') == b":0"
                 assert resp(f"redis://:secret@{other}", 'PUBLISH scoreboard:updates "beat\\n\\nnew"') == b":1"
-                while not heard:
+                while not received:
                     await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
     finally:
         resp(redis_url, "ACL SETUSER default <secret")
-    assert heard == [Heartbeat("new")]
+    assert received == [Heartbeat("new")]
 
 
 @pytest.fixture

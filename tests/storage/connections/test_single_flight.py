@@ -1,4 +1,4 @@
-"""One call for all who ask at the same time, and nobody waits for longer than they want."""
+"""Concurrent callers share one call, and each waits for its own time at most."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ class Call:
 
 
 def test_callers_share_the_call_that_runs() -> None:
-    """Two ask, one call is made; the next one after it begins anew."""
+    """Two concurrent callers make one call; a later caller makes a new one."""
 
     async def run() -> tuple[list[int | None], int | None]:
         flight, call = SingleFlight[int](), Call()

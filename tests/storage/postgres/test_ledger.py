@@ -1,5 +1,4 @@
-"""What PostgreSQL records of a batch: each action once, exact totals, one order, and no deadlock whoever else
-writes."""
+"""What PostgreSQL records of a batch: each action once, exact totals, one order, and no deadlock with other writers."""
 
 from random import Random
 from uuid import UUID, uuid4
@@ -63,7 +62,7 @@ async def test_a_first_action_counts(stores: Stores) -> None:
 
 
 async def test_a_second_submission_awards_nothing(stores: Stores) -> None:
-    """The same actionId again: no row, no turn; the same body is told the first outcome, another body only that it is a
+    """The same actionId again: no row, no turn; the same body gets the first outcome, another body only that it is a
     duplicate."""
     (user,) = await make_users(stores, 1)
     again, other = claim(user, points=30, action_id="a"), claim(user, points=30, action_id="a", body=b"other")
@@ -91,7 +90,7 @@ async def test_an_action_id_belongs_to_its_user(stores: Stores) -> None:
 
 
 async def test_a_vanished_user_is_an_outcome(stores: Stores) -> None:
-    """Who is deleted gets "gone"; the neighbours in the batch count."""
+    """An action of a deleted user has the outcome USER_DELETED; the others of the batch are recorded."""
     ada, bob, carl = await make_users(stores, 3)
     await stores.execute("DELETE FROM users WHERE id = $1", bob)
     async with connection(stores) as conn:
@@ -104,7 +103,7 @@ async def test_a_vanished_user_is_an_outcome(stores: Stores) -> None:
 
 
 async def test_two_actions_of_a_user_in_a_batch_have_running_totals(stores: Stores) -> None:
-    """Each action of a batch is told its own total, in the order of the batch, whatever stands between and before."""
+    """Each action of a batch has its own total, in the order of the batch."""
     ada, bob = await make_users(stores, 2)
     known = claim(ada, points=1)
     async with connection(stores) as conn:
@@ -130,14 +129,14 @@ async def test_two_actions_of_a_user_in_a_batch_have_running_totals(stores: Stor
 
 
 async def test_the_message_names_each_action_and_its_users_row(stores: Stores) -> None:
-    """`told` has every action that counts, pointing at its user's row."""
+    """`events` has every recorded action, with the place of its user's row."""
     ada, bob = await make_users(stores, 2)
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record(
             [claim(bob, points=1), claim(ada, points=2), claim(bob, points=4, request_id="r-3")]
         )
     assert [row.subject for row in recording.rows] == [bob, ada]
-    assert [(told.subject, told.previous, told.new, told.points, told.place) for told in recording.events] == [
+    assert [(event.subject, event.previous, event.new, event.points, event.place) for event in recording.events] == [
         (str(bob), 0, 1, 1, 0),
         (str(ada), 0, 2, 2, 1),
         (str(bob), 1, 5, 4, 0),
@@ -145,7 +144,7 @@ async def test_the_message_names_each_action_and_its_users_row(stores: Stores) -
     assert recording.events[2].request_id == "r-3"
 
 
-async def test_who_reached_a_total_first_is_told_by_seq(stores: Stores) -> None:
+async def test_equal_totals_are_ordered_by_reached(stores: Stores) -> None:
     """`reached` is the seq of the last action that changed the total, so ties are in the order of the actions."""
     users = await make_users(stores, 6)
     async with connection(stores) as conn:
@@ -213,8 +212,8 @@ async def test_what_postgresql_cannot_hold_is_a_data_error(metadata: str, stores
 
 
 async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
-    """`read_back` gives what `record` gave: outcomes, rows and told, with duplicates of other turns and users gone
-    since told apart."""
+    """`read_back_aio` returns what `record_aio` returned: outcomes, rows and events. It recognises duplicates of other
+    turns and users who were deleted since."""
     ada, bob, carl = await make_users(stores, 3)
     await stores.execute("INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, 7, 1, 1)", ada)
     earlier = claim(ada, points=1)
@@ -240,7 +239,7 @@ async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
 
 
 async def test_standings_tell_who_is_on_the_board(stores: Stores) -> None:
-    """A user without a score has no total: the entry goes."""
+    """A user without a score has total None: the entry is removed."""
     ada, bob = await make_users(stores, 2)
     async with connection(stores) as conn:
         _, recording = await Scribe(conn, 7).record([claim(ada)])

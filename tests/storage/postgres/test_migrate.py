@@ -86,7 +86,7 @@ async def test_an_edited_file_is_refused(empty_database_url: str, monkeypatch: p
 
 
 def test_files_of_a_newer_version_do_not_disturb_an_older_one() -> None:
-    """During a rolling upgrade the older node starts on the newer schema: what it does not know is not its business."""
+    """Migrations that this version does not know do not count as outstanding."""
     known = Migration("0001_a.sql", "", "1")
     assert outstanding([known], {"0001_a.sql": "1", "0002_b.sql": "2"}) == []
 
@@ -125,7 +125,7 @@ async def test_an_old_postgresql_is_refused(version: str, accepted: bool, monkey
 
 
 async def test_nobody_there_is_storage_unavailable(empty_database_url: str) -> None:
-    """Refused, unknown database, wrong password: the store is out of reach, whatever the library calls it."""
+    """A refused connection, an unknown database and a wrong password all raise StorageUnavailable."""
     parts = urlsplit(empty_database_url)
     for url in (
         "postgresql://nobody:x@127.0.0.1:1/none",
@@ -167,7 +167,7 @@ async def test_the_columns_are_the_specifications(stores: Stores) -> None:
 
 
 async def test_rows_land_in_default_until_their_month_has_a_partition(stores: Stores) -> None:
-    """An action is never refused for want of a partition."""
+    """An action is recorded also when its month has no partition."""
     user = await stores.fetchval("INSERT INTO users (username, email) VALUES ('ada', 'ada@example.org') RETURNING id")
     insert = (
         "INSERT INTO action_logs (user_id, action_id, action_type, points_awarded, new_score, seq, signature,"
@@ -210,7 +210,7 @@ async def test_a_node_starts_on_a_migrated_database_that_is_read_only(empty_data
 
 
 async def test_time_outs_that_somebody_took_away_are_given_again(empty_database_url: str) -> None:
-    """Each start looks whether the role has them."""
+    """Each start checks whether the role has the time-outs."""
     await migrate(empty_database_url)
     name = urlsplit(empty_database_url).path.removeprefix("/")
     await trio.to_thread.run_sync(
@@ -260,7 +260,7 @@ async def test_a_role_that_somebody_else_changes_makes_the_start_wait(empty_data
 async def test_a_migration_that_another_node_does_not_end_is_storage_unavailable(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for too long says so, and nothing is applied."""
+    """A migration that waits too long for the lock raises StorageUnavailable, and nothing is applied."""
     monkeypatch.setitem(module.MIGRATION_SETTINGS, "lock_timeout", "50ms")
     async with postgres(empty_database_url) as stores:
         holder = await run_in_asyncio(PostgresConnector(empty_database_url).connect_aio)

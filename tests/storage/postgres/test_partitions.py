@@ -108,7 +108,7 @@ async def test_a_detached_table_is_left_alone(stores: Stores, logs: list[Mutable
 
 
 async def test_a_name_that_a_view_has_is_warned_of_once(stores: Stores, logs: list[MutableMapping[str, Any]]) -> None:
-    """Whatever has the name stays; the log says so once, however often it is met."""
+    """A table that has the name stays; one warning is logged, however many runs find it."""
     taken, *others = [name for name, _, _ in months(datetime.now(UTC))]
     await stores.execute(f"CREATE VIEW {taken} AS SELECT 1")
     async with connection(stores) as conn:

@@ -1,4 +1,5 @@
-"""Rate limits and cooldowns: exact over every client, by the store's clock, and the same when the log has to tell."""
+"""Rate limits and cooldowns: exact over every client, by the store's clock, and the same when the action log
+decides."""
 
 from collections.abc import Sequence
 from time import time
@@ -41,10 +42,10 @@ async def reserve(limits: Limits, claims: Sequence[SubmittedAction]) -> list[Lim
 
 async def judge(limits: Limits, *claims: SubmittedAction) -> list[str]:
     """ "yes", the layer of a 429, or the field of a 400, each."""
-    return [told(judgement.refusal) for judgement in await reserve(limits, claims)]
+    return [layer_of(judgement.refusal) for judgement in await reserve(limits, claims)]
 
 
-def told(refusal: Refusal | None) -> str:
+def layer_of(refusal: Refusal | None) -> str:
     return "yes" if refusal is None else refusal.layer or refusal.errors[0].field
 
 
@@ -65,7 +66,8 @@ async def passes(stores: Stores, milliseconds: int) -> None:
 
 
 async def test_two_clients_in_parallel_get_exactly_the_limit(redis_url: str) -> None:
-    """200 actions of one user over two clients at once: ten are admitted, 190 are told to wait up to a minute."""
+    """200 actions of one user over two clients at once: ten are admitted, 190 are refused with a wait of up to a
+    minute."""
     judged: list[LimitDecision] = []
 
     async def send(limits: Limits) -> None:
@@ -81,7 +83,7 @@ async def test_two_clients_in_parallel_get_exactly_the_limit(redis_url: str) -> 
         nursery.start_soon(client)
     assert sum(judgement.refusal is None for judgement in judged) == N
     refused = [judgement for judgement in judged if judgement.refusal]
-    assert {told(judgement.refusal) for judgement in refused} == {"user"}
+    assert {layer_of(judgement.refusal) for judgement in refused} == {"user"}
     assert all(59 <= (judgement.refusal.retry_after or 0) <= 60 for judgement in refused if judgement.refusal)
     assert not any(judgement.reserved for judgement in refused)
 
@@ -123,7 +125,7 @@ async def test_a_refusal_of_the_limit_takes_nothing(stores: Stores) -> None:
 
 
 async def test_each_user_has_a_window_of_their_own(stores: Stores) -> None:
-    """One batch, several users: each is judged by their own slots."""
+    """In a batch of several users each has their own slots."""
     ada, bob = UUID(int=1), UUID(int=2)
     assert await judge(limits_of(stores, 1), claim(ada), claim(bob), claim(ada), claim(bob)) == [
         "yes",
@@ -140,7 +142,7 @@ async def test_an_idle_window_goes_away_by_itself(stores: Stores) -> None:
 
 
 async def test_switched_off_limits_refuse_nobody(stores: Stores) -> None:
-    """0 and false switch window and cooldowns off; the timestamp and the rule are judged all the same."""
+    """0 and false switch window and cooldowns off; the timestamp and the rule are still checked."""
     limits = limits_of(stores, 0, cooldowns=False)
     claims = [action(cooldown_ms=60_000) for _ in range(N + 5)]
     assert await judge(limits, *claims) == ["yes"] * (N + 5)
@@ -154,7 +156,7 @@ steps = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), min_size=1, m
 @given(steps)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_no_window_holds_more_than_the_limit(redis_url: str, plan: list[tuple[int, int]]) -> None:
-    """Submissions and retries at any times are judged as a list of stamps would judge them."""
+    """Submissions and retries at any times have the same outcomes as with a plain list of timestamps."""
     limit, now = 3, 0
     stamps: dict[int, int] = {}
     async with open_stores(NOWHERE, redis_url) as stores:
@@ -174,7 +176,7 @@ async def test_no_window_holds_more_than_the_limit(redis_url: str, plan: list[tu
 
 
 async def test_of_a_pair_at_the_same_time_exactly_one_is_admitted(redis_url: str) -> None:
-    """Over two clients, thirty users: one of each pair, the other is told how long."""
+    """Over two clients, thirty users: one action of each pair is admitted, the other is refused with the wait."""
     users, verdicts = [uuid4() for _ in range(30)], dict[UUID, list[str]]()
 
     async def client() -> None:
@@ -218,7 +220,7 @@ async def test_what_a_rule_refuses_takes_a_slot_but_starts_no_cooldown(stores: S
 
 
 async def test_the_order_is_rate_limit_then_validation(stores: Stores) -> None:
-    """Who has no slot left is told 429, however bad the action is; a cooldown goes before the rule too."""
+    """A user without a free slot gets 429, also for an invalid action; the cooldown is checked before the rule too."""
     limits = limits_of(stores, 1)
     assert await judge(limits, action(cooldown_ms=9_000), action(points_or_refusal=BAD, timestamp_ms=0)) == [
         "yes",
@@ -228,7 +230,7 @@ async def test_the_order_is_rate_limit_then_validation(stores: Stores) -> None:
 
 
 async def test_a_timestamp_is_judged_by_the_stores_clock(stores: Stores) -> None:
-    """Five minutes back and one ahead, whatever the node's clock says."""
+    """At most five minutes old and one ahead, independent of the node's clock."""
     seconds, micros = await stores.command("TIME")
     now = int(seconds) * 1000 + int(micros) // 1000
     offsets = (-302_000, -298_000, 0, 58_000, 62_000)
@@ -268,7 +270,7 @@ async def test_each_half_of_a_reservation_can_be_given_back_alone(stores: Stores
 
 
 async def test_redis_away_is_storage_unavailable() -> None:
-    """Nobody is admitted or refused by a Redis that did not answer."""
+    """A Redis that does not answer neither admits nor refuses."""
     async with open_stores(NOWHERE, "redis://127.0.0.1:1/0") as stores:
         with pytest.raises(StorageUnavailable, match="redis"):
             await run_in_asyncio(limits_of(stores).reserve_aio, [action()])
@@ -310,7 +312,7 @@ async def test_the_log_judges_as_redis_does(
             claims = [claim(user, action_type=kind, cooldown_ms=COOLDOWNS[kind]) for kind in kinds]
             log = await by_log(limits, stores, claims)
             redis = [judgement.refusal for judgement in await reserve(limits, claims)]
-            assert [told(refusal) for refusal in log] == [told(refusal) for refusal in redis]
+            assert [layer_of(refusal) for refusal in log] == [layer_of(refusal) for refusal in redis]
             for one, other in zip(log, redis, strict=True):
                 assert one is other or abs((one.retry_after or 0) - (other.retry_after or 0)) <= 1  # type: ignore[union-attr]
             accepted = [each for each, refusal in zip(claims, redis, strict=True) if refusal is None]
@@ -325,7 +327,7 @@ async def test_the_log_judges_time_and_rule_too(stores: Stores) -> None:
     now = round(time() * 1000)
     times = ((now - 400_000, 1), (now, BAD), (now + 70_000, BAD), (now, 1))
     claims = [claim(user, timestamp_ms=at, points_or_refusal=points_or_refusal) for at, points_or_refusal in times]
-    assert [told(refusal) for refusal in await by_log(limits_of(stores), stores, claims)] == [
+    assert [layer_of(refusal) for refusal in await by_log(limits_of(stores), stores, claims)] == [
         "timestamp",
         "metadata",
         "timestamp",
@@ -334,14 +336,14 @@ async def test_the_log_judges_time_and_rule_too(stores: Stores) -> None:
 
 
 async def test_a_retry_does_not_count_against_itself_in_the_log(stores: Stores) -> None:
-    """Whose action was recorded before Redis went away is not refused by its own slot or cooldown: a duplicate is told
-    by its key."""
+    """Whose action was recorded before Redis went away is not refused by its own slot or cooldown: its key shows a
+    duplicate."""
     (user,) = await make_users(stores, 1)
     again = claim(user, action_id="a", cooldown_ms=30_000)
     await stores.execute(LOG_SQL, user, ["a"], ["task_finish"])
     assert await by_log(limits_of(stores, 1), stores, [again]) == [None]
     assert [
-        told(refusal) for refusal in await by_log(limits_of(stores, 0), stores, [claim(user, cooldown_ms=30_000)])
+        layer_of(refusal) for refusal in await by_log(limits_of(stores, 0), stores, [claim(user, cooldown_ms=30_000)])
     ] == ["cooldown"]
 
 
@@ -354,7 +356,8 @@ async def is_complete(limits: Limits) -> bool:
 
 
 async def test_windows_that_begin_without_their_past_are_not_complete(stores: Stores) -> None:
-    """A Redis that was emptied says since when it counts; for the longest window from then on the log is asked too."""
+    """An emptied Redis stores since when its windows are complete; for the longest window after that the log decides
+    too."""
     limits = Limits(stores.redis_direct, per_minute=0, cooldowns=True, longest_ms=120_000)
     await complete_windows(stores)
     assert await is_complete(limits)
@@ -394,7 +397,7 @@ async def test_an_outage_begins_the_windows_anew_on_all_nodes(stores: Stores) ->
 
 
 async def test_a_connection_that_was_made_anew_is_distrusted(stores: Stores) -> None:
-    """A Redis that was started anew has what it had saved, and that may be a second old."""
+    """After a restart of Redis the log decides too: what Redis had saved may be a second old."""
     retention = stores.redis_retention
     limits = Limits(stores.redis_direct, per_minute=N, cooldowns=True, retention=retention)
     await complete_windows(stores)

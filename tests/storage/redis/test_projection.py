@@ -41,12 +41,12 @@ class ProjectedBoard:
         self,
         *rows: LedgerRow,
         span: SequenceRange | None = None,
-        told: tuple[ScoreEvent, ...] = (),
+        events: tuple[ScoreEvent, ...] = (),
         by: Projection | None = None,
     ) -> Applied | None:
         self.turn += span is None
         return await run_in_asyncio(
-            (by or self.projection).apply_aio, span or SequenceRange(9, self.turn, self.turn), rows, told
+            (by or self.projection).apply_aio, span or SequenceRange(9, self.turn, self.turn), rows, events
         )
 
     async def meta(self, field: str) -> int:
@@ -78,7 +78,7 @@ async def test_rows_are_ranked_by_total_then_by_who_was_first(world: ProjectedBo
 
 
 async def test_the_largest_total_is_exact_in_the_sorted_set(world: ProjectedBoard) -> None:
-    """`ZSCORE leaderboard` gives 2^53 − 1 to the last digit, and its neighbours are told apart."""
+    """`ZSCORE leaderboard` gives 2^53 − 1 to the last digit, and its neighbours are different."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, HIGHEST - 1, 1, 1), LedgerRow(LEADERBOARD, BOB, HIGHEST, 2, 1))
     scores = [await world.stores.command("ZSCORE", "leaderboard", str(user)) for user in (ADA, BOB)]
     assert [int(score) for score in scores] == [HIGHEST - 1, HIGHEST]
@@ -99,7 +99,7 @@ async def test_an_older_version_changes_nothing(world: ProjectedBoard) -> None:
 
 
 async def test_totals_may_fall(world: ProjectedBoard) -> None:
-    """A newer version wins whatever its total."""
+    """A newer version replaces the row, also with a smaller total."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, 5, 9, 2))
     assert applied is not None
@@ -116,7 +116,7 @@ async def test_versions_are_compared_as_64_bit_numbers(world: ProjectedBoard) ->
 
 
 async def test_a_removed_user_stays_removed(world: ProjectedBoard) -> None:
-    """The entry goes from both orders, and no row that comes late brings it back."""
+    """A removal deletes the entry from both orders, and a late older row does not restore it."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     applied = await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 3), LedgerRow(LEADERBOARD, BOB, 20, 2, 1))
     assert applied is not None
@@ -160,7 +160,7 @@ async def test_the_top_moves_only_with_the_first_ten(world: ProjectedBoard) -> N
 
 
 async def test_another_epoch_does_nothing(world: ProjectedBoard) -> None:
-    """An emptied board is not written to: nobody becomes first of nothing. The projector is told."""
+    """An emptied board is not written to, so nobody gets a rank on it. A repair is requested."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 1, 1))
     await world.stores.command("FLUSHALL")
     assert await world.apply(LedgerRow(LEADERBOARD, BOB, 1, 2, 1)) is None
@@ -182,7 +182,7 @@ async def test_a_newer_epoch_is_taken_up_at_once(world: ProjectedBoard) -> None:
 
 
 async def test_a_fallen_version_is_suspect(world: ProjectedBoard) -> None:
-    """A board that came back older than it was known gives no ranks, and the projector is told."""
+    """A board that came back with an older content gives no ranks, and a repair is requested."""
     for version in range(1, 4):
         await world.apply(LedgerRow(LEADERBOARD, ADA, 10 * version, version, version))
     await world.stores.command("HSET", NAMES.meta, "version", 1)
@@ -237,7 +237,7 @@ async def test_applied_advances_only_without_a_gap(world: ProjectedBoard) -> Non
 async def test_the_message_says_what_happened(world: ProjectedBoard) -> None:
     """Board, epoch, version, top, ranks and the actions, on the specification's channel, for news alone."""
     messages: list[bytes] = []
-    told = (
+    events = (
         ScoreEvent(str(BOB), 0, 20, 20, 1_700_000_000_000, "r-1", 1),
         ScoreEvent(str(ADA), 5, 10, 5, 1_700_000_000_000, 'r "2"', 0),
     )
@@ -257,12 +257,14 @@ async def test_the_message_says_what_happened(world: ProjectedBoard) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_in_asyncio, listen)
             await ready.wait()
-            await world.apply(LedgerRow(LEADERBOARD, ADA, 10, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1), told=told)
+            await world.apply(
+                LedgerRow(LEADERBOARD, ADA, 10, 1, 1), LedgerRow(LEADERBOARD, BOB, 20, 2, 1), events=events
+            )
             await world.apply(LedgerRow(LEADERBOARD, ADA, 10, 1, 1))  # no news
             await world.apply(LedgerRow(LEADERBOARD, ADA, None, 0, 2))
     first, second = (message.split(b"\n") for message in messages)
     assert first[:7] == [b"board", b"", b"leaderboard", b"1", b"1", b"1", b"2,1"]
-    assert json.loads(first[7]) == [list(each) for each in told]
+    assert json.loads(first[7]) == [list(each) for each in events]
     assert second == [b"board", b"", b"leaderboard", b"1", b"2", b"2", b"0", b"[]"]
 
 

@@ -106,7 +106,7 @@ async def test_a_picture_that_cannot_be_had_is_a_404(tmp_path: Path, database_ur
 async def test_a_picture_at_the_requests_own_host_is_not_fetched(
     tmp_path: Path, database_url: str, redis_url: str, host: str
 ) -> None:
-    """Nothing is fetched from a host that may be this server; the 404 is for this client alone, and not cached."""
+    """NoContent is fetched from a host that may be this server; the 404 is for this client alone, and not cached."""
     async with serving(tmp_path, database_url, redis_url) as (web, server):
         answer = await web.http.get(PICTURE, headers={"host": host})
         assert (answer.status_code, answer.headers.get_list("cache-control"), server.connections) == (

@@ -1,4 +1,4 @@
-"""Lua scripts: each runs in Redis as one step. `whole.lua` is put before those that trust a board.
+"""Lua scripts: each runs in Redis as one step. `whole.lua` is prepended to those that rely on a whole board.
 
 Tested in tests/storage/redis/test_projection.py.
 """
@@ -14,5 +14,5 @@ def load_script(name: str) -> str:
 
 
 def load_board_script(name: str) -> str:
-    """The text of a Lua script that trusts a board, with the check that the board is whole before it."""
+    """The text of a Lua script that relies on a whole board, with `whole.lua`, which checks that, before it."""
     return load_script("whole.lua") + load_script(name)
