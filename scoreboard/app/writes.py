@@ -19,7 +19,7 @@ from scoreboard.storage.agreement import DetachedWriters
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.stores import Stores
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import COMMITTERS
 from scoreboard.workers.projector import Projector
@@ -78,13 +78,13 @@ def build_projectors(
     return tuple(Projector(stores, board, node, limits, lambda _board, _version: None, detached) for board in boards)
 
 
-def _build_limits(settings: Settings, stores: Stores, rules: Rules) -> Limits:
+def _build_limits(settings: Settings, stores: Stores, rules: Rules) -> UserLimits:
     """The limits of a user: actions a minute, and cooldowns."""
-    return Limits(
+    return UserLimits(
         stores.redis_direct,
         per_minute=settings.limits.user_per_minute,
         cooldowns=settings.limits.cooldowns,
-        longest_ms=1000 * max((rule.cooldown for rule in rules.values()), default=0),
+        max_window_ms=1000 * max((rule.cooldown for rule in rules.values()), default=0),
         namespace=stores.namespace,
         retention=stores.redis_retention,
     )

@@ -97,7 +97,7 @@ class Batcher:
         cache = self._boards[board.id]
         async with self._locks[board.id]:
             snapshot = await cache.read()
-            cache.changes_since(snapshot)  # dropped: they date from when nobody watched, and would count as lag
+            cache.oldest_change_at(snapshot)  # dropped: they date from when nobody watched, and would count as lag
             await self._hub.publish(board, snapshot)
 
     async def _wait_until(self, tick: float) -> None:
@@ -130,6 +130,6 @@ class Batcher:
             except StorageUnavailable as exc:
                 log.debug("board_read_failed", board=board.id, error=str(exc))
                 return  # rule 6
-            if await self._hub.publish(board, snapshot, cache.changes_since(snapshot)):
+            if await self._hub.publish(board, snapshot, cache.oldest_change_at(snapshot)):
                 stretched = tick_interval(self._tick_seconds, self._hub.broadcast_seconds)
                 self._next_frame_at[board.id] = next_frame(now, due, max(self._interval, stretched))

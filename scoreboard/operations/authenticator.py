@@ -67,7 +67,7 @@ class Authenticator:
             return None
         return identity
 
-    def recall(self, token: str) -> Identity | None:
+    def cached_identity(self, token: str) -> Identity | None:
         """The token's user and session from the cache; None when the token is not cached. The session may have ended
         since then."""
         return self._verified.get(token)

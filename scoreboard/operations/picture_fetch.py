@@ -51,22 +51,22 @@ class Picture(NamedTuple):
     etag: bytes
 
 
-class NoPicture(NamedTuple):
+class FetchFailure(NamedTuple):
     """Why there is no picture. `is_final`: there is none at this address. Otherwise a later try may find one."""
 
     why: str
     is_final: bool
 
 
-NOT_A_PICTURE = NoPicture("not a picture that may be shown", is_final=True)
-NOT_HTTP = NoPicture("the answer is not HTTP", is_final=True)
-TOO_LARGE = NoPicture("more than a picture", is_final=True)
-ADDRESS_REFUSED = NoPicture("the address is not for pictures", is_final=True)
-ADDRESS_NOT_PUBLIC = NoPicture("the host has an address that is not public", is_final=True)
-TOO_MANY_REDIRECTS = NoPicture("too many redirects", is_final=True)
-TIMED_OUT = NoPicture("timed out", is_final=False)
-CUT_OFF = NoPicture("the answer is not complete", is_final=False)
-HOST_BUSY = NoPicture("the host was asked too often", is_final=False)
+NOT_A_PICTURE = FetchFailure("not a picture that may be shown", is_final=True)
+NOT_HTTP = FetchFailure("the answer is not HTTP", is_final=True)
+TOO_LARGE = FetchFailure("more than a picture", is_final=True)
+ADDRESS_REFUSED = FetchFailure("the address is not for pictures", is_final=True)
+ADDRESS_NOT_PUBLIC = FetchFailure("the host has an address that is not public", is_final=True)
+TOO_MANY_REDIRECTS = FetchFailure("too many redirects", is_final=True)
+TIMED_OUT = FetchFailure("timed out", is_final=False)
+INCOMPLETE_ANSWER = FetchFailure("the answer is not complete", is_final=False)
+HOST_BUSY = FetchFailure("the host was asked too often", is_final=False)
 
 
 # ---- parses an answer, in a thread ----------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class _Socket:
         return BytesIO(self._raw)
 
 
-def read_answer(raw: bytes, url: str) -> Picture | NoPicture | str:
+def read_answer(raw: bytes, url: str) -> Picture | FetchFailure | str:
     """The result of the whole answer from `url`; a text is the address that a redirect leads to."""
     response = HTTPResponse(cast("socket", _Socket(raw)), method="GET")
     try:
@@ -92,10 +92,10 @@ def read_answer(raw: bytes, url: str) -> Picture | NoPicture | str:
             location = str(response.headers.get("location", ""))
             return urljoin(url, location) if 0 < len(location) <= MAX_REDIRECT_CHARACTERS else ADDRESS_REFUSED
         if response.status != 200:
-            return NoPicture(f"status {response.status}", is_final=response.status in {404, 410})
+            return FetchFailure(f"status {response.status}", is_final=response.status in {404, 410})
         content = response.read()
     except (IncompleteRead, RemoteDisconnected):
-        return CUT_OFF
+        return INCOMPLETE_ANSWER
     except (HTTPException, ValueError, OverflowError):  # no HTTP, no URL, the length of a chunk has a hundred digits
         return NOT_HTTP
     if len(content) > MAX_PICTURE_BYTES:
@@ -150,7 +150,7 @@ class Fetcher:
     ) -> None:
         self._resolve, self._is_allowed, self._port, self._ssl_context = resolve, is_allowed, port, ssl_context
 
-    async def fetch(self, url: str, own_host: str, may_ask: Callable[[str], bool]) -> Picture | NoPicture:
+    async def fetch(self, url: str, own_host: str, may_ask: Callable[[str], bool]) -> Picture | FetchFailure:
         """The picture at an address, or why there is none.
 
         `own_host` is never connected to. `may_ask` decides for each host whether a request may be sent. Returns within
@@ -167,8 +167,8 @@ class Fetcher:
                 try:
                     raw = await self._get(host, url)
                 except (OSError, UnicodeError, trio.BrokenResourceError) as exc:  # DNS, TCP, TLS
-                    return NoPicture(f"{type(exc).__name__}: {exc.__cause__ or exc}"[:200], is_final=False)
-                if isinstance(raw, NoPicture):
+                    return FetchFailure(f"{type(exc).__name__}: {exc.__cause__ or exc}"[:200], is_final=False)
+                if isinstance(raw, FetchFailure):
                     return raw
                 answer = await trio.to_thread.run_sync(read_answer, raw, url, limiter=_parsers)
                 if not isinstance(answer, str):
@@ -177,7 +177,7 @@ class Fetcher:
             return TOO_MANY_REDIRECTS
         return TIMED_OUT
 
-    async def _get(self, host: str, url: str) -> bytes | NoPicture:
+    async def _get(self, host: str, url: str) -> bytes | FetchFailure:
         """The whole answer as it came. Raises OSError, UnicodeError, BrokenResourceError."""
         addresses = await self._resolve(host)
         if not all(map(self._is_allowed, addresses)):
@@ -205,7 +205,7 @@ class Fetcher:
         raise failure
 
 
-async def _receive(stream: trio.abc.ReceiveStream) -> bytes | NoPicture:
+async def _receive(stream: trio.abc.ReceiveStream) -> bytes | FetchFailure:
     """Reads until the answer has come, the server closes, or it is plainly more than a picture."""
     raw = bytearray()
     left = MAX_HEAD_BYTES + MAX_PICTURE_BYTES

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from scoreboard.domain.pictures import host_of
-from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, NoPicture, Picture
+from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, FetchFailure, Picture
 
 MAX_FETCHES_AT_ONCE = 8  # each holds at most an answer of 320 KiB, a few times while it is parsed
 TURN_TIMEOUT_SECONDS = 5.0  # that a fetch waits for its turn
@@ -28,7 +28,7 @@ MAX_FETCHES_PER_HOST = 30  # in HOST_WINDOW_SECONDS
 HOST_WINDOW_SECONDS = 60.0
 MAX_HOSTS = 1024  # that are counted, about 0.5 MiB; full: another host has to wait
 
-NO_TURN = NoPicture("too many fetches at once", is_final=False)
+TOO_MANY_FETCHES = FetchFailure("too many fetches at once", is_final=False)
 
 log = structlog.get_logger()
 
@@ -116,7 +116,7 @@ class Pictures:
             found = await self._fetch_in_turn(url)
             if isinstance(found, Picture) or found.is_final:
                 seconds, entry.faults = PICTURE_TTL_SECONDS, 0
-            elif found not in {HOST_BUSY, NO_TURN}:  # those two are no fault of the host
+            elif found not in {HOST_BUSY, TOO_MANY_FETCHES}:  # those two are no fault of the host
                 seconds = min(RETRY_SECONDS * 2**entry.faults, PICTURE_TTL_SECONDS)
                 entry.faults = min(entry.faults + 1, MAX_FAULTS)
             if isinstance(found, Picture):
@@ -132,12 +132,12 @@ class Pictures:
             entry.done.set()
             self._trim()
 
-    async def _fetch_in_turn(self, url: str) -> Picture | NoPicture:
+    async def _fetch_in_turn(self, url: str) -> Picture | FetchFailure:
         """At most MAX_FETCHES_AT_ONCE at a time."""
         with trio.move_on_after(TURN_TIMEOUT_SECONDS) as turn:
             await self._at_once.acquire()
         if turn.cancelled_caught:
-            return NO_TURN
+            return TOO_MANY_FETCHES
         try:
             return await self._fetcher.fetch(url, self._own_host, lambda host: self._hosts.admit(host, self._clock()))
         finally:

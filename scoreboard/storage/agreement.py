@@ -36,7 +36,7 @@ class StaleReason(StrEnum):
     UNPROJECTED = "unprojected"  # turns of this node that the board has not confirmed
     BEHIND = "behind"  # turns of any node that are committed and not on the board
     DETACHED = "detached"  # another node can't reach Redis: its actions reach the board late
-    HISTORY = "history_lost"  # the board has turns that PostgreSQL does not know: an older database was restored
+    HISTORY_LOST = "history_lost"  # the board has turns that PostgreSQL does not know: an older database was restored
     INCOMPLETE = "incomplete"  # the board was just put in place and lacks what was committed meanwhile
     MISSING = "missing"  # there is no board, a part of it is missing, or it is another installation's
     OLD = "old"  # Redis came back with an older content
@@ -166,7 +166,7 @@ class Agreement:
             self.on_stale()
         return whole
 
-    def forget(self, lost: Iterable[int], alive: Iterable[int]) -> None:
+    def drop_writers(self, lost: Iterable[int], alive: Iterable[int]) -> None:
         """Drops writers. Those in `lost` have turns that PostgreSQL no longer has, so no board can confirm them. Of the
         others, a writer is dropped unless it is in `alive` or has an unprojected turn."""
         lost, alive = set(lost), set(alive)

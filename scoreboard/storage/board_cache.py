@@ -100,13 +100,13 @@ class BoardCache:
         "board",
         "cached_version",
         "changed_at",
-        "hinted_top",
+        "hinted_shown_version",
         "min_version",
         "newest",
         "read_at",
         "request_repair",
         "stale_since_ms",
-        "unshown_since",
+        "unreported_change_at",
     )
 
     def __init__(
@@ -125,12 +125,12 @@ class BoardCache:
         self.min_version: BoardVersion = NEVER
         self.cached_version: BoardVersion = NEVER
         # (epoch, top) of the newest message or read: the next position is at least this
-        self.hinted_top: BoardVersion = NEVER
+        self.hinted_shown_version: BoardVersion = NEVER
         self.newest: Snapshot | None = None
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
         self.changed_at = -inf  # monotonic seconds, when the newest read's shown rows changed
-        # monotonic seconds, when the first hint came of a change that `changes_since` has not reported
-        self.unshown_since = inf
+        # monotonic seconds, when the first hint came of a change that `oldest_change_at` has not reported
+        self.unreported_change_at = inf
         self.stale_since_ms = 0  # Unix milliseconds; 0: Redis can be read, and agrees
         self._stores, self._profiles, self._breaker = stores, profiles, breaker
         self._agreement, self._installation = agreement, installation
@@ -157,10 +157,10 @@ class BoardCache:
         """
         if version > self.cached_version:
             self._hint_at = monotonic()
-        if (version.epoch, top) <= self.hinted_top:
+        if (version.epoch, top) <= self.hinted_shown_version:
             return False
-        self.hinted_top = BoardVersion(version.epoch, top)
-        self.unshown_since = min(self.unshown_since, monotonic())
+        self.hinted_shown_version = BoardVersion(version.epoch, top)
+        self.unreported_change_at = min(self.unreported_change_at, monotonic())
         return True
 
     def invalidate(self) -> None:
@@ -174,21 +174,21 @@ class BoardCache:
             shown is None
             or shown.stale
             or self.stale_since_ms > 0
-            or self.hinted_top > (shown.epoch, shown.shown_version)
+            or self.hinted_shown_version > (shown.epoch, shown.shown_version)
             or self._agreement.is_stale
             or monotonic() - self.read_at >= MAX_READ_AGE_SECONDS
         )
 
-    def changes_since(self, snapshot: Snapshot) -> float | None:
+    def oldest_change_at(self, snapshot: Snapshot) -> float | None:
         """When the oldest change happened that is in this snapshot and not in that of the last call, in monotonic
         seconds. None for a stale snapshot.
 
         The newest change is dated by Redis' clock, earlier ones of the same tick by the arrival of their hints. The
         clocks of two machines are never compared.
         """
-        since = min(self.unshown_since, self.changed_at)
-        if self.hinted_top <= (snapshot.epoch, snapshot.shown_version):
-            self.unshown_since = inf
+        since = min(self.unreported_change_at, self.changed_at)
+        if self.hinted_shown_version <= (snapshot.epoch, snapshot.shown_version):
+            self.unreported_change_at = inf
         return None if snapshot.stale else since
 
     @property
@@ -258,11 +258,11 @@ class BoardCache:
         self.newest, self.cached_version, self.read_at = snapshot, snapshot.board_version, begun
         self.changed_at = monotonic() - answer.changed_ago
         self.min_version = max(self.min_version, snapshot.board_version)
-        hinted, read = self.hinted_top, BoardVersion(snapshot.epoch, snapshot.shown_version)
+        hinted, read = self.hinted_shown_version, BoardVersion(snapshot.epoch, snapshot.shown_version)
         if hinted > read and begun > self._hint_at:
             metrics.HINTS_UNCONFIRMED.inc()  # Redis does not confirm the hint, so it is dropped
             hinted = NEVER
-        self.hinted_top = max(hinted, read)
+        self.hinted_shown_version = max(hinted, read)
         self.stale_since_ms, self._fallback, self._fallback_at = 0, None, -inf
         return snapshot
 

@@ -80,7 +80,7 @@ class BoardWriter:
         # the ranks of the missed rows come last and are not needed
         return dict(zip(call.rows, applied.ranks, strict=False))
 
-    async def bring_aio(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None] | None:
+    async def send_current_rows_aio(self, writer: int, rows: list[LedgerRow]) -> dict[bytes, int | None] | None:
         """Sends rows to the board that belong to no turn. Returns their ranks by raw user id; none when they are not
         certain. None: the board is missing or can't be trusted.
 

@@ -30,7 +30,7 @@ from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.postgres import ledger, outbox
-from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, Limits
+from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, UserLimits
 from scoreboard.storage.writer import RecordedTurn, Writer
 
 
@@ -50,7 +50,7 @@ class Commit:
 
     __slots__ = ("boards", "breaker", "detached", "limits", "writer")
 
-    def __init__(self, writer: Writer, limits: Limits, boards: Sequence[BoardWriter], breaker: Breaker) -> None:
+    def __init__(self, writer: Writer, limits: UserLimits, boards: Sequence[BoardWriter], breaker: Breaker) -> None:
         self.writer, self.limits, self.boards, self.breaker = writer, limits, boards, breaker
         self.detached = boards[0].agreement.detached  # one for all boards of a node
 
@@ -151,13 +151,13 @@ class Commit:
                 outcomes[place] = OUTCOME_UNKNOWN
             return {}
         duplicates = {unsure[at]: recorded for at, recorded in found.items()}
-        ranks = await self._bring_aio({actions[place].user for place in duplicates}) if duplicates else {}
+        ranks = await self._send_current_rows_aio({actions[place].user for place in duplicates}) if duplicates else {}
         for place, recorded in duplicates.items():
             original = recorded.duplicate.original
             outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
         return {place: recorded.age_ms for place, recorded in duplicates.items()}
 
-    async def _bring_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
+    async def _send_current_rows_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
         """Sends the users' current rows to the boards before an earlier outcome is returned again: the node that
         recorded it may have ended before its own call.
 
@@ -169,7 +169,7 @@ class Commit:
             try:
                 current = await self.writer.ask_aio(partial(_current_rows_aio, board.board, users))
                 with guard(self.breaker):
-                    ranks = await board.bring_aio(self.writer.writer_id, current)
+                    ranks = await board.send_current_rows_aio(self.writer.writer_id, current)
             except StorageUnavailable:
                 pass
             if ranks is None:

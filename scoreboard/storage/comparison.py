@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from scoreboard.domain.boards import BoardVersion
 from scoreboard.storage.agreement import StaleReason
-from scoreboard.storage.postgres.outbox import Missing
+from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.rebuild import BoardState
 
 # A turn that is missing for longer makes the board stale: the holder of the lease had time to replay it.
@@ -22,7 +22,7 @@ class Repair(Enum):
     REPLAY = auto()  # it is sound: replay missing turns, if any
     # Redis came back with an older content: give the board a new epoch, so that every node drops the newer versions
     # that it knows, and replay
-    RENEW = auto()
+    BUMP_EPOCH = auto()
     COMPLETE = auto()  # the projector that switched it in stopped before it was complete
     REBUILD = auto()  # there is none, a part is missing, or an older PostgreSQL database was restored
 
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
 
     found: BoardState
     lost: dict[int, int]
-    missing: list[Missing]
+    missing: list[MissingTurns]
     is_pruned: bool  # missing turns are no longer in the outbox
     detached: dict[int, bool]  # writers without Redis → dead
 
@@ -43,7 +43,7 @@ def needed_repair(seen: Comparison, known: BoardVersion) -> Repair:
     if not found.is_whole or seen.lost or seen.is_pruned:
         return Repair.REBUILD
     if found.run_id != found.server or BoardVersion(found.epoch, found.version) < known:
-        return Repair.RENEW
+        return Repair.BUMP_EPOCH
     return Repair.COMPLETE if found.is_incomplete else Repair.REPLAY
 
 
@@ -57,7 +57,7 @@ def reasons_of(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behi
     elif found.run_id != found.server or BoardVersion(found.epoch, found.version) < known:
         reasons.add(StaleReason.OLD)
     if seen.lost:
-        reasons.add(StaleReason.HISTORY)
+        reasons.add(StaleReason.HISTORY_LOST)
     if found.is_incomplete:
         reasons.add(StaleReason.INCOMPLETE)
     if seen.is_pruned or any(was_behind or lack.age > BEHIND_SECONDS for lack in seen.missing):

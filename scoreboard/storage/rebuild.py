@@ -8,7 +8,7 @@ rebuild that stops half-way, or continues much later, does no harm.
 2. The switch replaces the live board in one step, if the new one is whole and its epoch is newer. The new board is
    marked incomplete: what was committed between the last replay and the switch went to the old board. So ranks are null
    and reads are stale.
-3. Missing turns are replayed once more. A commit after the switch already finds the new epoch. So one replay that
+3. MissingTurns turns are replayed once more. A commit after the switch already finds the new epoch. So one replay that
    begins after the switch finds everything, and the board is marked complete.
 
 A board that came back with an older content gets a new epoch by steps 2 and 3. So every node drops the newer versions
@@ -30,7 +30,7 @@ from scoreboard.storage.connections.deadline import ended_connection
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
-from scoreboard.storage.postgres.outbox import Missing
+from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.postgres.totals import for_board
 from scoreboard.storage.profiles import announce_aio
 from scoreboard.storage.redis.projection import Projection
@@ -103,7 +103,7 @@ class Rebuilder:
         return BoardState(bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), turns)
 
     async def apply_aio(
-        self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[Missing]
+        self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[MissingTurns]
     ) -> int:
         """Replays missed turns on a board of that epoch. Returns how many rows were sent. Raises StaleEpoch and
         StorageUnavailable. Cancelling leaves a part of the turns missing; the next repair replays them."""
@@ -124,7 +124,7 @@ class Rebuilder:
     async def rebuild_aio(self, conn: asyncpg.Connection) -> BoardVersion:
         """Rebuilds the board from PostgreSQL and replaces the live one. Returns its version.
 
-        Raises StaleEpoch, outbox.HistoryGone and StorageUnavailable. Then, and after a cancellation, the live board is
+        Raises StaleEpoch, outbox.TurnsPruned and StorageUnavailable. Then, and after a cancellation, the live board is
         unchanged, or the new one is in place and marked incomplete.
         """
         with postgres_errors():
@@ -156,7 +156,7 @@ class Rebuilder:
 
     async def complete_aio(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
         """Replays what was committed before the switch, and marks the board as complete. Returns its version. Raises
-        outbox.HistoryGone, StaleEpoch and StorageUnavailable."""
+        outbox.TurnsPruned, StaleEpoch and StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
             await self._replay_aio(conn, self._projection(live), epoch, live)
@@ -282,7 +282,7 @@ class Rebuilder:
 
 async def rebuild_board_aio(stores: Stores, board: Board) -> BoardVersion:
     """Rebuilds the board, also when it is sound. Returns its version. Raises StorageUnavailable, StaleEpoch and
-    outbox.HistoryGone."""
+    outbox.TurnsPruned."""
     conn = await stores.connect_aio()
     try:
         with ended_connection(conn):

@@ -4,7 +4,7 @@
    applied to the board, and acknowledged, only after its commit.
 2. A turn younger than SETTLED_SECONDS is not missing: its committer sends it. An older one is replayed.
 3. A board that is absent, damaged, or has turns that PostgreSQL does not have, is rebuilt (REBUILD). One that came back
-   with an older content gets a new epoch (RENEW). One that is not complete is completed (COMPLETE).
+   with an older content gets a new epoch (BUMP_EPOCH). One that is not complete is completed (COMPLETE).
 4. Only the holder of the lease repairs. A holder that loses the lease stops between two parts of its work.
 5. After a repair the board is still stale. The next comparison, which follows at once, ends that.
 6. A writer that could not reach Redis is detached until all boards have what it committed. While Redis is away, its
@@ -29,10 +29,10 @@ from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.deadline import ConnectionDeadline
 from scoreboard.storage.connections.stores import Connection, Stores
 from scoreboard.storage.postgres import outbox
-from scoreboard.storage.postgres.outbox import Missing
+from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.rebuild import Rebuilder, StaleEpoch
 from scoreboard.storage.redis.lease import Lease
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.telemetry import metrics
 
@@ -65,7 +65,7 @@ class BoardRepair:
         stores: Stores,
         board: Board,
         node: str,
-        limits: Limits,
+        limits: UserLimits,
         request_repair: Callable[[], None],
         detached: DetachedWriters | None = None,
     ) -> None:
@@ -88,7 +88,7 @@ class BoardRepair:
     async def check_aio(self) -> Repair | None:
         """Compares, and repairs if needed. Returns the repair, or None when there was none.
 
-        Raises StorageUnavailable, StaleEpoch and outbox.HistoryGone; the next comparison then shows the state.
+        Raises StorageUnavailable, StaleEpoch and outbox.TurnsPruned; the next comparison then shows the state.
         Cancelling may leave a repair unfinished; the next one starts from the state that it finds.
         """
         if self._conn is None or self._conn.is_closed():
@@ -125,23 +125,23 @@ class BoardRepair:
         self.agreement.begin_comparison()
         expected = self.agreement.expected()
         found = await rebuilder.state_aio()
-        missing, is_pruned = list[Missing](), False
+        missing, is_pruned = list[MissingTurns](), False
         with postgres_errors():
             committed, detached = await outbox.last_turns_and_detached_aio(conn)
             try:
                 if found.is_whole:
                     missing = await outbox.missing_aio(conn, self.board, found.applied, committed, SETTLED_SECONDS)
-            except outbox.HistoryGone:
+            except outbox.TurnsPruned:
                 is_pruned = True
         lost = outbox.lost_turns(found.applied, committed)
         lost_here = outbox.lost_turns(expected, committed)
-        if (lost or lost_here) and StaleReason.HISTORY not in self.agreement.stale_reasons():
+        if (lost or lost_here) and StaleReason.HISTORY_LOST not in self.agreement.stale_reasons():
             metrics.LOST_TURNS.inc(sum((lost | lost_here).values()))
             log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
         if found.is_whole:
             held = {writer: turn for writer, turn in expected.items() if writer not in lost_here}
             self.agreement.confirm(held, [found.applied.get(writer, 0) for writer in held])
-        self.agreement.forget(lost_here, self.writers())
+        self.agreement.drop_writers(lost_here, self.writers())
         return Comparison(found, lost, missing, is_pruned, detached)
 
     async def _repair_aio(self, conn: Connection, rebuilder: Rebuilder, repair: Repair, seen: Comparison) -> None:
@@ -149,7 +149,7 @@ class BoardRepair:
         match repair:
             case Repair.REPLAY:
                 await rebuilder.apply_aio(conn, self.projection, found.epoch, seen.missing)
-            case Repair.RENEW:
+            case Repair.BUMP_EPOCH:
                 await self.limits.reset_windows_aio()  # they have an older content, too
                 self.projection.known = await rebuilder.bump_epoch_aio(conn, found.epoch)
             case Repair.COMPLETE:

@@ -32,7 +32,7 @@ from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.connections.conditions import costs_connection
 from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.postgres import ledger
-from scoreboard.storage.postgres.ledger import DecideByLog, HistoryLost, LimitsUnchecked, Recording
+from scoreboard.storage.postgres.ledger import ActionLogMustDecide, DatabaseRestored, DecideByLog, Recording
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -79,7 +79,7 @@ class Writer:
         """The turn that comes next."""
         return SequenceRange(self.writer_id, self.sequence, self.sequence)
 
-    async def ready_aio(self) -> asyncpg.Connection:
+    async def connection_aio(self) -> asyncpg.Connection:
         """The open connection; opens a new one if needed. Raises StorageUnavailable within the connect time-out."""
         conn = self.conn
         if conn is None or conn.is_closed():
@@ -88,7 +88,7 @@ class Writer:
 
     async def ask_aio(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Runs statements on the connection, bounded by STATEMENT_SECONDS. Raises StorageUnavailable."""
-        conn = await self.ready_aio()
+        conn = await self.connection_aio()
         with postgres_errors():
             return await bounded_aio(conn, STATEMENT_SECONDS, question(conn))
 
@@ -139,13 +139,13 @@ class Writer:
         batch, span = [actions[place] for place in places], self.span()
         try:
             recording = await self._record_or_resolve_aio(batch, span, decide_by_log)
-        except HistoryLost:
+        except DatabaseRestored:
             log.warning("writer_renumbered", store="postgresql", writer=self.writer_id, lost_turn=self.sequence - 1)
-            self._mark_stale(StaleReason.HISTORY)
+            self._mark_stale(StaleReason.HISTORY_LOST)
             self._new_writer_id()
             await self._record_aio(actions, places, turns, decide_by_log)
             return
-        except LimitsUnchecked:
+        except ActionLogMustDecide:
             self._mark_stale(StaleReason.DETACHED)
             await self._record_aio(actions, places, turns, self.decide_by_log)
             return
@@ -203,9 +203,9 @@ class Writer:
     ) -> Recording:
         """Tries the turn, and once more after a deadlock or when the first try's outcome is unknown.
 
-        Raises error replies of the data and of locks, HistoryLost, LimitsUnchecked and StorageUnavailable.
+        Raises error replies of the data and of locks, DatabaseRestored, ActionLogMustDecide and StorageUnavailable.
         """
-        await self.ready_aio()  # a batch that was never sent has no unknown outcome
+        await self.connection_aio()  # a batch that was never sent has no unknown outcome
         try:
             try:
                 return await self._try_aio(batch, span, decide_by_log)
@@ -241,7 +241,7 @@ class Writer:
                     self._new_writer_id()  # the first try may still arrive, and use this turn
                     return recording
             return await self.ask_aio(lambda conn: ledger.read_back_aio(conn, batch, span, self.boards))
-        except (StorageUnavailable, HistoryLost, *_LOCKS) as exc:
+        except (StorageUnavailable, DatabaseRestored, *_LOCKS) as exc:
             self._new_writer_id()  # it is unknown whether the turn is used, and a gap would stall the projector
             raise (
                 exc
@@ -252,7 +252,7 @@ class Writer:
     async def _try_aio(
         self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
     ) -> Recording:
-        conn = await self.ready_aio()
+        conn = await self.connection_aio()
         try:
             with postgres_errors():
                 return await bounded_aio(

@@ -46,11 +46,13 @@ class Bearer:
         """The same where a token is required: a Refusal without one."""
         return self.identify(request) or UNAUTHORIZED
 
-    def recall(self, request: Request) -> UUID | None:
+    def cached_identity(self, request: Request) -> UUID | None:
         """The user of a token that this node has verified earlier; None for any other. The token is not verified again.
         For rate limits, never for access."""
         scheme, _, token = request.header(b"authorization").partition(b" ")
-        known = self._authenticator.recall(token.strip().decode("latin-1")) if scheme.lower() == SCHEME else None
+        known = (
+            self._authenticator.cached_identity(token.strip().decode("latin-1")) if scheme.lower() == SCHEME else None
+        )
         return known.user if known else None
 
 

@@ -145,7 +145,11 @@ class RateLimitMiddleware:
             return self._files_window.admit(key, now), None
         if path.startswith(PICTURES):
             return self._pictures.admit(key, now), None
-        if self._bearer is not None and request.has(b"authorization") and (user := self._bearer.recall(request)):
+        if (
+            self._bearer is not None
+            and request.has(b"authorization")
+            and (user := self._bearer.cached_identity(request))
+        ):
             wait = self._users.admit(str(user), now)
             return (wait, user) if wait else (self._users_of_address.admit(key, now), None)
         if path == POLL:

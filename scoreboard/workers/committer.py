@@ -92,7 +92,7 @@ async def commit_batches(
 
 async def _connect(queue: Queue, commit: Commit) -> bool:
     try:
-        await run_in_asyncio(commit.writer.ready_aio)
+        await run_in_asyncio(commit.writer.connection_aio)
     except StorageUnavailable as exc:
         log.warning("postgres_unavailable", why=exc.why)
         return False

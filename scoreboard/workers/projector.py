@@ -16,10 +16,10 @@ from scoreboard.storage.agreement import Agreement, DetachedWriters
 from scoreboard.storage.comparison import Repair
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
-from scoreboard.storage.postgres.outbox import HistoryGone
+from scoreboard.storage.postgres.outbox import TurnsPruned
 from scoreboard.storage.rebuild import StaleEpoch, rebuild_board_aio
 from scoreboard.storage.redis.lease import SHARED
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.repair import BoardRepair
 
@@ -42,7 +42,7 @@ class Projector:
         stores: Stores,
         board: Board,
         node: str,
-        limits: Limits,
+        limits: UserLimits,
         on_board_changed: Callable[[Board, BoardVersion], None],
         detached: DetachedWriters | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Projector:
         known = self.projection.known
         try:
             done = await run_in_asyncio(self.repair.check_aio)
-        except (StorageUnavailable, StaleEpoch, HistoryGone) as exc:  # the next comparison shows the state
+        except (StorageUnavailable, StaleEpoch, TurnsPruned) as exc:  # the next comparison shows the state
             self._note_failure(exc)
             return None
         self._last_error = ""
@@ -109,7 +109,7 @@ class Projector:
         self.request_repair()  # compare again at once: the board is stale until a comparison finds nothing
         return done
 
-    def _note_failure(self, exc: StorageUnavailable | StaleEpoch | HistoryGone) -> None:
+    def _note_failure(self, exc: StorageUnavailable | StaleEpoch | TurnsPruned) -> None:
         store = exc.store if isinstance(exc, StorageUnavailable) else None
         if store == "postgresql":
             self.close()
@@ -131,6 +131,6 @@ async def rebuild_board(stores: Stores, board: Board) -> BoardVersion:
     for _ in range(REBUILD_TRIES):
         try:
             return await run_in_asyncio(rebuild_board_aio, stores, board)
-        except (StaleEpoch, HistoryGone):  # a running node was faster, or TRUNCATE came in between
+        except (StaleEpoch, TurnsPruned):  # a running node was faster, or TRUNCATE came in between
             await trio.sleep(MIN_INTERVAL_SECONDS)
     raise StorageUnavailable("redis", "others build the board at the same time", StoreCondition.BUSY)

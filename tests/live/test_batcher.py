@@ -36,7 +36,7 @@ class FakeBoard:
     def is_due(self, shown: Snapshot | None) -> bool:
         return self.due
 
-    def changes_since(self, shown: Snapshot) -> float | None:
+    def oldest_change_at(self, shown: Snapshot) -> float | None:
         return None
 
     async def read(self) -> Snapshot:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from scoreboard.operations import picture_fetch
-from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, NoPicture, Picture
+from scoreboard.operations.picture_fetch import HOST_BUSY, Fetcher, FetchFailure, Picture
 from scoreboard.operations.pictures import Pictures
 from tests.operations.pictures import NAMES, PNG, PictureServer, ok, picture_server, redirect
 
@@ -157,7 +157,7 @@ async def test_a_certificate_must_be_of_the_name(tmp_path: Path) -> None:
         assert await fetch(server, "https://another.example.org/a.png") is not None
         usual = Fetcher(resolve=server.resolve, is_allowed=lambda _: True, port=server.port)
         refused = await usual.fetch("https://another.example.org/a.png", "", lambda _: True)
-        assert isinstance(refused, NoPicture)
+        assert isinstance(refused, FetchFailure)
         assert "CERTIFICATE_VERIFY_FAILED" in refused.why
         assert len(server.requests) == 1
 
@@ -268,7 +268,7 @@ async def test_faults_of_names_and_connections_may_pass(server: PictureServer, m
         await nobody.fetch(f"{HERE}/a.png", "", lambda _: True),
         await server.fetcher.fetch(f"{HERE}/slow", "", lambda _: True),
     ]
-    assert [isinstance(fault, NoPicture) and not fault.is_final for fault in faults] == [True, True, True]
+    assert [isinstance(fault, FetchFailure) and not fault.is_final for fault in faults] == [True, True, True]
 
 
 async def test_a_busy_host_is_said_to_be_so(server: PictureServer) -> None:
@@ -346,7 +346,7 @@ async def test_what_an_answer_means_is_read_in_another_thread(
     threads: list[int] = []
     read_answer = picture_fetch.read_answer
 
-    def noted(raw: bytes, url: str) -> Picture | NoPicture | str:
+    def noted(raw: bytes, url: str) -> Picture | FetchFailure | str:
         threads.append(threading.get_ident())
         return read_answer(raw, url)
 

@@ -25,7 +25,7 @@ from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Applied, Projection
 from scoreboard.storage.writer import Writer
 from tests.storage.seeds import agreed, claim, connection, make_users, nobody_refused, open_board
@@ -124,7 +124,7 @@ class Players:
         self.commits = [
             Commit(
                 Writer(stores.connect_committer_aio, nobody_refused, [self.agreement]),
-                Limits(stores.redis_direct, per_minute=0, cooldowns=False),
+                UserLimits(stores.redis_direct, per_minute=0, cooldowns=False),
                 [BoardWriter(projection, self.agreement)],
                 Breaker("redis", interval=0),
             )

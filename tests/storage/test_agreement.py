@@ -72,7 +72,7 @@ def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
         agreement.acknowledge(writer, 5)
     agreement.mark_unprojected(1, 5)
     agreement.mark_unprojected(2, 5)
-    agreement.forget(lost=[1], alive=[3])
+    agreement.drop_writers(lost=[1], alive=[3])
     assert agreement.expected() == {2: 5, 3: 5}
     agreement.mark_projected(2, 5)
     assert not agreement.is_stale
@@ -121,7 +121,7 @@ def test_an_answer_that_is_late_leaves_no_doubt_of_a_writer_that_is_gone() -> No
     agreement = agreed()
     agreement.acknowledge(7, 3)
     expected = agreement.expected()
-    agreement.forget(lost=[7], alive=[])
+    agreement.drop_writers(lost=[7], alive=[])
     assert not agreement.confirm(expected, [1])
     assert not agreement.is_stale
 

@@ -18,7 +18,7 @@ from scoreboard.storage.commit import Commit, Committed
 from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
-from scoreboard.storage.redis.limits import LimitDecision, Limits
+from scoreboard.storage.redis.limits import LimitDecision, UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
 from tests.storage.proxy import Proxy, proxy_before
@@ -38,7 +38,7 @@ class CommitterNode:
         self.made: list[Commit] = []
 
     def committer(self, *, per_minute: int = 10) -> Commit:
-        limits = Limits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
+        limits = UserLimits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
         writer = Writer(self.stores.connect_committer_aio, limits.decide_by_log_aio, [self.agreement])
         self.made.append(Commit(writer, limits, [BoardWriter(self.projection, self.agreement)], self.breaker))
         return self.made[-1]

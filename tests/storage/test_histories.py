@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.storage.connections.stores import Stores, open_stores
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.workers.projector import Projector
 from tests.storage.histories import Players, Step, histories, played
 from tests.storage.seeds import NAMES, order_in_postgres, order_in_redis
@@ -53,7 +53,7 @@ async def test_an_emptied_redis_is_rebuilt_to_the_same_order(
     arrives."""
     with trio.fail_after(30):
         async with open_stores(database_url, redis_url) as stores, played(stores, history) as players:
-            limits = Limits(stores.redis_direct, per_minute=0, cooldowns=False)
+            limits = UserLimits(stores.redis_direct, per_minute=0, cooldowns=False)
             projector = Projector(stores, LEADERBOARD, "a", limits, lambda *_: None)
             await projector.check_once()
             await players.close_gaps()

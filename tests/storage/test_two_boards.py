@@ -24,7 +24,7 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.profiles import Profiles
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import commit_batches
 from scoreboard.workers.housekeeping import run_housekeeping
@@ -42,7 +42,7 @@ class TwoBoardNode:
 
     def __init__(self, stores: Stores) -> None:
         self.stores, self.queue, self.breaker = stores, Queue(), Breaker("redis", interval=0)
-        self.limits = Limits(stores.redis_direct, per_minute=0, cooldowns=False)
+        self.limits = UserLimits(stores.redis_direct, per_minute=0, cooldowns=False)
         self.changes: list[tuple[Board, BoardVersion]] = []
         self.detached = DetachedWriters(BOARDS)
         self.projectors = {

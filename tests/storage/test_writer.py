@@ -20,7 +20,7 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.postgres_connector import PostgresConnector
 from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import RecordedTurn, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.seeds import agreed, claim, connection, make_users, nobody_refused
@@ -404,7 +404,7 @@ async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_writer_i
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, claims))
     assert writer.writer_id != number
     assert (await turns(stores, number), await turns(stores, writer.writer_id)) == ([], [1])
-    assert StaleReason.HISTORY in writer.agreements[0].stale_reasons()
+    assert StaleReason.HISTORY_LOST in writer.agreements[0].stale_reasons()
 
 
 async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Proxy, stores: Stores) -> None:
@@ -432,7 +432,7 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
 async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores: Stores) -> None:
     """Two writers at once, each asked to let one action of a user through: together they let exactly one through."""
     (user,) = await make_users(stores, 1)
-    limits = Limits(stores.redis_direct, per_minute=1, cooldowns=True)
+    limits = UserLimits(stores.redis_direct, per_minute=1, cooldowns=True)
     writers = [
         Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.decide_by_log_aio, [agreed()])
         for _ in range(2)

@@ -57,9 +57,7 @@ def test_libraries_log_through_the_same_processors(stream: io.StringIO) -> None:
     """What a library logs by `logging` is the same JSON, secrets taken out; a line that doesn't fit its own format is
     lost."""
     logging.getLogger("hypercorn.error").warning("GET %s", "/api?token=abc123")
-    (handler,) = (
-        handler for handler in logging.getLogger().handlers if isinstance(handler, log_lines._LoggingHandler)
-    )
+    (handler,) = (handler for handler in logging.getLogger().handlers if isinstance(handler, log_lines._LoggingHandler))
     handler.emit(logging.LogRecord("broken", logging.ERROR, "", 0, "%d", ("no number",), None))
     (line,) = written(stream)
     assert (line["logger"], line["level"], line["event"]) == ("hypercorn.error", "warning", "GET /api?token=[redacted]")

@@ -30,7 +30,7 @@ BOARD = LEADERBOARD_PATH
 class NumberedUsers:
     """In place of an Authenticator: a token that is a number counts as verified, as that user's."""
 
-    def recall(self, token: str) -> SimpleNamespace | None:
+    def cached_identity(self, token: str) -> SimpleNamespace | None:
         return SimpleNamespace(user=UUID(int=int(token))) if token.isdigit() else None
 
 

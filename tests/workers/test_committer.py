@@ -251,7 +251,7 @@ class FakeWriter:
         self.is_connected = False
         self.there = True
 
-    async def ready_aio(self) -> None:
+    async def connection_aio(self) -> None:
         if not self.there:
             raise StorageUnavailable("postgresql", "on purpose")
         self.is_connected = True

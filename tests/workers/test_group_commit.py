@@ -19,7 +19,7 @@ from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.connections.postgres_connector import PostgresConnector
 from scoreboard.storage.connections.stores import Stores, open_stores
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
 from scoreboard.workers import committer as module
@@ -43,7 +43,7 @@ class RunningCommitters:
     async def start(self, committers: int = 2) -> None:
         projection, breaker = Projection(self.stores.redis_direct, LEADERBOARD, lambda: None), Breaker("redis")
         for _ in range(committers):
-            limits = Limits(self.stores.redis_direct, per_minute=0, cooldowns=False)
+            limits = UserLimits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
             writer = Writer(
                 PostgresConnector(self.postgres.url).connect_committer_aio, limits.decide_by_log_aio, [agreement]

@@ -19,10 +19,10 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import BoardKeys
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
-from scoreboard.storage.postgres.outbox import Missing
+from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
-from scoreboard.storage.redis.limits import Limits
+from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.projector import Projector
@@ -51,7 +51,7 @@ async def stores(database_url: str, redis_url: str) -> AsyncIterator[Stores]:
 
 def projector_of(stores: Stores, node: str = "a") -> Projector:
     made = Projector(
-        stores, LEADERBOARD, node, Limits(stores.redis_direct, per_minute=10, cooldowns=True), lambda *_: None
+        stores, LEADERBOARD, node, UserLimits(stores.redis_direct, per_minute=10, cooldowns=True), lambda *_: None
     )
     MADE.append(made)
     return made
@@ -76,8 +76,8 @@ def state(
     return BoardState(is_whole, epoch, version, run_id, "s", is_incomplete, {})
 
 
-def missing(age: float) -> Missing:
-    return Missing(SequenceRange(7, 1, 1), {}, frozenset(), age)
+def missing(age: float) -> MissingTurns:
+    return MissingTurns(SequenceRange(7, 1, 1), {}, frozenset(), age)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,14 @@ def missing(age: float) -> Missing:
             {StaleReason.MISSING},
         ),
         (Comparison(state(1, 5), {}, [], False, {}), BoardVersion(1, 5), Repair.REPLAY, set()),
-        (Comparison(state(1, 5, "before"), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {StaleReason.OLD}),
-        (Comparison(state(1, 4), {}, [], False, {}), BoardVersion(1, 5), Repair.RENEW, {StaleReason.OLD}),
-        (Comparison(state(1, 9), {}, [], False, {}), BoardVersion(2, 1), Repair.RENEW, {StaleReason.OLD}),
+        (
+            Comparison(state(1, 5, "before"), {}, [], False, {}),
+            BoardVersion(1, 5),
+            Repair.BUMP_EPOCH,
+            {StaleReason.OLD},
+        ),
+        (Comparison(state(1, 4), {}, [], False, {}), BoardVersion(1, 5), Repair.BUMP_EPOCH, {StaleReason.OLD}),
+        (Comparison(state(1, 9), {}, [], False, {}), BoardVersion(2, 1), Repair.BUMP_EPOCH, {StaleReason.OLD}),
         (Comparison(state(2, 1), {}, [], False, {}), BoardVersion(1, 9), Repair.REPLAY, set()),
         (
             Comparison(state(2, 1, is_incomplete=True), {}, [], False, {}),
@@ -101,7 +106,12 @@ def missing(age: float) -> Missing:
             Repair.COMPLETE,
             {StaleReason.INCOMPLETE},
         ),
-        (Comparison(state(1, 5), {7: 2}, [], False, {}), BoardVersion(1, 5), Repair.REBUILD, {StaleReason.HISTORY}),
+        (
+            Comparison(state(1, 5), {7: 2}, [], False, {}),
+            BoardVersion(1, 5),
+            Repair.REBUILD,
+            {StaleReason.HISTORY_LOST},
+        ),
         (Comparison(state(1, 5), {}, [], True, {}), BoardVersion(1, 5), Repair.REBUILD, {StaleReason.BEHIND}),
         (
             Comparison(state(1, 5), {}, [missing(BEHIND_SECONDS / 2)], False, {}),
@@ -395,7 +405,7 @@ async def test_an_old_board_is_renewed(stores: Stores) -> None:
             await stores.command("RESTORE", name, 0, content, "REPLACE")
         answer = await scribe.project(board, await scribe.record([claim(users[6], points=99)]))
         assert answer is None, "a rank on a board that fell back may be wrong"
-    assert await projector.check_once() is Repair.RENEW
+    assert await projector.check_once() is Repair.BUMP_EPOCH
     assert board.known.epoch > known.epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
 
@@ -421,7 +431,7 @@ async def test_a_history_that_went_back_is_noticed_without_anybody_acting(stores
     )
     epoch = projector.projection.known.epoch
     assert await projector.check_once() is Repair.REBUILD
-    assert StaleReason.HISTORY in projector.agreement.stale_reasons()
+    assert StaleReason.HISTORY_LOST in projector.agreement.stale_reasons()
     assert projector.projection.known.epoch > epoch
     assert await order_in_redis(stores) == await order_in_postgres(stores)
     await projector.check_once()
@@ -710,7 +720,7 @@ async def test_the_outbox_is_pruned(stores: Stores) -> None:
         committed = await run_in_asyncio(outbox.last_turns_aio, conn)
         lacks = await run_in_asyncio(outbox.missing_aio, conn, LEADERBOARD, {1: 4, 2: 1}, committed, 0.0)
         assert [lack.span for lack in lacks] == [SequenceRange(2, 2, 4)]
-        with pytest.raises(outbox.HistoryGone):
+        with pytest.raises(outbox.TurnsPruned):
             await run_in_asyncio(outbox.missing_aio, conn, LEADERBOARD, {1: 4}, committed, 0.0)
 
 

@@ -20,7 +20,7 @@ from scoreboard.storage.connections.generation import Generation
 Pool = TypeVar("Pool", bound=redis.asyncio.ConnectionPool)
 
 
-class _OfGeneration(AbstractConnection):
+class GenerationConnection(AbstractConnection):
     """A connection that reconnects before its next call when it belongs to an older generation."""
 
     def __init__(self, *, generation: Generation, **options: Any) -> None:
@@ -66,22 +66,22 @@ class _OfGeneration(AbstractConnection):
         return [hiredis.pack_command((*name.split(), *args[1:]))]
 
 
-class _Plain(_OfGeneration, redis.asyncio.Connection):
+class TcpConnection(GenerationConnection, redis.asyncio.Connection):
     """For redis:// URLs."""
 
 
-class _Encrypted(_OfGeneration, redis.asyncio.SSLConnection):
+class TlsConnection(GenerationConnection, redis.asyncio.SSLConnection):
     """For rediss:// URLs."""
 
 
-class _Local(_OfGeneration, redis.asyncio.UnixDomainSocketConnection):
+class UnixConnection(GenerationConnection, redis.asyncio.UnixDomainSocketConnection):
     """For unix:// URLs."""
 
 
 _KINDS = {
-    redis.asyncio.Connection: _Plain,
-    redis.asyncio.SSLConnection: _Encrypted,
-    redis.asyncio.UnixDomainSocketConnection: _Local,
+    redis.asyncio.Connection: TcpConnection,
+    redis.asyncio.SSLConnection: TlsConnection,
+    redis.asyncio.UnixDomainSocketConnection: UnixConnection,
 }
 
 

@@ -61,11 +61,11 @@ class Recording(NamedTuple):
     events: list[ScoreEvent]
 
 
-class HistoryLost(ScoreboardError):
+class DatabaseRestored(ScoreboardError):
     """The writer's last turn is no longer in the database: an older one was restored. Nothing was recorded."""
 
 
-class LimitsUnchecked(ScoreboardError):
+class ActionLogMustDecide(ScoreboardError):
     """Another writer can't reach Redis, so the action log must decide on the rate limits. Nothing was recorded."""
 
 
@@ -91,8 +91,8 @@ async def record_aio(
     `rows` are not empty.
 
     With `decide_by_log`, the users' rows are locked first, and actions that it refuses are not recorded. So its
-    decision is exact across nodes. Without it, the caller has checked the rate limits. Raises HistoryLost,
-    LimitsUnchecked, and what asyncpg raises.
+    decision is exact across nodes. Without it, the caller has checked the rate limits. Raises DatabaseRestored,
+    ActionLogMustDecide, and what asyncpg raises.
     """
     if decide_by_log is None:
         return await _record_aio(conn, actions, span, boards, limits_checked=False)
@@ -133,8 +133,8 @@ async def _record_aio(
     if not rows:
         why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
         if why is not None and not why["continues"]:
-            raise HistoryLost
-        raise LimitsUnchecked  # or a writer was detached a moment ago: then the check was not needed, and costs little
+            raise DatabaseRestored
+        raise ActionLogMustDecide  # or a writer was detached a moment ago: then the check was not needed, and costs little
     recording = Recording([], [], [])
     places: dict[UUID, int] = {}
     for action, row in zip(actions, rows, strict=True):

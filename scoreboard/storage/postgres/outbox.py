@@ -60,7 +60,7 @@ ON CONFLICT (writer) DO UPDATE SET seen_at = clock_timestamp()"""
 ATTACH_SQL = "DELETE FROM detached_writers WHERE writer = ANY($1)"
 
 
-class Missing(NamedTuple):
+class MissingTurns(NamedTuple):
     """Turns of one writer that the projection of a board lacks. `users`: those whose totals on that board the turns may
     have changed, each with the id of the last row that names the user."""
 
@@ -70,7 +70,7 @@ class Missing(NamedTuple):
     age: float  # seconds, of the oldest turn
 
 
-class HistoryGone(ScoreboardError):
+class TurnsPruned(ScoreboardError):
     """Turns that a projection lacks were pruned: it must be rebuilt."""
 
 
@@ -90,12 +90,12 @@ def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[in
 
 async def missing_aio(
     conn: asyncpg.Connection, board: Board, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
-) -> list[Missing]:
+) -> list[MissingTurns]:
     """The turns that a board with these `applied` turns lacks: at most MAX_REPLAYED_TURNS for each writer, each older
     than `settled` seconds. Turns that did not change the board are included, so that a writer's turns have no gap on
     any board.
 
-    Raises HistoryGone, and what asyncpg raises.
+    Raises TurnsPruned, and what asyncpg raises.
     """
     found = []
     for writer, last in committed.items():
@@ -105,10 +105,12 @@ async def missing_aio(
         rows = await conn.fetch(TURNS_SQL, writer, done, settled, MAX_REPLAYED_TURNS, board.id)
         if rows:
             if rows[0]["turn"] != done + 1:
-                raise HistoryGone
+                raise TurnsPruned
             users = {user: row["id"] for row in rows if row["touched"] for user in row["users"]}
             renamed = frozenset(user for row in rows if row["names"] for user in row["users"])
-            found.append(Missing(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"]))
+            found.append(
+                MissingTurns(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"])
+            )
     return found
 
 

@@ -46,7 +46,7 @@ _LOWERED = "ARRAY(SELECT lower(given COLLATE pg_c_utf8) FROM unnest({0}::text[])
 # registrations. The name's skeletons are inserted first, in their order. So the second of two concurrent registrations
 # waits for the first, and then creates no user. If it already has some of the skeletons by then, or if only the address
 # was taken meanwhile, `created` is empty: the foreign key of the skeletons is violated, and everything is rolled back.
-CREATE = f"""
+CREATE_SQL = f"""
 WITH taken AS (
     SELECT EXISTS (SELECT FROM users WHERE lower(username COLLATE pg_c_utf8) = lower($2 COLLATE pg_c_utf8)) AS username,
            EXISTS (SELECT FROM users WHERE lower(email COLLATE pg_c_utf8) = ANY ({_LOWERED.format("$8")})) AS email,
@@ -67,7 +67,7 @@ WITH taken AS (
 ), secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $5 FROM created)
 SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608 – constants
 
-PROFILE = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
+PROFILE_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
 
 # A user name has no @, an address has one: each is looked up by its own index. The order of matches: first the name as
 # it was typed, since names that are older than today's rules stay; then the name as it would be stored; then the user
@@ -91,7 +91,7 @@ ORDER BY array_position({_LOWERED.format("$1")}, lower(email COLLATE pg_c_utf8))
 
 BY_ID = "SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id WHERE id = $1"
 
-# Runs before CHANGE when the name changes, as a statement of its own. CHANGE sees the names that the user had when it
+# Runs before CHANGE_SQL when the name changes, as a statement of its own. CHANGE_SQL sees the names that the user had when it
 # began, so it must not begin during another rename of the same user.
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 
@@ -101,7 +101,7 @@ LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 # $6: average seconds between two changes, 0: no limit; $7: how many seconds before it is due a change may come.
 # $8: whether resting names are limited.
 # `rest`: seconds until the user may give up one more name; 0: at once, or this change gives up none.
-CHANGE = f"""
+CHANGE_SQL = f"""
 WITH before AS (
     SELECT id, username, email, avatar_url, created_at, profile_change_due AS due
     FROM users WHERE id = $1 FOR NO KEY UPDATE
@@ -173,7 +173,7 @@ NO_TIMEOUTS = (
     "SET LOCAL statement_timeout = 0; SET LOCAL transaction_timeout = 0; "
     "SET LOCAL idle_in_transaction_session_timeout = 0"
 )
-DELETE = "DELETE FROM users WHERE id = $1 RETURNING id"
+DELETE_SQL = "DELETE FROM users WHERE id = $1 RETURNING id"
 
 _PAGE = """
 SELECT u.id, u.username, u.email, u.avatar_url, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
@@ -242,7 +242,7 @@ async def create(
     for _ in range(CREATE_TRIES):
         try:
             row = await stores.fetchrow(
-                CREATE, user, username, email, avatar_url, password_hash, wanted, first, addresses
+                CREATE_SQL, user, username, email, avatar_url, password_hash, wanted, first, addresses
             )
         except asyncpg.ForeignKeyViolationError:  # the next try sees what was taken
             continue
@@ -280,7 +280,7 @@ async def by_id(stores: Stores, user: UUID) -> Account | None:
 
 async def profile(stores: Stores, user: UUID) -> Profile | None:
     """The user's profile; None when there is no such user."""
-    row = await stores.fetchrow(PROFILE, user)
+    row = await stores.fetchrow(PROFILE_SQL, user)
     return None if row is None else _profile(row)
 
 
@@ -306,7 +306,7 @@ async def change(
     arguments = (user, username, avatar_url, set_avatar, wanted, interval, early, per_hour is not None, first)
     try:
         if username is None:
-            row = await stores.fetchrow(CHANGE, *arguments)
+            row = await stores.fetchrow(CHANGE_SQL, *arguments)
         else:
             row = await stores.in_transaction(_rename_aio, user, arguments)
     except (asyncpg.UniqueViolationError, _OvertakenError):
@@ -332,7 +332,7 @@ async def change(
 async def _rename_aio(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
     """Runs in a transaction. Raises _OvertakenError, which rolls it back."""
     await conn.execute(LOCK_USER, user)
-    row = await conn.fetchrow(CHANGE, *arguments)
+    row = await conn.fetchrow(CHANGE_SQL, *arguments)
     if row is not None and row["is_overtaken"]:
         raise _OvertakenError
     return row
@@ -360,7 +360,7 @@ async def delete(stores: Stores, user: UUID) -> bool:
 async def _delete_aio(conn: asyncpg.Connection, user: UUID) -> bool:
     async with conn.transaction():
         await conn.execute(NO_TIMEOUTS)
-        return await conn.fetchval(DELETE, user) is not None
+        return await conn.fetchval(DELETE_SQL, user) is not None
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:

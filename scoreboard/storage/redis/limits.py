@@ -67,11 +67,11 @@ class LimitDecision:
     reserved: int = 0
 
 
-class Limits:
+class UserLimits:
     """The limits of all users. `per_minute`: actions a user in any 60 seconds; 0: no limit. `cooldowns` False: no
     cooldowns. The timestamp and the action type's rule are always checked.
 
-    `longest_ms`: the longest window or cooldown in use.
+    `max_window_ms`: the longest window or cooldown in use.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Limits:
         "_since",
         "_trusted_from",
         "cooldowns",
-        "longest_ms",
+        "max_window_ms",
         "per_minute",
     )
 
@@ -95,7 +95,7 @@ class Limits:
         *,
         per_minute: int,
         cooldowns: bool,
-        longest_ms: int = WINDOW_MS,
+        max_window_ms: int = WINDOW_MS,
         namespace: Namespace = SPECIFIED,
         retention: RedisRetention | None = None,
     ) -> None:
@@ -108,7 +108,7 @@ class Limits:
         self._seen_reconnects = 0
         self._confirm_at = 0.0  # monotonic seconds
         self._is_young = True  # whether the windows began less than the longest one ago, as last read
-        self.per_minute, self.cooldowns, self.longest_ms = per_minute, cooldowns, max(longest_ms, WINDOW_MS)
+        self.per_minute, self.cooldowns, self.max_window_ms = per_minute, cooldowns, max(max_window_ms, WINDOW_MS)
 
     async def reserve_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
         """Decides on the batch in one call. Returns the decisions, and whether they are complete. If not, the log must
@@ -137,12 +137,12 @@ class Limits:
         if self._retention.reconnects != self._seen_reconnects:
             self._seen_reconnects = self._retention.reconnects
             self.invalidate()
-        self._is_young = answer[0] - answer[1] < self.longest_ms
+        self._is_young = answer[0] - answer[1] < self.max_window_ms
         return decisions, not (self._is_young or monotonic() < self._trusted_from or self._retention.evicts)
 
     def invalidate(self) -> None:
         """Redis may lack actions from before this moment. The log decides too, until the longest window is over."""
-        self._trusted_from = monotonic() + self.longest_ms / 1000
+        self._trusted_from = monotonic() + self.max_window_ms / 1000
 
     async def reset_windows_aio(self) -> None:
         """Notes in Redis, for all nodes, that its windows are complete only from now on. Raises StorageUnavailable."""
@@ -161,14 +161,14 @@ class Limits:
         key = self._namespace.limits_since
         with redis_errors():
             since, now = await self._since(keys=[key], args=["look"])
-        self._is_young = now - since < self.longest_ms
+        self._is_young = now - since < self.max_window_ms
         if self._is_young:
             with postgres_errors():
                 # an age: the stores' clocks may differ
-                recent = await conn.fetchval(RECENT_SQL, now - since + self.longest_ms)
+                recent = await conn.fetchval(RECENT_SQL, now - since + self.max_window_ms)
             if not recent:
                 with redis_errors():
-                    await self._since(keys=[key], args=["complete", since, self.longest_ms])
+                    await self._since(keys=[key], args=["complete", since, self.max_window_ms])
 
     async def release_aio(self, given_back: Iterable[tuple[SubmittedAction, int]]) -> None:
         """Releases what `reserve_aio` newly reserved, given as (action, bits). Raises StorageUnavailable; then the

@@ -127,7 +127,7 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
     writer = Writer(stores.connect_committer_aio, nobody_refused, [agreed()])
 
     async def attempt(number: int) -> bool:
-        conn = await writer.ready_aio()
+        conn = await writer.connection_aio()
         timer = asyncio.get_running_loop().call_later(random.uniform(0, LATEST_SECONDS / 4), conn.terminate)
         try:
             (taken,) = await writer.record_aio([claim(user, action_id=str(number))], by_log=bool(number % 2))

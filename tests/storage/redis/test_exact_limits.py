@@ -1,4 +1,4 @@
-"""Limits stay exact when nodes lose Redis: the log decides under the user's row lock, whichever of two nodes still has
+"""UserLimits stay exact when nodes lose Redis: the log decides under the user's row lock, whichever of two nodes still has
 Redis."""
 
 from collections.abc import AsyncIterator

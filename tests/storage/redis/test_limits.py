@@ -18,7 +18,7 @@ from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.connections.namespace import SPECIFIED
 from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis import limits as module
-from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, Limits
+from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, UserLimits
 from tests.storage.seeds import Scribe, claim, complete_windows, connection, make_users
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # what is asked of Redis alone
@@ -27,20 +27,20 @@ BAD = invalid("metadata", "is refused by a rule")
 N = 10  # specification: actions a minute
 
 
-def limits_of(stores: Stores, per_minute: int = N, *, cooldowns: bool = True) -> Limits:
-    return Limits(stores.redis_direct, per_minute=per_minute, cooldowns=cooldowns)
+def limits_of(stores: Stores, per_minute: int = N, *, cooldowns: bool = True) -> UserLimits:
+    return UserLimits(stores.redis_direct, per_minute=per_minute, cooldowns=cooldowns)
 
 
 def action(number: object = None, **others: Any) -> SubmittedAction:
     return claim(USER, action_id=None if number is None else str(number), **others)
 
 
-async def reserve(limits: Limits, claims: Sequence[SubmittedAction]) -> list[LimitDecision]:
+async def reserve(limits: UserLimits, claims: Sequence[SubmittedAction]) -> list[LimitDecision]:
     judgements, _ = await run_in_asyncio(limits.reserve_aio, claims)
     return judgements
 
 
-async def judge(limits: Limits, *claims: SubmittedAction) -> list[str]:
+async def judge(limits: UserLimits, *claims: SubmittedAction) -> list[str]:
     """ "yes", the layer of a 429, or the field of a 400, each."""
     return [layer_of(judgement.refusal) for judgement in await reserve(limits, claims)]
 
@@ -70,7 +70,7 @@ async def test_two_clients_in_parallel_get_exactly_the_limit(redis_url: str) -> 
     minute."""
     judged: list[LimitDecision] = []
 
-    async def send(limits: Limits) -> None:
+    async def send(limits: UserLimits) -> None:
         judged.extend(await reserve(limits, [action() for _ in range(20)]))
 
     async def client() -> None:
@@ -288,7 +288,7 @@ submissions = st.lists(
 )
 
 
-async def by_log(limits: Limits, stores: Stores, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
+async def by_log(limits: UserLimits, stores: Stores, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
     async with connection(stores) as conn:
         return await run_in_asyncio(limits.decide_by_log_aio, conn, claims)
 
@@ -350,7 +350,7 @@ async def test_a_retry_does_not_count_against_itself_in_the_log(stores: Stores) 
 # ---- windows that may lack something ---------------------------------------------------------------------------------
 
 
-async def is_complete(limits: Limits) -> bool:
+async def is_complete(limits: UserLimits) -> bool:
     _, complete = await run_in_asyncio(limits.reserve_aio, [action()])
     return complete
 
@@ -358,7 +358,7 @@ async def is_complete(limits: Limits) -> bool:
 async def test_windows_that_begin_without_their_past_are_not_complete(stores: Stores) -> None:
     """An emptied Redis stores since when its windows are complete; for the longest window after that the log decides
     too."""
-    limits = Limits(stores.redis_direct, per_minute=0, cooldowns=True, longest_ms=120_000)
+    limits = UserLimits(stores.redis_direct, per_minute=0, cooldowns=True, max_window_ms=120_000)
     await complete_windows(stores)
     assert await is_complete(limits)
     await stores.command("FLUSHALL")
@@ -399,7 +399,7 @@ async def test_an_outage_begins_the_windows_anew_on_all_nodes(stores: Stores) ->
 async def test_a_connection_that_was_made_anew_is_distrusted(stores: Stores) -> None:
     """After a restart of Redis the log decides too: what Redis had saved may be a second old."""
     retention = stores.redis_retention
-    limits = Limits(stores.redis_direct, per_minute=N, cooldowns=True, retention=retention)
+    limits = UserLimits(stores.redis_direct, per_minute=N, cooldowns=True, retention=retention)
     await complete_windows(stores)
     assert await is_complete(limits)
     retention.evicts = True
