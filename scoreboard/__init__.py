@@ -7,7 +7,7 @@ The folders are the layers, and imports go one way:
 - `web` and `live` are what clients speak to: HTTP routes, and the transports of those who watch.
 - `workers` are the tasks that run for ever: committers, projector, housekeeping.
 - `operations` has one use case a file.
-- `storage` alone speaks to PostgreSQL and Redis.
+- `storage` alone reads and writes in PostgreSQL and Redis, over the connections of `drivers`.
 - `domain` and `security` are rules and values: pure functions, no I/O.
 - `http` and `net` are HTTP/1.1 and its sockets. They know nothing of scoreboards.
 - `settings`, `embedded`, `telemetry` and `runtime` serve all others: configuration, servers for development, logs and

@@ -23,23 +23,23 @@ BELOW: dict[str, tuple[str, ...]] = {
     "settings": ("domain",),
     "embedded": ("domain",),
     "http": ("net", "telemetry", "runtime", "domain"),
-    "storage.connections": ("domain", *TOOLS),
-    "storage.postgres": ("storage.connections", "domain", *TOOLS),
-    "storage.redis": ("storage.connections", "domain", *TOOLS),
-    "storage": ("domain", *TOOLS),
-    "operations": ("storage", "security", "domain", *TOOLS),
-    "operations.admin": ("operations", "storage", "security", "domain", *TOOLS),
-    "workers": ("operations", "storage", "domain", *TOOLS),
+    "drivers": ("domain", *TOOLS),
+    "storage.postgres": ("drivers", "domain", *TOOLS),
+    "storage.redis": ("drivers", "domain", *TOOLS),
+    "storage": ("drivers", "domain", *TOOLS),
+    "operations": ("storage", "drivers", "security", "domain", *TOOLS),
+    "operations.admin": ("operations", "storage", "drivers", "security", "domain", *TOOLS),
+    "workers": ("operations", "storage", "drivers", "domain", *TOOLS),
     "live": ("storage.bus", "storage.board_cache", "http", "net", "domain", "telemetry"),
-    "web": ("operations", "storage", "security", "http", "domain", *TOOLS),
-    "app": ("workers", "web", "live", "operations", "storage", "security", "http", "net", "domain", *TOOLS),
-    "cli": ("app", "client", "workers", "web", "operations", "storage", "security", "domain", *TOOLS),
+    "web": ("operations", "storage", "drivers", "security", "http", "domain", *TOOLS),
+    "app": ("workers", "web", "live", "operations", "storage", "drivers", "security", "http", "net", "domain", *TOOLS),
+    "cli": ("app", "client", "workers", "web", "operations", "storage", "drivers", "security", "domain", *TOOLS),
     "client": ("domain", "security"),
 }
 # Who may import a library: the second event loop, and each framework, stay in one place.
 ONLY = {
-    **dict.fromkeys(("trio_asyncio", "asyncpg", "redis"), ("storage",)),
-    "asyncio": ("storage", "client.asyncio"),
+    **dict.fromkeys(("trio_asyncio", "asyncpg", "redis"), ("drivers", "storage")),
+    "asyncio": ("drivers", "storage", "client.asyncio"),
     "websockets": ("client.asyncio",),
     **dict.fromkeys(("quart", "quart_trio", "quart_schema"), ("web",)),
     "hypercorn": ("http",),
@@ -64,6 +64,11 @@ ASYNC_NODES = (ast.Await, ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith)
 def within(module: str, layer: str) -> bool:
     """Whether a module is in a layer, or is the one that is named."""
     return f"{module}.".startswith(f"{layer}.")
+
+
+def in_stores(module: str) -> bool:
+    """Whether a module may speak to a store itself."""
+    return within(module, "storage") or within(module, "drivers")
 
 
 def layer_of(module: str) -> str:
@@ -128,7 +133,7 @@ def loop_faults(module: str, tree: ast.AST) -> list[str]:
     def visit(node: ast.AST, function: str, *, in_lambda: bool) -> None:
         is_aio = function.endswith(AIO) or function in OVERRIDES
         if isinstance(node, ast.Call):
-            if last_name(node.func).endswith(AIO) and not within(module, "storage"):
+            if last_name(node.func).endswith(AIO) and not in_stores(module):
                 fault(node, "calls asyncio code outside storage")
             elif last_name(node.func).endswith(AIO) and not (is_aio or in_lambda):
                 fault(node, "calls asyncio code in Trio code")
@@ -144,7 +149,7 @@ def loop_faults(module: str, tree: ast.AST) -> list[str]:
         for value in awaited:
             if "trio" in names_in(value) and is_aio:
                 fault(value, "awaits Trio in asyncio code")
-            if within(module, "storage") and names_in(value) & DRIVERS and not is_aio:
+            if in_stores(module) and names_in(value) & DRIVERS and not is_aio:
                 fault(value, f"awaits a driver in a function without {AIO}")
         if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
             function, in_lambda = node.name, False
@@ -188,7 +193,7 @@ def faults(sources: dict[str, str]) -> list[str]:
         for node in ast.walk(tree):
             if layer == "domain" and isinstance(node, ASYNC_NODES):
                 found.append(f"{module} line {node.lineno} is async")
-            if (driver := called_driver(node)) and not within(module, "storage"):
+            if (driver := called_driver(node)) and not in_stores(module):
                 found.append(f"{module} line {node.lineno} calls {driver}, a driver's object")  # type: ignore[attr-defined]
             runs = (
                 isinstance(node, ast.Attribute)

@@ -1,4 +1,5 @@
-"""The catalogue of what storage and workers log: an operator searches for these words, so each is written down once."""
+"""The catalogue of what drivers, storage and workers log: an operator searches for these words, so each is written down
+once."""
 
 import ast
 import re
@@ -14,7 +15,7 @@ SHAPE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 EVENTS = {
     "asyncio_callback_failed": "an exception that only asyncio's own handler saw; nothing ended",
-    "batch_interrupted": "a committer's batch had no answer: it is tried once more, and PostgreSQL tells which try counts",
+    "batch_interrupted": "a committer's batch had no answer: it is tried once more, PostgreSQL tells which try counts",
     "board_check_failed": "the board could not be compared with PostgreSQL; logged once for each reason",
     "board_confirmed": "the board agrees with PostgreSQL again",
     "board_doubted": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
@@ -48,9 +49,9 @@ def logged(tree: ast.AST) -> Iterator[str]:
                 yield ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else "not a literal"
 
 
-def test_storage_and_workers_log_what_the_catalogue_has() -> None:
+def test_drivers_storage_and_workers_log_what_the_catalogue_has() -> None:
     """Each event that is logged is in the catalogue, and the catalogue has no other."""
-    files = [*PACKAGE.glob("storage/**/*.py"), *PACKAGE.glob("workers/*.py")]
+    files = [*PACKAGE.glob("drivers/*.py"), *PACKAGE.glob("storage/**/*.py"), *PACKAGE.glob("workers/*.py")]
     assert {event for path in files for event in logged(ast.parse(path.read_text()))} == set(EVENTS)
 
 

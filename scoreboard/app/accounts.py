@@ -7,6 +7,8 @@ Tested by tests/cli/test_users.py, and with a whole node in tests/e2e.
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from scoreboard.drivers.clock import DatabaseClock
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.login_limits import LoginLimits
@@ -16,8 +18,6 @@ from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
 from scoreboard.settings.model import Settings
 from scoreboard.storage.bus import Bus
-from scoreboard.storage.connections.clock import DatabaseClock
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 
 

@@ -34,12 +34,12 @@ from scoreboard.app.reads import build_reads
 from scoreboard.app.workers import build_workers, start_workers
 from scoreboard.app.writes import build_writes
 from scoreboard.domain.boards import BOARDS, Board, BoardVersion
+from scoreboard.drivers.stores import Stores
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.process import ending_signals, raise_descriptor_limit, tune_gc
 from scoreboard.runtime.supervise import supervised
 from scoreboard.settings.keys import Keys
 from scoreboard.settings.model import Settings
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.start_stores import start_stores
 from scoreboard.telemetry import metrics

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from scoreboard.domain.boards import LEADERBOARD, Board
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.board_cache import BoardCache
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 from scoreboard.workers.projector import Projector
 

@@ -13,11 +13,11 @@ import trio
 from scoreboard.app.live import LiveParts
 from scoreboard.app.writes import WriteParts
 from scoreboard.domain.boards import Board, BoardVersion
+from scoreboard.drivers.stores import Stores
 from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.scoring import Rules
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.action_queue import Queue
 from scoreboard.operations.action_rules import load_rules
 from scoreboard.operations.submit_action import SubmitAction
@@ -18,7 +19,6 @@ from scoreboard.settings.model import Settings
 from scoreboard.storage.agreement import DetachedWriters
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import COMMITTERS

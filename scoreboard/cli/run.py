@@ -11,9 +11,9 @@ import click
 import trio
 
 from scoreboard.app.accounts import build_accounts
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
 from scoreboard.settings.model import Settings
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.start_stores import start_stores
 from scoreboard.telemetry import logging
 

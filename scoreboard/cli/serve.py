@@ -15,9 +15,9 @@ from scoreboard.app.node import serve as run_node
 from scoreboard.cli import demo
 from scoreboard.cli.options import FilePath, configured
 from scoreboard.domain.errors import SettingsError
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.action_rules import actions_file, load_rules
 from scoreboard.settings.model import Settings, load_settings
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users as user_store
 from scoreboard.telemetry import logging
 from scoreboard.web.pages.branding import load_branding, shown_accents

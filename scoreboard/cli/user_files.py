@@ -23,11 +23,11 @@ from scoreboard.cli.terminal import (
     utf8_text,
 )
 from scoreboard.domain.errors import SettingsError
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.admin import provisioning
 from scoreboard.operations.admin.import_files import decode, detect_csv, parse_users
 from scoreboard.operations.admin.provisioning import Imported
 from scoreboard.settings.model import Settings
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions
 
 MAX_REASON_CHARACTERS = 300  # of why a line is refused: parts of the line may be in it

@@ -21,10 +21,10 @@ from scoreboard.cli.terminal import CommandRefused, accepted, printable, read_pa
 from scoreboard.cli.user_files import import_users, make_tokens
 from scoreboard.domain.boards import BOARDS, rfc3339
 from scoreboard.domain.errors import Refusal
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin import users as administration
 from scoreboard.settings.model import Settings
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users as user_store
 from scoreboard.storage.postgres.users import Listed
 

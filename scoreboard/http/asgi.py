@@ -2,8 +2,8 @@
 
 1. `http.connection` has parsed the request. `HTTPStream` runs the application and calls `_Exchange.on_event`.
 2. `_Exchange` frames the response: by length, by chunks, or by closing (HTTP/1.0).
-3. A response of up to MAX_BUFFERED_RESPONSE_BYTES is written when the application's task has ended, so a client that reads slowly
-   keeps bytes in memory and no task. What is longer is written as it comes.
+3. A response of up to MAX_BUFFERED_RESPONSE_BYTES is written when the application's task has ended, so a client that
+   reads slowly keeps bytes in memory and no task. What is longer is written as it comes.
 4. Heads are written by `RequestHandlers.write_head`, as for every other response.
 5. The application finds http's Request as `scope["state"]["request"]`. The field `Host` that it sees is always HOST: a
    framework that builds addresses from what the client wrote there can be made to fail, or to link elsewhere.

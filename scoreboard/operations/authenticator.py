@@ -13,10 +13,10 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.drivers.clock import DatabaseClock
+from scoreboard.drivers.stores import Stores
 from scoreboard.security import tokens
 from scoreboard.security.issuer import Issuer
-from scoreboard.storage.connections.clock import DatabaseClock
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions
 
 # tokens, 1.1 kB each; full: the oldest is dropped, and verified again (150 µs) when it is used

@@ -9,8 +9,8 @@ from uuid import UUID
 from scoreboard.domain import account_rules, names
 from scoreboard.domain.errors import FieldError, Refusal
 from scoreboard.domain.outcomes import USER_DELETED
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.password_rules import invalid
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.users import Changed, Profile
 

@@ -17,12 +17,12 @@ from scoreboard.domain import email_addresses, names
 from scoreboard.domain.account_rules import MAX_PASSWORD_LENGTH
 from scoreboard.domain.errors import Code, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.hashing import Place
 from scoreboard.operations.login_admission import TOO_BUSY, Client, LoginAdmission
 from scoreboard.operations.login_limits import Attempt
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.users import Account
 

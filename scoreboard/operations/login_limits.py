@@ -8,9 +8,9 @@ checked first, and earlier counts of it are withdrawn.
    many, by /48 four times, since one household has a /56 and one rented server a /48.
 2. An account: `per_account` tries a minute from one network, right or wrong. Larger networks have multiples as in 1,
    and an IPv4 /24 four times as many. So a client of another network can't lock the owner out.
-3. An account from everywhere: EVERYWHERE_LIMIT_FACTOR as many failures, which bounds a botnet's guesses. 2 and 3 count tries
-   by the user name and tries by the e-mail address separately. With one count, a guessed address that belongs to the
-   account would be answered 429, and an unused address 401: that would show whose address it is.
+3. An account from everywhere: EVERYWHERE_LIMIT_FACTOR as many failures, which bounds a botnet's guesses. 2 and 3 count
+   tries by the user name and tries by the e-mail address separately. With one count, a guessed address that belongs to
+   the account would be answered 429, and an unused address 401: that would show whose address it is.
 4. A browser that has logged in to that account before (device cookie) has `per_account` failures of its own, and all
    browsers of an account have twice as many tries. Limits 1 to 3 do not apply to them, so neither strangers nor
    neighbours behind one address can lock the owner out. For any other account such a browser counts as its address.

@@ -8,11 +8,11 @@ from uuid import UUID
 from scoreboard.domain import account_rules
 from scoreboard.domain.errors import Code, FieldError, Refusal
 from scoreboard.domain.outcomes import USER_DELETED
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.login_admission import Client, LoginAdmission
 from scoreboard.operations.password_rules import check_password, invalid
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users
 
 REGISTRATION_CLOSED = Refusal(Code.FORBIDDEN, "Registration is closed here.")

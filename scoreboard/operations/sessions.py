@@ -15,12 +15,12 @@ import structlog
 
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.security import refresh_tokens
 from scoreboard.security.device_cookies import NONCE_BYTES
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.refresh_tokens import VALUE_BYTES
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions as session_store
 from scoreboard.storage.postgres.sessions import Opened
 

@@ -25,11 +25,11 @@ import trio
 from scoreboard.domain.boards import NEVER, READ_SIZE, TOP_SIZE, Board, BoardVersion, Entry, Snapshot, last_modified
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ranking import MAX_BIGINT, read_member
+from scoreboard.drivers.bridge import postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.drivers.single_flight import SingleFlight
+from scoreboard.drivers.stores import Stores
 from scoreboard.runtime.breaker import Breaker, guard
 from scoreboard.storage.agreement import Agreement, StaleReason
-from scoreboard.storage.connections.bridge import postgres_errors, redis_errors, run_in_asyncio
-from scoreboard.storage.connections.single_flight import SingleFlight
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.totals import for_board
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.scripts import load_board_script

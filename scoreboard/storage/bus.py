@@ -19,8 +19,8 @@ import msgspec
 from scoreboard.domain.actions import DECODE_ERRORS
 from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.ledger_rows import ScoreEvent
-from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import redis_errors, run_in_asyncio
+from scoreboard.drivers.stores import Stores
 
 # from connecting to the confirmation; a silent address is tried again soon, since it may lead to another server then
 SUBSCRIBE_TIMEOUT_SECONDS = 0.5

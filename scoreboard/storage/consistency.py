@@ -13,10 +13,10 @@ import asyncpg
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.ranking import read_member
-from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
-from scoreboard.storage.connections.deadline import ended_connection
-from scoreboard.storage.connections.namespace import BoardKeys
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import postgres_errors, redis_errors
+from scoreboard.drivers.deadline import ended_connection
+from scoreboard.drivers.namespace import BoardKeys
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres.totals import for_board
 
 CHUNK_ROWS = 5_000  # rows a round trip

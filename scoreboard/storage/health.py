@@ -15,11 +15,11 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
-from scoreboard.storage.connections.bridge import failures_reported_to, postgres_errors, redis_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded_aio
-from scoreboard.storage.connections.generation import Generation
-from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import failures_reported_to, postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.drivers.deadline import bounded_aio
+from scoreboard.drivers.generation import Generation
+from scoreboard.drivers.redis_pool import make_pool
+from scoreboard.drivers.stores import Stores
 from scoreboard.telemetry import metrics
 
 CHECK_INTERVAL_SECONDS = 1.0  # between the starts of two checks; so a change is known within two seconds

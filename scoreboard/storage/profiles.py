@@ -21,10 +21,10 @@ import asyncpg
 
 from scoreboard.domain.boards import BOARDS, READ_SIZE, TOP_SIZE, Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
-from scoreboard.storage.connections.conditions import reply_code
-from scoreboard.storage.connections.single_flight import SingleFlight
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import redis_errors, run_in_asyncio
+from scoreboard.drivers.conditions import reply_code
+from scoreboard.drivers.single_flight import SingleFlight
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.redis.scripts import load_script
 
 PROFILE_TTL_SECONDS = 300  # specification: caching table

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from scoreboard.domain.boards import Board
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.rebuild import Rebuilder
 

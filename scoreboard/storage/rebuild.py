@@ -25,10 +25,10 @@ import asyncpg
 
 from scoreboard.domain.boards import TOP_SIZE, Board, BoardVersion
 from scoreboard.domain.errors import ScoreboardError
-from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
-from scoreboard.storage.connections.deadline import ended_connection
-from scoreboard.storage.connections.namespace import BoardKeys
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import postgres_errors, redis_errors
+from scoreboard.drivers.deadline import ended_connection
+from scoreboard.drivers.namespace import BoardKeys
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.postgres.totals import for_board

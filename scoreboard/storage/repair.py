@@ -23,11 +23,11 @@ import structlog
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.drivers.bridge import postgres_errors
+from scoreboard.drivers.deadline import ConnectionDeadline
+from scoreboard.drivers.stores import Connection, Stores
 from scoreboard.storage.agreement import Agreement, DetachedWriters, StaleReason
 from scoreboard.storage.comparison import Comparison, Repair, needed_repair, reasons_of
-from scoreboard.storage.connections.bridge import postgres_errors
-from scoreboard.storage.connections.deadline import ConnectionDeadline
-from scoreboard.storage.connections.stores import Connection, Stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.rebuild import Rebuilder, StaleEpoch

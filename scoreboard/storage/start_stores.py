@@ -14,10 +14,10 @@ import structlog
 import trio
 
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
+from scoreboard.drivers.conditions import POOLER_ERRORS
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.embedded import stack as embedded
 from scoreboard.settings.model import Settings
-from scoreboard.storage.connections.conditions import POOLER_ERRORS
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres.migrate import migrate
 
 START_TIMEOUT_SECONDS = 60.0  # for PostgreSQL to accept connections

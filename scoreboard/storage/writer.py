@@ -27,10 +27,10 @@ from scoreboard.domain.outcomes import (
     SubmittedAction,
     out_of_service,
 )
+from scoreboard.drivers.bridge import postgres_errors
+from scoreboard.drivers.conditions import costs_connection
+from scoreboard.drivers.deadline import bounded_aio
 from scoreboard.storage.agreement import Agreement, StaleReason
-from scoreboard.storage.connections.bridge import postgres_errors
-from scoreboard.storage.connections.conditions import costs_connection
-from scoreboard.storage.connections.deadline import bounded_aio
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.postgres.ledger import ActionLogMustDecide, DatabaseRestored, DecideByLog, Recording
 

@@ -16,9 +16,9 @@ import trio
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.operations.action_queue import COMMIT_TIMED_OUT, Batch, Pending, Queue
 from scoreboard.storage.commit import Commit, Committed
-from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.telemetry import metrics
 
 log = structlog.get_logger()

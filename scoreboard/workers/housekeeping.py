@@ -13,7 +13,7 @@ import trio
 
 from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import sessions
 from scoreboard.storage.postgres.partitions import make_partitions
 from scoreboard.storage.postgres.skeletons import Backfill

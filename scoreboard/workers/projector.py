@@ -12,10 +12,10 @@ import trio
 
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.agreement import Agreement, DetachedWriters
 from scoreboard.storage.comparison import Repair
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.outbox import TurnsPruned
 from scoreboard.storage.rebuild import StaleEpoch, rebuild_board_aio
 from scoreboard.storage.redis.lease import SHARED

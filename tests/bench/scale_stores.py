@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import redis
 
-from scoreboard.storage.connections.postgres_connector import COMMITTER
+from scoreboard.drivers.postgres_connector import COMMITTER
 from scoreboard.storage.postgres import partitions
 from tests.bench import machine, stores
 

@@ -19,7 +19,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent.parent
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
-LAYERS = "import scoreboard.client, sys; print(*{name.split('.')[1] for name in sys.modules if name.startswith('scoreboard.')})"
+LAYERS = (
+    "import scoreboard.client, sys; "
+    "print(*{name.split('.')[1] for name in sys.modules if name.startswith('scoreboard.')})"
+)
 
 
 def required(requires: list[str], extra: str = "") -> set[str]:

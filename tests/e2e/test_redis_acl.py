@@ -12,7 +12,7 @@ import pytest
 import redis
 import trio
 
-from scoreboard.storage.connections.namespace import Namespace
+from scoreboard.drivers.namespace import Namespace
 from tests.conftest import resp
 from tests.e2e.server_processes import ServerProcess, provision
 from tests.e2e.test_operating import command

@@ -11,8 +11,8 @@ import trio
 
 from scoreboard.embedded.stack import Endpoints
 from tests.conftest import OwnValkey, execute, resp
+from tests.drivers.test_postgres_pool import read_only
 from tests.e2e.server_processes import Client, ServerProcess, register
-from tests.storage.connections.test_postgres_pool import read_only
 from tests.storage.proxy import Fault, proxy_before
 
 StartNode = Callable[..., ServerProcess]

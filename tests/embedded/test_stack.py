@@ -37,7 +37,8 @@ from pathlib import Path
 from scoreboard.embedded import stack as embedded, process as embedded_process, servers as embedded_servers
 folder, uid = Path(sys.argv[1]), int(sys.argv[2])
 if uid:
-    found = embedded_servers.executable_binaries(embedded_servers.find_binaries(), embedded_process.Account(uid, uid, "test"))
+    account = embedded_process.Account(uid, uid, "test")
+    found = embedded_servers.executable_binaries(embedded_servers.find_binaries(), account)
     embedded_servers.find_binaries = lambda: found
     os.setgroups([]); os.setgid(uid); os.setuid(uid)
 async def main():

@@ -11,8 +11,8 @@ import trio
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.admin.verify import differences
-from scoreboard.storage.connections.stores import Stores
 from tests.e2e.server_processes import ServerProcess
 from tests.faults.watching import TOP, Watcher
 

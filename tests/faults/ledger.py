@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import trio
 
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 from tests.e2e.server_processes import Client, ServerProcess
 
 UNKNOWN = 0  # no answer

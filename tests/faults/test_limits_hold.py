@@ -7,8 +7,8 @@ import httpx
 import pytest
 import trio
 
+from scoreboard.drivers.stores import open_stores
 from scoreboard.embedded.stack import Endpoints
-from scoreboard.storage.connections.stores import open_stores
 from tests.conftest import database
 from tests.e2e.server_processes import Client, provision
 from tests.faults.servers import Pair, Valkey, pair_on

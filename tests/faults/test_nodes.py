@@ -16,7 +16,7 @@ import redis
 import trio
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.storage.connections.namespace import SPECIFIED
+from scoreboard.drivers.namespace import SPECIFIED
 from tests.conftest import execute
 from tests.e2e.server_processes import ServerProcess, register
 from tests.faults.ledger import Action, act

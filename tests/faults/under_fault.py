@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import trio
 
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.stores import Stores, open_stores
 from tests.e2e.server_processes import Client, provision
 from tests.faults import ranks, reads
 from tests.faults.converging import converged

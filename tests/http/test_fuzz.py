@@ -40,7 +40,8 @@ snippets = st.sampled_from(
     [
         b"GET /hello HTTP/1.1\r\n", b"POST /echo HTTP/1.1\r\n", b"Host: t\r\n", b"\r\n", b"Content-Length: 5\r\n",
         b"Transfer-Encoding: chunked\r\n",
-        b"Connection: Upgrade\r\n", b"Upgrade: websocket\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n", b"Expect: 100-continue\r\n", b"hello",
+        b"Connection: Upgrade\r\n", b"Upgrade: websocket\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n",
+        b"Expect: 100-continue\r\n", b"hello",
         b"Sec-WebSocket-Version: 13\r\n", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"GET /live HTTP/1.1\r\n",
         b"\x81\x85\0\0\0\0hello",
         b"GET /app/chunks HTTP/1.0\r\n", b"Connection: close\r\n", b"HTTP/1.1 200 OK\r\n", b"\x88\x80\0\0\0\0",

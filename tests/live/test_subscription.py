@@ -11,13 +11,13 @@ import trio.testing
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.close_codes import CloseCode
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.drivers.stores import open_stores
 from scoreboard.live import subscription as module
 from scoreboard.live.hub import Hub
 from scoreboard.live.subscription import HEARTBEAT_TIMEOUT_SECONDS, Subscription
 from scoreboard.live.viewer_count import ViewerCount
 from scoreboard.storage import bus
 from scoreboard.storage.bus import Bus
-from scoreboard.storage.connections.stores import open_stores
 from scoreboard.telemetry import metrics
 from tests.conftest import OwnValkey
 from tests.live.boards import BOARD, OTHER

@@ -6,8 +6,8 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.operations.authenticator import Identity
-from scoreboard.storage.connections.bridge import run_in_asyncio
 from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.skeletons import Backfill
 from tests.operations.people import Node

@@ -12,6 +12,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.drivers.clock import DatabaseClock
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
@@ -20,8 +22,6 @@ from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
-from scoreboard.storage.connections.clock import DatabaseClock
-from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import database
 
 KEYS = TokenKeys.from_private({"k1": b"k" * 32}, "k1")

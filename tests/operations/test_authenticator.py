@@ -7,12 +7,12 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.drivers.clock import DatabaseClock, steady_clock
+from scoreboard.drivers.stores import Connection, Stores
 from scoreboard.operations import authenticator as sessions_module
 from scoreboard.operations.log_in import INVALID_CREDENTIALS
 from scoreboard.operations.sessions import MAX_PUBLISHED, LoggedIn
 from scoreboard.security import tokens
-from scoreboard.storage.connections.clock import DatabaseClock, steady_clock
-from scoreboard.storage.connections.stores import Connection, Stores
 from scoreboard.storage.postgres import sessions as storage
 from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.users import Profile

@@ -10,9 +10,9 @@ import pytest
 
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import USER_DELETED
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security.signatures import action_secret
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users
 from tests.operations.people import (
     CHEAP,

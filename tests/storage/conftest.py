@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.postgres.migrate import migrate
 
 

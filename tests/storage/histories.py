@@ -19,11 +19,11 @@ from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Applied, Projection

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.board_cache import BoardCache
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.projection import Projection
 from tests.storage.seeds import NAMES, agreed, open_board

@@ -15,10 +15,10 @@ from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import SubmittedAction
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.namespace import SPECIFIED
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.agreement import Agreement
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.namespace import SPECIFIED
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.projection import Projection
 

@@ -10,11 +10,11 @@ import trio
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, BoardVersion, Entry, Snapshot
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import open_stores
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage import board_cache as module
 from scoreboard.storage.board_cache import BoardCache, Standing
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import open_stores
 from scoreboard.storage.profiles import Profile, Profiles
 from tests.conftest import OwnValkey
 from tests.storage.scored_board import NAMES, ScoredBoard, counted_commands
@@ -77,7 +77,8 @@ async def test_an_empty_board_is_a_board(world: ScoredBoard) -> None:
 async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: ScoredBoard) -> None:
     """A read returns at most READ_SIZE rows, and a total beyond 2^53 − 2 keeps its last digit."""
     rows = await world.stores.fetch(
-        "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' FROM generate_series(1, $1) n RETURNING id",
+        "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' "
+        "FROM generate_series(1, $1) n RETURNING id",
         READ_SIZE + 5,
     )
     for place, row in enumerate(rows):

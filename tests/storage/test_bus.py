@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.bus import Bus, Heartbeat, Personal, Revoked, Update, decode
-from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import OwnValkey
 from tests.storage.proxy import Fault, proxy_before
 from tests.storage.scored_board import ScoredBoard

@@ -11,12 +11,12 @@ from scoreboard.domain.actions import TOO_OLD_OR_AHEAD, invalid
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import UNSTORABLE_ACTION, USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.storage import board_writer as module
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit, Committed
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.limits import LimitDecision, UserLimits
 from scoreboard.storage.redis.projection import Projection

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.drivers.stores import open_stores
 from scoreboard.embedded import stack as embedded
-from scoreboard.storage.connections.stores import open_stores
 from scoreboard.storage.postgres.migrate import migrate
 from tests.storage.test_health import monitoring, until
 

@@ -10,17 +10,17 @@ import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.embedded import stack as embedded
 from scoreboard.embedded.stack import Endpoints
 from scoreboard.storage import health
 from scoreboard.storage.bus import Bus
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.telemetry.metrics import REGISTRY
 from tests.conftest import OwnValkey, execute, resp
-from tests.storage.connections.test_postgres_pool import INSERT, at_once, read_only
+from tests.drivers.test_postgres_pool import INSERT, at_once, read_only
 from tests.storage.proxy import Fault, Proxy, proxy_before
 
 UP, DOWN, READ_ONLY, FULL = StoreCondition.UP, StoreCondition.DOWN, StoreCondition.READ_ONLY, StoreCondition.FULL

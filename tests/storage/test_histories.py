@@ -4,7 +4,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.workers.projector import Projector
 from tests.storage.histories import Players, Step, histories, played

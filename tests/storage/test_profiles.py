@@ -8,15 +8,15 @@ import pytest
 
 from scoreboard.domain.boards import LEADERBOARD, TOP_SIZE
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.namespace import SPECIFIED
+from scoreboard.drivers.postgres_connector import PostgresConnector
+from scoreboard.drivers.postgres_pool import PostgresPool
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.live.frame_set import next_frame_set
 from scoreboard.storage import board_cache as board_module
 from scoreboard.storage import profiles as module
 from scoreboard.storage.bus import Update, decode
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.namespace import SPECIFIED
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
-from scoreboard.storage.connections.postgres_pool import PostgresPool
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.profiles import Profiles, placeholder
 from tests.conftest import OwnValkey
 from tests.storage.scored_board import NAMES, ScoredBoard, counted_commands

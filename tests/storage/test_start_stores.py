@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import ScoreboardError, SettingsError, StartError
+from scoreboard.drivers.bridge import postgres_errors
 from scoreboard.settings.model import Settings, load_settings
 from scoreboard.storage import start_stores as opening
-from scoreboard.storage.connections.bridge import postgres_errors
 from scoreboard.storage.start_stores import check_postgres_url, check_redis_url, start_stores
 from tests.conftest import execute
 

@@ -10,6 +10,8 @@ import trio
 
 from scoreboard.domain.boards import LEADERBOARD, NEVER, Board, BoardVersion
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.admin.verify import differences
 from scoreboard.runtime.breaker import Breaker
@@ -20,8 +22,6 @@ from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.comparison import Repair
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.redis.limits import UserLimits

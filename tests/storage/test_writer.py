@@ -14,11 +14,11 @@ from scoreboard.domain.boards import Board
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import LOCKED, UNSTORABLE_ACTION, Outcome, Recorded, SubmittedAction, too_many_actions
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.postgres_connector import PostgresConnector
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage import writer as module
 from scoreboard.storage.agreement import StaleReason
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import RecordedTurn, Writer
@@ -58,7 +58,8 @@ async def record(writer: Writer, claims: Sequence[SubmittedAction]) -> list[Outc
 async def recorded_once(stores: Stores, claims: Sequence[SubmittedAction]) -> bool:
     """Every action has one key and one log row, and its points are in its user's total."""
     rows = await stores.fetch(
-        "SELECT count(*) AS logs, count(DISTINCT action_id) AS ids, sum(points_awarded) AS points, max(total_score) AS total"
+        "SELECT count(*) AS logs, count(DISTINCT action_id) AS ids, sum(points_awarded) AS points, "
+        "max(total_score) AS total"
         " FROM action_logs JOIN scores USING (user_id) WHERE user_id = ANY($1) GROUP BY user_id",
         list({each.user for each in claims}),
     )
@@ -311,7 +312,7 @@ async def test_a_swallowed_answer_ends_within_its_deadline(
     claims, number, proxy.fault = [claim(user)], writer.writer_id, Fault.SWALLOW
     with monkeypatch.context() as hurried, trio.fail_after(5), pytest.raises(StorageUnavailable):
         hurried.setattr(module, "STATEMENT_SECONDS", 0.1)
-        hurried.setattr("scoreboard.storage.connections.postgres_connector.CONNECT_SECONDS", 0.1)
+        hurried.setattr("scoreboard.drivers.postgres_connector.CONNECT_SECONDS", 0.1)
         await record(writer, claims)
     proxy.fault = None
     assert writer.writer_id != number

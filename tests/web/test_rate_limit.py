@@ -90,8 +90,8 @@ def test_every_kind_has_a_bound(path: str, most: int) -> None:
 
 
 def test_users_of_one_address_count_for_themselves() -> None:
-    """Each has the whole limit, all together USERS_LIMIT_FACTOR as much; a token that this node has not verified counts under
-    the address."""
+    """Each has the whole limit, all together USERS_LIMIT_FACTOR as much; a token that this node has not verified counts
+    under the address."""
     room, _ = gate()
     assert passed(room, BOARD, LIMIT + 5, user=1) == LIMIT
     assert passed(room, BOARD, LIMIT + 5) == LIMIT

@@ -12,13 +12,13 @@ import trio.testing
 from scoreboard.domain.boards import LEADERBOARD, Board, BoardVersion
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.drivers.postgres_connector import PostgresConnector
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.operations import action_queue
 from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Queue
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.writer import Writer
@@ -185,7 +185,7 @@ async def test_swallowed_answers_end_at_the_actions_deadline(
     monkeypatch.setattr(action_queue, "ACTION_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(module, "RECONNECT_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr("scoreboard.storage.writer.STATEMENT_SECONDS", 0.4)
-    monkeypatch.setattr("scoreboard.storage.connections.postgres_connector.CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr("scoreboard.drivers.postgres_connector.CONNECT_SECONDS", 0.4)
     users = await make_users(world.stores, 5)
     await world.start()
     with trio.fail_after(30):

@@ -10,8 +10,8 @@ import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.workers import housekeeping
 from scoreboard.workers.housekeeping import run_housekeeping

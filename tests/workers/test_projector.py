@@ -11,13 +11,13 @@ import trio_asyncio
 from scoreboard.domain.boards import LEADERBOARD, NEVER, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import SequenceRange
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.namespace import BoardKeys
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.operations.admin.verify import differences
 from scoreboard.storage import rebuild
 from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.comparison import BEHIND_SECONDS, Comparison, Repair, needed_repair, reasons_of
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.namespace import BoardKeys
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import outbox
 from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.profiles import Profiles
@@ -427,7 +427,8 @@ async def test_a_history_that_went_back_is_noticed_without_anybody_acting(stores
         " FROM old_scores o WHERE o.user_id = s.user_id"
     )
     await stores.execute(
-        "DELETE FROM commits c WHERE NOT EXISTS (SELECT FROM old_commits o WHERE o.writer = c.writer AND o.turn = c.turn)"
+        "DELETE FROM commits c WHERE NOT EXISTS "
+        "(SELECT FROM old_commits o WHERE o.writer = c.writer AND o.turn = c.turn)"
     )
     epoch = projector.projection.known.epoch
     assert await projector.check_once() is Repair.REBUILD

@@ -17,11 +17,11 @@ from scoreboard.domain import account_rules as profiles
 from scoreboard.domain import email_addresses
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.skeletons import fold_case, skeletons
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin.import_files import UserRecord
 from scoreboard.security import refresh_tokens
 from scoreboard.security.issuer import Issuer
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import sessions, users
 
 MAX_BATCH_USERS = 500  # users a round trip

@@ -11,8 +11,8 @@ import trio
 
 from scoreboard.domain.boards import BOARDS
 from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.users import Profile
 

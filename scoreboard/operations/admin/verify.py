@@ -10,8 +10,8 @@ Tested in tests/workers/test_projector.py.
 import trio
 
 from scoreboard.domain.boards import Board
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.consistency import compare_stores_aio
 
 COMPARISONS = 4  # a board is repaired within three seconds, so a temporary difference is gone after these

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 
 CHANGE = """
 UPDATE credentials SET password_hash = $2, updated_at = now() WHERE user_id = $1 AND password_hash = $3

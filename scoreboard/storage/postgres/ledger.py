@@ -134,7 +134,8 @@ async def _record_aio(
         why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
         if why is not None and not why["continues"]:
             raise DatabaseRestored
-        raise ActionLogMustDecide  # or a writer was detached a moment ago: then the check was not needed, and costs little
+        # or a writer was detached a moment ago: then the check was not needed, and costs little
+        raise ActionLogMustDecide
     recording = Recording([], [], [])
     places: dict[UUID, int] = {}
     for action, row in zip(actions, rows, strict=True):

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import asyncpg
 
 from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded_aio, ended_connection
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.drivers.bridge import asyncio_loop, postgres_errors, run_in_asyncio
+from scoreboard.drivers.deadline import bounded_aio, ended_connection
+from scoreboard.drivers.postgres_connector import PostgresConnector
 
 # server_version_num: 17 brought transaction_timeout, which alone ends a half-received message that holds locks
 OLDEST_POSTGRES = 170_000

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import asyncpg
 import structlog
 
-from scoreboard.storage.connections.bridge import postgres_errors
-from scoreboard.storage.connections.conditions import postgres_condition
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import postgres_errors
+from scoreboard.drivers.conditions import postgres_condition
+from scoreboard.drivers.stores import Stores
 
 MONTHS_AHEAD = 3  # besides them there is a DEFAULT partition
 ADVISORY_LOCK_KEY = 0x5C0BEB0B  # one node at a time makes partitions

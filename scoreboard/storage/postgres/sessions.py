@@ -13,7 +13,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 
 # of an ended session's row: an access token of it may be valid for a day, plus one day
 RETENTION_DAYS = 2
@@ -145,7 +145,7 @@ async def revoked_within(stores: Stores, seconds: float) -> tuple[list[UUID], fl
 
 
 async def now(stores: Stores) -> float:
-    """PostgreSQL's time in Unix seconds, for commands that need it once. A node uses storage.connections.clock."""
+    """PostgreSQL's time in Unix seconds, for commands that need it once. A node uses drivers.clock."""
     return float(await stores.fetchval(NOW))
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard.domain.skeletons import skeletons
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 
 # How long a name is reserved after its user gave it up: people may mistake a new user of that name for the old one.
 REST_DAYS = 30

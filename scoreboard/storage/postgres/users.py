@@ -19,7 +19,7 @@ import asyncpg
 from scoreboard.domain import email_addresses, names
 from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres.skeletons import REST_DAYS
 
 # Names of one user that are reserved after a rename. At this number the user can't give up another one.
@@ -65,7 +65,8 @@ WITH taken AS (
     SELECT $1, $2, $3, $4 FROM claimed HAVING count(*) = cardinality($6::text[])
     ON CONFLICT DO NOTHING RETURNING id
 ), secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $5 FROM created)
-SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608 – constants
+# constants
+SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608
 
 PROFILE_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
 
@@ -91,8 +92,8 @@ ORDER BY array_position({_LOWERED.format("$1")}, lower(email COLLATE pg_c_utf8))
 
 BY_ID = "SELECT id, username, password_hash FROM users LEFT JOIN credentials ON user_id = id WHERE id = $1"
 
-# Runs before CHANGE_SQL when the name changes, as a statement of its own. CHANGE_SQL sees the names that the user had when it
-# began, so it must not begin during another rename of the same user.
+# Runs before CHANGE_SQL when the name changes, as a statement of its own. CHANGE_SQL sees the names that the user had
+# when it began, so it must not begin during another rename of the same user.
 LOCK_USER = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE"
 
 # Under the user's row lock, so that changes from several nodes are counted exactly.

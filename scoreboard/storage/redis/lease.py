@@ -9,8 +9,8 @@ from time import monotonic
 import structlog
 
 from scoreboard.domain.boards import Board
-from scoreboard.storage.connections.bridge import redis_errors
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import redis_errors
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.redis.scripts import load_script
 
 LEASE_MS = 2_000  # after this time another node continues the work of a dead one

@@ -20,10 +20,10 @@ from scoreboard.domain.actions import MAX_ACTION_AGE_MS, MAX_ACTION_AHEAD_MS, TO
 from scoreboard.domain.boards import user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import SubmittedAction, cooling_down, too_many_actions
-from scoreboard.storage.connections.bridge import postgres_errors, redis_errors
-from scoreboard.storage.connections.generation import Generation
-from scoreboard.storage.connections.namespace import SPECIFIED, Namespace
-from scoreboard.storage.connections.redis_retention import RedisRetention
+from scoreboard.drivers.bridge import postgres_errors, redis_errors
+from scoreboard.drivers.generation import Generation
+from scoreboard.drivers.namespace import SPECIFIED, Namespace
+from scoreboard.drivers.redis_retention import RedisRetention
 from scoreboard.storage.redis.scripts import load_script
 
 WINDOW_MS = 60_000  # specification: per minute, sliding window

@@ -14,8 +14,8 @@ import msgspec
 from scoreboard.domain.boards import NEVER, TOP_SIZE, Board, BoardVersion, user_id
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.ranking import order_key
-from scoreboard.storage.connections.bridge import redis_errors
-from scoreboard.storage.connections.namespace import SPECIFIED, BoardKeys, Namespace
+from scoreboard.drivers.bridge import redis_errors
+from scoreboard.drivers.namespace import SPECIFIED, BoardKeys, Namespace
 from scoreboard.storage.redis.scripts import load_board_script
 
 _encode = msgspec.json.Encoder().encode

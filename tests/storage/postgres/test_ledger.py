@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
 from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Recorded, SubmittedAction
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
 from tests.storage.seeds import Scribe, claim, connection, make_users
 
 NOWHERE = "redis://127.0.0.1:1/0"  # nothing here speaks to Redis
 HIGHEST = 2**53 - 1  # the largest total
-DELETE = "WITH doomed AS (SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE) DELETE FROM users WHERE id IN (SELECT id FROM doomed)"
+DELETE = (
+    "WITH doomed AS (SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE) "
+    "DELETE FROM users WHERE id IN (SELECT id FROM doomed)"
+)
 
 
 async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | None]:
@@ -45,7 +48,8 @@ async def test_a_first_action_counts(stores: Stores) -> None:
     assert isinstance(outcome, Recorded)
     assert (outcome.previous, outcome.points, outcome.new, outcome.rank) == (0, 30, 30, None)
     row = await stores.fetchrow(
-        "SELECT l.*, k.body_sha256, c.users, c.id AS batch, k.processed_at = l.processed_at AND l.processed_at = c.committed_at AS together"
+        "SELECT l.*, k.body_sha256, c.users, c.id AS batch, "
+        "k.processed_at = l.processed_at AND l.processed_at = c.committed_at AS together"
         " FROM action_logs l JOIN action_keys k USING (user_id, action_id), commits c WHERE writer = 7 AND turn = 1"
     )
     assert row is not None
@@ -334,7 +338,8 @@ async def test_a_batch_and_the_deletion_of_its_users_do_not_deadlock(stores: Sto
     assert USER_DELETED in outcomes
     assert (
         await stores.fetchval(
-            "SELECT (SELECT count(*) FROM scores) + (SELECT count(*) FROM action_keys) + (SELECT count(*) FROM action_logs)"
+            "SELECT (SELECT count(*) FROM scores) + (SELECT count(*) FROM action_keys) "
+            "+ (SELECT count(*) FROM action_logs)"
         )
         == 0
     )

@@ -13,9 +13,9 @@ import trio
 import unicodedata2
 
 from scoreboard.domain.errors import StartError, StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.postgres_connector import PostgresConnector
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.postgres import migrate as module
 from scoreboard.storage.postgres.migrate import TIMEOUTS, Migration, is_migrated_aio, migrate, migrations, outstanding
 from tests.conftest import execute
@@ -150,7 +150,8 @@ async def test_the_columns_are_the_specifications(stores: Stores) -> None:
     """Names, types and nullability of the specification's tables, and what was added to them."""
     rows = await stores.fetch(
         "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable"
-        " FROM information_schema.columns WHERE table_schema = 'public' AND table_name IN ('users', 'scores', 'action_logs')"
+        " FROM information_schema.columns WHERE table_schema = 'public'"
+        " AND table_name IN ('users', 'scores', 'action_logs')"
     )
     columns = {f"{row[0]}.{row[1]}": (row[2], row[3], row[4]) for row in rows}
     assert columns["users.username"] == ("character varying", 50, "NO")

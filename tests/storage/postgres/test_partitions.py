@@ -10,9 +10,9 @@ import trio
 from structlog.testing import capture_logs
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.embedded.stack import Endpoints
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
 from scoreboard.storage.postgres import partitions as module
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.storage.postgres.partitions import MONTHS_AHEAD, make_partitions_aio, months

@@ -1,5 +1,5 @@
-"""UserLimits stay exact when nodes lose Redis: the log decides under the user's row lock, whichever of two nodes still has
-Redis."""
+"""UserLimits stay exact when nodes lose Redis: the log decides under the user's row lock, whichever of two nodes still
+has Redis."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +10,12 @@ import trio
 from redis.asyncio import ConnectionPool
 
 from scoreboard.domain.outcomes import Outcome, Recorded
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.generation import Generation
+from scoreboard.drivers.redis_client import DirectClient
+from scoreboard.drivers.redis_pool import make_pool
+from scoreboard.drivers.stores import REDIS_SECONDS, Stores, open_stores
 from scoreboard.storage.commit import Commit
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.generation import Generation
-from scoreboard.storage.connections.redis_client import DirectClient
-from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.storage.connections.stores import REDIS_SECONDS, Stores, open_stores
 from tests.storage.proxy import proxy_before
 from tests.storage.seeds import claim, make_users, open_board
 from tests.storage.test_commit import CommitterNode

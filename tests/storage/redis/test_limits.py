@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scoreboard.domain.actions import TOO_OLD_OR_AHEAD, invalid
 from scoreboard.domain.errors import Refusal, StorageUnavailable
 from scoreboard.domain.outcomes import SubmittedAction
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.namespace import SPECIFIED
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.namespace import SPECIFIED
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.redis import limits as module
 from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, UserLimits
 from tests.storage.seeds import Scribe, claim, complete_windows, connection, make_users

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import LEADERBOARD, NEVER, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.redis.projection import Applied, Projection
 from tests.storage.seeds import NAMES, UPDATES, open_board, order_in_redis
 

@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.connections import postgres_pool
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.postgres_pool import CALL_SECONDS
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers import postgres_pool
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.postgres_pool import CALL_SECONDS
+from scoreboard.drivers.stores import Stores, open_stores
 from tests.conftest import execute
 from tests.storage.proxy import Fault, Proxy, proxy_before
 

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded_aio
-from scoreboard.storage.connections.stores import Stores, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.deadline import bounded_aio
+from scoreboard.drivers.stores import Stores, open_stores
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.seeds import connection
 

@@ -4,7 +4,7 @@ Every module that uses PostgreSQL or Redis gets a `Stores`. Its methods are call
 except those whose names end in `_aio`. All raise `StorageUnavailable` when a store does not answer in time. The
 commands and the server get theirs from storage.start_stores, which migrates the database first.
 
-Tested in tests/storage/connections/test_postgres_pool.py and tests/storage/connections/test_terminated.py.
+Tested in tests/drivers/test_postgres_pool.py and tests/storage/test_terminated.py.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from weakref import WeakSet
 import asyncpg
 import redis.asyncio
 
-from scoreboard.storage.connections.bridge import asyncio_loop, postgres_errors, redis_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import bounded_aio, ended_connection
-from scoreboard.storage.connections.generation import Generation
-from scoreboard.storage.connections.namespace import Namespace
-from scoreboard.storage.connections.postgres_connector import CONNECT_SECONDS, PostgresConnector
-from scoreboard.storage.connections.postgres_pool import PostgresPool
-from scoreboard.storage.connections.redis_client import DirectClient
-from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.storage.connections.redis_retention import RedisRetention
+from scoreboard.drivers.bridge import asyncio_loop, postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.drivers.deadline import bounded_aio, ended_connection
+from scoreboard.drivers.generation import Generation
+from scoreboard.drivers.namespace import Namespace
+from scoreboard.drivers.postgres_connector import CONNECT_SECONDS, PostgresConnector
+from scoreboard.drivers.postgres_pool import PostgresPool
+from scoreboard.drivers.redis_client import DirectClient
+from scoreboard.drivers.redis_pool import make_pool
+from scoreboard.drivers.redis_retention import RedisRetention
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from typing import TypeVar
 import asyncpg
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import postgres_errors
-from scoreboard.storage.connections.conditions import costs_connection
-from scoreboard.storage.connections.deadline import bounded_aio
-from scoreboard.storage.connections.generation import Generation
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
+from scoreboard.drivers.bridge import postgres_errors
+from scoreboard.drivers.conditions import costs_connection
+from scoreboard.drivers.deadline import bounded_aio
+from scoreboard.drivers.generation import Generation
+from scoreboard.drivers.postgres_connector import PostgresConnector
 
 T = TypeVar("T")
 

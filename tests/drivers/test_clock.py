@@ -1,6 +1,6 @@
 """PostgreSQL's time on a node: measured, and steady."""
 
-from scoreboard.storage.connections.clock import MAX_ROUND_TRIP_SECONDS, DatabaseClock, steady_clock
+from scoreboard.drivers.clock import MAX_ROUND_TRIP_SECONDS, DatabaseClock, steady_clock
 
 
 def test_a_clock_that_is_set_changes_nothing() -> None:

@@ -9,12 +9,12 @@ import redis.asyncio
 import trio
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
+from scoreboard.drivers.bridge import redis_errors, run_in_asyncio
+from scoreboard.drivers.generation import REPLACE_INTERVAL_SECONDS, Generation
+from scoreboard.drivers.redis_pool import make_pool
+from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.embedded.servers import find_binaries
 from scoreboard.storage.bus import Bus, Heartbeat, decode
-from scoreboard.storage.connections.bridge import redis_errors, run_in_asyncio
-from scoreboard.storage.connections.generation import REPLACE_INTERVAL_SECONDS, Generation
-from scoreboard.storage.connections.redis_pool import make_pool
-from scoreboard.storage.connections.stores import Stores, open_stores
 from tests.conftest import OwnValkey, resp
 from tests.storage.proxy import Proxy, proxy_before
 

@@ -14,8 +14,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from scoreboard.storage.connections.conditions import costs_connection, reply_code
-from scoreboard.storage.connections.generation import Generation
+from scoreboard.drivers.conditions import costs_connection, reply_code
+from scoreboard.drivers.generation import Generation
 
 Pool = TypeVar("Pool", bound=redis.asyncio.ConnectionPool)
 

@@ -7,9 +7,9 @@ import redis.asyncio
 import redis.exceptions
 import trio
 
-from scoreboard.storage.connections.bridge import run_in_asyncio
-from scoreboard.storage.connections.redis_client import DirectClient
-from scoreboard.storage.connections.stores import REDIS_SECONDS, open_stores
+from scoreboard.drivers.bridge import run_in_asyncio
+from scoreboard.drivers.redis_client import DirectClient
+from scoreboard.drivers.stores import REDIS_SECONDS, open_stores
 from tests.storage.proxy import Fault, Proxy, proxy_before
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"  # Redis alone is asked

@@ -4,7 +4,7 @@ A reply that means "not here" is true for every connection that was opened befor
 before its next use, the subscription at once, one in use when its call has ended. Plain methods may be called from
 anywhere on the loop.
 
-Tested in tests/storage/connections/test_redis_pool.py and tests/storage/connections/test_postgres_pool.py.
+Tested in tests/drivers/test_redis_pool.py and tests/drivers/test_postgres_pool.py.
 """
 
 import asyncio

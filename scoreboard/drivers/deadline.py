@@ -20,7 +20,7 @@ from typing import TypeVar
 import asyncpg
 
 from scoreboard.domain.errors import ScoreboardError, StorageUnavailable
-from scoreboard.storage.connections.conditions import postgres_condition
+from scoreboard.drivers.conditions import postgres_condition
 
 T = TypeVar("T")
 

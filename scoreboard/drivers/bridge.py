@@ -14,7 +14,7 @@ import structlog
 import trio_asyncio
 
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
-from scoreboard.storage.connections.conditions import POOLER_ERRORS, postgres_condition, redis_condition
+from scoreboard.drivers.conditions import POOLER_ERRORS, postgres_condition, redis_condition
 from scoreboard.telemetry import metrics
 
 P = ParamSpec("P")

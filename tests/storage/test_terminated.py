@@ -12,11 +12,11 @@ import trio
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.domain.outcomes import Recorded
+from scoreboard.drivers.bridge import postgres_errors, run_in_asyncio
+from scoreboard.drivers.deadline import ConnectionDeadline, bounded_aio, ended_connection
+from scoreboard.drivers.postgres_connector import PostgresConnector
+from scoreboard.drivers.stores import Stores
 from scoreboard.operations.admin import verify
-from scoreboard.storage.connections.bridge import postgres_errors, run_in_asyncio
-from scoreboard.storage.connections.deadline import ConnectionDeadline, bounded_aio, ended_connection
-from scoreboard.storage.connections.postgres_connector import PostgresConnector
-from scoreboard.storage.connections.stores import Stores
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.storage.writer import Writer
 from tests.storage.seeds import agreed, claim, make_users, nobody_refused, open_board

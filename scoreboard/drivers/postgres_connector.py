@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from scoreboard.storage.connections.bridge import postgres_errors
+from scoreboard.drivers.bridge import postgres_errors
 
 CONNECT_SECONDS = 2.0  # to a store in the same data centre; longer means "not there"
 MIN_CONNECT_SECONDS = 0.001  # when the deadline has passed already; asyncpg does not accept a time-out of 0

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from scoreboard.storage.connections.single_flight import SingleFlight
+from scoreboard.drivers.single_flight import SingleFlight
 from tests.conftest import in_asyncio
 
 

@@ -4,7 +4,7 @@ storage.health sets whether Redis evicts keys, and the connections count reconne
 before it relies on a window. Tested in tests/storage/test_health.py and tests/storage/redis/test_limits.py.
 """
 
-from scoreboard.storage.connections.generation import Generation
+from scoreboard.drivers.generation import Generation
 
 
 class RedisRetention:

@@ -8,9 +8,9 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from scoreboard.domain.errors import StorageUnavailable, StoreCondition
-from scoreboard.storage.connections.bridge import failures_reported_to, postgres_errors, redis_errors, run_in_asyncio
-from scoreboard.storage.connections.conditions import costs_connection, postgres_condition, redis_condition, reply_code
-from scoreboard.storage.connections.stores import Stores
+from scoreboard.drivers.bridge import failures_reported_to, postgres_errors, redis_errors, run_in_asyncio
+from scoreboard.drivers.conditions import costs_connection, postgres_condition, redis_condition, reply_code
+from scoreboard.drivers.stores import Stores
 from tests.storage.seeds import connection
 
 DOWN, READ_ONLY, FULL, BUSY = StoreCondition.DOWN, StoreCondition.READ_ONLY, StoreCondition.FULL, StoreCondition.BUSY

@@ -38,7 +38,7 @@ _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheErr
 # A prepared statement is missing in the session, or exists already: a pooler gives sessions to several connections.
 POOLER_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
 # What asyncpg raises without an error reply. AttributeError, which may follow `terminate`, is treated in
-# storage.connections.deadline.
+# drivers.deadline.
 _NO_REPLY = (OSError, TimeoutError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _BY_CODE = {

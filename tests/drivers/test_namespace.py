@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from scoreboard.domain.boards import LEADERBOARD
-from scoreboard.storage.connections.namespace import SPECIFIED, Namespace
+from scoreboard.drivers.namespace import SPECIFIED, Namespace
 
 USER = UUID(int=1)
 

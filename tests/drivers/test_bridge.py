@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import trio
 
-from scoreboard.storage.connections.bridge import asyncio_loop, run_in_asyncio
+from scoreboard.drivers.bridge import asyncio_loop, run_in_asyncio
 
 
 async def double_aio(number: int) -> int:
