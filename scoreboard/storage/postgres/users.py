@@ -65,7 +65,6 @@ WITH taken AS (
     SELECT $1, $2, $3, $4 FROM claimed HAVING count(*) = cardinality($6::text[])
     ON CONFLICT DO NOTHING RETURNING id
 ), secret AS (INSERT INTO credentials (user_id, password_hash) SELECT id, $5 FROM created)
-# constants
 SELECT EXISTS (SELECT FROM created) AS is_created, taken.email AND NOT taken.username AS is_email FROM taken"""  # noqa: S608
 
 PROFILE_SQL = "SELECT id, username, email, avatar_url, created_at FROM users WHERE id = $1"
