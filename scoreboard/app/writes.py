@@ -53,8 +53,8 @@ def build_writes(
     commits = [
         Commit(
             Writer(
-                stores.connect_committer_aio,
-                limits.decide_by_log_aio,
+                stores,
+                limits,
                 [projector.agreement for projector in projectors],
             ),
             limits,

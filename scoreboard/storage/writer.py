@@ -12,7 +12,7 @@ Coroutines run in asyncio; one batch at a time.
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import asyncpg
 import structlog
@@ -32,7 +32,7 @@ from scoreboard.drivers.conditions import costs_connection
 from scoreboard.drivers.deadline import bounded_aio
 from scoreboard.storage.agreement import Agreement, StaleReason
 from scoreboard.storage.postgres import ledger
-from scoreboard.storage.postgres.ledger import ActionLogMustDecide, DatabaseRestored, DecideByLog, Recording
+from scoreboard.storage.postgres.ledger import ActionLogMustDecide, DatabaseRestored, LogLimits, Recording
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -53,20 +53,26 @@ class RecordedTurn(NamedTuple):
     span: SequenceRange
 
 
+class CommitterConnector(Protocol):
+    """What opens a committer's connection: `Stores`, or in tests a `PostgresConnector` alone."""
+
+    async def connect_committer_aio(self) -> asyncpg.Connection:
+        """A new connection. Raises StorageUnavailable."""
+
+
 class Writer:
     """One connection, one writer id, and the next sequence number."""
 
-    __slots__ = ("_connect", "agreements", "boards", "conn", "decide_by_log", "sequence", "writer_id")
+    __slots__ = ("_connector", "agreements", "boards", "conn", "limits", "sequence", "writer_id")
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[asyncpg.Connection]],
-        decide_by_log: DecideByLog,
+        connector: CommitterConnector,
+        limits: LogLimits,
         agreements: Sequence[Agreement],
     ) -> None:
-        """`connect` opens a committer's connection. `decide_by_log` refuses actions by the rate limits in the action
-        log. `agreements` are those of the boards for which actions are recorded."""
-        self._connect, self.decide_by_log, self.agreements = connect, decide_by_log, agreements
+        """`agreements` are those of the boards for which actions are recorded."""
+        self._connector, self.limits, self.agreements = connector, limits, agreements
         self.boards = tuple(agreement.board for agreement in agreements)
         self.conn: asyncpg.Connection | None = None
         self._new_writer_id()
@@ -83,7 +89,7 @@ class Writer:
         """The open connection; opens a new one if needed. Raises StorageUnavailable within the connect time-out."""
         conn = self.conn
         if conn is None or conn.is_closed():
-            conn = self.conn = await self._connect()
+            conn = self.conn = await self._connector.connect_committer_aio()
         return conn
 
     async def ask_aio(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
@@ -111,7 +117,7 @@ class Writer:
             if skip_locked:
                 places = await self._set_locked_apart_aio(actions, places, turns)
             if places:
-                await self._record_aio(actions, places, turns, self.decide_by_log if by_log else None)
+                await self._record_aio(actions, places, turns, self.limits if by_log else None)
         except StorageUnavailable:
             if not turns:
                 raise
@@ -134,39 +140,39 @@ class Writer:
         actions: Sequence[SubmittedAction],
         places: Sequence[int],
         turns: list[RecordedTurn],
-        decide_by_log: DecideByLog | None,
+        log_limits: LogLimits | None,
     ) -> None:
         batch, span = [actions[place] for place in places], self.span()
         try:
-            recording = await self._record_or_resolve_aio(batch, span, decide_by_log)
+            recording = await self._record_or_resolve_aio(batch, span, log_limits)
         except DatabaseRestored:
             log.warning("writer_renumbered", store="postgresql", writer=self.writer_id, lost_turn=self.sequence - 1)
             self._mark_stale(StaleReason.HISTORY_LOST)
             self._new_writer_id()
-            await self._record_aio(actions, places, turns, decide_by_log)
+            await self._record_aio(actions, places, turns, log_limits)
             return
         except ActionLogMustDecide:
             self._mark_stale(StaleReason.DETACHED)
-            await self._record_aio(actions, places, turns, self.decide_by_log)
+            await self._record_aio(actions, places, turns, self.limits)
             return
         except _LOCKS as exc:
             free = await self._set_locked_apart_aio(actions, places, turns)
             if len(free) == len(places):  # no user's row is held, or not any more
                 await self._halve_aio(
-                    actions, places, turns, decide_by_log, out_of_service(f"The database is busy ({exc.sqlstate}).")
+                    actions, places, turns, log_limits, out_of_service(f"The database is busy ({exc.sqlstate}).")
                 )
             elif free:
-                await self._record_aio(actions, free, turns, decide_by_log)
+                await self._record_aio(actions, free, turns, log_limits)
             return
         except asyncpg.UniqueViolationError as exc:
             if exc.constraint_name != "commits_pkey":
-                await self._halve_aio(actions, places, turns, decide_by_log, UNSTORABLE_ACTION)
+                await self._halve_aio(actions, places, turns, log_limits, UNSTORABLE_ACTION)
                 return
             self._new_writer_id()  # a delayed try of an earlier batch has used this turn
-            await self._record_aio(actions, places, turns, decide_by_log)
+            await self._record_aio(actions, places, turns, log_limits)
             return
         except (*_DATA, ValueError):  # ValueError: asyncpg's own DataError, or text that has no UTF-8
-            await self._halve_aio(actions, places, turns, decide_by_log, UNSTORABLE_ACTION)
+            await self._halve_aio(actions, places, turns, log_limits, UNSTORABLE_ACTION)
             return
         if recording.rows:
             self.sequence += 1
@@ -188,18 +194,18 @@ class Writer:
         actions: Sequence[SubmittedAction],
         places: Sequence[int],
         turns: list[RecordedTurn],
-        decide_by_log: DecideByLog | None,
+        log_limits: LogLimits | None,
         alone: Outcome,
     ) -> None:
         if len(places) == 1:
             turns.append(RecordedTurn(places, _all(alone, places), self.span()))
             return
         middle = len(places) // 2
-        await self._record_aio(actions, places[:middle], turns, decide_by_log)
-        await self._record_aio(actions, places[middle:], turns, decide_by_log)
+        await self._record_aio(actions, places[:middle], turns, log_limits)
+        await self._record_aio(actions, places[middle:], turns, log_limits)
 
     async def _record_or_resolve_aio(
-        self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
+        self, batch: Sequence[SubmittedAction], span: SequenceRange, log_limits: LogLimits | None
     ) -> Recording:
         """Tries the turn, and once more after a deadlock or when the first try's outcome is unknown.
 
@@ -208,19 +214,19 @@ class Writer:
         await self.connection_aio()  # a batch that was never sent has no unknown outcome
         try:
             try:
-                return await self._try_aio(batch, span, decide_by_log)
+                return await self._try_aio(batch, span, log_limits)
             except asyncpg.DeadlockDetectedError:
-                return await self._try_aio(batch, span, decide_by_log)
+                return await self._try_aio(batch, span, log_limits)
         except StorageUnavailable as exc:
             if self.is_connected:
                 if costs_connection(exc):
                     self.conn.terminate()  # type: ignore[union-attr]  # it is connected
                 raise  # an error reply: nothing was recorded
             log.warning("batch_interrupted", why=exc.why, actions=len(batch))
-            return await self._resolve_aio(batch, span, decide_by_log)
+            return await self._resolve_aio(batch, span, log_limits)
 
     async def _resolve_aio(
-        self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
+        self, batch: Sequence[SubmittedAction], span: SequenceRange, log_limits: LogLimits | None
     ) -> Recording:
         """Tries the same turn on a new connection. The unique keys make it wait for a first try that still runs, and
         show whether that was committed.
@@ -230,7 +236,7 @@ class Writer:
         try:
             try:
                 # a refusal of this try does not show whether the first one was committed
-                recording = await self._try_aio(batch, span, decide_by_log or self.decide_by_log)
+                recording = await self._try_aio(batch, span, log_limits or self.limits)
             except asyncpg.UniqueViolationError as exc:
                 if exc.constraint_name != "commits_pkey":
                     raise
@@ -250,13 +256,13 @@ class Writer:
             ) from exc
 
     async def _try_aio(
-        self, batch: Sequence[SubmittedAction], span: SequenceRange, decide_by_log: DecideByLog | None
+        self, batch: Sequence[SubmittedAction], span: SequenceRange, log_limits: LogLimits | None
     ) -> Recording:
         conn = await self.connection_aio()
         try:
             with postgres_errors():
                 return await bounded_aio(
-                    conn, STATEMENT_SECONDS, ledger.record_aio(conn, batch, span, decide_by_log, self.boards)
+                    conn, STATEMENT_SECONDS, ledger.record_aio(conn, batch, span, log_limits, self.boards)
                 )
         except StorageUnavailable as exc:
             if isinstance(exc.__cause__, _LOCKS):

@@ -28,7 +28,7 @@ from scoreboard.storage.postgres import ledger
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Applied, Projection
 from scoreboard.storage.writer import Writer
-from tests.storage.seeds import agreed, claim, connection, make_users, nobody_refused, open_board
+from tests.storage.seeds import NobodyRefused, agreed, claim, connection, make_users, open_board
 
 USERS, IDS, COMMITTERS = 5, 6, 2
 LATEST = 10  # steps that a late board call is late at most
@@ -123,7 +123,7 @@ class Players:
         self.agreement = agreed()
         self.commits = [
             Commit(
-                Writer(stores.connect_committer_aio, nobody_refused, [self.agreement]),
+                Writer(stores, NobodyRefused(), [self.agreement]),
                 UserLimits(stores.redis_direct, per_minute=0, cooldowns=False),
                 [BoardWriter(projection, self.agreement)],
                 Breaker("redis", interval=0),

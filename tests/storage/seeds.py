@@ -71,9 +71,13 @@ def agreed() -> Agreement:
     return agreement
 
 
-async def nobody_refused(_conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
-    """No limit is used up."""
-    return [None] * len(claims)
+class NobodyRefused:
+    """Limits of which none is used up."""
+
+    async def decide_by_log_aio(
+        self, _conn: asyncpg.Connection, actions: Sequence[SubmittedAction]
+    ) -> list[Refusal | None]:
+        return [None] * len(actions)
 
 
 @asynccontextmanager

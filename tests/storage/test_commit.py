@@ -39,7 +39,7 @@ class CommitterNode:
 
     def committer(self, *, per_minute: int = 10) -> Commit:
         limits = UserLimits(self.stores.redis_direct, per_minute=per_minute, cooldowns=True)
-        writer = Writer(self.stores.connect_committer_aio, limits.decide_by_log_aio, [self.agreement])
+        writer = Writer(self.stores, limits, [self.agreement])
         self.made.append(Commit(writer, limits, [BoardWriter(self.projection, self.agreement)], self.breaker))
         return self.made[-1]
 

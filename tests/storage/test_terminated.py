@@ -19,7 +19,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations.admin import verify
 from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.storage.writer import Writer
-from tests.storage.seeds import agreed, claim, make_users, nobody_refused, open_board
+from tests.storage.seeds import NobodyRefused, agreed, claim, make_users, open_board
 
 FAR = 60.0  # a deadline that no test reaches
 TRIES = 240  # of each kind; one in four or so hits its call
@@ -124,7 +124,7 @@ async def test_a_committer_whose_connection_is_ended(stores: Stores) -> None:
     counts once."""
     random = Random(7)
     (user,) = await make_users(stores, 1)
-    writer = Writer(stores.connect_committer_aio, nobody_refused, [agreed()])
+    writer = Writer(stores, NobodyRefused(), [agreed()])
 
     async def attempt(number: int) -> bool:
         conn = await writer.connection_aio()

@@ -62,8 +62,8 @@ class TwoBoardNode:
             for board, projector in self.projectors.items()
         }
         writer = Writer(
-            stores.connect_committer_aio,
-            self.limits.decide_by_log_aio,
+            stores,
+            self.limits,
             [each.agreement for each in self.projectors.values()],
         )
         boards = [BoardWriter(each.projection, each.agreement) for each in self.projectors.values()]

@@ -23,7 +23,7 @@ from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import RecordedTurn, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
-from tests.storage.seeds import agreed, claim, connection, make_users, nobody_refused
+from tests.storage.seeds import NobodyRefused, agreed, claim, connection, make_users
 
 HIGHEST = 2**53 - 1  # the largest total
 # of a try that is to be under way for long
@@ -40,7 +40,7 @@ async def proxy(stores: Stores) -> AsyncIterator[Proxy]:
 async def writer(proxy: Proxy, stores: Stores) -> AsyncIterator[Writer]:
     """One whose connection goes through the proxy, with the statement prepared: the next bytes are those of a batch."""
     (user,) = await make_users(stores, 1)
-    made = Writer(PostgresConnector(proxy.url).connect_committer_aio, nobody_refused, [agreed()])
+    made = Writer(PostgresConnector(proxy.url), NobodyRefused(), [agreed()])
     await run_in_asyncio(made.record_aio, [claim(user)])
     yield made
     made.close()
@@ -168,11 +168,11 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
         conn: asyncpg.Connection,
         batch: Sequence[SubmittedAction],
         span: SequenceRange,
-        decide_by_log: ledger.DecideByLog | None,
+        log_limits: ledger.LogLimits | None,
         boards: Sequence[Board],
     ) -> ledger.Recording:
         try:
-            return await real(conn, batch, span, decide_by_log, boards)
+            return await real(conn, batch, span, log_limits, boards)
         except asyncpg.PostgresError as exc:
             failed.append(exc.sqlstate or "")
             raise
@@ -348,7 +348,7 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
         conn: asyncpg.Connection,
         batch: Sequence[SubmittedAction],
         span: SequenceRange,
-        decide_by_log: ledger.DecideByLog | None,
+        log_limits: ledger.LogLimits | None,
         boards: Sequence[Board],
     ) -> ledger.Recording:
         nonlocal calls
@@ -356,7 +356,7 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
         if calls == 3:  # the whole batch, its first half, its second half
             proxy.refuse = True
             conn.terminate()
-        return await real(conn, batch, span, decide_by_log, boards)
+        return await real(conn, batch, span, log_limits, boards)
 
     monkeypatch.setattr(ledger, "record_aio", going)
     outcomes = await record(writer, claims)
@@ -413,11 +413,14 @@ async def test_while_another_writer_is_without_redis_the_log_is_asked(proxy: Pro
     one, other = await make_users(stores, 2)
     asked: list[UUID] = []
 
-    async def refuse_other(_conn: asyncpg.Connection, claims: Sequence[SubmittedAction]) -> list[Refusal | None]:
-        asked.extend(each.user for each in claims)
-        return [too_many_actions(1000) if each.user == other else None for each in claims]
+    class OtherRefused:
+        async def decide_by_log_aio(
+            self, _conn: asyncpg.Connection, actions: Sequence[SubmittedAction]
+        ) -> list[Refusal | None]:
+            asked.extend(each.user for each in actions)
+            return [too_many_actions(1000) if each.user == other else None for each in actions]
 
-    writer = Writer(PostgresConnector(proxy.url).connect_committer_aio, refuse_other, [agreed()])
+    writer = Writer(PostgresConnector(proxy.url), OtherRefused(), [agreed()])
     outcomes = await record(writer, [claim(one), claim(other)])
     assert (asked, [type(outcome) for outcome in outcomes]) == ([], [Recorded, Recorded])
     async with connection(stores) as conn:
@@ -434,10 +437,7 @@ async def test_the_log_is_asked_with_the_users_rows_locked(proxy: Proxy, stores:
     """Two writers at once, each asked to let one action of a user through: together they let exactly one through."""
     (user,) = await make_users(stores, 1)
     limits = UserLimits(stores.redis_direct, per_minute=1, cooldowns=True)
-    writers = [
-        Writer(PostgresConnector(proxy.url).connect_committer_aio, limits.decide_by_log_aio, [agreed()])
-        for _ in range(2)
-    ]
+    writers = [Writer(PostgresConnector(proxy.url), limits, [agreed()]) for _ in range(2)]
     outcomes: list[Outcome | None] = []
 
     async def act(writer: Writer) -> None:

@@ -45,9 +45,7 @@ class RunningCommitters:
         for _ in range(committers):
             limits = UserLimits(self.stores.redis_direct, per_minute=0, cooldowns=False)
             agreement = agreed()
-            writer = Writer(
-                PostgresConnector(self.postgres.url).connect_committer_aio, limits.decide_by_log_aio, [agreement]
-            )
+            writer = Writer(PostgresConnector(self.postgres.url), limits, [agreement])
             commit = Commit(writer, limits, [BoardWriter(projection, agreement)], breaker)
             self.commits.append(commit)
             await self.nursery.start(commit_batches, self.queue, commit, self.on_board_changed)

@@ -4,9 +4,9 @@ Called by `storage.commit` and `storage.writer` on a committer's own connection.
 replies of PostgreSQL are raised as they are: the caller halves the batch, retries, or fails.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -69,7 +69,13 @@ class ActionLogMustDecide(ScoreboardError):
     """Another writer can't reach Redis, so the action log must decide on the rate limits. Nothing was recorded."""
 
 
-DecideByLog = Callable[[asyncpg.Connection, Sequence[SubmittedAction]], Awaitable[Sequence[Refusal | None]]]
+class LogLimits(Protocol):
+    """Limits that the action log can decide: `storage.redis.limits.UserLimits`, which this layer does not import."""
+
+    async def decide_by_log_aio(
+        self, conn: asyncpg.Connection, actions: Sequence[SubmittedAction], /
+    ) -> Sequence[Refusal | None]:
+        """Why each action is refused; None where it is admitted. The users' rows are locked."""
 
 
 class RecordedAction(NamedTuple):
@@ -84,21 +90,21 @@ async def record_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
     span: SequenceRange,
-    decide_by_log: DecideByLog | None = None,
+    log_limits: LogLimits | None = None,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
     """Records the actions on these boards under the writer's turn `span.last`. The turn is used only if the returned
     `rows` are not empty.
 
-    With `decide_by_log`, the users' rows are locked first, and actions that it refuses are not recorded. So its
+    With `log_limits`, the users' rows are locked first, and actions that it refuses are not recorded. So its
     decision is exact across nodes. Without it, the caller has checked the rate limits. Raises DatabaseRestored,
     ActionLogMustDecide, and what asyncpg raises.
     """
-    if decide_by_log is None:
+    if log_limits is None:
         return await _record_aio(conn, actions, span, boards, limits_checked=False)
     async with conn.transaction():
         await conn.fetch(LOCK_SQL, [action.user for action in actions])
-        refusals = await decide_by_log(conn, actions)
+        refusals = await log_limits.decide_by_log_aio(conn, actions)
         admitted = [action for action, refusal in zip(actions, refusals, strict=True) if refusal is None]
         recording = (
             await _record_aio(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
