@@ -39,14 +39,14 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
         stores,
         authenticator,
         issuer,
-        bus.publish_revoked,
+        bus,
         refresh_days=settings.security.refresh_days,
         clock=authenticator.clock.now,
     )
     accounts = Accounts(
         sessions,
         LoginLimits(settings.limits.login_per_minute, settings.limits.login_ip),
-        profiles.write_through,
+        profiles,
         registration=settings.accounts.registration,
         own_host=own_host(settings),
         profile_changes_per_hour=settings.limits.profile_changes_per_hour,

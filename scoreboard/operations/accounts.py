@@ -15,7 +15,7 @@ from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.change_password import change_password, set_password
-from scoreboard.operations.change_profile import OnProfileChange, change_profile
+from scoreboard.operations.change_profile import change_profile
 from scoreboard.operations.log_in import log_in
 from scoreboard.operations.login_admission import THIS_PROCESS, Client, LoginAdmission
 from scoreboard.operations.login_limits import LoginLimits
@@ -25,6 +25,7 @@ from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
 from scoreboard.storage.postgres import credentials, users
 from scoreboard.storage.postgres.users import Profile
+from scoreboard.storage.profiles import Profiles
 
 
 class Accounts:
@@ -34,7 +35,7 @@ class Accounts:
         self,
         sessions: Sessions,
         limits: LoginLimits,
-        on_profile_change: OnProfileChange,
+        profiles: Profiles,
         *,
         registration: bool = True,
         own_host: str = "",
@@ -45,7 +46,7 @@ class Accounts:
         `profile_changes_per_hour`: for each user, on all nodes together; 0: no limit. `steady_clock` returns seconds
         that never go back."""
         self.sessions, self.admission = sessions, LoginAdmission(limits, steady_clock)
-        self._on_profile_change = on_profile_change
+        self._profiles = profiles
         self._registration, self._own_host = registration, own_host
         self._profile_changes_per_hour = profile_changes_per_hour
         skeletons.table()  # loaded now, not within a request
@@ -146,7 +147,7 @@ class Accounts:
     ) -> Profile | Refusal:
         return await change_profile(
             self.sessions.stores,
-            self._on_profile_change,
+            self._profiles,
             user,
             username,
             avatar_url,

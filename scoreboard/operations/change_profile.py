@@ -3,7 +3,6 @@
 Tested in tests/operations/test_names.py.
 """
 
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from scoreboard.domain import account_rules, names
@@ -13,14 +12,12 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations.password_rules import invalid
 from scoreboard.storage.postgres import users
 from scoreboard.storage.postgres.users import Changed, Profile
-
-OnProfileChange = Callable[[UUID, str, str | None], Awaitable[None]]
-"""Brings a profile to the boards: user, name, picture. Never raises because Redis is away."""
+from scoreboard.storage.profiles import Profiles
 
 
 async def change_profile(
     stores: Stores,
-    on_profile_change: OnProfileChange,
+    profiles: Profiles,
     user: UUID,
     username: str | None,
     avatar_url: str | None,
@@ -50,5 +47,5 @@ async def change_profile(
         return changed or USER_DELETED
     profile = changed.profile
     if changed.is_new:
-        await on_profile_change(profile.user, profile.username, profile.avatar_url)
+        await profiles.write_through(profile.user, profile.username, profile.avatar_url)
     return profile

@@ -7,7 +7,7 @@ raise StorageUnavailable. Tested by tests/operations/test_refresh_session.py and
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
 import msgspec
@@ -21,6 +21,7 @@ from scoreboard.security import refresh_tokens
 from scoreboard.security.device_cookies import NONCE_BYTES
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.refresh_tokens import VALUE_BYTES
+from scoreboard.storage.bus import Bus
 from scoreboard.storage.postgres import sessions as session_store
 from scoreboard.storage.postgres.sessions import Opened
 
@@ -53,22 +54,22 @@ class LoggedIn(msgspec.Struct, frozen=True, omit_defaults=True):
 class Sessions:
     """The sessions of one installation, as one node opens and ends them."""
 
-    __slots__ = ("_authenticator", "_clock", "issuer", "publish_revoked", "refresh_days", "stores")
+    __slots__ = ("_authenticator", "_clock", "bus", "issuer", "refresh_days", "stores")
 
     def __init__(
         self,
         stores: Stores,
         authenticator: Authenticator,
         issuer: Issuer,
-        publish_revoked: Callable[[UUID], Awaitable[None]],
+        bus: Bus,
         *,
         refresh_days: int = REFRESH_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`publish_revoked` sends an ended session to the other nodes; it may raise StorageUnavailable. `clock` returns
+        """`bus` carries ended sessions to the other nodes. `clock` returns
         Unix seconds."""
         self.stores, self.issuer, self.refresh_days = stores, issuer, refresh_days
-        self.publish_revoked = publish_revoked
+        self.bus = bus
         self._authenticator, self._clock = authenticator, clock
 
     async def open(self, user: UUID, username: str, password_hash: str) -> LoggedIn | None:
@@ -109,6 +110,6 @@ class Sessions:
             self._authenticator.mark_revoked(sid)
         try:
             for sid in sids[:MAX_PUBLISHED]:
-                await self.publish_revoked(sid)
+                await self.bus.publish_revoked(sid)
         except StorageUnavailable as exc:  # other nodes read it from PostgreSQL within two seconds
             log.warning("revocation_publish_failed", error=str(exc))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import time
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
+from scoreboard.storage.bus import Bus
+from scoreboard.storage.profiles import Profiles
 from tests.conftest import database
 
 KEYS = TokenKeys.from_private({"k1": b"k" * 32}, "k1")
@@ -50,9 +52,9 @@ class Node:
         issuer = Issuer(ISSUER, KEYS, self.master_keys, self.current_version)
         self.sessions = Authenticator(self.stores, issuer, DatabaseClock(self.clock))
         self.accounts = Accounts(
-            Sessions(self.stores, self.sessions, issuer, self.publish_revoked, clock=self.sessions.clock.now),
+            Sessions(self.stores, self.sessions, issuer, cast("Bus", self), clock=self.sessions.clock.now),
             LoginLimits(self.login_per_minute),
-            self.on_profile_change,
+            cast("Profiles", self),
             registration=self.registration,
             own_host=self.own_host,
             profile_changes_per_hour=self.profile_changes_per_hour,
@@ -61,7 +63,7 @@ class Node:
     def clock(self) -> float:
         return time() + self.ahead
 
-    async def on_profile_change(self, user: UUID, username: str, avatar_url: str | None) -> None:
+    async def write_through(self, user: UUID, username: str, avatar_url: str | None) -> None:
         self.changed.append((user, username, avatar_url))
 
     async def publish_revoked(self, sid: UUID) -> None:

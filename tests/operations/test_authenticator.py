@@ -116,7 +116,7 @@ async def not_published(_: UUID) -> None:
 async def test_a_deleted_user_is_logged_out_everywhere_without_a_message(database_url: str, redis_url: str) -> None:
     """However many sessions there are; their rows outlive the user, until they are pruned."""
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts.sessions.publish_revoked = not_published
+        one.publish_revoked = not_published  # type: ignore[assignment, method-assign]
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         given = [await one.register(), *[await logged_in(one) for _ in range(MAX_PUBLISHED)]]
@@ -145,7 +145,7 @@ async def test_nobody_logs_in_while_the_user_is_being_deleted(
 
     monkeypatch.setattr(users, "delete", delete_later)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:
-        one.accounts.sessions.publish_revoked = not_published
+        one.publish_revoked = not_published  # type: ignore[assignment, method-assign]
         other = Node(one.stores)
         await nursery.start(other.sessions.watch)
         assert await one.accounts.delete(await profile_of(one, await one.register()))

@@ -211,7 +211,7 @@ async def test_when_redis_is_away_the_sessions_end_all_the_same(database_url: st
             raise StorageUnavailable("redis", "gone")
 
         first, mine = await one.register(), await log_in(one)
-        one.accounts.sessions.publish_revoked = away
+        one.publish_revoked = away  # type: ignore[assignment, method-assign]
         assert await one.accounts.change_password(identity(one, mine), PASSWORD, NEW) is None
         assert one.sessions.authenticate(first.accessToken) is None
         assert await one.stores.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NOT NULL") == 1
