@@ -157,12 +157,10 @@ class OwnValkey:
 @pytest.fixture
 def fresh_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
     """A Valkey that a test may do to as it likes."""
-    port, folder = free_port(), tmp_path / "valkey"
+    folder = tmp_path / "valkey"
     folder.mkdir()
-    url = f"redis://:secret@127.0.0.1:{port}/0"
+    port = free_port()
     options = (
-        "--port",
-        str(port),
         "--bind",
         "127.0.0.1",
         "--requirepass",
@@ -178,13 +176,17 @@ def fresh_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
 
     def start() -> None:
         nonlocal process
-        process = subprocess.Popen([find_binaries().valkey, *options], stdout=subprocess.DEVNULL)
+        command = [str(find_binaries().valkey), "--port", str(port), *options]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(1000):
+            threading.Event().wait(0.02)  # one that can't have the port has ended by then
+            if process.poll() is not None:
+                raise AssertionError("Valkey does not start; another process may have the port")
             try:
-                if resp(url, "PING") == b"+PONG":
+                if resp(f"redis://:secret@127.0.0.1:{port}/0", "PING") == b"+PONG":
                     return
-            except ConnectionError:
-                threading.Event().wait(0.01)
+            except OSError:
+                pass  # not yet
         raise AssertionError("Valkey does not start")
 
     def kill() -> None:
@@ -198,6 +200,11 @@ def fresh_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
         for file in sorted(folder.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
 
-    start()
-    yield OwnValkey(url, start, kill, forget)
+    try:
+        start()
+    except AssertionError:  # two tests that run side by side may be given the same port
+        kill()
+        port = free_port()
+        start()
+    yield OwnValkey(f"redis://:secret@127.0.0.1:{port}/0", start, kill, forget)
     kill()

@@ -83,7 +83,7 @@ async def test_a_proxy_that_can_not_at_the_moment_is_asked_again(
             tasks.start_soon(open_later)
             async with client.connect(OUTSIDE) as board:
                 assert board.state == "live"
-    assert len(proxy.heads) == 2
+    assert len(proxy.heads) >= 2  # the second try may come before the proxy has changed its mind
 
 
 @on_both_loops
