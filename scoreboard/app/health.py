@@ -30,5 +30,5 @@ class NodeHealth:
         return (*self._monitor.warnings, *of_boards)
 
     def boards(self) -> Mapping[str, str]:
-        """ "current" or "stale", by board id: whether a board is known to agree with PostgreSQL."""
+        """By board id: "current" if the board is known to agree with PostgreSQL, else "stale"."""
         return {board.id: "stale" if cache.is_stale else "current" for board, cache in self._boards.items()}

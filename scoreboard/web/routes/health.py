@@ -44,7 +44,7 @@ class NodeHealth(Protocol):
         """What an operator should change."""
 
     def boards(self) -> Mapping[str, str]:
-        """ "current" or "stale", by board id."""
+        """By board id: "current" or "stale"."""
 
 
 class HealthRoutes:
