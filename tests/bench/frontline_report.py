@@ -2,6 +2,7 @@
 measures."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import msgspec
 
@@ -11,6 +12,7 @@ LIMIT_MS = 100.0  # an honest client's p99 beside an attack stays under this …
 TIMES = 2.0  # … and under so many times its usual p99 …
 SAME_MS = 20.0  # … which is not asked below this: two p99 of a few hundred requests differ by that on a shared machine
 MEMORY_KIB = 32.0  # of a connection, whatever is sent on it
+COLUMNS = 120  # of a document
 BEGIN, END = "<!-- figures of scripts/bench front-line: written by --markdown -->", "<!-- end of the figures -->"
 
 
@@ -151,19 +153,28 @@ def summary(run: Run) -> str:
     if run.trials:
         held = sum(trial.holds for trial in run.trials)
         parts += [
-            "Honest clients beside each attack. It holds when each of their requests is served, with a p99 under "
-            f"{LIMIT_MS:g} ms and under {TIMES:g} times what it was just before (under {SAME_MS:g} ms it counts as the "
-            f"same): {held} of {len(run.trials)}.",
+            paragraph(
+                "Honest clients beside each attack. It holds when each of their requests is served, with a p99 under "
+                f"{LIMIT_MS:g} ms and under {TIMES:g} times what it was just before (under {SAME_MS:g} ms it counts "
+                f"as the same): {held} of {len(run.trials)}."
+            ),
             attack_table(run.trials),
         ]
     if run.shapes:
         held = sum(shape.holds for shape in run.shapes)
         parts += [
-            f"Memory of the node for each hostile connection. It holds when that is at most {MEMORY_KIB:g} KiB: "
-            f"{held} of {len(run.shapes)}. Connections that the node has closed by then hold nothing.",
+            paragraph(
+                f"Memory of the node for each hostile connection. It holds when that is at most {MEMORY_KIB:g} KiB: "
+                f"{held} of {len(run.shapes)}. Connections that the node has closed by then hold nothing."
+            ),
             memory_table(run.shapes),
         ]
     return "\n\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    """The text in lines of a document's width."""
+    return fill(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
 
 
 def put_into(document: str, text: str) -> str:
