@@ -13,20 +13,15 @@ SecretStr, so they are never printed.
 """
 
 import difflib
-import json
-import math
 import re
-from collections.abc import Callable, Container, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -39,111 +34,19 @@ from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
 from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
-
-# ---- kinds of values ------------------------------------------------------------------------------------------------
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 – pydantic wants ValueError; it would take true for 1
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-def _limit(value: object) -> object:
-    """0 or false switches a limit off."""
-    if value is False or (isinstance(value, str) and value.strip().lower() in {"false", "off", "no"}):
-        return 0
-    return _number(value)
-
-
-def _list(value: object) -> object:
-    """A list; a text from the environment is JSON, or separated by commas."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return [item.strip() for item in value.split(",") if item.strip()]
-
-
-WEB_SCHEMES = frozenset({"http", "https"})
-# The schemes in the `Origin` of WebViews of apps and of browser extensions: Capacitor, Ionic, Tauri, Chromium, Firefox,
-# Safari.
-APP_SCHEMES = frozenset({"capacitor", "ionic", "tauri", "chrome-extension", "moz-extension", "safari-web-extension"})
-ORIGIN_SCHEMES = WEB_SCHEMES | APP_SCHEMES
-APPS = f"; of an app its scheme is one of {', '.join(sorted(APP_SCHEMES))}"
-
-
-def _origin(value: str, schemes: Container[str] = WEB_SCHEMES) -> str:
-    parts = urlsplit(value)
-    if (
-        parts.scheme not in schemes
-        or not parts.hostname
-        or parts.path.strip("/")
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
-        raise ValueError(
-            f"must look like https://board.example, without a path{APPS if schemes is ORIGIN_SCHEMES else ''}"
-        )
-    _ = parts.port  # raises ValueError when it is none
-    return f"{parts.scheme}://{parts.netloc}".lower()
-
-
-def _other_origin(value: str) -> str:
-    return _origin(value, ORIGIN_SCHEMES)
-
-
-def _network(value: object) -> object:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    try:
-        return ip_network(value if isinstance(value, str) else "")  # ip_network would accept a number
-    except ValueError:
-        raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits of a host") from None
-
-
-def _path(value: object) -> object:
-    if value == "":
-        raise ValueError("must not be empty")  # pathlib would read it as the current folder
-    return value
-
-
-def _access(value: object) -> object:
-    """Which requests are logged."""
-    if isinstance(value, str):
-        value = value.strip().lower()
-        value = int(value) if value.isdecimal() else value
-    if value is False or value in {"false", "no"}:  # other ways to write "off"
-        return "off"
-    if value in {"off", "errors", "all"} or (
-        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9
-    ):
-        return value
-    raise ValueError('must be "off", "errors", "all", or a number N: one request in N')
-
-
-def _url_of(*schemes: str) -> Callable[[SecretStr], SecretStr]:
-    def check(value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and urlsplit(value.get_secret_value()).scheme not in schemes:
-            raise ValueError("must begin with " + " or ".join(f"{scheme}://" for scheme in schemes))
-        return value
-
-    return check
-
-
-Whole = Annotated[int, BeforeValidator(_number)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Limit = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=10**9)]
-
-
-class Section(BaseModel):
-    """The base of all sections: frozen, without unknown keys; error messages never quote the input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
+from scoreboard.settings.values import (
+    Limit,
+    Seconds,
+    Section,
+    Whole,
+    access_lines,
+    app_origin,
+    as_list,
+    filled_path,
+    network,
+    url_of,
+    web_origin,
+)
 
 # ---- the settings ---------------------------------------------------------------------------------------------------
 
@@ -155,16 +58,16 @@ class Server(Section):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 8000  # 0: any free port
     public_url: str = ""  # scheme://host[:port] that browsers see
-    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(_other_origin)], ...], BeforeValidator(_list)] = ()
+    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(app_origin)], ...], BeforeValidator(as_list)] = ()
     trusted_proxies: Annotated[
-        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)], ...], BeforeValidator(_list)
+        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(network)], ...], BeforeValidator(as_list)
     ] = ()
     drain_seconds: Annotated[Seconds, Field(ge=0, le=300)] = 0.0
     connections_per_ip: Limit = 2000
     metrics_host: str = ""  # "": as `host`
     metrics_port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: /metrics is served on `port`
 
-    _check_public_url = field_validator("public_url")(lambda value: _origin(value) if value else "")
+    _check_public_url = field_validator("public_url")(lambda value: web_origin(value) if value else "")
 
     def most_connections_per_ip(self, viewers: int) -> int:
         """How many connections one address may have at once; 0: no limit. Large enough for `viewers` of them (0: any
@@ -189,19 +92,19 @@ class Postgres(Section):
     pool_size: Annotated[Whole, Field(ge=1, le=1000)] = 8
     pgbouncer: bool = False
 
-    _check_url = field_validator("url")(_url_of("postgresql", "postgres"))
+    _check_url = field_validator("url")(url_of("postgresql", "postgres"))
 
 
 class Redis(Section):
     url: SecretStr = SecretStr("")
     prefix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9:._-]*$")] = ""  # begins every key and the channel
 
-    _check_url = field_validator("url")(_url_of("redis", "rediss", "unix"))
+    _check_url = field_validator("url")(url_of("redis", "rediss", "unix"))
 
 
 class Embedded(Section):
     enabled: bool = False
-    data_dir: Annotated[Path, BeforeValidator(_path)] = Path(".data")
+    data_dir: Annotated[Path, BeforeValidator(filled_path)] = Path(".data")
     demo_accounts: bool = True
 
 
@@ -313,10 +216,21 @@ class Accounts(Section):
     avatars: bool = True
 
 
+class Outgoing(Section):
+    """Requests of the node to other servers: webhooks, alerts, keys of outside issuers (drivers.https_client)."""
+
+    # hosts of the operator's own network, as in URLs: they may have private addresses, and be asked without TLS
+    private_hosts: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=253), AfterValidator(str.lower)], ...],
+        BeforeValidator(as_list),
+    ] = ()
+    ca_file: Annotated[str, Field(max_length=4096)] = ""  # further certificate authorities; "": the public ones alone
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
-    access: Annotated[str | int, BeforeValidator(_access)] = "errors"
+    access: Annotated[str | int, BeforeValidator(access_lines)] = "errors"
 
 
 class Settings(Section):
@@ -333,6 +247,7 @@ class Settings(Section):
     actions: Actions = Actions()
     page: Page = Page()
     accounts: Accounts = Accounts()
+    outgoing: Outgoing = Outgoing()
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
 

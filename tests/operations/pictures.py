@@ -4,17 +4,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from scoreboard.operations.picture_fetch import Fetcher
+from tests.certificates import make_certificate
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + b"\x00\x00\x00\x40" * 2 + b"\x00" * 100  # 64 × 64
 NAMES = ("pictures.example.org", "other.example.org")
@@ -85,7 +81,7 @@ async def picture_server(folder: Path, *names: str) -> AsyncIterator[PictureServ
     authority of."""
     made = PictureServer()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_certificate(folder, names or NAMES))
+    context.load_cert_chain(make_certificate(folder, names or NAMES))
     made.trusted.load_verify_locations(folder / "server.pem")
     async with trio.open_nursery() as nursery:
         serve = partial(trio.serve_ssl_over_tcp, made.serve, 0, context, host="127.0.0.1", https_compatible=True)
@@ -93,27 +89,3 @@ async def picture_server(folder: Path, *names: str) -> AsyncIterator[PictureServ
         made.port = listener.transport_listener.socket.getsockname()[1]
         yield made
         nursery.cancel_scope.cancel()
-
-
-def _certificate(folder: Path, names: tuple[str, ...]) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pictures")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    return path
