@@ -11,6 +11,7 @@ from uuid import UUID
 import trio
 
 from scoreboard.domain import skeletons
+from scoreboard.domain.audit import OPERATOR
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.operations.authenticator import Identity
@@ -138,7 +139,7 @@ class Accounts:
         """
         stores = self.sessions.stores
         await self.sessions.note_ended(await credentials.remove(stores, user.user))
-        return await users.delete(stores, user.user)
+        return await users.delete(stores, user.user, OPERATOR)
 
     # ---- shared -----------------------------------------------------------------------------------------------------
 

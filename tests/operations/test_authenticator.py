@@ -138,10 +138,10 @@ async def test_nobody_logs_in_while_the_user_is_being_deleted(
     without the password (a development token's) ends with the user."""
     delete, outcomes, late = users.delete, list[object](), uuid4()
 
-    async def delete_later(stores: Stores, user: UUID) -> bool:
+    async def delete_later(stores: Stores, user: UUID, actor: str) -> bool:
         outcomes.append(await one.accounts.log_in("Ada", PASSWORD))
         await storage.open_many(stores, [late], [user], [b""], 30)
-        return await delete(stores, user)
+        return await delete(stores, user, actor)
 
     monkeypatch.setattr(users, "delete", delete_later)
     async with node(database_url, redis_url) as one, trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ from uuid import UUID
 import jwt
 import pytest
 
+from scoreboard.domain.audit import OPERATOR
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.drivers.stores import Stores
@@ -138,7 +139,7 @@ async def test_a_user_who_is_deleted_while_registering_has_no_session(
     ) -> UUID | Refusal:
         created = await create(stores, username, email, avatar_url, password_hash)
         assert isinstance(created, UUID)
-        await users.delete(stores, created)
+        await users.delete(stores, created, OPERATOR)
         return created
 
     monkeypatch.setattr(users, "create", create_and_delete)

@@ -17,9 +17,11 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from scoreboard.domain import email_addresses, names
+from scoreboard.domain.audit import AuditEvent, AuditKind
 from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 from scoreboard.domain.skeletons import fold_case, folded_skeleton, skeleton_of_first_rule, skeletons
 from scoreboard.drivers.stores import Stores
+from scoreboard.storage.postgres import audit_events
 from scoreboard.storage.postgres.skeletons import REST_DAYS
 
 # Names of one user that are reserved after a rename. At this number the user can't give up another one.
@@ -347,20 +349,24 @@ async def replace_hash(stores: Stores, user: UUID, old: str, new: str) -> bool:
     return bool(await stores.fetchval(REPLACE_HASH, user, new, old))
 
 
-async def delete(stores: Stores, user: UUID) -> bool:
+async def delete(stores: Stores, user: UUID, actor: str) -> bool:
     """Deletes the user and all rows that refer to it: score, actions and their log, credentials. The name rests.
+    `actor` stands in the audit event, see domain.audit.
 
     False when there is no such user. Triggers note the deletion for all boards, and end the sessions, whose rows stay
     until they are pruned. There is no time limit, since a user may have many actions. Cancelling rolls back.
     """
     # on a connection of its own, since calls of the pool have a deadline
-    return await stores.on_own_connection(None, _delete_aio, user)
+    return await stores.on_own_connection(None, _delete_aio, user, actor)
 
 
-async def _delete_aio(conn: asyncpg.Connection, user: UUID) -> bool:
+async def _delete_aio(conn: asyncpg.Connection, user: UUID, actor: str) -> bool:
     async with conn.transaction():
         await conn.execute(NO_TIMEOUTS)
-        return await conn.fetchval(DELETE_SQL, user) is not None
+        if await conn.fetchval(DELETE_SQL, user) is None:
+            return False
+        await audit_events.add_aio(conn, [AuditEvent(AuditKind.USER_ERASED, actor, user)])
+        return True
 
 
 async def page(stores: Stores, after: str | None, query: str = "", size: int = PAGE_USERS) -> list[Listed]:

@@ -1,0 +1,30 @@
+"""Audit events: who changed what about scores, users and keys, besides users' own actions. Values only.
+
+An event is written in the transaction that makes its change (storage.postgres.audit_events), and is never changed.
+Its details have ids and numbers; names and addresses of people stay in `users`, where they can be erased.
+
+Tested in tests/storage/postgres/test_audit_events.py.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+OPERATOR = "operator"  # the actor of commands: whoever may run them on the machine
+SYSTEM = "system"  # the actor of what nodes do by themselves, by a rule of the configuration
+
+
+class AuditKind(StrEnum):
+    """What was changed."""
+
+    USER_ERASED = "user_erased"
+
+
+class AuditEvent(NamedTuple):
+    """One change. `actor` is a user's id, `server-key:<id>`, OPERATOR or SYSTEM."""
+
+    kind: AuditKind
+    actor: str
+    subject: UUID | None = None  # the user it is about
+    details: Mapping[str, Any] = {}  # what JSON can hold
