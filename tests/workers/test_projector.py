@@ -19,7 +19,7 @@ from scoreboard.storage import rebuild
 from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.comparison import BEHIND_SECONDS, Comparison, Repair, needed_repair, reasons_of
 from scoreboard.storage.postgres import outbox
-from scoreboard.storage.postgres.outbox import MissingTurns
+from scoreboard.storage.postgres.outbox import MissingBatches
 from scoreboard.storage.profiles import Profiles
 from scoreboard.storage.rebuild import BoardState, Rebuilder, StaleEpoch
 from scoreboard.storage.redis.limits import UserLimits
@@ -76,8 +76,8 @@ def state(
     return BoardState(is_whole, epoch, version, run_id, "s", is_incomplete, {})
 
 
-def missing(age: float) -> MissingTurns:
-    return MissingTurns(SequenceRange(7, 1, 1), {}, frozenset(), age)
+def missing(age: float) -> MissingBatches:
+    return MissingBatches(SequenceRange(7, 1, 1), {}, frozenset(), age)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_a_board_without_users_is_built(stores: Stores) -> None:
     assert await order_in_redis(stores) == [(str(user), 10)]
 
 
-async def test_a_dead_writers_turns_are_replayed(stores: Stores) -> None:
+async def test_a_dead_writers_batches_are_replayed(stores: Stores) -> None:
     """What a killed node committed and never brought to the board goes in, once it is old enough to be nobody's."""
     users = await make_users(stores, 5)
     projector = projector_of(stores)
@@ -411,8 +411,8 @@ async def test_an_old_board_is_renewed(stores: Stores) -> None:
 
 
 async def test_a_history_that_went_back_is_noticed_without_anybody_acting(stores: Stores) -> None:
-    """An older database was restored: the board has turns that PostgreSQL does not know, and is built anew under a new
-    epoch."""
+    """An older database was restored: the board has batches that PostgreSQL does not know, and is built anew under a
+    new epoch."""
     users = await make_users(stores, 3)
     projector = projector_of(stores)
     await projector.check_once()
@@ -439,15 +439,15 @@ async def test_a_history_that_went_back_is_noticed_without_anybody_acting(stores
     assert not projector.agreement.is_stale
 
 
-async def test_turns_that_were_acknowledged_and_lost_are_not_waited_for(stores: Stores) -> None:
-    """A node that had answered for a turn that is gone says so once, and its board agrees again when the history is
+async def test_batches_that_were_acknowledged_and_lost_are_not_waited_for(stores: Stores) -> None:
+    """A node that had answered for a batch that is gone says so once, and its board agrees again when the history is
     settled."""
     projector = projector_of(stores)
     projector.agreement.acknowledge(7, 3)
     await projector.check_once()
     await projector.check_once()
     assert not projector.agreement.is_stale
-    assert projector.agreement.expected() == {}
+    assert projector.agreement.acknowledged() == {}
 
 
 async def test_another_database_is_another_installation(stores: Stores) -> None:
@@ -479,7 +479,7 @@ async def test_a_board_that_another_installation_repairs_is_left_alone(stores: S
 
 
 async def test_a_board_older_than_the_outbox_is_rebuilt(stores: Stores) -> None:
-    """When the turns that a board lacks are no longer kept, it is built anew."""
+    """When the batches that a board lacks are no longer kept, it is built anew."""
     users = await make_users(stores, 3)
     projector = projector_of(stores)
     await projector.check_once()
@@ -705,7 +705,7 @@ async def test_verify_tells_each_kind_of_difference(stores: Stores, monkeypatch:
 
 
 async def test_the_outbox_is_pruned(stores: Stores) -> None:
-    """Old turns that the board has go, what it lacks and each writer's last one stay."""
+    """Old batches that the board has go, what it lacks and each writer's last one stay."""
     users = await make_users(stores, 1)
     async with connection(stores) as conn:
         for number in (1, 2):
@@ -718,10 +718,10 @@ async def test_the_outbox_is_pruned(stores: Stores) -> None:
         assert await run_in_asyncio(outbox.prune_aio, conn, {1: 4, 2: 1}) == 4
         kept = await stores.fetch("SELECT writer, turn FROM commits ORDER BY writer, turn")
         assert [tuple(row) for row in kept] == [(1, 4), (2, 2), (2, 3), (2, 4)]
-        committed = await run_in_asyncio(outbox.last_turns_aio, conn)
+        committed = await run_in_asyncio(outbox.last_sequences_aio, conn)
         lacks = await run_in_asyncio(outbox.missing_aio, conn, LEADERBOARD, {1: 4, 2: 1}, committed, 0.0)
-        assert [lack.span for lack in lacks] == [SequenceRange(2, 2, 4)]
-        with pytest.raises(outbox.TurnsPruned):
+        assert [lack.sequences for lack in lacks] == [SequenceRange(2, 2, 4)]
+        with pytest.raises(outbox.BatchesPruned):
             await run_in_asyncio(outbox.missing_aio, conn, LEADERBOARD, {1: 4}, committed, 0.0)
 
 
