@@ -1,6 +1,6 @@
 """The result of a comparison of both stores for one board: why the board is stale, and which repair it needs. Pure.
 
-Called by `storage.repair`. Tested in tests/workers/test_projector.py.
+Called by `storage.repair`.
 """
 
 from collections.abc import Set

@@ -4,8 +4,7 @@ Called by the projector and by `scoreboard rebuild-board`. Coroutines run in asy
 rebuild that stops half-way, or continues much later, does no harm.
 
 1. A board is built under staging keys from one snapshot of the totals, with each writer's last sequence in that
-   snapshot.
-   Missed batches are replayed until few are left.
+   snapshot. Missed batches are replayed until few are left.
 2. The switch replaces the live board in one step, if the new one is whole and its epoch is newer. The new board is
    marked incomplete: what was committed between the last replay and the switch went to the old board. So ranks are null
    and reads are stale.
@@ -14,8 +13,6 @@ rebuild that stops half-way, or continues much later, does no harm.
 
 A board that came back with an older content gets a new epoch by steps 2 and 3. So every node drops the newer versions
 that it knows.
-
-Tested in tests/workers/test_projector.py.
 """
 
 import asyncio

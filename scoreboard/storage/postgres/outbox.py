@@ -2,8 +2,6 @@
 
 Called by the projector and by housekeeping. A batch is identified by its writer and its sequence, which is the
 column `turn`. A writer's sequences have no gap. Coroutines run in asyncio.
-
-Tested in tests/workers/test_projector.py.
 """
 
 from collections.abc import Mapping, Sequence
