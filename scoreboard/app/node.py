@@ -61,7 +61,7 @@ class Node:
         self.stopping = trio.Event()
         self._settings = settings
         monitor = HealthMonitor(stores)
-        redis_breaker = Breaker("redis", changed=_on_redis_breaker_changed)
+        redis_breaker = Breaker("redis", on_state_change=_on_redis_breaker_changed)
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
         self.writes = build_writes(

@@ -27,7 +27,7 @@ class ScoredBoard:
     scores: dict[int, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     epoch: int = 1
-    top: int = 0
+    shown_version: int = 0
     shown: tuple[Entry, ...] = ()
 
     def rows(self) -> tuple[Entry, ...]:
@@ -46,11 +46,18 @@ class ScoredBoard:
     def settle(self) -> None:
         """As the stores do: `top` moves when what is shown does."""
         if self.rows()[:TOP_SIZE] != self.shown:
-            self.shown, self.top = self.rows()[:TOP_SIZE], self.top + 1
+            self.shown, self.shown_version = self.rows()[:TOP_SIZE], self.shown_version + 1
 
     def snapshot(self, *, stale: bool) -> Snapshot:
         return Snapshot(
-            BOARD.id, self.epoch, self.top, self.top, 1_768_041_000_000, self.rows(), stale, 7 if stale else 0
+            BOARD.id,
+            self.epoch,
+            self.shown_version,
+            self.shown_version,
+            1_768_041_000_000,
+            self.rows(),
+            stale,
+            7 if stale else 0,
         )
 
 
@@ -116,7 +123,7 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         world.scores.pop(user % PLAYERS, None)
 
     def rebuild(_: int, __: int) -> None:
-        world.epoch, world.top = world.epoch + 1, 0
+        world.epoch, world.shown_version = world.epoch + 1, 0
         world.shown = ()
 
     changes: dict[str, Callable[[int, int], None]] = {
@@ -152,7 +159,7 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         client.read()
         expected = client_rows(world)
         assert client.board == expected, (client.encode.__name__, client.delta)
-        assert client.position == f"{world.epoch}-{world.top}"
+        assert client.position == f"{world.epoch}-{world.shown_version}"
 
 
 def client_rows(world: ScoredBoard) -> list[dict[str, object]]:

@@ -38,9 +38,9 @@ class FakeBoard:
         self.invalidations = 0
         self.is_stale = False
 
-    def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
-        is_news = all(top > before for _, before in self.versions)
-        self.versions.append((version, top))
+    def note_hint(self, version: BoardVersion, shown_version: int = 0) -> bool:
+        is_news = all(shown_version > before for _, before in self.versions)
+        self.versions.append((version, shown_version))
         return is_news
 
     def invalidate(self) -> None:
@@ -132,8 +132,8 @@ async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.tes
 async def test_a_change_of_the_top_reaches_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
     """Once for each; a change below the shown rows does not count."""
     await trio.sleep(0.1)
-    for version, top in ((7, 6), (8, 6), (9, 9)):
-        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{top}\n\n[]".encode())
+    for version, shown_version in ((7, 6), (8, 6), (9, 9)):
+        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{shown_version}\n\n[]".encode())
     await trio.sleep(0.1)
     assert scene.batcher.notified == [BOARD, BOARD]
 

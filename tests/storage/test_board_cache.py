@@ -193,9 +193,9 @@ async def test_due_only_when_the_top_rose(world: ScoredBoard) -> None:
     board = world.reader()
     shown = await board.read()
     assert not board.is_due(shown)
-    board.note_hint(BoardVersion(1, 2), top=1)
+    board.note_hint(BoardVersion(1, 2), shown_version=1)
     assert not board.is_due(shown)
-    board.note_hint(BoardVersion(1, 3), top=3)
+    board.note_hint(BoardVersion(1, 3), shown_version=3)
     assert board.is_due(shown)
     assert board.is_due(None)
 
@@ -207,12 +207,12 @@ async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: 
     board = world.reader()
     board.oldest_change_at(await board.read())
     before = monotonic()
-    board.note_hint(BoardVersion(1, 2), top=2)
+    board.note_hint(BoardVersion(1, 2), shown_version=2)
     await world.score(ann, 20)
     between = monotonic()
     await trio.sleep(0.01)
     await world.score(ann, 30)
-    board.note_hint(BoardVersion(1, 3), top=3)
+    board.note_hint(BoardVersion(1, 3), shown_version=3)
     since = board.oldest_change_at(await board.read())
     assert since is not None
     assert before <= since <= between

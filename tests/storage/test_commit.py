@@ -45,7 +45,8 @@ class CommitterNode:
 
     async def applied(self) -> dict[int, int]:
         return {
-            int(writer): int(turn) for writer, turn in (await self.stores.command("HGETALL", NAMES.applied)).items()
+            int(writer): int(sequence)
+            for writer, sequence in (await self.stores.command("HGETALL", NAMES.applied)).items()
         }
 
     async def slots(self, user: UUID) -> set[str]:
@@ -264,7 +265,7 @@ async def test_an_open_breaker_asks_redis_nothing(world: CommitterNode) -> None:
 
 
 async def test_missed_rows_go_with_the_next_call(world: CommitterNode) -> None:
-    """A committer closes its own gap: it sends the newest missed row of each user, and the turns of these rows."""
+    """A committer closes its own gap: it sends the newest missed row of each user, and the batches of these rows."""
     ada, bob, carl = await make_users(world.stores, 3)
     commit, other = world.committer(), world.committer()
     await run(commit, claim(ada))
@@ -284,7 +285,7 @@ async def test_missed_rows_go_with_the_next_call(world: CommitterNode) -> None:
 
 
 async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: CommitterNode) -> None:
-    """A new number covers its own turns only; the rows go in all the same."""
+    """A new number covers its own batches only; the rows go in all the same."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
     world.redis.refuse = True
@@ -299,7 +300,7 @@ async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: Committe
 async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
     world: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most MAX_GAP_ROWS rows are kept, and no turn of dropped rows counts as applied."""
+    """At most MAX_GAP_ROWS rows are kept, and no batch of dropped rows counts as applied."""
     monkeypatch.setattr(module, "MAX_GAP_ROWS", 2)
     users = await make_users(world.stores, 5)
     commit = world.committer()
@@ -357,7 +358,7 @@ async def test_a_failed_look_back_costs_only_who_asked(world: CommitterNode, mon
 
 
 async def test_a_gap_closes_however_soon_the_next_turn_comes(world: CommitterNode) -> None:
-    """The board lacks an earlier turn of the writer: its rows and turns go with each next call until all are in,
+    """The board lacks an earlier batch of the writer: its rows and batches go with each next call until all are in,
     without the projector."""
     ada, bob = await make_users(world.stores, 2)
     commit = world.committer()
@@ -366,7 +367,7 @@ async def test_a_gap_closes_however_soon_the_next_turn_comes(world: CommitterNod
     await world.stores.command("HINCRBY", NAMES.meta, "writers", -1)
     assert [result(outcome) for outcome in await run(commit, claim(bob, points=3))] == [None]
     assert await world.applied() == {}
-    # the projector has brought the first turn
+    # the projector has brought the first batch
     await world.stores.command("HSET", NAMES.applied, commit.writer.writer_id, 1)
     await world.stores.command("HINCRBY", NAMES.meta, "writers", 1)
     assert [result(outcome) for outcome in await run(commit, claim(ada))] == [1]

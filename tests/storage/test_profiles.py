@@ -86,13 +86,17 @@ async def test_a_change_is_on_every_node_s_board(world: ScoredBoard) -> None:
     update = decode(await run_in_asyncio(message), "")
     await run_in_asyncio(pubsub.aclose)
     assert isinstance(update, Update)
-    assert (update.version.version, update.top, update.personal) == (before.version + 1, before.version + 1, ())
-    there.note_hint(update.version, update.top)
+    assert (update.version.version, update.shown_version, update.personal) == (
+        before.version + 1,
+        before.version + 1,
+        (),
+    )
+    there.note_hint(update.version, update.shown_version)
     after = await there.read()
     assert after.rows[0].username == "anna"
     assert after.position != before.position
     assert after.updated_ms >= before.updated_ms
-    here.note_hint(update.version, update.top)
+    here.note_hint(update.version, update.shown_version)
     assert (await here.read()).rows[0].username == "anna"
 
 
@@ -160,13 +164,13 @@ async def test_a_change_below_the_shown_rows_has_no_new_position(world: ScoredBo
     (update,) = updates
     new = await content_of(world)
     assert (
-        (update.version.version, update.top)
+        (update.version.version, update.shown_version)
         == (int(new[b"version"]), before.shown_version)
         == (before.version + 1, int(old[b"top"]))
     )
     assert new[b"updated"] == old[b"updated"]
     shown = next_frame_set(None, before)
-    there.note_hint(update.version, update.top)
+    there.note_hint(update.version, update.shown_version)
     after = await there.read()
     assert (after.rows[TOP_SIZE].username, after.position) == ("anna", before.position)
     assert next_frame_set(shown, after) is None

@@ -24,11 +24,11 @@ HIGHEST = 2**53 - 1  # the largest total
 
 
 class ProjectedBoard:
-    """One board of epoch 1 and one node's projection of it. Each call is the next turn of writer 9 unless it says
+    """One board of epoch 1 and one node's projection of it. Each call is the next batch of writer 9 unless it says
     another span."""
 
     def __init__(self, stores: Stores) -> None:
-        self.stores, self.repair_requests, self.turn = stores, 0, 0
+        self.stores, self.repair_requests, self.sequence = stores, 0, 0
         self.projection = self.another_node()
 
     def another_node(self) -> Projection:
@@ -40,13 +40,13 @@ class ProjectedBoard:
     async def apply(
         self,
         *rows: LedgerRow,
-        span: SequenceRange | None = None,
+        sequences: SequenceRange | None = None,
         events: tuple[ScoreEvent, ...] = (),
         by: Projection | None = None,
     ) -> Applied | None:
-        self.turn += span is None
+        self.sequence += sequences is None
         return await run_in_asyncio(
-            (by or self.projection).apply_aio, span or SequenceRange(9, self.turn, self.turn), rows, events
+            (by or self.projection).apply_aio, sequences or SequenceRange(9, self.sequence, self.sequence), rows, events
         )
 
     async def meta(self, field: str) -> int:
@@ -54,7 +54,8 @@ class ProjectedBoard:
 
     async def applied(self) -> dict[int, int]:
         return {
-            int(writer): int(turn) for writer, turn in (await self.stores.command("HGETALL", NAMES.applied)).items()
+            int(writer): int(sequence)
+            for writer, sequence in (await self.stores.command("HGETALL", NAMES.applied)).items()
         }
 
 
@@ -87,14 +88,14 @@ async def test_the_largest_total_is_exact_in_the_sorted_set(world: ProjectedBoar
 async def test_an_older_version_changes_nothing(world: ProjectedBoard) -> None:
     """Repetition and reordering are harmless: no change, no version, no message; the ranks are the present ones."""
     await world.apply(LedgerRow(LEADERBOARD, ADA, 30, 5, 3), LedgerRow(LEADERBOARD, BOB, 20, 1, 1))
-    version, top = await world.meta("version"), await world.meta("top")
+    version, shown_version = await world.meta("version"), await world.meta("top")
     for old in (
         LedgerRow(LEADERBOARD, ADA, 10, 1, 1),
         LedgerRow(LEADERBOARD, ADA, 20, 3, 2),
         LedgerRow(LEADERBOARD, ADA, 30, 5, 3),
     ):
         applied = await world.apply(old)
-        assert applied == Applied(BoardVersion(1, version), top, world.turn, True, (1,))
+        assert applied == Applied(BoardVersion(1, version), shown_version, world.sequence, True, (1,))
     assert await order_in_redis(world.stores) == [(str(ADA), 30), (str(BOB), 20)]
 
 
@@ -198,7 +199,7 @@ async def test_two_committers_of_a_node_do_not_suspect_each_other(world: Project
         chance = Random(seed)
         for number in range(1, 30):
             rows = [LedgerRow(LEADERBOARD, UUID(int=seed * 1000 + chance.randrange(10)), number, number, number)]
-            assert await world.apply(*rows, span=SequenceRange(seed, number, number)) is not None
+            assert await world.apply(*rows, sequences=SequenceRange(seed, number, number)) is not None
 
     async with trio.open_nursery() as nursery:
         for seed in range(4):
@@ -216,9 +217,9 @@ async def test_a_first_call_knows_no_epoch_and_finds_it(world: ProjectedBoard) -
 
 
 async def test_applied_advances_only_without_a_gap(world: ProjectedBoard) -> None:
-    """A writer's watermark is the last turn before which none is missing; a call that covers the gap closes it."""
+    """A writer's watermark is the last batch before which none is missing; a call that covers the gap closes it."""
     row = LedgerRow(LEADERBOARD, ADA, 1, 1, 1)
-    for span, expected in [
+    for sequences, expected in [
         (SequenceRange(9, 1, 1), 1),
         (SequenceRange(9, 3, 3), 1),
         (SequenceRange(9, 4, 5), 1),
@@ -228,9 +229,9 @@ async def test_applied_advances_only_without_a_gap(world: ProjectedBoard) -> Non
         (SequenceRange(9, 4, 7), 7),
         (SequenceRange(9, 8, 7), 7),
     ]:
-        await world.apply(row, span=span)
+        await world.apply(row, sequences=sequences)
         assert await world.applied() == {9: expected}
-    await world.apply(row, span=SequenceRange(2**63 - 1, 1, 1))
+    await world.apply(row, sequences=SequenceRange(2**63 - 1, 1, 1))
     assert await world.applied() == {9: 7, 2**63 - 1: 1}
 
 
