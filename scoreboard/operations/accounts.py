@@ -25,6 +25,8 @@ from scoreboard.operations.register import REGISTRATION_CLOSED, Created, create_
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
 from scoreboard.storage.postgres import credentials, users
+from scoreboard.storage.postgres import sessions as session_store
+from scoreboard.storage.postgres.sessions import LiveSession
 from scoreboard.storage.postgres.users import Profile
 from scoreboard.storage.profiles import Profiles
 
@@ -79,6 +81,22 @@ class Accounts:
         """Ends the session. Its refresh token and access tokens are invalid on this node at once, and on others within
         two seconds."""
         await self.sessions.revoke(identity.sid)
+
+    async def live_sessions(self, identity: Identity, after: UUID | None, size: int) -> list[LiveSession]:
+        """The next `size` of the user's sessions that have not ended, the newest first."""
+        return await session_store.live(self.sessions.stores, identity.user, after, size)
+
+    async def end_session(self, identity: Identity, sid: UUID) -> bool:
+        """Ends one of the user's sessions. False: the user has no such session, whoever else may have it."""
+        if not await session_store.revoke_own(self.sessions.stores, sid, identity.user):
+            return False
+        await self.sessions.note_ended([sid])
+        return True
+
+    async def end_sessions(self, identity: Identity, *, keep_current: bool) -> None:
+        """Ends all sessions of the user, or all but this one: on this node at once, on others within two seconds."""
+        keep = identity.sid if keep_current else None
+        await self.sessions.note_ended(await session_store.revoke_all(self.sessions.stores, identity.user, keep))
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
         """A device cookie for the browser that has just logged in. With it the browser is known at the next log-in."""

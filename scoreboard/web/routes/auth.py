@@ -36,7 +36,7 @@ from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
 from scoreboard.web import json_body
 from scoreboard.web.authorization import Bearer
-from scoreboard.web.client_address import Addresses
+from scoreboard.web.client_address import Addresses, agent_of
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import PRIVATE, no_content, success
@@ -142,7 +142,7 @@ class AuthRoutes:
         body = json_body.read(request, _registration)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        client = Client(self._addresses.client(request))
+        client = self._client(request)
         outcome = await self._accounts.register(body.username, body.email, body.password, body.avatarUrl, client)
         return self._answer(request, outcome, 201, is_log_in=True)
 
@@ -153,7 +153,7 @@ class AuthRoutes:
         body = json_body.read(request, _credentials)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        client = Client(self._addresses.client(request), read_cookies(request, self._name(request, DEVICE_COOKIE)))
+        client = self._client(request, read_cookies(request, self._name(request, DEVICE_COOKIE)))
         return self._answer(request, await self._accounts.log_in(body.username, body.password, client), is_log_in=True)
 
     async def refresh(self, request: Request) -> Response:
@@ -179,6 +179,9 @@ class AuthRoutes:
             return problem(identity, request.request_id)
         await self._accounts.log_out(identity)
         return no_content(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
+
+    def _client(self, request: Request, devices: tuple[str, ...] = ()) -> Client:
+        return Client(self._addresses.client(request), devices, agent_of(request))
 
     def _answer(
         self, request: Request, outcome: LoggedIn | Refusal, status: int = 200, *, is_log_in: bool = False
