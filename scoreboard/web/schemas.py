@@ -19,6 +19,7 @@ from scoreboard.domain.actions import (
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
 from scoreboard.domain.queries import MAX_CURSOR_LENGTH, MAX_PAGE_ROWS, MAX_QUERY_BYTES, PAGE_ROWS
+from scoreboard.operations.guests import GuestLoggedIn
 from scoreboard.operations.sessions import LoggedIn
 
 NO_BODY = ""
@@ -38,6 +39,13 @@ class LoggedInAnswer(msgspec.Struct):
 
     success: bool
     data: LoggedIn
+
+
+class GuestLoggedInAnswer(msgspec.Struct):
+    """Logged in as a guest. `deviceKey` is there only when the server has made it: keep it, it is not shown again."""
+
+    success: bool
+    data: GuestLoggedIn
 
 
 class Me(msgspec.Struct, frozen=True):

@@ -19,6 +19,8 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
         assert found == {
             ("POST", "/api/v1/auth/register"),
             ("POST", "/api/v1/auth/login"),
+            ("POST", "/api/v1/auth/guest"),
+            ("POST", "/api/v1/auth/link"),
             ("POST", "/api/v1/auth/refresh"),
             ("POST", "/api/v1/auth/logout"),
             ("GET", "/api/v1/users/me"),
