@@ -33,6 +33,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
@@ -110,6 +111,7 @@ def _build_routes(
         ),
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
         SessionRoutes(accounts.accounts, web.bearer),
+        PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),

@@ -218,6 +218,12 @@ class Accounts(Section):
     avatars: bool = True
 
 
+class Retention(Section):
+    """How long rows are kept that nothing needs any more. The action log is kept for ever: totals are proven by it."""
+
+    ended_session_days: Annotated[Whole, Field(ge=2, le=3650)] = 2
+
+
 class Outgoing(Section):
     """Requests of the node to other servers: webhooks, alerts, keys of outside issuers (drivers.https_client)."""
 
@@ -249,6 +255,7 @@ class Settings(Section):
     actions: Actions = Actions()
     page: Page = Page()
     accounts: Accounts = Accounts()
+    retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)

@@ -25,6 +25,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
@@ -57,6 +58,7 @@ class WebRoutes:
     auth: AuthRoutes
     users: UserRoutes
     sessions: SessionRoutes
+    personal_data: PersonalDataRoutes
     scores: ScoreRoutes
     live: LiveRoutes
     health: HealthRoutes
@@ -67,7 +69,7 @@ class WebRoutes:
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
-            *(self.auth, self.users, self.sessions, self.scores, self.live),
+            *(self.auth, self.users, self.sessions, self.personal_data, self.scores, self.live),
             *(self.pages, self.avatars, self.document),
         ):
             yield from resource.routes()

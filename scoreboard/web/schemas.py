@@ -149,6 +149,51 @@ class LeaderboardAnswer(msgspec.Struct):
     data: Leaderboard
 
 
+class LoggedAction(msgspec.Struct, frozen=True):
+    """An action that counted. `timestamp` is when it was recorded."""
+
+    actionId: str
+    actionType: str
+    pointsAwarded: int
+    newScore: int
+    timestamp: str
+    metadata: dict[str, Any] | None
+
+
+class History(msgspec.Struct):
+    """Actions, the newest first. `next` is the cursor of the next page, null on the last one."""
+
+    actions: list[LoggedAction]
+    next: str | None
+
+
+class HistoryAnswer(msgspec.Struct):
+    """One's own actions."""
+
+    success: bool
+    data: History
+
+
+class Export(msgspec.Struct):
+    """All that is stored about a user, but hashes of secrets. More members may come."""
+
+    exportedAt: str
+    profile: dict[str, Any]
+    formerNames: list[dict[str, Any]]
+    identities: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    auditEvents: list[dict[str, Any]]
+    actions: list[LoggedAction]
+
+
+class ExportAnswer(msgspec.Struct):
+    """A file to download. It is sent in pieces; one that was cut off is no JSON."""
+
+    success: bool
+    data: Export
+
+
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a user did. The raw bytes are what is signed."""
 

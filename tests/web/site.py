@@ -44,6 +44,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
@@ -190,6 +191,7 @@ async def serve_web(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer, addresses),
             sessions=SessionRoutes(people.accounts, bearer),
+            personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             live=LiveRoutes(unused, unused, unused),
             health=health,
