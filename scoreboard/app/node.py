@@ -82,6 +82,7 @@ class Node:
             self.writes,
             self.live,
             pictures,
+            session_days=settings.retention.ended_session_days,
             on_board_changed=self.on_board_changed,
         )
 

@@ -159,6 +159,7 @@ class Limits(Section):
     login_per_minute: Limit = 10
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
+    guests_per_hour: Limit = 60
     cooldowns: bool = True
 
     @property
@@ -213,7 +214,14 @@ class Page(Section):
 
 class Accounts(Section):
     registration: bool = True
+    guests: bool = False
     avatars: bool = True
+
+
+class Retention(Section):
+    """How long rows are kept that nothing needs any more. The action log is kept for ever: totals are proven by it."""
+
+    ended_session_days: Annotated[Whole, Field(ge=2, le=3650)] = 2
 
 
 class Outgoing(Section):
@@ -247,6 +255,7 @@ class Settings(Section):
     actions: Actions = Actions()
     page: Page = Page()
     accounts: Accounts = Accounts()
+    retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -103,6 +104,22 @@ async def test_a_postgresql_that_does_not_answer(
                 await trio.sleep(0.05)
         proxy.fault = None
         await until_kept(lines)
+
+
+async def test_ended_sessions_are_kept_as_long_as_the_setting_says(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from their end; never shorter than an access token may live. A live session stays."""
+    await stores.execute("""
+        INSERT INTO sessions (id, token_sha256, expires_at, revoked_at)
+        SELECT gen_random_uuid(), '', now() + interval '9 days', CASE days WHEN 0 THEN NULL ELSE now() - days * interval '1 day' END
+        FROM unnest('{0, 1, 3, 10, 40}'::int[]) AS days""")
+    monkeypatch.setattr(housekeeping, "RUN_INTERVAL_SECONDS", 0.1)
+    for days, remaining in ((30, 4), (5, 3), (1, 2)):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(run_housekeeping, stores, (LEADERBOARD,), session_days=days))
+            nursery.cancel_scope.cancel()
+        assert await stores.fetchval("SELECT count(*) FROM sessions") == remaining
 
 
 async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
