@@ -1,6 +1,6 @@
 """The tables `[identity.NAME]`: outside issuers, whose tokens open sessions here, and by whom browsers may log in.
 
-`OutsideIssuer` is one table. `check_tables` compares the keys of all tables with each other and with the rest of the
+`IssuerSettings` is one table. `check_tables` compares the keys of all tables with each other and with the rest of the
 settings; both raise ValueError, whose message follows or names the key. Nothing is fetched here: a wrong address shows
 at the first log-in. Tested in tests/settings/test_identity.py.
 """
@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from scoreboard.settings.values import Section, as_list
 
 MAX_TABLES = 20  # each is a button on the page, and a set of keys in memory
+# identities of other kinds have these providers (domain.identities): an issuer of such a name could log in as their users
+RESERVED_NAMES = frozenset({"device", "server"})
 # of a NAME: a part of paths, of names of variables and of accounts' identities
 TABLE_NAME = r"^[a-z][a-z0-9-]{0,30}$"
 
@@ -72,7 +74,7 @@ Address = Annotated[str, Field(max_length=2048), AfterValidator(address)]
 Claim = Annotated[str, Field(max_length=255), AfterValidator(claim_name)]
 
 
-class OutsideIssuer(Section):
+class IssuerSettings(Section):
     """One outside issuer. With `audience` its tokens may be exchanged for sessions; with `client_id` browsers may log
     in by OpenID Connect."""
 
@@ -106,13 +108,15 @@ class OutsideIssuer(Section):
 
 
 def check_tables(
-    tables: Mapping[str, OutsideIssuer], *, public_url: str, private_hosts: Collection[str]
-) -> Mapping[str, OutsideIssuer]:
+    tables: Mapping[str, IssuerSettings], *, public_url: str, private_hosts: Collection[str]
+) -> Mapping[str, IssuerSettings]:
     """The tables. Raises ValueError: the key of the first that is wrong, and why."""
     if len(tables) > MAX_TABLES:
         raise ValueError(f"must have at most {MAX_TABLES} tables")
     owners: dict[str, str] = {}
     for name, table in tables.items():
+        if name in RESERVED_NAMES:
+            raise ValueError(f"identity.{name} is a reserved name")
         for key, wrong in _faults(table, public_url, private_hosts):
             raise ValueError(f"identity.{name}.{key} {wrong}")
         if (other := owners.setdefault(table.issuer, name)) != name:
@@ -120,7 +124,7 @@ def check_tables(
     return tables
 
 
-def _faults(table: OutsideIssuer, public_url: str, private_hosts: Collection[str]) -> Iterator[tuple[str, str]]:
+def _faults(table: IssuerSettings, public_url: str, private_hosts: Collection[str]) -> Iterator[tuple[str, str]]:
     """Key and fault of what does not fit together."""
     if not table.audience and not table.client_id:
         yield "audience", "is missing: it, or client_id, says for whom the issuer's tokens are made"

@@ -34,7 +34,7 @@ from pydantic import (
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
-from scoreboard.settings.identity import TABLE_NAME, OutsideIssuer, check_tables
+from scoreboard.settings.identity import TABLE_NAME, IssuerSettings, check_tables
 from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
 from scoreboard.settings.values import (
     Limit,
@@ -251,13 +251,13 @@ class Settings(Section):
     accounts: Accounts = Accounts()
     outgoing: Outgoing = Outgoing()
     # after `server` and `outgoing`, which its check reads
-    identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], OutsideIssuer] = Field(default_factory=dict)
+    identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], IssuerSettings] = Field(default_factory=dict)
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
 
     @field_validator("identity")
     @classmethod
-    def _check_identity(cls, tables: dict[str, OutsideIssuer], info: ValidationInfo) -> dict[str, OutsideIssuer]:
+    def _check_identity(cls, tables: dict[str, IssuerSettings], info: ValidationInfo) -> dict[str, IssuerSettings]:
         server, outgoing = info.data.get("server"), info.data.get("outgoing")
         if server is not None and outgoing is not None:  # else they have a fault of their own, which is reported
             check_tables(tables, public_url=server.public_url, private_hosts=outgoing.private_hosts)
@@ -369,7 +369,7 @@ def _describe(loc: tuple[int | str, ...], kind: str, message: str, read: sources
 def _known(path: tuple[str, ...]) -> list[str]:
     """All keys that there are; in a table of outside issuers those of that table."""
     if path[0] == "identity" and len(path) > 2:
-        return [f"identity.{path[1]}.{key}" for key in OutsideIssuer.model_fields]
+        return [f"identity.{path[1]}.{key}" for key in IssuerSettings.model_fields]
     defaults = Settings()
     return ["environment"] + [
         f"{name}.{key}" for name, part in defaults if isinstance(part, Section) for key in type(part).model_fields
