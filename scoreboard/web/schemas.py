@@ -45,7 +45,7 @@ class Me(msgspec.Struct, frozen=True):
 
     userId: str
     username: str
-    email: str
+    email: str | None  # null: a user without an address, such as a guest
     avatarUrl: str | None
     createdAt: str
 
