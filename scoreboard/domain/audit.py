@@ -19,6 +19,12 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    ROLE_CHANGED = "role_changed"
+    USER_BANNED = "user_banned"
+    BAN_LIFTED = "ban_lifted"
+    ACTION_REVERSED = "action_reversed"
+    REVERSAL_UNDONE = "reversal_undone"
+    NOTE_ADDED = "note_added"
 
 
 class AuditEvent(NamedTuple):

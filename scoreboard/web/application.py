@@ -25,6 +25,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
@@ -56,6 +57,7 @@ class WebRoutes:
     """The objects that have routes, put together by the composition root. Iterating yields every route."""
 
     auth: AuthRoutes
+    outside: OutsideRoutes
     users: UserRoutes
     sessions: SessionRoutes
     personal_data: PersonalDataRoutes
@@ -69,7 +71,7 @@ class WebRoutes:
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
-            *(self.auth, self.users, self.sessions, self.personal_data, self.scores, self.live),
+            *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.live),
             *(self.pages, self.avatars, self.document),
         ):
             yield from resource.routes()

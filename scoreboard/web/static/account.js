@@ -113,6 +113,11 @@ export class Account extends EventTarget {
     return Boolean(this.user || (!this.#end.signal.aborted && this.#mark.value));
   }
 
+  /** Takes over the session that the server has opened for this user by another way. @param {string} userId */
+  adopt(userId) {
+    this.#mark.value = userId; // the next `token` renews the session, as after a reload
+  }
+
   /** Logs in or registers. @param {string} path login or register @param {object} fields */
   async enter(path, fields) {
     await withLock(() => this.#enter(path, fields));
