@@ -17,10 +17,10 @@ from scoreboard.domain.ledger_rows import SequenceRange
 from scoreboard.domain.outcomes import Duplicate, Recorded, SubmittedAction
 from scoreboard.domain.roles import Role
 from scoreboard.drivers.bridge import run_in_asyncio
-from scoreboard.drivers.stores import Stores, open_stores
+from scoreboard.drivers.stores import Connection, Stores, open_stores
 from scoreboard.operations.admin.verify import differences
 from scoreboard.storage.board_cache import Standing
-from scoreboard.storage.postgres import bans
+from scoreboard.storage.postgres import bans, ledger
 from tests.storage.postgres.moderators import user_with
 from tests.storage.proxy import Proxy, proxy_before
 from tests.storage.seeds import NAMES, Scribe, claim, connection, make_users
@@ -250,3 +250,64 @@ async def test_a_ban_by_plain_sql_follows_too(node: TwoBoardNode) -> None:
     await follow(node)
     await assert_shown(node, (bob, 20))
     assert await node.caches[DAILY].standing(ann) == Standing(30, 1)
+
+
+# Without the lock that bans.put_on takes first: the key of users_id_ban alone makes it exact.
+PLAIN_BAN_SQL = "UPDATE users SET ban = $2 WHERE id = $1"
+
+
+async def test_a_ban_waits_for_the_batch_that_is_under_way(stores: Stores) -> None:
+    """Also for a first action, of which nobody else sees a row yet."""
+    (bob,) = await make_users(stores, 1)
+    order = list[str]()
+
+    async def decide() -> None:
+        await stores.execute(PLAIN_BAN_SQL, bob, Ban.SHADOW)
+        order.append("ban")
+
+    async with connection(stores) as conn, trio.open_nursery() as nursery:
+        await run_in_asyncio(conn.execute, "BEGIN")
+        await Scribe(conn, 77).record([claim(bob)])
+        nursery.start_soon(decide)
+        await wait_for_lock(stores)
+        order.append("batch")
+        await run_in_asyncio(conn.execute, "COMMIT")
+    assert order == ["batch", "ban"]
+    async with connection(stores) as conn:
+        (row,) = await run_in_asyncio(ledger.current_rows_aio, conn, LEADERBOARD, {bob: 0})
+    recorded = await stores.fetchval("SELECT max(seq) FROM action_logs")
+    assert (row.total, row.ban) == (10, Ban.SHADOW)
+    assert row.version > recorded
+
+
+@pytest.mark.parametrize("kind", [Ban.SHADOW, Ban.FULL])
+async def test_a_batch_that_began_before_the_ban_and_locks_after_it_sees_it(stores: Stores, kind: Ban) -> None:
+    """Its snapshot is older than the ban; the lock reads the newest row nevertheless."""
+    ann, bob = sorted(await make_users(stores, 2))
+    recordings = list[ledger.Recording]()
+
+    async def record(conn: Connection) -> None:
+        _, recording = await Scribe(conn, 77).record([claim(ann), claim(bob)])
+        recordings.append(recording)
+
+    async with connection(stores) as holder, connection(stores) as conn, trio.open_nursery() as nursery:
+        await run_in_asyncio(holder.execute, "BEGIN")
+        await run_in_asyncio(holder.fetch, "SELECT FROM users WHERE id = $1 FOR UPDATE", ann)
+        nursery.start_soon(record, conn)
+        await wait_for_lock(stores)
+        await stores.execute(PLAIN_BAN_SQL, bob, kind)
+        await run_in_asyncio(holder.execute, "COMMIT")
+    (recording,) = recordings
+    if kind is Ban.FULL:
+        assert recording.outcomes[1] == Refusal(Code.FORBIDDEN, "This account is banned.")
+        assert [row.subject for row in recording.rows] == [ann]
+    else:
+        assert [(row.subject, row.ban) for row in recording.rows] == [(ann, Ban.NONE), (bob, Ban.SHADOW)]
+
+
+async def wait_for_lock(stores: Stores) -> None:
+    """Until a session of this database waits for a lock."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with trio.fail_after(5):
+        while not await stores.fetchval(sql):
+            await trio.sleep(0.01)
