@@ -19,6 +19,8 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    MASTER_KEY_ROTATED = "master_key_rotated"
+    MASTER_KEY_REVOKED = "master_key_revoked"
 
 
 class AuditEvent(NamedTuple):
