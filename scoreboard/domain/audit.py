@@ -19,6 +19,7 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    FLAG_DECIDED = "flag_decided"
     MASTER_KEY_ROTATED = "master_key_rotated"
     MASTER_KEY_REVOKED = "master_key_revoked"
 
