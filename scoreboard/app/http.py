@@ -14,6 +14,7 @@ from scoreboard.app.writes import WriteParts
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
 from scoreboard.operations.authenticator import Authenticator
+from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
@@ -33,6 +34,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 
@@ -70,6 +72,7 @@ def build_http(
     web: WebParts,
     monitor: HealthMonitor,
     accounts: AccountParts,
+    outside: OutsideLogIns,
     writes: WriteParts,
     reads: ReadParts,
     pictures: Pictures,
@@ -79,7 +82,7 @@ def build_http(
     branding = load_branding(settings.page)
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
-    routes = _build_routes(settings, web, health, accounts, writes, reads, pictures, transports, branding)
+    routes = _build_routes(settings, web, health, accounts, outside, writes, reads, pictures, transports, branding)
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
@@ -95,6 +98,7 @@ def _build_routes(
     web: WebParts,
     health: NodeHealth,
     accounts: AccountParts,
+    outside: OutsideLogIns,
     writes: WriteParts,
     reads: ReadParts,
     pictures: Pictures,
@@ -103,10 +107,13 @@ def _build_routes(
 ) -> WebRoutes:
     """The objects that have routes."""
     leaderboard = reads.leaderboard
+    auth = AuthRoutes(
+        accounts.accounts, web.bearer, web.origins, web.addresses, refresh_days=settings.security.refresh_days
+    )
+    outside_routes = OutsideRoutes(outside, auth, web.origins, web.addresses)
     return WebRoutes(
-        AuthRoutes(
-            accounts.accounts, web.bearer, web.origins, web.addresses, refresh_days=settings.security.refresh_days
-        ),
+        auth,
+        outside_routes,
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
@@ -120,6 +127,7 @@ def _build_routes(
             avatars=settings.accounts.avatars,
             branding=branding,
             public_url=settings.server.public_url,
+            log_ins=outside_routes.buttons(),
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
         OpenApiRoutes(),

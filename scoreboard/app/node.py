@@ -30,6 +30,7 @@ from scoreboard import __version__
 from scoreboard.app.accounts import build_accounts
 from scoreboard.app.http import build_http, build_pictures, build_web_parts
 from scoreboard.app.live import build_live, build_transports
+from scoreboard.app.outside import build_https_client, build_outside_log_ins
 from scoreboard.app.reads import build_reads
 from scoreboard.app.workers import build_workers, start_workers
 from scoreboard.app.writes import build_writes
@@ -64,6 +65,8 @@ class Node:
         redis_breaker = Breaker("redis", changed=_on_redis_breaker_changed)
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
+        self.https = build_https_client(settings.outgoing)
+        outside = build_outside_log_ins(settings, self.account_parts, self.https)
         self.writes = build_writes(
             settings, stores, BOARDS, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
         )
@@ -73,7 +76,7 @@ class Node:
         web = build_web_parts(settings, authenticator)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
         self.http = build_http(
-            settings, web, monitor, self.account_parts, self.writes, self.reads, pictures, transports
+            settings, web, monitor, self.account_parts, outside, self.writes, self.reads, pictures, transports
         )
         self.workers = build_workers(
             stores,
@@ -112,6 +115,7 @@ class Node:
                 await self._shut_down()
                 listeners.cancel_scope.cancel()
             workers.cancel_scope.cancel()
+        await self.https.aclose()
 
     async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
         server = self._settings.server

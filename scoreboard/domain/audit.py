@@ -22,6 +22,12 @@ class AuditKind(StrEnum):
     FLAG_DECIDED = "flag_decided"
     MASTER_KEY_ROTATED = "master_key_rotated"
     MASTER_KEY_REVOKED = "master_key_revoked"
+    ROLE_CHANGED = "role_changed"
+    USER_BANNED = "user_banned"
+    BAN_LIFTED = "ban_lifted"
+    ACTION_REVERSED = "action_reversed"
+    REVERSAL_UNDONE = "reversal_undone"
+    NOTE_ADDED = "note_added"
 
 
 class AuditEvent(NamedTuple):

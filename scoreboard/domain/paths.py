@@ -11,6 +11,10 @@ REGISTER_PATH = "/api/v1/auth/register"
 LOGIN_PATH = "/api/v1/auth/login"
 REFRESH_PATH = "/api/v1/auth/refresh"
 LOGOUT_PATH = "/api/v1/auth/logout"
+EXCHANGE_PATH = "/api/v1/auth/exchange"
+OIDC_PREFIX = "/api/v1/auth/oidc/"  # log-in by an outside issuer, by its name
+CALLBACK_SUFFIX = "/callback"
+LOG_IN_FAILED_PATH = "/log-in-failed"  # a page
 
 PROFILE_PATH = "/api/v1/users/me"
 PASSWORD_PATH = "/api/v1/users/me/password"  # noqa: S105 - a path, not a password
@@ -31,3 +35,13 @@ AVATAR_PREFIX = "/avatars/"  # pictures of users, by user id
 LIVEZ_PATH = "/livez"
 READYZ_PATH = "/readyz"
 METRICS_PATH = "/metrics"
+
+
+def oidc_path(name: str) -> str:
+    """Where a browser begins to log in by the outside issuer of that name."""
+    return OIDC_PREFIX + name
+
+
+def oidc_callback_path(name: str) -> str:
+    """Where the issuer sends the browser back to: its path at the public address is the redirect URI."""
+    return OIDC_PREFIX + name + CALLBACK_SUFFIX

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from scoreboard.security import device_cookies, refresh_tokens, tokens
+from scoreboard.security import device_cookies, log_in_attempts, refresh_tokens, tokens
 from scoreboard.security.device_cookies import Device
+from scoreboard.security.log_in_attempts import LogInAttempt
 from scoreboard.security.signatures import action_secret, action_secrets
 from scoreboard.security.tokens import Claims, TokenKeys
 
@@ -90,3 +91,11 @@ class Issuer:
     def read_device_cookie(self, value: str) -> Device | None:
         """The browser that a device cookie names; None when this installation did not issue it."""
         return device_cookies.read(self.master_keys, value)
+
+    def log_in_cookie(self, outside_issuer: str, seed: bytes, *, now: float) -> str:
+        """The cookie of a log-in that a browser begins with an outside issuer. `seed`: SEED_BYTES random bytes."""
+        return log_in_attempts.make_cookie(self._master_key, outside_issuer, seed, now=now)
+
+    def read_log_in_cookie(self, outside_issuer: str, value: str, *, now: float) -> LogInAttempt | None:
+        """The log-in that such a cookie is for; None when it is none of this installation's and this issuer's."""
+        return log_in_attempts.read_cookie(self.master_keys, outside_issuer, value, now=now)

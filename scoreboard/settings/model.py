@@ -26,6 +26,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -33,6 +34,7 @@ from pydantic import (
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
+from scoreboard.settings.identity import TABLE_NAME, IssuerSettings, check_tables
 from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
 from scoreboard.settings.values import (
     Limit,
@@ -248,8 +250,18 @@ class Settings(Section):
     page: Page = Page()
     accounts: Accounts = Accounts()
     outgoing: Outgoing = Outgoing()
+    # after `server` and `outgoing`, which its check reads
+    identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], IssuerSettings] = Field(default_factory=dict)
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
+
+    @field_validator("identity")
+    @classmethod
+    def _check_identity(cls, tables: dict[str, IssuerSettings], info: ValidationInfo) -> dict[str, IssuerSettings]:
+        server, outgoing = info.data.get("server"), info.data.get("outgoing")
+        if server is not None and outgoing is not None:  # else they have a fault of their own, which is reported
+            check_tables(tables, public_url=server.public_url, private_hosts=outgoing.private_hosts)
+        return tables
 
     def origin(self, key: str) -> str:
         """Where `section.key` was set, as text: a file and its line, a variable, the command line; "" for a default."""
@@ -348,13 +360,16 @@ def _describe(loc: tuple[int | str, ...], kind: str, message: str, read: sources
         path = tuple(named.split(".", maxsplit=2))
     if kind == "extra_forbidden":
         path = read.leaf(path)
-        close = difflib.get_close_matches(".".join(path), _known(), n=1)
+        close = difflib.get_close_matches(".".join(path), _known(path), n=1)
         message = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
     origin = read.origin(path)
     return f"{shown_keys(path)}: {message}" + (f" ({origin})" if origin else "")
 
 
-def _known() -> list[str]:
+def _known(path: tuple[str, ...]) -> list[str]:
+    """All keys that there are; in a table of outside issuers those of that table."""
+    if path[0] == "identity" and len(path) > 2:
+        return [f"identity.{path[1]}.{key}" for key in IssuerSettings.model_fields]
     defaults = Settings()
     return ["environment"] + [
         f"{name}.{key}" for name, part in defaults if isinstance(part, Section) for key in type(part).model_fields

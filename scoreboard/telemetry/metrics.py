@@ -43,6 +43,9 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
 
 BUILD_INFO = _gauge("build_info", "Always 1; the labels say what runs", "version", "python")
 SCORE_UPDATES = _counter("score_updates", "Actions submitted, by what became of them", "result")
+OUTSIDE_TOKENS = _counter(
+    "outside_tokens", "Tokens of outside issuers, by issuer and by why they were refused or not", "issuer", "outcome"
+)
 COMMIT_BATCH_SIZE = _histogram("commit_batch_size", "Actions in one group commit", BATCHES)
 COMMIT_SECONDS = _histogram("commit_seconds", "One group commit, both stores", SHORT_BUCKETS)
 COMMIT_QUEUE = _gauge("commit_queue", "Actions that wait for a group commit")

@@ -25,6 +25,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 
@@ -54,6 +55,7 @@ class WebRoutes:
     """The objects that have routes, put together by the composition root. Iterating yields every route."""
 
     auth: AuthRoutes
+    outside: OutsideRoutes
     users: UserRoutes
     scores: ScoreRoutes
     live: LiveRoutes
@@ -64,7 +66,16 @@ class WebRoutes:
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
-        for resource in (self.auth, self.users, self.scores, self.live, self.pages, self.avatars, self.document):
+        for resource in (
+            self.auth,
+            self.outside,
+            self.users,
+            self.scores,
+            self.live,
+            self.pages,
+            self.avatars,
+            self.document,
+        ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)
 

@@ -40,12 +40,28 @@ class LoggedInAnswer(msgspec.Struct):
     data: LoggedIn
 
 
+class LogInRedirect(msgspec.Struct):
+    """The browser is sent on: to the issuer, to the page, or to a page that says why the log-in failed."""
+
+    media_type: ClassVar[str] = NO_BODY
+
+
+class AuthorizationQuery(msgspec.Struct):
+    """What an OpenID Provider answers by the browser; other parameters are ignored."""
+
+    code: str = ""
+    state: str = ""
+    error: str = ""
+    error_description: str = ""
+    iss: str = ""
+
+
 class Me(msgspec.Struct, frozen=True):
     """An account as its owner sees it."""
 
     userId: str
     username: str
-    email: str
+    email: str | None  # null: a user without an address, such as a guest
     avatarUrl: str | None
     createdAt: str
 

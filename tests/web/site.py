@@ -10,20 +10,25 @@ from uuid import UUID
 import httpx
 import trio
 
+from scoreboard.app.accounts import AccountParts
+from scoreboard.app.outside import build_outside_log_ins
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
 from scoreboard.domain.scoring import read_rules
+from scoreboard.drivers.https_client import HttpsClient
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.web.access_log import AccessLog
@@ -44,6 +49,7 @@ from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
@@ -112,6 +118,22 @@ class WebServer:
         return data
 
 
+def _log_ins(
+    people: Node, public_url: str, identity: Mapping[str, Mapping[str, Any]], https: HttpsClient | None
+) -> OutsideLogIns:
+    """The log-ins of these issuers, as a node builds them."""
+    settings = Settings.model_validate(
+        {
+            "server": {"public_url": public_url},
+            "outgoing": {"private_hosts": ["localhost"]},
+            "identity": {name: dict(table) for name, table in identity.items()},
+        }
+    )
+    nothing: Any = None  # neither profiles nor bus is asked for
+    parts = AccountParts(people.sessions, people.accounts, nothing, nothing)
+    return build_outside_log_ins(settings, parts, https or HttpsClient())
+
+
 def _given(value: Any) -> Any:
     if isinstance(value, Exception):
         raise value
@@ -169,10 +191,13 @@ async def serve_web(
     branding: Branding = SHIPPED,
     actions: str = "",
     buttons: bool = True,
+    identity: Mapping[str, Mapping[str, Any]] | None = None,
+    https: HttpsClient | None = None,
     more_routes: Callable[[Bearer], Iterable[Route]] = lambda _: (),
     **settings: Any,
 ) -> AsyncIterator[WebServer]:
-    """Serves until the block ends. `actions`: the text of an actions file; `buttons`: whether the page has any.
+    """Serves until the block ends. `identity`: tables of outside issuers, which are asked by `https`. `actions`: the
+    text of an actions file; `buttons`: whether the page has any.
 
     `all_handlers`: beside the first server stand one without fast handlers, and one with Quart alone.
     """
@@ -185,8 +210,11 @@ async def serve_web(
         bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
+        auth = AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30)
+        outside = OutsideRoutes(_log_ins(people, public_url, identity or {}, https), auth, origins, addresses)
         resources = WebRoutes(
-            auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
+            auth=auth,
+            outside=outside,
             users=UserRoutes(people.accounts, bearer, addresses),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             live=LiveRoutes(unused, unused, unused),
@@ -198,6 +226,7 @@ async def serve_web(
                 registration=True,
                 branding=branding,
                 public_url=public_url,
+                log_ins=outside.buttons(),
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
             document=OpenApiRoutes(),

@@ -20,9 +20,17 @@ RETENTION_DAYS = 2
 
 # A concurrent change of the password holds the row. The statement waits for it, and then opens no session.
 OPEN = """
-WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $5 FOR SHARE)
-INSERT INTO sessions (id, user_id, token_sha256, expires_at)
-SELECT $1, $2, $3, now() + make_interval(days => $4) FROM held
+WITH held AS (SELECT FROM credentials WHERE user_id = $2 AND password_hash = $6 FOR SHARE)
+INSERT INTO sessions (id, user_id, token_sha256, expires_at, client)
+SELECT $1, $2, $3, now() + make_interval(days => $4), nullif($5, '') FROM held
+RETURNING expires_at"""
+
+# A concurrent deletion of the user, or the change of a guest into an account, holds the row. The statement waits for
+# it, reads the row again, and then opens no session. $6: only while the user is a guest.
+OPEN_IDENTIFIED = """
+WITH held AS (SELECT FROM users WHERE id = $2 AND (NOT $6 OR email IS NULL) FOR SHARE)
+INSERT INTO sessions (id, user_id, token_sha256, expires_at, client)
+SELECT $1, $2, $3, now() + make_interval(days => $4), nullif($5, '') FROM held
 RETURNING expires_at"""
 
 OPEN_MANY = """
@@ -90,13 +98,22 @@ class TokenState(NamedTuple):
 
 
 async def open_session(
-    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str
+    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, password_hash: str, client: str = ""
 ) -> int | None:
-    """Opens a session for `days`. Returns when it expires, in Unix milliseconds.
+    """Opens a session for `days`. Returns when it expires, in Unix milliseconds. `client`: see domain.user_agents.
 
     None, and no session: `password_hash` is no longer the user's, or the user was deleted.
     """
-    expires = await stores.fetchval(OPEN, sid, user, token_sha256, days, password_hash)
+    expires = await stores.fetchval(OPEN, sid, user, token_sha256, days, client, password_hash)
+    return None if expires is None else _milliseconds(expires)
+
+
+async def open_identified(
+    stores: Stores, sid: UUID, user: UUID, token_sha256: bytes, days: int, client: str = "", *, only_guest: bool
+) -> int | None:
+    """The same for a user whom something else than a password identifies. None, and no session: the user was deleted,
+    or `only_guest` and the user has an address, so is no guest any more."""
+    expires = await stores.fetchval(OPEN_IDENTIFIED, sid, user, token_sha256, days, client, only_guest)
     return None if expires is None else _milliseconds(expires)
 
 

@@ -189,9 +189,21 @@ class AuthRoutes:
             return success(outcome, status=status)
         fields = PRIVATE + self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
         if is_log_in:
-            device = self._accounts.device_cookie(outcome)
-            fields += self._cookie(request, self._name(request, DEVICE_COOKIE), device, LOGIN_PATH, LIFETIME_SECONDS)
+            fields += self._device_cookie(request, outcome)
         return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=fields)
+
+    def log_in_answer(self, request: Request, outcome: LoggedIn | Refusal) -> Response:
+        """The answer to a log-in of another kind than by password."""
+        return self._answer(request, outcome, is_log_in=True)
+
+    def session_cookies(self, request: Request, outcome: LoggedIn) -> bytes:
+        """The cookies of a log-in whose answer is no JSON."""
+        refresh = self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
+        return refresh + self._device_cookie(request, outcome)
+
+    def _device_cookie(self, request: Request, outcome: LoggedIn) -> bytes:
+        device = self._accounts.device_cookie(outcome)
+        return self._cookie(request, self._name(request, DEVICE_COOKIE), device, LOGIN_PATH, LIFETIME_SECONDS)
 
     def _refresh_cookies(self, request: Request) -> tuple[str, ...]:
         """The refresh tokens in cookies. On https only those with the prefix: any page on plain http may have planted
