@@ -14,6 +14,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 SHAPE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 EVENTS = {
+    "anomalies_not_read": "the anomaly rules can't read the action log; logged once until they can",
     "asyncio_callback_failed": "an exception that only asyncio's own handler saw; nothing ended",
     "batch_interrupted": "a committer's batch had no answer: it is tried once more, PostgreSQL tells which try counts",
     "board_check_failed": "the board could not be compared with PostgreSQL; logged once for each reason",
@@ -25,6 +26,7 @@ EVENTS = {
     "history_lost": "PostgreSQL does not know actions that it had recorded: an older database was restored",
     "housekeeping_done": "partitions were made, old rows deleted, or a failure is over",
     "housekeeping_failed": "a run of the housekeeping failed; logged once until one succeeds",
+    "messages_not_read": "the outbox of messages to other servers can't be read; logged once until it can",
     "migrations_applied": "the schema was brought up to date",
     "partition_refused": "a month's partition of the action log can't be made; logged once for each",
     "postgres_unavailable": "PostgreSQL does not answer: the start, or a committer, waits for it",

@@ -110,7 +110,12 @@ def _build_routes(
     """The objects that have routes."""
     leaderboard = reads.leaderboard
     auth = AuthRoutes(
-        accounts.accounts, web.bearer, web.origins, web.addresses, refresh_days=settings.security.refresh_days
+        accounts.accounts,
+        web.bearer,
+        web.origins,
+        web.addresses,
+        refresh_days=settings.security.refresh_days,
+        networks=accounts.networks,
     )
     outside_routes = OutsideRoutes(outside, auth, web.origins, web.addresses)
     return WebRoutes(

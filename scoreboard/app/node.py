@@ -28,6 +28,7 @@ import trio
 
 from scoreboard import __version__
 from scoreboard.app.accounts import build_accounts
+from scoreboard.app.anomalies import build_anomaly_workers
 from scoreboard.app.http import build_http, build_pictures, build_web_parts
 from scoreboard.app.live import build_live, build_transports
 from scoreboard.app.outside import build_https_client, build_outside_log_ins
@@ -67,6 +68,7 @@ class Node:
         authenticator = self.account_parts.authenticator
         self.https = build_https_client(settings.outgoing)
         outside = build_outside_log_ins(settings, self.account_parts, self.https)
+        anomaly_workers = build_anomaly_workers(settings, stores, self.account_parts, self.https)
         self.writes = build_writes(
             settings, stores, BOARDS, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
         )
@@ -88,6 +90,7 @@ class Node:
             session_days=settings.retention.ended_session_days,
             on_board_changed=self.on_board_changed,
         )
+        self.workers += anomaly_workers
 
     def on_board_changed(self, board: Board, version: BoardVersion) -> None:
         """Reads that begin after this show that version or a newer one. Called by committers and projectors. It is a

@@ -19,6 +19,9 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    FLAG_DECIDED = "flag_decided"
+    MASTER_KEY_ROTATED = "master_key_rotated"
+    MASTER_KEY_REVOKED = "master_key_revoked"
     ROLE_CHANGED = "role_changed"
     USER_BANNED = "user_banned"
     BAN_LIFTED = "ban_lifted"

@@ -34,6 +34,7 @@ from pydantic import (
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
+from scoreboard.settings.anomalies import Alerts, Anomalies
 from scoreboard.settings.identity import TABLE_NAME, IssuerSettings, check_tables
 from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
 from scoreboard.settings.values import (
@@ -259,6 +260,8 @@ class Settings(Section):
     accounts: Accounts = Accounts()
     retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
+    anomalies: Anomalies = Anomalies()
+    alerts: Alerts = Alerts()
     # after `server` and `outgoing`, which its check reads
     identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], IssuerSettings] = Field(default_factory=dict)
     log: Log = Log()
