@@ -74,6 +74,8 @@ STORE_CONDITION = _gauge(
 CONNECTIONS_REPLACED = _counter(
     "store_connections_replaced", "Times that all connections to a store were replaced", "store"
 )
+LOG_SIZE = _gauge("log_leaves", "Leaves of the transparency log")
+LOG_WAITING_SECONDS = _gauge("log_waiting_seconds", "How long the oldest record waits to be sealed into the log")
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at the index `handler + status // 100`: a list of numbers, as the lock of a Counter would cost ten
