@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -43,7 +44,7 @@ async def test_new_records_are_sealed_and_failures_are_told_once(
     failures = 0
     step_aio = sealing.seal_aio
 
-    async def failing_aio(conn: object, below: int) -> int:
+    async def failing_aio(conn: asyncpg.Connection, below: int) -> int:
         nonlocal failures
         failures += 1
         if failures <= 3:
