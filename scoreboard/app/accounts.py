@@ -13,7 +13,7 @@ from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.login_limits import LoginLimits
 from scoreboard.operations.sessions import Sessions
-from scoreboard.security.checkpoints import LogSigner
+from scoreboard.security.checkpoints import LogSigner, VerifierKey
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
@@ -69,6 +69,11 @@ def build_issuer(settings: Settings, keys: Keys) -> Issuer:
 def build_log_signer(settings: Settings, keys: Keys) -> LogSigner | None:
     """Who signs the transparency log; None without a key."""
     return LogSigner(settings.log_name, keys.log[keys.current_log]) if keys.log else None
+
+
+def log_keys(settings: Settings, keys: Keys) -> list[VerifierKey]:
+    """The public keys whose checkpoints are this log's: the present one and former ones."""
+    return [LogSigner(settings.log_name, private).verifier for private in keys.log.values()]
 
 
 def own_host(settings: Settings) -> str:

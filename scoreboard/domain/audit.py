@@ -19,6 +19,7 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    LOG_PRUNED = "log_pruned"  # details: {"below": order number}; older rows of action_logs were removed by a rule
 
 
 class AuditEvent(NamedTuple):
