@@ -14,6 +14,7 @@ from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.log_in_networks import LogInNetworks
 from scoreboard.operations.login_limits import LoginLimits
 from scoreboard.operations.sessions import Sessions
+from scoreboard.security.checkpoints import LogSigner, VerifierKey
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
@@ -84,6 +85,16 @@ def build_issuer(settings: Settings, keys: Keys) -> Issuer:
         keys.current_master,
         settings.security.access_token_seconds,
     )
+
+
+def build_log_signer(settings: Settings, keys: Keys) -> LogSigner | None:
+    """Who signs the transparency log; None without a key."""
+    return LogSigner(settings.log_name, keys.log[keys.current_log]) if keys.log else None
+
+
+def log_keys(settings: Settings, keys: Keys) -> list[VerifierKey]:
+    """The public keys whose checkpoints are this log's: the present one and former ones."""
+    return [LogSigner(settings.log_name, private).verifier for private in keys.log.values()]
 
 
 def own_host(settings: Settings) -> str:

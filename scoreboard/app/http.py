@@ -16,6 +16,7 @@ from scoreboard.http.server import Server
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
+from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.telemetry.request_times import name_routes
@@ -30,6 +31,7 @@ from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -79,12 +81,15 @@ def build_http(
     reads: ReadParts,
     pictures: Pictures,
     transports: Transports,
+    transparency: TransparencyLog,
 ) -> HttpParts:
     """The application and both servers. Nothing listens before the node starts them."""
     branding = load_branding(settings.page)
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
-    routes = _build_routes(settings, web, health, accounts, outside, writes, reads, pictures, transports, branding)
+    routes = _build_routes(
+        settings, web, health, accounts, outside, writes, reads, pictures, transports, transparency, branding
+    )
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
@@ -105,6 +110,7 @@ def _build_routes(
     reads: ReadParts,
     pictures: Pictures,
     transports: Transports,
+    transparency: TransparencyLog,
     branding: Branding,
 ) -> WebRoutes:
     """The objects that have routes."""
@@ -139,6 +145,7 @@ def _build_routes(
             log_ins=outside_routes.buttons(),
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
+        AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
         OpenApiRoutes(),
         metrics=not settings.server.metrics_port,
     )

@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from scoreboard import __version__
-from scoreboard.app.accounts import build_accounts
+from scoreboard.app.accounts import build_accounts, build_log_signer
 from scoreboard.app.anomalies import build_anomaly_workers
 from scoreboard.app.http import build_http, build_pictures, build_web_parts
 from scoreboard.app.live import build_live, build_transports
@@ -37,6 +37,7 @@ from scoreboard.app.workers import build_workers, start_workers
 from scoreboard.app.writes import build_writes
 from scoreboard.domain.boards import BOARDS, Board, BoardVersion
 from scoreboard.drivers.stores import Stores
+from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.process import ending_signals, raise_descriptor_limit, tune_gc
 from scoreboard.runtime.supervise import supervised
@@ -75,10 +76,20 @@ class Node:
         self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
         pictures = build_pictures(settings)
+        signer = build_log_signer(settings, keys)
         web = build_web_parts(settings, authenticator)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
         self.http = build_http(
-            settings, web, monitor, self.account_parts, outside, self.writes, self.reads, pictures, transports
+            settings,
+            web,
+            monitor,
+            self.account_parts,
+            outside,
+            self.writes,
+            self.reads,
+            pictures,
+            transports,
+            TransparencyLog(stores, signer),
         )
         self.workers = build_workers(
             stores,
@@ -87,6 +98,7 @@ class Node:
             self.writes,
             self.live,
             pictures,
+            signer.sign if signer else None,
             session_days=settings.retention.ended_session_days,
             on_board_changed=self.on_board_changed,
         )

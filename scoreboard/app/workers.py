@@ -19,8 +19,10 @@ from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.storage.sealing import Sign
 from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
+from scoreboard.workers.sealer import run_sealer
 
 
 class Worker(NamedTuple):
@@ -37,6 +39,7 @@ def build_workers(
     writes: WriteParts,
     live: LiveParts,
     pictures: Pictures,
+    sign: Sign | None,
     *,
     session_days: int,
     on_board_changed: Callable[[Board, BoardVersion], None],
@@ -60,6 +63,7 @@ def build_workers(
                 session_days=session_days,
             ),
         ),
+        Worker("sealer", partial(run_sealer, stores, sign)),
         Worker("sessions", authenticator.watch),
         Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),

@@ -28,6 +28,7 @@ class AuditKind(StrEnum):
     ACTION_REVERSED = "action_reversed"
     REVERSAL_UNDONE = "reversal_undone"
     NOTE_ADDED = "note_added"
+    LOG_PRUNED = "log_pruned"  # details: {"below": order number}; older rows of action_logs were removed by a rule
 
 
 class AuditEvent(NamedTuple):

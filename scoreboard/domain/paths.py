@@ -31,9 +31,16 @@ LIVE_PATH = "/api/v1/scores/live"  # the WebSocket
 STREAM_PATH = "/api/v1/scores/stream"  # Server-Sent Events
 POLL_PATH = "/api/v1/scores/poll"  # the long poll
 
+AUDIT_CHECKPOINT_PATH = "/api/v1/audit/checkpoint"
+AUDIT_KEY_PATH = "/api/v1/audit/key"
+AUDIT_PROOF_PATH = "/api/v1/audit/proof"
+AUDIT_CONSISTENCY_PATH = "/api/v1/audit/consistency"
+AUDIT_LEAVES_PATH = "/api/v1/audit/leaves"
+
 OPENAPI_PATH = "/api/v1/openapi.json"
 
 PAGE_PATH = "/"
+AUDIT_PAGE_PATH = "/audit"
 STATIC_PREFIX = "/static/"  # files of the page
 CLIENT_PATH = "/scoreboard.js"  # the JavaScript client, for pages of other sites
 AVATAR_PREFIX = "/avatars/"  # pictures of users, by user id

@@ -21,6 +21,7 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -66,13 +67,14 @@ class WebRoutes:
     health: HealthRoutes
     pages: PageRoutes
     avatars: AvatarRoutes
+    audit: AuditRoutes
     document: OpenApiRoutes
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.live),
-            *(self.pages, self.avatars, self.document),
+            *(self.pages, self.avatars, self.audit, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)

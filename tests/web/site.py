@@ -28,6 +28,8 @@ from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.operations.transparency import TransparencyLog
+from scoreboard.security.checkpoints import LogSigner
 from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
@@ -45,6 +47,7 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -63,6 +66,7 @@ ROWS = tuple(
     for rank in range(1, 13)
 )
 SNAPSHOT = Snapshot("leaderboard", 3, 40, 38, 1_768_041_000_000, ROWS, last_modified=1_768_041_001)
+LOG_SIGNER = LogSigner("scores.example", bytes(32))
 NOWHERE = Standing(0, None)
 UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 
@@ -195,6 +199,8 @@ async def serve_web(
     buttons: bool = True,
     identity: Mapping[str, Mapping[str, Any]] | None = None,
     https: HttpsClient | None = None,
+    anonymous: bool = True,
+    signer: LogSigner | None = LOG_SIGNER,
     more_routes: Callable[[Bearer], Iterable[Route]] = lambda _: (),
     **settings: Any,
 ) -> AsyncIterator[WebServer]:
@@ -233,6 +239,7 @@ async def serve_web(
                 log_ins=outside.buttons(),
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
+            audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
             document=OpenApiRoutes(),
         )
         routes = (*resources, *more_routes(bearer))
