@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
-from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Pending, Queue
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.submit_action import NOT_YOURS, TRUSTED_ONLY, SubmitAction

@@ -10,11 +10,11 @@ from uuid import UUID
 import httpx
 import trio
 
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
-from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
