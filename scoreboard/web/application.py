@@ -126,13 +126,14 @@ async def quart_error_response(pages: ErrorPages, error: HTTPException) -> quart
 def build_application(routes: Iterable[Route], document: OpenApiRoutes, pages: ErrorPages) -> QuartTrio:
     """The application with those of the routes that Quart serves; `document` is rendered with all of them."""
     app = QuartTrio("scoreboard.web", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # http.parser has refused more already
+    routes = tuple(routes)
+    # http.parser has refused more already, by each route's own limit
+    app.config["MAX_CONTENT_LENGTH"] = max(route.max_body_bytes for route in routes)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a; here //a is not found
     app.register_error_handler(HTTPException, partial(quart_error_response, pages))
     app.register_error_handler(Exception, partial(unhandled_error_response, pages))
     provider = openapi.install(app)
-    routes = tuple(routes)
     for route in routes:
         if route.quart:
             view = openapi.describe(quart_view(route, pages), route)

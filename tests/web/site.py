@@ -33,6 +33,7 @@ from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import SHIPPED, Branding
@@ -230,6 +231,7 @@ async def serve_web(
                 connections=connections,
                 error_pages=error_pages,
                 access_log=AccessLog(addresses, "off"),
+                large_bodies=LargeBodyLimits(routes, bearer.user_of),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
