@@ -19,6 +19,8 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    HELD_APPROVED = "held_approved"
+    HELD_REFUSED = "held_refused"
 
 
 class AuditEvent(NamedTuple):

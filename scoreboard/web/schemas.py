@@ -13,11 +13,14 @@ from msgspec import Meta
 from scoreboard.domain.actions import (
     MAX_ACTION_ID_LENGTH,
     MAX_ACTION_TYPE_LENGTH,
+    MAX_START_ID_LENGTH,
     MAX_TIMESTAMP_LENGTH,
     MAX_USER_ID_LENGTH,
+    EvidenceClaim,
 )
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
+from scoreboard.domain.conditions import HeldStatus
 from scoreboard.domain.queries import MAX_QUERY_BYTES
 from scoreboard.operations.sessions import LoggedIn
 
@@ -78,6 +81,26 @@ class ScoredAnswer(msgspec.Struct):
     data: Scored
 
 
+class HeldAction(msgspec.Struct, frozen=True):
+    """An action of a type that somebody must approve. `points`: what it gives when it is approved; `expiresAt`: until
+    when it waits; `reason`: of the decision."""
+
+    actionId: str
+    actionType: str
+    status: HeldStatus
+    points: int
+    heldAt: str
+    expiresAt: str
+    reason: str | None
+
+
+class HeldActionAnswer(msgspec.Struct):
+    """The action waits for a decision. Sent again, its present state."""
+
+    success: bool
+    data: HeldAction
+
+
 class OwnPlace(msgspec.Struct):
     """The caller's rank (null before the first action) and score."""
 
@@ -109,6 +132,8 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     timestamp: Annotated[str, Meta(max_length=MAX_TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
     metadata: dict[str, Any] | None = None
     userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH)] | None = None
+    startId: Annotated[str, Meta(max_length=MAX_START_ID_LENGTH)] | None = None
+    evidence: EvidenceClaim | None = None
 
 
 class ActionHeaders(msgspec.Struct):
