@@ -16,6 +16,9 @@ PROFILE_PATH = "/api/v1/users/me"
 PASSWORD_PATH = "/api/v1/users/me/password"  # noqa: S105 - a path, not a password
 
 SUBMIT_PATH = "/api/v1/scores/action"
+START_PATH = "/api/v1/actions/start"
+EVIDENCE_PREFIX = "/api/v1/actions/evidence/"  # and the SHA-256 in hexadecimal digits
+HELD_PATH = "/api/v1/users/me/held"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 LIVE_PATH = "/api/v1/scores/live"  # the WebSocket
 STREAM_PATH = "/api/v1/scores/stream"  # Server-Sent Events

@@ -21,6 +21,7 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
+from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -56,6 +57,7 @@ class WebRoutes:
     auth: AuthRoutes
     users: UserRoutes
     scores: ScoreRoutes
+    actions: ActionRoutes
     live: LiveRoutes
     health: HealthRoutes
     pages: PageRoutes
@@ -64,7 +66,16 @@ class WebRoutes:
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
-        for resource in (self.auth, self.users, self.scores, self.live, self.pages, self.avatars, self.document):
+        for resource in (
+            self.auth,
+            self.users,
+            self.scores,
+            self.actions,
+            self.live,
+            self.pages,
+            self.avatars,
+            self.document,
+        ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)
 

@@ -25,6 +25,7 @@ from scoreboard.domain.queries import MAX_QUERY_BYTES
 from scoreboard.operations.sessions import LoggedIn
 
 NO_BODY = ""
+HELD_PAGE_SIZE = 100  # of one's own actions that wait or waited for a decision
 
 
 class NoContent(msgspec.Struct):
@@ -99,6 +100,63 @@ class HeldActionAnswer(msgspec.Struct):
 
     success: bool
     data: HeldAction
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A start: the action names `startId`, once and before `expiresAt`."""
+
+    startId: str
+    expiresAt: str
+
+
+class StartedAnswer(msgspec.Struct):
+    """The action has begun."""
+
+    success: bool
+    data: Started
+
+
+class HeldEvidence(msgspec.Struct, frozen=True):
+    """The blob that an action names. `uploaded`: whether the server has it."""
+
+    sha256: str
+    size: int
+    uploaded: bool
+
+
+class OwnHeldAction(msgspec.Struct, frozen=True):
+    """An own action that waits, or waited, for a decision."""
+
+    actionId: str
+    actionType: str
+    status: HeldStatus
+    points: int
+    heldAt: str
+    expiresAt: str
+    reason: str | None
+    decidedAt: str | None
+    evidence: HeldEvidence | None
+
+
+class OwnHeldActions(msgspec.Struct, frozen=True):
+    """A page, newest first. `next`: the cursor of the next one, null on the last."""
+
+    held: list[OwnHeldAction]
+    next: str | None
+
+
+class OwnHeldActionsAnswer(msgspec.Struct):
+    """One's own actions that wait, or waited, for a decision."""
+
+    success: bool
+    data: OwnHeldActions
+
+
+class HeldQuery(msgspec.Struct):
+    """How many, and where the page begins."""
+
+    limit: Annotated[int, Meta(ge=1, le=HELD_PAGE_SIZE)] = HELD_PAGE_SIZE
+    cursor: Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")] | msgspec.UnsetType = msgspec.UNSET
 
 
 class OwnPlace(msgspec.Struct):

@@ -41,6 +41,7 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -186,14 +187,16 @@ async def serve_web(
         bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
+        rules = read_rules(actions or (ROOT / "config/actions.toml").read_text())
         resources = WebRoutes(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer, addresses),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
+            actions=ActionRoutes(people.stores, bearer, rules),
             live=LiveRoutes(unused, unused, unused),
             health=health,
             pages=PageRoutes(
-                read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},
+                rules if buttons else {},
                 leaderboard,
                 per_minute=10,
                 registration=True,
