@@ -19,6 +19,9 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    SERVER_KEY_CREATED = "server_key_created"
+    SERVER_KEY_ROTATED = "server_key_rotated"
+    SERVER_KEY_REVOKED = "server_key_revoked"
 
 
 class AuditEvent(NamedTuple):
