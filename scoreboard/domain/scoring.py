@@ -36,7 +36,11 @@ class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One action type. `cooldown` in seconds, 0 = none; `difficulty` maps a name to a factor, the first is the
-    default."""
+    default.
+
+    `trusted`: only a server key submits it, never a user. `free_points`, with `trusted` only: the request names the
+    points, from 1 to `points`.
+    """
 
     title: str
     points: int
@@ -44,6 +48,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     difficulty: dict[str, float] = {}
     time: TimeRule | None = None
     button: bool = True  # whether the page has one for it
+    trusted: bool = False
+    free_points: bool = False
 
 
 Rules = Mapping[str, Rule]
@@ -135,6 +141,10 @@ def _check(name: str, rule: Rule) -> None:
             raise _BadRuleError("a factor is above 0 and at most 100", name, "difficulty", level)
     if rule.time:
         _check_time(name, rule.time)
+    if rule.free_points and not rule.trusted:
+        raise _BadRuleError("needs trusted = true: points never come from a user", name, "free_points")
+    if rule.free_points and (rule.difficulty or rule.time):
+        raise _BadRuleError("the request names the points, so difficulty and time change nothing", name, "free_points")
     if not (1 <= rule.points <= MAX_POINTS and max_points(rule) <= MAX_POINTS):
         raise _BadRuleError(f"must give 1 to {MAX_POINTS} points, with the greatest factor and bonus", name, "points")
 

@@ -17,6 +17,7 @@ from scoreboard.security.signatures import matches
 INVALID_SIGNATURE = Refusal(
     Code.INVALID_SIGNATURE, "X-Action-Signature is not the HMAC-SHA256 of this body with a live key of this session."
 )
+TRUSTED_ONLY = Refusal(Code.FORBIDDEN, "Actions of this type are sent by the game's server, not by users.")
 NOT_YOURS = Refusal(Code.INVALID_SIGNATURE, "The body's userId is not the token's subject.")
 
 
@@ -42,6 +43,8 @@ class SubmitAction:
         if not is_own_action(action, identity.user):
             return NOT_YOURS
         rule = self.rules.get(action.type)
+        if rule is not None and rule.trusted:
+            return TRUSTED_ONLY
         submitted = SubmittedAction(
             user=identity.user,
             action_id=action.id,

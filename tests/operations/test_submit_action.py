@@ -12,7 +12,7 @@ from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
 from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Pending, Queue
 from scoreboard.operations.authenticator import Identity
-from scoreboard.operations.submit_action import NOT_YOURS, SubmitAction
+from scoreboard.operations.submit_action import NOT_YOURS, TRUSTED_ONLY, SubmitAction
 from scoreboard.security.signatures import sign
 from tests.operations.outcomes import outcome
 
@@ -102,3 +102,10 @@ async def test_what_the_rule_refuses_goes_to_the_stores_all_the_same(changes: di
 async def test_the_queues_refusal_is_the_answer() -> None:
     """503 is passed on as it is."""
     assert await submit(Queue(), GOOD) is DATABASE_UNAVAILABLE
+
+
+async def test_a_user_cannot_submit_an_action_of_a_trusted_type() -> None:
+    """403 with a sentence that says who can; nothing is queued."""
+    queue = FakeQueue()
+    assert await submit(queue, GOOD | {"actionType": "tournament_win", "metadata": None}) is TRUSTED_ONLY
+    assert queue.claims == []
