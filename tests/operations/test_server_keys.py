@@ -13,6 +13,7 @@ from scoreboard.operations import server_keys as module
 from scoreboard.operations.admin.server_keys import NewKey, create_key, revoke_key, rotate_key
 from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.security.server_keys import SECRET_BYTES, make_key
+from scoreboard.storage.postgres import server_keys as storage
 from tests.operations.people import database_url, node
 
 __all__ = ["database_url"]  # the module's own fixture
@@ -56,7 +57,7 @@ async def test_a_key_has_its_scopes(stores: Stores) -> None:
     assert identity is not None
     assert (identity.id, identity.scopes, identity.actor) == (
         key.id,
-        {Scope.USERS, Scope.READ},
+        frozenset({Scope.USERS, Scope.READ}),
         f"server-key:{key.id}",
     )
 
@@ -130,7 +131,7 @@ async def test_keys_outlive_an_outage_of_postgresql(stores: Stores, monkeypatch:
     async with trio.open_nursery() as nursery:
         await nursery.start(keys.watch)
         with monkeypatch.context() as patched:
-            patched.setattr(module.server_keys, "live", fail)
+            patched.setattr(storage, "live", fail)
             with trio.fail_after(5):
                 while reads < 2:
                     await trio.sleep(0.01)
@@ -147,13 +148,13 @@ async def test_the_last_use_is_written_once_a_minute(stores: Stores, monkeypatch
     key, other = await made(stores), await made(stores, "eu-2")
     monkeypatch.setattr(module, "REVOCATION_CHECK_SECONDS", 0.01)
     writes: list[set[str]] = []
-    note_used = module.server_keys.note_used
+    note_used = storage.note_used
 
     async def note(stores: Stores, used: set[str]) -> None:
         await note_used(stores, used)
         writes.append(set(used))
 
-    monkeypatch.setattr(module.server_keys, "note_used", note)
+    monkeypatch.setattr(storage, "note_used", note)
     keys = ServerKeys(stores, DatabaseClock())
     async with trio.open_nursery() as nursery:
         await nursery.start(keys.watch)
@@ -176,4 +177,4 @@ async def test_the_last_use_is_written_once_a_minute(stores: Stores, monkeypatch
 def test_no_repr_has_a_secret() -> None:
     """Whatever prints the values of this module."""
     assert "secret" not in repr(NewKey("0" * 12, "secret"))
-    assert "digest" not in repr(module.StoredKey("0" * 12, ("read",), b"digest", b"digest", None, None))
+    assert "digest" not in repr(storage.StoredKey("0" * 12, ("read",), b"digest", b"digest", None, None))

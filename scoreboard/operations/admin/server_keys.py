@@ -1,6 +1,8 @@
 """Server keys for the operator: make, rotate, revoke, list. Called by `scoreboard server-keys …`, and by no route.
 
 A key is returned once, to be printed; nothing keeps it. Every function may raise StorageUnavailable.
+
+Tested in tests/cli/test_server_keys.py.
 """
 
 import secrets

@@ -2,7 +2,7 @@
 
 Called by operations.server_keys and operations.admin.server_keys. Every function may raise StorageUnavailable.
 
-Tested in tests/operations/admin/test_server_keys.py.
+Tested in tests/operations/test_server_keys.py and tests/cli/test_server_keys.py.
 """
 
 from collections.abc import Collection, Sequence
