@@ -26,6 +26,7 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
 View = Callable[..., Awaitable[quart.Response]]
@@ -55,6 +56,7 @@ class WebRoutes:
 
     auth: AuthRoutes
     users: UserRoutes
+    sessions: SessionRoutes
     scores: ScoreRoutes
     live: LiveRoutes
     health: HealthRoutes
@@ -64,7 +66,10 @@ class WebRoutes:
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
-        for resource in (self.auth, self.users, self.scores, self.live, self.pages, self.avatars, self.document):
+        for resource in (
+            *(self.auth, self.users, self.sessions, self.scores, self.live),
+            *(self.pages, self.avatars, self.document),
+        ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)
 
