@@ -36,6 +36,7 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
@@ -112,6 +113,7 @@ def _build_routes(
             accounts.accounts, web.bearer, web.origins, web.addresses, refresh_days=settings.security.refresh_days
         ),
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
+        SessionRoutes(accounts.accounts, web.bearer),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         ActionRoutes(stores, web.bearer, writes.rules),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),

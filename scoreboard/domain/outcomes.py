@@ -13,7 +13,8 @@ from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate
 
 
 class SubmittedAction(msgspec.Struct, frozen=True):
-    """A verified user's signed action. The stores have not decided about it yet."""
+    """A verified user's signed action, or one that a server key submits for a user. The stores have not decided about
+    it yet."""
 
     user: UUID
     action_id: str
@@ -26,6 +27,7 @@ class SubmittedAction(msgspec.Struct, frozen=True):
     points_or_refusal: int | Refusal  # points, or why the type's rule refuses it
     cooldown_ms: int  # 0: none
     conditions: Conditions | None = None
+    is_limited: bool = True  # False: of a server key; the limits and cooldowns of users do not apply
 
 
 class Recorded(msgspec.Struct, frozen=True):

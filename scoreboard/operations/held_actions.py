@@ -1,8 +1,8 @@
 """Decides about actions that wait: approve or refuse, by a moderator or when their time is over.
 
 An approval goes to the queue like any action and is recorded by a committer, in one transaction with the change of the
-held action and its audit event. So it counts exactly once, whoever else decides at the same time, and boards and viewers
-learn of it as of any action. A refusal is a transaction of its own. Whoever comes second is told so.
+held action and its audit event. So it counts exactly once, whoever else decides at the same time, and boards and
+viewers learn of it as of any action. A refusal is a transaction of its own. Whoever comes second is told so.
 """
 
 from contextlib import suppress

@@ -159,6 +159,7 @@ class Limits(Section):
     login_per_minute: Limit = 10
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
+    guests_per_hour: Limit = 60
     cooldowns: bool = True
 
     @property
@@ -213,6 +214,7 @@ class Page(Section):
 
 class Accounts(Section):
     registration: bool = True
+    guests: bool = False
     avatars: bool = True
 
 

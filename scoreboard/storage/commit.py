@@ -55,15 +55,19 @@ class Commit:
         self.writer, self.limits, self.boards, self.breaker = writer, limits, boards, breaker
         self.detached = boards[0].agreement.detached  # one for all boards of a node
 
-    async def run_aio(self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
+    async def run_aio(
+        self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False, has_unlimited: bool = False
+    ) -> Committed:
         """Decides on, records and projects the actions; (user, action id) is unique among them.
 
         `skip_locked`: rows that another session holds are not waited for (see Writer); the outcome is LOCKED then.
+        `has_unlimited`: to some of the actions the limits of users do not apply.
 
         Raises StorageUnavailable when PostgreSQL can't be used. Then the actions may be recorded or not, and so may
         they after a cancellation. In both cases a retry of the same action ids returns what was recorded.
         """
-        decisions, limits_are_complete = await self._decide_aio(actions)
+        decide_aio = self._decide_limited_aio if has_unlimited else self._decide_aio
+        decisions, limits_are_complete = await decide_aio(actions)
         outcomes: list[Outcome | None] = [decision.refusal for decision in decisions]
         admitted = [place for place, outcome in enumerate(outcomes) if outcome is None]
         versions: dict[Board, BoardVersion] = {}
@@ -92,6 +96,14 @@ class Commit:
             self.limits.invalidate()
             await self._detach_aio()
         return [LimitDecision(None)] * len(actions), False
+
+    async def _decide_limited_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
+        """The same where the limits apply to some of the actions, or to none. The time and the rule of the others were
+        checked before they were queued."""
+        limited = [action for action in actions if action.is_limited]
+        decided, is_complete = await self._decide_aio(limited) if limited else ([], True)
+        decisions = iter(decided)
+        return [next(decisions) if action.is_limited else _unlimited(action) for action in actions], is_complete
 
     async def _project_aio(self, turn: RecordedTurn, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
         """Sends one recorded turn to every board, and adds their versions to `versions`. Returns the ranks on the first
@@ -202,6 +214,10 @@ class Commit:
 async def _current_rows_aio(board: Board, users: Iterable[UUID], conn: asyncpg.Connection) -> list[LedgerRow]:
     """The users' rows for a board. A deleted user has none; the outbox has the deletion."""
     return [row for row in await ledger.current_rows_aio(conn, board, dict.fromkeys(users, 0)) if row.total is not None]
+
+
+def _unlimited(action: SubmittedAction) -> LimitDecision:
+    return LimitDecision(action.points_or_refusal if isinstance(action.points_or_refusal, Refusal) else None)
 
 
 def _ranked(recorded: Recorded, rank: int | None) -> Recorded:

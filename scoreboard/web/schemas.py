@@ -21,11 +21,11 @@ from scoreboard.domain.actions import (
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
 from scoreboard.domain.conditions import HeldStatus
-from scoreboard.domain.queries import MAX_QUERY_BYTES
+from scoreboard.domain.queries import MAX_CURSOR_LENGTH, MAX_PAGE_ROWS, MAX_QUERY_BYTES, PAGE_ROWS
+from scoreboard.operations.guests import GuestLoggedIn
 from scoreboard.operations.sessions import LoggedIn
 
 NO_BODY = ""
-HELD_PAGE_SIZE = 100  # of one's own actions that wait or waited for a decision
 
 
 class NoContent(msgspec.Struct):
@@ -44,12 +44,19 @@ class LoggedInAnswer(msgspec.Struct):
     data: LoggedIn
 
 
+class GuestLoggedInAnswer(msgspec.Struct):
+    """Logged in as a guest. `deviceKey` is there only when the server has made it: keep it, it is not shown again."""
+
+    success: bool
+    data: GuestLoggedIn
+
+
 class Me(msgspec.Struct, frozen=True):
     """An account as its owner sees it."""
 
     userId: str
     username: str
-    email: str
+    email: str | None  # null: a user without an address, such as a guest
     avatarUrl: str | None
     createdAt: str
 
@@ -59,6 +66,46 @@ class MeAnswer(msgspec.Struct):
 
     success: bool
     data: Me
+
+
+class OwnSession(msgspec.Struct, frozen=True):
+    """One of the user's log-ins. `lastUsedAt` is its last refresh: a client in use refreshes every 15 minutes."""
+
+    id: str
+    createdAt: str
+    lastUsedAt: str
+    client: str  # browser and system, such as "Firefox on Linux"; "" when they are not known
+    current: bool  # whether this request belongs to it
+
+
+class OwnSessions(msgspec.Struct, frozen=True):
+    """Sessions that have not ended, the newest first. `next` is the cursor of the next page, null on the last one."""
+
+    sessions: list[OwnSession]
+    next: str | None
+
+
+class OwnSessionsAnswer(msgspec.Struct):
+    """One's own sessions."""
+
+    success: bool
+    data: OwnSessions
+
+
+Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_LENGTH)]
+
+
+class PageQuery(msgspec.Struct):
+    """How many, and after which: `next` of the page before."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)] = PAGE_ROWS
+    cursor: Cursor = ""
+
+
+class EndSessionsQuery(msgspec.Struct):
+    """`current`: this session goes on."""
+
+    keep: Literal["", "current"] = ""
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -150,13 +197,6 @@ class OwnHeldActionsAnswer(msgspec.Struct):
 
     success: bool
     data: OwnHeldActions
-
-
-class HeldQuery(msgspec.Struct):
-    """How many, and where the page begins."""
-
-    limit: Annotated[int, Meta(ge=1, le=HELD_PAGE_SIZE)] = HELD_PAGE_SIZE
-    cursor: Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")] | msgspec.UnsetType = msgspec.UNSET
 
 
 class OwnPlace(msgspec.Struct):

@@ -113,7 +113,9 @@ async def _commit(
     try:
         with metrics.COMMIT_SECONDS.time():
             actions = [pending.action for pending in leaders]
-            committed: Committed = await run_in_asyncio(commit.run_aio, actions, skip_locked=batch.skip_locked)
+            committed: Committed = await run_in_asyncio(
+                commit.run_aio, actions, skip_locked=batch.skip_locked, has_unlimited=batch.has_unlimited
+            )
     except BaseException:
         for pending in batch.pending:
             pending.resolve(COMMIT_TIMED_OUT)

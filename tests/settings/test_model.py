@@ -120,6 +120,8 @@ def test_limits_can_be_switched_off(key: str, off: str) -> None:
         ("limits.user_per_minute", float("inf")),
         ("limits.user_per_minute", None),
         ("limits.cooldowns", 2),
+        ("limits.guests_per_hour", -1),
+        ("accounts.guests", "some"),
         ("postgres.url", "mysql://hidden"),
         ("postgres.pool_size", 0),
         ("redis.url", "hidden"),

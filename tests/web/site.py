@@ -47,6 +47,7 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
 from tests.storage.seeds import claim
@@ -191,6 +192,7 @@ async def serve_web(
         resources = WebRoutes(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer, addresses),
+            sessions=SessionRoutes(people.accounts, bearer),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             actions=ActionRoutes(people.stores, bearer, rules),
             live=LiveRoutes(unused, unused, unused),

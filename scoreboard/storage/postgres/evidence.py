@@ -40,7 +40,7 @@ async def _add_aio(conn: asyncpg.Connection, user: UUID, sha256: bytes, content:
         return USER_DELETED
     if await conn.fetchval(KNOWN_SQL, user, sha256):
         return None
-    today = await conn.fetchrow(TODAY_SQL, user)
+    (today,) = await conn.fetch(TODAY_SQL, user)
     if today["bytes"] + len(content) > MAX_BYTES_A_DAY:
         return too_much_evidence(today["rest_of_day_ms"])
     await conn.execute(ADD_SQL, user, sha256, content)

@@ -56,7 +56,7 @@ async def _make_aio(conn: asyncpg.Connection, user: UUID, action_type: str, expi
     if wait:
         return too_many_starts(wait)
     await conn.execute(DROP_OLDEST_SQL, user, MAX_OPEN_STARTS - 1)
-    row = await conn.fetchrow(MAKE_SQL, user, action_type, expires)
+    (row,) = await conn.fetch(MAKE_SQL, user, action_type, expires)
     return Start(row["id"], row["expires_ms"])
 
 

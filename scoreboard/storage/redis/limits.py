@@ -35,7 +35,7 @@ SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
 
 # What the log has for each (user, action type, actionId) of a batch. An action does not count against itself. The time
 # is the transaction's, as in the rows that it records. So the log never holds more actions in 60 seconds than the
-# limit.
+# limit. Actions that server keys submitted do not count: Redis' windows do not have them either.
 LOGGED_SQL = """
 SELECT i.place,
        (extract(epoch FROM now()) * 1000)::bigint AS now,
@@ -43,12 +43,14 @@ SELECT i.place,
        EXISTS (SELECT FROM action_keys k WHERE k.user_id = i.user_id AND k.action_id = i.action_id) AS is_known,
        (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
          WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
-           AND processed_at > now() - i.cooldown * interval '1 millisecond') AS started
+           AND processed_at > now() - i.cooldown * interval '1 millisecond'
+           AND signature NOT LIKE 'server-key:%') AS started
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
     WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
 CROSS JOIN LATERAL (
     SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
     WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds'
+          AND signature NOT LIKE 'server-key:%'
 ) w
 ORDER BY i.place"""
 
@@ -187,8 +189,12 @@ class UserLimits:
         """Decides by PostgreSQL's action log and clock; None: admitted. Exact if the transaction has locked the users'
         rows.
 
-        A refused action is not in the log, so it uses no slot.
+        A refused action is not in the log, so it uses no slot. Actions that are not limited are admitted.
         """
+        limited = [action for action in actions if action.is_limited]
+        if len(limited) < len(actions):
+            decisions = iter(await self.decide_by_log_aio(conn, limited) if limited else ())
+            return [next(decisions) if action.is_limited else None for action in actions]
         rows = await conn.fetch(
             LOGGED_SQL,
             [action.user for action in actions],

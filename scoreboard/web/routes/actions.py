@@ -4,17 +4,17 @@ The action itself is submitted in web.routes.scores. Tested in tests/web/routes/
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from scoreboard.domain.actions import MAX_ACTION_TYPE_LENGTH, MAX_EVIDENCE_BYTES
 from scoreboard.domain.boards import rfc3339
-from scoreboard.domain.errors import Refusal, invalid_request
+from scoreboard.domain.errors import Refusal
 from scoreboard.domain.paths import EVIDENCE_PREFIX, HELD_PATH, START_PATH
-from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
+from scoreboard.domain.queries import BAD_CURSOR, page_of
 from scoreboard.domain.scoring import Rules
 from scoreboard.drivers.stores import Stores
 from scoreboard.http.request import Request, Response
@@ -28,18 +28,16 @@ from scoreboard.web.problems import problem
 from scoreboard.web.responses import no_content, success
 from scoreboard.web.route import Route
 from scoreboard.web.schemas import (
-    HELD_PAGE_SIZE,
     HeldEvidence,
-    HeldQuery,
     NoContent,
     OwnHeldAction,
     OwnHeldActions,
     OwnHeldActionsAnswer,
+    PageQuery,
     Started,
     StartedAnswer,
 )
 
-_LIMIT = re.compile(r"[1-9][0-9]{0,2}").fullmatch
 _CURSOR = re.compile(r"[1-9][0-9]{0,17}").fullmatch  # fits PostgreSQL's bigint
 
 
@@ -55,29 +53,11 @@ _start = msgspec.json.Decoder(StartBody)
 # ---- pure -----------------------------------------------------------------------------------------------------------
 
 
-class _Page(NamedTuple):
-    """Which rows a query asks for."""
-
-    limit: int
-    before: int | None
-
-
-def _read_page(query: bytes) -> _Page | Refusal:
-    values = parse_query(query)
-    if values is None:
-        return OUT_OF_BOUNDS
-    limit, cursor = _once(values, "limit"), _once(values, "cursor")
-    if limit is not None and (not _LIMIT(limit) or int(limit) > HELD_PAGE_SIZE):
-        return invalid_request("limit", f"must be a whole number from 1 to {HELD_PAGE_SIZE}, given once")
-    if cursor is not None and not _CURSOR(cursor):
-        return invalid_request("cursor", "must be the `next` of the page before, given once")
-    return _Page(int(limit or HELD_PAGE_SIZE), int(cursor) if cursor else None)
-
-
-def _once(values: Mapping[str, list[str]], name: str) -> str | None:
-    """The parameter's value; None when it is not given, "" (which is not valid) when it is given more than once."""
-    given = values.get(name, [])
-    return None if not given else given[0] if len(given) == 1 else ""
+def _read_cursor(cursor: str) -> int | Refusal | None:
+    """The id of the row after which a page begins; None for the first page."""
+    if not cursor:
+        return None
+    return int(cursor) if _CURSOR(cursor) else BAD_CURSOR
 
 
 def own_held_action(row: HeldRow) -> OwnHeldAction:
@@ -138,7 +118,7 @@ class ActionRoutes:
             handler=self.held,
             name="held_actions",
             auth="required",
-            query_type=HeldQuery,
+            query_type=PageQuery,
             response_type=OwnHeldActionsAnswer,
             errors=(401,),
         )
@@ -170,10 +150,13 @@ class ActionRoutes:
         identity = self._bearer.require(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)
-        page = _read_page(request.query)
+        page = page_of(request.query)
         if isinstance(page, Refusal):
             return problem(page, request.request_id)
-        rows = await held_actions.of_user(self._stores, identity.user, page.before, page.limit + 1)
+        before = _read_cursor(page.cursor)
+        if isinstance(before, Refusal):
+            return problem(before, request.request_id)
+        rows = await held_actions.of_user(self._stores, identity.user, before, page.limit + 1)
         shown = rows[: page.limit]
         following = str(shown[-1].id) if len(rows) > page.limit else None
         return success(OwnHeldActions([own_held_action(row) for row in shown], following))
