@@ -65,7 +65,13 @@ class Node:
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
         self.writes = build_writes(
-            settings, stores, BOARDS, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
+            settings,
+            stores,
+            BOARDS,
+            redis_breaker,
+            bus=self.account_parts.bus,
+            node=self.name,
+            on_board_changed=self.on_board_changed,
         )
         self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
@@ -111,6 +117,8 @@ class Node:
                 await self.stopping.wait()
                 await self._shut_down()
                 listeners.cancel_scope.cancel()
+            if self.writes.webhook_client is not None:
+                await self.writes.webhook_client.aclose()
             workers.cancel_scope.cancel()
 
     async def _listen(self, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:

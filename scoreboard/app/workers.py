@@ -21,6 +21,7 @@ from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
+from scoreboard.workers.validation import run_validation
 
 
 class Worker(NamedTuple):
@@ -50,6 +51,7 @@ def build_workers(
         ),
         Worker("late actions", partial(expire_task, writes.queue)),
         Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
+        Worker("validation", partial(run_validation, stores, writes.held_actions)),
         Worker("sessions", authenticator.watch),
         Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),

@@ -9,7 +9,8 @@ and before the recording. Everything is compared by PostgreSQL's clock.
 2. An action whose id is known already is left alone. It is found to be a duplicate later.
 3. A start is used, and an action held, only if nothing refused the action before.
 
-Batches without such actions never come here. Coroutines run in asyncio, and raise what asyncpg raises.
+Batches without such actions never come here. Coroutines with names that end in `_aio` run in asyncio, and raise what
+asyncpg raises.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from scoreboard.domain.outcomes import (
     SubmittedAction,
     daily_cap_reached,
 )
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import audit_events
 
 MAX_HELD_ACTIONS = 100  # of a user that wait at a time; more: 429
@@ -57,6 +59,8 @@ CROSS JOIN LATERAL (
               AND h.held_at >= day
     ) both_kinds
 ) today"""
+
+IS_KNOWN_SQL = "SELECT EXISTS (SELECT FROM action_keys WHERE user_id = $1 AND action_id = $2)"
 
 # Texts, so that what is no UUID is no error but unknown.
 STARTS_SQL = """
@@ -328,6 +332,12 @@ async def _approve_aio(
     if events:
         await audit_events.add_aio(conn, events)
     return [place for place in places if (actions[place].user, actions[place].action_id) not in approved]
+
+
+async def is_known(stores: Stores, user: UUID, action_id: str) -> bool:
+    """Whether an action of the user with that id was recorded, or waits or waited for a decision. Raises
+    StorageUnavailable."""
+    return bool(await stores.fetchval(IS_KNOWN_SQL, user, action_id))
 
 
 def _points(action: SubmittedAction) -> int:
