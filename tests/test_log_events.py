@@ -40,6 +40,8 @@ EVENTS = {
     "skeletons_failed": "missing skeletons of user names could not be written now",
     "skeletons_written": "missing skeletons of user names were written",
     "store_condition_changed": "a store is up, down, full or read-only since now",
+    "validation_done": "held actions whose time was over were decided, or a failure is over",
+    "validation_failed": "a run of the work on held actions failed; logged once until one succeeds",
     "writer_renumbered": "a committer goes on under a new number, after a lost history",
 }
 

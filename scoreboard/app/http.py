@@ -11,6 +11,7 @@ from scoreboard.app.health import NodeHealth
 from scoreboard.app.live import Transports
 from scoreboard.app.reads import ReadParts
 from scoreboard.app.writes import WriteParts
+from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
 from scoreboard.operations.authenticator import Authenticator
@@ -31,6 +32,7 @@ from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
+from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -74,6 +76,7 @@ def build_pictures(settings: Settings) -> Pictures:
 def build_http(
     settings: Settings,
     web: WebParts,
+    stores: Stores,
     monitor: HealthMonitor,
     accounts: AccountParts,
     outside: OutsideLogIns,
@@ -88,7 +91,7 @@ def build_http(
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
     routes = _build_routes(
-        settings, web, health, accounts, outside, writes, reads, pictures, transports, transparency, branding
+        settings, web, stores, health, accounts, outside, writes, reads, pictures, transports, transparency, branding
     )
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
@@ -103,6 +106,7 @@ def build_http(
 def _build_routes(
     settings: Settings,
     web: WebParts,
+    stores: Stores,
     health: NodeHealth,
     accounts: AccountParts,
     outside: OutsideLogIns,
@@ -131,6 +135,7 @@ def _build_routes(
         SessionRoutes(accounts.accounts, web.bearer),
         PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
+        ActionRoutes(stores, web.bearer, writes.rules),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),
         PageRoutes(

@@ -71,7 +71,13 @@ class Node:
         outside = build_outside_log_ins(settings, self.account_parts, self.https)
         anomaly_workers = build_anomaly_workers(settings, stores, self.account_parts, self.https)
         self.writes = build_writes(
-            settings, stores, BOARDS, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
+            settings,
+            stores,
+            BOARDS,
+            redis_breaker,
+            bus=self.account_parts.bus,
+            node=self.name,
+            on_board_changed=self.on_board_changed,
         )
         self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
@@ -82,6 +88,7 @@ class Node:
         self.http = build_http(
             settings,
             web,
+            stores,
             monitor,
             self.account_parts,
             outside,
@@ -130,6 +137,8 @@ class Node:
                 await self.stopping.wait()
                 await self._shut_down()
                 listeners.cancel_scope.cancel()
+            if self.writes.webhook_client is not None:
+                await self.writes.webhook_client.aclose()
             workers.cancel_scope.cancel()
         await self.https.aclose()
 

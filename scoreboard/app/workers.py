@@ -23,6 +23,7 @@ from scoreboard.storage.sealing import Sign
 from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
 from scoreboard.workers.sealer import run_sealer
+from scoreboard.workers.validation import run_validation
 
 
 class Worker(NamedTuple):
@@ -63,6 +64,7 @@ def build_workers(
                 session_days=session_days,
             ),
         ),
+        Worker("validation", partial(run_validation, stores, writes.held_actions)),
         Worker("sealer", partial(run_sealer, stores, sign)),
         Worker("sessions", authenticator.watch),
         Worker("subscription", live.subscription.run),

@@ -84,6 +84,11 @@ OUTGOING_MESSAGES = _counter(
 )
 LOG_SIZE = _gauge("log_leaves", "Leaves of the transparency log")
 LOG_WAITING_SECONDS = _gauge("log_waiting_seconds", "How long the oldest record waits to be sealed into the log")
+WEBHOOK_ANSWERS = _counter(
+    "webhook_answers",
+    "Actions about which another server was asked, by what it said: accepted, refused, failed",
+    "outcome",
+)
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at the index `handler + status // 100`: a list of numbers, as the lock of a Counter would cost ten

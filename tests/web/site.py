@@ -16,7 +16,6 @@ from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
-from scoreboard.domain.scoring import read_rules
 from scoreboard.drivers.https_client import HttpsClient
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
@@ -40,6 +39,7 @@ from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import SHIPPED, Branding
@@ -47,6 +47,7 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -136,7 +137,7 @@ def _log_ins(
         }
     )
     nothing: Any = None  # neither profiles nor bus is asked for
-    parts = AccountParts(people.sessions, people.accounts, nothing, nothing)
+    parts = AccountParts(people.sessions, people.accounts, nothing, nothing, None)
     return build_outside_log_ins(settings, parts, https or HttpsClient())
 
 
@@ -218,6 +219,7 @@ async def serve_web(
         bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
+        rules = read_rules(actions or (ROOT / "config/actions.toml").read_text())
         auth = AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30)
         outside = OutsideRoutes(_log_ins(people, public_url, identity or {}, https), auth, origins, addresses)
         resources = WebRoutes(
@@ -227,10 +229,11 @@ async def serve_web(
             sessions=SessionRoutes(people.accounts, bearer),
             personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
+            actions=ActionRoutes(people.stores, bearer, rules),
             live=LiveRoutes(unused, unused, unused),
             health=health,
             pages=PageRoutes(
-                read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},
+                rules if buttons else {},
                 leaderboard,
                 per_minute=10,
                 registration=True,
@@ -270,6 +273,7 @@ async def serve_web(
                 connections=connections,
                 error_pages=error_pages,
                 access_log=AccessLog(addresses, "off"),
+                large_bodies=LargeBodyLimits(routes, bearer.user_of),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
