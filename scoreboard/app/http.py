@@ -11,6 +11,7 @@ from scoreboard.app.health import NodeHealth
 from scoreboard.app.live import Transports
 from scoreboard.app.reads import ReadParts
 from scoreboard.app.writes import WriteParts
+from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
 from scoreboard.operations.authenticator import Authenticator
@@ -29,6 +30,7 @@ from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
+from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -69,6 +71,7 @@ def build_pictures(settings: Settings) -> Pictures:
 def build_http(
     settings: Settings,
     web: WebParts,
+    stores: Stores,
     monitor: HealthMonitor,
     accounts: AccountParts,
     writes: WriteParts,
@@ -80,7 +83,7 @@ def build_http(
     branding = load_branding(settings.page)
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
-    routes = _build_routes(settings, web, health, accounts, writes, reads, pictures, transports, branding)
+    routes = _build_routes(settings, web, stores, health, accounts, writes, reads, pictures, transports, branding)
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
@@ -94,6 +97,7 @@ def build_http(
 def _build_routes(
     settings: Settings,
     web: WebParts,
+    stores: Stores,
     health: NodeHealth,
     accounts: AccountParts,
     writes: WriteParts,
@@ -111,6 +115,7 @@ def _build_routes(
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
         SessionRoutes(accounts.accounts, web.bearer),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
+        ActionRoutes(stores, web.bearer, writes.rules),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),
         PageRoutes(

@@ -73,7 +73,7 @@ class Node:
         web = build_web_parts(settings, authenticator)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
         self.http = build_http(
-            settings, web, monitor, self.account_parts, self.writes, self.reads, pictures, transports
+            settings, web, stores, monitor, self.account_parts, self.writes, self.reads, pictures, transports
         )
         self.workers = build_workers(
             stores,

@@ -25,8 +25,18 @@ MAX_ACTION_AGE_MS = 5 * 60 * 1000  # specification: reject a timestamp more than
 MAX_METADATA_DEPTH = 32
 MAX_ACTION_AHEAD_MS = 60 * 1000  # contract: or more than 60 s ahead (clocks of phones differ)
 
+MAX_START_ID_LENGTH = 36  # characters; a UUID
+MAX_EVIDENCE_BYTES = 256 * 1024  # of one blob; a replay has some kilobytes
+
 # What decoding untrusted JSON can raise: malformed or badly typed, not UTF-8, nested deeper than the stack allows.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class EvidenceClaim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names the blob that proves an action, by its hash and its size in bytes."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, Meta(ge=1, le=MAX_EVIDENCE_BYTES)]
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,6 +45,8 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     timestamp: Annotated[str, Meta(max_length=MAX_TIMESTAMP_LENGTH)]
     metadata: dict[str, Any] | None = None
     userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH)] | None = None
+    startId: Annotated[str, Meta(max_length=MAX_START_ID_LENGTH)] | None = None
+    evidence: EvidenceClaim | None = None
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -47,6 +59,8 @@ class Action(msgspec.Struct, frozen=True):
     # the JSON text that is stored; encoded here, so that a value that can't be encoded never reaches a batch
     metadata_json: str | None
     user: str | None = None  # the body's userId, to be compared with the token's subject
+    start: str | None = None  # the body's startId
+    evidence: EvidenceClaim | None = None
 
 
 def read_float(text: str) -> float:
@@ -89,7 +103,9 @@ def parse_action(body: bytes) -> Action | Refusal:
     timestamp = parse_timestamp(raw.timestamp)
     if timestamp is None:
         return invalid("timestamp", "must be an ISO 8601 date and time with a zone, such as 2026-01-10T10:30:00Z")
-    return Action(raw.actionId, raw.actionType, timestamp, raw.metadata, metadata_json, raw.userId)
+    return Action(
+        raw.actionId, raw.actionType, timestamp, raw.metadata, metadata_json, raw.userId, raw.startId, raw.evidence
+    )
 
 
 def field_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
@@ -120,6 +136,7 @@ def _may_repeat(body: bytes, raw: _Body, metadata_json: str | None) -> bool:
     Without a repetition every string of the body is there after decoding, so both have the same number of quotes.
     """
     strings = 6 + 2 * (raw.userId is not None) + (metadata_json is not None)  # names and texts outside of the metadata
+    strings += 2 * (raw.startId is not None) + 4 * (raw.evidence is not None)
     return b"\\" in body or body.count(b'"') != 2 * strings + (metadata_json.count('"') if metadata_json else 0)
 
 

@@ -19,6 +19,8 @@ class AuditKind(StrEnum):
     """What was changed."""
 
     USER_ERASED = "user_erased"
+    HELD_APPROVED = "held_approved"
+    HELD_REFUSED = "held_refused"
     SERVER_KEY_CREATED = "server_key_created"
     SERVER_KEY_ROTATED = "server_key_rotated"
     SERVER_KEY_REVOKED = "server_key_revoked"

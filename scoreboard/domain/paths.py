@@ -22,6 +22,9 @@ HISTORY_PATH = "/api/v1/users/me/actions"
 EXPORT_PATH = "/api/v1/users/me/export"
 
 SUBMIT_PATH = "/api/v1/scores/action"
+START_PATH = "/api/v1/actions/start"
+EVIDENCE_PREFIX = "/api/v1/actions/evidence/"  # and the SHA-256 in hexadecimal digits
+HELD_PATH = "/api/v1/users/me/held"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 LIVE_PATH = "/api/v1/scores/live"  # the WebSocket
 STREAM_PATH = "/api/v1/scores/stream"  # Server-Sent Events

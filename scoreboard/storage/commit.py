@@ -22,6 +22,7 @@ from scoreboard.domain.outcomes import (
     UNSTORABLE_ACTION,
     USER_DELETED,
     Duplicate,
+    Held,
     Outcome,
     Recorded,
     SubmittedAction,
@@ -144,8 +145,8 @@ class Commit:
     async def _find_duplicates_aio(
         self, actions: Sequence[SubmittedAction], outcomes: list[Outcome | None]
     ) -> dict[int, int]:
-        """Replaces outcomes by Duplicate where the action was recorded before. 409 has precedence over 429 and 400, so
-        refused actions are looked up too.
+        """Replaces outcomes by Duplicate where the action was recorded before, by Held where it waits or waited for a
+        decision. 409 has precedence over 429 and 400, so refused actions are looked up too.
 
         Returns the age of each recorded action (ms) by place.
         """
@@ -165,8 +166,9 @@ class Commit:
         duplicates = {unsure[at]: recorded for at, recorded in found.items()}
         ranks = await self._send_current_rows_aio({actions[place].user for place in duplicates}) if duplicates else {}
         for place, recorded in duplicates.items():
-            original = recorded.duplicate.original
-            outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
+            outcomes[place] = recorded.duplicate
+            if isinstance(recorded.duplicate, Duplicate) and (original := recorded.duplicate.original):
+                outcomes[place] = Duplicate(_ranked(original, ranks.get(original.user.bytes)))
         return {place: recorded.age_ms for place, recorded in duplicates.items()}
 
     async def _send_current_rows_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
@@ -238,7 +240,7 @@ def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -
         case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry finds its slot again
             return 0
         # a recent action owns the reservation: the other committer may have recorded it with this one
-        case Duplicate():
+        case Duplicate() | Held():
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= action.cooldown_ms else 0)
         case Refusal(code=Code.RATE_LIMITED):  # by the action log, which is more complete than Redis
             return SLOT | COOLDOWN

@@ -74,6 +74,11 @@ STORE_CONDITION = _gauge(
 CONNECTIONS_REPLACED = _counter(
     "store_connections_replaced", "Times that all connections to a store were replaced", "store"
 )
+WEBHOOK_ANSWERS = _counter(
+    "webhook_answers",
+    "Actions about which another server was asked, by what it said: accepted, refused, failed",
+    "outcome",
+)
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at the index `handler + status // 100`: a list of numbers, as the lock of a Counter would cost ten

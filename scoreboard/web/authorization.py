@@ -46,6 +46,11 @@ class Bearer:
         """The same where a token is required: a Refusal without one."""
         return self.identify(request) or UNAUTHORIZED
 
+    def user_of(self, request: Request) -> UUID | None:
+        """The user of the request's token; None without a valid one."""
+        identity = self.identify(request)
+        return identity.user if isinstance(identity, Identity) else None
+
     def cached_identity(self, request: Request) -> UUID | None:
         """The user of a token that this node has verified earlier; None for any other. The token is not verified again.
         For rate limits, never for access."""

@@ -13,11 +13,14 @@ from msgspec import Meta
 from scoreboard.domain.actions import (
     MAX_ACTION_ID_LENGTH,
     MAX_ACTION_TYPE_LENGTH,
+    MAX_START_ID_LENGTH,
     MAX_TIMESTAMP_LENGTH,
     MAX_USER_ID_LENGTH,
+    EvidenceClaim,
 )
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
+from scoreboard.domain.conditions import HeldStatus
 from scoreboard.domain.queries import MAX_CURSOR_LENGTH, MAX_PAGE_ROWS, MAX_QUERY_BYTES, PAGE_ROWS
 from scoreboard.operations.guests import GuestLoggedIn
 from scoreboard.operations.sessions import LoggedIn
@@ -126,6 +129,76 @@ class ScoredAnswer(msgspec.Struct):
     data: Scored
 
 
+class HeldAction(msgspec.Struct, frozen=True):
+    """An action of a type that somebody must approve. `points`: what it gives when it is approved; `expiresAt`: until
+    when it waits; `reason`: of the decision."""
+
+    actionId: str
+    actionType: str
+    status: HeldStatus
+    points: int
+    heldAt: str
+    expiresAt: str
+    reason: str | None
+
+
+class HeldActionAnswer(msgspec.Struct):
+    """The action waits for a decision. Sent again, its present state."""
+
+    success: bool
+    data: HeldAction
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A start: the action names `startId`, once and before `expiresAt`."""
+
+    startId: str
+    expiresAt: str
+
+
+class StartedAnswer(msgspec.Struct):
+    """The action has begun."""
+
+    success: bool
+    data: Started
+
+
+class HeldEvidence(msgspec.Struct, frozen=True):
+    """The blob that an action names. `uploaded`: whether the server has it."""
+
+    sha256: str
+    size: int
+    uploaded: bool
+
+
+class OwnHeldAction(msgspec.Struct, frozen=True):
+    """An own action that waits, or waited, for a decision."""
+
+    actionId: str
+    actionType: str
+    status: HeldStatus
+    points: int
+    heldAt: str
+    expiresAt: str
+    reason: str | None
+    decidedAt: str | None
+    evidence: HeldEvidence | None
+
+
+class OwnHeldActions(msgspec.Struct, frozen=True):
+    """A page, newest first. `next`: the cursor of the next one, null on the last."""
+
+    held: list[OwnHeldAction]
+    next: str | None
+
+
+class OwnHeldActionsAnswer(msgspec.Struct):
+    """One's own actions that wait, or waited, for a decision."""
+
+    success: bool
+    data: OwnHeldActions
+
+
 class OwnPlace(msgspec.Struct):
     """The caller's rank (null before the first action) and score."""
 
@@ -157,6 +230,8 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     timestamp: Annotated[str, Meta(max_length=MAX_TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
     metadata: dict[str, Any] | None = None
     userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH)] | None = None
+    startId: Annotated[str, Meta(max_length=MAX_START_ID_LENGTH)] | None = None
+    evidence: EvidenceClaim | None = None
 
 
 class ActionHeaders(msgspec.Struct):

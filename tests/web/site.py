@@ -10,11 +10,11 @@ from uuid import UUID
 import httpx
 import trio
 
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
-from scoreboard.domain.scoring import read_rules
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
@@ -33,6 +33,7 @@ from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import SHIPPED, Branding
@@ -40,6 +41,7 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -186,15 +188,17 @@ async def serve_web(
         bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
+        rules = read_rules(actions or (ROOT / "config/actions.toml").read_text())
         resources = WebRoutes(
             auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
             users=UserRoutes(people.accounts, bearer, addresses),
             sessions=SessionRoutes(people.accounts, bearer),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
+            actions=ActionRoutes(people.stores, bearer, rules),
             live=LiveRoutes(unused, unused, unused),
             health=health,
             pages=PageRoutes(
-                read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},
+                rules if buttons else {},
                 leaderboard,
                 per_minute=10,
                 registration=True,
@@ -232,6 +236,7 @@ async def serve_web(
                 connections=connections,
                 error_pages=error_pages,
                 access_log=AccessLog(addresses, "off"),
+                large_bodies=LargeBodyLimits(routes, bearer.user_of),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())

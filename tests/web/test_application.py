@@ -4,8 +4,8 @@ import msgspec
 import pytest
 import trio
 
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.errors import StorageUnavailable, Store, StoreCondition
-from scoreboard.domain.scoring import read_rules
 from scoreboard.web.pages.script_comments import without_comments
 from scoreboard.web.pages.site import page_actions
 from scoreboard.web.routes.health import HealthRoutes

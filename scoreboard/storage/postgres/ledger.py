@@ -12,9 +12,11 @@ from uuid import UUID
 import asyncpg
 
 from scoreboard.domain.boards import LEADERBOARD, Board, Totals, user_id
+from scoreboard.domain.conditions import HeldStatus
 from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Held, Outcome, Recorded, SubmittedAction
+from scoreboard.storage.postgres import conditions
 from scoreboard.storage.postgres.totals import for_board
 
 # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
@@ -29,10 +31,13 @@ RECORDED_SQL = """
 SELECT i.place, k.body_sha256, l.points_awarded, l.new_score,
        (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
        (extract(epoch FROM clock_timestamp() - k.processed_at) * 1000)::bigint AS age_ms,
-       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn
+       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn,
+       h.status, h.reason, h.points, (extract(epoch FROM h.held_at) * 1000)::bigint AS held_ms,
+       (extract(epoch FROM h.expires_at) * 1000)::bigint AS expires_ms
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
 JOIN action_keys k USING (user_id, action_id)
-LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id"""
+LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id
+LEFT JOIN held_actions h ON h.user_id = k.user_id AND h.action_id = k.action_id"""
 
 # Locks the users' rows. FREE_SQL selects those of the users whose rows another session holds; it waits for no lock.
 LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE"
@@ -81,9 +86,10 @@ class LogLimits(Protocol):
 class RecordedAction(NamedTuple):
     """What was recorded before under an action's actionId. `age_ms`: since then."""
 
-    duplicate: Duplicate
+    duplicate: Duplicate | Held
     this_turn: bool  # it was recorded by the turn in question
     age_ms: int
+    recorded: Recorded | None  # what the log has, if the body is the same
 
 
 async def record_aio(
@@ -97,20 +103,28 @@ async def record_aio(
     `rows` are not empty.
 
     With `log_limits`, the users' rows are locked first, and actions that it refuses are not recorded. So its
-    decision is exact across nodes. Without it, the caller has checked the rate limits. Raises DatabaseRestored,
-    ActionLogMustDecide, and what asyncpg raises.
+    decision is exact across nodes. Without it, the caller has checked the rate limits. The conditions of actions that
+    have some are compared in the same transaction. Raises DatabaseRestored, ActionLogMustDecide, and what asyncpg
+    raises.
     """
-    if log_limits is None:
+    conditional = [action for action in actions if action.conditions is not None]
+    if log_limits is None and not conditional:
         return await _record_aio(conn, actions, span, boards, limits_checked=False)
     async with conn.transaction():
-        await conn.fetch(LOCK_SQL, [action.user for action in actions])
-        refusals = await log_limits.decide_by_log_aio(conn, actions)
-        admitted = [action for action, refusal in zip(actions, refusals, strict=True) if refusal is None]
+        decided: Sequence[Outcome | None] = [None] * len(actions)
+        if log_limits is not None:
+            await conn.fetch(LOCK_SQL, [action.user for action in actions])
+            decided = await log_limits.decide_by_log_aio(conn, actions)
+        if conditional:
+            decided = await conditions.decide_aio(conn, actions, decided)
+        admitted = [action for action, outcome in zip(actions, decided, strict=True) if outcome is None]
         recording = (
-            await _record_aio(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
+            await _record_aio(conn, admitted, span, boards, limits_checked=log_limits is not None)
+            if admitted
+            else Recording([], [], [])
         )
     outcomes = iter(recording.outcomes)
-    return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
+    return recording._replace(outcomes=[next(outcomes) if outcome is None else outcome for outcome in decided])
 
 
 async def _record_aio(
@@ -198,12 +212,7 @@ async def find_recorded_aio(
         span.writer,
         span.last,
     )
-    return {
-        row["place"] - 1: RecordedAction(
-            _original(actions[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"]
-        )
-        for row in found
-    }
+    return {row["place"] - 1: _known_action(actions[row["place"] - 1], row) for row in found}
 
 
 async def read_back_aio(
@@ -215,11 +224,7 @@ async def read_back_aio(
     """Reads the effect of a turn that was committed although its answer was lost."""
     known = await find_recorded_aio(conn, actions, span)
     recording = Recording([], [], [])
-    mine = {
-        place: before.duplicate.original
-        for place, before in known.items()
-        if before.this_turn and before.duplicate.original
-    }
+    mine = {place: before.recorded for place, before in known.items() if before.this_turn and before.recorded}
     users = {actions[place].user for place in mine}
     rows = await _rows_aio(conn, LEADERBOARD, users)
     places: dict[UUID, int] = {}
@@ -267,10 +272,27 @@ def _note(
     )
 
 
-def _original(action: SubmittedAction, row: asyncpg.Record) -> Duplicate:
-    """The duplicate's original: the first outcome for the same body, None for another body under the same id. None also
-    when the log row was archived."""
+def _recorded(action: SubmittedAction, row: asyncpg.Record) -> Recorded | None:
+    """The first outcome of the same body. None for another body under the same id, for an action that is not recorded,
+    and when the log row was archived."""
     if row["body_sha256"] != action.body_sha256 or row["new_score"] is None:
-        return Duplicate(None)
+        return None
     new, points = row["new_score"], row["points_awarded"]
-    return Duplicate(Recorded(action.user, new - points, points, new, None, row["at_ms"]))
+    return Recorded(action.user, new - points, points, new, None, row["at_ms"])
+
+
+def _known_action(action: SubmittedAction, row: asyncpg.Record) -> RecordedAction:
+    recorded = _recorded(action, row)
+    duplicate: Duplicate | Held = Duplicate(recorded)
+    if row["status"] is not None and row["body_sha256"] == action.body_sha256:
+        duplicate = Held(
+            action.user,
+            action.action_id,
+            action.action_type,
+            row["points"],
+            HeldStatus(row["status"]),
+            row["held_ms"],
+            row["expires_ms"],
+            row["reason"],
+        )
+    return RecordedAction(duplicate, bool(row["this_turn"]), row["age_ms"], recorded)
