@@ -24,6 +24,12 @@ class AuditKind(StrEnum):
     SERVER_KEY_CREATED = "server_key_created"
     SERVER_KEY_ROTATED = "server_key_rotated"
     SERVER_KEY_REVOKED = "server_key_revoked"
+    ROLE_CHANGED = "role_changed"
+    USER_BANNED = "user_banned"
+    BAN_LIFTED = "ban_lifted"
+    ACTION_REVERSED = "action_reversed"
+    REVERSAL_UNDONE = "reversal_undone"
+    NOTE_ADDED = "note_added"
 
 
 class AuditEvent(NamedTuple):
