@@ -12,6 +12,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.sessions import Sessions
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
@@ -25,6 +26,7 @@ class AccountParts(NamedTuple):
     """What accounts consist of. A node runs `authenticator.watch`; a command has no need to."""
 
     authenticator: Authenticator
+    server_keys: ServerKeys  # a node runs its `watch` too
     accounts: Accounts
     profiles: Profiles  # shared with the boards that show them
     bus: Bus  # shared with the subscription
@@ -54,7 +56,8 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
         own_host=own_host(settings),
         profile_changes_per_hour=settings.limits.profile_changes_per_hour,
     )
-    return AccountParts(authenticator, accounts, profiles, bus)
+    server_keys = ServerKeys(stores, authenticator.clock)
+    return AccountParts(authenticator, server_keys, accounts, profiles, bus)
 
 
 def build_issuer(settings: Settings, keys: Keys) -> Issuer:

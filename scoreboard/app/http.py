@@ -14,8 +14,8 @@ from scoreboard.app.writes import WriteParts
 from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
-from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
+from scoreboard.operations.submit_bulk import SubmitBulk
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.telemetry.request_times import name_routes
@@ -36,6 +36,7 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
@@ -51,7 +52,7 @@ class HttpParts(NamedTuple):
     metrics_server: Server
 
 
-def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebParts:
+def build_web_parts(settings: Settings, accounts: AccountParts) -> WebParts:
     """What routes, transports and listeners share."""
     server = settings.server
     origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
@@ -59,7 +60,7 @@ def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebPart
         origins=origins,
         addresses=Addresses(server.trusted_proxies),
         heads=ResponseHeaders(origins, public_url=server.public_url),
-        bearer=Bearer(authenticator),
+        bearer=Bearer(accounts.authenticator, accounts.server_keys),
     )
 
 
@@ -116,6 +117,11 @@ def _build_routes(
         SessionRoutes(accounts.accounts, web.bearer),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         ActionRoutes(stores, web.bearer, writes.rules),
+        ServerRoutes(
+            accounts.accounts,
+            SubmitBulk(writes.rules, writes.queue, stores, accounts.authenticator.clock.now),
+            web.bearer,
+        ),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),
         PageRoutes(

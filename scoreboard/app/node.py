@@ -70,7 +70,7 @@ class Node:
         self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
         pictures = build_pictures(settings)
-        web = build_web_parts(settings, authenticator)
+        web = build_web_parts(settings, self.account_parts)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
         self.http = build_http(
             settings, web, stores, monitor, self.account_parts, self.writes, self.reads, pictures, transports
@@ -78,7 +78,7 @@ class Node:
         self.workers = build_workers(
             stores,
             monitor,
-            authenticator,
+            self.account_parts,
             self.writes,
             self.live,
             pictures,

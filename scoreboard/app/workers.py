@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import trio
 
+from scoreboard.app.accounts import AccountParts
 from scoreboard.app.live import LiveParts
 from scoreboard.app.writes import WriteParts
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.drivers.stores import Stores
 from scoreboard.live.heartbeat import run_heartbeat
-from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.health import HealthMonitor
@@ -33,7 +33,7 @@ class Worker(NamedTuple):
 def build_workers(
     stores: Stores,
     monitor: HealthMonitor,
-    authenticator: Authenticator,
+    accounts: AccountParts,
     writes: WriteParts,
     live: LiveParts,
     pictures: Pictures,
@@ -50,7 +50,8 @@ def build_workers(
         ),
         Worker("late actions", partial(expire_task, writes.queue)),
         Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
-        Worker("sessions", authenticator.watch),
+        Worker("sessions", accounts.authenticator.watch),
+        Worker("server keys", accounts.server_keys.watch),
         Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),
         Worker("viewer count", live.viewer_count.run),

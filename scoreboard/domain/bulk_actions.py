@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from scoreboard.domain.action_rules import MAX_POINTS
 from scoreboard.domain.actions import (
     DECODE_ERRORS,
     MAX_ACTION_ID_LENGTH,
@@ -33,7 +34,7 @@ from scoreboard.domain.actions import (
 )
 from scoreboard.domain.errors import Refusal, invalid_request
 from scoreboard.domain.identities import MAX_EXTERNAL_ID_LENGTH
-from scoreboard.domain.scoring import MAX_POINTS, Rules, award
+from scoreboard.domain.scoring import Rules, award
 
 MAX_BULK_ACTIONS = 500  # in one request: they are one transaction
 MAX_BULK_BODY_BYTES = 262_144  # 500 actions of 500 bytes

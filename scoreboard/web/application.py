@@ -27,6 +27,7 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
@@ -60,6 +61,7 @@ class WebRoutes:
     sessions: SessionRoutes
     scores: ScoreRoutes
     actions: ActionRoutes
+    server: ServerRoutes
     live: LiveRoutes
     health: HealthRoutes
     pages: PageRoutes
@@ -70,7 +72,7 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.users, self.sessions, self.scores, self.actions, self.live),
-            *(self.pages, self.avatars, self.document),
+            *(self.server, self.pages, self.avatars, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)
