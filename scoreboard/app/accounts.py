@@ -13,6 +13,7 @@ from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.log_in_networks import LogInNetworks
 from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.sessions import Sessions
 from scoreboard.security.checkpoints import LogSigner, VerifierKey
 from scoreboard.security.issuer import Issuer
@@ -28,6 +29,7 @@ class AccountParts(NamedTuple):
     """What accounts consist of. A node runs `authenticator.watch`; a command has no need to."""
 
     authenticator: Authenticator
+    server_keys: ServerKeys  # a node runs its `watch` too
     accounts: Accounts
     profiles: Profiles  # shared with the boards that show them
     bus: Bus  # shared with the subscription
@@ -58,7 +60,9 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
         own_host=own_host(settings),
         profile_changes_per_hour=settings.limits.profile_changes_per_hour,
     )
-    return AccountParts(authenticator, accounts, profiles, bus, _build_networks(settings, keys, stores, authenticator))
+    server_keys = ServerKeys(stores, authenticator.clock)
+    networks = _build_networks(settings, keys, stores, authenticator)
+    return AccountParts(authenticator, server_keys, accounts, profiles, bus, networks)
 
 
 def _build_networks(

@@ -14,9 +14,9 @@ from scoreboard.app.writes import WriteParts
 from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
-from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
+from scoreboard.operations.submit_bulk import SubmitBulk
 from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
@@ -41,6 +41,7 @@ from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
@@ -56,7 +57,7 @@ class HttpParts(NamedTuple):
     metrics_server: Server
 
 
-def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebParts:
+def build_web_parts(settings: Settings, accounts: AccountParts) -> WebParts:
     """What routes, transports and listeners share."""
     server = settings.server
     origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
@@ -64,7 +65,7 @@ def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebPart
         origins=origins,
         addresses=Addresses(server.trusted_proxies),
         heads=ResponseHeaders(origins, public_url=server.public_url),
-        bearer=Bearer(authenticator),
+        bearer=Bearer(accounts.authenticator, accounts.server_keys),
     )
 
 
@@ -136,6 +137,11 @@ def _build_routes(
         PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         ActionRoutes(stores, web.bearer, writes.rules),
+        ServerRoutes(
+            accounts.accounts,
+            SubmitBulk(writes.rules, writes.queue, stores, accounts.authenticator.clock.now),
+            web.bearer,
+        ),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),
         PageRoutes(

@@ -83,7 +83,7 @@ class Node:
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
         pictures = build_pictures(settings)
         signer = build_log_signer(settings, keys)
-        web = build_web_parts(settings, authenticator)
+        web = build_web_parts(settings, self.account_parts)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
         self.http = build_http(
             settings,
@@ -101,7 +101,7 @@ class Node:
         self.workers = build_workers(
             stores,
             monitor,
-            authenticator,
+            self.account_parts,
             self.writes,
             self.live,
             pictures,

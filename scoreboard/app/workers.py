@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import trio
 
+from scoreboard.app.accounts import AccountParts
 from scoreboard.app.live import LiveParts
 from scoreboard.app.writes import WriteParts
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.drivers.stores import Stores
 from scoreboard.live.heartbeat import run_heartbeat
-from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.health import HealthMonitor
@@ -36,7 +36,7 @@ class Worker(NamedTuple):
 def build_workers(
     stores: Stores,
     monitor: HealthMonitor,
-    authenticator: Authenticator,
+    accounts: AccountParts,
     writes: WriteParts,
     live: LiveParts,
     pictures: Pictures,
@@ -66,7 +66,8 @@ def build_workers(
         ),
         Worker("validation", partial(run_validation, stores, writes.held_actions)),
         Worker("sealer", partial(run_sealer, stores, sign)),
-        Worker("sessions", authenticator.watch),
+        Worker("sessions", accounts.authenticator.watch),
+        Worker("server keys", accounts.server_keys.watch),
         Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),
         Worker("viewer count", live.viewer_count.run),

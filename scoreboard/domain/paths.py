@@ -26,6 +26,9 @@ HISTORY_PATH = "/api/v1/users/me/actions"
 EXPORT_PATH = "/api/v1/users/me/export"
 
 SUBMIT_PATH = "/api/v1/scores/action"
+BULK_PATH = "/api/v1/scores/actions"
+SERVER_USERS_PREFIX = "/api/v1/server/users/"  # and the external id
+SERVER_SESSIONS_PATH = "/api/v1/server/sessions"
 START_PATH = "/api/v1/actions/start"
 EVIDENCE_PREFIX = "/api/v1/actions/evidence/"  # and the SHA-256 in hexadecimal digits
 HELD_PATH = "/api/v1/users/me/held"

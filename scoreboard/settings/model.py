@@ -182,6 +182,7 @@ class Limits(Section):
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
     guests_per_hour: Limit = 60
+    server_key_per_minute: Limit = 6000
     cooldowns: bool = True
 
     @property

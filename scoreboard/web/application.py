@@ -30,6 +30,7 @@ from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
@@ -65,6 +66,7 @@ class WebRoutes:
     personal_data: PersonalDataRoutes
     scores: ScoreRoutes
     actions: ActionRoutes
+    server: ServerRoutes
     live: LiveRoutes
     health: HealthRoutes
     pages: PageRoutes
@@ -76,7 +78,7 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
-            *(self.live, self.pages, self.avatars, self.audit, self.document),
+            *(self.live, self.server, self.pages, self.avatars, self.audit, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)

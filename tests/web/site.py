@@ -12,6 +12,7 @@ import trio
 
 from scoreboard.app.accounts import AccountParts
 from scoreboard.app.outside import build_outside_log_ins
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
@@ -21,12 +22,14 @@ from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
-from scoreboard.operations.action_queue import Pending
+from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.operations.submit_bulk import SubmitBulk
 from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.security.checkpoints import LogSigner
 from scoreboard.settings.model import Settings
@@ -56,6 +59,7 @@ from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
@@ -89,6 +93,7 @@ class WebServer:
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
+    queue: Queue = field(default_factory=Queue)  # of bulk submissions; a test drains it
     cached_reads: int = 0  # how often `current_snapshot` returned a board
 
     async def snapshot(self) -> Snapshot:
@@ -137,7 +142,7 @@ def _log_ins(
         }
     )
     nothing: Any = None  # neither profiles nor bus is asked for
-    parts = AccountParts(people.sessions, people.accounts, nothing, nothing, None)
+    parts = AccountParts(people.sessions, nothing, people.accounts, nothing, nothing, None)
     return build_outside_log_ins(settings, parts, https or HttpsClient())
 
 
@@ -193,6 +198,8 @@ async def serve_web(
     allowed: tuple[str, ...] = (),
     proxies: tuple[Network, ...] = (),
     ip_per_minute: int = 0,
+    server_key_per_minute: int = 0,
+    wrong_keys_per_minute: int = 0,
     all_handlers: bool = False,
     pictures: Pictures | None = None,
     branding: Branding = SHIPPED,
@@ -214,9 +221,11 @@ async def serve_web(
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
         monitor = HealthMonitor(people.stores)
         health = HealthRoutes(NodeHealth(monitor))
-        made = WebServer(people, httpx.AsyncClient(), health)
+        queue = Queue()
+        made = WebServer(people, httpx.AsyncClient(), health, queue=queue)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
-        bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
+        server_keys = ServerKeys(people.stores, people.sessions.clock)
+        bearer, heads = Bearer(people.sessions, server_keys), ResponseHeaders(origins, public_url=public_url)
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
         rules = read_rules(actions or (ROOT / "config/actions.toml").read_text())
@@ -230,6 +239,9 @@ async def serve_web(
             personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             actions=ActionRoutes(people.stores, bearer, rules),
+            server=ServerRoutes(
+                people.accounts, SubmitBulk(rules, queue, people.stores, people.sessions.clock.now), bearer
+            ),
             live=LiveRoutes(unused, unused, unused),
             health=health,
             pages=PageRoutes(
@@ -258,6 +270,8 @@ async def serve_web(
             files=resources.pages.paths,
             parameters=query_parameters(routes),
             bearer=bearer,
+            server_key_per_minute=server_key_per_minute,
+            wrong_keys_per_minute=wrong_keys_per_minute,
         )
 
         def handlers(
@@ -273,13 +287,14 @@ async def serve_web(
                 connections=connections,
                 error_pages=error_pages,
                 access_log=AccessLog(addresses, "off"),
-                large_bodies=LargeBodyLimits(routes, bearer.user_of),
+                large_bodies=LargeBodyLimits(routes, bearer.caller_of),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
 
         await nursery.start(monitor.run)
+        await nursery.start(server_keys.watch)
 
         async def serve(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
