@@ -18,7 +18,7 @@ EVENTS = {
     "batch_interrupted": "a committer's batch had no answer: it is tried once more, PostgreSQL tells which try counts",
     "board_check_failed": "the board could not be compared with PostgreSQL; logged once for each reason",
     "board_confirmed": "the board agrees with PostgreSQL again",
-    "board_doubted": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
+    "board_became_stale": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
     "board_repaired": "the projector has renumbered, completed or rebuilt the board",
     "commit_failed": "a batch of actions was not recorded; their clients were told",
     "connections_replaced": "all connections to a store are opened anew",

@@ -45,9 +45,12 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
     )
     accounts = Accounts(
         sessions,
-        LoginLimits(settings.limits.login_per_minute, settings.limits.login_ip),
+        LoginLimits(
+            settings.limits.login_per_minute, settings.limits.login_ip, guests_per_hour=settings.limits.guests_per_hour
+        ),
         profiles,
         registration=settings.accounts.registration,
+        guests=settings.accounts.guests,
         own_host=own_host(settings),
         profile_changes_per_hour=settings.limits.profile_changes_per_hour,
     )

@@ -35,7 +35,9 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
@@ -115,6 +117,8 @@ def _build_routes(
         auth,
         outside_routes,
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
+        SessionRoutes(accounts.accounts, web.bearer),
+        PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),

@@ -62,7 +62,7 @@ class Node:
         self.stopping = trio.Event()
         self._settings = settings
         monitor = HealthMonitor(stores)
-        redis_breaker = Breaker("redis", changed=_on_redis_breaker_changed)
+        redis_breaker = Breaker("redis", on_state_change=_on_redis_breaker_changed)
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
         self.https = build_https_client(settings.outgoing)
@@ -85,6 +85,7 @@ class Node:
             self.writes,
             self.live,
             pictures,
+            session_days=settings.retention.ended_session_days,
             on_board_changed=self.on_board_changed,
         )
 

@@ -38,9 +38,11 @@ def build_workers(
     live: LiveParts,
     pictures: Pictures,
     *,
+    session_days: int,
     on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> list[Worker]:
-    """The workers in the order in which they start: each waits until the previous one has started."""
+    """The workers in the order in which they start: each waits until the previous one has started. `session_days`: how
+    long the rows of ended sessions are kept."""
     return [
         Worker("health", monitor.run),  # first: it finds out which Redis this node's connections lead to
         *(Worker("projector", projector.run) for projector in writes.projectors),
@@ -49,7 +51,15 @@ def build_workers(
             for commit in writes.commits
         ),
         Worker("late actions", partial(expire_task, writes.queue)),
-        Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
+        Worker(
+            "housekeeping",
+            partial(
+                run_housekeeping,
+                stores,
+                [projector.board for projector in writes.projectors],
+                session_days=session_days,
+            ),
+        ),
         Worker("sessions", authenticator.watch),
         Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),

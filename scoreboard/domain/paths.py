@@ -16,8 +16,14 @@ OIDC_PREFIX = "/api/v1/auth/oidc/"  # log-in by an outside issuer, by its name
 CALLBACK_SUFFIX = "/callback"
 LOG_IN_FAILED_PATH = "/log-in-failed"  # a page
 
+GUEST_PATH = "/api/v1/auth/guest"
+LINK_PATH = "/api/v1/auth/link"
+
 PROFILE_PATH = "/api/v1/users/me"
 PASSWORD_PATH = "/api/v1/users/me/password"  # noqa: S105 - a path, not a password
+SESSIONS_PATH = "/api/v1/users/me/sessions"
+HISTORY_PATH = "/api/v1/users/me/actions"
+EXPORT_PATH = "/api/v1/users/me/export"
 
 SUBMIT_PATH = "/api/v1/scores/action"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
@@ -31,6 +37,7 @@ PAGE_PATH = "/"
 STATIC_PREFIX = "/static/"  # files of the page
 CLIENT_PATH = "/scoreboard.js"  # the JavaScript client, for pages of other sites
 AVATAR_PREFIX = "/avatars/"  # pictures of users, by user id
+JWKS_PATH = "/.well-known/jwks.json"
 
 LIVEZ_PATH = "/livez"
 READYZ_PATH = "/readyz"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -141,7 +142,7 @@ class OutsideLogIns:
                 metrics.OUTSIDE_TOKENS.labels("", UNKNOWN_ISSUER).inc()
                 return TOKEN_REFUSED
             claims = await issuer.verify_for_exchange(decoded, self._clock())
-            return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims)
+            return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims, client.agent)
 
     # ---- a browser --------------------------------------------------------------------------------------------------
 
@@ -187,14 +188,14 @@ class OutsideLogIns:
         if isinstance(counted, int):
             return LogInFault.LIMITED
         with counted:
-            outcome = await self._log_in_with_code(issuer, metadata, answer.code, attempt)
+            outcome = await self._log_in_with_code(issuer, metadata, answer.code, attempt, client.agent)
         if isinstance(outcome, Refusal):
             is_away = outcome.code is Code.SERVICE_UNAVAILABLE
             return LogInFault.UNAVAILABLE if is_away else LogInFault.REFUSED
         return outcome
 
     async def _log_in_with_code(
-        self, issuer: OutsideIssuer, metadata: ProviderMetadata, code: str, attempt: LogInAttempt
+        self, issuer: OutsideIssuer, metadata: ProviderMetadata, code: str, attempt: LogInAttempt, agent: str
     ) -> LoggedIn | Refusal | LogInFault:
         if self._redeeming >= MAX_REDEMPTIONS:
             return LogInFault.UNAVAILABLE
@@ -213,11 +214,11 @@ class OutsideLogIns:
         if isinstance(id_token, LogInFault):
             return id_token
         claims = await issuer.verify_id_token(id_token, self._clock(), attempt.nonce)
-        return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims)
+        return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims, agent)
 
     # ---- the user ---------------------------------------------------------------------------------------------------
 
-    async def _open_session(self, issuer: OutsideIssuer, claims: Mapping[str, Any]) -> LoggedIn | Refusal:
+    async def _open_session(self, issuer: OutsideIssuer, claims: Mapping[str, Any], agent: str) -> LoggedIn | Refusal:
         """A session for the user whom verified claims describe."""
         described = issuer.read_user(claims)
         if isinstance(described, Refusal):
@@ -230,9 +231,9 @@ class OutsideLogIns:
         if isinstance(user, Refusal):
             return user
         await self._set_role(issuer, user.user, described)
-        return await self._sessions.open_identified(user.user, user.username) or USER_DELETED
+        return await self._sessions.open_identified(user.user, user.username, agent) or USER_DELETED
 
-    async def _set_role(self, issuer: OutsideIssuer, user: Any, described: OutsideUser) -> None:
+    async def _set_role(self, issuer: OutsideIssuer, user: UUID, described: OutsideUser) -> None:
         """Where the table maps a claim to roles, the claim decides at each log-in: also that a role is taken."""
         if not issuer.claim_names.role:
             return

@@ -161,6 +161,7 @@ class Limits(Section):
     login_per_minute: Limit = 10
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
+    guests_per_hour: Limit = 60
     cooldowns: bool = True
 
     @property
@@ -215,7 +216,14 @@ class Page(Section):
 
 class Accounts(Section):
     registration: bool = True
+    guests: bool = False
     avatars: bool = True
+
+
+class Retention(Section):
+    """How long rows are kept that nothing needs any more. The action log is kept for ever: totals are proven by it."""
+
+    ended_session_days: Annotated[Whole, Field(ge=2, le=3650)] = 2
 
 
 class Outgoing(Section):
@@ -249,6 +257,7 @@ class Settings(Section):
     actions: Actions = Actions()
     page: Page = Page()
     accounts: Accounts = Accounts()
+    retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
     # after `server` and `outgoing`, which its check reads
     identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], IssuerSettings] = Field(default_factory=dict)

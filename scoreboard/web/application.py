@@ -26,7 +26,9 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
 View = Callable[..., Awaitable[quart.Response]]
@@ -57,6 +59,8 @@ class WebRoutes:
     auth: AuthRoutes
     outside: OutsideRoutes
     users: UserRoutes
+    sessions: SessionRoutes
+    personal_data: PersonalDataRoutes
     scores: ScoreRoutes
     live: LiveRoutes
     health: HealthRoutes
@@ -67,14 +71,8 @@ class WebRoutes:
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
-            self.auth,
-            self.outside,
-            self.users,
-            self.scores,
-            self.live,
-            self.pages,
-            self.avatars,
-            self.document,
+            *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.live),
+            *(self.pages, self.avatars, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)

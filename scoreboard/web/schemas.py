@@ -18,7 +18,8 @@ from scoreboard.domain.actions import (
 )
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
-from scoreboard.domain.queries import MAX_QUERY_BYTES
+from scoreboard.domain.queries import MAX_CURSOR_LENGTH, MAX_PAGE_ROWS, MAX_QUERY_BYTES, PAGE_ROWS
+from scoreboard.operations.guests import GuestLoggedIn
 from scoreboard.operations.sessions import LoggedIn
 
 NO_BODY = ""
@@ -56,6 +57,13 @@ class AuthorizationQuery(msgspec.Struct):
     iss: str = ""
 
 
+class GuestLoggedInAnswer(msgspec.Struct):
+    """Logged in as a guest. `deviceKey` is there only when the server has made it: keep it, it is not shown again."""
+
+    success: bool
+    data: GuestLoggedIn
+
+
 class Me(msgspec.Struct, frozen=True):
     """An account as its owner sees it."""
 
@@ -71,6 +79,46 @@ class MeAnswer(msgspec.Struct):
 
     success: bool
     data: Me
+
+
+class OwnSession(msgspec.Struct, frozen=True):
+    """One of the user's log-ins. `lastUsedAt` is its last refresh: a client in use refreshes every 15 minutes."""
+
+    id: str
+    createdAt: str
+    lastUsedAt: str
+    client: str  # browser and system, such as "Firefox on Linux"; "" when they are not known
+    current: bool  # whether this request belongs to it
+
+
+class OwnSessions(msgspec.Struct, frozen=True):
+    """Sessions that have not ended, the newest first. `next` is the cursor of the next page, null on the last one."""
+
+    sessions: list[OwnSession]
+    next: str | None
+
+
+class OwnSessionsAnswer(msgspec.Struct):
+    """One's own sessions."""
+
+    success: bool
+    data: OwnSessions
+
+
+Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_LENGTH)]
+
+
+class PageQuery(msgspec.Struct):
+    """How many, and after which: `next` of the page before."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)] = PAGE_ROWS
+    cursor: Cursor = ""
+
+
+class EndSessionsQuery(msgspec.Struct):
+    """`current`: this session goes on."""
+
+    keep: Literal["", "current"] = ""
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -115,6 +163,51 @@ class LeaderboardAnswer(msgspec.Struct):
 
     success: bool
     data: Leaderboard
+
+
+class LoggedAction(msgspec.Struct, frozen=True):
+    """An action that counted. `timestamp` is when it was recorded."""
+
+    actionId: str
+    actionType: str
+    pointsAwarded: int
+    newScore: int
+    timestamp: str
+    metadata: dict[str, Any] | None
+
+
+class History(msgspec.Struct):
+    """Actions, the newest first. `next` is the cursor of the next page, null on the last one."""
+
+    actions: list[LoggedAction]
+    next: str | None
+
+
+class HistoryAnswer(msgspec.Struct):
+    """One's own actions."""
+
+    success: bool
+    data: History
+
+
+class Export(msgspec.Struct):
+    """All that is stored about a user, but hashes of secrets. More members may come."""
+
+    exportedAt: str
+    profile: dict[str, Any]
+    formerNames: list[dict[str, Any]]
+    identities: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    auditEvents: list[dict[str, Any]]
+    actions: list[LoggedAction]
+
+
+class ExportAnswer(msgspec.Struct):
+    """A file to download. It is sent in pieces; one that was cut off is no JSON."""
+
+    success: bool
+    data: Export
 
 
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -50,7 +50,9 @@ from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
 from tests.storage.seeds import claim
@@ -216,6 +218,8 @@ async def serve_web(
             auth=auth,
             outside=outside,
             users=UserRoutes(people.accounts, bearer, addresses),
+            sessions=SessionRoutes(people.accounts, bearer),
+            personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             live=LiveRoutes(unused, unused, unused),
             health=health,

@@ -3,8 +3,6 @@ order.
 
 On a running system the stores are read one after the other while scores change. So differences are compared again, and
 only those that remain are reported. Repairs nothing.
-
-Tested in tests/workers/test_projector.py.
 """
 
 import trio

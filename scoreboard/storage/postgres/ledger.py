@@ -29,7 +29,7 @@ RECORDED_SQL = """
 SELECT i.place, k.body_sha256, l.points_awarded, l.new_score,
        (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
        (extract(epoch FROM clock_timestamp() - k.processed_at) * 1000)::bigint AS age_ms,
-       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn
+       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS in_this_batch
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
 JOIN action_keys k USING (user_id, action_id)
 LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id"""
@@ -43,12 +43,12 @@ WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE
 SELECT id FROM held
 UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
 
-# Why `record_aio` recorded nothing.
+# Why `record_aio` recorded nothing. The column `commits.turn` holds the sequence.
 REFUSED_SQL = """
 SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1) AS continues,
        EXISTS (SELECT FROM detached_writers) AS detached"""
 
-HAS_TURN_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
+HAS_SEQUENCE_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
 ROWS_SQL = "SELECT user_id, total_score, reached, version FROM {totals} WHERE user_id = ANY($1)"
 
 
@@ -62,7 +62,7 @@ class Recording(NamedTuple):
 
 
 class DatabaseRestored(ScoreboardError):
-    """The writer's last turn is no longer in the database: an older one was restored. Nothing was recorded."""
+    """The writer's last batch is no longer in the database: an older one was restored. Nothing was recorded."""
 
 
 class ActionLogMustDecide(ScoreboardError):
@@ -82,32 +82,34 @@ class RecordedAction(NamedTuple):
     """What was recorded before under an action's actionId. `age_ms`: since then."""
 
     duplicate: Duplicate
-    this_turn: bool  # it was recorded by the turn in question
+    in_this_batch: bool  # it was recorded by the batch in question
     age_ms: int
 
 
 async def record_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
-    span: SequenceRange,
+    sequences: SequenceRange,
     log_limits: LogLimits | None = None,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Records the actions on these boards under the writer's turn `span.last`. The turn is used only if the returned
-    `rows` are not empty.
+    """Records the actions on these boards as the writer's batch `sequences.last`. The number is used up only if the
+    returned `rows` are not empty.
 
     With `log_limits`, the users' rows are locked first, and actions that it refuses are not recorded. So its
     decision is exact across nodes. Without it, the caller has checked the rate limits. Raises DatabaseRestored,
     ActionLogMustDecide, and what asyncpg raises.
     """
     if log_limits is None:
-        return await _record_aio(conn, actions, span, boards, limits_checked=False)
+        return await _record_aio(conn, actions, sequences, boards, limits_checked=False)
     async with conn.transaction():
         await conn.fetch(LOCK_SQL, [action.user for action in actions])
         refusals = await log_limits.decide_by_log_aio(conn, actions)
         admitted = [action for action, refusal in zip(actions, refusals, strict=True) if refusal is None]
         recording = (
-            await _record_aio(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
+            await _record_aio(conn, admitted, sequences, boards, limits_checked=True)
+            if admitted
+            else Recording([], [], [])
         )
     outcomes = iter(recording.outcomes)
     return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
@@ -116,7 +118,7 @@ async def record_aio(
 async def _record_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
-    span: SequenceRange,
+    sequences: SequenceRange,
     boards: Sequence[Board],
     *,
     limits_checked: bool,
@@ -131,13 +133,13 @@ async def _record_aio(
         [action.signature for action in actions],
         [action.metadata for action in actions],
         [action.body_sha256 for action in actions],
-        span.writer,
-        span.last,
+        sequences.writer,
+        sequences.last,
         limits_checked,
         *(_feeds(actions, boards) if has_others else ()),
     )
     if not rows:
-        why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
+        why = await conn.fetchrow(REFUSED_SQL, sequences.writer, sequences.last)
         if why is not None and not why["continues"]:
             raise DatabaseRestored
         # or a writer was detached a moment ago: then the check was not needed, and costs little
@@ -157,7 +159,7 @@ async def _record_aio(
                 )
             points = action.points_or_refusal
             assert isinstance(points, int)  # an action that its rule refuses is never recorded
-            _note(recording, action, points, row["new_score"], row["at_ms"], places)
+            _add_recorded(recording, action, points, row["new_score"], row["at_ms"], places)
     if has_others and rows[0]["board_rows"]:
         by_id = {board.id: board for board in boards}
         recording.rows.extend(LedgerRow(by_id[board], *row) for board, *row in rows[0]["board_rows"])
@@ -188,19 +190,19 @@ async def find_locked_aio(conn: asyncpg.Connection, users: Iterable[UUID]) -> se
 
 
 async def find_recorded_aio(
-    conn: asyncpg.Connection, actions: Sequence[SubmittedAction], span: SequenceRange
+    conn: asyncpg.Connection, actions: Sequence[SubmittedAction], sequences: SequenceRange
 ) -> dict[int, RecordedAction]:
     """What was recorded for each action before, by its place. Places without a record are absent."""
     found = await conn.fetch(
         RECORDED_SQL,
         [action.user for action in actions],
         [action.action_id for action in actions],
-        span.writer,
-        span.last,
+        sequences.writer,
+        sequences.last,
     )
     return {
         row["place"] - 1: RecordedAction(
-            _original(actions[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"]
+            _original(actions[row["place"] - 1], row), bool(row["in_this_batch"]), row["age_ms"]
         )
         for row in found
     }
@@ -209,16 +211,16 @@ async def find_recorded_aio(
 async def read_back_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
-    span: SequenceRange,
+    sequences: SequenceRange,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Reads the effect of a turn that was committed although its answer was lost."""
-    known = await find_recorded_aio(conn, actions, span)
+    """Reads the effect of a batch that was committed although its answer was lost."""
+    known = await find_recorded_aio(conn, actions, sequences)
     recording = Recording([], [], [])
     mine = {
         place: before.duplicate.original
         for place, before in known.items()
-        if before.this_turn and before.duplicate.original
+        if before.in_this_batch and before.duplicate.original
     }
     users = {actions[place].user for place in mine}
     rows = await _rows_aio(conn, LEADERBOARD, users)
@@ -229,7 +231,7 @@ async def read_back_aio(
             if action.user not in places:
                 places[action.user] = len(recording.rows)
                 recording.rows.append(rows[action.user])
-            _note(recording, action, original.points, original.new, original.at_ms, places)
+            _add_recorded(recording, action, original.points, original.new, original.at_ms, places)
         else:
             recording.outcomes.append(None if place in known else USER_DELETED)
     for board in boards:
@@ -238,9 +240,9 @@ async def read_back_aio(
     return recording
 
 
-async def has_turn_aio(conn: asyncpg.Connection, span: SequenceRange) -> bool:
-    """Whether the writer's turn `span.last` was committed."""
-    return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
+async def has_sequence_aio(conn: asyncpg.Connection, sequences: SequenceRange) -> bool:
+    """Whether the writer's batch `sequences.last` was committed."""
+    return bool(await conn.fetchval(HAS_SEQUENCE_SQL, sequences.writer, sequences.last))
 
 
 async def current_rows_aio(conn: asyncpg.Connection, board: Board, users: Mapping[UUID, int]) -> list[LedgerRow]:
@@ -258,7 +260,7 @@ async def _rows_aio(conn: asyncpg.Connection, board: Board, users: Iterable[UUID
     return {row["user_id"]: LedgerRow(board, *row) for row in await conn.fetch(sql, list(users), *args)}
 
 
-def _note(
+def _add_recorded(
     recording: Recording, action: SubmittedAction, points: int, new: int, at_ms: int, places: dict[UUID, int]
 ) -> None:
     recording.outcomes.append(Recorded(action.user, new - points, points, new, None, at_ms))

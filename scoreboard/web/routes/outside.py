@@ -36,7 +36,7 @@ from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security.log_in_attempts import ATTEMPT_SECONDS
 from scoreboard.security.outside_tokens import MAX_TOKEN_CHARACTERS
 from scoreboard.web import json_body
-from scoreboard.web.client_address import Addresses
+from scoreboard.web.client_address import Addresses, agent_of
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
 from scoreboard.web.route import Route
@@ -112,7 +112,7 @@ class OutsideRoutes:
         body = json_body.read(request, _exchange)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        outcome = await self._log_ins.exchange(body.token, Client(self._addresses.client(request)))
+        outcome = await self._log_ins.exchange(body.token, self._client(request))
         return self._auth.log_in_answer(request, outcome)
 
     async def begin(self, request: Request) -> Response:
@@ -130,8 +130,9 @@ class OutsideRoutes:
         issuer = self._issuer(request)
         if issuer is None:
             return problem(NOT_FOUND, request.request_id)
-        client = Client(self._addresses.client(request))
-        outcome = await self._log_ins.finish(issuer, read_answer(request.query), self._read_cookie(request), client)
+        outcome = await self._log_ins.finish(
+            issuer, read_answer(request.query), self._read_cookie(request), self._client(request)
+        )
         # An answer to another attempt leaves this one as it is: it may be under way in another window.
         cleared = b"" if outcome is LogInFault.EXPIRED else self._cookie(request, "", 0)
         if isinstance(outcome, LogInFault):
@@ -145,6 +146,9 @@ class OutsideRoutes:
         stated = (parse_query(request.query) or {}).get("reason", [""])[0]
         fault = LogInFault(stated) if stated in set(LogInFault) else LogInFault.REFUSED
         return problem(FAULT_REFUSALS[fault], request.request_id)
+
+    def _client(self, request: Request) -> Client:
+        return Client(self._addresses.client(request), (), agent_of(request))
 
     def _issuer(self, request: Request) -> OutsideIssuer | None:
         found = _NAME(request.path)

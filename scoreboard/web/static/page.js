@@ -15,7 +15,7 @@ const LADDER_ROWS = 100; // of one request
 const PROBE_INTERVAL = 2_000; // ms between two probes of a server that does not answer, and for its answer
 const COOLDOWNS_KEY = 'scoreboard:cooldowns'; // of whoever is logged in here
 
-const account = new Account('', { lasting: true });
+const account = new Account(ask, '', { lasting: true });
 adoptLogIn();
 const pinned = $('mine').rows[0];
 const board = new BoardView($('board'), pinned);

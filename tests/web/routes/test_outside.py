@@ -524,6 +524,16 @@ async def test_a_browser_gets_the_refresh_token_as_a_cookie(browser: Browser) ->
     assert (await exchange(browser, game_token(), origin="https://evil.example")).status_code == HTTPStatus.FORBIDDEN
 
 
+async def test_the_session_names_its_client(browser: Browser) -> None:
+    """The user's list of sessions shows by which browser a log-in came."""
+    firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+    await exchange(browser, game_token(), **{"user-agent": firefox})
+    back = await browser.authorize(await browser.begin())
+    assert user_of(await browser.get(back, **{"user-agent": firefox}))
+    clients = await browser.server.people.stores.fetch("SELECT client FROM sessions")
+    assert [row["client"] for row in clients] == ["Firefox on Linux"] * 2
+
+
 async def test_two_requests_at_once_make_one_user(browser: Browser) -> None:
     found = []
 
