@@ -98,7 +98,7 @@ class Connection:
         self.socket = socket
         self.writer = ResponseWriter(socket, handlers)
         self._handlers = handlers
-        self._parser = RequestParser(socket, handlers.live_path)
+        self._parser = RequestParser(socket, handlers.live_path, handlers)
         self._state = READING
         self._draining = False  # the server drains: the connection ends when it would wait for bytes
         self._progress = 0  # the parser's, when the deadline was set last

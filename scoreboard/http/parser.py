@@ -9,6 +9,7 @@ Tested in tests/http/test_connection.py, tests/http/test_smuggling.py, tests/htt
 """
 
 import re
+from typing import Protocol
 
 import httptools
 
@@ -74,6 +75,16 @@ class RefusedError(Exception):
     """Raised in a callback to stop the parser; `RequestParser.refusal` says why."""
 
 
+class LargeBodies(Protocol):
+    """What decides on bodies of more than BODY_BYTES: `http.handlers.RequestHandlers`."""
+
+    def reserve_large_body(self, request: Request, size: int, /) -> Refusal | None:
+        """Why a body of `size` bytes is refused; None: it is accepted."""
+
+    def release_large_body(self, request: Request, /) -> None:
+        """The body has come, or never will."""
+
+
 class RequestParser:
     """Makes requests from the bytes of one connection.
 
@@ -95,11 +106,13 @@ class RequestParser:
         "_head",
         "_headers",
         "_host",
+        "_large_bodies",
         "_live_path",
         "_max_body_bytes",
         "_packed",
         "_packed_fields",
         "_pieces",
+        "_reserved",
         "_socket",
         "_target",
         "awaits_continue",
@@ -113,10 +126,13 @@ class RequestParser:
         "unparsed",
     )
 
-    def __init__(self, socket: Socket, live_path: bytes) -> None:
+    def __init__(self, socket: Socket, live_path: bytes, large_bodies: LargeBodies | None = None) -> None:
+        """`large_bodies` says which bodies may be longer than BODY_BYTES; None: none may."""
         self._engine = httptools.HttpRequestParser(self)
         self._socket = socket
         self._live_path = live_path
+        self._large_bodies = large_bodies
+        self._reserved: Request | None = None  # the request whose large body comes
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._packed = b""  # fields of the present head that came with earlier feeds, and their number
@@ -227,7 +243,7 @@ class RequestParser:
         (chunk extensions, trailers)."""
         if in_body:
             self._encoded_body_bytes += size
-            if self._encoded_body_bytes > MAX_ENCODED_BODY_BYTES:
+            if self._encoded_body_bytes > MAX_ENCODED_BODY_BYTES and self._reserved is None:  # it has its length
                 self.refusal = Refusal(Code.PAYLOAD_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
         elif not self.in_body:
             self._head += size
@@ -238,6 +254,23 @@ class RequestParser:
         """Breaks the reference cycle between llhttp and this object, whose methods are its callbacks. After it nothing
         may be fed."""
         del self._engine
+        self._release()
+
+    def _reserve(self, request: Request, size: int) -> None:
+        """Asks for room for a body that is longer than others may be."""
+        if self._large_bodies is None:
+            raise self._too_large()
+        refusal = self._large_bodies.reserve_large_body(request, size)
+        if refusal is not None:
+            self.refusal = refusal
+            raise RefusedError(refusal.detail)
+        self._reserved = request
+        self._max_body_bytes = self._body_bytes_left = size
+
+    def _release(self) -> None:
+        if self._reserved is not None and self._large_bodies is not None:
+            self._large_bodies.release_large_body(self._reserved)
+            self._reserved = None
 
     def _too_large(self) -> RefusedError:
         if self._max_body_bytes < BODY_BYTES:
@@ -343,7 +376,9 @@ class RequestParser:
             self._max_body_bytes = min(BODY_BYTES, REQUEST_BYTES - _head_bytes(request))
             # reading many digits takes quadratic time
             if length is not None and (len(length) > 9 or int(length) > self._max_body_bytes):
-                raise self._too_large()
+                if len(length) > 9 or int(length) <= BODY_BYTES:
+                    raise self._too_large()
+                self._reserve(request, int(length))
         self.awaits_continue = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
 
     def on_body(self, part: bytes) -> None:
@@ -374,6 +409,8 @@ class RequestParser:
             request.set_content_length()
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
+        if self._reserved is not None:
+            self._release()
         self.request = None
         self._head = self._encoded_body_bytes = 0
         self._began_in_earlier_feed = self.begun = self.in_body = self.awaits_continue = False

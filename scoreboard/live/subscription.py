@@ -129,6 +129,8 @@ class Subscription:
                 case bus.Revoked(sid):
                     self._authenticator.mark_revoked(sid)  # before the hub closes: a client that reconnects is refused
                     self._hub.close_session(sid)
+                case bus.Rejected() as rejected:
+                    self._hub.send_rejected(rejected)
                 case bus.Heartbeat(node, viewers):
                     self._viewers.on_heartbeat(node, viewers)
                 case _:

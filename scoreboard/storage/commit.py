@@ -23,6 +23,7 @@ from scoreboard.domain.outcomes import (
     UNSTORABLE_ACTION,
     USER_DELETED,
     Duplicate,
+    Held,
     Outcome,
     Recorded,
     SubmittedAction,
@@ -55,15 +56,19 @@ class Commit:
         self.writer, self.limits, self.boards, self.breaker = writer, limits, boards, breaker
         self.detached = boards[0].agreement.detached  # one for all boards of a node
 
-    async def run_aio(self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
+    async def run_aio(
+        self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False, has_unlimited: bool = False
+    ) -> Committed:
         """Decides on, records and projects the actions; (user, action id) is unique among them.
 
         `skip_locked`: rows that another session holds are not waited for (see Writer); the outcome is LOCKED then.
+        `has_unlimited`: to some of the actions the limits of users do not apply.
 
         Raises StorageUnavailable when PostgreSQL can't be used. Then the actions may be recorded or not, and so may
         they after a cancellation. In both cases a retry of the same action ids returns what was recorded.
         """
-        decisions, limits_are_complete = await self._decide_aio(actions)
+        decide_aio = self._decide_limited_aio if has_unlimited else self._decide_aio
+        decisions, limits_are_complete = await decide_aio(actions)
         outcomes: list[Outcome | None] = [decision.refusal for decision in decisions]
         admitted = [place for place, outcome in enumerate(outcomes) if outcome is None]
         versions: dict[Board, BoardVersion] = {}
@@ -92,6 +97,14 @@ class Commit:
             self.limits.invalidate()
             await self._detach_aio()
         return [LimitDecision(None)] * len(actions), False
+
+    async def _decide_limited_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
+        """The same where the limits apply to some of the actions, or to none. The time and the rule of the others were
+        checked before they were queued."""
+        limited = [action for action in actions if action.is_limited]
+        decided, is_complete = await self._decide_aio(limited) if limited else ([], True)
+        decisions = iter(decided)
+        return [next(decisions) if action.is_limited else _unlimited(action) for action in actions], is_complete
 
     async def _project_aio(self, batch: RecordedBatch, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
         """Sends one recorded batch to every board, and adds their versions to `versions`. Returns the ranks on the
@@ -133,8 +146,8 @@ class Commit:
     async def _find_duplicates_aio(
         self, actions: Sequence[SubmittedAction], outcomes: list[Outcome | None]
     ) -> dict[int, int]:
-        """Replaces outcomes by Duplicate where the action was recorded before. 409 has precedence over 429 and 400, so
-        refused actions are looked up too.
+        """Replaces outcomes by Duplicate where the action was recorded before, by Held where it waits or waited for a
+        decision. 409 has precedence over 429 and 400, so refused actions are looked up too.
 
         Returns the age of each recorded action (ms) by place.
         """
@@ -156,8 +169,9 @@ class Commit:
         duplicates = {unsure[at]: recorded for at, recorded in found.items()}
         ranks = await self._send_current_rows_aio({actions[place].user for place in duplicates}) if duplicates else {}
         for place, recorded in duplicates.items():
-            original = recorded.duplicate.original
-            outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
+            outcomes[place] = recorded.duplicate
+            if isinstance(recorded.duplicate, Duplicate) and (original := recorded.duplicate.original):
+                outcomes[place] = Duplicate(_ranked(original, ranks.get(original.user.bytes)))
         return {place: recorded.age_ms for place, recorded in duplicates.items()}
 
     async def _send_current_rows_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
@@ -205,15 +219,19 @@ async def _current_rows_aio(board: Board, users: Iterable[UUID], conn: asyncpg.C
     return [row for row in await ledger.current_rows_aio(conn, board, dict.fromkeys(users, 0)) if row.total is not None]
 
 
+def _unlimited(action: SubmittedAction) -> LimitDecision:
+    return LimitDecision(action.points_or_refusal if isinstance(action.points_or_refusal, Refusal) else None)
+
+
 def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
     return msgspec.structs.replace(recorded, rank=rank)
 
 
 def _may_be_duplicate(outcome: Outcome) -> bool:
-    """Whether a limit or a rule refused the action, so that the ledger was not asked for its key."""
+    """Whether a limit, a rule or a ban refused the action, so that the ledger was not asked for its key."""
     return (
         isinstance(outcome, Refusal)
-        and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION}
+        and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION, Code.FORBIDDEN}
         and outcome is not UNSTORABLE_ACTION
     )
 
@@ -225,7 +243,7 @@ def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -
         case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry finds its slot again
             return 0
         # a recent action owns the reservation: the other committer may have recorded it with this one
-        case Duplicate():
+        case Duplicate() | Held():
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= action.cooldown_ms else 0)
         case Refusal(code=Code.RATE_LIMITED):  # by the action log, which is more complete than Redis
             return SLOT | COOLDOWN

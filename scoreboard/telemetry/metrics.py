@@ -77,6 +77,18 @@ STORE_CONDITION = _gauge(
 CONNECTIONS_REPLACED = _counter(
     "store_connections_replaced", "Times that all connections to a store were replaced", "store"
 )
+ANOMALIES = _counter("anomalies", "Suspicious patterns that were flagged, by rule", "rule")
+ANOMALY_LAG = _gauge("anomaly_lag_seconds", "Age of the oldest action that the anomaly rules have not looked at yet")
+OUTGOING_MESSAGES = _counter(
+    "outgoing_messages", "Messages to other servers: added, dropped, sent, failed, dead", "channel", "result"
+)
+LOG_SIZE = _gauge("log_leaves", "Leaves of the transparency log")
+LOG_WAITING_SECONDS = _gauge("log_waiting_seconds", "How long the oldest record waits to be sealed into the log")
+WEBHOOK_ANSWERS = _counter(
+    "webhook_answers",
+    "Actions about which another server was asked, by what it said: accepted, refused, failed",
+    "outcome",
+)
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 
 # Requests answered, at the index `handler + status // 100`: a list of numbers, as the lock of a Counter would cost ten

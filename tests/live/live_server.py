@@ -9,7 +9,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.boards import Board
-from scoreboard.domain.errors import Refusal, StorageUnavailable
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import Request, Response
 from scoreboard.http.response_writer import ResponseWriter
@@ -70,6 +70,12 @@ class LiveHandlers:
         raise AssertionError("there is no access log here")
 
     def on_malformed(self, _: Request) -> None:
+        pass
+
+    def reserve_large_body(self, _: Request, size: int) -> Refusal | None:
+        return Refusal(Code.PAYLOAD_TOO_LARGE, f"{size} bytes are too many")
+
+    def release_large_body(self, _: Request) -> None:
         pass
 
     async def serve_websocket(self, request: Request) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.drivers.stores import Stores, open_stores
-from scoreboard.storage.bus import Bus, Heartbeat, Personal, Revoked, Update, decode
+from scoreboard.storage.bus import Bus, Heartbeat, Personal, Rejected, Revoked, Update, decode
 from tests.conftest import OwnValkey
 from tests.storage.proxy import Fault, proxy_before
 from tests.storage.scored_board import ScoredBoard
@@ -42,6 +42,8 @@ def test_decoding() -> None:
     )
     assert decode(b"beat\nhere\nnode-1", "here") == Heartbeat("node-1")
     assert decode(f"revoked\nhere\n{USER}".encode(), "here") == Revoked(USER)
+    rejected = f'{{"user":"{USER}","action_id":"a\\nb","action_type":"race","reason":"no"}}'
+    assert decode(f"rejected\nhere\n{rejected}".encode(), "here") == Rejected(USER, "a\nb", "race", "no")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,9 @@ def test_decoding() -> None:
         b'board\nhere\nleaderboard\n3\n12\n11\n7\n[["nobody",1,1,1,1,"r",0]]',
         b"revoked\nhere\nnobody",
         b"beat\nhere\n\xff",
+        b"rejected\nhere\n",
+        b'rejected\nhere\n{"user":"nobody","action_id":"a","action_type":"t","reason":"r"}',
+        b'rejected\nhere\n{"user":5}',
         b"beat\nelsewhere\nnode-1",
         b"something new\nhere\n1",
     ],

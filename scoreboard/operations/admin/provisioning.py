@@ -157,5 +157,5 @@ async def development_tokens(
         await sessions.open_many(stores, sids, users_of_sids, digests, issuer.lifetime_seconds)
         for user, sid in found:
             token = issuer.access_token(user, sid, jti=uuid4().hex, now=now)
-            made.append(DevelopmentToken(user, token, issuer.action_secret(user, sid), issuer.current_version))
+            made.append(DevelopmentToken(user, token, issuer.action_secret(user, sid), issuer.action_key_version))
     return made

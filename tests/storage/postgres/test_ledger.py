@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
-from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Recorded, SubmittedAction
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Held, Recorded, SubmittedAction
 from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
@@ -25,7 +25,7 @@ DELETE = (
 )
 
 
-async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | None]:
+async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | Held | None]:
     found = await run_in_asyncio(ledger.find_recorded_aio, conn, claims, SequenceRange(0, 0, 0))
     return [found[place].duplicate if place in found else None for place in range(len(claims))]
 
