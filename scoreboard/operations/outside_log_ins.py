@@ -68,7 +68,8 @@ class LogInFault(StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     REFUSED = "refused"
-    UNAVAILABLE = "unavailable"
+    UNAVAILABLE = "unavailable"  # the issuer
+    OUTAGE = "outage"  # our own stores
     LIMITED = "limited"
 
 
@@ -83,6 +84,9 @@ FAULT_REFUSALS: dict[LogInFault, Refusal] = {
     ),
     LogInFault.UNAVAILABLE: Refusal(
         Code.SERVICE_UNAVAILABLE, "The site that you log in with cannot be reached at the moment.", retry_after=5
+    ),
+    LogInFault.OUTAGE: Refusal(
+        Code.SERVICE_UNAVAILABLE, "Nobody can log in at the moment. Please try again soon.", retry_after=5
     ),
     LogInFault.LIMITED: rate_limited(LimitLayer.LOGIN, "Too many log-ins from this address.", 60, names_wait=False),
 }

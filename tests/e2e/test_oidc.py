@@ -201,11 +201,3 @@ def test_a_node_exchanges_a_token_and_logs_no_secret(board: Board) -> None:
     assert token not in log
     assert board.provider.client_secret not in log
     assert 'outcome="signature"' in httpx.get(f"{board.node.url}/metrics").text
-
-
-def test_a_file_of_keys_that_is_none_stops_the_start(start_node: Callable[..., ServerProcess], tmp_path: Path) -> None:
-    """With one line that names the key."""
-    file = tmp_path / "keys.json"
-    file.write_text("{}")
-    with pytest.raises(AssertionError, match=r"identity\.game\.jwks_file: .*keys\.json is no key set"):
-        start_node(identity__game__issuer="g", identity__game__audience="b", identity__game__jwks_file=str(file))

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
+import structlog
 from msgspec import Meta
 
-from scoreboard.domain.errors import NOT_FOUND, ORIGIN_NOT_ALLOWED, Refusal
+from scoreboard.domain.errors import NOT_FOUND, ORIGIN_NOT_ALLOWED, Refusal, StorageUnavailable
 from scoreboard.domain.paths import (
     CALLBACK_SUFFIX,
     EXCHANGE_PATH,
@@ -50,6 +51,8 @@ USER_COOKIE_SECONDS = 60  # until the page is loaded
 
 _NAME = re.compile(rf"{re.escape(OIDC_PREFIX)}([a-z][a-z0-9-]*)(?:{re.escape(CALLBACK_SUFFIX)})?".encode()).fullmatch
 _COOKIE = re.compile(rf"(?:^|;)[ \t]*((?:{HOST_PREFIX})?{ATTEMPT_COOKIE})=\"?([A-Za-z0-9_-]+)".encode()).finditer
+
+log = structlog.get_logger()
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,9 +133,14 @@ class OutsideRoutes:
         issuer = self._issuer(request)
         if issuer is None:
             return problem(NOT_FOUND, request.request_id)
-        outcome = await self._log_ins.finish(
-            issuer, read_answer(request.query), self._read_cookie(request), self._client(request)
-        )
+        outcome: LoggedIn | LogInFault
+        try:
+            outcome = await self._log_ins.finish(
+                issuer, read_answer(request.query), self._read_cookie(request), self._client(request)
+            )
+        except StorageUnavailable as exc:  # a person sees a page; programs do not come here
+            log.info("request_unserved", request_id=request.request_id.decode(), store=exc.store, why=exc.why)
+            outcome = LogInFault.OUTAGE
         # An answer to another attempt leaves this one as it is: it may be under way in another window.
         cleared = b"" if outcome is LogInFault.EXPIRED else self._cookie(request, "", 0)
         if isinstance(outcome, LogInFault):

@@ -16,7 +16,7 @@ import trio
 
 from scoreboard.domain.paths import EXCHANGE_PATH, LOG_IN_FAILED_PATH, REFRESH_PATH, oidc_callback_path, oidc_path
 from scoreboard.drivers.https_client import HttpsClient
-from scoreboard.operations.outside_log_ins import REDEEM_TIMEOUT_SECONDS
+from scoreboard.operations.outside_log_ins import MAX_REDEMPTIONS, REDEEM_TIMEOUT_SECONDS
 from scoreboard.security.log_in_attempts import ATTEMPT_SECONDS
 from tests.https_server import Reply
 from tests.oidc_provider import CLIENT, OidcProvider, oidc_provider
@@ -277,6 +277,39 @@ async def test_a_slow_provider_is_given_up(browser: Browser) -> None:
         assert fault_of(await browser.log_in(), browser) == "unavailable"
 
 
+async def test_slow_providers_hold_few_log_ins(browser: Browser) -> None:
+    """While MAX_REDEMPTIONS codes wait for a provider, the next log-in is refused at once. Browsers that leave give
+    their places back."""
+    browser.provider.lies = {"slow"}
+    waiting = [Browser(browser.server, browser.provider) for _ in range(MAX_REDEMPTIONS)]
+    async with trio.open_nursery() as nursery:
+        for each in waiting:
+            nursery.start_soon(each.log_in)
+        with trio.fail_after(10):
+            while browser.provider.count("/token") < MAX_REDEMPTIONS:
+                await trio.sleep(0.01)
+        assert fault_of(await browser.log_in(), browser) == "unavailable"
+        assert browser.provider.count("/token") == MAX_REDEMPTIONS
+        nursery.cancel_scope.cancel()
+    browser.provider.lies = set()
+    with trio.fail_after(10):
+        while "refresh" not in "".join(browser.cookies):
+            await browser.log_in()
+    assert await sessions_of(browser) == 1
+
+
+async def test_an_outage_of_the_database_is_told_on_a_page(browser: Browser) -> None:
+    """Nobody is logged in, and the next attempt counts."""
+    stores = browser.server.people.stores
+    await stores.execute("ALTER TABLE identities RENAME TO identities_away")
+    try:
+        assert fault_of(await browser.log_in(), browser) == "outage"
+        assert (await exchange(browser, game_token())).status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    finally:
+        await stores.execute("ALTER TABLE identities_away RENAME TO identities")
+    assert user_of(await browser.log_in())
+
+
 async def test_the_document_of_another_issuer_is_not_used(browser: Browser) -> None:
     """A discovery document must name the configured issuer: else it could send codes elsewhere (mix-up)."""
     browser.provider.lies = {"discovery_of_another_issuer"}
@@ -465,6 +498,7 @@ async def test_log_ins_of_an_address_are_limited(database_url: str, redis_url: s
         ("cancelled", 401, "cancelled"),
         ("refused", 401, "could not be verified"),
         ("unavailable", 503, "cannot be reached"),
+        ("outage", 503, "Nobody can log in"),
         ("limited", 429, "Too many log-ins"),
         ("<script>alert(1)</script>", 401, "could not be verified"),
         ("", 401, "could not be verified"),
