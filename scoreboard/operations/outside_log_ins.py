@@ -57,7 +57,20 @@ from scoreboard.telemetry import metrics
 MAX_REDEMPTIONS = 16  # codes that are redeemed at a time; one more is refused
 REDEEM_TIMEOUT_SECONDS = 4.0  # for a code; a person waits for it
 MAX_TOKEN_ANSWER_BYTES = 65_536  # of a token endpoint; ID tokens have 16 kB at most
-MAX_LOGGED_ERROR = 40  # characters of a provider's error code
+LOGGED_IN = "logged_in"  # an outcome, beside LogInFault's
+LOG_INTERVAL_SECONDS = 60.0  # between two log lines with the same reason
+MAX_REASONS = 100  # that are remembered for it; full: all are forgotten
+
+# RFC 6749 sections 4.1.2.1 and 5.2, OpenID Connect Core section 3.1.2.6. Any other text stays out of the log: a browser
+# brings it, from an address that anybody may have made.
+ERROR_CODES = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant", "invalid_scope", "access_denied", "server_error"),
+        *("unauthorized_client", "unsupported_grant_type", "unsupported_response_type", "temporarily_unavailable"),
+        *("interaction_required", "login_required", "account_selection_required", "consent_required"),
+        *("request_not_supported", "request_uri_not_supported", "registration_not_supported"),
+    }
+)
 
 log = structlog.get_logger()
 
@@ -102,6 +115,13 @@ class BegunLogIn(NamedTuple):
         return "BegunLogIn()"
 
 
+class RedeemFailure(NamedTuple):
+    """Why a code was not redeemed; `why` is for the log."""
+
+    fault: LogInFault
+    why: str
+
+
 class _TokenAnswer(msgspec.Struct):
     """What a token endpoint answers. The provider's access token is not read: it is of no use here."""
 
@@ -133,6 +153,7 @@ class OutsideLogIns:
         self._sessions, self._admission, self._https = sessions, admission, https
         self._clock, self._own_host = clock, own_host
         self._redeeming = 0
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     async def exchange(self, token: str, client: Client) -> LoggedIn | Refusal:
         """A session for the user of an outside issuer's token. It may be exchanged again until it expires."""
@@ -172,11 +193,21 @@ class OutsideLogIns:
     async def finish(
         self, issuer: OutsideIssuer, answer: AuthorizationAnswer | None, cookie: str, client: Client
     ) -> LoggedIn | LogInFault:
-        """The session of a browser that has come back with `answer` and with the cookie of its log-in ("": without)."""
+        """The session of a browser that has come back with `answer` and with the cookie of its log-in ("": without).
+
+        None as `answer`: it can't be read. EXPIRED says that it is not known to be the answer to this log-in, which may
+        still be under way.
+        """
+        outcome = await self._finish(issuer, answer, cookie, client)
+        label = outcome.value if isinstance(outcome, LogInFault) else LOGGED_IN
+        metrics.OUTSIDE_LOG_INS.labels(issuer.name, label).inc()
+        return outcome
+
+    async def _finish(
+        self, issuer: OutsideIssuer, answer: AuthorizationAnswer | None, cookie: str, client: Client
+    ) -> LoggedIn | LogInFault:
         attempt = self._sessions.issuer.read_log_in_cookie(issuer.name, cookie, now=self._clock())
-        if answer is None:
-            return LogInFault.REFUSED
-        if attempt is None or not is_answer_to(answer, attempt):
+        if answer is None or attempt is None or not is_answer_to(answer, attempt):
             return LogInFault.EXPIRED
         metadata = await _client_of(issuer).metadata()
         if metadata is None:
@@ -184,8 +215,10 @@ class OutsideLogIns:
         if not is_from(answer, issuer.issuer, names_issuer=metadata.names_issuer):
             return LogInFault.REFUSED
         if answer.error is not None:
-            log.info("outside_log_in_refused", issuer=issuer.name, error=_shown_error(answer.error))
-            return LogInFault.CANCELLED if answer.error == "access_denied" else LogInFault.REFUSED
+            if answer.error == "access_denied":
+                return LogInFault.CANCELLED
+            self._log_failure(issuer.name, _error_code(answer.error))
+            return LogInFault.REFUSED
         if not answer.code or len(answer.code) > MAX_CODE_LENGTH:
             return LogInFault.REFUSED
         counted = self._admission.limits.begin(client.address, self._admission.clock())
@@ -214,11 +247,22 @@ class OutsideLogIns:
             )
         finally:
             self._redeeming -= 1
-        id_token = read_id_token(issuer.name, answered)
-        if isinstance(id_token, LogInFault):
-            return id_token
+        id_token = read_id_token(answered)
+        if isinstance(id_token, RedeemFailure):
+            self._log_failure(issuer.name, id_token.why)
+            return id_token.fault
         claims = await issuer.verify_id_token(id_token, self._clock(), attempt.nonce)
         return claims if isinstance(claims, Refusal) else await self._open_session(issuer, claims, agent)
+
+    def _log_failure(self, issuer: str, why: str) -> None:
+        """Logs a failure that an operator may have to act on, unless the same one was logged just before."""
+        now = self._admission.clock()
+        if now - self._logged_at.get((issuer, why), float("-inf")) < LOG_INTERVAL_SECONDS:
+            return
+        if len(self._logged_at) >= MAX_REASONS:
+            self._logged_at.clear()
+        self._logged_at[issuer, why] = now
+        log.warning("outside_log_in_failed", issuer=issuer, why=why)
 
     # ---- the user ---------------------------------------------------------------------------------------------------
 
@@ -270,22 +314,20 @@ def token_request(client: OidcClient, metadata: ProviderMetadata, code: str, ver
     return {"headers": headers, "content": urlencode(form).encode()}
 
 
-def read_id_token(issuer: str, answered: Answer | RequestFailure) -> str | LogInFault:
+def read_id_token(answered: Answer | RequestFailure) -> str | RedeemFailure:
     """The ID token of a token endpoint's answer."""
     if isinstance(answered, RequestFailure):
-        log.warning("outside_log_in_failed", issuer=issuer, why=answered.why)
-        return LogInFault.UNAVAILABLE
+        return RedeemFailure(LogInFault.UNAVAILABLE, answered.why)
     try:
         read = _decode_answer(answered.content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         read = _TokenAnswer()
     if answered.status == 200 and read.id_token:
         return read.id_token
-    why = f"status {answered.status}, {_shown_error(read.error) or 'no ID token'}"
-    log.warning("outside_log_in_failed", issuer=issuer, why=why)
-    return LogInFault.UNAVAILABLE if answered.status >= 500 else LogInFault.REFUSED
+    why = f"status {answered.status}, {_error_code(read.error) if read.error else 'no ID token'}"
+    return RedeemFailure(LogInFault.UNAVAILABLE if answered.status >= 500 else LogInFault.REFUSED, why)
 
 
-def _shown_error(error: str) -> str:
-    """A provider's error code for the log: it comes from an address that anybody may have made."""
-    return "".join(each if each.isascii() and each.isprintable() else "?" for each in error[:MAX_LOGGED_ERROR])
+def _error_code(error: str) -> str:
+    """A provider's error code, for the log."""
+    return error if error in ERROR_CODES else "an error code that is not known"

@@ -13,13 +13,15 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from scoreboard.domain.paths import EXCHANGE_PATH, LOG_IN_FAILED_PATH, REFRESH_PATH, oidc_callback_path, oidc_path
 from scoreboard.drivers.https_client import HttpsClient
 from scoreboard.operations.outside_log_ins import MAX_REDEMPTIONS, REDEEM_TIMEOUT_SECONDS
 from scoreboard.security.log_in_attempts import ATTEMPT_SECONDS
+from scoreboard.telemetry import metrics
 from tests.https_server import Reply
-from tests.oidc_provider import CLIENT, OidcProvider, oidc_provider
+from tests.oidc_provider import CLIENT, SECRET, OidcProvider, oidc_provider
 from tests.operations.people import database_url
 from tests.outside_keys import ec_key, ed_key, key_set, rsa_key
 from tests.web.site import WebServer, serve_web
@@ -406,24 +408,59 @@ async def test_a_mix_up_of_issuers_is_noticed(database_url: str, redis_url: str,
         ({"code": ""}, "refused"),
         ({"code": "x" * 4097}, "refused"),
         ({"code": "unknown"}, "refused"),
-        ({"code": "x" * 9000}, "refused"),
+        ({"code": "x" * 9000}, "expired"),
         ({"iss": "https://evil.example"}, "refused"),
         ({"error": "server_error"}, "refused"),
         ({"error": "access_denied"}, "cancelled"),
         ({"error": "<script>", "error_description": "<script>"}, "refused"),
-        ({f"more{n}": "x" for n in range(20)}, "refused"),
+        ({f"more{n}": "x" for n in range(20)}, "expired"),
     ],
 )
 async def test_changed_answers(browser: Browser, parameters: dict[str, str | None], fault: str) -> None:
-    """Each changed parameter ends the attempt without a session."""
+    """No session is opened. What can't be read may be anybody's, so it does not end the attempt."""
     back = await browser.authorize(await browser.begin())
     assert fault_of(await browser.get(changed(back, **parameters)), browser) == fault
     assert await sessions_of(browser) == 0
 
 
 async def test_a_repeated_parameter_is_refused(browser: Browser) -> None:
+    """Two readers could take different ones. The attempt goes on: any page could have made such a link."""
     back = await browser.authorize(await browser.begin())
-    assert fault_of(await browser.get(back + "&code=other"), browser) == "refused"
+    assert fault_of(await browser.get(back + "&code=other"), browser) == "expired"
+    assert user_of(await browser.get(back))
+
+
+async def test_failures_are_logged_once_a_minute_and_counted(browser: Browser) -> None:
+    """With the reason, and without tokens, codes or texts that a browser has brought."""
+
+    def count(outcome: str) -> float:
+        labels = {"issuer": "acme", "outcome": outcome}
+        return metrics.REGISTRY.get_sample_value("scoreboard_outside_log_ins_total", labels) or 0.0
+
+    before = count("refused"), count("logged_in")
+    with capture_logs() as logs:
+        browser.provider.client_secret = "another one"
+        for _ in range(3):
+            await browser.log_in()
+        for error in ("server_error", "server_error", "<script>", "other\ntext"):
+            back = await browser.authorize(await browser.begin())
+            await browser.get(changed(back, error=error))
+        browser.provider.client_secret = SECRET
+        await browser.log_in()
+    failures = [line for line in logs if line["event"] == "outside_log_in_failed"]
+    assert [line["why"] for line in failures] == [
+        "status 401, invalid_client",
+        "server_error",
+        "an error code that is not known",
+    ]
+    assert {line["issuer"] for line in failures} == {"acme"}
+    assert (count("refused") - before[0], count("logged_in") - before[1]) == (7, 1)
+
+
+async def test_a_title_is_text(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    async with serving(database_url, redis_url, tmp_path, table={"title": '"><b>A & B'}) as browser:
+        page = (await browser.server.http.get("/")).text
+        assert "Log in with &#34;&gt;&lt;b&gt;A &amp; B</a>" in page
 
 
 @pytest.mark.parametrize(
@@ -516,7 +553,7 @@ async def test_the_page_of_a_failure(browser: Browser, reason: str, status: int,
 
 
 async def test_the_page_has_a_button_for_each_issuer(browser: Browser) -> None:
-    """Issuers whose tokens are only exchanged have none. A title is text, never markup."""
+    """Issuers whose tokens are only exchanged have none."""
     page = await browser.server.http.get("/")
     assert f'href="{oidc_path("acme")}">Log in with Acme</a>' in page.text
     assert oidc_path("game") not in page.text
