@@ -329,15 +329,24 @@ async def test_an_endpoint_that_is_no_https_address_is_not_used(browser: Browser
     assert answer.headers["location"] == f"{LOG_IN_FAILED_PATH}?reason=unavailable"
 
 
-async def test_a_key_that_its_issuer_has_just_made_is_fetched_once(browser: Browser) -> None:
-    """A rotation: the token names a kid that this node does not have, so it asks again, but not for every token."""
-    user = user_of(await browser.log_in())
+@pytest.mark.parametrize(("member", "path"), [("jwks_uri", "/keys"), ("token_endpoint", "/token")])
+async def test_a_document_leads_to_no_private_address(browser: Browser, member: str, path: str) -> None:
+    """An issuer can't have this node ask servers of the operator's own network (SSRF)."""
+    browser.provider.metadata[member] = f"https://127.0.0.1:{browser.provider.server.port}{path}"
+    assert fault_of(await browser.log_in(), browser) == "unavailable"
+    assert browser.provider.count(path) == 0
+
+
+async def test_an_issuer_is_not_asked_for_keys_at_each_log_in(browser: Browser) -> None:
+    """A key that is made within a minute of the last question is not known yet. How it becomes known is in
+    tests/operations/test_outside_issuers.py."""
+    assert user_of(await browser.log_in())
     browser.provider.key = ec_key("rotated")
     browser.provider.published = [browser.provider.key]
-    asked = browser.provider.count("/keys")
-    assert fault_of(await Browser(browser.server, browser.provider).log_in(), Browser(browser.server, browser.provider))
-    assert browser.provider.count("/keys") == asked  # within a minute of the last question
-    assert user
+    other = Browser(browser.server, browser.provider)
+    for _ in range(3):
+        assert fault_of(await other.log_in(), other) == "refused"
+    assert browser.provider.count("/keys") == 1
 
 
 async def test_a_code_counts_once(browser: Browser) -> None:
