@@ -19,7 +19,7 @@ from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
 from scoreboard.client.exchanges import Credentials, Outcome
 from scoreboard.client.live import LiveBoard, connect
-from scoreboard.client.session import Session, log_in
+from scoreboard.client.session import Session, exchange, log_in
 from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
@@ -37,6 +37,7 @@ __all__ = [
     "Standing",
     "Unreachable",
     "connect",
+    "exchange",
     "log_in",
     "open_http",
 ]

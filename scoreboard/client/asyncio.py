@@ -55,6 +55,9 @@ from scoreboard.client.exchanges import (
     RETRY_SECONDS,
     Credentials,
     Outcome,
+    Send,
+    by_password,
+    by_token,
     log_in_steps,
     run_steps,
 )
@@ -79,6 +82,7 @@ __all__ = [
     "Standing",
     "Unreachable",
     "connect",
+    "exchange",
     "log_in",
     "open_http",
 ]
@@ -129,14 +133,24 @@ def log_in(
     """
     require_loop("asyncio", "log_in")
     parse_server_url(url)
-    return _logged_in(url, username, password, patience)
+    return _logged_in(url, by_password(username, password), patience)
+
+
+def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+    """As `log_in`, with a token of an issuer that the server's settings name. The account is made at first sight.
+
+    Raises Refused (401: the token is not accepted, or has expired; 429: too many tries) and as `log_in`.
+    """
+    require_loop("asyncio", "exchange")
+    parse_server_url(url)
+    return _logged_in(url, by_token(token), patience)
 
 
 @asynccontextmanager
-async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
+async def _logged_in(url: str, how: Send, patience: float) -> AsyncIterator[Session]:
     clock, now = ServerClock(), asyncio.get_running_loop().time
     async with open_http(url) as http:
-        steps = log_in_steps(username, password, now=now, retry_seconds=patience)
+        steps = log_in_steps(how, now=now, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:

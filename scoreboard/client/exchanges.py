@@ -23,7 +23,7 @@ from scoreboard.client.backoff import Backoff, seconds
 from scoreboard.client.clock import TOLERANCE_SECONDS, ServerClock
 from scoreboard.client.errors import ClientError, Refused, Unreachable, refused
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.paths import LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, SUBMIT_PATH
+from scoreboard.domain.paths import EXCHANGE_PATH, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, SUBMIT_PATH
 from scoreboard.security.signing import sign
 
 T = TypeVar("T")
@@ -174,10 +174,19 @@ def request(send: Send, *, now: Callable[[], float], retry_seconds: float) -> St
             raise Unreachable(why)
 
 
-def log_in_steps(username: str, password: str, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
+def by_password(username: str, password: str) -> Send:
+    """A log-in."""
+    return Send("POST", LOGIN_PATH, msgspec.json.encode({"username": username, "password": password}), JSON)
+
+
+def by_token(token: str) -> Send:
+    """A log-in with a token of an outside issuer."""
+    return Send("POST", EXCHANGE_PATH, msgspec.json.encode({"token": token}), JSON)
+
+
+def log_in_steps(log_in: Send, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
     """A new session's credentials."""
-    body = msgspec.json.encode({"username": username, "password": password})
-    answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, retry_seconds=retry_seconds)
+    answer = yield from request(log_in, now=now, retry_seconds=retry_seconds)
     if answer.status_code != httpx.codes.OK:
         raise _refused(answer)
     return _read(_logged_in, answer).data

@@ -32,7 +32,7 @@ with_typescript = pytest.mark.skipif(
 
 # What may be written and what may not, as a user's editor would say it.
 PROGRAM = """
-import { connect, login, submitAction, resume, type Board, type Refused, type Session } from 'scoreboard';
+import { connect, exchange, login, submitAction, resume, type Board, type Refused, type Session } from 'scoreboard';
 declare const console: { log(...words: unknown[]): void };
 const session: Session = await login({ url: 'https://board.example', username: 'ada', password: 'a long password' });
 const live = connect({ url: session.url, token: session.token });
@@ -54,6 +54,9 @@ connect({ mode: 'fast' });
 submitAction({ session });
 // @ts-expect-error: no password
 login({ username: 'ada' });
+exchange({ token: 'a.b.c' }).then(({ user }) => console.log(user?.userId));
+// @ts-expect-error: no token
+exchange({ url: 'https://board.example' });
 // @ts-expect-error: a state that is none
 if (live.state.name === 'asleep') live.close();
 """
@@ -152,7 +155,7 @@ def test_what_is_declared_is_what_is_exported() -> None:
     """scoreboard.d.ts names every value that scoreboard.js exports, and no other."""
     declared, exported = (exports((STATIC / f"scoreboard.{kind}").read_text()) for kind in ("d.ts", "js"))
     assert declared == exported
-    assert {"connect", "login", "register", "resume", "logout", "submitAction"} <= exported
+    assert {"connect", "login", "register", "exchange", "resume", "logout", "submitAction"} <= exported
 
 
 def test_no_module_loads_one_that_loads_it() -> None:

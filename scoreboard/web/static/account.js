@@ -255,13 +255,15 @@ export class Account extends EventTarget {
   }
 }
 
+const FIELDS = { login: ['username', 'password'], register: ['username', 'email', 'password'], exchange: ['token'] };
+
 /**
  * Logs in or registers.
- * @param {'login' | 'register'} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
+ * @param {keyof typeof FIELDS} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
  */
 export async function begin(path, who, ask) {
   const { url, ...fields } = who ?? {};
-  for (const name of path === 'login' ? ['username', 'password'] : ['username', 'email', 'password'])
+  for (const name of FIELDS[path])
     if (typeof fields[name] !== 'string' || !fields[name]) throw new TypeError(`${path}: ${name} is missing`);
   const account = new Account(ask, url);
   await account.enter(path, fields);

@@ -170,6 +170,12 @@ export interface Registration {
   avatarUrl?: string | null;
 }
 
+export interface Exchange {
+  url?: string;
+  /** Of an issuer that the server's settings name: an ID token, or an access token that is a JWT. */
+  token: string;
+}
+
 /**
  * Somebody who is logged in. `logout`, here or in another tab, ends it for good.
  * Event: `change`, when another user, or nobody, is logged in.
@@ -189,6 +195,8 @@ export interface Session extends EventTarget {
 
 export function login(who: Login): Promise<Session>;
 export function register(who: Registration): Promise<Session>;
+/** Logs in with a token of another issuer. The account is made at first sight. */
+export function exchange(who: Exchange): Promise<Session>;
 /** The session that this browser has from before; null: nobody is logged in. */
 export function resume(options?: { url?: string }): Promise<Session | null>;
 export function logout(session: Session): Promise<void>;

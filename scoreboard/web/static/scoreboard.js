@@ -411,6 +411,8 @@ export const submitAction = async (action) => (await import('./actions.js')).sub
 export const login = async (who) => (await import('./account.js')).begin('login', who, ask);
 /** @type {Client['register']} */
 export const register = async (who) => (await import('./account.js')).begin('register', who, ask);
+/** @type {Client['exchange']} */
+export const exchange = async (who) => (await import('./account.js')).begin('exchange', who, ask);
 /** @type {Client['resume']} */
 export const resume = async (options) => (await import('./account.js')).resume(options, ask);
 /** @type {Client['logout']} */
