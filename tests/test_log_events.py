@@ -14,11 +14,12 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 SHAPE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 EVENTS = {
+    "anomalies_not_read": "the anomaly rules can't read the action log; logged once until they can",
     "asyncio_callback_failed": "an exception that only asyncio's own handler saw; nothing ended",
     "batch_interrupted": "a committer's batch had no answer: it is tried once more, PostgreSQL tells which try counts",
     "board_check_failed": "the board could not be compared with PostgreSQL; logged once for each reason",
     "board_confirmed": "the board agrees with PostgreSQL again",
-    "board_doubted": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
+    "board_became_stale": "the board may not agree with PostgreSQL, and is shown as stale; with the reasons",
     "board_repaired": "the projector has renumbered, completed or rebuilt the board",
     "commit_failed": "a batch of actions was not recorded; their clients were told",
     "connections_replaced": "all connections to a store are opened anew",
@@ -27,6 +28,7 @@ EVENTS = {
     "housekeeping_failed": "a run of the housekeeping failed; logged once until one succeeds",
     "log_key_missing": "the transparency log has no key: it grows, but nothing of it is signed or proven",
     "log_record_changed": "a stored action is not the one that was sealed: somebody has changed it",
+    "messages_not_read": "the outbox of messages to other servers can't be read; logged once until it can",
     "migrations_applied": "the schema was brought up to date",
     "partition_refused": "a month's partition of the action log can't be made; logged once for each",
     "postgres_unavailable": "PostgreSQL does not answer: the start, or a committer, waits for it",
@@ -38,6 +40,8 @@ EVENTS = {
     "skeletons_failed": "missing skeletons of user names could not be written now",
     "skeletons_written": "missing skeletons of user names were written",
     "store_condition_changed": "a store is up, down, full or read-only since now",
+    "validation_done": "held actions whose time was over were decided, or a failure is over",
+    "validation_failed": "a run of the work on held actions failed; logged once until one succeeds",
     "writer_renumbered": "a committer goes on under a new number, after a lost history",
 }
 

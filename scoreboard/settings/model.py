@@ -27,6 +27,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -34,6 +35,8 @@ from pydantic import (
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
+from scoreboard.settings.anomalies import Alerts, Anomalies
+from scoreboard.settings.identity import TABLE_NAME, IssuerSettings, check_tables
 from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
 from scoreboard.settings.values import (
     Limit,
@@ -178,6 +181,8 @@ class Limits(Section):
     login_per_minute: Limit = 10
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
+    guests_per_hour: Limit = 60
+    server_key_per_minute: Limit = 6000
     cooldowns: bool = True
 
     @property
@@ -232,7 +237,14 @@ class Page(Section):
 
 class Accounts(Section):
     registration: bool = True
+    guests: bool = False
     avatars: bool = True
+
+
+class Retention(Section):
+    """How long rows are kept that nothing needs any more. The action log is kept for ever: totals are proven by it."""
+
+    ended_session_days: Annotated[Whole, Field(ge=2, le=3650)] = 2
 
 
 class Outgoing(Section):
@@ -266,9 +278,22 @@ class Settings(Section):
     actions: Actions = Actions()
     page: Page = Page()
     accounts: Accounts = Accounts()
+    retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
+    anomalies: Anomalies = Anomalies()
+    alerts: Alerts = Alerts()
+    # after `server` and `outgoing`, which its check reads
+    identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], IssuerSettings] = Field(default_factory=dict)
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
+
+    @field_validator("identity")
+    @classmethod
+    def _check_identity(cls, tables: dict[str, IssuerSettings], info: ValidationInfo) -> dict[str, IssuerSettings]:
+        server, outgoing = info.data.get("server"), info.data.get("outgoing")
+        if server is not None and outgoing is not None:  # else they have a fault of their own, which is reported
+            check_tables(tables, public_url=server.public_url, private_hosts=outgoing.private_hosts)
+        return tables
 
     def origin(self, key: str) -> str:
         """Where `section.key` was set, as text: a file and its line, a variable, the command line; "" for a default."""
@@ -372,13 +397,16 @@ def _describe(loc: tuple[int | str, ...], kind: str, message: str, read: sources
         path = tuple(named.split(".", maxsplit=2))
     if kind == "extra_forbidden":
         path = read.leaf(path)
-        close = difflib.get_close_matches(".".join(path), _known(), n=1)
+        close = difflib.get_close_matches(".".join(path), _known(path), n=1)
         message = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
     origin = read.origin(path)
     return f"{shown_keys(path)}: {message}" + (f" ({origin})" if origin else "")
 
 
-def _known() -> list[str]:
+def _known(path: tuple[str, ...]) -> list[str]:
+    """All keys that there are; in a table of outside issuers those of that table."""
+    if path[0] == "identity" and len(path) > 2:
+        return [f"identity.{path[1]}.{key}" for key in IssuerSettings.model_fields]
     defaults = Settings()
     return ["environment"] + [
         f"{name}.{key}" for name, part in defaults if isinstance(part, Section) for key in type(part).model_fields
