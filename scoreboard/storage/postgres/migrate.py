@@ -42,6 +42,11 @@ SELECT coalesce((SELECT setconfig FROM pg_db_role_setting
                  WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
                  AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())), '{}')"""
 
+# Read from the catalog's rows: `to_regclass` would use the session's cache, which may lack what another node has made.
+_IS_NEW_SQL = """
+SELECT NOT EXISTS (
+    SELECT FROM pg_class WHERE relname = 'schema_migrations' AND relnamespace = current_schema()::regnamespace
+)"""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     name       TEXT PRIMARY KEY,
@@ -143,7 +148,7 @@ async def _apply_next_aio(conn: asyncpg.Connection, app_role: str) -> str | None
         for setting, value in MIGRATION_SETTINGS.items():
             await conn.execute(f"SET LOCAL {setting} = '{value}'")
         await conn.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK_KEY)
-        is_new = await conn.fetchval("SELECT to_regclass('schema_migrations') IS NULL")
+        is_new = await conn.fetchval(_IS_NEW_SQL)
         todo = migrations() if is_new else outstanding(migrations(), await _read_applied_aio(conn))
         if not todo:
             await _give_timeouts_aio(conn)
