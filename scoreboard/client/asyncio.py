@@ -49,12 +49,13 @@ from scoreboard.client.base_live_board import BaseLiveBoard
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
 from scoreboard.client.exchanges import (
     LOG_OUT_TIMEOUT_SECONDS,
     RETRY_SECONDS,
     Credentials,
     Outcome,
+    Started,
     log_in_steps,
     run_steps,
 )
@@ -66,6 +67,7 @@ from scoreboard.domain.boards import LEADERBOARD, Entry
 from scoreboard.domain.protocol import SUBPROTOCOL
 
 __all__ = [
+    "ActionHeld",
     "Board",
     "ClientError",
     "Closed",
@@ -77,6 +79,7 @@ __all__ = [
     "Refused",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
     "log_in",
