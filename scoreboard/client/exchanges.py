@@ -325,8 +325,8 @@ class SessionState:
     def _authorized(
         self, method: str, path: str, body: bytes | None = None, fields: Mapping[str, str] | None = None
     ) -> Steps[httpx.Response]:
-        """One request as the user; once more with a new token when the old one is refused. A body without `fields` is
-        an action, and is signed."""
+        """One request as the user; once more with a new token when the old one is refused, or with a new action secret
+        when the key of the old one was revoked. A body without `fields` is an action, and is signed."""
 
         def send() -> Send:
             return Send(method, path, body, self.headers(body) if fields is None else {**self.headers(), **fields})
@@ -335,7 +335,10 @@ class SessionState:
             yield Refresh()
         token = self.credentials.accessToken
         answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
-        if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
+        if self.credentials.refreshToken and (
+            answer.status_code == httpx.codes.UNAUTHORIZED
+            or (answer.status_code == httpx.codes.FORBIDDEN and _refused(answer).code == "INVALID_SIGNATURE")
+        ):
             yield Refresh(instead_of=token)
             answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
         return answer

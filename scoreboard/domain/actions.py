@@ -63,7 +63,7 @@ class Action(msgspec.Struct, frozen=True):
     evidence: EvidenceClaim | None = None
 
 
-def _read_float(text: str) -> float:
+def read_float(text: str) -> float:
     """The same number as msgspec's own, in a tenth of the time in the worst case.
 
     msgspec takes 6 µs for `1e-320`, and a body can hold 2,300 of these.
@@ -75,7 +75,7 @@ def _read_float(text: str) -> float:
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_body = msgspec.json.Decoder(_Body, float_hook=_read_float).decode
+_decode_body = msgspec.json.Decoder(_Body, float_hook=read_float).decode
 _LENGTH = re.compile(r"Expected `str` of length ([<>])= ([0-9]+)").fullmatch
 _NUL = b"\\u0000"
 
@@ -88,7 +88,10 @@ def parse_action(body: bytes) -> Action | Refusal:
         return invalid("body", "must not contain \\u0000")
     try:
         raw = _decode_body(body)
-        if body.count(b"[") + body.count(b"{") > MAX_METADATA_DEPTH and _depth(raw.metadata) > MAX_METADATA_DEPTH:
+        if (
+            body.count(b"[") + body.count(b"{") > MAX_METADATA_DEPTH
+            and nesting_depth(raw.metadata) > MAX_METADATA_DEPTH
+        ):
             return invalid("metadata", f"must not be nested deeper than {MAX_METADATA_DEPTH} levels")
         metadata_json = None if raw.metadata is None else _encode(raw.metadata).decode()
         if _may_repeat(body, raw, metadata_json):
@@ -114,7 +117,7 @@ def field_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
     return path.rstrip("`").split(".")[0].split("[")[0] or "body", message[:200]
 
 
-def _depth(value: object) -> int:
+def nesting_depth(value: object) -> int:
     """How many levels of containers there are, counted without recursion."""
     depth, level = 0, [value]
     while level := [

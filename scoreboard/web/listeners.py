@@ -126,7 +126,7 @@ class PublicHandlers:
         return self._connections.admit(peer_group)
 
     def release_connection(self, peer_group: str) -> None:
-        self._connections.released(peer_group)
+        self._connections.release(peer_group)
 
 
 class MetricsHandlers:
@@ -209,6 +209,8 @@ def build_public_handlers(
         files=routes.pages.paths,
         parameters=query_parameters(routes),
         bearer=parts.bearer,
+        server_key_per_minute=settings.limits.server_key_per_minute,
+        wrong_keys_per_minute=settings.limits.login_ip,
     )
     return PublicHandlers(
         direct=build_direct_table(routes),
@@ -220,5 +222,5 @@ def build_public_handlers(
         connections=connections,
         error_pages=error_pages,
         access_log=AccessLog(parts.addresses, settings.log.access),
-        large_bodies=LargeBodyLimits(routes, parts.bearer.user_of),
+        large_bodies=LargeBodyLimits(routes, parts.bearer.caller_of),
     )

@@ -18,6 +18,8 @@ import msgspec
 
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED
 from scoreboard.domain.paths import API_PREFIX
+from scoreboard.domain.roles import Role
+from scoreboard.domain.scopes import Scope
 from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web.problems import problem
@@ -38,8 +40,9 @@ METHODS = (
 )
 # fmt: on
 
-Auth = Literal["none", "optional", "required"]
-"""Whether a route reads an access token. With "optional" too, a token that is not valid is refused."""
+Auth = Literal["none", "optional", "required"] | Role | Scope
+"""Whether a route reads an access token. With "optional" too, a token that is not valid is refused. A role: the token's
+user must have it, or a higher one; see web.staff. A scope: the route takes a server key that has it, and no token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,6 +122,8 @@ def test_limits_can_be_switched_off(key: str, off: str) -> None:
         ("limits.cooldowns", 2),
         ("limits.guests_per_hour", -1),
         ("accounts.guests", "some"),
+        ("retention.ended_session_days", 1),
+        ("retention.ended_session_days", 3651),
         ("postgres.url", "mysql://hidden"),
         ("postgres.pool_size", 0),
         ("redis.url", "hidden"),

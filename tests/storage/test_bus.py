@@ -81,9 +81,9 @@ def test_no_payload_raises(payload: bytes) -> None:
 async def test_everything_published_is_received(stores: Stores) -> None:
     """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in
     order."""
-    bus, world, sid = Bus(stores), ScoredBoard(stores), uuid4()
-    await world.open_board()
-    ann = await world.user("ann")
+    bus, scored, sid = Bus(stores), ScoredBoard(stores), uuid4()
+    await scored.open_board()
+    ann = await scored.user("ann")
     heard: list[object] = []
     ready = trio.Event()
     with trio.fail_after(10):
@@ -92,7 +92,7 @@ async def test_everything_published_is_received(stores: Stores) -> None:
             await ready.wait()
             await bus.publish_beat("here")
             await bus.publish_revoked(sid)
-            await world.score(ann, 10)
+            await scored.score(ann, 10)
             while len(heard) < 3:
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

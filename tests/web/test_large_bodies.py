@@ -31,7 +31,7 @@ def upload(method: bytes = b"PUT", target: bytes = b"/files/a") -> Request:
 
 def test_only_the_named_routes_take_a_large_body() -> None:
     """By method and path, up to their own limit."""
-    limits = LargeBodyLimits(ROUTES, lambda _: "ada")
+    limits = LargeBodyLimits(ROUTES, lambda *_: "ada")
     assert limits.reserve(upload(), LIMIT) is None
     assert limits.reserve(upload(b"POST", b"/bulk"), LIMIT) is None
     for refused, size, most in (
@@ -45,14 +45,14 @@ def test_only_the_named_routes_take_a_large_body() -> None:
 
 def test_nobody_sends_a_large_body_without_a_token() -> None:
     """401, and nothing is reserved."""
-    limits = LargeBodyLimits(ROUTES, lambda _: None)
+    limits = LargeBodyLimits(ROUTES, lambda *_: UNAUTHORIZED)
     assert limits.reserve(upload(), LIMIT) is UNAUTHORIZED
 
 
 def test_what_comes_at_once_is_bounded() -> None:
     """For each caller, so that one cannot take all, and for the node. What is released is free again, once."""
     who: Hashable = "ada"
-    limits = LargeBodyLimits(ROUTES, lambda _: who)
+    limits = LargeBodyLimits(ROUTES, lambda *_: who)
     sent = [upload() for _ in range(large_bodies.MAX_CALLER_BYTES_AT_ONCE // LIMIT)]
     assert [limits.reserve(one, LIMIT) for one in sent] == [None] * len(sent)
     assert limits.reserve(upload(), LIMIT) is FULL

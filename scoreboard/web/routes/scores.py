@@ -5,7 +5,7 @@ a token also gets its own rank and score. The rules are in operations.submit_act
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.utils import formatdate
 from functools import partial
 from typing import NamedTuple
@@ -148,8 +148,9 @@ def outcome_response(request: Request, outcome: Outcome) -> Response:
     return problem(outcome, request.request_id)
 
 
-def _count(outcome: Outcome) -> None:
-    kind = (
+def outcome_kind(outcome: Outcome) -> str:
+    """The outcome's label in metrics."""
+    return (
         outcome.code.lower()
         if isinstance(outcome, Refusal)
         else "recorded"
@@ -158,6 +159,17 @@ def _count(outcome: Outcome) -> None:
         if isinstance(outcome, Held)
         else "duplicate_action"
     )
+
+
+def count_outcomes(kinds: Mapping[str, int]) -> None:
+    """Counts so many outcomes of each kind."""
+    for kind, number in kinds.items():
+        counter = _counters.get(kind) or _counters.setdefault(kind, metrics.SCORE_UPDATES.labels(kind))
+        counter.inc(number)
+
+
+def _count(outcome: Outcome) -> None:
+    kind = outcome_kind(outcome)
     counter = _counters.get(kind) or _counters.setdefault(kind, metrics.SCORE_UPDATES.labels(kind))
     counter.inc()
 

@@ -412,11 +412,11 @@ export const submitAction = async (action) => (await import('./actions.js')).sub
 /** @type {Client['startAction']} */
 export const startAction = async (action) => (await import('./actions.js')).start(action, ask);
 /** @type {Client['login']} */
-export const login = async (who) => (await import('./account.js')).begin('login', who);
+export const login = async (who) => (await import('./account.js')).begin('login', who, ask);
 /** @type {Client['register']} */
-export const register = async (who) => (await import('./account.js')).begin('register', who);
+export const register = async (who) => (await import('./account.js')).begin('register', who, ask);
 /** @type {Client['resume']} */
-export const resume = async (options) => (await import('./account.js')).resume(options);
+export const resume = async (options) => (await import('./account.js')).resume(options, ask);
 /** @type {Client['logout']} */
 export const logout = (session) => session.logout();
 
