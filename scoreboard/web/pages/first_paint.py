@@ -118,6 +118,8 @@ def render_context(
                 "points": f"+{action.points}",
                 "cooldown": action.cooldown,
                 "metadata": json.dumps(dict(action.metadata)),
+                "started": action.started,
+                "proof": action.proof,
             }
             for action in actions
         ],
