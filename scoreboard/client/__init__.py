@@ -16,14 +16,15 @@ Tested in tests/client/test_installation.py.
 
 from scoreboard.client.addresses import open_http
 from scoreboard.client.board import Board
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import Credentials, Outcome
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
+from scoreboard.client.exchanges import Credentials, Outcome, Started
 from scoreboard.client.live import LiveBoard, connect
 from scoreboard.client.session import Session, exchange, log_in
 from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
 __all__ = [
+    "ActionHeld",
     "Board",
     "ClientError",
     "Closed",
@@ -35,6 +36,7 @@ __all__ = [
     "Refused",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
     "exchange",

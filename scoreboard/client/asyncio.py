@@ -49,13 +49,14 @@ from scoreboard.client.base_live_board import BaseLiveBoard
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
 from scoreboard.client.exchanges import (
     LOG_OUT_TIMEOUT_SECONDS,
     RETRY_SECONDS,
     Credentials,
     Outcome,
     Send,
+    Started,
     by_password,
     by_token,
     log_in_steps,
@@ -69,6 +70,7 @@ from scoreboard.domain.boards import LEADERBOARD, Entry
 from scoreboard.domain.protocol import SUBPROTOCOL
 
 __all__ = [
+    "ActionHeld",
     "Board",
     "ClientError",
     "Closed",
@@ -80,6 +82,7 @@ __all__ = [
     "Refused",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
     "exchange",

@@ -151,7 +151,11 @@ class Commit:
 
         Returns the age of each recorded action (ms) by place.
         """
-        unsure = [place for place, outcome in enumerate(outcomes) if outcome is None or _may_be_duplicate(outcome)]
+        unsure = [
+            place
+            for place, outcome in enumerate(outcomes)
+            if outcome is None or (_may_be_duplicate(outcome) and not _is_approval(actions[place]))
+        ]
         if not unsure:
             return {}
         try:
@@ -234,6 +238,11 @@ def _may_be_duplicate(outcome: Outcome) -> bool:
         and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION, Code.FORBIDDEN}
         and outcome is not UNSTORABLE_ACTION
     )
+
+
+def _is_approval(action: SubmittedAction) -> bool:
+    """Whether an action is recorded that waited for this: its id is known, and its refusal is the answer."""
+    return action.conditions is not None and action.conditions.approval is not None
 
 
 def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -> int:

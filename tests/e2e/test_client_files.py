@@ -32,7 +32,9 @@ with_typescript = pytest.mark.skipif(
 
 # What may be written and what may not, as a user's editor would say it.
 PROGRAM = """
-import { connect, exchange, login, submitAction, resume, type Board, type Refused, type Session } from 'scoreboard';
+import {
+  connect, exchange, login, startAction, submitAction, resume, type Board, type Held, type Refused, type Session,
+} from 'scoreboard';
 declare const console: { log(...words: unknown[]): void };
 const session: Session = await login({ url: 'https://board.example', username: 'ada', password: 'a long password' });
 const live = connect({ url: session.url, token: session.token });
@@ -46,6 +48,9 @@ live.addEventListener('state', ({ detail }) =>
 const { newScore } = await submitAction({ session, actionType: 'task_finish' });
 await submitAction({ token: 't', actionSecret: 's', actionType: 'task_finish', metadata: { difficulty: 'hard' } })
   .catch((refused: Refused) => console.log(refused.layer, newScore));
+const { startId } = await startAction({ session, actionType: 'riddle_solve' });
+const held = await submitAction<Held>({ session, actionType: 'record_claim', startId, evidence: new Uint8Array(5) });
+live.addEventListener('rejected', ({ detail }) => console.log(detail.actionId === held.actionId, detail.reason));
 console.log((await resume())?.user?.username);
 await session.logout();
 // @ts-expect-error: a mode that is none

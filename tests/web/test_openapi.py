@@ -35,6 +35,9 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("GET", "/api/v1/users/me/export"),
             ("DELETE", "/api/v1/users/me/sessions"),
             ("DELETE", "/api/v1/users/me/sessions/{session}"),
+            ("GET", "/api/v1/users/me/held"),
+            ("POST", "/api/v1/actions/start"),
+            ("PUT", "/api/v1/actions/evidence/{sha256}"),
             ("POST", "/api/v1/scores/action"),
             ("GET", "/api/v1/scores/leaderboard"),
             ("GET", "/api/v1/scores/stream"),
@@ -54,7 +57,7 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
                 for operation in methods.values()
             )
         submit = document["paths"]["/api/v1/scores/action"]["post"]
-        assert set(submit["responses"]) == {"200", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
+        assert set(submit["responses"]) == {"200", "202", "400", "401", "403", "409", "413", "415", "429", "500", "503"}
         assert list(submit["responses"]["409"]["content"]) == ["application/problem+json"]
         assert submit["security"] == [{"bearer": []}]
         assert {parameter["name"] for parameter in submit["parameters"]} == {"x-action-signature"}
