@@ -77,7 +77,7 @@ class _LoggedIn(msgspec.Struct):
 
 
 _recorded = msgspec.json.Decoder(_Recorded)
-_logged_in = msgspec.json.Decoder(_LoggedIn)
+logged_in_decoder = msgspec.json.Decoder(_LoggedIn)
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ def log_in_steps(username: str, password: str, *, now: Callable[[], float], retr
     body = msgspec.json.encode({"username": username, "password": password})
     answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, retry_seconds=retry_seconds)
     if answer.status_code != httpx.codes.OK:
-        raise _refused(answer)
-    return _read(_logged_in, answer).data
+        raise refused_answer(answer)
+    return read_answer(logged_in_decoder, answer).data
 
 
 class SessionState:
@@ -236,9 +236,9 @@ class SessionState:
                 answer = yield from self._post(action)
         except Unreachable as exc:
             raise Unreachable(str(exc), action_id) from exc
-        outcome = _read(_recorded, answer).data if answer.status_code in {200, 409} else None
+        outcome = read_answer(_recorded, answer).data if answer.status_code in {200, 409} else None
         if outcome is None:
-            raise _refused(answer)
+            raise refused_answer(answer)
         return outcome if answer.status_code == httpx.codes.OK else msgspec.structs.replace(outcome, replayed=True)
 
     def _post(self, action: dict[str, Any]) -> Steps[httpx.Response]:
@@ -255,8 +255,8 @@ class SessionState:
             Send("POST", REFRESH_PATH, body, JSON), now=self._now, retry_seconds=self._retry_seconds
         )
         if answer.status_code != httpx.codes.OK:
-            raise _refused(answer)
-        self._set_credentials(_read(_logged_in, answer).data)
+            raise refused_answer(answer)
+        self._set_credentials(read_answer(logged_in_decoder, answer).data)
 
     def is_refreshed(self, used: str, instead_of: str) -> bool:
         """Whether another task has refreshed meanwhile: `used` was the refresh token, `instead_of` the access token
@@ -267,7 +267,7 @@ class SessionState:
         """Ends the session on the server."""
         answer = yield from self._authorized("POST", LOGOUT_PATH)
         if answer.status_code != httpx.codes.NO_CONTENT:
-            raise _refused(answer)
+            raise refused_answer(answer)
 
     def _authorized(self, method: str, path: str, body: bytes | None = None) -> Steps[httpx.Response]:
         """One request as the user; once more with a new token when the old one is refused."""
@@ -299,7 +299,7 @@ def _cause(exc: BaseException) -> BaseException:
 def _has_untimely_timestamp(answer: httpx.Response) -> bool:
     """Whether an action was refused because of its time."""
     return answer.status_code == httpx.codes.BAD_REQUEST and any(
-        isinstance(error, dict) and error.get("field") == "timestamp" for error in _refused(answer).errors
+        isinstance(error, dict) and error.get("field") == "timestamp" for error in refused_answer(answer).errors
     )
 
 
@@ -307,13 +307,13 @@ def _retry_after(answer: httpx.Response) -> float | None:
     return seconds(answer.headers.get("retry-after"))
 
 
-def _read(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
+def read_answer(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
     """The body of an answer of the scoreboard's. Raises Refused for a page of some portal or proxy on the way."""
     try:
         return decoder.decode(answer.content)
     except DECODE_ERRORS as exc:
-        raise _refused(answer) from exc
+        raise refused_answer(answer) from exc
 
 
-def _refused(answer: httpx.Response) -> Refused:
+def refused_answer(answer: httpx.Response) -> Refused:
     return refused(answer.status_code, answer.content, _retry_after(answer))
