@@ -206,7 +206,7 @@ async def measure(
             alone=alone / alone_seconds,
             actions=sent.accepted / sent.seconds,
             latencies=sent.latencies,
-            cpu_us=[each / sent.accepted * 1e6 for each in used],
+            cpu_us=(used[0] / sent.accepted * 1e6, used[1] / sent.accepted * 1e6, used[2] / sent.accepted * 1e6),
             not_ok=sum(sent.statuses.values()) - sent.accepted,
             others=after.others_since(before),
         )

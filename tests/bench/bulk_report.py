@@ -38,13 +38,15 @@ def figure(
     alone: float,
     actions: float,
     latencies: Sequence[float],
-    cpu_us: Sequence[float],
+    cpu_us: tuple[float, float, float],
     not_ok: int,
     others: float,
 ) -> Figure:
     """`cpu_us`: of the server, of PostgreSQL and of Valkey."""
     cuts = quantiles(latencies, n=100, method="inclusive") if len(latencies) > 1 else [*latencies] * 99
-    return Figure(size, connections, alone, actions, cuts[49] * 1e3, cuts[98] * 1e3, *cpu_us, not_ok, others)
+    server, postgres, valkey = cpu_us
+    p50_ms, p99_ms = cuts[49] * 1e3, cuts[98] * 1e3
+    return Figure(size, connections, alone, actions, p50_ms, p99_ms, server, postgres, valkey, not_ok, others)
 
 
 def middle(figures: Sequence[Figure]) -> Figure:
@@ -62,8 +64,10 @@ def expectation(figures: Sequence[Figure]) -> Expectation:
 
 def summary(figures: Sequence[Figure], seconds: float) -> str:
     """The table and the verdict."""
-    header = ("actions a request", "conn.", "actions/s", "PostgreSQL alone", "ratio", "p50 ms", "p99 ms")
-    header += ("CPU µs an action: server", "PostgreSQL", "Valkey", "not 200", "others' cores")
+    header = (
+        *("actions a request", "conn.", "actions/s", "PostgreSQL alone", "ratio", "p50 ms", "p99 ms"),
+        *("CPU µs an action: server", "PostgreSQL", "Valkey", "not 200", "others' cores"),
+    )
     body = [
         (
             *(str(one.size), str(one.connections), f"{one.actions:,.0f}", f"{one.alone:,.0f}", f"{one.ratio:.2f}"),

@@ -25,7 +25,7 @@ def test_the_bound_is_the_lesser() -> None:
 def test_a_figure_has_the_quantiles_of_its_requests() -> None:
     """In milliseconds; one request has one of each."""
     found = figure(
-        size=500, connections=1, alone=1, actions=1, latencies=[0.001 * n for n in range(101)], cpu_us=[1, 2, 3],
+        size=500, connections=1, alone=1, actions=1, latencies=[0.001 * n for n in range(101)], cpu_us=(1, 2, 3),
         not_ok=0, others=0,
     )  # fmt: skip
     assert (round(found.p50_ms), round(found.p99_ms)) == (50, 99)
