@@ -14,8 +14,10 @@ from scoreboard.app.writes import WriteParts
 from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
+from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.submit_bulk import SubmitBulk
+from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.telemetry.request_times import name_routes
@@ -31,10 +33,13 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
@@ -75,16 +80,20 @@ def build_http(
     stores: Stores,
     monitor: HealthMonitor,
     accounts: AccountParts,
+    outside: OutsideLogIns,
     writes: WriteParts,
     reads: ReadParts,
     pictures: Pictures,
     transports: Transports,
+    transparency: TransparencyLog,
 ) -> HttpParts:
     """The application and both servers. Nothing listens before the node starts them."""
     branding = load_branding(settings.page)
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
-    routes = _build_routes(settings, web, stores, health, accounts, writes, reads, pictures, transports, branding)
+    routes = _build_routes(
+        settings, web, stores, health, accounts, outside, writes, reads, pictures, transports, transparency, branding
+    )
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
@@ -101,20 +110,31 @@ def _build_routes(
     stores: Stores,
     health: NodeHealth,
     accounts: AccountParts,
+    outside: OutsideLogIns,
     writes: WriteParts,
     reads: ReadParts,
     pictures: Pictures,
     transports: Transports,
+    transparency: TransparencyLog,
     branding: Branding,
 ) -> WebRoutes:
     """The objects that have routes."""
     leaderboard = reads.leaderboard
+    auth = AuthRoutes(
+        accounts.accounts,
+        web.bearer,
+        web.origins,
+        web.addresses,
+        refresh_days=settings.security.refresh_days,
+        networks=accounts.networks,
+    )
+    outside_routes = OutsideRoutes(outside, auth, web.origins, web.addresses)
     return WebRoutes(
-        AuthRoutes(
-            accounts.accounts, web.bearer, web.origins, web.addresses, refresh_days=settings.security.refresh_days
-        ),
+        auth,
+        outside_routes,
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
         SessionRoutes(accounts.accounts, web.bearer),
+        PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         ActionRoutes(stores, web.bearer, writes.rules),
         ServerRoutes(
@@ -133,8 +153,10 @@ def _build_routes(
             avatars=settings.accounts.avatars,
             branding=branding,
             public_url=settings.server.public_url,
+            log_ins=outside_routes.buttons(),
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
+        AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
         OpenApiRoutes(),
         metrics=not settings.server.metrics_port,
     )

@@ -19,8 +19,11 @@ from scoreboard.live.heartbeat import run_heartbeat
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.storage.sealing import Sign
 from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
+from scoreboard.workers.sealer import run_sealer
+from scoreboard.workers.validation import run_validation
 
 
 class Worker(NamedTuple):
@@ -37,10 +40,13 @@ def build_workers(
     writes: WriteParts,
     live: LiveParts,
     pictures: Pictures,
+    sign: Sign | None,
     *,
+    session_days: int,
     on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> list[Worker]:
-    """The workers in the order in which they start: each waits until the previous one has started."""
+    """The workers in the order in which they start: each waits until the previous one has started. `session_days`: how
+    long the rows of ended sessions are kept."""
     return [
         Worker("health", monitor.run),  # first: it finds out which Redis this node's connections lead to
         *(Worker("projector", projector.run) for projector in writes.projectors),
@@ -49,7 +55,17 @@ def build_workers(
             for commit in writes.commits
         ),
         Worker("late actions", partial(expire_task, writes.queue)),
-        Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
+        Worker(
+            "housekeeping",
+            partial(
+                run_housekeeping,
+                stores,
+                [projector.board for projector in writes.projectors],
+                session_days=session_days,
+            ),
+        ),
+        Worker("validation", partial(run_validation, stores, writes.held_actions)),
+        Worker("sealer", partial(run_sealer, stores, sign)),
         Worker("sessions", accounts.authenticator.watch),
         Worker("server keys", accounts.server_keys.watch),
         Worker("subscription", live.subscription.run),

@@ -18,8 +18,8 @@ Tested in tests/client/test_installation.py.
 from scoreboard.client.addresses import open_http
 from scoreboard.client.base_server import BulkAction, BulkOutcome, ServerUser
 from scoreboard.client.board import Board
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import Credentials, Outcome
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
+from scoreboard.client.exchanges import Credentials, Outcome, Started
 from scoreboard.client.live import LiveBoard, connect
 from scoreboard.client.server import ServerClient, open_server
 from scoreboard.client.session import Session, log_in
@@ -27,6 +27,7 @@ from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
 __all__ = [
+    "ActionHeld",
     "Board",
     "BulkAction",
     "BulkOutcome",
@@ -42,6 +43,7 @@ __all__ = [
     "ServerUser",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
     "log_in",

@@ -50,12 +50,13 @@ from scoreboard.client.base_server import BaseServerClient, BulkAction, BulkOutc
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
 from scoreboard.client.exchanges import (
     LOG_OUT_TIMEOUT_SECONDS,
     RETRY_SECONDS,
     Credentials,
     Outcome,
+    Started,
     log_in_steps,
     run_steps,
 )
@@ -67,6 +68,7 @@ from scoreboard.domain.boards import LEADERBOARD, Entry
 from scoreboard.domain.protocol import SUBPROTOCOL
 
 __all__ = [
+    "ActionHeld",
     "Board",
     "BulkAction",
     "BulkOutcome",
@@ -82,6 +84,7 @@ __all__ = [
     "ServerUser",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
     "log_in",

@@ -241,16 +241,21 @@ def _check_trust(name: str, rule: Rule) -> None:
         )
     if rule.evidence and not 1 <= rule.evidence.retention <= MAX_RETENTION_DAYS:
         raise _BadRuleError(f"must be 1 to {MAX_RETENTION_DAYS} days", name, "evidence", "retention")
+    if rule.free_points and not rule.trusted:
+        raise _BadRuleError("needs trusted = true: points never come from a user", name, "free_points")
+    if rule.free_points and (rule.difficulty or rule.time):
+        raise _BadRuleError("the request names the points, so difficulty and time change nothing", name, "free_points")
+    _check_hold(name, rule)
+
+
+def _check_hold(name: str, rule: Rule) -> None:
+    """How long an action waits for a decision."""
     if not 1 <= rule.hold_days <= MAX_HOLD_DAYS:
         raise _BadRuleError(f"must be 1 to {MAX_HOLD_DAYS} days", name, "hold_days")
     if not rule.is_held:
         for key, default in (("hold_days", 7), ("undecided", "refuse")):
             if getattr(rule, key) != default:
                 raise _BadRuleError("changes nothing without hold = true or evidence", name, key)
-    if rule.free_points and not rule.trusted:
-        raise _BadRuleError("needs trusted = true: points never come from a user", name, "free_points")
-    if rule.free_points and (rule.difficulty or rule.time):
-        raise _BadRuleError("the request names the points, so difficulty and time change nothing", name, "free_points")
 
 
 def _check_time(name: str, time: TimeRule) -> None:

@@ -43,20 +43,29 @@ END_OF_HEAD = b"\r\n\r\n"
 CARRIAGE_RETURN = 13
 SMALL_READ_BYTES = 288  # it holds sixteen requests at most: "GET / HTTP/1.0" with its two ends of lines has eighteen
 
-UNREPEATABLE_FIELDS = (
-    b"host",
-    b"content-length",
-    b"transfer-encoding",
-)  # twice, and two parsers could disagree on which one counts
+# RFC 9110 section 5.3: of one that came twice, two parsers could take different values.
+SINGLE_FIELDS = (b"host", b"content-length", b"transfer-encoding")
 
 
-def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
-    """Whether the handshake is complete, RFC 6455 section 4.2.1. With half of one trio-websocket waits for ever."""
+def _is_websocket_handshake(request: Request) -> bool:
+    """Whether a request for an upgrade is a complete handshake, RFC 6455 section 4.2.1. With half of one trio-websocket
+    waits for ever."""
     return (
-        b"websocket" in [token.strip() for token in fields[b"upgrade"].lower().split(b",")]
-        and fields.get(b"sec-websocket-version") == b"13"
-        and WEBSOCKET_KEY(fields.get(b"sec-websocket-key", b"")) is not None
+        request.method == b"GET"
+        and request.version == "1.1"
+        and b"websocket" in [token.strip() for token in request.header(b"upgrade").lower().split(b",")]
+        and request.header(b"sec-websocket-version") == b"13"
+        and WEBSOCKET_KEY(request.header(b"sec-websocket-key")) is not None
     )
+
+
+def _repeats_a_single_field(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(sum(name == single for name, _ in headers) > 1 for single in SINGLE_FIELDS)
+
+
+def _head_bytes(request: Request) -> int:
+    """The size of a head, without the few bytes of method and version."""
+    return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
 
 
 TOO_MANY_FIELDS = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {MAX_FIELDS} fields")
@@ -301,14 +310,9 @@ class RequestParser:
             fields = dict(reversed(headers))  # the first of each
         method, version = engine.get_method(), engine.get_http_version()
         self.request = request = Request(self._socket, method, target, version, headers, fields)
-        if len(fields) != len(headers) and any(
-            sum(name == once for name, _ in headers) > 1 for once in UNREPEATABLE_FIELDS
-        ):
+        if len(fields) != len(headers) and _repeats_a_single_field(headers):
             raise self._refuse("Host, Content-Length and Transfer-Encoding may be there once")
-        if (
-            self._began_in_earlier_feed
-            and len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES
-        ):
+        if self._began_in_earlier_feed and _head_bytes(request) > HEAD_BYTES:
             raise self._refuse(f"a request's head may have {HEAD_BYTES} bytes", Code.HEADERS_TOO_LARGE)
         if version != "1.1" and version != "1.0":  # noqa: PLR1714 - twice as fast as a set
             raise self._refuse("the version must be HTTP/1.1 or HTTP/1.0")
@@ -316,26 +320,22 @@ class RequestParser:
             self._normalize_target(request)
         host = fields.get(b"host")
         if host != self._host:
-            if host is None:
-                if version == "1.1":
-                    raise self._refuse("Host must be there")
-            elif len(host) > HOST_BYTES or not HOST(host):
-                raise self._refuse("Host must be a name or an address, and a port at most")
-            else:
-                self._host = host
+            self._check_host(host, version)
         framed = b"content-length" in fields or b"transfer-encoding" in fields
         if engine.should_upgrade():
-            # llhttp skips the body of such a message and would parse it as the next request.
-            if framed or method == b"CONNECT":
-                raise self._refuse("an upgrade has no body, and there is no CONNECT here")
-            request.upgrade = (
-                method == b"GET"
-                and version == "1.1"
-                and request.path == self._live_path
-                and _asks_for_a_websocket(fields)
-            )
+            self._check_upgrade(request, framed=framed)
         elif framed:
             self._expect_body(version, fields)
+
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        """Notes a valid Host. It may be absent in HTTP/1.0 alone, RFC 9112 section 3.2."""
+        if host is None:
+            if version == "1.1":
+                raise self._refuse("Host must be there")
+        elif len(host) > HOST_BYTES or not HOST(host):
+            raise self._refuse("Host must be a name or an address, and a port at most")
+        else:
+            self._host = host
 
     def _normalize_target(self, request: Request) -> None:
         """Path and query from the target; absolute form (a proxy's) becomes origin form, RFC 9112 section 3.2.2."""
@@ -350,6 +350,12 @@ class RequestParser:
             request.path, _, request.query = request.target.partition(b"?")
         elif target != b"*":
             raise self._refuse("the target must be a path")
+
+    def _check_upgrade(self, request: Request, *, framed: bool) -> None:
+        # llhttp skips the body of such a message and would parse it as the next request.
+        if framed or request.method == b"CONNECT":
+            raise self._refuse("an upgrade has no body, and there is no CONNECT here")
+        request.upgrade = request.path == self._live_path and _is_websocket_handshake(request)
 
     def _expect_body(self, version: str, fields: dict[bytes, bytes]) -> None:
         length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
@@ -367,8 +373,7 @@ class RequestParser:
         if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:
             request = self.request
             assert request is not None
-            head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-            self._max_body_bytes = min(BODY_BYTES, REQUEST_BYTES - head)
+            self._max_body_bytes = min(BODY_BYTES, REQUEST_BYTES - _head_bytes(request))
             # reading many digits takes quadratic time
             if length is not None and (len(length) > 9 or int(length) > self._max_body_bytes):
                 if len(length) > 9 or int(length) <= BODY_BYTES:

@@ -137,7 +137,7 @@ class Subscription:
                     pass  # a board that only other nodes know, or another version's message
 
     def _on_board_changed(self, cache: BoardCache, update: bus.Update) -> None:
-        if cache.note_hint(update.version, update.top):
+        if cache.note_hint(update.version, update.shown_version):
             self._batcher.notify(cache.board)
         # While the board is stale no rank is sure: the message may come from a call that its sender has abandoned.
         self._hub.send_personal(cache.board, update.without_ranks() if cache.is_stale else update)

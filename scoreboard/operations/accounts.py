@@ -5,7 +5,7 @@ cases have a file each: register, log_in, refresh_session, change_password, chan
 raise StorageUnavailable. Tested with the use cases: tests/operations/test_log_in.py and those beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import trio
@@ -22,14 +22,16 @@ from scoreboard.operations.log_in import log_in
 from scoreboard.operations.login_admission import THIS_PROCESS, Client, LoginAdmission
 from scoreboard.operations.login_limits import LoginLimits
 from scoreboard.operations.password_rules import invalid
+from scoreboard.operations.personal_data import erase, write_export
 from scoreboard.operations.refresh_session import refresh_session
 from scoreboard.operations.register import REGISTRATION_CLOSED, Created, create_user, register
 from scoreboard.operations.server_users import open_session, put_user
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
-from scoreboard.storage.postgres import credentials, users
+from scoreboard.storage.postgres import credentials, personal_data, users
 from scoreboard.storage.postgres import sessions as session_store
 from scoreboard.storage.postgres.identities import IdentifiedUser
+from scoreboard.storage.postgres.personal_data import LoggedAction, Place
 from scoreboard.storage.postgres.sessions import LiveSession
 from scoreboard.storage.postgres.users import Profile
 from scoreboard.storage.profiles import Profiles
@@ -148,6 +150,18 @@ class Accounts:
     ) -> Refusal | None:
         """Changes the password if the current one is right. All other sessions of the user end."""
         return await change_password(self.sessions, self.admission, identity, current, new, client)
+
+    async def history(self, identity: Identity, after: Place, size: int) -> list[LoggedAction]:
+        """The next `size` actions of the user, the newest first."""
+        return await personal_data.history(self.sessions.stores, identity.user, after, size)
+
+    async def export(self, identity: Identity, now_ms: int, write: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Writes all that is stored about the user, piece by piece. False: there is no such user."""
+        return await write_export(self.sessions.stores, identity.user, now_ms, write)
+
+    async def erase(self, identity: Identity, password: str | None, client: Client = THIS_PROCESS) -> Refusal | None:
+        """Deletes the user for good, at the user's own wish."""
+        return await erase(self.sessions, self.admission, identity, password, client)
 
     # ---- for game servers -------------------------------------------------------------------------------------------
 

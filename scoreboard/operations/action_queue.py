@@ -189,25 +189,30 @@ class Queue:
                 if batch := self._take_groups():
                     return Batch(batch, has_unlimited=True)
                 continue
-            self._is_groups_turn = True
-            source = self._of_locked_users if skip_locked else self._waiting
-            batch = []
-            while source and len(batch) < MAX_BATCH_ACTIONS:
-                pending = source.popleft()
-                if pending.outcome is not None:
-                    continue
-                if not skip_locked and pending.action.user in self._locked_users:
-                    self._set_apart(pending)
-                else:
-                    batch.append(pending)
-            if self._of_locked_users:
-                # there are more than one batch
-                self._retry_locked_at = min(self._retry_locked_at, trio.current_time() + LOCKED_RETRY_INTERVAL_SECONDS)
-            if skip_locked:
-                self._locked_users = {pending.action.user for pending in (*batch, *self._of_locked_users)}
+            batch = self._take_single(skip_locked=skip_locked)
             if batch:
                 metrics.COMMIT_QUEUE.set(len(self._waiting))
                 return Batch(batch, skip_locked, skip_locked and any(not one.action.is_limited for one in batch))
+
+    def _take_single(self, *, skip_locked: bool) -> list[Pending]:
+        """The next batch of actions that came alone: those of locked users with `skip_locked`, else all others."""
+        self._is_groups_turn = True
+        source = self._of_locked_users if skip_locked else self._waiting
+        batch: list[Pending] = []
+        while source and len(batch) < MAX_BATCH_ACTIONS:
+            pending = source.popleft()
+            if pending.outcome is not None:
+                continue
+            if not skip_locked and pending.action.user in self._locked_users:
+                self._set_apart(pending)
+            else:
+                batch.append(pending)
+        if self._of_locked_users:
+            # there are more than one batch
+            self._retry_locked_at = min(self._retry_locked_at, trio.current_time() + LOCKED_RETRY_INTERVAL_SECONDS)
+        if skip_locked:
+            self._locked_users = {pending.action.user for pending in (*batch, *self._of_locked_users)}
+        return batch
 
     def _take_groups(self) -> list[Pending]:
         """The next batch of groups: the first, and those after it that fit. Without actions that are resolved already,

@@ -184,4 +184,4 @@ def _breaker(action_type: str) -> Breaker:
         elif state is State.CLOSED:
             log.info("webhook_available", action_type=action_type)
 
-    return Breaker(None, interval=PROBE_INTERVAL_SECONDS, changed=changed)
+    return Breaker(None, interval=PROBE_INTERVAL_SECONDS, on_state_change=changed)

@@ -40,16 +40,16 @@ class Personal(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """A board has a newer version. `top` is the version at which its shown rows last changed."""
+    """A board has a newer version. `shown_version` is the version at which its shown rows last changed."""
 
     board: str
     version: BoardVersion
-    top: int
+    shown_version: int
     personal: tuple[Personal, ...]
 
     @property
     def position(self) -> str:
-        return f"{self.version.epoch}-{self.top}"
+        return f"{self.version.epoch}-{self.shown_version}"
 
     def without_ranks(self) -> "Update":
         """The same message with every rank None."""
@@ -106,13 +106,13 @@ def decode(payload: bytes, installation: str) -> BusMessage | None:
 
 
 def _update(rest: bytes) -> Update:
-    board, epoch, version, top, csv, events = rest.split(b"\n", 5)
+    board, epoch, version, shown_version, csv, events = rest.split(b"\n", 5)
     ranks = [int(rank) or None for rank in csv.split(b",")] if csv else []
     personal = tuple(
         Personal(UUID(one.subject), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
         for one in _decode_events(events)
     )
-    return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(top), personal)
+    return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(shown_version), personal)
 
 
 class Bus:

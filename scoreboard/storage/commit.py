@@ -1,6 +1,7 @@
 """A batch of actions becomes outcomes: limits, then the ledger, then the boards, in one crossing to asyncio.
 
-A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its id, and its sequence of turns.
+A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its id, and the sequence numbers of
+its batches.
 PostgreSQL is authoritative. While Redis can't be reached, actions are recorded without ranks, and the boards are marked
 as stale before an outcome is returned (see agreement). Called by `workers.committer`. All coroutines run in asyncio.
 """
@@ -32,7 +33,7 @@ from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, UserLimits
-from scoreboard.storage.writer import RecordedTurn, Writer
+from scoreboard.storage.writer import RecordedBatch, Writer
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -74,11 +75,11 @@ class Commit:
         if admitted:
             # a writer is detached from Redis, not from one board, so every agreement has this reason
             by_log = not limits_are_complete or StaleReason.DETACHED in self.boards[0].agreement.stale_reasons()
-            for turn in await self.writer.record_aio(
+            for batch in await self.writer.record_aio(
                 [actions[place] for place in admitted], by_log=by_log, skip_locked=skip_locked
             ):
-                ranks = await self._project_aio(turn, versions)
-                for at, outcome in zip(turn.places, turn.recording.outcomes, strict=True):
+                ranks = await self._project_aio(batch, versions)
+                for at, outcome in zip(batch.places, batch.recording.outcomes, strict=True):
                     outcomes[admitted[at]] = (
                         _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
                     )
@@ -105,14 +106,14 @@ class Commit:
         decisions = iter(decided)
         return [next(decisions) if action.is_limited else _unlimited(action) for action in actions], is_complete
 
-    async def _project_aio(self, turn: RecordedTurn, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
-        """Sends one recorded turn to every board, and adds their versions to `versions`. Returns the ranks on the first
-        board by raw user id; none when they are not certain."""
+    async def _project_aio(self, batch: RecordedBatch, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
+        """Sends one recorded batch to every board, and adds their versions to `versions`. Returns the ranks on the
+        first board by raw user id; none when they are not certain."""
         first: dict[bytes, int | None] | None = None
-        if not turn.recording.rows:
+        if not batch.recording.rows:
             return {}
         for board in self.boards:
-            call = board.prepare(turn)
+            call = board.prepare(batch)
             try:
                 with guard(self.breaker):
                     applied = await board.send_aio(call)
@@ -120,12 +121,12 @@ class Commit:
                 applied = None
                 board.note_failure(call)
                 self.limits.invalidate()
-                # PostgreSQL failed just after it had recorded: the next turn tries again
+                # PostgreSQL failed just after it had recorded: the next batch tries again
                 with suppress(StorageUnavailable):
                     await self._detach_aio()
             if applied is not None:
                 versions[board.board] = applied.version
-            ranks = board.register(call, applied)
+            ranks = board.note_result(call, applied)
             first = ranks if first is None else first
         return first or {}
 
@@ -137,7 +138,7 @@ class Commit:
         """
         number, detached = self.writer.writer_id, self.detached
         if number not in detached.writers:
-            await self.writer.ask_aio(lambda conn: outbox.detach_aio(conn, [number]))
+            await self.writer.call_aio(lambda conn: outbox.detach_aio(conn, [number]))
         detached.add(number)
 
     # ---- duplicates -------------------------------------------------------------------------------------------------
@@ -150,12 +151,18 @@ class Commit:
 
         Returns the age of each recorded action (ms) by place.
         """
-        unsure = [place for place, outcome in enumerate(outcomes) if outcome is None or _may_be_duplicate(outcome)]
+        unsure = [
+            place
+            for place, outcome in enumerate(outcomes)
+            if outcome is None or (_may_be_duplicate(outcome) and not _is_approval(actions[place]))
+        ]
         if not unsure:
             return {}
         try:
-            found = await self.writer.ask_aio(
-                lambda conn: ledger.find_recorded_aio(conn, [actions[place] for place in unsure], self.writer.span())
+            found = await self.writer.call_aio(
+                lambda conn: ledger.find_recorded_aio(
+                    conn, [actions[place] for place in unsure], self.writer.next_sequences()
+                )
             )
         except StorageUnavailable:
             if len(unsure) == len(actions):
@@ -181,7 +188,7 @@ class Commit:
         for board in self.boards:
             ranks: dict[bytes, int | None] | None = None
             try:
-                current = await self.writer.ask_aio(partial(_current_rows_aio, board.board, users))
+                current = await self.writer.call_aio(partial(_current_rows_aio, board.board, users))
                 with guard(self.breaker):
                     ranks = await board.send_current_rows_aio(self.writer.writer_id, current)
             except StorageUnavailable:
@@ -231,6 +238,11 @@ def _may_be_duplicate(outcome: Outcome) -> bool:
         and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION, Code.FORBIDDEN}
         and outcome is not UNSTORABLE_ACTION
     )
+
+
+def _is_approval(action: SubmittedAction) -> bool:
+    """Whether an action is recorded that waited for this: its id is known, and its refusal is the answer."""
+    return action.conditions is not None and action.conditions.approval is not None
 
 
 def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -> int:

@@ -22,10 +22,13 @@ from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
@@ -57,8 +60,10 @@ class WebRoutes:
     """The objects that have routes, put together by the composition root. Iterating yields every route."""
 
     auth: AuthRoutes
+    outside: OutsideRoutes
     users: UserRoutes
     sessions: SessionRoutes
+    personal_data: PersonalDataRoutes
     scores: ScoreRoutes
     actions: ActionRoutes
     server: ServerRoutes
@@ -66,13 +71,14 @@ class WebRoutes:
     health: HealthRoutes
     pages: PageRoutes
     avatars: AvatarRoutes
+    audit: AuditRoutes
     document: OpenApiRoutes
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
-            *(self.auth, self.users, self.sessions, self.scores, self.actions, self.live),
-            *(self.server, self.pages, self.avatars, self.document),
+            *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
+            *(self.live, self.server, self.pages, self.avatars, self.audit, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)

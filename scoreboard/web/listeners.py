@@ -126,7 +126,7 @@ class PublicHandlers:
         return self._connections.admit(peer_group)
 
     def release_connection(self, peer_group: str) -> None:
-        self._connections.released(peer_group)
+        self._connections.release(peer_group)
 
 
 class MetricsHandlers:

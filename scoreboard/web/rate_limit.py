@@ -142,7 +142,7 @@ class RateLimitMiddleware:
         """Counts bytes that are no HTTP request: as one request, and as several connections."""
         if self._limit:
             key = self._addresses.rate_limit_key(request)
-            self._connections.charge(key)
+            self._connections.count_malformed(key)
             if self._window.admit(key, self._clock()):
                 self._refuse(request, key)
 

@@ -32,7 +32,9 @@ with_typescript = pytest.mark.skipif(
 
 # What may be written and what may not, as a user's editor would say it.
 PROGRAM = """
-import { connect, login, submitAction, resume, type Board, type Refused, type Session } from 'scoreboard';
+import {
+  connect, login, startAction, submitAction, resume, type Board, type Held, type Refused, type Session,
+} from 'scoreboard';
 declare const console: { log(...words: unknown[]): void };
 const session: Session = await login({ url: 'https://board.example', username: 'ada', password: 'a long password' });
 const live = connect({ url: session.url, token: session.token });
@@ -46,6 +48,9 @@ live.addEventListener('state', ({ detail }) =>
 const { newScore } = await submitAction({ session, actionType: 'task_finish' });
 await submitAction({ token: 't', actionSecret: 's', actionType: 'task_finish', metadata: { difficulty: 'hard' } })
   .catch((refused: Refused) => console.log(refused.layer, newScore));
+const { startId } = await startAction({ session, actionType: 'riddle_solve' });
+const held = await submitAction<Held>({ session, actionType: 'record_claim', startId, evidence: new Uint8Array(5) });
+live.addEventListener('rejected', ({ detail }) => console.log(detail.actionId === held.actionId, detail.reason));
 console.log((await resume())?.user?.username);
 await session.logout();
 // @ts-expect-error: a mode that is none
@@ -107,6 +112,16 @@ def test_what_is_declared_is_what_is_exported() -> None:
     declared, exported = (exports((STATIC / f"scoreboard.{kind}").read_text()) for kind in ("d.ts", "js"))
     assert declared == exported
     assert {"connect", "login", "register", "resume", "logout", "submitAction"} <= exported
+
+
+def test_no_module_loads_one_that_loads_it() -> None:
+    """The modules' imports have no circle, whether they are loaded at once or later."""
+    loads = {file.name: imports(file.read_text()) for file in STATIC.glob("*.js")}
+    assert {"actions.js", "account.js"} <= loads["scoreboard.js"]
+    while loads:
+        leaves = {name for name, loaded in loads.items() if not loaded & loads.keys()}
+        assert leaves, f"a circle among {sorted(loads)}"
+        loads = {name: loaded for name, loaded in loads.items() if name not in leaves}
 
 
 EQUAL = """

@@ -100,7 +100,7 @@ class LiveServer:
     has_fast_polls = True  # False: each poll has its task
 
     def __init__(self, limits: LiveLimits, admission: Admission | None = None) -> None:
-        self.hub, self.board, self.top = Hub((BOARD,)), "abc", 1
+        self.hub, self.board, self.shown_version = Hub((BOARD,)), "abc", 1
         self.authenticator, self.admission = FakeAuthenticator(), admission or Admission()
         self.tokens = self.authenticator.tokens
         self.refreshed, self.away = 0, False
@@ -133,11 +133,11 @@ class LiveServer:
         self.refreshed += 1
         if self.away:
             raise StorageUnavailable("postgresql", "away")
-        await self.hub.publish(board, snapshot(self.board, self.top))
+        await self.hub.publish(board, snapshot(self.board, self.shown_version))
 
     async def publish(self, users: str) -> None:
-        self.board, self.top = users, self.top + 1
-        await self.hub.publish(BOARD, snapshot(users, self.top))
+        self.board, self.shown_version = users, self.shown_version + 1
+        await self.hub.publish(BOARD, snapshot(users, self.shown_version))
 
     async def standing(self, user: UUID) -> Standing:
         return Standing(40, 7)

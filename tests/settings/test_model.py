@@ -124,6 +124,8 @@ def test_limits_can_be_switched_off(key: str, off: str) -> None:
         ("limits.server_key_per_minute", 10**9 + 1),
         ("limits.guests_per_hour", -1),
         ("accounts.guests", "some"),
+        ("retention.ended_session_days", 1),
+        ("retention.ended_session_days", 3651),
         ("postgres.url", "mysql://hidden"),
         ("postgres.pool_size", 0),
         ("redis.url", "hidden"),

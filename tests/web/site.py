@@ -10,22 +10,29 @@ from uuid import UUID
 import httpx
 import trio
 
+from scoreboard.app.accounts import AccountParts
+from scoreboard.app.outside import build_outside_log_ins
 from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
+from scoreboard.drivers.https_client import HttpsClient
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
 from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.operations.submit_bulk import SubmitBulk
+from scoreboard.operations.transparency import TransparencyLog
+from scoreboard.security.checkpoints import LogSigner
+from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.web.access_log import AccessLog
@@ -44,10 +51,13 @@ from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
+from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
 from scoreboard.web.routes.server import ServerRoutes
 from scoreboard.web.routes.sessions import SessionRoutes
@@ -61,6 +71,7 @@ ROWS = tuple(
     for rank in range(1, 13)
 )
 SNAPSHOT = Snapshot("leaderboard", 3, 40, 38, 1_768_041_000_000, ROWS, last_modified=1_768_041_001)
+LOG_SIGNER = LogSigner("scores.example", bytes(32))
 NOWHERE = Standing(0, None)
 UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 
@@ -118,6 +129,22 @@ class WebServer:
         data = answer.json()["data"]
         assert isinstance(data, dict)
         return data
+
+
+def _log_ins(
+    people: Node, public_url: str, identity: Mapping[str, Mapping[str, Any]], https: HttpsClient | None
+) -> OutsideLogIns:
+    """The log-ins of these issuers, as a node builds them."""
+    settings = Settings.model_validate(
+        {
+            "server": {"public_url": public_url},
+            "outgoing": {"private_hosts": ["localhost"]},
+            "identity": {name: dict(table) for name, table in identity.items()},
+        }
+    )
+    nothing: Any = None  # neither profiles nor bus is asked for
+    parts = AccountParts(people.sessions, nothing, people.accounts, nothing, nothing, None)
+    return build_outside_log_ins(settings, parts, https or HttpsClient())
 
 
 def _given(value: Any) -> Any:
@@ -179,10 +206,15 @@ async def serve_web(
     branding: Branding = SHIPPED,
     actions: str = "",
     buttons: bool = True,
+    identity: Mapping[str, Mapping[str, Any]] | None = None,
+    https: HttpsClient | None = None,
+    anonymous: bool = True,
+    signer: LogSigner | None = LOG_SIGNER,
     more_routes: Callable[[Bearer], Iterable[Route]] = lambda _: (),
     **settings: Any,
 ) -> AsyncIterator[WebServer]:
-    """Serves until the block ends. `actions`: the text of an actions file; `buttons`: whether the page has any.
+    """Serves until the block ends. `identity`: tables of outside issuers, which are asked by `https`. `actions`: the
+    text of an actions file; `buttons`: whether the page has any.
 
     `all_handlers`: beside the first server stand one without fast handlers, and one with Quart alone.
     """
@@ -198,10 +230,14 @@ async def serve_web(
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
         rules = read_rules(actions or (ROOT / "config/actions.toml").read_text())
+        auth = AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30)
+        outside = OutsideRoutes(_log_ins(people, public_url, identity or {}, https), auth, origins, addresses)
         resources = WebRoutes(
-            auth=AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30),
+            auth=auth,
+            outside=outside,
             users=UserRoutes(people.accounts, bearer, addresses),
             sessions=SessionRoutes(people.accounts, bearer),
+            personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             actions=ActionRoutes(people.stores, bearer, rules),
             server=ServerRoutes(
@@ -216,8 +252,10 @@ async def serve_web(
                 registration=True,
                 branding=branding,
                 public_url=public_url,
+                log_ins=outside.buttons(),
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
+            audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
             document=OpenApiRoutes(),
         )
         routes = (*resources, *more_routes(bearer))

@@ -9,7 +9,8 @@ and before the recording. Everything is compared by PostgreSQL's clock.
 2. An action whose id is known already is left alone. It is found to be a duplicate later.
 3. A start is used, and an action held, only if nothing refused the action before.
 
-Batches without such actions never come here. Coroutines run in asyncio, and raise what asyncpg raises.
+Batches without such actions never come here. Coroutines with names that end in `_aio` run in asyncio, and raise what
+asyncpg raises.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import asyncpg
 
 from scoreboard.domain.actions import invalid
 from scoreboard.domain.audit import AuditEvent, AuditKind
+from scoreboard.domain.bans import Ban, banned
 from scoreboard.domain.conditions import Conditions, HeldStatus
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import (
@@ -30,11 +32,16 @@ from scoreboard.domain.outcomes import (
     SubmittedAction,
     daily_cap_reached,
 )
+from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import audit_events
 
 MAX_HELD_ACTIONS = 100  # of a user that wait at a time; more: 429
 
-LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+# A ban waits for this lock too: whoever may not act now neither uses a start nor is held or approved.
+LOCK_SQL = """
+SELECT id, ban, CASE WHEN ban = 2 THEN
+    (SELECT reason FROM bans b WHERE b.user_id = users.id AND lifted_at IS NULL AND is_reason_shown) END AS ban_reason
+FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE OF users"""
 
 # What is known of each action (user, type, action id) of the batch. `points` and `count`: what its user has of its type
 # today, with what waits; $4: whether anybody asks.
@@ -57,6 +64,8 @@ CROSS JOIN LATERAL (
               AND h.held_at >= day
     ) both_kinds
 ) today"""
+
+IS_KNOWN_SQL = "SELECT EXISTS (SELECT FROM action_keys WHERE user_id = $1 AND action_id = $2)"
 
 # Texts, so that what is no UUID is no error but unknown.
 STARTS_SQL = """
@@ -206,10 +215,13 @@ async def decide_aio(
     places = [place for place, action in enumerate(actions) if action.conditions and outcomes[place] is None]
     if not places:
         return outcomes
-    present = {row["id"] for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
+    users = {row["id"]: row for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
     for place in places:
-        if actions[place].user not in present:
+        user = users.get(actions[place].user)
+        if user is None:
             outcomes[place] = USER_DELETED
+        elif user["ban"] == Ban.FULL:
+            outcomes[place] = banned(user["ban_reason"])
     places = [place for place in places if outcomes[place] is None]
     decisions = _Decisions(await _read_aio(conn, actions, places))
     for place in places:
@@ -328,6 +340,12 @@ async def _approve_aio(
     if events:
         await audit_events.add_aio(conn, events)
     return [place for place in places if (actions[place].user, actions[place].action_id) not in approved]
+
+
+async def is_known(stores: Stores, user: UUID, action_id: str) -> bool:
+    """Whether an action of the user with that id was recorded, or waits or waited for a decision. Raises
+    StorageUnavailable."""
+    return bool(await stores.fetchval(IS_KNOWN_SQL, user, action_id))
 
 
 def _points(action: SubmittedAction) -> int:

@@ -15,8 +15,8 @@ from uuid import UUID
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.drivers.stores import Stores
 
-# of an ended session's row: an access token of it may be valid for a day, plus one day
-RETENTION_DAYS = 2
+# Days that an ended session's row is kept, at least: an access token of it may be valid for a day, plus one day.
+MIN_RETENTION_DAYS = 2
 
 # A concurrent change of the password holds the row. The statement waits for it, and then opens no session.
 OPEN = """
@@ -68,6 +68,11 @@ SELECT id, client, created_at, coalesce(rotated_at, created_at) AS used_at FROM 
 WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
       AND ($2::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM sessions WHERE id = $2 AND user_id = $1))
 ORDER BY created_at DESC, id DESC LIMIT $3"""
+
+IS_YOUNGER = """
+SELECT EXISTS (
+    SELECT FROM sessions WHERE id = $1 AND revoked_at IS NULL AND created_at > now() - make_interval(secs => $2)
+)"""
 
 REVOKE_OWN = """
 UPDATE sessions SET revoked_at = now()
@@ -184,6 +189,11 @@ async def live(stores: Stores, user: UUID, after: UUID | None, size: int) -> lis
     ]
 
 
+async def is_younger(stores: Stores, sid: UUID, seconds: float) -> bool:
+    """Whether a live session was opened, by a log-in, in the last so many seconds."""
+    return bool(await stores.fetchval(IS_YOUNGER, sid, float(seconds)))
+
+
 async def revoke_own(stores: Stores, sid: UUID, user: UUID) -> bool:
     """Ends a session of this user for good. False: the user has no such session, or it has ended."""
     return bool(await stores.fetchval(REVOKE_OWN, sid, user))
@@ -210,9 +220,9 @@ async def now(stores: Stores) -> float:
     return float(await stores.fetchval(NOW))
 
 
-async def prune(stores: Stores) -> None:
-    """Deletes sessions that ended RETENTION_DAYS ago or longer. Called by housekeeping."""
-    await stores.execute(PRUNE, RETENTION_DAYS)
+async def prune(stores: Stores, days: int = MIN_RETENTION_DAYS) -> None:
+    """Deletes sessions that ended so many days ago or longer. Called by housekeeping."""
+    await stores.execute(PRUNE, max(days, MIN_RETENTION_DAYS))
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -3,7 +3,7 @@ import { Account } from './account.js';
 import { Refused } from './actions.js';
 import { BoardView, fill } from './board.js';
 import { count, digits, offerWhole, paintFace } from './drawing.js';
-import { ask, connect, submitAction } from './scoreboard.js';
+import { ask, connect, startAction, submitAction } from './scoreboard.js';
 import { aheadWords, Sparkline } from './standing.js';
 import { drawState, seconds, write } from './words.js';
 
@@ -15,7 +15,8 @@ const LADDER_ROWS = 100; // of one request
 const PROBE_INTERVAL = 2_000; // ms between two probes of a server that does not answer, and for its answer
 const COOLDOWNS_KEY = 'scoreboard:cooldowns'; // of whoever is logged in here
 
-const account = new Account('', { lasting: true });
+const account = new Account(ask, '', { lasting: true });
+adoptLogIn();
 const pinned = $('mine').rows[0];
 const board = new BoardView($('board'), pinned);
 const sparkline = new Sparkline($('sparkline'));
@@ -27,6 +28,7 @@ const { perMinute, updated } = document.body.dataset;
 // The best as last asked for, while the user is not among the shown.
 /** @type {import('./scoreboard.js').Entry[]} */ let ladder = [];
 /** @type {ReturnType<typeof setTimeout> | undefined} */ let rankTimer;
+let waiting = 0; // own actions that wait for a decision
 let announcedScore = 0; // an action's score is announced once
 let changed = updated ?? ''; // time of the last change
 let shownUser = ''; // the id of the user whose numbers `mine` are
@@ -60,6 +62,7 @@ function refusalWords({ code, layer, status, errors, message }, title) {
   const limits = {
     user: `You have used your ${perMinute} actions this minute.`,
     cooldown: `“${title}” needs a pause.`,
+    daily: `You have had all of “${title}” for today.`,
     login: 'Too many attempts to log in.',
     ip: 'Too many requests from your network.',
   };
@@ -148,6 +151,7 @@ function tick() {
   if (note.until && !seconds(note.until)) note = { words: '', until: 0 };
   let hint = '';
   if (mine && !mine.rank && mine.score) hint = 'Your rank is being counted.';
+  else if (waiting) hint = waiting === 1 ? 'One action waits for a decision.' : `${waiting} actions wait for a decision.`;
   else if (mine && !mine.rank && buttons.length) hint = 'One action puts you on the board.';
   write($('note'), note.words + nextIn(note.until) || hint);
 
@@ -170,7 +174,14 @@ live.addEventListener('board', (/** @type {any} */ { detail }) => {
   if (placed && !board.shown.has(me)) refreshRank(); // fallen out: only the server knows how far
   tick();
 });
-live.addEventListener('personal', (/** @type {any} */ { detail }) => showScore(detail));
+live.addEventListener('personal', (/** @type {any} */ { detail }) => {
+  showScore(detail);
+  if (waiting) countWaiting(); // it may be an approval
+});
+live.addEventListener('rejected', (/** @type {any} */ { detail }) => {
+  announce(`“${titleOf(detail.actionType)}” was not accepted: ${detail.reason}`);
+  countWaiting();
+});
 
 /**
  * Shows the user's score. An own action comes twice, by its answer and by the live event; it is announced once.
@@ -213,21 +224,61 @@ function restoreCooldowns() {
   }
 }
 
+/** What the button of an action says. */
+const titleOf = (action = '') =>
+  buttons.find(({ dataset }) => dataset.action === action)?.children[1].textContent ?? action;
+
+/** Counts the user's actions that wait for a decision, if the page has such actions. */
+async function countWaiting() {
+  const { user } = account;
+  waiting = 0;
+  if (user && buttons.some(({ dataset }) => dataset.proof)) {
+    const token = await account.token().catch(() => null);
+    const { json } = await ask('users/me/held?limit=100', { token: token ?? '' });
+    if (account.user !== user) return;
+    const held = json?.data?.held ?? [];
+    waiting = held.filter((/** @type {{status: string}} */ { status }) => status === 'held').length;
+  }
+  tick();
+}
+
+/** Begins a button's action: pressed again, after the time that it takes at least, the button submits it.
+ * @param {HTMLButtonElement} button @param {import('./scoreboard.js').Action} action */
+async function begin(button, action) {
+  const { startId } = await startAction(action);
+  button.dataset.start = startId;
+  startCooldown(button, Number(button.dataset.started) * 1000);
+  announce(`“${titleOf(action.actionType)}” has begun. Press again when it is done.`);
+}
+
 /** Submits a button's action. @param {HTMLButtonElement} button */
 async function submit(button) {
   if (button.ariaDisabled || button.ariaBusy) return;
   button.ariaBusy = 'true';
   const slow = setTimeout(() => announce('No answer yet. Trying again …'), 1500);
-  const { action: actionType = '', metadata = '{}', cooldown } = button.dataset;
+  const { action: actionType = '', metadata = '{}', cooldown, started, start: startId, proof } = button.dataset;
   try {
     const credentials = (/** @type {boolean} */ renew) => account.credentials(renew);
-    const submitted = submitAction({ actionType, metadata: JSON.parse(metadata), credentials });
-    const { newScore, newRank, pointsAwarded } = await submitted;
+    const action = { actionType, metadata: JSON.parse(metadata), credentials, startId };
+    if (started && !startId) await begin(button, action);
+    else {
+      // A game would send its replay.
+      const replay = new TextEncoder().encode(`${actionType} ${new Date().toISOString()}`);
+      /** @type {import('./scoreboard.js').Scored | import('./scoreboard.js').Held} */
+      const outcome = await submitAction(proof === 'evidence' ? { ...action, evidence: replay } : action);
+      startCooldown(button, Number(cooldown) * 1000);
+      if ('status' in outcome) {
+        announce(`“${titleOf(actionType)}” waits for a decision.`);
+        countWaiting();
+      } else showScore({ score: outcome.newScore, rank: outcome.newRank, points: outcome.pointsAwarded });
+      delete button.dataset.start;
+    }
     clearTimeout(slow);
-    startCooldown(button, Number(cooldown) * 1000);
-    showScore({ score: newScore, rank: newRank, points: pointsAwarded });
   } catch (error) {
     clearTimeout(slow);
+    // A start that can't be used any more; one that is too young can.
+    const [fault] = /** @type {Refused} */ (error).errors ?? [];
+    if (fault?.field === 'startId' && !fault.message.endsWith('ago')) delete button.dataset.start;
     const refused = /** @type {Refused} */ (error);
     const { code, layer, wait } = refused;
     const resting = layer === 'cooldown' ? [button] : buttons;
@@ -240,6 +291,16 @@ async function submit(button) {
 for (const button of buttons) button.addEventListener('click', () => submit(button));
 
 // ---- the account --------------------------------------------------------------------------------------------------
+
+/** Takes over a log-in by an outside issuer, from which the browser has just come back: a cookie names the user. */
+function adoptLogIn() {
+  const isSecure = location.protocol === 'https:';
+  const name = `${isSecure ? '__Host-' : ''}scoreboard_user`; // with the prefix no other host can have set it
+  const user = new RegExp(`(?:^|; )${name}=([\\da-f-]{36})`).exec(document.cookie)?.[1];
+  if (!user) return;
+  document.cookie = `${name}=; Path=/; Max-Age=0${isSecure ? '; Secure' : ''}`;
+  account.adopt(user);
+}
 
 const form = $('enter');
 let isRegistering = false;
@@ -336,6 +397,7 @@ account.addEventListener('change', async () => {
     write($('gained'), '');
   }
   if (shownUser !== id) restoreCooldowns();
+  if (shownUser !== id) countWaiting();
   shownUser = id;
   if (other) {
     announce('');

@@ -43,6 +43,7 @@ CREATE TABLE held_actions (
 );
 
 CREATE INDEX held_actions_user ON held_actions (user_id, id DESC);
+CREATE INDEX held_actions_newest ON held_actions (held_at);
 CREATE INDEX held_actions_waiting ON held_actions (expires_at) WHERE status = 'held';
 CREATE INDEX held_actions_decided ON held_actions (keep_until) WHERE status <> 'held';
 CREATE INDEX held_actions_evidence ON held_actions (user_id, evidence_sha256) WHERE evidence_sha256 IS NOT NULL;
