@@ -112,7 +112,7 @@ class _LoggedIn(msgspec.Struct):
 _recorded = msgspec.json.Decoder(_Recorded)
 _held = msgspec.json.Decoder(_Held)
 _started = msgspec.json.Decoder(_StartAnswer)
-_logged_in = msgspec.json.Decoder(_LoggedIn)
+logged_in_decoder = msgspec.json.Decoder(_LoggedIn)
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def log_in_steps(log_in: Send, *, now: Callable[[], float], retry_seconds: float
     """A new session's credentials."""
     answer = yield from request(log_in, now=now, retry_seconds=retry_seconds)
     if answer.status_code != httpx.codes.OK:
-        raise _refused(answer)
-    return _read(_logged_in, answer).data
+        raise refused_answer(answer)
+    return read_answer(logged_in_decoder, answer).data
 
 
 class SessionState:
@@ -291,11 +291,11 @@ class SessionState:
         except Unreachable as exc:
             raise Unreachable(str(exc), action_id) from exc
         if answer.status_code == httpx.codes.ACCEPTED:
-            held = _read(_held, answer).data
+            held = read_answer(_held, answer).data
             raise ActionHeld(held.actionId, held.status, held.points, held.expiresAt, held.reason)
-        outcome = _read(_recorded, answer).data if answer.status_code in {200, 409} else None
+        outcome = read_answer(_recorded, answer).data if answer.status_code in {200, 409} else None
         if outcome is None:
-            raise _refused(answer)
+            raise refused_answer(answer)
         return outcome if answer.status_code == httpx.codes.OK else msgspec.structs.replace(outcome, replayed=True)
 
     def _post(self, action: dict[str, Any]) -> Steps[httpx.Response]:
@@ -309,13 +309,13 @@ class SessionState:
         body = msgspec.json.encode({"actionType": action_type})
         answer = yield from self._authorized("POST", START_PATH, body, JSON)
         if answer.status_code != httpx.codes.CREATED:
-            raise _refused(answer)
-        return _read(_started, answer).data
+            raise refused_answer(answer)
+        return read_answer(_started, answer).data
 
     def _upload(self, digest: str, evidence: bytes) -> Steps[None]:
         answer = yield from self._authorized("PUT", EVIDENCE_PREFIX + digest, evidence, BLOB)
         if answer.status_code != httpx.codes.NO_CONTENT:
-            raise _refused(answer)
+            raise refused_answer(answer)
 
     def refresh_steps(self) -> Steps[None]:
         """Exchanges the refresh token for new credentials. The caller holds a lock: two at once would
@@ -325,8 +325,8 @@ class SessionState:
             Send("POST", REFRESH_PATH, body, JSON), now=self._now, retry_seconds=self._retry_seconds
         )
         if answer.status_code != httpx.codes.OK:
-            raise _refused(answer)
-        self._set_credentials(_read(_logged_in, answer).data)
+            raise refused_answer(answer)
+        self._set_credentials(read_answer(logged_in_decoder, answer).data)
 
     def is_refreshed(self, used: str, instead_of: str) -> bool:
         """Whether another task has refreshed meanwhile: `used` was the refresh token, `instead_of` the access token
@@ -337,7 +337,7 @@ class SessionState:
         """Ends the session on the server."""
         answer = yield from self._authorized("POST", LOGOUT_PATH)
         if answer.status_code != httpx.codes.NO_CONTENT:
-            raise _refused(answer)
+            raise refused_answer(answer)
 
     def _authorized(
         self, method: str, path: str, body: bytes | None = None, fields: Mapping[str, str] | None = None
@@ -354,7 +354,7 @@ class SessionState:
         answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
         if self.credentials.refreshToken and (
             answer.status_code == httpx.codes.UNAUTHORIZED
-            or (answer.status_code == httpx.codes.FORBIDDEN and _refused(answer).code == "INVALID_SIGNATURE")
+            or (answer.status_code == httpx.codes.FORBIDDEN and refused_answer(answer).code == "INVALID_SIGNATURE")
         ):
             yield Refresh(instead_of=token)
             answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
@@ -375,7 +375,7 @@ def _cause(exc: BaseException) -> BaseException:
 def _has_untimely_timestamp(answer: httpx.Response) -> bool:
     """Whether an action was refused because of its time."""
     return answer.status_code == httpx.codes.BAD_REQUEST and any(
-        isinstance(error, dict) and error.get("field") == "timestamp" for error in _refused(answer).errors
+        isinstance(error, dict) and error.get("field") == "timestamp" for error in refused_answer(answer).errors
     )
 
 
@@ -383,13 +383,13 @@ def _retry_after(answer: httpx.Response) -> float | None:
     return seconds(answer.headers.get("retry-after"))
 
 
-def _read(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
+def read_answer(decoder: msgspec.json.Decoder[T], answer: httpx.Response) -> T:
     """The body of an answer of the scoreboard's. Raises Refused for a page of some portal or proxy on the way."""
     try:
         return decoder.decode(answer.content)
     except DECODE_ERRORS as exc:
-        raise _refused(answer) from exc
+        raise refused_answer(answer) from exc
 
 
-def _refused(answer: httpx.Response) -> Refused:
+def refused_answer(answer: httpx.Response) -> Refused:
     return refused(answer.status_code, answer.content, _retry_after(answer))

@@ -79,6 +79,17 @@ class ServerProcess:
                 time.sleep(0.05)
         raise AssertionError(f"the server is not ready: {self.log.read_text()[-3000:]}")
 
+    def run_command(self, *words: str) -> str:
+        """Runs `scoreboard WORDS…` with the settings of the node. Returns its standard output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "scoreboard", *words],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()

@@ -94,6 +94,7 @@ class WebServer:
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
+    server_keys: ServerKeys | None = None
     queue: Queue = field(default_factory=Queue)  # of bulk submissions; a test drains it
     cached_reads: int = 0  # how often `current_snapshot` returned a board
 
@@ -297,6 +298,7 @@ async def serve_web(
 
         await nursery.start(monitor.run)
         await nursery.start(server_keys.watch)
+        made.server_keys = server_keys
 
         async def serve(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]
