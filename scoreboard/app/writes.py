@@ -17,6 +17,7 @@ from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.settings.model import Settings
 from scoreboard.storage.agreement import DetachedWriters
+from scoreboard.storage.board_refresh import BoardRefresh
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.commit import Commit
 from scoreboard.storage.redis.limits import UserLimits
@@ -33,6 +34,8 @@ class WriteParts(NamedTuple):
     queue: Queue
     commits: list[Commit]
     submit_action: SubmitAction
+    stores: Stores
+    board_refresh: BoardRefresh  # for changes that no committer makes
 
 
 def build_writes(
@@ -66,7 +69,8 @@ def build_writes(
     for projector in projectors:
         projector.repair.writers = lambda: [commit.writer.writer_id for commit in commits]
     queue = Queue()
-    return WriteParts(rules, projectors, queue, commits, SubmitAction(rules, queue))
+    board_refresh = BoardRefresh(stores, [projector.projection for projector in projectors], redis_breaker)
+    return WriteParts(rules, projectors, queue, commits, SubmitAction(rules, queue), stores, board_refresh)
 
 
 def build_projectors(

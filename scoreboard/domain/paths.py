@@ -15,6 +15,15 @@ LOGOUT_PATH = "/api/v1/auth/logout"
 PROFILE_PATH = "/api/v1/users/me"
 PASSWORD_PATH = "/api/v1/users/me/password"  # noqa: S105 - a path, not a password
 
+ADMIN_PREFIX = "/api/v1/admin/"  # of those who have a role; <user> and <action> are parameters
+ADMIN_USERS_PATH = "/api/v1/admin/users"
+ADMIN_USER_PATH = "/api/v1/admin/users/<user>"
+ADMIN_BAN_PATH = "/api/v1/admin/users/<user>/ban"
+ADMIN_NOTES_PATH = "/api/v1/admin/users/<user>/notes"
+ADMIN_ROLE_PATH = "/api/v1/admin/users/<user>/role"
+ADMIN_REVERSE_PATH = "/api/v1/admin/users/<user>/actions/<action>/reverse"
+ADMIN_LOG_PATH = "/api/v1/admin/log"
+
 SUBMIT_PATH = "/api/v1/scores/action"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 LIVE_PATH = "/api/v1/scores/live"  # the WebSocket

@@ -21,6 +21,9 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
+from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.log import AdminLogRoutes
+from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
@@ -50,6 +53,19 @@ _DETAILS = {
 
 
 @dataclass(frozen=True, slots=True)
+class AdminRoutes:
+    """The objects that have routes of /admin. Iterating yields every route of them."""
+
+    users: AdminUserRoutes
+    corrections: AdminCorrectionRoutes
+    log: AdminLogRoutes
+
+    def __iter__(self) -> Iterator[Route]:
+        for resource in (self.users, self.corrections, self.log):
+            yield from resource.routes()
+
+
+@dataclass(frozen=True, slots=True)
 class WebRoutes:
     """The objects that have routes, put together by the composition root. Iterating yields every route."""
 
@@ -61,11 +77,13 @@ class WebRoutes:
     pages: PageRoutes
     avatars: AvatarRoutes
     document: OpenApiRoutes
+    admin: AdminRoutes
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (self.auth, self.users, self.scores, self.live, self.pages, self.avatars, self.document):
             yield from resource.routes()
+        yield from self.admin
         yield from self.health.routes(metrics=self.metrics)
 
 
