@@ -1,9 +1,8 @@
 """Reversals by the API, of every action id that a client may choose."""
 
 from base64 import urlsafe_b64encode
+from secrets import randbits
 from urllib.parse import quote
-
-import pytest
 
 from scoreboard.domain.roles import Role
 from tests.operations.people import database_url
@@ -19,7 +18,7 @@ async def test_reverse_and_undo(database_url: str, redis_url: str) -> None:
     async with serve_web(database_url, redis_url) as server:
         mia, ann = await person(server, "Mia", Role.MODERATOR), await person(server, "Ann")
         async with connection(server.people.stores) as conn:
-            await Scribe(conn, 7).record(
+            await Scribe(conn, randbits(60)).record(
                 [claim(ann.user, points=10, action_id="a1"), claim(ann.user, points=5, action_id="a2")]
             )
         path = f"users/{ann.user}/actions/a1/reverse"
@@ -44,19 +43,18 @@ async def test_reverse_and_undo(database_url: str, redis_url: str) -> None:
         assert (await mia.send("POST", f"users/{mia.user}/actions/a1/reverse", json={"reason": "a"})).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "action_id", ["a b", "é", "😀", "a/b", "..", ".", "a%2Fb", "\n", "~a", "a?b#c", "x" * 100, "\\"]
-)
-async def test_no_action_id_is_out_of_reach(database_url: str, redis_url: str, action_id: str) -> None:
+async def test_no_action_id_is_out_of_reach(database_url: str, redis_url: str) -> None:
     """A cheat chooses the ids. Those that no path can hold are written in base64url after a `~`."""
+    ids = ("a b", "é", "😀", "a/b", "..", ".", "a%2Fb", "\n", "~a", "a?b#c", "x" * 100, "\\")
     async with serve_web(database_url, redis_url) as server:
         mia, ann = await person(server, "Mia", Role.MODERATOR), await person(server, "Ann")
         async with connection(server.people.stores) as conn:
-            await Scribe(conn, 7).record([claim(ann.user, points=10, action_id=action_id)])
-        encoded = "~" + urlsafe_b64encode(action_id.encode()).decode().rstrip("=")
-        taken = await mia.send("POST", f"users/{ann.user}/actions/{encoded}/reverse", json={"reason": "a"})
-        assert taken.status_code == 200, taken.text
-        assert taken.json()["data"]["actionId"] == action_id
-        if action_id.isalnum() or action_id == "a b":
+            await Scribe(conn, randbits(60)).record([claim(ann.user, points=10, action_id=each) for each in ids])
+        for action_id in ids:
+            encoded = "~" + urlsafe_b64encode(action_id.encode()).decode().rstrip("=")
+            taken = await mia.send("POST", f"users/{ann.user}/actions/{encoded}/reverse", json={"reason": "a"})
+            assert taken.status_code == 200, taken.text
+            assert taken.json()["data"]["actionId"] == action_id
+        for action_id in ("a b", "é", "x" * 100):
             back = await mia.send("DELETE", f"users/{ann.user}/actions/{quote(action_id, safe='')}/reverse")
-            assert back.json()["data"]["newScore"] == 10
+            assert back.json()["data"]["pointsAwarded"] == 10
