@@ -125,7 +125,8 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
         if isinstance(found, Refusal):
             return found
         if not yes:
-            question = f"Delete {printable(f'{found.username} <{found.email}>')} and all their actions?"
+            who = found.username if found.email is None else f"{found.username} <{found.email}>"
+            question = f"Delete {printable(who)} and all their actions?"
             ask = partial(click.confirm, question, abort=True, err=True)
             await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
         projectors = build_projectors(settings, stores, BOARDS, node=node_name())
@@ -218,8 +219,8 @@ def _show(lines: Callable[[], Iterator[str]]) -> None:
 
 
 def _as_line(user: Listed) -> str:
-    score = "-" if user.score is None else str(user.score)
-    return "\t".join((str(user.user), printable(user.username), printable(user.email), score, rfc3339(user.created_ms)))
+    email, score = user.email or "-", "-" if user.score is None else str(user.score)
+    return "\t".join((str(user.user), printable(user.username), printable(email), score, rfc3339(user.created_ms)))
 
 
 def _as_json(user: Listed) -> str:

@@ -270,14 +270,18 @@ class SessionState:
             raise _refused(answer)
 
     def _authorized(self, method: str, path: str, body: bytes | None = None) -> Steps[httpx.Response]:
-        """One request as the user; once more with a new token when the old one is refused."""
+        """One request as the user; once more with a new token when the old one is refused, or with a new action secret
+        when the key of the old one was revoked."""
         if self.is_due:
             yield Refresh()
         token = self.credentials.accessToken
         answer = yield from request(
             Send(method, path, body, self.headers(body)), now=self._now, retry_seconds=self._retry_seconds
         )
-        if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
+        if self.credentials.refreshToken and (
+            answer.status_code == httpx.codes.UNAUTHORIZED
+            or (answer.status_code == httpx.codes.FORBIDDEN and _refused(answer).code == "INVALID_SIGNATURE")
+        ):
             yield Refresh(instead_of=token)
             answer = yield from request(
                 Send(method, path, body, self.headers(body)), now=self._now, retry_seconds=self._retry_seconds

@@ -31,7 +31,7 @@ async def change_password(
     profile = await users.profile(stores, user)
     if profile is None:
         return USER_DELETED
-    secret = await check_password(new, (profile.username, profile.email), field="newPassword")
+    secret = await check_password(new, profile.own_words, field="newPassword")
     if isinstance(secret, FieldError):
         return invalid([secret])
     with admission.admit(client) as admitted:
@@ -58,7 +58,7 @@ async def set_password(
     sessions: Sessions, user: Profile, password: str, hash_password: Callable[[str], Awaitable[str]]
 ) -> int | Refusal:
     """Sets the user's password, and ends all sessions. Returns how many have ended. Raises StorageUnavailable."""
-    secret = await check_password(password, (user.username, user.email))
+    secret = await check_password(password, user.own_words)
     if isinstance(secret, FieldError):
         return invalid([secret])
     ended = await credentials.replace(sessions.stores, user.user, await hash_password(secret))

@@ -72,13 +72,35 @@ class Sessions:
         self.bus = bus
         self._authenticator, self._clock = authenticator, clock
 
-    async def open(self, user: UUID, username: str, password_hash: str) -> LoggedIn | None:
-        """A new session; None when `password_hash` is no longer the user's, or the user is deleted."""
-        sid = uuid4()
-        token = self.issuer.first_refresh_token(sid, secrets.token_bytes(VALUE_BYTES))
+    async def open(self, user: UUID, username: str, password_hash: str, client: str = "") -> LoggedIn | None:
+        """A new session; None when `password_hash` is no longer the user's, or the user is deleted. `client`: browser
+        and system in words (domain.user_agents), which the user's list of sessions shows."""
+        sid, token = self._first_token()
         digest = refresh_tokens.digest(token)
-        expires_ms = await session_store.open_session(self.stores, sid, user, digest, self.refresh_days, password_hash)
+        expires_ms = await session_store.open_session(
+            self.stores, sid, user, digest, self.refresh_days, password_hash, client
+        )
         return None if expires_ms is None else self.logged_in(Opened(user, username, expires_ms), sid, token)
+
+    async def open_identified(
+        self, user: UUID, username: str, client: str = "", *, only_guest: bool = False
+    ) -> LoggedIn | None:
+        """A new session for a user whom something else than a password has identified: a device key, an outside
+        issuer, a server key. None when the user is deleted, at that very moment too.
+
+        `only_guest`: also None when the user has an address, so is no guest any more.
+        """
+        sid, token = self._first_token()
+        digest = refresh_tokens.digest(token)
+        expires_ms = await session_store.open_identified(
+            self.stores, sid, user, digest, self.refresh_days, client, only_guest=only_guest
+        )
+        return None if expires_ms is None else self.logged_in(Opened(user, username, expires_ms), sid, token)
+
+    def _first_token(self) -> tuple[UUID, str]:
+        """The id of a new session, and its first refresh token."""
+        sid = uuid4()
+        return sid, self.issuer.first_refresh_token(sid, secrets.token_bytes(VALUE_BYTES))
 
     def logged_in(self, opened: Opened, sid: UUID, refresh_token: str) -> LoggedIn:
         """The answer for the client of an open session: a new access token, and the session's action secret."""
@@ -89,7 +111,7 @@ class Sessions:
             accessToken=issuer.access_token(user, sid, jti=uuid4().hex, now=self._clock()),
             expiresIn=issuer.lifetime_seconds,
             actionSecret=issuer.action_secret(user, sid),
-            actionKeyVersion=issuer.current_version,
+            actionKeyVersion=issuer.action_key_version,
             actionSecretExpiresAt=rfc3339(opened.expires_ms),
             refreshToken=refresh_token,
         )
