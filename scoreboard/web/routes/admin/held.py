@@ -108,11 +108,12 @@ class AdminHeldRoutes:
 
     async def decide(self, request: Request, member: Member) -> Response | Refusal:
         """Decide about an action that waits: it counts (approve), or it does not (refuse)."""
-        row, body = await self._find(request), json_body.read(request, _body)
-        if isinstance(row, Refusal):
-            return row
+        body = json_body.read(request, _body)
         if isinstance(body, Refusal):
             return body
+        row = await self._find(request)
+        if isinstance(row, Refusal):
+            return row
         if refused := await refuse_subject(self._stores, row.user, member.user):
             return refused
         outcome = await self._held.decide(
