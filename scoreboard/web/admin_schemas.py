@@ -1,6 +1,6 @@
 """The types of bodies, queries and responses of /admin, for its routes and the OpenAPI document.
 
-Tested in tests/web/routes/admin/.
+Tested in tests/web/routes/admin/test_access.py.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -69,7 +69,7 @@ class HeldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UsersQuery(msgspec.Struct):
-    """The beginning of a name, a whole e-mail address, or an id; and the page."""
+    """The beginning of a name, or a whole e-mail address, id or external id; and the page."""
 
     query: Annotated[str, Meta(max_length=MAX_SEARCH_LENGTH)] = ""
     cursor: Annotated[str, Meta(max_length=MAX_SEARCH_LENGTH)] = ""
@@ -133,7 +133,7 @@ class AdminUsersAnswer(msgspec.Struct):
 class HistoryEntry(msgspec.Struct):
     """What happened. `kind` says what `details` has: of an action also whether it is reversed now."""
 
-    kind: Literal["action", "ban", "reversal", "note"]
+    kind: Literal["action", "ban", "reversal", "flag", "note"]
     id: str
     at: str
     details: dict[str, Any]
