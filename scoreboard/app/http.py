@@ -32,6 +32,7 @@ from scoreboard.web.route import build_direct_table, paths
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
@@ -114,6 +115,7 @@ def _build_routes(
         PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
+        KeyRoutes(accounts.accounts.sessions.issuer.public_jwks()),
         HealthRoutes(health),
         PageRoutes(
             writes.rules if settings.page.actions else {},

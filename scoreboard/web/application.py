@@ -24,6 +24,7 @@ from scoreboard.web.route import Route
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
@@ -61,6 +62,7 @@ class WebRoutes:
     personal_data: PersonalDataRoutes
     scores: ScoreRoutes
     live: LiveRoutes
+    keys: KeyRoutes
     health: HealthRoutes
     pages: PageRoutes
     avatars: AvatarRoutes
@@ -70,7 +72,7 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.users, self.sessions, self.personal_data, self.scores, self.live),
-            *(self.pages, self.avatars, self.document),
+            *(self.keys, self.pages, self.avatars, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)

@@ -292,6 +292,23 @@ class Alive(msgspec.Struct):
     alive: bool
 
 
+class PublicKey(msgspec.Struct, omit_defaults=True):
+    """A JSON Web Key (RFC 7517) of an Ed25519 key (RFC 8037)."""
+
+    kty: str
+    crv: str
+    use: str
+    alg: str
+    kid: str
+    x: str
+
+
+class PublicKeys(msgspec.Struct):
+    """The keys that verify access tokens, the one that signs now first."""
+
+    keys: list[PublicKey]
+
+
 class MetricsText(msgspec.Struct):
     """Prometheus' text format."""
 

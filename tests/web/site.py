@@ -43,6 +43,7 @@ from scoreboard.web.route import Route, build_direct_table, build_fast_table, qu
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
@@ -194,6 +195,7 @@ async def serve_web(
             personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
             live=LiveRoutes(unused, unused, unused),
+            keys=KeyRoutes(people.accounts.sessions.issuer.public_jwks()),
             health=health,
             pages=PageRoutes(
                 read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},

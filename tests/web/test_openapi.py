@@ -36,6 +36,7 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("GET", "/api/v1/scores/leaderboard"),
             ("GET", "/api/v1/scores/stream"),
             ("GET", "/api/v1/scores/poll"),
+            ("GET", "/.well-known/jwks.json"),
             ("GET", "/livez"),
             ("GET", "/readyz"),
             ("GET", "/metrics"),

@@ -111,7 +111,8 @@ async def test_ended_sessions_are_kept_as_long_as_the_setting_says(
     """Counted from their end; never shorter than an access token may live. A live session stays."""
     await stores.execute("""
         INSERT INTO sessions (id, token_sha256, expires_at, revoked_at)
-        SELECT gen_random_uuid(), '', now() + interval '9 days', CASE days WHEN 0 THEN NULL ELSE now() - days * interval '1 day' END
+        SELECT gen_random_uuid(), '', now() + interval '9 days',
+               CASE days WHEN 0 THEN NULL ELSE now() - days * interval '1 day' END
         FROM unnest('{0, 1, 3, 10, 40}'::int[]) AS days""")
     monkeypatch.setattr(housekeeping, "RUN_INTERVAL_SECONDS", 0.1)
     for days, remaining in ((30, 4), (5, 3), (1, 2)):
