@@ -122,6 +122,7 @@ def _build_routes(
             leaderboard,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            guests=settings.accounts.guests,
             cooldowns=settings.limits.cooldowns,
             avatars=settings.accounts.avatars,
             branding=branding,

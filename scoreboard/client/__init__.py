@@ -17,9 +17,9 @@ Tested in tests/client/test_installation.py.
 from scoreboard.client.addresses import open_http
 from scoreboard.client.board import Board
 from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import Credentials, Outcome
+from scoreboard.client.exchanges import Credentials, Outcome, new_device_key
 from scoreboard.client.live import LiveBoard, connect
-from scoreboard.client.session import Session, log_in
+from scoreboard.client.session import Session, log_in, log_in_as_guest
 from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
@@ -38,5 +38,7 @@ __all__ = [
     "Unreachable",
     "connect",
     "log_in",
+    "log_in_as_guest",
+    "new_device_key",
     "open_http",
 ]

@@ -55,7 +55,10 @@ from scoreboard.client.exchanges import (
     RETRY_SECONDS,
     Credentials,
     Outcome,
+    Steps,
+    log_in_as_guest_steps,
     log_in_steps,
+    new_device_key,
     run_steps,
 )
 from scoreboard.client.following import Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
@@ -80,6 +83,8 @@ __all__ = [
     "Unreachable",
     "connect",
     "log_in",
+    "log_in_as_guest",
+    "new_device_key",
     "open_http",
 ]
 
@@ -129,14 +134,28 @@ def log_in(
     """
     require_loop("asyncio", "log_in")
     parse_server_url(url)
-    return _logged_in(url, username, password, patience)
+    steps = log_in_steps(username, password, now=asyncio.get_running_loop().time, retry_seconds=patience)
+    return _logged_in(url, steps, patience)
+
+
+def log_in_as_guest(
+    url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
+) -> AbstractAsyncContextManager[Session]:
+    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
+    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
+
+    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
+    """
+    require_loop("asyncio", "log_in_as_guest")
+    parse_server_url(url)
+    now = asyncio.get_running_loop().time
+    return _logged_in(url, log_in_as_guest_steps(device_key, username, now=now, retry_seconds=patience), patience)
 
 
 @asynccontextmanager
-async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
-    clock, now = ServerClock(), asyncio.get_running_loop().time
+async def _logged_in(url: str, steps: Steps[Credentials], patience: float) -> AsyncIterator[Session]:
+    clock = ServerClock()
     async with open_http(url) as http:
-        steps = log_in_steps(username, password, now=now, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:

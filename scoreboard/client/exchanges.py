@@ -8,6 +8,7 @@ others. A failure is thrown into it: httpx.TransportError for a `Send` without a
 Tested in tests/client/test_session.py.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,13 +24,14 @@ from scoreboard.client.backoff import Backoff, seconds
 from scoreboard.client.clock import TOLERANCE_SECONDS, ServerClock
 from scoreboard.client.errors import ClientError, Refused, Unreachable, refused
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.paths import LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, SUBMIT_PATH
+from scoreboard.domain.paths import GUEST_PATH, LINK_PATH, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, SUBMIT_PATH
 from scoreboard.security.signing import sign
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 30.0  # that a request is tried again; far less than the 5 minutes after which an action is too old
 REFRESH_AHEAD_SECONDS = 60.0  # before its end a token is renewed, or a fifth of its life before if that is less
+DEVICE_KEY_BYTES = 32  # random; far more than anybody can guess
 LOG_OUT_TIMEOUT_SECONDS = 2.0  # that leaving `log_in` may take
 UNAVAILABLE_STATUSES = frozenset({502, 503, 504})  # tried again
 
@@ -183,6 +185,23 @@ def log_in_steps(username: str, password: str, *, now: Callable[[], float], retr
     return _read(_logged_in, answer).data
 
 
+def new_device_key() -> str:
+    """A random key, by which a guest is known: 43 characters. Whoever has it plays as this guest, so keep it secret."""
+    return secrets.token_urlsafe(DEVICE_KEY_BYTES)
+
+
+def log_in_as_guest_steps(
+    device_key: str, username: str | None, *, now: Callable[[], float], retry_seconds: float
+) -> Steps[Credentials]:
+    """The credentials of a new session of the key's guest."""
+    who = {"deviceKey": device_key} if username is None else {"deviceKey": device_key, "username": username}
+    send = Send("POST", GUEST_PATH, msgspec.json.encode(who), JSON)
+    answer = yield from request(send, now=now, retry_seconds=retry_seconds)
+    if answer.status_code != httpx.codes.OK:
+        raise _refused(answer)
+    return _read(_logged_in, answer).data
+
+
 class SessionState:
     """One user's session: its credentials, and the steps of what it can do.
 
@@ -258,6 +277,14 @@ class SessionState:
             raise _refused(answer)
         self._set_credentials(_read(_logged_in, answer).data)
 
+    def link_steps(self, email: str, password: str, username: str | None) -> Steps[None]:
+        """Makes an account of a guest, and takes over its first session."""
+        account = {"email": email, "password": password} | ({} if username is None else {"username": username})
+        answer = yield from self._authorized("POST", LINK_PATH, msgspec.json.encode(account), signed=False)
+        if answer.status_code != httpx.codes.OK:
+            raise _refused(answer)
+        self._set_credentials(_read(_logged_in, answer).data)
+
     def is_refreshed(self, used: str, instead_of: str) -> bool:
         """Whether another task has refreshed meanwhile: `used` was the refresh token, `instead_of` the access token
         that was refused."""
@@ -269,19 +296,23 @@ class SessionState:
         if answer.status_code != httpx.codes.NO_CONTENT:
             raise _refused(answer)
 
-    def _authorized(self, method: str, path: str, body: bytes | None = None) -> Steps[httpx.Response]:
-        """One request as the user; once more with a new token when the old one is refused."""
+    def _authorized(
+        self, method: str, path: str, body: bytes | None = None, *, signed: bool = True
+    ) -> Steps[httpx.Response]:
+        """One request as the user; once more with a new token when the old one is refused. `signed`: the body is an
+        action's."""
+
+        def send() -> Send:
+            headers = self.headers(body) if signed or body is None else self.headers() | JSON
+            return Send(method, path, body, headers)
+
         if self.is_due:
             yield Refresh()
         token = self.credentials.accessToken
-        answer = yield from request(
-            Send(method, path, body, self.headers(body)), now=self._now, retry_seconds=self._retry_seconds
-        )
+        answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
         if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
             yield Refresh(instead_of=token)
-            answer = yield from request(
-                Send(method, path, body, self.headers(body)), now=self._now, retry_seconds=self._retry_seconds
-            )
+            answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
         return answer
 
 

@@ -56,6 +56,7 @@ class Me(msgspec.Struct, frozen=True):
     email: str | None  # null: a user without an address, such as a guest
     avatarUrl: str | None
     createdAt: str
+    guest: bool  # whether it may become an account by /auth/link
 
 
 class MeAnswer(msgspec.Struct):

@@ -125,5 +125,12 @@ class UserRoutes:
 def _profile_response(request: Request, outcome: Profile | Refusal) -> Response:
     if isinstance(outcome, Refusal):
         return problem(outcome, request.request_id)
-    me = Me(str(outcome.user), outcome.username, outcome.email, outcome.avatar_url, rfc3339(outcome.created_ms))
+    me = Me(
+        str(outcome.user),
+        outcome.username,
+        outcome.email,
+        outcome.avatar_url,
+        rfc3339(outcome.created_ms),
+        outcome.is_guest,
+    )
     return success(me)

@@ -162,6 +162,22 @@ export interface Login {
   password: string;
 }
 
+export interface Guest {
+  url?: string;
+  /** For a new guest; one that is taken gets a number. */
+  username?: string;
+  /** 32 to 128 random characters of base64url; the same key is the same guest. A browser makes and keeps one. */
+  deviceKey?: string;
+}
+
+/** What a guest becomes an account with. */
+export interface Account {
+  /** Another name. */
+  username?: string;
+  email: string;
+  password: string;
+}
+
 export interface Registration {
   url?: string;
   username: string;
@@ -184,11 +200,17 @@ export interface Session extends EventTarget {
   /** For `submitAction`. */
   credentials: (renew?: boolean) => Promise<Credentials>;
   submitAction(actionType: string, metadata?: object): Promise<Scored>;
+  /** The key of the guest who plays here; outside of a browser keep it. Empty: no guest. */
+  readonly deviceKey: string;
+  /** Makes an account of a guest: score, rank and history stay, the device key is worth nothing any more. */
+  link(account: Account): Promise<void>;
   logout(): Promise<void>;
 }
 
 export function login(who: Login): Promise<Session>;
 export function register(who: Registration): Promise<Session>;
+/** Plays without an account, where the server has guests. */
+export function guest(who?: Guest): Promise<Session>;
 /** The session that this browser has from before; null: nobody is logged in. */
 export function resume(options?: { url?: string }): Promise<Session | null>;
 export function logout(session: Session): Promise<void>;
@@ -230,7 +252,7 @@ export interface Answer {
 /** One request to the API; never rejects for what the network does. */
 export function ask(
   path?: string,
-  options?: { url?: string; body?: string; token?: string; headers?: object; signal?: AbortSignal },
+  options?: { url?: string; method?: string; body?: string; token?: string; headers?: object; signal?: AbortSignal },
 ): Promise<Answer>;
 
 /** One connection, as a transport sees it. */

@@ -43,11 +43,12 @@ function serverOrigin(url = '') {
 /** One request to the API. Never rejects for a network error: status 0 is no answer. @type {Client['ask']} */
 export async function ask(path = '', options = {}) {
   const { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER_TIMEOUT) } = options;
+  const { method = body ? 'POST' : 'GET' } = options;
   const server = serverOrigin(url);
   const type = body && { 'Content-Type': 'application/json' };
   const authorization = token && { Authorization: 'Bearer ' + token };
   const answer = await fetch(server + '/api/v1/' + path, {
-    method: body ? 'POST' : 'GET',
+    method,
     body: body || null,
     headers: { ...headers, ...type, ...authorization },
     signal,
@@ -411,6 +412,8 @@ export const submitAction = async (action) => (await import('./actions.js')).sub
 export const login = async (who) => (await import('./account.js')).begin('login', who);
 /** @type {Client['register']} */
 export const register = async (who) => (await import('./account.js')).begin('register', who);
+/** @type {Client['guest']} */
+export const guest = async (who) => (await import('./account.js')).beginAsGuest(who);
 /** @type {Client['resume']} */
 export const resume = async (options) => (await import('./account.js')).resume(options);
 /** @type {Client['logout']} */
