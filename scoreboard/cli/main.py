@@ -15,6 +15,7 @@ import click
 from scoreboard import __version__
 from scoreboard.cli.keys import keys
 from scoreboard.cli.serve import check_config, serve
+from scoreboard.cli.server_keys import server_keys
 from scoreboard.cli.stores import migrate, rebuild_board, verify
 from scoreboard.cli.users import users
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
@@ -31,7 +32,7 @@ def cli() -> None:
     """A real-time leaderboard server."""
 
 
-for command in (serve, check_config, migrate, rebuild_board, verify, keys, users):
+for command in (serve, check_config, migrate, rebuild_board, verify, keys, users, server_keys):
     cli.add_command(command)
 
 

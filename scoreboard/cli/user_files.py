@@ -27,6 +27,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations.admin import provisioning
 from scoreboard.operations.admin.import_files import decode, detect_csv, parse_users
 from scoreboard.operations.admin.provisioning import Imported
+from scoreboard.operations.key_versions import load_key_versions
 from scoreboard.settings.model import Settings
 from scoreboard.storage.postgres import sessions
 
@@ -97,10 +98,12 @@ def make_tokens(settings: Settings, count: int, output: str) -> None:
     keys = settings.security.keys(settings.embedded.data_dir)
 
     async def work(stores: Stores) -> list[provisioning.DevelopmentToken]:
+        issuer = build_issuer(settings, keys)
+        await load_key_versions(stores, issuer)
         return await provisioning.development_tokens(
             stores,
             count,
-            build_issuer(settings, keys),
+            issuer,
             now=await sessions.now(stores),  # the nodes compare these tokens with PostgreSQL's clock
         )
 

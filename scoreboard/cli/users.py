@@ -1,4 +1,4 @@
-"""The commands `scoreboard users …` for one user, and the list: create, change, delete, list.
+"""The commands `scoreboard users …` for one user, and the list: create, change, delete, role, list.
 
 `user_files` has the commands that read or write files of users. Each command opens the stores for its own duration.
 `terminal` reads passwords and prints refusals.
@@ -19,12 +19,15 @@ from scoreboard.cli.options import configured
 from scoreboard.cli.run import with_accounts, with_stores
 from scoreboard.cli.terminal import CommandRefused, accepted, printable, read_password, utf8_text
 from scoreboard.cli.user_files import import_users, make_tokens
+from scoreboard.domain.audit import OPERATOR
 from scoreboard.domain.boards import BOARDS, rfc3339
 from scoreboard.domain.errors import Refusal
+from scoreboard.domain.roles import NO_ROLE, Role, read_role
 from scoreboard.drivers.stores import Stores
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.admin import users as administration
 from scoreboard.settings.model import Settings
+from scoreboard.storage.postgres import staff
 from scoreboard.storage.postgres import users as user_store
 from scoreboard.storage.postgres.users import Listed
 
@@ -144,6 +147,29 @@ def delete_user(settings: Settings, user: str, yes: bool) -> None:
         )
 
     click.echo(printable(accepted(with_accounts(settings, work))))
+
+
+@users.command("role")
+@configured()
+@click.argument("user", callback=utf8_text)
+@click.argument("role", type=click.Choice([*(role.value for role in Role), NO_ROLE]))
+def set_role(settings: Settings, user: str, role: str) -> None:
+    """Give USER the role of a viewer, a moderator or an admin for /admin, or take it (none).
+
+    USER is a name, an e-mail address or an id. A viewer reads, a moderator bans and corrects, an admin also gives
+    roles. The change is effective with the next request of USER, on every node.
+    """
+
+    async def work(stores: Stores) -> str | Refusal:
+        found = await administration.find_user(stores, user)
+        if isinstance(found, Refusal):
+            return found
+        changed = await staff.set_role(stores, found.user, read_role(role), OPERATOR)
+        if changed is None:
+            return administration.no_such_user(user)
+        return changed if isinstance(changed, Refusal) else f"{found.username} has the role {changed.after or NO_ROLE}"
+
+    click.echo(printable(accepted(with_stores(settings, work))))
 
 
 # ---- the list -------------------------------------------------------------------------------------------------------

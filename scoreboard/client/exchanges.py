@@ -299,8 +299,8 @@ class SessionState:
     def _authorized(
         self, method: str, path: str, body: bytes | None = None, *, signed: bool = True
     ) -> Steps[httpx.Response]:
-        """One request as the user; once more with a new token when the old one is refused. `signed`: the body is an
-        action's."""
+        """One request as the user; once more with a new token when the old one is refused, or with a new action secret
+        when the key of the old one was revoked. `signed`: the body is an action's."""
 
         def send() -> Send:
             headers = self.headers(body) if signed or body is None else self.headers() | JSON
@@ -310,7 +310,10 @@ class SessionState:
             yield Refresh()
         token = self.credentials.accessToken
         answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
-        if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refreshToken:
+        if self.credentials.refreshToken and (
+            answer.status_code == httpx.codes.UNAUTHORIZED
+            or (answer.status_code == httpx.codes.FORBIDDEN and _refused(answer).code == "INVALID_SIGNATURE")
+        ):
             yield Refresh(instead_of=token)
             answer = yield from request(send(), now=self._now, retry_seconds=self._retry_seconds)
         return answer

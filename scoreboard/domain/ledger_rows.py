@@ -1,4 +1,4 @@
-"""Rows of the ledger and turns of its writers, as they go from PostgreSQL to Redis and to other nodes: values only.
+"""Rows of the ledger and batches of its writers, as they go from PostgreSQL to Redis and to other nodes: values only.
 
 Tested in tests/storage/redis/test_projection.py.
 """
@@ -6,13 +6,15 @@ Tested in tests/storage/redis/test_projection.py.
 from typing import NamedTuple
 from uuid import UUID
 
+from scoreboard.domain.bans import Ban
 from scoreboard.domain.boards import Board
 
 
 class LedgerRow(NamedTuple):
     """A subject's total on one board, as the ledger has it. A subject is a user.
 
-    `total` is None when the ledger's row was removed: the entry goes, and the version is that of the removal.
+    `total` is None when the ledger's row was removed: the entry goes, and the version is that of the removal. With a
+    `ban` the entry goes too, although the ledger has a total.
     """
 
     board: Board  # which names its period too
@@ -20,6 +22,7 @@ class LedgerRow(NamedTuple):
     total: int | None
     reached: int
     version: int
+    ban: int = Ban.NONE
 
 
 class ScoreEvent(NamedTuple):
@@ -38,7 +41,8 @@ class ScoreEvent(NamedTuple):
 
 
 class SequenceRange(NamedTuple):
-    """The turns of a writer that a call covers: `first` to `last`, without a gap."""
+    """The batches of a writer that a call covers, by their sequence numbers: `first` to `last`, without a gap. In SQL
+    the number is `commits.turn`."""
 
     writer: int
     first: int

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import trio
 
-from scoreboard.domain import skeletons
+from scoreboard.domain import account_rules, skeletons
 from scoreboard.domain.audit import OPERATOR
-from scoreboard.domain.errors import Refusal
+from scoreboard.domain.errors import FieldError, Refusal
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.change_password import change_password, set_password
@@ -21,13 +21,16 @@ from scoreboard.operations.guests import NO_GUESTS, GuestLoggedIn, link_guest, l
 from scoreboard.operations.log_in import log_in
 from scoreboard.operations.login_admission import THIS_PROCESS, Client, LoginAdmission
 from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.password_rules import invalid
 from scoreboard.operations.personal_data import erase, write_export
 from scoreboard.operations.refresh_session import refresh_session
 from scoreboard.operations.register import REGISTRATION_CLOSED, Created, create_user, register
+from scoreboard.operations.server_users import open_session, put_user
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
 from scoreboard.storage.postgres import credentials, personal_data, users
 from scoreboard.storage.postgres import sessions as session_store
+from scoreboard.storage.postgres.identities import IdentifiedUser
 from scoreboard.storage.postgres.personal_data import LoggedAction, Place
 from scoreboard.storage.postgres.sessions import LiveSession
 from scoreboard.storage.postgres.users import Profile
@@ -159,6 +162,25 @@ class Accounts:
     async def erase(self, identity: Identity, password: str | None, client: Client = THIS_PROCESS) -> Refusal | None:
         """Deletes the user for good, at the user's own wish."""
         return await erase(self.sessions, self.admission, identity, password, client)
+
+    # ---- for game servers -------------------------------------------------------------------------------------------
+
+    async def put_server_user(
+        self, external_id: str, *, username: str | None, avatar_url: str | None, set_avatar: bool
+    ) -> IdentifiedUser | Refusal:
+        """Makes the user of an external id, or changes the name unless it is None, and the picture if `set_avatar`."""
+        picture = None if avatar_url is None else account_rules.avatar_url(avatar_url, self._own_host)
+        if isinstance(picture, FieldError):
+            return invalid([picture])
+
+        async def change(user: UUID, name: str | None) -> Profile | Refusal:
+            return await self._change_profile(user, name, picture, set_avatar=set_avatar, per_hour=None)
+
+        return await put_user(self.sessions, external_id, username, picture, change)
+
+    async def open_server_session(self, user: UUID | None, external_id: str | None) -> LoggedIn | Refusal:
+        """Opens a session for the user with that id, or else with that external id."""
+        return await open_session(self.sessions, user, external_id)
 
     # ---- for the operator, from the command line ---------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 `Authenticator.authenticate` is synchronous, and the first step of every request of a user. A node learns of a revoked
 session in one of three ways: it revoked the session itself, another node sent a message, or `watch` read it from
-PostgreSQL. The last one works without messages.
+PostgreSQL. The last one works without messages. `watch` reads the versions of the master key as well: when other
+signatures count than before, the cache is dropped, since a cached token has the secrets of its session.
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ import trio
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.drivers.clock import DatabaseClock
 from scoreboard.drivers.stores import Stores
+from scoreboard.operations.key_versions import KeyVersions
 from scoreboard.security import tokens
 from scoreboard.security.issuer import Issuer
-from scoreboard.storage.postgres import sessions
+from scoreboard.storage.postgres import master_keys, sessions
 
 # tokens, 1.1 kB each; full: the oldest is dropped, and verified again (150 µs) when it is used
 VERIFIED_CACHE_SIZE = 50_000
@@ -44,7 +46,7 @@ class Identity:
 class Authenticator:
     """Verified tokens and revoked sessions of this node."""
 
-    __slots__ = ("_issuer", "_lifetime", "_revoked", "_stores", "_verified", "clock")
+    __slots__ = ("_issuer", "_key_versions", "_lifetime", "_revoked", "_stores", "_verified", "clock")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Authenticator:
     ) -> None:
         """`watch` measures `clock`; the whole node uses it."""
         self._stores, self._issuer, self.clock = stores, issuer, clock
+        self._key_versions = KeyVersions(issuer)
         # in seconds; after this every token of a revoked session has expired
         self._lifetime = issuer.lifetime_seconds + tokens.IAT_LEEWAY_SECONDS
         self._verified: dict[str, Identity] = {}
@@ -80,12 +83,13 @@ class Authenticator:
         return sid in self._revoked
 
     async def watch(self, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Reads revoked sessions and the time from PostgreSQL, for ever. Started when the first read is done or has
-        failed.
+        """Reads revoked sessions, versions of the master key and the time from PostgreSQL, for ever. Started when the
+        first read is done or has failed.
 
         During an outage of PostgreSQL no session can be revoked. The first read after it covers the whole outage.
-        Cancelling changes nothing.
+        Cancelling changes nothing. Raises StartError when it is starting and can't read a version of the master key.
         """
+        starting = True
         within, since, failing = self._lifetime + OVERLAP_SECONDS, trio.current_time(), False
         while True:
             began = trio.current_time()
@@ -95,12 +99,15 @@ class Authenticator:
                 self.clock.measure(asked, now, self.clock.node_now())
                 for sid in revoked:
                     self._revoked.setdefault(sid, trio.current_time() + self._lifetime)
+                if self._key_versions.apply(await master_keys.read(self._stores), starting=starting):
+                    self._verified.clear()  # each is verified again at its next use, 150 µs
                 within, since, failing = OVERLAP_SECONDS, began, False
             except StorageUnavailable as exc:
                 if not failing:
                     log.warning("revoked_sessions_read_failed", error=str(exc))
                 failing = True
             self._drop_outdated()
+            starting = False
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(REVOCATION_CHECK_SECONDS)

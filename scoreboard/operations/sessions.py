@@ -111,7 +111,7 @@ class Sessions:
             accessToken=issuer.access_token(user, sid, jti=uuid4().hex, now=self._clock()),
             expiresIn=issuer.lifetime_seconds,
             actionSecret=issuer.action_secret(user, sid),
-            actionKeyVersion=issuer.current_version,
+            actionKeyVersion=issuer.action_key_version,
             actionSecretExpiresAt=rfc3339(opened.expires_ms),
             refreshToken=refresh_token,
         )

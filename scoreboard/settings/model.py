@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +27,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -33,6 +35,8 @@ from pydantic import (
 from scoreboard.domain.errors import SettingsError
 from scoreboard.domain.toml_lines import shown_keys
 from scoreboard.settings import sources
+from scoreboard.settings.anomalies import Alerts, Anomalies
+from scoreboard.settings.identity import TABLE_NAME, IssuerSettings, check_tables
 from scoreboard.settings.keys import Keys, decode_master_key, decode_signing_key, development_keys
 from scoreboard.settings.values import (
     Limit,
@@ -113,6 +117,9 @@ class Security(Section):
     current_signing_key: str = ""
     master_keys: dict[Annotated[int, Field(ge=1)], SecretStr] = Field(default_factory=dict)
     current_master_key: Annotated[Whole, Field(ge=0)] = 0  # 0: the highest version
+    log_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    current_log_key: str = ""
+    log_name: Annotated[str, Field(max_length=255, pattern=r"^[^\s+]*$")] = ""  # "": the host of the public URL
     issuer: str = ""
     access_token_seconds: Annotated[Whole, Field(ge=10, le=86_400)] = 900
     refresh_days: Annotated[Whole, Field(ge=1, le=3650)] = 30
@@ -122,16 +129,21 @@ class Security(Section):
         for name, keys, decode in (
             ("signing_keys", self.signing_keys, decode_signing_key),
             ("master_keys", self.master_keys, decode_master_key),
+            ("log_keys", self.log_keys, decode_signing_key),
         ):
             for key, value in keys.items():
                 try:
                     decode(value.get_secret_value())
                 except ValueError as exc:
                     raise ValueError(f"security.{name}.{key} {exc}") from None
-        if self.current_signing_key and self.current_signing_key not in self.signing_keys:
-            raise ValueError("security.current_signing_key names none of security.signing_keys")
-        if len(self.signing_keys) > 1 and not self.current_signing_key:
-            raise ValueError("security.current_signing_key must say which of security.signing_keys signs")
+        for kind, known, current in (
+            ("signing_key", self.signing_keys, self.current_signing_key),
+            ("log_key", self.log_keys, self.current_log_key),
+        ):
+            if current and current not in known:
+                raise ValueError(f"security.current_{kind} names none of security.{kind}s")
+            if len(known) > 1 and not current:
+                raise ValueError(f"security.current_{kind} must say which of security.{kind}s signs")
         if self.current_master_key and self.current_master_key not in self.master_keys:
             raise ValueError("security.current_master_key names none of security.master_keys")
         return self
@@ -150,7 +162,17 @@ class Security(Section):
             signing, current_signing = dict(made.signing), made.current_signing
         if made and not master:
             master, current_master = dict(made.master), made.current_master
-        return Keys(signing=signing, current_signing=current_signing, master=master, current_master=current_master)
+        log = {name: decode_signing_key(key.get_secret_value()) for name, key in self.log_keys.items()}
+        if made and not log:
+            log = dict(made.log)
+        return Keys(
+            signing=signing,
+            current_signing=current_signing,
+            master=master,
+            current_master=current_master,
+            log=log,
+            current_log=self.current_log_key or next(iter(log), ""),
+        )
 
 
 class Limits(Section):
@@ -160,6 +182,7 @@ class Limits(Section):
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
     guests_per_hour: Limit = 60
+    server_key_per_minute: Limit = 6000
     cooldowns: bool = True
 
     @property
@@ -257,8 +280,20 @@ class Settings(Section):
     accounts: Accounts = Accounts()
     retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
+    anomalies: Anomalies = Anomalies()
+    alerts: Alerts = Alerts()
+    # after `server` and `outgoing`, which its check reads
+    identity: dict[Annotated[str, Field(pattern=TABLE_NAME)], IssuerSettings] = Field(default_factory=dict)
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
+
+    @field_validator("identity")
+    @classmethod
+    def _check_identity(cls, tables: dict[str, IssuerSettings], info: ValidationInfo) -> dict[str, IssuerSettings]:
+        server, outgoing = info.data.get("server"), info.data.get("outgoing")
+        if server is not None and outgoing is not None:  # else they have a fault of their own, which is reported
+            check_tables(tables, public_url=server.public_url, private_hosts=outgoing.private_hosts)
+        return tables
 
     def origin(self, key: str) -> str:
         """Where `section.key` was set, as text: a file and its line, a variable, the command line; "" for a default."""
@@ -272,6 +307,11 @@ class Settings(Section):
     def issuer(self) -> str:
         """The issuer in access tokens. It is the same on every node."""
         return self.security.issuer or self.server.public_url or "scoreboard"
+
+    @property
+    def log_name(self) -> str:
+        """The name of the transparency log in its checkpoints. It is the same on every node."""
+        return self.security.log_name or urlsplit(self.server.public_url).netloc or "scoreboard"
 
     def missing(self) -> list[str]:
         """The settings that a start needs and that are not set."""
@@ -357,13 +397,16 @@ def _describe(loc: tuple[int | str, ...], kind: str, message: str, read: sources
         path = tuple(named.split(".", maxsplit=2))
     if kind == "extra_forbidden":
         path = read.leaf(path)
-        close = difflib.get_close_matches(".".join(path), _known(), n=1)
+        close = difflib.get_close_matches(".".join(path), _known(path), n=1)
         message = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
     origin = read.origin(path)
     return f"{shown_keys(path)}: {message}" + (f" ({origin})" if origin else "")
 
 
-def _known() -> list[str]:
+def _known(path: tuple[str, ...]) -> list[str]:
+    """All keys that there are; in a table of outside issuers those of that table."""
+    if path[0] == "identity" and len(path) > 2:
+        return [f"identity.{path[1]}.{key}" for key in IssuerSettings.model_fields]
     defaults = Settings()
     return ["environment"] + [
         f"{name}.{key}" for name, part in defaults if isinstance(part, Section) for key in type(part).model_fields

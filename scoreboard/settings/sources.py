@@ -21,6 +21,7 @@ SECRETS_DIR = "SCOREBOARD_SECRETS_DIR"
 # When a service is called scoreboard, Kubernetes sets SCOREBOARD_SERVICE_HOST, SCOREBOARD_PORT_8000_TCP, … in each pod.
 # They are no settings.
 KUBERNETES = re.compile(r"SCOREBOARD_(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))\w*")
+TABLES = "identity__"  # a section of tables: identity__<name>__<key>
 SECRET_BYTES = 64 * 1024  # of a secret's file; the largest secret is a PEM of some hundred bytes
 
 Path_ = tuple[str, ...]
@@ -126,5 +127,7 @@ def read_environment(environ: Mapping[str, str]) -> Iterator[tuple[Path_, str, s
 
 
 def _path(name: str) -> Path_:
-    section, *rest = name.split("__", maxsplit=2)
-    return (section.lower(), *(part.lower() for part in rest[:1]), *rest[1:])
+    """The path of a variable or file. What follows the key is an item of a table, whose case is kept."""
+    depth = 3 if name.lower().startswith(TABLES) else 2  # names that are lower-cased
+    parts = name.split("__", maxsplit=depth)
+    return (*(part.lower() for part in parts[:depth]), *parts[depth:])

@@ -13,10 +13,18 @@ from collections.abc import Collection
 import structlog
 
 from scoreboard.domain.networks import LOCAL_DOMAINS, RESERVED_DOMAINS, is_in_domain, parse_address
-from scoreboard.domain.paths import API_PREFIX, AVATAR_PREFIX, CLIENT_PATH, STATIC_PREFIX
+from scoreboard.domain.paths import (
+    API_PREFIX,
+    AVATAR_PREFIX,
+    CALLBACK_SUFFIX,
+    CLIENT_PATH,
+    OIDC_PREFIX,
+    STATIC_PREFIX,
+)
 from scoreboard.http.request import Request
 
 API = API_PREFIX.encode()
+OIDC, CALLBACK = OIDC_PREFIX.encode(), CALLBACK_SUFFIX.encode()
 # Beginnings of paths: other sites' pages load these files and pictures.
 PUBLIC_PREFIXES = (STATIC_PREFIX.encode(), CLIENT_PATH.encode(), AVATAR_PREFIX.encode())
 UNOWNABLE_DOMAINS = (*LOCAL_DOMAINS, *RESERVED_DOMAINS)  # so is a name without a dot
@@ -69,7 +77,7 @@ class Origins:
         1. Requests for public files pass, so do preflights, and WebSockets: those are closed with 4403, which a script
            can read.
         2. A request of another site's page passes if its `Origin` is allowed, or if a person followed a link to a page
-           of this server.
+           of this server. The one path of the API that is opened so is where an outside issuer sends browsers back to.
         3. A request of this server's own page passes unless `_allows_host` refuses its host (DNS rebinding).
         """
         site = request.header(b"sec-fetch-site")
@@ -85,7 +93,7 @@ class Origins:
         if origin := request.header(b"origin").lower():
             return not (self.is_own(origin, request) or self.is_other(origin))
         followed = request.header(b"sec-fetch-mode") == b"navigate" and request.header(b"sec-fetch-dest") == b"document"
-        return not followed or path.startswith(API)
+        return not followed or (path.startswith(API) and not (path.startswith(OIDC) and path.endswith(CALLBACK)))
 
     def is_own(self, origin: bytes, request: Request) -> bool:
         """Whether that origin, in lower case, is this server's.

@@ -1,5 +1,7 @@
-"""`scoreboard keys new`: what it prints starts a node in production, in each of the three forms."""
+"""`scoreboard keys …`: what `new` prints starts a node in production, in each of the three forms; rotation, revocation
+and the list, by the commands."""
 
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from scoreboard.cli.main import cli
 from scoreboard.domain.errors import SettingsError, StartError
 from scoreboard.settings.model import Settings, load_settings
+from tests.cli.running import Result, execute, unchanged_logging
 
 PRODUCTION = {
     "SCOREBOARD_ENVIRONMENT": "production",
@@ -89,3 +92,50 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match="can't be written"):
         CliRunner().invoke(cli, ["keys", "new", "--folder", str(tmp_path / "file" / "secrets")], catch_exceptions=False)
+
+
+@pytest.fixture
+def keys(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `scoreboard keys …` on a database without rotations."""
+    execute(environment, "TRUNCATE master_keys")
+
+    def run(*arguments: str) -> Result:
+        with monkeypatch.context() as patched, unchanged_logging():
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            done = CliRunner().invoke(cli, ["keys", *arguments])
+        return Result(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+def test_rotate_list_and_revoke(keys: Callable[..., Result]) -> None:
+    """The list tells states and times, and no key."""
+    assert keys("list").out == "1  current  of the settings\n"
+    rotated = keys("rotate")
+    assert (rotated.code, rotated.err) == (0, "")
+    assert rotated.out == "version 2 is used in 10 s; older ones are valid for 1440 minutes more\n"
+    first, second = keys("list").out.splitlines()
+    assert re.fullmatch(r"1  current  of the settings, valid until [0-9T:-]+Z", first)
+    assert re.fullmatch(r"2  waiting  made [0-9T:-]+Z", second)
+    assert keys("revoke", "1").out == "version 1 is revoked; version 3 is used from now on\n"
+    assert keys("revoke", "1").out == "version 1 was revoked before\n"
+    assert [line.split()[1] for line in keys("list").out.splitlines()] == ["revoked", "waiting", "current"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("revoke", "7"), 1, "there is no version 7"),
+        (("revoke", "0"), 2, "0 is not in the range"),
+        (("revoke", "99999999999999999999"), 2, "not in the range"),
+        (("rotate", "--overlap-minutes", "5"), 2, "must be at least 16"),
+        (("rotate", "--overlap-minutes", "-1"), 2, "not in the range"),
+    ],
+)
+def test_what_is_refused(keys: Callable[..., Result], arguments: tuple[str, ...], code: int, words: str) -> None:
+    """An overlap shorter than an access token's life would lose actions; a version that is not there is named."""
+    done = keys(*arguments)
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+    assert keys("list").out == "1  current  of the settings\n"

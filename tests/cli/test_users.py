@@ -273,3 +273,16 @@ def test_a_reader_of_the_list_may_leave(command: Command, environment: dict[str,
     process.stdout.close()
     assert (process.wait(30), process.stderr.read()) == (0, b"")
     process.stderr.close()
+
+
+def test_a_role_is_given_and_taken(command: Command, environment: dict[str, str]) -> None:
+    """By the operator, whom no rule refuses; the audit event names him. A role that does not exist is one line."""
+    assert command("create", "Ada", "ada@example.org", stdin=PASSWORD.encode()).code == 0
+    for role in ("admin", "viewer", "none"):
+        given = command("role", "ada@example.org", role)
+        assert (given.code, given.out, given.err) == (0, f"Ada has the role {role}\n", "")
+        assert execute(environment, "SELECT coalesce(role, 'none') FROM users") == [(role,)]
+    assert execute(environment, "SELECT DISTINCT actor, kind FROM audit_events") == [("operator", "role_changed")]
+    assert command("role", "Nobody", "admin").code == 1
+    refused = command("role", "Ada", "root")
+    assert (refused.code, refused.out) == (2, "")

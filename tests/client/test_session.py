@@ -40,7 +40,7 @@ def problem(status: int, code: str, **members: Any) -> httpx.Response:
     )
 
 
-def renewed(token: str, refresh: str) -> httpx.Response:
+def renewed(token: str, refresh: str, version: int = 1) -> httpx.Response:
     return httpx.Response(
         200,
         json={
@@ -50,7 +50,7 @@ def renewed(token: str, refresh: str) -> httpx.Response:
                 "username": "U",
                 "accessToken": token,
                 "actionSecret": "secret",
-                "actionKeyVersion": 1,
+                "actionKeyVersion": version,
                 "expiresIn": 900,
                 "refreshToken": refresh,
             },
@@ -212,6 +212,24 @@ async def test_a_refused_token_is_renewed_once(client: ModuleType) -> None:
     with session_with(client, server) as session, pytest.raises(Refused):
         await session.submit("task_finish")
     assert len(server.requests) == 1
+
+
+@on_both_loops(jumping=True)
+async def test_an_action_whose_key_was_revoked_is_signed_anew(client: ModuleType) -> None:
+    """One refresh brings the secret of another version; the action goes out once more under the same id. Refused
+    again, it is raised."""
+    server = Server(problem(403, "INVALID_SIGNATURE"), renewed("two", "r2", version=7), recorded())
+    with session_with(client, server, refresh="r1") as session:
+        assert (await session.submit("task_finish")).newScore == 50
+    first, _, second = server.requests
+    assert json.loads(first.content)["actionId"] == json.loads(second.content)["actionId"]
+    assert first.headers["x-action-signature"].startswith("v3.")
+    assert second.headers["x-action-signature"].startswith("v7.")
+    refusal = problem(403, "INVALID_SIGNATURE")
+    server = Server(refusal, renewed("two", "r2"), refusal)
+    with session_with(client, server, refresh="r1") as session, pytest.raises(Refused):
+        await session.submit("task_finish")
+    assert len(server.requests) == 3
 
 
 @on_both_loops(jumping=True)

@@ -17,6 +17,7 @@ from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.workers import housekeeping
 from scoreboard.workers.housekeeping import run_housekeeping
 from tests.storage.proxy import Fault, proxy_before
+from tests.storage.seeds import Scribe, claim, connection, make_users
 
 WAITING = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -132,3 +133,20 @@ async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monke
                 < 2
             ):
                 await trio.sleep(0.05)
+
+
+async def test_housekeeping_makes_partitions(stores: Stores) -> None:
+    """This month and three ahead have partitions; rows that had landed in DEFAULT are in their month's afterwards."""
+    (user,) = await make_users(stores, 1)
+    async with connection(stores) as conn:
+        await Scribe(conn, 1).record([claim(user)])
+    assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 1
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run_housekeeping, stores, (LEADERBOARD,))
+            nursery.cancel_scope.cancel()
+    assert await stores.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'action_logs'::regclass") == 5
+    assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 0
+    assert await stores.fetchval("SELECT count(*) FROM action_logs") == 1
+    async with connection(stores) as conn:
+        await Scribe(conn, 2).record([claim(user, points=1)])

@@ -184,7 +184,7 @@ ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
 FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
 NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
 
-KNOWN = """
+EMAILS_BY_NAME = """
 SELECT t.name, email FROM unnest($1::text[]) AS t(name)
 JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
 
@@ -294,7 +294,7 @@ async def profile(stores: Stores, user: UUID) -> Profile | None:
     return None if row is None else _profile(row)
 
 
-async def change(
+async def change_profile(
     stores: Stores,
     user: UUID,
     username: str | None,
@@ -409,9 +409,9 @@ async def page(stores: Stores, after: str | None, query: str = "", size: int = P
     ]
 
 
-async def known(stores: Stores, usernames: Sequence[str]) -> dict[str, str | None]:
+async def emails_by_name(stores: Stores, usernames: Sequence[str]) -> dict[str, str | None]:
     """Which of these names are in use, case ignored: name → the user's e-mail address, None without one."""
-    return {row["name"]: row["email"] for row in await stores.fetch(KNOWN, list(usernames))}
+    return {row["name"]: row["email"] for row in await stores.fetch(EMAILS_BY_NAME, list(usernames))}
 
 
 def _taken(field: str, what: str) -> Refusal:

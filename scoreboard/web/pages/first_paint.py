@@ -69,13 +69,15 @@ def render_context(
     avatars: bool = True,
     branding: Branding = SHIPPED,
     public_url: str = "",
+    log_ins: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
     `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `guests`:
     whether one may play without an account; `stage`: the board alone; `avatars`: pictures, from this server, else
-    initials alone; `branding`: title, logo and colours; `public_url`: where others find it.
+    initials alone; `branding`: title, logo and colours; `public_url`: where others find it; `log_ins`: title and path
+    of each outside issuer that has a button.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -96,6 +98,7 @@ def render_context(
         "waiting": entries is None,
         "empty": entries is not None and not entries,
         "updated": updated,
+        "log_ins": log_ins,
         "title": branding.title,
         "logo": f"{STATIC_PREFIX}{branding.logo}" if branding.logo else "",
         "theme": branding.has_theme,

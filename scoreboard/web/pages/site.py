@@ -4,7 +4,7 @@ File names carry no hash, so browsers ask for each file every time (`no-cache`) 
 page never runs with the scripts of another version. Tested in tests/web/test_application.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -62,11 +62,16 @@ class _RenderedPage(NamedTuple):
 
 
 def page_actions(rules: Rules, *, cooldowns: bool = True) -> list[PageAction]:
-    """A button for each action type that has one, with metadata that its rule accepts and the points for it.
+    """A button for each action type that has one, with metadata that its rule accepts and the points for it. Trusted
+    types have none: users do not submit them.
 
     `cooldowns` False: every button's cooldown is 0, since the server enforces none.
     """
-    return [_button(name, rule, rules, cooldowns=cooldowns) for name, rule in rules.items() if rule.button]
+    return [
+        _button(name, rule, rules, cooldowns=cooldowns)
+        for name, rule in rules.items()
+        if rule.button and not rule.trusted
+    ]
 
 
 def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageAction:
@@ -93,7 +98,8 @@ def _file(name: str, content: bytes) -> CompressedResponse:
 class PageRoutes:
     """`rules`: of the actions that have buttons, empty for no buttons; `per_minute`: the limit of actions a user, 0 for
     none; `guests`: whether one may play without an account; `cooldowns`: whether they are enforced; `avatars`: whether
-    pictures of users are shown; `public_url`: the address that browsers use, "" when it is not known."""
+    pictures of users are shown; `public_url`: the address that browsers use, "" when it is not known; `log_ins`: title
+    and path of each outside issuer by whom browsers may log in."""
 
     def __init__(
         self,
@@ -107,10 +113,12 @@ class PageRoutes:
         avatars: bool = True,
         branding: Branding = SHIPPED,
         public_url: str = "",
+        log_ins: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._avatars, self._branding, self._public_url = avatars, branding, public_url.rstrip("/")
         self._actions, self._leaderboard = page_actions(rules, cooldowns=cooldowns), leaderboard
         self._per_minute, self._registration, self._guests = per_minute, registration, guests
+        self._log_ins = tuple(log_ins)
         folder = files("scoreboard.web").joinpath("static")
         shipped = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
         scripts = {name: without_comments(content) for name, content in shipped.items() if name.endswith(".js")}
@@ -144,6 +152,7 @@ class PageRoutes:
             avatars=self._avatars,
             branding=self._branding,
             public_url=self._public_url,
+            log_ins=self._log_ins,
         )
 
     async def index(self, request: Request) -> Response:

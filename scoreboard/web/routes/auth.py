@@ -32,6 +32,7 @@ from scoreboard.domain.identities import MAX_DEVICE_KEY_LENGTH
 from scoreboard.domain.paths import GUEST_PATH, LINK_PATH, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, REGISTER_PATH
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import Accounts
+from scoreboard.operations.log_in_networks import LogInNetworks
 from scoreboard.operations.login_admission import Client
 from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
@@ -118,10 +119,19 @@ class AuthRoutes:
     """The routes of `/auth`."""
 
     def __init__(
-        self, accounts: Accounts, bearer: Bearer, origins: Origins, addresses: Addresses, *, refresh_days: int
+        self,
+        accounts: Accounts,
+        bearer: Bearer,
+        origins: Origins,
+        addresses: Addresses,
+        *,
+        refresh_days: int,
+        networks: LogInNetworks | None = None,
     ) -> None:
+        """`networks` is told of each log-in."""
         self._accounts, self._bearer, self._origins, self._addresses = accounts, bearer, origins, addresses
         self._refresh_seconds = refresh_days * 86_400
+        self._networks = networks
 
     def routes(self) -> Iterator[Route]:
         """All six."""
@@ -257,13 +267,32 @@ class AuthRoutes:
     ) -> Response:
         if isinstance(outcome, Refusal):
             return problem(outcome, request.request_id)
+        if is_log_in:
+            self._note_network(request, outcome)
         if not request.header(b"origin"):
             return success(outcome, status=status)
         fields = PRIVATE + self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
         if is_log_in:
-            device = self._accounts.device_cookie(outcome)
-            fields += self._cookie(request, self._name(request, DEVICE_COOKIE), device, LOGIN_PATH, LIFETIME_SECONDS)
+            fields += self._device_cookie(request, outcome)
         return success(msgspec.structs.replace(outcome, refreshToken=""), status=status, fields=fields)
+
+    def log_in_answer(self, request: Request, outcome: LoggedIn | Refusal) -> Response:
+        """The answer to a log-in of another kind than by password."""
+        return self._answer(request, outcome, is_log_in=True)
+
+    def session_cookies(self, request: Request, outcome: LoggedIn) -> bytes:
+        """The cookies of a log-in whose answer is no JSON."""
+        self._note_network(request, outcome)
+        refresh = self._refresh_cookie(request, outcome.refreshToken, self._refresh_seconds)
+        return refresh + self._device_cookie(request, outcome)
+
+    def _note_network(self, request: Request, outcome: LoggedIn) -> None:
+        if self._networks is not None:
+            self._networks.note(self._addresses.client(request), UUID(outcome.userId))
+
+    def _device_cookie(self, request: Request, outcome: LoggedIn) -> bytes:
+        device = self._accounts.device_cookie(outcome)
+        return self._cookie(request, self._name(request, DEVICE_COOKIE), device, LOGIN_PATH, LIFETIME_SECONDS)
 
     def _refresh_cookies(self, request: Request) -> tuple[str, ...]:
         """The refresh tokens in cookies. On https only those with the prefix: any page on plain http may have planted

@@ -11,10 +11,10 @@ import msgspec
 
 from scoreboard.domain.paths import JWKS_PATH
 from scoreboard.http.request import Request, Response
+from scoreboard.web.account_schemas import PublicKeys
 from scoreboard.web.conditional import conditional, tagged
 from scoreboard.web.responses import JSON
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import PublicKeys
 
 # A new key is known to all nodes before one signs with it, and services may be as late as this.
 MAX_AGE_SECONDS = 300
