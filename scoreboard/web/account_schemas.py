@@ -57,7 +57,7 @@ class EndSessionsQuery(msgspec.Struct):
 
 
 class LoggedAction(msgspec.Struct, frozen=True):
-    """An action that counted. `timestamp` is when it was recorded."""
+    """An action that counted. `timestamp` is when it was recorded; `reversed`: its points were taken back since."""
 
     actionId: str
     actionType: str
@@ -65,6 +65,7 @@ class LoggedAction(msgspec.Struct, frozen=True):
     newScore: int
     timestamp: str
     metadata: dict[str, Any] | None
+    reversed: bool
 
 
 class History(msgspec.Struct):
@@ -82,7 +83,8 @@ class HistoryAnswer(msgspec.Struct):
 
 
 class Export(msgspec.Struct):
-    """All that is stored about a user, but hashes of secrets. More members may come."""
+    """All that is stored about a user, but hashes of secrets and what moderators keep to themselves. More members may
+    come."""
 
     exportedAt: str
     profile: dict[str, Any]
@@ -90,6 +92,11 @@ class Export(msgspec.Struct):
     identities: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
     scores: list[dict[str, Any]]
+    startedActions: list[dict[str, Any]]
+    heldActions: list[dict[str, Any]]
+    evidence: list[dict[str, Any]]
+    reversals: list[dict[str, Any]]
+    bans: list[dict[str, Any]]
     auditEvents: list[dict[str, Any]]
     actions: list[LoggedAction]
 
