@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from scoreboard import __version__
+from scoreboard.cli.alerts import alerts
 from scoreboard.cli.keys import keys
 from scoreboard.cli.serve import check_config, serve
 from scoreboard.cli.stores import migrate, rebuild_board, verify
@@ -31,7 +32,7 @@ def cli() -> None:
     """A real-time leaderboard server."""
 
 
-for command in (serve, check_config, migrate, rebuild_board, verify, keys, users):
+for command in (serve, check_config, migrate, rebuild_board, verify, keys, users, alerts):
     cli.add_command(command)
 
 
