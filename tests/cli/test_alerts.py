@@ -36,10 +36,8 @@ def test_a_test_message_is_listed_and_tried_again(alerts: Callable[..., Result],
     (line,) = alerts("list").out.splitlines()
     assert line.endswith("Z  pending  0  A test of scoreboard's alerts")
     assert alerts("list", "--dead").out == ""
-    execute(
-        environment,
-        "UPDATE outgoing_messages SET state = 'dead', tries = 12, last_error = E'no \\x1b answer' RETURNING 1",
-    )
+    change = "UPDATE outgoing_messages SET state = 'dead', tries = 12, last_error = E'no \\x1b answer' RETURNING 1"
+    execute(environment, change)
     (dead,) = alerts("list", "--dead").out.splitlines()
     assert dead.endswith("dead  12  A test of scoreboard's alerts (no \\x1b answer)")
     assert alerts("retry", dead.split()[0]).out == "1 messages are tried again\n"

@@ -35,7 +35,7 @@ def exported() -> dict[str, set[str]]:
     return found | {"scoreboard_http_requests_total": {"handler", "status"}}
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize("rule", list(rules()), ids=lambda rule: rule["alert"])
 def test_a_rule_names_what_there_is(rule: dict[str, Any]) -> None:
     """Metrics and labels of the code, a severity, and a sentence for whoever is called."""
     there = exported()
