@@ -40,6 +40,7 @@ async def open_flags_aio(conn: asyncpg.Connection, drafts: Sequence[FlagDraft], 
     if not alerts or not opened:
         return Opened(opened, 0, 0)
     row = await conn.fetchrow(ALERTS_SQL, Channel.ALERTS, ANOMALY)
+    assert row is not None  # an aggregate has one
     messages = alert_messages(opened, max(0, MAX_ALERTS_AN_HOUR - row["sent"]), row["hour"])
     added = await outgoing_messages.add_aio(conn, messages)
     known = sum(message.kind == MANY_ANOMALIES for message in messages)  # of an hour, so it may be there already
