@@ -6,13 +6,15 @@ Tested in tests/storage/redis/test_projection.py.
 from typing import NamedTuple
 from uuid import UUID
 
+from scoreboard.domain.bans import Ban
 from scoreboard.domain.boards import Board
 
 
 class LedgerRow(NamedTuple):
     """A subject's total on one board, as the ledger has it. A subject is a user.
 
-    `total` is None when the ledger's row was removed: the entry goes, and the version is that of the removal.
+    `total` is None when the ledger's row was removed: the entry goes, and the version is that of the removal. With a
+    `ban` the entry goes too, although the ledger has a total.
     """
 
     board: Board  # which names its period too
@@ -20,6 +22,7 @@ class LedgerRow(NamedTuple):
     total: int | None
     reached: int
     version: int
+    ban: int = Ban.NONE
 
 
 class ScoreEvent(NamedTuple):

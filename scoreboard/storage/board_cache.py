@@ -45,19 +45,23 @@ FALLBACK_TIMEOUT_SECONDS = 0.5
 ROWS_SQL = f"""
 SELECT s.user_id, s.total_score, u.username, u.avatar_url,
        (extract(epoch FROM s.updated_at) * 1000)::bigint AS updated_ms
-FROM {{totals}} JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608 – a constant
+FROM {{shown}} JOIN users u ON u.id = s.user_id ORDER BY s.total_score DESC, s.reached LIMIT {READ_SIZE}"""  # noqa: S608 – a constant
 
 # The highest rank that PostgreSQL counts, in about a millisecond. A lower place has rank None until Redis can be read.
 MAX_COUNTED_RANK = 10_000
 
-# Counts the users who rank higher. That is an index scan, whose length is the rank.
+# Counts the users who rank higher. That is an index scan, whose length is the rank. So a user with a shadow ban has
+# the rank that he would have, and one with a ban none.
 STANDING_SQL = f"""
 SELECT own.total_score, 1 + (SELECT count(*) FROM (
-    SELECT FROM {{totals}}
+    SELECT FROM {{shown}}
     WHERE s.total_score > own.total_score OR (s.total_score = own.total_score AND s.reached < own.reached)
     LIMIT {MAX_COUNTED_RANK}
 ) AS before) AS rank
-FROM (SELECT total_score, reached FROM {{totals}} WHERE user_id = $1) AS own"""  # noqa: S608 – a constant
+FROM (
+    SELECT total_score, reached FROM {{totals}}
+    WHERE user_id = $1 AND NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id AND u.ban = 2)
+) AS own"""  # noqa: S608 – a constant
 
 
 class Standing(NamedTuple):

@@ -207,10 +207,10 @@ def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
 
 
 def _may_be_duplicate(outcome: Outcome) -> bool:
-    """Whether a limit or a rule refused the action, so that the ledger was not asked for its key."""
+    """Whether a limit, a rule or a ban refused the action, so that the ledger was not asked for its key."""
     return (
         isinstance(outcome, Refusal)
-        and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION}
+        and outcome.code in {Code.RATE_LIMITED, Code.INVALID_ACTION, Code.FORBIDDEN}
         and outcome is not UNSTORABLE_ACTION
     )
 

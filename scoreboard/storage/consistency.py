@@ -26,17 +26,22 @@ UNLIMITED_SQL = (
 )
 
 # $1: the types of actions that count for the board; NULL: all.
-LEDGER_SQL = """
-SELECT s.user_id, s.total_score, s.reached, coalesce(l.points, 0) AS logged
+_LEDGER = """
+SELECT s.user_id, s.total_score, s.reached, coalesce(l.points, 0) AS logged,
+       EXISTS (SELECT FROM users u WHERE u.id = s.user_id AND u.ban <> 0) AS is_hidden
 FROM {totals} LEFT JOIN (
-    SELECT user_id, sum(points_awarded)::bigint AS points FROM action_logs
-    WHERE $1::text[] IS NULL OR action_type = ANY($1) GROUP BY user_id
+    SELECT user_id, sum(points_awarded)::bigint AS points FROM action_logs l
+    WHERE ($1::text[] IS NULL OR action_type = ANY($1)) AND {counts} GROUP BY user_id
 ) l USING (user_id)
 ORDER BY s.total_score DESC, s.reached"""
-UNSCORED_SQL = """
+_UNSCORED = """
 SELECT user_id, sum(points_awarded)::bigint AS logged FROM action_logs l
-WHERE ($1::text[] IS NULL OR action_type = ANY($1)) AND NOT EXISTS (SELECT FROM {totals} WHERE s.user_id = l.user_id)
+WHERE ($1::text[] IS NULL OR action_type = ANY($1)) AND {counts}
+  AND NOT EXISTS (SELECT FROM {totals} WHERE s.user_id = l.user_id)
 GROUP BY user_id"""
+# Whether an action of the log (l) counts: no reversal of it is in force.
+_COUNTS = "NOT EXISTS (SELECT FROM reversals r WHERE r.user_id = l.user_id AND r.seq = l.seq AND r.undone_at IS NULL)"
+LEDGER_SQL, UNSCORED_SQL = (sql.replace("{counts}", _COUNTS) for sql in (_LEDGER, _UNSCORED))
 
 
 class Differences(dict[str, str]):
@@ -62,31 +67,36 @@ async def differences_aio(
 ) -> tuple[Differences, int]:
     """What differs, and how many users were compared. Raises StorageUnavailable."""
     found = Differences()
-    ledger: list[tuple[UUID, int, int]] = []
+    shown: list[tuple[UUID, int, int]] = []
+    users = 0
     types = None if board.action_types is None else sorted(board.action_types)
     (totals_sql, args), (unscored_sql, _) = for_board(LEDGER_SQL, board, 1), for_board(UNSCORED_SQL, board, 1)
     with postgres_errors():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             await conn.execute(UNLIMITED_SQL)
-            async for user, total, reached, logged in conn.cursor(totals_sql, types, *args, prefetch=CHUNK_ROWS):
-                ledger.append((user, total, reached))
+            async for user, total, reached, logged, is_hidden in conn.cursor(
+                totals_sql, types, *args, prefetch=CHUNK_ROWS
+            ):
+                users += 1
+                if not is_hidden:
+                    shown.append((user, total, reached))
                 if total != logged:
                     found.note(user, f"total_score is {total}, the action log adds up to {logged}")
             async for user, logged in conn.cursor(unscored_sql, types, *args, prefetch=CHUNK_ROWS):
                 found.note(user, f"has no score, the action log adds up to {logged}")
     with redis_errors():
-        await _compare_board_aio(client, board, keys, ledger, found)
-    return found, len(ledger)
+        await _compare_board_aio(client, board, keys, shown, found)
+    return found, users
 
 
 async def _compare_board_aio(
-    client: Any, board: Board, keys: BoardKeys, ledger: list[tuple[UUID, int, int]], found: Differences
+    client: Any, board: Board, keys: BoardKeys, shown: list[tuple[UUID, int, int]], found: Differences
 ) -> None:
     if await client.hget(keys.meta, "epoch") is None:
         found.note(board.id, "the board is not in Redis (being rebuilt?)")
         return
-    for start in range(0, len(ledger), CHUNK_ROWS):
-        chunk = ledger[start : start + CHUNK_ROWS]
+    for start in range(0, len(shown), CHUNK_ROWS):
+        chunk = shown[start : start + CHUNK_ROWS]
         totals = await client.zmscore(keys.totals, [str(user) for user, _, _ in chunk])
         order = await client.zrange(keys.order, start, start + CHUNK_ROWS - 1)
         for at, ((user, total, reached), score) in enumerate(zip(chunk, totals, strict=True)):
@@ -102,5 +112,5 @@ async def _compare_board_aio(
             elif there[1:] != (total, reached):
                 found.note(user, f"is ordered by {(total, reached)}, on the board by {there[1:]}")
     for name, size in (("totals", await client.zcard(keys.totals)), ("order", await client.zcard(keys.order))):
-        if size != len(ledger):
-            found.note(f"{board.id}:{name}", f"has {size} users, the scores {len(ledger)}")
+        if size != len(shown):
+            found.note(f"{board.id}:{name}", f"has {size} users, the shown scores {len(shown)}")

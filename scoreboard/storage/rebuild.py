@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from scoreboard.domain.bans import Ban
 from scoreboard.domain.boards import TOP_SIZE, Board, BoardVersion
 from scoreboard.domain.errors import ScoreboardError
 from scoreboard.drivers.bridge import postgres_errors, redis_errors
@@ -33,7 +34,7 @@ from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.postgres.outbox import MissingTurns
 from scoreboard.storage.postgres.totals import for_board
 from scoreboard.storage.profiles import announce_aio
-from scoreboard.storage.redis.projection import Projection
+from scoreboard.storage.redis.projection import REMOVED_KEY, Projection
 from scoreboard.storage.redis.scripts import load_board_script, load_script
 
 CHUNK_USERS = 2_000  # users a pipeline: about 10 ms of Redis
@@ -49,12 +50,13 @@ MAX_REPLAYS = 10  # before a switch; each is much shorter than the previous one,
 SCORES_SQL = """
 SELECT user_id::text::bytea, total_score::text::bytea,
        int8send(9223372036854775807 - total_score) || int8send(reached) AS key,
-       int8send(version), uuid_send(user_id)
-FROM {totals} ORDER BY total_score DESC, s.reached"""
+       int8send(version), uuid_send(user_id), banned.ban
+FROM {totals} LEFT JOIN (SELECT id, ban FROM users WHERE ban <> 0) AS banned ON banned.id = s.user_id
+ORDER BY total_score DESC, s.reached"""
 # Unix milliseconds; NULL when nobody has a score.
 LAST_CHANGE_SQL = f"""
 SELECT max((extract(epoch FROM updated_at) * 1000)::bigint)
-FROM (SELECT updated_at FROM {{totals}} ORDER BY total_score DESC, reached LIMIT {TOP_SIZE}) AS shown"""  # noqa: S608 – a constant
+FROM (SELECT updated_at FROM {{shown}} ORDER BY total_score DESC, reached LIMIT {TOP_SIZE}) AS shown"""  # noqa: S608 – a constant
 # Redis keeps names and pictures for five minutes.
 RENAMED_SQL = (
     "SELECT DISTINCT unnest(users) AS user_id FROM commits WHERE names AND committed_at > now() - interval '10 minutes'"
@@ -222,20 +224,24 @@ class Rebuilder:
     ) -> None:
         """Sends a chunk to Redis while the next one is read from PostgreSQL. The sizes are written last: until then the
         board is not whole."""
-        size = 0
+        size = removed = 0
         sending: asyncio.Task[None] | None = None
         try:
             sql, args = for_board(SCORES_SQL, self.board)
             cursor = await conn.cursor(sql, *args)
             while rows := await cursor.fetch(CHUNK_USERS):
-                size += len(rows)
                 totals: list[bytes] = []
                 order: list[Any] = []
                 entry: list[bytes] = []
-                for user, total, key, version, raw in rows:
-                    totals += (total, user)
-                    order += (0, key + raw)
-                    entry += (raw, key + version)
+                for user, total, key, version, raw, ban in rows:
+                    if ban is None:
+                        totals += (total, user)
+                        order += (0, key + raw)
+                        entry += (raw, key + version)
+                    else:  # registered, so that no row from before the ban can bring the user in
+                        entry += (raw, REMOVED_KEY + version + (key if ban == Ban.SHADOW else b""))
+                size += len(totals) // 2
+                removed += len(rows) - len(totals) // 2
                 if sending is not None:
                     await sending
                     await self._keep_lease_aio()
@@ -256,7 +262,7 @@ class Rebuilder:
                     "epoch": epoch,
                     "installation": self.stores.installation,
                     "size": size,
-                    "removed": 0,
+                    "removed": removed,
                     "writers": len(turns),
                 }
                 pipe.hset(staging.meta, mapping={**meta, "updated": updated})
@@ -268,8 +274,9 @@ class Rebuilder:
         with redis_errors():
             # one transaction, so that every key has an expiry
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
-                pipe.execute_command("ZADD", staging.totals, *totals)
-                pipe.execute_command("ZADD", staging.order, *order)
+                if totals:
+                    pipe.execute_command("ZADD", staging.totals, *totals)
+                    pipe.execute_command("ZADD", staging.order, *order)
                 pipe.execute_command("HSET", staging.entry, *entry)
                 for name in (staging.totals, staging.order, staging.entry):
                     pipe.expire(name, STAGING_TTL_SECONDS)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from scoreboard.domain.bans import Ban, banned
 from scoreboard.domain.boards import LEADERBOARD, Board, Totals, user_id
 from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
@@ -49,7 +50,9 @@ SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1
        EXISTS (SELECT FROM detached_writers) AS detached"""
 
 HAS_TURN_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
-ROWS_SQL = "SELECT user_id, total_score, reached, version FROM {totals} WHERE user_id = ANY($1)"
+ROWS_SQL = """
+SELECT s.user_id, s.total_score, s.reached, s.version, coalesce(u.ban, 0)
+FROM {totals} LEFT JOIN users AS u ON u.id = s.user_id AND u.ban <> 0 WHERE s.user_id = ANY($1)"""
 
 
 class Recording(NamedTuple):
@@ -147,20 +150,26 @@ async def _record_aio(
     for action, row in zip(actions, rows, strict=True):
         if row["gone"]:
             recording.outcomes.append(USER_DELETED)
+        elif row["ban"] == Ban.FULL:
+            recording.outcomes.append(banned(row["ban_reason"]))
         elif row["new_score"] is None:
             recording.outcomes.append(None)
         else:
             if action.user not in places:
                 places[action.user] = len(recording.rows)
                 recording.rows.append(
-                    LedgerRow(LEADERBOARD, action.user, row["total_score"], row["reached"], row["version"])
+                    LedgerRow(LEADERBOARD, action.user, row["total_score"], row["reached"], row["version"], row["ban"])
                 )
             points = action.points_or_refusal
             assert isinstance(points, int)  # an action that its rule refuses is never recorded
             _note(recording, action, points, row["new_score"], row["at_ms"], places)
     if has_others and rows[0]["board_rows"]:
         by_id = {board.id: board for board in boards}
-        recording.rows.extend(LedgerRow(by_id[board], *row) for board, *row in rows[0]["board_rows"])
+        bans = {action.user: row["ban"] for action, row in zip(actions, rows, strict=True)}
+        recording.rows.extend(
+            LedgerRow(by_id[board], subject, total, reached, version, bans[subject])
+            for board, subject, total, reached, version in rows[0]["board_rows"]
+        )
     return recording
 
 

@@ -1,7 +1,8 @@
 -- Records a batch of actions on all boards: one statement, one transaction.
 --
 -- 1. Lock order of every writer: users by id, action_keys by (user, id), scores by user, board_scores by its key.
---    A user who vanished is an outcome ("gone"), not an error.
+--    A user who vanished is an outcome ("gone"), not an error. Nothing is recorded for a user with a ban of kind 2
+--    (domain/bans); "ban" tells which users are hidden. The lock FOR KEY SHARE makes it exact, see users_id_ban.
 -- 2. The order number of an action is its batch's commits.id * 4096 + its place. It is the same in every store,
 --    whatever order two nodes commit in. A new total's version is that number too: newer than any version of a total
 --    that was there and was deleted.
@@ -26,11 +27,12 @@ input AS (
         WITH ORDINALITY AS t(user_id, action_id, action_type, points, signature, metadata, digest, place)
 ),
 actors AS MATERIALIZED (
-    SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR KEY SHARE
+    SELECT id, ban FROM users WHERE id = ANY($1) ORDER BY id FOR KEY SHARE
 ),
 fresh AS (
     INSERT INTO action_keys (user_id, action_id, body_sha256)
-    SELECT user_id, action_id, digest FROM input JOIN actors ON actors.id = user_id ORDER BY user_id, action_id
+    SELECT user_id, action_id, digest FROM input JOIN actors ON actors.id = user_id WHERE ban < 2
+    ORDER BY user_id, action_id
     ON CONFLICT DO NOTHING
     RETURNING user_id, action_id
 ),
@@ -89,7 +91,10 @@ SELECT
         (SELECT array_agg((board_id(board, period, segment), subject, total, reached, version)) -- boards
          FROM board_totals) -- boards
     END AS board_rows, -- boards
-    a.id IS NULL AS gone, l.new_score, t.total_score, t.reached, t.version,
+    a.id IS NULL AS gone, a.ban, l.new_score, t.total_score, t.reached, t.version,
+    CASE WHEN a.ban = 2 THEN
+        (SELECT reason FROM bans b WHERE b.user_id = a.id AND lifted_at IS NULL AND is_reason_shown)
+    END AS ban_reason,
     (extract(epoch FROM now()) * 1000)::bigint AS at_ms
 FROM input i
 LEFT JOIN actors a ON a.id = i.user_id

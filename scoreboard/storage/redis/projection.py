@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from scoreboard.domain.bans import Ban
 from scoreboard.domain.boards import NEVER, TOP_SIZE, Board, BoardVersion, user_id
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
 from scoreboard.domain.ranking import order_key
@@ -18,12 +19,17 @@ from scoreboard.drivers.bridge import redis_errors
 from scoreboard.drivers.namespace import SPECIFIED, BoardKeys, Namespace
 from scoreboard.storage.redis.scripts import load_board_script
 
+# In an entry, in place of the order key of a user who is not on the board. After the version comes the order key that
+# a user with a shadow ban would have, and nothing for anybody else. Also in apply.lua and standing.lua.
+REMOVED_KEY = b"\xff" * 16
+
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The board after the call. `ranks` in the order of the rows, None for a user who is not on it.
+    """The board after the call. `ranks` in the order of the rows, None for a user who is not on it. A user with a
+    shadow ban has the rank that he would have.
 
     `sequence`: the writer's last turn that was applied without a gap before it. `is_complete`: the board has all that
     was committed before it replaced the last one; until then no rank is certain.
@@ -107,8 +113,8 @@ class Projection:
         for row in rows:
             args += (
                 user_id(row.subject),
-                "" if row.total is None else row.total,
-                b"" if row.total is None else order_key(row.total, row.reached),
+                "" if row.total is None or row.ban else row.total,
+                b"" if row.total is None or row.ban == Ban.FULL else order_key(row.total, row.reached),
                 row.version.to_bytes(8, "big"),
                 row.subject.bytes,
             )

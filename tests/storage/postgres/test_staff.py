@@ -1,7 +1,7 @@
 """Roles: who may give and take them, and what a change leaves behind."""
 
 import json
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import trio
 
@@ -9,18 +9,7 @@ from scoreboard.domain.audit import OPERATOR
 from scoreboard.domain.roles import LAST_ADMIN, OWN_ROLE, Role, missing_role
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import staff
-
-
-async def user_with(stores: Stores, role: Role | None = None) -> UUID:
-    """A new user with that role."""
-    user = uuid4()
-    name = user.hex
-    await stores.execute(
-        "INSERT INTO users (id, username, email) VALUES ($1, $2, $3)", user, name, f"{name}@example.org"
-    )
-    if role is not None:
-        await staff.set_role(stores, user, role, OPERATOR)
-    return user
+from tests.storage.postgres.moderators import user_with
 
 
 async def test_a_role_is_given_changed_and_taken_with_an_audit_event_each(stores: Stores) -> None:

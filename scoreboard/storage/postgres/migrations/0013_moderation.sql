@@ -11,6 +11,11 @@ ALTER TABLE users ADD COLUMN ban SMALLINT NOT NULL DEFAULT 0 CHECK (ban BETWEEN 
 CREATE INDEX users_roles ON users (id) WHERE role IS NOT NULL;           -- who has one
 CREATE INDEX users_bans ON users (id) INCLUDE (ban) WHERE ban <> 0;      -- who is left out of every board
 
+-- Makes `ban` a part of a key. So an update of it waits for every batch that has locked the user FOR KEY SHARE, and a
+-- batch that comes later waits for the update and reads the new value. For a column that is in no key, both would pass
+-- one another, and a batch could bring a banned user back.
+CREATE UNIQUE INDEX users_id_ban ON users (id, ban);
+
 -- The history of bans. `users.ban` has the kind of the one in force, so that no statement about boards needs this table.
 CREATE TABLE bans (
     id              BIGINT PRIMARY KEY,
@@ -27,12 +32,10 @@ CREATE TABLE bans (
 CREATE UNIQUE INDEX bans_in_force ON bans (user_id) WHERE lifted_at IS NULL;
 CREATE INDEX bans_user ON bans (user_id, id DESC);
 
--- Brings a ban, or its end, to every board, by whatever means it was written. The lock waits for batches that have read
--- the user's row before; an update of a column that is no key would not. Those that come later read the new value. So
--- the version that scores_written gives the total here is newer than that of every row from before the ban.
+-- Brings a ban, or its end, to every board, by whatever means it was written. No batch of the user is under way then
+-- (users_id_ban), so the version that scores_written gives the total here is newer than that of every row from before.
 CREATE FUNCTION note_ban() RETURNS TRIGGER LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM FROM users WHERE id = NEW.id FOR UPDATE;
     UPDATE scores SET version = version WHERE user_id = NEW.id;
     UPDATE board_scores SET version = version WHERE subject = NEW.id;
     RETURN NULL;

@@ -2,9 +2,11 @@
 --
 -- KEYS: totals, order, entry, meta, applied, channel
 -- ARGV: installation, epoch, board, how many rows are shown, writer, first sequence, last sequence, message;
---       then five a row: user, total ('' = gone), order key (16), version (8), raw id (16)
+--       then five a row: user, total ('' = not on the board), order key (16; of a user who is not on the board: the one
+--       that he would have, or ''), version (8), raw id (16)
 -- Returns {0, epoch found} when there is no such board (0: none at all), else
---   {1, version, top, the writer's applied sequence, incomplete (1/0), rank of each row's user (0: not on the board)}.
+--   {1, version, top, the writer's applied sequence, incomplete (1/0), rank of each row's user (0: not on the board
+--   and without an order key that he would have)}.
 --
 -- A row goes in only if its version is newer than the registered one: repetition and reordering are harmless, totals
 -- may fall. No arithmetic on totals and order keys: Lua's numbers are doubles. A user who left stays registered with
@@ -12,6 +14,7 @@
 local TOTALS, ORDER, ENTRY, META, APPLIED, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local FIRST_ROW, WIDTH = 9, 5
 local REMOVED = string.rep('\255', 16)  -- in place of an order key
+local ENTRY_BYTES = 24  -- order key and version; an order key that the user would have follows them
 
 local epoch, version, top, size, removed, writers, incomplete = whole(TOTALS, ORDER, ENTRY, META, APPLIED, ARGV[1])
 if epoch ~= tonumber(ARGV[2]) then return {0, epoch or 0} end
@@ -26,15 +29,18 @@ end
 local before = table.concat(redis.call('ZRANGE', ORDER, 0, last_shown))
 local news = false
 local members = {}
+local hidden = {}  -- place of a row → member that its user would have
 for i = FIRST_ROW, #ARGV, WIDTH do
   local user, total, key, version, raw = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local old = redis.call('HGET', ENTRY, raw)
   local old_key = old and string.sub(old, 1, 16)
   if old and not newer(version, old) then
     members[#members + 1] = old_key .. raw
+    if old_key == REMOVED and #old > ENTRY_BYTES then hidden[#members] = string.sub(old, ENTRY_BYTES + 1) .. raw end
   else
     news = true
-    if total == '' then key = REMOVED end
+    local own_key = ''
+    if total == '' then own_key, key = key, REMOVED end
     if old_key and old_key ~= REMOVED then
       redis.call('ZREM', ORDER, old_key .. raw)
       size = size - 1
@@ -49,8 +55,9 @@ for i = FIRST_ROW, #ARGV, WIDTH do
       redis.call('ZADD', TOTALS, total, user)
       size = size + 1
     end
-    redis.call('HSET', ENTRY, raw, key .. version)
+    redis.call('HSET', ENTRY, raw, key .. version .. own_key)
     members[#members + 1] = key .. raw
+    if own_key ~= '' then hidden[#members] = own_key .. raw end
   end
 end
 
@@ -79,7 +86,7 @@ end
 local answer, ranks = {1, version, top, done, incomplete and 1 or 0}, {}
 for i, member in ipairs(members) do
   local rank = redis.call('ZRANK', ORDER, member)
-  rank = rank and rank + 1 or 0
+  rank = rank and rank + 1 or hidden[i] and redis.call('ZLEXCOUNT', ORDER, '-', '(' .. hidden[i]) + 1 or 0
   answer[#answer + 1] = rank
   ranks[#ranks + 1] = incomplete and 0 or rank
 end
