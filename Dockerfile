@@ -7,15 +7,16 @@ FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/scoreboard
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# The dependencies first: this layer stays while only our own code changes.
-COPY pyproject.toml config/constraints.txt ./
-RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print('\n'.join(project['dependencies'] + project['optional-dependencies']['server']))" > requirements.txt \
-    && /opt/scoreboard/bin/pip install -c constraints.txt -r requirements.txt
-COPY LICENSE ./
+# The dependencies first: this layer stays while only our own code changes. Each file is compared with its pinned hash.
+COPY config/requirements ./config/requirements
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes -r config/requirements/build.txt \
+    && /opt/scoreboard/bin/pip install --require-hashes -r config/requirements/server.txt
+COPY LICENSE pyproject.toml ./
 COPY config ./config
 COPY scoreboard ./scoreboard
-RUN /opt/scoreboard/bin/pip install --no-deps .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+    && /opt/scoreboard/bin/pip install --no-deps /dist/*.whl
 
 FROM python:${PYTHON}-slim
 RUN groupadd --system --gid 10001 scoreboard \

@@ -13,7 +13,9 @@ from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.log_in_networks import LogInNetworks
 from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.sessions import Sessions
+from scoreboard.security.checkpoints import LogSigner, VerifierKey
 from scoreboard.security.issuer import Issuer
 from scoreboard.security.tokens import TokenKeys
 from scoreboard.settings.keys import Keys
@@ -27,6 +29,7 @@ class AccountParts(NamedTuple):
     """What accounts consist of. A node runs `authenticator.watch`; a command has no need to."""
 
     authenticator: Authenticator
+    server_keys: ServerKeys  # a node runs its `watch` too
     accounts: Accounts
     profiles: Profiles  # shared with the boards that show them
     bus: Bus  # shared with the subscription
@@ -48,13 +51,18 @@ def build_accounts(settings: Settings, keys: Keys, stores: Stores) -> AccountPar
     )
     accounts = Accounts(
         sessions,
-        LoginLimits(settings.limits.login_per_minute, settings.limits.login_ip),
+        LoginLimits(
+            settings.limits.login_per_minute, settings.limits.login_ip, guests_per_hour=settings.limits.guests_per_hour
+        ),
         profiles,
         registration=settings.accounts.registration,
+        guests=settings.accounts.guests,
         own_host=own_host(settings),
         profile_changes_per_hour=settings.limits.profile_changes_per_hour,
     )
-    return AccountParts(authenticator, accounts, profiles, bus, _build_networks(settings, keys, stores, authenticator))
+    server_keys = ServerKeys(stores, authenticator.clock)
+    networks = _build_networks(settings, keys, stores, authenticator)
+    return AccountParts(authenticator, server_keys, accounts, profiles, bus, networks)
 
 
 def _build_networks(
@@ -81,6 +89,16 @@ def build_issuer(settings: Settings, keys: Keys) -> Issuer:
         keys.current_master,
         settings.security.access_token_seconds,
     )
+
+
+def build_log_signer(settings: Settings, keys: Keys) -> LogSigner | None:
+    """Who signs the transparency log; None without a key."""
+    return LogSigner(settings.log_name, keys.log[keys.current_log]) if keys.log else None
+
+
+def log_keys(settings: Settings, keys: Keys) -> list[VerifierKey]:
+    """The public keys whose checkpoints are this log's: the present one and former ones."""
+    return [LogSigner(settings.log_name, private).verifier for private in keys.log.values()]
 
 
 def own_host(settings: Settings) -> str:

@@ -11,11 +11,13 @@ from scoreboard.app.health import NodeHealth
 from scoreboard.app.live import Transports
 from scoreboard.app.reads import ReadParts
 from scoreboard.app.writes import WriteParts
+from scoreboard.drivers.stores import Stores
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.server import Server
-from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
+from scoreboard.operations.submit_bulk import SubmitBulk
+from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.settings.model import Settings
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.telemetry.request_times import name_routes
@@ -30,12 +32,17 @@ from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
+from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
@@ -50,7 +57,7 @@ class HttpParts(NamedTuple):
     metrics_server: Server
 
 
-def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebParts:
+def build_web_parts(settings: Settings, accounts: AccountParts) -> WebParts:
     """What routes, transports and listeners share."""
     server = settings.server
     origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
@@ -58,7 +65,7 @@ def build_web_parts(settings: Settings, authenticator: Authenticator) -> WebPart
         origins=origins,
         addresses=Addresses(server.trusted_proxies),
         heads=ResponseHeaders(origins, public_url=server.public_url),
-        bearer=Bearer(authenticator),
+        bearer=Bearer(accounts.authenticator, accounts.server_keys),
     )
 
 
@@ -70,6 +77,7 @@ def build_pictures(settings: Settings) -> Pictures:
 def build_http(
     settings: Settings,
     web: WebParts,
+    stores: Stores,
     monitor: HealthMonitor,
     accounts: AccountParts,
     outside: OutsideLogIns,
@@ -77,12 +85,15 @@ def build_http(
     reads: ReadParts,
     pictures: Pictures,
     transports: Transports,
+    transparency: TransparencyLog,
 ) -> HttpParts:
     """The application and both servers. Nothing listens before the node starts them."""
     branding = load_branding(settings.page)
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
-    routes = _build_routes(settings, web, health, accounts, outside, writes, reads, pictures, transports, branding)
+    routes = _build_routes(
+        settings, web, stores, health, accounts, outside, writes, reads, pictures, transports, transparency, branding
+    )
     asgi = Asgi(build_application(routes, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
@@ -96,6 +107,7 @@ def build_http(
 def _build_routes(
     settings: Settings,
     web: WebParts,
+    stores: Stores,
     health: NodeHealth,
     accounts: AccountParts,
     outside: OutsideLogIns,
@@ -103,6 +115,7 @@ def _build_routes(
     reads: ReadParts,
     pictures: Pictures,
     transports: Transports,
+    transparency: TransparencyLog,
     branding: Branding,
 ) -> WebRoutes:
     """The objects that have routes."""
@@ -120,7 +133,15 @@ def _build_routes(
         auth,
         outside_routes,
         UserRoutes(accounts.accounts, web.bearer, web.addresses),
+        SessionRoutes(accounts.accounts, web.bearer),
+        PersonalDataRoutes(accounts.accounts, web.bearer, web.addresses, web.heads),
         ScoreRoutes(web.bearer, writes.submit_action, leaderboard),
+        ActionRoutes(stores, web.bearer, writes.rules),
+        ServerRoutes(
+            accounts.accounts,
+            SubmitBulk(writes.rules, writes.queue, stores, accounts.authenticator.clock.now),
+            web.bearer,
+        ),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
         HealthRoutes(health),
         PageRoutes(
@@ -135,6 +156,7 @@ def _build_routes(
             log_ins=outside_routes.buttons(),
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
+        AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
         OpenApiRoutes(),
         metrics=not settings.server.metrics_port,
     )

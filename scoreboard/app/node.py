@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from scoreboard import __version__
-from scoreboard.app.accounts import build_accounts
+from scoreboard.app.accounts import build_accounts, build_log_signer
 from scoreboard.app.anomalies import build_anomaly_workers
 from scoreboard.app.http import build_http, build_pictures, build_web_parts
 from scoreboard.app.live import build_live, build_transports
@@ -37,6 +37,7 @@ from scoreboard.app.workers import build_workers, start_workers
 from scoreboard.app.writes import build_writes
 from scoreboard.domain.boards import BOARDS, Board, BoardVersion
 from scoreboard.drivers.stores import Stores
+from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.process import ending_signals, raise_descriptor_limit, tune_gc
 from scoreboard.runtime.supervise import supervised
@@ -63,30 +64,49 @@ class Node:
         self.stopping = trio.Event()
         self._settings = settings
         monitor = HealthMonitor(stores)
-        redis_breaker = Breaker("redis", changed=_on_redis_breaker_changed)
+        redis_breaker = Breaker("redis", on_state_change=_on_redis_breaker_changed)
         self.account_parts = build_accounts(settings, keys, stores)
         authenticator = self.account_parts.authenticator
         self.https = build_https_client(settings.outgoing)
         outside = build_outside_log_ins(settings, self.account_parts, self.https)
         anomaly_workers = build_anomaly_workers(settings, stores, self.account_parts, self.https)
         self.writes = build_writes(
-            settings, stores, BOARDS, redis_breaker, node=self.name, on_board_changed=self.on_board_changed
+            settings,
+            stores,
+            BOARDS,
+            redis_breaker,
+            bus=self.account_parts.bus,
+            node=self.name,
+            on_board_changed=self.on_board_changed,
         )
         self.reads = build_reads(stores, self.account_parts.profiles, redis_breaker, self.writes.projectors)
         self.live = build_live(settings, self.reads.by_id, self.account_parts.bus, authenticator, node=self.name)
         pictures = build_pictures(settings)
-        web = build_web_parts(settings, authenticator)
+        signer = build_log_signer(settings, keys)
+        web = build_web_parts(settings, self.account_parts)
         transports = build_transports(settings, self.live, authenticator, self.reads.leaderboard, web)
         self.http = build_http(
-            settings, web, monitor, self.account_parts, outside, self.writes, self.reads, pictures, transports
+            settings,
+            web,
+            stores,
+            monitor,
+            self.account_parts,
+            outside,
+            self.writes,
+            self.reads,
+            pictures,
+            transports,
+            TransparencyLog(stores, signer),
         )
         self.workers = build_workers(
             stores,
             monitor,
-            authenticator,
+            self.account_parts,
             self.writes,
             self.live,
             pictures,
+            signer.sign if signer else None,
+            session_days=settings.retention.ended_session_days,
             on_board_changed=self.on_board_changed,
         )
         self.workers += anomaly_workers
@@ -117,6 +137,8 @@ class Node:
                 await self.stopping.wait()
                 await self._shut_down()
                 listeners.cancel_scope.cancel()
+            if self.writes.webhook_client is not None:
+                await self.writes.webhook_client.aclose()
             workers.cancel_scope.cancel()
         await self.https.aclose()
 

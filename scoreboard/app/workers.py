@@ -10,17 +10,20 @@ from typing import NamedTuple
 
 import trio
 
+from scoreboard.app.accounts import AccountParts
 from scoreboard.app.live import LiveParts
 from scoreboard.app.writes import WriteParts
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.drivers.stores import Stores
 from scoreboard.live.heartbeat import run_heartbeat
-from scoreboard.operations.authenticator import Authenticator
 from scoreboard.operations.pictures import Pictures
 from scoreboard.runtime.supervise import supervised
 from scoreboard.storage.health import HealthMonitor
+from scoreboard.storage.sealing import Sign
 from scoreboard.workers.committer import commit_batches, expire_task
 from scoreboard.workers.housekeeping import run_housekeeping
+from scoreboard.workers.sealer import run_sealer
+from scoreboard.workers.validation import run_validation
 
 
 class Worker(NamedTuple):
@@ -33,14 +36,17 @@ class Worker(NamedTuple):
 def build_workers(
     stores: Stores,
     monitor: HealthMonitor,
-    authenticator: Authenticator,
+    accounts: AccountParts,
     writes: WriteParts,
     live: LiveParts,
     pictures: Pictures,
+    sign: Sign | None,
     *,
+    session_days: int,
     on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> list[Worker]:
-    """The workers in the order in which they start: each waits until the previous one has started."""
+    """The workers in the order in which they start: each waits until the previous one has started. `session_days`: how
+    long the rows of ended sessions are kept."""
     return [
         Worker("health", monitor.run),  # first: it finds out which Redis this node's connections lead to
         *(Worker("projector", projector.run) for projector in writes.projectors),
@@ -49,8 +55,19 @@ def build_workers(
             for commit in writes.commits
         ),
         Worker("late actions", partial(expire_task, writes.queue)),
-        Worker("housekeeping", partial(run_housekeeping, stores, [projector.board for projector in writes.projectors])),
-        Worker("sessions", authenticator.watch),
+        Worker(
+            "housekeeping",
+            partial(
+                run_housekeeping,
+                stores,
+                [projector.board for projector in writes.projectors],
+                session_days=session_days,
+            ),
+        ),
+        Worker("validation", partial(run_validation, stores, writes.held_actions)),
+        Worker("sealer", partial(run_sealer, stores, sign)),
+        Worker("sessions", accounts.authenticator.watch),
+        Worker("server keys", accounts.server_keys.watch),
         Worker("subscription", live.subscription.run),
         Worker("batcher", live.batcher.run),
         Worker("viewer count", live.viewer_count.run),

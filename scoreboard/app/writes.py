@@ -6,19 +6,25 @@ nothing. Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.scoring import Rules
+from scoreboard.drivers.https_client import HttpsClient, make_ssl_context
 from scoreboard.drivers.stores import Stores
 from scoreboard.operations.action_queue import Queue
 from scoreboard.operations.action_rules import load_rules
+from scoreboard.operations.held_actions import HeldActions
 from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.operations.webhooks import Webhooks
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.settings.model import Settings
 from scoreboard.storage.agreement import DetachedWriters
 from scoreboard.storage.board_writer import BoardWriter
+from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
+from scoreboard.storage.postgres.conditions import is_known
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.writer import Writer
 from scoreboard.workers.committer import COMMITTERS
@@ -33,6 +39,8 @@ class WriteParts(NamedTuple):
     queue: Queue
     commits: list[Commit]
     submit_action: SubmitAction
+    held_actions: HeldActions
+    webhook_client: HttpsClient | None  # the node closes it
 
 
 def build_writes(
@@ -41,11 +49,12 @@ def build_writes(
     boards: Sequence[Board],
     redis_breaker: Breaker,
     *,
+    bus: Bus,
     node: str,
     on_board_changed: Callable[[Board, BoardVersion], None],
 ) -> WriteParts:
     """`redis_breaker` is shared with the reads of the boards. `on_board_changed` is called with each version that a
-    projector of this node made; it must not block."""
+    projector of this node made; it must not block. `bus` tells of refused actions. Raises SettingsError."""
     rules = load_rules(settings)
     limits = _build_limits(settings, stores, rules)
     detached = DetachedWriters(boards)
@@ -66,7 +75,30 @@ def build_writes(
     for projector in projectors:
         projector.repair.writers = lambda: [commit.writer.writer_id for commit in commits]
     queue = Queue()
-    return WriteParts(rules, projectors, queue, commits, SubmitAction(rules, queue))
+    client = _build_webhook_client(settings, rules)
+    webhooks = (
+        None
+        if client is None
+        else Webhooks(client, partial(is_known, stores), per_minute=settings.limits.user_per_minute)
+    )
+    return WriteParts(
+        rules,
+        projectors,
+        queue,
+        commits,
+        SubmitAction(rules, queue, webhooks),
+        HeldActions(stores, queue, bus),
+        client,
+    )
+
+
+def _build_webhook_client(settings: Settings, rules: Rules) -> HttpsClient | None:
+    """A client of the webhooks' own: no other request of the node waits for their connections, nor they for others'.
+    None where no action type has a webhook."""
+    if not any(rule.webhook for rule in rules.values()):
+        return None
+    outgoing = settings.outgoing
+    return HttpsClient(private_hosts=outgoing.private_hosts, ssl_context=make_ssl_context(outgoing.ca_file))
 
 
 def build_projectors(

@@ -16,6 +16,7 @@ from scoreboard import __version__
 from scoreboard.cli.alerts import alerts
 from scoreboard.cli.keys import keys
 from scoreboard.cli.serve import check_config, serve
+from scoreboard.cli.server_keys import server_keys
 from scoreboard.cli.stores import migrate, rebuild_board, verify
 from scoreboard.cli.users import users
 from scoreboard.domain.errors import SettingsError, StartError, StorageUnavailable
@@ -32,7 +33,7 @@ def cli() -> None:
     """A real-time leaderboard server."""
 
 
-for command in (serve, check_config, migrate, rebuild_board, verify, keys, users, alerts):
+for command in (serve, check_config, migrate, rebuild_board, verify, keys, users, server_keys, alerts):
     cli.add_command(command)
 
 

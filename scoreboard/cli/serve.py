@@ -52,7 +52,7 @@ async def _announce(settings: Settings, with_demo: bool | None, node: Node, stor
         return
     accounts, demo_names = node.account_parts.accounts, set[str]()
     with demo.failures_logged():
-        demo_names = set(await user_store.known(stores, list(demo.HANDLES)))
+        demo_names = set(await user_store.emails_by_name(stores, list(demo.HANDLES)))
         if settings.embedded.demo_accounts:
             await demo.load(accounts, demo_names)
             demo_names = set(demo.HANDLES)

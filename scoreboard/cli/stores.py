@@ -5,13 +5,15 @@ Tested by tests/cli/test_main.py and tests/faults.
 
 import sys
 import time
+from collections.abc import Mapping
 
 import click
 import trio
 
+from scoreboard.app.accounts import log_keys
 from scoreboard.cli.options import configured
 from scoreboard.domain.boards import BOARDS
-from scoreboard.operations.admin.verify import differences
+from scoreboard.operations.admin.verify import differences, log_differences
 from scoreboard.settings.model import Settings
 from scoreboard.storage.start_stores import start_stores
 from scoreboard.workers.projector import rebuild_board as rebuild
@@ -49,20 +51,31 @@ def rebuild_board(settings: Settings) -> None:
 @click.command()
 @configured()
 def verify(settings: Settings) -> None:
-    """Compare the action log, the scores and Redis; exit 1 if they differ."""
+    """Compare the action log, the scores, Redis and the transparency log; exit 1 if they differ."""
+    keys = log_keys(settings, settings.security.keys(settings.embedded.data_dir))
 
     async def run() -> bool:
         is_equal = True
         async with start_stores(settings) as stores:
             for board in BOARDS:
                 found, users = await differences(stores, board)
-                for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
-                    click.echo(f"{about}: {what}")
-                if len(found) > MAX_PRINTED_DIFFERENCES:
-                    click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")
+                _print(found)
                 click.echo(f"{board.id}: {users} users compared, {len(found)} differences")
                 is_equal = is_equal and not found
-        return is_equal
+            found, log = await log_differences(stores, keys)
+            _print(found)
+            click.echo(
+                f"log: {log.leaves} records compared ({log.erased} of erased users, {log.pruned} removed by age), "
+                f"{log.checkpoints} checkpoints, {len(found)} differences"
+            )
+        return is_equal and not found
 
     if not trio.run(run):
         sys.exit(1)
+
+
+def _print(found: Mapping[str, str]) -> None:
+    for about, what in list(found.items())[:MAX_PRINTED_DIFFERENCES]:
+        click.echo(f"{about}: {what}")
+    if len(found) > MAX_PRINTED_DIFFERENCES:
+        click.echo(f"… and {len(found) - MAX_PRINTED_DIFFERENCES} more")

@@ -37,7 +37,7 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
 # The stand-in of a user whose name no store tells (storage.profiles), and a user's id, as skeletons: there 0 is o, and
 # 1 is l.
-_STAND_IN = re.compile(r"user-[ol2-9a-f]{8}")
+_PLACEHOLDER_NAME = re.compile(r"user-[ol2-9a-f]{8}")
 _UUID = re.compile(r"(?:urn:)?(?:uu[il]d:)?[ol2-9a-f]{32}")
 # control, format, surrogate, private, line and paragraph separators
 _CONTROL = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -57,7 +57,10 @@ def username(text: str) -> str | FieldError:
     found = skeletons(name)
     if not found or not names.is_visible(name):
         return FieldError("username", "must contain something that can be seen")
-    if any(_STAND_IN.fullmatch(skeleton) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", skeleton)) for skeleton in found):
+    if any(
+        _PLACEHOLDER_NAME.fullmatch(skeleton) or _UUID.fullmatch(re.sub(r"[-{}() ]", "", skeleton))
+        for skeleton in found
+    ):
         return FieldError("username", "must not look like the id of a user")
     return name
 

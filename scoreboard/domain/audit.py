@@ -28,6 +28,12 @@ class AuditKind(StrEnum):
     ACTION_REVERSED = "action_reversed"
     REVERSAL_UNDONE = "reversal_undone"
     NOTE_ADDED = "note_added"
+    LOG_PRUNED = "log_pruned"  # details: {"below": order number}; older rows of action_logs were removed by a rule
+    HELD_APPROVED = "held_approved"
+    HELD_REFUSED = "held_refused"
+    SERVER_KEY_CREATED = "server_key_created"
+    SERVER_KEY_ROTATED = "server_key_rotated"
+    SERVER_KEY_REVOKED = "server_key_revoked"
 
 
 class AuditEvent(NamedTuple):

@@ -85,6 +85,8 @@ class LimitLayer(StrEnum):
     LOGIN = "login"  # log-ins and password changes, of an address or to an account
     USER = "user"  # actions, changes of the profile or connections of one user
     COOLDOWN = "cooldown"  # one user's actions of one type
+    SERVER_KEY = "server_key"  # requests of one server key, on one node
+    DAILY = "daily"  # what one user's actions of one type give in a day
 
 
 class FieldError(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Rows of the ledger and turns of its writers, as they go from PostgreSQL to Redis and to other nodes: values only.
+"""Rows of the ledger and batches of its writers, as they go from PostgreSQL to Redis and to other nodes: values only.
 
 Tested in tests/storage/redis/test_projection.py.
 """
@@ -41,7 +41,8 @@ class ScoreEvent(NamedTuple):
 
 
 class SequenceRange(NamedTuple):
-    """The turns of a writer that a call covers: `first` to `last`, without a gap."""
+    """The batches of a writer that a call covers, by their sequence numbers: `first` to `last`, without a gap. In SQL
+    the number is `commits.turn`."""
 
     writer: int
     first: int

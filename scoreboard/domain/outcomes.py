@@ -8,11 +8,13 @@ from uuid import UUID
 
 import msgspec
 
+from scoreboard.domain.conditions import Conditions, HeldStatus
 from scoreboard.domain.errors import Code, FieldError, LimitLayer, Refusal, rate_limited
 
 
 class SubmittedAction(msgspec.Struct, frozen=True):
-    """A verified user's signed action. The stores have not decided about it yet."""
+    """A verified user's signed action, or one that a server key submits for a user. The stores have not decided about
+    it yet."""
 
     user: UUID
     action_id: str
@@ -24,6 +26,8 @@ class SubmittedAction(msgspec.Struct, frozen=True):
     request_id: str
     points_or_refusal: int | Refusal  # points, or why the type's rule refuses it
     cooldown_ms: int  # 0: none
+    conditions: Conditions | None = None
+    is_limited: bool = True  # False: of a server key; the limits and cooldowns of users do not apply
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -46,7 +50,20 @@ class Duplicate(msgspec.Struct, frozen=True):
     original: Recorded | None
 
 
-Outcome = Recorded | Duplicate | Refusal
+class Held(msgspec.Struct, frozen=True):
+    """The action waits for a decision, or waited for one: it was sent again, and this is its present state."""
+
+    user: UUID
+    action_id: str
+    action_type: str
+    points: int
+    status: HeldStatus
+    held_ms: int  # Unix milliseconds
+    expires_ms: int  # until when it waits
+    reason: str | None = None  # of the decision
+
+
+Outcome = Recorded | Duplicate | Held | Refusal
 
 USER_DELETED = Refusal(Code.UNAUTHORIZED, "This account no longer exists.")
 UNSTORABLE_ACTION = Refusal(
@@ -76,6 +93,24 @@ def too_many_actions(wait_ms: int) -> Refusal:
 def cooling_down(wait_ms: int) -> Refusal:
     """429: the user's last action of this type is too recent."""
     return rate_limited(LimitLayer.COOLDOWN, "This action is cooling down.", _seconds(wait_ms))
+
+
+def daily_cap_reached(wait_ms: int) -> Refusal:
+    """429: the user has what actions of this type give in a day."""
+    return rate_limited(LimitLayer.DAILY, "You have all that this action gives in a day.", _seconds(wait_ms))
+
+
+def too_many_starts(wait_ms: int) -> Refusal:
+    """429: the user began too many actions in the last minute."""
+    return rate_limited(LimitLayer.USER, "You have started too many actions in this minute.", _seconds(wait_ms))
+
+
+def too_much_evidence(wait_ms: int) -> Refusal:
+    """429: the user has uploaded what a day allows."""
+    return rate_limited(LimitLayer.DAILY, "You have uploaded as much evidence as a day allows.", _seconds(wait_ms))
+
+
+TOO_MANY_HELD = rate_limited(LimitLayer.USER, "Too many of your actions wait for a decision.", 3600, names_wait=False)
 
 
 def _seconds(wait_ms: int) -> int:

@@ -16,21 +16,41 @@ OIDC_PREFIX = "/api/v1/auth/oidc/"  # log-in by an outside issuer, by its name
 CALLBACK_SUFFIX = "/callback"
 LOG_IN_FAILED_PATH = "/log-in-failed"  # a page
 
+GUEST_PATH = "/api/v1/auth/guest"
+LINK_PATH = "/api/v1/auth/link"
+
 PROFILE_PATH = "/api/v1/users/me"
 PASSWORD_PATH = "/api/v1/users/me/password"  # noqa: S105 - a path, not a password
+SESSIONS_PATH = "/api/v1/users/me/sessions"
+HISTORY_PATH = "/api/v1/users/me/actions"
+EXPORT_PATH = "/api/v1/users/me/export"
 
 SUBMIT_PATH = "/api/v1/scores/action"
+BULK_PATH = "/api/v1/scores/actions"
+SERVER_USERS_PREFIX = "/api/v1/server/users/"  # and the external id
+SERVER_SESSIONS_PATH = "/api/v1/server/sessions"
+START_PATH = "/api/v1/actions/start"
+EVIDENCE_PREFIX = "/api/v1/actions/evidence/"  # and the SHA-256 in hexadecimal digits
+HELD_PATH = "/api/v1/users/me/held"
 LEADERBOARD_PATH = "/api/v1/scores/leaderboard"
 LIVE_PATH = "/api/v1/scores/live"  # the WebSocket
 STREAM_PATH = "/api/v1/scores/stream"  # Server-Sent Events
 POLL_PATH = "/api/v1/scores/poll"  # the long poll
 
+AUDIT_CHECKPOINT_PATH = "/api/v1/audit/checkpoint"
+AUDIT_KEY_PATH = "/api/v1/audit/key"
+AUDIT_PROOF_PATH = "/api/v1/audit/proof"
+AUDIT_CONSISTENCY_PATH = "/api/v1/audit/consistency"
+AUDIT_LEAVES_PATH = "/api/v1/audit/leaves"
+
 OPENAPI_PATH = "/api/v1/openapi.json"
 
 PAGE_PATH = "/"
+AUDIT_PAGE_PATH = "/audit"
 STATIC_PREFIX = "/static/"  # files of the page
 CLIENT_PATH = "/scoreboard.js"  # the JavaScript client, for pages of other sites
 AVATAR_PREFIX = "/avatars/"  # pictures of users, by user id
+JWKS_PATH = "/.well-known/jwks.json"
 
 LIVEZ_PATH = "/livez"
 READYZ_PATH = "/readyz"

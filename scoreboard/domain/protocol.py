@@ -36,6 +36,7 @@ class Event(StrEnum):
     STALE = "leaderboard:stale"
     VIEWERS = "viewers"
     PERSONAL = "score:personal"
+    REJECTED = "score:rejected"
     PONG = "pong"
     SUBSCRIBED = "subscribed"
     UNSUBSCRIBED = "unsubscribed"
@@ -114,6 +115,12 @@ class _Personal(msgspec.Struct, omit_defaults=True):
     channel: str = FIRST_CHANNEL
 
 
+class _Rejected(msgspec.Struct):
+    actionId: str
+    actionType: str
+    reason: str
+
+
 class _Standing(msgspec.Struct):
     userId: str
     score: int | None
@@ -179,6 +186,11 @@ def stale(channel: str, since_ms: int) -> bytes:
 def personal(channel: str, previous: int, new: int, points: int, rank: int | None, position: str, at_ms: int) -> bytes:
     """`score:personal`, for the connections of the user who scored."""
     return _encode(_Envelope(Event.PERSONAL, _Personal(previous, new, points, rank, position, rfc3339(at_ms), channel)))
+
+
+def rejected(action_id: str, action_type: str, reason: str) -> bytes:
+    """`score:rejected`, for the connections of the user whose action was refused after it had waited."""
+    return _encode(_Envelope(Event.REJECTED, _Rejected(action_id, action_type, reason)))
 
 
 def authenticated(user: UUID, score: int | None, rank: int | None) -> bytes:

@@ -1,27 +1,17 @@
 """The points of an action, by the rules of an actions file. Pure.
 
-The rules are read once at start (`read_rules`) and applied to each action (`award`). Points never come from a client.
+`Rule` is one action type, as `domain.action_rules` reads it from the file once at start. `award` applies it to an
+action. Points never come from a client.
 """
 
-import difflib
-import re
-import tomllib
 from collections.abc import Mapping
-from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from scoreboard.domain.actions import MAX_ACTION_TYPE_LENGTH, Action, invalid
-from scoreboard.domain.errors import Refusal, SettingsError
-from scoreboard.domain.names import is_visible
-from scoreboard.domain.toml_lines import line_of, shown_keys, shown_reason, table_before
-
-MAX_POINTS = 100_000  # of one action; a lifetime of one action a second stays far below 2^53
-MAX_COOLDOWN_SECONDS = 7 * 24 * 3600  # a week
-MAX_TITLE_LENGTH = 80  # characters; a button shows some thirty in a line
-MAX_ACTION_TYPES = 100  # in one file: each is a button of the page unless it says `button = false`
-MAX_DIFFICULTIES = 50  # of one action type
+from scoreboard.domain.actions import Action, invalid
+from scoreboard.domain.errors import Refusal
+from scoreboard.domain.metadata_schema import MetadataField, check_metadata
 
 
 class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,9 +24,46 @@ class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     required: bool = False
 
 
+class DailyCap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The most that a user gets for actions of one type in a day (UTC); 0: no cap."""
+
+    points: int = 0
+    count: int = 0
+
+
+class StartRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An action is submitted `minimum` to `expires` seconds after its start, by the database's clock."""
+
+    minimum: float = 0
+    expires: float = 3600
+
+
+class WebhookRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The server that is asked about each action, and the key that signs the question."""
+
+    url: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"WebhookRule(url={self.url!r})"
+
+
+class EvidenceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An action names a blob that proves it. `retention`: days that the blob is kept after the decision."""
+
+    retention: int = 30
+
+
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One action type. `cooldown` in seconds, 0 = none; `difficulty` maps a name to a factor, the first is the
-    default."""
+    default.
+
+    `trusted`: only a server key submits it, never a user. `free_points`, with `trusted` only: the request names the
+    points, from 1 to `points`.
+
+    `hold`: an action waits until somebody approves or refuses it, as with `evidence`. After `hold_days` without a
+    decision `undecided` happens.
+    """
 
     title: str
     points: int
@@ -44,120 +71,30 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     difficulty: dict[str, float] = {}
     time: TimeRule | None = None
     button: bool = True  # whether the page has one for it
+    trusted: bool = False
+    free_points: bool = False
+    metadata: dict[str, MetadataField] = {}
+    unknown_metadata: bool = True  # whether metadata may have fields that are not in `metadata`
+    daily_cap: DailyCap | None = None
+    started: StartRule | None = None
+    webhook: WebhookRule | None = None
+    evidence: EvidenceRule | None = None
+    hold: bool = False
+    hold_days: int = 7
+    undecided: Literal["refuse", "approve"] = "refuse"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its actions wait for a decision."""
+        return self.hold or self.evidence is not None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether its actions need more than points, limits and metadata."""
+        return self.is_held or any((self.trusted, self.daily_cap, self.started, self.webhook))
 
 
 Rules = Mapping[str, Rule]
-
-
-# ---- reading --------------------------------------------------------------------------------------------------------
-
-
-class _BadRuleError(Exception):
-    """A fault and its place in the file: the keys from the action's name on."""
-
-    def __init__(self, message: str, *keys: str) -> None:
-        super().__init__(message)
-        self.keys = keys
-
-
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL).fullmatch
-_MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL).fullmatch
-_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL).fullmatch
-
-
-def read_rules(text: str, file: str = "actions.toml") -> dict[str, Rule]:
-    """The rules of a TOML text. Raises SettingsError: one line with the file, the line, the action type and the key."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        found = _SYNTAX(str(exc))
-        line = int(found[2]) if found and found[2] else len(text.rstrip().split("\n"))
-        reason = shown_reason(found[1] if found else exc)
-        raise SettingsError(f"actions{table_before(text, line)}: {reason} (file {file}, line {line})") from None
-    except RecursionError:
-        raise SettingsError(f"actions: nested too deeply (file {file})") from None
-    if not tables:
-        raise SettingsError(f"actions: the file names no action type (file {file})")
-    if len(tables) > MAX_ACTION_TYPES:
-        raise SettingsError(
-            f"actions: there are {len(tables)} action types, {MAX_ACTION_TYPES} are the most (file {file})"
-        )
-    try:
-        return {name: _read_rule(name, table) for name, table in tables.items()}
-    except _BadRuleError as exc:
-        raise SettingsError(
-            f"actions.{shown_keys(exc.keys)}: {exc} (file {file}, line {line_of(text, exc.keys)})"
-        ) from None
-
-
-def _read_rule(name: str, table: object) -> Rule:
-    if not isinstance(table, dict):
-        raise _BadRuleError("must be a table: [name] in a line of its own, its settings below", name)
-    if not _is_shown(name, MAX_ACTION_TYPE_LENGTH):
-        raise _BadRuleError(
-            f"a name has 1 to {MAX_ACTION_TYPE_LENGTH} characters that can be printed, and shows something", name
-        )
-    try:
-        rule = msgspec.convert(table, Rule)
-    except msgspec.ValidationError as exc:
-        message, _, path = str(exc).partition(" - at `$")
-        keys = (name, *(part for part in re.split(r"[.\[\]`]+", path) if part not in {"", "..."}))
-        if found := _UNKNOWN(message):
-            known = TimeRule.__struct_fields__ if "time" in keys else Rule.__struct_fields__
-            close = difflib.get_close_matches(found[1], known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-            raise _BadRuleError(f"unknown key{hint}", *keys, found[1]) from None
-        if found := _MISSING(message):
-            raise _BadRuleError(f"{found[1]} is missing", *keys) from None
-        raise _BadRuleError(message.replace("Expected", "must be").replace("`", ""), *keys) from None
-    _check(name, rule)
-    return rule
-
-
-def _check(name: str, rule: Rule) -> None:
-    if not _is_shown(rule.title, MAX_TITLE_LENGTH):
-        raise _BadRuleError(
-            f"must have 1 to {MAX_TITLE_LENGTH} characters that can be printed, and show something", name, "title"
-        )
-    if not 0 <= rule.cooldown <= MAX_COOLDOWN_SECONDS:
-        raise _BadRuleError(f"must be 0 to {MAX_COOLDOWN_SECONDS} seconds", name, "cooldown")
-    if len(rule.difficulty) > MAX_DIFFICULTIES:
-        raise _BadRuleError(f"may have {MAX_DIFFICULTIES} names", name, "difficulty")
-    for level, factor in rule.difficulty.items():
-        if not _is_shown(level, MAX_ACTION_TYPE_LENGTH):
-            raise _BadRuleError(
-                f"a name has 1 to {MAX_ACTION_TYPE_LENGTH} characters that can be printed, and shows something",
-                name,
-                "difficulty",
-                level,
-            )
-        if not 0 < factor <= 100:
-            raise _BadRuleError("a factor is above 0 and at most 100", name, "difficulty", level)
-    if rule.time:
-        _check_time(name, rule.time)
-    if not (1 <= rule.points <= MAX_POINTS and max_points(rule) <= MAX_POINTS):
-        raise _BadRuleError(f"must give 1 to {MAX_POINTS} points, with the greatest factor and bonus", name, "points")
-
-
-def _check_time(name: str, time: TimeRule) -> None:
-    if not (0 <= time.minimum <= time.maximum and isfinite(time.maximum)):
-        raise _BadRuleError("minimum must be 0 or more and not above maximum", name, "time")
-    if not 0 <= time.fast_under_seconds < float("inf"):
-        raise _BadRuleError("must be a number of seconds, 0 or more", name, "time", "fast_under_seconds")
-    if not 0 < time.bonus <= 100:
-        raise _BadRuleError("is above 0 and at most 100", name, "time", "bonus")
-    if time.fast_under_seconds and time.bonus == 1:
-        raise _BadRuleError("changes nothing without a bonus other than 1", name, "time", "fast_under_seconds")
-    if time.bonus != 1 and not time.fast_under_seconds:
-        raise _BadRuleError(
-            "changes nothing without fast_under_seconds: within so many seconds it is given", name, "time", "bonus"
-        )
-    if 0 < time.fast_under_seconds < time.minimum:
-        raise _BadRuleError("is below minimum, so nobody can be so fast", name, "time", "fast_under_seconds")
-
-
-def _is_shown(text: str, max_length: int) -> bool:
-    return 1 <= len(text) <= max_length and text.isprintable() and text == text.strip() and is_visible(text)
 
 
 # ---- awarding -------------------------------------------------------------------------------------------------------
@@ -176,6 +113,10 @@ def award(action: Action, rules: Rules) -> int | Refusal:
     if rule is None:
         return invalid("actionType", "is not known here")
     metadata = action.metadata or {}
+    if rule.metadata or not rule.unknown_metadata:
+        wrong = check_metadata(metadata, rule.metadata, known=None if rule.unknown_metadata else _known_names(rule))
+        if wrong is not None:
+            return invalid(f"metadata.{wrong.field}", wrong.message)
     factor = _difficulty(metadata, rule)
     if isinstance(factor, Refusal):
         return factor
@@ -183,6 +124,11 @@ def award(action: Action, rules: Rules) -> int | Refusal:
     if isinstance(bonus, Refusal):
         return bonus
     return max(1, round(rule.points * factor * bonus))
+
+
+def _known_names(rule: Rule) -> set[str]:
+    """The names that metadata of this type may have where others are refused."""
+    return {*rule.metadata, *(["difficulty"] if rule.difficulty else []), *(["timeSpent"] if rule.time else [])}
 
 
 def _difficulty(metadata: Mapping[str, Any], rule: Rule) -> float | Refusal:

@@ -1,4 +1,5 @@
-"""Limits by key in memory, of one node: so many in any 60 seconds, a sliding window. Pure: the time is an argument.
+"""Limits by key in memory, of one node: so many in any 60 seconds, or in any hour; a sliding window. Pure: the time is
+an argument.
 
 The exact limits, per user and across all nodes, are in storage.redis.limits.
 """
@@ -11,17 +12,17 @@ MAX_KEYS = 50_000
 
 
 class SlidingWindow:
-    """At most `limit` admissions a key in any 60 seconds; 0: no limit. A refusal is not counted.
+    """At most `limit` admissions a key in any `seconds`; 0: no limit. A refusal is not counted.
 
-    Admissions are counted by whole seconds. Those of a second leave the window when all of them are more than 60 s old,
-    so a key may wait up to a second longer than needed, and never less. `now` is in seconds, of a clock that never goes
+    Admissions are counted by whole seconds. Those of a second leave the window when all of them are older than it, so a
+    key may wait up to a second longer than needed, and never less. `now` is in seconds, of a clock that never goes
     back.
     """
 
-    __slots__ = ("_limit", "_windows")
+    __slots__ = ("_limit", "_seconds", "_windows")
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, seconds: int = WINDOW_SECONDS) -> None:
+        self._limit, self._seconds = limit, seconds
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def admit(self, key: str, now: float) -> int:
@@ -35,11 +36,11 @@ class SlidingWindow:
             return 0
         self._windows.move_to_end(key)
         second = int(now)
-        window.drop(second - WINDOW_SECONDS - 1)
+        window.drop(second - self._seconds - 1)
         if window.total < self._limit:
             window.add(second)
             return 0
-        return window.seconds[0][0] + WINDOW_SECONDS + 1 - second
+        return window.seconds[0][0] + self._seconds + 1 - second
 
     def wait(self, key: str, now: float, times: int = 1) -> int:
         """0 when one more is within `times` the limit, else the seconds until it is. Counts nothing."""
@@ -47,10 +48,10 @@ class SlidingWindow:
         if window is None:
             return 0
         self._windows.move_to_end(key)  # a key that is refused stays in memory
-        window.drop(int(now) - WINDOW_SECONDS - 1)
+        window.drop(int(now) - self._seconds - 1)
         if window.total < self._limit * times:
             return 0
-        return window.seconds[0][0] + WINDOW_SECONDS + 1 - int(now)
+        return window.seconds[0][0] + self._seconds + 1 - int(now)
 
     def count(self, key: str, now: float) -> None:
         """Counts one admission, even above the limit."""
@@ -93,7 +94,8 @@ class _Window:
         self.total += 1
 
     def remove(self, second: int) -> None:
-        """Does nothing when that second has left the window, or the key was dropped. Looks at 62 entries at most."""
+        """Does nothing when that second has left the window, or the key was dropped. Looks at one entry a second of the
+        window at most."""
         for entry in self.seconds:
             if entry[0] == second and entry[1]:
                 entry[1] -= 1

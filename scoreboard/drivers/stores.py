@@ -49,7 +49,7 @@ class Stores:
     """PostgreSQL's pool and Redis' clients. Made by `open_stores`; usable from Trio while that is open."""
 
     __slots__ = (
-        "_outside",
+        "_own_connections",
         "installation",
         "namespace",
         "pool",
@@ -83,7 +83,7 @@ class Stores:
         self.redis_direct = direct  # for the committers and the projector
         self.redis_generation = redis_generation or Generation("redis")
         self.redis_retention = RedisRetention(self.redis_generation)
-        self._outside: WeakSet[asyncpg.Connection] = WeakSet()
+        self._own_connections: WeakSet[asyncpg.Connection] = WeakSet()
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         return list(await self._call("fetch", sql, args))
@@ -187,7 +187,7 @@ class Stores:
         except BaseException:
             conn.terminate()
             raise
-        self._outside.add(conn)
+        self._own_connections.add(conn)
         return conn
 
     def replace_postgres(self, why: str) -> None:
@@ -196,7 +196,7 @@ class Stores:
         Terminates connections outside the pool at once, with their calls; those of the pool when their call has ended.
         """
         self.pool.replace(why, at_once=True)
-        for conn in tuple(self._outside):
+        for conn in tuple(self._own_connections):
             conn.terminate()
 
     async def _call(self, method: str, sql: str, args: tuple[object, ...]) -> Any:

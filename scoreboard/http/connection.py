@@ -98,7 +98,7 @@ class Connection:
         self.socket = socket
         self.writer = ResponseWriter(socket, handlers)
         self._handlers = handlers
-        self._parser = RequestParser(socket, handlers.live_path)
+        self._parser = RequestParser(socket, handlers.live_path, handlers)
         self._state = READING
         self._draining = False  # the server drains: the connection ends when it would wait for bytes
         self._progress = 0  # the parser's, when the deadline was set last
@@ -138,9 +138,7 @@ class Connection:
         while True:
             await socket.wait_readable()
             if self._state is DEFERRED:  # more has come, or the peer has left
-                self._responded = trio.Event()
-                await self._responded.wait()
-                self._responded = None
+                await self._wait_until_responded()
             if self._state is LAST_RESPONSE:
                 await self.writer.flush()
                 return True
@@ -155,11 +153,7 @@ class Connection:
                     return False
                 parser.feed(data)
                 del data  # a request may take long
-            if not await self._answer_queue():
-                return True
-            if parser.refusal is not None:
-                self._state = SERVING
-                await self.writer.send(self._refusal(parser.refusal))
+            if not await self._answer_parsed():
                 return True
             self._state = READING
             if self._draining and not parser.begun and not socket.has_unread():
@@ -168,6 +162,12 @@ class Connection:
                 parser.awaits_continue = False
                 await self.writer.send(CONTINUE)
             self._extend_deadline()
+
+    async def _wait_until_responded(self) -> None:
+        """Returns once a deferred request has its response."""
+        self._responded = trio.Event()
+        await self._responded.wait()
+        self._responded = None
 
     def _extend_deadline(self) -> None:
         """Extends it after progress alone: neither one more byte of a head nor an empty line between requests is
@@ -282,8 +282,9 @@ class Connection:
 
     # ---- in the task ------------------------------------------------------------------------------------------------
 
-    async def _answer_queue(self) -> bool:
-        """Answers the requests that have been parsed, in order. True when the connection goes on."""
+    async def _answer_parsed(self) -> bool:
+        """Answers the requests that have been parsed, in order, then a message that is refused. True when the
+        connection goes on."""
         parser, queue, count = self._parser, self._parser.queue, 0
         parser.resume()
         if queue:
@@ -296,7 +297,11 @@ class Connection:
             if not count % YIELD_EVERY:
                 await trio.lowlevel.checkpoint()
             parser.resume()
-        return True
+        if parser.refusal is None:
+            return True
+        self._state = SERVING
+        await self.writer.send(self._refusal(parser.refusal))
+        return False
 
     async def _answer(self, request: Request) -> bool:
         """Answers one request. True when the connection goes on."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Protocol
 
+from scoreboard.domain.errors import Refusal
 from scoreboard.http.request import Request, Response
 from scoreboard.http.response_writer import ResponseFormat, ResponseWriter
 
@@ -63,6 +64,13 @@ class RequestHandlers(ResponseFormat, Protocol):
 
     def log_access(self, request: Request, status: int, seconds: float, /) -> None:
         """A request was answered with `status`, `seconds` after it was complete."""
+
+    def reserve_large_body(self, request: Request, size: int, /) -> Refusal | None:
+        """Whether a body of `size` bytes, which is more than request.BODY_BYTES, is accepted: None, or why not. Called
+        when the head is complete, before the middleware. After None `release_large_body` is called once."""
+
+    def release_large_body(self, request: Request, /) -> None:
+        """The body of that request has come, or never will."""
 
     def on_malformed(self, request: Request, /) -> None:
         """Bytes came that are not a valid request. Of `request` only the socket is sure to be set."""

@@ -9,6 +9,7 @@ Tested in tests/http/test_connection.py, tests/http/test_smuggling.py, tests/htt
 """
 
 import re
+from typing import Protocol
 
 import httptools
 
@@ -42,20 +43,29 @@ END_OF_HEAD = b"\r\n\r\n"
 CARRIAGE_RETURN = 13
 SMALL_READ_BYTES = 288  # it holds sixteen requests at most: "GET / HTTP/1.0" with its two ends of lines has eighteen
 
-UNREPEATABLE_FIELDS = (
-    b"host",
-    b"content-length",
-    b"transfer-encoding",
-)  # twice, and two parsers could disagree on which one counts
+# RFC 9110 section 5.3: of one that came twice, two parsers could take different values.
+SINGLE_FIELDS = (b"host", b"content-length", b"transfer-encoding")
 
 
-def _asks_for_a_websocket(fields: dict[bytes, bytes]) -> bool:
-    """Whether the handshake is complete, RFC 6455 section 4.2.1. With half of one trio-websocket waits for ever."""
+def _is_websocket_handshake(request: Request) -> bool:
+    """Whether a request for an upgrade is a complete handshake, RFC 6455 section 4.2.1. With half of one trio-websocket
+    waits for ever."""
     return (
-        b"websocket" in [token.strip() for token in fields[b"upgrade"].lower().split(b",")]
-        and fields.get(b"sec-websocket-version") == b"13"
-        and WEBSOCKET_KEY(fields.get(b"sec-websocket-key", b"")) is not None
+        request.method == b"GET"
+        and request.version == "1.1"
+        and b"websocket" in [token.strip() for token in request.header(b"upgrade").lower().split(b",")]
+        and request.header(b"sec-websocket-version") == b"13"
+        and WEBSOCKET_KEY(request.header(b"sec-websocket-key")) is not None
     )
+
+
+def _repeats_a_single_field(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(sum(name == single for name, _ in headers) > 1 for single in SINGLE_FIELDS)
+
+
+def _head_bytes(request: Request) -> int:
+    """The size of a head, without the few bytes of method and version."""
+    return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
 
 
 TOO_MANY_FIELDS = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {MAX_FIELDS} fields")
@@ -63,6 +73,16 @@ TOO_MANY_FIELDS = Refusal(Code.HEADERS_TOO_LARGE, f"a request's head may have {M
 
 class RefusedError(Exception):
     """Raised in a callback to stop the parser; `RequestParser.refusal` says why."""
+
+
+class LargeBodies(Protocol):
+    """What decides on bodies of more than BODY_BYTES: `http.handlers.RequestHandlers`."""
+
+    def reserve_large_body(self, request: Request, size: int, /) -> Refusal | None:
+        """Why a body of `size` bytes is refused; None: it is accepted."""
+
+    def release_large_body(self, request: Request, /) -> None:
+        """The body has come, or never will."""
 
 
 class RequestParser:
@@ -86,11 +106,13 @@ class RequestParser:
         "_head",
         "_headers",
         "_host",
+        "_large_bodies",
         "_live_path",
         "_max_body_bytes",
         "_packed",
         "_packed_fields",
         "_pieces",
+        "_reserved",
         "_socket",
         "_target",
         "awaits_continue",
@@ -104,10 +126,13 @@ class RequestParser:
         "unparsed",
     )
 
-    def __init__(self, socket: Socket, live_path: bytes) -> None:
+    def __init__(self, socket: Socket, live_path: bytes, large_bodies: LargeBodies | None = None) -> None:
+        """`large_bodies` says which bodies may be longer than BODY_BYTES; None: none may."""
         self._engine = httptools.HttpRequestParser(self)
         self._socket = socket
         self._live_path = live_path
+        self._large_bodies = large_bodies
+        self._reserved: Request | None = None  # the request whose large body comes
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._packed = b""  # fields of the present head that came with earlier feeds, and their number
@@ -218,7 +243,7 @@ class RequestParser:
         (chunk extensions, trailers)."""
         if in_body:
             self._encoded_body_bytes += size
-            if self._encoded_body_bytes > MAX_ENCODED_BODY_BYTES:
+            if self._encoded_body_bytes > MAX_ENCODED_BODY_BYTES and self._reserved is None:  # it has its length
                 self.refusal = Refusal(Code.PAYLOAD_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
         elif not self.in_body:
             self._head += size
@@ -229,6 +254,23 @@ class RequestParser:
         """Breaks the reference cycle between llhttp and this object, whose methods are its callbacks. After it nothing
         may be fed."""
         del self._engine
+        self._release()
+
+    def _reserve(self, request: Request, size: int) -> None:
+        """Asks for room for a body that is longer than others may be."""
+        if self._large_bodies is None:
+            raise self._too_large()
+        refusal = self._large_bodies.reserve_large_body(request, size)
+        if refusal is not None:
+            self.refusal = refusal
+            raise RefusedError(refusal.detail)
+        self._reserved = request
+        self._max_body_bytes = self._body_bytes_left = size
+
+    def _release(self) -> None:
+        if self._reserved is not None and self._large_bodies is not None:
+            self._large_bodies.release_large_body(self._reserved)
+            self._reserved = None
 
     def _too_large(self) -> RefusedError:
         if self._max_body_bytes < BODY_BYTES:
@@ -268,14 +310,9 @@ class RequestParser:
             fields = dict(reversed(headers))  # the first of each
         method, version = engine.get_method(), engine.get_http_version()
         self.request = request = Request(self._socket, method, target, version, headers, fields)
-        if len(fields) != len(headers) and any(
-            sum(name == once for name, _ in headers) > 1 for once in UNREPEATABLE_FIELDS
-        ):
+        if len(fields) != len(headers) and _repeats_a_single_field(headers):
             raise self._refuse("Host, Content-Length and Transfer-Encoding may be there once")
-        if (
-            self._began_in_earlier_feed
-            and len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > HEAD_BYTES
-        ):
+        if self._began_in_earlier_feed and _head_bytes(request) > HEAD_BYTES:
             raise self._refuse(f"a request's head may have {HEAD_BYTES} bytes", Code.HEADERS_TOO_LARGE)
         if version != "1.1" and version != "1.0":  # noqa: PLR1714 - twice as fast as a set
             raise self._refuse("the version must be HTTP/1.1 or HTTP/1.0")
@@ -283,26 +320,22 @@ class RequestParser:
             self._normalize_target(request)
         host = fields.get(b"host")
         if host != self._host:
-            if host is None:
-                if version == "1.1":
-                    raise self._refuse("Host must be there")
-            elif len(host) > HOST_BYTES or not HOST(host):
-                raise self._refuse("Host must be a name or an address, and a port at most")
-            else:
-                self._host = host
+            self._check_host(host, version)
         framed = b"content-length" in fields or b"transfer-encoding" in fields
         if engine.should_upgrade():
-            # llhttp skips the body of such a message and would parse it as the next request.
-            if framed or method == b"CONNECT":
-                raise self._refuse("an upgrade has no body, and there is no CONNECT here")
-            request.upgrade = (
-                method == b"GET"
-                and version == "1.1"
-                and request.path == self._live_path
-                and _asks_for_a_websocket(fields)
-            )
+            self._check_upgrade(request, framed=framed)
         elif framed:
             self._expect_body(version, fields)
+
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        """Notes a valid Host. It may be absent in HTTP/1.0 alone, RFC 9112 section 3.2."""
+        if host is None:
+            if version == "1.1":
+                raise self._refuse("Host must be there")
+        elif len(host) > HOST_BYTES or not HOST(host):
+            raise self._refuse("Host must be a name or an address, and a port at most")
+        else:
+            self._host = host
 
     def _normalize_target(self, request: Request) -> None:
         """Path and query from the target; absolute form (a proxy's) becomes origin form, RFC 9112 section 3.2.2."""
@@ -317,6 +350,12 @@ class RequestParser:
             request.path, _, request.query = request.target.partition(b"?")
         elif target != b"*":
             raise self._refuse("the target must be a path")
+
+    def _check_upgrade(self, request: Request, *, framed: bool) -> None:
+        # llhttp skips the body of such a message and would parse it as the next request.
+        if framed or request.method == b"CONNECT":
+            raise self._refuse("an upgrade has no body, and there is no CONNECT here")
+        request.upgrade = request.path == self._live_path and _is_websocket_handshake(request)
 
     def _expect_body(self, version: str, fields: dict[bytes, bytes]) -> None:
         length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
@@ -334,11 +373,12 @@ class RequestParser:
         if length is None or len(length) > 4 or int(length) > REQUEST_BYTES - HEAD_BYTES:
             request = self.request
             assert request is not None
-            head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-            self._max_body_bytes = min(BODY_BYTES, REQUEST_BYTES - head)
+            self._max_body_bytes = min(BODY_BYTES, REQUEST_BYTES - _head_bytes(request))
             # reading many digits takes quadratic time
             if length is not None and (len(length) > 9 or int(length) > self._max_body_bytes):
-                raise self._too_large()
+                if len(length) > 9 or int(length) <= BODY_BYTES:
+                    raise self._too_large()
+                self._reserve(request, int(length))
         self.awaits_continue = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
 
     def on_body(self, part: bytes) -> None:
@@ -369,6 +409,8 @@ class RequestParser:
             request.set_content_length()
         request.keep_alive = self._engine.should_keep_alive() and not request.upgrade
         self.queue.append(request)
+        if self._reserved is not None:
+            self._release()
         self.request = None
         self._head = self._encoded_body_bytes = 0
         self._began_in_earlier_feed = self.begun = self.in_body = self.awaits_continue = False

@@ -38,7 +38,7 @@ from scoreboard.domain.protocol import Event
 from scoreboard.live.fan_out import Subscribers
 from scoreboard.live.frame_set import FORMATS, MAX_SINCE_LENGTH, FrameFormat, FrameSet, next_frame_set
 from scoreboard.live.viewer import Poll, Viewer
-from scoreboard.storage.bus import Update
+from scoreboard.storage.bus import Rejected, Update
 from scoreboard.telemetry import metrics
 
 # Writes, in whole portions, about 2 ms; or answers to polls, about 5 ms. Then other tasks run.
@@ -247,6 +247,14 @@ class Hub:
                     # no id: what the viewer has of the board is the same as before
                     self.send(viewer, viewer.encode(Event.PERSONAL, message, ""))
                 log.debug("score_pushed", board=channel, request_id=one.request_id, connections=len(viewers))
+
+    def send_rejected(self, rejected: Rejected) -> None:
+        """Sends a user, on each connection here, that an action was refused after it had waited for a decision."""
+        viewers = self._users.get(rejected.user)
+        if viewers:
+            message = protocol.rejected(rejected.action_id, rejected.action_type, rejected.reason)
+            for viewer in viewers:
+                self.send(viewer, viewer.encode(Event.REJECTED, message, ""))
 
     async def send_viewer_count(self, count: int) -> None:
         """Sends subscribers how many watch on all nodes, unless they were sent that number. A viewer that is behind is

@@ -129,13 +129,15 @@ class Subscription:
                 case bus.Revoked(sid):
                     self._authenticator.mark_revoked(sid)  # before the hub closes: a client that reconnects is refused
                     self._hub.close_session(sid)
+                case bus.Rejected() as rejected:
+                    self._hub.send_rejected(rejected)
                 case bus.Heartbeat(node, viewers):
                     self._viewers.on_heartbeat(node, viewers)
                 case _:
                     pass  # a board that only other nodes know, or another version's message
 
     def _on_board_changed(self, cache: BoardCache, update: bus.Update) -> None:
-        if cache.note_hint(update.version, update.top):
+        if cache.note_hint(update.version, update.shown_version):
             self._batcher.notify(cache.board)
         # While the board is stale no rank is sure: the message may come from a call that its sender has abandoned.
         self._hub.send_personal(cache.board, update.without_ranks() if cache.is_stale else update)

@@ -5,26 +5,34 @@ cases have a file each: register, log_in, refresh_session, change_password, chan
 raise StorageUnavailable. Tested with the use cases: tests/operations/test_log_in.py and those beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import trio
 
-from scoreboard.domain import skeletons
+from scoreboard.domain import account_rules, skeletons
 from scoreboard.domain.audit import OPERATOR
-from scoreboard.domain.errors import Refusal
+from scoreboard.domain.errors import FieldError, Refusal
 from scoreboard.domain.outcomes import USER_DELETED
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.change_password import change_password, set_password
 from scoreboard.operations.change_profile import change_profile
+from scoreboard.operations.guests import NO_GUESTS, GuestLoggedIn, link_guest, log_in_guest
 from scoreboard.operations.log_in import log_in
 from scoreboard.operations.login_admission import THIS_PROCESS, Client, LoginAdmission
 from scoreboard.operations.login_limits import LoginLimits
+from scoreboard.operations.password_rules import invalid
+from scoreboard.operations.personal_data import erase, write_export
 from scoreboard.operations.refresh_session import refresh_session
 from scoreboard.operations.register import REGISTRATION_CLOSED, Created, create_user, register
+from scoreboard.operations.server_users import open_session, put_user
 from scoreboard.operations.sessions import LoggedIn, Sessions
 from scoreboard.security import passwords
-from scoreboard.storage.postgres import credentials, users
+from scoreboard.storage.postgres import credentials, personal_data, users
+from scoreboard.storage.postgres import sessions as session_store
+from scoreboard.storage.postgres.identities import IdentifiedUser
+from scoreboard.storage.postgres.personal_data import LoggedAction, Place
+from scoreboard.storage.postgres.sessions import LiveSession
 from scoreboard.storage.postgres.users import Profile
 from scoreboard.storage.profiles import Profiles
 
@@ -39,16 +47,18 @@ class Accounts:
         profiles: Profiles,
         *,
         registration: bool = True,
+        guests: bool = False,
         own_host: str = "",
         profile_changes_per_hour: int = 0,
         steady_clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """`registration`: whether anybody may register. `own_host`: a picture's address must not have this host.
+        """`registration`: whether anybody may register. `guests`: whether anybody may play without an account.
+        `own_host`: a picture's address must not have this host.
         `profile_changes_per_hour`: for each user, on all nodes together; 0: no limit. `steady_clock` returns seconds
         that never go back."""
         self.sessions, self.admission = sessions, LoginAdmission(limits, steady_clock)
         self._profiles = profiles
-        self._registration, self._own_host = registration, own_host
+        self._registration, self._guests, self._own_host = registration, guests, own_host
         self._profile_changes_per_hour = profile_changes_per_hour
         skeletons.table()  # loaded now, not within a request
         # one thread of its own, so that an import of thousands does not delay log-ins
@@ -70,6 +80,23 @@ class Accounts:
         """Opens a session if the password is right. `name`: the user's name or e-mail address."""
         return await log_in(self.sessions, self.admission, name, password, client)
 
+    async def log_in_guest(
+        self, device_key: str | None, username: str | None, client: Client = THIS_PROCESS
+    ) -> GuestLoggedIn | Refusal:
+        """Opens a session for the guest of this device key, who is created at first sight. Without a key a new one is
+        made, and returned this once."""
+        if not self._guests:
+            return NO_GUESTS
+        return await log_in_guest(self.sessions, self.admission, device_key, username, client)
+
+    async def link_guest(
+        self, identity: Identity, username: str | None, email: str, password: str, client: Client = THIS_PROCESS
+    ) -> LoggedIn | Refusal:
+        """Makes an account of a guest, and opens its first session. All earlier ones end."""
+        return await link_guest(
+            self.sessions, self.admission, self._profiles, identity, username, email, password, client
+        )
+
     async def refresh_session(self, *presented: str, user: UUID | None = None) -> LoggedIn | Refusal:
         """Exchanges a refresh token for a new pair of tokens. `user`: if several are presented, only this user's
         count."""
@@ -79,6 +106,22 @@ class Accounts:
         """Ends the session. Its refresh token and access tokens are invalid on this node at once, and on others within
         two seconds."""
         await self.sessions.revoke(identity.sid)
+
+    async def live_sessions(self, identity: Identity, after: UUID | None, size: int) -> list[LiveSession]:
+        """The next `size` of the user's sessions that have not ended, the newest first."""
+        return await session_store.live(self.sessions.stores, identity.user, after, size)
+
+    async def end_session(self, identity: Identity, sid: UUID) -> bool:
+        """Ends one of the user's sessions. False: the user has no such session, whoever else may have it."""
+        if not await session_store.revoke_own(self.sessions.stores, sid, identity.user):
+            return False
+        await self.sessions.note_ended([sid])
+        return True
+
+    async def end_sessions(self, identity: Identity, *, keep_current: bool) -> None:
+        """Ends all sessions of the user, or all but this one: on this node at once, on others within two seconds."""
+        keep = identity.sid if keep_current else None
+        await self.sessions.note_ended(await session_store.revoke_all(self.sessions.stores, identity.user, keep))
 
     def device_cookie(self, logged_in: LoggedIn) -> str:
         """A device cookie for the browser that has just logged in. With it the browser is known at the next log-in."""
@@ -107,6 +150,37 @@ class Accounts:
     ) -> Refusal | None:
         """Changes the password if the current one is right. All other sessions of the user end."""
         return await change_password(self.sessions, self.admission, identity, current, new, client)
+
+    async def history(self, identity: Identity, after: Place, size: int) -> list[LoggedAction]:
+        """The next `size` actions of the user, the newest first."""
+        return await personal_data.history(self.sessions.stores, identity.user, after, size)
+
+    async def export(self, identity: Identity, now_ms: int, write: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Writes all that is stored about the user, piece by piece. False: there is no such user."""
+        return await write_export(self.sessions.stores, identity.user, now_ms, write)
+
+    async def erase(self, identity: Identity, password: str | None, client: Client = THIS_PROCESS) -> Refusal | None:
+        """Deletes the user for good, at the user's own wish."""
+        return await erase(self.sessions, self.admission, identity, password, client)
+
+    # ---- for game servers -------------------------------------------------------------------------------------------
+
+    async def put_server_user(
+        self, external_id: str, *, username: str | None, avatar_url: str | None, set_avatar: bool
+    ) -> IdentifiedUser | Refusal:
+        """Makes the user of an external id, or changes the name unless it is None, and the picture if `set_avatar`."""
+        picture = None if avatar_url is None else account_rules.avatar_url(avatar_url, self._own_host)
+        if isinstance(picture, FieldError):
+            return invalid([picture])
+
+        async def change(user: UUID, name: str | None) -> Profile | Refusal:
+            return await self._change_profile(user, name, picture, set_avatar=set_avatar, per_hour=None)
+
+        return await put_user(self.sessions, external_id, username, picture, change)
+
+    async def open_server_session(self, user: UUID | None, external_id: str | None) -> LoggedIn | Refusal:
+        """Opens a session for the user with that id, or else with that external id."""
+        return await open_session(self.sessions, user, external_id)
 
     # ---- for the operator, from the command line ---------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Tested in tests/workers/test_committer.py.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 from uuid import UUID
@@ -20,6 +20,9 @@ from scoreboard.telemetry import metrics
 
 MAX_BATCH_ACTIONS = 256  # more than 64 hardly help PostgreSQL; the call to the board stays under 10 ms
 MAX_QUEUED_ACTIONS = 4_096  # under a second of work; full: 503
+# Of server keys. A request of 500 is one batch; small requests share one. More than 500 hardly help PostgreSQL.
+MAX_BULK_BATCH_ACTIONS = 512
+MAX_QUEUED_BULK_ACTIONS = 4_096  # eight such requests, 0.2 s of work; full: 503. Counted apart, so users get their turn
 ACTION_TIMEOUT_SECONDS = 3.0  # how long an action waits for its outcome
 LOCKED_RETRY_INTERVAL_SECONDS = 0.2  # between two tries of actions whose users' rows another session holds
 
@@ -69,12 +72,38 @@ class Pending:
         return self.outcome
 
 
+class PendingGroup:
+    """Queued actions of one request, and the task that waits for all of their outcomes."""
+
+    __slots__ = ("_resolved", "_unresolved", "pending")
+
+    def __init__(self, pending: list[Pending]) -> None:
+        self.pending = pending
+        self._unresolved = len(pending)
+        self._resolved = trio.Event()
+        for one in pending:
+            one.add_done_callback(self._count)
+
+    async def wait(self) -> list[Outcome]:
+        """Waits for all outcomes and returns them in the order of the actions. Cancelling leaves the actions
+        queued."""
+        if self._unresolved:
+            await self._resolved.wait()
+        return [one.outcome for one in self.pending if one.outcome is not None]  # each has one by now
+
+    def _count(self, _outcome: Outcome) -> None:
+        self._unresolved -= 1
+        if not self._unresolved:
+            self._resolved.set()
+
+
 class Batch(NamedTuple):
     """Actions that are committed together. `skip_locked`: at the last try other sessions held the rows of these users,
-    so the batch must not wait for locks."""
+    so the batch must not wait for locks. `has_unlimited`: actions of server keys are among them."""
 
     pending: list[Pending]
     skip_locked: bool = False
+    has_unlimited: bool = False
 
 
 class Queue:
@@ -84,10 +113,16 @@ class Queue:
     Actions of users whose rows another database session holds are kept in a second queue, so that they delay no other
     action. They are tried together every LOCKED_RETRY_INTERVAL_SECONDS, without waiting for locks, until they are
     recorded or expire.
+
+    The actions of one request of a server key are a group, which is never divided between batches (but for those of
+    locked users). Batches of groups and batches of other actions take turns.
     """
 
     __slots__ = (
+        "_groups",
         "_idle",
+        "_in_groups",
+        "_is_groups_turn",
         "_locked_users",
         "_of_locked_users",
         "_outstanding",
@@ -98,7 +133,10 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: deque[Pending] = deque()
-        # at most MAX_QUEUED_ACTIONS together with `_waiting`
+        self._groups: deque[list[Pending]] = deque()
+        self._in_groups = 0  # actions in `_groups`, at most MAX_QUEUED_BULK_ACTIONS
+        self._is_groups_turn = False
+        # at most MAX_QUEUED_ACTIONS together with `_waiting`, and those of groups
         self._of_locked_users: deque[Pending] = deque()
         self._locked_users: set[UUID] = set()
         self._retry_locked_at = inf  # when actions of locked users are tried again, Trio's clock
@@ -121,33 +159,77 @@ class Queue:
             self._idle.unpark()
         return pending
 
+    def submit_group(self, actions: Sequence[SubmittedAction]) -> PendingGroup | Refusal:
+        """Queues the actions of one request, at most MAX_BULK_BATCH_ACTIONS, to be committed together; or refuses all
+        of them at once."""
+        if not self.available:
+            return DATABASE_UNAVAILABLE
+        if self._in_groups + len(actions) > MAX_QUEUED_BULK_ACTIONS:
+            return QUEUE_FULL
+        deadline = trio.current_time() + ACTION_TIMEOUT_SECONDS
+        group = [Pending(action, deadline) for action in actions]
+        if group:
+            self._groups.append(group)
+            self._in_groups += len(group)
+            self._outstanding.extend(group)
+            if self._idle:
+                self._idle.unpark()
+        return PendingGroup(group)
+
     async def next_batch(self) -> Batch:
         """Waits for the next batch and returns it. Actions that are resolved already (expired or refused) are dropped.
         Cancelling while it waits loses nothing."""
         while True:
-            while not self._waiting and trio.current_time() < self._retry_locked_at:
+            while not self._waiting and not self._groups and trio.current_time() < self._retry_locked_at:
                 await self._idle.park()
             skip_locked = trio.current_time() >= self._retry_locked_at
             if skip_locked:
                 self._retry_locked_at = inf
-            source = self._of_locked_users if skip_locked else self._waiting
-            batch: list[Pending] = []
-            while source and len(batch) < MAX_BATCH_ACTIONS:
-                pending = source.popleft()
-                if pending.outcome is not None:
-                    continue
-                if not skip_locked and pending.action.user in self._locked_users:
-                    self._set_apart(pending)
-                else:
-                    batch.append(pending)
-            if self._of_locked_users:
-                # there are more than one batch
-                self._retry_locked_at = min(self._retry_locked_at, trio.current_time() + LOCKED_RETRY_INTERVAL_SECONDS)
-            if skip_locked:
-                self._locked_users = {pending.action.user for pending in (*batch, *self._of_locked_users)}
+            elif self._groups and (self._is_groups_turn or not self._waiting):
+                if batch := self._take_groups():
+                    return Batch(batch, has_unlimited=True)
+                continue
+            batch = self._take_single(skip_locked=skip_locked)
             if batch:
                 metrics.COMMIT_QUEUE.set(len(self._waiting))
-                return Batch(batch, skip_locked)
+                return Batch(batch, skip_locked, skip_locked and any(not one.action.is_limited for one in batch))
+
+    def _take_single(self, *, skip_locked: bool) -> list[Pending]:
+        """The next batch of actions that came alone: those of locked users with `skip_locked`, else all others."""
+        self._is_groups_turn = True
+        source = self._of_locked_users if skip_locked else self._waiting
+        batch: list[Pending] = []
+        while source and len(batch) < MAX_BATCH_ACTIONS:
+            pending = source.popleft()
+            if pending.outcome is not None:
+                continue
+            if not skip_locked and pending.action.user in self._locked_users:
+                self._set_apart(pending)
+            else:
+                batch.append(pending)
+        if self._of_locked_users:
+            # there are more than one batch
+            self._retry_locked_at = min(self._retry_locked_at, trio.current_time() + LOCKED_RETRY_INTERVAL_SECONDS)
+        if skip_locked:
+            self._locked_users = {pending.action.user for pending in (*batch, *self._of_locked_users)}
+        return batch
+
+    def _take_groups(self) -> list[Pending]:
+        """The next batch of groups: the first, and those after it that fit. Without actions that are resolved already,
+        or whose users are locked."""
+        self._is_groups_turn = False
+        batch: list[Pending] = []
+        taken = 0
+        while self._groups and (not taken or taken + len(self._groups[0]) <= MAX_BULK_BATCH_ACTIONS):
+            group = self._groups.popleft()
+            taken += len(group)
+            for pending in group:
+                if pending.outcome is None and pending.action.user not in self._locked_users:
+                    batch.append(pending)
+                elif pending.outcome is None:
+                    self._set_apart(pending)
+        self._in_groups -= taken
+        return batch
 
     def postpone(self, pending: Pending) -> None:
         """Another session holds the user's rows, and nothing was recorded. The action is tried again until it
@@ -177,3 +259,7 @@ class Queue:
         for waiting in (self._waiting, self._of_locked_users):
             while waiting:
                 waiting.popleft().resolve(DATABASE_UNAVAILABLE)
+        while self._groups:
+            for pending in self._groups.popleft():
+                pending.resolve(DATABASE_UNAVAILABLE)
+        self._in_groups = 0

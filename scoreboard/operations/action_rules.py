@@ -3,8 +3,10 @@
 
 from pathlib import Path
 
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.errors import SettingsError
-from scoreboard.domain.scoring import Rule, read_rules
+from scoreboard.domain.scoring import Rule
+from scoreboard.drivers.https_client import check_url
 from scoreboard.settings.model import Settings, config_file
 
 ACTIONS_FILE_BYTES = 65_536  # a hundred action types, each with six lines of comments
@@ -34,4 +36,4 @@ def load_rules(settings: Settings) -> dict[str, Rule]:
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise SettingsError(f"actions: not UTF-8 text; save it as UTF-8 (file {file}, line {line})") from None
-    return read_rules(text, str(file))
+    return read_rules(text, str(file), lambda url: check_url(url, settings.outgoing.private_hosts))

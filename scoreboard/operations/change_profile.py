@@ -42,7 +42,7 @@ async def change_profile(
         return invalid(errors)
     assert not isinstance(name, FieldError)
     assert not isinstance(picture, FieldError)
-    changed = await users.change(stores, user, name, picture, set_avatar=set_avatar, per_hour=per_hour)
+    changed = await users.change_profile(stores, user, name, picture, set_avatar=set_avatar, per_hour=per_hour)
     if not isinstance(changed, Changed):
         return changed or USER_DELETED
     profile = changed.profile

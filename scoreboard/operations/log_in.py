@@ -57,11 +57,11 @@ async def log_in(
         counted = user or _stand_in(name)
         if wait := attempt.count_account(counted, browser, admission.clock(), by_address="@" in name):
             return rate_limited(LimitLayer.LOGIN, "Too many log-ins to this account.", wait)
-        return await _compare_and_open(sessions, attempt, place, account, password)
+        return await _compare_and_open(sessions, attempt, place, account, password, client.agent)
 
 
 async def _compare_and_open(
-    sessions: Sessions, attempt: Attempt, place: Place, account: Account | None, password: str
+    sessions: Sessions, attempt: Attempt, place: Place, account: Account | None, password: str, agent: str
 ) -> LoggedIn | Refusal:
     """Steps 4 and 5."""
     for _ in range(MAX_COMPARISONS):
@@ -71,7 +71,7 @@ async def _compare_and_open(
         assert account is not None
         assert stored is not None  # `verify` is False without a hash
         stored = await _renew_hash(sessions.stores, place, account.user, stored, password)
-        if (logged_in := await sessions.open(account.user, account.username, stored)) is not None:
+        if (logged_in := await sessions.open(account.user, account.username, stored, agent)) is not None:
             attempt.succeed()
             return logged_in
         account = await users.by_id(sessions.stores, account.user)

@@ -18,10 +18,12 @@ TOO_BUSY = Refusal(Code.SERVICE_UNAVAILABLE, "Too many people are logging in at 
 
 
 class Client(NamedTuple):
-    """The client of a request: its address ("": this process), and the device cookies that it sent."""
+    """The client of a request: its address ("": this process), the device cookies that it sent, and browser and system
+    in words (domain.user_agents)."""
 
     address: str = ""
     devices: tuple[str, ...] = ()
+    agent: str = ""
 
     def __repr__(self) -> str:
         return f"Client({self.address}, {len(self.devices)} device cookies)"

@@ -15,6 +15,8 @@ checked first, and earlier counts of it are withdrawn.
    browsers of an account have twice as many tries. Limits 1 to 3 do not apply to them, so neither strangers nor
    neighbours behind one address can lock the owner out. For any other account such a browser counts as its address.
    Here tries by name and by address have one count, since a user who has logged in has both.
+5. New guests of an address: `guests_per_hour` in any hour, with the multiples of 1. A device key is counted as an
+   account is, under an id made from it; a key that is not known makes a guest, so guessing keys is limited too.
 
 An account is identified by the id that PostgreSQL found, never by the typed name: PostgreSQL folds names in another way
 than Python. A name without an account is counted under an id made from it, so that the limits do not show which names
@@ -28,6 +30,7 @@ from uuid import UUID
 from scoreboard.domain.networks import IPV6_PREFIXES, networks_of
 from scoreboard.domain.sliding_window import SlidingWindow
 
+HOUR_SECONDS = 3600
 RISING_TIMES = (1, 2, 4)  # times the limit, for the IPv6 prefixes in their order
 IPV4_TIMES = (1, 4)  # the same for an address and its /24: of an account alone, as strangers share a /24
 BROWSERS_TIMES = 2  # times the limit: tries of one account by browsers that are known
@@ -48,11 +51,12 @@ class _Accounts(NamedTuple):
 
 class LoginLimits:
     """The counts of one node. `per_account`, `per_address`: tries in any 60 seconds, see above; 0: no limit. None: as
-    `per_account`."""
+    `per_account`. `guests_per_hour`: new guests of an address; 0: no limit."""
 
-    __slots__ = ("_accounts", "_tries")
+    __slots__ = ("_accounts", "_guests", "_tries")
 
-    def __init__(self, per_account: int, per_address: int | None = None) -> None:
+    def __init__(self, per_account: int, per_address: int | None = None, guests_per_hour: int = 0) -> None:
+        self._guests = SlidingWindow(guests_per_hour, HOUR_SECONDS)
         self._tries = SlidingWindow(per_account if per_address is None else per_address)
         self._accounts = _Accounts(SlidingWindow(per_account), SlidingWindow(per_account))
 
@@ -66,7 +70,7 @@ class LoginLimits:
         networks = networks_of(address) if address else ()
         is_ipv6 = len(networks) == len(RISING_TIMES)
         buckets = list(zip(networks, RISING_TIMES if is_ipv6 else IPV4_TIMES, strict=False))
-        attempt = Attempt(self._tries, self._accounts, buckets, buckets if is_ipv6 else buckets[:1])
+        attempt = Attempt(self._tries, self._accounts, self._guests, buckets, buckets if is_ipv6 else buckets[:1])
         wait = 0 if has_device else attempt.count_address(now)
         return wait or attempt
 
@@ -74,12 +78,17 @@ class LoginLimits:
 class Attempt:
     """One log-in or registration. As a context manager it withdraws all counts when the block raises."""
 
-    __slots__ = ("_accounts", "_address", "_counted", "_tries", "networks")
+    __slots__ = ("_accounts", "_address", "_counted", "_guests", "_tries", "networks")
 
     def __init__(
-        self, tries: SlidingWindow, accounts: _Accounts, networks: list[_Bucket], address: list[_Bucket]
+        self,
+        tries: SlidingWindow,
+        accounts: _Accounts,
+        guests: SlidingWindow,
+        networks: list[_Bucket],
+        address: list[_Bucket],
     ) -> None:
-        self._tries, self._accounts = tries, accounts
+        self._tries, self._accounts, self._guests = tries, accounts, guests
         self.networks, self._address = networks, address
         self._counted: list[tuple[SlidingWindow, str, float]] = []
 
@@ -124,6 +133,14 @@ class Attempt:
             wait = wait or self._count(
                 self._accounts.failures, [(f"{account} everywhere", EVERYWHERE_LIMIT_FACTOR)], now
             )
+        if wait:
+            self.withdraw()
+        return wait
+
+    def count_new_guest(self, now: float) -> int:
+        """Counts it as a new guest of the address, and returns 0. If it is refused: withdraws all counts, and returns
+        the seconds until the next new guest."""
+        wait = self._count(self._guests, self._address, now)
         if wait:
             self.withdraw()
         return wait

@@ -51,7 +51,7 @@ async def register(
         )
         if isinstance(created, Refusal):
             return created
-        return await sessions.open(created.user, created.username, created.password_hash) or USER_DELETED
+        return await sessions.open(created.user, created.username, created.password_hash, client.agent) or USER_DELETED
 
 
 async def create_user(

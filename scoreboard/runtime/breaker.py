@@ -23,20 +23,21 @@ class State(StrEnum):
 
 
 class Breaker:
-    """The state of one store. `changed` is called with every new state (for metrics and logs); it must not raise."""
+    """The state of one store, or (`store` None) of another server. `on_state_change` is called with every new state,
+    for metrics and logs; it must not raise."""
 
-    __slots__ = ("_changed", "_failures", "_interval", "_limit", "_next_probe", "_state", "store")
+    __slots__ = ("_failures", "_interval", "_limit", "_next_probe", "_on_state_change", "_state", "store")
 
     def __init__(
         self,
-        store: Store,
+        store: Store | None,
         *,
         failures: int = FAILURES_TO_OPEN,
         interval: float = PROBE_INTERVAL_SECONDS,
-        changed: Callable[[State], None] = lambda _: None,
+        on_state_change: Callable[[State], None] = lambda _: None,
     ) -> None:
-        self.store: Store = store
-        self._limit, self._interval, self._changed = failures, interval, changed
+        self.store: Store | None = store
+        self._limit, self._interval, self._on_state_change = failures, interval, on_state_change
         self._state, self._failures, self._next_probe = State.CLOSED, 0, 0.0
 
     @property
@@ -77,7 +78,7 @@ class Breaker:
     def _set_state(self, state: State) -> None:
         if state is not self._state:
             self._state = state
-            self._changed(state)
+            self._on_state_change(state)
 
 
 @contextmanager
@@ -87,6 +88,7 @@ def guard(breaker: Breaker, clock: Callable[[], float] = monotonic) -> Iterator[
 
     Raises StorageUnavailable at once, without entering the block, while the breaker is open.
     """
+    assert breaker.store is not None
     if not breaker.allow(clock()):
         raise StorageUnavailable(breaker.store, "circuit open after failures in a row")
     try:

@@ -143,6 +143,11 @@ def _faults(table: IssuerSettings, public_url: str, private_hosts: Collection[st
         yield "scopes", 'must have "openid"'
     if table.client_id and not public_url:
         yield "client_id", "needs server.public_url, to which the issuer sends browsers back"
+    yield from _address_faults(table, private_hosts)
+
+
+def _address_faults(table: IssuerSettings, private_hosts: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Key and fault of addresses that may not be asked."""
     addresses = ["jwks_url", "authorization_endpoint", "token_endpoint"]
     if table.needs_discovery:
         addresses.append("issuer")

@@ -1,6 +1,8 @@
-"""The two kinds of keys: Ed25519 keys that sign access tokens, and master keys that action secrets are derived from.
+"""The kinds of keys: Ed25519 keys that sign access tokens, master keys that action secrets are derived from, and
+Ed25519 keys that sign checkpoints of the transparency log.
 
-In production they come from settings (`security.signing_keys`, `security.master_keys`) and this file only decodes them.
+In production they come from settings (`security.signing_keys`, `security.master_keys`, `security.log_keys`) and this
+file only decodes them.
 In development they are made on the first start and stored in the data folder, readable by the owner alone, so that
 tokens survive a restart. `scoreboard keys new` makes those of production. Keys are plain bytes here; `security` uses
 them.
@@ -13,6 +15,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,7 +26,11 @@ from scoreboard.domain.errors import StartError
 
 KEY_BYTES = 32  # bytes; both an Ed25519 private key (RFC 8032) and a master key (as much as SHA-256 gives back)
 KEYS_FILE = "keys.json"
-KEY_FILES = ("security__signing_keys", "security__master_keys")  # prefixes of their names in a secrets folder
+KEY_FILES = (
+    "security__signing_keys",
+    "security__master_keys",
+    "security__log_keys",
+)  # prefixes of their names in a secrets folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class Keys:
     current_signing: str
     master: Mapping[int, bytes] = field(repr=False)  # version → key
     current_master: int
+    log: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # name → Ed25519 private key; empty: no log key
+    current_log: str = ""
 
 
 def decode_signing_key(text: str) -> bytes:
@@ -80,8 +89,16 @@ def development_keys(data_dir: Path) -> Keys:
         found = json.loads(path.read_text())
         signing = {str(kid): _decode_bytes(key) for kid, key in found["signing"].items()}
         master = {int(version): _decode_bytes(key) for version, key in found["master"].items()}
+        log = {str(name): _decode_bytes(key) for name, key in found.get("log", {}).items()}
+        if not log:  # the file is older than the transparency log
+            log = {"dev": sha256(b"transparency log" + signing[min(signing)]).digest()}
         return Keys(
-            signing=signing, current_signing=found["current_signing"], master=master, current_master=max(master)
+            signing=signing,
+            current_signing=found["current_signing"],
+            master=master,
+            current_master=max(master),
+            log=log,
+            current_log=min(log),
         )
     except OSError as exc:
         raise StartError(f"the development keys in {path} can't be made or read: {exc.strerror}") from exc
@@ -95,10 +112,12 @@ def new_key() -> str:
 
 
 def new_production_keys() -> dict[tuple[str, str, str], str]:
-    """New keys for production: (section, table, item) → value, for one signing key and the first master key."""
+    """New keys for production: (section, table, item) → value, for one signing key, the first master key, and a key of
+    the transparency log."""
     return {
         ("security", "signing_keys", f"k{secrets.token_hex(4)}"): new_key(),
         ("security", "master_keys", "1"): new_key(),
+        ("security", "log_keys", f"l{secrets.token_hex(4)}"): new_key(),
     }
 
 
@@ -127,12 +146,17 @@ def _make(path: Path) -> None:
     """Writes a whole file beside `path`, then links it there. The first process to link wins, and no process ever reads
     a partial file."""
     kid = f"dev-{secrets.token_hex(4)}"
-    signing, master = new_key(), new_key()
+    content = {
+        "signing": {kid: new_key()},
+        "current_signing": kid,
+        "master": {"1": new_key()},
+        "log": {"dev": new_key()},
+    }
     draft = path.with_name(f".{KEYS_FILE}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"signing": {kid: signing}, "current_signing": kid, "master": {"1": master}}, file)
+            json.dump(content, file)
             file.flush()
             os.fsync(descriptor)
         os.link(draft, path)

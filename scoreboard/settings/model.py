@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -116,6 +117,9 @@ class Security(Section):
     current_signing_key: str = ""
     master_keys: dict[Annotated[int, Field(ge=1)], SecretStr] = Field(default_factory=dict)
     current_master_key: Annotated[Whole, Field(ge=0)] = 0  # 0: the highest version
+    log_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    current_log_key: str = ""
+    log_name: Annotated[str, Field(max_length=255, pattern=r"^[^\s+]*$")] = ""  # "": the host of the public URL
     issuer: str = ""
     access_token_seconds: Annotated[Whole, Field(ge=10, le=86_400)] = 900
     refresh_days: Annotated[Whole, Field(ge=1, le=3650)] = 30
@@ -125,16 +129,21 @@ class Security(Section):
         for name, keys, decode in (
             ("signing_keys", self.signing_keys, decode_signing_key),
             ("master_keys", self.master_keys, decode_master_key),
+            ("log_keys", self.log_keys, decode_signing_key),
         ):
             for key, value in keys.items():
                 try:
                     decode(value.get_secret_value())
                 except ValueError as exc:
                     raise ValueError(f"security.{name}.{key} {exc}") from None
-        if self.current_signing_key and self.current_signing_key not in self.signing_keys:
-            raise ValueError("security.current_signing_key names none of security.signing_keys")
-        if len(self.signing_keys) > 1 and not self.current_signing_key:
-            raise ValueError("security.current_signing_key must say which of security.signing_keys signs")
+        for kind, known, current in (
+            ("signing_key", self.signing_keys, self.current_signing_key),
+            ("log_key", self.log_keys, self.current_log_key),
+        ):
+            if current and current not in known:
+                raise ValueError(f"security.current_{kind} names none of security.{kind}s")
+            if len(known) > 1 and not current:
+                raise ValueError(f"security.current_{kind} must say which of security.{kind}s signs")
         if self.current_master_key and self.current_master_key not in self.master_keys:
             raise ValueError("security.current_master_key names none of security.master_keys")
         return self
@@ -153,7 +162,17 @@ class Security(Section):
             signing, current_signing = dict(made.signing), made.current_signing
         if made and not master:
             master, current_master = dict(made.master), made.current_master
-        return Keys(signing=signing, current_signing=current_signing, master=master, current_master=current_master)
+        log = {name: decode_signing_key(key.get_secret_value()) for name, key in self.log_keys.items()}
+        if made and not log:
+            log = dict(made.log)
+        return Keys(
+            signing=signing,
+            current_signing=current_signing,
+            master=master,
+            current_master=current_master,
+            log=log,
+            current_log=self.current_log_key or next(iter(log), ""),
+        )
 
 
 class Limits(Section):
@@ -162,6 +181,8 @@ class Limits(Section):
     login_per_minute: Limit = 10
     login_ip_per_minute: Limit = 300
     profile_changes_per_hour: Limit = 20
+    guests_per_hour: Limit = 60
+    server_key_per_minute: Limit = 6000
     cooldowns: bool = True
 
     @property
@@ -216,7 +237,14 @@ class Page(Section):
 
 class Accounts(Section):
     registration: bool = True
+    guests: bool = False
     avatars: bool = True
+
+
+class Retention(Section):
+    """How long rows are kept that nothing needs any more. The action log is kept for ever: totals are proven by it."""
+
+    ended_session_days: Annotated[Whole, Field(ge=2, le=3650)] = 2
 
 
 class Outgoing(Section):
@@ -250,6 +278,7 @@ class Settings(Section):
     actions: Actions = Actions()
     page: Page = Page()
     accounts: Accounts = Accounts()
+    retention: Retention = Retention()
     outgoing: Outgoing = Outgoing()
     anomalies: Anomalies = Anomalies()
     alerts: Alerts = Alerts()
@@ -278,6 +307,11 @@ class Settings(Section):
     def issuer(self) -> str:
         """The issuer in access tokens. It is the same on every node."""
         return self.security.issuer or self.server.public_url or "scoreboard"
+
+    @property
+    def log_name(self) -> str:
+        """The name of the transparency log in its checkpoints. It is the same on every node."""
+        return self.security.log_name or urlsplit(self.server.public_url).netloc or "scoreboard"
 
     def missing(self) -> list[str]:
         """The settings that a start needs and that are not set."""

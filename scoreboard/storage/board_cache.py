@@ -7,7 +7,7 @@
    MAX_READ_AGE_SECONDS, and it began after the last hint.
 4. Else one reader reads under the lock, and all others share that read.
 5. A message from another node is a hint: it makes a read due. A hint that the read does not confirm is dropped.
-6. An answer of Redis is used only if it has all turns that this node has seen committed (see agreement), and is not
+6. An answer of Redis is used only if it has all batches that this node has seen committed (see agreement), and is not
    older than `min_version` was when the read began. Else a repair is requested.
 7. While Redis can't be read, or its board is not known to agree with PostgreSQL, PostgreSQL is read once a second. The
    rows are marked stale and keep the last position.
@@ -128,7 +128,7 @@ class BoardCache:
         self._board_id = board.id
         self.min_version: BoardVersion = NEVER
         self.cached_version: BoardVersion = NEVER
-        # (epoch, top) of the newest message or read: the next position is at least this
+        # (epoch, shown version) of the newest message or read: the next position is at least this
         self.hinted_shown_version: BoardVersion = NEVER
         self.newest: Snapshot | None = None
         self.read_at = -inf  # monotonic seconds, when the newest good read of Redis was begun
@@ -154,16 +154,16 @@ class BoardCache:
         self.min_version = max(self.min_version, version)
         self.note_hint(version)
 
-    def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
+    def note_hint(self, version: BoardVersion, shown_version: int = 0) -> bool:
         """A message names this version of the board. That is a hint: the next read asks Redis.
 
         True: the shown rows have probably changed.
         """
         if version > self.cached_version:
             self._hint_at = monotonic()
-        if (version.epoch, top) <= self.hinted_shown_version:
+        if (version.epoch, shown_version) <= self.hinted_shown_version:
             return False
-        self.hinted_shown_version = BoardVersion(version.epoch, top)
+        self.hinted_shown_version = BoardVersion(version.epoch, shown_version)
         self.unreported_change_at = min(self.unreported_change_at, monotonic())
         return True
 
@@ -172,7 +172,7 @@ class BoardCache:
         self.read_at = -inf
 
     def is_due(self, shown: Snapshot | None) -> bool:
-        """Whether the shown rows may differ from `shown`: a newer `top` was hinted, the last read is older than
+        """Whether the shown rows may differ from `shown`: a newer shown version was hinted, the last read is older than
         MAX_READ_AGE_SECONDS, or the board is stale."""
         return (
             shown is None
@@ -273,14 +273,14 @@ class BoardCache:
     async def _from_redis_aio(self, known: BoardVersion) -> _Answer | None:
         """One read. None: Redis has no whole board of this installation (emptied, damaged, being rebuilt), or the board
         is older than `known`. Raises StorageUnavailable."""
-        expected = self._agreement.expected()
+        acknowledged = self._agreement.acknowledged()
         with redis_errors():
-            answer = await self._read(keys=self._keys, args=[self._installation(), READ_SIZE - 1, *expected])
+            answer = await self._read(keys=self._keys, args=[self._installation(), READ_SIZE - 1, *acknowledged])
         if not answer:
             self._agreement.mark_stale(StaleReason.MISSING)
             return None
-        epoch, version, top, top_at, updated, names, now, incomplete, members, applied = answer
-        if not self._agreement.confirm(expected, applied):
+        epoch, version, shown_version, top_at, updated, names, now, incomplete, members, applied = answer
+        if not self._agreement.confirm(acknowledged, applied):
             return None
         if incomplete:
             self._agreement.mark_stale(StaleReason.INCOMPLETE)
@@ -293,7 +293,7 @@ class BoardCache:
         # a name that is found later changes no position, and so no date
         has_names = len(self._entries) == len(members)
         modified = last_modified(top_at, now) if has_names else 0
-        snapshot = Snapshot(self._board_id, epoch, version, top, updated or now, rows, last_modified=modified)
+        snapshot = Snapshot(self._board_id, epoch, version, shown_version, updated or now, rows, last_modified=modified)
         return _Answer(snapshot, max(0, now - (top_at or now)) / 1000)
 
     async def _find_entries_aio(self, members: list[bytes]) -> tuple[Entry, ...]:
@@ -364,16 +364,16 @@ class BoardCache:
         Raises StorageUnavailable when neither store answers. Cancelling changes nothing.
         """
         if not self._agreement.is_stale:
-            need, expected = self.min_version, self._agreement.expected()
+            need, acknowledged = self.min_version, self._agreement.acknowledged()
             try:
                 with guard(self._breaker):
                     answer = await self._stores.script(
-                        self._standing, self._keys, [self._installation(), user.bytes, *expected]
+                        self._standing, self._keys, [self._installation(), user.bytes, *acknowledged]
                     )
             except StorageUnavailable:
                 pass
             else:
-                if standing := self._standing_of(answer, need, expected):
+                if standing := self._standing_of(answer, need, acknowledged):
                     return standing
                 self.request_repair()
         sql, args = for_board(STANDING_SQL, self.board, 1)
@@ -382,11 +382,11 @@ class BoardCache:
             return Standing(0, None)
         return Standing(row["total_score"], row["rank"] if row["rank"] <= MAX_COUNTED_RANK else None)
 
-    def _standing_of(self, answer: list[Any], need: BoardVersion, expected: dict[int, int]) -> Standing | None:
+    def _standing_of(self, answer: list[Any], need: BoardVersion, acknowledged: dict[int, int]) -> Standing | None:
         """The standing in an answer of Redis; None when the answer is incomplete or too old to be used."""
         if not answer:
             return None
         epoch, version, incomplete, key, rank, applied = answer
-        if not self._agreement.confirm(expected, applied) or incomplete or BoardVersion(epoch, version) < need:
+        if not self._agreement.confirm(acknowledged, applied) or incomplete or BoardVersion(epoch, version) < need:
             return None
         return Standing(MAX_BIGINT - int.from_bytes(key[:8], "big"), rank) if rank else Standing(0, None)

@@ -6,6 +6,7 @@ There is one channel. A payload consists of lines: the kind, the installation, a
 - `beat`: sent by each node once a second, with its number of viewers. Without it a half-open subscription is not
   noticed.
 - `revoked`: a session has ended.
+- `rejected`: an action that waited for a decision was refused. A node of a version without this kind ignores it.
 
 `decode` is pure; `Bus.listen` receives payloads and does not decode them.
 """
@@ -39,16 +40,16 @@ class Personal(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """A board has a newer version. `top` is the version at which its shown rows last changed."""
+    """A board has a newer version. `shown_version` is the version at which its shown rows last changed."""
 
     board: str
     version: BoardVersion
-    top: int
+    shown_version: int
     personal: tuple[Personal, ...]
 
     @property
     def position(self) -> str:
-        return f"{self.version.epoch}-{self.top}"
+        return f"{self.version.epoch}-{self.shown_version}"
 
     def without_ranks(self) -> "Update":
         """The same message with every rank None."""
@@ -66,8 +67,19 @@ class Revoked(msgspec.Struct, frozen=True):
     sid: UUID
 
 
-BusMessage = Update | Heartbeat | Revoked
+class Rejected(msgspec.Struct, frozen=True):
+    """An action of that user was refused after it had waited, for the reason."""
 
+    user: UUID
+    action_id: str
+    action_type: str
+    reason: str
+
+
+BusMessage = Update | Heartbeat | Revoked | Rejected
+
+_encode = msgspec.json.Encoder().encode
+_decode_rejected = msgspec.json.Decoder(Rejected).decode
 _decode_events = msgspec.json.Decoder(list[ScoreEvent]).decode
 
 
@@ -86,19 +98,21 @@ def decode(payload: bytes, installation: str) -> BusMessage | None:
                 return Heartbeat(node, max(0, int(viewers))) if viewers else Heartbeat(node)
             case b"revoked":
                 return Revoked(UUID(rest.decode()))
+            case b"rejected":
+                return _decode_rejected(rest)
     except (ValueError, IndexError, *DECODE_ERRORS):
         return None
     return None
 
 
 def _update(rest: bytes) -> Update:
-    board, epoch, version, top, csv, events = rest.split(b"\n", 5)
+    board, epoch, version, shown_version, csv, events = rest.split(b"\n", 5)
     ranks = [int(rank) or None for rank in csv.split(b",")] if csv else []
     personal = tuple(
         Personal(UUID(one.subject), one.previous, one.new, one.points, ranks[one.place], one.at_ms, one.request_id)
         for one in _decode_events(events)
     )
-    return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(top), personal)
+    return Update(board.decode(), BoardVersion(int(epoch), int(version)), int(shown_version), personal)
 
 
 class Bus:
@@ -124,6 +138,12 @@ class Bus:
         """Publishes to all nodes that a session has ended. Raises StorageUnavailable; the nodes then read it from
         PostgreSQL within 2 s."""
         await self._publish(f"revoked\n{self._stores.installation}\n{sid}")
+
+    async def publish_rejected(self, user: UUID, action_id: str, action_type: str, reason: str) -> None:
+        """Publishes to all nodes that an action of the user was refused. Raises StorageUnavailable; then the user's own
+        list has it."""
+        rejected = _encode(Rejected(user, action_id, action_type, reason)).decode()
+        await self._publish(f"rejected\n{self._stores.installation}\n{rejected}")
 
     async def _publish(self, payload: str) -> None:
         await self._stores.command("PUBLISH", self._stores.namespace.updates, payload)

@@ -1,6 +1,7 @@
 """A batch of actions becomes outcomes: limits, then the ledger, then the boards, in one crossing to asyncio.
 
-A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its id, and its sequence of turns.
+A `Writer` is one committer's identity in the stores: its PostgreSQL connection, its id, and the sequence numbers of
+its batches.
 PostgreSQL is authoritative. While Redis can't be reached, actions are recorded without ranks, and the boards are marked
 as stale before an outcome is returned (see agreement). Called by `workers.committer`. All coroutines run in asyncio.
 """
@@ -22,6 +23,7 @@ from scoreboard.domain.outcomes import (
     UNSTORABLE_ACTION,
     USER_DELETED,
     Duplicate,
+    Held,
     Outcome,
     Recorded,
     SubmittedAction,
@@ -31,7 +33,7 @@ from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import COOLDOWN, SLOT, WINDOW_MS, LimitDecision, UserLimits
-from scoreboard.storage.writer import RecordedTurn, Writer
+from scoreboard.storage.writer import RecordedBatch, Writer
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -54,26 +56,30 @@ class Commit:
         self.writer, self.limits, self.boards, self.breaker = writer, limits, boards, breaker
         self.detached = boards[0].agreement.detached  # one for all boards of a node
 
-    async def run_aio(self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
+    async def run_aio(
+        self, actions: Sequence[SubmittedAction], *, skip_locked: bool = False, has_unlimited: bool = False
+    ) -> Committed:
         """Decides on, records and projects the actions; (user, action id) is unique among them.
 
         `skip_locked`: rows that another session holds are not waited for (see Writer); the outcome is LOCKED then.
+        `has_unlimited`: to some of the actions the limits of users do not apply.
 
         Raises StorageUnavailable when PostgreSQL can't be used. Then the actions may be recorded or not, and so may
         they after a cancellation. In both cases a retry of the same action ids returns what was recorded.
         """
-        decisions, limits_are_complete = await self._decide_aio(actions)
+        decide_aio = self._decide_limited_aio if has_unlimited else self._decide_aio
+        decisions, limits_are_complete = await decide_aio(actions)
         outcomes: list[Outcome | None] = [decision.refusal for decision in decisions]
         admitted = [place for place, outcome in enumerate(outcomes) if outcome is None]
         versions: dict[Board, BoardVersion] = {}
         if admitted:
             # a writer is detached from Redis, not from one board, so every agreement has this reason
             by_log = not limits_are_complete or StaleReason.DETACHED in self.boards[0].agreement.stale_reasons()
-            for turn in await self.writer.record_aio(
+            for batch in await self.writer.record_aio(
                 [actions[place] for place in admitted], by_log=by_log, skip_locked=skip_locked
             ):
-                ranks = await self._project_aio(turn, versions)
-                for at, outcome in zip(turn.places, turn.recording.outcomes, strict=True):
+                ranks = await self._project_aio(batch, versions)
+                for at, outcome in zip(batch.places, batch.recording.outcomes, strict=True):
                     outcomes[admitted[at]] = (
                         _ranked(outcome, ranks.get(outcome.user.bytes)) if isinstance(outcome, Recorded) else outcome
                     )
@@ -92,14 +98,22 @@ class Commit:
             await self._detach_aio()
         return [LimitDecision(None)] * len(actions), False
 
-    async def _project_aio(self, turn: RecordedTurn, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
-        """Sends one recorded turn to every board, and adds their versions to `versions`. Returns the ranks on the first
-        board by raw user id; none when they are not certain."""
+    async def _decide_limited_aio(self, actions: Sequence[SubmittedAction]) -> tuple[list[LimitDecision], bool]:
+        """The same where the limits apply to some of the actions, or to none. The time and the rule of the others were
+        checked before they were queued."""
+        limited = [action for action in actions if action.is_limited]
+        decided, is_complete = await self._decide_aio(limited) if limited else ([], True)
+        decisions = iter(decided)
+        return [next(decisions) if action.is_limited else _unlimited(action) for action in actions], is_complete
+
+    async def _project_aio(self, batch: RecordedBatch, versions: dict[Board, BoardVersion]) -> dict[bytes, int | None]:
+        """Sends one recorded batch to every board, and adds their versions to `versions`. Returns the ranks on the
+        first board by raw user id; none when they are not certain."""
         first: dict[bytes, int | None] | None = None
-        if not turn.recording.rows:
+        if not batch.recording.rows:
             return {}
         for board in self.boards:
-            call = board.prepare(turn)
+            call = board.prepare(batch)
             try:
                 with guard(self.breaker):
                     applied = await board.send_aio(call)
@@ -107,12 +121,12 @@ class Commit:
                 applied = None
                 board.note_failure(call)
                 self.limits.invalidate()
-                # PostgreSQL failed just after it had recorded: the next turn tries again
+                # PostgreSQL failed just after it had recorded: the next batch tries again
                 with suppress(StorageUnavailable):
                     await self._detach_aio()
             if applied is not None:
                 versions[board.board] = applied.version
-            ranks = board.register(call, applied)
+            ranks = board.note_result(call, applied)
             first = ranks if first is None else first
         return first or {}
 
@@ -124,7 +138,7 @@ class Commit:
         """
         number, detached = self.writer.writer_id, self.detached
         if number not in detached.writers:
-            await self.writer.ask_aio(lambda conn: outbox.detach_aio(conn, [number]))
+            await self.writer.call_aio(lambda conn: outbox.detach_aio(conn, [number]))
         detached.add(number)
 
     # ---- duplicates -------------------------------------------------------------------------------------------------
@@ -132,8 +146,8 @@ class Commit:
     async def _find_duplicates_aio(
         self, actions: Sequence[SubmittedAction], outcomes: list[Outcome | None]
     ) -> dict[int, int]:
-        """Replaces outcomes by Duplicate where the action was recorded before. 409 has precedence over 429 and 400, so
-        refused actions are looked up too.
+        """Replaces outcomes by Duplicate where the action was recorded before, by Held where it waits or waited for a
+        decision. 409 has precedence over 429 and 400, so refused actions are looked up too.
 
         Returns the age of each recorded action (ms) by place.
         """
@@ -141,8 +155,10 @@ class Commit:
         if not unsure:
             return {}
         try:
-            found = await self.writer.ask_aio(
-                lambda conn: ledger.find_recorded_aio(conn, [actions[place] for place in unsure], self.writer.span())
+            found = await self.writer.call_aio(
+                lambda conn: ledger.find_recorded_aio(
+                    conn, [actions[place] for place in unsure], self.writer.next_sequences()
+                )
             )
         except StorageUnavailable:
             if len(unsure) == len(actions):
@@ -153,8 +169,9 @@ class Commit:
         duplicates = {unsure[at]: recorded for at, recorded in found.items()}
         ranks = await self._send_current_rows_aio({actions[place].user for place in duplicates}) if duplicates else {}
         for place, recorded in duplicates.items():
-            original = recorded.duplicate.original
-            outcomes[place] = Duplicate(original and _ranked(original, ranks.get(original.user.bytes)))
+            outcomes[place] = recorded.duplicate
+            if isinstance(recorded.duplicate, Duplicate) and (original := recorded.duplicate.original):
+                outcomes[place] = Duplicate(_ranked(original, ranks.get(original.user.bytes)))
         return {place: recorded.age_ms for place, recorded in duplicates.items()}
 
     async def _send_current_rows_aio(self, users: Collection[UUID]) -> dict[bytes, int | None]:
@@ -167,7 +184,7 @@ class Commit:
         for board in self.boards:
             ranks: dict[bytes, int | None] | None = None
             try:
-                current = await self.writer.ask_aio(partial(_current_rows_aio, board.board, users))
+                current = await self.writer.call_aio(partial(_current_rows_aio, board.board, users))
                 with guard(self.breaker):
                     ranks = await board.send_current_rows_aio(self.writer.writer_id, current)
             except StorageUnavailable:
@@ -202,6 +219,10 @@ async def _current_rows_aio(board: Board, users: Iterable[UUID], conn: asyncpg.C
     return [row for row in await ledger.current_rows_aio(conn, board, dict.fromkeys(users, 0)) if row.total is not None]
 
 
+def _unlimited(action: SubmittedAction) -> LimitDecision:
+    return LimitDecision(action.points_or_refusal if isinstance(action.points_or_refusal, Refusal) else None)
+
+
 def _ranked(recorded: Recorded, rank: int | None) -> Recorded:
     return msgspec.structs.replace(recorded, rank=rank)
 
@@ -222,7 +243,7 @@ def _releasable(action: SubmittedAction, outcome: Outcome | None, age_ms: int) -
         case Recorded() | Refusal(code=Code.SERVICE_UNAVAILABLE):  # a retry finds its slot again
             return 0
         # a recent action owns the reservation: the other committer may have recorded it with this one
-        case Duplicate():
+        case Duplicate() | Held():
             return (SLOT if age_ms >= WINDOW_MS else 0) | (COOLDOWN if age_ms >= action.cooldown_ms else 0)
         case Refusal(code=Code.RATE_LIMITED):  # by the action log, which is more complete than Redis
             return SLOT | COOLDOWN

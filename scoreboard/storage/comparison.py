@@ -1,6 +1,6 @@
 """The result of a comparison of both stores for one board: why the board is stale, and which repair it needs. Pure.
 
-Called by `storage.repair`. Tested in tests/workers/test_projector.py.
+Called by `storage.repair`.
 """
 
 from collections.abc import Set
@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from scoreboard.domain.boards import BoardVersion
 from scoreboard.storage.agreement import StaleReason
-from scoreboard.storage.postgres.outbox import MissingTurns
+from scoreboard.storage.postgres.outbox import MissingBatches
 from scoreboard.storage.rebuild import BoardState
 
-# A turn that is missing for longer makes the board stale: the holder of the lease had time to replay it.
+# A batch that is missing for longer makes the board stale: the holder of the lease had time to replay it.
 BEHIND_SECONDS = 1.0
 
 
 class Repair(Enum):
     """What a board needs."""
 
-    REPLAY = auto()  # it is sound: replay missing turns, if any
+    REPLAY = auto()  # it is sound: replay missing batches, if any
     # Redis came back with an older content: give the board a new epoch, so that every node drops the newer versions
     # that it knows, and replay
     BUMP_EPOCH = auto()
@@ -28,12 +28,12 @@ class Repair(Enum):
 
 
 class Comparison(NamedTuple):
-    """The state of both stores. `lost`: how many turns the board has and PostgreSQL does not, by writer."""
+    """The state of both stores. `lost`: how many batches the board has and PostgreSQL does not, by writer."""
 
     found: BoardState
     lost: dict[int, int]
-    missing: list[MissingTurns]
-    is_pruned: bool  # missing turns are no longer in the outbox
+    missing: list[MissingBatches]
+    is_pruned: bool  # missing batches are no longer in the outbox
     detached: dict[int, bool]  # writers without Redis → dead
 
 
@@ -48,7 +48,7 @@ def needed_repair(seen: Comparison, known: BoardVersion) -> Repair:
 
 
 def reasons_of(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behind: bool = False) -> set[StaleReason]:
-    """Why the board may not agree with PostgreSQL. `own`: writers of this node, whose turns the agreement has.
+    """Why the board may not agree with PostgreSQL. `own`: writers of this node, whose batches the agreement has.
     `was_behind`: the last comparison found a gap; then a young gap counts too, since no committer is just closing
     it."""
     found, reasons = seen.found, set[StaleReason]()
@@ -60,7 +60,7 @@ def reasons_of(seen: Comparison, known: BoardVersion, own: Set[int], *, was_behi
         reasons.add(StaleReason.HISTORY_LOST)
     if found.is_incomplete:
         reasons.add(StaleReason.INCOMPLETE)
-    if seen.is_pruned or any(was_behind or lack.age > BEHIND_SECONDS for lack in seen.missing):
+    if seen.is_pruned or any(was_behind or batches.age > BEHIND_SECONDS for batches in seen.missing):
         reasons.add(StaleReason.BEHIND)
     if any(not dead for writer, dead in seen.detached.items() if writer not in own):
         reasons.add(StaleReason.DETACHED)

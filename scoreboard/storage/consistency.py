@@ -3,7 +3,7 @@
 Called by `scoreboard verify`. Only reads. Tables are read in chunks; memory holds one row a user. Coroutines run in
 asyncio.
 
-Tested in tests/workers/test_projector.py.
+Tested in tests/operations/admin/test_verify.py.
 """
 
 from typing import Any

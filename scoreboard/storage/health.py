@@ -98,7 +98,7 @@ class HealthMonitor:
         """A call failed: the next check starts at once. FULL is set without a check, since no check of an up store
         tests the free space."""
         if failure.condition is StoreCondition.FULL:
-            self._note(failure.store, StoreCondition.FULL, failure.why)
+            self._set_condition(failure.store, StoreCondition.FULL, failure.why)
             self._reported.set()
         if failure.condition not in {StoreCondition.BUSY, self.conditions[failure.store]}:
             self._reported.set()
@@ -140,7 +140,7 @@ class HealthMonitor:
         ):
             # Sessions from before may be read-only or half-open.
             self._stores.pool.replace("postgresql can be written again", at_once=True)
-        self._note("postgresql", found, why)
+        self._set_condition("postgresql", found, why)
 
     async def _check_session_aio(self, *, is_full: bool) -> StoreCondition:
         loop = asyncio.get_running_loop()
@@ -198,7 +198,7 @@ class HealthMonitor:
         ):
             # connections from before may be half-open, which no call would notice
             generation.replace("redis answers again", at_once=True)
-        self._note("redis", found, why)
+        self._set_condition("redis", found, why)
 
     async def _answers_ping_aio(self) -> bool:
         try:
@@ -242,7 +242,7 @@ class HealthMonitor:
 
     # ---- both -------------------------------------------------------------------------------------------------------
 
-    def _note(self, store: Store, found: StoreCondition, why: str) -> None:
+    def _set_condition(self, store: Store, found: StoreCondition, why: str) -> None:
         before, self.conditions[store] = self.conditions[store], found
         for condition in StoreCondition:
             if condition is not StoreCondition.BUSY:

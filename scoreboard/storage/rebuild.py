@@ -1,20 +1,18 @@
-"""Repairs a board in Redis from PostgreSQL: replays missed turns, or rebuilds the board under staging keys.
+"""Repairs a board in Redis from PostgreSQL: replays missed batches, or rebuilds the board under staging keys.
 
 Called by the projector and by `scoreboard rebuild-board`. Coroutines run in asyncio. No lock is held in either store: a
 rebuild that stops half-way, or continues much later, does no harm.
 
-1. A board is built under staging keys from one snapshot of the totals, with each writer's last turn in that snapshot.
-   Missed turns are replayed until few are left.
+1. A board is built under staging keys from one snapshot of the totals, with each writer's last sequence in that
+   snapshot. Missed batches are replayed until few are left.
 2. The switch replaces the live board in one step, if the new one is whole and its epoch is newer. The new board is
    marked incomplete: what was committed between the last replay and the switch went to the old board. So ranks are null
    and reads are stale.
-3. MissingTurns turns are replayed once more. A commit after the switch already finds the new epoch. So one replay that
+3. Missing batches are replayed once more. A commit after the switch already finds the new epoch. So one replay that
    begins after the switch finds everything, and the board is marked complete.
 
 A board that came back with an older content gets a new epoch by steps 2 and 3. So every node drops the newer versions
 that it knows.
-
-Tested in tests/workers/test_projector.py.
 """
 
 import asyncio
@@ -31,7 +29,7 @@ from scoreboard.drivers.deadline import ended_connection
 from scoreboard.drivers.namespace import BoardKeys
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.postgres import ledger, outbox
-from scoreboard.storage.postgres.outbox import MissingTurns
+from scoreboard.storage.postgres.outbox import MissingBatches
 from scoreboard.storage.postgres.totals import for_board
 from scoreboard.storage.profiles import announce_aio
 from scoreboard.storage.redis.projection import REMOVED_KEY, Projection
@@ -101,23 +99,25 @@ class Rebuilder:
             whole, epoch, version, run_id, incomplete, applied = await self._state(
                 keys=list(keys or self.namespace.board(self.board)), args=[self.stores.installation]
             )
-        turns = {int(writer): int(turn) for writer, turn in zip(applied[::2], applied[1::2], strict=True)}
-        return BoardState(bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), turns)
+        sequences = {int(writer): int(sequence) for writer, sequence in zip(applied[::2], applied[1::2], strict=True)}
+        return BoardState(
+            bool(whole), epoch, version, run_id.decode(), str(info["run_id"]), bool(incomplete), sequences
+        )
 
     async def apply_aio(
-        self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[MissingTurns]
+        self, conn: asyncpg.Connection, projection: Projection, epoch: int, missing: list[MissingBatches]
     ) -> int:
-        """Replays missed turns on a board of that epoch. Returns how many rows were sent. Raises StaleEpoch and
-        StorageUnavailable. Cancelling leaves a part of the turns missing; the next repair replays them."""
+        """Replays missed batches on a board of that epoch. Returns how many rows were sent. Raises StaleEpoch and
+        StorageUnavailable. Cancelling leaves a part of the batches missing; the next repair replays them."""
         count = 0
-        for lack in missing:
+        for batches in missing:
             with postgres_errors():
-                await announce_aio(self.stores, conn, self._names_changed, self.board, list(lack.renamed))
-                rows = await ledger.current_rows_aio(conn, self.board, lack.users)
-            for start in range(0, max(1, len(rows)), CHUNK_USERS):  # only the last chunk registers the turns
+                await announce_aio(self.stores, conn, self._names_changed, self.board, list(batches.renamed))
+                rows = await ledger.current_rows_aio(conn, self.board, batches.users)
+            for start in range(0, max(1, len(rows)), CHUNK_USERS):  # the last chunk alone has their sequences
                 last = start + CHUNK_USERS >= len(rows)
-                span = lack.span if last else lack.span._replace(last=lack.span.first - 1)
-                if isinstance(await projection.call_aio(epoch, span, rows[start : start + CHUNK_USERS], []), int):
+                sequences = batches.sequences if last else batches.sequences._replace(last=batches.sequences.first - 1)
+                if isinstance(await projection.call_aio(epoch, sequences, rows[start : start + CHUNK_USERS], []), int):
                     raise StaleEpoch
                 await self._keep_lease_aio()
             count += len(rows)
@@ -126,8 +126,8 @@ class Rebuilder:
     async def rebuild_aio(self, conn: asyncpg.Connection) -> BoardVersion:
         """Rebuilds the board from PostgreSQL and replaces the live one. Returns its version.
 
-        Raises StaleEpoch, outbox.TurnsPruned and StorageUnavailable. Then, and after a cancellation, the live board is
-        unchanged, or the new one is in place and marked incomplete.
+        Raises StaleEpoch, outbox.BatchesPruned and StorageUnavailable. Then, and after a cancellation, the live board
+        is unchanged, or the new one is in place and marked incomplete.
         """
         with postgres_errors():
             epoch = await self._next_epoch_aio(conn)
@@ -137,8 +137,8 @@ class Rebuilder:
             await announce_aio(self.stores, conn, self._names_changed, self.board, renamed)
             async with conn.transaction(isolation="repeatable_read", readonly=True):
                 await conn.execute(UNLIMITED_SQL)
-                turns = await outbox.last_turns_aio(conn)
-                await self._fill_aio(conn, staging, epoch, turns)
+                sequences = await outbox.last_sequences_aio(conn)
+                await self._fill_aio(conn, staging, epoch, sequences)
             projection = self._projection(staging, channel=f"{staging.meta}:updates")
             for _ in range(MAX_REPLAYS):
                 if not await self._replay_aio(conn, projection, epoch, staging):
@@ -158,7 +158,7 @@ class Rebuilder:
 
     async def complete_aio(self, conn: asyncpg.Connection, epoch: int) -> BoardVersion:
         """Replays what was committed before the switch, and marks the board as complete. Returns its version. Raises
-        outbox.TurnsPruned, StaleEpoch and StorageUnavailable."""
+        outbox.BatchesPruned, StaleEpoch and StorageUnavailable."""
         live = self.namespace.board(self.board)
         with postgres_errors():
             await self._replay_aio(conn, self._projection(live), epoch, live)
@@ -172,7 +172,7 @@ class Rebuilder:
 
     async def _replay_aio(self, conn: asyncpg.Connection, projection: Projection, epoch: int, keys: BoardKeys) -> int:
         """Replays until the board has all that was committed before the call. Returns how many rows were sent."""
-        committed, count = await outbox.last_turns_aio(conn), 0
+        committed, count = await outbox.last_sequences_aio(conn), 0
         while True:
             found = await self.state_aio(keys)
             if not found.is_whole or found.epoch != epoch:
@@ -220,7 +220,7 @@ class Rebuilder:
                 raise StaleEpoch
 
     async def _fill_aio(
-        self, conn: asyncpg.Connection, staging: BoardKeys, epoch: int, turns: Mapping[int, int]
+        self, conn: asyncpg.Connection, staging: BoardKeys, epoch: int, sequences: Mapping[int, int]
     ) -> None:
         """Sends a chunk to Redis while the next one is read from PostgreSQL. The sizes are written last: until then the
         board is not whole."""
@@ -256,14 +256,14 @@ class Rebuilder:
         updated = await conn.fetchval(sql, *args) or 0
         with redis_errors():
             async with self.stores.redis_bulk.pipeline(transaction=True) as pipe:
-                if turns:
-                    pipe.hset(staging.applied, mapping=turns)
+                if sequences:
+                    pipe.hset(staging.applied, mapping=sequences)
                 meta = {
                     "epoch": epoch,
                     "installation": self.stores.installation,
                     "size": size,
                     "removed": removed,
-                    "writers": len(turns),
+                    "writers": len(sequences),
                 }
                 pipe.hset(staging.meta, mapping={**meta, "updated": updated})
                 for name in staging:
@@ -289,7 +289,7 @@ class Rebuilder:
 
 async def rebuild_board_aio(stores: Stores, board: Board) -> BoardVersion:
     """Rebuilds the board, also when it is sound. Returns its version. Raises StorageUnavailable, StaleEpoch and
-    outbox.TurnsPruned."""
+    outbox.BatchesPruned."""
     conn = await stores.connect_aio()
     try:
         with ended_connection(conn):

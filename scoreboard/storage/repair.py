@@ -1,10 +1,10 @@
 """Compares a board in Redis with PostgreSQL, and repairs the board when this node holds the lease.
 
-1. Every node compares for itself, and stores the result in the board's agreement. Redis is read first: a turn is
+1. Every node compares for itself, and stores the result in the board's agreement. Redis is read first: a batch is
    applied to the board, and acknowledged, only after its commit.
-2. A turn younger than SETTLED_SECONDS is not missing: its committer sends it. An older one is replayed.
-3. A board that is absent, damaged, or has turns that PostgreSQL does not have, is rebuilt (REBUILD). One that came back
-   with an older content gets a new epoch (BUMP_EPOCH). One that is not complete is completed (COMPLETE).
+2. A batch younger than SETTLED_SECONDS is not missing: its committer sends it. An older one is replayed.
+3. A board that is absent, damaged, or has batches that PostgreSQL does not have, is rebuilt (REBUILD). One that came
+   back with an older content gets a new epoch (BUMP_EPOCH). One that is not complete is completed (COMPLETE).
 4. Only the holder of the lease repairs. A holder that loses the lease stops between two parts of its work.
 5. After a repair the board is still stale. The next comparison, which follows at once, ends that.
 6. A writer that could not reach Redis is detached until all boards have what it committed. While Redis is away, its
@@ -29,7 +29,7 @@ from scoreboard.drivers.stores import Connection, Stores
 from scoreboard.storage.agreement import Agreement, DetachedWriters, StaleReason
 from scoreboard.storage.comparison import Comparison, Repair, needed_repair, reasons_of
 from scoreboard.storage.postgres import outbox
-from scoreboard.storage.postgres.outbox import MissingTurns
+from scoreboard.storage.postgres.outbox import MissingBatches
 from scoreboard.storage.rebuild import Rebuilder, StaleEpoch
 from scoreboard.storage.redis.lease import Lease
 from scoreboard.storage.redis.limits import UserLimits
@@ -38,7 +38,7 @@ from scoreboard.telemetry import metrics
 
 log = structlog.get_logger()
 
-# A committer has this long to send its own turns to the board: longer than a call to Redis may take.
+# A committer has this long to send its own batches to the board: longer than a call to Redis may take.
 SETTLED_SECONDS = 0.3
 DETACHED_INTERVAL_SECONDS = 1.0  # between two renewals of the entries of detached writers
 # for a comparison; when PostgreSQL is silent, the next comparison must be able to try a new connection
@@ -88,7 +88,7 @@ class BoardRepair:
     async def check_aio(self) -> Repair | None:
         """Compares, and repairs if needed. Returns the repair, or None when there was none.
 
-        Raises StorageUnavailable, StaleEpoch and outbox.TurnsPruned; the next comparison then shows the state.
+        Raises StorageUnavailable, StaleEpoch and outbox.BatchesPruned; the next comparison then shows the state.
         Cancelling may leave a repair unfinished; the next one starts from the state that it finds.
         """
         if self._conn is None or self._conn.is_closed():
@@ -123,23 +123,23 @@ class BoardRepair:
 
     async def _compare_aio(self, conn: Connection, rebuilder: Rebuilder) -> Comparison:
         self.agreement.begin_comparison()
-        expected = self.agreement.expected()
+        acknowledged = self.agreement.acknowledged()
         found = await rebuilder.state_aio()
-        missing, is_pruned = list[MissingTurns](), False
+        missing, is_pruned = list[MissingBatches](), False
         with postgres_errors():
-            committed, detached = await outbox.last_turns_and_detached_aio(conn)
+            committed, detached = await outbox.last_sequences_and_detached_aio(conn)
             try:
                 if found.is_whole:
                     missing = await outbox.missing_aio(conn, self.board, found.applied, committed, SETTLED_SECONDS)
-            except outbox.TurnsPruned:
+            except outbox.BatchesPruned:
                 is_pruned = True
-        lost = outbox.lost_turns(found.applied, committed)
-        lost_here = outbox.lost_turns(expected, committed)
+        lost = outbox.lost_batches(found.applied, committed)
+        lost_here = outbox.lost_batches(acknowledged, committed)
         if (lost or lost_here) and StaleReason.HISTORY_LOST not in self.agreement.stale_reasons():
-            metrics.LOST_TURNS.inc(sum((lost | lost_here).values()))
-            log.error("history_lost", store="postgresql", board=self.board.id, turns=sum((lost | lost_here).values()))
+            metrics.LOST_BATCHES.inc(sum((lost | lost_here).values()))
+            log.error("history_lost", store="postgresql", board=self.board.id, batches=sum((lost | lost_here).values()))
         if found.is_whole:
-            held = {writer: turn for writer, turn in expected.items() if writer not in lost_here}
+            held = {writer: sequence for writer, sequence in acknowledged.items() if writer not in lost_here}
             self.agreement.confirm(held, [found.applied.get(writer, 0) for writer in held])
         self.agreement.drop_writers(lost_here, self.writers())
         return Comparison(found, lost, missing, is_pruned, detached)
@@ -166,7 +166,7 @@ class BoardRepair:
         """Called between two parts of long work: extends the deadline and keeps the lease. Raises StaleEpoch when
         another node has the lease."""
         deadline.extend()
-        if not await self.lease.keep_aio():
+        if not await self.lease.renew_aio():
             raise StaleEpoch
 
     # ---- writers without Redis --------------------------------------------------------------------------------------

@@ -53,10 +53,10 @@ LEADERBOARD_SECONDS = _histogram("leaderboard_query_seconds", "Reading a board f
 PUSH_LAG = _histogram("push_lag_seconds", "From receiving a commit's message to the socket write", SHORT_BUCKETS)
 HINTS_DROPPED = _counter("hints_dropped", "Pub/Sub messages dropped because they came faster than they were dispatched")
 HINTS_UNCONFIRMED = _counter("hints_unconfirmed", "Pub/Sub messages of a board version that no read found")
-BOARD_DOUBTS = _counter(
-    "board_doubts", "Times that a board was found not to agree with PostgreSQL, by reason", "board", "reason"
+BOARD_STALE_REASONS = _counter(
+    "board_stale_reasons", "Times that a board was found not to agree with PostgreSQL, by reason", "board", "reason"
 )
-LOST_TURNS = _counter("lost_turns", "Commits that were acknowledged and that PostgreSQL does not know any more")
+LOST_BATCHES = _counter("lost_batches", "Commits that were acknowledged and that PostgreSQL does not know any more")
 TICK_INTERVAL = _gauge(
     "tick_interval_seconds", "Time between the last two fan-outs; above the setting when one took longer"
 )
@@ -81,6 +81,13 @@ ANOMALIES = _counter("anomalies", "Suspicious patterns that were flagged, by rul
 ANOMALY_LAG = _gauge("anomaly_lag_seconds", "Age of the oldest action that the anomaly rules have not looked at yet")
 OUTGOING_MESSAGES = _counter(
     "outgoing_messages", "Messages to other servers: added, dropped, sent, failed, dead", "channel", "result"
+)
+LOG_SIZE = _gauge("log_leaves", "Leaves of the transparency log")
+LOG_WAITING_SECONDS = _gauge("log_waiting_seconds", "How long the oldest record waits to be sealed into the log")
+WEBHOOK_ANSWERS = _counter(
+    "webhook_answers",
+    "Actions about which another server was asked, by what it said: accepted, refused, failed",
+    "outcome",
 )
 LOG_LINES_LOST = _counter("log_lines_lost", "Log lines that could not be written")
 

@@ -22,7 +22,7 @@ _WORDS = (
         "passphrase",
         "secret",
         "credential",
-        "api[_-]?key",
+        "(?:api|device)[_-]?key",
         "(?:signing|master|private)[_-]?key",
     ),
     *("authorization", "cookie", "scoreboard_(?:refresh|device)"),

@@ -21,12 +21,17 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
+from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 
 View = Callable[..., Awaitable[quart.Response]]
@@ -57,24 +62,23 @@ class WebRoutes:
     auth: AuthRoutes
     outside: OutsideRoutes
     users: UserRoutes
+    sessions: SessionRoutes
+    personal_data: PersonalDataRoutes
     scores: ScoreRoutes
+    actions: ActionRoutes
+    server: ServerRoutes
     live: LiveRoutes
     health: HealthRoutes
     pages: PageRoutes
     avatars: AvatarRoutes
+    audit: AuditRoutes
     document: OpenApiRoutes
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
         for resource in (
-            self.auth,
-            self.outside,
-            self.users,
-            self.scores,
-            self.live,
-            self.pages,
-            self.avatars,
-            self.document,
+            *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
+            *(self.live, self.server, self.pages, self.avatars, self.audit, self.document),
         ):
             yield from resource.routes()
         yield from self.health.routes(metrics=self.metrics)
@@ -137,13 +141,14 @@ async def quart_error_response(pages: ErrorPages, error: HTTPException) -> quart
 def build_application(routes: Iterable[Route], document: OpenApiRoutes, pages: ErrorPages) -> QuartTrio:
     """The application with those of the routes that Quart serves; `document` is rendered with all of them."""
     app = QuartTrio("scoreboard.web", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES  # http.parser has refused more already
+    routes = tuple(routes)
+    # http.parser has refused more already, by each route's own limit
+    app.config["MAX_CONTENT_LENGTH"] = max(route.max_body_bytes for route in routes)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.merge_slashes = False  # Werkzeug would redirect //a to /a; here //a is not found
     app.register_error_handler(HTTPException, partial(quart_error_response, pages))
     app.register_error_handler(Exception, partial(unhandled_error_response, pages))
     provider = openapi.install(app)
-    routes = tuple(routes)
     for route in routes:
         if route.quart:
             view = openapi.describe(quart_view(route, pages), route)

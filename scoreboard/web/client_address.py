@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 
+from scoreboard.domain import user_agents
 from scoreboard.domain.networks import ADDRESS_CACHE_SIZE, MAX_ADDRESS_LENGTH, networks_of, parse_address
 from scoreboard.http.request import Request
 
 MAX_HOPS = 16  # hops of X-Forwarded-For that are read, from the right: no installation has more proxies in a row
 
 Network = IPv4Network | IPv6Network
+
+
+def agent_of(request: Request) -> str:
+    """The client's browser and system in words; "" when they are not known."""
+    return user_agents.describe(request.header(b"user-agent").decode("latin-1"))
 
 
 class Addresses:

@@ -68,7 +68,7 @@ class ConnectionLimits:
         return address if self._addresses.trusts(address) else group(address)
 
     def admit(self, key: str) -> bool:
-        """Whether one more connection of that `peer_group` is accepted. If so, `released` must be called once when it
+        """Whether one more connection of that `peer_group` is accepted. If so, `release` must be called once when it
         has ended."""
         if self._addresses.trusts(key):
             return True
@@ -92,16 +92,16 @@ class ConnectionLimits:
         # Half an interval of tolerance: rounding errors are smaller, and one connection too many is a whole interval.
         if due - now > self._burst + self._interval / 2:
             return False
-        self._note(key, due, now)
+        self._set_due(key, due, now)
         return True
 
-    def _note(self, key: str, due: float, now: float) -> None:
+    def _set_due(self, key: str, due: float, now: float) -> None:
         self._due[key] = due
         self._due.move_to_end(key)
         while len(self._due) > MAX_ADDRESSES or next(iter(self._due.values())) <= now:
             self._due.popitem(last=False)
 
-    def released(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """A connection that was admitted has ended."""
         if self._addresses.trusts(key):
             return
@@ -111,13 +111,13 @@ class ConnectionLimits:
         else:
             self._open.pop(key, None)
 
-    def charge(self, key: str) -> None:
+    def count_malformed(self, key: str) -> None:
         """Counts a malformed request of that address as MALFORMED_COST connections. So an address that sends nothing
         else may open few connections."""
         if self._interval:
             now = self._clock()
             ahead = max(self._due.get(key, now) - now, 0.0)
-            self._note(key, now + min(ahead + MALFORMED_COST * self._interval, self._burst), now)
+            self._set_due(key, now + min(ahead + MALFORMED_COST * self._interval, self._burst), now)
 
     def count_refusal(self, key: str) -> bool:
         """Counts a request that was refused because of its address' limit, under the address' key.

@@ -41,7 +41,7 @@ PAGE = b"content-type: text/html"
 EXPOSED = (
     b"access-control-expose-headers: Date, ETag, Last-Modified, Retry-After, X-Request-ID, Idempotency-Replayed\r\n"
 )
-METHODS = b"access-control-allow-methods: GET, POST, PATCH\r\n"
+METHODS = b"access-control-allow-methods: GET, POST, PUT, PATCH, DELETE\r\n"
 MAX_AGE = b"access-control-max-age: 600\r\n"  # seconds; Chromium believes at most two hours
 ALLOWED_FIELDS = (
     b"authorization",

@@ -8,11 +8,11 @@ Tested in tests/e2e/test_front_line.py.
 from collections.abc import Awaitable, Mapping
 from typing import NamedTuple, Protocol
 
-from scoreboard.domain.errors import NOT_FOUND, Refusal
+from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
 from scoreboard.domain.paths import LIVE_PATH
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler
-from scoreboard.http.request import Request, Response
+from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.settings.model import Settings
 from scoreboard.web.access_log import NONE, AccessLog
@@ -22,10 +22,13 @@ from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.rate_limit import USERS_LIMIT_FACTOR, RateLimitMiddleware
 from scoreboard.web.route import DirectTable, build_direct_table, build_fast_table, query_parameters
+
+BODY_TOO_LARGE = Refusal(Code.PAYLOAD_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
 
 
 class WebSocketEndpoint(Protocol):
@@ -53,6 +56,7 @@ class PublicHandlers:
         "_connections",
         "_error_pages",
         "_headers",
+        "_large_bodies",
         "_middleware",
         "_websockets",
         "access_log_from",
@@ -73,13 +77,14 @@ class PublicHandlers:
         connections: ConnectionLimits,
         error_pages: ErrorPages,
         access_log: AccessLog,
+        large_bodies: LargeBodyLimits,
     ) -> None:
         self.direct, self.fast = direct, fast
         self.live_path = LIVE_PATH.encode()
         self._websockets, self._application = websockets, application
         self._middleware, self._connections, self._error_pages = middleware, connections, error_pages
         self.access_log_from = access_log.lowest_status
-        self._headers, self._access_log = headers, access_log
+        self._headers, self._access_log, self._large_bodies = headers, access_log, large_bodies
 
     def run_middleware(self, request: Request) -> Response | None:
         return self._middleware.check_request(request)
@@ -99,6 +104,12 @@ class PublicHandlers:
     def error_page(self, request: Request, response: Response) -> Response:
         return self._error_pages.of(request, response)
 
+    def reserve_large_body(self, request: Request, size: int) -> Refusal | None:
+        return self._large_bodies.reserve(request, size)
+
+    def release_large_body(self, request: Request) -> None:
+        self._large_bodies.release(request)
+
     def on_malformed(self, request: Request) -> None:
         self._middleware.count_malformed(request)
 
@@ -115,7 +126,7 @@ class PublicHandlers:
         return self._connections.admit(peer_group)
 
     def release_connection(self, peer_group: str) -> None:
-        self._connections.released(peer_group)
+        self._connections.release(peer_group)
 
 
 class MetricsHandlers:
@@ -147,6 +158,12 @@ class MetricsHandlers:
 
     def log_access(self, request: Request, status: int, seconds: float) -> None:
         """Never called: see `access_log_from`."""
+
+    def reserve_large_body(self, request: Request, size: int) -> Refusal | None:
+        return BODY_TOO_LARGE
+
+    def release_large_body(self, request: Request) -> None:
+        """None is ever reserved."""
 
     def on_malformed(self, request: Request) -> None:
         """Not counted: this port has no limits."""
@@ -192,6 +209,8 @@ def build_public_handlers(
         files=routes.pages.paths,
         parameters=query_parameters(routes),
         bearer=parts.bearer,
+        server_key_per_minute=settings.limits.server_key_per_minute,
+        wrong_keys_per_minute=settings.limits.login_ip,
     )
     return PublicHandlers(
         direct=build_direct_table(routes),
@@ -203,4 +222,5 @@ def build_public_handlers(
         connections=connections,
         error_pages=error_pages,
         access_log=AccessLog(parts.addresses, settings.log.access),
+        large_bodies=LargeBodyLimits(routes, parts.bearer.caller_of),
     )

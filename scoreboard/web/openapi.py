@@ -25,6 +25,7 @@ from quart_schema import (
 
 from scoreboard import __version__
 from scoreboard.domain.paths import OPENAPI_PATH
+from scoreboard.domain.scopes import Scope
 from scoreboard.http.request import Request, Response
 from scoreboard.web.compression import CompressedResponse, compressed
 from scoreboard.web.problems import Problem
@@ -93,6 +94,8 @@ def _responses(route: Route) -> list[tuple[int, Any]]:
 
 def _security(route: Route) -> list[dict[str, list[str]]]:
     anybody: dict[str, list[str]] = {}
+    if isinstance(route.auth, Scope):
+        return [{"serverKey": []}]
     return [{"bearer": []}, anybody] if route.auth == "optional" else [{"bearer": []}]
 
 
@@ -108,7 +111,10 @@ def install(app: Any) -> Provider:
         scalar_ui_path=None,
         swagger_ui_path=None,
         info=Info(title="Scoreboard", version=__version__),
-        security_schemes={"bearer": HttpSecurityScheme(scheme="bearer", bearer_format="JWT")},
+        security_schemes={
+            "bearer": HttpSecurityScheme(scheme="bearer", bearer_format="JWT"),
+            "serverKey": HttpSecurityScheme(scheme="bearer", bearer_format="sbk"),
+        },
         conversion_preference="msgspec",
         openapi_provider_class=Provider,
     )

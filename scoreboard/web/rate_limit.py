@@ -6,6 +6,8 @@ address, so that the many requests of a page view do not use up the limit of a p
 | kind of request | limit per minute and address |
 |---|---|
 | of a user whose token this node has verified | a user: `limits.ip_per_minute`; all users: USERS_LIMIT_FACTOR that |
+| with a valid server key | `limits.server_key_per_minute` of the key, and nothing of the address |
+| with a server key that is not valid | as many as log-ins: `limits.login_ip_per_minute` |
 | file of the page, from memory | FILES_LIMIT_FACTOR |
 | long poll without a token | POLLS_LIMIT_FACTOR |
 | picture of a user | PICTURES_LIMIT_FACTOR |
@@ -24,6 +26,7 @@ from scoreboard.domain.paths import AVATAR_PREFIX, LIVEZ_PATH, METRICS_PATH, POL
 from scoreboard.domain.queries import check_parameters
 from scoreboard.domain.sliding_window import SlidingWindow
 from scoreboard.http.request import Request, Response
+from scoreboard.operations.server_keys import ServerIdentity
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import PROBES_PER_MINUTE, ConnectionLimits
@@ -45,13 +48,18 @@ PICTURES = AVATAR_PREFIX.encode()
 POLL = POLL_PATH.encode()
 
 
+# A user or a server key, LOGIN for wrong server keys of an address, None for its other requests.
+_Whose = UUID | ServerIdentity | LimitLayer | None
+
+
 class RateLimitMiddleware:
     """`per_minute`: requests of one address, 0 for no limit (and none of probes). `clock` gives seconds and never goes
     back.
 
     `files`: paths of files in memory. `parameters`: what the query of each path of the API may have
     (route.query_parameters). `bearer`: recalls the user of a token that was verified before; None: all requests count
-    under their address.
+    under their address. `server_key_per_minute`: requests of a server key. `wrong_keys_per_minute`: requests of an
+    address with keys that are not valid. 0 for no limit.
     """
 
     __slots__ = (
@@ -63,6 +71,7 @@ class RateLimitMiddleware:
         "_files_window",
         "_foreign",
         "_heads",
+        "_key_requests",
         "_limit",
         "_metrics",
         "_origins",
@@ -73,6 +82,7 @@ class RateLimitMiddleware:
         "_users",
         "_users_of_address",
         "_window",
+        "_wrong_keys",
     )
 
     def __init__(
@@ -86,13 +96,18 @@ class RateLimitMiddleware:
         files: Collection[str] = (),
         parameters: Mapping[bytes, frozenset[str]],
         bearer: Bearer | None = None,
+        server_key_per_minute: int = 0,
+        wrong_keys_per_minute: int = 0,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self._heads, self._origins, self._addresses, self._connections = heads, origins, addresses, connections
         self._files, self._parameters = frozenset(path.encode() for path in files), parameters
         self._bearer, self._clock, self._limit = bearer, clock, per_minute
+        self._key_requests = SlidingWindow(server_key_per_minute)
+        self._wrong_keys = SlidingWindow(wrong_keys_per_minute)
         self._window, self._foreign = SlidingWindow(per_minute), SlidingWindow(per_minute)
-        self._probes, self._metrics = SlidingWindow(PROBES_PER_MINUTE), SlidingWindow(PROBES_PER_MINUTE)
+        probes = PROBES_PER_MINUTE if per_minute else 0
+        self._probes, self._metrics = SlidingWindow(probes), SlidingWindow(probes)
         self._files_window = SlidingWindow(FILES_LIMIT_FACTOR * per_minute)
         self._pictures = SlidingWindow(PICTURES_LIMIT_FACTOR * per_minute)
         self._polls = SlidingWindow(POLLS_LIMIT_FACTOR * per_minute)
@@ -110,13 +125,11 @@ class RateLimitMiddleware:
             if self._limit and self._foreign.admit(self._addresses.rate_limit_key(request), self._clock()):
                 request.keep_alive = False
             return problem(ORIGIN_NOT_ALLOWED, request.request_id)
-        if self._limit:
+        if self._limit or self._has_server_key(request):
             key = self._addresses.rate_limit_key(request)
-            wait, user = self._count(request, key)
+            wait, whose = self._count(request, key)
             if wait:
-                self._refuse(request, key, user)
-                whose = "from this address" if user is None else "of this account"
-                return problem(rate_limited(LimitLayer.IP, f"Too many requests {whose}.", wait), request.request_id)
+                return self._too_many(request, key, wait, whose)
         if request.method == b"OPTIONS":
             return self._heads.preflight(request)
         if request.query and (known := self._parameters.get(request.path)) is not None:
@@ -129,13 +142,16 @@ class RateLimitMiddleware:
         """Counts bytes that are no HTTP request: as one request, and as several connections."""
         if self._limit:
             key = self._addresses.rate_limit_key(request)
-            self._connections.charge(key)
+            self._connections.count_malformed(key)
             if self._window.admit(key, self._clock()):
                 self._refuse(request, key)
 
-    def _count(self, request: Request, key: str) -> tuple[int, UUID | None]:
-        """Counts a request under its kind. Returns the seconds until one is allowed, 0 when this one is; and the user
-        whose limit was used up, None when it was the address's."""
+    def _has_server_key(self, request: Request) -> bool:
+        return self._bearer is not None and bool(self._bearer.presented_key(request))
+
+    def _count(self, request: Request, key: str) -> tuple[int, _Whose]:
+        """Counts a request under its kind. Returns the seconds until one is allowed, 0 when this one is; and whose
+        limit was used up."""
         path, now = request.path, self._clock()
         if path in PROBES:
             return self._probes.admit(key, now), None
@@ -145,25 +161,40 @@ class RateLimitMiddleware:
             return self._files_window.admit(key, now), None
         if path.startswith(PICTURES):
             return self._pictures.admit(key, now), None
-        if (
-            self._bearer is not None
-            and request.has(b"authorization")
-            and (user := self._bearer.cached_identity(request))
-        ):
-            wait = self._users.admit(str(user), now)
-            return (wait, user) if wait else (self._users_of_address.admit(key, now), None)
+        if self._bearer is not None and request.has(b"authorization"):
+            if user := self._bearer.cached_identity(request):
+                wait = self._users.admit(str(user), now)
+                return (wait, user) if wait else (self._users_of_address.admit(key, now), None)
+            if presented := self._bearer.presented_key(request):
+                server = self._bearer.server_identity(presented)
+                if server is not None:
+                    return self._key_requests.admit(server.id, now), server
+                wait = self._wrong_keys.admit(key, now)
+                return (wait, LimitLayer.LOGIN) if wait or not self._limit else (self._window.admit(key, now), None)
         if path == POLL:
             return self._polls.admit(key, now), None
         return self._window.admit(key, now), None
 
-    def _refuse(self, request: Request, key: str, user: UUID | None = None) -> None:
-        """Counts a refusal, of `user` or else of the address. In a flood it closes the connection, unless that is a
-        trusted proxy's, which carries requests of others too.
+    def _too_many(self, request: Request, key: str, wait: int, whose: _Whose) -> Response:
+        """The answer to a request above its limit."""
+        layer, what, account = LimitLayer.IP, "Too many requests from this address.", ""
+        if isinstance(whose, UUID):
+            what, account = "Too many requests of this account.", str(whose)
+        elif isinstance(whose, ServerIdentity):
+            layer, what, account = LimitLayer.SERVER_KEY, "Too many requests of this server key.", whose.actor
+        elif whose is not None:
+            layer, what = whose, "Too many wrong server keys from this address."
+        self._refuse(request, key, account)
+        return problem(rate_limited(layer, what, wait), request.request_id)
+
+    def _refuse(self, request: Request, key: str, account: str = "") -> None:
+        """Counts a refusal, of `account` (a user or a server key) or else of the address. In a flood it closes the
+        connection, unless that is a trusted proxy's, which carries requests of others too.
 
         One user's flood does not block the address, which others may share. It costs the user a connection for each
         request, and connections have a rate (ConnectionLimits).
         """
         connections = self._connections
-        is_flood = connections.count_refusal(key) if user is None else connections.count_user_refusal(str(user), key)
+        is_flood = connections.count_refusal(key) if not account else connections.count_user_refusal(account, key)
         if is_flood and not self._addresses.trusts(request.socket.peer[0]):
             request.keep_alive = False

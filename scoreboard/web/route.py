@@ -19,8 +19,9 @@ import msgspec
 from scoreboard.domain.errors import METHOD_NOT_ALLOWED
 from scoreboard.domain.paths import API_PREFIX
 from scoreboard.domain.roles import Role
+from scoreboard.domain.scopes import Scope
 from scoreboard.http.handlers import FastHandler, Handler
-from scoreboard.http.request import Request, Response
+from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web.problems import problem
 
 DirectTable = Mapping[tuple[bytes, bytes], Handler]
@@ -39,9 +40,9 @@ METHODS = (
 )
 # fmt: on
 
-Auth = Literal["none", "optional", "required"] | Role
+Auth = Literal["none", "optional", "required"] | Role | Scope
 """Whether a route reads an access token. With "optional" too, a token that is not valid is refused. A role: the token's
-user must have it, or a higher one; see web.staff."""
+user must have it, or a higher one; see web.staff. A scope: the route takes a server key that has it, and no token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Route:
     quart: bool = True  # Quart serves it too. False: only a direct handler can, or a rule with parameters covers it
     summary: str = ""  # for the OpenAPI document; the first line of the handler's docstring when it is not given
     auth: Auth = "none"
+    max_body_bytes: int = BODY_BYTES  # more only for valid tokens, see web.large_bodies
     request_type: type[msgspec.Struct] | None = None  # of the body
     response_type: type[msgspec.Struct] | None = None  # of the response with `status`; None: not in the document
     status: int = 200

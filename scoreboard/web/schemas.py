@@ -13,12 +13,16 @@ from msgspec import Meta
 from scoreboard.domain.actions import (
     MAX_ACTION_ID_LENGTH,
     MAX_ACTION_TYPE_LENGTH,
+    MAX_START_ID_LENGTH,
     MAX_TIMESTAMP_LENGTH,
     MAX_USER_ID_LENGTH,
+    EvidenceClaim,
 )
 from scoreboard.domain.boards import LEADERBOARD, READ_SIZE, TOP_SIZE, Entry
 from scoreboard.domain.client_messages import MAX_CHANNEL_LENGTH
-from scoreboard.domain.queries import MAX_QUERY_BYTES
+from scoreboard.domain.conditions import HeldStatus
+from scoreboard.domain.queries import MAX_CURSOR_LENGTH, MAX_PAGE_ROWS, MAX_QUERY_BYTES, PAGE_ROWS
+from scoreboard.operations.guests import GuestLoggedIn
 from scoreboard.operations.sessions import LoggedIn
 
 NO_BODY = ""
@@ -38,6 +42,13 @@ class LoggedInAnswer(msgspec.Struct):
 
     success: bool
     data: LoggedIn
+
+
+class GuestLoggedInAnswer(msgspec.Struct):
+    """Logged in as a guest. `deviceKey` is there only when the server has made it: keep it, it is not shown again."""
+
+    success: bool
+    data: GuestLoggedIn
 
 
 class LogInRedirect(msgspec.Struct):
@@ -73,6 +84,46 @@ class MeAnswer(msgspec.Struct):
     data: Me
 
 
+class OwnSession(msgspec.Struct, frozen=True):
+    """One of the user's log-ins. `lastUsedAt` is its last refresh: a client in use refreshes every 15 minutes."""
+
+    id: str
+    createdAt: str
+    lastUsedAt: str
+    client: str  # browser and system, such as "Firefox on Linux"; "" when they are not known
+    current: bool  # whether this request belongs to it
+
+
+class OwnSessions(msgspec.Struct, frozen=True):
+    """Sessions that have not ended, the newest first. `next` is the cursor of the next page, null on the last one."""
+
+    sessions: list[OwnSession]
+    next: str | None
+
+
+class OwnSessionsAnswer(msgspec.Struct):
+    """One's own sessions."""
+
+    success: bool
+    data: OwnSessions
+
+
+Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_LENGTH)]
+
+
+class PageQuery(msgspec.Struct):
+    """How many, and after which: `next` of the page before."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)] = PAGE_ROWS
+    cursor: Cursor = ""
+
+
+class EndSessionsQuery(msgspec.Struct):
+    """`current`: this session goes on."""
+
+    keep: Literal["", "current"] = ""
+
+
 # ---- scores ---------------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +143,115 @@ class ScoredAnswer(msgspec.Struct):
 
     success: bool
     data: Scored
+
+
+class BulkOutcome(msgspec.Struct, frozen=True):
+    """What `POST /scores/action` would answer to the action. `data`: its outcome, also that of the first try when it
+    was recorded before (409) and of an action that waits for a decision (202). `code` and `detail`: why it does not
+    count."""
+
+    status: int
+    data: Any = msgspec.UNSET
+    code: str | msgspec.UnsetType = msgspec.UNSET
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class BulkOutcomes(msgspec.Struct):
+    """One outcome for each action, in their order."""
+
+    outcomes: list[BulkOutcome]
+
+
+class BulkAnswer(msgspec.Struct):
+    """Each action was decided by itself."""
+
+    success: bool
+    data: BulkOutcomes
+
+
+class ServerUser(msgspec.Struct):
+    """A user whom the game's server knows by `externalId`. `username`: the name that the user has now."""
+
+    userId: str
+    externalId: str
+    username: str
+
+
+class ServerUserAnswer(msgspec.Struct):
+    """The user is there."""
+
+    success: bool
+    data: ServerUser
+
+
+class HeldAction(msgspec.Struct, frozen=True):
+    """An action of a type that somebody must approve. `points`: what it gives when it is approved; `expiresAt`: until
+    when it waits; `reason`: of the decision."""
+
+    actionId: str
+    actionType: str
+    status: HeldStatus
+    points: int
+    heldAt: str
+    expiresAt: str
+    reason: str | None
+
+
+class HeldActionAnswer(msgspec.Struct):
+    """The action waits for a decision. Sent again, its present state."""
+
+    success: bool
+    data: HeldAction
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A start: the action names `startId`, once and before `expiresAt`."""
+
+    startId: str
+    expiresAt: str
+
+
+class StartedAnswer(msgspec.Struct):
+    """The action has begun."""
+
+    success: bool
+    data: Started
+
+
+class HeldEvidence(msgspec.Struct, frozen=True):
+    """The blob that an action names. `uploaded`: whether the server has it."""
+
+    sha256: str
+    size: int
+    uploaded: bool
+
+
+class OwnHeldAction(msgspec.Struct, frozen=True):
+    """An own action that waits, or waited, for a decision."""
+
+    actionId: str
+    actionType: str
+    status: HeldStatus
+    points: int
+    heldAt: str
+    expiresAt: str
+    reason: str | None
+    decidedAt: str | None
+    evidence: HeldEvidence | None
+
+
+class OwnHeldActions(msgspec.Struct, frozen=True):
+    """A page, newest first. `next`: the cursor of the next one, null on the last."""
+
+    held: list[OwnHeldAction]
+    next: str | None
+
+
+class OwnHeldActionsAnswer(msgspec.Struct):
+    """One's own actions that wait, or waited, for a decision."""
+
+    success: bool
+    data: OwnHeldActions
 
 
 class OwnPlace(msgspec.Struct):
@@ -117,6 +277,51 @@ class LeaderboardAnswer(msgspec.Struct):
     data: Leaderboard
 
 
+class LoggedAction(msgspec.Struct, frozen=True):
+    """An action that counted. `timestamp` is when it was recorded."""
+
+    actionId: str
+    actionType: str
+    pointsAwarded: int
+    newScore: int
+    timestamp: str
+    metadata: dict[str, Any] | None
+
+
+class History(msgspec.Struct):
+    """Actions, the newest first. `next` is the cursor of the next page, null on the last one."""
+
+    actions: list[LoggedAction]
+    next: str | None
+
+
+class HistoryAnswer(msgspec.Struct):
+    """One's own actions."""
+
+    success: bool
+    data: History
+
+
+class Export(msgspec.Struct):
+    """All that is stored about a user, but hashes of secrets. More members may come."""
+
+    exportedAt: str
+    profile: dict[str, Any]
+    formerNames: list[dict[str, Any]]
+    identities: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    auditEvents: list[dict[str, Any]]
+    actions: list[LoggedAction]
+
+
+class ExportAnswer(msgspec.Struct):
+    """A file to download. It is sent in pieces; one that was cut off is no JSON."""
+
+    success: bool
+    data: Export
+
+
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a user did. The raw bytes are what is signed."""
 
@@ -125,6 +330,8 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
     timestamp: Annotated[str, Meta(max_length=MAX_TIMESTAMP_LENGTH, extra_json_schema={"format": "date-time"})]
     metadata: dict[str, Any] | None = None
     userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH)] | None = None
+    startId: Annotated[str, Meta(max_length=MAX_START_ID_LENGTH)] | None = None
+    evidence: EvidenceClaim | None = None
 
 
 class ActionHeaders(msgspec.Struct):
@@ -204,6 +411,83 @@ class Unchanged(msgspec.Struct):
     """The board is still that of `since`."""
 
     media_type: ClassVar[str] = NO_BODY
+
+
+# ---- the transparency log -------------------------------------------------------------------------------------------
+
+LogNumber = Annotated[int, Meta(ge=0, lt=10**18, extra_json_schema={"required": True})]
+
+
+class ProofQuery(msgspec.Struct):
+    """Whose action, and which."""
+
+    userId: Annotated[str, Meta(max_length=MAX_USER_ID_LENGTH, extra_json_schema={"required": True})]
+    actionId: Annotated[str, Meta(min_length=1, max_length=MAX_ACTION_ID_LENGTH, extra_json_schema={"required": True})]
+
+
+class SizesQuery(msgspec.Struct, rename={"first": "from", "second": "to"}):
+    """Two sizes of the log, in leaves, from 1 on."""
+
+    first: LogNumber
+    second: LogNumber
+
+
+class LeavesQuery(msgspec.Struct, rename={"start": "from", "end": "to"}):
+    """Indexes of leaves: from the first up to, without, the second; at most 1000."""
+
+    start: LogNumber
+    end: LogNumber
+
+
+class AuditProof(msgspec.Struct, frozen=True):
+    """That an action is a leaf of the log. SHA-256 over a zero byte and the record's UTF-8 bytes is leaf `index` of the
+    tree of `size` leaves, whose root the checkpoint names; `path` is RFC 6962's. `action` in the record is the hex of
+    SHA-256 over the salt's bytes, `action:` and the action's id."""
+
+    record: str
+    salt: str
+    index: int
+    size: int
+    path: list[str]
+    checkpoint: str
+
+
+class AuditProofAnswer(msgspec.Struct):
+    """The proof."""
+
+    success: bool
+    data: AuditProof
+
+
+class ConsistencyProof(msgspec.Struct, frozen=True):
+    """RFC 6962's consistency proof, in hex."""
+
+    path: list[str]
+
+
+class ConsistencyAnswer(msgspec.Struct):
+    """The proof."""
+
+    success: bool
+    data: ConsistencyProof
+
+
+class CheckpointText(msgspec.Struct):
+    """A signed note: C2SP tlog-checkpoint."""
+
+    media_type: ClassVar[str] = "text/plain"
+
+
+class VerifierKeyText(msgspec.Struct):
+    """The public key, as a vkey of C2SP signed-note."""
+
+    media_type: ClassVar[str] = "text/plain"
+
+
+class LeafLines(msgspec.Struct):
+    """`{"index": …, "hash": …}` a line."""
+
+    media_type: ClassVar[str] = "application/jsonl"
 
 
 # ---- operation ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import trio
 
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
-from scoreboard.domain.outcomes import LOCKED, Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.domain.outcomes import LOCKED, Duplicate, Held, Outcome, Recorded, SubmittedAction
 from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.operations.action_queue import COMMIT_TIMED_OUT, Batch, Pending, Queue
 from scoreboard.storage.commit import Commit, Committed
@@ -47,7 +47,7 @@ def duplicate_outcome(follower: SubmittedAction, leader: SubmittedAction, outcom
     match outcome:
         case Recorded():
             return Duplicate(outcome if same else None)
-        case Duplicate():
+        case Duplicate() | Held():
             return outcome if same else Duplicate(None)
         case _:
             return outcome
@@ -113,7 +113,9 @@ async def _commit(
     try:
         with metrics.COMMIT_SECONDS.time():
             actions = [pending.action for pending in leaders]
-            committed: Committed = await run_in_asyncio(commit.run_aio, actions, skip_locked=batch.skip_locked)
+            committed: Committed = await run_in_asyncio(
+                commit.run_aio, actions, skip_locked=batch.skip_locked, has_unlimited=batch.has_unlimited
+            )
     except BaseException:
         for pending in batch.pending:
             pending.resolve(COMMIT_TIMED_OUT)

@@ -28,9 +28,14 @@ log = structlog.get_logger()
 
 
 async def run_housekeeping(
-    stores: Stores, boards: Sequence[Board], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stores: Stores,
+    boards: Sequence[Board],
+    *,
+    session_days: int = sessions.MIN_RETENTION_DAYS,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """One run a minute, for ever. Started after the first run, but before its skeletons are written.
+    """One run a minute, for ever. Started after the first run, but before its skeletons are written. `session_days`:
+    how long the rows of ended sessions are kept.
 
     Cancelling rolls back the current statement or transaction.
     """
@@ -40,7 +45,7 @@ async def run_housekeeping(
         try:
             made = await make_partitions(stores, JOB_TIMEOUT_SECONDS)
             pruned = await prune_commits(stores, boards, JOB_TIMEOUT_SECONDS)
-            await sessions.prune(stores)
+            await sessions.prune(stores, session_days)
         except StorageUnavailable as exc:
             if not has_failed:
                 log.warning("housekeeping_failed", store=exc.store, condition=exc.condition, why=exc.why)

@@ -16,9 +16,9 @@ from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.drivers.stores import Stores
 from scoreboard.storage.agreement import Agreement, DetachedWriters
 from scoreboard.storage.comparison import Repair
-from scoreboard.storage.postgres.outbox import TurnsPruned
+from scoreboard.storage.postgres.outbox import BatchesPruned
 from scoreboard.storage.rebuild import StaleEpoch, rebuild_board_aio
-from scoreboard.storage.redis.lease import SHARED
+from scoreboard.storage.redis.lease import SHARED_REDIS_HINT
 from scoreboard.storage.redis.limits import UserLimits
 from scoreboard.storage.redis.projection import Projection
 from scoreboard.storage.repair import BoardRepair
@@ -64,7 +64,7 @@ class Projector:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should change, in sentences."""
-        return (SHARED,) if self.repair.lease.is_shared else ()
+        return (SHARED_REDIS_HINT,) if self.repair.lease.is_shared else ()
 
     def request_repair(self) -> None:
         self._woken.set()
@@ -96,7 +96,7 @@ class Projector:
         known = self.projection.known
         try:
             done = await run_in_asyncio(self.repair.check_aio)
-        except (StorageUnavailable, StaleEpoch, TurnsPruned) as exc:  # the next comparison shows the state
+        except (StorageUnavailable, StaleEpoch, BatchesPruned) as exc:  # the next comparison shows the state
             self._note_failure(exc)
             return None
         self._last_error = ""
@@ -109,7 +109,7 @@ class Projector:
         self.request_repair()  # compare again at once: the board is stale until a comparison finds nothing
         return done
 
-    def _note_failure(self, exc: StorageUnavailable | StaleEpoch | TurnsPruned) -> None:
+    def _note_failure(self, exc: StorageUnavailable | StaleEpoch | BatchesPruned) -> None:
         store = exc.store if isinstance(exc, StorageUnavailable) else None
         if store == "postgresql":
             self.close()
@@ -118,7 +118,7 @@ class Projector:
             log.warning("board_check_failed", board=self.board.id, why=str(exc))
         if store == "redis":
             self.agreement.mark_unchecked()
-        self.agreement.report()
+        self.agreement.refresh()
 
     def close(self) -> None:
         """Ends the connection to PostgreSQL; the next comparison makes a new one."""
@@ -131,6 +131,6 @@ async def rebuild_board(stores: Stores, board: Board) -> BoardVersion:
     for _ in range(REBUILD_TRIES):
         try:
             return await run_in_asyncio(rebuild_board_aio, stores, board)
-        except (StaleEpoch, TurnsPruned):  # a running node was faster, or TRUNCATE came in between
+        except (StaleEpoch, BatchesPruned):  # a running node was faster, or TRUNCATE came in between
             await trio.sleep(MIN_INTERVAL_SECONDS)
     raise StorageUnavailable("redis", "others build the board at the same time", StoreCondition.BUSY)

@@ -33,7 +33,7 @@ def command(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Com
     """Runs a command and returns its result. The database has no users at first."""
     execute(environment, "DELETE FROM users", "DELETE FROM username_skeletons")
 
-    def run(*arguments: str, stdin: bytes = b"") -> Result:
+    def run(*arguments: str, stdin: bytes = b"", group: str = "users") -> Result:
         given, out, err = Stream(stdin), Stream(), Stream()
         with monkeypatch.context() as patched, patch.object(passwords, "_HASHER", CHEAP), unchanged_logging():
             for name, value in environment.items():
@@ -42,7 +42,7 @@ def command(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Com
                 ("stdin", given),
                 ("stdout", out),
                 ("stderr", err),
-                ("argv", ["scoreboard", "users", *arguments]),
+                ("argv", ["scoreboard", group, *arguments]),
             ):
                 patched.setattr(sys, name, stream)
             with pytest.raises(SystemExit) as ended:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scoreboard.domain.actions import Action, is_own_action, is_timely, parse_action, parse_timestamp
+from scoreboard.domain.actions import Action, EvidenceClaim, is_own_action, is_timely, parse_action, parse_timestamp
 from scoreboard.domain.errors import Code, Refusal
 
 GOOD = {
@@ -41,9 +41,27 @@ def test_a_good_body_is_an_action() -> None:
     assert parse_action(body(metadata=...)) == Action("a-1", "quiz_complete", AT, None, None)
 
 
+def test_a_start_and_evidence_are_read() -> None:
+    """Both are optional. The start's id is compared by the database, which knows it or not."""
+    claim = {"sha256": "ab" * 32, "size": 262_144}
+    found = parse_action(body(startId="0196f0aa-0000-7000-8000-00000000000a", evidence=claim, userId=str(USER)))
+    assert isinstance(found, Action)
+    assert found.start == "0196f0aa-0000-7000-8000-00000000000a"
+    assert found.evidence == EvidenceClaim("ab" * 32, 262_144)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"startId": 5}, "startId"),
+        ({"startId": "x" * 37}, "startId"),
+        ({"evidence": "ab" * 32}, "evidence"),
+        ({"evidence": {"sha256": "ab" * 32}}, "evidence"),
+        ({"evidence": {"sha256": "AB" * 32, "size": 1}}, "evidence"),
+        ({"evidence": {"sha256": "ab" * 31, "size": 1}}, "evidence"),
+        ({"evidence": {"sha256": "ab" * 32, "size": 0}}, "evidence"),
+        ({"evidence": {"sha256": "ab" * 32, "size": 262_145}}, "evidence"),
+        ({"evidence": {"sha256": "ab" * 32, "size": 1, "url": "https://a.example/"}}, "evidence"),
         ({"actionId": ...}, "body"),
         ({"actionId": 7}, "actionId"),
         ({"actionId": ""}, "actionId"),
@@ -233,3 +251,16 @@ def test_the_body_may_name_only_the_tokens_subject() -> None:
     unnamed = parse_action(body())
     assert isinstance(unnamed, Action)
     assert is_own_action(unnamed, USER)
+
+
+def test_a_repeated_name_is_refused_beside_a_start_and_evidence() -> None:
+    """The quick test by the number of quotes counts these fields too."""
+    whole = body(startId="a", evidence={"sha256": "ab" * 32, "size": 1}).decode()
+    assert isinstance(parse_action(whole.encode()), Action)
+    for once, twice in (
+        ('"startId": "a"', '"startId": "b", "startId": "a"'),
+        ('"size": 1', '"size": 2, "size": 1'),
+        ('"evidence":', '"evidence": null, "evidence":'),
+    ):
+        assert once in whole
+        assert refused(whole.replace(once, twice).encode()) == "body"

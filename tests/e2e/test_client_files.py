@@ -109,6 +109,16 @@ def test_what_is_declared_is_what_is_exported() -> None:
     assert {"connect", "login", "register", "resume", "logout", "submitAction"} <= exported
 
 
+def test_no_module_loads_one_that_loads_it() -> None:
+    """The modules' imports have no circle, whether they are loaded at once or later."""
+    loads = {file.name: imports(file.read_text()) for file in STATIC.glob("*.js")}
+    assert {"actions.js", "account.js"} <= loads["scoreboard.js"]
+    while loads:
+        leaves = {name for name, loaded in loads.items() if not loaded & loads.keys()}
+        assert leaves, f"a circle among {sorted(loads)}"
+        loads = {name: loaded for name, loaded in loads.items() if name not in leaves}
+
+
 EQUAL = """
 import * as declared from './scoreboard.js';
 import * as written from './implementation.js';

@@ -261,8 +261,8 @@ def test_an_unsupported_python_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     for name in ("run", "install"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
-    for name in ("pyproject.toml", "config/constraints.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("pyproject.toml", "config/requirements/server.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     programs = tmp_path / "bin"
     programs.mkdir()

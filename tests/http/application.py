@@ -69,6 +69,8 @@ class Application:
         self.refused: Callable[[Request], Response | None] = lambda _: None
         self.peer_group: Callable[[str], str] = lambda address: address
         self.released: list[str] = []  # groups of connections that have ended
+        self.large_body_bytes = 0  # that /echo takes; fewer than BODY_BYTES: as all other paths
+        self.reserved: list[Request] = []  # whose large bodies are coming
         self.application = Asgi(self.asgi)
         self.direct: Mapping[tuple[bytes, bytes], Handler]
         self.fast: Mapping[tuple[bytes, bytes], FastHandler]
@@ -133,6 +135,15 @@ class Application:
 
     def on_malformed(self, _: Request) -> None:
         self.malformed += 1
+
+    def reserve_large_body(self, request: Request, size: int) -> Refusal | None:
+        if request.path != b"/echo" or size > self.large_body_bytes:
+            return Refusal(Code.PAYLOAD_TOO_LARGE, "too large")
+        self.reserved.append(request)
+        return None
+
+    def release_large_body(self, request: Request) -> None:
+        self.reserved.remove(request)
 
     # ---- handlers of routes -----------------------------------------------------------------------------------------
 

@@ -46,6 +46,33 @@ async def test_a_body_of_the_limit(path: str) -> None:
         assert len((await client.ask(chunked(path, body[:1], body[1:]))).json()["body"]) == BODY_BYTES
 
 
+async def test_a_large_body_of_a_path_that_takes_it() -> None:
+    """A reservation lasts while the body comes; a byte more, another path, and chunks are refused as ever."""
+    application = Application()
+    application.large_body_bytes = 100_000
+    body = b"b" * 100_000
+    async with serving(application) as server:
+        async with connected(server) as client:
+            request = post("/echo", body)
+            await client.send(request[:50_000])
+            while not application.reserved:
+                await trio.sleep(0.005)
+            await client.send(request[50_000:] + get("/hello"))
+            assert len((await client.answer()).json()["body"]) == 100_000
+            assert (await client.answer()).status == 200
+            assert application.reserved == []
+        for refused in (post("/echo", body + b"b"), post("/app/x", body), chunked("/echo", *[b"b" * 1024] * 17)):
+            async with connected(server) as client:
+                assert (await client.ask(refused)).status == 413
+        async with connected(server) as client:  # which leaves half-way
+            await client.send(post("/echo", body)[:50_000])
+            while not application.reserved:
+                await trio.sleep(0.005)
+        with trio.fail_after(5):
+            while application.reserved:
+                await trio.sleep(0.005)
+
+
 @pytest.mark.parametrize(
     "request_", [post("/echo", b"b" * 17 * 1024), chunked("/echo", *[b"b" * 1024] * 17), post("/app/x", b"b" * 10**6)]
 )

@@ -8,10 +8,14 @@ from scoreboard.storage.bus import Personal, Update
 BOARD, OTHER = LEADERBOARD, Board("other")
 
 
-def snapshot(users: str, top: int, *, epoch: int = 1, stale_since_ms: int = 0, board: Board = BOARD) -> Snapshot:
+def snapshot(
+    users: str, shown_version: int, *, epoch: int = 1, stale_since_ms: int = 0, board: Board = BOARD
+) -> Snapshot:
     """The board of these users, one letter each, in this order."""
     rows = tuple(Entry(rank, user, user.upper(), 100 - rank) for rank, user in enumerate(users, 1))
-    return Snapshot(board.id, epoch, top, top, 1_768_041_000_000, rows, stale_since_ms > 0, stale_since_ms)
+    return Snapshot(
+        board.id, epoch, shown_version, shown_version, 1_768_041_000_000, rows, stale_since_ms > 0, stale_since_ms
+    )
 
 
 def update_for(*users: UUID, board: Board = BOARD) -> Update:

@@ -9,7 +9,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from scoreboard.domain.boards import Board
-from scoreboard.domain.errors import Refusal, StorageUnavailable
+from scoreboard.domain.errors import Code, Refusal, StorageUnavailable
 from scoreboard.http.handlers import FastHandler, Handler
 from scoreboard.http.request import Request, Response
 from scoreboard.http.response_writer import ResponseWriter
@@ -72,6 +72,12 @@ class LiveHandlers:
     def on_malformed(self, _: Request) -> None:
         pass
 
+    def reserve_large_body(self, _: Request, size: int) -> Refusal | None:
+        return Refusal(Code.PAYLOAD_TOO_LARGE, f"{size} bytes are too many")
+
+    def release_large_body(self, _: Request) -> None:
+        pass
+
     async def serve_websocket(self, request: Request) -> None:
         await self._endpoint.serve(request)
 
@@ -94,7 +100,7 @@ class LiveServer:
     has_fast_polls = True  # False: each poll has its task
 
     def __init__(self, limits: LiveLimits, admission: Admission | None = None) -> None:
-        self.hub, self.board, self.top = Hub((BOARD,)), "abc", 1
+        self.hub, self.board, self.shown_version = Hub((BOARD,)), "abc", 1
         self.authenticator, self.admission = FakeAuthenticator(), admission or Admission()
         self.tokens = self.authenticator.tokens
         self.refreshed, self.away = 0, False
@@ -127,11 +133,11 @@ class LiveServer:
         self.refreshed += 1
         if self.away:
             raise StorageUnavailable("postgresql", "away")
-        await self.hub.publish(board, snapshot(self.board, self.top))
+        await self.hub.publish(board, snapshot(self.board, self.shown_version))
 
     async def publish(self, users: str) -> None:
-        self.board, self.top = users, self.top + 1
-        await self.hub.publish(BOARD, snapshot(users, self.top))
+        self.board, self.shown_version = users, self.shown_version + 1
+        await self.hub.publish(BOARD, snapshot(users, self.shown_version))
 
     async def standing(self, user: UUID) -> Standing:
         return Standing(40, 7)

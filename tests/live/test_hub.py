@@ -14,6 +14,7 @@ from scoreboard.domain.protocol import Event
 from scoreboard.live import fan_out
 from scoreboard.live import hub as module
 from scoreboard.live.hub import MAX_PENDING_EVENTS, Hub
+from scoreboard.storage.bus import Rejected
 from scoreboard.telemetry import metrics
 from tests.live.boards import BOARD, OTHER, snapshot, update_for
 from tests.live.messages import kinds, names, read_stream
@@ -120,6 +121,21 @@ async def test_what_waits_is_bounded(hub: Hub) -> None:
         hub.send(viewer, bytes([0x81, 2]) + b"%02d" % (points + 10))
     viewer.fake.release()
     assert viewer.events == list(range(15, MAX_PENDING_EVENTS + 15))  # type: ignore[comparison-overlap]
+
+
+async def test_a_refusal_goes_to_that_user_s_connections_only(hub: Hub) -> None:
+    """All of them, subscribed or not; nobody else's."""
+    first, second, other = (
+        FakeViewer(hub, user=ANN),
+        FakeViewer(hub, user=ANN, subscribed=False),
+        FakeViewer(hub, user=BOB),
+    )
+    hub.send_rejected(Rejected(ANN, "a", "race", "too fast"))
+    assert first.events == second.events
+    assert [(event["event"], event["data"]) for event in first.events] == [
+        ("score:rejected", {"actionId": "a", "actionType": "race", "reason": "too fast"})
+    ]
+    assert other.events == []
 
 
 async def test_personal_events_go_to_that_user_s_connections_only(hub: Hub) -> None:

@@ -27,7 +27,7 @@ class ScoredBoard:
     scores: dict[int, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     epoch: int = 1
-    top: int = 0
+    shown_version: int = 0
     shown: tuple[Entry, ...] = ()
 
     def rows(self) -> tuple[Entry, ...]:
@@ -46,11 +46,18 @@ class ScoredBoard:
     def settle(self) -> None:
         """As the stores do: `top` moves when what is shown does."""
         if self.rows()[:TOP_SIZE] != self.shown:
-            self.shown, self.top = self.rows()[:TOP_SIZE], self.top + 1
+            self.shown, self.shown_version = self.rows()[:TOP_SIZE], self.shown_version + 1
 
     def snapshot(self, *, stale: bool) -> Snapshot:
         return Snapshot(
-            BOARD.id, self.epoch, self.top, self.top, 1_768_041_000_000, self.rows(), stale, 7 if stale else 0
+            BOARD.id,
+            self.epoch,
+            self.shown_version,
+            self.shown_version,
+            1_768_041_000_000,
+            self.rows(),
+            stale,
+            7 if stale else 0,
         )
 
 
@@ -101,23 +108,23 @@ class Client:
 
 async def play(steps: list[tuple[str, int, int]]) -> None:
     """Plays the steps. Each has a kind, and two numbers that choose the users or clients."""
-    world, hubs = ScoredBoard(), [Hub((BOARD,)), Hub((BOARD,))]
+    scored, hubs = ScoredBoard(), [Hub((BOARD,)), Hub((BOARD,))]
     clients = [
         Client(hubs[0], encode, delta=delta) for encode in (websocket, event_stream) for delta in (False, True, True)
     ]
 
     def score(user: int, points: int) -> None:
-        world.scores[user % PLAYERS] = world.scores.get(user % PLAYERS, 0) + points - 20  # totals may fall
+        scored.scores[user % PLAYERS] = scored.scores.get(user % PLAYERS, 0) + points - 20  # totals may fall
 
     def rename(user: int, name: int) -> None:
-        world.names[user % PLAYERS] = f"Name {name}"
+        scored.names[user % PLAYERS] = f"Name {name}"
 
     def drop_out(user: int, _: int) -> None:
-        world.scores.pop(user % PLAYERS, None)
+        scored.scores.pop(user % PLAYERS, None)
 
     def rebuild(_: int, __: int) -> None:
-        world.epoch, world.top = world.epoch + 1, 0
-        world.shown = ()
+        scored.epoch, scored.shown_version = scored.epoch + 1, 0
+        scored.shown = ()
 
     changes: dict[str, Callable[[int, int], None]] = {
         "score": score,
@@ -129,9 +136,9 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
         client, hub = clients[one % len(clients)], hubs[other % 2]
         if what in changes:
             changes[what](one, other)
-            world.settle()
+            scored.settle()
         elif what in {"publish", "stale"}:
-            await hub.publish(BOARD, world.snapshot(stale=what == "stale"))
+            await hub.publish(BOARD, scored.snapshot(stale=what == "stale"))
         elif what == "stick":
             client.viewer.fake.stuck = True
         elif what == "release":
@@ -146,19 +153,19 @@ async def play(steps: list[tuple[str, int, int]]) -> None:
             client.viewer.fake.accepted = []  # what it had not read belongs to the previous subscription
             client.hub.send_latest(client.viewer, BOARD)
     for hub in hubs:
-        await hub.publish(BOARD, world.snapshot(stale=False))
+        await hub.publish(BOARD, scored.snapshot(stale=False))
     for client in clients:
         client.viewer.fake.release()
         client.read()
-        expected = client_rows(world)
+        expected = client_rows(scored)
         assert client.board == expected, (client.encode.__name__, client.delta)
-        assert client.position == f"{world.epoch}-{world.top}"
+        assert client.position == f"{scored.epoch}-{scored.shown_version}"
 
 
-def client_rows(world: ScoredBoard) -> list[dict[str, object]]:
+def client_rows(scored: ScoredBoard) -> list[dict[str, object]]:
     """The rows as JSON has them."""
     rows = []
-    for entry in world.shown:
+    for entry in scored.shown:
         row: dict[str, object] = {
             "rank": entry.rank,
             "userId": entry.userId,
@@ -188,19 +195,19 @@ def test_every_format_ends_with_the_same_board(steps: list[tuple[str, int, int]]
 @pytest.mark.parametrize("stale", [False, True])
 async def test_a_viewer_that_was_behind_gets_the_whole_board(stale: bool) -> None:
     """In delta mode too, and after it deltas again; a stale board, and the one that ends it, come whole."""
-    hub, world = Hub((BOARD,)), ScoredBoard({1: 10, 2: 20})
-    world.settle()
+    hub, scored = Hub((BOARD,)), ScoredBoard({1: 10, 2: 20})
+    scored.settle()
     client = Client(hub, websocket, delta=True)
-    await hub.publish(BOARD, world.snapshot(stale=False))
+    await hub.publish(BOARD, scored.snapshot(stale=False))
     for points in (30, 40):
         client.viewer.fake.stuck = points == 30 and not stale
-        world.scores[1] = points
-        world.settle()
-        await hub.publish(BOARD, world.snapshot(stale=stale and points == 30))
+        scored.scores[1] = points
+        scored.settle()
+        await hub.publish(BOARD, scored.snapshot(stale=stale and points == 30))
     client.viewer.fake.release()
-    world.scores[1] = 50
-    world.settle()
-    await hub.publish(BOARD, world.snapshot(stale=False))
+    scored.scores[1] = 50
+    scored.settle()
+    await hub.publish(BOARD, scored.snapshot(stale=False))
     events = [event["event"] for event in read_frames(b"".join(client.viewer.fake.accepted))]
     wholly = (
         ["leaderboard:update", "leaderboard:update", "leaderboard:stale", "leaderboard:update"]
@@ -209,20 +216,20 @@ async def test_a_viewer_that_was_behind_gets_the_whole_board(stale: bool) -> Non
     )
     assert events == [*wholly, "leaderboard:delta"]
     client.read()
-    assert client.board == client_rows(world)
+    assert client.board == client_rows(scored)
 
 
 async def test_a_position_of_another_node_is_known_here() -> None:
     """A client with a position that this node has published too gets the difference alone, in one delta, whichever node
     the position is from."""
-    here, there, world = Hub((BOARD,)), Hub((BOARD,)), ScoredBoard({user: user for user in range(5)})
+    here, there, scored = Hub((BOARD,)), Hub((BOARD,)), ScoredBoard({user: user for user in range(5)})
     client = Client(there, websocket, delta=True)
     for turn in range(4):
-        world.scores[turn] = 100 + turn
-        world.settle()
-        await here.publish(BOARD, world.snapshot(stale=False))
+        scored.scores[turn] = 100 + turn
+        scored.settle()
+        await here.publish(BOARD, scored.snapshot(stale=False))
         if turn < 2:
-            await there.publish(BOARD, world.snapshot(stale=False))
+            await there.publish(BOARD, scored.snapshot(stale=False))
     client.read()
     had = client.position
     client.join(here)
@@ -233,4 +240,4 @@ async def test_a_position_of_another_node_is_known_here() -> None:
         "1-4",
     )
     client.read()
-    assert client.board == client_rows(world)
+    assert client.board == client_rows(scored)

@@ -38,9 +38,9 @@ class FakeBoard:
         self.invalidations = 0
         self.is_stale = False
 
-    def note_hint(self, version: BoardVersion, top: int = 0) -> bool:
-        is_news = all(top > before for _, before in self.versions)
-        self.versions.append((version, top))
+    def note_hint(self, version: BoardVersion, shown_version: int = 0) -> bool:
+        is_news = all(shown_version > before for _, before in self.versions)
+        self.versions.append((version, shown_version))
         return is_news
 
     def invalidate(self) -> None:
@@ -86,7 +86,7 @@ class FakeBus:
             self.deliver(f"beat\n\n{node}".encode())
 
 
-class Scene:
+class ListeningNode:
     """A subscription and all that it calls."""
 
     def __init__(self) -> None:
@@ -105,52 +105,54 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(nursery: trio.Nursery) -> Scene:
-    made = Scene()
+async def listening(nursery: trio.Nursery) -> ListeningNode:
+    made = ListeningNode()
     await nursery.start(made.subscription.run)
     return made
 
 
-async def test_hints_go_where_they_belong(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_hints_go_where_they_belong(listening: ListeningNode, autojump_clock: trio.testing.MockClock) -> None:
     """A board gets its version and top, its user the score, a session's end closes its connections; the rest is
     ignored."""
     await trio.sleep(0.1)
-    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
+    viewer = FakeViewer(listening.hub, user=ANN, sid=UUID(int=9))
     for payload in (
         f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode(),
         b"board\n\nof another node\n1\n7\n6\n\n[]",
         b"nonsense",
         f"revoked\n\n{UUID(int=9)}".encode(),
     ):
-        scene.bus.deliver(payload)
+        listening.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.board.versions == [(BoardVersion(1, 7), 6)]
+    assert listening.board.versions == [(BoardVersion(1, 7), 6)]
     assert kinds(viewer.events) == ["score:personal"]
-    assert (scene.authenticator.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
+    assert (listening.authenticator.revoked, viewer.ends) == ([UUID(int=9)], [CloseCode.TOKEN])
 
 
-async def test_a_change_of_the_top_reaches_the_batcher(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_change_of_the_top_reaches_the_batcher(
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
+) -> None:
     """Once for each; a change below the shown rows does not count."""
     await trio.sleep(0.1)
-    for version, top in ((7, 6), (8, 6), (9, 9)):
-        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{top}\n\n[]".encode())
+    for version, shown_version in ((7, 6), (8, 6), (9, 9)):
+        listening.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n{shown_version}\n\n[]".encode())
     await trio.sleep(0.1)
-    assert scene.batcher.notified == [BOARD, BOARD]
+    assert listening.batcher.notified == [BOARD, BOARD]
 
 
 async def test_each_message_goes_to_the_board_that_it_names(
-    scene: Scene, autojump_clock: trio.testing.MockClock
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Two boards have versions of their own; a user gets the personal events of both, each as stale as its board is."""
     await trio.sleep(0.1)
-    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9), subscribed=False)
-    scene.other.is_stale = True
+    viewer = FakeViewer(listening.hub, user=ANN, sid=UUID(int=9), subscribed=False)
+    listening.other.is_stale = True
     for board, version in ((BOARD, 7), (OTHER, 3)):
-        scene.bus.deliver(f'board\n\n{board.id}\n1\n{version}\n{version}\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+        listening.bus.deliver(f'board\n\n{board.id}\n1\n{version}\n{version}\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
     await trio.sleep(0.1)
-    assert scene.board.versions == [(BoardVersion(1, 7), 7)]
-    assert scene.other.versions == [(BoardVersion(1, 3), 3)]
-    assert scene.batcher.notified == [BOARD, OTHER]
+    assert listening.board.versions == [(BoardVersion(1, 7), 7)]
+    assert listening.other.versions == [(BoardVersion(1, 3), 3)]
+    assert listening.batcher.notified == [BOARD, OTHER]
     assert [(event["data"]["position"], event["data"]["rank"]) for event in viewer.events] == [
         ("1-7", 3),
         ("1-3", None),
@@ -158,95 +160,99 @@ async def test_each_message_goes_to_the_board_that_it_names(
 
 
 async def test_no_rank_is_passed_on_while_the_board_is_stale(
-    scene: Scene, autojump_clock: trio.testing.MockClock
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The message may come from a call that its sender had abandoned: the score counts, the rank may be wrong."""
     await trio.sleep(0.1)
-    viewer = FakeViewer(scene.hub, user=ANN, sid=UUID(int=9))
-    scene.board.is_stale = True
-    scene.bus.deliver(f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
+    viewer = FakeViewer(listening.hub, user=ANN, sid=UUID(int=9))
+    listening.board.is_stale = True
+    listening.bus.deliver(f'board\n\n{BOARD.id}\n1\n7\n6\n3\n[["{ANN}",0,10,10,1,"r",0]]'.encode())
     await trio.sleep(0.1)
     (event,) = viewer.events
     assert (event["data"]["newScore"], event["data"]["rank"]) == (10, None)
 
 
-async def test_heartbeats_carry_who_watches(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_heartbeats_carry_who_watches(listening: ListeningNode, autojump_clock: trio.testing.MockClock) -> None:
     """This node's number goes out with its heartbeat; those of other nodes are added. A heartbeat of an older version
     without a number counts as 0."""
-    viewers = [FakeViewer(scene.hub) for _ in range(3)]
+    viewers = [FakeViewer(listening.hub) for _ in range(3)]
     await trio.sleep(1.5)
-    assert scene.bus.viewers == len(viewers)
+    assert listening.bus.viewers == len(viewers)
     for payload in (b"beat\n\nthere\n40", b"beat\n\nelsewhere", b"beat\n\nhere\n3"):
-        scene.bus.deliver(payload)
+        listening.bus.deliver(payload)
     await trio.sleep(0.1)
-    assert scene.viewers.total() == 43
+    assert listening.viewers.total() == 43
 
 
 async def test_a_lost_subscription_is_made_again_and_every_board_read_anew(
-    scene: Scene, autojump_clock: trio.testing.MockClock
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
 ) -> None:
     """What was published meanwhile is lost, so each board is read again, each time."""
     await trio.sleep(0.1)
     for times in (1, 2, 3):
-        assert (scene.bus.subscriptions, scene.board.invalidations) == (times, times)
-        scene.bus.cut.set()
+        assert (listening.bus.subscriptions, listening.board.invalidations) == (times, times)
+        listening.bus.cut.set()
         await trio.sleep(2)
 
 
-async def test_a_silent_subscription_is_made_again(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_silent_subscription_is_made_again(
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
+) -> None:
     """It stays while heartbeats come back. When three are missing it is renewed, though no error was raised."""
     await trio.sleep(60)
-    assert scene.bus.subscriptions == 1
-    scene.bus.echoes = False
+    assert listening.bus.subscriptions == 1
+    listening.bus.echoes = False
     await trio.sleep(HEARTBEAT_TIMEOUT_SECONDS + 3)
-    assert scene.bus.subscriptions == 2
-    scene.bus.echoes = True
+    assert listening.bus.subscriptions == 2
+    listening.bus.echoes = True
     await trio.sleep(60)
-    again = scene.bus.subscriptions
+    again = listening.bus.subscriptions
     assert again in {2, 3}
     await trio.sleep(60)
-    assert scene.bus.subscriptions == again
+    assert listening.bus.subscriptions == again
 
 
 async def test_redis_away_for_long_costs_nothing_but_attempts(
-    scene: Scene, autojump_clock: trio.testing.MockClock
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
 ) -> None:
     """It tries again and again, and listens when Redis is back."""
     await trio.sleep(0.1)
-    scene.bus.refuses = True
-    scene.bus.cut.set()
+    listening.bus.refuses = True
+    listening.bus.cut.set()
     await trio.sleep(600)
-    assert scene.bus.subscriptions == 1
-    scene.bus.refuses = False
+    assert listening.bus.subscriptions == 1
+    listening.bus.refuses = False
     await trio.sleep(2)
-    assert scene.bus.subscriptions == 2
+    assert listening.bus.subscriptions == 2
 
 
-async def test_more_than_can_be_dispatched_is_dropped(scene: Scene, autojump_clock: trio.testing.MockClock) -> None:
+async def test_more_than_can_be_dispatched_is_dropped(
+    listening: ListeningNode, autojump_clock: trio.testing.MockClock
+) -> None:
     """A burst beyond the channel's bound is counted and lost; nothing grows, and what comes later is received."""
     await trio.sleep(0.1)
     before = metrics.HINTS_DROPPED._value.get()
     for version in range(module.MAX_UNREAD_MESSAGES + 50):
-        scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n0\n\n[]".encode())
+        listening.bus.deliver(f"board\n\n{BOARD.id}\n1\n{version}\n0\n\n[]".encode())
     assert metrics.HINTS_DROPPED._value.get() - before in {49, 50}  # one may be on its way already
     await trio.sleep(0.1)
-    scene.bus.deliver(f"board\n\n{BOARD.id}\n1\n9999\n0\n\n[]".encode())
+    listening.bus.deliver(f"board\n\n{BOARD.id}\n1\n9999\n0\n\n[]".encode())
     await trio.sleep(0.1)
-    assert scene.board.versions[-1] == (BoardVersion(1, 9999), 0)
+    assert listening.board.versions[-1] == (BoardVersion(1, 9999), 0)
 
 
 @pytest.fixture
-async def world(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[ScoredBoard]:
+async def scored(database_url: str, fresh_valkey: OwnValkey) -> AsyncIterator[ScoredBoard]:
     async with open_stores(database_url, fresh_valkey.url) as stores:
         yield ScoredBoard(stores)
 
 
 async def test_it_receives_through_a_restart_of_redis(
-    world: ScoredBoard, fresh_valkey: OwnValkey, nursery: trio.Nursery
+    scored: ScoredBoard, fresh_valkey: OwnValkey, nursery: trio.Nursery
 ) -> None:
     """On a real Valkey that is killed and comes back: messages are received before and after."""
     board, hub, authenticator = FakeBoard(), Hub((BOARD,)), FakeAuthenticator()
-    bus = Bus(world.stores)
+    bus = Bus(scored.stores)
     with trio.fail_after(20):
         boards: Any = {BOARD.id: board}
         batcher: Any = FakeBatcher()
@@ -265,8 +271,8 @@ async def test_it_receives_through_a_restart_of_redis(
                 await trio.sleep(0.02)
 
         await until_received()
-        await world.open_board()
-        await world.score(await world.user("ann"), 10)
+        await scored.open_board()
+        await scored.score(await scored.user("ann"), 10)
         while not board.versions:
             await trio.sleep(0.01)
         assert board.versions == [(BoardVersion(1, 1), 1)]

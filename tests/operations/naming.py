@@ -43,7 +43,7 @@ async def rename_later(one: Node, user: UUID, name: str) -> object:
     for _ in range(20):
         if await one.stores.fetchval(locks):
             break
-    return await users.change(one.stores, user, name, None, set_avatar=False)
+    return await users.change_profile(one.stores, user, name, None, set_avatar=False)
 
 
 async def at_once(*calls: Callable[[], Awaitable[object]]) -> list[object]:

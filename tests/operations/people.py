@@ -41,6 +41,8 @@ class Node:
     master_keys: dict[int, bytes] = field(default_factory=lambda: dict(MASTERS))
     current_version: int = 2
     registration: bool = True
+    guests: bool = True
+    guests_per_hour: int = 0
     login_per_minute: int = 0
     profile_changes_per_hour: int = 0
     own_host: str = ""
@@ -53,9 +55,10 @@ class Node:
         self.sessions = Authenticator(self.stores, issuer, DatabaseClock(self.clock))
         self.accounts = Accounts(
             Sessions(self.stores, self.sessions, issuer, cast("Bus", self), clock=self.sessions.clock.now),
-            LoginLimits(self.login_per_minute),
+            LoginLimits(self.login_per_minute, guests_per_hour=self.guests_per_hour),
             cast("Profiles", self),
             registration=self.registration,
+            guests=self.guests,
             own_host=self.own_host,
             profile_changes_per_hour=self.profile_changes_per_hour,
         )

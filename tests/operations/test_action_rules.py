@@ -44,3 +44,21 @@ def test_a_file_that_can_not_be_read_is_an_error_of_one_line(tmp_path: Path) -> 
             load(file)
         assert str(file) in str(raised.value)
         assert why in str(raised.value)
+
+
+def test_a_webhook_is_asked_by_https_alone(tmp_path: Path) -> None:
+    """Plain http, another scheme, credentials in the URL: one line that names action, key and line. A host of
+    `outgoing.private_hosts` may be asked without TLS."""
+    file = tmp_path / "own.toml"
+    for url, why in (
+        ("http://game.example/", "must begin with https://"),
+        ("ftp://game.example/", "must begin with https://"),
+        ("https://user:pass@game.example/", "must not contain a user name"),
+        ("game.example", "must look like"),
+    ):
+        file.write_text(f'{OWN}webhook = {{ url = "{url}", secret = "0123456789abcdef" }}\n')
+        with pytest.raises(SettingsError, match=rf"^actions.plant_tree.webhook.url: {why}[^\n]*, line 4\)$"):
+            load(file)
+    file.write_text(f'{OWN}webhook = {{ url = "http://referee/", secret = "0123456789abcdef" }}\n')
+    flags = {"actions.file": str(file), "outgoing.private_hosts": ["referee"]}
+    assert "plant_tree" in load_rules(load_settings(flags=flags, environ={}, needs_stores=False))

@@ -7,18 +7,48 @@ from uuid import UUID
 
 import pytest
 
+from scoreboard.domain.action_rules import read_rules
+from scoreboard.domain.conditions import Conditions, Hold, StartCondition, Verdict
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import Outcome, Recorded, SubmittedAction
-from scoreboard.domain.scoring import read_rules
 from scoreboard.operations.action_queue import DATABASE_UNAVAILABLE, Pending, Queue
 from scoreboard.operations.authenticator import Identity
-from scoreboard.operations.submit_action import NOT_YOURS, SubmitAction
+from scoreboard.operations.submit_action import (
+    EVIDENCE_MISSING,
+    EVIDENCE_NOT_USED,
+    NOT_YOURS,
+    START_MISSING,
+    START_NOT_USED,
+    TRUSTED_ONLY,
+    SubmitAction,
+    Unasked,
+)
 from scoreboard.security.signatures import sign
 from tests.operations.outcomes import outcome
 
 USER, SID = UUID(int=1), UUID(int=2)
 KEYS = {1: b"old secret", 2: b"new secret"}
 RULES = read_rules((Path(__file__).parents[2] / "config" / "actions.toml").read_text("utf-8"))
+PROVEN = read_rules(
+    """
+[race]
+title = "Race"
+points = 10
+daily_cap = { points = 100, count = 3 }
+started = { minimum = 5 }
+evidence = { retention = 9 }
+hold_days = 2
+undecided = "approve"
+[plain]
+title = "Plain"
+points = 1
+[asked]
+title = "Asked"
+points = 5
+webhook = { url = "https://game.example/", secret = "0123456789abcdef" }
+metadata = { lap = { type = "int", required = true } }
+"""
+)
 IDENTITY = Identity(USER, SID, float("inf"), KEYS)
 GOOD: dict[str, object] = {
     "actionId": "a",
@@ -44,9 +74,11 @@ class FakeQueue(Queue):
 
 async def submit(queue: Queue, body: dict[str, object] | bytes, signature: str | None = None) -> Outcome:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await outcome(
-        SubmitAction(RULES, queue).submit(IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1")
+    begun = SubmitAction(RULES, queue).submit(
+        IDENTITY, sign(KEYS[2], raw) if signature is None else signature, raw, "r-1"
     )
+    assert not isinstance(begun, Unasked)
+    return await outcome(begun)
 
 
 async def test_a_signed_action_becomes_a_claim() -> None:
@@ -102,3 +134,56 @@ async def test_what_the_rule_refuses_goes_to_the_stores_all_the_same(changes: di
 async def test_the_queues_refusal_is_the_answer() -> None:
     """503 is passed on as it is."""
     assert await submit(Queue(), GOOD) is DATABASE_UNAVAILABLE
+
+
+async def test_a_user_cannot_submit_an_action_of_a_trusted_type() -> None:
+    """403 with a sentence that says who can; nothing is queued."""
+    queue = FakeQueue()
+    assert await submit(queue, GOOD | {"actionType": "tournament_win", "metadata": None}) is TRUSTED_ONLY
+    assert queue.claims == []
+
+
+PROOF = {"startId": "s-1", "evidence": {"sha256": "ab" * 32, "size": 7}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "refusal"),
+    [
+        ("race", PROOF, None),
+        ("race", PROOF | {"startId": None}, START_MISSING),
+        ("race", PROOF | {"evidence": None}, EVIDENCE_MISSING),
+        ("plain", {}, None),
+        ("plain", {"startId": "s-1"}, START_NOT_USED),
+        ("plain", {"evidence": PROOF["evidence"]}, EVIDENCE_NOT_USED),
+    ],
+)
+async def test_what_proves_an_action_fits_its_type(
+    kind: str, fields: dict[str, object], refusal: Refusal | None
+) -> None:
+    """A missing or a needless start or evidence goes to the queue as a refusal of the rule: duplicates come first."""
+    queue = FakeQueue()
+    raw = json.dumps({**GOOD, "actionType": kind, "metadata": {}, **fields}).encode()
+    SubmitAction(PROVEN, queue).submit(IDENTITY, sign(KEYS[2], raw), raw, "r")
+    (claim,) = queue.claims
+    assert claim.points_or_refusal == (refusal or PROVEN[kind].points)
+
+
+async def test_the_conditions_are_those_of_the_type() -> None:
+    """Cap, start, and how long it waits; a type without any has none."""
+    queue = FakeQueue()
+    for kind, fields in (("race", PROOF), ("plain", {})):
+        raw = json.dumps({**GOOD, "actionType": kind, "metadata": {}, **fields}).encode()
+        SubmitAction(PROVEN, queue).submit(IDENTITY, sign(KEYS[2], raw), raw, "r")
+    assert [claim.conditions for claim in queue.claims] == [
+        Conditions(100, 3, StartCondition("s-1", 5), Hold(2, Verdict.APPROVE, 9, "ab" * 32, 7)),
+        None,
+    ]
+
+
+async def test_a_server_is_asked_only_about_what_the_rule_accepts() -> None:
+    """The action is not queued before the answer. What the rule refuses is queued with its refusal."""
+    queue = FakeQueue()
+    for metadata, expected in (({"lap": 1}, Unasked), ({"lap": "1"}, Pending)):
+        raw = json.dumps({**GOOD, "actionType": "asked", "metadata": metadata}).encode()
+        assert isinstance(SubmitAction(PROVEN, queue).submit(IDENTITY, sign(KEYS[2], raw), raw, "r"), expected)
+    assert len(queue.claims) == 1

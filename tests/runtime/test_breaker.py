@@ -10,7 +10,7 @@ from scoreboard.runtime.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL_SECONDS,
 
 
 def opened(seen: list[State] | None = None) -> Breaker:
-    breaker = Breaker("redis", changed=(seen if seen is not None else []).append)
+    breaker = Breaker("redis", on_state_change=(seen if seen is not None else []).append)
     for _ in range(FAILURES_TO_OPEN):
         assert breaker.allow(0.0)
         breaker.failed(0.0)

@@ -85,7 +85,7 @@ def histories(*, emptied: bool = False) -> st.SearchStrategy[list[Step]]:
 
 
 class Call(NamedTuple):
-    span: SequenceRange
+    sequences: SequenceRange
     rows: Sequence[LedgerRow]
     told: Sequence[ScoreEvent]
 
@@ -101,9 +101,9 @@ class Unreliable(Projection):
         self.called, self.late, self.fate = called, late, Fate.THROUGH
 
     async def apply_aio(
-        self, span: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]
+        self, sequences: SequenceRange, rows: Sequence[LedgerRow], told: Sequence[ScoreEvent]
     ) -> Applied | None:
-        call = Call(span, rows, told)
+        call = Call(sequences, rows, told)
         self.called.append(call)
         if self.fate is Fate.LATE:
             self.late.append(call)

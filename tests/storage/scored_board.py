@@ -24,7 +24,7 @@ class ScoredBoard:
         self.stores = stores
         self.projection = Projection(stores.redis_direct, LEADERBOARD, lambda: None)
         self.repair_requests = 0
-        self.turn = 0
+        self.sequence = 0
 
     async def user(self, name: str, avatar_url: str | None = None) -> UUID:
         sql = """INSERT INTO users (username, email, avatar_url) VALUES ($1::text, $1::text || '@example.org', $2)
@@ -36,17 +36,17 @@ class ScoredBoard:
 
     async def score(self, user: UUID, total: int, *, in_redis: bool = True, told: bool = True) -> None:
         """The user's total, in PostgreSQL and, unless that is what fails, in Redis with its message."""
-        self.turn += 1
+        self.sequence += 1
         sql = """INSERT INTO scores AS s (user_id, total_score, reached, version) VALUES ($1, $2, $3, 1)
                  ON CONFLICT (user_id) DO UPDATE SET total_score = $2, reached = $3, version = s.version + 1
                  RETURNING version"""
-        version = await self.stores.fetchval(sql, user, total, self.turn)
+        version = await self.stores.fetchval(sql, user, total, self.sequence)
         if in_redis:
             story = [ScoreEvent(str(user), 0, total, total, 1_768_041_000_000, "request", 0)] if told else []
             await run_in_asyncio(
                 self.projection.apply_aio,
-                SequenceRange(1, self.turn, self.turn),
-                [LedgerRow(LEADERBOARD, user, total, self.turn, version)],
+                SequenceRange(1, self.sequence, self.sequence),
+                [LedgerRow(LEADERBOARD, user, total, self.sequence, version)],
                 story,
             )
 

@@ -1,4 +1,4 @@
-"""Data that tests put into the stores first: users, actions, a board, turns of a writer; and the two orders to
+"""Data that tests put into the stores first: users, actions, a board, batches of a writer; and the two orders to
 compare."""
 
 from collections.abc import AsyncIterator, Sequence
@@ -90,21 +90,21 @@ async def connection(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
 
 
 class Scribe:
-    """Records batches in the ledger under turns of its own and, if told so, brings them to the board, as a committer
-    does."""
+    """Records batches in the ledger under sequences of its own and, if told so, brings them to the board, as a
+    committer does."""
 
     def __init__(self, conn: asyncpg.Connection, number: int) -> None:
-        self.conn, self.number, self.turn = conn, number, 0
+        self.conn, self.number, self.sequence = conn, number, 0
 
     async def record(self, claims: Sequence[SubmittedAction]) -> tuple[SequenceRange, ledger.Recording]:
-        span = SequenceRange(self.number, self.turn + 1, self.turn + 1)
-        recording = await run_in_asyncio(ledger.record_aio, self.conn, claims, span)
-        self.turn += bool(recording.rows)
-        return span, recording
+        sequences = SequenceRange(self.number, self.sequence + 1, self.sequence + 1)
+        recording = await run_in_asyncio(ledger.record_aio, self.conn, claims, sequences)
+        self.sequence += bool(recording.rows)
+        return sequences, recording
 
     async def project(self, projection: Projection, recorded: tuple[SequenceRange, ledger.Recording]) -> object:
-        span, recording = recorded
-        return await run_in_asyncio(projection.apply_aio, span, recording.rows, recording.events)
+        sequences, recording = recorded
+        return await run_in_asyncio(projection.apply_aio, sequences, recording.rows, recording.events)
 
 
 async def order_in_postgres(stores: Stores) -> list[tuple[str, int]]:

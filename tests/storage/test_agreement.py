@@ -9,13 +9,13 @@ from scoreboard.storage.agreement import MAX_WRITERS, Agreement, StaleReason
 from tests.storage.seeds import agreed
 
 
-def test_a_node_begins_in_doubt() -> None:
+def test_a_node_begins_stale() -> None:
     """Until the stores were compared once, nothing is known."""
     assert Agreement(LEADERBOARD).stale_reasons() == {StaleReason.UNCHECKED}
 
 
 def test_a_call_that_failed_is_in_doubt_until_an_answer_covers_it() -> None:
-    """An answer for an earlier turn proves nothing, nor does a comparison that finds nothing else."""
+    """An answer for an earlier batch proves nothing, nor does a comparison that finds nothing else."""
     agreement = agreed()
     agreement.acknowledge(7, 3)
     agreement.mark_unprojected(7, 3)
@@ -27,16 +27,16 @@ def test_a_call_that_failed_is_in_doubt_until_an_answer_covers_it() -> None:
     assert not agreement.is_stale
 
 
-def test_an_answer_that_lacks_an_acknowledged_turn_is_not_believed() -> None:
-    """A turn that Redis has lost after it had confirmed it makes the board stale."""
+def test_an_answer_that_lacks_an_acknowledged_batch_is_not_believed() -> None:
+    """A batch that Redis has lost after it had confirmed it makes the board stale."""
     agreement = agreed()
     agreement.acknowledge(7, 3)
     agreement.acknowledge(8, 1)
-    expected = agreement.expected()
-    assert agreement.confirm(expected, [3, 1])
-    assert not agreement.confirm(expected, [2, 1])
+    acknowledged = agreement.acknowledged()
+    assert agreement.confirm(acknowledged, [3, 1])
+    assert not agreement.confirm(acknowledged, [2, 1])
     assert agreement.is_stale
-    assert agreement.confirm(expected, [3, 1])
+    assert agreement.confirm(acknowledged, [3, 1])
     assert not agreement.is_stale
 
 
@@ -44,9 +44,9 @@ def test_what_was_acknowledged_during_a_read_is_not_expected_of_it() -> None:
     """The read may be older than that call."""
     agreement = agreed()
     agreement.acknowledge(7, 3)
-    expected = agreement.expected()
+    acknowledged = agreement.acknowledged()
     agreement.acknowledge(7, 4)
-    assert agreement.confirm(expected, [3])
+    assert agreement.confirm(acknowledged, [3])
     assert not agreement.is_stale
 
 
@@ -64,8 +64,8 @@ def test_without_comparisons_doubt_comes_by_itself(monkeypatch: pytest.MonkeyPat
     assert not agreement.is_stale
 
 
-def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
-    """PostgreSQL does not know them any more, so no board will ever confirm them; living writers and open turns
+def test_a_writer_whose_batches_are_lost_is_waited_for_no_longer() -> None:
+    """PostgreSQL does not know them any more, so no board will ever confirm them; living writers and open batches
     stay."""
     agreement = agreed()
     for writer in (1, 2, 3, 4):
@@ -73,7 +73,7 @@ def test_a_writer_whose_turns_are_lost_is_waited_for_no_longer() -> None:
     agreement.mark_unprojected(1, 5)
     agreement.mark_unprojected(2, 5)
     agreement.drop_writers(lost=[1], alive=[3])
-    assert agreement.expected() == {2: 5, 3: 5}
+    assert agreement.acknowledged() == {2: 5, 3: 5}
     agreement.mark_projected(2, 5)
     assert not agreement.is_stale
 
@@ -83,7 +83,7 @@ def test_the_writers_that_are_remembered_are_bounded() -> None:
     agreement = agreed()
     for writer in range(MAX_WRITERS + 1):
         agreement.acknowledge(writer, 1)
-    assert len(agreement.expected()) == MAX_WRITERS
+    assert len(agreement.acknowledged()) == MAX_WRITERS
     assert agreement.stale_reasons() == {StaleReason.BEHIND}
 
 
@@ -99,7 +99,7 @@ def test_a_change_is_logged_once() -> None:
         for _ in range(2):
             agreement.begin_comparison()
             agreement.set_stale_reasons(())
-    assert [line["event"] for line in lines] == ["board_doubted", "board_confirmed"]
+    assert [line["event"] for line in lines] == ["board_became_stale", "board_confirmed"]
     assert lines[0]["reasons"] == ["missing"]
     assert len(asked) == 3
 
@@ -117,12 +117,12 @@ def test_a_comparison_does_not_end_what_was_found_since_it_began() -> None:
 
 
 def test_an_answer_that_is_late_leaves_no_doubt_of_a_writer_that_is_gone() -> None:
-    """Its turns were found to be lost while the read was under way: nothing would ever confirm them."""
+    """Its batches were found to be lost while the read was under way: nothing would ever confirm them."""
     agreement = agreed()
     agreement.acknowledge(7, 3)
-    expected = agreement.expected()
+    acknowledged = agreement.acknowledged()
     agreement.drop_writers(lost=[7], alive=[])
-    assert not agreement.confirm(expected, [1])
+    assert not agreement.confirm(acknowledged, [1])
     assert not agreement.is_stale
 
 

@@ -22,11 +22,11 @@ from tests.storage.seeds import agreed
 
 
 @pytest.fixture
-async def world(database_url: str, redis_url: str) -> AsyncIterator[ScoredBoard]:
+async def scored(database_url: str, redis_url: str) -> AsyncIterator[ScoredBoard]:
     async with open_stores(database_url, redis_url) as stores:
-        world = ScoredBoard(stores)
-        await world.open_board()
-        yield world
+        scored = ScoredBoard(stores)
+        await scored.open_board()
+        yield scored
 
 
 class Nameless(Profiles):
@@ -52,47 +52,47 @@ async def until_read(board: BoardCache, *, stale: bool) -> None:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-async def test_rows_come_in_order_with_names_and_pictures(world: ScoredBoard) -> None:
+async def test_rows_come_in_order_with_names_and_pictures(scored: ScoredBoard) -> None:
     """Total descending, then the earlier one; names and pictures from PostgreSQL; versions as Redis has them."""
     ann, bob, eve = (
-        await world.user("ann", "https://example.org/a.png"),
-        await world.user("bob"),
-        await world.user("eve"),
+        await scored.user("ann", "https://example.org/a.png"),
+        await scored.user("bob"),
+        await scored.user("eve"),
     )
-    await world.score(bob, 50)
-    await world.score(ann, 70)
-    await world.score(eve, 50)
-    snapshot = await world.reader().read()
+    await scored.score(bob, 50)
+    await scored.score(ann, 70)
+    await scored.score(eve, 50)
+    snapshot = await scored.reader().read()
     assert names(snapshot.rows) == [(1, "ann", 70), (2, "bob", 50), (3, "eve", 50)]
     assert (snapshot.rows[0].avatarUrl, snapshot.rows[1].avatarUrl) == ("https://example.org/a.png", None)
     assert (snapshot.board_version, snapshot.position, snapshot.stale) == (BoardVersion(1, 3), "1-3", False)
 
 
-async def test_an_empty_board_is_a_board(world: ScoredBoard) -> None:
+async def test_an_empty_board_is_a_board(scored: ScoredBoard) -> None:
     """A board without rows is read like any other."""
-    snapshot = await world.reader().read()
+    snapshot = await scored.reader().read()
     assert (snapshot.rows, snapshot.board_version, snapshot.stale) == ((), BoardVersion(1, 0), False)
 
 
-async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(world: ScoredBoard) -> None:
+async def test_a_read_has_the_first_hundred_and_large_totals_are_exact(scored: ScoredBoard) -> None:
     """A read returns at most READ_SIZE rows, and a total beyond 2^53 − 2 keeps its last digit."""
-    rows = await world.stores.fetch(
+    rows = await scored.stores.fetch(
         "INSERT INTO users (username, email) SELECT 'u' || n, n || '@example.org' "
         "FROM generate_series(1, $1) n RETURNING id",
         READ_SIZE + 5,
     )
     for place, row in enumerate(rows):
-        await world.score(UUID(bytes=row["id"].bytes), 2**53 - 1 - place)
-    snapshot = await world.reader().read()
+        await scored.score(UUID(bytes=row["id"].bytes), 2**53 - 1 - place)
+    snapshot = await scored.reader().read()
     assert [entry.score for entry in snapshot.rows] == [2**53 - 1 - place for place in range(READ_SIZE)]
 
 
-async def test_when_the_shown_rows_were_last_modified(world: ScoredBoard) -> None:
+async def test_when_the_shown_rows_were_last_modified(scored: ScoredBoard) -> None:
     """The second after the change is told once it is over; a position that moves without a change counts, a rebuild is
     no change."""
-    await world.score(await world.user("ann"), 10)
-    board = world.reader()
-    top_at = int(await world.stores.command("HGET", NAMES.meta, "top_at"))
+    await scored.score(await scored.user("ann"), 10)
+    board = scored.reader()
+    top_at = int(await scored.stores.command("HGET", NAMES.meta, "top_at"))
     assert (await board.read()).last_modified in {0, top_at // 1000 + 1}  # 0 unless the machine took a second
     with trio.fail_after(5):
         while not (read := await board.read()).last_modified:
@@ -100,78 +100,78 @@ async def test_when_the_shown_rows_were_last_modified(world: ScoredBoard) -> Non
     assert read.last_modified == top_at // 1000 + 1
     assert read.updated_ms == top_at
     # ended longer ago than what people are told
-    await world.stores.command("HSET", NAMES.meta, "top_at", top_at - 60_000)
+    await scored.stores.command("HSET", NAMES.meta, "top_at", top_at - 60_000)
     board.invalidate()
     assert (await board.read()).last_modified == top_at // 1000 - 59
 
 
-async def test_a_name_that_comes_late_has_no_date(world: ScoredBoard) -> None:
+async def test_a_name_that_comes_late_has_no_date(scored: ScoredBoard) -> None:
     """Until a row's name is known the board has no date: the name comes without a new position."""
-    user = await world.user("ann")
-    await world.score(user, 10)
-    await world.stores.command("HSET", NAMES.meta, "top_at", 1_000)
-    board = world.reader()
+    user = await scored.user("ann")
+    await scored.score(user, 10)
+    await scored.stores.command("HSET", NAMES.meta, "top_at", 1_000)
+    board = scored.reader()
     assert (await board.read()).last_modified == 2
     board._entries.clear()
-    board._profiles = Nameless(world.stores)
+    board._profiles = Nameless(scored.stores)
     board.invalidate()
     read = await board.read()
     assert (names(read.rows), read.last_modified) == ([(1, f"user-{user.hex[:8]}", 10)], 0)
 
 
-async def test_reads_cost_nothing_while_nothing_changes(world: ScoredBoard) -> None:
+async def test_reads_cost_nothing_while_nothing_changes(scored: ScoredBoard) -> None:
     """A second read within a second is answered without asking Redis."""
-    await world.score(await world.user("ann"), 10)
-    board = world.reader()
+    await scored.score(await scored.user("ann"), 10)
+    board = scored.reader()
     first = await board.read()
-    async with counted_commands(world.stores) as counts:
+    async with counted_commands(scored.stores) as counts:
         assert await board.read() is first
     assert "evalsha" not in counts
 
 
-async def test_a_read_is_as_new_as_the_noted_version(world: ScoredBoard) -> None:
+async def test_a_read_is_as_new_as_the_noted_version(scored: ScoredBoard) -> None:
     """Once Redis has answered with a version, no older board is returned, however fresh the last read is."""
-    ann = await world.user("ann")
-    await world.score(ann, 10)
-    board = world.reader()
+    ann = await scored.user("ann")
+    await scored.score(ann, 10)
+    board = scored.reader()
     await board.read()
-    await world.score(ann, 25)
+    await scored.score(ann, 25)
     assert names((await board.read()).rows) == [(1, "ann", 10)]  # nobody told, and a second has not passed
-    board.note_hint(world.projection.known)
+    board.note_hint(scored.projection.known)
     assert names((await board.read()).rows) == [(1, "ann", 25)]
 
 
-async def test_a_lost_hint_costs_a_second(world: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_hint_costs_a_second(scored: ScoredBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A board is read again when the last read is older than a second, also without a hint."""
     monkeypatch.setattr(module, "MAX_READ_AGE_SECONDS", 0.05)
-    ann = await world.user("ann")
-    await world.score(ann, 10)
-    board = world.reader()
+    ann = await scored.user("ann")
+    await scored.score(ann, 10)
+    board = scored.reader()
     await board.read()
-    await world.score(ann, 25)
+    await scored.score(ann, 25)
     await trio.sleep(0.06)
     assert board.is_due(board.newest)
     assert names((await board.read()).rows) == [(1, "ann", 25)]
 
 
-async def test_readers_share_one_read(world: ScoredBoard) -> None:
+async def test_readers_share_one_read(scored: ScoredBoard) -> None:
     """A hundred readers that find the board too old cause one call."""
-    await world.score(await world.user("ann"), 10)
-    board = world.reader()
+    await scored.score(await scored.user("ann"), 10)
+    board = scored.reader()
     await board.read()
-    await world.score(await world.user("bob"), 5)
-    board.note_hint(world.projection.known)
-    async with counted_commands(world.stores) as counts, trio.open_nursery() as nursery:
+    await scored.score(await scored.user("bob"), 5)
+    board.note_hint(scored.projection.known)
+    async with counted_commands(scored.stores) as counts, trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(board.read)
     assert counts["evalsha"] == 1
-    assert board.cached_version == world.projection.known
+    assert board.cached_version == scored.projection.known
 
 
-async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: ScoredBoard) -> None:
+async def test_a_cancelled_reader_leaves_the_read_to_the_others(scored: ScoredBoard) -> None:
     """When the reading task is cancelled, a waiting one reads; the lock is released."""
-    await world.score(await world.user("ann"), 10)
-    board = world.reader()
+    await scored.score(await scored.user("ann"), 10)
+    board = scored.reader()
     async with trio.open_nursery() as nursery:
         scope = trio.CancelScope()
 
@@ -187,32 +187,32 @@ async def test_a_cancelled_reader_leaves_the_read_to_the_others(world: ScoredBoa
     assert board.cached_version == BoardVersion(1, 1)
 
 
-async def test_due_only_when_the_top_rose(world: ScoredBoard) -> None:
+async def test_due_only_when_the_top_rose(scored: ScoredBoard) -> None:
     """A viewer of the newest board misses nothing while only rows below the shown ones change."""
-    await world.score(await world.user("ann"), 10)
-    board = world.reader()
+    await scored.score(await scored.user("ann"), 10)
+    board = scored.reader()
     shown = await board.read()
     assert not board.is_due(shown)
-    board.note_hint(BoardVersion(1, 2), top=1)
+    board.note_hint(BoardVersion(1, 2), shown_version=1)
     assert not board.is_due(shown)
-    board.note_hint(BoardVersion(1, 3), top=3)
+    board.note_hint(BoardVersion(1, 3), shown_version=3)
     assert board.is_due(shown)
     assert board.is_due(None)
 
 
-async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: ScoredBoard) -> None:
+async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(scored: ScoredBoard) -> None:
     """Two changes in one tick count from the first; a change that was reported is not counted again."""
-    ann = await world.user("ann")
-    await world.score(ann, 10)
-    board = world.reader()
+    ann = await scored.user("ann")
+    await scored.score(ann, 10)
+    board = scored.reader()
     board.oldest_change_at(await board.read())
     before = monotonic()
-    board.note_hint(BoardVersion(1, 2), top=2)
-    await world.score(ann, 20)
+    board.note_hint(BoardVersion(1, 2), shown_version=2)
+    await scored.score(ann, 20)
     between = monotonic()
     await trio.sleep(0.01)
-    await world.score(ann, 30)
-    board.note_hint(BoardVersion(1, 3), top=3)
+    await scored.score(ann, 30)
+    board.note_hint(BoardVersion(1, 3), shown_version=3)
     since = board.oldest_change_at(await board.read())
     assert since is not None
     assert before <= since <= between
@@ -224,15 +224,15 @@ async def test_lag_is_measured_from_the_oldest_change_that_was_not_shown(world: 
 # ---- Redis has no board, an older one, or is away --------------------------------------------------------------------
 
 
-async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(world: ScoredBoard) -> None:
+async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(scored: ScoredBoard) -> None:
     """An emptied Redis: rows, order and names from PostgreSQL, under the last position; the projector is called."""
-    ann, bob = await world.user("ann"), await world.user("bob")
-    await world.score(ann, 10)
-    await world.score(bob, 10)
-    board = world.reader()
+    ann, bob = await scored.user("ann"), await scored.user("bob")
+    await scored.score(ann, 10)
+    await scored.score(bob, 10)
+    board = scored.reader()
     last = await board.read()
-    await world.stores.command("FLUSHALL")
-    await world.score(bob, 30, in_redis=False)
+    await scored.stores.command("FLUSHALL")
+    await scored.score(bob, 30, in_redis=False)
     board.invalidate()
     snapshot = await board.read()
     assert names(snapshot.rows) == [(1, "bob", 30), (2, "ann", 10)]
@@ -240,18 +240,18 @@ async def test_without_a_board_in_redis_postgresql_is_read_and_marked_stale(worl
     assert snapshot.stale_since_ms > 0
     assert (snapshot.position, snapshot.board_version) == (last.position, last.board_version)
     assert snapshot.updated_ms >= last.updated_ms
-    assert world.repair_requests == 1
+    assert scored.repair_requests == 1
     assert board.cached_version == last.board_version
 
 
-async def test_a_rebuilt_board_ends_staleness(world: ScoredBoard) -> None:
+async def test_a_rebuilt_board_ends_staleness(scored: ScoredBoard) -> None:
     """The first good read after it serves Redis' board again, under its new epoch."""
-    ann = await world.user("ann")
-    board = world.reader()
-    await world.stores.command("FLUSHALL")
+    ann = await scored.user("ann")
+    board = scored.reader()
+    await scored.stores.command("FLUSHALL")
     assert (await board.read()).stale
-    await world.open_board(epoch=2)
-    await world.score(ann, 40)
+    await scored.open_board(epoch=2)
+    await scored.score(ann, 40)
     await until_read(board, stale=False)
     snapshot = await board.read()
     assert (names(snapshot.rows), snapshot.epoch) == ([(1, "ann", 40)], 2)
@@ -259,37 +259,37 @@ async def test_a_rebuilt_board_ends_staleness(world: ScoredBoard) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"version": 1}, {"epoch": 0}])
-async def test_a_board_that_fell_back_is_not_believed(world: ScoredBoard, fields: dict[str, int]) -> None:
+async def test_a_board_that_fell_back_is_not_believed(scored: ScoredBoard, fields: dict[str, int]) -> None:
     """Redis came back with an old file: what is known is not lowered, PostgreSQL is read, the projector is called."""
-    ann = await world.user("ann")
+    ann = await scored.user("ann")
     for total in (10, 20, 30):
-        await world.score(ann, total)
-    board = world.reader()
+        await scored.score(ann, total)
+    board = scored.reader()
     known = (await board.read()).board_version
     for name, value in fields.items():
-        await world.stores.command("HSET", NAMES.meta, name, value)
+        await scored.stores.command("HSET", NAMES.meta, name, value)
     board.invalidate()
     snapshot = await board.read()
     assert snapshot.stale
     assert names(snapshot.rows) == [(1, "ann", 30)]
     assert (board.cached_version, board.min_version) == (known, known)
-    assert world.repair_requests == 1
+    assert scored.repair_requests == 1
 
 
 async def test_while_redis_is_away_postgresql_is_read_once_a_second(database_url: str, fresh_valkey: OwnValkey) -> None:
     """A killed Redis costs its deadline once or twice, then the breaker; many reads make one query; back, it is read
     again."""
     async with open_stores(database_url, fresh_valkey.url) as stores:
-        world = ScoredBoard(stores)
-        await world.open_board()
-        ann = await world.user("ann")
-        await world.score(ann, 10)
-        board = world.reader()
+        scored = ScoredBoard(stores)
+        await scored.open_board()
+        ann = await scored.user("ann")
+        await scored.score(ann, 10)
+        board = scored.reader()
         await board.read()
         fresh_valkey.kill()
         board.invalidate()
         await until_read(board, stale=True)
-        await world.score(ann, 99, in_redis=False)
+        await scored.score(ann, 99, in_redis=False)
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(board.read)
@@ -330,60 +330,62 @@ async def test_with_both_stores_away_the_last_board_is_served_or_the_failure_at_
 # ---- one user --------------------------------------------------------------------------------------------------------
 
 
-async def test_standing_is_exact_and_reads_own_writes(world: ScoredBoard) -> None:
+async def test_standing_is_exact_and_reads_own_writes(scored: ScoredBoard) -> None:
     """Rank and total of any user, however far down; a user without an action has none."""
-    users = [await world.user(f"u{n}") for n in range(5)]
+    users = [await scored.user(f"u{n}") for n in range(5)]
     for place, user in enumerate(users[:4]):
-        await world.score(user, 100 - place)
-    board = world.reader()
+        await scored.score(user, 100 - place)
+    board = scored.reader()
     assert await board.standing(users[3]) == Standing(97, 4)
     assert await board.standing(users[4]) == Standing(0, None)
-    await world.score(users[3], 2**53 - 1)
+    await scored.score(users[3], 2**53 - 1)
     assert await board.standing(users[3]) == Standing(2**53 - 1, 1)
 
 
-async def test_a_removed_user_has_no_standing(world: ScoredBoard) -> None:
+async def test_a_removed_user_has_no_standing(scored: ScoredBoard) -> None:
     """Whoever was taken from the board is not on it, though registered."""
-    ann = await world.user("ann")
-    await world.score(ann, 10)
+    ann = await scored.user("ann")
+    await scored.score(ann, 10)
     await run_in_asyncio(
-        world.projection.apply_aio, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 2**62)], []
+        scored.projection.apply_aio, SequenceRange(1, 2, 2), [LedgerRow(LEADERBOARD, ann, None, 0, 2**62)], []
     )
-    assert await world.reader().standing(ann) == Standing(0, None)
+    assert await scored.reader().standing(ann) == Standing(0, None)
 
 
-async def test_standing_is_counted_by_postgresql_without_a_board(world: ScoredBoard) -> None:
+async def test_standing_is_counted_by_postgresql_without_a_board(scored: ScoredBoard) -> None:
     """While Redis has no board the same answer comes from PostgreSQL: ties by who reached it first."""
-    ann, bob, eve = await world.user("ann"), await world.user("bob"), await world.user("eve")
-    await world.stores.command("FLUSHALL")
+    ann, bob, eve = await scored.user("ann"), await scored.user("bob"), await scored.user("eve")
+    await scored.stores.command("FLUSHALL")
     for user, total in ((ann, 10), (bob, 50), (eve, 10)):
-        await world.score(user, total, in_redis=False)
-    board = world.reader()
+        await scored.score(user, total, in_redis=False)
+    board = scored.reader()
     assert [await board.standing(user) for user in (bob, ann, eve)] == [
         Standing(50, 1),
         Standing(10, 2),
         Standing(10, 3),
     ]
-    assert await board.standing(await world.user("zoe")) == Standing(0, None)
+    assert await board.standing(await scored.user("zoe")) == Standing(0, None)
 
 
-async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(world: ScoredBoard) -> None:
+async def test_a_standing_older_than_what_is_known_is_counted_by_postgresql(scored: ScoredBoard) -> None:
     """A node that Redis has told of a newer version does not believe an older board about its own user."""
-    ann = await world.user("ann")
-    await world.score(ann, 10)
-    await world.score(ann, 35, in_redis=False)
-    board = world.reader()
+    ann = await scored.user("ann")
+    await scored.score(ann, 10)
+    await scored.score(ann, 35, in_redis=False)
+    board = scored.reader()
     board.note_version(BoardVersion(1, 9))
     assert await board.standing(ann) == Standing(35, 1)
-    assert world.repair_requests == 1
+    assert scored.repair_requests == 1
 
 
-async def test_an_open_breaker_keeps_redis_alone(world: ScoredBoard) -> None:
+async def test_an_open_breaker_keeps_redis_alone(scored: ScoredBoard) -> None:
     """While the breaker is open, reads go to PostgreSQL without a Redis call."""
-    await world.score(await world.user("ann"), 10)
+    await scored.score(await scored.user("ann"), 10)
     breaker = Breaker("redis", failures=1, interval=60)
-    board = BoardCache(LEADERBOARD, world.stores, world.node()[1], breaker, agreed(), world.request_repair, lambda: "")
+    board = BoardCache(
+        LEADERBOARD, scored.stores, scored.node()[1], breaker, agreed(), scored.request_repair, lambda: ""
+    )
     breaker.failed(monotonic())
-    async with counted_commands(world.stores) as counts:
+    async with counted_commands(scored.stores) as counts:
         assert (await board.read()).stale
     assert "evalsha" not in counts

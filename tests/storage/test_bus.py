@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scoreboard.domain.boards import BoardVersion
 from scoreboard.domain.errors import StorageUnavailable
 from scoreboard.drivers.stores import Stores, open_stores
-from scoreboard.storage.bus import Bus, Heartbeat, Personal, Revoked, Update, decode
+from scoreboard.storage.bus import Bus, Heartbeat, Personal, Rejected, Revoked, Update, decode
 from tests.conftest import OwnValkey
 from tests.storage.proxy import Fault, proxy_before
 from tests.storage.scored_board import ScoredBoard
@@ -42,6 +42,8 @@ def test_decoding() -> None:
     )
     assert decode(b"beat\nhere\nnode-1", "here") == Heartbeat("node-1")
     assert decode(f"revoked\nhere\n{USER}".encode(), "here") == Revoked(USER)
+    rejected = f'{{"user":"{USER}","action_id":"a\\nb","action_type":"race","reason":"no"}}'
+    assert decode(f"rejected\nhere\n{rejected}".encode(), "here") == Rejected(USER, "a\nb", "race", "no")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,9 @@ def test_decoding() -> None:
         b'board\nhere\nleaderboard\n3\n12\n11\n7\n[["nobody",1,1,1,1,"r",0]]',
         b"revoked\nhere\nnobody",
         b"beat\nhere\n\xff",
+        b"rejected\nhere\n",
+        b'rejected\nhere\n{"user":"nobody","action_id":"a","action_type":"t","reason":"r"}',
+        b'rejected\nhere\n{"user":5}',
         b"beat\nelsewhere\nnode-1",
         b"something new\nhere\n1",
     ],
@@ -76,9 +81,9 @@ def test_no_payload_raises(payload: bytes) -> None:
 async def test_everything_published_is_received(stores: Stores) -> None:
     """A listener hears beats, log-outs, and the messages that the board's own calls make, its own included, in
     order."""
-    bus, world, sid = Bus(stores), ScoredBoard(stores), uuid4()
-    await world.open_board()
-    ann = await world.user("ann")
+    bus, scored, sid = Bus(stores), ScoredBoard(stores), uuid4()
+    await scored.open_board()
+    ann = await scored.user("ann")
     heard: list[object] = []
     ready = trio.Event()
     with trio.fail_after(10):
@@ -87,7 +92,7 @@ async def test_everything_published_is_received(stores: Stores) -> None:
             await ready.wait()
             await bus.publish_beat("here")
             await bus.publish_revoked(sid)
-            await world.score(ann, 10)
+            await scored.score(ann, 10)
             while len(heard) < 3:
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

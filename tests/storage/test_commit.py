@@ -45,7 +45,8 @@ class CommitterNode:
 
     async def applied(self) -> dict[int, int]:
         return {
-            int(writer): int(turn) for writer, turn in (await self.stores.command("HGETALL", NAMES.applied)).items()
+            int(writer): int(sequence)
+            for writer, sequence in (await self.stores.command("HGETALL", NAMES.applied)).items()
         }
 
     async def slots(self, user: UUID) -> set[str]:
@@ -57,7 +58,7 @@ class CommitterNode:
 
 
 @pytest.fixture
-async def world(database_url: str, redis_url: str) -> AsyncIterator[CommitterNode]:
+async def node(database_url: str, redis_url: str) -> AsyncIterator[CommitterNode]:
     async with proxy_before(redis_url) as proxy, open_stores(database_url, proxy.url) as stores:
         await open_board(stores)
         made = CommitterNode(stores, proxy)
@@ -84,11 +85,11 @@ def result(outcome: Outcome) -> Any:
 # ---- order ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_recorded_has_its_rank(world: CommitterNode) -> None:
+async def test_what_is_recorded_has_its_rank(node: CommitterNode) -> None:
     """Outcomes in the order of the actions, with ranks after the whole batch, and the board's version."""
-    ada, bob = await make_users(world.stores, 2)
+    ada, bob = await make_users(node.stores, 2)
     committed: Committed = await run_in_asyncio(
-        world.committer().run_aio, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
+        node.committer().run_aio, [claim(ada, points=5), claim(bob, points=7), claim(ada, points=1)]
     )
     assert [result(outcome) for outcome in committed.outcomes] == [2, 1, 2]
     assert [(outcome.previous, outcome.new) for outcome in committed.outcomes if isinstance(outcome, Recorded)] == [
@@ -96,17 +97,17 @@ async def test_what_is_recorded_has_its_rank(world: CommitterNode) -> None:
         (0, 7),
         (5, 6),
     ]
-    assert committed.versions[LEADERBOARD] == world.projection.known
+    assert committed.versions[LEADERBOARD] == node.projection.known
     assert committed.versions[LEADERBOARD].version == 1
 
 
-async def test_409_goes_before_429_and_400(world: CommitterNode) -> None:
+async def test_409_goes_before_429_and_400(node: CommitterNode) -> None:
     """A known actionId is a duplicate, also when the limits, its timestamp or its rule would refuse it now."""
-    (user,) = await make_users(world.stores, 1)
-    commit = world.committer(per_minute=2)
+    (user,) = await make_users(node.stores, 1)
+    commit = node.committer(per_minute=2)
     first, second = claim(user, action_id="a"), claim(user, action_id="b")
     assert [result(outcome) for outcome in await run(commit, first, second)] == [1, 1]
-    await world.stores.command("DEL", f"rate_limit:user:{user}")
+    await node.stores.command("DEL", f"rate_limit:user:{user}")
     assert [result(outcome) for outcome in await run(commit, claim(user), claim(user))] == [1, 1]
     asked = [
         claim(user, action_id="a"),  # no slot left
@@ -116,28 +117,28 @@ async def test_409_goes_before_429_and_400(world: CommitterNode) -> None:
     ]
     assert [result(outcome) for outcome in await run(commit, *asked)] == ["again", "again", "user", "user"]
     assert [
-        result(outcome) for outcome in await run(world.committer(), claim(user, action_id="a", points_or_refusal=BAD))
+        result(outcome) for outcome in await run(node.committer(), claim(user, action_id="a", points_or_refusal=BAD))
     ] == ["again"]
 
 
-async def test_429_goes_before_400_and_400_tells_why(world: CommitterNode) -> None:
+async def test_429_goes_before_400_and_400_tells_why(node: CommitterNode) -> None:
     """Without a free slot the rule is not checked; with one, the timestamp is checked before the rule."""
-    (user,) = await make_users(world.stores, 1)
+    (user,) = await make_users(node.stores, 1)
     outcomes = await run(
-        world.committer(per_minute=2),
+        node.committer(per_minute=2),
         claim(user, timestamp_ms=0, points_or_refusal=BAD),
         claim(user, points_or_refusal=BAD),
         claim(user, points_or_refusal=BAD),
     )
     assert outcomes[:2] == [TOO_OLD_OR_AHEAD, BAD]
     assert result(outcomes[2]) == "user"
-    assert await world.stores.fetchval("SELECT count(*) FROM action_keys") == 0
+    assert await node.stores.fetchval("SELECT count(*) FROM action_keys") == 0
 
 
-async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: CommitterNode) -> None:
+async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(node: CommitterNode) -> None:
     """The same body gets its first outcome with the user's current rank; another body gets no outcome."""
-    ada, bob = await make_users(world.stores, 2)
-    commit = world.committer()
+    ada, bob = await make_users(node.stores, 2)
+    commit = node.committer()
     (first,) = await run(commit, claim(ada, action_id="a", points=5))
     await run(commit, claim(ada, points=3), claim(bob, points=100))
     same, other = (
@@ -152,38 +153,38 @@ async def test_a_duplicate_has_the_first_outcome_and_the_present_rank(world: Com
     assert other == [Duplicate(None)]
 
 
-async def test_an_action_of_a_deleted_user(world: CommitterNode) -> None:
+async def test_an_action_of_a_deleted_user(node: CommitterNode) -> None:
     """401, and neither slot nor cooldown is left behind."""
-    ada, gone = (await make_users(world.stores, 1))[0], uuid4()
-    outcomes = await run(world.committer(), claim(gone, cooldown_ms=9_000), claim(ada))
+    ada, gone = (await make_users(node.stores, 1))[0], uuid4()
+    outcomes = await run(node.committer(), claim(gone, cooldown_ms=9_000), claim(ada))
     assert [result(outcome) for outcome in outcomes] == [Code.UNAUTHORIZED, 1]
     assert outcomes[0] is USER_DELETED
-    assert await world.slots(gone) == set()
-    assert await world.cooling(gone) is None
+    assert await node.slots(gone) == set()
+    assert await node.cooling(gone) is None
 
 
 # ---- giving back ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_duplicate_of_an_old_action_gives_its_slot_back(world: CommitterNode) -> None:
+async def test_a_duplicate_of_an_old_action_gives_its_slot_back(node: CommitterNode) -> None:
     """Newly reserved for something that was recorded long ago: it does not count now."""
-    (user,) = await make_users(world.stores, 1)
-    commit, again = world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
+    (user,) = await make_users(node.stores, 1)
+    commit, again = node.committer(), claim(user, action_id="a", cooldown_ms=9_000)
     await run(commit, again)
-    await world.stores.execute("UPDATE action_keys SET processed_at = processed_at - interval '2 minutes'")
-    await world.stores.command("DEL", f"rate_limit:user:{user}", f"cooldown:{user}:task_finish")
+    await node.stores.execute("UPDATE action_keys SET processed_at = processed_at - interval '2 minutes'")
+    await node.stores.command("DEL", f"rate_limit:user:{user}", f"cooldown:{user}:task_finish")
     assert [result(outcome) for outcome in await run(commit, again)] == ["again"]
-    assert await world.slots(user) == set()
-    assert await world.cooling(user) is None
+    assert await node.slots(user) == set()
+    assert await node.cooling(user) is None
 
 
 async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
-    world: CommitterNode, monkeypatch: pytest.MonkeyPatch
+    node: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two committers have the same action at once: one reserves, the other records on that reservation, and the slot
     stays its own."""
-    (user,) = await make_users(world.stores, 1)
-    one, other, again = world.committer(), world.committer(), claim(user, action_id="a", cooldown_ms=9_000)
+    (user,) = await make_users(node.stores, 1)
+    one, other, again = node.committer(), node.committer(), claim(user, action_id="a", cooldown_ms=9_000)
     judgements = await run_in_asyncio(one.limits.reserve_aio, [again])
     assert [result(outcome) for outcome in await run(other, again)] == [1]
 
@@ -192,25 +193,25 @@ async def test_a_duplicate_of_a_young_action_leaves_that_ones_slot(
 
     monkeypatch.setattr(Commit, "_decide_aio", judged_before)
     assert [result(outcome) for outcome in await run(one, again)] == ["again"]
-    assert await world.slots(user) == {"a"}
-    assert await world.cooling(user) == b"a"
+    assert await node.slots(user) == {"a"}
+    assert await node.cooling(user) == b"a"
 
 
-async def test_what_is_refused_keeps_its_slot_only(world: CommitterNode) -> None:
+async def test_what_is_refused_keeps_its_slot_only(node: CommitterNode) -> None:
     """By its rule or because it can't be stored: the slot is used up, no cooldown was started."""
-    (user,) = await make_users(world.stores, 1)
-    commit = world.committer()
+    (user,) = await make_users(node.stores, 1)
+    commit = node.committer()
     await run(commit, claim(user, action_id="bad", points_or_refusal=BAD, cooldown_ms=9_000))
     assert await run(commit, claim(user, action_id="poisoned", metadata="[", cooldown_ms=9_000)) == [UNSTORABLE_ACTION]
-    assert await world.slots(user) == {"bad", "poisoned"}
-    assert await world.cooling(user) is None
+    assert await node.slots(user) == {"bad", "poisoned"}
+    assert await node.cooling(user) is None
     assert [result(outcome) for outcome in await run(commit, claim(user, cooldown_ms=9_000))] == [1]
 
 
-async def test_200_parallel_actions_of_one_user_record_ten(world: CommitterNode) -> None:
+async def test_200_parallel_actions_of_one_user_record_ten(node: CommitterNode) -> None:
     """Over two committers, every actionId sent twice: exactly ten are recorded, also when reservations are released in
     between."""
-    (user,) = await make_users(world.stores, 1)
+    (user,) = await make_users(node.stores, 1)
     claims = [claim(user, action_id=str(number)) for number in range(100)]
     outcomes: list[Outcome] = []
 
@@ -220,23 +221,23 @@ async def test_200_parallel_actions_of_one_user_record_ten(world: CommitterNode)
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send, world.committer(), 1)
-            nursery.start_soon(send, world.committer(), -1)
+            nursery.start_soon(send, node.committer(), 1)
+            nursery.start_soon(send, node.committer(), -1)
     assert sum(isinstance(outcome, Recorded) for outcome in outcomes) == 10
-    assert await world.stores.fetchval("SELECT count(*) FROM action_logs") == 10
-    assert len(await world.slots(user)) == 10
+    assert await node.stores.fetchval("SELECT count(*) FROM action_logs") == 10
+    assert len(await node.slots(user)) == 10
 
 
 # ---- Redis away ------------------------------------------------------------------------------------------------------
 
 
-async def test_without_redis_actions_are_recorded_without_rank(world: CommitterNode) -> None:
+async def test_without_redis_actions_are_recorded_without_rank(node: CommitterNode) -> None:
     """PostgreSQL decides: limits and cooldowns by its log, no ranks, no board version; a duplicate has no rank
     either."""
-    (user,) = await make_users(world.stores, 1)
-    commit = world.committer(per_minute=3)
+    (user,) = await make_users(node.stores, 1)
+    commit = node.committer(per_minute=3)
     (first,) = await run(commit, claim(user, action_id="a", cooldown_ms=9_000))
-    world.redis.refuse = True
+    node.redis.refuse = True
     committed: Committed = await run_in_asyncio(
         commit.run_aio, [claim(user, action_type="other"), claim(user, cooldown_ms=9_000), claim(user, action_id="a")]
     )
@@ -250,82 +251,82 @@ async def test_without_redis_actions_are_recorded_without_rank(world: CommitterN
     assert [result(outcome) for outcome in outcomes] == [None, "user"]
 
 
-async def test_an_open_breaker_asks_redis_nothing(world: CommitterNode) -> None:
+async def test_an_open_breaker_asks_redis_nothing(node: CommitterNode) -> None:
     """While the circuit to Redis is open, a batch waits for no time-out."""
-    (user,) = await make_users(world.stores, 1)
-    commit = world.committer()
+    (user,) = await make_users(node.stores, 1)
+    commit = node.committer()
     commit.breaker = Breaker("redis", failures=1, interval=float("inf"))
     commit.breaker.failed(0)
     assert commit.breaker.state is State.OPEN
-    before = world.redis.connections
-    world.redis.refuse = True
+    before = node.redis.connections
+    node.redis.refuse = True
     assert [result(outcome) for outcome in await run(commit, claim(user))] == [None]
-    assert world.redis.connections == before
+    assert node.redis.connections == before
 
 
-async def test_missed_rows_go_with_the_next_call(world: CommitterNode) -> None:
-    """A committer closes its own gap: it sends the newest missed row of each user, and the turns of these rows."""
-    ada, bob, carl = await make_users(world.stores, 3)
-    commit, other = world.committer(), world.committer()
+async def test_missed_rows_go_with_the_next_call(node: CommitterNode) -> None:
+    """A committer closes its own gap: it sends the newest missed row of each user, and the batches of these rows."""
+    ada, bob, carl = await make_users(node.stores, 3)
+    commit, other = node.committer(), node.committer()
     await run(commit, claim(ada))
-    world.redis.refuse = True
+    node.redis.refuse = True
     await run(commit, claim(ada, points=20), claim(bob))
     await run(commit, claim(bob, points=50))
-    world.redis.refuse = False
+    node.redis.refuse = False
     await run(other, claim(ada, points=1))  # the other's rows are its own: bob is still missing
-    assert len(await order_in_redis(world.stores)) == 1
-    assert await world.applied() == {commit.writer.writer_id: 1, other.writer.writer_id: 1}
-    world.agreement.begin_comparison()
-    world.agreement.set_stale_reasons(())  # nothing else is found by the projector
+    assert len(await order_in_redis(node.stores)) == 1
+    assert await node.applied() == {commit.writer.writer_id: 1, other.writer.writer_id: 1}
+    node.agreement.begin_comparison()
+    node.agreement.set_stale_reasons(())  # nothing else is found by the projector
     (outcome,) = await run(commit, claim(carl, points=40))
     assert result(outcome) == 2
-    assert await order_in_redis(world.stores) == await order_in_postgres(world.stores)
-    assert await world.applied() == {commit.writer.writer_id: 4, other.writer.writer_id: 1}
+    assert await order_in_redis(node.stores) == await order_in_postgres(node.stores)
+    assert await node.applied() == {commit.writer.writer_id: 4, other.writer.writer_id: 1}
 
 
-async def test_a_gap_of_a_former_number_is_left_to_the_projector(world: CommitterNode) -> None:
-    """A new number covers its own turns only; the rows go in all the same."""
-    ada, bob = await make_users(world.stores, 2)
-    commit = world.committer()
-    world.redis.refuse = True
+async def test_a_gap_of_a_former_number_is_left_to_the_projector(node: CommitterNode) -> None:
+    """A new number covers its own batches only; the rows go in all the same."""
+    ada, bob = await make_users(node.stores, 2)
+    commit = node.committer()
+    node.redis.refuse = True
     await run(commit, claim(ada))
     commit.writer.close()
-    world.redis.refuse = False
+    node.redis.refuse = False
     await run(commit, claim(bob))
-    assert await order_in_redis(world.stores) == await order_in_postgres(world.stores)
-    assert await world.applied() == {commit.writer.writer_id: 1}
+    assert await order_in_redis(node.stores) == await order_in_postgres(node.stores)
+    assert await node.applied() == {commit.writer.writer_id: 1}
 
 
 async def test_a_gap_that_grows_too_large_is_left_to_the_projector(
-    world: CommitterNode, monkeypatch: pytest.MonkeyPatch
+    node: CommitterNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most MAX_GAP_ROWS rows are kept, and no turn of dropped rows counts as applied."""
+    """At most MAX_GAP_ROWS rows are kept, and no batch of dropped rows counts as applied."""
     monkeypatch.setattr(module, "MAX_GAP_ROWS", 2)
-    users = await make_users(world.stores, 5)
-    commit = world.committer()
+    users = await make_users(node.stores, 5)
+    commit = node.committer()
     await run(commit, claim(users[0]))
-    world.redis.refuse = True
+    node.redis.refuse = True
     await run(commit, *[claim(user) for user in users[1:4]])
     await run(commit, claim(users[0]))
-    world.redis.refuse = False
+    node.redis.refuse = False
     await run(commit, claim(users[4]))
-    assert {user for user, _ in await order_in_redis(world.stores)} == {str(users[0]), str(users[4])}
-    assert await world.applied() == {commit.writer.writer_id: 1}
+    assert {user for user, _ in await order_in_redis(node.stores)} == {str(users[0]), str(users[4])}
+    assert await node.applied() == {commit.writer.writer_id: 1}
 
 
-async def test_an_emptied_redis_gives_no_rank(world: CommitterNode) -> None:
+async def test_an_emptied_redis_gives_no_rank(node: CommitterNode) -> None:
     """An absent board gives no ranks, and a repair is requested."""
-    ada, bob = await make_users(world.stores, 2)
-    commit = world.committer()
+    ada, bob = await make_users(node.stores, 2)
+    commit = node.committer()
     repair_requests: list[int] = []
-    world.projection.request_repair = lambda: repair_requests.append(1)
+    node.projection.request_repair = lambda: repair_requests.append(1)
     await run(commit, claim(ada))
-    await world.stores.command("FLUSHALL")
+    await node.stores.command("FLUSHALL")
     committed: Committed = await run_in_asyncio(commit.run_aio, [claim(bob)])
     assert [result(outcome) for outcome in committed.outcomes] == [None]
     assert committed.versions == {}
     assert repair_requests
-    assert await world.stores.command("EXISTS", *NAMES) == 0
+    assert await node.stores.command("EXISTS", *NAMES) == 0
 
 
 # ---- PostgreSQL away -------------------------------------------------------------------------------------------------
@@ -340,10 +341,10 @@ async def test_without_postgresql_nothing_is_acknowledged(redis_url: str) -> Non
         assert await stores.command("ZCARD", f"rate_limit:user:{UUID(int=1)}") == 1
 
 
-async def test_a_failed_look_back_costs_only_who_asked(world: CommitterNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_look_back_costs_only_who_asked(node: CommitterNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded is told so, though PostgreSQL went away before the duplicates among them could be looked up."""
-    ada, bob = await make_users(world.stores, 2)
-    commit = world.committer()
+    ada, bob = await make_users(node.stores, 2)
+    commit = node.committer()
 
     async def away(*_: object) -> None:
         raise StorageUnavailable("postgresql", "on purpose")
@@ -351,24 +352,24 @@ async def test_a_failed_look_back_costs_only_who_asked(world: CommitterNode, mon
     monkeypatch.setattr(ledger, "find_recorded_aio", away)
     outcomes = await run(commit, claim(ada), claim(bob, action_id="bad", points_or_refusal=BAD))
     assert [result(outcome) for outcome in outcomes] == [1, Code.SERVICE_UNAVAILABLE]
-    assert await world.slots(bob) == {"bad"}
+    assert await node.slots(bob) == {"bad"}
     with pytest.raises(StorageUnavailable, match="on purpose"):
         await run(commit, claim(bob, points_or_refusal=BAD))
 
 
-async def test_a_gap_closes_however_soon_the_next_turn_comes(world: CommitterNode) -> None:
-    """The board lacks an earlier turn of the writer: its rows and turns go with each next call until all are in,
+async def test_a_gap_closes_however_soon_the_next_turn_comes(node: CommitterNode) -> None:
+    """The board lacks an earlier batch of the writer: its rows and batches go with each next call until all are in,
     without the projector."""
-    ada, bob = await make_users(world.stores, 2)
-    commit = world.committer()
+    ada, bob = await make_users(node.stores, 2)
+    commit = node.committer()
     await run(commit, claim(ada))
-    await world.stores.command("HDEL", NAMES.applied, commit.writer.writer_id)
-    await world.stores.command("HINCRBY", NAMES.meta, "writers", -1)
+    await node.stores.command("HDEL", NAMES.applied, commit.writer.writer_id)
+    await node.stores.command("HINCRBY", NAMES.meta, "writers", -1)
     assert [result(outcome) for outcome in await run(commit, claim(bob, points=3))] == [None]
-    assert await world.applied() == {}
-    # the projector has brought the first turn
-    await world.stores.command("HSET", NAMES.applied, commit.writer.writer_id, 1)
-    await world.stores.command("HINCRBY", NAMES.meta, "writers", 1)
+    assert await node.applied() == {}
+    # the projector has brought the first batch
+    await node.stores.command("HSET", NAMES.applied, commit.writer.writer_id, 1)
+    await node.stores.command("HINCRBY", NAMES.meta, "writers", 1)
     assert [result(outcome) for outcome in await run(commit, claim(ada))] == [1]
-    assert await world.applied() == {commit.writer.writer_id: 3}
-    assert not world.agreement.is_stale
+    assert await node.applied() == {commit.writer.writer_id: 3}
+    assert not node.agreement.is_stale

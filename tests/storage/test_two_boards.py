@@ -81,7 +81,7 @@ async def test_one_action_counts_for_each_board_that_it_feeds(node: TwoBoardNode
 
 
 async def test_a_row_of_the_outbox_says_which_boards_it_touched(node: TwoBoardNode) -> None:
-    """An action that does not feed a board leaves that board alone, and yet its turn counts as applied there."""
+    """An action that does not feed a board leaves that board alone, and yet its batch counts as applied there."""
     (ann,) = await make_users(node.stores, 1)
     await node.submit(claim(ann, action_type=OTHER_TYPE))
     version = node.projectors[DAILY].projection.known
@@ -90,10 +90,10 @@ async def test_a_row_of_the_outbox_says_which_boards_it_touched(node: TwoBoardNo
     assert [row["boards"] for row in rows] == [["leaderboard"], ["leaderboard", DAILY.id]]
     assert version.version < node.projectors[DAILY].projection.known.version
     async with connection(node.stores) as conn:
-        committed = await run_in_asyncio(outbox.last_turns_aio, conn)
+        committed = await run_in_asyncio(outbox.last_sequences_aio, conn)
     for board in BOARDS:
         applied = await node.stores.command("HGETALL", node.stores.namespace.board(board).applied)
-        assert {int(writer): int(turn) for writer, turn in applied.items()} == committed
+        assert {int(writer): int(sequence) for writer, sequence in applied.items()} == committed
 
 
 async def test_a_message_names_its_board(node: TwoBoardNode) -> None:
@@ -143,7 +143,7 @@ async def test_a_gap_is_closed_on_every_board(node: TwoBoardNode, redis: Proxy) 
     await settle(node.stores)
     await node.projectors[LEADERBOARD].check_once()
     await node.projectors[LEADERBOARD].check_once()
-    assert node.detached.writers, "the daily board lacks the turn still"
+    assert node.detached.writers, "the daily board lacks the batch still"
     await node.converge()
     assert node.detached.writers == []
     assert await node.stores.fetchval("SELECT count(*) FROM detached_writers") == 0

@@ -21,7 +21,7 @@ from scoreboard.storage import writer as module
 from scoreboard.storage.agreement import StaleReason
 from scoreboard.storage.postgres import ledger, outbox
 from scoreboard.storage.redis.limits import UserLimits
-from scoreboard.storage.writer import RecordedTurn, Writer
+from scoreboard.storage.writer import RecordedBatch, Writer
 from tests.storage.proxy import Fault, Proxy, proxy_before
 from tests.storage.seeds import NobodyRefused, agreed, claim, connection, make_users
 
@@ -68,7 +68,7 @@ async def recorded_once(stores: Stores, claims: Sequence[SubmittedAction]) -> bo
     )
 
 
-async def turns(stores: Stores, number: int) -> list[int]:
+async def sequences(stores: Stores, number: int) -> list[int]:
     return [row[0] for row in await stores.fetch("SELECT turn FROM commits WHERE writer = $1 ORDER BY turn", number)]
 
 
@@ -101,7 +101,7 @@ def refused(outcome: Outcome | None, code: Code) -> bool:
     ids=["nul", "surrogate", "too long", "no json"],
 )
 async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Writer, stores: Stores) -> None:
-    """One among 200 is refused, the other 199 are recorded, and the writer's turns have no gap."""
+    """One among 200 is refused, the other 199 are recorded, and the writer's batches have no gap."""
     users = await make_users(stores, 50)
     claims = [claim(users[place % 50]) for place in range(200)]
     claims[77] = claim(users[27], **poison)
@@ -110,7 +110,7 @@ async def test_a_poisoned_action_is_set_apart(poison: dict[str, Any], writer: Wr
     del claims[77]
     assert all(isinstance(outcome, Recorded) for outcome in outcomes)
     assert await recorded_once(stores, claims)
-    assert await turns(stores, writer.writer_id) == list(range(1, writer.sequence))
+    assert await sequences(stores, writer.writer_id) == list(range(1, writer.sequence))
 
 
 async def test_a_total_beyond_its_bound_is_refused_alone(writer: Writer, stores: Stores) -> None:
@@ -124,16 +124,16 @@ async def test_a_total_beyond_its_bound_is_refused_alone(writer: Writer, stores:
     assert outcomes[2] is UNSTORABLE_ACTION
 
 
-async def test_a_batch_without_news_uses_no_turn(writer: Writer, stores: Stores) -> None:
-    """Duplicates leave no row in `commits`, so the turn stays free for the next batch."""
+async def test_a_batch_without_news_uses_no_sequence(writer: Writer, stores: Stores) -> None:
+    """Duplicates leave no row in `commits`, so the number stays free for the next batch."""
     (user,) = await make_users(stores, 1)
     first = claim(user)
     await record(writer, [first])
-    before = writer.span()
+    before = writer.next_sequences()
     assert await record(writer, [first]) == [None]
-    assert writer.span() == before
+    assert writer.next_sequences() == before
     await record(writer, [claim(user)])
-    assert await turns(stores, writer.writer_id) == [1, 2, 3]
+    assert await sequences(stores, writer.writer_id) == [1, 2, 3]
 
 
 # ---- locks ----------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ async def test_a_lock_that_is_held_costs_its_user_only(writer: Writer, stores: S
     assert [isinstance(outcome, Recorded) for outcome in outcomes] == [True, False, True, True]
     assert refused(outcomes[1], Code.SERVICE_UNAVAILABLE)
     assert isinstance((await record(writer, [claims[1]]))[0], Recorded)
-    assert await turns(stores, writer.writer_id) == list(range(1, writer.sequence))
+    assert await sequences(stores, writer.writer_id) == list(range(1, writer.sequence))
 
 
 async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,12 +167,12 @@ async def test_a_deadlock_is_tried_again(writer: Writer, stores: Stores, monkeyp
     async def noting(
         conn: asyncpg.Connection,
         batch: Sequence[SubmittedAction],
-        span: SequenceRange,
+        sequences: SequenceRange,
         log_limits: ledger.LogLimits | None,
         boards: Sequence[Board],
     ) -> ledger.Recording:
         try:
-            return await real(conn, batch, span, log_limits, boards)
+            return await real(conn, batch, sequences, log_limits, boards)
         except asyncpg.PostgresError as exc:
             failed.append(exc.sqlstate or "")
             raise
@@ -222,7 +222,7 @@ async def test_an_error_reply_means_nothing_was_recorded(sqlstate: str, writer: 
     await stores.execute("DROP TRIGGER fail ON commits")
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, claims))
     assert await recorded_once(stores, claims)
-    assert await turns(stores, number) == [1, 2]
+    assert await sequences(stores, number) == [1, 2]
 
 
 # ---- lost connections ------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ async def test_an_error_reply_means_nothing_was_recorded(sqlstate: str, writer: 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_REQUEST, Fault.CUT_ANSWER, Fault.CUT_WAITING])
 async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer: Writer, stores: Stores) -> None:
-    """Cut before, after or during the commit: one recording, the right outcomes, the same turn, and the rows for the
+    """Cut before, after or during the commit: one recording, the right outcomes, the same number, and the rows for the
     board."""
     ada, bob = await make_users(stores, 2)
     earlier = claim(ada, points=5)
@@ -248,7 +248,7 @@ async def test_a_lost_connection_records_once(fault: Fault, proxy: Proxy, writer
     assert len(taken.recording.events) == 3
     assert await recorded_once(stores, [claims[0], earlier, claims[2], claims[4]])
     assert (writer.writer_id, writer.sequence) == (number, 4)
-    assert await turns(stores, number) == [1, 2, 3]
+    assert await sequences(stores, number) == [1, 2, 3]
 
 
 async def test_a_first_try_that_is_still_under_way_is_waited_for(proxy: Proxy, writer: Writer, stores: Stores) -> None:
@@ -296,12 +296,12 @@ async def test_a_first_try_that_does_not_end_leaves_the_doubt(proxy: Proxy, writ
     assert writer.writer_id != number
     with trio.fail_after(10):
         # the first try got its lock, and nobody was there to hear of it
-        while await turns(stores, number) != [1, 2, 3]:
+        while await sequences(stores, number) != [1, 2, 3]:
             await trio.sleep(0.01)
     assert await record(writer, claims) == [None]
     outcomes = await record(writer, [claim(user, points=1)])
     assert [outcome.new for outcome in outcomes if isinstance(outcome, Recorded)] == [15]
-    assert await turns(stores, writer.writer_id) == [1]
+    assert await sequences(stores, writer.writer_id) == [1]
 
 
 async def test_a_swallowed_answer_ends_within_its_deadline(
@@ -317,7 +317,7 @@ async def test_a_swallowed_answer_ends_within_its_deadline(
     proxy.fault = None
     assert writer.writer_id != number
     assert await record(writer, claims) == [None]
-    assert await turns(stores, number) == [1, 2]
+    assert await sequences(stores, number) == [1, 2]
     assert isinstance((await record(writer, [claim(user)]))[0], Recorded)
 
 
@@ -347,7 +347,7 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
     async def going(
         conn: asyncpg.Connection,
         batch: Sequence[SubmittedAction],
-        span: SequenceRange,
+        sequences: SequenceRange,
         log_limits: ledger.LogLimits | None,
         boards: Sequence[Board],
     ) -> ledger.Recording:
@@ -356,7 +356,7 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
         if calls == 3:  # the whole batch, its first half, its second half
             proxy.refuse = True
             conn.terminate()
-        return await real(conn, batch, span, log_limits, boards)
+        return await real(conn, batch, sequences, log_limits, boards)
 
     monkeypatch.setattr(ledger, "record_aio", going)
     outcomes = await record(writer, claims)
@@ -366,7 +366,7 @@ async def test_what_is_left_when_postgresql_goes_away_is_refused(
 
 
 async def test_cancelling_ends_the_connection_and_the_number(writer: Writer, stores: Stores) -> None:
-    """Whether a cancelled batch was recorded can't be known, so its turn is not used again."""
+    """Whether a cancelled batch was recorded can't be known, so its number is not used again."""
     (user,) = await make_users(stores, 1)
     await record(writer, [claim(user)])
     number = writer.writer_id
@@ -380,19 +380,19 @@ async def test_cancelling_ends_the_connection_and_the_number(writer: Writer, sto
 
 
 async def test_taken_parts_cover_the_batch(writer: Writer, stores: Stores) -> None:
-    """However it was halved, every place is in exactly one part, and turns follow each other."""
+    """However it was halved, every place is in exactly one part, and batches follow each other."""
     users = await make_users(stores, 9)
     claims = [claim(user, metadata="[" if place % 4 == 1 else None) for place, user in enumerate(users)]
-    parts: list[RecordedTurn] = await run_in_asyncio(writer.record_aio, claims)
+    parts: list[RecordedBatch] = await run_in_asyncio(writer.record_aio, claims)
     assert sorted(place for part in parts for place in part.places) == list(range(9))
-    used = [part.span.last for part in parts if part.recording.rows]
+    used = [part.sequences.last for part in parts if part.recording.rows]
     assert used == list(range(2, 2 + len(used)))
 
 
 # ---- other histories, other sessions ---------------------------------------------------------------------------------
 
 
-async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_writer_id(
+async def test_a_writer_whose_batches_were_taken_back_records_under_a_new_writer_id(
     writer: Writer, stores: Stores
 ) -> None:
     """An older database was restored: the batch is recorded once, under a number that no board knows, and the board is
@@ -404,7 +404,7 @@ async def test_a_writer_whose_turns_were_taken_back_records_under_a_new_writer_i
     claims = [claim(user, points=3)]
     assert all(isinstance(outcome, Recorded) for outcome in await record(writer, claims))
     assert writer.writer_id != number
-    assert (await turns(stores, number), await turns(stores, writer.writer_id)) == ([], [1])
+    assert (await sequences(stores, number), await sequences(stores, writer.writer_id)) == ([], [1])
     assert StaleReason.HISTORY_LOST in writer.agreements[0].stale_reasons()
 
 

@@ -12,22 +12,26 @@ import trio
 
 from scoreboard.app.accounts import AccountParts
 from scoreboard.app.outside import build_outside_log_ins
+from scoreboard.domain.action_rules import read_rules
 from scoreboard.domain.boards import Entry, Snapshot
 from scoreboard.domain.errors import Code, Refusal, Store, StoreCondition
 from scoreboard.domain.outcomes import Outcome
 from scoreboard.domain.paths import REGISTER_PATH
-from scoreboard.domain.scoring import read_rules
 from scoreboard.drivers.https_client import HttpsClient
 from scoreboard.http.asgi import Asgi
 from scoreboard.http.handlers import FastHandler, Handler, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
-from scoreboard.operations.action_queue import Pending
+from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
+from scoreboard.operations.server_keys import ServerKeys
 from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.operations.submit_bulk import SubmitBulk
+from scoreboard.operations.transparency import TransparencyLog
+from scoreboard.security.checkpoints import LogSigner
 from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.health import HealthMonitor
@@ -38,6 +42,7 @@ from scoreboard.web.client_address import Addresses, Network
 from scoreboard.web.connection_limits import ConnectionLimits
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
+from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.branding import SHIPPED, Branding
@@ -45,12 +50,17 @@ from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
+from scoreboard.web.routes.personal_data import PersonalDataRoutes
 from scoreboard.web.routes.scores import ScoreRoutes
+from scoreboard.web.routes.server import ServerRoutes
+from scoreboard.web.routes.sessions import SessionRoutes
 from scoreboard.web.routes.users import UserRoutes
 from tests.operations.people import Node, node
 from tests.storage.seeds import claim
@@ -61,6 +71,7 @@ ROWS = tuple(
     for rank in range(1, 13)
 )
 SNAPSHOT = Snapshot("leaderboard", 3, 40, 38, 1_768_041_000_000, ROWS, last_modified=1_768_041_001)
+LOG_SIGNER = LogSigner("scores.example", bytes(32))
 NOWHERE = Standing(0, None)
 UNSIGNED = Refusal(Code.INVALID_SIGNATURE, "no")
 
@@ -82,6 +93,7 @@ class WebServer:
     submitted: list[tuple[Identity, str, bytes, str]] = field(default_factory=list)
     other_handlers: list[httpx.AsyncClient] = field(default_factory=list)
     nursery: trio.Nursery | None = None
+    queue: Queue = field(default_factory=Queue)  # of bulk submissions; a test drains it
     cached_reads: int = 0  # how often `current_snapshot` returned a board
 
     async def snapshot(self) -> Snapshot:
@@ -130,7 +142,7 @@ def _log_ins(
         }
     )
     nothing: Any = None  # neither profiles nor bus is asked for
-    parts = AccountParts(people.sessions, people.accounts, nothing, nothing)
+    parts = AccountParts(people.sessions, nothing, people.accounts, nothing, nothing, None)
     return build_outside_log_ins(settings, parts, https or HttpsClient())
 
 
@@ -186,6 +198,8 @@ async def serve_web(
     allowed: tuple[str, ...] = (),
     proxies: tuple[Network, ...] = (),
     ip_per_minute: int = 0,
+    server_key_per_minute: int = 0,
+    wrong_keys_per_minute: int = 0,
     all_handlers: bool = False,
     pictures: Pictures | None = None,
     branding: Branding = SHIPPED,
@@ -193,6 +207,8 @@ async def serve_web(
     buttons: bool = True,
     identity: Mapping[str, Mapping[str, Any]] | None = None,
     https: HttpsClient | None = None,
+    anonymous: bool = True,
+    signer: LogSigner | None = LOG_SIGNER,
     more_routes: Callable[[Bearer], Iterable[Route]] = lambda _: (),
     **settings: Any,
 ) -> AsyncIterator[WebServer]:
@@ -205,22 +221,31 @@ async def serve_web(
         people = await stack.enter_async_context(node(database_url, redis_url, **settings))
         monitor = HealthMonitor(people.stores)
         health = HealthRoutes(NodeHealth(monitor))
-        made = WebServer(people, httpx.AsyncClient(), health)
+        queue = Queue()
+        made = WebServer(people, httpx.AsyncClient(), health, queue=queue)
         origins, addresses = Origins(public_url=public_url, allowed=allowed), Addresses(proxies)
-        bearer, heads = Bearer(people.sessions), ResponseHeaders(origins, public_url=public_url)
+        server_keys = ServerKeys(people.stores, people.sessions.clock)
+        bearer, heads = Bearer(people.sessions, server_keys), ResponseHeaders(origins, public_url=public_url)
         leaderboard, submit_action = cast("Leaderboard", made), cast("SubmitAction", made)
         unused, error_pages = UnusedTransport(), ErrorPages(branding)
+        rules = read_rules(actions or (ROOT / "config/actions.toml").read_text())
         auth = AuthRoutes(people.accounts, bearer, origins, addresses, refresh_days=30)
         outside = OutsideRoutes(_log_ins(people, public_url, identity or {}, https), auth, origins, addresses)
         resources = WebRoutes(
             auth=auth,
             outside=outside,
             users=UserRoutes(people.accounts, bearer, addresses),
+            sessions=SessionRoutes(people.accounts, bearer),
+            personal_data=PersonalDataRoutes(people.accounts, bearer, addresses, heads),
             scores=ScoreRoutes(bearer, submit_action, leaderboard),
+            actions=ActionRoutes(people.stores, bearer, rules),
+            server=ServerRoutes(
+                people.accounts, SubmitBulk(rules, queue, people.stores, people.sessions.clock.now), bearer
+            ),
             live=LiveRoutes(unused, unused, unused),
             health=health,
             pages=PageRoutes(
-                read_rules(actions or (ROOT / "config/actions.toml").read_text()) if buttons else {},
+                rules if buttons else {},
                 leaderboard,
                 per_minute=10,
                 registration=True,
@@ -229,6 +254,7 @@ async def serve_web(
                 log_ins=outside.buttons(),
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
+            audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
             document=OpenApiRoutes(),
         )
         routes = (*resources, *more_routes(bearer))
@@ -244,6 +270,8 @@ async def serve_web(
             files=resources.pages.paths,
             parameters=query_parameters(routes),
             bearer=bearer,
+            server_key_per_minute=server_key_per_minute,
+            wrong_keys_per_minute=wrong_keys_per_minute,
         )
 
         def handlers(
@@ -259,12 +287,14 @@ async def serve_web(
                 connections=connections,
                 error_pages=error_pages,
                 access_log=AccessLog(addresses, "off"),
+                large_bodies=LargeBodyLimits(routes, bearer.caller_of),
             )
 
         nursery = made.nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
 
         await nursery.start(monitor.run)
+        await nursery.start(server_keys.watch)
 
         async def serve(
             direct: Mapping[tuple[bytes, bytes], Handler], fast: Mapping[tuple[bytes, bytes], FastHandler]

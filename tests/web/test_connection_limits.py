@@ -31,7 +31,7 @@ def test_so_many_of_one_address() -> None:
     limits = ConnectionLimits(Addresses(), 2)
     assert [limits.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
     assert limits.admit("192.0.2.2")
-    limits.released("192.0.2.1")
+    limits.release("192.0.2.1")
     assert limits.admit("192.0.2.1")
 
 
@@ -50,7 +50,7 @@ def test_zero_is_no_limit() -> None:
     assert all(ConnectionLimits(Addresses(), 0).admit("192.0.2.1") for _ in range(1000))
     proxied = ConnectionLimits(Addresses([ip_network("10.0.0.0/8")]), 1)
     assert all(proxied.admit(proxied.peer_group("10.0.0.1")) for _ in range(1000))
-    proxied.released("10.0.0.1")
+    proxied.release("10.0.0.1")
     assert not proxied._open
 
 
@@ -73,7 +73,7 @@ def test_connections_come_no_faster_than_requests_may() -> None:
         admitted = 0
         for _ in range(times):
             if limits.admit(address):
-                limits.released(address)
+                limits.release(address)
                 admitted += 1
         return admitted
 
@@ -94,7 +94,7 @@ def test_rounding_refuses_nobody(most: int) -> None:
         limits = ConnectionLimits(Addresses(), most, rate, clock=clock)
         for turn in range(most + 1):
             assert limits.admit("192.0.2.1") is (turn < most)
-            limits.released("192.0.2.1")
+            limits.release("192.0.2.1")
 
 
 def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
@@ -104,7 +104,7 @@ def test_who_asks_as_often_as_allowed_has_a_connection_for_each() -> None:
     for _ in range(5_000):
         clock.now += 60 / (1000 + PROBES_PER_MINUTE)
         assert limits.admit("192.0.2.1")
-        limits.released("192.0.2.1")
+        limits.release("192.0.2.1")
 
 
 def test_malformed_requests_count_as_many_connections() -> None:
@@ -113,10 +113,10 @@ def test_malformed_requests_count_as_many_connections() -> None:
     clock = Clock()
     limits = ConnectionLimits(Addresses(), 10 * MALFORMED_COST, 60 * 64 - PROBES_PER_MINUTE, clock=clock)
     for _ in range(9):
-        limits.charge("192.0.2.1")
+        limits.count_malformed("192.0.2.1")
     assert limits.admit("192.0.2.1")
     for _ in range(1000):
-        limits.charge("192.0.2.1")
+        limits.count_malformed("192.0.2.1")
     assert not limits.admit("192.0.2.1")
     assert limits.admit("192.0.2.2")
     clock.now += 10 * MALFORMED_COST / 64
@@ -128,7 +128,7 @@ def test_without_a_limit_of_requests_or_connections_there_is_no_rate() -> None:
     for limits in (ConnectionLimits(Addresses(), 0, 1000), ConnectionLimits(Addresses(), 10, 0)):
         for _ in range(1000):
             assert limits.admit("192.0.2.1")
-            limits.released("192.0.2.1")
+            limits.release("192.0.2.1")
 
 
 def test_an_address_without_connections_is_dropped() -> None:
@@ -136,7 +136,7 @@ def test_an_address_without_connections_is_dropped() -> None:
     limits = ConnectionLimits(Addresses(), 5)
     for number in range(100):
         assert limits.admit(f"192.0.2.{number}")
-        limits.released(f"192.0.2.{number}")
+        limits.release(f"192.0.2.{number}")
     assert not limits._open
 
 

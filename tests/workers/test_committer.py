@@ -111,7 +111,7 @@ async def test_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     async with trio.open_nursery() as nursery:
         await submitted(queue, claims, outcomes, nursery)
         assert outcomes == [QUEUE_FULL]
-        batch, _ = await queue.next_batch()
+        batch, *_ = await queue.next_batch()
         assert [each.action for each in batch] == claims[:3]
         for each in batch:
             each.resolve(POINTS)
@@ -127,7 +127,7 @@ async def test_a_batch_is_bounded() -> None:
 
         async def take() -> None:
             while sum(sizes) < MAX_BATCH_ACTIONS + 5:
-                batch, _ = await queue.next_batch()
+                batch, *_ = await queue.next_batch()
                 sizes.append(len(batch))
                 for each in batch:
                     each.resolve(POINTS)
@@ -152,14 +152,14 @@ async def test_a_late_action_is_answered_and_never_taken(autojump_clock: trio.te
         async with trio.open_nursery() as waiting:
             begun = trio.current_time()
             await submitted(queue, [claim(ADA), claim(BOB)], outcomes, waiting)
-            ((under_way, _), _) = await queue.next_batch()
+            ((under_way, _), *_) = await queue.next_batch()
             await submitted(queue, [claim(ADA)], outcomes, waiting)
         assert outcomes == [COMMIT_TIMED_OUT] * 3
         assert ACTION_TIMEOUT_SECONDS <= trio.current_time() - begun <= ACTION_TIMEOUT_SECONDS + 0.5
         under_way.resolve(POINTS)
         async with trio.open_nursery() as waiting:
             await submitted(queue, [fresh := claim(BOB)], outcomes, waiting)
-            ((taken,), _) = await queue.next_batch()
+            ((taken,), *_) = await queue.next_batch()
             assert taken.action is fresh
             taken.resolve(POINTS)
         nursery.cancel_scope.cancel()
@@ -175,16 +175,16 @@ async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.t
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expire_task, queue)
         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
-        ((ada, bob), skip_locked) = await queue.next_batch()
+        ((ada, bob), skip_locked, _) = await queue.next_batch()
         assert not skip_locked
         queue.postpone(ada)
         bob.resolve(POINTS)
         await submitted(queue, [claim(ADA), claim(BOB)], outcomes, nursery)
-        ((another,), skip_locked) = await queue.next_batch()
+        ((another,), skip_locked, _) = await queue.next_batch()
         assert (another.action.user, skip_locked) == (BOB, False)
         another.resolve(POINTS)
         begun = trio.current_time()
-        (batch, skip_locked) = await queue.next_batch()
+        (batch, skip_locked, _) = await queue.next_batch()
         assert ([each.action.user for each in batch], skip_locked) == ([ADA, ADA], True)
         assert (
             LOCKED_RETRY_INTERVAL_SECONDS <= trio.current_time() - begun + 0.001 <= LOCKED_RETRY_INTERVAL_SECONDS + 0.2
@@ -193,7 +193,7 @@ async def test_whose_rows_are_locked_keeps_nobody_waiting(autojump_clock: trio.t
             queue.mark_unlocked(each.action.user)
             each.resolve(POINTS)
         await submitted(queue, [claim(ADA)], outcomes, nursery)
-        ((again,), skip_locked) = await queue.next_batch()
+        ((again,), skip_locked, _) = await queue.next_batch()
         assert not skip_locked
         again.resolve(POINTS)
         await trio.testing.wait_all_tasks_blocked()
@@ -217,7 +217,7 @@ async def test_more_than_a_batch_set_apart_is_tried_to_the_last(
                 queue.postpone(each)
         while len(outcomes) < len(users):
             with trio.fail_after(ACTION_TIMEOUT_SECONDS):
-                batch, skip_locked = await queue.next_batch()
+                batch, skip_locked, _ = await queue.next_batch()
             assert skip_locked
             for each in batch:
                 queue.mark_unlocked(each.action.user)
@@ -237,7 +237,7 @@ async def test_who_is_set_apart_is_answered_in_time_and_counts_for_the_bound(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expire_task, queue)
         await submitted(queue, [claim(ADA), claim(ADA)], outcomes, nursery)
-        (batch, _) = await queue.next_batch()
+        (batch, *_) = await queue.next_batch()
         for each in batch:
             queue.postpone(each)
         assert queue.submit(claim(BOB)) is QUEUE_FULL
@@ -268,7 +268,9 @@ class FakeCommit:
         self.batches: list[Sequence[SubmittedAction]] = []
         self.fails: Callable[[], Exception] | None = None
 
-    async def run_aio(self, claims: Sequence[SubmittedAction], *, skip_locked: bool = False) -> Committed:
+    async def run_aio(
+        self, claims: Sequence[SubmittedAction], *, skip_locked: bool = False, has_unlimited: bool = False
+    ) -> Committed:
         self.batches.append(claims)
         if self.fails is not None:
             raise self.fails()

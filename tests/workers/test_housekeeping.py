@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -16,6 +17,7 @@ from scoreboard.storage.postgres.migrate import migrate
 from scoreboard.workers import housekeeping
 from scoreboard.workers.housekeeping import run_housekeeping
 from tests.storage.proxy import Fault, proxy_before
+from tests.storage.seeds import Scribe, claim, connection, make_users
 
 WAITING = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -104,6 +106,23 @@ async def test_a_postgresql_that_does_not_answer(
         await until_kept(lines)
 
 
+async def test_ended_sessions_are_kept_as_long_as_the_setting_says(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from their end; never shorter than an access token may live. A live session stays."""
+    await stores.execute("""
+        INSERT INTO sessions (id, token_sha256, expires_at, revoked_at)
+        SELECT gen_random_uuid(), '', now() + interval '9 days',
+               CASE days WHEN 0 THEN NULL ELSE now() - days * interval '1 day' END
+        FROM unnest('{0, 1, 3, 10, 40}'::int[]) AS days""")
+    monkeypatch.setattr(housekeeping, "RUN_INTERVAL_SECONDS", 0.1)
+    for days, remaining in ((30, 4), (5, 3), (1, 2)):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(run_housekeeping, stores, (LEADERBOARD,), session_days=days))
+            nursery.cancel_scope.cancel()
+        assert await stores.fetchval("SELECT count(*) FROM sessions") == remaining
+
+
 async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run writes the skeletons of users from plain SQL, so that no other user can have a name that looks the same."""
     async with kept(stores, monkeypatch):
@@ -114,3 +133,20 @@ async def test_names_of_users_from_elsewhere_are_looked_at(stores: Stores, monke
                 < 2
             ):
                 await trio.sleep(0.05)
+
+
+async def test_housekeeping_makes_partitions(stores: Stores) -> None:
+    """This month and three ahead have partitions; rows that had landed in DEFAULT are in their month's afterwards."""
+    (user,) = await make_users(stores, 1)
+    async with connection(stores) as conn:
+        await Scribe(conn, 1).record([claim(user)])
+    assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 1
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run_housekeeping, stores, (LEADERBOARD,))
+            nursery.cancel_scope.cancel()
+    assert await stores.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'action_logs'::regclass") == 5
+    assert await stores.fetchval("SELECT count(*) FROM action_logs_default") == 0
+    assert await stores.fetchval("SELECT count(*) FROM action_logs") == 1
+    async with connection(stores) as conn:
+        await Scribe(conn, 2).record([claim(user, points=1)])

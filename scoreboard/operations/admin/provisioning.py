@@ -65,7 +65,7 @@ async def import_users(
         waiting = [(number, person) for number, person in batch if isinstance(person, UserRecord)]
         while waiting:
             # Looked up first: hashing a password that is not needed would take a tenth of a second.
-            known = await _known(stores, [person for _, person in waiting])
+            known = await _emails_by_name(stores, [person for _, person in waiting])
             free: list[tuple[int, UserRecord]] = []
             for number, person in waiting:
                 name = profiles.username(person.username)
@@ -102,11 +102,11 @@ def _without_rivals(
     return first, rivals
 
 
-async def _known(stores: Stores, people: Sequence[UserRecord]) -> dict[str, str | None]:
+async def _emails_by_name(stores: Stores, people: Sequence[UserRecord]) -> dict[str, str | None]:
     """Which of these people's names are in use: name → the user's address, if any. A name that breaks the rules is not
     looked up."""
     names = [name for person in people if isinstance(name := profiles.username(person.username), str)]
-    return await users.known(stores, names) if names else {}
+    return await users.emails_by_name(stores, names) if names else {}
 
 
 async def _is_there(stores: Stores, person: UserRecord) -> bool:

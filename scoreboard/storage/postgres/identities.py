@@ -8,6 +8,7 @@ nodes that create its user at once get the same user. Every function here may ra
 Tested in tests/storage/postgres/test_identities.py.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -27,6 +28,8 @@ LOCK_SQL = "SELECT pg_advisory_xact_lock(hashtextextended('scoreboard identity '
 FIND_SQL = """
 SELECT u.id, u.username FROM identities AS i JOIN users AS u ON u.id = i.user_id
 WHERE i.provider = $1 AND i.external_id = $2"""
+
+FIND_MANY_SQL = "SELECT external_id, user_id FROM identities WHERE provider = $1 AND external_id = ANY($2)"
 
 # Without a row where the user is not there. Waits for a deletion of the user.
 ADD_SQL = """
@@ -58,6 +61,12 @@ async def find(stores: Stores, identity: ExternalIdentity) -> IdentifiedUser | N
     """The user of this identity; None when there is none."""
     row = await stores.fetchrow(FIND_SQL, *identity)
     return None if row is None else IdentifiedUser(row["id"], row["username"])
+
+
+async def find_many(stores: Stores, provider: str, external_ids: Collection[str]) -> dict[str, UUID]:
+    """The users of these ids of one provider. Ids without a user are absent. The caller bounds their number."""
+    rows = await stores.fetch(FIND_MANY_SQL, provider, list(external_ids))
+    return {row["external_id"]: row["user_id"] for row in rows}
 
 
 async def create(

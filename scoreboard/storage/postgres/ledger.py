@@ -13,9 +13,11 @@ import asyncpg
 
 from scoreboard.domain.bans import Ban, banned
 from scoreboard.domain.boards import LEADERBOARD, Board, Totals, user_id
+from scoreboard.domain.conditions import HeldStatus
 from scoreboard.domain.errors import Refusal, ScoreboardError
 from scoreboard.domain.ledger_rows import LedgerRow, ScoreEvent, SequenceRange
-from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Outcome, Recorded, SubmittedAction
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Held, Outcome, Recorded, SubmittedAction
+from scoreboard.storage.postgres import conditions
 from scoreboard.storage.postgres.totals import for_board
 
 # order numbers and versions of one row of `commits`, as in record.sql: more than a batch has actions
@@ -30,10 +32,13 @@ RECORDED_SQL = """
 SELECT i.place, k.body_sha256, l.points_awarded, l.new_score,
        (extract(epoch FROM k.processed_at) * 1000)::bigint AS at_ms,
        (extract(epoch FROM clock_timestamp() - k.processed_at) * 1000)::bigint AS age_ms,
-       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS this_turn
+       k.processed_at = (SELECT committed_at FROM commits WHERE writer = $3 AND turn = $4) AS in_this_batch,
+       h.status, h.reason, h.points, (extract(epoch FROM h.held_at) * 1000)::bigint AS held_ms,
+       (extract(epoch FROM h.expires_at) * 1000)::bigint AS expires_ms
 FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS i(user_id, action_id, place)
 JOIN action_keys k USING (user_id, action_id)
-LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id"""
+LEFT JOIN action_logs l ON l.user_id = k.user_id AND l.processed_at = k.processed_at AND l.action_id = k.action_id
+LEFT JOIN held_actions h ON h.user_id = k.user_id AND h.action_id = k.action_id"""
 
 # Locks the users' rows. FREE_SQL selects those of the users whose rows another session holds; it waits for no lock.
 LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR UPDATE"
@@ -44,12 +49,12 @@ WITH free AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1) FOR KEY SHARE
 SELECT id FROM held
 UNION SELECT user_id FROM scores WHERE user_id = ANY($1) AND user_id NOT IN (SELECT user_id FROM scored)"""
 
-# Why `record_aio` recorded nothing.
+# Why `record_aio` recorded nothing. The column `commits.turn` holds the sequence.
 REFUSED_SQL = """
 SELECT $2 = 1 OR EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2 - 1) AS continues,
        EXISTS (SELECT FROM detached_writers) AS detached"""
 
-HAS_TURN_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
+HAS_SEQUENCE_SQL = "SELECT EXISTS (SELECT FROM commits WHERE writer = $1 AND turn = $2)"
 ROWS_SQL = """
 SELECT s.user_id, s.total_score, s.reached, s.version, coalesce(u.ban, 0)
 FROM {totals} LEFT JOIN users AS u ON u.id = s.user_id AND u.ban <> 0 WHERE s.user_id = ANY($1)"""
@@ -65,7 +70,7 @@ class Recording(NamedTuple):
 
 
 class DatabaseRestored(ScoreboardError):
-    """The writer's last turn is no longer in the database: an older one was restored. Nothing was recorded."""
+    """The writer's last batch is no longer in the database: an older one was restored. Nothing was recorded."""
 
 
 class ActionLogMustDecide(ScoreboardError):
@@ -84,42 +89,51 @@ class LogLimits(Protocol):
 class RecordedAction(NamedTuple):
     """What was recorded before under an action's actionId. `age_ms`: since then."""
 
-    duplicate: Duplicate
-    this_turn: bool  # it was recorded by the turn in question
+    duplicate: Duplicate | Held
+    in_this_batch: bool  # it was recorded by the batch in question
     age_ms: int
+    recorded: Recorded | None  # what the log has, if the body is the same
 
 
 async def record_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
-    span: SequenceRange,
+    sequences: SequenceRange,
     log_limits: LogLimits | None = None,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Records the actions on these boards under the writer's turn `span.last`. The turn is used only if the returned
-    `rows` are not empty.
+    """Records the actions on these boards as the writer's batch `sequences.last`. The number is used up only if the
+    returned `rows` are not empty.
 
     With `log_limits`, the users' rows are locked first, and actions that it refuses are not recorded. So its
-    decision is exact across nodes. Without it, the caller has checked the rate limits. Raises DatabaseRestored,
-    ActionLogMustDecide, and what asyncpg raises.
+    decision is exact across nodes. Without it, the caller has checked the rate limits. The conditions of actions that
+    have some are compared in the same transaction. Raises DatabaseRestored, ActionLogMustDecide, and what asyncpg
+    raises.
     """
-    if log_limits is None:
-        return await _record_aio(conn, actions, span, boards, limits_checked=False)
+    conditional = [action for action in actions if action.conditions is not None]
+    if log_limits is None and not conditional:
+        return await _record_aio(conn, actions, sequences, boards, limits_checked=False)
     async with conn.transaction():
-        await conn.fetch(LOCK_SQL, [action.user for action in actions])
-        refusals = await log_limits.decide_by_log_aio(conn, actions)
-        admitted = [action for action, refusal in zip(actions, refusals, strict=True) if refusal is None]
+        decided: Sequence[Outcome | None] = [None] * len(actions)
+        if log_limits is not None:
+            await conn.fetch(LOCK_SQL, [action.user for action in actions])
+            decided = await log_limits.decide_by_log_aio(conn, actions)
+        if conditional:
+            decided = await conditions.decide_aio(conn, actions, decided)
+        admitted = [action for action, outcome in zip(actions, decided, strict=True) if outcome is None]
         recording = (
-            await _record_aio(conn, admitted, span, boards, limits_checked=True) if admitted else Recording([], [], [])
+            await _record_aio(conn, admitted, sequences, boards, limits_checked=log_limits is not None)
+            if admitted
+            else Recording([], [], [])
         )
     outcomes = iter(recording.outcomes)
-    return recording._replace(outcomes=[next(outcomes) if refusal is None else refusal for refusal in refusals])
+    return recording._replace(outcomes=[next(outcomes) if outcome is None else outcome for outcome in decided])
 
 
 async def _record_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
-    span: SequenceRange,
+    sequences: SequenceRange,
     boards: Sequence[Board],
     *,
     limits_checked: bool,
@@ -134,13 +148,13 @@ async def _record_aio(
         [action.signature for action in actions],
         [action.metadata for action in actions],
         [action.body_sha256 for action in actions],
-        span.writer,
-        span.last,
+        sequences.writer,
+        sequences.last,
         limits_checked,
         *(_feeds(actions, boards) if has_others else ()),
     )
     if not rows:
-        why = await conn.fetchrow(REFUSED_SQL, span.writer, span.last)
+        why = await conn.fetchrow(REFUSED_SQL, sequences.writer, sequences.last)
         if why is not None and not why["continues"]:
             raise DatabaseRestored
         # or a writer was detached a moment ago: then the check was not needed, and costs little
@@ -162,7 +176,7 @@ async def _record_aio(
                 )
             points = action.points_or_refusal
             assert isinstance(points, int)  # an action that its rule refuses is never recorded
-            _note(recording, action, points, row["new_score"], row["at_ms"], places)
+            _add_recorded(recording, action, points, row["new_score"], row["at_ms"], places)
     if has_others and rows[0]["board_rows"]:
         by_id = {board.id: board for board in boards}
         bans = {action.user: row["ban"] for action, row in zip(actions, rows, strict=True)}
@@ -197,38 +211,29 @@ async def find_locked_aio(conn: asyncpg.Connection, users: Iterable[UUID]) -> se
 
 
 async def find_recorded_aio(
-    conn: asyncpg.Connection, actions: Sequence[SubmittedAction], span: SequenceRange
+    conn: asyncpg.Connection, actions: Sequence[SubmittedAction], sequences: SequenceRange
 ) -> dict[int, RecordedAction]:
     """What was recorded for each action before, by its place. Places without a record are absent."""
     found = await conn.fetch(
         RECORDED_SQL,
         [action.user for action in actions],
         [action.action_id for action in actions],
-        span.writer,
-        span.last,
+        sequences.writer,
+        sequences.last,
     )
-    return {
-        row["place"] - 1: RecordedAction(
-            _original(actions[row["place"] - 1], row), bool(row["this_turn"]), row["age_ms"]
-        )
-        for row in found
-    }
+    return {row["place"] - 1: _known_action(actions[row["place"] - 1], row) for row in found}
 
 
 async def read_back_aio(
     conn: asyncpg.Connection,
     actions: Sequence[SubmittedAction],
-    span: SequenceRange,
+    sequences: SequenceRange,
     boards: Sequence[Board] = (LEADERBOARD,),
 ) -> Recording:
-    """Reads the effect of a turn that was committed although its answer was lost."""
-    known = await find_recorded_aio(conn, actions, span)
+    """Reads the effect of a batch that was committed although its answer was lost."""
+    known = await find_recorded_aio(conn, actions, sequences)
     recording = Recording([], [], [])
-    mine = {
-        place: before.duplicate.original
-        for place, before in known.items()
-        if before.this_turn and before.duplicate.original
-    }
+    mine = {place: before.recorded for place, before in known.items() if before.in_this_batch and before.recorded}
     users = {actions[place].user for place in mine}
     rows = await _rows_aio(conn, LEADERBOARD, users)
     places: dict[UUID, int] = {}
@@ -238,7 +243,7 @@ async def read_back_aio(
             if action.user not in places:
                 places[action.user] = len(recording.rows)
                 recording.rows.append(rows[action.user])
-            _note(recording, action, original.points, original.new, original.at_ms, places)
+            _add_recorded(recording, action, original.points, original.new, original.at_ms, places)
         else:
             recording.outcomes.append(None if place in known else USER_DELETED)
     for board in boards:
@@ -247,9 +252,9 @@ async def read_back_aio(
     return recording
 
 
-async def has_turn_aio(conn: asyncpg.Connection, span: SequenceRange) -> bool:
-    """Whether the writer's turn `span.last` was committed."""
-    return bool(await conn.fetchval(HAS_TURN_SQL, span.writer, span.last))
+async def has_sequence_aio(conn: asyncpg.Connection, sequences: SequenceRange) -> bool:
+    """Whether the writer's batch `sequences.last` was committed."""
+    return bool(await conn.fetchval(HAS_SEQUENCE_SQL, sequences.writer, sequences.last))
 
 
 async def current_rows_aio(conn: asyncpg.Connection, board: Board, users: Mapping[UUID, int]) -> list[LedgerRow]:
@@ -267,7 +272,7 @@ async def _rows_aio(conn: asyncpg.Connection, board: Board, users: Iterable[UUID
     return {row["user_id"]: LedgerRow(board, *row) for row in await conn.fetch(sql, list(users), *args)}
 
 
-def _note(
+def _add_recorded(
     recording: Recording, action: SubmittedAction, points: int, new: int, at_ms: int, places: dict[UUID, int]
 ) -> None:
     recording.outcomes.append(Recorded(action.user, new - points, points, new, None, at_ms))
@@ -276,10 +281,27 @@ def _note(
     )
 
 
-def _original(action: SubmittedAction, row: asyncpg.Record) -> Duplicate:
-    """The duplicate's original: the first outcome for the same body, None for another body under the same id. None also
-    when the log row was archived."""
+def _recorded(action: SubmittedAction, row: asyncpg.Record) -> Recorded | None:
+    """The first outcome of the same body. None for another body under the same id, for an action that is not recorded,
+    and when the log row was archived."""
     if row["body_sha256"] != action.body_sha256 or row["new_score"] is None:
-        return Duplicate(None)
+        return None
     new, points = row["new_score"], row["points_awarded"]
-    return Duplicate(Recorded(action.user, new - points, points, new, None, row["at_ms"]))
+    return Recorded(action.user, new - points, points, new, None, row["at_ms"])
+
+
+def _known_action(action: SubmittedAction, row: asyncpg.Record) -> RecordedAction:
+    recorded = _recorded(action, row)
+    duplicate: Duplicate | Held = Duplicate(recorded)
+    if row["status"] is not None and row["body_sha256"] == action.body_sha256:
+        duplicate = Held(
+            action.user,
+            action.action_id,
+            action.action_type,
+            row["points"],
+            HeldStatus(row["status"]),
+            row["held_ms"],
+            row["expires_ms"],
+            row["reason"],
+        )
+    return RecordedAction(duplicate, bool(row["in_this_batch"]), row["age_ms"], recorded)

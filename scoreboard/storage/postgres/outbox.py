@@ -1,9 +1,7 @@
-"""The outbox `commits`: which turns a projection lacks, which turns PostgreSQL has lost, and which rows can be deleted.
+"""The outbox `commits`: which batches a projection lacks, which PostgreSQL has lost, and which rows can be deleted.
 
-Called by the projector and by housekeeping. A turn is identified by its writer and its number, and a writer's turns
-have no gap. Coroutines run in asyncio.
-
-Tested in tests/workers/test_projector.py.
+Called by the projector and by housekeeping. A batch is identified by its writer and its sequence, which is the
+column `turn`. A writer's sequences have no gap. Coroutines run in asyncio.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +16,9 @@ from scoreboard.domain.ledger_rows import SequenceRange
 
 RETENTION = "1 hour"  # design: long enough for any replay, short enough to stay small
 MAX_PRUNED_ROWS = 10_000  # rows a statement, to stay far below the statement time-out
-MAX_REPLAYED_TURNS = 500  # turns one replay call covers; at most 1000 users each
+MAX_REPLAYED_BATCHES = 500  # batches one replay call covers; at most 1000 users each
 
-# A loose index scan: one probe for each writer, however many turns are stored.
+# A loose index scan: one probe for each writer, however many batches are stored.
 WRITERS_SQL = """
 WITH RECURSIVE w(writer) AS (
     (SELECT writer FROM commits ORDER BY writer LIMIT 1)
@@ -38,7 +36,7 @@ UNION ALL
 SELECT writer, NULL, seen_at < clock_timestamp() - interval '{DETACHED_TIMEOUT_SECONDS} seconds'
 FROM detached_writers"""  # noqa: S608
 
-TURNS_SQL = """
+BATCHES_SQL = """
 SELECT turn, id, users, names, $5 = ANY(boards) AS touched,
        extract(epoch FROM clock_timestamp() - committed_at)::float AS age
 FROM commits
@@ -60,73 +58,77 @@ ON CONFLICT (writer) DO UPDATE SET seen_at = clock_timestamp()"""
 ATTACH_SQL = "DELETE FROM detached_writers WHERE writer = ANY($1)"
 
 
-class MissingTurns(NamedTuple):
-    """Turns of one writer that the projection of a board lacks. `users`: those whose totals on that board the turns may
-    have changed, each with the id of the last row that names the user."""
+class MissingBatches(NamedTuple):
+    """Batches of one writer that the projection of a board lacks. `users`: those whose totals on that board the
+    batches may have changed, each with the id of the last row that names the user."""
 
-    span: SequenceRange
+    sequences: SequenceRange
     users: Mapping[UUID, int]
     renamed: frozenset[UUID]  # those whose name or picture changed
-    age: float  # seconds, of the oldest turn
+    age: float  # seconds, of the oldest batch
 
 
-class TurnsPruned(ScoreboardError):
-    """Turns that a projection lacks were pruned: it must be rebuilt."""
+class BatchesPruned(ScoreboardError):
+    """Batches that a projection lacks were pruned: it must be rebuilt."""
 
 
-async def last_turns_aio(conn: asyncpg.Connection) -> dict[int, int]:
-    """Each writer's last committed turn."""
+async def last_sequences_aio(conn: asyncpg.Connection) -> dict[int, int]:
+    """Each writer's last committed sequence."""
     return {row["writer"]: row["last"] for row in await conn.fetch(WRITERS_SQL)}
 
 
-def lost_turns(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[int, int]:
-    """How many turns of each writer are in `held` and not in `committed`: an older database was restored.
+def lost_batches(held: Mapping[int, int], committed: Mapping[int, int]) -> dict[int, int]:
+    """How many batches of each writer are in `held` and not in `committed`: an older database was restored.
 
-    `held`: the last turn of each writer that a board or a node has. It must have been read before `committed`, since a
-    turn is applied, and acknowledged, only after its commit.
+    `held`: the last sequence of each writer that a board or a node has. It must have been read before `committed`,
+    since a batch is applied, and acknowledged, only after its commit.
     """
-    return {writer: turn - committed.get(writer, 0) for writer, turn in held.items() if turn > committed.get(writer, 0)}
+    return {
+        writer: sequence - committed.get(writer, 0)
+        for writer, sequence in held.items()
+        if sequence > committed.get(writer, 0)
+    }
 
 
 async def missing_aio(
     conn: asyncpg.Connection, board: Board, applied: Mapping[int, int], committed: Mapping[int, int], settled: float
-) -> list[MissingTurns]:
-    """The turns that a board with these `applied` turns lacks: at most MAX_REPLAYED_TURNS for each writer, each older
-    than `settled` seconds. Turns that did not change the board are included, so that a writer's turns have no gap on
-    any board.
+) -> list[MissingBatches]:
+    """The batches that a board with these `applied` sequences lacks: at most MAX_REPLAYED_BATCHES for each writer,
+    each older than `settled` seconds. Batches that did not change the board are included, so that a writer's sequences
+    have no gap on any board.
 
-    Raises TurnsPruned, and what asyncpg raises.
+    Raises BatchesPruned, and what asyncpg raises.
     """
     found = []
     for writer, last in committed.items():
         done = applied.get(writer, 0)
         if last <= done:
             continue
-        rows = await conn.fetch(TURNS_SQL, writer, done, settled, MAX_REPLAYED_TURNS, board.id)
+        rows = await conn.fetch(BATCHES_SQL, writer, done, settled, MAX_REPLAYED_BATCHES, board.id)
         if rows:
             if rows[0]["turn"] != done + 1:
-                raise TurnsPruned
+                raise BatchesPruned
             users = {user: row["id"] for row in rows if row["touched"] for user in row["users"]}
             renamed = frozenset(user for row in rows if row["names"] for user in row["users"])
             found.append(
-                MissingTurns(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"])
+                MissingBatches(SequenceRange(writer, done + 1, rows[-1]["turn"]), users, renamed, rows[0]["age"])
             )
     return found
 
 
 def applied_everywhere(boards: Sequence[Mapping[int, int]]) -> dict[int, int]:
-    """The turns that every board has, by writer, from the applied turns of each."""
+    """The last sequence of each writer that every board has, from the applied sequences of each."""
     first, *others = boards
     return {
-        writer: min(turn, *(other[writer] for other in others)) if others else turn
-        for writer, turn in first.items()
+        writer: min(sequence, *(other[writer] for other in others)) if others else sequence
+        for writer, sequence in first.items()
         if all(writer in other for other in others)
     }
 
 
 async def prune_aio(conn: asyncpg.Connection, applied: Mapping[int, int]) -> int:
-    """Deletes turns that are older than RETENTION and that every projection has, at most MAX_PRUNED_ROWS. Each writer's
-    last turn stays. Returns how many were deleted."""
+    """Deletes batches that are older than RETENTION and that every projection has, at most MAX_PRUNED_ROWS. Each
+    writer's last batch stays. Returns how many were deleted."""
     writers: Sequence[int] = list(applied)
     return int((await conn.execute(PRUNE_SQL, writers, [applied[writer] for writer in writers])).rpartition(" ")[2])
 
@@ -145,8 +147,8 @@ async def attach_aio(conn: asyncpg.Connection, writers: Sequence[int]) -> None:
     await conn.execute(ATTACH_SQL, list(writers))
 
 
-async def last_turns_and_detached_aio(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
-    """Each writer's last committed turn; and the detached writers, with whether each is dead."""
+async def last_sequences_and_detached_aio(conn: asyncpg.Connection) -> tuple[dict[int, int], dict[int, bool]]:
+    """Each writer's last committed sequence; and the detached writers, with whether each is dead."""
     rows = await conn.fetch(WRITERS_AND_DETACHED_SQL)
     return (
         {row["writer"]: row["last"] for row in rows if row["last"] is not None},

@@ -15,7 +15,7 @@
 --
 -- $1 users, $2 action ids, $3 types, $4 points, $5 signatures, $6 metadata, $7 body digests. (user, action id) is
 -- unique.
--- $8 writer, $9 sequence, $10 limits are checked.
+-- $8 writer, $9 sequence (the column `turn`), $10 limits are checked.
 -- $11 places of actions, $12 names, $13 periods, $14 segments of the boards that they feed.
 WITH batch AS MATERIALIZED (
     SELECT nextval('commit_ids') AS id

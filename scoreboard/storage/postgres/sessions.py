@@ -15,8 +15,8 @@ from uuid import UUID
 from scoreboard.domain.sessions import REFRESH_GRACE_SECONDS
 from scoreboard.drivers.stores import Stores
 
-# of an ended session's row: an access token of it may be valid for a day, plus one day
-RETENTION_DAYS = 2
+# Days that an ended session's row is kept, at least: an access token of it may be valid for a day, plus one day.
+MIN_RETENTION_DAYS = 2
 
 # A concurrent change of the password holds the row. The statement waits for it, and then opens no session.
 OPEN = """
@@ -62,6 +62,27 @@ JOIN sessions AS s ON s.id = given.sid WHERE s.revoked_at IS NULL AND s.expires_
      AND (s.token_sha256 = given.presented
           OR (s.spent_sha256 = given.presented AND s.rotated_at > now() - make_interval(secs => $3)))"""
 
+# One page of the user's live sessions, the newest first. $2: the last one of the page before, or NULL.
+LIVE = """
+SELECT id, client, created_at, coalesce(rotated_at, created_at) AS used_at FROM sessions
+WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
+      AND ($2::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM sessions WHERE id = $2 AND user_id = $1))
+ORDER BY created_at DESC, id DESC LIMIT $3"""
+
+IS_YOUNGER = """
+SELECT EXISTS (
+    SELECT FROM sessions WHERE id = $1 AND revoked_at IS NULL AND created_at > now() - make_interval(secs => $2)
+)"""
+
+REVOKE_OWN = """
+UPDATE sessions SET revoked_at = now()
+WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > now() RETURNING true"""
+
+# $2: the session that goes on, or NULL.
+REVOKE_ALL = """
+UPDATE sessions SET revoked_at = now()
+WHERE user_id = $1 AND id IS DISTINCT FROM $2::uuid AND revoked_at IS NULL AND expires_at > now() RETURNING id"""
+
 REVOKE = "UPDATE sessions SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL"
 
 # Returns at least one row, since each contains the time.
@@ -82,6 +103,15 @@ class Opened(NamedTuple):
     user: UUID
     username: str
     expires_ms: int  # Unix milliseconds
+
+
+class LiveSession(NamedTuple):
+    """A session as its user sees it. Times are Unix milliseconds."""
+
+    sid: UUID
+    client: str  # browser and system in words; "": not known
+    created_ms: int
+    used_ms: int  # of the last refresh: a client that is in use refreshes every 15 minutes
 
 
 class TokenState(NamedTuple):
@@ -150,6 +180,30 @@ async def inspect_token(stores: Stores, sid: UUID, presented_sha256: bytes) -> T
     return TokenState(opened, row["token_sha256"], row["within_reuse_grace"], row["live"])
 
 
+async def live(stores: Stores, user: UUID, after: UUID | None, size: int) -> list[LiveSession]:
+    """The next `size` sessions of the user that have not ended, the newest first. `after`: the last one of the page
+    before."""
+    return [
+        LiveSession(row["id"], row["client"] or "", _milliseconds(row["created_at"]), _milliseconds(row["used_at"]))
+        for row in await stores.fetch(LIVE, user, after, size)
+    ]
+
+
+async def is_younger(stores: Stores, sid: UUID, seconds: float) -> bool:
+    """Whether a live session was opened, by a log-in, in the last so many seconds."""
+    return bool(await stores.fetchval(IS_YOUNGER, sid, float(seconds)))
+
+
+async def revoke_own(stores: Stores, sid: UUID, user: UUID) -> bool:
+    """Ends a session of this user for good. False: the user has no such session, or it has ended."""
+    return bool(await stores.fetchval(REVOKE_OWN, sid, user))
+
+
+async def revoke_all(stores: Stores, user: UUID, keep: UUID | None) -> list[UUID]:
+    """Ends all sessions of the user but `keep`, for good. Returns those that have ended."""
+    return [row["id"] for row in await stores.fetch(REVOKE_ALL, user, keep)]
+
+
 async def revoke(stores: Stores, sid: UUID) -> None:
     """Ends a session for good."""
     await stores.execute(REVOKE, sid)
@@ -166,9 +220,9 @@ async def now(stores: Stores) -> float:
     return float(await stores.fetchval(NOW))
 
 
-async def prune(stores: Stores) -> None:
-    """Deletes sessions that ended RETENTION_DAYS ago or longer. Called by housekeeping."""
-    await stores.execute(PRUNE, RETENTION_DAYS)
+async def prune(stores: Stores, days: int = MIN_RETENTION_DAYS) -> None:
+    """Deletes sessions that ended so many days ago or longer. Called by housekeeping."""
+    await stores.execute(PRUNE, max(days, MIN_RETENTION_DAYS))
 
 
 def _milliseconds(moment: datetime) -> int:

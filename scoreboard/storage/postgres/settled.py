@@ -70,7 +70,7 @@ class Settled:
         with postgres_errors():
             mark = self._mark
             if mark is None:
-                row = await conn.fetchrow(SEQUENCE_SQL)
+                (row,) = await conn.fetch(SEQUENCE_SQL)
                 if row["seqcache"] != 1:
                     raise StorageUnavailable(
                         "postgresql", "numbers of commit_ids are cached; it needs: ALTER SEQUENCE commit_ids CACHE 1"

@@ -191,7 +191,7 @@ ORDER BY lower(u.username COLLATE pg_c_utf8) LIMIT $3"""
 FIRST_PAGE = _PAGE.format("$1::text IS NULL AND")
 NEXT_PAGE = _PAGE.format("lower(u.username COLLATE pg_c_utf8) > $1 AND")
 
-KNOWN = """
+EMAILS_BY_NAME = """
 SELECT t.name, email FROM unnest($1::text[]) AS t(name)
 JOIN users ON lower(username COLLATE pg_c_utf8) = lower(t.name COLLATE pg_c_utf8)"""
 
@@ -300,7 +300,7 @@ async def profile(stores: Stores, user: UUID) -> Profile | None:
     return None if row is None else _profile(row)
 
 
-async def change(
+async def change_profile(
     stores: Stores,
     user: UUID,
     username: str | None,
@@ -316,16 +316,13 @@ async def change(
     the same values does not count. A user who has given up MAX_RESTING_NAMES names in REST_DAYS can't give up another
     one. None: an operator makes the change, and neither limit applies.
     """
-    interval = HOUR_SECONDS / per_hour if per_hour else 0.0
-    early = interval * (min(MAX_CHANGES_AT_ONCE, per_hour or 0) - 1)
-    wanted, first = ((), "") if username is None else (skeletons(username), skeleton_of_first_rule(username))
-    arguments = (user, username, avatar_url, set_avatar, wanted, interval, early, per_hour is not None, first)
+    arguments = _change_arguments(user, username, avatar_url, set_avatar=set_avatar, per_hour=per_hour)
     try:
         if username is None:
             row = await stores.fetchrow(CHANGE_SQL, *arguments)
         else:
             row = await stores.in_transaction(_rename_aio, user, arguments)
-    except (asyncpg.UniqueViolationError, _OvertakenError):
+    except (asyncpg.UniqueViolationError, OvertakenError):
         # UniqueViolationError: plain SQL created a user of that name at the same moment
         return USERNAME_TAKEN
     if row is None:
@@ -345,16 +342,34 @@ async def change(
     )
 
 
+def _change_arguments(
+    user: UUID, username: str | None, avatar_url: str | None, *, set_avatar: bool, per_hour: int | None
+) -> tuple[object, ...]:
+    """The arguments of CHANGE_SQL."""
+    interval = HOUR_SECONDS / per_hour if per_hour else 0.0
+    early = interval * (min(MAX_CHANGES_AT_ONCE, per_hour or 0) - 1)
+    wanted, first = ((), "") if username is None else (skeletons(username), skeleton_of_first_rule(username))
+    return user, username, avatar_url, set_avatar, wanted, interval, early, per_hour is not None, first
+
+
+async def rename_aio(conn: asyncpg.Connection, user: UUID, username: str) -> bool:
+    """Renames a user within the caller's transaction, without limits. False, and no change: the name is in use. Raises
+    OvertakenError, after which the transaction must be rolled back."""
+    arguments = _change_arguments(user, username, None, set_avatar=False, per_hour=None)
+    row = await _rename_aio(conn, user, arguments)
+    return row is not None and (row["is_changed"] or not row["is_new"])
+
+
 async def _rename_aio(conn: asyncpg.Connection, user: UUID, arguments: tuple[object, ...]) -> asyncpg.Record | None:
-    """Runs in a transaction. Raises _OvertakenError, which rolls it back."""
+    """Runs in a transaction. Raises OvertakenError, which rolls it back."""
     await conn.execute(LOCK_USER, user)
     row = await conn.fetchrow(CHANGE_SQL, *arguments)
     if row is not None and row["is_overtaken"]:
-        raise _OvertakenError
+        raise OvertakenError
     return row
 
 
-class _OvertakenError(Exception):
+class OvertakenError(Exception):
     """A concurrent change took a part of the name's skeletons."""
 
 
@@ -410,9 +425,9 @@ async def create_many(stores: Stores, usernames: Sequence[str], emails: Sequence
     return {row["username"]: row["id"] for row in await stores.fetch(IDS, list(usernames))}
 
 
-async def known(stores: Stores, usernames: Sequence[str]) -> dict[str, str | None]:
+async def emails_by_name(stores: Stores, usernames: Sequence[str]) -> dict[str, str | None]:
     """Which of these names are in use, case ignored: name → the user's e-mail address, None without one."""
-    return {row["name"]: row["email"] for row in await stores.fetch(KNOWN, list(usernames))}
+    return {row["name"]: row["email"] for row in await stores.fetch(EMAILS_BY_NAME, list(usernames))}
 
 
 def _taken(field: str, what: str) -> Refusal:

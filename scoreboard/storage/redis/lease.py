@@ -16,7 +16,7 @@ from scoreboard.storage.redis.scripts import load_script
 LEASE_MS = 2_000  # after this time another node continues the work of a dead one
 RENEWAL_INTERVAL_SECONDS = 0.5  # between two renewals during long work
 
-SHARED = (
+SHARED_REDIS_HINT = (
     "Another installation uses the same keys of this Redis: this one's boards come from PostgreSQL, and are stale. "
     "Give each installation a redis.prefix or a database of its own."
 )
@@ -43,10 +43,10 @@ class Lease:
         self._renewed_at = monotonic()
         is_shared = found.rpartition(b"|")[0] != self.stores.installation.encode()
         if is_shared and not self.is_shared:
-            log.error("redis_shared", store="redis", board=self.board.id, hint=SHARED)
+            log.error("redis_shared", store="redis", board=self.board.id, hint=SHARED_REDIS_HINT)
         self.is_shared = is_shared
         return bool(found == holder)
 
-    async def keep_aio(self) -> bool:
+    async def renew_aio(self) -> bool:
         """Renews the lease when that is due; False when another node has it. Raises StorageUnavailable."""
         return monotonic() < self._renewed_at + RENEWAL_INTERVAL_SECONDS or await self.acquire_aio()

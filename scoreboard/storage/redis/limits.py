@@ -35,27 +35,42 @@ SLOT, COOLDOWN = 1, 2  # what a call newly reserved, as bits
 
 # What the log has for each (user, action type, actionId) of a batch. An action does not count against itself. The time
 # is the transaction's, as in the rows that it records. So the log never holds more actions in 60 seconds than the
-# limit.
+# limit. Actions that server keys submitted do not count: Redis' windows do not have them either. Those that wait for a
+# decision count when they were sent, not when they were approved.
 LOGGED_SQL = """
 SELECT i.place,
        (extract(epoch FROM now()) * 1000)::bigint AS now,
        w.stamps,
        EXISTS (SELECT FROM action_keys k WHERE k.user_id = i.user_id AND k.action_id = i.action_id) AS is_known,
-       (SELECT (extract(epoch FROM max(processed_at)) * 1000)::bigint FROM action_logs
-         WHERE user_id = i.user_id AND action_type = i.action_type AND action_id <> i.action_id AND i.cooldown > 0
-           AND processed_at > now() - i.cooldown * interval '1 millisecond') AS started
+       CASE WHEN i.cooldown > 0 THEN c.started END AS started
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
     WITH ORDINALITY AS i(user_id, action_type, action_id, cooldown, place)
 CROSS JOIN LATERAL (
-    SELECT array_agg((extract(epoch FROM processed_at) * 1000)::bigint ORDER BY processed_at) AS stamps FROM action_logs
-    WHERE user_id = i.user_id AND action_id <> i.action_id AND processed_at > now() - interval '60 seconds'
+    SELECT (extract(epoch FROM max(at)) * 1000)::bigint AS started FROM (
+        SELECT processed_at AS at, action_id FROM action_logs
+        WHERE user_id = i.user_id AND action_type = i.action_type AND signature NOT LIKE 'server-key:%'
+              AND processed_at > now() - i.cooldown * interval '1 millisecond'
+        UNION ALL SELECT held_at, action_id FROM held_actions
+        WHERE user_id = i.user_id AND action_type = i.action_type
+              AND held_at > now() - i.cooldown * interval '1 millisecond'
+    ) both_kinds WHERE action_id <> i.action_id
+) c
+CROSS JOIN LATERAL (
+    SELECT array_agg((extract(epoch FROM at) * 1000)::bigint ORDER BY at) AS stamps FROM (
+        SELECT processed_at AS at, action_id FROM action_logs l
+        WHERE user_id = i.user_id AND processed_at > now() - interval '60 seconds' AND signature NOT LIKE 'server-key:%'
+              AND NOT EXISTS (SELECT FROM held_actions h WHERE h.user_id = l.user_id AND h.action_id = l.action_id)
+        UNION ALL SELECT held_at, action_id FROM held_actions
+        WHERE user_id = i.user_id AND held_at > now() - interval '60 seconds'
+    ) both_kinds WHERE action_id <> i.action_id
 ) w
 ORDER BY i.place"""
 
 
-# Whether an action was recorded in the time that Redis' windows should cover and don't.
+# Whether an action was recorded, or held, in the time that Redis' windows should cover and don't.
 RECENT_SQL = """
-SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::bigint * interval '1 millisecond')"""
+SELECT EXISTS (SELECT FROM commits WHERE committed_at > clock_timestamp() - $1::bigint * interval '1 millisecond')
+    OR EXISTS (SELECT FROM held_actions WHERE held_at > clock_timestamp() - $1::bigint * interval '1 millisecond')"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +202,12 @@ class UserLimits:
         """Decides by PostgreSQL's action log and clock; None: admitted. Exact if the transaction has locked the users'
         rows.
 
-        A refused action is not in the log, so it uses no slot.
+        A refused action is not in the log, so it uses no slot. Actions that are not limited are admitted.
         """
+        limited = [action for action in actions if action.is_limited]
+        if len(limited) < len(actions):
+            decisions = iter(await self.decide_by_log_aio(conn, limited) if limited else ())
+            return [next(decisions) if action.is_limited else None for action in actions]
         rows = await conn.fetch(
             LOGGED_SQL,
             [action.user for action in actions],

@@ -31,12 +31,12 @@ class Applied:
     """The board after the call. `ranks` in the order of the rows, None for a user who is not on it. A user with a
     shadow ban has the rank that he would have.
 
-    `sequence`: the writer's last turn that was applied without a gap before it. `is_complete`: the board has all that
+    `sequence`: the writer's last batch that was applied without a gap before it. `is_complete`: the board has all that
     was committed before it replaced the last one; until then no rank is certain.
     """
 
     version: BoardVersion
-    top: int
+    shown_version: int
     sequence: int
     is_complete: bool
     ranks: tuple[int | None, ...]
@@ -73,19 +73,19 @@ class Projection:
         self._prefix = [*self.keys, channel or namespace.updates]
 
     async def apply_aio(
-        self, span: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
+        self, sequences: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
     ) -> Applied | None:
-        """Applies rows of one writer's turns, and publishes the message if a row was newer. Returns the state of the
+        """Applies rows of one writer's batches, and publishes the message if a row was newer. Returns the state of the
         board with the users' ranks.
 
         None: the board is missing or can't be trusted. Raises StorageUnavailable; then, and after a cancellation, it is
         unknown whether the rows were applied. In all these cases the same rows may be applied again.
         """
         before = self.known  # another committer may raise it during this call
-        answer = await self.call_aio(before.epoch, span, rows, events)
+        answer = await self.call_aio(before.epoch, sequences, rows, events)
         if isinstance(answer, int) and answer > before.epoch:  # a projector has rebuilt it: the new board is whole
             before = max(self.known, BoardVersion(answer, 0))
-            answer = await self.call_aio(answer, span, rows, events)
+            answer = await self.call_aio(answer, sequences, rows, events)
         if isinstance(answer, int) or answer.version < before:
             self.request_repair()
             return None
@@ -93,7 +93,7 @@ class Projection:
         return answer
 
     async def call_aio(
-        self, epoch: int, span: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
+        self, epoch: int, sequences: SequenceRange, rows: Sequence[LedgerRow], events: Sequence[ScoreEvent]
     ) -> Applied | int:
         """One call of the script. Returns its outcome, or the board's epoch (0: there is no board) when that is another
         one and nothing was applied.
@@ -105,9 +105,9 @@ class Projection:
             epoch,
             self._board_id,
             TOP_SIZE,
-            span.writer,
-            span.first,
-            span.last,
+            sequences.writer,
+            sequences.first,
+            sequences.last,
             _encode(events),
         ]
         for row in rows:
@@ -122,10 +122,10 @@ class Projection:
             answer = await self._apply(keys=self._prefix, args=args)
         if answer[0] == 0:
             return int(answer[1])
-        _, version, top, sequence, incomplete, *ranks = answer
+        _, version, shown_version, sequence, incomplete, *ranks = answer
         return Applied(
             BoardVersion(epoch, int(version)),
-            int(top),
+            int(shown_version),
             int(sequence),
             not incomplete,
             tuple(rank or None for rank in ranks),

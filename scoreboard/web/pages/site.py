@@ -62,11 +62,16 @@ class _RenderedPage(NamedTuple):
 
 
 def page_actions(rules: Rules, *, cooldowns: bool = True) -> list[PageAction]:
-    """A button for each action type that has one, with metadata that its rule accepts and the points for it.
+    """A button for each action type that has one, with metadata that its rule accepts and the points for it. Trusted
+    types have none: users do not submit them.
 
     `cooldowns` False: every button's cooldown is 0, since the server enforces none.
     """
-    return [_button(name, rule, rules, cooldowns=cooldowns) for name, rule in rules.items() if rule.button]
+    return [
+        _button(name, rule, rules, cooldowns=cooldowns)
+        for name, rule in rules.items()
+        if rule.button and not rule.trusted
+    ]
 
 
 def _button(name: str, rule: Rule, rules: Rules, *, cooldowns: bool) -> PageAction:

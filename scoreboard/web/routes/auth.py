@@ -1,4 +1,4 @@
-"""Register, log in, refresh, log out.
+"""Register, log in, play as a guest, become an account, refresh, log out.
 
 A browser (a request with `Origin`) gets its refresh token in a cookie that scripts can't read and that is sent to the
 refresh route alone, and a device cookie by which its next log-in is recognized. Any other client gets the refresh token
@@ -28,7 +28,8 @@ from scoreboard.domain.account_rules import (
     MAX_RAW_USERNAME_LENGTH,
 )
 from scoreboard.domain.errors import ORIGIN_NOT_ALLOWED, Refusal
-from scoreboard.domain.paths import LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, REGISTER_PATH
+from scoreboard.domain.identities import MAX_DEVICE_KEY_LENGTH
+from scoreboard.domain.paths import GUEST_PATH, LINK_PATH, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, REGISTER_PATH
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.accounts import Accounts
 from scoreboard.operations.log_in_networks import LogInNetworks
@@ -37,12 +38,12 @@ from scoreboard.operations.sessions import SESSION_ENDED, LoggedIn
 from scoreboard.security.device_cookies import LIFETIME_SECONDS
 from scoreboard.web import json_body
 from scoreboard.web.authorization import Bearer
-from scoreboard.web.client_address import Addresses
+from scoreboard.web.client_address import Addresses, agent_of
 from scoreboard.web.cors import Origins
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import PRIVATE, no_content, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import LoggedInAnswer, NoContent
+from scoreboard.web.schemas import GuestLoggedInAnswer, LoggedInAnswer, NoContent
 
 REFRESH_COOKIE = "scoreboard_refresh"
 DEVICE_COOKIE = "scoreboard_device"
@@ -74,6 +75,28 @@ class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"Credentials({self.username!r})"
 
 
+class GuestLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A guest. `deviceKey`: 32 to 128 random characters of base64url, which the device keeps; without one the server
+    makes one. `username`: for a new guest; one that is taken gets a number."""
+
+    deviceKey: Annotated[str, Meta(max_length=MAX_DEVICE_KEY_LENGTH)] | None = None
+    username: Annotated[str, Meta(max_length=MAX_RAW_USERNAME_LENGTH)] | None = None
+
+    def __repr__(self) -> str:
+        return "GuestLogin()"
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a guest becomes an account with. Without `username` the name stays."""
+
+    email: Annotated[str, Meta(max_length=MAX_EMAIL_LENGTH)]
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD_LENGTH)]
+    username: Annotated[str, Meta(max_length=MAX_RAW_USERNAME_LENGTH)] | None = None
+
+    def __repr__(self) -> str:
+        return "Link()"
+
+
 class Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The refresh token, unless it is in the cookie, and whose session it must be: a page names the user that it
     shows."""
@@ -87,6 +110,8 @@ class Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _registration = msgspec.json.Decoder(Registration)
 _credentials = msgspec.json.Decoder(Credentials)
+_guest = msgspec.json.Decoder(GuestLogin)
+_link = msgspec.json.Decoder(Link)
 _refresh = msgspec.json.Decoder(Refresh)
 
 
@@ -109,7 +134,7 @@ class AuthRoutes:
         self._networks = networks
 
     def routes(self) -> Iterator[Route]:
-        """All four."""
+        """All six."""
         yield Route(
             method="POST",
             path=REGISTER_PATH,
@@ -126,6 +151,23 @@ class AuthRoutes:
             request_type=Credentials,
             response_type=LoggedInAnswer,
             errors=(401, 403, 415),
+        )
+        yield Route(
+            method="POST",
+            path=GUEST_PATH,
+            handler=self.guest,
+            request_type=GuestLogin,
+            response_type=GuestLoggedInAnswer,
+            errors=(401, 403, 415),
+        )
+        yield Route(
+            method="POST",
+            path=LINK_PATH,
+            handler=self.link,
+            auth="required",
+            request_type=Link,
+            response_type=LoggedInAnswer,
+            errors=(401, 403, 409, 415),
         )
         yield Route(
             method="POST",
@@ -152,7 +194,7 @@ class AuthRoutes:
         body = json_body.read(request, _registration)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        client = Client(self._addresses.client(request))
+        client = self._client(request)
         outcome = await self._accounts.register(body.username, body.email, body.password, body.avatarUrl, client)
         return self._answer(request, outcome, 201, is_log_in=True)
 
@@ -163,8 +205,35 @@ class AuthRoutes:
         body = json_body.read(request, _credentials)
         if isinstance(body, Refusal):
             return problem(body, request.request_id)
-        client = Client(self._addresses.client(request), read_cookies(request, self._name(request, DEVICE_COOKIE)))
+        client = self._client(request, read_cookies(request, self._name(request, DEVICE_COOKIE)))
         return self._answer(request, await self._accounts.log_in(body.username, body.password, client), is_log_in=True)
+
+    async def guest(self, request: Request) -> Response:
+        """Play without an account; the same device key comes back to the same guest."""
+        if not self._origins.allows(request):
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
+        body: GuestLogin | Refusal = GuestLogin()
+        if request.body:
+            body = json_body.read(request, _guest)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        outcome = await self._accounts.log_in_guest(body.deviceKey, body.username, self._client(request))
+        return self._answer(request, outcome)
+
+    async def link(self, request: Request) -> Response:
+        """Make an account of a guest; score, rank and history stay."""
+        if not self._origins.allows(request):
+            return problem(ORIGIN_NOT_ALLOWED, request.request_id)
+        identity = self._bearer.require(request)
+        if isinstance(identity, Refusal):
+            return problem(identity, request.request_id)
+        body = json_body.read(request, _link)
+        if isinstance(body, Refusal):
+            return problem(body, request.request_id)
+        outcome = await self._accounts.link_guest(
+            identity, body.username, body.email, body.password, self._client(request)
+        )
+        return self._answer(request, outcome, is_log_in=True)
 
     async def refresh(self, request: Request) -> Response:
         """Exchange a refresh token for a new pair of tokens."""
@@ -189,6 +258,9 @@ class AuthRoutes:
             return problem(identity, request.request_id)
         await self._accounts.log_out(identity)
         return no_content(self._refresh_cookie(request, "", 0) if request.header(b"origin") else b"")
+
+    def _client(self, request: Request, devices: tuple[str, ...] = ()) -> Client:
+        return Client(self._addresses.client(request), devices, agent_of(request))
 
     def _answer(
         self, request: Request, outcome: LoggedIn | Refusal, status: int = 200, *, is_log_in: bool = False

@@ -1,12 +1,12 @@
 """Log-in by outside issuers: a token that is exchanged for a session, and OpenID Connect for browsers.
 
 A browser opens `/auth/oidc/{name}`, is sent to the issuer with a cookie of its attempt, and comes back to the callback.
-That answers with a redirect in any case: to the page, whose fragment names the user, or to the page of the failure. So
-no code stays in the address bar or is sent as a referrer. No parameter says where the browser goes then, so nobody can
-send it elsewhere.
+That answers with a redirect in any case: to the page, or to the page of the failure. So no code stays in the address
+bar or is sent as a referrer. No parameter says where the browser goes then, so nobody can send it elsewhere.
 
 The attempt's cookie is `SameSite=Lax`, since the browser comes from another site. On https it has the prefix `__Host-`,
-so that no other host can set it, and no sibling domain can have a browser finish an attempt of somebody else.
+so that no other host can set it, and no sibling domain can have a browser finish an attempt of somebody else. The page
+learns the user's id by a cookie of the same kind, which scripts can read; an address could be a link of anybody's.
 """
 
 import re
@@ -32,6 +32,7 @@ from scoreboard.operations.authorization_answers import read_answer
 from scoreboard.operations.login_admission import Client
 from scoreboard.operations.outside_issuers import OutsideIssuer
 from scoreboard.operations.outside_log_ins import FAULT_REFUSALS, LogInFault, OutsideLogIns
+from scoreboard.operations.sessions import LoggedIn
 from scoreboard.security.log_in_attempts import ATTEMPT_SECONDS
 from scoreboard.security.outside_tokens import MAX_TOKEN_CHARACTERS
 from scoreboard.web import json_body
@@ -44,7 +45,8 @@ from scoreboard.web.schemas import AuthorizationQuery, LoggedInAnswer, LogInRedi
 
 ATTEMPT_COOKIE = "scoreboard_oidc"
 HOST_PREFIX = "__Host-"  # RFC 6265bis: browsers accept it from this very host alone, on https, for all paths
-LOGGED_IN_FRAGMENT = "#logged-in="  # and the user's id: static/account.js reads it
+USER_COOKIE = "scoreboard_user"  # the id of who has just logged in; static/page.js reads it and removes it
+USER_COOKIE_SECONDS = 60  # until the page is loaded
 
 _NAME = re.compile(rf"{re.escape(OIDC_PREFIX)}([a-z][a-z0-9-]*)(?:{re.escape(CALLBACK_SUFFIX)})?".encode()).fullmatch
 _COOKIE = re.compile(rf"(?:^|;)[ \t]*((?:{HOST_PREFIX})?{ATTEMPT_COOKIE})=\"?([A-Za-z0-9_-]+)".encode()).finditer
@@ -134,8 +136,9 @@ class OutsideRoutes:
         cleared = b"" if outcome is LogInFault.EXPIRED else self._cookie(request, "", 0)
         if isinstance(outcome, LogInFault):
             return _to_fault(outcome, cleared)
-        place = f"{PAGE_PATH}{LOGGED_IN_FRAGMENT}{outcome.userId}"
-        return _redirect(place, cleared + self._auth.session_cookies(request, outcome))
+        return _redirect(
+            PAGE_PATH, cleared + self._user_cookie(request, outcome) + self._auth.session_cookies(request, outcome)
+        )
 
     async def show_fault(self, request: Request) -> Response:
         """Why a log-in failed, in one sentence."""
@@ -147,8 +150,8 @@ class OutsideRoutes:
         found = _NAME(request.path)
         return self._log_ins.issuers.with_log_in(found[1].decode()) if found else None
 
-    def _cookie_name(self, request: Request) -> str:
-        return HOST_PREFIX + ATTEMPT_COOKIE if self._origins.is_secure(request) else ATTEMPT_COOKIE
+    def _cookie_name(self, request: Request, name: str = ATTEMPT_COOKIE) -> str:
+        return HOST_PREFIX + name if self._origins.is_secure(request) else name
 
     def _read_cookie(self, request: Request) -> str:
         """The attempt's cookie; "" without one. Of several the browser sends the one with the longest path first."""
@@ -160,6 +163,11 @@ class OutsideRoutes:
         name, is_secure = self._cookie_name(request), self._origins.is_secure(request)
         place = "Path=/; Secure" if is_secure else f"Path={OIDC_PREFIX}"
         return f"set-cookie: {name}={value}; {place}; Max-Age={seconds}; HttpOnly; SameSite=Lax\r\n".encode()
+
+    def _user_cookie(self, request: Request, outcome: LoggedIn) -> bytes:
+        secure = "; Secure" if self._origins.is_secure(request) else ""
+        attributes = f"Path=/; Max-Age={USER_COOKIE_SECONDS}; SameSite=Lax{secure}"
+        return f"set-cookie: {self._cookie_name(request, USER_COOKIE)}={outcome.userId}; {attributes}\r\n".encode()
 
 
 def _redirect(place: str, fields: bytes = b"") -> Response:

@@ -5,7 +5,7 @@ a token also gets its own rank and score. The rules are in operations.submit_act
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.utils import formatdate
 from functools import partial
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from prometheus_client import Counter
 
 from scoreboard.domain.boards import READ_SIZE, TOP_SIZE, Snapshot, rfc3339, user_id
 from scoreboard.domain.errors import Code, Refusal, invalid_request
-from scoreboard.domain.outcomes import Duplicate, Outcome, Recorded
+from scoreboard.domain.outcomes import Duplicate, Held, Outcome, Recorded
 from scoreboard.domain.paths import LEADERBOARD_PATH, SUBMIT_PATH
 from scoreboard.domain.queries import OUT_OF_BOUNDS, parse_query
 from scoreboard.http.handlers import DEFERRED, Deferred, RespondCallback
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.action_queue import Pending
 from scoreboard.operations.read_leaderboard import Leaderboard
-from scoreboard.operations.submit_action import SubmitAction
+from scoreboard.operations.submit_action import SubmitAction, Unasked
 from scoreboard.storage.board_cache import Standing
 from scoreboard.telemetry import metrics
 from scoreboard.web.authorization import Bearer
@@ -31,7 +31,16 @@ from scoreboard.web.json_body import NOT_JSON, is_json
 from scoreboard.web.problems import problem
 from scoreboard.web.responses import JSON, success
 from scoreboard.web.route import Route
-from scoreboard.web.schemas import ActionBody, ActionHeaders, LeaderboardAnswer, LeaderboardQuery, Scored, ScoredAnswer
+from scoreboard.web.schemas import (
+    ActionBody,
+    ActionHeaders,
+    HeldAction,
+    HeldActionAnswer,
+    LeaderboardAnswer,
+    LeaderboardQuery,
+    Scored,
+    ScoredAnswer,
+)
 
 DUPLICATE = Refusal(Code.DUPLICATE_ACTION, "This action was processed before; this is what it led to.")
 ID_REUSED = Refusal(Code.DUPLICATE_ACTION, "This actionId was processed before, with another body.")
@@ -69,6 +78,19 @@ def scored(recorded: Recorded) -> Scored:
         newScore=recorded.new,
         newRank=recorded.rank,
         timestamp=rfc3339(recorded.at_ms),
+    )
+
+
+def held(outcome: Held) -> HeldAction:
+    """An action that waits, or waited, for a decision, as clients read it."""
+    return HeldAction(
+        actionId=outcome.action_id,
+        actionType=outcome.action_type,
+        status=outcome.status,
+        points=outcome.points,
+        heldAt=rfc3339(outcome.held_ms),
+        expiresAt=rfc3339(outcome.expires_ms),
+        reason=outcome.reason,
     )
 
 
@@ -121,17 +143,33 @@ def outcome_response(request: Request, outcome: Outcome) -> Response:
         if outcome.original is None:
             return problem(ID_REUSED, request.request_id)
         return problem(DUPLICATE, request.request_id, data=scored(outcome.original), fields=REPLAYED)
+    if isinstance(outcome, Held):
+        return success(held(outcome), status=202)
     return problem(outcome, request.request_id)
 
 
-def _count(outcome: Outcome) -> None:
-    kind = (
+def outcome_kind(outcome: Outcome) -> str:
+    """The outcome's label in metrics."""
+    return (
         outcome.code.lower()
         if isinstance(outcome, Refusal)
         else "recorded"
         if isinstance(outcome, Recorded)
+        else "held"
+        if isinstance(outcome, Held)
         else "duplicate_action"
     )
+
+
+def count_outcomes(kinds: Mapping[str, int]) -> None:
+    """Counts so many outcomes of each kind."""
+    for kind, number in kinds.items():
+        counter = _counters.get(kind) or _counters.setdefault(kind, metrics.SCORE_UPDATES.labels(kind))
+        counter.inc(number)
+
+
+def _count(outcome: Outcome) -> None:
+    kind = outcome_kind(outcome)
     counter = _counters.get(kind) or _counters.setdefault(kind, metrics.SCORE_UPDATES.labels(kind))
     counter.inc()
 
@@ -161,6 +199,7 @@ class ScoreRoutes:
             request_type=ActionBody,
             headers_type=ActionHeaders,
             response_type=ScoredAnswer,
+            other_responses=((202, HeldActionAnswer),),
             errors=(401, 403, 409, 415),
         )
         yield Route(
@@ -178,17 +217,23 @@ class ScoreRoutes:
     async def submit(self, request: Request) -> Response:
         """Award points for an action."""
         pending = self._begin_submit(request)
+        if isinstance(pending, Unasked):
+            asked = await self._submit_action.ask(pending)
+            pending = outcome_response(request, asked) if isinstance(asked, Refusal) else asked
         return pending if isinstance(pending, Response) else outcome_response(request, await pending.wait())
 
-    def submit_fast(self, request: Request, respond: RespondCallback) -> Response | Deferred:
-        """The same without a task that waits for the outcome."""
+    def submit_fast(self, request: Request, respond: RespondCallback) -> Response | Deferred | None:
+        """The same without a task that waits for the outcome. None: another server must be asked first, and `submit`
+        does that."""
         pending = self._begin_submit(request)
         if isinstance(pending, Response):
             return pending
+        if isinstance(pending, Unasked):
+            return None
         pending.add_done_callback(lambda outcome: respond(partial(outcome_response, request, outcome)))
         return DEFERRED
 
-    def _begin_submit(self, request: Request) -> Pending | Response:
+    def _begin_submit(self, request: Request) -> Pending | Unasked | Response:
         identity = self._authenticator.require(request)
         if isinstance(identity, Refusal):
             return problem(identity, request.request_id)

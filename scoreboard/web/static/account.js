@@ -1,12 +1,13 @@
 /**
  * Who is logged in: log-in, registration, silent renewal, log-out. Token and action secret are kept in memory only. The
  * refresh token is in a cookie that no script sees (outside a browser: in memory, too). `localStorage` holds the user's
- * id: it marks a session and tells other tabs of a change. Event: change. Loaded by scoreboard.js at the first log-in.
+ * id: it marks a session and tells other tabs of a change. Event: change. Loaded by scoreboard.js at the first log-in,
+ * which hands in `ask`.
  *
  * @import { Credentials, Session } from './scoreboard.js'
+ * @typedef {typeof import('./scoreboard.js').ask} Ask
  */
-import { Refused } from './actions.js';
-import { ask, submitAction } from './scoreboard.js';
+import { Refused, submit } from './actions.js';
 
 const MARK_KEY = 'scoreboard:user';
 const LOCK_NAME = 'scoreboard:session';
@@ -72,6 +73,7 @@ export class Account extends EventTarget {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #renewAt = 0;
   #refreshToken = ''; // outside a browser
+  #ask;
   #generation = 0; // counts sessions; an answer of an earlier one is ignored
   #isLeaving = false; // a renewal is not repeated any more
   #mark;
@@ -79,11 +81,13 @@ export class Account extends EventTarget {
   #end = new AbortController(); // of its session, and of listening
 
   /**
+   * @param {Ask} ask sends a request
    * @param {string} [url] the server; the page's own by default
    * `lasting`: follows every session of the browser, also another tab's; else it is for one session
    */
-  constructor(url = '', { lasting = false } = {}) {
+  constructor(ask, url = '', { lasting = false } = {}) {
     super();
+    this.#ask = ask;
     this.url = url;
     this.#lasting = lasting;
     const server = URL.canParse(url) ? new URL(url).origin : '';
@@ -91,9 +95,9 @@ export class Account extends EventTarget {
     if (lasting) this.#listen();
   }
 
-  /** The session that this browser has from before; null: nobody is logged in. @param {string} url */
-  static async resume(url) {
-    const account = new Account(url);
+  /** The session that this browser has from before; null: nobody is logged in. @param {Ask} ask @param {string} url */
+  static async resume(ask, url) {
+    const account = new Account(ask, url);
     if (account.expected) account.#listen();
     try {
       return (await account.token()) ? account : null;
@@ -109,6 +113,11 @@ export class Account extends EventTarget {
     return Boolean(this.user || (!this.#end.signal.aborted && this.#mark.value));
   }
 
+  /** Takes over the session that the server has opened for this user by another way. @param {string} userId */
+  adopt(userId) {
+    this.#mark.value = userId; // the next `token` renews the session, as after a reload
+  }
+
   /** Logs in or registers. @param {string} path login or register @param {object} fields */
   async enter(path, fields) {
     await withLock(() => this.#enter(path, fields));
@@ -121,7 +130,7 @@ export class Account extends EventTarget {
     const token = (await this.token().catch(() => null)) ?? '';
     this.#isLeaving = false;
     this.#clear(null);
-    await withLock(() => ask('auth/logout', { url: this.url, body: '{}', token }));
+    await withLock(() => this.#ask('auth/logout', { url: this.url, body: '{}', token }));
   }
 
   /** `leave`, as the client's users know it. */
@@ -144,13 +153,13 @@ export class Account extends EventTarget {
 
   /** Submits an action of this user. @param {string} actionType @param {object} [metadata] */
   submitAction(actionType, metadata) {
-    return submitAction({ url: this.url, actionType, metadata, credentials: this.credentials });
+    return submit({ url: this.url, actionType, metadata, credentials: this.credentials }, this.#ask);
   }
 
   /** Takes over the session that an answer brings. @param {string} path @param {object} fields */
   async #enter(path, fields) {
     const generation = this.#generation;
-    const answer = await ask('auth/' + path, { url: this.url, body: JSON.stringify(fields) });
+    const answer = await this.#ask('auth/' + path, { url: this.url, body: JSON.stringify(fields) });
     const { json, header } = answer;
     if (!json?.success) throw new Refused(answer);
     if (path === 'refresh' && generation !== this.#generation) return; // logged out meanwhile
@@ -246,15 +255,21 @@ export class Account extends EventTarget {
   }
 }
 
-/** Logs in or registers. @param {'login' | 'register'} path @param {any} who @returns {Promise<Session>} */
-export async function begin(path, who) {
+/**
+ * Logs in or registers.
+ * @param {'login' | 'register'} path @param {any} who @param {Ask} ask @returns {Promise<Session>}
+ */
+export async function begin(path, who, ask) {
   const { url, ...fields } = who ?? {};
   for (const name of path === 'login' ? ['username', 'password'] : ['username', 'email', 'password'])
     if (typeof fields[name] !== 'string' || !fields[name]) throw new TypeError(`${path}: ${name} is missing`);
-  const account = new Account(url);
+  const account = new Account(ask, url);
   await account.enter(path, fields);
   return account;
 }
 
-/** The browser's session, if there is one. @returns {Promise<Session | null>} */
-export const resume = async ({ url = '' } = {}) => Account.resume(url);
+/**
+ * The browser's session, if there is one.
+ * @param {{url?: string} | undefined} where @param {Ask} ask @returns {Promise<Session | null>}
+ */
+export const resume = async (where, ask) => Account.resume(ask, where?.url ?? '');

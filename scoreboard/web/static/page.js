@@ -15,7 +15,8 @@ const LADDER_ROWS = 100; // of one request
 const PROBE_INTERVAL = 2_000; // ms between two probes of a server that does not answer, and for its answer
 const COOLDOWNS_KEY = 'scoreboard:cooldowns'; // of whoever is logged in here
 
-const account = new Account('', { lasting: true });
+const account = new Account(ask, '', { lasting: true });
+adoptLogIn();
 const pinned = $('mine').rows[0];
 const board = new BoardView($('board'), pinned);
 const sparkline = new Sparkline($('sparkline'));
@@ -240,6 +241,16 @@ async function submit(button) {
 for (const button of buttons) button.addEventListener('click', () => submit(button));
 
 // ---- the account --------------------------------------------------------------------------------------------------
+
+/** Takes over a log-in by an outside issuer, from which the browser has just come back: a cookie names the user. */
+function adoptLogIn() {
+  const isSecure = location.protocol === 'https:';
+  const name = `${isSecure ? '__Host-' : ''}scoreboard_user`; // with the prefix no other host can have set it
+  const user = new RegExp(`(?:^|; )${name}=([\\da-f-]{36})`).exec(document.cookie)?.[1];
+  if (!user) return;
+  document.cookie = `${name}=; Path=/; Max-Age=0${isSecure ? '; Secure' : ''}`;
+  account.adopt(user);
+}
 
 const form = $('enter');
 let isRegistering = false;

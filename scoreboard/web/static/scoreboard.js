@@ -408,11 +408,11 @@ export function connect({ url = '', token = null, mode = 'delta' } = {}) {
 /** @type {Client['submitAction']} */
 export const submitAction = async (action) => (await import('./actions.js')).submit(action, ask);
 /** @type {Client['login']} */
-export const login = async (who) => (await import('./account.js')).begin('login', who);
+export const login = async (who) => (await import('./account.js')).begin('login', who, ask);
 /** @type {Client['register']} */
-export const register = async (who) => (await import('./account.js')).begin('register', who);
+export const register = async (who) => (await import('./account.js')).begin('register', who, ask);
 /** @type {Client['resume']} */
-export const resume = async (options) => (await import('./account.js')).resume(options);
+export const resume = async (options) => (await import('./account.js')).resume(options, ask);
 /** @type {Client['logout']} */
 export const logout = (session) => session.logout();
 

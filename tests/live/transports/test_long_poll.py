@@ -211,7 +211,7 @@ async def test_an_unwatched_board_is_read_first() -> None:
     """A board without viewers is read for a poll, as what was published may be old; a watched board is not."""
     async with serve_live() as node:
         await node.publish("ab")
-        node.board, node.top = "abcd", 9
+        node.board, node.shown_version = "abcd", 9
         poller = await Poller.connect(node)
         await poller.ask()
         assert (await poller.answer())[2]["data"]["position"] == "1-9"

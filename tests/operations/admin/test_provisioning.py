@@ -69,7 +69,9 @@ async def test_an_import_tells_of_every_user_that_it_does_not_create(database_ur
     async with node(database_url, redis_url, registration=False) as one:
         ada = await one.accounts.create("Ada", "ada@example.org", PASSWORD, None)
         assert not isinstance(ada, Refusal)
-        assert isinstance(await users.change(one.stores, ada[0], "Lovelace", None, set_avatar=False), users.Changed)
+        assert isinstance(
+            await users.change_profile(one.stores, ada[0], "Lovelace", None, set_avatar=False), users.Changed
+        )
         assert (await import_users(one, "\n".join([HEADER, *rows[:2]]), is_csv=True)).created == 2
         done = await import_users(one, "\n".join([HEADER, *rows]), is_csv=True)
         assert (done.created, done.existing) == (0, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scoreboard.domain.boards import LEADERBOARD
 from scoreboard.domain.ledger_rows import LedgerRow, SequenceRange
-from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Recorded, SubmittedAction
+from scoreboard.domain.outcomes import USER_DELETED, Duplicate, Held, Recorded, SubmittedAction
 from scoreboard.drivers.bridge import run_in_asyncio
 from scoreboard.drivers.stores import Stores, open_stores
 from scoreboard.storage.postgres import ledger
@@ -25,7 +25,7 @@ DELETE = (
 )
 
 
-async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | None]:
+async def find_recorded(conn: asyncpg.Connection, *claims: SubmittedAction) -> list[Duplicate | Held | None]:
     found = await run_in_asyncio(ledger.find_recorded_aio, conn, claims, SequenceRange(0, 0, 0))
     return [found[place].duplicate if place in found else None for place in range(len(claims))]
 
@@ -41,7 +41,7 @@ async def test_a_first_action_counts(stores: Stores) -> None:
     """A score appears, and log, key and outbox each have their row of the same moment."""
     (user,) = await make_users(stores, 1)
     async with connection(stores) as conn:
-        span, recording = await Scribe(conn, 7).record(
+        sequences, recording = await Scribe(conn, 7).record(
             [first := claim(user, points=30, action_id="a", metadata='{"n": 1}')]
         )
     (outcome,) = recording.outcomes
@@ -62,11 +62,11 @@ async def test_a_first_action_counts(stores: Stores) -> None:
         "SELECT (extract(epoch FROM processed_at) * 1000)::bigint FROM action_logs"
     )
     assert recording.rows == [LedgerRow(LEADERBOARD, user, 30, row["seq"], row["seq"])]
-    assert span == SequenceRange(7, 1, 1)
+    assert sequences == SequenceRange(7, 1, 1)
 
 
 async def test_a_second_submission_awards_nothing(stores: Stores) -> None:
-    """The same actionId again: no row, no turn; the same body gets the first outcome, another body only that it is a
+    """The same actionId again: no row, no batch; the same body gets the first outcome, another body only that it is a
     duplicate."""
     (user,) = await make_users(stores, 1)
     again, other = claim(user, points=30, action_id="a"), claim(user, points=30, action_id="a", body=b"other")
@@ -217,7 +217,7 @@ async def test_what_postgresql_cannot_hold_is_a_data_error(metadata: str, stores
 
 async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
     """`read_back_aio` returns what `record_aio` returned: outcomes, rows and events. It recognises duplicates of other
-    turns and users who were deleted since."""
+    batches and users who were deleted since."""
     ada, bob, carl = await make_users(stores, 3)
     await stores.execute("INSERT INTO scores (user_id, total_score, reached, version) VALUES ($1, 7, 1, 1)", ada)
     earlier = claim(ada, points=1)
@@ -232,12 +232,12 @@ async def test_the_effect_of_a_turn_can_be_read_back(stores: Stores) -> None:
             claim(bob, points=4),
             claim(carl),
         ]
-        span, recording = await scribe.record(batch)
-        assert await run_in_asyncio(ledger.has_turn_aio, conn, span)
-        assert not await run_in_asyncio(ledger.has_turn_aio, conn, SequenceRange(7, 3, 3))
-        assert await run_in_asyncio(ledger.read_back_aio, conn, batch, span) == recording
+        sequences, recording = await scribe.record(batch)
+        assert await run_in_asyncio(ledger.has_sequence_aio, conn, sequences)
+        assert not await run_in_asyncio(ledger.has_sequence_aio, conn, SequenceRange(7, 3, 3))
+        assert await run_in_asyncio(ledger.read_back_aio, conn, batch, sequences) == recording
         await stores.execute("DELETE FROM users WHERE id = $1", carl)
-        read_back = await run_in_asyncio(ledger.read_back_aio, conn, batch, span)
+        read_back = await run_in_asyncio(ledger.read_back_aio, conn, batch, sequences)
     assert read_back.outcomes == [*recording.outcomes[:5], USER_DELETED]
     assert read_back.rows == recording.rows[:2]
 

@@ -71,10 +71,11 @@ class Browser:
 
 def user_of(answer: httpx.Response) -> str:
     """The user whom a callback has logged in."""
-    assert answer.status_code == HTTPStatus.SEE_OTHER
-    place, _, user = answer.headers["location"].partition("#logged-in=")
-    assert place == "/"
-    return user
+    assert (answer.status_code, answer.headers["location"]) == (HTTPStatus.SEE_OTHER, "/")
+    named = [text for text in answer.headers.get_list("set-cookie") if text.startswith("__Host-scoreboard_user=")]
+    value, _, attributes = named[0].partition("=")[2].partition("; ")
+    assert attributes == "Path=/; Max-Age=60; SameSite=Lax; Secure"
+    return value
 
 
 def fault_of(answer: httpx.Response, browser: Browser) -> str:
