@@ -22,6 +22,9 @@ from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.log import AdminLogRoutes
+from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
@@ -56,6 +59,19 @@ _DETAILS = {
 
 
 @dataclass(frozen=True, slots=True)
+class AdminRoutes:
+    """The objects that have routes of /admin. Iterating yields every route of them."""
+
+    users: AdminUserRoutes
+    corrections: AdminCorrectionRoutes
+    log: AdminLogRoutes
+
+    def __iter__(self) -> Iterator[Route]:
+        for resource in (self.users, self.corrections, self.log):
+            yield from resource.routes()
+
+
+@dataclass(frozen=True, slots=True)
 class WebRoutes:
     """The objects that have routes, put together by the composition root. Iterating yields every route."""
 
@@ -73,6 +89,7 @@ class WebRoutes:
     avatars: AvatarRoutes
     audit: AuditRoutes
     document: OpenApiRoutes
+    admin: AdminRoutes
     metrics: bool = True  # served here; False: at a listener of its own
 
     def __iter__(self) -> Iterator[Route]:
@@ -81,6 +98,7 @@ class WebRoutes:
             *(self.live, self.server, self.pages, self.avatars, self.audit, self.document),
         ):
             yield from resource.routes()
+        yield from self.admin
         yield from self.health.routes(metrics=self.metrics)
 
 

@@ -4,6 +4,8 @@ is in force already is told to the second of two moderators.
 Coroutines run in asyncio, in the transaction of the decision. Tested in tests/storage/postgres/test_bans.py.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -20,7 +22,7 @@ NEXT_ID_SQL = "SELECT nextval('commit_ids') * 4096"
 ROLE_SQL = "SELECT role FROM users WHERE id = $1"
 # Waits for batches with actions of the user, and keeps later ones waiting until the transaction ends.
 LOCK_SQL = "SELECT role, ban FROM users WHERE id = $1 FOR UPDATE"
-NAME_SQL = "SELECT username FROM users WHERE id::text = $1"
+NAMES_SQL = "SELECT id, username FROM users WHERE id = ANY($1)"
 
 NO_SUCH_USER = Refusal(Code.NOT_FOUND, "There is no such user.")
 OWN_CASE = Refusal(Code.FORBIDDEN, "Nobody decides about himself.")
@@ -54,8 +56,17 @@ async def next_id_aio(conn: asyncpg.Connection) -> int:
 
 async def decided_aio(conn: asyncpg.Connection, what: str, actor: str, at: datetime) -> Refusal:
     """409 for the second of two moderators: what was decided, by whom and when."""
-    name = await conn.fetchval(NAME_SQL, actor) or actor
-    return Refusal(Code.CONFLICT, f"{what} by {name} at {rfc3339(milliseconds(at))}.")
+    names = await names_aio(conn, [actor])
+    return Refusal(Code.CONFLICT, f"{what} by {names.get(actor, actor)} at {rfc3339(milliseconds(at))}.")
+
+
+async def names_aio(conn: asyncpg.Connection, actors: Iterable[str]) -> dict[str, str]:
+    """The names of those actors that are users, by what the actor is called in the tables. Deleted ones are absent."""
+    ids = set[UUID]()
+    for actor in actors:
+        with suppress(ValueError):  # domain.audit: an actor need not be a user
+            ids.add(UUID(actor))
+    return {str(row["id"]): row["username"] for row in await conn.fetch(NAMES_SQL, list(ids))} if ids else {}
 
 
 def milliseconds(moment: datetime) -> int:
