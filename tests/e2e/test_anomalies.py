@@ -7,14 +7,15 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+import pytest
 import trio
 
 from tests.conftest import in_asyncio
-from tests.e2e.server_processes import Client, ServerProcess, register
+from tests.e2e.server_processes import ServerProcess, register
 from tests.https_server import Reply, https_server
 
 HOOK = "/hook"
-HELD_WITHIN_SECONDS = 8.0  # a second to find it, two for the nodes to learn of it, and a busy machine
+EFFECT_SECONDS = 20.0  # of a finding on every node: three seconds on a calm machine
 
 
 def rows(node: ServerProcess, sql: str) -> list[tuple[object, ...]]:
@@ -77,33 +78,27 @@ async def test_a_jump_is_flagged_counted_and_told_once(
         assert urlsplit(receiver.url).hostname == "localhost"
 
 
-async def test_policies_hold_one_and_ban_the_other(start_node: Callable[..., ServerProcess]) -> None:
-    """Who jumps has further actions wait, with 202, on both nodes; who acts too often is banned, and off the board."""
+@pytest.mark.parametrize(("policy", "status"), [("hold", httpx.codes.ACCEPTED), ("block", httpx.codes.FORBIDDEN)])
+async def test_a_policy_takes_effect_on_every_node(
+    start_node: Callable[..., ServerProcess], policy: str, status: int
+) -> None:
+    """Further actions of who is held wait, with 202; who is banned is refused, and is on no board."""
     settings = {
         "limits__user_per_minute": "0",
-        "anomalies__points_jump": "150",
-        "anomalies__points_jump_policy": "hold",
-        "anomalies__action_rate": "6",
-        "anomalies__action_rate_policy": "block",
+        "anomalies__action_rate": "3",
+        "anomalies__action_rate_policy": policy,
+        "anomalies__points_jump": "0",
     }
     nodes = [await trio.to_thread.run_sync(lambda: start_node(**settings)) for _ in range(2)]
     async with httpx.AsyncClient(timeout=10, base_url=nodes[0].url) as http:
-        jumper, quick = await register(http), await register(http)
-        for _ in range(4):
-            assert (await jumper.act()).status_code == httpx.codes.OK
-
-        async def until(player: Client, base: str, status: int, **changes: object) -> None:
-            with trio.fail_after(HELD_WITHIN_SECONDS):
-                while (await player.act(player.body(**changes), base=base)).status_code != status:
-                    await trio.sleep(0.2)
-
+        honest, bot = await register(http), await register(http)
+        assert (await honest.act()).status_code == httpx.codes.OK
         for node in nodes:
-            await until(jumper, node.url, httpx.codes.ACCEPTED)
-        easy = {"difficulty": "easy", "timeSpent": 1}
-        for _ in range(7):
-            answer = await quick.act(quick.body(metadata=easy))
-            assert answer.status_code in {httpx.codes.OK, httpx.codes.ACCEPTED, httpx.codes.FORBIDDEN}
-        await until(quick, nodes[1].url, httpx.codes.FORBIDDEN, metadata=easy)
-        with trio.fail_after(HELD_WITHIN_SECONDS):
-            while [row["userId"] for row in (await jumper.leaderboard(nodes[1].url))["leaderboard"]] != [jumper.user]:
+            with trio.fail_after(EFFECT_SECONDS):
+                while (await bot.act(base=node.url)).status_code != status:
+                    await trio.sleep(0.2)
+        assert (await honest.act(base=nodes[1].url)).status_code == httpx.codes.OK
+        shown = {honest.user} if policy == "block" else {honest.user, bot.user}
+        with trio.fail_after(EFFECT_SECONDS):
+            while {row["userId"] for row in (await honest.leaderboard(nodes[1].url))["leaderboard"]} != shown:
                 await trio.sleep(0.1)
