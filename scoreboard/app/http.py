@@ -36,6 +36,8 @@ from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
 from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.flags import AdminFlagRoutes
+from scoreboard.web.routes.admin.held import AdminHeldRoutes
 from scoreboard.web.routes.admin.log import AdminLogRoutes
 from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
@@ -176,5 +178,7 @@ def _build_admin_routes(bearer: Bearer, stores: Stores, writes: WriteParts) -> A
     return AdminRoutes(
         AdminUserRoutes(staff, stores, boards),
         AdminCorrectionRoutes(staff, stores, boards),
+        AdminFlagRoutes(staff, stores),
+        AdminHeldRoutes(staff, stores, writes.held_actions),
         AdminLogRoutes(staff, stores),
     )

@@ -37,6 +37,11 @@ def read_user_id(text: str) -> UUID | Refusal:
     return UUID(text) if _UUID(text) else NOT_FOUND
 
 
+def read_number(text: str) -> int | Refusal:
+    """The number of a flag or of a held action in a path."""
+    return int(text) if _NUMBER(text) and int(text) <= MAX_CURSOR else NOT_FOUND
+
+
 def read_action_id(segment: bytes) -> str | Refusal:
     """An action id from its raw segment of a path."""
     try:

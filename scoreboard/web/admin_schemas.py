@@ -1,9 +1,9 @@
 """The types of bodies, queries and responses of /admin, for its routes and the OpenAPI document.
 
-Tested in tests/web/routes/admin/.
+Tested in tests/web/routes/admin/test_access.py.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ MAX_REASON_LENGTH = 1_000  # characters, as the columns
 MAX_NOTE_LENGTH = 2_000
 
 Reason = Annotated[str, Meta(min_length=1, max_length=MAX_REASON_LENGTH, examples=["Impossible times on 2026-01-10"])]
+ShortReason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The replay shows it"])]
 BanName = Literal["ban", "shadow"]
 
 Cursor = Annotated[str, Meta(max_length=64)]
@@ -50,11 +51,25 @@ class RoleBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["viewer", "moderator", "admin", "none"]
 
 
+class FlagBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether what was done stands, and why."""
+
+    verdict: Literal["approve", "revoke"]
+    reason: ShortReason
+
+
+class HeldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the action counts, and why. The user reads the reason of a refusal."""
+
+    verdict: Literal["approve", "refuse"]
+    reason: ShortReason
+
+
 # ---- queries --------------------------------------------------------------------------------------------------------
 
 
 class UsersQuery(msgspec.Struct):
-    """The beginning of a name, a whole e-mail address, or an id; and the page."""
+    """The beginning of a name, or a whole e-mail address, id or external id; and the page."""
 
     query: Annotated[str, Meta(max_length=MAX_SEARCH_LENGTH)] = ""
     cursor: Annotated[str, Meta(max_length=MAX_SEARCH_LENGTH)] = ""
@@ -64,6 +79,15 @@ class UsersQuery(msgspec.Struct):
 class HistoryQuery(msgspec.Struct):
     """The page of the history."""
 
+    cursor: Cursor = ""
+    limit: Limit = DEFAULT_PAGE
+
+
+class FlagsQuery(msgspec.Struct):
+    """Flags of one state, of one user, and the page."""
+
+    state: Literal["", "open", "approved", "revoked"] = ""
+    user: Annotated[str, Meta(max_length=36)] = ""
     cursor: Cursor = ""
     limit: Limit = DEFAULT_PAGE
 
@@ -109,7 +133,7 @@ class AdminUsersAnswer(msgspec.Struct):
 class HistoryEntry(msgspec.Struct):
     """What happened. `kind` says what `details` has: of an action also whether it is reversed now."""
 
-    kind: Literal["action", "ban", "reversal", "note"]
+    kind: Literal["action", "ban", "reversal", "flag", "note"]
     id: str
     at: str
     details: dict[str, Any]
@@ -221,3 +245,88 @@ class LogAnswer(msgspec.Struct):
 
     success: bool
     data: Log
+
+
+class AdminFlag(msgspec.Struct):
+    """What a rule found about a user. `hits`: how often, while it was open."""
+
+    flagId: str
+    rule: str
+    userId: str
+    evidence: dict[str, Any]
+    hits: int
+    createdAt: str
+    lastHitAt: str
+    state: Literal["open", "approved", "revoked"]
+    decidedBy: str | None
+    decidedAt: str | None
+    reason: str | None
+
+
+class AdminFlags(msgspec.Struct):
+    """Flags, the newest first."""
+
+    flags: list[AdminFlag]
+    next: str | None
+
+
+class AdminFlagsAnswer(msgspec.Struct):
+    """A page of flags."""
+
+    success: bool
+    data: AdminFlags
+
+
+class AdminFlagAnswer(msgspec.Struct):
+    """The flag as it is now."""
+
+    success: bool
+    data: AdminFlag
+
+
+class AdminHeld(msgspec.Struct):
+    """An action that waits, or waited, for a decision. `evidenceSize`: bytes; 0 where the type wants none.
+    `isUploaded`: the evidence can be read."""
+
+    heldId: str
+    userId: str
+    actionId: str
+    actionType: str
+    points: int
+    status: Literal["held", "approved", "refused"]
+    metadata: Any
+    evidenceSize: int
+    isUploaded: bool
+    heldAt: str
+    expiresAt: str
+    undecided: Literal["approve", "refuse"]
+    decidedBy: str | None
+    decidedAt: str | None
+    reason: str | None
+
+
+class AdminHeldActions(msgspec.Struct):
+    """Actions that wait, the oldest first."""
+
+    held: list[AdminHeld]
+    next: str | None
+
+
+class AdminHeldActionsAnswer(msgspec.Struct):
+    """A page of actions that wait."""
+
+    success: bool
+    data: AdminHeldActions
+
+
+class AdminHeldAnswer(msgspec.Struct):
+    """The action as it is now."""
+
+    success: bool
+    data: AdminHeld
+
+
+class Evidence(msgspec.Struct):
+    """What the user uploaded, as it came."""
+
+    media_type: ClassVar[str] = "application/octet-stream"

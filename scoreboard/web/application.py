@@ -23,6 +23,8 @@ from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
 from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.flags import AdminFlagRoutes
+from scoreboard.web.routes.admin.held import AdminHeldRoutes
 from scoreboard.web.routes.admin.log import AdminLogRoutes
 from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
@@ -64,10 +66,12 @@ class AdminRoutes:
 
     users: AdminUserRoutes
     corrections: AdminCorrectionRoutes
+    flags: AdminFlagRoutes
+    held: AdminHeldRoutes
     log: AdminLogRoutes
 
     def __iter__(self) -> Iterator[Route]:
-        for resource in (self.users, self.corrections, self.log):
+        for resource in (self.users, self.corrections, self.flags, self.held, self.log):
             yield from resource.routes()
 
 

@@ -15,6 +15,7 @@ from scoreboard.domain.admin_queries import (
     MAX_PAGE,
     read_action_id,
     read_limit,
+    read_number,
     read_numbers,
     read_search,
     read_text,
@@ -59,6 +60,12 @@ def test_user_ids_are_uuids_as_clients_have_them() -> None:
     assert read_user_id(str(user)) == read_user_id(str(user).upper()) == user
     for text in ("", "7", user.hex, f"{{{user}}}", user.urn, f"{user}\n", "me"):
         assert read_user_id(text) == NOT_FOUND
+
+
+def test_numbers_of_flags_and_held_actions() -> None:
+    assert read_number("7") == 7
+    for text in ("", "-1", "1.0", "x", "9223372036854775808", "9" * 30, "\u0661"):
+        assert read_number(text) == NOT_FOUND
 
 
 def test_a_reason_is_text_that_can_be_shown() -> None:

@@ -26,6 +26,7 @@ from scoreboard.http.request import Request, Response
 from scoreboard.http.server import Server
 from scoreboard.operations.action_queue import Pending, Queue
 from scoreboard.operations.authenticator import Identity
+from scoreboard.operations.held_actions import HeldActions
 from scoreboard.operations.outside_log_ins import OutsideLogIns
 from scoreboard.operations.pictures import Pictures
 from scoreboard.operations.read_leaderboard import Leaderboard
@@ -38,6 +39,7 @@ from scoreboard.security.checkpoints import LogSigner
 from scoreboard.settings.model import Settings
 from scoreboard.storage.board_cache import Standing
 from scoreboard.storage.board_refresh import BoardRefresh
+from scoreboard.storage.bus import Bus
 from scoreboard.storage.health import HealthMonitor
 from scoreboard.storage.postgres.staff import role_of
 from scoreboard.storage.redis.projection import Projection
@@ -58,6 +60,8 @@ from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
 from scoreboard.web.routes.actions import ActionRoutes
 from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
+from scoreboard.web.routes.admin.flags import AdminFlagRoutes
+from scoreboard.web.routes.admin.held import AdminHeldRoutes
 from scoreboard.web.routes.admin.log import AdminLogRoutes
 from scoreboard.web.routes.admin.users import AdminUserRoutes
 from scoreboard.web.routes.audit import AuditRoutes
@@ -200,13 +204,15 @@ class UnusedTransport:
         return None
 
 
-def admin_routes(bearer: Bearer, stores: Stores) -> AdminRoutes:
+def admin_routes(bearer: Bearer, stores: Stores, queue: Queue) -> AdminRoutes:
     """The routes of /admin on these stores. No board is told: tests of operations do that."""
     boards = BoardRefresh(stores, (Projection(stores.redis_direct, LEADERBOARD, lambda: None),), Breaker("redis"))
     staff = Staff(bearer, partial(role_of, stores))
     return AdminRoutes(
         AdminUserRoutes(staff, stores, boards),
         AdminCorrectionRoutes(staff, stores, boards),
+        AdminFlagRoutes(staff, stores),
+        AdminHeldRoutes(staff, stores, HeldActions(stores, queue, Bus(stores))),
         AdminLogRoutes(staff, stores),
     )
 
@@ -278,7 +284,7 @@ async def serve_web(
             avatars=AvatarRoutes(leaderboard, pictures),
             audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
             document=OpenApiRoutes(),
-            admin=admin_routes(bearer, people.stores),
+            admin=admin_routes(bearer, people.stores, made.queue),
         )
         routes = made.routes = (*resources, *more_routes(bearer))
         asgi = Asgi(build_application(routes, resources.document, error_pages))

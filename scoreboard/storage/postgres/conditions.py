@@ -21,6 +21,7 @@ import asyncpg
 
 from scoreboard.domain.actions import invalid
 from scoreboard.domain.audit import AuditEvent, AuditKind
+from scoreboard.domain.bans import Ban, banned
 from scoreboard.domain.conditions import Conditions, HeldStatus
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.outcomes import (
@@ -36,7 +37,8 @@ from scoreboard.storage.postgres import audit_events
 
 MAX_HELD_ACTIONS = 100  # of a user that wait at a time; more: 429
 
-LOCK_SQL = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+LOCK_SQL = "SELECT id, ban FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+REASON_SQL = "SELECT reason FROM bans WHERE user_id = $1 AND lifted_at IS NULL AND is_reason_shown"
 
 # What is known of each action (user, type, action id) of the batch. `points` and `count`: what its user has of its type
 # today, with what waits; $4: whether anybody asks.
@@ -210,10 +212,13 @@ async def decide_aio(
     places = [place for place, action in enumerate(actions) if action.conditions and outcomes[place] is None]
     if not places:
         return outcomes
-    present = {row["id"] for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
+    bans = {row["id"]: row["ban"] for row in await conn.fetch(LOCK_SQL, [actions[place].user for place in places])}
     for place in places:
-        if actions[place].user not in present:
+        ban = bans.get(actions[place].user)
+        if ban is None:
             outcomes[place] = USER_DELETED
+        elif ban == Ban.FULL:  # here, since record.sql comes after what is held, used or approved
+            outcomes[place] = banned(await conn.fetchval(REASON_SQL, actions[place].user))
     places = [place for place in places if outcomes[place] is None]
     decisions = _Decisions(await _read_aio(conn, actions, places))
     for place in places:

@@ -16,6 +16,7 @@ from scoreboard.domain.bans import Ban
 from scoreboard.domain.boards import rfc3339
 from scoreboard.domain.errors import Code, Refusal
 from scoreboard.domain.roles import Role, missing_role, read_role, refuse_moderation
+from scoreboard.drivers.stores import Stores
 
 # One order with action_logs.seq and audit_events.id, see migration 0008.
 NEXT_ID_SQL = "SELECT nextval('commit_ids') * 4096"
@@ -47,6 +48,19 @@ async def lock_subject_aio(conn: asyncpg.Connection, user: UUID, actor: UUID) ->
     if row is None:
         return NO_SUCH_USER
     return refuse_moderation(role, read_role(row["role"])) or Subject(user, Ban(row["ban"]))
+
+
+async def refuse_subject(stores: Stores, user: UUID, actor: UUID) -> Refusal | None:
+    """Why `actor` may not decide about the user now; None when he may, or there is no such user. For decisions whose
+    transaction is made elsewhere: nothing is locked. Raises StorageUnavailable."""
+    return await stores.in_transaction(_refuse_subject_aio, user, actor)
+
+
+async def _refuse_subject_aio(conn: asyncpg.Connection, user: UUID, actor: UUID) -> Refusal | None:
+    role = read_role(await conn.fetchval(ROLE_SQL, actor))
+    if role is None or not role.includes(Role.MODERATOR):
+        return missing_role(Role.MODERATOR)
+    return OWN_CASE if user == actor else refuse_moderation(role, read_role(await conn.fetchval(ROLE_SQL, user)))
 
 
 async def next_id_aio(conn: asyncpg.Connection) -> int:

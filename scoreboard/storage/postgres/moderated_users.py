@@ -41,13 +41,27 @@ BY_ADDRESS_SQL = _FOUND.format(
 )
 BY_ID_SQL = _FOUND.format("u.id = $2 AND ($3::text IS NULL OR lower(u.username COLLATE pg_c_utf8) > $3)")
 
+# By an id that somebody else gave; not by a guest's device key. One probe for each provider, of which there are few.
+BY_EXTERNAL_ID_SQL = _FOUND.format(
+    """u.id IN (
+    WITH RECURSIVE providers(name) AS (
+        (SELECT provider FROM identities ORDER BY provider LIMIT 1)
+        UNION ALL
+        SELECT (SELECT i.provider FROM identities i WHERE i.provider > p.name ORDER BY i.provider LIMIT 1)
+        FROM providers p WHERE p.name IS NOT NULL
+    )
+    SELECT i.user_id FROM providers p JOIN identities i ON i.provider = p.name AND i.external_id = $2
+    WHERE p.name <> 'device'
+)"""
+)
+
 USER_SQL = """
 SELECT u.id, u.username, u.avatar_url, u.role, u.ban, coalesce(u.created_at, 'epoch') AS created_at, s.total_score,
        '' AS key,
        (SELECT count(*) FROM sessions WHERE user_id = u.id AND revoked_at IS NULL AND expires_at > now()) AS sessions
 FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id WHERE u.id = $1"""
 
-# One timeline out of four tables, each read from the newest before ($2, $3) on. Actions are ordered by time first, as
+# One timeline out of five tables, each read from the newest before ($2, $3) on. Actions are ordered by time first, as
 # their index is: the order numbers of two nodes' actions may be the other way round.
 HISTORY_SQL = """
 SELECT kind, at, id, details FROM (
@@ -70,6 +84,11 @@ SELECT kind, at, id, details FROM (
          'actionId', action_id, 'reason', reason, 'by', actor,
          'undoneAt', (extract(epoch FROM undone_at) * 1000)::bigint, 'undoneBy', undone_by)
      FROM reversals WHERE user_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4)
+    UNION ALL
+    (SELECT 'flag', created_at, id, jsonb_build_object(
+         'flagId', id::text, 'rule', rule, 'hits', hits, 'evidence', evidence, 'state', state, 'reason', reason,
+         'by', decided_by, 'decidedAt', (extract(epoch FROM decided_at) * 1000)::bigint)
+     FROM flags WHERE user_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4)
     UNION ALL
     (SELECT 'note', created_at, id, jsonb_build_object('note', note, 'by', actor)
      FROM user_notes WHERE user_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4)
@@ -103,7 +122,7 @@ class HistoryPlace(NamedTuple):
 NEWEST = HistoryPlace(MAX_MICROSECONDS, 2**63 - 1)
 
 
-HistoryKind = Literal["action", "ban", "reversal", "note"]
+HistoryKind = Literal["action", "ban", "reversal", "flag", "note"]
 
 
 class HistoryEntry(NamedTuple):
@@ -116,10 +135,19 @@ class HistoryEntry(NamedTuple):
     details: Mapping[str, Any]
 
 
-async def search(stores: Stores, query: str, limit: int, after: str | None = None) -> list[FoundUser]:
-    """Users whose name begins with `query`, case ignored, or whose whole e-mail address or id it is; all users for an
-    empty one. In the order of their names. `after`: the key of the last user of the page before."""
+async def search(
+    stores: Stores, query: str, limit: int, after: str | None = None
+) -> tuple[list[FoundUser], str | None]:
+    """Users whose name begins with `query`, case ignored, or whose whole e-mail address, id or external id it is; all
+    users for an empty one. And where the next page begins; None on the last.
+
+    In the order of their names; on the first page, users with that external id come first, beyond `limit`. `after`:
+    where the page begins.
+    """
     limit = min(limit, MAX_PAGE)
+    others = list[FoundUser]()
+    if query and after is None:
+        others = [_found(row) for row in await stores.fetch(BY_EXTERNAL_ID_SQL, MAX_PAGE, query)]
     if email_addresses.is_address(query):
         rows = await stores.fetch(BY_ADDRESS_SQL, limit, email_addresses.spellings(query), after)
     else:
@@ -128,7 +156,9 @@ async def search(stores: Stores, query: str, limit: int, after: str | None = Non
         except ValueError:
             by_id = []
         rows = by_id or await stores.fetch(BY_NAME_SQL, limit, query, after)
-    return [_found(row) for row in rows]
+    found = [_found(row) for row in rows]
+    known = {each.user for each in others}
+    return others + [each for each in found if each.user not in known], found[-1].key if len(found) == limit else None
 
 
 async def read_user(stores: Stores, user: UUID) -> tuple[FoundUser, int] | None:
@@ -138,7 +168,7 @@ async def read_user(stores: Stores, user: UUID) -> tuple[FoundUser, int] | None:
 
 
 async def history(stores: Stores, user: UUID, limit: int, before: HistoryPlace = NEWEST) -> list[HistoryEntry]:
-    """The user's actions, bans, reversals and notes, the newest first."""
+    """The user's actions, bans, reversals, flags and notes, the newest first."""
     return await stores.in_transaction(_history_aio, user, min(limit, MAX_PAGE), before)
 
 

@@ -185,7 +185,7 @@ function showScore({ score, rank, points = 0 }) {
   if (news) refreshRank();
   if (!points || announcedScore === score) return;
   announcedScore = score;
-  announce(`+${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
+  announce(`${points > 0 ? '+' : ''}${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
 }
 
 // ---- the actions --------------------------------------------------------------------------------------------------

@@ -1,19 +1,21 @@
-"""What moderators find and read: users without their addresses, and one history out of four tables.
+"""What moderators find and read: users without their addresses, and one history out of five tables.
 
 Also tests storage/postgres/notes.
 """
 
-from functools import partial
 from uuid import uuid4
 
 import pytest
 
+from scoreboard.domain.anomalies import AnomalyRule
 from scoreboard.domain.bans import Ban
 from scoreboard.domain.errors import Code, Refusal
+from scoreboard.domain.flags import FlagDraft, Verdict
 from scoreboard.domain.roles import Role
 from scoreboard.drivers.stores import Stores
-from scoreboard.storage.postgres import bans, moderated_users, notes, reversals
-from scoreboard.storage.postgres.moderated_users import NEWEST
+from scoreboard.operations.flags import decide
+from scoreboard.storage.postgres import bans, flags, moderated_users, notes, reversals
+from scoreboard.storage.postgres.moderated_users import NEWEST, FoundUser
 from tests.storage.postgres.moderators import user_with
 from tests.storage.seeds import claim
 from tests.storage.two_boards import BOARDS, TwoBoardNode
@@ -23,7 +25,12 @@ async def test_users_are_found_by_the_beginning_of_the_name_the_address_or_the_i
     """Case makes no difference. By a part of the address nobody is found: it could be guessed piece by piece."""
     ada = await user_with(stores, Role.VIEWER, "Ada")
     adam, bea = await user_with(stores, name="adam"), await user_with(stores, name="Bea")
-    search = partial(moderated_users.search, stores)
+
+    async def search(query: str, limit: int) -> list[FoundUser]:
+        found, following = await moderated_users.search(stores, query, limit)
+        assert following is None
+        return found
+
     assert [found.user for found in await search("", 10)] == [ada, adam, bea]
     assert [found.user for found in await search("AD", 10)] == [ada, adam]
     assert [found.user for found in await search("BEA@EXAMPLE.ORG", 10)] == [bea]
@@ -38,12 +45,35 @@ async def test_users_are_found_by_the_beginning_of_the_name_the_address_or_the_i
 async def test_a_search_has_pages(stores: Stores) -> None:
     """Each begins after the key of the last user of the one before."""
     made = [await user_with(stores, name=f"P{number}") for number in range(5)]
-    found, after = list[object](), None
-    while page := await moderated_users.search(stores, "p", 2, after):
+    page, after = await moderated_users.search(stores, "p", 2)
+    found = [each.user for each in page]
+    while after is not None:
+        page, after = await moderated_users.search(stores, "p", 2, after)
         assert len(page) <= 2
         found += [each.user for each in page]
-        after = page[-1].key
     assert found == made
+
+
+async def test_users_are_found_by_the_id_that_somebody_else_gave(stores: Stores) -> None:
+    """Of any issuer or game server, first of all. The hash of a guest's device key finds nobody."""
+    ada, bea = await user_with(stores, name="Ada"), await user_with(stores, name="Bea")
+    cid = await user_with(stores, name="Steam-7 and more")
+    for provider, external, user in (
+        ("server", "steam-7", ada),
+        ("school", "steam-7", bea),
+        ("device", "ab" * 32, cid),
+        ("zoo", "steam-8", cid),
+    ):
+        await stores.execute(
+            "INSERT INTO identities (provider, external_id, user_id) VALUES ($1, $2, $3)", provider, external, user
+        )
+    found, following = await moderated_users.search(stores, "steam-7", 1)
+    assert [each.user for each in found] == [ada, bea, cid]
+    assert following == "steam-7 and more"
+    assert await moderated_users.search(stores, "steam-7", 1, following) == ([], None)
+    assert await moderated_users.search(stores, "ab" * 32, 10) == ([], None)
+    found, _ = await moderated_users.search(stores, "steam-8", 10)
+    assert [each.user for each in found] == [cid]
 
 
 async def test_a_search_reads_the_index_of_names(stores: Stores) -> None:
@@ -69,13 +99,16 @@ async def test_the_history_is_one_timeline_newest_first(stores: Stores) -> None:
     await node.submit(claim(ann, points=5, action_id="a2"))
     await reversals.reverse(stores, BOARDS, ann, "a1", "not played", mia)
     assert isinstance(await notes.add(stores, ann, "asked by mail", mia), int)
+    (draft,) = await stores.in_transaction(flags.open_aio, [FlagDraft(AnomalyRule.POINTS_JUMP, ann, {"points": 2000})])
+    await decide(stores, draft.id, Verdict.REVOKE, str(mia), "a bot")
     await bans.put_on(stores, ann, Ban.FULL, "a bot", mia, is_reason_shown=True)
     await bans.lift(stores, ann, mia)
     history = await moderated_users.history(stores, ann, 50)
-    assert [entry.kind for entry in history] == ["ban", "note", "reversal", "action", "action"]
-    ban, note, reversal, newer, older = (dict(entry.details) for entry in history)
+    assert [entry.kind for entry in history] == ["ban", "flag", "note", "reversal", "action", "action"]
+    ban, flag, note, reversal, newer, older = (dict(entry.details) for entry in history)
     assert ban.pop("liftedAt") >= history[0].at_ms
     assert ban == {"shadow": False, "reason": "a bot", "reasonShown": True, "by": "Mia", "liftedBy": "Mia"}
+    assert (flag["rule"], flag["state"], flag["by"]) == ("points_jump", "revoked", "Mia")
     assert note == {"note": "asked by mail", "by": "Mia"}
     assert reversal == {
         "actionId": "a1",

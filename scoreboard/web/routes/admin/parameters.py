@@ -7,12 +7,13 @@ from uuid import UUID
 
 import msgspec
 
-from scoreboard.domain.admin_queries import Values, read_action_id, read_user_id
+from scoreboard.domain.admin_queries import Values, read_action_id, read_number, read_user_id
 from scoreboard.domain.errors import Refusal
 from scoreboard.domain.queries import OUT_OF_BOUNDS, check_parameters, parse_query
 from scoreboard.http.request import Request
 
-USER_SEGMENT, ACTION_SEGMENT = 5, 7  # of /api/v1/admin/users/<user>/actions/<action>/…, split at slashes
+# Of /api/v1/admin/users/<user>/actions/<action>/…, split at slashes; flags and held actions stand where users do.
+USER_SEGMENT, ACTION_SEGMENT = 5, 7
 
 
 def user_of(request: Request) -> UUID | Refusal:
@@ -23,6 +24,11 @@ def user_of(request: Request) -> UUID | Refusal:
 def action_of(request: Request) -> str | Refusal:
     """The action id that the path names."""
     return read_action_id(request.path.split(b"/")[ACTION_SEGMENT])
+
+
+def number_of(request: Request) -> int | Refusal:
+    """The flag or the held action that the path names."""
+    return read_number(request.path.split(b"/")[USER_SEGMENT].decode("latin-1"))
 
 
 def read_query(request: Request, query_type: type[msgspec.Struct]) -> Values | Refusal:

@@ -69,7 +69,7 @@ _ban = msgspec.json.Decoder(BanBody)
 _note = msgspec.json.Decoder(NoteBody)
 _role = msgspec.json.Decoder(RoleBody)
 
-_TIMES = ("liftedAt", "undoneAt")  # in the details of an entry of the history, in Unix milliseconds
+_TIMES = ("liftedAt", "undoneAt", "decidedAt")  # in the details of an entry of the history, in Unix milliseconds
 _BAN_NAMES: dict[Ban, BanName | None] = {Ban.NONE: None, Ban.SHADOW: "shadow", Ban.FULL: "ban"}
 
 
@@ -144,7 +144,7 @@ class AdminUserRoutes:
         )
 
     async def search(self, request: Request, _member: Member) -> Response | Refusal:
-        """Find users by the beginning of the name, the whole e-mail address, or the id."""
+        """Find users by the beginning of the name, or the whole e-mail address, id or external id."""
         values = read_query(request, UsersQuery)
         if isinstance(values, Refusal):
             return values
@@ -155,11 +155,11 @@ class AdminUserRoutes:
             return limit
         if isinstance(after, Refusal):
             return after
-        found = await moderated_users.search(self._stores, text, limit, after)
-        return success(AdminUsers([_user(each) for each in found], found[-1].key if len(found) == limit else None))
+        found, following = await moderated_users.search(self._stores, text, limit, after)
+        return success(AdminUsers([_user(each) for each in found], following))
 
     async def read(self, request: Request, _member: Member) -> Response | Refusal:
-        """Read one user: role, ban, sessions, and the history of actions, bans, reversals and notes."""
+        """Read one user: role, ban, sessions, and the history of actions, bans, reversals, flags, notes."""
         user, values = user_of(request), read_query(request, HistoryQuery)
         if isinstance(user, Refusal):
             return user
