@@ -30,6 +30,7 @@ from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.listeners import MetricsHandlers, WebParts, build_public_handlers
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import Branding, load_branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
@@ -165,6 +166,7 @@ def _build_routes(
         ),
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
         AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
+        AuditPage(branding),
         OpenApiRoutes(),
         _build_admin_routes(web.bearer, stores, writes),
         metrics=not settings.server.metrics_port,

@@ -17,6 +17,7 @@ from scoreboard.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, STATUS, TITL
 from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
@@ -92,6 +93,7 @@ class WebRoutes:
     pages: PageRoutes
     avatars: AvatarRoutes
     audit: AuditRoutes
+    audit_page: AuditPage
     document: OpenApiRoutes
     admin: AdminRoutes
     metrics: bool = True  # served here; False: at a listener of its own
@@ -99,7 +101,7 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
-            *(self.live, self.server, self.pages, self.avatars, self.audit, self.document),
+            *(self.live, self.server, self.pages, self.avatars, self.audit, self.audit_page, self.document),
         ):
             yield from resource.routes()
         yield from self.admin

@@ -53,6 +53,7 @@ from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
+from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import SHIPPED, Branding
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
@@ -283,6 +284,7 @@ async def serve_web(
             ),
             avatars=AvatarRoutes(leaderboard, pictures),
             audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
+            audit_page=AuditPage(branding),
             document=OpenApiRoutes(),
             admin=admin_routes(bearer, people.stores, made.queue),
         )
