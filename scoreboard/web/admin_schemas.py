@@ -92,6 +92,13 @@ class FlagsQuery(msgspec.Struct):
     limit: Limit = DEFAULT_PAGE
 
 
+class ServerKeysQuery(msgspec.Struct):
+    """The page of the list. `cursor`: the id of the last key of the page before."""
+
+    cursor: Cursor = ""
+    limit: Limit = DEFAULT_PAGE
+
+
 class LogQuery(msgspec.Struct):
     """One kind of event, the user it is about, and the page."""
 
@@ -102,6 +109,21 @@ class LogQuery(msgspec.Struct):
 
 
 # ---- responses ------------------------------------------------------------------------------------------------------
+
+
+class OwnRole(msgspec.Struct):
+    """Who asks, and with which role."""
+
+    userId: str
+    username: str
+    role: Role
+
+
+class OwnRoleAnswer(msgspec.Struct):
+    """The user of the token has a role."""
+
+    success: bool
+    data: OwnRole
 
 
 class AdminUser(msgspec.Struct):
@@ -133,7 +155,7 @@ class AdminUsersAnswer(msgspec.Struct):
 class HistoryEntry(msgspec.Struct):
     """What happened. `kind` says what `details` has: of an action also whether it is reversed now."""
 
-    kind: Literal["action", "ban", "reversal", "flag", "note"]
+    kind: Literal["action", "ban", "reversal", "flag", "held", "note"]
     id: str
     at: str
     details: dict[str, Any]
@@ -222,13 +244,14 @@ class UserRoleAnswer(msgspec.Struct):
 
 
 class LogEntry(msgspec.Struct):
-    """Who did what about whom. `actor`: a user's id, or another name; `actorName`: of a user who is not deleted."""
+    """Who did what about whom. `actor`: a user's id, or another name; names are of users who are not deleted."""
 
     id: str
     kind: str
     actor: str
     actorName: str | None
     subject: str | None
+    subjectName: str | None
     details: dict[str, Any]
     at: str
 
@@ -248,17 +271,20 @@ class LogAnswer(msgspec.Struct):
 
 
 class AdminFlag(msgspec.Struct):
-    """What a rule found about a user. `hits`: how often, while it was open."""
+    """What a rule found about a user. `hits`: how often, while it was open. `decidedByName`: of a moderator who is not
+    deleted."""
 
     flagId: str
     rule: str
     userId: str
+    username: str | None
     evidence: dict[str, Any]
     hits: int
     createdAt: str
     lastHitAt: str
     state: Literal["open", "approved", "revoked"]
     decidedBy: str | None
+    decidedByName: str | None
     decidedAt: str | None
     reason: str | None
 
@@ -290,6 +316,7 @@ class AdminHeld(msgspec.Struct):
 
     heldId: str
     userId: str
+    username: str | None
     actionId: str
     actionType: str
     points: int
@@ -301,6 +328,7 @@ class AdminHeld(msgspec.Struct):
     expiresAt: str
     undecided: Literal["approve", "refuse"]
     decidedBy: str | None
+    decidedByName: str | None
     decidedAt: str | None
     reason: str | None
 
@@ -324,6 +352,33 @@ class AdminHeldAnswer(msgspec.Struct):
 
     success: bool
     data: AdminHeld
+
+
+class AdminServerKey(msgspec.Struct):
+    """A server key without its secret. `overlaps`: the secret before the last rotation is valid too."""
+
+    keyId: str
+    name: str
+    scopes: list[str]
+    createdAt: str
+    lastUsedAt: str | None
+    expiresAt: str | None
+    revokedAt: str | None
+    overlaps: bool
+
+
+class AdminServerKeys(msgspec.Struct):
+    """Server keys by their creation, at most as many as a server may have."""
+
+    keys: list[AdminServerKey]
+    next: str | None
+
+
+class AdminServerKeysAnswer(msgspec.Struct):
+    """A page of server keys."""
+
+    success: bool
+    data: AdminServerKeys
 
 
 class Evidence(msgspec.Struct):

@@ -39,13 +39,14 @@ async def add_aio(conn: asyncpg.Connection, events: Sequence[AuditEvent]) -> Non
 
 
 class StoredEvent(NamedTuple):
-    """An event as it stands in the log. `actor_name`: of an actor who is a user and not deleted."""
+    """An event as it stands in the log. `actor_name`, `subject_name`: of users who are not deleted."""
 
     id: int
     kind: str
     actor: str
     actor_name: str | None
     subject: UUID | None
+    subject_name: str | None
     details: Mapping[str, Any]
     created_ms: int  # Unix milliseconds
 
@@ -65,7 +66,8 @@ async def _page_aio(
     used = {condition: value for condition, value in given.items() if value is not None}
     where = " AND ".join(condition.format(number) for number, condition in enumerate(used, 2)) or "true"
     rows = await conn.fetch(PAGE_SQL.replace("{where}", where), limit, *used.values())
-    names = await names_aio(conn, {row["actor"] for row in rows})
+    named = {str(row[column]) for row in rows for column in ("actor", "subject") if row[column]}
+    names = await names_aio(conn, named)
     return [
         StoredEvent(
             row["id"],
@@ -73,6 +75,7 @@ async def _page_aio(
             row["actor"],
             names.get(row["actor"]),
             row["subject"],
+            names.get(str(row["subject"])),
             json.loads(row["details"]),
             milliseconds(row["created_at"]),
         )

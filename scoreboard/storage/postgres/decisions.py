@@ -74,6 +74,11 @@ async def decided_aio(conn: asyncpg.Connection, what: str, actor: str, at: datet
     return Refusal(Code.CONFLICT, f"{what} by {names.get(actor, actor)} at {rfc3339(milliseconds(at))}.")
 
 
+async def names(stores: Stores, actors: Iterable[str | None]) -> dict[str, str]:
+    """`names_aio` in a transaction of its own; None is nobody. Raises StorageUnavailable."""
+    return await stores.in_transaction(names_aio, [actor for actor in actors if actor])
+
+
 async def names_aio(conn: asyncpg.Connection, actors: Iterable[str]) -> dict[str, str]:
     """The names of those actors that are users, by what the actor is called in the tables. Deleted ones are absent."""
     ids = set[UUID]()

@@ -61,7 +61,7 @@ SELECT u.id, u.username, u.avatar_url, u.role, u.ban, coalesce(u.created_at, 'ep
        (SELECT count(*) FROM sessions WHERE user_id = u.id AND revoked_at IS NULL AND expires_at > now()) AS sessions
 FROM users AS u LEFT JOIN scores AS s ON s.user_id = u.id WHERE u.id = $1"""
 
-# One timeline out of five tables, each read from the newest before ($2, $3) on. Actions are ordered by time first, as
+# One timeline out of six tables, each read from the newest before ($2, $3) on. Actions are ordered by time first, as
 # their index is: the order numbers of two nodes' actions may be the other way round.
 HISTORY_SQL = """
 SELECT kind, at, id, details FROM (
@@ -89,6 +89,11 @@ SELECT kind, at, id, details FROM (
          'flagId', id::text, 'rule', rule, 'hits', hits, 'evidence', evidence, 'state', state, 'reason', reason,
          'by', decided_by, 'decidedAt', (extract(epoch FROM decided_at) * 1000)::bigint)
      FROM flags WHERE user_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4)
+    UNION ALL
+    (SELECT 'held', held_at, id, jsonb_build_object(
+         'actionId', action_id, 'actionType', action_type, 'points', points, 'status', status, 'reason', reason,
+         'by', decided_by, 'decidedAt', (extract(epoch FROM decided_at) * 1000)::bigint)
+     FROM held_actions WHERE user_id = $1 AND (held_at, id) < ($2, $3) ORDER BY held_at DESC, id DESC LIMIT $4)
     UNION ALL
     (SELECT 'note', created_at, id, jsonb_build_object('note', note, 'by', actor)
      FROM user_notes WHERE user_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4)
@@ -122,7 +127,7 @@ class HistoryPlace(NamedTuple):
 NEWEST = HistoryPlace(MAX_MICROSECONDS, 2**63 - 1)
 
 
-HistoryKind = Literal["action", "ban", "reversal", "flag", "note"]
+HistoryKind = Literal["action", "ban", "reversal", "flag", "held", "note"]
 
 
 class HistoryEntry(NamedTuple):
@@ -168,7 +173,7 @@ async def read_user(stores: Stores, user: UUID) -> tuple[FoundUser, int] | None:
 
 
 async def history(stores: Stores, user: UUID, limit: int, before: HistoryPlace = NEWEST) -> list[HistoryEntry]:
-    """The user's actions, bans, reversals, flags and notes, the newest first."""
+    """The user's actions, bans, reversals, flags, held actions and notes, the newest first."""
     return await stores.in_transaction(_history_aio, user, min(limit, MAX_PAGE), before)
 
 

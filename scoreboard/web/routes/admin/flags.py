@@ -3,7 +3,7 @@
 Tested in tests/web/routes/admin/test_flags.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -17,7 +17,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.flags import decide
 from scoreboard.storage.postgres import flags as flag_store
-from scoreboard.storage.postgres.decisions import refuse_subject
+from scoreboard.storage.postgres.decisions import names, refuse_subject
 from scoreboard.web import json_body
 from scoreboard.web.admin_schemas import AdminFlag, AdminFlagAnswer, AdminFlags, AdminFlagsAnswer, FlagBody, FlagsQuery
 from scoreboard.web.responses import success
@@ -75,7 +75,7 @@ class AdminFlagRoutes:
             return invalid_request("user", "is not a user's id")
         before = cursor[0] if cursor else None
         found = await flag_store.list_flags(self._stores, state=state, user=user, before=before, limit=limit)
-        return success(AdminFlags([_flag(flag) for flag in found], str(found[-1].id) if len(found) == limit else None))
+        return success(AdminFlags(await self._described(found), str(found[-1].id) if len(found) == limit else None))
 
     async def decide(self, request: Request, member: Member) -> Response | Refusal:
         """Decide a flag: the actions stand (approve), or they do not (revoke). Nothing else follows by itself."""
@@ -97,9 +97,15 @@ class AdminFlagRoutes:
             return NO_SUCH_FLAG
         if not decision.is_made:
             at = rfc3339(decision.flag.decided_ms or 0)
-            what = f"This flag was decided already: {decision.flag.state}, by {decision.flag.decided_by} at {at}."
-            return Refusal(Code.CONFLICT, what)
-        return success(_flag(decision.flag))
+            by = decision.flag.decided_by or ""
+            by = (await names(self._stores, [by])).get(by, by)
+            return Refusal(Code.CONFLICT, f"This flag was decided already: {decision.flag.state}, by {by} at {at}.")
+        return success((await self._described([decision.flag]))[0])
+
+    async def _described(self, flags: list[Flag]) -> list[AdminFlag]:
+        """The flags with the names of those whom they mention."""
+        known = await names(self._stores, {name for flag in flags for name in (str(flag.user), flag.decided_by)})
+        return [_flag(flag, known) for flag in flags]
 
 
 def _read_state(values: Values) -> FlagState | Refusal | None:
@@ -113,17 +119,19 @@ def _user(values: Values) -> str:
     return values.get("user", ("",))[-1]
 
 
-def _flag(flag: Flag) -> AdminFlag:
+def _flag(flag: Flag, known: Mapping[str, str]) -> AdminFlag:
     return AdminFlag(
         flagId=str(flag.id),
         rule=flag.rule,
         userId=str(flag.user),
+        username=known.get(str(flag.user)),
         evidence=dict(flag.evidence),
         hits=flag.hits,
         createdAt=rfc3339(flag.created_ms),
         lastHitAt=rfc3339(flag.last_hit_ms),
         state=flag.state.value,
         decidedBy=flag.decided_by,
+        decidedByName=known.get(flag.decided_by or ""),
         decidedAt=None if flag.decided_ms is None else rfc3339(flag.decided_ms),
         reason=flag.reason,
     )

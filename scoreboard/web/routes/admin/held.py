@@ -3,7 +3,7 @@
 Tested in tests/web/routes/admin/test_held.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -17,7 +17,7 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.http.request import Request, Response
 from scoreboard.operations.held_actions import HeldActions
 from scoreboard.storage.postgres import evidence, held_actions
-from scoreboard.storage.postgres.decisions import refuse_subject
+from scoreboard.storage.postgres.decisions import names, refuse_subject
 from scoreboard.storage.postgres.held_actions import HeldRow
 from scoreboard.web import json_body
 from scoreboard.web.admin_schemas import (
@@ -94,7 +94,8 @@ class AdminHeldRoutes:
         if isinstance(cursor, Refusal):
             return cursor
         rows = await held_actions.waiting(self._stores, cursor[0] if cursor else 0, limit)
-        return success(AdminHeldActions([_held(row) for row in rows], str(rows[-1].id) if len(rows) == limit else None))
+        following = str(rows[-1].id) if len(rows) == limit else None
+        return success(AdminHeldActions(await self._described(rows), following))
 
     async def evidence(self, request: Request, _member: Member) -> Response | Refusal:
         """Read the evidence of an action, as the user uploaded it."""
@@ -125,7 +126,7 @@ class AdminHeldRoutes:
             request_id=request.request_id.decode(),
         )
         if not isinstance(outcome, Refusal):
-            return success(_held(outcome))
+            return success((await self._described([outcome]))[0])
         if outcome.code is Code.CONFLICT and (now := await self._decided(row.id)):
             return now
         return outcome
@@ -141,14 +142,22 @@ class AdminHeldRoutes:
         row = await held_actions.find_by_id(self._stores, held)
         if row is None or row.decided_ms is None:
             return None
-        what = f"This action was decided already: {row.status}, by {row.decided_by} at {rfc3339(row.decided_ms)}."
+        by = row.decided_by or ""
+        by = (await names(self._stores, [by])).get(by, by)
+        what = f"This action was decided already: {row.status}, by {by} at {rfc3339(row.decided_ms)}."
         return Refusal(Code.CONFLICT, what)
 
+    async def _described(self, rows: list[HeldRow]) -> list[AdminHeld]:
+        """The actions with the names of those whom they mention."""
+        known = await names(self._stores, {name for row in rows for name in (str(row.user), row.decided_by)})
+        return [_held(row, known) for row in rows]
 
-def _held(row: HeldRow) -> AdminHeld:
+
+def _held(row: HeldRow, known: Mapping[str, str]) -> AdminHeld:
     return AdminHeld(
         heldId=str(row.id),
         userId=str(row.user),
+        username=known.get(str(row.user)),
         actionId=row.action_id,
         actionType=row.action_type,
         points=row.points,
@@ -160,6 +169,7 @@ def _held(row: HeldRow) -> AdminHeld:
         expiresAt=rfc3339(row.expires_ms),
         undecided=row.undecided.value,
         decidedBy=row.decided_by,
+        decidedByName=known.get(row.decided_by or ""),
         decidedAt=None if row.decided_ms is None else rfc3339(row.decided_ms),
         reason=row.reason,
     )

@@ -83,6 +83,7 @@ def _entry(event: StoredEvent) -> LogEntry:
         event.actor,
         event.actor_name,
         None if event.subject is None else str(event.subject),
+        event.subject_name,
         dict(event.details),
         rfc3339(event.created_ms),
     )

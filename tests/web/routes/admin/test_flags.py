@@ -33,6 +33,7 @@ async def test_flags_are_listed_and_decided_once(database_url: str, redis_url: s
         assert everything["next"] is None
         flag = everything["flags"][2]
         assert (flag["userId"], flag["rule"], flag["state"]) == (str(ann.user), rules[0], "open")
+        assert (flag["username"], flag["decidedByName"]) == ("Ann", None)
         assert (flag["evidence"], flag["decidedBy"]) == ({"points": 2000}, None)
         page = (await mia.send("GET", "flags", params={"limit": "2"})).json()["data"]
         rest = (await mia.send("GET", "flags", params={"limit": "2", "cursor": page["next"]})).json()["data"]
@@ -40,9 +41,10 @@ async def test_flags_are_listed_and_decided_once(database_url: str, redis_url: s
         decided = await mia.send("POST", f"flags/{first}", json={"verdict": "revoke", "reason": " a bot "})
         data = decided.json()["data"]
         assert (data["state"], data["decidedBy"], data["reason"]) == ("revoked", str(mia.user), "a bot")
+        assert data["decidedByName"] == "Mia"
         again = await max_.send("POST", f"flags/{first}", json={"verdict": "approve", "reason": "fine"})
         assert again.status_code == 409
-        assert again.json()["detail"].startswith(f"This flag was decided already: revoked, by {mia.user} at 2")
+        assert again.json()["detail"].startswith("This flag was decided already: revoked, by Mia at 2")
         found = (await max_.send("GET", "flags", params={"state": "revoked"})).json()["data"]["flags"]
         assert [flag["flagId"] for flag in found] == [first]
         found = (await max_.send("GET", "flags", params={"user": str(ann.user), "state": "open"})).json()["data"][

@@ -40,12 +40,14 @@ async def test_waiting_actions_are_listed_oldest_first_and_decided_once(database
         assert rest["next"] is None
         row = page["held"][0]
         assert (row["userId"], row["actionId"], row["points"]) == (str(ann.user), "a0", 5)
+        assert (row["username"], row["decidedByName"]) == ("Ann", None)
         assert (row["metadata"], row["status"], row["undecided"]) == ({"lap": 3}, "held", "refuse")
         refused = (await mia.send("POST", f"held/{numbers[0]}", json=REFUSE)).json()["data"]
         assert (refused["status"], refused["decidedBy"], refused["reason"]) == ("refused", str(mia.user), "too fast")
+        assert refused["decidedByName"] == "Mia"
         again = await max_.send("POST", f"held/{numbers[0]}", json={"verdict": "approve", "reason": "fine"})
         assert again.status_code == 409
-        assert again.json()["detail"].startswith(f"This action was decided already: refused, by {mia.user} at 2")
+        assert again.json()["detail"].startswith("This action was decided already: refused, by Mia at 2")
         left = (await mia.send("GET", "held")).json()["data"]["held"]
         assert [row["heldId"] for row in left] == numbers[1:]
 

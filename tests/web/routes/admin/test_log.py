@@ -20,8 +20,8 @@ async def test_every_decision_is_in_the_log(database_url: str, redis_url: str) -
         answer = await adam.send("GET", "log", params={"subject": str(ann.user)})
         events = answer.json()["data"]["events"]
         assert [event["kind"] for event in events] == ["role_changed", "note_added", "ban_lifted", "user_banned"]
-        assert {(event["actor"], event["actorName"], event["subject"]) for event in events} == {
-            (str(adam.user), "Adam", str(ann.user))
+        assert {(event["actor"], event["actorName"], event["subject"], event["subjectName"]) for event in events} == {
+            (str(adam.user), "Adam", str(ann.user), "Ann")
         }
         assert events[0]["details"] == {"before": "none", "after": "viewer"}
         assert "fool" not in answer.text
