@@ -1,4 +1,4 @@
-"""The web: what routes share, the routes themselves, and the two servers.
+"""The web: what routes share, the routes themselves, and the servers.
 
 web.listeners makes tables of the routes; a request that is in none of them goes to Quart.
 Tested with whole nodes, for example in tests/e2e/test_two_nodes.py.
@@ -26,16 +26,19 @@ from scoreboard.telemetry.request_times import name_routes
 from scoreboard.web.application import AdminRoutes, WebRoutes, build_application
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
+from scoreboard.web.console_routes import split
 from scoreboard.web.cors import Origins
 from scoreboard.web.headers import ResponseHeaders
 from scoreboard.web.listeners import MetricsHandlers, WebParts, build_public_handlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import Branding, load_branding
+from scoreboard.web.pages.console_page import ConsolePage
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.route import build_direct_table, paths
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.console import AdminConsoleRoutes
 from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
 from scoreboard.web.routes.admin.flags import AdminFlagRoutes
 from scoreboard.web.routes.admin.held import AdminHeldRoutes
@@ -56,21 +59,37 @@ from scoreboard.web.routes.users import UserRoutes
 from scoreboard.web.staff import Staff
 
 METRICS_PLACES = 16  # connections at the metrics' own port, out of the process' reserve of descriptors
+CONSOLE_PLACES = 24  # the same at the console's own port: four browsers, of six connections each
+
+
+class ConsoleParts(NamedTuple):
+    """The console's own port."""
+
+    asgi: Asgi
+    server: Server
 
 
 class HttpParts(NamedTuple):
-    """What the node starts, drains and stops. `health.draining` is set when the drain begins."""
+    """What the node starts, drains and stops. `health.draining` is set when the drain begins. `console`: None where the
+    public port serves it."""
 
     health: HealthRoutes
     asgi: Asgi
     server: Server
     metrics_server: Server
+    console: ConsoleParts | None
 
 
 def build_web_parts(settings: Settings, accounts: AccountParts) -> WebParts:
     """What routes, transports and listeners share."""
     server = settings.server
-    origins = Origins(public_url=server.public_url, allowed=server.allowed_origins, names=(server.host,))
+    console = settings.console
+    origins = Origins(
+        public_url=server.public_url,
+        console_url=console.public_url,
+        allowed=server.allowed_origins,
+        names=(server.host, console.host),
+    )
     return WebParts(
         origins=origins,
         addresses=Addresses(server.trusted_proxies),
@@ -97,21 +116,39 @@ def build_http(
     transports: Transports,
     transparency: TransparencyLog,
 ) -> HttpParts:
-    """The application and both servers. Nothing listens before the node starts them."""
+    """The applications and the servers. Nothing listens before the node starts them."""
     branding = load_branding(settings.page)
     error_pages = ErrorPages(branding)
     health = NodeHealth(monitor, writes.projectors, reads.boards)
     routes = _build_routes(
         settings, web, stores, health, accounts, outside, writes, reads, pictures, transports, transparency, branding
     )
-    asgi = Asgi(build_application(routes, routes.document, error_pages))
+    apart = split(routes) if settings.console.port else None
+    public = apart.public if apart else tuple(routes)
+    asgi = Asgi(build_application(public, routes.document, error_pages))
     metrics_routes = tuple(routes.health.routes(metrics=True))
     name_routes(paths((*routes, *metrics_routes)))
+    files = routes.pages.paths
     handlers = build_public_handlers(
-        settings, web, routes, error_pages, websockets=transports.websocket, application=asgi
+        settings, web, public, error_pages, files=files, websockets=transports.websocket, application=asgi
     )
+    console = None
+    if apart:
+        console_asgi = Asgi(
+            build_application(apart.console, OpenApiRoutes(), error_pages)
+        )  # its document is not served
+        console_handlers = build_public_handlers(
+            settings, web, apart.console, error_pages, files=files, websockets=None, application=console_asgi
+        )
+        console = ConsoleParts(console_asgi, Server(console_handlers, places=CONSOLE_PLACES))
     metrics_handlers = MetricsHandlers(web.heads, build_direct_table(metrics_routes))
-    return HttpParts(routes.health, asgi, Server(handlers), Server(metrics_handlers, places=METRICS_PLACES))
+    return HttpParts(
+        routes.health,
+        asgi,
+        Server(handlers),
+        Server(metrics_handlers, places=METRICS_PLACES),
+        console,
+    )
 
 
 def _build_routes(
@@ -170,6 +207,7 @@ def _build_routes(
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
         AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
         AuditPage(branding),
+        ConsolePage(branding),
         OpenApiRoutes(),
         _build_admin_routes(web.bearer, stores, writes),
         metrics=not settings.server.metrics_port,
@@ -186,4 +224,5 @@ def _build_admin_routes(bearer: Bearer, stores: Stores, writes: WriteParts) -> A
         AdminFlagRoutes(staff, stores),
         AdminHeldRoutes(staff, stores, writes.held_actions),
         AdminLogRoutes(staff, stores),
+        AdminConsoleRoutes(staff, stores),
     )

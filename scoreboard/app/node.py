@@ -19,6 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from logging import INFO, WARNING
 from secrets import token_hex
@@ -37,6 +38,7 @@ from scoreboard.app.workers import build_workers, start_workers
 from scoreboard.app.writes import build_writes
 from scoreboard.domain.boards import BOARDS, Board, BoardVersion
 from scoreboard.drivers.stores import Stores
+from scoreboard.http.server import Server
 from scoreboard.operations.transparency import TransparencyLog
 from scoreboard.runtime.breaker import Breaker, State
 from scoreboard.runtime.process import ending_signals, raise_descriptor_limit, tune_gc
@@ -128,9 +130,17 @@ class Node:
         """
         async with trio.open_nursery() as workers:
             await start_workers(workers, self.workers)
-            async with self.http.asgi.lifespan(), trio.open_nursery() as listeners:
+            console = self.http.console
+            async with (
+                self.http.asgi.lifespan(),
+                nullcontext() if console is None else console.asgi.lifespan(),
+                trio.open_nursery() as listeners,
+            ):
                 if self._settings.server.metrics_port:
                     await listeners.start(partial(supervised, "metrics", self._listen_for_metrics, restart=False))
+                if console is not None:
+                    run = partial(self._listen_for_console, console.server)
+                    await listeners.start(partial(supervised, "console", run, restart=False))
                 address = await listeners.start(partial(supervised, "server", self._listen, restart=False))
                 listeners.start_soon(ready, address[1])
                 await self.stopping.wait()
@@ -150,14 +160,24 @@ class Node:
         host = server.metrics_host or server.host
         await self.http.metrics_server.run(host, server.metrics_port, task_status=task_status)
 
+    async def _listen_for_console(self, server: Server, *, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
+        console = self._settings.console
+        host = console.host or self._settings.server.host
+        await server.run(host, console.port, task_status=task_status)
+
     async def _shut_down(self) -> None:
         log.info("shutdown_started", connections=self.http.server.connections)
         self.http.health.draining = True
         self.http.server.begin_drain()
+        if self.http.console is not None:
+            self.http.console.server.begin_drain()
         await trio.sleep(max(self._settings.server.drain_seconds, MIN_DRAIN_SECONDS))
         self.http.server.stop_listening()
         await self.live.hub.shut_down()
-        await self.http.server.drain(FINISH_TIMEOUT_SECONDS)
+        async with trio.open_nursery() as draining:
+            draining.start_soon(self.http.server.drain, FINISH_TIMEOUT_SECONDS)
+            if self.http.console is not None:
+                draining.start_soon(self.http.console.server.drain, FINISH_TIMEOUT_SECONDS)
         await self.http.metrics_server.drain(0)
 
 

@@ -26,6 +26,7 @@ HISTORY_PATH = "/api/v1/users/me/actions"
 EXPORT_PATH = "/api/v1/users/me/export"
 
 ADMIN_PREFIX = "/api/v1/admin/"  # of those who have a role; <user> and <action> are parameters
+ADMIN_ME_PATH = "/api/v1/admin/me"
 ADMIN_USERS_PATH = "/api/v1/admin/users"
 ADMIN_USER_PATH = "/api/v1/admin/users/<user>"
 ADMIN_BAN_PATH = "/api/v1/admin/users/<user>/ban"
@@ -38,6 +39,7 @@ ADMIN_HELD_PATH = "/api/v1/admin/held"
 ADMIN_HELD_ACTION_PATH = "/api/v1/admin/held/<held>"
 ADMIN_EVIDENCE_PATH = "/api/v1/admin/held/<held>/evidence"
 ADMIN_LOG_PATH = "/api/v1/admin/log"
+ADMIN_SERVER_KEYS_PATH = "/api/v1/admin/server-keys"
 
 SUBMIT_PATH = "/api/v1/scores/action"
 BULK_PATH = "/api/v1/scores/actions"
@@ -61,6 +63,7 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 
 PAGE_PATH = "/"
 AUDIT_PAGE_PATH = "/audit"
+CONSOLE_PATH = "/console"
 STATIC_PREFIX = "/static/"  # files of the page
 CLIENT_PATH = "/scoreboard.js"  # the JavaScript client, for pages of other sites
 AVATAR_PREFIX = "/avatars/"  # pictures of users, by user id

@@ -91,6 +91,14 @@ class Server(Section):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class Console(Section):
+    host: str = ""  # "": as `server.host`
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 0  # 0: the console is served on `server.port`
+    public_url: str = ""  # scheme://host[:port] of the console's port, as browsers see it
+
+    _check_public_url = field_validator("public_url")(lambda value: web_origin(value) if value else "")
+
+
 class Postgres(Section):
     url: SecretStr = SecretStr("")
     migrate_url: SecretStr = SecretStr("")  # of the role that owns the tables; "": `url`
@@ -270,6 +278,7 @@ class Settings(Section):
 
     environment: Literal["development", "production"] = "development"
     server: Server = Server()
+    console: Console = Console()
     postgres: Postgres = Postgres()
     redis: Redis = Redis()
     embedded: Embedded = Embedded()

@@ -18,11 +18,13 @@ from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.web import openapi
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.audit_page import AuditPage
+from scoreboard.web.pages.console_page import ConsolePage
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.route import Route
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.console import AdminConsoleRoutes
 from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
 from scoreboard.web.routes.admin.flags import AdminFlagRoutes
 from scoreboard.web.routes.admin.held import AdminHeldRoutes
@@ -71,9 +73,10 @@ class AdminRoutes:
     flags: AdminFlagRoutes
     held: AdminHeldRoutes
     log: AdminLogRoutes
+    console: AdminConsoleRoutes
 
     def __iter__(self) -> Iterator[Route]:
-        for resource in (self.users, self.corrections, self.flags, self.held, self.log):
+        for resource in (self.users, self.corrections, self.flags, self.held, self.log, self.console):
             yield from resource.routes()
 
 
@@ -96,6 +99,7 @@ class WebRoutes:
     avatars: AvatarRoutes
     audit: AuditRoutes
     audit_page: AuditPage
+    console_page: ConsolePage
     document: OpenApiRoutes
     admin: AdminRoutes
     metrics: bool = True  # served here; False: at a listener of its own
@@ -104,7 +108,7 @@ class WebRoutes:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
             *(self.live, self.server, self.keys, self.pages, self.avatars),
-            *(self.audit, self.audit_page, self.document),
+            *(self.audit, self.audit_page, self.console_page, self.document),
         ):
             yield from resource.routes()
         yield from self.admin

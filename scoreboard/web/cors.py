@@ -37,16 +37,24 @@ log = structlog.get_logger()
 
 
 class Origins:
-    """`public_url` and `allowed` as the settings give them: scheme://host[:port] in lower case, "" for none.
+    """`public_url`, `console_url` (of the console's own port) and `allowed` as the settings give them:
+    scheme://host[:port] in lower case, "" for none.
 
     `names`: further host names of this server, besides addresses and names of a local network. Not used with a public
     URL.
     """
 
-    __slots__ = ("_names", "_public_url", "_refused", "others")
+    __slots__ = ("_console_url", "_names", "_public_url", "_refused", "others")
 
-    def __init__(self, *, public_url: str = "", allowed: Collection[str] = (), names: Collection[str] = ()) -> None:
-        self._public_url = _canonical(public_url.encode())
+    def __init__(
+        self,
+        *,
+        public_url: str = "",
+        console_url: str = "",
+        allowed: Collection[str] = (),
+        names: Collection[str] = (),
+    ) -> None:
+        self._public_url, self._console_url = _canonical(public_url.encode()), _canonical(console_url.encode())
         self._refused: set[bytes] = set()  # origins and hosts that were logged
         self._names = {name.lower().encode() for name in names}
         # CORS fields are sent to these; pages of this server need none
@@ -101,6 +109,8 @@ class Origins:
         Without a public URL: whether it has the host and port of the `Host` field, and `_allows_host` accepts them. The
         scheme can't be compared, because a load balancer may end TLS.
         """
+        if self._console_url and origin == self._console_url:
+            return True
         if self._public_url:
             return origin == self._public_url
         scheme, _, host = _canonical(origin).partition(b"://")
@@ -115,7 +125,10 @@ class Origins:
     def is_secure(self, request: Request) -> bool:
         """Whether the browser uses https: by `public_url`, or else by the page's `Origin`, which browsers always send
         correctly."""
-        return (self._public_url or request.header(b"origin").lower()).startswith(b"https:")
+        origin = request.header(b"origin").lower()
+        if self._console_url and origin == self._console_url:
+            return origin.startswith(b"https:")
+        return (self._public_url or origin).startswith(b"https:")
 
     def _allows_host(self, host: bytes) -> bool:
         """Whether that host may be this server. A host that is refused is logged once: the settings may lack its

@@ -1,11 +1,11 @@
-"""What the two listeners do with requests: `PublicHandlers` (the public port) and `MetricsHandlers`.
+"""What the listeners do with requests: `PublicHandlers` (the public port, and the console's) and `MetricsHandlers`.
 
 Both implement `http.handlers.RequestHandlers`. The composition root builds them; nothing is started here.
 
 Tested in tests/e2e/test_front_line.py.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from scoreboard.domain.errors import NOT_FOUND, Code, Refusal
@@ -16,7 +16,6 @@ from scoreboard.http.request import BODY_BYTES, Request, Response
 from scoreboard.http.response_writer import ResponseWriter
 from scoreboard.settings.model import Settings
 from scoreboard.web.access_log import NONE, AccessLog
-from scoreboard.web.application import WebRoutes
 from scoreboard.web.authorization import Bearer
 from scoreboard.web.client_address import Addresses
 from scoreboard.web.connection_limits import ConnectionLimits
@@ -26,7 +25,7 @@ from scoreboard.web.large_bodies import LargeBodyLimits
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.problems import error_response, problem
 from scoreboard.web.rate_limit import USERS_LIMIT_FACTOR, RateLimitMiddleware
-from scoreboard.web.route import DirectTable, build_direct_table, build_fast_table, query_parameters
+from scoreboard.web.route import DirectTable, Route, build_direct_table, build_fast_table, query_parameters
 
 BODY_TOO_LARGE = Refusal(Code.PAYLOAD_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
 
@@ -48,7 +47,8 @@ class WebParts(NamedTuple):
 
 
 class PublicHandlers:
-    """The public port: rate limits, connection limits, an access log, pages for errors."""
+    """The public port: rate limits, connection limits, an access log, pages for errors. The console's port, if it has
+    one, is the same without WebSockets."""
 
     __slots__ = (
         "_access_log",
@@ -70,7 +70,7 @@ class PublicHandlers:
         *,
         direct: Mapping[tuple[bytes, bytes], Handler],
         fast: Mapping[tuple[bytes, bytes], FastHandler],
-        websockets: WebSocketEndpoint,
+        websockets: WebSocketEndpoint | None,
         application: Asgi,
         headers: ResponseHeaders,
         middleware: RateLimitMiddleware,
@@ -80,7 +80,7 @@ class PublicHandlers:
         large_bodies: LargeBodyLimits,
     ) -> None:
         self.direct, self.fast = direct, fast
-        self.live_path = LIVE_PATH.encode()
+        self.live_path = LIVE_PATH.encode() if websockets else b""
         self._websockets, self._application = websockets, application
         self._middleware, self._connections, self._error_pages = middleware, connections, error_pages
         self.access_log_from = access_log.lowest_status
@@ -114,6 +114,7 @@ class PublicHandlers:
         self._middleware.count_malformed(request)
 
     def serve_websocket(self, request: Request) -> Awaitable[None]:
+        assert self._websockets is not None  # no request is upgraded without a live_path
         return self._websockets.serve(request)
 
     def answer_by_application(self, writer: ResponseWriter, request: Request) -> Awaitable[bool]:
@@ -190,13 +191,15 @@ class MetricsHandlers:
 def build_public_handlers(
     settings: Settings,
     parts: WebParts,
-    routes: WebRoutes,
+    routes: Sequence[Route],
     error_pages: ErrorPages,
     *,
-    websockets: WebSocketEndpoint,
+    files: Collection[str],
+    websockets: WebSocketEndpoint | None,
     application: Asgi,
 ) -> PublicHandlers:
-    """`PublicHandlers` with the limits of the settings."""
+    """`PublicHandlers` of these routes with the limits of the settings. `files`: paths of files in memory;
+    `websockets`: None for a listener without."""
     per_minute = settings.limits.ip_per_minute
     most = settings.server.most_connections_per_ip(settings.live.connections_per_ip)
     connections = ConnectionLimits(parts.addresses, most, USERS_LIMIT_FACTOR * per_minute)
@@ -206,7 +209,7 @@ def build_public_handlers(
         parts.addresses,
         connections,
         per_minute,
-        files=routes.pages.paths,
+        files=files,
         parameters=query_parameters(routes),
         bearer=parts.bearer,
         server_key_per_minute=settings.limits.server_key_per_minute,

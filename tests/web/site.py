@@ -55,11 +55,13 @@ from scoreboard.web.listeners import PublicHandlers
 from scoreboard.web.openapi import OpenApiRoutes
 from scoreboard.web.pages.audit_page import AuditPage
 from scoreboard.web.pages.branding import SHIPPED, Branding
+from scoreboard.web.pages.console_page import ConsolePage
 from scoreboard.web.pages.error_pages import ErrorPages
 from scoreboard.web.pages.site import PageRoutes
 from scoreboard.web.rate_limit import RateLimitMiddleware
 from scoreboard.web.route import Route, build_direct_table, build_fast_table, query_parameters
 from scoreboard.web.routes.actions import ActionRoutes
+from scoreboard.web.routes.admin.console import AdminConsoleRoutes
 from scoreboard.web.routes.admin.corrections import AdminCorrectionRoutes
 from scoreboard.web.routes.admin.flags import AdminFlagRoutes
 from scoreboard.web.routes.admin.held import AdminHeldRoutes
@@ -217,6 +219,7 @@ def admin_routes(bearer: Bearer, stores: Stores, queue: Queue) -> AdminRoutes:
         AdminFlagRoutes(staff, stores),
         AdminHeldRoutes(staff, stores, HeldActions(stores, queue, Bus(stores))),
         AdminLogRoutes(staff, stores),
+        AdminConsoleRoutes(staff, stores),
     )
 
 
@@ -288,6 +291,7 @@ async def serve_web(
             avatars=AvatarRoutes(leaderboard, pictures),
             audit=AuditRoutes(TransparencyLog(people.stores, signer), bearer, needs_token=not anonymous),
             audit_page=AuditPage(branding),
+            console_page=ConsolePage(branding),
             document=OpenApiRoutes(),
             admin=admin_routes(bearer, people.stores, made.queue),
         )

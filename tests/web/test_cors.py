@@ -157,3 +157,14 @@ def test_programs_are_asked_nothing() -> None:
     assert origins.allows(asked())
     assert not origins.refuses_cross_site(asked())
     assert not origins.refuses_cross_site(asked(sec_fetch_site=b"none"))
+
+
+def test_the_consoles_own_address_is_an_own_origin() -> None:
+    """Beside the public URL, with its own scheme; it gets no CORS fields, as the public URL gets none."""
+    origins = Origins(public_url="http://scores.example", console_url="https://console.example:443")
+    console = asked(origin=b"https://console.example")
+    assert origins.allows(console)
+    assert origins.is_secure(console)
+    assert not origins.is_secure(asked(origin=b"http://scores.example"))
+    assert not origins.allows(asked(origin=b"http://console.example"))
+    assert not origins.others

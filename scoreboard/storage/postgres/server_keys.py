@@ -40,9 +40,11 @@ LIVE = """
 SELECT id, scopes, secret_sha256, previous_sha256, extract(epoch FROM previous_until)::float AS previous_until,
        extract(epoch FROM expires_at)::float AS expires_at
 FROM server_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"""
-LIST = """
+_LISTED = """
 SELECT id, name, scopes, created_at, last_used_at, expires_at, revoked_at, previous_until > now() AS overlaps
-FROM server_keys WHERE ($1 OR revoked_at IS NULL) AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3))
+FROM server_keys WHERE"""
+READ = f"{_LISTED} id = $1"
+LIST = f"""{_LISTED} ($1 OR revoked_at IS NULL) AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3))
 ORDER BY created_at, id LIMIT $4"""
 
 # Only forward: another node may have noted a later use.
@@ -172,20 +174,26 @@ async def page(stores: Stores, after: ListedKey | None, *, revoked: bool, size: 
     """The next `size` keys by their creation; `revoked`: also those that were revoked. `after`: the last key of the
     previous page."""
     cursor = (after.created_at, after.id) if after else (None, "")
-    rows = await stores.fetch(LIST, revoked, *cursor, size)
-    return [
-        ListedKey(
-            row["id"],
-            row["name"],
-            tuple(row["scopes"]),
-            row["created_at"],
-            row["last_used_at"],
-            row["expires_at"],
-            row["revoked_at"],
-            bool(row["overlaps"]),
-        )
-        for row in rows
-    ]
+    return [_listed(row) for row in await stores.fetch(LIST, revoked, *cursor, size)]
+
+
+async def read(stores: Stores, key_id: str) -> ListedKey | None:
+    """One key, also a revoked one; None when there is none with that id."""
+    row = await stores.fetchrow(READ, key_id)
+    return None if row is None else _listed(row)
+
+
+def _listed(row: asyncpg.Record) -> ListedKey:
+    return ListedKey(
+        row["id"],
+        row["name"],
+        tuple(row["scopes"]),
+        row["created_at"],
+        row["last_used_at"],
+        row["expires_at"],
+        row["revoked_at"],
+        bool(row["overlaps"]),
+    )
 
 
 async def note_used(stores: Stores, key_ids: Collection[str]) -> None:
