@@ -207,7 +207,7 @@ def _build_routes(
         AvatarRoutes(leaderboard, pictures if settings.accounts.avatars else None),
         AuditRoutes(transparency, web.bearer, needs_token=not settings.live.anonymous),
         AuditPage(branding),
-        ConsolePage(branding),
+        ConsolePage(branding, links_to_board=bool(outside_routes.buttons()) and not settings.console.port),
         OpenApiRoutes(),
         _build_admin_routes(web.bearer, stores, writes),
         metrics=not settings.server.metrics_port,

@@ -297,6 +297,14 @@ class Settings(Section):
     log: Log = Log()
     _sources: sources.Sources = PrivateAttr(default_factory=sources.Sources)
 
+    @field_validator("console")
+    @classmethod
+    def _check_console(cls, console: Console, info: ValidationInfo) -> Console:
+        server = info.data.get("server")
+        if console.port and not console.public_url and server is not None and server.public_url:
+            raise ValueError("console.public_url is missing: with server.public_url, log-ins at console.port need it")
+        return console
+
     @field_validator("identity")
     @classmethod
     def _check_identity(cls, tables: dict[str, IssuerSettings], info: ValidationInfo) -> dict[str, IssuerSettings]:

@@ -153,6 +153,12 @@ class Player:
     def user(self) -> str:
         return str(self._session["userId"])
 
+    def end_sessions(self) -> None:
+        """Logs out everywhere."""
+        fields = {"authorization": f"Bearer {self._session['accessToken']}"}
+        answer = httpx.delete(f"{self._url}/api/v1/users/me/sessions", headers=fields)
+        assert answer.status_code == httpx.codes.NO_CONTENT, answer.text
+
     def change(self, **profile: str | None) -> None:
         """Another name or picture."""
         fields = {"authorization": f"Bearer {self._session['accessToken']}"}

@@ -233,18 +233,47 @@ def test_a_role_that_is_taken_while_the_page_is_open_ends_it(visitor: BrowserCon
     site.set_role("Adam", "viewer")
     page.get_by_role("button", name="Ban", exact=True).click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Reason").fill("a bot")
+    dialog.get_by_label("Reason", exact=True).fill("a bot")
     dialog.get_by_role("button", name="Ban").click()
     expect(dialog.get_by_role("alert")).to_have_text("This needs the role moderator.")
     dialog.get_by_role("button", name="Cancel").click()
     notice(page, "Your role is viewer now.")
     expect(page.get_by_role("link", name="Server keys")).to_have_count(0)
+    expect(page.get_by_role("button", name="Ban", exact=True)).to_have_count(0)
     site.set_role("Adam", None)
     page.get_by_role("link", name="Held actions").click()
     expect(page.get_by_role("heading", name="You have no role here")).to_be_visible()
     expect(page.locator("#view")).to_be_empty()
     assert site.query("SELECT 1 FROM bans") == []
     assert site.events() == []
+
+
+@in_browser
+def test_a_session_that_is_ended_elsewhere_shows_the_form(visitor: BrowserContext, site: ConsoleSite) -> None:
+    """And nothing of before. A log-in as another user goes on at the same place, with what that user may do."""
+    user = site.users["Ann"].user
+    page = site.open(visitor, "Adam", f"users/{user}")
+    expect(page.get_by_role("button", name="Change the role")).to_be_visible()
+    site.users["Adam"].end_sessions()
+    page.get_by_role("button", name="Shadow ban").click()
+    page.get_by_role("dialog").get_by_label("Reason", exact=True).fill("a bot")
+    page.get_by_role("dialog").get_by_role("button", name="Shadow ban").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("alert")).to_have_text("Your session has ended. Please log in again.")
+    expect(page.locator("#view")).to_be_empty()
+    assert site.query("SELECT 1 FROM bans") == []
+    log_in(page, "Mia")
+    expect(page.get_by_role("button", name="Shadow ban")).to_be_visible()
+    expect(page.get_by_role("button", name="Change the role")).to_have_count(0)
+
+
+@in_browser
+def test_an_admin_is_decided_about_by_admins_alone(visitor: BrowserContext, site: ConsoleSite) -> None:
+    """No button is offered to others, or about oneself."""
+    page = site.open(visitor, "Mia")
+    for name in ("Adam", "Mia"):
+        go(page, site, f"users/{site.users[name].user}")
+        assert buttons(page) == []
 
 
 @in_browser
@@ -336,7 +365,7 @@ def test_the_console_works_with_the_keyboard_alone(visitor: BrowserContext, site
         if approve.evaluate("button => button === document.activeElement"):
             break
     page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog").get_by_label("Reason")).to_be_focused()
+    expect(page.get_by_role("dialog").get_by_label("Reason", exact=True)).to_be_focused()
     page.keyboard.type("fine")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

@@ -372,3 +372,12 @@ def test_settings_know_where_they_were_given(tmp_path: Path) -> None:
 def test_a_data_folder_has_a_name() -> None:
     """An empty one would be the present folder."""
     assert "embedded.data_dir: must not be empty" in refused({**STORES, "SCOREBOARD_EMBEDDED__DATA_DIR": ""})
+
+
+def test_the_consoles_own_port_needs_its_address_beside_a_public_url() -> None:
+    """Without it browsers' log-ins there would be refused, as from a foreign page."""
+    flags = {"console.port": 9001, "server.public_url": "https://scores.example"}
+    with pytest.raises(SettingsError, match=r"^console\.public_url: is missing"):
+        load_settings(None, flags, {}, needs_stores=False)
+    load_settings(None, flags | {"console.public_url": "https://console.example"}, {}, needs_stores=False)
+    load_settings(None, {"console.port": 9001}, {}, needs_stores=False)

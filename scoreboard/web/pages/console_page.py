@@ -18,14 +18,16 @@ from scoreboard.web.route import Route
 
 
 class ConsolePage:
-    """The page, rendered once with the operator's title and colours."""
+    """The page, rendered once with the operator's title and colours. `links_to_board`: whether users may log in
+    there by another way than a password, so that this browser is logged in here too."""
 
-    def __init__(self, branding: Branding = SHIPPED) -> None:
+    def __init__(self, branding: Branding = SHIPPED, *, links_to_board: bool = False) -> None:
         template = Environment(loader=PackageLoader("scoreboard.web"), autoescape=True).get_template("console.html")
         content = template.render(
             title=branding.title,
             icon=f"{STATIC_PREFIX}{branding.logo or 'favicon.svg'}",
             theme=branding.has_theme,
+            links_to_board=links_to_board,
             kinds=" ".join(AuditKind),
         )
         self._page = compressed(content.encode(), PAGE_FIELDS)

@@ -19,6 +19,7 @@ import { digits } from './drawing.js';
 
 const BANS = /** @type {Record<string, string>} */ ({ ban: 'banned', shadow: 'shadow ban' });
 const MAX_REASON = 1000; // characters, as the API
+const HISTORY_PAGE = '100'; // entries: as many as the API gives, for the plot
 
 /** @param {any} user */
 const standing = (user) => [BANS[user.ban], user.role].filter(Boolean).join(', ') || '–';
@@ -74,7 +75,7 @@ export async function showUsers({ parameters, request }) {
 export async function showUser(console) {
   const { parameters, request } = console;
   const { id, cursor = '' } = parameters;
-  const user = await request(`users/${encodeURIComponent(id)}?${new URLSearchParams({ cursor })}`);
+  const user = await request(`users/${encodeURIComponent(id)}?${new URLSearchParams({ cursor, limit: HISTORY_PAGE })}`);
   return [
     make('h2', {}, make('bdi', { textContent: user.username })),
     facts([
@@ -85,7 +86,7 @@ export async function showUser(console) {
       ['Since', when(user.createdAt)],
       ['Id', make('code', { textContent: user.userId })],
     ]),
-    console.may('moderator') && user.userId !== console.own && decisions(console, user),
+    mayDecide(console, user) && decisions(console, user),
     console.may('admin') && roleForm(console, user),
     choices('About this user', [
       ['Flags', address('flags', { user: user.userId, state: 'all' }), false],
@@ -97,6 +98,12 @@ export async function showUser(console) {
     nextPage('Older', `users/${id}`, {}, user.next),
   ];
 }
+
+/**
+ * Whether decisions about that user are offered: nobody decides about himself, and only an admin about an admin.
+ * @param {Console} console @param {any} user
+ */
+const mayDecide = ({ may, own }, { userId, role }) => may(role === 'admin' ? 'admin' : 'moderator') && userId !== own;
 
 /** The buttons of decisions about a user. @param {Console} console @param {any} user */
 function decisions({ decide, request }, user) {
@@ -170,14 +177,14 @@ function roleForm({ decide, request }, { userId, username, role }) {
 
 /** What was, as a table: for those who can't see the plot too. @param {Console} console @param {any} user */
 function history(console, user) {
-  const isSilent = !console.may('moderator') || user.userId === console.own;
+  const isOffered = mayDecide(console, user);
   /** @type {any[]} */ const entries = user.history;
   if (!entries.length) return make('p', { textContent: 'Nothing yet.' });
   const rows = entries.map((entry) => [
     when(entry.at),
     words(entry.kind),
     describe(entry),
-    !isSilent && correction(console, user, entry),
+    isOffered && correction(console, user, entry),
   ]);
   return table('History, the newest first', ['Time', 'What', 'Details', 'Correction'], rows);
 }
@@ -210,7 +217,7 @@ const DESCRIPTIONS = {
 /** @param {any} entry */
 function describe({ kind, details }) {
   const data = details.metadata ?? details.evidence;
-  const text = DESCRIPTIONS[kind](details).filter(Boolean).join('; ');
+  const text = (DESCRIPTIONS[kind]?.(details) ?? []).filter(Boolean).join('; ');
   return make('div', {}, text, data && Object.keys(data).length > 0 && json(data));
 }
 

@@ -75,8 +75,10 @@ async function readRole() {
     if (status !== 403 && status !== 404 && status !== 401) throw error;
     me = null;
   }
-  if (me?.role !== before) announce(before && me ? `Your role is ${me.role} now.` : '');
   drawFrame();
+  if (!before || me?.role === before) return;
+  announce(me ? `Your role is ${me.role} now.` : '');
+  draw(); // without what is not allowed any more
 }
 
 /** The frame round the view: form, refusal, or navigation. */
@@ -129,7 +131,7 @@ async function draw({ moves = false } = {}) {
   if (!me) return;
   const mine = ++shown;
   const { path, parameters } = place();
-  const [name, role, show] = VIEWS[path[0]] ?? VIEWS.users;
+  const [name, role, show] = VIEWS[Object.hasOwn(VIEWS, path[0]) ? path[0] : 'users'];
   const isUser = path[0] === 'users' && path[1];
   $('view').ariaBusy = 'true';
   /** @type {any[]} */ let content;
@@ -194,6 +196,7 @@ function decide(decision) {
 }
 
 $('cancel').addEventListener('click', () => $('decide').close());
+$('decide').addEventListener('close', () => document.activeElement === document.body && focusHeading());
 $('decide')
   .querySelector('form')
   .addEventListener('submit', async (/** @type {Event} */ event) => {
