@@ -46,16 +46,18 @@ from scoreboard.client.addresses import (
 )
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_live_board import BaseLiveBoard
+from scoreboard.client.base_server import BaseServerClient, BulkAction, BulkOutcome, ServerUser
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
-from scoreboard.client.errors import ClientError, Closed, Refused, Unreachable
+from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
 from scoreboard.client.exchanges import (
     LOG_OUT_TIMEOUT_SECONDS,
     RETRY_SECONDS,
     Credentials,
     Outcome,
     Send,
+    Started,
     by_password,
     by_token,
     log_in_steps,
@@ -69,7 +71,10 @@ from scoreboard.domain.boards import LEADERBOARD, Entry
 from scoreboard.domain.protocol import SUBPROTOCOL
 
 __all__ = [
+    "ActionHeld",
     "Board",
+    "BulkAction",
+    "BulkOutcome",
     "ClientError",
     "Closed",
     "Credentials",
@@ -78,13 +83,17 @@ __all__ = [
     "Outcome",
     "Personal",
     "Refused",
+    "ServerClient",
+    "ServerUser",
     "Session",
     "Standing",
+    "Started",
     "Unreachable",
     "connect",
     "exchange",
     "log_in",
     "open_http",
+    "open_server",
 ]
 
 SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
@@ -179,6 +188,30 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
+
+
+# ---- a game's server -------------------------------------------------------------------------------------------------
+
+
+class ServerClient(BaseServerClient):
+    """What a game's own server does with a server key. `http` has the server as its `base_url` and is the caller's to
+    close. Several tasks may use a client at once."""
+
+    def __init__(self, http: httpx.AsyncClient, key: str, *, patience: float = RETRY_SECONDS) -> None:
+        """`patience`: seconds for which a request without an answer is tried again."""
+        require_loop("asyncio", "ServerClient")
+        now = asyncio.get_running_loop().time
+        super().__init__(http, key, retry_seconds=patience, now=now, sleep=asyncio.sleep)
+
+
+@asynccontextmanager
+async def open_server(url: str, key: str, *, patience: float = RETRY_SECONDS) -> AsyncIterator[ServerClient]:
+    """A client of the server at `url` (http or https, without a path) with a server key. Nothing is sent before the
+    first call. Raises ValueError for an address that is none."""
+    require_loop("asyncio", "open_server")
+    parse_server_url(url)
+    async with open_http(url) as http:
+        yield ServerClient(http, key, patience=patience)
 
 
 # ---- the board -------------------------------------------------------------------------------------------------------

@@ -45,9 +45,19 @@ SELECT board AS key, board, total, updated_at FROM (
     UNION ALL
     SELECT board_id(board, period, segment), total, updated_at FROM board_scores WHERE subject = $1
 ) AS own WHERE board COLLATE "C" > $2 ORDER BY board COLLATE "C" LIMIT $3""",
+    "heldActions": """
+SELECT id::text AS key, action_id, action_type, points, metadata, held_at, expires_at, status, decided_at, reason,
+       encode(evidence_sha256, 'hex') AS evidence_sha256
+FROM held_actions WHERE user_id = $1 AND ($2 = '' OR id > nullif($2, '')::bigint) ORDER BY held_actions.id LIMIT $3""",
+    "evidence": """
+SELECT encode(sha256, 'hex') AS key, encode(sha256, 'hex') AS sha256, length(content) AS size, uploaded_at
+FROM evidence WHERE user_id = $1 AND ($2 = '' OR evidence.sha256 > decode($2, 'hex'))
+ORDER BY evidence.sha256 LIMIT $3""",
+    # A shadow ban is left out: whoever knows of it makes another account. The user reads of it when it is a ban.
     "auditEvents": """
 SELECT id::text AS key, kind, details, created_at FROM audit_events
-WHERE subject = $1 AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY audit_events.id DESC LIMIT $3""",
+WHERE subject = $1 AND NOT coalesce((details ->> 'shadow')::boolean, false)
+  AND ($2 = '' OR id < nullif($2, '')::bigint) ORDER BY audit_events.id DESC LIMIT $3""",
 }
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -151,9 +151,13 @@ export class Account extends EventTarget {
     throw new Refused({ status: 401, json: { code: 'UNAUTHORIZED', detail: 'Nobody is logged in.' } });
   };
 
-  /** Submits an action of this user. @param {string} actionType @param {object} [metadata] */
-  submitAction(actionType, metadata) {
-    return submit({ url: this.url, actionType, metadata, credentials: this.credentials }, this.#ask);
+  /**
+   * Submits an action of this user.
+   * @template {import('./scoreboard.js').Scored | import('./scoreboard.js').Held} [R=import('./scoreboard.js').Scored]
+   * @param {string} actionType @param {object} [metadata] @param {object} [proof] @returns {Promise<R>}
+   */
+  submitAction(actionType, metadata, proof) {
+    return submit({ url: this.url, actionType, metadata, ...proof, credentials: this.credentials }, this.#ask);
   }
 
   /** Takes over the session that an answer brings. @param {string} path @param {object} fields */
