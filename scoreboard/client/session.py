@@ -21,6 +21,7 @@ from scoreboard.client.exchanges import (
     RETRY_SECONDS,
     Credentials,
     Send,
+    by_device_key,
     by_password,
     by_token,
     log_in_steps,
@@ -82,6 +83,19 @@ def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> Abstra
     require_loop("trio", "exchange")
     parse_server_url(url)
     return _logged_in(url, by_token(token), patience)
+
+
+def log_in_as_guest(
+    url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
+) -> AbstractAsyncContextManager[Session]:
+    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
+    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
+
+    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
+    """
+    require_loop("trio", "log_in_as_guest")
+    parse_server_url(url)
+    return _logged_in(url, by_device_key(device_key, username), patience)
 
 
 @asynccontextmanager

@@ -211,3 +211,34 @@ async def test_a_lost_answer_to_a_refresh_does_not_log_out(
             assert not other.clock.offset
             assert (await other.submit("task_finish", {"difficulty": "hard"})).newScore == 130
             assert abs(other.clock.offset - HOUR) < 60
+
+
+@on_both_loops
+async def test_a_guest_comes_back_and_becomes_an_account(client: ModuleType, start_node: StartNode) -> None:
+    """By the device key alone, with the points of before; then by the password alone. The session that was open goes
+    on, on the live board too."""
+    node = start_node(accounts__guests="true")
+    key = client.new_device_key()
+    async with client.log_in_as_guest(node.url, key, "Somebody") as guest:
+        assert guest.credentials.username == "Somebody"
+        first = await guest.submit("task_finish")
+    async with client.log_in_as_guest(node.url, key) as guest, client.connect(node.url, session=guest) as board:
+        user = guest.user
+        second = await guest.submit("task_finish")
+        assert second.newScore == first.newScore + second.pointsAwarded
+        with pytest.raises(Refused) as refused:
+            await guest.link("somebody@example.org", "short")
+        assert [error["field"] for error in refused.value.errors] == ["password"]
+        await guest.link("somebody@example.org", PASSWORD, NAME)
+        assert (guest.user, guest.credentials.username) == (user, NAME)
+        third = await guest.submit("task_finish")
+        await score_of(board, user, third.newScore)
+    with pytest.raises(Refused) as refused:
+        async with client.log_in_as_guest(node.url, key):
+            raise AssertionError("the key opens a session")
+    assert refused.value.status == 401
+    async with client.log_in(node.url, NAME, PASSWORD) as account:
+        assert account.user == user
+        with pytest.raises(Refused) as refused:
+            await account.link("other@example.org", PASSWORD)
+        assert refused.value.status == 409

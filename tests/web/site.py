@@ -69,6 +69,7 @@ from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
@@ -273,6 +274,7 @@ async def serve_web(
                 people.accounts, SubmitBulk(rules, queue, people.stores, people.sessions.clock.now), bearer
             ),
             live=LiveRoutes(unused, unused, unused),
+            keys=KeyRoutes(people.accounts.sessions.issuer.public_jwks()),
             health=health,
             pages=PageRoutes(
                 rules if buttons else {},

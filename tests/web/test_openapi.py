@@ -65,6 +65,7 @@ async def test_the_description_names_every_route(database_url: str, redis_url: s
             ("POST", "/api/v1/admin/held/{held}"),
             ("GET", "/api/v1/admin/held/{held}/evidence"),
             ("GET", "/api/v1/admin/log"),
+            ("GET", "/.well-known/jwks.json"),
             ("GET", "/api/v1/audit/checkpoint"),
             ("GET", "/api/v1/audit/key"),
             ("GET", "/api/v1/audit/proof"),
