@@ -45,6 +45,7 @@ from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
@@ -152,12 +153,14 @@ def _build_routes(
             web.bearer,
         ),
         LiveRoutes(transports.websocket, transports.stream, transports.poll),
+        KeyRoutes(accounts.accounts.sessions.issuer.public_jwks()),
         HealthRoutes(health),
         PageRoutes(
             writes.rules if settings.page.actions else {},
             leaderboard,
             per_minute=settings.limits.user_per_minute,
             registration=settings.accounts.registration,
+            guests=settings.accounts.guests,
             cooldowns=settings.limits.cooldowns,
             avatars=settings.accounts.avatars,
             branding=branding,

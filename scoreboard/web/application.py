@@ -32,6 +32,7 @@ from scoreboard.web.routes.audit import AuditRoutes
 from scoreboard.web.routes.auth import AuthRoutes
 from scoreboard.web.routes.avatars import AvatarRoutes
 from scoreboard.web.routes.health import HealthRoutes
+from scoreboard.web.routes.keys import KeyRoutes
 from scoreboard.web.routes.live import LiveRoutes
 from scoreboard.web.routes.outside import OutsideRoutes
 from scoreboard.web.routes.personal_data import PersonalDataRoutes
@@ -89,6 +90,7 @@ class WebRoutes:
     actions: ActionRoutes
     server: ServerRoutes
     live: LiveRoutes
+    keys: KeyRoutes
     health: HealthRoutes
     pages: PageRoutes
     avatars: AvatarRoutes
@@ -101,7 +103,8 @@ class WebRoutes:
     def __iter__(self) -> Iterator[Route]:
         for resource in (
             *(self.auth, self.outside, self.users, self.sessions, self.personal_data, self.scores, self.actions),
-            *(self.live, self.server, self.pages, self.avatars, self.audit, self.audit_page, self.document),
+            *(self.live, self.server, self.keys, self.pages, self.avatars),
+            *(self.audit, self.audit_page, self.document),
         ):
             yield from resource.routes()
         yield from self.admin
