@@ -13,7 +13,7 @@ import trio
 from scoreboard.app.accounts import log_verifiers
 from scoreboard.cli.options import configured
 from scoreboard.domain.boards import BOARDS
-from scoreboard.operations.admin.verify import differences, log_differences
+from scoreboard.operations.admin.verify import corrections, differences, log_differences
 from scoreboard.settings.model import Settings
 from scoreboard.storage.start_stores import start_stores
 from scoreboard.workers.projector import rebuild_board as rebuild
@@ -62,6 +62,8 @@ def verify(settings: Settings) -> None:
                 _print(found)
                 click.echo(f"{board.id}: {users} users compared, {len(found)} differences")
                 is_equal = is_equal and not found
+            banned, reversed_now = await corrections(stores)
+            click.echo(f"moderation: {banned} users banned, {reversed_now} actions reversed")
             found, log = await log_differences(stores, keys)
             _print(found)
             click.echo(

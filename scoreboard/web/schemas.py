@@ -67,47 +67,6 @@ class AuthorizationQuery(msgspec.Struct):
     iss: str = ""
 
 
-class Me(msgspec.Struct, frozen=True):
-    """An account as its owner sees it."""
-
-    userId: str
-    username: str
-    email: str | None  # null: a user without an address, such as a guest
-    avatarUrl: str | None
-    createdAt: str
-
-
-class MeAnswer(msgspec.Struct):
-    """One's own profile."""
-
-    success: bool
-    data: Me
-
-
-class OwnSession(msgspec.Struct, frozen=True):
-    """One of the user's log-ins. `lastUsedAt` is its last refresh: a client in use refreshes every 15 minutes."""
-
-    id: str
-    createdAt: str
-    lastUsedAt: str
-    client: str  # browser and system, such as "Firefox on Linux"; "" when they are not known
-    current: bool  # whether this request belongs to it
-
-
-class OwnSessions(msgspec.Struct, frozen=True):
-    """Sessions that have not ended, the newest first. `next` is the cursor of the next page, null on the last one."""
-
-    sessions: list[OwnSession]
-    next: str | None
-
-
-class OwnSessionsAnswer(msgspec.Struct):
-    """One's own sessions."""
-
-    success: bool
-    data: OwnSessions
-
-
 Cursor = Annotated[str, Meta(max_length=MAX_CURSOR_LENGTH)]
 
 
@@ -116,12 +75,6 @@ class PageQuery(msgspec.Struct):
 
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)] = PAGE_ROWS
     cursor: Cursor = ""
-
-
-class EndSessionsQuery(msgspec.Struct):
-    """`current`: this session goes on."""
-
-    keep: Literal["", "current"] = ""
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -143,45 +96,6 @@ class ScoredAnswer(msgspec.Struct):
 
     success: bool
     data: Scored
-
-
-class BulkOutcome(msgspec.Struct, frozen=True):
-    """What `POST /scores/action` would answer to the action. `data`: its outcome, also that of the first try when it
-    was recorded before (409) and of an action that waits for a decision (202). `code` and `detail`: why it does not
-    count."""
-
-    status: int
-    data: Any = msgspec.UNSET
-    code: str | msgspec.UnsetType = msgspec.UNSET
-    detail: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class BulkOutcomes(msgspec.Struct):
-    """One outcome for each action, in their order."""
-
-    outcomes: list[BulkOutcome]
-
-
-class BulkAnswer(msgspec.Struct):
-    """Each action was decided by itself."""
-
-    success: bool
-    data: BulkOutcomes
-
-
-class ServerUser(msgspec.Struct):
-    """A user whom the game's server knows by `externalId`. `username`: the name that the user has now."""
-
-    userId: str
-    externalId: str
-    username: str
-
-
-class ServerUserAnswer(msgspec.Struct):
-    """The user is there."""
-
-    success: bool
-    data: ServerUser
 
 
 class HeldAction(msgspec.Struct, frozen=True):
@@ -275,51 +189,6 @@ class LeaderboardAnswer(msgspec.Struct):
 
     success: bool
     data: Leaderboard
-
-
-class LoggedAction(msgspec.Struct, frozen=True):
-    """An action that counted. `timestamp` is when it was recorded."""
-
-    actionId: str
-    actionType: str
-    pointsAwarded: int
-    newScore: int
-    timestamp: str
-    metadata: dict[str, Any] | None
-
-
-class History(msgspec.Struct):
-    """Actions, the newest first. `next` is the cursor of the next page, null on the last one."""
-
-    actions: list[LoggedAction]
-    next: str | None
-
-
-class HistoryAnswer(msgspec.Struct):
-    """One's own actions."""
-
-    success: bool
-    data: History
-
-
-class Export(msgspec.Struct):
-    """All that is stored about a user, but hashes of secrets. More members may come."""
-
-    exportedAt: str
-    profile: dict[str, Any]
-    formerNames: list[dict[str, Any]]
-    identities: list[dict[str, Any]]
-    sessions: list[dict[str, Any]]
-    scores: list[dict[str, Any]]
-    auditEvents: list[dict[str, Any]]
-    actions: list[LoggedAction]
-
-
-class ExportAnswer(msgspec.Struct):
-    """A file to download. It is sent in pieces; one that was cut off is no JSON."""
-
-    success: bool
-    data: Export
 
 
 class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
