@@ -19,10 +19,10 @@ from scoreboard.client.addresses import open_http
 from scoreboard.client.base_server import BulkAction, BulkOutcome, ServerUser
 from scoreboard.client.board import Board
 from scoreboard.client.errors import ActionHeld, ClientError, Closed, Refused, Unreachable
-from scoreboard.client.exchanges import Credentials, Outcome, Started
+from scoreboard.client.exchanges import Credentials, Outcome, Started, new_device_key
 from scoreboard.client.live import LiveBoard, connect
 from scoreboard.client.server import ServerClient, open_server
-from scoreboard.client.session import Session, log_in
+from scoreboard.client.session import Session, exchange, log_in, log_in_as_guest
 from scoreboard.client.subscription import Personal, Standing
 from scoreboard.domain.boards import Entry
 
@@ -46,7 +46,10 @@ __all__ = [
     "Started",
     "Unreachable",
     "connect",
+    "exchange",
     "log_in",
+    "log_in_as_guest",
+    "new_device_key",
     "open_http",
     "open_server",
 ]

@@ -8,6 +8,7 @@ others. A failure is thrown into it: httpx.TransportError for a `Send` without a
 Tested in tests/client/test_session.py.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,13 +25,24 @@ from scoreboard.client.backoff import Backoff, seconds
 from scoreboard.client.clock import TOLERANCE_SECONDS, ServerClock
 from scoreboard.client.errors import ActionHeld, ClientError, Refused, Unreachable, refused
 from scoreboard.domain.actions import DECODE_ERRORS
-from scoreboard.domain.paths import EVIDENCE_PREFIX, LOGIN_PATH, LOGOUT_PATH, REFRESH_PATH, START_PATH, SUBMIT_PATH
+from scoreboard.domain.paths import (
+    EVIDENCE_PREFIX,
+    EXCHANGE_PATH,
+    GUEST_PATH,
+    LINK_PATH,
+    LOGIN_PATH,
+    LOGOUT_PATH,
+    REFRESH_PATH,
+    START_PATH,
+    SUBMIT_PATH,
+)
 from scoreboard.security.signing import sign
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 30.0  # that a request is tried again; far less than the 5 minutes after which an action is too old
 REFRESH_AHEAD_SECONDS = 60.0  # before its end a token is renewed, or a fifth of its life before if that is less
+DEVICE_KEY_BYTES = 32  # random; far more than anybody can guess
 LOG_OUT_TIMEOUT_SECONDS = 2.0  # that leaving `log_in` may take
 UNAVAILABLE_STATUSES = frozenset({502, 503, 504})  # tried again
 
@@ -201,13 +213,33 @@ def request(send: Send, *, now: Callable[[], float], retry_seconds: float) -> St
             raise Unreachable(why)
 
 
-def log_in_steps(username: str, password: str, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
+def by_password(username: str, password: str) -> Send:
+    """A log-in."""
+    return Send("POST", LOGIN_PATH, msgspec.json.encode({"username": username, "password": password}), JSON)
+
+
+def by_token(token: str) -> Send:
+    """A log-in with a token of an outside issuer."""
+    return Send("POST", EXCHANGE_PATH, msgspec.json.encode({"token": token}), JSON)
+
+
+def log_in_steps(log_in: Send, *, now: Callable[[], float], retry_seconds: float) -> Steps[Credentials]:
     """A new session's credentials."""
-    body = msgspec.json.encode({"username": username, "password": password})
-    answer = yield from request(Send("POST", LOGIN_PATH, body, JSON), now=now, retry_seconds=retry_seconds)
+    answer = yield from request(log_in, now=now, retry_seconds=retry_seconds)
     if answer.status_code != httpx.codes.OK:
         raise refused_answer(answer)
     return read_answer(logged_in_decoder, answer).data
+
+
+def new_device_key() -> str:
+    """A random key, by which a guest is known: 43 characters. Whoever has it plays as this guest, so keep it secret."""
+    return secrets.token_urlsafe(DEVICE_KEY_BYTES)
+
+
+def by_device_key(device_key: str, username: str | None) -> Send:
+    """A log-in as the key's guest. `username`: for a new guest."""
+    who = {"deviceKey": device_key} if username is None else {"deviceKey": device_key, "username": username}
+    return Send("POST", GUEST_PATH, msgspec.json.encode(who), JSON)
 
 
 class SessionState:
@@ -307,6 +339,14 @@ class SessionState:
         answer = yield from request(
             Send("POST", REFRESH_PATH, body, JSON), now=self._now, retry_seconds=self._retry_seconds
         )
+        if answer.status_code != httpx.codes.OK:
+            raise refused_answer(answer)
+        self._set_credentials(read_answer(logged_in_decoder, answer).data)
+
+    def link_steps(self, email: str, password: str, username: str | None) -> Steps[None]:
+        """Makes an account of a guest, and takes over its first session."""
+        account = {"email": email, "password": password} | ({} if username is None else {"username": username})
+        answer = yield from self._authorized("POST", LINK_PATH, msgspec.json.encode(account), JSON)
         if answer.status_code != httpx.codes.OK:
             raise refused_answer(answer)
         self._set_credentials(read_answer(logged_in_decoder, answer).data)

@@ -46,11 +46,13 @@ def free_port() -> int:
 class ServerProcess:
     """`scoreboard serve` on a port of its own. `kill` is kill -9; `start` again keeps port, stores and keys."""
 
+    module = "scoreboard"  # what Python runs
+
     def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"node-{self.port}.log"
-        self._command = [sys.executable, "-m", "scoreboard", "serve", "--port", str(self.port), *arguments]
+        self._command = [sys.executable, "-m", self.module, "serve", "--port", str(self.port), *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCOREBOARD_")}
         self._environment = {**inherited, "PYTHONUNBUFFERED": "1", **environment}
         self.process: subprocess.Popen[bytes] | None = None
