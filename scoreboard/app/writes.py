@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from scoreboard.domain.anomalies import AnomalyPolicy
 from scoreboard.domain.boards import Board, BoardVersion
 from scoreboard.domain.scoring import Rules
 from scoreboard.drivers.https_client import HttpsClient, make_ssl_context
@@ -16,11 +17,13 @@ from scoreboard.drivers.stores import Stores
 from scoreboard.operations.action_queue import Queue
 from scoreboard.operations.action_rules import load_rules
 from scoreboard.operations.held_actions import HeldActions
+from scoreboard.operations.held_users import HeldUsers
 from scoreboard.operations.submit_action import SubmitAction
 from scoreboard.operations.webhooks import Webhooks
 from scoreboard.runtime.breaker import Breaker
 from scoreboard.settings.model import Settings
 from scoreboard.storage.agreement import DetachedWriters
+from scoreboard.storage.board_refresh import BoardRefresh
 from scoreboard.storage.board_writer import BoardWriter
 from scoreboard.storage.bus import Bus
 from scoreboard.storage.commit import Commit
@@ -41,6 +44,8 @@ class WriteParts(NamedTuple):
     submit_action: SubmitAction
     held_actions: HeldActions
     webhook_client: HttpsClient | None  # the node closes it
+    board_refresh: BoardRefresh  # for changes that no committer makes
+    held_users: HeldUsers | None  # None: no policy of an anomaly rule holds
 
 
 def build_writes(
@@ -75,20 +80,24 @@ def build_writes(
     for projector in projectors:
         projector.repair.writers = lambda: [commit.writer.writer_id for commit in commits]
     queue = Queue()
+    board_refresh = BoardRefresh(stores, [projector.projection for projector in projectors], redis_breaker)
     client = _build_webhook_client(settings, rules)
     webhooks = (
         None
         if client is None
         else Webhooks(client, partial(is_known, stores), per_minute=settings.limits.user_per_minute)
     )
+    held_users = HeldUsers(stores) if AnomalyPolicy.HOLD in settings.anomalies.policies.values() else None
     return WriteParts(
         rules,
         projectors,
         queue,
         commits,
-        SubmitAction(rules, queue, webhooks),
+        SubmitAction(rules, queue, webhooks, held_users),
         HeldActions(stores, queue, bus),
         client,
+        board_refresh,
+        held_users,
     )
 
 

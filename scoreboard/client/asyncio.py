@@ -46,6 +46,7 @@ from scoreboard.client.addresses import (
 )
 from scoreboard.client.backoff import seconds
 from scoreboard.client.base_live_board import BaseLiveBoard
+from scoreboard.client.base_server import BaseServerClient, BulkAction, BulkOutcome, ServerUser
 from scoreboard.client.base_session import BaseSession
 from scoreboard.client.board import Board
 from scoreboard.client.clock import ServerClock
@@ -55,8 +56,13 @@ from scoreboard.client.exchanges import (
     RETRY_SECONDS,
     Credentials,
     Outcome,
+    Send,
     Started,
+    by_device_key,
+    by_password,
+    by_token,
     log_in_steps,
+    new_device_key,
     run_steps,
 )
 from scoreboard.client.following import Disconnected, Ending, HandshakeRefused, Reconnect, most_relevant
@@ -69,6 +75,8 @@ from scoreboard.domain.protocol import SUBPROTOCOL
 __all__ = [
     "ActionHeld",
     "Board",
+    "BulkAction",
+    "BulkOutcome",
     "ClientError",
     "Closed",
     "Credentials",
@@ -77,13 +85,19 @@ __all__ = [
     "Outcome",
     "Personal",
     "Refused",
+    "ServerClient",
+    "ServerUser",
     "Session",
     "Standing",
     "Started",
     "Unreachable",
     "connect",
+    "exchange",
     "log_in",
+    "log_in_as_guest",
+    "new_device_key",
     "open_http",
+    "open_server",
 ]
 
 SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
@@ -132,14 +146,37 @@ def log_in(
     """
     require_loop("asyncio", "log_in")
     parse_server_url(url)
-    return _logged_in(url, username, password, patience)
+    return _logged_in(url, by_password(username, password), patience)
+
+
+def exchange(url: str, token: str, *, patience: float = RETRY_SECONDS) -> AbstractAsyncContextManager[Session]:
+    """As `log_in`, with a token of an issuer that the server's settings name. The account is made at first sight.
+
+    Raises Refused (401: the token is not accepted, or has expired; 429: too many tries) and as `log_in`.
+    """
+    require_loop("asyncio", "exchange")
+    parse_server_url(url)
+    return _logged_in(url, by_token(token), patience)
+
+
+def log_in_as_guest(
+    url: str, device_key: str, username: str | None = None, *, patience: float = RETRY_SECONDS
+) -> AbstractAsyncContextManager[Session]:
+    """Plays without an account, where the server has guests. The same `device_key` is the same guest: make one by
+    `new_device_key`, keep it as a secret. `username`: for a new guest; one that is taken gets a number.
+
+    The rest is as of `log_in`. Refused with 401: the key's guest has an account now; with 403: there are no guests.
+    """
+    require_loop("asyncio", "log_in_as_guest")
+    parse_server_url(url)
+    return _logged_in(url, by_device_key(device_key, username), patience)
 
 
 @asynccontextmanager
-async def _logged_in(url: str, username: str, password: str, patience: float) -> AsyncIterator[Session]:
+async def _logged_in(url: str, how: Send, patience: float) -> AsyncIterator[Session]:
     clock, now = ServerClock(), asyncio.get_running_loop().time
     async with open_http(url) as http:
-        steps = log_in_steps(username, password, now=now, retry_seconds=patience)
+        steps = log_in_steps(how, now=now, retry_seconds=patience)
         credentials = await run_steps(steps, http, clock, sleep=asyncio.sleep)
         session = Session(http, credentials, patience=patience, clock=clock)
         try:
@@ -168,6 +205,30 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
+
+
+# ---- a game's server -------------------------------------------------------------------------------------------------
+
+
+class ServerClient(BaseServerClient):
+    """What a game's own server does with a server key. `http` has the server as its `base_url` and is the caller's to
+    close. Several tasks may use a client at once."""
+
+    def __init__(self, http: httpx.AsyncClient, key: str, *, patience: float = RETRY_SECONDS) -> None:
+        """`patience`: seconds for which a request without an answer is tried again."""
+        require_loop("asyncio", "ServerClient")
+        now = asyncio.get_running_loop().time
+        super().__init__(http, key, retry_seconds=patience, now=now, sleep=asyncio.sleep)
+
+
+@asynccontextmanager
+async def open_server(url: str, key: str, *, patience: float = RETRY_SECONDS) -> AsyncIterator[ServerClient]:
+    """A client of the server at `url` (http or https, without a path) with a server key. Nothing is sent before the
+    first call. Raises ValueError for an address that is none."""
+    require_loop("asyncio", "open_server")
+    parse_server_url(url)
+    async with open_http(url) as http:
+        yield ServerClient(http, key, patience=patience)
 
 
 # ---- the board -------------------------------------------------------------------------------------------------------

@@ -77,12 +77,33 @@ class BaseSession(SessionState):
             if not self.is_refreshed(used, instead_of):
                 await self._run(self.refresh_steps())
 
+    async def link(self, email: str, password: str, username: str | None = None) -> None:
+        """Makes an account of a guest: score, rank and history stay. `username`: another name, None keeps it. The
+        session goes on with new credentials; the device key opens none any more.
+
+        Raises Refused (409: `errors` names what is taken, or this is no guest) and Unreachable. After a cancellation
+        the account may be there: log in with the password to find out.
+        """
+        async with self._refresh_lock:  # a refresh of the old session beside it would be refused
+            await run_steps(
+                self.link_steps(email, password, username),
+                self._http,
+                self.clock,
+                sleep=self._sleep,
+                refresh=self._refresh_within_link,
+            )
+
     async def log_out(self) -> None:
         """Ends the session: its tokens are void, on every node within two seconds. Raises Refused and Unreachable."""
         await self._run(self.log_out_steps())
 
     async def _run(self, steps: Steps[T]) -> T:
         return await run_steps(steps, self._http, self.clock, sleep=self._sleep, refresh=self._refresh_instead_of)
+
+    async def _refresh_within_link(self, instead_of: str) -> None:
+        """The lock is held already."""
+        if not self.is_refreshed(self.credentials.refreshToken, instead_of):
+            await self._run(self.refresh_steps())
 
     async def _refresh_instead_of(self, instead_of: str) -> None:
         await self.refresh(instead_of=instead_of)

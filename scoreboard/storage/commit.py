@@ -153,8 +153,8 @@ class Commit:
         """
         unsure = [
             place
-            for place, outcome in enumerate(outcomes)
-            if outcome is None or (_may_be_duplicate(outcome) and not _is_approval(actions[place]))
+            for place, (action, outcome) in enumerate(zip(actions, outcomes, strict=True))
+            if outcome is None or (_may_be_duplicate(outcome) and not _is_approval(action))
         ]
         if not unsure:
             return {}
@@ -241,7 +241,7 @@ def _may_be_duplicate(outcome: Outcome) -> bool:
 
 
 def _is_approval(action: SubmittedAction) -> bool:
-    """Whether an action is recorded that waited for this: its id is known, and its refusal is the answer."""
+    """Whether a moderator lets the action count that waits under its key. A refusal of that is the outcome."""
     return action.conditions is not None and action.conditions.approval is not None
 
 

@@ -98,6 +98,24 @@ async def test_an_action_is_signed(client: ModuleType) -> None:
     assert (outcome.newScore, outcome.newRank, outcome.replayed) == (50, 1, False)
 
 
+@on_both_loops(jumping=True)
+async def test_a_guest_is_linked_once_its_token_is_renewed(client: ModuleType) -> None:
+    """A token that is due is refreshed before, under the lock that the link holds; the request has no signature, and
+    the session goes on with the new credentials."""
+    server = Server(renewed("second", "r2"), renewed("third", "r3"))
+    with session_with(client, server, refresh="r1", expires=1) as session:
+        await anyio.sleep(1)
+        with anyio.fail_after(5):
+            await session.link("ada@example.org", "a long password", "Ada")
+        assert (session.credentials.accessToken, session.credentials.refreshToken) == ("third", "r3")
+    assert [request.url.path for request in server.requests] == ["/api/v1/auth/refresh", "/api/v1/auth/link"]
+    link = server.requests[1]
+    assert link.headers["authorization"] == "Bearer second"
+    assert "x-action-signature" not in link.headers
+    account = {"email": "ada@example.org", "password": "a long password", "username": "Ada"}
+    assert json.loads(link.content) == account
+
+
 @pytest.mark.parametrize(
     "first",
     [httpx.ReadError, httpx.ConnectTimeout, httpx.RemoteProtocolError, problem(503, "SERVICE_UNAVAILABLE", wait=1)],

@@ -110,6 +110,27 @@ async def node(database_url: str, redis_url: str) -> AsyncIterator[Moderated]:
 # ---- decisions ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_ban_stops_what_waits_and_what_would(node: Moderated) -> None:
+    """Nothing more is held, and an approval is refused: the action goes on waiting, and counts when the ban is over."""
+    stores = node.stores
+    (user,) = await make_users(stores, 1)
+    await node.hold(user, "a1")
+    await stores.execute("UPDATE users SET ban = 2 WHERE id = $1", user)
+    refused = await node.approve(user, "a1")
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.FORBIDDEN
+    another = claim(user, action_id="a2", conditions=Conditions(hold=Hold(7, Verdict.REFUSE, 30)))
+    assert await node.submit(another) == Refusal(Code.FORBIDDEN, "This account is banned.")
+    waiting = await held_actions.find(stores, user, "a1")
+    assert waiting is not None
+    assert waiting.status is HeldStatus.HELD
+    assert await held_actions.find(stores, user, "a2") is None
+    assert await stores.fetchval("SELECT count(*) FROM audit_events WHERE kind LIKE 'held%'") == 0
+    await stores.execute("UPDATE users SET ban = 0 WHERE id = $1", user)
+    assert isinstance(await node.approve(user, "a1"), HeldRow)
+    assert await node.total(user) == 10
+
+
 async def test_an_approved_action_counts(node: Moderated) -> None:
     """Its points and its log row are those of the moment; the user's retry has the state; the list shows who and
     why."""

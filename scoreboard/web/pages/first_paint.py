@@ -70,6 +70,7 @@ def render_context(
     updated: str = "",
     per_minute: int = 0,
     registration: bool = True,
+    guests: bool = False,
     stage: bool = False,
     avatars: bool = True,
     branding: Branding = SHIPPED,
@@ -79,9 +80,10 @@ def render_context(
     """The names that `index.html` uses.
 
     `entries` are the best first, None when no store could be read (the page then waits for the first live board);
-    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `stage`:
-    the board alone; `avatars`: pictures, from this server, else initials alone; `branding`: title, logo and colours;
-    `public_url`: where others find it; `log_ins`: title and path of each outside issuer that has a button.
+    `updated` is the board's last change (RFC 3339), `per_minute` the user limit of actions, 0 when it is off; `guests`:
+    whether one may play without an account; `stage`: the board alone; `avatars`: pictures, from this server, else
+    initials alone; `branding`: title, logo and colours; `public_url`: where others find it; `log_ins`: title and path
+    of each outside issuer that has a button.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -111,6 +113,7 @@ def render_context(
         "avatars": avatars,
         "per_minute": per_minute,
         "registration": registration,
+        "guests": guests,
         "actions": [
             {
                 "name": action.name,

@@ -3,7 +3,9 @@ import { Account } from './account.js';
 import { Refused } from './actions.js';
 import { BoardView, fill } from './board.js';
 import { count, digits, offerWhole, paintFace } from './drawing.js';
+import { setUpGuest } from './guest.js';
 import { ask, connect, startAction, submitAction } from './scoreboard.js';
+import { setUpSessions } from './sessions.js';
 import { aheadWords, Sparkline } from './standing.js';
 import { drawState, seconds, write } from './words.js';
 
@@ -195,7 +197,7 @@ function showScore({ score, rank, points = 0 }) {
   if (news) refreshRank();
   if (!points || announcedScore === score) return;
   announcedScore = score;
-  announce(`+${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
+  announce(`${points > 0 ? '+' : ''}${digits(points)} points.${rank ? ` You are number ${digits(rank)}.` : ''}`);
 }
 
 // ---- the actions --------------------------------------------------------------------------------------------------
@@ -375,16 +377,14 @@ handleForm(form, async (fields) => {
 
 $('newPassword').minLength = 10;
 handleForm($('change'), async (fields) => {
-  for (let renewed = false; ; renewed = true) {
-    const token = (await account.token(renewed)) ?? '';
-    const answer = await ask('users/me/password', { body: JSON.stringify(fields), token });
-    if (answer.status === 204) break;
-    if (answer.status !== 401 || renewed) throw new Refused(answer);
-  }
+  const answer = await account.ask('users/me/password', { body: JSON.stringify(fields) });
+  if (answer.status !== 204) throw new Refused(answer);
   $('change').parentElement.open = false;
   announce('Your password has been changed.');
 });
 $('leave').addEventListener('click', () => account.leave());
+setUpSessions($('sessions'), account, announce, refusalWords);
+setUpGuest(account, handleForm, announce, refusalWords);
 
 account.addEventListener('change', async () => {
   const id = account.user?.userId ?? '';

@@ -197,12 +197,34 @@ export interface Login {
   password: string;
 }
 
+export interface Guest {
+  url?: string;
+  /** For a new guest; one that is taken gets a number. */
+  username?: string;
+  /** 32 to 128 random characters of base64url; the same key is the same guest. A browser makes and keeps one. */
+  deviceKey?: string;
+}
+
+/** What a guest becomes an account with. */
+export interface Account {
+  /** Another name. */
+  username?: string;
+  email: string;
+  password: string;
+}
+
 export interface Registration {
   url?: string;
   username: string;
   email: string;
   password: string;
   avatarUrl?: string | null;
+}
+
+export interface Exchange {
+  url?: string;
+  /** Of an issuer that the server's settings name: an ID token, or an access token that is a JWT. */
+  token: string;
 }
 
 /**
@@ -223,11 +245,19 @@ export interface Session extends EventTarget {
     metadata?: object,
     proof?: { startId?: string; evidence?: Uint8Array<ArrayBuffer> },
   ): Promise<Result>;
+  /** The key of the guest who plays here; outside of a browser keep it. Empty: no guest. */
+  readonly deviceKey: string;
+  /** Makes an account of a guest: score, rank and history stay, the device key is worth nothing any more. */
+  link(account: Account): Promise<void>;
   logout(): Promise<void>;
 }
 
 export function login(who: Login): Promise<Session>;
 export function register(who: Registration): Promise<Session>;
+/** Logs in with a token of another issuer. The account is made at first sight. */
+export function exchange(who: Exchange): Promise<Session>;
+/** Plays without an account, where the server has guests. */
+export function guest(who?: Guest): Promise<Session>;
 /** The session that this browser has from before; null: nobody is logged in. */
 export function resume(options?: { url?: string }): Promise<Session | null>;
 export function logout(session: Session): Promise<void>;
