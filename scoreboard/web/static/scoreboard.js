@@ -45,7 +45,6 @@ export async function ask(path = '', options = {}) {
   const { url = '', body = '', token = '', headers = {}, signal = AbortSignal.timeout(ANSWER_TIMEOUT) } = options;
   const { method = body ? 'POST' : 'GET' } = options;
   const server = serverOrigin(url);
-  const { method = body ? 'POST' : 'GET' } = options;
   const type = body && { 'Content-Type': 'application/' + (typeof body === 'string' ? 'json' : 'octet-stream') };
   const authorization = token && { Authorization: 'Bearer ' + token };
   const answer = await fetch(server + '/api/v1/' + path, {
